@@ -1,0 +1,1 @@
+"""What all services share: the words (pure) and, in `contracts.wire`, the plumbing that carries them."""

@@ -1,0 +1,61 @@
+"""Names of things. Every id fits in one subject token: `[0-9A-Za-z_-]`, so no id can reach another subject."""
+
+import hashlib
+import re
+import secrets
+import time
+from typing import NewType
+
+DatasetId = NewType("DatasetId", str)
+ImageId = NewType("ImageId", str)
+VersionId = NewType("VersionId", str)
+JobId = NewType("JobId", str)
+RunId = NewType("RunId", str)
+PresetId = NewType("PresetId", str)
+WorkerId = NewType("WorkerId", str)
+CommandId = NewType("CommandId", str)
+Digest = NewType("Digest", str)
+"""A sha256 in lower-case hex: the address of a blob."""
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TOKEN = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def _crockford(number: int) -> str:
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -5, -5))
+
+
+def ulid() -> str:
+    """A fresh ULID (https://github.com/ulid/spec): 48 bits of milliseconds, 80 bits of chance, 26 characters."""
+    return _crockford(time.time_ns() // 1_000_000 << 80 | secrets.randbits(80))
+
+
+def new_command_id() -> CommandId:
+    """The id of a wish nobody gave a key to: each sending is another wish."""
+    return CommandId(ulid())
+
+
+def keyed_command_id(actor: str, key: str) -> CommandId:
+    """The id of a wish sent with an Idempotency-Key: the same actor and key always give the same id."""
+    return CommandId("k" + _hashed("command", actor, key))
+
+
+def derived(prefix: str, command_id: str, *parts: str) -> str:
+    """The id of a thing a command makes, such as `img_…`: a repeated command makes the same thing, not another."""
+    return f"{prefix}_{_hashed(prefix, command_id, *parts)}"
+
+
+def is_token(text: str) -> bool:
+    """Can this stand in a subject? (No dot, wildcard or space, at most 64 characters.)"""
+    return _TOKEN.match(text) is not None
+
+
+def is_digest(text: str) -> bool:
+    return _DIGEST.match(text) is not None
+
+
+def _hashed(*parts: str) -> str:
+    # NUL cannot stand in HTTP header values nor in ids, so no two lists of parts run together to the same bytes.
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return _crockford(int.from_bytes(digest[:16]))

@@ -1,0 +1,240 @@
+"""What a training is, as values: a tree of frozen tagged unions, every number with its unit and where it comes from.
+
+A wrong mix cannot be written, an unknown field is refused, and every field here is obeyed by the engine. Numbers are
+checked when a recipe is decoded from JSON (`msgspec.Meta`); a recipe built in Python is checked by `checked`.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from contracts.errors import Rejected
+
+Natural = Annotated[int, Meta(ge=1, le=1_000_000)]
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Rate = Annotated[float, Meta(gt=0, le=10)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0, le=1e6)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A branch of the tree."""
+
+
+class BuiltinBase(_Part, frozen=True, tag="builtin"):
+    """A base that comes with Loratory: `stand-in` has the shape of SD 1.x and random weights from a fixed seed."""
+
+    name: Literal["stand-in"] = "stand-in"
+
+
+class FolderBase(_Part, frozen=True, tag="folder"):
+    """A diffusers pipeline folder (`model_index.json`, safetensors weights) on the trainer's machine.
+
+    `path` is absolute, or relative to the trainer's bases folder (`LORATORY_BASES`).
+    """
+
+    path: Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+Base = BuiltinBase | FolderBase
+
+
+class LoRA(_Part, frozen=True, tag="lora"):
+    """Low-rank adaptation (Hu et al. 2021) of the attention projections `to_q to_k to_v to_out.0` of the denoiser.
+
+    `rank` is the width of the two factors, `alpha` their scale: the adapter adds `alpha / rank * B A x`.
+    `dropout` is the share of inputs zeroed before A while training.
+    """
+
+    rank: Annotated[int, Meta(ge=1, le=1024)] = 8
+    alpha: Positive = 8.0
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+
+Adapter = LoRA
+
+
+class AdamW(_Part, frozen=True, tag="adamw"):
+    """Loshchilov & Hutter 2019, with torch's defaults but the rate, which is a common one for LoRAs.
+
+    `lr` per step, `weight_decay` per step and unit of rate, `beta1`/`beta2` decay of the moments, `eps` under the root.
+    """
+
+    lr: Rate = 1e-4
+    beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.999
+    eps: Annotated[float, Meta(gt=0, le=1)] = 1e-8
+    weight_decay: Annotated[float, Meta(ge=0, le=1)] = 1e-2
+
+
+class Adafactor(_Part, frozen=True, tag="adafactor"):
+    """Shazeer & Stern 2018, as `torch.optim.Adafactor`: less memory; `lr` is its largest relative step."""
+
+    lr: Rate = 1e-2
+    weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+
+Optimizer = AdamW | Adafactor
+
+
+class Constant(_Part, frozen=True, tag="constant"):
+    """The rate rises linearly over `warmup` steps, then stays."""
+
+    warmup: Count = 0
+
+
+class Linear(_Part, frozen=True, tag="linear"):
+    """The rate rises linearly over `warmup` steps, then falls linearly to 0 at the last step."""
+
+    warmup: Count = 0
+
+
+class Cosine(_Part, frozen=True, tag="cosine"):
+    """The rate rises linearly over `warmup` steps, then falls along half a cosine to 0 (Loshchilov & Hutter 2017)."""
+
+    warmup: Count = 0
+
+
+Schedule = Constant | Linear | Cosine
+
+
+class Denoising(_Part, frozen=True, tag="denoising"):
+    """Mean squared error on what the base's own scheduler asks for (noise, or velocity for v-prediction bases).
+
+    `min_snr_gamma`: clamp of the signal-to-noise weight (Hang et al. 2023, typically 5); none = every step weighs 1.
+    `noise_offset`: size of a per-channel constant added to the noise (0.05 to 0.1 where used at all).
+    """
+
+    min_snr_gamma: Positive | None = None
+    noise_offset: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+
+Objective = Denoising
+
+
+class Steps(_Part, frozen=True, tag="steps"):
+    """Train for `count` optimizer updates."""
+
+    count: Natural = 1000
+
+
+class Epochs(_Part, frozen=True, tag="epochs"):
+    """Train for `count` passes over the manifest times repeats; the last batch of a pass may be smaller."""
+
+    count: Natural = 10
+
+
+Length = Steps | Epochs
+
+
+class Data(_Part, frozen=True):
+    """How pictures and captions are fed.
+
+    `resolution` is the side in pixels of a square of the target area; pictures keep their aspect and go to the bucket
+    (sides multiples of `bucket_step` pixels, area at most `resolution` squared) whose aspect is nearest.
+    `batch_size` pictures make a forward pass, `accumulate` of those a step, `repeats` of the manifest an epoch.
+    `caption_dropout` is the share of samples that see an empty caption (classifier-free guidance, Ho & Salimans 2022).
+    `shuffle_tags` reorders the comma-separated parts of each caption, all but the first `keep_tags`.
+    """
+
+    resolution: Annotated[int, Meta(ge=8, le=4096, multiple_of=8)] = 512
+    bucket_step: Annotated[int, Meta(ge=8, le=1024, multiple_of=8)] = 64
+    batch_size: Annotated[int, Meta(ge=1, le=256)] = 1
+    accumulate: Annotated[int, Meta(ge=1, le=1024)] = 1
+    repeats: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    caption_dropout: Share = 0.0
+    shuffle_tags: bool = False
+    keep_tags: Annotated[int, Meta(ge=0, le=100)] = 1
+
+
+class Sampling(_Part, frozen=True):
+    """Pictures rendered while training: one for each prompt, every `every` steps (0: only at the end).
+
+    No prompts = the first three captions of the manifest. `steps` denoising steps, classifier-free `guidance` weight.
+    Sample i of every round starts from the same noise, of `seed + i`.
+    """
+
+    prompts: Annotated[tuple[Annotated[str, Meta(max_length=2000)], ...], Meta(max_length=16)] = ()
+    every: Count = 0
+    steps: Annotated[int, Meta(ge=1, le=200)] = 20
+    guidance: Annotated[float, Meta(ge=0, le=50)] = 7.5
+    seed: Seed = 0
+
+
+class Save(_Part, frozen=True):
+    """A checkpoint (adapter, optimizer, place in the data) every `every` steps and at the end.
+
+    `dtype` is the number format of the finished files; checkpoints always hold what training holds, or a resumed run
+    would not be the run it resumes.
+    """
+
+    every: Natural = 100
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+
+class Recipe(_Part, frozen=True):
+    """Every number of a training.
+
+    `precision` is that of the forward pass: `auto` takes bfloat16 where a GPU has it, else float32. `max_grad_norm`
+    clips the gradient of all adapter weights together (2-norm). `seed` decides first weights, order, noise and times.
+    """
+
+    base: Base = msgspec.field(default_factory=BuiltinBase)
+    adapter: Adapter = msgspec.field(default_factory=LoRA)
+    optimizer: Optimizer = msgspec.field(default_factory=AdamW)
+    schedule: Schedule = msgspec.field(default_factory=Constant)
+    objective: Objective = msgspec.field(default_factory=Denoising)
+    length: Length = msgspec.field(default_factory=Steps)
+    data: Data = msgspec.field(default_factory=Data)
+    sampling: Sampling = msgspec.field(default_factory=Sampling)
+    save: Save = msgspec.field(default_factory=Save)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_grad_norm: Positive = 1.0
+    gradient_checkpointing: bool = False
+    seed: Seed = 0
+
+
+def checked(recipe: Recipe) -> Recipe:
+    """The same recipe, its numbers checked as if it had come over the wire; Rejected names the field."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(recipe), type=Recipe)
+    except msgspec.ValidationError as error:
+        raise Rejected(f"the recipe is not valid: {error}") from error
+
+
+def overlaid(recipe: Recipe, changes: dict[str, object]) -> Recipe:
+    """The recipe with some fields replaced, given as dotted paths (`optimizer.lr`) or nested objects.
+
+    A nested object with another `type` replaces its branch whole; otherwise it is merged into it. Rejected names what
+    does not exist or does not fit.
+    """
+    tree = msgspec.to_builtins(recipe)
+    for path, value in changes.items():
+        _plant(tree, path.split("."), value, path)
+    try:
+        return msgspec.convert(tree, Recipe)
+    except msgspec.ValidationError as error:
+        raise Rejected(f"the recipe is not valid: {error}") from error
+
+
+def _plant(tree: dict[str, object], keys: list[str], value: object, path: str) -> None:
+    key, *rest = keys
+    if key not in tree:
+        raise Rejected(f"a recipe has no field {path!r}")
+    branch = tree[key]
+    if rest:
+        if not isinstance(branch, dict):
+            raise Rejected(f"a recipe has no field {path!r}")
+        _plant(branch, rest, value, path)
+    elif (
+        isinstance(value, dict)
+        and isinstance(branch, dict)
+        and value.get("type", branch.get("type")) == branch.get("type")
+    ):
+        for name, part in value.items():
+            _plant(branch, [name], part, f"{path}.{name}")
+    else:
+        tree[key] = value
