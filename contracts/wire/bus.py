@@ -1,0 +1,104 @@
+"""A connection to NATS that does not give up, counts its troubles, and whose `flush` really is a barrier."""
+
+import asyncio
+from collections import Counter
+from typing import NoReturn
+
+import structlog
+from nats.aio.client import DEFAULT_FLUSH_TIMEOUT, Client
+from nats.errors import Error, SlowConsumerError
+
+from contracts.errors import SetupError, Unavailable
+from contracts.wire.permissions import inbox
+
+PATIENCE = 15.0
+"""Seconds the first connection may take: services and server start side by side."""
+
+RETRY_EVERY = 0.25
+"""Seconds between two tries to reconnect; with nats-py's 2 s, work stands still long after the server is back."""
+
+log = structlog.get_logger(__name__)
+
+
+class Bus(Client):
+    """nats-py's client, with `troubles` counted by kind: `line`, `slow_consumer`, `not_permitted`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.troubles: Counter[str] = Counter()
+        self._since_connected: Counter[str] = Counter()
+        self._gone = asyncio.Event()
+
+    async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
+        """Returns when the server has seen all that was published and subscribed before.
+
+        nats-py 2.16 writes its PING ahead of what still waits to be sent, so only a second one comes after it.
+        """
+        await super().flush(timeout)
+        await super().flush(timeout)
+
+    async def watch(self) -> NoReturn:
+        """Waits until the connection is closed for good, and raises Unavailable; run it beside the service."""
+        await self._gone.wait()
+        raise Unavailable(f"the connection to NATS is closed for good: {self.last_error or 'no reason given'}")
+
+    async def note_error(self, error: Exception) -> None:
+        """Counts every trouble, but tells only the 1st, 10th, 100th … of a kind since the line last stood."""
+        kind = _kind(error)
+        self.troubles[kind] += 1
+        self._since_connected[kind] += 1
+        times = self._since_connected[kind]
+        if str(times).strip("0") == "1":
+            await log.awarning("bus_trouble", kind=kind, error=str(error) or type(error).__name__, times=times)
+
+    async def note_disconnected(self) -> None:
+        if not self.is_closed:
+            await log.awarning("bus_disconnected")
+
+    async def note_reconnected(self) -> None:
+        self._since_connected.clear()
+        await log.ainfo("bus_reconnected")
+
+    async def note_closed(self) -> None:
+        self._gone.set()
+
+
+async def connect(url: str, user: str, password: str, name: str, *, patience: float = PATIENCE) -> Bus:
+    """A connection as `user` (a role of `permissions`); `name` shows in the server's monitoring.
+
+    After the first success it reconnects for ever. SetupError when there is none within `patience` seconds.
+    """
+    bus = Bus()
+    try:
+        async with asyncio.timeout(patience):
+            await bus.connect(
+                url,
+                user=user,
+                password=password,
+                name=name,
+                inbox_prefix=inbox(user),
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RETRY_EVERY,  # type: ignore[arg-type]  # annotated int, used as seconds to sleep
+                connect_timeout=2,
+                ping_interval=20,
+                drain_timeout=5,
+                error_cb=bus.note_error,
+                disconnected_cb=bus.note_disconnected,
+                reconnected_cb=bus.note_reconnected,
+                closed_cb=bus.note_closed,
+            )
+    except TimeoutError as error:
+        reason = bus.last_error or "no answer"
+        await bus.close()
+        raise SetupError(f"no connection to NATS at {url} as {user} within {patience:g} s: {reason}") from error
+    except (Error, ValueError) as error:
+        await bus.close()
+        raise SetupError(f"cannot connect to NATS at {url}: {error}") from error
+    return bus
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, SlowConsumerError):
+        return "slow_consumer"
+    # nats-py has no class for a refused publish or subscribe, only the server's words.
+    return "not_permitted" if "permissions violation" in str(error).lower() else "line"

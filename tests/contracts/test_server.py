@@ -1,0 +1,320 @@
+"""The embedded nats-server: alone on its folder, no orphan, nothing lost, and nobody says what is not theirs to say."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from nats.js.api import ConsumerConfig, StreamConfig
+
+from contracts.errors import SetupError, Unavailable
+from contracts.wire.bus import Bus, connect
+from contracts.wire.permissions import ROLES, Role
+from contracts.wire.server import EmbeddedServer
+from contracts.wire.server_binary import find_binary
+
+STREAMS = {
+    "EVT": "evt.>",
+    "JOBS": "jobs.>",
+    "MET": "met.>",
+    "KV_catalog": "$KV.catalog.>",
+    "KV_sessions": "$KV.sessions.>",
+}
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
+    async with EmbeddedServer(tmp_path / "nats") as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def connected(server: EmbeddedServer, role: Role) -> AsyncIterator[Bus]:
+    bus = await connect(server.url, *server.credentials(role), name="test")
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+def refused(*lines: Bus) -> int:
+    return sum(bus.troubles["not_permitted"] for bus in lines)
+
+
+async def migrated(server: EmbeddedServer) -> None:
+    async with connected(server, "admin") as client:
+        for name, subject in STREAMS.items():
+            await client.jetstream().add_stream(StreamConfig(name=name, subjects=[subject], allow_direct=True))
+
+
+async def ends(pid: int) -> bool:
+    """Does this process end within five seconds?"""
+    for _ in range(500):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+PUBLISH: list[tuple[Role, str, bool]] = [
+    ("catalog", "evt.dataset.d1", True),
+    ("catalog", "evt.preset.p1", True),
+    ("catalog", "evt.job.j1", True),
+    ("catalog", "evt.tagging.t1", True),
+    ("catalog", "evt.log.main", True),
+    ("catalog", "evt.other.x", False),
+    ("catalog", "evt.job.j1.more", False),
+    ("catalog", "jobs.train.normal.j1", True),
+    ("catalog", "news.applied", True),
+    ("catalog", "prog.train.j1", False),
+    ("trainer", "evt.job.j1", True),
+    ("trainer", "evt.dataset.d1", False),
+    ("trainer", "evt.tagging.t1", False),
+    ("trainer", "jobs.train.normal.j1", False),
+    ("trainer", "prog.train.j1", True),
+    ("trainer", "prog.tag.t1", False),
+    ("trainer", "met.job.j1", True),
+    ("trainer", "wrk.trainer.w1", True),
+    ("trainer", "wrk.tagger.w1", False),
+    ("trainer", "qry.catalog.version", True),
+    ("trainer", "cmd.catalog.dataset", False),
+    ("trainer", "news.applied", False),
+    ("trainer", "$JS.API.CONSUMER.MSG.NEXT.JOBS.train-high", True),
+    ("trainer", "$JS.API.CONSUMER.MSG.NEXT.JOBS.tag-high", False),
+    ("trainer", "$JS.ACK.JOBS.tag-high.1.1.1.1.0", False),
+    ("tagger", "evt.tagging.t1", True),
+    ("tagger", "evt.job.j1", False),
+    ("tagger", "prog.tag.t1", True),
+    ("tagger", "met.job.j1", False),
+    ("gateway", "cmd.catalog.dataset", True),
+    ("gateway", "qry.tagger.models", True),
+    ("gateway", "ctl.train.j1", True),
+    ("gateway", "evt.dataset.d1", False),
+    ("gateway", "evt.job.j1", False),
+    ("gateway", "jobs.train.high.j1", False),
+    ("gateway", "$KV.sessions.s1", True),
+    ("gateway", "$KV.catalog.lease", False),
+    *((role, "$JS.API.STREAM.INFO.EVT", True) for role in ROLES),
+    *((role, "$JS.API.STREAM.MSG.GET.EVT", True) for role in ROLES),
+    *((role, "$JS.API.DIRECT.GET.EVT.evt.job.j1", True) for role in ROLES),
+    *((role, "$JS.API.CONSUMER.CREATE.EVT", True) for role in ROLES),
+    *((role, f"$JS.API.STREAM.{verb}.EVT", False) for role in ROLES[1:] for verb in ("UPDATE", "DELETE", "PURGE")),
+    *((role, "$JS.API.STREAM.MSG.DELETE.EVT", False) for role in ROLES[1:]),
+    *((role, "$JS.API.STREAM.CREATE.MORE", False) for role in ROLES[1:]),
+    *((role, "$JS.API.STREAM.PURGE.JOBS", role == "catalog") for role in ROLES[1:]),
+    *((role, "$SYS.REQ.SERVER.PING", False) for role in ROLES[1:]),
+]
+
+SUBSCRIBE: list[tuple[Role, str, bool]] = [
+    *((role, f"_INBOX_{other}.>", role == other) for role in ROLES[1:] for other in ROLES[1:]),
+    *((role, "_INBOX.>", False) for role in ROLES[1:]),
+    *((role, ">", False) for role in ROLES[1:]),
+    *((role, "news.applied", True) for role in ROLES[1:]),
+    ("catalog", "cmd.catalog.dataset", True),
+    ("gateway", "cmd.catalog.dataset", False),
+    ("trainer", "cmd.catalog.dataset", False),
+    ("trainer", "ctl.train.j1", True),
+    ("trainer", "ctl.tag.t1", False),
+    ("gateway", "prog.>", True),
+    ("gateway", "wrk.>", True),
+    ("tagger", "prog.>", False),
+]
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_each_role_publishes_only_what_it_may(server: EmbeddedServer, role: Role) -> None:
+    for _, subject, allowed in [row for row in PUBLISH if row[0] == role]:
+        async with connected(server, role) as bus:
+            await bus.publish(subject, b"{}")
+            await bus.flush()
+        assert (refused(bus) == 0) == allowed, (role, subject)
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_each_role_hears_only_what_it_may(server: EmbeddedServer, role: Role) -> None:
+    for _, subject, allowed in [row for row in SUBSCRIBE if row[0] == role]:
+        async with connected(server, role) as bus:
+            await bus.subscribe(subject)
+            await bus.flush()
+        assert (refused(bus) == 0) == allowed, (role, subject)
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_every_role_reads_the_log_with_an_ordered_consumer(server: EmbeddedServer, role: Role) -> None:
+    await migrated(server)
+    async with connected(server, "admin") as admin:
+        for number in range(3):
+            await admin.jetstream().publish(f"evt.job.j{number}", b"{}")
+    async with connected(server, role) as client:
+        reader = await client.jetstream().subscribe("evt.>", stream="EVT", ordered_consumer=True, idle_heartbeat=0.5)
+        seen = [(await reader.next_msg(timeout=5)).subject for _ in range(3)]
+        last = await client.jetstream().get_last_msg("EVT", "evt.job.j2", direct=True)
+        await reader.unsubscribe()
+    assert seen == ["evt.job.j0", "evt.job.j1", "evt.job.j2"]
+    assert last.seq == 3
+    assert refused(client) == 0
+
+
+async def test_a_worker_takes_and_acks_work_of_its_class(server: EmbeddedServer) -> None:
+    await migrated(server)
+    async with connected(server, "catalog") as catalog:
+        config = ConsumerConfig(durable_name="train-high", filter_subject="jobs.train.high.*", ack_wait=30)
+        await catalog.jetstream().add_consumer("JOBS", config)
+        await catalog.jetstream().publish("jobs.train.high.j1", b"{}")
+    async with connected(server, "trainer") as trainer:
+        queue = await trainer.jetstream().pull_subscribe_bind("train-high", "JOBS")
+        (message,) = await queue.fetch(1, timeout=5)
+        await message.in_progress()
+        await message.in_progress()
+        await message.ack_sync()
+        assert (await queue.consumer_info()).num_ack_pending == 0
+    assert refused(catalog, trainer) == 0
+
+
+async def test_a_service_answers_the_gateway_and_only_when_asked(server: EmbeddedServer) -> None:
+    async with connected(server, "catalog") as catalog, connected(server, "gateway") as gateway:
+        listener = await catalog.subscribe("qry.catalog.datasets")
+        await catalog.flush()
+        asking = asyncio.create_task(gateway.request("qry.catalog.datasets", b"", timeout=5))
+        question = await listener.next_msg(timeout=5)
+        await question.respond(b"[]")
+        assert (await asking).data == b"[]"
+        assert refused(catalog, gateway) == 0
+        await catalog.publish("_INBOX_gateway.spoofed", b"")
+        await catalog.flush()
+        assert refused(catalog) == 1
+
+
+async def test_a_wrong_password_is_refused_with_a_reason(server: EmbeddedServer) -> None:
+    with pytest.raises(SetupError, match=r"(?i)as catalog within 1 s: .*authorization"):
+        await connect(server.url, "catalog", "guess", "test", patience=1)
+
+
+async def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(SetupError, match=r"no connection to NATS at nats://127\.0\.0\.1:1 "):
+        await connect("nats://127.0.0.1:1", "catalog", "guess", "test", patience=0.5)
+
+
+async def test_a_connection_comes_back_after_the_server_was_killed(server: EmbeddedServer) -> None:
+    async with connected(server, "gateway") as gateway, connected(server, "catalog") as catalog:
+        heard = await gateway.subscribe("news.applied")
+        await gateway.flush()
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        await server.wait_died()
+        await server.restart()
+        async with asyncio.timeout(10):
+            while not (gateway.stats["reconnects"] and catalog.stats["reconnects"]):  # noqa: ASYNC110 - nats-py only counts
+                await asyncio.sleep(0.05)
+        await catalog.publish("news.applied", b"7")
+        assert (await heard.next_msg(timeout=5)).data == b"7"
+
+
+async def test_a_connection_closed_for_good_ends_the_watch(server: EmbeddedServer) -> None:
+    async with connected(server, "gateway") as gateway:
+        watching = asyncio.create_task(gateway.watch())
+        await gateway.close()
+        with pytest.raises(Unavailable, match="closed for good"):
+            await watching
+
+
+async def test_a_second_server_on_the_folder_is_refused(server: EmbeddedServer) -> None:
+    with pytest.raises(SetupError, match="another Loratory already uses"):
+        await EmbeddedServer(server.folder).start()
+    assert server.pid is not None
+
+
+async def test_secrets_are_readable_by_their_owner_only(server: EmbeddedServer) -> None:
+    modes = {name: (server.folder / name).stat().st_mode & 0o777 for name in ("users.json", "server.conf")}
+    assert modes == {"users.json": 0o600, "server.conf": 0o600}
+
+
+async def test_what_was_stored_survives_kill_and_the_port_stays(server: EmbeddedServer) -> None:
+    await migrated(server)
+    url = server.url
+    async with connected(server, "trainer") as trainer:
+        for number in range(20):
+            await trainer.jetstream().publish("evt.job.j1", str(number).encode())
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        assert await server.wait_died() == -signal.SIGKILL
+    await server.restart()
+    assert server.url == url
+    async with connected(server, "trainer") as trainer:
+        assert (await trainer.jetstream().stream_info("EVT")).state.last_seq == 20
+
+
+async def test_stopped_and_started_again_it_keeps_port_users_and_data(tmp_path: Path) -> None:
+    async with EmbeddedServer(tmp_path / "nats") as first:
+        await migrated(first)
+        known = first.url, [first.credentials(role) for role in ROLES]
+    async with EmbeddedServer(tmp_path / "nats") as second:
+        assert (second.url, [second.credentials(role) for role in ROLES]) == known
+        async with connected(second, "gateway") as gateway:
+            assert (await gateway.jetstream().stream_info("EVT")).config.name == "EVT"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel ends orphans on Linux only")
+async def test_a_killed_parent_leaves_no_orphan_and_a_free_folder(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys, pathlib\n"
+        "from contracts.wire.server import EmbeddedServer\n"
+        "async def main():\n"
+        "    async with EmbeddedServer(pathlib.Path(sys.argv[1])) as server:\n"
+        "        print(server.pid, flush=True)\n"
+        "        await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, str(tmp_path / "nats"), stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    pid = int(await parent.stdout.readline())
+    parent.kill()
+    await parent.communicate()
+    assert await ends(pid)
+    async with EmbeddedServer(tmp_path / "nats") as heir:
+        assert heir.pid not in (None, pid)
+
+
+async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "nats" / "streams").write_text("a file where the folder should be")
+    with pytest.raises(SetupError, match=r"nats-server did not start: .*storage directory"):
+        await EmbeddedServer(tmp_path / "nats").start()
+    (tmp_path / "nats" / "streams").unlink()
+    async with EmbeddedServer(tmp_path / "nats") as server:
+        assert server.pid is not None
+
+
+async def test_a_port_taken_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:
+    async with EmbeddedServer(tmp_path / "nats") as server:
+        port = int(server.url.rpartition(":")[2])
+    squatter = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)
+    async with squatter, EmbeddedServer(tmp_path / "nats") as server:
+        assert server.url != f"nats://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    ("says", "complaint"),
+    [("nats-server: v2.11.9", r"2\.12 or newer"), ("hello", "is no nats-server")],
+)
+def test_a_program_that_will_not_do_is_refused(tmp_path: Path, says: str, complaint: str) -> None:
+    program = tmp_path / "nats-server"
+    program.write_text(f"#!/bin/sh\necho '{says}'\n")
+    program.chmod(0o755)
+    with pytest.raises(SetupError, match=complaint):
+        find_binary(program)
+
+
+def test_a_configured_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="no nats-server in"):
+        find_binary(tmp_path / "nowhere")
