@@ -1,0 +1,111 @@
+"""What becomes of a staged file: facts about a picture, or a refusal with its reason."""
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from contracts.ids import Digest
+
+Format = Literal["JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF"]
+"""The formats we read, by Pillow's names. HEIC and JPEG XL need plugins with native decoders of their own."""
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+Colour = Literal["srgb", "converted", "assumed"]
+"""How the picture came to sRGB: it said so or said nothing; by its ICC profile; or by a guess, because it is CMYK
+without a profile or its profile is unreadable."""
+
+Reason = Literal[
+    "empty",
+    "too-large",
+    "unknown-format",
+    "too-many-pixels",
+    "too-long-side",
+    "too-narrow",
+    "unsupported-pixels",
+    "broken",
+    "took-too-long",
+    "too-much-memory",
+    "decoder-crashed",
+]
+
+Positive = Annotated[int, Meta(gt=0)]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one file may cost. Dimensions are checked from the header, before a pixel is decoded.
+
+    `max_bytes`: size of the file. `max_pixels`: width x height; 64 million is a 9248 x 6920 photograph, and the
+    costliest way in (an animated WebP: two canvases, a frame, the picture) then needs 1.3 GB.
+    `max_side`: pixels; more than WebP can hold (16,383) is of no use to a bucket. `max_aspect`: longer side over
+    shorter. `seconds`: wall clock for one file. `memory_bytes`: address space of one child (RLIMIT_AS, Linux only).
+    """
+
+    max_bytes: Positive = 64 << 20
+    max_pixels: Positive = 64_000_000
+    max_side: Positive = 16_384
+    max_aspect: Positive = 32
+    seconds: Annotated[float, Meta(gt=0)] = 60.0
+    memory_bytes: Positive = 2 << 30
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True, tag="facts"):
+    """What is known of an accepted file.
+
+    `width`, `height`: of the upright picture, in pixels. `bytes`, `sha256`: of the source as received.
+    `pixels_sha256`: of the picture's pixels whatever the encoding (see `examine.pixels_digest`), to find duplicates.
+    `dhash`: 64-bit difference hash, 16 hex digits; near duplicates differ in few bits.
+    `animated`: the source has more frames than the first, which is the one we took.
+    `source_is_picture`: the source itself is upright, sRGB, 8-bit and bare, so the picture's bytes are the source's.
+    """
+
+    format: Format
+    width: int
+    height: int
+    bytes: int
+    sha256: Digest
+    picture_bytes: int
+    picture_sha256: Digest
+    pixels_sha256: Digest
+    dhash: str
+    thumbnail_bytes: int
+    thumbnail_sha256: Digest
+    animated: bool
+    colour: Colour
+    source_is_picture: bool
+
+    @property
+    def media_type(self) -> str:
+        """Of the source."""
+        return f"image/{self.format.lower()}"
+
+    @property
+    def picture_media_type(self) -> str:
+        return self.media_type if self.source_is_picture else "image/png"
+
+
+class Accepted(Facts, frozen=True, kw_only=True):
+    """The facts, and where the files lie: the picture (maybe the source itself) and a WebP thumbnail of ≤ 256 px."""
+
+    picture_path: Path
+    thumbnail_path: Path
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """Why a file is not taken: a stable code, and a sentence for people (never with text out of the file)."""
+
+    reason: Reason
+    sentence: str
+
+
+Outcome = Accepted | Refused
+
+
+class Unfit(Exception):
+    """Raised inside the child to end with this refusal."""
+
+    def __init__(self, reason: Reason, sentence: str) -> None:
+        self.refused = Refused(reason=reason, sentence=sentence)
+        super().__init__(reason)
