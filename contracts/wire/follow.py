@@ -1,0 +1,130 @@
+"""Following the log: every commit after a place, once and in order, through restarts of the server.
+
+It sits on nats-py's ordered consumer, but trusts it for speed only. That consumer may start again from 1 after a
+restart, lose messages past its limits, or die silently; the log's sequences are dense, so whatever is not the next one
+is dropped (seen already) or asked for again (missed), and a watch compares with the stream's end when nothing comes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import Error as JetStreamError
+
+from contracts import subjects
+from contracts.errors import LogDamaged, Unavailable
+from contracts.events import Stored
+from contracts.wire.log import EventLog, decode
+
+BATCH = 500
+WAITING = 5000
+"""So many messages wait here at most; beyond, the subscription's own flow control holds the server back."""
+WATCH_SECONDS = 1.0
+
+
+class Follower:
+    """The commits after a sequence, in batches of what has come."""
+
+    def __init__(self, bus: Client, after: int) -> None:
+        self._bus = bus
+        self._log = EventLog(bus)
+        self._after = after
+        self._queue: asyncio.Queue[Msg] = asyncio.Queue(WAITING)
+        self._subscription: JetStreamContext.PushSubscription | None = None
+
+    async def batches(self) -> AsyncIterator[list[Stored]]:
+        """Never ends by itself. LogDamaged when the log went back or lost a commit."""
+        try:
+            while True:
+                await self._subscribe()
+                async for batch in self._until_gap():
+                    yield batch
+                await self._unsubscribe()
+        finally:
+            await self._unsubscribe()
+
+    async def _until_gap(self) -> AsyncIterator[list[Stored]]:
+        silent = 0
+        while True:
+            messages = await self._waiting()
+            fresh = [message for message in messages if _sequence(message) > self._after]
+            if not fresh:
+                silent = 0 if messages else silent + 1
+                if silent >= 2 and await self._missed_something():
+                    return
+                continue
+            silent = 0
+            batch = self._contiguous(fresh)
+            if batch:
+                self._after = batch[-1].sequence
+                yield batch
+            if len(batch) < len(fresh):
+                return
+
+    def _contiguous(self, messages: list[Msg]) -> list[Stored]:
+        batch: list[Stored] = []
+        for message in messages:
+            if _sequence(message) != self._after + 1 + len(batch):
+                break
+            batch.append(decode(_sequence(message), _recorded(message), message.data))
+        return batch
+
+    async def _waiting(self) -> list[Msg]:
+        """What has come, at most BATCH; nothing after WATCH_SECONDS of silence."""
+        try:
+            async with asyncio.timeout(WATCH_SECONDS):
+                messages = [await self._queue.get()]
+        except TimeoutError:
+            return []
+        while len(messages) < BATCH and not self._queue.empty():
+            messages.append(self._queue.get_nowait())
+        return messages
+
+    async def _missed_something(self) -> bool:
+        """Nothing comes: is there nothing, or did the subscription die? Or has the log gone back?"""
+        try:
+            _, last = await self._log.end()
+        except Unavailable:
+            return False
+        if last < self._after:
+            raise LogDamaged(f"the log ends at {last}, but commits up to {self._after} were read from it")
+        return last > self._after
+
+    async def _subscribe(self) -> None:
+        self._queue = asyncio.Queue(WAITING)
+        queue = self._queue
+        config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self._after + 1)
+        while self._subscription is None:
+            try:
+                self._subscription = await self._bus.jetstream().subscribe(
+                    subjects.ALL_FACTS,
+                    stream=subjects.FACTS,
+                    cb=queue.put,
+                    config=config,
+                    ordered_consumer=True,
+                    idle_heartbeat=0.5,
+                )
+            except (nats.errors.Error, JetStreamError, OSError):
+                await asyncio.sleep(0.3)  # the server is away; the client reconnects by itself
+
+    async def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        try:
+            await subscription.unsubscribe()
+        except (nats.errors.Error, JetStreamError, OSError):
+            return  # the connection is gone, and the subscription with it
+
+
+def _sequence(message: Msg) -> int:
+    return int(message.reply.split(".")[-4])
+
+
+def _recorded(message: Msg) -> datetime:
+    return datetime.fromtimestamp(int(message.reply.split(".")[-2]) / 1e9, UTC)

@@ -1,0 +1,289 @@
+"""Holding work: what trainer and tagger have in common. A hint is taken, an attempt opened, and its end reported.
+
+The log is the fence. Every report names the attempt and stands on the newest commit of the work; when somebody else's
+commit came in between, it is read and folded, and only another attempt or an end stops this one. The hint is kept by
+saying so while the work moves, and spent only after the end stands in the log.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from nats.aio.client import Client
+
+from contracts import subjects
+from contracts.commands import Origin
+from contracts.errors import Conflict, Fenced, LogDamaged, LoratoryError, Unavailable
+from contracts.events import AnyFact, AttemptStarted, Stored
+from contracts.ids import WorkerId, new_command_id
+from contracts.jobs import Work, admit, attempt_failed, failed, fold, interrupted, opening
+from contracts.subjects import KIND_OF, WorkClass
+from contracts.wire.log import EventLog, History, draw_up
+from contracts.wire.queue import Taken, WorkQueue
+
+POLL_SECONDS = 0.25
+WATCH_SECONDS = 2.0
+PATIENCE_SECONDS = 600.0
+"""So long a report is tried while the log is away; a job must not die because the server is restarted."""
+TRIES = 20
+"""So often an attempt is opened again after losing a race for the same work."""
+
+_log = structlog.get_logger()
+
+
+class Crash(LoratoryError):
+    """What does the work died; another attempt may fare better."""
+
+    code = "crashed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who holds: a worker of a class, in one life of its process (`boot`). `lease` and `stall` in seconds.
+
+    The lease is how long the queue waits for a sign; `stall` how long the work may stand still before it is hung.
+    """
+
+    work: WorkClass
+    worker: WorkerId
+    boot: str
+    lease: float = 15.0
+    stall: float = 600.0
+
+    @property
+    def actor(self) -> str:
+        return f"svc:{'trainer' if self.work == 'train' else 'tagger'}/{self.worker}"
+
+
+class Attempt:
+    """One try at one work, from its start to its end."""
+
+    def __init__(self, log: EventLog, holder: Holder, thing: str, history: History) -> None:
+        self._log = log
+        self._holder = holder
+        self._history = history
+        self._turn = asyncio.Lock()
+        self._moved = asyncio.get_running_loop().time()
+        self.thing = thing
+        self.work: Work = fold(history.facts())
+        self.number = self.work.attempt
+        self.stop_asked = asyncio.Event()
+        """Set when somebody asked to cancel the work: end with `contracts.jobs.cancelled` within two seconds."""
+
+    @property
+    def facts(self) -> list[tuple[AnyFact, int]]:
+        """The work's whole history, as far as it is known here."""
+        return self._history.facts()
+
+    def moved(self) -> None:
+        """The work has got on; without this for `stall` seconds it counts as hung."""
+        self._moved = asyncio.get_running_loop().time()
+
+    @property
+    def hung(self) -> bool:
+        return asyncio.get_running_loop().time() - self._moved > self._holder.stall
+
+    async def report(self, *facts: AnyFact) -> Stored:
+        """Append what happened, as one commit. Fenced: somebody else holds the work, or it has ended; stop."""
+        origin = Origin(
+            command=new_command_id(),
+            actor=self._holder.actor,
+            at=datetime.now(UTC),
+            correlation=self._history.commits[0].commit.correlation,
+            causation=self._started().commit.id,
+        )
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        async with self._turn:
+            while True:
+                for fact in facts:
+                    admit(self.work, fact, self.number)
+                head = self._history.head
+                commit = draw_up(KIND_OF[self._holder.work], self.thing, facts, after=head, origin=origin)
+                try:
+                    return self._absorb(await self._log.append(commit, head))
+                except Conflict:
+                    await self._catch_up()
+                except Unavailable:
+                    if asyncio.get_running_loop().time() > deadline:
+                        raise
+
+    async def look(self) -> None:
+        """Read what others have appended meanwhile. Fenced: this attempt is over."""
+        async with self._turn:
+            await self._catch_up()
+        if self.work.ended or self.work.attempt != self.number:
+            raise Fenced(f"attempt {self.work.attempt} holds the work now, or it has ended ({self.work.state})")
+
+    async def _catch_up(self) -> None:
+        known = len(self._history.commits)
+        newer = await self._log.load(KIND_OF[self._holder.work], self.thing, since=self._history)
+        for stored in newer.commits[known:]:
+            self._absorb(stored)
+
+    def _absorb(self, stored: Stored) -> Stored:
+        self._history = History([*self._history.commits, stored])
+        self.work = fold([(fact, stored.sequence) for fact in stored.commit.facts], self.work)
+        if self.work.state == "cancelling":
+            self.stop_asked.set()
+        return stored
+
+    def _started(self) -> Stored:
+        return next(stored for stored in self._history.commits if stored.sequence == self.number)
+
+
+Run = Callable[[Attempt], Awaitable[None]]
+"""Does the work of an attempt and reports its success or cancellation. Crash: try again; any other error: it failed."""
+
+
+class Worker:
+    """Takes work of one class, one piece at a time, for as long as it lives."""
+
+    def __init__(self, bus: Client, holder: Holder, run: Run) -> None:
+        self._bus = bus
+        self._log = EventLog(bus)
+        self._queue = WorkQueue(bus, holder.work)
+        self._holder = holder
+        self._run = run
+
+    async def work_off(self) -> None:
+        """Never ends by itself. When it is cancelled, the attempt under way is handed back politely."""
+        while True:
+            try:
+                taken = await self._queue.take()
+                if taken is not None:
+                    await self._hold(taken)
+                    continue
+            except Unavailable as error:
+                _log.warning("queue_away", error=error.detail)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _hold(self, taken: Taken) -> None:
+        attempt = await self._open(taken)
+        if attempt is None:
+            await taken.done()
+            return
+        with structlog.contextvars.bound_contextvars(thing=attempt.thing, attempt=attempt.number):
+            _log.info("attempt_started", resumes=attempt.work.kept)
+            try:
+                await self._attended(attempt, taken)
+            except (Fenced, LogDamaged) as error:
+                _log.warning("attempt_fenced", error=error.detail)
+                return
+            except Crash as crash:
+                await self._crashed(attempt, taken, crash)
+            except asyncio.CancelledError:
+                await self._hand_back(attempt, taken, reason="the worker was stopped")
+                raise
+            except Unavailable as error:
+                await self._hand_back(attempt, taken, reason=error.detail, delay=2)
+            except LoratoryError as error:
+                await self._failed(attempt, taken, code=error.code, reason=error.detail)
+            except Exception as error:  # noqa: BLE001 - the worker's edge: whatever it was, the job must not hang
+                _log.exception("attempt_broke")
+                await self._failed(
+                    attempt, taken, code="internal", reason=f"{type(error).__name__}; see the worker's log"
+                )
+            else:
+                await taken.done()
+                _log.info("attempt_ended", state=attempt.work.state)
+
+    async def _open(self, taken: Taken) -> Attempt | None:
+        """Read the log, decide what the hint means, and append that. None: there is nothing to do."""
+        kind = KIND_OF[self._holder.work]
+        origin = Origin(command=new_command_id(), actor=self._holder.actor, at=datetime.now(UTC))
+        history = History()
+        for _ in range(TRIES):
+            history = await self._log.load(kind, taken.hint.id, since=history)
+            work = fold(history.facts())
+            fact = opening(
+                work,
+                self._holder.work,
+                dispatch=taken.hint.dispatch,
+                worker=self._holder.worker,
+                boot=self._holder.boot,
+            )
+            if fact is None:
+                return None
+            commit = draw_up(kind, taken.hint.id, [fact], after=history.head, origin=origin)  # type: ignore[list-item]  # a Fact of that kind
+            try:
+                stored = await self._log.append(commit, history.head)
+            except Conflict:
+                continue
+            if not isinstance(fact, AttemptStarted):
+                return None
+            return Attempt(self._log, self._holder, taken.hint.id, History([*history.commits, stored]))
+        raise Unavailable("this work changes too fast to be taken", service="nats")
+
+    async def _attended(self, attempt: Attempt, taken: Taken) -> None:
+        """Run, with the hint kept and the log watched beside it; whichever of them fails first ends all."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                beside = [
+                    tasks.create_task(self._keep(attempt, taken), name="keep"),
+                    tasks.create_task(self._watch(attempt), name="watch"),
+                ]
+                await self._run(attempt)
+                for task in beside:
+                    task.cancel()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from group
+
+    async def _keep(self, attempt: Attempt, taken: Taken) -> None:
+        while True:
+            if attempt.hung:
+                raise Crash(f"nothing moved for {self._holder.stall:g} s")
+            try:
+                await taken.still_at_it()
+            except Exception as error:  # noqa: BLE001 - nats-py raises many kinds while it reconnects; the lease decides
+                _log.warning("hint_not_kept", error=repr(error))
+            await asyncio.sleep(self._holder.lease / 5)
+
+    async def _watch(self, attempt: Attempt) -> None:
+        """A nudge says that there is news; looking every two seconds finds it when the nudge is lost."""
+        nudged = asyncio.Event()
+
+        async def on_nudge(_: object) -> None:
+            nudged.set()
+
+        subscription = await self._bus.subscribe(subjects.nudge(self._holder.work, attempt.thing), cb=on_nudge)
+        try:
+            while True:
+                try:
+                    await attempt.look()
+                except Unavailable:
+                    _log.warning("log_away")
+                try:
+                    async with asyncio.timeout(WATCH_SECONDS):
+                        await nudged.wait()
+                except TimeoutError:
+                    continue
+                nudged.clear()
+        finally:
+            if not self._bus.is_closed and self._bus.is_connected:
+                await subscription.unsubscribe()
+
+    async def _crashed(self, attempt: Attempt, taken: Taken, crash: Crash) -> None:
+        _log.error("attempt_crashed", error=crash.detail)
+        fact = attempt_failed(self._holder.work, attempt=attempt.number, step=attempt.work.kept, reason=crash.detail)
+        if await self._reported(attempt, fact):
+            await taken.back(delay=1)
+
+    async def _failed(self, attempt: Attempt, taken: Taken, *, code: str, reason: str) -> None:
+        _log.error("attempt_failed", code=code, error=reason)
+        if await self._reported(attempt, failed(self._holder.work, attempt=attempt.number, code=code, reason=reason)):
+            await taken.done()
+
+    async def _hand_back(self, attempt: Attempt, taken: Taken, *, reason: str, delay: float = 0) -> None:
+        fact = interrupted(self._holder.work, attempt=attempt.number, step=attempt.work.kept, reason=reason)
+        if await self._reported(attempt, fact):
+            await taken.back(delay)
+
+    async def _reported(self, attempt: Attempt, fact: object) -> bool:
+        try:
+            await attempt.report(fact)  # type: ignore[arg-type]  # jobs.py makes facts of the right kind
+        except Fenced as error:
+            _log.warning("attempt_fenced", error=error.detail)
+            return False
+        return True
