@@ -1,0 +1,188 @@
+"""Blobs: what comes out is what went in, whole or not there, in a folder and in an object store alike."""
+
+import asyncio
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from obstore.store import LocalStore, MemoryStore, S3Store
+
+from contracts.errors import Invalid, NotFound, SetupError, TooLarge, Unavailable
+from contracts.ids import Digest
+from contracts.wire.blobs import Blobs, Damaged, LocalBlobs, RemoteBlobs, blobs_at
+
+FOX = b"a red fox" * 300_000  # 2.7 MB: several pieces
+
+
+def digest_of(content: bytes) -> Digest:
+    return Digest(hashlib.sha256(content).hexdigest())
+
+
+@pytest.fixture(params=["local", "memory", "object-folder"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    match request.param:
+        case "local":
+            return LocalBlobs(tmp_path / "blobs")
+        case "memory":
+            return RemoteBlobs(MemoryStore())
+        case _:
+            (tmp_path / "bucket").mkdir()
+            return RemoteBlobs(LocalStore(tmp_path / "bucket"))
+
+
+async def streamed(blobs: Blobs, digest: Digest, start: int = 0, end: int | None = None) -> bytes:
+    return b"".join([piece async for piece in blobs.stream(digest, start, end)])
+
+
+@pytest.mark.parametrize("content", [b"", b"x", FOX])
+async def test_bytes_come_back_every_way(blobs: Blobs, content: bytes, tmp_path: Path) -> None:
+    digest = await blobs.put(content)
+    assert digest == digest_of(content)
+    assert await blobs.get(digest) == content
+    assert await blobs.size(digest) == len(content)
+    assert await blobs.exists(digest)
+    assert await streamed(blobs, digest) == content
+    await blobs.fetch(digest, tmp_path / "out" / "file")
+    assert (tmp_path / "out" / "file").read_bytes() == content
+
+
+async def test_a_file_is_put_like_its_bytes(blobs: Blobs, tmp_path: Path) -> None:
+    (tmp_path / "fox").write_bytes(FOX)
+    assert await blobs.put(tmp_path / "fox") == await blobs.put(FOX) == digest_of(FOX)
+    assert await blobs.get(digest_of(FOX)) == FOX
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(0, 10), (5, 6), (1_048_570, 1_048_590), (2_699_990, 9_000_000), (7, 7), (9_000_000, None)]
+)
+async def test_a_range_is_a_slice(blobs: Blobs, start: int, end: int | None) -> None:
+    digest = await blobs.put(FOX)
+    assert await streamed(blobs, digest, start, end) == FOX[start:end]
+
+
+async def test_what_is_not_there_is_not_found(blobs: Blobs, tmp_path: Path) -> None:
+    absent = digest_of(b"never put")
+    assert not await blobs.exists(absent)
+    for asking in (
+        blobs.get(absent),
+        blobs.size(absent),
+        blobs.fetch(absent, tmp_path / "out"),
+        streamed(blobs, absent),
+    ):
+        with pytest.raises(NotFound):
+            await asking
+    assert list(tmp_path.glob("*out*")) == []
+
+
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "\n"])
+async def test_what_is_no_digest_is_refused(blobs: Blobs, name: str) -> None:
+    for asking in (blobs.get(Digest(name)), blobs.size(Digest(name)), blobs.exists(Digest(name))):
+        with pytest.raises(Invalid):
+            await asking
+    with pytest.raises(Invalid):
+        blobs.path(Digest(name))
+
+
+async def test_more_than_the_limit_is_not_read_into_memory(blobs: Blobs) -> None:
+    digest = await blobs.put(FOX)
+    with pytest.raises(TooLarge):
+        await blobs.get(digest, limit=len(FOX) - 1)
+    assert await blobs.get(digest, limit=len(FOX)) == FOX
+
+
+@pytest.mark.parametrize("harm", [b"\x00" + FOX[1:], FOX[:-1], FOX + b"!", b""])
+async def test_damage_is_seen_and_never_handed_out(tmp_path: Path, harm: bytes) -> None:
+    (tmp_path / "root").mkdir()
+    for blobs in (LocalBlobs(tmp_path / "root"), RemoteBlobs(LocalStore(tmp_path / "root"))):
+        digest = await blobs.put(FOX)
+        LocalBlobs(tmp_path / "root").path(digest).write_bytes(harm)
+        with pytest.raises(Damaged, match=digest):
+            await blobs.get(digest)
+        with pytest.raises(Damaged):
+            await blobs.fetch(digest, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        LocalBlobs(tmp_path / "root").path(digest).unlink()
+
+
+async def test_putting_again_renews_the_time_and_mends_a_file_of_another_size(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path / "blobs")
+    digest = await blobs.put(FOX)
+    os.utime(blobs.path(digest), (1, 1))
+    await blobs.put(FOX)
+    assert time.time() - blobs.path(digest).stat().st_mtime < 3600
+    blobs.path(digest).write_bytes(FOX[:1000])
+    await blobs.put(FOX)
+    assert await blobs.get(digest) == FOX
+
+
+async def test_many_writers_of_the_same_bytes_leave_one_blob_and_nothing_else(tmp_path: Path) -> None:
+    blobs, others = LocalBlobs(tmp_path / "blobs"), LocalBlobs(tmp_path / "blobs")
+    assert set(await asyncio.gather(*(side.put(FOX) for side in (blobs, others) * 8))) == {digest_of(FOX)}
+    assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == [blobs.path(digest_of(FOX))]
+
+
+async def test_a_killed_writer_leaves_whole_blobs_only(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys, pathlib\n"
+        "from contracts.wire.blobs import LocalBlobs\n"
+        "async def main():\n"
+        "    blobs = LocalBlobs(pathlib.Path(sys.argv[1]))\n"
+        "    for number in range(100_000):\n"
+        "        print(await blobs.put(bytes([number % 256]) * 3_000_000 + str(number).encode()), flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    writer = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, str(tmp_path / "blobs"), stdout=asyncio.subprocess.PIPE
+    )
+    assert writer.stdout is not None
+    told = [Digest((await writer.stdout.readline()).decode().strip()) for _ in range(5)]
+    writer.kill()
+    await writer.communicate()
+    blobs = LocalBlobs(tmp_path / "blobs")
+    found = {path.name: digest_of(path.read_bytes()) for path in (tmp_path / "blobs").glob("??/??/*")}
+    assert all(name == digest for name, digest in found.items())
+    assert set(told) <= set(found)
+    for draft in (tmp_path / "blobs" / "tmp").iterdir():
+        os.utime(draft, (1, 1))
+    await blobs.tidy()
+    assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
+
+
+async def test_a_young_unfinished_file_is_left_to_its_writer(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path)
+    await blobs.put(b"x")
+    (tmp_path / "tmp" / ".young.draft").write_bytes(b"")
+    assert await blobs.tidy() == 0
+
+
+async def test_a_store_that_does_not_answer_is_unavailable() -> None:
+    store = S3Store(
+        "bucket",
+        endpoint="http://127.0.0.1:1",
+        access_key_id="id",
+        secret_access_key="secret",
+        region="here",
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
+    with pytest.raises(Unavailable, match="blob store"):
+        await RemoteBlobs(store).size(digest_of(b""))
+
+
+def test_a_place_says_which_kind_of_blobs(tmp_path: Path) -> None:
+    assert isinstance(blobs_at(str(tmp_path)), LocalBlobs)
+    assert isinstance(blobs_at("memory:///"), RemoteBlobs)
+    with pytest.raises(SetupError, match="no place for blobs"):
+        blobs_at("gopher://bucket")
+
+
+async def test_only_local_blobs_are_files(tmp_path: Path) -> None:
+    local = LocalBlobs(tmp_path)
+    digest = await local.put(FOX)
+    assert local.path(digest).read_bytes() == FOX
+    assert RemoteBlobs(MemoryStore()).path(digest) is None
+    assert isinstance(local, Blobs)
+    assert isinstance(RemoteBlobs(MemoryStore()), Blobs)
