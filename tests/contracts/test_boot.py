@@ -1,0 +1,205 @@
+"""The start all services share: settings, logs, health, ends."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import pytest
+
+from contracts.errors import SetupError
+from contracts.wire.boot import Health, check, owners_of, read_settings, refuse_foreign_packages
+from contracts.wire.health import FRESH, why_not
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    nats_url: str
+    data: Path = Path("data")
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
+    offline: bool = False
+    hosts: tuple[str, ...] = ()
+    password: str | None = None
+    blobs: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.offline and self.hosts:
+            raise ValueError("hosts are not reached offline")
+
+
+def test_settings_come_from_variables_by_type() -> None:
+    settings = read_settings(
+        Settings,
+        {
+            "LORATORY_NATS_URL": "nats://here",
+            "LORATORY_DATA": "/var/loratory",
+            "LORATORY_PORT": "0",
+            "LORATORY_HOSTS": "a.example, b.example,",
+            "LORATORY_BLOBS": "",
+            "LORATORY_OF_ANOTHER_SERVICE": "x",
+            "PATH": "/bin",
+        },
+    )
+    assert settings == Settings(
+        nats_url="nats://here", data=Path("/var/loratory"), port=0, hosts=("a.example", "b.example")
+    )
+
+
+def test_a_secret_is_read_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hush\n")
+    environ = {"LORATORY_NATS_URL": "n", "LORATORY_PASSWORD_FILE": str(tmp_path / "secret")}
+    assert read_settings(Settings, environ).password == "hush"
+    with pytest.raises(SetupError, match="LORATORY_PASSWORD is not valid: LORATORY_PASSWORD_FILE is set as well"):
+        read_settings(Settings, environ | {"LORATORY_PASSWORD": "other"})
+    with pytest.raises(SetupError, match="LORATORY_PASSWORD_FILE cannot be read: No such file"):
+        read_settings(Settings, {"LORATORY_NATS_URL": "n", "LORATORY_PASSWORD_FILE": "/nowhere"})
+
+
+def test_all_that_is_wrong_is_named_at_once_but_never_its_value() -> None:
+    with pytest.raises(SetupError) as caught:
+        read_settings(Settings, {"LORATORY_PORT": "70000", "LORATORY_OFFLINE": "hunter2"})
+    assert all(name in str(caught.value) for name in ("LORATORY_NATS_URL", "LORATORY_PORT", "LORATORY_OFFLINE"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_settings_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(SetupError, match="hosts are not reached offline"):
+        read_settings(Settings, {"LORATORY_NATS_URL": "n", "LORATORY_OFFLINE": "true", "LORATORY_HOSTS": "a"})
+
+
+def test_ready_means_every_check_is_and_the_report_says_why_not(tmp_path: Path) -> None:
+    health = Health("catalog", ["bus", "log"], pid=7)
+    file = tmp_path / "health.json"
+
+    def told(now: float) -> str:
+        file.write_bytes(msgspec.json.encode(health.report(at=1000.0)))
+        return why_not(file, now)
+
+    assert "has not started" in why_not(file, 1000.0)
+    health.set("bus", True)
+    health.set("log", False, "41 facts behind")
+    assert not health.ready
+    assert told(1000.0) == "catalog is not ready: log: 41 facts behind"
+    health.set("log", True)
+    assert health.ready
+    assert told(1000.0 + FRESH) == ""
+    assert "dead or stands still" in told(1001.0 + FRESH)
+    with pytest.raises(KeyError):
+        health.set("bsu", True)
+    file.write_bytes(b"{")
+    assert "cannot be read" in why_not(file, 1000.0)
+
+
+async def test_a_running_service_keeps_its_report_fresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    health = Health("tagger", ["bus"], pid=os.getpid())
+    file = tmp_path / "run" / "tagger.json"
+    assert check(file) == 1
+    keeping = asyncio.create_task(health.keep(file))
+    await asyncio.sleep(0)
+    assert check(file) == 1
+    assert capsys.readouterr().err.endswith("tagger is not ready: bus: not yet\n")
+    health.set("bus", True)
+    async with asyncio.timeout(10):
+        while check(file) != 0:  # noqa: ASYNC110 - it is a file that another process would watch
+            await asyncio.sleep(0.05)
+    keeping.cancel()
+    assert list(file.parent.iterdir()) == [file]
+
+
+async def ended(body: str, *, told: signal.Signals | None = None) -> tuple[int, str, str]:
+    """Runs a service whose `main` is this body; sends a signal once it says it is up. Exit code, stdout, stderr."""
+    script = (
+        "import asyncio, sys, structlog\n"
+        "from contracts.errors import *\n"
+        "from contracts.wire.boot import configure_logs, run\n"
+        "configure_logs('tested')\n"
+        "async def main():\n" + "".join(f"    {line}\n" for line in body.splitlines()) + "sys.exit(run(main))\n"
+    )
+    pipe = asyncio.subprocess.PIPE
+    service = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=pipe, stderr=pipe)
+    assert service.stdout is not None
+    first = b""
+    if told is not None:
+        first = await service.stdout.readline()
+        service.send_signal(told)
+    out, err = await service.communicate()
+    assert service.returncode is not None
+    return service.returncode, (first + out).decode(), err.decode()
+
+
+SERVING = """
+try:
+    print("up", flush=True)
+    await asyncio.sleep(600)
+finally:
+    await asyncio.sleep(0.01)
+    print("tidied", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+async def test_told_to_end_a_service_tidies_up_and_is_content(told: signal.Signals) -> None:
+    assert await ended(SERVING, told=told) == (0, "up\ntidied\n", "")
+
+
+async def test_a_service_that_cannot_start_says_one_sentence() -> None:
+    assert await ended("raise SetupError('no base folder')") == (2, "", "no base folder\n")
+
+
+async def test_a_damaged_log_has_an_exit_code_of_its_own_even_in_a_group() -> None:
+    group = "async with asyncio.TaskGroup() as tasks:\n    tasks.create_task(fail())\n    await asyncio.sleep(600)"
+    body = f"async def fail():\n    raise LogDamaged('it went back to 41')\n{group}"
+    assert await ended(body) == (3, "", "it went back to 41\n")
+
+
+async def test_any_other_failure_shows_where_it_came_from() -> None:
+    code, _, err = await ended("raise RuntimeError('a mistake of ours')")
+    assert code == 1
+    assert "Traceback" in err
+    assert "a mistake of ours" in err
+
+
+async def test_log_lines_are_json_with_bound_ids_and_no_local_variables() -> None:
+    body = (
+        "import logging\n"
+        "secret = 'hunter' + '2'\n"
+        "log = structlog.get_logger()\n"
+        "with structlog.contextvars.bound_contextvars(job_id='j1'):\n"
+        "    await log.ainfo('checkpoint_saved', step=3)\n"
+        "    await log.adebug('not_told')\n"
+        "    logging.getLogger('library').warning('hello %s', 'you')\n"
+        "    try:\n"
+        "        raise ValueError('bad')\n"
+        "    except ValueError:\n"
+        "        await log.aexception('attempt_failed')\n"
+    )
+    code, _, err = await ended(body)
+    assert code == 0
+    saved, library, failed = [json.loads(line) for line in err.splitlines()]
+    told = {key: saved[key] for key in ("event", "level", "job_id", "step", "service")}
+    assert told == {"event": "checkpoint_saved", "level": "info", "job_id": "j1", "step": 3, "service": "tested"}
+    assert (library["event"], library["logger"], library["job_id"]) == ("hello you", "library", "j1")
+    assert failed["exception"][0]["exc_value"] == "bad"
+    assert "hunter2" not in err
+
+
+async def test_an_unknown_log_level_is_refused() -> None:
+    code, _, err = await ended("configure_logs('tested', 'loud')")
+    assert (code, err) == (2, "'loud' is no log level; there are debug, info, warning, error\n")
+
+
+def test_our_packages_are_ours_here() -> None:
+    refuse_foreign_packages()
+    assert set().union(*owners_of().values()) == {"loratory"}
+
+
+def test_another_package_of_our_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "catalog_of_another").mkdir()
+    (tmp_path / "catalog_of_another" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SetupError, match="another distribution"):
+        refuse_foreign_packages(["catalog_of_another"])
