@@ -1,0 +1,1 @@
+"""The child process: it trains and tells. It knows no job and no bus, and ends when its pipe closes."""

@@ -1,0 +1,162 @@
+"""Pictures and captions as the denoiser wants them: encoded once, kept on disk under the hash of what they are made of.
+
+Each is encoded alone, never in a batch, and always read back as it was stored: so a value does not depend on when it
+was made, and a resumed run sees the same bits. A cache file that cannot be read is made again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image
+
+from contracts.recipe import Data
+from trainer import chance
+from trainer.engine import files
+from trainer.families import Model, Tensors, digest_over
+from trainer.messages import Example, Loading
+from trainer.plan import Size
+
+_FORMAT = "1"
+"""Of the cache. Another way to resize or encode is another number, and never meets the old files."""
+
+_MEMORY = 2**30
+"""Bytes of encodings kept in memory besides: about 4,000 pictures of SD 1.x at 512 px with their captions."""
+
+
+class BadPicture(Exception):
+    """A picture of the manifest cannot be read."""
+
+
+class Cache:
+    """Encodings below one folder and, the newest of them, in memory. A name is the digest of all that decides them."""
+
+    def __init__(self, folder: Path, *, memory: int = _MEMORY) -> None:
+        self._folder = folder
+        self._room = memory
+        self._held: dict[str, Tensors] = {}
+
+    def stored(self, kind: str, *parts: str, make: Callable[[], Tensors]) -> Tensors:
+        """What lies on the disk under these parts, or is made now and put there."""
+        name = digest_over(_FORMAT, kind, *parts)
+        path = self._folder / kind / name[:2] / f"{name}.safetensors"
+        return self._held.get(name) or self._hold(name, _read_or_made(path, make))
+
+    def made(self, kind: str, *parts: str, make: Callable[[], Tensors]) -> Tensors:
+        """What was made under these parts lately, or is made now; never on the disk."""
+        name = digest_over(_FORMAT, kind, *parts)
+        return self._held.get(name) or self._hold(name, make())
+
+    def _hold(self, name: str, tensors: Tensors) -> Tensors:
+        self._held[name] = tensors
+        self._room -= _size(tensors)
+        while self._room < 0 and len(self._held) > 1:
+            self._room += _size(self._held.pop(next(iter(self._held))))
+        return tensors
+
+
+def _read_or_made(path: Path, make: Callable[[], Tensors]) -> Tensors:
+    try:
+        return files.unpacked(path)[0]
+    except (ValueError, FileNotFoundError):
+        files.write_whole(path, files.packed(make(), {}))
+        return files.unpacked(path)[0]
+
+
+def _size(tensors: Tensors) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+class Pictures:
+    """The encoded pictures of the manifest, by their place in it."""
+
+    def __init__(self, examples: Sequence[Example], sizes: dict[int, Size], model: Model, cache: Cache) -> None:
+        self._examples = examples
+        self._sizes = sizes
+        self._model = model
+        self._cache = cache
+
+    def load(self) -> Iterator[Loading]:
+        """Encode what is not on the disk yet, telling after each picture."""
+        for place in range(len(self._examples)):
+            self.at(place)
+            yield Loading(what="latents", done=place + 1, total=len(self._examples))
+
+    def at(self, place: int) -> Tensors:
+        example, (width, height) = self._examples[place], self._sizes[place]
+        parts = example.digest, self._model.pixel_identity, str(width), str(height)
+        make = partial(self._encoded, example, (width, height))
+        return self._cache.stored("latents", *parts, make=make)
+
+    def _encoded(self, example: Example, size: Size) -> Tensors:
+        return self._model.encode_pixels(pixels(example, size))
+
+
+class Texts:
+    """What the text encoder says to captions: on disk where they are used as they stand, in memory where shuffled."""
+
+    def __init__(self, examples: Sequence[Example], data: Data, model: Model, cache: Cache) -> None:
+        self._captions = [example.caption for example in examples]
+        self._data = data
+        self._model = model
+        self._cache = cache
+
+    def load(self) -> Iterator[Loading]:
+        """Encode what can be known before the first step and is not on the disk yet, telling after each caption."""
+        wanted = [] if self._data.shuffle_tags else list(dict.fromkeys(self._captions))
+        for done, caption in enumerate(wanted, start=1):
+            self._encoded(caption)
+            yield Loading(what="texts", done=done, total=len(wanted))
+
+    def cut(self) -> int:
+        """How many captions are longer than the encoder reads."""
+        return sum(self._model.is_cut(caption) for caption in self._captions)
+
+    def at(self, place: int, seed: int, step: int, sample: int) -> Tensors:
+        """The text of one sample: its caption, perhaps shuffled, perhaps dropped."""
+        return self._encoded(seen(self._captions[place], self._data, seed, step, sample))
+
+    def _encoded(self, caption: str) -> Tensors:
+        keep = self._cache.made if self._data.shuffle_tags else self._cache.stored
+        return keep("texts", self._model.text_identity, caption, make=partial(self._model.encode_text, caption))
+
+
+def seen(caption: str, data: Data, seed: int, step: int, sample: int) -> str:
+    """The caption as this sample of this step sees it."""
+    if chance.share(seed, step, sample, "caption dropout") < data.caption_dropout:
+        return ""
+    if not data.shuffle_tags:
+        return caption
+    tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
+    return ", ".join(tags[: data.keep_tags] + chance.order(tags[data.keep_tags :], seed, step, sample, "tags"))
+
+
+def size_of(example: Example) -> Size:
+    """Width and height of a picture in pixels, from its header; BadPicture if it cannot be read."""
+    try:
+        with Image.open(example.path) as picture:
+            return picture.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise BadPicture(f"picture {example.ordinal} cannot be read: {error}") from error
+
+
+def pixels(example: Example, size: Size) -> torch.Tensor:
+    """The picture scaled to cover `size`, cut to it around its middle: float32 [3, height, width] in -1…1."""
+    try:
+        with Image.open(example.path) as picture:
+            cut = cover(picture.convert("RGB"), size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadPicture(f"picture {example.ordinal} cannot be read: {error}") from error
+    values = torch.from_numpy(numpy.asarray(cut, dtype=numpy.float32).copy())
+    return values.permute(2, 0, 1).contiguous() / 127.5 - 1
+
+
+def cover(picture: Image.Image, size: Size) -> Image.Image:
+    """Lanczos to the smallest scale that covers, then the middle."""
+    scale = max(size[0] / picture.width, size[1] / picture.height)
+    width, height = (max(wanted, round(side * scale)) for wanted, side in zip(size, picture.size, strict=True))
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    scaled = picture.resize((width, height), Image.Resampling.LANCZOS)
+    return scaled.crop((left, top, left + size[0], top + size[1]))
