@@ -13,7 +13,7 @@ from typing import BinaryIO
 import msgspec
 
 from catalog.ingest.examine import examine, set_caps
-from catalog.ingest.frames import Answer, Examine, Failed, Ready, next_body, packed
+from catalog.ingest.frames import Examine, Failed, Ready, Result, next_body, packed
 from catalog.ingest.outcomes import Limits
 
 
@@ -39,11 +39,12 @@ def _serve(requests: BinaryIO, answers: BinaryIO, limits: Limits) -> None:
         _wake_after(0)
 
 
-def _answer(request: Examine, limits: Limits) -> Answer:
+def _answer(request: Examine, limits: Limits) -> Result:
     try:
         return examine(request, limits)
     except OSError as error:
-        return Failed(errno=error.errno or 0, message=error.strerror or type(error).__name__)
+        message = error.strerror or type(error).__name__
+        return Failed(errno=error.errno or 0, message=message, path=str(error.filename or request.source))
 
 
 def _own_pipes() -> tuple[BinaryIO, BinaryIO]:

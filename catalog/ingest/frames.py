@@ -23,16 +23,17 @@ class Examine(msgspec.Struct, frozen=True, kw_only=True, tag="examine"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """A file could not be read or written: the machine's fault (errno), not the picture's."""
+    """The file at `path` could not be read or written: the machine's fault (errno), not the picture's."""
 
     errno: int
     message: str
+    path: str
 
 
-Answer = Ready | Facts | Refused | Failed
+Result = Facts | Refused | Failed
 
 
-def packed(message: Examine | Answer) -> bytes:
+def packed(message: Ready | Examine | Result) -> bytes:
     body = msgspec.msgpack.encode(message)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 

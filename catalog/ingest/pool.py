@@ -9,16 +9,21 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 
-from catalog.ingest.frames import LENGTH_BYTES, Answer, Examine, Failed, Ready, length_of, packed
-from catalog.ingest.outcomes import Accepted, Facts, Limits, Outcome, Refused
+from catalog.ingest.frames import LENGTH_BYTES, Examine, Failed, Ready, Result, length_of, packed
+from catalog.ingest.outcomes import Accepted, Facts, Limits, Outcome, Reason, Refused
 from contracts.errors import Unavailable
 from contracts.ids import ulid
 
+T = TypeVar("T")
+STANDS = msgspec.msgpack.Decoder(Ready)
+RESULTS: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
 START_SECONDS = 60.0  # a child stands within 0.1 s; on a machine that swaps it may take long
+MAYBE_THE_CHILD: frozenset[Reason] = frozenset({"decoder-crashed", "too-much-memory"})
+"""A child may die of other causes, even while idle, and swell with age; so the file is tried again in a fresh one."""
 
 
 class Decoder:
@@ -65,16 +70,23 @@ class Decoder:
 
     async def _answer(self, request: Examine) -> Facts | Refused:
         async with self._borrowed() as child:
-            # A child may die of other causes, even while idle; so a file is to blame only when two die of it.
-            for _ in range(2):
-                try:
-                    return _judged(await child.ask(request), request)
-                except TimeoutError:
-                    sentence = f"decoding it took longer than {self._limits.seconds:g} seconds"
-                    return Refused(reason="took-too-long", sentence=sentence)
-                except _Died:
-                    continue
-        return Refused(reason="decoder-crashed", sentence="decoding it ended the decoder")
+            answer = await self._tried(child, request)
+            if isinstance(answer, Refused) and answer.reason in MAYBE_THE_CHILD:
+                await child.end()
+                answer = await self._tried(child, request)
+        return answer
+
+    async def _tried(self, child: "_Child", request: Examine) -> Facts | Refused:
+        try:
+            answer = await child.ask(request)
+        except TimeoutError:
+            sentence = f"decoding it took longer than {self._limits.seconds:g} seconds"
+            return Refused(reason="took-too-long", sentence=sentence)
+        except _Died:
+            return Refused(reason="decoder-crashed", sentence="decoding it ended the decoder")
+        if isinstance(answer, Failed):
+            raise OSError(answer.errno, answer.message, answer.path)
+        return answer
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncIterator["_Child"]:
@@ -83,16 +95,6 @@ class Decoder:
             yield child
         finally:
             self._idle.put_nowait(child)
-
-
-def _judged(answer: Answer, request: Examine) -> Facts | Refused:
-    match answer:
-        case Facts() | Refused():
-            return answer
-        case Failed(errno=errno, message=message):
-            raise OSError(errno, message, request.source)
-        case Ready():
-            raise _Died
 
 
 class _Died(Exception):
@@ -107,16 +109,21 @@ class _Child:
         self._process: Process | None = None
         self._stopped = False
 
-    async def ask(self, request: Examine) -> Answer:
+    async def ask(self, request: Examine) -> Result:
         """The answer; TimeoutError when the child was killed for being late, _Died when it ended by itself."""
         if self._process is None or self._process.returncode is not None:
             self._process = await self._started()
-        return await self._exchange(self._process, packed(request), self._limits.seconds)
+        return await _exchange(self._process, packed(request), self._limits.seconds, RESULTS)
 
-    async def stop(self) -> None:
-        self._stopped = True
+    async def end(self) -> None:
+        """End the process; the next question starts another."""
         if self._process is not None:
             await _kill(self._process)
+
+    async def stop(self) -> None:
+        """End it for good."""
+        self._stopped = True
+        await self.end()
 
     async def _started(self) -> Process:
         if self._stopped:
@@ -125,35 +132,33 @@ class _Child:
         program = (sys.executable, "-m", "catalog.ingest.decoder", limits)
         process = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE)
         try:
-            await self._exchange(process, b"", START_SECONDS)
+            await _exchange(process, b"", START_SECONDS, STANDS)
         except (TimeoutError, _Died) as error:
             raise Unavailable("the picture decoder does not start; its log says why") from error
         return process
 
-    async def _exchange(self, process: Process, frame: bytes, seconds: float) -> Answer:
-        """Send a frame, read the answer. After anything else than an answer the child is killed."""
-        answer = None
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await _exchanged(process, frame)
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
-            raise _Died from error
-        finally:
-            if answer is None:
-                await _kill(process)
-        return answer
+
+async def _exchange(process: Process, frame: bytes, seconds: float, answers: msgspec.msgpack.Decoder[T]) -> T:
+    """Send a frame, read the answer. However else this ends, the child is killed: its next answer would be to this."""
+    answer = None
+    try:
+        async with asyncio.timeout(seconds):
+            answer = answers.decode(await _told(process, frame))
+    except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
+        raise _Died from error
+    finally:
+        if answer is None:
+            await _kill(process)
+    return answer
 
 
-async def _exchanged(process: Process, frame: bytes) -> Answer:
+async def _told(process: Process, frame: bytes) -> bytes:
     stdin, stdout = process.stdin, process.stdout
     if stdin is None or stdout is None:
         raise ConnectionError("started without pipes")
     stdin.write(frame)
     await stdin.drain()
-    header = await stdout.readexactly(LENGTH_BYTES)
-    body = await stdout.readexactly(length_of(header))
-    answer: Answer = msgspec.msgpack.decode(body, type=Answer)
-    return answer
+    return await stdout.readexactly(length_of(await stdout.readexactly(LENGTH_BYTES)))
 
 
 async def _kill(process: Process) -> None:
