@@ -100,7 +100,10 @@ class SD1:
         self._tokenizer = pipeline.tokenizer
         self._vae = pipeline.vae.requires_grad_(False).eval().to(device)
         self._text_encoder = pipeline.text_encoder.requires_grad_(False).eval().to(device)
-        self.denoiser = pipeline.unet.requires_grad_(False).to(device, dtype)
+        # Channels last: convolutions run some percent quicker so, on CPUs and on tensor cores.
+        self.denoiser = pipeline.unet.requires_grad_(False).to(device, memory_format=torch.channels_last)
+        if dtype != torch.float32:
+            self.denoiser.to(dtype)
         self._noising = DDPMScheduler.from_config(pipeline.scheduler.config)
         self._kind = str(self._noising.config.prediction_type)
         self._device = device
