@@ -1,0 +1,1 @@
+"""Tagging runs: models in, predictions out."""
