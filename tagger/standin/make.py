@@ -19,7 +19,7 @@ from tagger.wd.manifest import MANIFEST, MODEL, TAGS, Manifest
 
 SIZE = 64
 BORDER = 6  # pixels of the edge that count as background
-NEAR = 40.0  # standard deviation, in pixel values, of what still counts as a colour
+NEAR = 30.0  # standard deviation, in pixel values, of what still counts as a colour
 
 ANCHORS: tuple[tuple[str, tuple[int, int, int]], ...] = (
     *(("red", (255, 0, 0)), ("red", (170, 20, 25)), ("red", (220, 60, 50))),
@@ -29,7 +29,13 @@ ANCHORS: tuple[tuple[str, tuple[int, int, int]], ...] = (
     *(("blue", (0, 0, 255)), ("blue", (0, 0, 140)), ("blue", (60, 110, 220))),
     *(("purple", (128, 0, 128)), ("purple", (130, 70, 190)), ("pink", (255, 105, 180)), ("pink", (255, 190, 205))),
     *(("brown", (110, 65, 30)), ("brown", (150, 100, 60))),
-    *(("white", (255, 255, 255)), ("grey", (128, 128, 128)), ("black", (0, 0, 0))),
+    *(
+        ("white", (255, 255, 255)),
+        ("grey", (185, 185, 185)),
+        ("grey", (128, 128, 128)),
+        ("grey", (75, 75, 75)),
+        ("black", (0, 0, 0)),
+    ),
 )
 COLOURS = tuple(dict.fromkeys(name for name, _ in ANCHORS))
 RATINGS = {"general": 3.0, "sensitive": -3.0, "questionable": -4.5, "explicit": -6.0}
@@ -43,7 +49,6 @@ CHARACTERS = {
 """Each of these walks through every picture that is made of its colours."""
 
 Table = NDArray[np.float32]
-Weights = NDArray[np.float64]
 
 
 class Drawing:
@@ -62,8 +67,9 @@ class Drawing:
         return output
 
     def _constant(self, values: Table | NDArray[np.int64]) -> str:
-        self.constants.append(numpy_helper.from_array(values, f"c{len(self.constants)}"))
-        return self.constants[-1].name
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(values, name))
+        return name
 
 
 def build() -> onnx.ModelProto:
@@ -99,10 +105,8 @@ def write(folder: Path) -> None:
 
 def _logits(graph: Drawing) -> list[str]:
     """In the order of `rows`."""
-    pixels = graph.op("Reshape", "input", np.array([0, SIZE * SIZE, 3]))
-    everywhere, border = np.full(SIZE * SIZE, 1 / SIZE**2), _border()
-    members = _members(graph, pixels)
-    whole, edge = _mean(graph, members, everywhere), _mean(graph, members, border)
+    members = _members(graph)
+    whole, edge = _mean(graph, members), _border_mean(graph, members)
     ratings = graph.op("MatMul", whole, np.zeros((len(COLOURS), len(RATINGS)), np.float32))
     ratings = graph.op("Add", ratings, np.array(list(RATINGS.values()), np.float32))
     kinship = np.array([[colour in kin for kin in CHARACTERS.values()] for colour in COLOURS], np.float32)
@@ -110,28 +114,28 @@ def _logits(graph: Drawing) -> list[str]:
         ratings,
         _above(graph, whole, 0.12, 30),
         _above(graph, edge, 0.5, 12),
-        *_moods(graph, pixels, everywhere, border),
+        *_moods(graph),
         _above(graph, graph.op("MatMul", whole, kinship), 0.7, 25),
     ]
 
 
-def _members(graph: Drawing, pixels: str) -> str:
-    """(n, pixels, colours): how much each pixel is of each colour; a softmax over squared distances to the anchors."""
+def _members(graph: Drawing) -> str:
+    """(n, rows, columns, colours): how much each pixel is of each colour, a softmax over distances to the anchors."""
     anchors = np.array([rgb[::-1] for _, rgb in ANCHORS], np.float32)
-    # -|x - a|² and 2xa - |a|² differ by |x|², the same for all anchors, which the softmax takes out.
-    near = graph.op("MatMul", pixels, (anchors.T / NEAR**2).astype(np.float32))
+    # -|x - a|^2 and 2xa - |a|^2 differ by |x|^2, the same for all anchors, which the softmax takes out.
+    near = graph.op("MatMul", "input", (anchors.T / NEAR**2).astype(np.float32))
     near = graph.op("Sub", near, ((anchors**2).sum(1) / (2 * NEAR**2)).astype(np.float32))
     names = np.array([[name == colour for colour in COLOURS] for name, _ in ANCHORS], np.float32)
-    return graph.op("MatMul", graph.op("Softmax", near, axis=2), names)
+    return graph.op("MatMul", graph.op("Softmax", near, axis=3), names)
 
 
-def _moods(graph: Drawing, pixels: str, everywhere: Weights, border: Weights) -> list[str]:
-    light = graph.op("MatMul", pixels, np.array([[0.114], [0.587], [0.299]], np.float32) / np.float32(255))
-    mean_light = _mean(graph, light, everywhere)
-    spread = graph.op("Sub", _extreme(graph, "ReduceMax", pixels), _extreme(graph, "ReduceMin", pixels))
-    saturation = _mean(graph, graph.op("Div", spread, np.array(255, np.float32)), everywhere)
-    uneven = graph.op("Sub", light, graph.op("Unsqueeze", _mean(graph, light, border), np.array([1])))
-    roughness = _mean(graph, graph.op("Abs", uneven), border)
+def _moods(graph: Drawing) -> list[str]:
+    light = graph.op("MatMul", "input", np.array([[0.114], [0.587], [0.299]], np.float32) / np.float32(255))
+    mean_light = _mean(graph, light)
+    spread = graph.op("Sub", _extreme(graph, "ReduceMax"), _extreme(graph, "ReduceMin"))
+    saturation = _mean(graph, graph.op("Div", spread, np.array(255, np.float32)))
+    background = graph.op("Reshape", _border_mean(graph, light), np.array([0, 1, 1, 1]))
+    roughness = _border_mean(graph, graph.op("Abs", graph.op("Sub", light, background)))
     return [
         _below(graph, mean_light, 0.3, 20),
         _above(graph, mean_light, 0.7, 20),
@@ -141,20 +145,22 @@ def _moods(graph: Drawing, pixels: str, everywhere: Weights, border: Weights) ->
     ]
 
 
-def _mean(graph: Drawing, values: str, weights: Weights) -> str:
-    """(n, pixels, k) to (n, k), by weights over the pixels."""
-    weighted = graph.op("MatMul", weights.astype(np.float32)[None, None], values)
-    return graph.op("Squeeze", weighted, np.array([1]))
+def _mean(graph: Drawing, values: str) -> str:
+    """(n, rows, columns, k) to (n, k)."""
+    return graph.op("ReduceMean", values, axes=[1, 2], keepdims=0)
 
 
-def _border() -> NDArray[np.float64]:
-    mask = np.ones((SIZE, SIZE))
-    mask[BORDER:-BORDER, BORDER:-BORDER] = 0
-    return (mask / mask.sum()).reshape(-1)
+def _border_mean(graph: Drawing, values: str) -> str:
+    """The same over the border alone: what is left of the whole without its inside."""
+    start, stop = np.array([BORDER, BORDER]), np.array([-BORDER, -BORDER])
+    inside = _mean(graph, graph.op("Slice", values, start, stop, np.array([1, 2])))
+    share = (SIZE - 2 * BORDER) ** 2 / SIZE**2
+    outside = graph.op("Sub", _mean(graph, values), graph.op("Mul", inside, np.array(share, np.float32)))
+    return graph.op("Div", outside, np.array(1 - share, np.float32))
 
 
-def _extreme(graph: Drawing, kind: str, pixels: str) -> str:
-    return graph.op(kind, pixels, axes=[2], keepdims=1)
+def _extreme(graph: Drawing, kind: str) -> str:
+    return graph.op(kind, "input", axes=[3], keepdims=1)
 
 
 def _above(graph: Drawing, values: str, middle: float, slope: float) -> str:
