@@ -85,24 +85,24 @@ class Model:
         batches = [pictures[at : at + step] for at in range(0, len(pictures), step)]
         return [self._read(row) for batch in batches for row in self._probabilities(np.stack(batch))]
 
-    def _probabilities(self, batch: Pixels) -> NDArray[np.float32]:
+    def _probabilities(self, batch: Pixels) -> NDArray[np.float64]:
         (scores,) = self._session.run([self.manifest.output], {self.manifest.input: batch})
         if scores.shape != (len(batch), len(self.labels)):
             raise SetupError(
                 f"the model gives {scores.shape[-1]} values a picture, but its tag list has {len(self.labels)} rows"
             )
         if self.manifest.gives == "logits":
-            scores = 1 / (1 + np.exp(-scores.astype(np.float64)))
+            scores = 1 / (1 + np.exp(-np.clip(scores.astype(np.float64), -60, 60)))
         if not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1 + 1e-3):
             raise SetupError("the model gives values that are no probabilities; does it give logits? (`gives`)")
-        return np.asarray(scores, np.float32)
+        return np.minimum(np.round(scores.astype(np.float64), 4), 1.0)
 
-    def _read(self, row: NDArray[np.float32]) -> tuple[Prediction, ...]:
+    def _read(self, row: NDArray[np.float64]) -> tuple[Prediction, ...]:
         kept = np.flatnonzero((row > FLOOR) | self._ratings)
         guesses = (
             Prediction(
                 tag=self.labels[i].tag,
-                probability=min(1.0, round(float(row[i]), 4)),
+                probability=float(row[i]),
                 category=self.labels[i].category,
             )
             for i in kept
