@@ -95,7 +95,8 @@ class Model:
             scores = 1 / (1 + np.exp(-np.clip(scores.astype(np.float64), -60, 60)))
         if not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1 + 1e-3):
             raise SetupError("the model gives values that are no probabilities; does it give logits? (`gives`)")
-        return np.minimum(np.round(scores.astype(np.float64), 4), 1.0)
+        probabilities: NDArray[np.float64] = np.round(scores.astype(np.float64), 4)
+        return probabilities.clip(max=1.0)
 
     def _read(self, row: NDArray[np.float64]) -> tuple[Prediction, ...]:
         kept = np.flatnonzero((row > FLOOR) | self._ratings)
