@@ -1,4 +1,4 @@
-"""Tags as values: how they are written, what a model predicted, which predictions count, how two edits merge. Pure.
+"""Tags as values: how they are written, which predictions count, how two edits merge. Pure.
 
 The rules of text and of choice follow `booru` practice (Danbooru names, WD taggers), so that a data set means the same
 to us as to every tool that reads its captions.
@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from contracts.errors import Rejected
+from contracts.events import Category, Prediction
 
 LONGEST = 200
 """Characters in one tag. Danbooru allows 170."""
@@ -35,44 +36,26 @@ _WEIGHTED = re.compile(r"\((.+):[0-9]+(?:\.[0-9]+)?\)\Z")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"  # unseen, but spelling in Persian, in Indic scripts and in emoji
 
+FLOOR = 0.05
+"""Predictions above this probability are kept, so that a later threshold is a question to them, not another run."""
+
 Share = Annotated[float, Meta(ge=0, le=1)]
-
-
-class Prediction(msgspec.Struct, frozen=True, array_like=True):
-    """One tag a model sees in a picture: canonical name, category (`general`, `character`, …), probability 0..1."""
-
-    tag: str
-    category: str
-    p: float
-
-
-class Predictions(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a model says of one picture: a later change of threshold is a question to this, not another run.
-
-    `tags` holds every tag above `floor`, the most probable first. `ratings` are the probabilities of the ratings; they
-    are never mixed with tags. `rest` is the highest probability of each category that is not above the floor: MCut
-    needs the gap to it.
-    """
-
-    ratings: dict[str, float]
-    tags: tuple[Prediction, ...]
-    rest: dict[str, float]
-    floor: float
 
 
 class Fixed(msgspec.Struct, frozen=True, kw_only=True, tag="fixed", forbid_unknown_fields=True):
     """A tag counts when its probability is above the bar of its category; a category without a bar counts never."""
 
-    above: dict[str, Share]
+    above: dict[Category, Share]
 
 
 class MCut(msgspec.Struct, frozen=True, kw_only=True, tag="mcut", forbid_unknown_fields=True):
     """Each picture sets its own bar: the middle of the widest gap between neighbours (Largeron et al. 2012).
 
-    Never under the floor of the category. Where no character is in the picture it picks noise above that floor.
+    Never under the floor of the category. Where no character is in the picture it picks noise above that floor. What
+    was not kept counts as one neighbour at `FLOOR`, so of gaps that reach below it only the upper part is seen.
     """
 
-    floors: dict[str, Share] = msgspec.field(default_factory=lambda: {"general": 0.0, "character": 0.15})
+    floors: dict[Category, Share] = msgspec.field(default_factory=lambda: {"general": 0.0, "character": 0.15})
 
 
 Bar = Fixed | MCut
@@ -128,10 +111,11 @@ def escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
 
 
-def accepted(predictions: Predictions, acceptance: Acceptance) -> tuple[Prediction, ...]:
+def accepted(predictions: Iterable[Prediction], acceptance: Acceptance) -> tuple[Prediction, ...]:
     """The predictions that become tags: characters, then general, then others; each by probability, ties by name."""
-    bars = _bars(predictions, acceptance.bar)
-    over = (guess for guess in predictions.tags if guess.p > bars.get(guess.category, 1.0))
+    guesses = tuple(predictions)
+    bars = _bars(guesses, acceptance.bar)
+    over = (guess for guess in guesses if guess.probability > bars.get(guess.category, 1.0))
     # One name in two categories stands once, where it comes first.
     chosen: dict[str, Prediction] = {}
     for guess in sorted(over, key=_place):
@@ -140,9 +124,10 @@ def accepted(predictions: Predictions, acceptance: Acceptance) -> tuple[Predicti
     return tuple(chosen.values())[: acceptance.most]
 
 
-def rating(predictions: Predictions) -> str | None:
+def rating(predictions: Iterable[Prediction]) -> str | None:
     """The most probable rating, ties by name; none where the model gives no ratings."""
-    return min(predictions.ratings, key=lambda name: (-predictions.ratings[name], name), default=None)
+    ratings = [(-guess.probability, guess.tag) for guess in predictions if guess.category == "rating"]
+    return min(ratings)[1] if ratings else None
 
 
 def delta(seen: Iterable[str], proposed: Sequence[str]) -> Delta:
@@ -173,24 +158,19 @@ def _folded(text: str) -> str:
 
 def _place(guess: Prediction) -> tuple[int, str, float, str]:
     rank = {"character": 0, "general": 1}.get(guess.category, 2)
-    return rank, guess.category, -guess.p, guess.tag
+    return rank, guess.category, -guess.probability, guess.tag
 
 
-def _bars(predictions: Predictions, bar: Bar) -> dict[str, float]:
+def _bars(guesses: Sequence[Prediction], bar: Bar) -> dict[Category, float]:
     match bar:
         case Fixed(above=above):
             return above
         case MCut(floors=floors):
-            return {category: max(floor, _widest_gap(predictions, category)) for category, floor in floors.items()}
+            return {category: max(floor, _widest_gap(guesses, category)) for category, floor in floors.items()}
 
 
-def _widest_gap(predictions: Predictions, category: str) -> float:
-    """The middle of the widest gap, the highest where several are as wide. No gap (under two values): 0."""
-    falling = sorted((guess.p for guess in predictions.tags if guess.category == category), reverse=True)
-    if category in predictions.rest:
-        falling.append(predictions.rest[category])
-    gaps = [high - low for high, low in pairwise(falling)]
-    if not gaps:
-        return 0.0
-    at = gaps.index(max(gaps))
-    return (falling[at] + falling[at + 1]) / 2
+def _widest_gap(guesses: Sequence[Prediction], category: Category) -> float:
+    """The middle of the widest gap, the highest where several are as wide."""
+    falling = sorted((guess.probability for guess in guesses if guess.category == category), reverse=True)
+    gaps = [(high - low, high + low) for high, low in pairwise((*falling, FLOOR))]
+    return max(gaps, default=(0.0, 0.0))[1] / 2

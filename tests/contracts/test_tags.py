@@ -1,8 +1,11 @@
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import Rejected
+from contracts.events import Category, Prediction
 from contracts.tags import (
     KAOMOJI,
     LONGEST,
@@ -11,8 +14,6 @@ from contracts.tags import (
     Delta,
     Fixed,
     MCut,
-    Prediction,
-    Predictions,
     accepted,
     canonical,
     delta,
@@ -24,8 +25,11 @@ from contracts.tags import (
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "e", "f"])
 TAGS = st.lists(NAMES, unique=True)
+CATEGORIES = st.sampled_from(["general", "character", "rating"])
 GUESSES = st.lists(
-    st.builds(Prediction, NAMES, st.sampled_from(["general", "character", "meta"]), st.floats(0.05, 1)), max_size=12
+    st.builds(Prediction, tag=NAMES, category=CATEGORIES, probability=st.floats(0.05, 1)),
+    max_size=12,
+    unique_by=lambda guess: (guess.tag, guess.category),
 )
 BARS = st.one_of(
     st.builds(Fixed, above=st.dictionaries(st.sampled_from(["general", "character"]), st.floats(0, 1))),
@@ -34,15 +38,15 @@ BARS = st.one_of(
 ACCEPTANCES = st.builds(Acceptance, bar=BARS, deny=st.frozensets(NAMES), most=st.none() | st.integers(1, 5))
 
 
-def seen(*guesses: Prediction, rest: dict[str, float] | None = None) -> Predictions:
-    return Predictions(ratings={}, tags=guesses, rest=rest or {}, floor=0.05)
+def general(**chances: float) -> list[Prediction]:
+    return [Prediction(tag=tag, probability=p) for tag, p in chances.items()]
 
 
-def general(**chances: float) -> tuple[Prediction, ...]:
-    return tuple(Prediction(tag, "general", p) for tag, p in chances.items())
+def guess(category: Category, tag: str, p: float) -> Prediction:
+    return Prediction(tag=tag, category=category, probability=p)
 
 
-def names(predictions: Predictions, bar: Bar) -> list[str]:
+def names(predictions: Iterable[Prediction], bar: Bar) -> list[str]:
     return [guess.tag for guess in accepted(predictions, Acceptance(bar=bar))]
 
 
@@ -110,38 +114,40 @@ def test_captions_have_spaces_and_escape_only_when_asked() -> None:
 
 
 def test_a_fixed_bar_is_strict_and_per_category() -> None:
-    predictions = seen(*general(on=0.35, over=0.351), Prediction("miku", "character", 0.8))
+    predictions = [*general(on=0.35, over=0.351), guess("character", "miku", 0.8)]
     assert names(predictions, Fixed(above={"general": 0.35, "character": 0.85})) == ["over"]
     assert names(predictions, Fixed(above={"character": 0.5})) == ["miku"]
 
 
 def test_characters_come_first_then_general_by_probability_then_by_name() -> None:
-    predictions = seen(*general(b=0.5, c=0.9, a=0.5), Prediction("z", "character", 0.2), Prediction("y", "meta", 1.0))
-    bar = Fixed(above={"general": 0, "character": 0, "meta": 0})
+    predictions = [*general(b=0.5, c=0.9, a=0.5), guess("character", "z", 0.2), guess("rating", "y", 1.0)]
+    bar = Fixed(above={"general": 0, "character": 0, "rating": 0})
     assert names(predictions, bar) == ["z", "c", "a", "b", "y"]
 
 
 def test_mcut_cuts_in_the_middle_of_the_widest_gap() -> None:
-    predictions = seen(*general(a=0.9, b=0.8, c=0.3, d=0.25), rest={"general": 0.04})
+    predictions = general(a=0.9, b=0.8, c=0.3, d=0.25)
     assert names(predictions, MCut(floors={"general": 0.0})) == ["a", "b"]
 
 
-def test_mcut_sees_the_gap_under_the_last_tag_kept() -> None:
-    everything = seen(*general(a=0.30, b=0.17), rest={"general": 0.001})
-    assert names(everything, MCut(floors={"general": 0.0})) == ["a", "b"]
-
-
 def test_mcut_has_a_floor_for_characters_against_noise() -> None:
-    noise = seen(Prediction("who", "character", 0.12), rest={"character": 0.01})
-    assert names(noise, MCut()) == []
+    assert names([guess("character", "who", 0.12)], MCut()) == []
 
 
-def test_mcut_of_a_single_tag_is_its_floor() -> None:
-    assert names(seen(*general(a=0.3)), MCut(floors={"general": 0.2})) == ["a"]
+def test_mcut_of_a_single_tag_keeps_it() -> None:
+    assert names(general(a=0.3), MCut()) == ["a"]
+
+
+@given(st.lists(st.floats(0.05, 1), min_size=1, max_size=12))
+def test_mcut_keeps_the_most_probable_of_a_category(chances: list[float]) -> None:
+    guesses = [guess("general", f"tag_{i}", max(p, 0.06)) for i, p in enumerate(chances)]
+    best = max(p.probability for p in guesses)
+    kept = accepted(guesses, Acceptance(bar=MCut()))
+    assert max(p.probability for p in kept) == best
 
 
 def test_denied_tags_do_not_count_toward_the_most() -> None:
-    predictions = seen(*general(a=0.9, b=0.8, c=0.7))
+    predictions = general(a=0.9, b=0.8, c=0.7)
     chosen = accepted(predictions, Acceptance(deny=frozenset({"a"}), most=1))
     assert [guess.tag for guess in chosen] == ["b"]
 
@@ -150,9 +156,9 @@ def test_denied_tags_do_not_count_toward_the_most() -> None:
 def test_accepted_tags_are_few_unique_allowed_and_in_order_whatever_order_they_came_in(
     guesses: list[Prediction], acceptance: Acceptance
 ) -> None:
-    chosen = accepted(seen(*guesses), acceptance)
-    assert chosen == accepted(seen(*reversed(guesses)), acceptance)
-    tags = [guess.tag for guess in chosen]
+    chosen = accepted(guesses, acceptance)
+    assert chosen == accepted(reversed(guesses), acceptance)
+    tags = [chosen_one.tag for chosen_one in chosen]
     assert len(set(tags)) == len(tags) <= (acceptance.most or 99)
     assert not set(tags) & acceptance.deny
     assert set(chosen) <= set(guesses)
@@ -161,14 +167,12 @@ def test_accepted_tags_are_few_unique_allowed_and_in_order_whatever_order_they_c
 @given(GUESSES, st.floats(0, 1), st.floats(0, 1))
 def test_a_lower_bar_never_loses_a_tag(guesses: list[Prediction], one: float, other: float) -> None:
     low, high = sorted((one, other))
-    assert set(names(seen(*guesses), Fixed(above={"general": high}))) <= set(
-        names(seen(*guesses), Fixed(above={"general": low}))
-    )
+    assert set(names(guesses, Fixed(above={"general": high}))) <= set(names(guesses, Fixed(above={"general": low})))
 
 
 def test_the_rating_is_the_most_probable_and_ties_go_by_name() -> None:
-    assert rating(Predictions(ratings={"b": 0.4, "a": 0.4}, tags=(), rest={}, floor=0.05)) == "a"
-    assert rating(seen()) is None
+    assert rating([guess("rating", "b", 0.4), guess("rating", "a", 0.4), guess("general", "c", 0.9)]) == "a"
+    assert rating(general(a=0.9)) is None
 
 
 def test_edits_of_different_tags_both_stand() -> None:
