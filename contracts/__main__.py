@@ -1,0 +1,25 @@
+"""`python -m contracts`: the migrate step. Idempotent; it runs before the services, and again after NATS was restarted.
+
+POSIX and Windows. Exit codes as of every service: 0 done, 2 cannot run like this, 3 the log is damaged.
+"""
+
+import os
+import sys
+
+from contracts.wire.boot import configure_logs, read_settings, refuse_foreign_packages, run
+from contracts.wire.migration import MigrateSettings, migrate_once
+
+
+async def _main() -> None:
+    refuse_foreign_packages()
+    configure_logs("migrate")
+    log_id = await migrate_once(read_settings(MigrateSettings, os.environ))
+    sys.stdout.write(f"streams EVT, JOBS and MET and the queue's consumers are as they must be; the log is {log_id}\n")
+
+
+def main() -> int:
+    return run(_main)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""The user's door. `from loratory import Client` is the Python client; `loratory --help` the command line."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loratory.client import AsyncClient
+    from loratory.sync import Client
+
+__all__ = ["AsyncClient", "Client"]
+
+_HOMES = {"AsyncClient": "loratory.client", "Client": "loratory.sync"}
+
+
+def __getattr__(name: str) -> object:
+    """Imported when first asked for: `loratory --help` needs no HTTP."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'loratory' has no attribute {name!r}")
+    import importlib  # noqa: PLC0415 - as above
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,237 @@
+"""The whole workshop on one machine: nats-server and the four services as child processes. POSIX.
+
+`async with Stack(data, environ=os.environ) as stack:` starts it all and, at the end, ends it all: the gateway first,
+so that nobody is half served, the workers, the catalog, and the bus last.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NoReturn, Self
+
+import msgspec
+
+from contracts.errors import LogDamaged, LoratoryError, SetupError
+from contracts.wire.health import Report, why_not
+from contracts.wire.migration import LEASE, MigrateSettings, migrate_once
+from contracts.wire.server import EmbeddedServer
+from loratory.child import Child
+from loratory.folder import DataFolder
+from loratory.services import MOST_DEATHS, SERVE, SERVICES, WITHIN, Deaths, Place, Service, command, settings, told
+
+HEAD_START = 5.0
+"""Seconds the workers wait for catalog and gateway at most: importing torch would slow those down."""
+POLL = 0.05
+LOG_DAMAGED = 3
+"""The exit code of a service that must not be started again (`contracts.wire.boot`)."""
+
+
+class StackFailed(LoratoryError):
+    """A service cannot be kept alive."""
+
+    code = "stack-failed"
+
+
+class Stack:
+    """`port` 0 = a free one. `say` hears one line for everything a user should know.
+
+    SetupError in one sentence, before anything is started, for a data folder in use or of a newer format and for a
+    port in use.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is an option of `loratory up`
+        self,
+        data: Path,
+        *,
+        environ: Mapping[str, str],
+        port: int = 8000,
+        host: str = "127.0.0.1",
+        without: Iterable[Service] = (),
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self._folder = DataFolder(data)
+        self._environ = environ
+        self._port = port
+        self._host = host
+        self._say = say
+        self._names = tuple(name for name in SERVICES if name not in set(without))
+        self._server = EmbeddedServer(self._folder / "nats")
+        self._children: dict[str, Child] = {}
+        self._keeping: dict[str, asyncio.Task[None]] = {}
+        self._given_up: dict[str, str] = {}
+        self._ending = contextlib.AsyncExitStack()
+
+    @property
+    def data(self) -> Path:
+        return self._folder.path
+
+    @property
+    def address(self) -> str:
+        """Where browsers and clients on this machine reach it."""
+        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - compared, not bound
+        return f"http://{f'[{here}]' if ':' in here else here}:{self._port}"
+
+    @property
+    def nats(self) -> EmbeddedServer:
+        return self._server
+
+    def pid_of(self, service: str) -> int | None:
+        """The process of `nats`, `catalog`, `gateway`, `tagger` or `trainer`; none while it is down."""
+        return self._server.pid if service == "nats" else self._children[service].pid
+
+    def why_not_ready(self, service: str) -> str:
+        """Empty when it is ready, else a reason in one line. A report of an earlier life does not count."""
+        if service in self._given_up:
+            return self._given_up[service]
+        file = self._folder.health(service)
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            if msgspec.json.decode(file.read_bytes(), type=Report).pid != self.pid_of(service):
+                return f"{service} is starting"
+        return why_not(file, time.time())
+
+    async def wait_ready(self, services: Iterable[str] | None = None, timeout: float = 60) -> None:
+        """Until these (none = all that were started) are ready; StackFailed with the reason when that takes longer."""
+        wanted = tuple(services) if services is not None else self._names
+        until = time.monotonic() + timeout
+        while reasons := [reason for name in wanted if (reason := self.why_not_ready(name))]:
+            await self._raise_failure()
+            lost = [self._given_up[name] for name in wanted if name in self._given_up]
+            if lost or time.monotonic() > until:
+                raise StackFailed("; ".join(lost or reasons))
+            await asyncio.sleep(POLL)
+
+    async def watch(self) -> NoReturn:
+        """For as long as it stands; StackFailed when one of the services nobody can do without cannot be kept alive."""
+        while True:
+            await asyncio.wait(self._keeping.values(), return_when=asyncio.FIRST_EXCEPTION)
+            await self._raise_failure()
+            await asyncio.sleep(1)  # all that ended so far were workers that were given up
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as starting:
+            starting.enter_context(self._folder)
+            self._port = free_port(self._host, self._port)
+            await self._server.start()
+            starting.push_async_callback(self._server.stop)
+            await self._migrate()
+            self._say("nats      ready")
+            starting.push_async_callback(self._stop_children)
+            self._start_children()
+            self._ending = starting.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # Not to be cut short by a second Ctrl-C: what is half ended would be left behind.
+        await asyncio.shield(asyncio.create_task(self._ending.aclose()))
+
+    def _start_children(self) -> None:
+        for name in self._names:
+            child = Child(name, command(name), self._settings(name), self._folder.log(name))
+            self._children[name] = child
+            self._keeping[name] = asyncio.create_task(self._keep(name, child), name=f"keep {name}")
+        self._keeping["nats"] = asyncio.create_task(self._keep_server(), name="keep nats")
+
+    async def _stop_children(self) -> None:
+        for task in self._keeping.values():
+            task.cancel()
+        await asyncio.gather(*self._keeping.values(), return_exceptions=True)
+        for group in (("gateway",), ("tagger", "trainer"), ("catalog",)):
+            await asyncio.gather(*(self._children[name].stop() for name in group if name in self._children))
+
+    def _settings(self, service: Service) -> dict[str, str]:
+        user, password = self._server.credentials(service)
+        bus = {"NATS_URL": self._server.url, "NATS_USER": user, "NATS_PASSWORD": password}
+        return settings(service, self._folder, bus=bus, given=self._environ, at=Place(self._host, self._port))
+
+    async def _migrate(self) -> None:
+        user, password = self._server.credentials("admin")
+        lease = float(self._environ.get("LORATORY_LEASE") or LEASE)
+        known_log = self._folder / "catalog" / "log_id"
+        await migrate_once(
+            MigrateSettings(
+                nats_url=self._server.url, nats_user=user, nats_password=password, lease=lease, known_log=known_log
+            )
+        )
+
+    async def _keep(self, name: Service, child: Child) -> None:
+        """Start it, and again when it dies; returns or raises when it is given up."""
+        if name not in SERVE:
+            await self._head_start()
+            self._say(f"{name:<9} starting{' (importing torch)' if name == 'trainer' else ''}")
+        deaths = Deaths()
+        while True:
+            self._folder.health(name).unlink(missing_ok=True)
+            await child.start()
+            telling = asyncio.create_task(self._tell_ready(name))
+            try:
+                code = await child.wait()
+            finally:
+                telling.cancel()
+            pause = None if code == LOG_DAMAGED else deaths.another(time.monotonic())
+            if pause is None:
+                self._give_up(name, f"{name} cannot be kept alive: {told(code, child.last_words)}")
+                return
+            self._say(f"{name:<9} ended ({told(code, child.last_words)}); starting it again")
+            await asyncio.sleep(pause)
+
+    async def _keep_server(self) -> None:
+        deaths = Deaths()
+        while True:
+            code = await self._server.wait_died()
+            pause = deaths.another(time.monotonic())
+            if pause is None:
+                raise StackFailed(f"nats died {MOST_DEATHS + 1} times in {WITHIN:g} s; see {self.data / 'nats'}")
+            self._say(f"nats      ended ({told(code)}); starting it again")
+            await asyncio.sleep(pause)
+            try:
+                await self._server.restart()
+                await self._migrate()
+            except LogDamaged:
+                raise
+            except LoratoryError as error:
+                self._say(f"nats      not ready: {error.detail}")
+            else:
+                self._say("nats      ready")
+
+    def _give_up(self, name: Service, reason: str) -> None:
+        reason = f"{reason}; its log is {self._folder.log(name)}"
+        self._given_up[name] = reason
+        if name in SERVE:
+            raise StackFailed(reason)
+        self._say(f"{name:<9} given up: {reason}")
+
+    async def _head_start(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEAD_START):
+                for name in SERVE:
+                    await self._ready(name)
+
+    async def _ready(self, name: str) -> None:
+        while self.why_not_ready(name):  # noqa: ASYNC110 - it is a file that another process writes
+            await asyncio.sleep(POLL)
+
+    async def _tell_ready(self, name: str) -> None:
+        await self._ready(name)
+        self._say(f"{name:<9} ready")
+
+    async def _raise_failure(self) -> None:
+        for task in self._keeping.values():
+            if task.done() and not task.cancelled() and (error := task.exception()):
+                raise error
+
+
+def free_port(host: str, port: int) -> int:
+    """The same port if it is free, some free one for 0; SetupError in one sentence otherwise."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SetupError(
+                f"port {port} on {host} cannot be used ({error.strerror}); choose one with --port"
+            ) from error
+        return int(probe.getsockname()[1])
