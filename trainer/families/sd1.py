@@ -100,8 +100,8 @@ class SD1:
         self._tokenizer = pipeline.tokenizer
         self._vae = pipeline.vae.requires_grad_(False).eval().to(device)
         self._text_encoder = pipeline.text_encoder.requires_grad_(False).eval().to(device)
-        # Channels last: convolutions run some percent quicker so, on CPUs and on tensor cores.
-        self.denoiser = pipeline.unet.requires_grad_(False).to(device, memory_format=torch.channels_last)
+        # Not channels last: on CPUs it is 3 % quicker, and six times less exact (its group norms).
+        self.denoiser = pipeline.unet.requires_grad_(False).to(device)
         if dtype != torch.float32:
             self.denoiser.to(dtype)
         self._noising = DDPMScheduler.from_config(pipeline.scheduler.config)

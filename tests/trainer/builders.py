@@ -1,0 +1,75 @@
+"""Orders as tests want them: small, quick, and every field of the recipe open to change."""
+
+import hashlib
+from pathlib import Path
+from typing import TypeVar
+
+from contracts.recipe import AdamW, Data, LoRA, Recipe, Sampling, Save, Steps, overlaid
+from trainer.demo import pictures
+from trainer.engine.training import Bases, Training
+from trainer.messages import Example, Facts, Train, Update
+
+SMALL = Recipe(
+    adapter=LoRA(rank=4, alpha=2.0),
+    optimizer=AdamW(lr=1e-2),
+    length=Steps(count=4),
+    data=Data(resolution=64, bucket_step=32),
+    sampling=Sampling(prompts=("momo",), steps=1, guidance=1.0),
+    save=Save(every=100),
+    device="cpu",
+)
+FACTS = Facts(
+    adapter_name="momo",
+    job_id="job_1",
+    dataset_name="creatures",
+    dataset_version=3,
+    base_name="stand-in",
+    trigger="momo",
+    tag_frequency={"momo": 5, "smiling": 2},
+)
+Kind = TypeVar("Kind")
+
+
+def drawn(folder: Path, count: int) -> list[Example]:
+    paths = pictures.write(folder, count=count, seed=0, trigger="momo")
+    return [
+        Example(
+            path=str(path),
+            digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+            caption=path.with_suffix(".txt").read_text().strip(),
+            ordinal=ordinal,
+        )
+        for ordinal, path in enumerate(paths)
+    ]
+
+
+class Workbench:
+    """Runs orders on one base; each in a work folder of its own."""
+
+    def __init__(self, base: Path, bases: Bases, examples: list[Example], cache: Path, folder: Path) -> None:
+        self.base, self.bases, self.examples, self.cache, self.folder = base, bases, examples, cache, folder
+        self._runs = 0
+
+    def order(self, *, resume_from: str | None = None, **changes: object) -> Train:
+        """`changes` are fields of the recipe with `__` for the dot: `optimizer__lr=1e-3`."""
+        self._runs += 1
+        return Train(
+            recipe=overlaid(SMALL, {name.replace("__", "."): value for name, value in changes.items()}),
+            base_folder=str(self.base),
+            examples=self.examples,
+            work_folder=str(self.folder / str(self._runs)),
+            cache_folder=str(self.cache),
+            facts=FACTS,
+            resume_from=resume_from,
+        )
+
+    def run(self, order: Train) -> list[Update]:
+        return list(Training(order, self.bases, {"torch": "x"}).updates())
+
+
+def only(updates: list[Update], kind: type[Kind]) -> list[Kind]:
+    return [update for update in updates if isinstance(update, kind)]
+
+
+def last(updates: list[Update], kind: type[Kind]) -> Kind:
+    return only(updates, kind)[-1]

@@ -1,0 +1,129 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from contracts.errors import Rejected
+from tests.trainer.builders import Workbench, last
+from trainer import families
+from trainer.engine.training import Bases
+from trainer.messages import Finished, Planned
+
+CPU = torch.device("cpu")
+
+
+def rename(folder: Path, pattern: str, ending: str) -> None:
+    for file in folder.rglob(pattern):
+        file.rename(file.with_name(file.name.replace(".safetensors", ending)))
+
+
+def rewrite(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no index": (lambda folder: (folder / "model_index.json").unlink(), "no model_index.json"),
+    "index is text": (lambda folder: (folder / "model_index.json").write_text("{"), "no JSON"),
+    "index is a list": (lambda folder: (folder / "model_index.json").write_text("[]"), "no JSON object"),
+    "another family": (lambda folder: rewrite(folder / "model_index.json", _class_name="FluxPipeline"), "FluxPipeline"),
+    "a foreign part": (lambda folder: rewrite(folder / "model_index.json", unet=["os", "system"]), "its unet is"),
+    "a foreign scheduler": (lambda folder: rewrite(folder / "model_index.json", scheduler=["os", "x"]), "scheduler is"),
+    "no unet": (lambda folder: shutil.rmtree(folder / "unet"), "unet/config.json is missing"),
+    "no weights": (lambda folder: rename(folder / "vae", "*.safetensors", ".gone"), "vae has no .safetensors"),
+    "only pickles": (lambda folder: rename(folder / "text_encoder", "*.safetensors", ".bin"), "only .bin weights"),
+    "no tokenizer": (lambda folder: shutil.rmtree(folder / "tokenizer"), "tokenizer is empty"),
+    "no scheduler": (lambda folder: shutil.rmtree(folder / "scheduler"), "scheduler is empty"),
+    "torn weights": (
+        lambda folder: (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 99),
+        "cannot be loaded",
+    ),
+    "predicts samples": (
+        lambda folder: rewrite(folder / "scheduler" / "scheduler_config.json", prediction_type="sample"),
+        "not supported",
+    ),
+}
+
+
+@pytest.fixture
+def copy(base: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(base, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(("spoil", "reason"), SPOILED.values(), ids=SPOILED.keys())
+def test_a_folder_that_is_no_base_is_refused_with_what_is_wrong(
+    copy: Path, spoil: Callable[[Path], object], reason: str
+) -> None:
+    spoil(copy)
+    with pytest.raises(Rejected, match=reason):
+        families.load(copy, device=CPU, dtype=torch.float32)
+
+
+def test_half_precision_files_are_taken_when_there_are_no_others(copy: Path) -> None:
+    rename(copy, "*.safetensors", ".fp16.safetensors")
+    model = families.load(copy, device=CPU, dtype=torch.float32)
+    assert {weight.dtype for weight in model.denoiser.parameters()} == {torch.float32}
+
+
+def test_the_identity_is_that_of_the_weights_not_of_the_place(base: Path, copy: Path) -> None:
+    ours, theirs = (families.load(folder, device=CPU, dtype=torch.float32) for folder in (base, copy))
+    assert ours.identity == theirs.identity
+    rewrite(copy / "scheduler" / "scheduler_config.json", beta_end=0.02)
+    other = families.load(copy, device=CPU, dtype=torch.float32)
+    assert other.identity != ours.identity
+    assert (other.pixel_identity, other.text_identity) == (ours.pixel_identity, ours.text_identity)
+
+
+def test_a_base_whose_files_change_is_loaded_again(copy: Path) -> None:
+    bases = Bases()
+    assert [bases.loaded(copy, CPU, torch.float32)[1] for _ in range(2)] == [False, True]
+    rewrite(copy / "scheduler" / "scheduler_config.json", beta_end=0.02)
+    assert not bases.loaded(copy, CPU, torch.float32)[1]
+
+
+def test_velocity_bases_train_and_say_so(copy: Path, bench: Workbench) -> None:
+    rewrite(copy / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
+    bench.base, bench.bases = copy, Bases()
+    model, _ = bench.bases.loaded(copy, CPU, torch.float32)
+    latents, noise = torch.full((2, 4, 8, 8), 2.0), torch.ones(2, 4, 8, 8)
+    times = torch.tensor([0, 999])
+    kept = 1 - model.noised(torch.zeros_like(latents), noise, times)[:, 0, 0, 0] ** 2
+    assert torch.allclose(
+        model.target(latents, noise, times)[:, 0, 0, 0], kept.sqrt() - 2 * (1 - kept).sqrt(), atol=1e-5
+    )
+    snr = kept / (1 - kept)
+    assert torch.allclose(model.weights(times, 5.0), snr.clamp(max=5) / (snr + 1), rtol=1e-2)
+    done = last(bench.run(bench.order(objective__min_snr_gamma=5.0)), Finished)
+    assert b'"modelspec.prediction_type":"v"' in Path(done.kohya.path).read_bytes()
+
+
+def test_min_snr_weighs_noise_prediction_as_its_authors_say(base: Path) -> None:
+    model = families.load(base, device=CPU, dtype=torch.float32)
+    times = torch.tensor([0, 500, 999])
+    weights = model.weights(times, 5.0)
+    assert weights[0] < 0.01
+    assert weights[1:].tolist() == [1.0, 1.0]
+
+
+def test_captions_longer_than_the_encoder_reads_are_counted(bench: Workbench) -> None:
+    bench.examples = [
+        type(it)(path=it.path, digest=it.digest, caption="a" * 200, ordinal=it.ordinal) for it in bench.examples
+    ]
+    assert last(bench.run(bench.order(length__count=1)), Planned).cut_captions == 5
+
+
+def test_bfloat16_trains_on_a_cpu_and_float16_is_refused(bench: Workbench) -> None:
+    bench.bases = Bases()
+    updates = bench.run(bench.order(precision="bfloat16"))
+    assert last(updates, Planned).precision == "bfloat16"
+    assert last(updates, Finished).step == 4
+    with pytest.raises(Rejected, match="float16 needs a CUDA device"):
+        bench.run(bench.order(precision="float16"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused(bench: Workbench) -> None:
+    with pytest.raises(Rejected, match="no"):
+        bench.run(bench.order(device="cuda"))
