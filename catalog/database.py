@@ -1,0 +1,109 @@
+"""A SQLite file with one writer thread and a few readers: the shape all files of the catalog share.
+
+WAL and `synchronous=FULL`: a transaction that returned survives a power cut. Each read runs in a transaction of its
+own, so that all it sees stands at the same moment.
+"""
+
+import asyncio
+import os
+import queue
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from contracts.errors import SetupError
+
+Connection = sqlite3.Connection
+Row = sqlite3.Row
+T = TypeVar("T")
+
+READERS = 4
+SUFFIXES = ("", "-wal", "-shm")
+"""What belongs to one database beside each other in a folder."""
+
+
+class Database:
+    """One file. `tables` is run at every open and must be harmless when repeated; readable by its owner only."""
+
+    def __init__(self, path: Path, tables: str, *, secure_delete: bool = False) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            self._connection = _connect(path, writes=True)
+            self._connection.execute(f"PRAGMA secure_delete = {int(secure_delete)}")
+            self._connection.executescript(tables)
+            self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+            for _ in range(READERS):
+                self._idle.put(_connect(path, writes=False))
+        except sqlite3.DatabaseError as error:
+            raise SetupError(f"{path.name} cannot be opened: {error}") from error
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write-{path.stem}")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"read-{path.stem}")
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run it in one transaction: all of it, or nothing if it raises. One at a time, in the order asked."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._written, work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run it on one snapshot; what it writes is refused."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._seen, work)
+
+    async def close(self) -> None:
+        """Ends what is under way, then closes the file."""
+        await asyncio.to_thread(self._close)
+
+    def _written(self, work: Callable[[Connection], T]) -> T:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            outcome = work(self._connection)
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+        return outcome
+
+    def _seen(self, work: Callable[[Connection], T]) -> T:
+        connection = self._idle.get()
+        try:
+            connection.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                connection.execute("ROLLBACK")
+        finally:
+            self._idle.put(connection)
+
+    def _close(self) -> None:
+        self._readers.shutdown()
+        self._writer.shutdown()
+        while not self._idle.empty():
+            self._idle.get().close()
+        self._connection.close()
+
+
+def peek(path: Path, work: Callable[[Connection], T]) -> T | None:
+    """A look into a file before it is opened for good; None where there is none, or it is no such database."""
+    if not path.exists():
+        return None
+    try:
+        with closing(_connect(path, writes=True)) as connection:
+            return work(connection)
+    except sqlite3.DatabaseError:
+        return None
+
+
+def remove(path: Path) -> None:
+    for suffix in SUFFIXES:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _connect(path: Path, *, writes: bool) -> Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA query_only = {int(not writes)}")
+    return connection

@@ -1,0 +1,175 @@
+"""Data sets: what they are called, where their history ends, their thresholds then and now."""
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from catalog.database import Connection
+from catalog.domain.standing import DEFAULTS
+from contracts.events import (
+    Category,
+    DatasetCreated,
+    DatasetRemoved,
+    DatasetRenamed,
+    ImageAdded,
+    ImageRefused,
+    Stored,
+    ThresholdsSet,
+)
+from contracts.ids import DatasetId
+from contracts.wire.log import Head
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS dataset (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    folded TEXT NOT NULL,
+    description TEXT NOT NULL,
+    removed INTEGER NOT NULL DEFAULT 0,
+    next_ordinal INTEGER NOT NULL DEFAULT 0,
+    refused INTEGER NOT NULL DEFAULT 0,
+    general REAL NOT NULL,
+    character REAL NOT NULL,
+    latest_version INTEGER,
+    created INTEGER NOT NULL,
+    created_at TEXT NOT NULL,
+    changed_at TEXT NOT NULL,
+    named INTEGER NOT NULL,
+    touched INTEGER NOT NULL,
+    head_sequence INTEGER NOT NULL DEFAULT 0,
+    head_version INTEGER NOT NULL DEFAULT 0,
+    head_digest TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS dataset_by_name ON dataset (folded) WHERE removed = 0;
+CREATE INDEX IF NOT EXISTS dataset_by_age ON dataset (created) WHERE removed = 0;
+CREATE TABLE IF NOT EXISTS threshold (
+    dataset_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    general REAL NOT NULL,
+    character REAL NOT NULL,
+    PRIMARY KEY (dataset_id, sequence)
+) WITHOUT ROWID;
+"""
+
+CREATE = """
+INSERT INTO dataset
+    (id, name, folded, description, general, character, created, created_at, changed_at, named, touched)
+VALUES (:id, :name, :folded, :description, :general, :character, :sequence, :at, :at, :sequence, :sequence)
+ON CONFLICT DO NOTHING
+"""
+RENAME = "UPDATE dataset SET name = ?, folded = ?, named = ? WHERE id = ?"
+REMOVE = "UPDATE dataset SET removed = 1 WHERE id = ?"
+NUMBER = "UPDATE dataset SET next_ordinal = MAX(next_ordinal, ? + 1) WHERE id = ?"
+REFUSED = "UPDATE dataset SET refused = refused + 1 WHERE id = ?"
+THRESHOLDS = "UPDATE dataset SET general = ?, character = ? WHERE id = ?"
+KEEP_THRESHOLDS = "INSERT OR REPLACE INTO threshold VALUES (?, ?, ?, ?)"
+MOVE_HEAD = "UPDATE dataset SET head_sequence = ?, head_version = ?, head_digest = ? WHERE id = ?"
+TOUCH = "UPDATE dataset SET touched = ?, changed_at = ? WHERE id = ?"
+
+BY_ID = "SELECT * FROM dataset WHERE id = ?"
+BY_NAME = "SELECT * FROM dataset WHERE folded = ? AND removed = 0"
+PAGE = "SELECT * FROM dataset WHERE removed = 0 AND created > ? ORDER BY created LIMIT ?"
+COUNT = "SELECT COUNT(*) FROM dataset WHERE removed = 0"
+THRESHOLDS_AT = """
+SELECT general, character FROM threshold WHERE dataset_id = ? AND sequence <= ? ORDER BY sequence DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRow:
+    """`head` is where its history ends; `touched` the last sequence that changed what one sees of it (its ETag).
+
+    `created` and `named` are the sequences of its creation and of its last name.
+    """
+
+    id: DatasetId
+    name: str
+    description: str
+    removed: bool
+    head: Head
+    next_ordinal: int
+    refused: int
+    general: float
+    character: float
+    latest_version: int | None
+    created: int
+    named: int
+    touched: int
+    created_at: datetime
+    changed_at: datetime
+
+    @property
+    def thresholds(self) -> dict[Category, float]:
+        return {"general": self.general, "character": self.character}
+
+
+def apply(connection: Connection, stored: Stored) -> None:
+    commit = stored.commit
+    if commit.kind != "dataset":
+        return
+    for fact in commit.facts:
+        match fact:
+            case DatasetCreated(name=name, description=description):
+                words = {"id": commit.thing, "name": name, "folded": folded(name), "description": description}
+                moment = {"sequence": stored.sequence, "at": commit.at.isoformat()}
+                connection.execute(CREATE, words | DEFAULTS | moment)
+            case DatasetRenamed(name=name):
+                connection.execute(RENAME, (name, folded(name), stored.sequence, commit.thing))
+            case DatasetRemoved():
+                connection.execute(REMOVE, (commit.thing,))
+            case ImageAdded(ordinal=ordinal):
+                connection.execute(NUMBER, (ordinal, commit.thing))
+            case ImageRefused():
+                connection.execute(REFUSED, (commit.thing,))
+            case ThresholdsSet(general=general, character=character):
+                connection.execute(THRESHOLDS, (general, character, commit.thing))
+                connection.execute(KEEP_THRESHOLDS, (commit.thing, stored.sequence, general, character))
+            case _:
+                pass
+    head = (stored.sequence, commit.version, hashlib.sha256(stored.body).hexdigest())
+    connection.execute(MOVE_HEAD, (*head, commit.thing))
+    touch(connection, commit.thing, stored)
+
+
+def touch(connection: Connection, dataset_id: str, stored: Stored) -> None:
+    """What one sees of the data set changed, by a fact of its own or of a run over its images."""
+    connection.execute(TOUCH, (stored.sequence, stored.commit.at.isoformat(), dataset_id))
+
+
+def folded(name: str) -> str:
+    """Names that differ only in case or in how their signs are composed are the same name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def find(connection: Connection, ref: str) -> DatasetRow | None:
+    """By id (also when removed), else by name (only what is still there)."""
+    row = connection.execute(BY_ID, (ref,)).fetchone() or connection.execute(BY_NAME, (folded(ref),)).fetchone()
+    return None if row is None else _row(dict(row))
+
+
+def name_taken(connection: Connection, name: str) -> bool:
+    return connection.execute(BY_NAME, (folded(name),)).fetchone() is not None
+
+
+def page(connection: Connection, after: int, limit: int) -> list[DatasetRow]:
+    """In the order they were created, those after the one created at this sequence."""
+    return [_row(dict(row)) for row in connection.execute(PAGE, (after, limit))]
+
+
+def count(connection: Connection) -> int:
+    return int(connection.execute(COUNT).fetchone()[0])
+
+
+def thresholds_at(connection: Connection, dataset_id: str, sequence: int) -> dict[Category, float]:
+    """The thresholds as they were at a sequence of the log."""
+    row = connection.execute(THRESHOLDS_AT, (dataset_id, sequence)).fetchone()
+    return DEFAULTS if row is None else {"general": row["general"], "character": row["character"]}
+
+
+def _row(row: dict[str, Any]) -> DatasetRow:
+    del row["folded"]
+    head = Head(row.pop("head_sequence"), row.pop("head_version"), row.pop("head_digest"))
+    times = {name: datetime.fromisoformat(row[name]) for name in ("created_at", "changed_at")}
+    return DatasetRow(**row | times | {"removed": bool(row["removed"]), "head": head})

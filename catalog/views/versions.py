@@ -1,0 +1,86 @@
+"""Frozen versions of data sets."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from catalog.database import Connection, Row
+from contracts.events import Stored, VersionFrozen
+from contracts.ids import DatasetId, Digest, VersionId
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS version (
+    version_id TEXT PRIMARY KEY,
+    dataset_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    as_of INTEGER NOT NULL,
+    images INTEGER NOT NULL,
+    manifest TEXT NOT NULL,
+    trigger TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    created_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS version_by_number ON version (dataset_id, number);
+"""
+
+FREEZE = """
+INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+LATEST = "UPDATE dataset SET latest_version = MAX(IFNULL(latest_version, 0), ?) WHERE id = ?"
+BY_NUMBER = "SELECT * FROM version WHERE dataset_id = ? AND number = ?"
+BY_ID = "SELECT * FROM version WHERE version_id = ?"
+NEWEST = "SELECT * FROM version WHERE dataset_id = ? ORDER BY number DESC LIMIT 1"
+PAGE = "SELECT * FROM version WHERE dataset_id = ? AND number > ? ORDER BY number LIMIT ?"
+COUNT = "SELECT COUNT(*) FROM version WHERE dataset_id = ?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionRow:
+    """`number` is what people call it; `sequence` that of the commit that froze it."""
+
+    version_id: VersionId
+    dataset_id: DatasetId
+    number: int
+    as_of: int
+    images: int
+    manifest: Digest
+    trigger: str
+    sequence: int
+    created_at: datetime
+
+
+def apply(connection: Connection, stored: Stored) -> None:
+    commit = stored.commit
+    for fact in commit.facts:
+        if isinstance(fact, VersionFrozen):
+            row = (fact.version_id, commit.thing, fact.version, fact.as_of, fact.images, fact.manifest, fact.trigger)
+            connection.execute(FREEZE, (*row, stored.sequence, commit.at.isoformat()))
+            connection.execute(LATEST, (fact.version, commit.thing))
+
+
+def find(connection: Connection, dataset_id: str, number: int) -> VersionRow | None:
+    return _row(connection.execute(BY_NUMBER, (dataset_id, number)).fetchone())
+
+
+def by_id(connection: Connection, version_id: str) -> VersionRow | None:
+    return _row(connection.execute(BY_ID, (version_id,)).fetchone())
+
+
+def latest(connection: Connection, dataset_id: str) -> VersionRow | None:
+    return _row(connection.execute(NEWEST, (dataset_id,)).fetchone())
+
+
+def page(connection: Connection, dataset_id: str, after: int, limit: int) -> list[VersionRow]:
+    """The oldest first, those after a number."""
+    rows = connection.execute(PAGE, (dataset_id, after, limit))
+    return [row for raw in rows if (row := _row(raw)) is not None]
+
+
+def count(connection: Connection, dataset_id: str) -> int:
+    return int(connection.execute(COUNT, (dataset_id,)).fetchone()[0])
+
+
+def _row(row: Row | None) -> VersionRow | None:
+    if row is None:
+        return None
+    columns = dict(row)
+    return VersionRow(**columns | {"created_at": datetime.fromisoformat(columns["created_at"])})
