@@ -20,6 +20,7 @@ from contracts import subjects
 from contracts.errors import LogDamaged, Unavailable
 from contracts.events import Stored
 from contracts.wire.log import EventLog, decode
+from contracts.wire.tasks import wanted
 
 BATCH = 500
 WAITING = 5000
@@ -38,9 +39,9 @@ class Follower:
         self._subscription: JetStreamContext.PushSubscription | None = None
 
     async def batches(self) -> AsyncIterator[list[Stored]]:
-        """Never ends by itself. LogDamaged when the log went back or lost a commit."""
+        """Ends only when it is cancelled. LogDamaged when the log went back or lost a commit."""
         try:
-            while True:
+            while wanted():
                 await self._subscribe()
                 async for batch in self._until_gap():
                     yield batch
@@ -50,7 +51,7 @@ class Follower:
 
     async def _until_gap(self) -> AsyncIterator[list[Stored]]:
         silent = 0
-        while True:
+        while wanted():
             messages = await self._waiting()
             fresh = [message for message in messages if _sequence(message) > self._after]
             if not fresh:
@@ -99,7 +100,7 @@ class Follower:
         self._queue = asyncio.Queue(WAITING)
         queue = self._queue
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self._after + 1)
-        while self._subscription is None:
+        while self._subscription is None and wanted():
             try:
                 self._subscription = await self._bus.jetstream().subscribe(
                     subjects.ALL_FACTS,

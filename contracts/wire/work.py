@@ -22,6 +22,7 @@ from contracts.jobs import Work, admit, attempt_failed, failed, fold, interrupte
 from contracts.subjects import KIND_OF, WorkClass
 from contracts.wire.log import EventLog, History, draw_up
 from contracts.wire.queue import Taken, WorkQueue
+from contracts.wire.tasks import wanted
 
 POLL_SECONDS = 0.25
 WATCH_SECONDS = 2.0
@@ -148,8 +149,8 @@ class Worker:
         self._run = run
 
     async def work_off(self) -> None:
-        """Never ends by itself. When it is cancelled, the attempt under way is handed back politely."""
-        while True:
+        """Ends only when it is cancelled; then the attempt under way is handed back politely."""
+        while wanted():
             try:
                 taken = await self._queue.take()
                 if taken is not None:
@@ -231,7 +232,7 @@ class Worker:
             raise group.exceptions[0] from group
 
     async def _keep(self, attempt: Attempt, taken: Taken) -> None:
-        while True:
+        while wanted():
             if attempt.hung:
                 raise Crash(f"nothing moved for {self._holder.stall:g} s")
             try:
@@ -249,7 +250,7 @@ class Worker:
 
         subscription = await self._bus.subscribe(subjects.nudge(self._holder.work, attempt.thing), cb=on_nudge)
         try:
-            while True:
+            while wanted():
                 try:
                     await attempt.look()
                 except Unavailable:

@@ -1,0 +1,265 @@
+"""Holding work: queue, attempts, fence, on a real nats-server. The catalog's and the worker's side by side."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from contracts.errors import Fenced, Rejected
+from contracts.events import (
+    AnyFact,
+    JobAttemptFailed,
+    JobAttemptStarted,
+    JobCancelled,
+    JobCheckpointed,
+    JobCreated,
+    JobEdited,
+    JobFailed,
+    JobInterrupted,
+    JobQueued,
+    JobSucceeded,
+)
+from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
+from contracts.jobs import cancel, fold
+from contracts.recipe import Recipe
+from contracts.wire.bus import Bus
+from contracts.wire.log import EventLog, draw_up
+from contracts.wire.queue import Hint, WorkQueue
+from contracts.wire.telling import nudge
+from contracts.wire.work import Attempt, Crash, Holder, Worker
+from tests.conftest import LEASE, BusOf, origin
+
+JOB = JobId("job_1")
+CREATED = JobCreated(
+    name="cats",
+    mode="single",
+    dataset_id=DatasetId("ds_1"),
+    dataset="cats",
+    version=1,
+    version_id=VersionId("ver_1"),
+    manifest=Digest("0" * 64),
+    images=3,
+    recipe=Recipe(),
+)
+
+
+async def say(bus: Bus, job: str, *facts: AnyFact) -> int:
+    log = EventLog(bus)
+    head = (await log.load("job", job)).head
+    return (await log.append(draw_up("job", job, facts, after=head, origin=origin()), head)).sequence
+
+
+async def ask_for(bus: Bus, job: str = JOB) -> None:
+    await say(bus, job, CREATED)
+    dispatch = await say(bus, job, JobQueued(priority="normal"))
+    await WorkQueue(bus, "train").put(Hint(id=job, dispatch=dispatch), "normal")
+
+
+async def facts_of(bus: Bus, job: str = JOB) -> list[AnyFact]:
+    return [fact for fact, _ in (await EventLog(bus).load("job", job)).facts()]
+
+
+async def until_ended(bus: Bus, job: str = JOB, within: float = 15) -> list[AnyFact]:
+    async with asyncio.timeout(within):
+        while True:
+            history = (await EventLog(bus).load("job", job)).facts()
+            if fold(history).ended:
+                return [fact for fact, _ in history]
+            await asyncio.sleep(0.05)
+
+
+def finish(attempt: Attempt) -> JobSucceeded:
+    return JobSucceeded(attempt=attempt.number, step=10, artifacts=())
+
+
+@asynccontextmanager
+async def working(
+    bus: Bus, run: Callable[[Attempt], Coroutine[Any, Any, None]], name: str = "w1", stall: float = 60
+) -> AsyncIterator[asyncio.Task[None]]:
+    holder = Holder(work="train", worker=WorkerId(name), boot="b1", lease=LEASE, stall=stall)
+    task = asyncio.create_task(Worker(bus, holder, run).work_off())
+    yield task
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def catalog(bus_of: BusOf) -> Bus:
+    return await bus_of("catalog")
+
+
+@pytest.fixture
+async def trainer(bus_of: BusOf) -> Bus:
+    return await bus_of("trainer")
+
+
+async def test_work_is_taken_done_and_acknowledged(catalog: Bus, trainer: Bus) -> None:
+    async def run(attempt: Attempt) -> None:
+        await attempt.report(finish(attempt))
+
+    await ask_for(catalog)
+    async with working(trainer, run):
+        facts = await until_ended(catalog)
+        assert isinstance(facts[-1], JobSucceeded)
+        await asyncio.sleep(0.1)
+    assert await WorkQueue(catalog, "train").waiting() == set()
+
+
+async def test_what_the_catalog_says_meanwhile_does_not_fence(catalog: Bus, trainer: Bus) -> None:
+    async def run(attempt: Attempt) -> None:
+        for number in range(5):
+            await say(catalog, JOB, JobEdited(name=f"name {number}"))
+            await attempt.report(
+                JobCheckpointed(attempt=attempt.number, step=number + 1, checkpoint=Digest("1" * 64), size=1)
+            )
+        await attempt.report(finish(attempt))
+
+    await ask_for(catalog)
+    async with working(trainer, run):
+        facts = await until_ended(catalog)
+    assert sum(isinstance(fact, JobCheckpointed) for fact in facts) == 5
+    assert sum(isinstance(fact, JobAttemptStarted) for fact in facts) == 1
+
+
+async def test_a_worker_that_was_silent_past_its_lease_is_fenced(catalog: Bus, bus_of: BusOf) -> None:
+    late: list[Exception] = []
+    first_holds = asyncio.Event()
+    proceed = asyncio.Event()
+
+    async def silent(attempt: Attempt) -> None:
+        first_holds.set()
+        await proceed.wait()
+        try:
+            await attempt.report(finish(attempt))
+        except Fenced as error:
+            late.append(error)
+            raise
+
+    async def quick(attempt: Attempt) -> None:
+        await attempt.report(finish(attempt))
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    await ask_for(catalog)
+    frozen = Worker(await bus_of("trainer"), Holder(work="train", worker=WorkerId("w1"), boot="b", lease=LEASE), silent)
+    # A process that is stopped neither says that it lives nor looks at the log: that is all this takes from it.
+    frozen._keep = never  # type: ignore[method-assign]
+    frozen._watch = never  # type: ignore[method-assign]
+    task = asyncio.create_task(frozen.work_off())
+    await first_holds.wait()
+    async with working(await bus_of("trainer"), quick, "w2"):
+        facts = await until_ended(catalog)
+        proceed.set()
+        await asyncio.sleep(0.3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert late
+    assert await facts_of(catalog) == facts
+    assert [fact.worker for fact in facts if isinstance(fact, JobAttemptStarted)] == ["w1", "w2"]
+
+
+async def test_a_cancelled_job_stops_at_once(catalog: Bus, trainer: Bus) -> None:
+    started = asyncio.Event()
+
+    async def run(attempt: Attempt) -> None:
+        started.set()
+        await attempt.stop_asked.wait()
+        await attempt.report(JobCancelled(attempt=attempt.number, step=3))
+
+    await ask_for(catalog)
+    async with working(trainer, run):
+        await started.wait()
+        await say(catalog, JOB, *cancel(fold((await EventLog(catalog).load("job", JOB)).facts()), "train"))  # type: ignore[arg-type]
+        await nudge(catalog, "train", JOB)
+        assert isinstance((await until_ended(catalog, within=2))[-1], JobCancelled)
+
+
+async def test_a_polite_stop_hands_the_work_to_the_next(catalog: Bus, bus_of: BusOf) -> None:
+    started = asyncio.Event()
+
+    async def slow(_: Attempt) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def quick(attempt: Attempt) -> None:
+        await attempt.report(finish(attempt))
+
+    await ask_for(catalog)
+    async with working(await bus_of("trainer"), slow):
+        await started.wait()
+    async with working(await bus_of("trainer"), quick, "w2"):
+        facts = await until_ended(catalog)
+    assert sum(isinstance(fact, JobInterrupted) for fact in facts) == 1
+
+
+async def test_work_that_always_dies_is_given_up_with_a_reason(catalog: Bus, trainer: Bus) -> None:
+    async def dies(_: Attempt) -> None:
+        raise Crash("the child was killed by signal 11")
+
+    await ask_for(catalog)
+    async with working(trainer, dies):
+        facts = await until_ended(catalog)
+    assert sum(isinstance(fact, JobAttemptFailed) for fact in facts) == 3
+    assert isinstance(facts[-1], JobFailed)
+    assert facts[-1].code == "poison"
+
+
+async def test_work_that_cannot_be_done_fails_at_once_with_its_reason(catalog: Bus, trainer: Bus) -> None:
+    async def refuses(_: Attempt) -> None:
+        raise Rejected("the base folder is none")
+
+    await ask_for(catalog)
+    async with working(trainer, refuses):
+        facts = await until_ended(catalog)
+    assert facts[-1] == JobFailed(attempt=facts[-1].attempt, code="rejected", reason="the base folder is none")  # type: ignore[union-attr]
+
+
+async def test_work_that_stands_still_counts_as_hung(catalog: Bus, trainer: Bus) -> None:
+    async def hangs(_: Attempt) -> None:
+        await asyncio.Event().wait()
+
+    await ask_for(catalog)
+    async with working(trainer, hangs, stall=0.2):
+        facts = await until_ended(catalog)
+    assert isinstance(facts[-1], JobFailed)
+
+
+async def test_two_workers_take_two_jobs_at_once(catalog: Bus, bus_of: BusOf) -> None:
+    both = asyncio.Barrier(2)
+
+    async def run(attempt: Attempt) -> None:
+        await both.wait()
+        await attempt.report(finish(attempt))
+
+    await ask_for(catalog, "job_1")
+    await ask_for(catalog, "job_2")
+    async with working(await bus_of("trainer"), run, "w1"), working(await bus_of("trainer"), run, "w2"):
+        await until_ended(catalog, "job_1")
+        await until_ended(catalog, "job_2")
+
+
+async def test_an_out_of_date_hint_is_dropped(catalog: Bus, trainer: Bus) -> None:
+    async def run(attempt: Attempt) -> None:
+        await attempt.report(finish(attempt))
+
+    await ask_for(catalog)
+    queue = WorkQueue(catalog, "train")
+    await queue.drop(JOB)
+    await queue.put(Hint(id=JOB, dispatch=1), "high")
+    async with working(trainer, run):
+        await asyncio.sleep(0.6)
+    assert await queue.waiting() == set()
+    assert not any(isinstance(fact, JobAttemptStarted) for fact in await facts_of(catalog))
+
+
+async def test_a_hint_is_there_once_and_a_newer_one_takes_its_place(catalog: Bus) -> None:
+    queue = WorkQueue(catalog, "train")
+    await queue.put(Hint(id=JOB, dispatch=5), "normal")
+    await queue.put(Hint(id=JOB, dispatch=5), "normal")
+    await queue.put(Hint(id=JOB, dispatch=9), "normal")
+    info = await catalog.jetstream().stream_info("JOBS")
+    assert info.state.messages == 1
+    assert b'"dispatch":9' in ((await catalog.jetstream().get_last_msg("JOBS", "jobs.train.normal.job_1")).data or b"")
