@@ -1,0 +1,8 @@
+// One place to import the vendored libraries from.
+import { h, render } from "./vendor/preact.js";
+import htm from "./vendor/htm.js";
+
+export { h, render };
+export { useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/preact-hooks.js";
+export { computed, effect, signal, useSignal } from "./vendor/signals.js";
+export const html = htm.bind(h);

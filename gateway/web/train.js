@@ -1,0 +1,77 @@
+// Asking for a training: a preset, a few changes, and off it goes.
+import { send, url } from "./api.js";
+import { plural } from "./format.js";
+import { html, useState } from "./lib.js";
+import { attempt, Dialog, link, Loaded } from "./parts.js";
+import { useList } from "./resource.js";
+
+const PLAIN_STEPS = 1000; // of a recipe nobody changed
+
+export const Train = ({ dataset, close }) => {
+  const { items, error } = useList(url("presets"));
+  return html`
+    <${Dialog} title=${`Train a LoRA on ${dataset.name}`} onClose=${close}>
+      <${Loaded} data=${items} error=${error}>${(presets) => html`<${Form} dataset=${dataset} presets=${presets} />`}<//>
+    <//>
+  `;
+};
+
+const Form = ({ dataset, presets }) => {
+  const [preset, setPreset] = useState(presets[0] ?? null);
+  const [base, setBase] = useState("builtin");
+  const [busy, setBusy] = useState(false);
+  const submit = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    const wish = wishOf(dataset, preset, Object.fromEntries(new FormData(event.target)));
+    const job = await attempt(() => send("POST", url("training", "single"), wish));
+    setBusy(false);
+    if (job) location.hash = link("jobs", job.id);
+  };
+  return html`
+    <form class="form" onSubmit=${submit}>
+      ${presets.length > 0 &&
+      html`<label>Preset
+        <select onChange=${(event) => setPreset(presets[event.target.selectedIndex])}>
+          ${presets.map((one) => html`<option selected=${one === preset}>${one.name}</option>`)}
+        </select>
+        ${preset?.description && html`<small class="muted">${preset.description}</small>`}
+      </label>`}
+      <label>Trigger
+        <input name="trigger" maxlength="100" autocomplete="off" autofocus placeholder="e.g. mika" />
+        <small class="muted">The word that will call what is learnt.</small>
+      </label>
+      <label>Steps
+        <input name="steps" type="number" min="1" max="1000000" placeholder=${lengthOf(preset)} />
+        <small class="muted">Empty: as the preset says, ${lengthOf(preset)}.</small>
+      </label>
+      <label>Base
+        <select name="base" value=${base} onChange=${(event) => setBase(event.target.value)}>
+          <option value="preset">as the preset says</option>
+          <option value="builtin">stand-in (built in: tries everything, learns little)</option>
+          <option value="folder">a diffusers folder on the trainer's machine…</option>
+        </select>
+      </label>
+      ${base === "folder" && html`<label>Folder <input name="path" required maxlength="4096" placeholder="absolute, or below the trainer's bases folder" /></label>`}
+      <label>Name <input name="name" maxlength="100" autocomplete="off" placeholder="made from the data set's if empty" /></label>
+      <div class="row end">
+        <span class="muted">${plural(dataset.images, "picture")} are frozen as they are now.</span>
+        <button class="primary" disabled=${busy}>Train</button>
+      </div>
+    </form>
+  `;
+};
+
+const lengthOf = (preset) => {
+  const length = preset?.recipe.length ?? { type: "steps", count: PLAIN_STEPS };
+  return plural(length.count, length.type === "epochs" ? "epoch" : "step");
+};
+
+/** Only what differs from the preset is said. */
+function wishOf(dataset, preset, { trigger, steps, base, path, name }) {
+  const changes = {};
+  if (steps) changes.length = { type: "steps", count: Number(steps) };
+  if (base === "builtin") changes.base = { type: "builtin", name: "stand-in" };
+  if (base === "folder") changes.base = { type: "folder", path: path.trim() };
+  return { dataset: dataset.id, preset: preset?.name ?? null, trigger: trigger.trim(), name: name.trim(), changes };
+}
