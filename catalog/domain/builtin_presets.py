@@ -1,0 +1,96 @@
+"""The presets that come with Loratory. Their names cannot be taken. Pure."""
+
+from dataclasses import dataclass
+
+from contracts.recipe import (
+    Adafactor,
+    AdamW,
+    Cosine,
+    Data,
+    FolderBase,
+    LoRA,
+    Recipe,
+    Sampling,
+    Save,
+    Steps,
+)
+
+OWN = "own"
+"""The category of presets people saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltinPreset:
+    name: str
+    description: str
+    category: str
+    recipe: Recipe
+
+
+SD15 = FolderBase(path="stable-diffusion-v1-5")
+"""The folder of that name among the trainer's bases; another is chosen with the change `base`."""
+
+_SD15_LORA = Recipe(
+    base=SD15,
+    adapter=LoRA(rank=16, alpha=8.0),
+    optimizer=AdamW(lr=1e-4),
+    schedule=Cosine(warmup=50),
+    length=Steps(count=1500),
+    data=Data(resolution=512, bucket_step=64, caption_dropout=0.05, shuffle_tags=True, keep_tags=1),
+    sampling=Sampling(every=250),
+    save=Save(every=250, dtype="float16"),
+)
+
+PRESETS: tuple[BuiltinPreset, ...] = (
+    BuiltinPreset(
+        name="quick",
+        description="A first look on an SD 1.5 base: low rank, small pictures, a few minutes on a GPU.",
+        category="quick",
+        recipe=Recipe(
+            base=SD15,
+            adapter=LoRA(rank=4, alpha=4.0),
+            optimizer=AdamW(lr=3e-4),
+            schedule=Cosine(warmup=20),
+            length=Steps(count=300),
+            data=Data(resolution=384, bucket_step=64),
+            save=Save(every=100, dtype="float16"),
+        ),
+    ),
+    BuiltinPreset(
+        name="sd15-lora",
+        description="A character, object or style on an SD 1.5 base, from 10 to 100 pictures.",
+        category="sd15",
+        recipe=_SD15_LORA,
+    ),
+    BuiltinPreset(
+        name="sd15-low-memory",
+        description="The same in less memory: Adafactor, recomputed activations, rank 8.",
+        category="sd15",
+        recipe=Recipe(
+            base=SD15,
+            adapter=LoRA(rank=8, alpha=4.0),
+            optimizer=Adafactor(lr=1e-3),
+            schedule=_SD15_LORA.schedule,
+            length=_SD15_LORA.length,
+            data=_SD15_LORA.data,
+            sampling=_SD15_LORA.sampling,
+            save=_SD15_LORA.save,
+            gradient_checkpointing=True,
+        ),
+    ),
+    BuiltinPreset(
+        name="stand-in-demo",
+        description="The built-in base on a CPU, in about a minute: shows every step, makes no art.",
+        category="demo",
+        recipe=Recipe(
+            adapter=LoRA(rank=8, alpha=4.0),
+            optimizer=AdamW(lr=1e-3),
+            length=Steps(count=200),
+            data=Data(resolution=96, bucket_step=8, batch_size=2),
+            sampling=Sampling(every=100, steps=8, guidance=3.0),
+            save=Save(every=50),
+        ),
+    ),
+)
+
+BY_NAME: dict[str, BuiltinPreset] = {preset.name: preset for preset in PRESETS}

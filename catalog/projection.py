@@ -1,0 +1,56 @@
+"""The loop that turns facts into views: next commits → archive → read model → news."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import structlog
+from nats.aio.client import Client
+
+from catalog.archive import Archive
+from catalog.store import Store, checkpoint
+from contracts.telemetry import Applied
+from contracts.wire.follow import Follower
+
+AT_ONCE = 500
+NEWS_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+Announce = Callable[[Applied], Awaitable[None]]
+
+
+async def project(bus: Client, store: Store, archive: Archive, announce: Announce) -> NoReturn:
+    """Never ends by itself. LogDamaged: the log went back or holds what this version does not understand.
+
+    The archive must have been judged. News is told after each transaction, so whoever asks again sees the new rows, and
+    every second, so that silence means trouble.
+    """
+    await catch_up(store, archive)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_repeat(store, archive, announce), name="news")
+        async for batch in Follower(bus, archive.tail.sequence).batches():
+            await archive.append(batch)
+            await store.apply(batch)
+            await announce(_news(store, archive))
+    raise AssertionError("the log never ends")
+
+
+async def catch_up(store: Store, archive: Archive) -> None:
+    """Bring the read model to where the archive ends; from nothing, if it is not made from what is archived."""
+    mark = await store.read(checkpoint)
+    if mark.sequence and await archive.digest_at(mark.sequence) != mark.digest:
+        _log.warning("read_model_thrown_away", applied=mark.sequence, archived=archive.tail.sequence)
+        await store.start_over()
+    while batch := await archive.commits(store.applied, AT_ONCE):
+        await store.apply(batch)
+
+
+def _news(store: Store, archive: Archive) -> Applied:
+    return Applied(log_id=archive.log_id, sequence=store.applied, verified=archive.verified)
+
+
+async def _repeat(store: Store, archive: Archive, announce: Announce) -> NoReturn:
+    while True:
+        await announce(_news(store, archive))
+        await asyncio.sleep(NEWS_SECONDS)
