@@ -48,8 +48,11 @@ class TookTooLong(LoratoryError):
 class AsyncClient:
     """`async with AsyncClient() as client:` … `url` of the gateway, `key` an API key where it asks for one."""
 
-    def __init__(self, url: str = LOCAL, key: str | None = None, *, patience: float = 20.0) -> None:
-        self._http = Http(url, key, patience=patience)
+    def __init__(
+        self, url: str = LOCAL, key: str | None = None, *, patience: float = 20.0, at_first: float | None = None
+    ) -> None:
+        """`patience` in seconds for a server that is away or not ready; `at_first` until it has answered once."""
+        self._http = Http(url, key, patience=patience, at_first=at_first)
 
     @property
     def url(self) -> str:
@@ -102,14 +105,17 @@ class AsyncClient:
         self, dataset: str, folder: Path, *, told: Callable[[int, int], None] | None = None
     ) -> Imported:
         """All pictures under a folder, with the captions beside them (`.txt`, `.caption`); `told` hears done, total."""
-        return await self._import(dataset, await asyncio.to_thread(found_in, folder), told)
+        return await self.import_found(dataset, await asyncio.to_thread(found_in, folder), told=told)
 
     async def import_files(
         self, dataset: str, files: Sequence[Path], *, told: Callable[[int, int], None] | None = None
     ) -> Imported:
-        return await self._import(dataset, await asyncio.to_thread(found_among, files), told)
+        return await self.import_found(dataset, await asyncio.to_thread(found_among, files), told=told)
 
-    async def _import(self, dataset: str, found: Found, told: Callable[[int, int], None] | None) -> Imported:
+    async def import_found(
+        self, dataset: str, found: Found, *, told: Callable[[int, int], None] | None = None
+    ) -> Imported:
+        """What `loratory.pictures` found."""
         files: list[ImportedFile] = []
         for batch in batches(found.pictures):
             files += await self._upload(dataset, batch)

@@ -35,17 +35,23 @@ def here(url: str) -> bool:
 class Http:
     """`patience` in seconds: so long a request is tried again while the server is away or asks for it (503).
 
+    `at_first`: the same until it has answered once; none = no difference.
+
     Every POST carries an Idempotency-Key, so that a second try never does a thing twice. What is read after a write
     stands at least at that write (`min_seq`).
     """
 
-    def __init__(self, url: str, key: str | None = None, *, patience: float = 20.0) -> None:
+    def __init__(
+        self, url: str, key: str | None = None, *, patience: float = 20.0, at_first: float | None = None
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise SetupError(f"{url!r} is no address of a server; it looks like http://127.0.0.1:8000")
         self.url = url.rstrip("/")
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._patience = patience
+        self._at_first = patience if at_first is None else at_first
+        self._reached = False
         self._sequence = 0
         self._http = httpx.AsyncClient(
             base_url=self.url,
@@ -76,15 +82,17 @@ class Http:
             raise LoratoryError(f"{self.url} answers {path} in a way this client does not know: {error}") from error
 
     async def _tried(self, method: str, path: str, body: Body, request: dict[str, Any]) -> bytes:
-        until = asyncio.get_running_loop().time() + self._patience
+        began = asyncio.get_running_loop().time()
         while True:
             try:
                 async with self.stream(method, path, **body(), **request) as response:
+                    self._reached = True
                     self._sequence = max(self._sequence, _sequence(response))
                     return await _bounded(response)
             except (Unavailable, BY_CODE["behind"]) as error:
                 pause = float(str(error.facts.get("retry_after", PAUSE)))
-                if asyncio.get_running_loop().time() + pause > until:
+                patience = self._patience if self._reached else self._at_first
+                if asyncio.get_running_loop().time() + pause > began + patience:
                     raise
                 await asyncio.sleep(pause)
 

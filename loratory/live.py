@@ -27,7 +27,7 @@ async def frames(url: str, headers: dict[str, str], *, job: str | None = None, a
     NotFound: there is no such job. Gone: the cursor is of another log. Unavailable: no connection for PATIENCE seconds.
     """
     loop = asyncio.get_running_loop()
-    last = loop.time()
+    last, reason = loop.time(), "it was closed"
     path = "/ws/progress" + (f"/{quote(job, safe='')}" if job else "")
     while True:
         address = f"ws{url.removeprefix('http')}{path}?after={quote(after, safe='')}"
@@ -38,9 +38,9 @@ async def frames(url: str, headers: dict[str, str], *, job: str | None = None, a
                 open_timeout=OPEN_WITHIN,
                 proxy=None if here(url) else True,
             ) as socket:
+                last = loop.time()
                 async for message in socket:
-                    frame = msgspec.json.decode(message, type=Frame)
-                    last = loop.time()
+                    last, frame = loop.time(), msgspec.json.decode(message, type=Frame)
                     if frame.seq is None or frame.seq != after:
                         after = frame.seq or after
                         yield frame
@@ -51,11 +51,13 @@ async def frames(url: str, headers: dict[str, str], *, job: str | None = None, a
         except InvalidStatus as refused:
             if refused.response.status_code in REFUSALS:
                 raise LoratoryError(f"{url} refuses to be watched ({refused.response.status_code})") from refused
+            reason = f"it answers {refused.response.status_code}"
         except (OSError, InvalidHandshake, TimeoutError) as error:
-            if loop.time() - last > PATIENCE:
-                raise Unavailable(f"no connection to {url} for {PATIENCE:g} s: {error}") from error
+            reason = str(error) or type(error).__name__
         except msgspec.DecodeError as error:
             raise LoratoryError(f"{url} says what this client does not know: {error}") from error
+        if loop.time() - last > PATIENCE:
+            raise Unavailable(f"no connection to {url} for {PATIENCE:g} s: {reason}")
         await asyncio.sleep(PAUSE)
 
 

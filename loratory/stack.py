@@ -124,8 +124,13 @@ class Stack:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # Not to be cut short by a second Ctrl-C: what is half ended would be left behind.
-        await asyncio.shield(asyncio.create_task(self._ending.aclose()))
+        # Not to be cut short by another cancellation: what is half ended would be left behind.
+        ending = asyncio.create_task(self._ending.aclose())
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await ending
+            raise
 
     def _start_children(self) -> None:
         for name in self._names:

@@ -70,6 +70,7 @@ class Client:
     tags = _called(AsyncClient.tags)
     import_folder = _called(AsyncClient.import_folder)
     import_files = _called(AsyncClient.import_files)
+    import_found = _called(AsyncClient.import_found)
     tag = _called(AsyncClient.tag)
     tagging_run = _called(AsyncClient.tagging_run)
     wait_tagging = _called(AsyncClient.wait_tagging)

@@ -1,0 +1,37 @@
+"""`loratory demo`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from loratory.demo import Demo
+from loratory.following import Lines
+
+
+async def demo(  # noqa: PLR0913 - each is an option
+    *,
+    data: Path = Path("~/loratory-demo"),
+    serve: Annotated[
+        bool, Parameter(negative="--no-serve", help="Go on serving the page when the LoRA is made.")
+    ] = True,
+    images: Path | None = None,
+    steps: int | None = None,
+    port: int | None = None,
+    environ: Annotated[Mapping[str, str], Parameter(parse=False)],
+) -> int:
+    """From pictures to a LoRA in one go: start the workshop, import, tag, train on the built-in base.
+
+    Parameters
+    ----------
+    data:
+        Where everything is kept.
+    images:
+        Your own pictures; without, a dozen are drawn.
+    steps:
+        Train for so many steps.
+    port:
+        Port of the page; without, 8000 or a free one.
+    """
+    return await Demo(data, environ, Lines(), images=images, steps=steps).run(port=port, serve=serve)
