@@ -1,0 +1,55 @@
+"""Every question of `contracts.queries`, answered from the read model, the archive, the keys and the blobs."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from catalog.answers import datasets, images, log, presets, work
+from catalog.answers.datasets import Manifests
+from catalog.answers.shelf import Shelf
+from catalog.archive import Archive
+from catalog.keys import Keys
+from catalog.store import Store
+from contracts import queries
+from contracts.queries import Query
+from contracts.wire.blobs import Blobs
+
+__all__ = ["Answers"]
+
+Handler = Callable[[Any], Awaitable[msgspec.Struct]]
+
+
+class Answers:
+    """`handlers()` is what `contracts.wire.service.Service.start(queries=…)` wants."""
+
+    def __init__(self, store: Store, archive: Archive, keys: Keys, blobs: Blobs) -> None:
+        self._shelf = Shelf(store, archive, keys, blobs)
+        self._manifests = Manifests(self._shelf)
+
+    def handlers(self) -> dict[type[Query[Any]], Handler]:
+        plain: dict[type[Query[Any]], Callable[[Shelf, Any], Awaitable[msgspec.Struct]]] = {
+            queries.ListDatasets: datasets.list_datasets,
+            queries.GetDataset: datasets.get_dataset,
+            queries.ListImages: images.list_images,
+            queries.GetImage: images.get_image,
+            queries.ListRefusals: datasets.list_refusals,
+            queries.ListTags: datasets.list_tags,
+            queries.ListVersions: datasets.list_versions,
+            queries.GetVersion: datasets.get_version,
+            queries.ListTagging: work.list_tagging,
+            queries.GetTagging: work.get_tagging,
+            queries.ReadTaggingWork: work.read_tagging_work,
+            queries.ListPresets: presets.list_presets,
+            queries.GetPreset: presets.get_preset,
+            queries.ListJobs: work.list_jobs,
+            queries.GetJob: work.get_job,
+            queries.ListCheckpoints: work.list_checkpoints,
+            queries.ListEvents: log.list_events,
+            queries.GetLog: log.get_log,
+        }
+        return {query: partial(answer, self._shelf) for query, answer in plain.items()} | {
+            queries.ReadManifest: self._manifests.read_manifest,
+            queries.ListSamples: partial(work.list_samples, self._shelf, self._manifests),
+        }
