@@ -19,7 +19,7 @@ UPDATE_LIMIT = 2**20
 """Bytes of an update at most."""
 
 
-class BrokenPipe(Exception):
+class BadFrame(Exception):
     """The other side broke the protocol: a frame is cut off, too long, or makes no sense."""
 
 
@@ -191,24 +191,24 @@ def frame(message: Order | Update) -> bytes:
     body = _encoder.encode(message)
     limit = ORDER_LIMIT if isinstance(message, Train | Stop) else UPDATE_LIMIT
     if len(body) > limit:
-        raise BrokenPipe(f"a message of {len(body)} bytes is larger than the pipe takes ({limit})")
+        raise BadFrame(f"a message of {len(body)} bytes is larger than the pipe takes ({limit})")
     return len(body).to_bytes(PREFIX) + body
 
 
 def length(prefix: bytes, *, limit: int = UPDATE_LIMIT) -> int:
-    """How many bytes follow these four; BrokenPipe if more than the limit."""
+    """How many bytes follow these four; BadFrame if more than the limit."""
     size = int.from_bytes(prefix)
     if size > limit:
-        raise BrokenPipe(f"a frame of {size} bytes is larger than the pipe takes ({limit})")
+        raise BadFrame(f"a frame of {size} bytes is larger than the pipe takes ({limit})")
     return size
 
 
 def update_in(body: bytes) -> Update:
-    """The update in the body of a frame; BrokenPipe if it is none."""
+    """The update in the body of a frame; BadFrame if it is none."""
     try:
         return _updates.decode(body)
     except msgspec.DecodeError as error:
-        raise BrokenPipe(f"the child sent what is no update: {error}") from error
+        raise BadFrame(f"the child sent what is no update: {error}") from error
 
 
 def next_order(pipe: BinaryIO) -> Order | None:
@@ -220,4 +220,4 @@ def next_order(pipe: BinaryIO) -> Order | None:
     try:
         return _orders.decode(body)
     except msgspec.DecodeError as error:
-        raise BrokenPipe(f"the parent sent what is no order: {error}") from error
+        raise BadFrame(f"the parent sent what is no order: {error}") from error

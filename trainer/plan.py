@@ -136,7 +136,8 @@ def epoch(plan: Plan, number: int) -> tuple[Batch, ...]:
 def rate_at(schedule: Schedule, step: int, steps: int) -> float:
     """The share of the learning rate in force at `step` of `steps` (from 1): warm-up, then the schedule's curve.
 
-    The first step of a warm-up has 1/warmup of the rate, not none: a step that learns nothing is a step lost.
+    The curve reaches 0 where the step after the last would be, and the first step of a warm-up has 1/warmup of the
+    rate, not none: a step that learns nothing is a step lost.
     """
     if step <= schedule.warmup:
         return step / schedule.warmup

@@ -17,7 +17,7 @@ def saved(bench: Workbench) -> Path:
 
 
 def test_it_holds_float32_weights_optimizer_and_place_and_no_pickle(saved: Path) -> None:
-    tensors, metadata = files.unpacked(saved)
+    tensors, metadata = files.unsealed(saved)
     assert metadata["step"] == "2"
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     assert {name.rpartition(".")[2] for name in tensors} == {"lora_A", "lora_B", "step", "exp_avg", "exp_avg_sq"}
@@ -41,6 +41,14 @@ def test_a_torn_one_is_refused(bench: Workbench, saved: Path, share: float) -> N
     content = saved.read_bytes()
     saved.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(BadCheckpoint, match="cannot be read"):
+        bench.run(bench.order(length__count=2, resume_from=str(saved)))
+
+
+def test_one_with_a_single_wrong_byte_is_refused(bench: Workbench, saved: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    content[-7] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(BadCheckpoint, match="damaged"):
         bench.run(bench.order(length__count=2, resume_from=str(saved)))
 
 
@@ -69,9 +77,9 @@ def _spoiled(tensors: dict[str, torch.Tensor]) -> None:
 def test_one_whose_tensors_do_not_fit_is_refused(
     bench: Workbench, saved: Path, spoil: Callable[[dict[str, torch.Tensor]], None]
 ) -> None:
-    tensors, metadata = files.unpacked(saved)
+    tensors, metadata = files.unsealed(saved)
     spoil(tensors)
-    files.write_whole(saved, files.packed(tensors, metadata))
+    files.write_whole(saved, files.sealed(tensors, metadata))
     with pytest.raises(BadCheckpoint):
         bench.run(bench.order(length__count=2, resume_from=str(saved)))
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from PIL import Image
 
 from contracts.recipe import Data
 from tests.trainer.builders import Workbench, last, only
-from trainer.engine.data import BadPicture, Cache, cover, pixels, seen, size_of
+from trainer.engine.data import BadPicture, Cache, pixels, seen, size_of
 from trainer.messages import Example, Finished, Loading, Planned
 
 
@@ -27,15 +28,19 @@ def test_a_cached_encoding_is_made_once_even_by_another_process(tmp_path: Path) 
     assert len(made) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage that is no header", b"\xff" * 100])
-def test_a_spoiled_cache_file_is_made_again(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda it: it[:0], lambda it: b"garbage" + it, lambda it: it[:-1], lambda it: it[:-1] + b"x"],
+    ids=["empty", "garbage", "torn", "one byte"],
+)
+def test_a_spoiled_cache_file_is_made_again(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
     def make() -> dict[str, torch.Tensor]:
         return {"a": torch.ones(2)}
 
     Cache(tmp_path).stored("latents", "x", make=make)
     (file,) = tmp_path.rglob("*.safetensors")
     whole = file.read_bytes()
-    file.write_bytes(content)
+    file.write_bytes(spoil(whole))
     assert Cache(tmp_path).stored("latents", "x", make=make)["a"].tolist() == [1, 1]
     assert file.read_bytes() == whole
 
@@ -86,8 +91,17 @@ def test_a_picture_covers_its_bucket_and_is_cut_around_the_middle(tmp_path: Path
     assert values.shape == (3, 64, 64)
     assert values[:, 32, 32].tolist() == [-1, -1, 1]
     assert values.dtype == torch.float32
-    assert cover(picture, (64, 128)).size == (64, 128)
     assert size_of(example(tmp_path / "a.png")) == (300, 100)
+
+
+def test_a_picture_of_any_shape_takes_no_more_memory_than_itself(tmp_path: Path) -> None:
+    Image.new("RGB", (30_000, 1), (255, 255, 255)).save(tmp_path / "a.png")
+    assert pixels(example(tmp_path / "a.png"), (1024, 256)).shape == (3, 256, 1024)
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    assert pixels(example(tmp_path / "a.png"), (64, 64)).unique().tolist() == [1]
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -95,5 +109,6 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     Image.effect_noise((100, 100), 50).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:4000])
     for name, read in (("text.png", size_of), ("none.png", size_of), ("cut.png", lambda it: pixels(it, (64, 64)))):
-        with pytest.raises(BadPicture, match="picture 7"):
+        with pytest.raises(BadPicture, match="picture 7") as refused:
             read(example(tmp_path / name))
+        assert str(tmp_path) not in str(refused.value)

@@ -67,6 +67,22 @@ def test_half_precision_files_are_taken_when_there_are_no_others(copy: Path) -> 
     assert {weight.dtype for weight in model.denoiser.parameters()} == {torch.float32}
 
 
+def test_a_folder_as_it_comes_from_a_hub_loads_without_its_safety_checker(copy: Path) -> None:
+    # Given pickles beside the weights, a checker and an extractor nobody needs, and half-precision files for one part
+    rewrite(
+        copy / "model_index.json",
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        feature_extractor=["transformers", "CLIPFeatureExtractor"],
+        scheduler=["diffusers", "PNDMScheduler"],
+    )
+    rewrite(copy / "scheduler" / "scheduler_config.json", _class_name="PNDMScheduler", skip_prk_steps=True)
+    (copy / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"never read")
+    rename(copy / "unet", "*.safetensors", ".fp16.safetensors")
+    model = families.load(copy, device=CPU, dtype=torch.float32)
+    picture = model.render("momo", size=(64, 64), steps=4, guidance=7.5, seed=0)
+    assert picture.size == (64, 64)
+
+
 def test_the_identity_is_that_of_the_weights_not_of_the_place(base: Path, copy: Path) -> None:
     ours, theirs = (families.load(folder, device=CPU, dtype=torch.float32) for folder in (base, copy))
     assert ours.identity == theirs.identity

@@ -4,7 +4,7 @@ import pytest
 
 from contracts.recipe import Recipe
 from trainer import messages
-from trainer.messages import BrokenPipe, Example, Facts, Saved, Stop, Train
+from trainer.messages import BadFrame, Example, Facts, Saved, Stop, Train
 
 ORDER = Train(
     recipe=Recipe(),
@@ -31,10 +31,10 @@ def test_updates_arrive_as_they_were_sent() -> None:
 
 @pytest.mark.parametrize("torn", [b"\0", b"\0\0\0\x05ab", b"\xff\xff\xff\xff", b"\0\0\0\x03abc"])
 def test_what_is_no_order_breaks_the_pipe(torn: bytes) -> None:
-    with pytest.raises(BrokenPipe):
+    with pytest.raises(BadFrame):
         messages.next_order(io.BytesIO(torn))
 
 
 def test_an_update_too_large_is_not_sent() -> None:
-    with pytest.raises(BrokenPipe, match="larger"):
+    with pytest.raises(BadFrame, match="larger"):
         messages.frame(Saved(step=1, path="x" * (messages.UPDATE_LIMIT + 1)))

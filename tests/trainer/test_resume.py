@@ -19,7 +19,7 @@ HARD = {
     "objective.min_snr_gamma": 5.0,
 }
 SCHEDULE = {"schedule": {"type": "cosine", "warmup": 3}}
-CASES = {
+CASES: dict[str, dict[str, object]] = {
     "adamw": {},
     "adamw, hard": HARD | SCHEDULE,
     "adafactor, hard": HARD | {"optimizer": {"type": "adafactor"}},

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
 
+_REASON = 2000
+"""Characters of a reason at most."""
+
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _ENVIRONMENT = {
     # Nothing is ever fetched from a hub, whatever a folder or a library asks for.
@@ -53,7 +56,7 @@ class Mailbox:
         try:
             while (order := messages.next_order(pipe)) is not None:
                 self._sort(order)
-        except (messages.BrokenPipe, queue.Full, OSError):
+        except (messages.BadFrame, queue.Full, OSError):
             traceback.print_exc()
             os._exit(2)
         os._exit(0)
@@ -127,7 +130,7 @@ def failure(error: Exception) -> Failed:  # noqa: PLR0911 - one arm for each cod
 
     match error:
         case LoratoryError():
-            return Failed(code="rejected", reason=error.detail)
+            return Failed(code="rejected", reason=error.detail[:_REASON])
         case BadPicture():
             return Failed(code="bad-picture", reason=str(error))
         case BadCheckpoint():
@@ -142,7 +145,7 @@ def failure(error: Exception) -> Failed:  # noqa: PLR0911 - one arm for each cod
         case OSError(errno=code) if code in _OUT_OF_SPACE:
             return Failed(code="disk-full", reason="the disk of the trainer's folder is full")
         case _:
-            return Failed(code="internal", reason=f"{type(error).__name__}: {error}"[:2000])
+            return Failed(code="internal", reason=f"{type(error).__name__}: {error}"[:_REASON])
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def save(path: Path, place: Place, adapter: Adapter, optimizer: torch.optim.Opti
         "fingerprint": place.fingerprint,
         "scaler": json.dumps(place.scaler),
     }
-    return files.write_whole(path, files.packed(tensors, metadata))
+    return files.write_whole(path, files.sealed(tensors, metadata))
 
 
 def restore(path: Path, fingerprint: str, adapter: Adapter, optimizer: torch.optim.Optimizer, kind: Optimizer) -> Place:
@@ -85,7 +85,7 @@ def restore(path: Path, fingerprint: str, adapter: Adapter, optimizer: torch.opt
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
-        tensors, metadata = files.unpacked(path)
+        tensors, metadata = files.unsealed(path)
     except (ValueError, OSError) as error:
         raise BadCheckpoint(f"the checkpoint cannot be read: {error}") from error
     if metadata.get("format") != FORMAT:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from contracts.recipe import Data
 from trainer import chance
@@ -24,6 +24,10 @@ _FORMAT = "1"
 
 _MEMORY = 2**30
 """Bytes of encodings kept in memory besides: about 4,000 pictures of SD 1.x at 512 px with their captions."""
+
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises on files that are torn, no pictures, or far too large."""
 
 
 class BadPicture(Exception):
@@ -59,10 +63,10 @@ class Cache:
 
 def _read_or_made(path: Path, make: Callable[[], Tensors]) -> Tensors:
     try:
-        return files.unpacked(path)[0]
+        return files.unsealed(path)[0]
     except (ValueError, FileNotFoundError):
-        files.write_whole(path, files.packed(make(), {}))
-        return files.unpacked(path)[0]
+        files.write_whole(path, files.sealed(make(), {}))
+        return files.unsealed(path)[0]
 
 
 def _size(tensors: Tensors) -> int:
@@ -138,25 +142,29 @@ def size_of(example: Example) -> Size:
     try:
         with Image.open(example.path) as picture:
             return picture.size
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise BadPicture(f"picture {example.ordinal} cannot be read: {error}") from error
+    except _UNREADABLE as error:
+        raise _bad(example, error) from error
 
 
 def pixels(example: Example, size: Size) -> torch.Tensor:
     """The picture scaled to cover `size`, cut to it around its middle: float32 [3, height, width] in -1…1."""
     try:
         with Image.open(example.path) as picture:
-            cut = cover(picture.convert("RGB"), size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadPicture(f"picture {example.ordinal} cannot be read: {error}") from error
+            cut = ImageOps.fit(_opaque(picture), size, Image.Resampling.LANCZOS)
+    except _UNREADABLE as error:
+        raise _bad(example, error) from error
     values = torch.from_numpy(numpy.asarray(cut, dtype=numpy.float32).copy())
     return values.permute(2, 0, 1).contiguous() / 127.5 - 1
 
 
-def cover(picture: Image.Image, size: Size) -> Image.Image:
-    """Lanczos to the smallest scale that covers, then the middle."""
-    scale = max(size[0] / picture.width, size[1] / picture.height)
-    width, height = (max(wanted, round(side * scale)) for wanted, side in zip(size, picture.size, strict=True))
-    left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    scaled = picture.resize((width, height), Image.Resampling.LANCZOS)
-    return scaled.crop((left, top, left + size[0], top + size[1]))
+def _opaque(picture: Image.Image) -> Image.Image:
+    """RGB; what is transparent becomes white, not whatever colour happens to lie under it."""
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    ground = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+
+
+def _bad(example: Example, error: Exception) -> BadPicture:
+    """The reason without the path: where a file lies on this machine is nobody's business."""
+    return BadPicture(f"picture {example.ordinal} cannot be read: {str(error).replace(example.path, 'its file')}")

@@ -6,13 +6,16 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 _ALIGNMENT = 8
 """Headers are padded with spaces so that the data begins at a multiple of this, as the format asks."""
+
+_SEAL = "sha256"
 
 
 def write_whole(path: Path, content: bytes) -> Path:
@@ -24,6 +27,7 @@ def write_whole(path: Path, content: bytes) -> Path:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        Path(name).chmod(0o644)  # mkstemp's own are for one user only; these are handed on to other processes.
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -39,11 +43,27 @@ def write_whole(path: Path, content: bytes) -> Path:
 
 def packed(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
     """A safetensors file. The library writes metadata in random order; here the header is sorted."""
-    raw = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, dict(metadata))
-    end = 8 + int.from_bytes(raw[:8], "little")
-    header = json.dumps(json.loads(raw[8:end]), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    header += b" " * (-len(header) % _ALIGNMENT)
-    return len(header).to_bytes(8, "little") + header + raw[end:]
+    header, data = _serialised(tensors)
+    return _joined(header, metadata, data)
+
+
+def sealed(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file that carries the sha256 of its data, for those we read again ourselves."""
+    header, data = _serialised(tensors)
+    return _joined(header, {**metadata, _SEAL: hashlib.sha256(data).hexdigest()}, data)
+
+
+def _serialised(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, Any], bytes]:
+    raw = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    data = data_of(raw)
+    return json.loads(raw[8 : len(raw) - len(data)]), data
+
+
+def _joined(header: Mapping[str, Any], metadata: Mapping[str, str], data: bytes) -> bytes:
+    whole = {**header, "__metadata__": dict(metadata)}
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text + data
 
 
 def data_of(file: bytes) -> bytes:
@@ -55,12 +75,15 @@ def data_digest(file: bytes) -> str:
     return hashlib.sha256(data_of(file)).hexdigest()
 
 
-def unpacked(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors (on the CPU, in memory of their own) and metadata; ValueError when the file is torn or no safetensors."""
+def unsealed(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors (on the CPU, in memory of their own) and metadata; ValueError when the file is torn or damaged."""
+    content = path.read_bytes()
     try:
-        with safe_open(path, framework="pt") as opened:
-            # Clones, because the alignment of mapped memory would otherwise decide which kernels run, and the last bit.
-            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - no mapping
-            return tensors, opened.metadata() or {}
+        loaded = safetensors.torch.load(content)
+        metadata = json.loads(content[8 : len(content) - len(data_of(content))]).get("__metadata__", {})
     except SafetensorError as error:
         raise ValueError(f"{path.name} is no whole safetensors file: {error}") from error
+    if metadata.get(_SEAL) != data_digest(content):
+        raise ValueError(f"{path.name} is damaged: its data is not what was written")
+    # Clones, because where in the file a tensor lay would otherwise decide which kernels run, and so the last bit.
+    return {name: tensor.clone() for name, tensor in loaded.items()}, metadata

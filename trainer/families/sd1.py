@@ -11,7 +11,7 @@ from PIL.Image import Image
 from transformers.utils import logging as transformers_logging
 
 from contracts.errors import Rejected
-from trainer.families import Tensors, digest_of, digest_over, index_of, is_half, weights_of
+from trainer.families import Model, Tensors, digest_of, digest_over, index_of, is_half, weights_of
 
 PARTS = {
     "unet": ("diffusers", {"UNet2DConditionModel"}),
@@ -25,7 +25,7 @@ _SD2_TEXT_WIDTH = 1024
 """SD 2.x reads OpenCLIP's 1024 numbers a token, SD 1.x CLIP-L's 768; the two differ in nothing else we need."""
 
 
-def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> "SD1":
+def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Model:
     """The base in this folder; Rejected says what is missing or not supported."""
     pixel_files, text_files, denoiser_files = _checked(folder)
     diffusers_logging.disable_progress_bar()
@@ -83,7 +83,7 @@ class Digests(NamedTuple):
 class SD1:
     """A loaded SD 1.x base (`trainer.families.Model`). VAE and text encoder stay float32: they run once a picture."""
 
-    targets = ("to_q", "to_k", "to_v", "to_out.0")
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(
         self,
