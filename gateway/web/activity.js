@@ -17,7 +17,7 @@ export const Activity = () => {
   const { events, error, older } = useLog(kind);
   const matches = (event) => !words || `${event.type} ${event.actor} ${event.thing}`.includes(words);
   return html`
-    <div class="title">
+    <div class="title stays">
       <h1>Activity</h1>
       <div class="row">
         <select aria-label="Kind" value=${kind} onChange=${(event) => setKind(event.target.value)}>

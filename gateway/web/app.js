@@ -8,7 +8,7 @@ import { Jobs } from "./jobs.js";
 import { html, render, useEffect } from "./lib.js";
 import { connection, start } from "./live.js";
 import { Loras } from "./loras.js";
-import { attempt, Dialog, link, route, Toasts } from "./parts.js";
+import { attempt, Dialog, Field, link, route, Toasts } from "./parts.js";
 
 const SCREENS = [
   ["datasets", "Data sets", Datasets, Dataset],
@@ -52,7 +52,7 @@ const SignIn = () => {
   return html`
     <${Dialog} title="This workshop asks for its API key" onClose=${() => (keyNeeded.value = false)}>
       <form class="form" onSubmit=${submit}>
-        <label>API key <input name="key" type="password" required autofocus autocomplete="current-password" /></label>
+        <${Field} of="key" label="API key"><input id="key" name="key" type="password" required autofocus autocomplete="current-password" /><//>
         <div class="row end"><button class="primary">Open</button></div>
       </form>
     <//>

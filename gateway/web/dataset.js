@@ -1,8 +1,8 @@
 // One data set: its pictures with their tags, and what can be done with all of them.
 import { send, url } from "./api.js";
-import { count, date, plural } from "./format.js";
+import { count, date, percent, plural } from "./format.js";
 import { html, useState } from "./lib.js";
-import { attempt, Dialog, Empty, link, Loaded, Sentinel } from "./parts.js";
+import { attempt, Dialog, Empty, Field, link, Loaded, Sentinel, toast } from "./parts.js";
 import { Picture } from "./picture.js";
 import { useList, useResource } from "./resource.js";
 import { TaggingRun, TagWithModel } from "./tagging.js";
@@ -64,7 +64,7 @@ const Summary = ({ dataset, show }) => html`
     ${dataset.latest_version
       ? html`<button class="text" onClick=${() => show("versions")}>version ${dataset.latest_version}</button>`
       : html`<span class="muted">no version yet</span>`}
-    <span class="muted">tags hold from ${dataset.general_threshold} on</span>
+    <span class="muted">a model's tags hold from ${percent(dataset.general_threshold)} on</span>
   </p>
 `;
 
@@ -113,14 +113,18 @@ const Freeze = ({ dataset, close }) => {
   const submit = async (event) => {
     event.preventDefault();
     const { trigger } = Object.fromEntries(new FormData(event.target));
-    const made = await attempt(() => send("POST", url("datasets", dataset.id, "versions"), { trigger: trigger.trim() }), "Version frozen");
-    if (made) close();
+    const made = await attempt(() => send("POST", url("datasets", dataset.id, "versions"), { trigger: trigger.trim() }));
+    if (!made) return;
+    toast(made.changed === false ? `Nothing has changed since version ${made.version}` : `Version ${made.version} frozen`);
+    close();
   };
   return html`
     <${Dialog} title="Freeze version" onClose=${close}>
       <form class="form" onSubmit=${submit}>
         <p class="muted">Pictures and captions as they are now, kept for ever under a number. Later edits make another version.</p>
-        <label>Trigger <input name="trigger" maxlength="100" autofocus autocomplete="off" placeholder="the word that will call what is learnt" /></label>
+        <${Field} of="trigger" label="Trigger" hint="The word that will call what is learnt.">
+          <input id="trigger" name="trigger" maxlength="100" autofocus autocomplete="off" />
+        <//>
         <div class="row end"><button class="primary">Freeze ${plural(dataset.images, "picture")}</button></div>
       </form>
     <//>

@@ -2,7 +2,7 @@
 import { send, url } from "./api.js";
 import { ago, count, plural } from "./format.js";
 import { html, useState } from "./lib.js";
-import { attempt, Dialog, Empty, link, Loaded, Sentinel } from "./parts.js";
+import { attempt, Dialog, Empty, Field, link, Loaded, Sentinel } from "./parts.js";
 import { useList } from "./resource.js";
 
 export const Datasets = () => {
@@ -63,8 +63,8 @@ const Create = ({ close }) => {
   return html`
     <${Dialog} title="New data set" onClose=${close}>
       <form class="form" onSubmit=${submit}>
-        <label>Name <input name="name" required maxlength="100" autofocus autocomplete="off" placeholder="mika-the-fox" /></label>
-        <label>Description <textarea name="description" maxlength="2000" rows="2"></textarea></label>
+        <${Field} of="name" label="Name"><input id="name" name="name" required maxlength="100" autofocus autocomplete="off" placeholder="mika-the-fox" /><//>
+        <${Field} of="description" label="Description"><textarea id="description" name="description" maxlength="2000" rows="2"></textarea><//>
         <div class="row end"><button class="primary">Create</button></div>
       </form>
     <//>

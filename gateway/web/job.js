@@ -5,7 +5,7 @@ import { html, useState } from "./lib.js";
 import { Bar, Dialog, Empty, link, Loaded, Status, Waiting } from "./parts.js";
 import { Buttons, nowOf } from "./jobs.js";
 import { LossPlot } from "./plot.js";
-import { useList, useResource } from "./resource.js";
+import { MOST, useList, useResource } from "./resource.js";
 import { Story } from "./story.js";
 
 export const Job = ({ id }) => {
@@ -52,7 +52,7 @@ const Figures = ({ job }) => {
   if (job.ended_at && job.started_at) cells[4] = ["Took", duration((new Date(job.ended_at) - new Date(job.started_at)) / 1000)];
   const shown = job.ended_at ? cells.filter(([, value]) => value !== "–") : cells;
   return html`
-    ${now.steps > 0 && html`<${Bar} share=${now.step / now.steps} label="Progress" />`}
+    ${now.steps > 0 && !job.ended_at && html`<${Bar} share=${now.step / now.steps} label="Progress" />`}
     <dl class="stats">${shown.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     ${now.message && html`<p class="muted">${now.message}</p>`}
   `;
@@ -72,7 +72,7 @@ export const Artifacts = ({ job }) => html`
 `;
 
 const Samples = ({ job }) => {
-  const { items } = useList(url("jobs", job.id, "samples"), (fact) => fact.thing === job.id && fact.type === "job.sampled");
+  const { items } = useList(url("jobs", job.id, "samples"), (fact) => fact.thing === job.id && fact.type === "job.sampled", { first: MOST });
   const [open, setOpen] = useState(null);
   if (!items?.length) return null;
   const steps = [...new Set(items.map((sample) => sample.step))].sort((one, other) => one - other);
@@ -81,6 +81,7 @@ const Samples = ({ job }) => {
     <section aria-label="Samples">
       <h2>Samples</h2>
       <div class="film" tabindex="0" role="group" aria-label="Samples by step">
+        <div class="frame prompts" aria-hidden="true">${at(steps.at(-1)).map((sample) => html`<p>${sample.prompt}</p>`)}</div>
         ${steps.map(
           (step) => html`
             <div class="frame" key=${step}>
@@ -129,7 +130,7 @@ const Attempts = ({ job }) => {
 };
 
 const Checkpoints = ({ job }) => {
-  const { items } = useList(url("jobs", job.id, "checkpoints"), (fact) => fact.thing === job.id && fact.type === "job.checkpointed");
+  const { items } = useList(url("jobs", job.id, "checkpoints"), (fact) => fact.thing === job.id && fact.type === "job.checkpointed", { first: MOST });
   if (!items?.length) return null;
   const row = (one) => html`<tr><td>${count(one.step)}</td><td>${bytes(one.size)}</td><td>${time(one.at)}</td></tr>`;
   return html`
@@ -144,7 +145,7 @@ const Checkpoints = ({ job }) => {
 };
 
 const Timeline = ({ job }) => {
-  const { items, error } = useList(url("jobs", job.id, "events"), (fact) => fact.thing === job.id);
+  const { items, error } = useList(url("jobs", job.id, "events"), (fact) => fact.thing === job.id, { first: MOST, by: "after" });
   return html`
     <h2>What happened</h2>
     <${Loaded} data=${items} error=${error}>

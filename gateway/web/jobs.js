@@ -52,7 +52,7 @@ const Row = ({ job }) => {
       ${job.error && html`<p class="bad">${job.error}</p>`}
       ${now.steps > 0 &&
       html`
-        <${Bar} share=${now.step / now.steps} label=${`Progress of ${job.name}`} />
+        ${job.status !== "completed" && html`<${Bar} share=${now.step / now.steps} label=${`Progress of ${job.name}`} />`}
         <div class="row spread figures muted">
           <span>${count(now.step)} / ${count(now.steps)} steps</span>
           <span>${job.status === "running" ? running(now) : ""}</span>

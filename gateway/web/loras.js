@@ -4,7 +4,7 @@ import { date, plural } from "./format.js";
 import { html } from "./lib.js";
 import { Artifacts } from "./job.js";
 import { Empty, link, Loaded, Sentinel } from "./parts.js";
-import { useList } from "./resource.js";
+import { MOST, useList } from "./resource.js";
 
 export const Loras = () => {
   const list = useList(`${url("jobs")}?status=completed`, (fact) => fact.kind === "job");
@@ -38,7 +38,7 @@ const Lora = ({ job }) => {
 };
 
 const LastSample = ({ job }) => {
-  const { items } = useList(job.samples ? url("jobs", job.id, "samples") : null);
+  const { items } = useList(job.samples ? url("jobs", job.id, "samples") : null, undefined, { first: MOST });
   const last = items?.reduce((best, one) => (!best || one.step > best.step || (one.step === best.step && one.index < best.index) ? one : best), null);
   return last
     ? html`<img class="face" src=${url("jobs", job.id, "samples", last.step, last.index)} alt=${last.prompt} loading="lazy" />`

@@ -98,6 +98,15 @@ export const Dialog = ({ title, onClose, children, wide = false }) => {
   `;
 };
 
+/** A control (whose id is `of`) with its label, and a hint that is not part of its name. */
+export const Field = ({ of, label, hint, children }) => html`
+  <div class="field">
+    <label for=${of}>${label}</label>
+    ${children}
+    ${hint && html`<small class="muted">${hint}</small>`}
+  </div>
+`;
+
 /** Why work waits, in the words of the gateway. */
 export const Waiting = ({ of }) => {
   const waiting = of.live?.waiting;

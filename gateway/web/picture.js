@@ -27,7 +27,7 @@ export const Picture = ({ dataset, id, order }) => {
     if (event.key === "ArrowLeft" || event.key === "k") go(-1);
   };
   return html`
-    <dialog ref=${box} class="picture" aria-label="Picture" onClose=${close} onKeyDown=${keys}>
+    <dialog ref=${box} class="picture" autofocus aria-label="Picture" onClose=${close} onKeyDown=${keys}>
       <div class="stage">
         <img src=${url("images", id, "file")} alt=${data?.caption ?? ""} />
         <button class="go back" aria-label="Previous picture" disabled=${at <= 0} onClick=${() => go(-1)}>‹</button>
@@ -35,14 +35,18 @@ export const Picture = ({ dataset, id, order }) => {
       </div>
       <div class="words">
         <button class="quiet close" aria-label="Close" onClick=${() => box.current.close()}>×</button>
-        <${Loaded} data=${data} error=${error}>${(image) => html`<${Words} key=${image.id} image=${image} dataset=${dataset} />`}<//>
+        <${Loaded} data=${data} error=${error}>${(image) => html`<${Words} key=${image.id} image=${image} dataset=${dataset} close=${() => box.current.close()} />`}<//>
       </div>
     </dialog>
   `;
 };
 
-const Words = ({ image, dataset }) => {
+const Words = ({ image, dataset, close }) => {
   const edit = (change) => attempt(() => send("PATCH", url("images", image.id, "tags"), change));
+  const remove = async () => {
+    if (!confirm(`Remove ${image.name} from ${dataset.name}? Versions frozen before keep it.`)) return;
+    if ((await attempt(() => send("DELETE", url("images", image.id)), "Picture removed")) !== undefined) close();
+  };
   return html`
     <h2 class="clip" title=${image.name}>${image.name}</h2>
     <p class="muted figures">
@@ -65,6 +69,7 @@ const Words = ({ image, dataset }) => {
     `}
     ${image.rejected.length > 0 && html`<p class="muted">Rejected: ${image.rejected.join(", ")}</p>`}
     <${Caption} image=${image} />
+    <div class="row end"><button onClick=${remove}>Remove picture</button></div>
     <p class="muted keys"><kbd>←</kbd> <kbd>→</kbd> next picture · <kbd>Esc</kbd> back</p>
   `;
 };

@@ -32,7 +32,6 @@ export function extended(history, step, loss, rate) {
 
 export const LossPlot = ({ job }) => {
   const [history, setHistory] = useState(null);
-  const rest = useRef(null);
   useEffect(() => {
     const abort = new AbortController();
     const refill = () =>
@@ -56,7 +55,7 @@ export const LossPlot = ({ job }) => {
   if (!history.steps.length) {
     return job.ended_at ? null : html`<section class="plot none" aria-label="Loss"><p class="muted">The loss is drawn here from the first step on.</p></section>`;
   }
-  return html`<section class="plot" ref=${rest} aria-label="Loss"><${Drawn} ...${history} /><${Table} ...${history} /></section>`;
+  return html`<section class="plot" aria-label="Loss"><${Drawn} ...${history} /><${Table} ...${history} /></section>`;
 };
 
 /** The blocks the trainer kept, and after them the points only seen live. */
@@ -97,16 +96,19 @@ function draw(box) {
   const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   const value = (_, number) => figure(number);
   const scales = { x: { time: false } };
+  const padding = [12, 16, 0, 0]; // the same in both, so that a step stands above itself
   const cursor = { sync: { key: "steps" }, drag: { x: true, y: false } };
   const y = { ...axis, size: 56, values: (_, ticks) => ticks.map(figure) };
   const width = box.clientWidth;
   const step = { label: "step", value: (_, number) => (number === null ? "–" : count(number)) };
   const loss = {
-    width, height: HEIGHT.loss, scales, cursor, axes: [{ ...axis, size: 28 }, y],
+    width, height: HEIGHT.loss, scales, cursor, padding, axes: [{ ...axis, size: 28 }, y],
     series: [step, { label: "loss", stroke: colour("--raw"), width: 1, points: { show: false }, value }, { label: "smoothed", stroke: colour("--accent"), width: 2, points: { show: false }, value }],
   };
+  // From a little below nothing, or the end of a schedule would lie on the edge and not be seen.
+  const fromNothing = { range: (_, low, high) => [Math.min(low, -high / 20), high * 1.1 || 1] };
   const rate = {
-    width, height: HEIGHT.rate, scales, cursor, axes: [{ ...axis, show: false }, { ...y, space: 24 }],
+    width, height: HEIGHT.rate, cursor, padding: [12, 16, 8, 0], scales: { ...scales, y: fromNothing }, axes: [{ ...axis, show: false }, { ...y, space: 24 }],
     series: [step, { label: "learning rate", stroke: colour("--muted"), width: 1.5, points: { show: false }, value }],
   };
   return [[new uPlot(loss, [[], [], []], box), HEIGHT.loss], [new uPlot(rate, [[], []], box), HEIGHT.rate]];

@@ -5,7 +5,8 @@ import { onFact } from "./live.js";
 
 const GATHER = 120; // ms: facts come in bursts, one question answers them all
 const PAGE = 100;
-const MOST = 5000; // rows a screen holds
+/** Rows a screen holds. */
+export const MOST = 5000;
 
 const NOTHING = { data: null, error: null };
 
@@ -17,11 +18,14 @@ export function useResource(address, touches = () => false) {
   return useAsked(address, touches, (signal) => get(address, { signal }));
 }
 
-/** A list as {items, total, error, more}: `more()` fetches the next piece, a refresh fetches all shown so far again. */
-export function useList(address, touches = () => false) {
-  const wanted = useRef(PAGE);
-  useEffect(() => void (wanted.current = PAGE), [address]);
-  const { data, error, refresh } = useAsked(address, touches, (signal) => pages(address, wanted.current, signal));
+/**
+ * A list as {items, total, error, more}: `more()` fetches the next piece, a refresh fetches all shown so far again.
+ * `first` rows are fetched to begin with; `by` is the query's name for the place in the list (`after` in the log).
+ */
+export function useList(address, touches = () => false, { first = PAGE, by = "cursor" } = {}) {
+  const wanted = useRef(first);
+  useEffect(() => void (wanted.current = first), [address]);
+  const { data, error, refresh } = useAsked(address, touches, (signal) => pages(address, wanted.current, by, signal));
   const more = () => {
     if (!data?.next || wanted.current > data.items.length) return;
     wanted.current = Math.min(MOST, data.items.length + PAGE);
@@ -30,14 +34,14 @@ export function useList(address, touches = () => false) {
   return { items: data?.items ?? null, total: data?.total ?? 0, next: data?.next ?? null, error, more };
 }
 
-async function pages(address, wanted, signal) {
+async function pages(address, wanted, by, signal) {
   const items = [];
   let total = 0;
   let next = null;
   do {
     const asked = new URL(address, location.origin);
     asked.searchParams.set("limit", Math.min(500, wanted - items.length));
-    if (next) asked.searchParams.set("cursor", next);
+    if (next) asked.searchParams.set(by, next);
     const page = await get(asked, { signal });
     items.push(...page.items);
     ({ total, next } = page);

@@ -4,14 +4,14 @@ import { plural } from "./format.js";
 import { html, useState } from "./lib.js";
 import { progressOf } from "./live.js";
 import { attempt, Bar, Status, Waiting } from "./parts.js";
-import { useList, useResource } from "./resource.js";
+import { useResource } from "./resource.js";
 
 const DEFAULT_MODEL = "stand-in";
 const ENDED = new Set(["completed", "failed", "cancelled"]);
 
 export const TagWithModel = ({ dataset }) => {
   const { data } = useResource(url("tagging", "models"), (fact) => fact.kind === "presence");
-  const names = namesOf(data);
+  const names = (data?.items ?? []).map((one) => one.name);
   const [model, setModel] = useState(DEFAULT_MODEL);
   const start = () => attempt(() => send("POST", url("tagging", "runs"), { dataset: dataset.id, model }));
   return html`
@@ -25,14 +25,11 @@ export const TagWithModel = ({ dataset }) => {
   `;
 };
 
-const namesOf = (data) => (data?.items ?? []).map((model) => model.name ?? model);
-
 /** The newest run over this data set, while it matters. */
 export const TaggingRun = ({ dataset }) => {
-  const address = `${url("tagging", "runs")}?dataset=${encodeURIComponent(dataset.id)}`;
-  const { items } = useList(address, (fact) => fact.kind === "tagging" || fact.kind === "presence");
-  const mine = (items ?? []).filter((run) => run.dataset_id === dataset.id);
-  const run = mine.reduce((newest, one) => (newest && newest.created_at > one.created_at ? newest : one), null);
+  const address = `${url("tagging", "runs")}?dataset=${encodeURIComponent(dataset.id)}&limit=1`;
+  const { data } = useResource(address, (fact) => fact.kind === "tagging" || fact.kind === "presence");
+  const run = data?.items[0];
   if (!run || run.status === "completed" || run.status === "cancelled") return null;
   return html`<${Run} run=${run} />`;
 };

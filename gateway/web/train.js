@@ -2,7 +2,7 @@
 import { send, url } from "./api.js";
 import { plural } from "./format.js";
 import { html, useState } from "./lib.js";
-import { attempt, Dialog, link, Loaded } from "./parts.js";
+import { attempt, Dialog, Field, link, Loaded } from "./parts.js";
 import { useList } from "./resource.js";
 
 const PLAIN_STEPS = 1000; // of a recipe nobody changed
@@ -31,29 +31,31 @@ const Form = ({ dataset, presets }) => {
   return html`
     <form class="form" onSubmit=${submit}>
       ${presets.length > 0 &&
-      html`<label>Preset
-        <select onChange=${(event) => setPreset(presets[event.target.selectedIndex])}>
+      html`<${Field} of="preset" label="Preset" hint=${preset?.description}>
+        <select id="preset" onChange=${(event) => setPreset(presets[event.target.selectedIndex])}>
           ${presets.map((one) => html`<option selected=${one === preset}>${one.name}</option>`)}
         </select>
-        ${preset?.description && html`<small class="muted">${preset.description}</small>`}
-      </label>`}
-      <label>Trigger
-        <input name="trigger" maxlength="100" autocomplete="off" autofocus placeholder="e.g. mika" />
-        <small class="muted">The word that will call what is learnt.</small>
-      </label>
-      <label>Steps
-        <input name="steps" type="number" min="1" max="1000000" placeholder=${lengthOf(preset)} />
-        <small class="muted">Empty: as the preset says, ${lengthOf(preset)}.</small>
-      </label>
-      <label>Base
-        <select name="base" value=${base} onChange=${(event) => setBase(event.target.value)}>
+      <//>`}
+      <${Field} of="trigger" label="Trigger" hint="The word that will call what is learnt.">
+        <input id="trigger" name="trigger" maxlength="100" autocomplete="off" autofocus placeholder="e.g. mika" />
+      <//>
+      <${Field} of="steps" label="Steps" hint=${`Empty: as the preset says, ${lengthOf(preset)}.`}>
+        <input id="steps" name="steps" type="number" min="1" max="1000000" />
+      <//>
+      <${Field} of="base" label="Base">
+        <select id="base" name="base" value=${base} onChange=${(event) => setBase(event.target.value)}>
           <option value="preset">as the preset says</option>
           <option value="builtin">stand-in (built in: tries everything, learns little)</option>
           <option value="folder">a diffusers folder on the trainer's machine…</option>
         </select>
-      </label>
-      ${base === "folder" && html`<label>Folder <input name="path" required maxlength="4096" placeholder="absolute, or below the trainer's bases folder" /></label>`}
-      <label>Name <input name="name" maxlength="100" autocomplete="off" placeholder="made from the data set's if empty" /></label>
+      <//>
+      ${base === "folder" &&
+      html`<${Field} of="path" label="Folder" hint="Absolute, or below the trainer's bases folder.">
+        <input id="path" name="path" required maxlength="4096" />
+      <//>`}
+      <${Field} of="name" label="Name" hint="Made from the data set's if empty.">
+        <input id="name" name="name" maxlength="100" autocomplete="off" />
+      <//>
       <div class="row end">
         <span class="muted">${plural(dataset.images, "picture")} are frozen as they are now.</span>
         <button class="primary" disabled=${busy}>Train</button>

@@ -141,7 +141,7 @@ const Imported = ({ of, close }) => {
   const refused = of.items.filter((item) => item.outcome === "refused");
   const tally = (outcome) => of.items.filter((item) => item.outcome === outcome).length;
   return html`
-    <section class="panel import" aria-label="Import">
+    <section class="panel importing" aria-label="Import">
       <div class="row spread">
         <strong>${of.busy ? `Importing ${plural(of.total, "file")}` : of.error ? "Import stopped" : "Imported"}</strong>
         <span class="figures">
