@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import structlog
-from nats.aio.client import Client
 
 from catalog.archive import Archive
 from catalog.store import Store, checkpoint
 from contracts.telemetry import Applied
+from contracts.wire.bus import Bus
 from contracts.wire.follow import Follower
 
 AT_ONCE = 500
@@ -20,8 +20,8 @@ _log = structlog.get_logger(__name__)
 Announce = Callable[[Applied], Awaitable[None]]
 
 
-async def project(bus: Client, store: Store, archive: Archive, announce: Announce) -> NoReturn:
-    """Never ends by itself. LogDamaged: the log went back or holds what this version does not understand.
+async def project(bus: Bus, store: Store, archive: Archive, announce: Announce) -> None:
+    """Ends only when it is cancelled. LogDamaged: the log went back or holds what this version does not understand.
 
     The archive must have been judged. News is told after each transaction, so whoever asks again sees the new rows, and
     every second, so that silence means trouble.
@@ -33,7 +33,6 @@ async def project(bus: Client, store: Store, archive: Archive, announce: Announc
             await archive.append(batch)
             await store.apply(batch)
             await announce(_news(store, archive))
-    raise AssertionError("the log never ends")
 
 
 async def catch_up(store: Store, archive: Archive) -> None:

@@ -15,6 +15,8 @@ from contracts.subjects import Priority
 
 FILES_AT_ONCE = 32
 """So many files make one import command, and one commit."""
+WORDS_AT_ONCE = 48 * 1024
+"""So many bytes of captions and tags go into one import command, unless one file alone has more."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
 Words = Annotated[str, Meta(max_length=2000)]

@@ -21,7 +21,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, Serve
 
 from contracts import subjects
 from contracts.commands import Origin
-from contracts.errors import Conflict, LogDamaged, LogFull, LoratoryError, Unavailable
+from contracts.errors import Conflict, LogDamaged, LogFull, LoratoryError, TooLarge, Unavailable
 from contracts.events import COMMIT_BYTES, AnyFact, Commit, Stored, commit_id
 from contracts.subjects import Kind
 
@@ -116,7 +116,7 @@ class EventLog:
         """
         body = _encode(commit)
         if len(body) > COMMIT_BYTES:
-            raise LoratoryError(f"a commit of {len(body)} bytes is more than {COMMIT_BYTES}")
+            raise TooLarge(f"a commit of {len(body)} bytes is more than {COMMIT_BYTES}; ask for less at a time")
         deadline = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
         while True:
             sequence = await self._try(commit, after, body)

@@ -1,0 +1,93 @@
+"""The catalog, put together: settings → log and files → service → tasks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+
+from catalog import views
+from catalog.answers import Answers
+from catalog.archive import Archive
+from catalog.dispatch import Dispatcher
+from catalog.ingest.outcomes import Limits
+from catalog.ingest.pool import Decoder
+from catalog.keys import Keys
+from catalog.projection import project
+from catalog.service.datasets import Datasets
+from catalog.service.desk import Desk
+from catalog.service.imports import Imports
+from catalog.service.versions import Versions
+from catalog.service.work import Jobs, Presets, Tagging
+from catalog.settings import Settings
+from catalog.store import Store
+from contracts.commands import DatasetCommand, JobCommand, PresetCommand, TaggingCommand
+from contracts.telemetry import Applied
+from contracts.wire.blobs import blobs_at
+from contracts.wire.boot import Health
+from contracts.wire.bus import Bus, connect
+from contracts.wire.log import EventLog
+from contracts.wire.service import Service
+from contracts.wire.telling import tell_applied
+
+CATCH_UP_SECONDS = 600.0
+"""A read model may be made anew from the log at the start: so long it may take before that counts as failed."""
+
+_log = structlog.get_logger()
+
+
+async def serve(settings: Settings, health: Health) -> None:
+    """Runs until it is cancelled. LogDamaged: the log is not the one that was archived, and nothing was served."""
+    for folder in (settings.catalog, settings.staging):
+        folder.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(_connected(settings))
+        archive = Archive(settings.catalog)
+        stack.push_async_callback(archive.close)
+        log_id = await archive.judge(EventLog(bus))
+        store = Store(settings.catalog / "read.db", log_id, views)
+        stack.push_async_callback(store.close)
+        keys = Keys(settings.catalog / "keys.db")
+        stack.push_async_callback(keys.close)
+        decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
+        blobs = blobs_at(settings.blobs)
+        health.set("log", True)
+
+        desk = Desk(EventLog(bus), store)
+        dispatcher = Dispatcher(bus, store)
+        frozen = Versions(desk, keys, blobs)
+        imports = Imports(desk, keys, blobs, decoder, settings.staging)
+        service = Service(bus, "catalog", version("loratory"))
+        stack.push_async_callback(service.close)
+
+        async def announce(applied: Applied) -> None:
+            await tell_applied(bus, applied)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(health.keep(settings.health_file), name="health")
+            tasks.create_task(bus.watch(), name="bus")
+            tasks.create_task(project(bus, store, archive, announce), name="projection")
+            _, end = await EventLog(bus).end()
+            await store.wait_for(end, CATCH_UP_SECONDS)
+            await service.start(
+                commands={
+                    DatasetCommand: Datasets(desk, keys, imports, frozen).handle,
+                    TaggingCommand: Tagging(desk, dispatcher).handle,
+                    PresetCommand: Presets(desk).handle,
+                    JobCommand: Jobs(desk, frozen, dispatcher).handle,
+                },
+                queries=Answers(store, archive, keys, blobs).handlers(),
+            )
+            tasks.create_task(dispatcher.mend(), name="dispatcher")
+            health.set("read_model", True)
+            _log.info("catalog_ready", applied=store.applied, log_id=log_id)
+
+
+@asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[Bus]:
+    bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "catalog")
+    try:
+        yield bus
+    finally:
+        await bus.close()

@@ -1,0 +1,76 @@
+"""From the log to the queue: each piece of work that waits has one hint, and what was lost is put back.
+
+A hint is sent right after the wish was granted. Whatever goes wrong there (a crash, a purged or restored queue) is
+mended by comparing unfinished work with the queue, at start and every few seconds: the log is the outbox.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from catalog.store import Store
+from catalog.views import work
+from contracts.errors import Unavailable
+from contracts.events import AnyFact, Cancelled, CancelRequested, Queued
+from contracts.subjects import CLASS_OF, Priority, WorkClass
+from contracts.wire.bus import Bus
+from contracts.wire.queue import Hint, WorkQueue
+from contracts.wire.tasks import wanted
+from contracts.wire.telling import nudge
+
+MEND_SECONDS = 5.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Dispatcher:
+    """Sends hints, takes them back, and mends."""
+
+    bus: Bus
+    store: Store
+
+    async def hint(self, work_class: WorkClass, thing: str, dispatch: int, priority: Priority) -> None:
+        """Say that this waits. When the queue is away the next mending says it."""
+        try:
+            await WorkQueue(self.bus, work_class).put(Hint(id=thing, dispatch=dispatch), priority)
+        except Unavailable as error:
+            _log.warning("hint_not_sent", thing=thing, error=error.detail)
+
+    async def follow(self, work_class: WorkClass, thing: str, facts: Sequence[AnyFact], sequence: int) -> None:
+        """What the queue and the worker must learn of a commit that the catalog made."""
+        try:
+            for fact in facts:
+                match fact:
+                    case Queued(priority=priority):
+                        await WorkQueue(self.bus, work_class).drop(thing)
+                        await self.hint(work_class, thing, sequence, priority)
+                    case Cancelled():
+                        await WorkQueue(self.bus, work_class).drop(thing)
+                    case CancelRequested():
+                        await nudge(self.bus, work_class, thing)
+                    case _:
+                        pass
+        except Unavailable as error:
+            _log.warning("queue_away", thing=thing, error=error.detail)
+
+    async def mend(self) -> None:
+        """At start and every MEND_SECONDS; ends only when it is cancelled."""
+        while wanted():
+            for work_class in CLASS_OF.values():
+                try:
+                    await self._mend(work_class)
+                except Unavailable as error:
+                    _log.warning("queue_away", error=error.detail)
+            await asyncio.sleep(MEND_SECONDS)
+
+    async def _mend(self, work_class: WorkClass) -> None:
+        # The queue first: what is queued between the two looks is then sent twice rather than never.
+        there = await WorkQueue(self.bus, work_class).waiting()
+        unfinished = await self.store.read(lambda connection: work.queued(connection, work_class))
+        for waiting in unfinished:
+            if waiting.id not in there:
+                _log.warning("hint_mended", thing=waiting.id, dispatch=waiting.dispatch)
+                await self.hint(work_class, waiting.id, waiting.dispatch, waiting.priority)

@@ -1,0 +1,117 @@
+"""The rules of data sets, images, tags and captions. Pure: rows in, facts out."""
+
+import unicodedata
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from pyroaring import BitMap
+
+from catalog.domain.manifest import joined
+from contracts.errors import NotFound, Rejected, StaleVersion
+from contracts.events import CaptionSet, Sealed, TagsEdited
+from contracts.tags import canonical, delta
+
+RESERVED = frozenset({"health", "prepare", "categories", "generate-config"})
+"""Names that are words of the API: a thing called so could not be asked for."""
+LONGEST_NAME = 255
+"""Characters of a file name that are kept, as file systems do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tagged:
+    """What deciding about one image's tags needs: what holds now, what somebody saw, what people decided so far."""
+
+    ordinal: int
+    now: tuple[str, ...]
+    seen: tuple[str, ...]
+    asserted: frozenset[str]
+    rejected: frozenset[str]
+
+
+def named(name: str, *, taken: bool) -> str:
+    """The name as it is kept; Rejected where it cannot be one."""
+    clean = " ".join(unicodedata.normalize("NFC", name).split())
+    if not clean or any(unicodedata.category(sign)[0] == "C" for sign in clean) or set(clean) & set("/\\?#%"):
+        raise Rejected(f"{name!r} cannot be a name: it needs letters, and no / \\ ? # % or unseen characters")
+    if clean in (".", "..") or clean.casefold() in RESERVED or clean.startswith(("ds_", "img_", "job_")):
+        raise Rejected(f"the name {clean!r} is reserved; choose another", reason="reserved-name")
+    if taken:
+        raise Rejected(f"there is a data set called {clean!r} already", reason="name-taken")
+    return clean
+
+
+def label(file_name: str) -> str:
+    """A file's name as it is shown: the last part, NFC, without control or bidi signs. It never becomes a path."""
+    last = unicodedata.normalize("NFC", file_name).replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(sign for sign in last if unicodedata.category(sign)[0] != "C")[:LONGEST_NAME] or "unnamed"
+
+
+def one(ordinal: int) -> bytes:
+    """A set of one image."""
+    return bytes(BitMap([ordinal]).serialize())
+
+
+def replaced(image: Tagged, proposed: Sequence[str]) -> TagsEdited | None:
+    """Somebody who saw `image.seen` wants the list to be `proposed`: what they changed, on top of what is there now."""
+    edit = delta(image.seen, [canonical(tag) for tag in proposed])
+    return edited(image, add=edit.add, remove=edit.remove)
+
+
+def edited(image: Tagged, *, add: Sequence[str], remove: Sequence[str]) -> TagsEdited | None:
+    """Add and remove: a fact with what was not decided so already, or nothing. Rejected for one tag in both."""
+    wanted, unwanted = [canonical(tag) for tag in add], [canonical(tag) for tag in remove]
+    both = set(wanted) & set(unwanted)
+    if both:
+        raise Rejected(f"one edit cannot both add and remove {', '.join(sorted(both))}")
+    asserted = tuple(tag for tag in dict.fromkeys(wanted) if tag not in image.asserted)
+    rejected = tuple(tag for tag in dict.fromkeys(unwanted) if tag not in image.rejected)
+    if not asserted and not rejected:
+        return None
+    return TagsEdited(images=one(image.ordinal), asserted=asserted, rejected=rejected)
+
+
+def imported_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, list[str]]:
+    """Tags that came with a picture, and sentences about those that cannot be tags."""
+    good: dict[str, None] = {}
+    complaints: list[str] = []
+    for tag in tags:
+        try:
+            good[canonical(tag)] = None
+        except Rejected as error:
+            complaints.append(error.detail)
+    if not good:
+        return None, complaints
+    return TagsEdited(images=one(ordinal), asserted=tuple(good), source="import"), complaints
+
+
+def captioned(
+    *, ordinal: int, now: Sealed | None, changed_at: int, wanted: Sealed | None, seen: int | None
+) -> CaptionSet | None:
+    """Captions do not merge: who saw an older one than there is now is refused (StaleVersion)."""
+    if wanted == now:
+        return None
+    if seen is not None and changed_at > seen:
+        raise StaleVersion("somebody else has changed the caption since you saw it", current=changed_at)
+    return CaptionSet(ordinal=ordinal, caption=wanted)
+
+
+def caption(written: str | None, tags: Sequence[str], trigger: str) -> str:
+    """What the trainer reads: the written caption or the tags joined, the trigger in front unless it is there."""
+    text = written if written is not None else joined(tags)
+    if not trigger or any(part.strip() == trigger for part in text.split(",")) or text.startswith(f"{trigger} "):
+        return text
+    return f"{trigger}, {text}" if text else trigger
+
+
+def to_tag(dataset: str, ordinals: Collection[int], covered: Collection[int], *, only_new: bool) -> bytes:
+    """The images of a tagging run; Rejected when there are none."""
+    if not ordinals:
+        raise Rejected(f"the data set {dataset!r} is empty; bring in pictures first", reason="empty-dataset")
+    chosen = BitMap(ordinals) - BitMap(covered) if only_new else BitMap(ordinals)
+    if not chosen:
+        raise Rejected(f"this model has seen every image of {dataset!r} already", reason="nothing-new")
+    return bytes(chosen.serialize())
+
+
+def missing(kind: str, ref: str) -> NotFound:
+    return NotFound(f"there is no {kind} {ref!r}")

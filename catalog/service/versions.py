@@ -1,0 +1,103 @@
+"""Freezing a version: what every image is and says now, in one blob that never changes."""
+
+import asyncio
+from dataclasses import dataclass
+
+from catalog.database import Connection
+from catalog.domain import manifest
+from catalog.domain.datasets import caption, missing
+from catalog.domain.manifest import ManifestLine
+from catalog.keys import CAPTION, Keys
+from catalog.service.desk import Change, Desk
+from catalog.store import checkpoint
+from catalog.views import datasets, images, versions
+from catalog.views.datasets import DatasetRow
+from catalog.views.images import ImageRow
+from catalog.views.versions import VersionRow
+from contracts.commands import Origin, Receipt
+from contracts.errors import Gone, Rejected
+from contracts.events import VersionFrozen
+from contracts.ids import ImageId, VersionId, derived
+from contracts.sealed import open_sealed, seal
+from contracts.wire.blobs import Blobs
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a version is made of, read in one snapshot that stands at `as_of`."""
+
+    row: DatasetRow
+    latest: VersionRow | None
+    as_of: int
+    images: list[ImageRow]
+    tags: dict[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Versions:
+    desk: Desk
+    keys: Keys
+    blobs: Blobs
+
+    async def freeze(self, ref: str, trigger: str, origin: Origin, *, answers: bool = True) -> Receipt:
+        """A new version, or the latest one where nothing has changed since. Rejected for an empty data set."""
+        content = await self.desk.store.read(lambda connection: _content(connection, ref))
+        if not content.images:
+            raise Rejected(
+                f"the data set {content.row.name!r} is empty; bring in pictures first", reason="empty-dataset"
+            )
+        keys = await self.keys.keys_of([image.id for image in content.images])
+        lines = await asyncio.to_thread(_lines, content, keys, trigger.strip())
+        digest = await self.blobs.put(manifest.encode(lines))
+        latest = content.latest
+        if latest is not None and (latest.manifest, latest.trigger) == (digest, trigger.strip()):
+            return self.desk.unchanged(Receipt(id=latest.version_id, name=content.row.name, version=latest.number))
+        fact = VersionFrozen(
+            version=latest.number + 1 if latest else 1,
+            version_id=VersionId(derived("ver", origin.command)),
+            as_of=content.as_of,
+            images=len(lines),
+            manifest=digest,
+            trigger=trigger.strip(),
+        )
+        receipt = Receipt(id=fact.version_id, name=content.row.name, version=fact.version)
+        change = Change("dataset", content.row.id, [fact], content.row.head)
+        return await self.desk.append(change, origin, receipt, answers=answers)
+
+
+def _content(connection: Connection, ref: str) -> Content:
+    row = datasets.find(connection, ref)
+    if row is None:
+        raise missing("data set", ref)
+    if row.removed:
+        raise Gone(f"the data set {row.name!r} was removed")
+    ordinals = images.ordinals(connection, row.id)
+    standings = images.standings(connection, row.id, ordinals)
+    return Content(
+        row=row,
+        latest=versions.latest(connection, row.id),
+        as_of=checkpoint(connection).sequence,
+        images=images.at(connection, row.id, ordinals),
+        tags={ordinal: standing.names for ordinal, standing in standings.items()},
+    )
+
+
+def _lines(content: Content, keys: dict[ImageId, bytes], trigger: str) -> list[ManifestLine]:
+    """An image without a key was erased while this was read: it is left out."""
+    return [
+        ManifestLine(
+            ordinal=image.ordinal,
+            image=image.id,
+            picture=image.picture,
+            caption=_sealed_caption(image, keys[image.id], content.tags[image.ordinal], trigger),
+            width=image.width,
+            height=image.height,
+        )
+        for image in content.images
+        if image.id in keys
+    ]
+
+
+def _sealed_caption(image: ImageRow, key: bytes, tags: tuple[str, ...], trigger: str) -> bytes:
+    written = None if image.caption is None else open_sealed(key, image.caption, CAPTION)
+    return seal(key, caption(written, tags, trigger), CAPTION)
