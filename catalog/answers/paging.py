@@ -31,7 +31,7 @@ def key_of(cursor: str | None, start: Key) -> Key:
         shape: Any = tuple.__class_getitem__(tuple(type(part) for part in start))
         key: Key = msgspec.json.decode(content, type=shape)
         return key
-    except (Error, ValueError) as error:
+    except (Error, ValueError, msgspec.DecodeError) as error:
         raise Invalid("the cursor is not one of this list") from error
 
 
