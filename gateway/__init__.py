@@ -1,0 +1,1 @@
+"""The gateway: HTTP and WebSocket in, commands and queries out. It owns nothing."""

@@ -1,0 +1,1 @@
+"""What every route shares: problems, who asks, files, lists, uploads, the OpenAPI document."""

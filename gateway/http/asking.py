@@ -1,0 +1,107 @@
+"""What a request says beside its body: who asks, with which key, for how much of a list, and as of when."""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request
+from litestar.params import HeaderParameter, QueryParameter
+
+from contracts.commands import Origin
+from contracts.errors import Invalid, StaleVersion
+from contracts.ids import CommandId, keyed_command_id, new_command_id
+from gateway.http.problems import UnsupportedMedia
+
+JSON = "application/json"
+FORM = "multipart/form-data"
+TAKES = "takes"
+"""A route's `opt`: the Content-Type its body must have; JSON where it says nothing."""
+
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        max_length=255,
+        description="Sent again with the same key, a request asks for the same thing, not for another one.",
+    ),
+]
+TraceParent = Annotated[
+    str | None,
+    HeaderParameter(name="traceparent", max_length=128, description="W3C Trace Context; kept with the event."),
+]
+IfMatch = Annotated[
+    str | None,
+    HeaderParameter(
+        name="If-Match", description="The ETag you saw; 412 when it has changed since and cannot be merged."
+    ),
+]
+MinSeq = Annotated[
+    int,
+    QueryParameter(
+        ge=0,
+        le=2**53,
+        description="Answer as of this sequence of the log at least (a write's `Loratory-Seq`); 503 while it is behind.",
+    ),
+]
+Cursor = Annotated[
+    str | None, QueryParameter(max_length=500, description="Where the list goes on: `next` of the page before.")
+]
+PageLimit = Annotated[int, QueryParameter(ge=1, le=500, description="So many items at most.")]
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """Which piece of a list is asked for; `asked` are the arguments that all list queries share."""
+
+    cursor: str | None
+    limit: int
+    min_seq: int
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return msgspec.structs.asdict(self)
+
+
+async def listing(cursor: Cursor = None, limit: PageLimit = 100, min_seq: MinSeq = 0) -> Listing:
+    return Listing(cursor=cursor, limit=limit, min_seq=min_seq)
+
+
+async def origin(
+    request: Request[Any, Any, Any], idempotency_key: IdempotencyKey = None, traceparent: TraceParent = None
+) -> Origin:
+    """Where a wish comes from, with the fingerprint of the request: method, path and body."""
+    fingerprint = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + await request.body()).hexdigest()
+    return origin_of(request, idempotency_key, fingerprint, traceparent)
+
+
+def origin_of(
+    request: Request[Any, Any, Any], key: str | None, fingerprint: str, traceparent: str | None = None
+) -> Origin:
+    actor: str = request.scope["state"]["actor"]
+    if key is not None and (not key.isprintable() or not key.strip()):
+        raise Invalid("Idempotency-Key must be 1 to 255 printable characters")
+    command = new_command_id() if key is None else keyed_command_id(actor, key)
+    return Origin(
+        command=CommandId(command), actor=actor, at=datetime.now(UTC), fingerprint=fingerprint, traceparent=traceparent
+    )
+
+
+def seen(if_match: str | None) -> int | None:
+    """The sequence in an ETag. `*` and none: whatever is there. What is no ETag of ours cannot match."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    text = if_match.strip()
+    if len(text) < 3 or text[0] != '"' or text[-1] != '"' or not (text[1:-1].isascii() and text[1:-1].isdecimal()):
+        raise StaleVersion("If-Match names no version of this thing; take the ETag of a GET")
+    return int(text[1:-1])
+
+
+async def check_content_type(request: Request[Any, Any, Any]) -> None:
+    """415 before the body is read: a form of another site can send text/plain, but never JSON without our leave."""
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    wanted = request.route_handler.opt.get(TAKES, JSON)
+    if given != wanted and (given or has_body):
+        raise UnsupportedMedia(f"this route takes {wanted}, not {given or 'a body without Content-Type'}")

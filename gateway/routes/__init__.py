@@ -1,0 +1,1 @@
+"""One file for each resource. A route reads, asks and answers."""

@@ -1,0 +1,83 @@
+"""The page, its files, and the documentation: served from the package, nothing from anywhere else."""
+
+import asyncio
+import hashlib
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.params import FromPath
+
+from contracts.errors import NotFound
+from gateway.http.files import OCTETS, matches
+
+WEB = Path(__file__).parent.parent / "web"
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".md": "text/plain",
+    ".txt": "text/plain",
+    "": "text/plain",
+}
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data: blob:",
+        "connect-src 'self'",
+        "font-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+@get("/web/{path:path}", include_in_schema=False)
+async def web_file(path: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
+    """A file of the page."""
+    return await page_file(request, path.lstrip("/"))
+
+
+@get("/docs", include_in_schema=False)
+async def docs(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The API to try out, by Swagger UI."""
+    return await page_file(request, "docs/index.html")
+
+
+async def page_file(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    """One file under `web/`, checked anew by ETag each time, so that an update shows at once."""
+    content, etag = await asyncio.to_thread(_read, name)
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "no-cache",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": POLICY,
+        "Referrer-Policy": "no-referrer",
+    }
+    if matches(request.headers.get("if-none-match"), etag):
+        return Response(b"", status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type=TYPES.get(Path(name).suffix, OCTETS))
+
+
+def _read(name: str) -> tuple[bytes, str]:
+    parts = PurePosixPath(name).parts
+    file = WEB.joinpath(*parts)
+    hidden = any(part.startswith(".") or "\\" in part for part in parts)
+    if hidden or not file.resolve().is_relative_to(WEB.resolve()) or not file.is_file():
+        raise NotFound(f"the page has no file {name[:200]!r}")
+    content = file.read_bytes()
+    return content, _etag(content)
+
+
+@lru_cache(maxsize=64)
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+
+ROUTES = [web_file, docs]

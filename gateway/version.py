@@ -1,0 +1,5 @@
+"""Which Loratory this is."""
+
+from importlib.metadata import version
+
+VERSION = version("loratory")
