@@ -9,8 +9,8 @@ from contracts.recipe import Base, BuiltinBase, FolderBase
 def base_folder(base: Base, *, builtin: Path, bases: Path) -> Path:
     """The pipeline folder of a base. `builtin` holds the ones that come with Loratory, by name; `bases` the user's.
 
-    A relative path may not lead out of `bases`. Rejected when the folder is not there; a built-in one is not checked,
-    as `python -m trainer.demo.stand_in` makes it when first needed.
+    A relative path may not lead out of `bases`. Rejected when the folder is not there; a built-in one need not be,
+    as the child makes it when it is first needed.
     """
     match base:
         case BuiltinBase(name=name):

@@ -65,6 +65,7 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
 
 
 def test_it_tells_the_story_of_a_run_in_order(child: Child, bench: Workbench) -> None:
+    bench.base = bench.folder / "made" / "when" / "needed"
     child.send(bench.order(length__count=3))
     kinds = [type(update) for update in child.until(Finished, Failed)]
     told = [kind for kind in kinds if kind is not Loading]
@@ -124,6 +125,31 @@ def test_bad_pictures_and_checkpoints_have_codes_of_their_own(child: Child, benc
     failed = child.until(Failed)[-1]
     assert isinstance(failed, Failed)
     assert (failed.code, failed.reason.startswith("picture 4")) == ("bad-picture", True)
+
+
+def test_what_a_killed_child_had_saved_is_gone_on_with_to_the_same_file(
+    child: Child, bench: Workbench, tmp_path: Path
+) -> None:
+    changes = {"length.count": 12, "save.every": 5, "data.accumulate": 2, "adapter.dropout": 0.1}
+    killed = Child(tmp_path / "killed")
+    killed.send(bench.order(**changes))
+    saved = killed.until(Saved)[-1]
+    assert isinstance(saved, Saved)
+    killed.until(Stepped)
+    killed.process.kill()
+    assert killed.process.stdin is not None
+    assert killed.process.stdout is not None
+    killed.process.stdin.close()
+    killed.process.stdout.close()
+    killed.process.wait(10)
+
+    child.send(bench.order(**changes, resume_from=saved.path))
+    resumed = child.until(Finished, Failed)[-1]
+    child.send(bench.order(**changes))
+    whole = child.until(Finished, Failed)[-1]
+    assert isinstance(resumed, Finished)
+    assert isinstance(whole, Finished)
+    assert Path(resumed.kohya.path).read_bytes() == Path(whole.kohya.path).read_bytes()
 
 
 def test_it_ends_when_its_pipe_closes_even_while_importing_or_training(bench: Workbench, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What other programs load is what was trained; the header says the truth."""
 
+import copy
 import hashlib
 import json
 import statistics
@@ -58,8 +59,24 @@ def test_both_files_give_what_the_engine_gives_with_alpha_unlike_rank(
     base = predictions(pipeline.unet)
     assert (memory - base).abs().max() > 0.01
     for file in (done.kohya, done.diffusers):
-        assert torch.allclose(loaded(pipeline, file.path), memory, atol=1e-5)
+        assert (loaded(pipeline, file.path) - memory).abs().max() < 1e-6
     assert torch.equal(predictions(pipeline.unet), base)
+
+
+def test_a_reader_with_the_key_rules_of_comfyui_and_a1111_gives_the_same(
+    bench: Workbench, pipeline: StableDiffusionPipeline
+) -> None:
+    # Both look up `lora_unet_` and the module's name with underscores, and add up @ down * alpha / rank to its weight.
+    done, memory = finish(bench, adapter__rank=8, adapter__alpha=3.0, length__count=8, optimizer__lr=0.05)
+    tensors = load_file(done.kohya.path)
+    merged = copy.deepcopy(pipeline.unet)
+    for name, module in merged.named_modules():
+        place = "lora_unet_" + name.replace(".", "_")
+        if f"{place}.alpha" in tensors:
+            down, up = tensors.pop(f"{place}.lora_down.weight"), tensors.pop(f"{place}.lora_up.weight")
+            module.weight.data += up @ down * (tensors.pop(f"{place}.alpha") / down.shape[0])
+    assert not tensors
+    assert torch.allclose(predictions(merged), memory, atol=1e-4)
 
 
 def test_an_untrained_adapter_changes_nothing(bench: Workbench, pipeline: StableDiffusionPipeline) -> None:

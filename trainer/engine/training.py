@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from PIL.Image import Image
 
+from contracts.recipe import BuiltinBase
 from trainer import families
+from trainer.demo.stand_in import make_stand_in
 from trainer.engine import checkpoint, export, files
 from trainer.engine.adapter import fitted
 from trainer.engine.data import Cache, Pictures, Texts, size_of
@@ -21,6 +23,10 @@ from trainer.plan import draw_up
 
 _DEFAULT_PROMPTS = 3
 """So many captions of the manifest are rendered when the recipe names no prompts."""
+
+
+MAKERS = {"stand-in": make_stand_in}
+"""Built-in bases are made where they should lie when they are first needed; one that lies there is left alone."""
 
 
 class Bases:
@@ -81,7 +87,10 @@ class Training:
         order, recipe = self._order, self._recipe
         yield Loading(what="base")
         accelerator, precision = accelerator_for(recipe)
-        model, warm = self._bases.loaded(Path(order.base_folder), accelerator.device, DTYPES[precision])
+        folder = Path(order.base_folder)
+        if isinstance(recipe.base, BuiltinBase):
+            MAKERS[recipe.base.name](folder)
+        model, warm = self._bases.loaded(folder, accelerator.device, DTYPES[precision])
         yield Loading(what="base", done=1)
         plan = draw_up(recipe, [size_of(example) for example in order.examples])
         cache = Cache(Path(order.cache_folder))

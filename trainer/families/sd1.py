@@ -146,9 +146,7 @@ class SD1:
             truncation=True,
             return_tensors="pt",
         )
-        masked = getattr(self._text_encoder.config, "use_attention_mask", False)
-        mask = words.attention_mask.to(self._device) if masked else None
-        hidden = self._text_encoder(words.input_ids.to(self._device), attention_mask=mask)[0]
+        hidden = self._text_encoder(words.input_ids.to(self._device))[0]
         return {"hidden": hidden[0].float().cpu()}
 
     def is_cut(self, caption: str) -> bool:
