@@ -1,0 +1,62 @@
+"""A service as a child: its words are kept, its end is complete."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from loratory.child import Child
+from loratory.rotating import RotatingFile
+from tests.loratory.processes import alive
+
+PARENT_OF_ONE = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def python(code: str, log: Path) -> Child:
+    return Child("test", [sys.executable, "-c", code], dict(os.environ), log)
+
+
+async def test_what_a_child_says_is_kept_and_its_last_words_known(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    child = python("import sys; print('hello'); sys.exit('no such base')", log)
+    await child.start()
+    assert await child.wait() == 1
+    assert sorted(log.read_text().split("\n")) == ["", "hello", "no such base"]
+    assert child.last_words in ("hello", "no such base")
+    assert child.pid is None
+
+
+async def test_a_child_that_is_stopped_leaves_nothing_it_started(tmp_path: Path) -> None:
+    child = python(PARENT_OF_ONE, tmp_path / "log")
+    await child.start()
+    async with asyncio.timeout(10):
+        while not (said := child.last_words).isdecimal():  # noqa: ASYNC110 - another process says it
+            await asyncio.sleep(0.02)
+    grandchild = int(said)
+    assert alive(grandchild)
+    await child.stop()
+    await child.stop()
+    assert not alive(grandchild)
+
+
+def test_a_log_never_outgrows_its_bound(tmp_path: Path) -> None:
+    log = RotatingFile(tmp_path / "log", limit=100, old=2)
+    for number in range(50):
+        log.write(f"line {number:04}\n".encode())
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["log", "log.1", "log.2"]
+    assert all(file.stat().st_size <= 100 for file in files)
+    assert files[0].read_text().endswith("line 0049\n")
+
+
+def test_a_log_that_cannot_be_written_stops_nobody_and_says_so_later(tmp_path: Path) -> None:
+    log = RotatingFile(tmp_path / "logs" / "log")
+    log.write(b"lost\n")
+    (tmp_path / "logs").mkdir()
+    log.write(b"kept\n")
+    assert (tmp_path / "logs" / "log").read_text() == "(5 bytes could not be written here)\nkept\n"
