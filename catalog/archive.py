@@ -8,6 +8,7 @@ chain after it.
 import asyncio
 import hashlib
 import os
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -46,7 +47,7 @@ LOG = "SELECT log_id FROM log"
 ADD = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)"
 LAST = "SELECT sequence, chain FROM entry ORDER BY sequence DESC LIMIT 1"
 BODY = "SELECT body FROM entry WHERE sequence = ?"
-ALL = "SELECT sequence, kind, thing, body, chain FROM entry ORDER BY sequence"
+ALL = "SELECT sequence, kind, thing, CAST(body AS BLOB), CAST(chain AS BLOB) FROM entry ORDER BY sequence"
 AFTER = "SELECT sequence, recorded, body FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?"
 AFTER_OF = """
 SELECT sequence, recorded, body FROM entry
@@ -124,7 +125,10 @@ class Archive:
 
     async def verify(self) -> Tail:
         """Compute the whole chain again; LogDamaged at the first entry that is not what was archived."""
-        return await self._database.read(_verified)
+        try:
+            return await self._database.read(_verified)
+        except sqlite3.DatabaseError as error:
+            raise LogDamaged(f"the archive is damaged: {error}; it must be restored from a copy") from error
 
     async def append(self, batch: Sequence[Stored]) -> None:
         """Keep commits in the order of the log; those kept before change nothing. LogDamaged at a gap."""

@@ -76,7 +76,8 @@ class Store:
 
         LogDamaged, and nothing changed, when a commit is missing between the last one and the next.
         """
-        self.applied = await self._database.write(lambda connection: self._apply(connection, batch))
+        applied = await self._database.write(lambda connection: self._apply(connection, batch))
+        self.applied = max(self.applied, applied)
         async with self._moved:
             self._moved.notify_all()
         return self.applied
