@@ -179,9 +179,8 @@ class AsyncClient:
 
     async def train(self, dataset: str, **asked: Unpack[Training]) -> Job:
         """Ask for a training of this data set as it is now, and start it."""
-        body = msgspec.json.encode({"dataset": dataset, **asked})
-        json = {"content": body, "headers": {"Content-Type": "application/json"}}
-        receipt = await self._http.post(f"{P}/training/single", Receipt, lambda: json)
+        body = msgspec.to_builtins({"dataset": dataset, **asked})
+        receipt = await self._http.post(f"{P}/training/single", Receipt, lambda: {"json": body})
         return await self.job(receipt.id)
 
     async def jobs(self, *, status: str | None = None, dataset: str | None = None) -> list[Job]:

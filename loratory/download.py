@@ -53,7 +53,7 @@ async def _go_on(http: Http, path: str, part: Path, start: int) -> None:
         # Who does not know Range sends all of it.
         mode = "ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb"
         with part.open(mode) as out:
-            async for piece in response.aiter_bytes(1 << 20):
+            async for piece in response.aiter_bytes():  # as they come: what is held back is lost with the line
                 out.write(piece)
     if _size(part) == start:
         raise Unavailable("the server sent nothing")

@@ -1,0 +1,75 @@
+"""A workshop of gateway and catalog, started as a user starts it, for all tests that talk to one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from loratory.cli.app import run
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Its address. There is no tagger and no trainer."""
+    data = tmp_path_factory.mktemp("workshop")
+    command = [
+        sys.executable,
+        "-m",
+        "loratory",
+        "up",
+        "--data",
+        str(data),
+        "--port",
+        "0",
+        "--no-tagger",
+        "--no-trainer",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            for line in process.stdout:
+                if "Loratory is at " in line:
+                    yield line.split()[3]
+                    break
+            else:
+                raise AssertionError(process.stderr.read())
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of three pictures, one of them with a caption, a copy of one, and a text that calls itself one."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, colour in enumerate(("red", "green", "blue")):
+        Image.new("RGB", (64, 64), colour).save(folder / f"{number}.png")
+    (folder / "again.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "1.txt").write_text("a green square\n", encoding="utf-8")
+    (folder / "text.png").write_text("this is no picture")
+    (folder / "notes.md").write_text("nor is this")
+    return folder
+
+
+class Cli:
+    """`cli("jobs", "ls")` → its exit code; `out` and `err` are what it said."""
+
+    def __init__(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self._url = url
+        self._capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str | Path) -> int:
+        code = run([*map(str, arguments), "--url", self._url], os.environ)
+        self.out, self.err = self._capsys.readouterr()
+        return code
+
+
+@pytest.fixture
+def cli(workshop: str, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(workshop, capsys)
