@@ -2,7 +2,7 @@
 import { get, url } from "./api.js";
 import { time } from "./format.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
-import { onFact } from "./live.js";
+import { LOG_CHANGED, onFact } from "./live.js";
 import { Empty, link, Loaded } from "./parts.js";
 import { storyOf } from "./story.js";
 
@@ -76,7 +76,7 @@ function useLog(kind) {
     const reader = readerOf(kind, setState);
     latest.current = reader;
     reader.begin();
-    const stop = onFact((fact) => (fact.type === "log.changed" ? reader.begin() : fact.kind !== "presence" && reader.catchUp()));
+    const stop = onFact((fact) => (fact.type === LOG_CHANGED ? reader.begin() : fact.kind !== "presence" && reader.catchUp()));
     return () => (stop(), reader.stop());
   }, [kind]);
   return { ...state, older: state.from > 0 ? () => latest.current.older() : null };

@@ -14,6 +14,11 @@ const KEPT_PROGRESS = 200; // jobs
 /** `state`: connecting, reconnecting, replaying, live, stale; `replayed` facts since the connection. */
 export const connection = signal({ state: "connecting", replayed: 0 });
 
+/** News of the line itself, told like facts: it stands for the first time; the log is another one now. */
+export const CONNECTED = "line.connected";
+export const LOG_CHANGED = "line.log_changed";
+const NEWS = { kind: "line", thing: "", sequence: 0, data: {} };
+
 const factListeners = new Set();
 const workers = new Map(); // name → state
 const told = new Map(); // id of a job or tagging run → signal of its last progress
@@ -87,10 +92,12 @@ function receive(frame) {
 
 const HANDLERS = {
   connection_established({ data }) {
+    const first = cursor === null;
     if (logId && logId !== data.log_id) startOver(data.cursor);
     logId = data.log_id;
-    connection.value = { state: cursor ? "replaying" : "live", replayed: 0 };
-    cursor ??= data.cursor;
+    connection.value = { state: first ? "live" : "replaying", replayed: 0 };
+    // The screens were asked for before the line stood: what happened in between is told by nobody, so ask again.
+    if (first) begin(data.cursor);
   },
   caught_up: () => settle("live"),
   stale: () => settle("stale"),
@@ -126,10 +133,15 @@ function fact(frame) {
   tell({ type: frame.type, kind, thing, sequence, time: frame.time, data: frame.data });
 }
 
+function begin(from) {
+  cursor = from;
+  tell({ ...NEWS, type: CONNECTED });
+}
+
 function startOver(from) {
   cursor = from;
   forget();
-  tell({ type: "log.changed", kind: "log", thing: "", sequence: 0, data: {} });
+  tell({ ...NEWS, type: LOG_CHANGED });
 }
 
 function tell(news) {

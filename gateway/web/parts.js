@@ -41,18 +41,27 @@ export async function attempt(action, done) {
   }
 }
 
-export const Toasts = () => html`
-  <div class="toasts" role="status" aria-live="polite">
-    ${toasts.value.map(
-      (news) => html`
-        <div class=${`toast ${news.kind}`} key=${news}>
-          <span>${news.text}</span>
-          <button class="quiet" aria-label="Dismiss" onClick=${() => dismiss(news)}>×</button>
-        </div>
-      `,
-    )}
-  </div>
-`;
+export const Toasts = () => {
+  const box = useRef(null);
+  const shown = toasts.value;
+  useEffect(() => {
+    // Shown anew, it lies above a dialog that was opened after it.
+    box.current.hidePopover();
+    if (shown.length) box.current.showPopover();
+  }, [shown]);
+  return html`
+    <div ref=${box} popover="manual" class="toasts" role="status" aria-live="polite">
+      ${shown.map(
+        (news) => html`
+          <div class=${`toast ${news.kind}`} key=${news}>
+            <span>${news.text}</span>
+            <button class="quiet" aria-label="Dismiss" onClick=${() => dismiss(news)}>×</button>
+          </div>
+        `,
+      )}
+    </div>
+  `;
+};
 
 const STATUS_WORDS = { pending: "waiting", completed: "done" };
 

@@ -69,8 +69,10 @@ const Words = ({ image, dataset, close }) => {
     `}
     ${image.rejected.length > 0 && html`<p class="muted">Rejected: ${image.rejected.join(", ")}</p>`}
     <${Caption} image=${image} />
-    <div class="row end"><button onClick=${remove}>Remove picture</button></div>
-    <p class="muted keys"><kbd>←</kbd> <kbd>→</kbd> next picture · <kbd>Esc</kbd> back</p>
+    <div class="row spread foot">
+      <span class="muted keys"><kbd>←</kbd> <kbd>→</kbd> next picture · <kbd>Esc</kbd> back</span>
+      <button onClick=${remove}>Remove picture</button>
+    </div>
   `;
 };
 

@@ -61,7 +61,7 @@ function useAsked(address, touches, ask) {
     refresh.current = asking.now;
     asking.now();
     const stops = [
-      onFact((fact) => (fact.type === "log.changed" || latest.current.touches(fact)) && asking.soon()),
+      onFact((fact) => (fact.kind === "line" || latest.current.touches(fact)) && asking.soon()),
       onWrite(asking.soon),
       asking.stop,
     ];

@@ -8,19 +8,22 @@ const FILES_AT_ONCE = 32; // one command of the catalog
 const BYTES_AT_ONCE = 256 * 1024 * 1024; // a batch ends here as well, so that progress moves
 const MOST_FILES = 10_000;
 const SIDECAR = /\.(txt|caption)$/i; // the caption of the picture with the same name
-const SIDECAR_BYTES = 64 * 1024;
+const CAPTION_CHARACTERS = 20_000;
 
 const stem = (name) => name.replace(/\.[^./]+$/, "");
+
+/** A file goes under its path, for two folders may each have a `1.png`. */
+const named = (file, path) => ({ file, name: (path || file.webkitRelativePath || file.name).replace(/^\//, "") });
 
 /** All files of a drop, folders opened. */
 async function dropped(transfer) {
   // The entries must be taken before the first await: the browser empties the transfer after the event.
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.length) return [...transfer.files];
+  if (!entries.length) return [...transfer.files].map((file) => named(file));
   const files = [];
   while (entries.length && files.length < MOST_FILES) {
     const entry = entries.shift();
-    if (entry.isFile) files.push(await new Promise((done, failed) => entry.file(done, failed)));
+    if (entry.isFile) files.push(named(await new Promise((done, failed) => entry.file(done, failed)), entry.fullPath));
     else entries.push(...(await children(entry)));
   }
   return files;
@@ -38,31 +41,41 @@ async function children(folder) {
 
 /** Pictures in batches, each with the captions that lay beside them. Hidden files (`.DS_Store`) are not pictures. */
 async function batches(files) {
-  const visible = files.filter((file) => !file.name.startsWith("."));
-  const pictures = visible.filter((file) => !SIDECAR.test(file.name));
-  const sidecars = visible.filter((file) => SIDECAR.test(file.name) && file.size <= SIDECAR_BYTES);
-  const captions = new Map();
-  for (const file of sidecars) captions.set(stem(file.name), (await file.text()).trim());
+  const visible = files.filter(({ file }) => !file.name.startsWith("."));
+  const pictures = visible.filter(({ name }) => !SIDECAR.test(name));
+  const captions = await captionsOf(visible.filter(({ name }) => SIDECAR.test(name)));
   const made = [];
   let bytes = 0;
-  for (const file of pictures) {
-    if (!made.length || made.at(-1).length >= FILES_AT_ONCE || bytes + file.size > BYTES_AT_ONCE) {
+  for (const picture of pictures) {
+    const { size } = picture.file;
+    if (!made.length || made.at(-1).length >= FILES_AT_ONCE || bytes + size > BYTES_AT_ONCE) {
       made.push([]);
       bytes = 0;
     }
-    made.at(-1).push(file);
-    bytes += file.size;
+    made.at(-1).push(picture);
+    bytes += size;
   }
   return made.map((batch) => formOf(batch, captions));
+}
+
+async function captionsOf(sidecars) {
+  const captions = new Map();
+  for (const { file, name } of sidecars) {
+    // At most four bytes a character: what is larger need not be read to know that it is too long.
+    const text = file.size <= 4 * CAPTION_CHARACTERS ? (await file.text()).trim() : null;
+    if (text === null || text.length > CAPTION_CHARACTERS) toast(`${name} is too long for a caption and was left off.`, "error");
+    else captions.set(stem(name), text);
+  }
+  return captions;
 }
 
 function formOf(batch, captions) {
   const form = new FormData();
   const beside = {};
-  for (const file of batch) {
-    form.append("files", file, file.name);
-    const caption = captions.get(stem(file.name));
-    if (caption) beside[file.name] = caption;
+  for (const { file, name } of batch) {
+    form.append("files", file, name);
+    const caption = captions.get(stem(name));
+    if (caption) beside[name] = caption;
   }
   if (Object.keys(beside).length) form.append("captions", JSON.stringify(beside));
   return form;
@@ -127,7 +140,7 @@ export const DropZone = ({ dataset, children: inside }) => {
 const Chooser = ({ label, take, folder = false }) => {
   const input = useRef(null);
   const chosen = () => {
-    const files = [...input.current.files];
+    const files = [...input.current.files].map((file) => named(file));
     input.current.value = "";
     if (files.length) take(() => files);
   };

@@ -1,0 +1,55 @@
+"""A LoRA made and watched on the page alone, with a real trainer."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, expect
+
+from loratory.stack import Stack
+from tests.gateway.test_page import CHROMIUM, browser, page, stocked
+
+__all__ = ["browser", "page"]  # fixtures
+
+pytestmark = [
+    pytest.mark.chromium,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium: there is none on this machine"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+MINUTES = 180_000
+"""Milliseconds: importing torch takes a while on two busy cores."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def workshop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    data = tmp_path_factory.mktemp("training") / "data"
+    async with Stack(data, environ=os.environ, port=0, without=["tagger"]) as stack:
+        await stack.wait_ready(["catalog", "gateway"])
+        yield stack
+
+
+async def test_a_training_is_started_watched_and_its_lora_downloaded(
+    workshop: Stack, page: Page, tmp_path: Path
+) -> None:
+    dataset = await stocked(workshop, "eggs", pictures=4)
+    await page.goto(f"{workshop.address}/#/datasets/{dataset}")
+    await page.get_by_role("button", name="Train…").click()
+    await page.get_by_label("Trigger").fill("egg")
+    await page.get_by_label("Steps").fill("60")
+    await page.get_by_role("button", name="Train", exact=True).click()
+
+    plot = page.get_by_role("region", name="Loss")
+    await expect(plot.locator("canvas")).to_have_count(2, timeout=MINUTES)
+    await expect(page.locator(".title .status")).to_have_text("done", timeout=MINUTES)
+    await expect(page.get_by_role("img", name="Loss over 60 steps")).to_be_visible()
+    await expect(page.locator(".film img").first).to_be_visible()
+
+    await page.get_by_role("navigation").get_by_role("link", name="LoRAs").click()
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="For ComfyUI").click()
+    file = tmp_path / "egg.safetensors"
+    await (await download.value).save_as(file)
+    assert b'"ss_' in file.read_bytes()[:100_000]
