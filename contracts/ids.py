@@ -46,6 +46,11 @@ def derived(prefix: str, command_id: str, *parts: str) -> str:
     return f"{prefix}_{_hashed(prefix, command_id, *parts)}"
 
 
+def worker_id(host: str, boot: str) -> WorkerId:
+    """A name for one life of a worker: where it runs, and the end of the ULID of this start."""
+    return WorkerId(f"{re.sub('[^0-9A-Za-z-]', '-', host)[:32] or 'host'}-{boot[-6:]}")
+
+
 def is_token(text: str) -> bool:
     """Can this stand in a subject? (No dot, wildcard or space, at most 64 characters.)"""
     return _TOKEN.match(text) is not None

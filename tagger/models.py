@@ -22,3 +22,8 @@ def folder_of(name: str, models: Path | None) -> Path:
     if name not in found:
         raise Rejected(f"there is no tagger model {name!r}; there are: {', '.join(found)}")
     return found[name]
+
+
+def unusable(name: str, why: str) -> Rejected:
+    """The folder is there, but the model in it does not load."""
+    return Rejected(f"the tagger model {name!r} cannot be used: {why}")

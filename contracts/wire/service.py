@@ -18,8 +18,9 @@ from nats.micro.service import Service as MicroService
 
 from contracts import subjects
 from contracts.commands import FAMILIES, Command, Receipt
-from contracts.errors import Invalid, LoratoryError, TooLarge, Trouble, Unavailable
+from contracts.errors import Behind, Invalid, LoratoryError, TooLarge, Trouble, Unavailable
 from contracts.queries import Query, answer_of, name_of
+from contracts.wire.tasks import wanted
 
 T = TypeVar("T")
 Handler = Callable[[Any], Awaitable[msgspec.Struct]]
@@ -27,6 +28,7 @@ Handler = Callable[[Any], Awaitable[msgspec.Struct]]
 CONCURRENT = 64
 WAITING = 512
 """So many requests are answered at once, and so many more may wait; what comes beyond is turned away."""
+ASK_AGAIN_SECONDS = 0.3
 ERROR_HEADER = "Nats-Service-Error-Code"
 
 _log = structlog.get_logger()
@@ -113,11 +115,21 @@ class Door:
         self._bus = bus
         self._service = service
 
-    async def ask(self, query: Query[T], *, within: float = 5.0) -> T:
-        """The answer to a question. Unavailable when nobody is there, or nothing came `within` seconds."""
+    async def ask(self, query: Query[T], *, within: float = 5.0, patience: float = 0.0) -> T:
+        """The answer to a question. Unavailable when nobody is there, or nothing came `within` seconds.
+
+        With `patience` seconds a service that is away or behind is asked again: for those who hold work meanwhile.
+        """
         kind = type(query)
-        body = await self._request(subjects.query(self._service, name_of(kind)), query, within)
-        return msgspec.json.decode(body, type=answer_of(kind))
+        until = asyncio.get_running_loop().time() + patience
+        while True:
+            try:
+                body = await self._request(subjects.query(self._service, name_of(kind)), query, within)
+                return msgspec.json.decode(body, type=answer_of(kind))
+            except (Unavailable, Behind):
+                if asyncio.get_running_loop().time() >= until or not wanted():
+                    raise
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     async def tell(self, command: Command, *, within: float = 30.0) -> Receipt:
         """What became of a wish. After Unavailable it may still have happened: tell again with the same command id."""

@@ -74,6 +74,10 @@ class Attempt:
         """Set when somebody asked to cancel the work: end with `contracts.jobs.cancelled` within two seconds."""
 
     @property
+    def history(self) -> History:
+        return self._history
+
+    @property
     def facts(self) -> list[tuple[AnyFact, int]]:
         """The work's whole history, as far as it is known here."""
         return self._history.facts()
@@ -136,13 +140,16 @@ class Attempt:
 
 Run = Callable[[Attempt], Awaitable[None]]
 """Does the work of an attempt and reports its success or cancellation. Crash: try again; any other error: it failed."""
+Settle = Callable[[History], Awaitable[None]]
+"""Called with the history of work that has ended, before its hint is spent; must bear being called again."""
 
 
 class Worker:
     """Takes work of one class, one piece at a time, for as long as it lives."""
 
-    def __init__(self, bus: Client, holder: Holder, run: Run) -> None:
+    def __init__(self, bus: Client, holder: Holder, run: Run, settle: Settle | None = None) -> None:
         self._bus = bus
+        self._settle = settle
         self._log = EventLog(bus)
         self._queue = WorkQueue(bus, holder.work)
         self._holder = holder
@@ -187,6 +194,8 @@ class Worker:
                     attempt, taken, code="internal", reason=f"{type(error).__name__}; see the worker's log"
                 )
             else:
+                if self._settle is not None:
+                    await self._settle(attempt.history)
                 await taken.done()
                 _log.info("attempt_ended", state=attempt.work.state)
 
@@ -206,6 +215,9 @@ class Worker:
                 boot=self._holder.boot,
             )
             if fact is None:
+                # The worker before may have died between the end and what follows from it.
+                if work.ended and self._settle is not None:
+                    await self._settle(history)
                 return None
             commit = draw_up(kind, taken.hint.id, [fact], after=history.head, origin=origin)  # type: ignore[list-item]  # a Fact of that kind
             try:

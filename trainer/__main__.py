@@ -1,0 +1,29 @@
+"""`python -m trainer`: the trainer as a service; `--check` says whether the one that runs here is ready."""
+
+import os
+import sys
+from functools import partial
+
+from contracts.errors import SetupError
+from contracts.wire.boot import Health, check, configure_logs, read_settings, refuse_foreign_packages, run
+from trainer.settings import Settings
+
+
+def main() -> None:
+    try:
+        refuse_foreign_packages()
+        settings = read_settings(Settings, os.environ)
+        configure_logs("trainer", settings.log_level)
+    except SetupError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    if "--check" in sys.argv[1:]:
+        sys.exit(check(settings.health_file))
+    from trainer.app import serve  # noqa: PLC0415 - `--check` runs every few seconds and needs none of it
+
+    health = Health("trainer", ["bus", "engine"], pid=os.getpid())
+    sys.exit(run(partial(serve, settings, health)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The trainer, put together: settings → bus and blobs → worker → tasks."""
+
+import asyncio
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import structlog
+
+from contracts.ids import ulid, worker_id
+from contracts.wire.blobs import blobs_at
+from contracts.wire.boot import Health
+from contracts.wire.bus import connect
+from contracts.wire.presence import Sign
+from contracts.wire.work import Holder, Worker
+from trainer.settings import Settings
+from trainer.worker import Trainer
+
+LEFT_OVER_SECONDS = 7 * 24 * 3600.0
+
+_log = structlog.get_logger()
+
+
+async def serve(settings: Settings, health: Health) -> None:
+    """Runs until it is cancelled; the attempt under way then leaves a checkpoint and is handed back."""
+    boot = ulid()
+    # A folder of this life alone: other trainers may work beside it in the same place.
+    workshop = settings.work / boot
+    for folder in (settings.bases, settings.cache, settings.loras, workshop):
+        folder.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(_clear_away, settings.work, time.time() - LEFT_OVER_SECONDS)
+    bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "trainer")
+    worker = worker_id(platform.node(), boot)
+    holder = Holder(work="train", worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
+    sign = Sign(service="trainer", worker=worker)
+    trainer = Trainer(bus, blobs_at(settings.blobs), settings, workshop, sign)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(health.keep(settings.health_file), name="health")
+            tasks.create_task(bus.watch(), name="bus")
+            tasks.create_task(sign.show(bus), name="presence")
+            health.set("bus", True)
+            await trainer.warm_up()
+            sign.state = "idle"
+            health.set("engine", True)
+            _log.info("trainer_ready", worker=worker, device=sign.device)
+            tasks.create_task(Worker(bus, holder, trainer.run, trainer.settle).work_off(), name="worker")
+    finally:
+        await trainer.close()
+        await bus.close()
+        await asyncio.to_thread(shutil.rmtree, workshop, ignore_errors=True)
+
+
+def _clear_away(work: Path, before: float) -> None:
+    """What trainers that were killed left behind; a folder that was touched lately may belong to one that lives."""
+    for folder in work.iterdir():
+        if folder.is_dir() and folder.stat().st_mtime < before:
+            shutil.rmtree(folder, ignore_errors=True)
