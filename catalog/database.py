@@ -21,6 +21,8 @@ Row = sqlite3.Row
 T = TypeVar("T")
 
 READERS = 4
+CACHE_KIB = 64 * 1024
+"""Pages the writer keeps in memory: rows of a view lie far apart, and with SQLite's 2 MB each is read again."""
 SUFFIXES = ("", "-wal", "-shm")
 """What belongs to one database beside each other in a folder."""
 
@@ -33,8 +35,9 @@ class Database:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         try:
             self._connection = _connect(path, writes=True)
+            self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self._connection.execute(f"PRAGMA secure_delete = {int(secure_delete)}")
-            self._connection.executescript(tables)
+            self._connection.executescript(f"BEGIN IMMEDIATE; {tables}; COMMIT;")
             self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
             for _ in range(READERS):
                 self._idle.put(_connect(path, writes=False))

@@ -3,6 +3,7 @@
 Always recomputed for the images a commit touches, in the same transaction; so this view comes after those it reads.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from catalog.database import Connection
@@ -26,13 +27,6 @@ CREATE TABLE IF NOT EXISTS tag_count (
     PRIMARY KEY (dataset_id, tag)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tag_count_by_use ON tag_count (dataset_id, images DESC, tag);
-CREATE TRIGGER IF NOT EXISTS image_tag_came AFTER INSERT ON image_tag BEGIN
-    INSERT INTO tag_count VALUES (NEW.dataset_id, NEW.tag, 1) ON CONFLICT DO UPDATE SET images = images + 1;
-END;
-CREATE TRIGGER IF NOT EXISTS image_tag_went AFTER DELETE ON image_tag BEGIN
-    UPDATE tag_count SET images = images - 1 WHERE dataset_id = OLD.dataset_id AND tag = OLD.tag;
-    DELETE FROM tag_count WHERE dataset_id = OLD.dataset_id AND tag = OLD.tag AND images = 0;
-END;
 """
 
 AT_ONCE = 500
@@ -46,6 +40,9 @@ HELD = "SELECT ordinal, tag FROM image_tag WHERE dataset_id = ? AND ordinal IN (
 COME = "INSERT INTO image_tag VALUES (?, ?, ?)"
 GO = "DELETE FROM image_tag WHERE tag = ? AND dataset_id = ? AND ordinal = ?"
 CLEAR = "DELETE FROM image_tag WHERE dataset_id = ?"
+CLEAR_COUNTS = "DELETE FROM tag_count WHERE dataset_id = ?"
+COUNT_ON = "INSERT INTO tag_count VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET images = images + excluded.images"
+FORGET_UNUSED = "DELETE FROM tag_count WHERE dataset_id = ? AND images = 0"
 NUMBER = "UPDATE image SET tags = ? WHERE dataset_id = ? AND ordinal = ?"
 
 LISTED = "FROM image JOIN dataset ON dataset.id = image.dataset_id AND dataset.removed = 0"
@@ -64,6 +61,7 @@ DIFFERENT = """
 SELECT COUNT(DISTINCT tag) FROM tag_count
 WHERE (:dataset IS NULL OR dataset_id = :dataset) AND tag >= :low AND tag < :high
 """
+NONE: frozenset[str] = frozenset()
 BEYOND = "\U0010ffff"
 """After every sign a tag can begin with."""
 
@@ -78,6 +76,7 @@ def apply(connection: Connection, stored: Stored) -> None:
                 recompute(connection, thing, images.ordinals(connection, thing), stored.sequence)
             case DatasetRemoved():
                 connection.execute(CLEAR, (thing,))
+                connection.execute(CLEAR_COUNTS, (thing,))
             case TaggingPredicted(images=seen):
                 dataset_id = tagging.run_of(connection, thing).asked.dataset_id
                 ordinals = [image.ordinal for image in seen]
@@ -93,21 +92,35 @@ def recompute(connection: Connection, dataset_id: str, ordinals: Sequence[int], 
     dataset = datasets.find(connection, dataset_id)
     if dataset is None or dataset.removed:
         return
+    uses: Counter[str] = Counter()
     for some in _pieces(ordinals):
-        live = [row["ordinal"] for row in connection.execute(LIVE, (dataset_id, listed(some)))]
-        now = {
-            ordinal: set(standing.names) for ordinal, standing in images.standings(connection, dataset_id, live).items()
-        }
-        held: dict[int, set[str]] = {}
-        for row in connection.execute(HELD, (dataset_id, listed(some))):
-            held.setdefault(row["ordinal"], set()).add(row["tag"])
-        changed = [ordinal for ordinal in some if now.get(ordinal, set()) != held.get(ordinal, set())]
-        for ordinal in changed:
-            new, old = now.get(ordinal, set()), held.get(ordinal, set())
-            connection.executemany(GO, [(tag, dataset_id, ordinal) for tag in sorted(old - new)])
-            connection.executemany(COME, [(tag, dataset_id, ordinal) for tag in sorted(new - old)])
-            connection.execute(NUMBER, (len(new), dataset_id, ordinal))
+        now, held = _holding(connection, dataset_id, some), _held(connection, dataset_id, some)
+        changed = [ordinal for ordinal in some if now.get(ordinal, NONE) != held.get(ordinal, NONE)]
+        come = [(tag, dataset_id, one) for one in changed for tag in now.get(one, NONE) - held.get(one, NONE)]
+        gone = [(tag, dataset_id, one) for one in changed for tag in held.get(one, NONE) - now.get(one, NONE)]
+        connection.executemany(GO, sorted(gone))
+        connection.executemany(COME, sorted(come))
+        connection.executemany(NUMBER, [(len(now.get(one, NONE)), dataset_id, one) for one in changed])
         images.touch(connection, dataset_id, changed, sequence)
+        uses.update(tag for tag, _, _ in come)
+        uses.subtract(tag for tag, _, _ in gone)
+    connection.executemany(COUNT_ON, [(dataset_id, tag, number) for tag, number in uses.items() if number])
+    connection.execute(FORGET_UNUSED, (dataset_id,))
+
+
+def _holding(connection: Connection, dataset_id: str, ordinals: Sequence[int]) -> dict[int, frozenset[str]]:
+    """The tags that hold by decisions, predictions and thresholds, of the images that are still there."""
+    live = [row["ordinal"] for row in connection.execute(LIVE, (dataset_id, listed(ordinals)))]
+    standings = images.standings(connection, dataset_id, live)
+    return {ordinal: frozenset(standing.names) for ordinal, standing in standings.items()}
+
+
+def _held(connection: Connection, dataset_id: str, ordinals: Sequence[int]) -> dict[int, frozenset[str]]:
+    """The tags as they stand in the rows."""
+    found: defaultdict[int, set[str]] = defaultdict(set)
+    for row in connection.execute(HELD, (dataset_id, listed(ordinals))):
+        found[row["ordinal"]].add(row["tag"])
+    return {ordinal: frozenset(names) for ordinal, names in found.items()}
 
 
 def page(

@@ -142,13 +142,13 @@ LISTS: list[Any] = [
     q.ListTags,
     lambda **page: q.ListTags(dataset="ds_cats", **page),
     lambda **page: q.ListVersions(dataset="ds_cats", **page),
-    lambda **page: q.ReadManifest(version_id="ver_1", **page),
+    lambda **page: q.ReadManifest(version_id=VersionId("ver_1"), **page),
     q.ListTagging,
-    lambda **page: q.ReadTaggingWork(run="run_1", **page),
+    lambda **page: q.ReadTaggingWork(run=RunId("run_1"), **page),
     q.ListPresets,
     q.ListJobs,
-    lambda **page: q.ListCheckpoints(job="job_1", **page),
-    lambda **page: q.ListSamples(job="job_1", **page),
+    lambda **page: q.ListCheckpoints(job=JobId("job_1"), **page),
+    lambda **page: q.ListSamples(job=JobId("job_1"), **page),
 ]
 
 

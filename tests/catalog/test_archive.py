@@ -10,6 +10,7 @@ import pytest
 from catalog.archive import Archive
 from contracts import events as e
 from contracts.errors import LogDamaged
+from contracts.queries import EventView
 from contracts.wire.bus import Bus
 from contracts.wire.follow import Follower
 from contracts.wire.log import EventLog, Head, draw_up, head_of
@@ -86,7 +87,8 @@ async def test_every_fact_is_told_once_in_order_and_as_stored(archive: Archive) 
     history = everything().commits
     await archive.append(history)
 
-    found, after = [], 0
+    found: list[EventView] = []
+    after = 0
     while True:
         page = await archive.events(after=after, limit=7)
         found.extend(page.items)

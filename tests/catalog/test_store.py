@@ -5,6 +5,7 @@ import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -62,11 +63,7 @@ async def test_every_table_has_rows_after_a_history_of_every_fact(opened: Open) 
 async def test_a_history_holds_every_fact_there_is() -> None:
     told = {type(fact) for stored in HISTORY for fact in stored.commit.facts}
 
-    assert {fact for family in all_facts() for fact in family} == told
-
-
-def all_facts() -> list[tuple[type, ...]]:
-    return [getattr(family, "__args__", (family,)) for family in FACTS_OF.values()]
+    assert {fact for family in FACTS_OF.values() for fact in get_args(family) or (family,)} == told
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -131,6 +128,13 @@ async def test_a_file_of_another_log_or_schema_is_made_anew(opened: Open, tmp_pa
     connection.close()
 
     assert opened("schema.db").applied == 0
+
+
+async def test_a_file_that_is_no_database_is_made_anew(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "read.db").write_bytes(b"no database at all" * 1000)
+    (tmp_path / "read.db-wal").write_bytes(b"nor is this")
+
+    assert await opened().apply(HISTORY) == len(HISTORY)
 
 
 async def test_rows_and_sequence_of_one_reading_agree(opened: Open) -> None:

@@ -52,7 +52,7 @@ async def test_a_data_set_is_found_by_id_and_by_name_whatever_its_case(store: St
 
     def look(connection: Connection) -> list[str | None]:
         rows = [datasets.find(connection, ref) for ref in ("ds_cats", "cats", "CATS", "dogs")]
-        return [row and row.id for row in rows]
+        return [None if row is None else row.id for row in rows]
 
     assert await store.read(look) == ["ds_cats", "ds_cats", "ds_cats", None]
 
