@@ -5,8 +5,8 @@ Unavailable where none answered for `patience` seconds.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any, Self, Unpack
 from urllib.parse import quote
@@ -213,18 +213,20 @@ class AsyncClient:
             await asyncio.sleep(POLL)  # the server does not wait for us, so we must not hurry it
         return found
 
-    async def watch_job(self, job: str, *, after: str = "") -> AsyncIterator[Frame]:
+    async def watch_job(self, job: str, *, after: str = "") -> AsyncGenerator[Frame, None]:
         """Its facts after the cursor and its progress, until the fact that ends it; nothing is told twice."""
         ends = {"job.succeeded", "job.failed", "job.cancelled"}
-        async for frame in self.watch(job=job, after=after):
-            yield frame
-            if frame.type in ends:
-                return
+        async with aclosing(self.watch(job=job, after=after)) as told:
+            async for frame in told:
+                yield frame
+                if frame.type in ends:
+                    return
 
-    async def watch(self, *, job: str | None = None, after: str = "") -> AsyncIterator[Frame]:
+    async def watch(self, *, job: str | None = None, after: str = "") -> AsyncGenerator[Frame, None]:
         """Facts and progress of all, or of one job; for ever."""
-        async for frame in frames(self._http.url, self._http.headers, job=job, after=after):
-            yield frame
+        async with aclosing(frames(self._http.url, self._http.headers, job=job, after=after)) as told:
+            async for frame in told:
+                yield frame
 
     async def artifacts(self, job: str) -> tuple[Artifact, ...]:
         return (await self._http.get(f"{P}/jobs/{_part(job)}/artifacts", Artifacts)).items
@@ -238,7 +240,7 @@ class AsyncClient:
 
     async def events(
         self, *, after: str = "", type: str | None = None, thing: str | None = None, follow: bool = False
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """All facts after a cursor, oldest first; `follow` = and all to come. `type` such as `job.succeeded`."""
         while True:
             page = await self._http.get(

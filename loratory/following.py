@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TextIO
 
 from loratory.answers import Frame, Job, TaggingRun, Waiting
@@ -79,13 +80,14 @@ async def until_ended(
     client: AsyncClient, job_id: str, lines: Lines, told: Callable[[Frame], None] | None = None
 ) -> int:
     """Follow it from its first fact to its last; the exit code that says how it ended. `told` replaces the lines."""
-    async for frame in client.watch_job(job_id):
-        if told:
-            told(frame)
-        elif frame.type == "progress_update":
-            lines.progress(of_progress(frame.data))
-        elif line := of_frame(frame):
-            lines.say(line)
-        if frame.type in ENDS:
-            return ENDS[frame.type]
+    async with aclosing(client.watch_job(job_id)) as frames:
+        async for frame in frames:
+            if told:
+                told(frame)
+            elif frame.type == "progress_update":
+                lines.progress(of_progress(frame.data))
+            elif line := of_frame(frame):
+                lines.say(line)
+            if frame.type in ENDS:
+                return ENDS[frame.type]
     raise AssertionError("watch_job ends with the fact that ends the job")

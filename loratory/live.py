@@ -1,7 +1,7 @@
 """The WebSocket: facts and progress as they come, over lost connections, each fact once and none left out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from urllib.parse import quote
 
 import msgspec
@@ -21,7 +21,9 @@ UNKNOWN_CURSOR = 4410
 REFUSALS = frozenset({401, 403})
 
 
-async def frames(url: str, headers: dict[str, str], *, job: str | None = None, after: str = "") -> AsyncIterator[Frame]:
+async def frames(
+    url: str, headers: dict[str, str], *, job: str | None = None, after: str = ""
+) -> AsyncGenerator[Frame, None]:
     """Facts after the cursor and all that follow, with progress between; for ever, over reconnections.
 
     NotFound: there is no such job. Gone: the cursor is of another log. Unavailable: no connection for PATIENCE seconds.

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
@@ -20,7 +20,7 @@ def _called(method: Callable[Concatenate[AsyncClient, P], Awaitable[R]]) -> Call
 
 
 def _iterated(
-    method: Callable[Concatenate[AsyncClient, P], AsyncIterator[R]],
+    method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[R, None]],
 ) -> Callable[Concatenate["Client", P], Iterator[R]]:
     def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
         items = method(self._client, *args, **kwargs)
@@ -29,6 +29,8 @@ def _iterated(
                 yield self._wait(anext(items))
         except StopAsyncIteration:
             return
+        finally:
+            self._wait(items.aclose())
 
     return update_wrapper(call, method)
 

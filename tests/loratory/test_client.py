@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -81,11 +81,12 @@ def test_a_watcher_that_comes_again_with_its_cursor_misses_and_repeats_nothing(w
     async def facts(client: AsyncClient, after: str, count: int) -> list[str]:
         found: list[str] = []
         async with asyncio.timeout(30):
-            async for frame in client.watch(after=after):
-                if frame.seq is not None:
-                    found.append(frame.seq)
-                if len(found) == count:
-                    break
+            async with aclosing(client.watch(after=after)) as frames:
+                async for frame in frames:
+                    if frame.seq is not None:
+                        found.append(frame.seq)
+                    if len(found) == count:
+                        break
         return found
 
     async def walk() -> None:
