@@ -35,7 +35,7 @@ FRAME_BYTES = 1 << 20
 DRAIN_SECONDS = 8
 CHECKS = ("nats", "catalog", "log")
 ABOUT = (
-    "From pictures to a LoRA. Every write answers `Loratory-Seq`; a read with `min_seq` of that number sees the change. "
+    "From pictures to a LoRA. Every write answers `Loratory-Seq`; a read with that `min_seq` sees the change. "
     "Errors are problem documents (RFC 9457) whose `code` is stable. Lists go on with `cursor` or the `Link` header. "
     "Every POST takes an `Idempotency-Key`. What happens is told at `/ws/progress`."
 )
@@ -89,7 +89,7 @@ async def serve(settings: Settings) -> None:
             await bus.close()
 
 
-def build(  # noqa: PLR0913 - everything that routes can ask for, once
+def build(  # noqa: PLR0913, PLR0917 - everything that routes can ask for, once
     settings: Settings, bus: Bus, feed: LiveFeed, blobs: Blobs, staging: Staging, health: Health
 ) -> ASGIApp:
     """The whole app: routes, what they ask for, and the guard around them."""
@@ -149,7 +149,7 @@ class _Server(uvicorn.Server):
 async def _listen(app: ASGIApp, listening: socket.socket, feed: LiveFeed) -> None:
     """Serve until cancelled; then say goodbye to sockets, end requests under way, and pass the cancellation on."""
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # Litestar's ASGI types are as good as uvicorn's
+        app,
         loop="none",
         http="httptools",
         ws="websockets-sansio",

@@ -12,22 +12,22 @@ WHOLE = 1 << 31
 
 
 class Place(NamedTuple):
-    """After fact `index` of commit `sequence`; places compare in the order of the log."""
+    """After a fact (by its index) of commit `sequence`; places compare in the order of the log."""
 
     sequence: int
-    index: int = WHOLE
+    fact: int = WHOLE
 
     @property
     def ask_after(self) -> int:
         """The sequence after which the catalog must be asked; what lies before this place is then dropped."""
-        return self.sequence if self.index == WHOLE else self.sequence - 1
+        return self.sequence if self.fact == WHOLE else self.sequence - 1
 
 
 START = Place(0)
 
 
 def cursor_of(log_id: str, place: Place) -> str:
-    middle = "" if place.index == WHOLE else f"{place.index}."
+    middle = "" if place.fact == WHOLE else f"{place.fact}."
     return f"{log_id}.{middle}{place.sequence}"
 
 

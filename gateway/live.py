@@ -8,7 +8,7 @@ takes from the ring what lies after it, so nothing is missed or repeated between
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -134,7 +134,7 @@ class LiveFeed:
         finally:
             self._listeners.discard(listener)
 
-    async def changes(self, listener: Listener) -> AsyncIterator[int]:
+    async def changes(self, listener: Listener) -> AsyncGenerator[int, None]:
         """The sequence of each fact the listener wants, from its place on, when it may be shown."""
         while True:
             listener.wake.clear()

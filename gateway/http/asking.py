@@ -41,7 +41,7 @@ MinSeq = Annotated[
     QueryParameter(
         ge=0,
         le=2**53,
-        description="Answer as of this sequence of the log at least (a write's `Loratory-Seq`); 503 while it is behind.",
+        description="Answer as of this sequence of the log or later (a write's `Loratory-Seq`); 503 until then.",
     ),
 ]
 Cursor = Annotated[

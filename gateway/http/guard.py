@@ -7,8 +7,9 @@ by Sec-Fetch-Site, or by a name of its own that resolves to 127.0.0.1 (hence the
 import hashlib
 import hmac
 from collections.abc import Iterable
+from typing import Any
 
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Send
 
 from contracts.errors import LoratoryError
 from gateway.http.problems import MEDIA_TYPE, Forbidden, Unauthorized, body_of, headers_of, status_of
@@ -30,7 +31,7 @@ class Guard:
         self._key = settings.api_key
         self._only_local = settings.loopback
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -43,7 +44,7 @@ class Guard:
             return
         await self._app(scope, receive, send)
 
-    def _check_site(self, scope: Scope, headers: dict[str, str]) -> None:
+    def _check_site(self, scope: Any, headers: dict[str, str]) -> None:
         host = headers.get("host", "")
         if self._only_local and not self._key and _name(host) not in LOCAL_NAMES:
             raise Forbidden(f"this gateway listens for {', '.join(sorted(LOCAL_NAMES))}, not for {_name(host)!r}")
@@ -55,7 +56,7 @@ class Guard:
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Forbidden(f"requests from {origin} are refused: only this gateway's own page may change things")
 
-    def _actor(self, scope: Scope, headers: dict[str, str]) -> str:
+    def _actor(self, scope: Any, headers: dict[str, str]) -> str:
         if not self._key:
             return "user:local"
         if _is_open(scope["path"]):
@@ -99,7 +100,7 @@ def _name(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-async def _refuse(error: LoratoryError, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(error: LoratoryError, scope: Any, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await receive()
         if isinstance(error, Unauthorized):  # a refused handshake says nothing to a browser; a close code does

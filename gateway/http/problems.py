@@ -179,7 +179,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
-HANDLERS: dict[type[Exception], Any] = {
+HANDLERS: dict[int | type[Exception], Any] = {
     LoratoryError: on_loratory_error,
     HTTPException: on_http_error,
     Exception: on_any_error,

@@ -12,7 +12,12 @@ from typing import Any, BinaryIO
 
 import msgspec
 from litestar import Request
-from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
+from multipart import (  # type: ignore[import-untyped]
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+)
 
 from contracts.commands import ImportedFile, StagedFile, Tags, Text
 from contracts.errors import Invalid, LogFull, TooLarge, Unavailable
@@ -193,14 +198,13 @@ async def _small(pieces: AsyncIterator[bytes], limit: int) -> bytes:
 
 
 def _words(fields: dict[str, bytes]) -> Words:
-    found = {}
-    for name, kind in (("captions", dict[str, Text]), ("tags", dict[str, Tags])):
-        if name in fields:
-            try:
-                found[name] = msgspec.json.decode(fields[name], type=kind)
-            except msgspec.DecodeError as error:
-                raise Invalid(f"the field {name!r} does not fit: {error}") from error
-    return Words(**found)
+    try:
+        return Words(
+            captions=msgspec.json.decode(fields.get("captions", b"{}"), type=dict[str, Text]),
+            tags=msgspec.json.decode(fields.get("tags", b"{}"), type=dict[str, Tags]),
+        )
+    except msgspec.DecodeError as error:
+        raise Invalid(f"the captions or tags beside the files do not fit: {error}") from error
 
 
 def _too_large(name: str) -> ImportedFile:

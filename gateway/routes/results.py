@@ -49,7 +49,7 @@ async def list_samples(
 
 
 @route("/jobs/{job:str}/samples/{step:int}/{index:int}", http_method=["GET", "HEAD"], responses=file_answers())
-async def get_sample(
+async def get_sample(  # noqa: PLR0913, PLR0917 - its address has three parts
     job: FromPath[str],
     step: FromPath[int],
     index: FromPath[int],

@@ -99,8 +99,9 @@ async def _until_ended(socket: Socket, feed: LiveFeed, catalog: Catalog, listene
     """Tell and hear until one of both ends, or somebody wants this socket closed. Both have stopped when it returns."""
     telling = asyncio.create_task(_tell(socket, feed, catalog, listener), name="tell")
     hearing = asyncio.create_task(_hear(socket, feed, listener), name="hear")
+    waited: list[asyncio.Future[Any]] = [telling, hearing, listener.ended]
     try:
-        await asyncio.wait([telling, hearing, listener.ended], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (telling, hearing):
             task.cancel()

@@ -1,0 +1,87 @@
+"""A real gateway on a real nats-server, and a stand-in catalog whose answers a test can choose and break."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from contracts.wire.blobs import LocalBlobs
+from contracts.wire.boot import Health
+from contracts.wire.bus import Bus, connect
+from contracts.wire.server import EmbeddedServer
+from contracts.wire.streams import migrate
+from gateway.app import CHECKS, _listen, _watch, bound, build
+from gateway.http.uploads import Staging
+from gateway.live import LiveFeed
+from gateway.settings import Settings
+from tests.gateway.stand_in import StandInCatalog
+
+
+@dataclass
+class World:
+    """A gateway that serves, and what stands around it."""
+
+    url: str
+    client: httpx.AsyncClient
+    catalog: StandInCatalog
+    feed: LiveFeed
+    blobs: LocalBlobs
+    staging: Path
+    server: EmbeddedServer
+    admin: Bus
+
+    @property
+    def ws(self) -> str:
+        return self.url.replace("http", "ws")
+
+
+@contextlib.asynccontextmanager
+async def world_at(folder: Path, *, key: str = "") -> AsyncIterator[World]:
+    async with EmbeddedServer(folder / "nats") as server, contextlib.AsyncExitStack() as stack:
+        admin, gateway, catalog_bus = [
+            await connect(server.url, *server.credentials(role), name=role) for role in ("admin", "gateway", "catalog")
+        ]
+        for bus in (admin, gateway, catalog_bus):
+            stack.push_async_callback(bus.close)
+        log_id = await migrate(admin, at=datetime.now(UTC), lease=15)
+        catalog = StandInCatalog(catalog_bus, log_id)
+        await stack.enter_async_context(catalog)
+        listening = bound("127.0.0.1", 0)
+        settings = Settings(staging=folder / "staging", api_key=key)
+        staging, feed, health = Staging(settings.staging), LiveFeed(gateway), Health("gateway", CHECKS, pid=os.getpid())
+        staging.prepare()
+        blobs = LocalBlobs(folder / "blobs")
+        app = build(settings, gateway, feed, blobs, staging, health)
+        tasks = [
+            asyncio.create_task(work)
+            for work in (feed.run(), _watch(gateway, feed, health), _listen(app, listening, feed))
+        ]
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=20))
+        try:
+            await until_ready(client)
+            yield World(url, client, catalog, feed, blobs, settings.staging, server, admin)
+        finally:
+            for task in reversed(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            listening.close()
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(10):
+        while (await client.get("/health/ready")).status_code != 200:
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with world_at(tmp_path) as running:
+        yield running
