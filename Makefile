@@ -1,0 +1,37 @@
+# One word for each thing a person does. Every word makes its own environment in .venv first.
+.PHONY: demo up test check format bench clean
+VENV ?= .venv
+BIN = $(VENV)/bin
+export VENV
+
+demo:  ## the whole workshop on drawn pictures, in about a minute (ARGS=--no-serve ends by itself)
+	@tools/environment.sh all
+	@$(BIN)/loratory demo $(ARGS)
+
+up:  ## the workshop on your data (ARGS="--data DIR --port P")
+	@tools/environment.sh all
+	@$(BIN)/loratory up $(ARGS)
+
+test:  ## the whole suite, on a real nats-server (ARGS="-k name" for a part)
+	@tools/environment.sh dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check:  ## format, lint, types, imports, compose file
+	@tools/environment.sh dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+
+format:  ## put the code in order
+	@tools/environment.sh dev
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench:  ## what we claim about speed, measured
+	@tools/environment.sh dev
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:  ## forget the environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
