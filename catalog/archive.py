@@ -18,10 +18,11 @@ from typing import Any
 import msgspec
 
 from catalog.database import Connection, Database
+from catalog.domain.told import events_of
 from contracts import subjects
 from contracts.errors import LogDamaged
 from contracts.events import Stored
-from contracts.ids import CommandId, Digest
+from contracts.ids import Digest
 from contracts.queries import EventView, Page
 from contracts.wire.log import EventLog, decode
 
@@ -60,28 +61,6 @@ SCAN = 5_000
 PAGE_BYTES = 700_000
 """A page of events ends before it gets larger than this, so that it fits in one message."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class _Commit(msgspec.Struct, frozen=True, kw_only=True):
-    """A commit whose facts stay the bytes they are."""
-
-    kind: str
-    thing: str
-    version: int
-    at: datetime
-    actor: str
-    command: CommandId
-    facts: tuple[msgspec.Raw, ...]
-    correlation: str = ""
-    causation: str = ""
-
-
-class _Type(msgspec.Struct, frozen=True):
-    type: str
-
-
-_commit = msgspec.json.Decoder(_Commit).decode
-_type = msgspec.json.Decoder(_Type).decode
 
 
 @dataclass(frozen=True)
@@ -249,7 +228,7 @@ def _events(connection: Connection, wanted: dict[str, Any], kind_of_fact: str | 
     items: list[EventView] = []
     size, at, scanned, full = 0, wanted["after"], 0, False
     for sequence, recorded, body in connection.execute(AFTER_OF, wanted):
-        found = [view for view in _views(sequence, recorded, body) if kind_of_fact in {None, view.type}]
+        found = [view for view in events_of(sequence, _recorded(recorded), body) if kind_of_fact in {None, view.type}]
         cost = len(msgspec.json.encode(found)) if found else 0
         full = bool(items) and (size + cost > PAGE_BYTES or len(items) >= limit)
         if full:
@@ -258,29 +237,6 @@ def _events(connection: Connection, wanted: dict[str, Any], kind_of_fact: str | 
         size, at, scanned = size + cost, sequence, scanned + 1
     more = full or scanned == SCAN
     return Page(items=tuple(items), total=_tail(connection).sequence, next=str(at) if more else None)
-
-
-def _views(sequence: int, recorded: int, body: bytes) -> list[EventView]:
-    commit = _commit(body)
-    before = commit.version - len(commit.facts)
-    return [
-        EventView(
-            sequence=sequence,
-            index=index,
-            type=_type(fact).type,
-            kind=commit.kind,
-            thing=commit.thing,
-            version=before + index + 1,
-            time=commit.at,
-            recorded=_recorded(recorded),
-            actor=commit.actor,
-            command=commit.command,
-            correlation=commit.correlation,
-            causation=commit.causation,
-            data=fact,
-        )
-        for index, fact in enumerate(commit.facts)
-    ]
 
 
 def _recorded(microseconds: int) -> datetime:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
 
 import structlog
 
@@ -11,6 +10,7 @@ from catalog.store import Store, checkpoint
 from contracts.telemetry import Applied
 from contracts.wire.bus import Bus
 from contracts.wire.follow import Follower
+from contracts.wire.tasks import wanted
 
 AT_ONCE = 500
 NEWS_SECONDS = 1.0
@@ -49,7 +49,7 @@ def _news(store: Store, archive: Archive) -> Applied:
     return Applied(log_id=archive.log_id, sequence=store.applied, verified=archive.verified)
 
 
-async def _repeat(store: Store, archive: Archive, announce: Announce) -> NoReturn:
-    while True:
+async def _repeat(store: Store, archive: Archive, announce: Announce) -> None:
+    while wanted():
         await announce(_news(store, archive))
         await asyncio.sleep(NEWS_SECONDS)

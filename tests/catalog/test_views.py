@@ -1,9 +1,15 @@
 """What the rows say after a history: states, tags that hold and held, pages, counts, the line of those that wait."""
 
+import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from catalog import views
 from catalog.database import Connection
@@ -402,3 +408,56 @@ async def test_versions_are_numbered_and_the_newest_is_known(store: Store, scrib
     assert newest is not None
     assert (newest.number, newest.sequence) == (2, frozen.sequence)
     assert await store.read(lambda connection: versions.find(connection, "ds_cats", 3)) is None
+
+
+TAG = st.sampled_from(["cat", "dog", "sky", "mia"])
+ORDINAL = st.integers(0, 3)
+CHANGES = st.lists(
+    st.one_of(
+        st.tuples(st.just("edit"), st.sets(ORDINAL, min_size=1), st.sets(TAG), st.sets(TAG)),
+        st.tuples(
+            st.just("see"), ORDINAL, st.dictionaries(TAG, st.floats(0.1, 0.99)), st.sampled_from(["wd", "other"])
+        ),
+        st.tuples(st.just("thresholds"), st.floats(0.1, 0.9), st.floats(0.1, 0.9)),
+        st.tuples(st.just("remove"), ORDINAL),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(changes=CHANGES)
+def test_filters_counts_and_the_past_agree_after_any_change(changes: list[Any]) -> None:
+    scribe = Scribe()
+    scribe.dataset()
+    for ordinal in range(4):
+        scribe.image(ordinal)
+    for number, change in enumerate(changes):
+        _make(scribe, f"run_{number}", change)
+
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.executescript(views.TABLES)
+        then: dict[int, dict[int, tuple[TagView, ...]]] = {}
+        for stored in scribe.commits:
+            views.apply(connection, stored)
+            then[stored.sequence] = images.effective_tags(connection, "ds_cats", range(4))
+
+        assert _filtered(connection) == _derived(connection)
+        counted = {row.tag: row.images for row in tags.counts(connection, "ds_cats", "", (2**62, ""), 100)}
+        assert counted == Counter(tag for _, _, tag in _filtered(connection))
+        for sequence, expected in then.items():
+            if sequence > 1:  # the data set is there
+                assert images.effective_tags(connection, "ds_cats", range(4), sequence) == expected
+
+
+def _make(scribe: Scribe, run: str, change: Any) -> None:
+    match change:
+        case "edit", ordinals, add, remove:
+            scribe.edit(*ordinals, add=sorted(add), remove=sorted(remove - add))
+        case "see", ordinal, seen, model:
+            scribe.see(run, scribe.run(run, ordinal, model=model), ordinal, *sorted(seen.items()))
+        case "thresholds", general, character:
+            scribe.write("dataset", "ds_cats", e.ThresholdsSet(general=general, character=character))
+        case "remove", ordinal:
+            scribe.write("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(ordinal)))
