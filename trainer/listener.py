@@ -60,6 +60,8 @@ class Listener:
     blobs: Blobs
     attempt: Attempt
     software: dict[str, str]
+    stem: str
+    """What the finished files are called, without their ending."""
     _phase: str = "loading"
     _message: str = ""
     _steps: int = 0
@@ -176,16 +178,16 @@ class Listener:
         await self.flush()
         self._phase = "saving"
         artifacts = (
-            await self._artifact("kohya", finished.kohya),
-            await self._artifact("diffusers", finished.diffusers),
+            await self._artifact("kohya", f"{self.stem}.safetensors", finished.kohya),
+            await self._artifact("diffusers", f"{self.stem}-diffusers.safetensors", finished.diffusers),
         )
         await self.attempt.report(JobSucceeded(attempt=self.attempt.number, step=finished.step, artifacts=artifacts))
 
-    async def _artifact(self, form: str, file: TensorFile) -> Artifact:
+    async def _artifact(self, form: str, name: str, file: TensorFile) -> Artifact:
         path = Path(file.path)
         digest = await self.blobs.put(path)
         size = path.stat().st_size
-        return Artifact(name=path.name, format=form, digest=digest, size=size, tensors=Digest(file.tensors))
+        return Artifact(name=name, format=form, digest=digest, size=size, tensors=Digest(file.tensors))
 
     async def _stopped(self, stopped: Stopped) -> bool:
         await self.flush()

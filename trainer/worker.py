@@ -115,7 +115,7 @@ class Trainer:
     async def _carry_out(self, task: Task, resume: Path | None) -> None:
         """Give the order and listen to its end. A child that was not heard to the end does not get another order."""
         child = await self.warm_up()
-        listener = Listener(self.bus, self.blobs, task.attempt, self._software)
+        listener = Listener(self.bus, self.blobs, task.attempt, self._software, domain.file_stem(task.asked.name))
         beside = [
             asyncio.create_task(_stop_when_asked(child, task.attempt), name="stop"),
             asyncio.create_task(listener.keep_telling(), name="telling"),
