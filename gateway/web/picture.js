@@ -20,6 +20,7 @@ export const Picture = ({ dataset, id, order }) => {
   const close = () => (location.hash = link("datasets", dataset.id));
   useEffect(() => {
     box.current.showModal();
+    box.current.focus(); // itself, not its first button: the arrow keys work, and nothing is pressed by mistake
   }, []);
   const keys = (event) => {
     if (typing(event)) return;
@@ -27,7 +28,7 @@ export const Picture = ({ dataset, id, order }) => {
     if (event.key === "ArrowLeft" || event.key === "k") go(-1);
   };
   return html`
-    <dialog ref=${box} class="picture" autofocus aria-label="Picture" onClose=${close} onKeyDown=${keys}>
+    <dialog ref=${box} class="picture" tabindex="-1" aria-label="Picture" onClose=${close} onKeyDown=${keys}>
       <div class="stage">
         <img src=${url("images", id, "file")} alt=${data?.caption ?? ""} />
         <button class="go back" aria-label="Previous picture" disabled=${at <= 0} onClick=${() => go(-1)}>‹</button>

@@ -183,6 +183,22 @@ async def test_the_log_grows_under_the_eyes_of_who_reads_it(workshop: Stack, pag
     await expect(page.get_by_text("Data set in the log made")).to_have_count(0)
 
 
+async def test_a_workshop_with_a_key_asks_for_it_once(page: Page, tmp_path: Path) -> None:
+    environ = {**os.environ, "LORATORY_API_KEY": "open sesame, please"}
+    async with Stack(tmp_path / "data", environ=environ, port=0, without=["trainer", "tagger"]) as locked:
+        await locked.wait_ready()
+        await page.goto(locked.address)
+        await page.get_by_label("API key", exact=True).fill("open barley")
+        await page.get_by_role("button", name="Open").click()
+        await expect(page.locator(".toast.error")).to_be_visible()
+        await page.get_by_label("API key", exact=True).fill("open sesame, please")
+        await page.get_by_role("button", name="Open").click()
+        await expect(page.get_by_role("heading", name="No data set yet")).to_be_visible()
+        await expect(page.get_by_role("status").get_by_text(LIVE)).to_be_visible()
+        await page.reload()
+        await expect(page.get_by_role("heading", name="No data set yet")).to_be_visible()
+
+
 async def test_it_fits_a_telephone(workshop: Stack, page: Page) -> None:
     dataset = await stocked(workshop, "small screen")
     await page.set_viewport_size({"width": 390, "height": 800})
