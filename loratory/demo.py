@@ -22,6 +22,7 @@ DRAWN = 12
 PATIENCE = 60.0
 """Seconds the demo waits for a tagger or trainer to come."""
 DRAW_WITHIN = 120.0
+SHELVED_WITHIN = 15.0
 MOST_LORAS = 10_000
 
 
@@ -119,9 +120,18 @@ class Demo:
 
     async def _show(self, job: Job, stack: Stack) -> None:
         for artifact in job.artifacts:
-            path = await asyncio.to_thread(_file_of, artifact, stack.data / "loras")
+            path = await self._lying(artifact, stack.data / "loras")
             place = path or f"{stack.address}/api/v1/jobs/{job.id}/artifacts/{artifact.name}"
             self._lines.say(f"LoRA ({artifact.format}): {place}\n  sha256 {artifact.digest}")
+
+    async def _lying(self, artifact: Artifact, loras: Path) -> Path | None:
+        """Its file. The trainer puts it there just after it has told of its success."""
+        until = asyncio.get_running_loop().time() + SHELVED_WITHIN
+        while asyncio.get_running_loop().time() < until:
+            if path := await asyncio.to_thread(_file_of, artifact, loras):
+                return path
+            await asyncio.sleep(0.1)
+        return None
 
     def _patience(self) -> Patience:
         return Patience(PATIENCE, self._lines.say)

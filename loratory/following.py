@@ -14,6 +14,7 @@ from loratory.words import ENDS, of_frame, of_progress
 LOOK_EVERY = 0.5
 PLAIN_EVERY = 3.0
 """Seconds between two lines of progress where nothing can be overwritten."""
+SETTLED = 1.0
 
 
 class Lines:
@@ -23,6 +24,7 @@ class Lines:
         self._out = out or sys.stdout
         self._terminal = self._out.isatty()
         self._last = 0.0
+        self._line = ""
 
     def say(self, line: str) -> None:
         self._out.write(f"\r\033[K{line}\n" if self._terminal else f"{line}\n")
@@ -31,29 +33,37 @@ class Lines:
     def progress(self, line: str) -> None:
         if self._terminal:
             self._out.write(f"\r\033[K{line}"[:200])
-        elif time.monotonic() - self._last >= PLAIN_EVERY:
-            self._last = time.monotonic()
+        elif line != self._line and time.monotonic() - self._last >= PLAIN_EVERY:
+            self._last, self._line = time.monotonic(), line
             self._out.write(f"{line}\n")
         self._out.flush()
 
 
 class Patience:
-    """Judges looks at waiting work: TookTooLong when for `seconds` on end no worker was there. None: for ever."""
+    """Looks at waiting work; TookTooLong when for `seconds` on end no worker was there. None: for ever.
+
+    It says why the work waits, once for each reason that has stood for a second.
+    """
 
     def __init__(self, seconds: float | None, say: Callable[[str], None]) -> None:
         self._seconds = seconds
         self._say = say
+        self._why = ""
+        self._why_since = 0.0
         self._said = ""
         self._alone_since: float | None = None
 
     def look(self, waiting: Waiting | None, now: float) -> None:
         alone = waiting is not None and waiting.code == "no-worker"
-        self._alone_since = (self._alone_since or now) if alone else None
-        if waiting is not None and waiting.why != self._said:
-            self._said = waiting.why
-            self._say(f"waiting: {waiting.why}")
+        self._alone_since = (now if self._alone_since is None else self._alone_since) if alone else None
+        why = waiting.why if waiting else ""
+        if why != self._why:
+            self._why, self._why_since = why, now
+        if why and why != self._said and now - self._why_since >= SETTLED:
+            self._said = why
+            self._say(f"waiting: {why}")
         if self._seconds is not None and self._alone_since is not None and now - self._alone_since > self._seconds:
-            raise TookTooLong(f"it has waited for {self._seconds:g} s: {self._said}")
+            raise TookTooLong(f"it has waited for {self._seconds:g} s: {why}")
 
 
 async def until_taken(client: AsyncClient, job_id: str, patience: Patience) -> Job:

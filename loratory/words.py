@@ -14,7 +14,7 @@ def of_frame(frame: Frame) -> str | None:  # noqa: PLR0911 - one arm for each ki
     data = frame.data
     match frame.type:
         case "job.queued":
-            return "waiting for a trainer"
+            return "queued"
         case "job.attempt_started":
             resumes = data.get("resumes", 0)
             return f"a trainer has taken it{f', and goes on at step {resumes}' if resumes else ''}"

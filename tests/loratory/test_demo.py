@@ -1,0 +1,51 @@
+"""`loratory demo`, whole, with the user's pictures: what a newcomer sees first."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.loratory.processes import nobody_left, of_folder
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+
+
+async def demo(data: Path, steps: int, *options: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "loratory", "demo", "--data", str(data), "--steps", str(steps), *options),
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_it_ends_with_a_lora_and_says_where_it_lies(tmp_path: Path, pictures: Path) -> None:
+    data = tmp_path / "data"
+    process = await demo(data, 2, "--no-serve", "--images", str(pictures))
+    out, error = await process.communicate()
+    said = out.decode()
+    assert (process.returncode, error) == (0, b""), said
+    assert "3 pictures imported, 1 there already, 1 refused, 1 captions read, 1 other files passed over" in said
+    assert "3 pictures tagged by stand-in: " in said
+    (lora,) = [line.split(": ", 1)[1] for line in said.splitlines() if line.startswith("LoRA (kohya): ")]
+    assert Path(lora).parent == data / "loras"
+    assert f"sha256 {hashlib.sha256(Path(lora).read_bytes()).hexdigest()}" in said
+    assert of_folder(data) == []
+
+
+async def test_killed_while_it_trains_it_leaves_nobody_not_even_the_trainers_child(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    process = await demo(data, 100_000, "--port", "0")
+    assert process.stdout is not None
+    async with asyncio.timeout(240):
+        while line := (await process.stdout.readline()).decode():
+            if line.startswith("training"):
+                break
+    assert len(of_folder(data)) >= 7  # itself, nats, four services, the engine
+    process.send_signal(signal.SIGKILL)
+    await process.communicate()
+    assert await nobody_left(data)
