@@ -58,7 +58,7 @@ const Line = ({ event }) => html`
       <summary>
         <span class="seq">${event.sequence}</span>
         <time datetime=${event.time}>${time(event.time)}</time>
-        <code class=${`kind ${event.kind}`}>${event.type}</code>
+        <code class=${`kind of-${event.kind}`}>${event.type}</code>
         <span class="told">${storyOf(event.type, event.data)}</span>
         <span class="muted actor">${event.actor}</span>
       </summary>

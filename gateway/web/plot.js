@@ -9,6 +9,7 @@ import uPlot from "./vendor/uplot.js";
 const MEMORY = 0.97; // share of the smoothed value that stays at each point
 const HEIGHT = { loss: 240, rate: 96 };
 const TABLE_ROWS = 12;
+const WHOLE = [1, 2, 5].flatMap((lead) => [0, 1, 2, 3, 4, 5].map((zeros) => lead * 10 ** zeros)).sort((one, other) => one - other); // steps
 const REFILLS = new Set(["job.checkpointed", "job.succeeded", "job.attempt_started", "job.failed", "job.cancelled"]);
 
 /** Exponential moving average, corrected for its start (Kingma & Ba 2014, §3). */
@@ -102,7 +103,7 @@ function draw(box) {
   const width = box.clientWidth;
   const step = { label: "step", value: (_, number) => (number === null ? "–" : count(number)) };
   const loss = {
-    width, height: HEIGHT.loss, scales, cursor, padding, axes: [{ ...axis, size: 28 }, y],
+    width, height: HEIGHT.loss, scales, cursor, padding, axes: [{ ...axis, size: 28, incrs: WHOLE }, y],
     series: [step, { label: "loss", stroke: colour("--raw"), width: 1, points: { show: false }, value }, { label: "smoothed", stroke: colour("--accent"), width: 2, points: { show: false }, value }],
   };
   // From a little below nothing, or the end of a schedule would lie on the edge and not be seen.

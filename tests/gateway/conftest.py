@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,8 +76,16 @@ async def world_at(folder: Path, *, key: str = "") -> AsyncIterator[World]:
 
 
 async def until_ready(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(10):
-        while (await client.get("/health/ready")).status_code != 200:
+    async def ready() -> bool:
+        return (await client.get("/health/ready")).status_code == 200
+
+    await eventually(ready)
+
+
+async def eventually(true: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    """Waits for what nobody announces."""
+    async with asyncio.timeout(seconds):
+        while not await true():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.02)
 
 

@@ -29,7 +29,7 @@ from contracts.queries import DatasetView, EventView, ImageView, JobView, LogVie
 from contracts.recipe import Recipe
 from contracts.telemetry import Applied
 from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, draw_up
+from contracts.wire.log import EventLog, Head, draw_up, head_of
 from contracts.wire.service import Service
 from contracts.wire.telling import tell_applied
 
@@ -52,6 +52,7 @@ class StandInCatalog:
         self.asked: list[Query[Any]] = []
         self.answers: dict[type, Any] = {}
         self.wishes: dict[type[Wish], Any] = {}
+        self._heads: dict[str, Head] = {}
         self._service = Service(bus, "catalog", "1.0.0")
 
     async def __aenter__(self) -> Self:
@@ -75,9 +76,11 @@ class StandInCatalog:
     async def append(self, thing: str, *facts: AnyFact) -> Stored:
         """One commit, as the catalog would write it."""
         kind = str(msgspec.to_builtins(facts[0])["type"]).partition(".")[0]
-        history = await self.log.load(kind, thing)
+        head = self._heads.get(thing, Head())
         origin = Origin(command=new_command_id(), actor="user:test", at=AT)
-        return await self.log.append(draw_up(kind, thing, facts, after=history.head, origin=origin), history.head)
+        stored = await self.log.append(draw_up(kind, thing, facts, after=head, origin=origin), head)
+        self._heads[thing] = head_of(stored)
+        return stored
 
     async def rename(self, name: str) -> Stored:
         return await self.append("d1", DatasetRenamed(name=name))

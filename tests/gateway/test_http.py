@@ -10,9 +10,10 @@ import msgspec
 from contracts import commands, queries
 from contracts.commands import Receipt
 from contracts.errors import Behind, IllegalTransition, KeyReused, StaleVersion
+from contracts.events import JobEdited
 from contracts.ids import keyed_command_id
 from contracts.queries import Page, TagView
-from tests.gateway.conftest import World, world_at
+from tests.gateway.conftest import World, eventually, world_at
 from tests.gateway.stand_in import dataset, image, job
 
 P = "/api/v1"
@@ -245,10 +246,11 @@ async def test_a_cancel_reaches_the_worker_at_once(world: World) -> None:
 async def test_a_long_poll_answers_when_the_job_changes(world: World) -> None:
     world.catalog.answers[queries.GetJob] = job()
     waiting = asyncio.create_task(world.client.get(f"{P}/jobs/job_1", params={"wait": 20}))
-    while world.feed.sockets == 0:  # noqa: ASYNC110 - what another task counts
-        await asyncio.sleep(0.01)
-    from contracts.events import JobEdited  # noqa: PLC0415
 
+    async def listening() -> bool:
+        return world.feed.sockets == 1
+
+    await eventually(listening)
     stored = await world.catalog.append("job_1", JobEdited(name="new"))
     assert (await waiting).status_code == 200
     assert world.catalog.asked[-1].min_seq == stored.sequence

@@ -1,0 +1,113 @@
+"""`python -m gateway` as people and containers start it: ready, refused with one sentence, and ended cleanly."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import ConnectionClosedError
+
+from contracts.wire.bus import connect
+from contracts.wire.server import EmbeddedServer
+from contracts.wire.streams import migrate
+from tests.gateway.conftest import eventually
+from tests.gateway.stand_in import StandInCatalog
+
+Environ = dict[str, str]
+
+
+@pytest.fixture
+async def environ(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Environ]:
+    """Where NATS is, and a catalog that answers."""
+    admin, bus = [await connect(server.url, *server.credentials(role), name=role) for role in ("admin", "catalog")]
+    log_id = await migrate(admin, at=datetime.now(UTC), lease=15)
+    user, password = server.credentials("gateway")
+    async with StandInCatalog(bus, log_id):
+        yield {
+            "PATH": os.environ["PATH"],
+            "LORATORY_NATS_URL": server.url,
+            "LORATORY_NATS_USER": user,
+            "LORATORY_NATS_PASSWORD": password,
+            "LORATORY_STAGING": str(tmp_path / "staging"),
+            "LORATORY_BLOBS": str(tmp_path / "blobs"),
+            "LORATORY_HEALTH_FILE": str(tmp_path / "gateway.json"),
+            "LORATORY_PORT": str(free_port()),
+        }
+    await bus.close()
+    await admin.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def started(environ: Environ, *arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", *arguments), env=environ, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def ended(environ: Environ, *arguments: str) -> tuple[int | None, str]:
+    process = await started(environ, *arguments)
+    _, text = await asyncio.wait_for(process.communicate(), 20)
+    return process.returncode, text.decode()
+
+
+async def test_it_becomes_ready_and_ends_cleanly_with_sockets_open(environ: Environ) -> None:
+    process = await started(environ)
+
+    async def ready() -> bool:
+        return (await ended(environ, "--check"))[0] == 0
+
+    await eventually(ready)
+    async with open_socket(f"ws://127.0.0.1:{environ['LORATORY_PORT']}/ws/progress") as opened:
+        await opened.recv()
+        process.send_signal(signal.SIGTERM)
+        told: list[object] = []
+        with contextlib.suppress(ConnectionClosedError):
+            while True:
+                told.append(await opened.recv())
+        assert '"type":"bye"' in str(told[-1])
+        assert opened.close_code == 1012
+    _, text = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 0
+    assert b"Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"LORATORY_HOST": "0.0.0.0"}, "set LORATORY_API_KEY"),  # noqa: S104 - what must be refused
+        ({"LORATORY_API_KEY": "short"}, "fewer than 16 characters"),
+        ({"LORATORY_PORT": "many"}, "LORATORY_PORT is not valid"),
+    ],
+)
+async def test_unsafe_or_strange_settings_are_refused(environ: Environ, changes: Environ, sentence: str) -> None:
+    code, text = await ended(environ | changes)
+    assert code == 2
+    assert sentence in text
+    assert len(text.strip().splitlines()) == 1
+
+
+async def test_a_port_in_use_is_one_sentence(environ: Environ) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, text = await ended(environ | {"LORATORY_PORT": port})
+    assert code == 2
+    assert f"cannot listen at 127.0.0.1 port {port}" in text
+    assert len(text.strip().splitlines()) == 1
+
+
+async def test_check_says_why_it_is_not_ready(environ: Environ) -> None:
+    code, text = await ended(environ, "--check")
+    assert code == 1
+    assert "has not started" in text
