@@ -73,13 +73,15 @@ const Drawn = ({ steps, losses, rates }) => {
   const box = useRef(null);
   const plots = useRef(null);
   useEffect(() => {
-    plots.current = draw(box.current);
-    const width = () => plots.current.forEach(([plot, height]) => plot.setSize({ width: box.current.clientWidth, height }));
-    const observer = new ResizeObserver(width);
-    observer.observe(box.current);
+    const place = box.current;
+    const drawn = draw(place);
+    plots.current = drawn;
+    const fit = () => drawn.forEach(([plot, height]) => plot.setSize({ width: place.clientWidth, height }));
+    const observer = new ResizeObserver(fit);
+    observer.observe(place);
     return () => {
       observer.disconnect();
-      plots.current.forEach(([plot]) => plot.destroy());
+      drawn.forEach(([plot]) => plot.destroy());
     };
   }, []);
   useEffect(() => {

@@ -17,8 +17,9 @@ export const Train = ({ dataset, close }) => {
 };
 
 const Form = ({ dataset, presets }) => {
-  const [preset, setPreset] = useState(presets[0] ?? null);
-  const [base, setBase] = useState("builtin");
+  // First one that needs nothing but what came with Loratory: whoever has a base of their own knows which to pick.
+  const [preset, setPreset] = useState(presets.find((one) => one.recipe.base.type === "builtin") ?? presets[0] ?? null);
+  const [base, setBase] = useState("preset");
   const [busy, setBusy] = useState(false);
   const submit = async (event) => {
     event.preventDefault();
@@ -44,7 +45,7 @@ const Form = ({ dataset, presets }) => {
       <//>
       <${Field} of="base" label="Base">
         <select id="base" name="base" value=${base} onChange=${(event) => setBase(event.target.value)}>
-          <option value="preset">as the preset says</option>
+          <option value="preset">as the preset says: ${baseOf(preset)}</option>
           <option value="builtin">stand-in (built in: tries everything, learns little)</option>
           <option value="folder">a diffusers folder on the trainer's machine…</option>
         </select>
@@ -68,6 +69,8 @@ const lengthOf = (preset) => {
   const length = preset?.recipe.length ?? { type: "steps", count: PLAIN_STEPS };
   return plural(length.count, length.type === "epochs" ? "epoch" : "step");
 };
+
+const baseOf = (preset) => preset?.recipe.base.path ?? preset?.recipe.base.name ?? "stand-in";
 
 /** Only what differs from the preset is said. */
 function wishOf(dataset, preset, { trigger, steps, base, path, name }) {
