@@ -72,12 +72,14 @@ class Child:
         code = await self._process.wait()
         with contextlib.suppress(ProcessLookupError):  # nobody left in its session: as it should be
             os.killpg(self._process.pid, signal.SIGKILL)
+        self._process = None  # its number may soon be somebody else's
         await asyncio.wait([self._listening], timeout=1)
+        self._listening.cancel()
         return code
 
     async def stop(self) -> None:
         """SIGTERM, and after STOP_WITHIN seconds SIGKILL to it and all it started. Twice is once."""
-        if self._process is None or self._listening is None:
+        if self._process is None:
             return
         if self.pid is not None:
             self._process.terminate()
@@ -86,7 +88,6 @@ class Child:
             except TimeoutError:
                 os.killpg(self._process.pid, signal.SIGKILL)
         await self.wait()
-        self._listening.cancel()
 
     async def _listen(self, pipe: int) -> None:
         loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, BinaryIO, Self, Unpack
 from urllib.parse import quote
 
 import msgspec
@@ -117,8 +117,9 @@ class AsyncClient:
     ) -> Imported:
         """What `loratory.pictures` found."""
         files: list[ImportedFile] = []
+        unread = list(found.unread)
         for batch in batches(found.pictures):
-            files += await self._upload(dataset, batch)
+            files += await self._upload(dataset, batch, unread)
             if told:
                 told(len(files), len(found.pictures))
         return Imported(
@@ -126,18 +127,30 @@ class AsyncClient:
             captions=sum(picture.caption is not None for picture in found.pictures),
             others=found.others,
             outside=found.outside,
-            unread=tuple(found.unread),
+            unread=tuple(unread),
         )
 
-    async def _upload(self, dataset: str, batch: list[Picture]) -> Sequence[ImportedFile]:
-        captions = {picture.name: picture.caption for picture in batch if picture.caption is not None}
+    async def _upload(
+        self, dataset: str, batch: list[Picture], unread: list[tuple[str, str]]
+    ) -> Sequence[ImportedFile]:
+        """One request. What cannot be opened is added to `unread`, and the rest goes on."""
+        parts: list[tuple[str, tuple[str, BinaryIO]]] = []
+        captions: dict[str, str] = {}
         with ExitStack() as opened:
-            sources = [opened.enter_context(picture.path.open("rb")) for picture in batch]
+            for picture in batch:
+                try:
+                    parts.append(("files", (picture.name, opened.enter_context(picture.path.open("rb")))))
+                except OSError as error:
+                    unread.append((picture.name, error.strerror or "it cannot be read"))
+                    continue
+                if picture.caption is not None:
+                    captions[picture.name] = picture.caption
+            if not parts:
+                return ()
 
             def body() -> dict[str, Any]:
-                for source in sources:
+                for _, (_, source) in parts:
                     source.seek(0)
-                parts = [("files", (one.name, source)) for one, source in zip(batch, sources, strict=True)]
                 more = {"captions": msgspec.json.encode(captions).decode()} if captions else {}
                 return {"files": parts, "data": more}
 

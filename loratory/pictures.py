@@ -1,6 +1,7 @@
 """Which files of a folder go into a data set, with the captions that lie beside them."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", 
 SIDECARS = (".txt", ".caption")
 """Beside a picture, with its stem: its caption. The first that is there counts."""
 
+LONGEST_NAME = 1000
 MOST_FILES = 100_000
 MOST_BYTES = 64 << 20
 """One picture; the server takes no larger one."""
@@ -117,7 +119,13 @@ def _take(found: Found, path: Path, name: str, root: Path | None) -> None:
     if size > MOST_BYTES:
         found.unread.append((name, f"it has more than {MOST_BYTES >> 20} MiB"))
         return
-    found.pictures.append(Picture(path, name, size, _caption(found, path, root)))
+    found.pictures.append(Picture(path, _label(name), size, _caption(found, path, root)))
+
+
+def _label(name: str) -> str:
+    """The name as a form can carry it, for captions are found by it: Unicode, without quotes and control characters."""
+    readable = name.encode("utf-8", "replace").decode()
+    return re.sub(r'[\x00-\x1f\x7f"\\]', "_", readable)[-LONGEST_NAME:]
 
 
 def _caption(found: Found, picture: Path, root: Path | None) -> str | None:

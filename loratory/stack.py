@@ -25,6 +25,7 @@ from loratory.services import MOST_DEATHS, SERVE, SERVICES, WITHIN, Deaths, Plac
 HEAD_START = 5.0
 """Seconds the workers wait for catalog and gateway at most: importing torch would slow those down."""
 POLL = 0.05
+NEWS_EVERY = 10.0
 LOG_DAMAGED = 3
 """The exit code of a service that must not be started again (`contracts.wire.boot`)."""
 
@@ -112,6 +113,7 @@ class Stack:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as starting:
+            refuse_open(self._host, self._environ)
             starting.enter_context(self._folder)
             self._port = free_port(self._host, self._port)
             await self._server.start()
@@ -219,13 +221,27 @@ class Stack:
             await asyncio.sleep(POLL)
 
     async def _tell_ready(self, name: str) -> None:
-        await self._ready(name)
+        """Says so; and why not, every NEWS_EVERY seconds until then."""
+        while True:
+            try:
+                async with asyncio.timeout(NEWS_EVERY):
+                    await self._ready(name)
+                    break
+            except TimeoutError:
+                self._say(f"{name:<9} {self.why_not_ready(name)}")
         self._say(f"{name:<9} ready")
 
     async def _raise_failure(self) -> None:
         for task in self._keeping.values():
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error
+
+
+def refuse_open(host: str, environ: Mapping[str, str]) -> None:
+    """SetupError where other machines could reach the gateway without a key; it would refuse to start itself."""
+    keys = ("LORATORY_API_KEY", "LORATORY_API_KEY_FILE")
+    if host not in {"localhost", "::1"} and not host.startswith("127.") and not any(environ.get(key) for key in keys):
+        raise SetupError(f"other machines can reach {host}: set LORATORY_API_KEY to a secret of at least 16 characters")
 
 
 def free_port(host: str, port: int) -> int:

@@ -88,6 +88,9 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except BrokenPipeError:  # `loratory events | head`
         sys.stderr.close()
         return INTERRUPTED
+    except OSError as error:
+        sys.stderr.write(f"loratory: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
+        return 1
     return outcome if isinstance(outcome, int) else 0
 
 

@@ -1,6 +1,7 @@
 """`loratory up`."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,7 @@ async def up(  # noqa: PLR0913 - each is an option
     without += [] if trainer else ["trainer"]
     try:
         async with Stack(data, environ=environ, port=port, host=host, without=without, say=say) as stack:
-            await stack.wait_ready(SERVE)
+            await stack.wait_ready(SERVE, timeout=math.inf)  # a long log takes its time, and the stack says so
             say(f"\nLoratory is at {stack.address}  (data in {stack.data}; Ctrl-C ends it)\n")
             await stack.watch()
     except asyncio.CancelledError:

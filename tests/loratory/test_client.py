@@ -15,6 +15,7 @@ from contracts.ids import Digest
 from loratory import AsyncClient, Client
 from loratory.client import TookTooLong
 from loratory.download import DamagedDownload
+from loratory.pictures import found_in
 
 NAMES = (f"set {number}" for number in itertools.count())
 
@@ -34,6 +35,16 @@ def test_pictures_come_in_with_their_captions_and_each_outcome_is_told(workshop:
         assert (view.images, view.captioned, view.refused) == (3, 1, 1)
         again = client.import_folder(name, pictures)
         assert (len(again.of("added")), len(again.of("existing"))) == (0, 4)
+
+
+def test_a_file_that_vanished_stops_no_other(workshop: str, pictures: Path) -> None:
+    found = found_in(pictures)
+    (pictures / "0.png").unlink()
+    with Client(workshop) as client:
+        client.create_dataset(name := next(NAMES))
+        imported = client.import_found(name, found)
+    assert imported.unread == (("0.png", "No such file or directory"),)
+    assert len(imported.of("added")) == 3
 
 
 def test_problems_are_errors_of_their_kind(workshop: str) -> None:

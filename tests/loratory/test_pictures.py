@@ -1,5 +1,6 @@
 """Which files of a folder are sent, and with which words."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,12 @@ def test_files_of_the_same_name_keep_their_paths_apart(tmp_path: Path) -> None:
     assert [picture.name for picture in found_among([one, two]).pictures] == [one.as_posix(), two.as_posix()]
     with pytest.raises(SetupError, match="there is no file"):
         found_among([tmp_path / "gone.png"])
+
+
+def test_a_name_is_made_fit_for_a_form(tmp_path: Path) -> None:
+    for name in (b'a"b\\c\nd.png', b"caf\xe9.png", "été ☂.png".encode()):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"1")
+    assert {picture.name for picture in found_in(tmp_path).pictures} == {"a_b_c_d.png", "caf?.png", "été ☂.png"}
 
 
 def test_batches_are_bounded_in_files_and_bytes() -> None:

@@ -104,6 +104,14 @@ async def test_a_newer_data_folder_is_refused(tmp_path: Path) -> None:
     assert of_folder(tmp_path) == []
 
 
+async def test_a_stack_that_others_could_reach_without_a_key_is_refused(tmp_path: Path) -> None:
+    environ = {name: value for name, value in ENVIRON.items() if not name.startswith("LORATORY_")}
+    with pytest.raises(SetupError, match="set LORATORY_API_KEY"):
+        async with Stack(tmp_path / "data", environ=environ, port=0, host="0.0.0.0"):  # noqa: S104 - it is refused
+            pass
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize("killed", ["nats", "catalog", "gateway"])
 async def test_who_dies_is_started_again(tmp_path: Path, killed: str) -> None:
     said: list[str] = []
