@@ -84,6 +84,7 @@ def _is_struct(kind: object) -> bool:
 
 def _tidy(operation: dict[str, Any]) -> None:
     """Every refusal is a problem document, also those that Litestar describes by itself."""
+    operation["responses"].get("204", {}).pop("content", None)
     for status, answer in operation["responses"].items():
         content = answer.get("content", {})
         if int(status) >= 400 and not any(_is_ref(one) for one in content.values()):

@@ -170,13 +170,22 @@ def _pointer(key: str) -> str:
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
-    """For the OpenAPI document: a route may answer with these, and with what every route may answer."""
+    """For the OpenAPI document: a route may answer with these, and with what every route may answer.
+
+    What can be missing can also have been removed, or be named in a way the rules refuse.
+    """
+    implied = {410, 422} if 404 in statuses else set()
     return {
         status: ResponseSpec(
             Problem, description=HTTPStatus(status).phrase, media_type=MEDIA_TYPE, generate_examples=False
         )
-        for status in sorted({400, 401, 403, 500, 503, *statuses})
+        for status in sorted({400, 401, 403, 500, 503, *statuses} | implied)
     }
+
+
+def also(status: int, kind: type[msgspec.Struct], description: str) -> dict[int, ResponseSpec]:
+    """For the OpenAPI document: a second way a route succeeds."""
+    return {status: ResponseSpec(kind, description=description, generate_examples=False)}
 
 
 HANDLERS: dict[int | type[Exception], Any] = {

@@ -15,7 +15,7 @@ from contracts.queries import DatasetView, ImageView, Page, RefusalView, TagCoun
 from gateway.http import answers
 from gateway.http.answers import done, listed, made, viewed, whole
 from gateway.http.asking import FORM, TAKES, IdempotencyKey, Listing, MinSeq, TraceParent, origin_of
-from gateway.http.problems import problems
+from gateway.http.problems import also, problems
 from gateway.http.uploads import REQUEST_BYTES, Staging, Upload
 from gateway.owners import Catalog
 from gateway.routes.bodies import (
@@ -43,7 +43,7 @@ async def list_datasets(
     return listed(request, await catalog.ask(queries.ListDatasets(**page.asked)))
 
 
-@post("/datasets", status_code=201, responses=problems(409, 415, 422))
+@post("/datasets", status_code=201, responses={**also(200, Receipt, "It was there already"), **problems(409, 415, 422)})
 async def create_dataset(
     data: JSONBody[DatasetBody], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
 ) -> Response[Receipt]:
@@ -93,7 +93,7 @@ async def remove_dataset(
     status_code=200,
     request_max_body_size=REQUEST_BYTES,
     opt={TAKES: FORM},
-    responses=problems(404, 413, 415, 422, 507),
+    responses={**also(201, Imported, "At least one file was added"), **problems(404, 413, 415, 422, 507)},
 )
 async def import_images(  # noqa: PLR0913, PLR0917 - what an upload is made of
     dataset: FromPath[str],
@@ -187,7 +187,11 @@ async def set_thresholds(
     return done(await catalog.tell(origin, wish))
 
 
-@post("/datasets/{dataset:str}/versions", status_code=201, responses=problems(404, 409, 415, 422))
+@post(
+    "/datasets/{dataset:str}/versions",
+    status_code=201,
+    responses={**also(200, MadeVersion, "This was frozen already"), **problems(404, 409, 415, 422)},
+)
 async def freeze_version(
     dataset: FromPath[str],
     data: JSONBody[VersionBody],

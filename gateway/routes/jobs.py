@@ -17,7 +17,7 @@ from contracts.telemetry import TrainingProgress
 from gateway.http import answers
 from gateway.http.answers import asked_for, done, listed, viewed
 from gateway.http.asking import Listing, MinSeq
-from gateway.http.problems import problems
+from gateway.http.problems import also, problems
 from gateway.live import LiveFeed
 from gateway.owners import Catalog
 from gateway.routes.bodies import JobBody, JobPatch, JobStatus, Mode, TrainingBody, TrainingStatus
@@ -38,7 +38,11 @@ Until = Annotated[
 ]
 
 
-@post("/training/single", status_code=202, responses=problems(404, 409, 415, 422))
+@post(
+    "/training/single",
+    status_code=202,
+    responses={**also(201, Receipt, "It was drawn up, not started"), **problems(404, 409, 415, 422)},
+)
 async def train_single(
     data: JSONBody[TrainingBody], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
 ) -> Response[Receipt]:
@@ -61,7 +65,9 @@ async def training_modes() -> Page[Mode]:
     return answers.whole(MODES)
 
 
-@post("/jobs", status_code=201, responses=problems(404, 409, 415, 422))
+@post(
+    "/jobs", status_code=201, responses={**also(202, Receipt, "It was started as well"), **problems(404, 409, 415, 422)}
+)
 async def create_job(
     data: JSONBody[JobBody], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
 ) -> Response[Receipt]:
@@ -123,7 +129,11 @@ async def remove_job(
     return done(await catalog.tell(origin, commands.RemoveJob(job=JobId(job))))
 
 
-@post("/jobs/{job:str}/start", status_code=202, responses=problems(404, 409))
+@post(
+    "/jobs/{job:str}/start",
+    status_code=202,
+    responses={**also(200, Receipt, "It waits or runs already"), **problems(404, 409)},
+)
 async def start_job(
     job: FromPath[str], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
 ) -> Response[Receipt]:
@@ -131,7 +141,11 @@ async def start_job(
     return asked_for(await catalog.tell(origin, commands.StartJob(job=JobId(job))))
 
 
-@post("/jobs/{job:str}/cancel", status_code=202, responses=problems(404, 409))
+@post(
+    "/jobs/{job:str}/cancel",
+    status_code=202,
+    responses={**also(200, Receipt, "It was being stopped already"), **problems(404, 409)},
+)
 async def cancel_job(
     job: FromPath[str], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
 ) -> Response[Receipt]:

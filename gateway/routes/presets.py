@@ -15,7 +15,7 @@ from contracts.recipe import Recipe, overlaid
 from gateway.http import answers
 from gateway.http.answers import done, listed, made, viewed, whole
 from gateway.http.asking import Listing, MinSeq
-from gateway.http.problems import problems
+from gateway.http.problems import also, problems
 from gateway.owners import Catalog
 from gateway.routes.bodies import Category, Config, ConfigBody, Parameters, PresetBody, ServiceHealth, unreserved
 
@@ -71,7 +71,11 @@ async def get_parameters(
     return viewed(Parameters(name=view.name, values=view.recipe, json_schema=msgspec.json.schema(Recipe)), view.etag)
 
 
-@put("/presets/{name:str}", status_code=200, responses=problems(404, 409, 415, 422))
+@put(
+    "/presets/{name:str}",
+    status_code=200,
+    responses={**also(201, Receipt, "It was saved"), **problems(404, 409, 415, 422)},
+)
 async def save_preset(
     name: FromPath[str],
     data: JSONBody[PresetBody],

@@ -14,7 +14,7 @@ from contracts.queries import Page, TaggingView
 from gateway.http import answers
 from gateway.http.answers import asked_for, listed, made, viewed, whole
 from gateway.http.asking import Listing, MinSeq
-from gateway.http.problems import problems
+from gateway.http.problems import also, problems
 from gateway.live import LiveFeed
 from gateway.owners import Catalog
 from gateway.routes.bodies import TaggerModel, TaggingBody
@@ -22,7 +22,11 @@ from gateway.routes.images import DatasetFilter
 from gateway.waiting import TaggingNow, tagging_now
 
 
-@post("/tagging/runs", status_code=202, responses=problems(404, 409, 415, 422))
+@post(
+    "/tagging/runs",
+    status_code=202,
+    responses={**also(200, Receipt, "There is nothing to do"), **problems(404, 409, 415, 422)},
+)
 async def request_tagging(
     data: JSONBody[TaggingBody], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
 ) -> Response[Receipt]:
@@ -60,7 +64,11 @@ async def get_tagging_run(
     return viewed(_now(feed, view), view.etag)
 
 
-@post("/tagging/runs/{run:str}/cancel", status_code=202, responses=problems(404, 409))
+@post(
+    "/tagging/runs/{run:str}/cancel",
+    status_code=202,
+    responses={**also(200, Receipt, "It was being stopped already"), **problems(404, 409)},
+)
 async def cancel_tagging(
     run: FromPath[str], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
 ) -> Response[Receipt]:

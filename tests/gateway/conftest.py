@@ -3,7 +3,12 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,3 +98,42 @@ async def eventually(true: Callable[[], Awaitable[bool]], seconds: float = 20) -
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with world_at(tmp_path) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a whole workshop without workers serves; for questions only the real catalog can answer."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    data = tmp_path_factory.mktemp("workshop") / "data"
+    command = [
+        sys.executable,
+        "-m",
+        "loratory",
+        "up",
+        "--data",
+        str(data),
+        "--port",
+        str(port),
+        "--no-trainer",
+        "--no-tagger",
+    ]
+    log = (data.parent / "log").open("wb")
+    with log, subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ)) as process:
+        where = f"http://127.0.0.1:{port}"
+        try:
+            until = time.monotonic() + 60
+            while not _ready(where):
+                assert time.monotonic() < until and process.poll() is None
+                time.sleep(0.1)
+            yield where
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def _ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
