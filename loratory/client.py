@@ -213,8 +213,9 @@ class AsyncClient:
         """Until it has ended; TookTooLong after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                while not (now := await self._long_look(job)).ended:
-                    pass
+                now = await self.job(job)
+                while not now.ended:
+                    now = await self._long_look(job)
         except TimeoutError as error:
             raise TookTooLong(f"the job {job} is not over after {timeout:g} s") from error
         return now
