@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 import structlog
-from nats.aio.client import Client
 
 from contracts import subjects
 from contracts.errors import LogDamaged, Unavailable
 from contracts.events import Stored
 from contracts.telemetry import Applied, Presence, Progress
+from contracts.wire.bus import Bus
 from contracts.wire.follow import Follower
 from contracts.wire.log import EventLog
 from contracts.wire.telling import hear
@@ -52,7 +52,7 @@ class Heard(Generic[T]):
 class LiveFeed:
     """Run it once for the whole gateway; everything else is asked of it while it runs."""
 
-    def __init__(self, bus: Client) -> None:
+    def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._log = EventLog(bus)
         self._logger = structlog.get_logger()

@@ -6,7 +6,6 @@ from typing import TypeVar, get_args
 
 import msgspec
 import structlog
-from nats.aio.client import Client
 
 from contracts.commands import (
     Command,
@@ -27,6 +26,7 @@ from contracts.ids import JobId, RunId
 from contracts.queries import EventView, ListEvents, Query
 from contracts.subjects import WorkClass
 from contracts.telemetry import LossBlock
+from contracts.wire.bus import Bus
 from contracts.wire.service import Door
 from contracts.wire.telling import nudge, read_losses
 
@@ -43,14 +43,16 @@ _log = structlog.get_logger()
 class Catalog:
     """Asks and tells the catalog; what it refuses comes back as the errors of `contracts.errors`."""
 
-    def __init__(self, bus: Client) -> None:
+    def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._door = Door(bus, "catalog")
 
     async def ask(self, query: Query[T]) -> T:
+        self._check_line()
         return await self._door.ask(query)
 
     async def tell(self, origin: Origin, wish: Wish) -> Receipt:
+        self._check_line()
         return await self._door.tell(_command(origin, wish))
 
     async def tell_patiently(self, origin: Origin, wish: Wish) -> Receipt:
@@ -80,6 +82,11 @@ class Catalog:
             if page.next is None:
                 return
             asked = msgspec.structs.replace(asked, after=int(page.next))
+
+    def _check_line(self) -> None:
+        """Without a line to NATS a request would only wait in the client's buffer until it is too late."""
+        if not self._bus.is_connected:
+            raise Unavailable("NATS is not connected; the gateway keeps trying", service="nats")
 
 
 def _command(origin: Origin, wish: Wish) -> Command:

@@ -18,7 +18,7 @@ from contracts.errors import Gone, Invalid, LoratoryError, NotFound, Unavailable
 from contracts.ids import JobId
 from contracts.queries import GetJob, ListEvents
 from gateway import frames
-from gateway.cursor import Place, cursor_of, place_of
+from gateway.cursor import cursor_of, place_of
 from gateway.listener import GOING, LOG_GONE, Listener
 from gateway.live import LiveFeed
 from gateway.owners import Catalog
@@ -59,8 +59,10 @@ async def _converse(socket: Socket, feed: LiveFeed, catalog: Catalog, job: JobId
     try:
         if job is not None:
             await catalog.ask(GetJob(job=job))
+        if not feed.log_id:
+            raise Unavailable("the gateway has not found the event log yet", service="nats")
         after = socket.query_params.get("after")
-        place = None if after is None else _place(after, feed)
+        place = None if after is None else place_of(after, feed.log_id)
         with feed.join(place, job) as listener:
             code, reason = await _until_ended(socket, feed, catalog, listener)
             if code == GOING:
@@ -68,19 +70,13 @@ async def _converse(socket: Socket, feed: LiveFeed, catalog: Catalog, job: JobId
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CLOSE_SECONDS):
                         await socket.send_text(frames.frame("bye", {"reason": reason, "resume_after": cursor}))
-    except WebSocketDisconnect:
+    except (WebSocketDisconnect, OSError):  # the client has gone; uvicorn says so with an OSError when we were sending
         return
     except LoratoryError as error:
         code, reason = _code_of(error), error.detail
-    with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):  # it may have gone by itself meanwhile
+    with suppress(TimeoutError, WebSocketDisconnect, RuntimeError, OSError):  # it may have gone by itself meanwhile
         async with asyncio.timeout(CLOSE_SECONDS):
             await socket.close(code=code, reason=reason[:120])
-
-
-def _place(after: str, feed: LiveFeed) -> Place:
-    if not feed.log_id:
-        raise Unavailable("the gateway has not found the event log yet", service="nats")
-    return place_of(after, feed.log_id)
 
 
 def _code_of(error: LoratoryError) -> int:

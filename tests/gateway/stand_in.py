@@ -22,7 +22,7 @@ from contracts.commands import (
     TaggingCommand,
     Wish,
 )
-from contracts.errors import NotFound
+from contracts.errors import NotFound, Unavailable
 from contracts.events import AnyFact, DatasetRenamed, Stored
 from contracts.ids import Digest, ImageId, new_command_id
 from contracts.queries import DatasetView, EventView, ImageView, JobView, LogView, Page, Query
@@ -87,10 +87,11 @@ class StandInCatalog:
 
     async def _announce(self) -> None:
         while True:
-            if not self.silent:
+            with contextlib.suppress(Unavailable):  # it announces again when NATS is back
                 _, end = await self.log.end()
                 sequence = end if self.applied is None else self.applied
-                await tell_applied(self._bus, Applied(log_id=self.log_id, sequence=sequence, verified=True))
+                if not self.silent:
+                    await tell_applied(self._bus, Applied(log_id=self.log_id, sequence=sequence, verified=True))
             await asyncio.sleep(0.05)
 
     async def _on_command(self, command: Command) -> msgspec.Struct:

@@ -1,5 +1,6 @@
 """Bytes over HTTP, out and in: ranges, headers, and uploads that leave nothing behind."""
 
+import asyncio
 import hashlib
 from base64 import b64encode
 from typing import Any
@@ -19,7 +20,7 @@ from gateway.http import uploads
 from gateway.http.files import disposition, sniffed, span_of
 from gateway.http.problems import RangeNotSatisfiable
 from gateway.routes.results import curve
-from tests.gateway.conftest import World
+from tests.gateway.conftest import World, eventually
 from tests.gateway.stand_in import dataset, image, job
 from tests.gateway.test_http import assert_problem
 
@@ -141,6 +142,26 @@ async def test_a_file_too_large_is_refused_and_the_others_go_on(world: World, mo
     outcomes = {item["name"]: (item["outcome"], item.get("reason")) for item in answer.json()["items"]}
     assert outcomes == {"small.png": ("added", None), "large.png": ("refused", "too-large")}
     assert list(world.staging.iterdir()) == []
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing_behind(world: World) -> None:
+    world.catalog.answers[queries.GetDataset] = dataset()
+    host, port = world.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST {P}/datasets/dog/images HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5000000\r\n"
+    part = '--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    writer.write(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n{part}".encode() + bytes(2 << 20))
+
+    async def staged() -> bool:
+        return any(world.staging.iterdir())
+
+    async def cleared() -> bool:
+        return not await staged()
+
+    await eventually(staged)
+    writer.close()
+    await eventually(cleared)
+    assert world.catalog.told == []
 
 
 async def test_uploads_that_fail_leave_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

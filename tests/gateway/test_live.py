@@ -16,7 +16,7 @@ from contracts.events import DatasetRenamed, JobEdited, JobSucceeded
 from contracts.telemetry import Presence, TrainingProgress
 from contracts.wire.telling import tell_presence, tell_progress
 from gateway import live
-from tests.gateway.conftest import World, eventually
+from tests.gateway.conftest import World, eventually, until_ready
 from tests.gateway.stand_in import job
 from tests.gateway.test_http import assert_problem
 
@@ -268,6 +268,20 @@ async def test_goodbye_says_where_to_go_on(world: World) -> None:
         bye = await next_of(opened, "bye")
         assert bye["data"]["resume_after"] == f"{world.catalog.log_id}.{stored.sequence}"
         assert await closed(opened) == 1012
+
+
+async def test_without_nats_nothing_hangs_and_with_it_everything_goes_on(world: World) -> None:
+    async with socket(world) as opened:
+        await next_of(opened, "caught_up")
+        await world.server.stop()
+        await next_of(opened, "stale")
+        body = assert_problem(await world.client.get("/api/v1/datasets/d1"), 503, "unavailable")
+        assert body["service"] == "nats"
+        assert (await world.client.get("/health/ready")).json()["checks"]["nats"]["ok"] is False
+        await world.server.start()
+        await until_ready(world.client)
+        await world.catalog.rename("after")
+        assert names(await facts(opened, 1)) == ["after"]
 
 
 async def test_the_log_is_read_as_lines_and_in_pages(world: World) -> None:
