@@ -1,6 +1,7 @@
 """The command line: what it says, where, and with which exit code."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,17 @@ def test_the_doctor_says_when_the_data_is_of_a_newer_loratory(cli: Cli, tmp_path
     (tmp_path / "format").write_text("99")
     assert cli("doctor", "--data", tmp_path) == 1
     assert "bad   data folder" in cli.out
+
+
+def test_another_package_of_one_of_our_names_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "catalog").mkdir()
+    (tmp_path / "catalog" / "__init__.py").write_text("")
+    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    answer = subprocess.run(
+        [sys.executable, "-P", "-m", "loratory"], env=path, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(
+        f"loratory: the package 'catalog' comes from {tmp_path / 'catalog'}, not from Loratory"
+    )
+    assert answer.stderr.count("\n") == 1
