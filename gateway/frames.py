@@ -74,10 +74,10 @@ def _fact(  # noqa: PLR0913 - the frame spelt out
 
 def places(events: Sequence[EventView]) -> list[Place]:
     """The place after each of these events, which are whole commits, or all of them that somebody wants."""
-    following = [event.sequence for event in events[1:]] + [0]
+    following = [*(event.sequence for event in events[1:]), 0]
     return [
         Place(event.sequence, WHOLE if event.sequence != after else event.index)
-        for event, after in zip(events, following, strict=True)
+        for event, after in zip(events, following, strict=False)  # without events there is still the 0
     ]
 
 
