@@ -1,8 +1,11 @@
-"""What tests share: a real nats-server for each test that asks for one, with the streams as the migrate step makes them."""
+"""What tests share: a real nats-server for each test that asks, with the streams as the migrate step makes them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,3 +50,32 @@ async def bus_of(server: EmbeddedServer) -> AsyncIterator[BusOf]:
     yield open_as
     for bus in opened:
         await bus.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """A skip for a reason that nobody listed is a failure: a suite must not grow silent. See tests/skips.txt."""
+    return _judged((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    """The same for whole files."""
+    return _judged((yield))
+
+
+def _judged(report: Any) -> Any:
+    # Elsewhere what needs POSIX or Linux is skipped as well.
+    if report.skipped and not hasattr(report, "wasxfail") and sys.platform == "linux":
+        reason = report.longrepr[-1].removeprefix("Skipped: ")
+        if not any(reason == allowed or reason.startswith(f"{allowed}:") for allowed in _allowed_skips()):
+            report.outcome = "failed"
+            report.longrepr = f"it was skipped, and {reason!r} is not among the reasons of tests/skips.txt allowed here"
+    return report
+
+
+def _allowed_skips() -> list[str]:
+    lines = (Path(__file__).parent / "skips.txt").read_text(encoding="utf-8").splitlines()
+    listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    wanted = os.environ.get("LORATORY_SKIPS_ALLOWED")
+    return listed if wanted is None else [reason for reason in listed if reason in wanted.split(",")]

@@ -139,7 +139,7 @@ def test_bfloat16_trains_on_a_cpu_and_float16_is_refused(bench: Workbench) -> No
         bench.run(bench.order(precision="float16"))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="gpu: there is one here")
 def test_a_device_that_is_not_there_is_refused(bench: Workbench) -> None:
     with pytest.raises(Rejected, match="no"):
         bench.run(bench.order(device="cuda"))

@@ -1,0 +1,184 @@
+"""Real photographs become a LoRA, and the files that were written do what was trained."""
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from contracts.recipe import Recipe
+from contracts.wire.blobs_local import LocalBlobs
+from loratory.answers import Job
+from tests.acceptance.house import House, cli
+from trainer.engine import files
+from trainer.engine.adapter import fitted
+from trainer.engine.data import pixels
+from trainer.families import Model, load
+from trainer.messages import Example
+
+pytestmark = [pytest.mark.slow, pytest.mark.shared, pytest.mark.timeout(900)]
+
+STEPS = 100
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the demo left: its words, the data set's images, the job, its files, and the base it trained on."""
+
+    said: str
+    images: list[Any]
+    job: Job
+    kohya: Path
+    diffusers: Path
+    checkpoint: dict[str, torch.Tensor]
+    examples: list[Example]
+    base: Path
+
+
+@pytest.fixture(scope="module")
+def run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    data = tmp_path_factory.mktemp("photographs") / "data"
+    demo = cli(
+        *("demo", "--no-serve", "--images", photographs / "dog", "--data", data, "--steps", str(STEPS)), timeout=800
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    house = House(data, workers=False)
+    house.start()
+    try:
+        with house.client() as client, house.http() as http:
+            (job,) = client.jobs()
+            images = client.images(job.dataset)
+            last = http.get(f"/api/v1/jobs/{job.id}/checkpoints").json()["items"][-1]
+    finally:
+        house.stop()
+    assert last["step"] == STEPS
+    blobs = LocalBlobs(data / "blobs")
+    tensors, _ = files.unsealed(blobs.path(last["checkpoint"]))
+    examples = [
+        Example(path=str(blobs.path(image.picture)), digest=image.picture, caption=image.caption, ordinal=image.ordinal)
+        for image in images
+    ]
+    adapter = {name.removeprefix("adapter."): tensor for name, tensor in tensors.items() if name.startswith("adapter.")}
+    made = {artifact.format: blobs.path(artifact.digest) for artifact in job.artifacts}
+    return Run(
+        demo.stdout, images, job, made["kohya"], made["diffusers"], adapter, examples, data / "cache/bases/stand-in"
+    )
+
+
+@pytest.fixture(scope="module")
+def pipeline(run: Run) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(
+        run.base, local_files_only=True, dtype=torch.float32, safety_checker=None
+    )
+
+
+@pytest.fixture
+def engine(run: Run) -> Iterator[Model]:
+    """The base as the engine loads it."""
+    yield load(run.base, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def predictions(denoiser: torch.nn.Module) -> torch.Tensor:
+    chance = torch.Generator().manual_seed(5)
+    noisy, texts = torch.randn((4, 4, 12, 12), generator=chance), torch.randn((4, 77, 32), generator=chance)
+    with torch.no_grad():
+        return denoiser.eval()(noisy, torch.tensor([10, 300, 600, 900]), texts).sample
+
+
+def in_memory(model: Model, recipe: Recipe, weights: dict[str, torch.Tensor] | None) -> torch.Tensor:
+    """What the engine's own adapter says; without weights: an untrained one."""
+    with fitted(model, recipe) as adapter:
+        if weights is not None:
+            adapter.take(weights)
+        return predictions(model.denoiser)
+
+
+def loaded(pipeline: StableDiffusionPipeline, file: Path) -> torch.Tensor:
+    pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+    try:
+        return predictions(pipeline.unet)
+    finally:
+        pipeline.unload_lora_weights()
+
+
+def as_file(blob: Path, folder: Path) -> Path:
+    """Under a name with the ending that loaders go by."""
+    file = folder / f"{blob.name}.safetensors"
+    file.symlink_to(blob)
+    return file
+
+
+def test_all_photographs_come_in_are_tagged_and_become_a_lora(run: Run, photographs: Path) -> None:
+    there = sorted(path.name for path in (photographs / "dog").iterdir() if path.suffix == ".jpg")
+    assert len(there) == 5
+    assert sorted(image.name for image in run.images) == there
+    assert "5 pictures imported, 0 there already, 0 refused" in run.said
+    assert all(image.tags for image in run.images)
+    for image, example in zip(run.images, run.examples, strict=True):
+        with Image.open(example.path) as picture, Image.open(photographs / "dog" / image.name) as photograph:
+            assert picture.size in {photograph.size, photograph.size[::-1]}
+    lines = [line.partition(": ")[2] for line in run.said.splitlines() if line.startswith("LoRA (")]
+    assert len(lines) == 2
+    assert [Path(line).read_bytes() for line in lines] == [run.kohya.read_bytes(), run.diffusers.read_bytes()]
+    assert "the page is at http://127.0.0.1:" in run.said
+
+
+def test_both_files_give_what_the_engines_adapter_gives(
+    run: Run, pipeline: StableDiffusionPipeline, engine: Model, tmp_path: Path
+) -> None:
+    lora = run.job.recipe.adapter
+    assert lora.alpha != lora.rank
+    memory, base = in_memory(engine, run.job.recipe, run.checkpoint), predictions(pipeline.unet)
+    assert (memory - base).abs().max() > 0.01
+    for file in (run.kohya, run.diffusers):
+        assert (loaded(pipeline, as_file(file, tmp_path)) - memory).abs().max() < 1e-4
+    assert torch.equal(predictions(pipeline.unet), base)
+
+
+def test_an_untrained_adapter_changes_nothing(
+    run: Run, pipeline: StableDiffusionPipeline, engine: Model, tmp_path: Path
+) -> None:
+    base = predictions(pipeline.unet)
+    assert torch.equal(in_memory(engine, run.job.recipe, None), base)
+    untrained = {
+        name: torch.zeros_like(tensor) if ".lora_up." in name else tensor
+        for name, tensor in load_file(run.kohya).items()
+    }
+    save_file(untrained, tmp_path / "untrained.safetensors")
+    assert torch.equal(loaded(pipeline, tmp_path / "untrained.safetensors"), base)
+
+
+def errors(pipeline: StableDiffusionPipeline, examples: list[Example]) -> list[float]:
+    """The denoising error on 64 fixed (picture, timestep, noise) triples, by diffusers alone."""
+    noising = DDPMScheduler.from_config(pipeline.scheduler.config)
+    found = []
+    for number in range(64):
+        example, chance = examples[number % len(examples)], torch.Generator().manual_seed(1000 + number)
+        with torch.no_grad():
+            encoded = pipeline.vae.encode(pixels(example, (96, 96))[None]).latent_dist.mean
+            latents = encoded * pipeline.vae.config.scaling_factor
+            text = pipeline.encode_prompt(example.caption, "cpu", 1, False)[0]
+            noise, time = torch.randn(latents.shape, generator=chance), torch.randint(0, 1000, (1,), generator=chance)
+            said = pipeline.unet(noising.add_noise(latents, noise, time), time, text).sample
+        found.append(float((said - noise).square().mean()))
+    return found
+
+
+def test_the_loaded_file_lowers_the_loss(run: Run, pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    before = errors(pipeline, run.examples)
+    file = as_file(run.kohya, tmp_path)
+    pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+    try:
+        after = errors(pipeline, run.examples)
+    finally:
+        pipeline.unload_lora_weights()
+    gains = [one - other for one, other in zip(before, after, strict=True)]
+    # Student's t of 64 pairs: 2.39 is p < 0.01, one-sided.
+    assert statistics.mean(gains) / (statistics.stdev(gains) / math.sqrt(len(gains))) > 2.39

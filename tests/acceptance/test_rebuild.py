@@ -1,0 +1,27 @@
+"""The read model is only a view of the log: deleted, it comes back the same to the byte."""
+
+import pytest
+
+from tests.acceptance.conftest import Finished
+from tests.acceptance.crawl import crawl, differences
+from tests.acceptance.house import House
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def test_a_deleted_read_model_is_rebuilt_and_every_get_answers_the_same(house: House, finished: Finished) -> None:
+    with house.http() as http:
+        before = crawl(http)
+    assert {answer.status for answer in before.values()} == {200}
+    assert sum(answer.route == "/api/v1/images/{image}/file" for answer in before.values()) == 2 * 7
+
+    house.stop()
+    files = list((house.data / "catalog").glob("read.db*"))
+    assert files
+    for file in files:
+        file.unlink()
+    house.start()
+
+    with house.http() as http:
+        after = crawl(http)
+    assert differences(before, after) == []
