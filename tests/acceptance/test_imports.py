@@ -1,4 +1,4 @@
-"""What each package may load, seen from outside: torch only in the trainer's child, the environment only at the door."""
+"""What each package may load, seen from outside: torch only in the trainer's child, the environment only at doors."""
 
 import ast
 import subprocess
