@@ -10,6 +10,9 @@ from contracts.errors import Gone, Invalid
 WHOLE = 1 << 31
 """The index of a place after all facts of a commit."""
 
+LAST_SEQUENCE = 1 << 53
+MOST_CHARACTERS = 200
+
 
 class Place(NamedTuple):
     """After a fact (by its index) of commit `sequence`; places compare in the order of the log."""
@@ -36,9 +39,13 @@ def place_of(cursor: str, log_id: str) -> Place:
     if cursor in ("", "0"):
         return START
     theirs, *numbers = cursor.split(".")
-    if len(numbers) not in (1, 2) or not all(number.isascii() and number.isdecimal() for number in numbers):
+    if (
+        len(cursor) > MOST_CHARACTERS
+        or len(numbers) not in (1, 2)
+        or not all(number.isascii() and number.isdecimal() for number in numbers)
+    ):
         raise Invalid("`after` is no cursor; take it from an answer or a frame, or start with 0")
     if theirs != log_id:
         raise Gone("this cursor belongs to another log; start again without it", log_id=log_id)
-    *index, sequence = (min(int(number), WHOLE) for number in numbers)
-    return Place(sequence, *index)
+    *index, sequence = (int(number) for number in numbers)
+    return Place(min(sequence, LAST_SEQUENCE), *(min(one, WHOLE) for one in index))
