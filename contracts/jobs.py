@@ -167,13 +167,13 @@ def admit(work: Work, fact: Fact, attempt: int) -> None:
 
 def opening(work: Work, work_class: WorkClass, *, dispatch: int, worker: WorkerId, boot: str) -> Fact | None:
     """A worker has taken the hint with this dispatch number: what happens? None: the hint is out of date, drop it."""
-    if work.state == "absent" or work.ended or dispatch != work.dispatch:
+    if work.state in ("absent", "draft") or work.ended or dispatch != work.dispatch:
         return None
     crashed = _closed(work)
     if work.state == "cancelling":
         return (JobCancelled if work_class == "train" else TaggingCancelled)(attempt=work.attempt, step=work.kept)
     if crashed.fruitless >= FRUITLESS_LIMIT:
-        reason = f"{crashed.fruitless} attempts in a row died without keeping anything new; see the trainer's log"
+        reason = f"{crashed.fruitless} attempts in a row died without keeping anything new; see the worker's log"
         return failed(work_class, attempt=work.attempt, code="poison", reason=reason)
     start = JobAttemptStarted if work_class == "train" else TaggingAttemptStarted
     return start(worker=worker, boot=boot, resumes=work.kept)

@@ -60,15 +60,25 @@ class WorkQueue:
         headers: dict[str, str] = {Header.MSG_ID: f"{hint.id}/{hint.dispatch}"}
         body = msgspec.json.encode(hint)
         try:
-            await self._js.publish(subject, body, stream=subjects.QUEUE, headers=headers)
+            if not await self._stored(subject, body, headers):
+                await self._replace(subject, body)
         except APIError as error:
-            if error.err_code != ALREADY_THERE:
-                raise Unavailable(f"the queue refused a hint: {error.description}", service="nats") from error
-            await self._replace(subject, body)
+            raise Unavailable(f"the queue refused a hint: {error.description}", service="nats") from error
         except (nats.errors.Error, JetStreamError, OSError) as error:
             raise Unavailable("the job queue does not answer", service="nats") from error
 
+    async def _stored(self, subject: str, body: bytes, headers: dict[str, str]) -> bool:
+        """False: there is a hint of this work already."""
+        try:
+            await self._js.publish(subject, body, stream=subjects.QUEUE, headers=headers)
+        except APIError as error:
+            if error.err_code != ALREADY_THERE:
+                raise
+            return False
+        return True
+
     async def _replace(self, subject: str, body: bytes) -> None:
+        """One that was spent between two looks is NotFound, and so Unavailable: the dispatcher asks again."""
         message = await self._js.get_last_msg(subjects.QUEUE, subject)
         if message.data == body:
             return

@@ -45,8 +45,12 @@ async def nudge(bus: Client, work: WorkClass, thing_id: str) -> None:
 
 async def _tell(bus: Client, subject: str, content: msgspec.Struct | None) -> None:
     """Told into the wind: while the line is down nobody hears it, and the next one comes soon."""
-    if bus.is_connected:
+    if not bus.is_connected:
+        return
+    try:
         await bus.publish(subject, msgspec.json.encode(content))
+    except nats.errors.Error as error:
+        _log.debug("not_told", subject=subject, error=repr(error))
 
 
 async def hear(bus: Client, subject: str, kind: Any, on: Callable[[Any], Awaitable[None]]) -> Subscription:

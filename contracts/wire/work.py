@@ -16,11 +16,11 @@ from nats.aio.client import Client
 from contracts import subjects
 from contracts.commands import Origin
 from contracts.errors import Conflict, Fenced, LogDamaged, LoratoryError, Unavailable
-from contracts.events import AnyFact, AttemptStarted, Stored
-from contracts.ids import WorkerId, new_command_id
+from contracts.events import AnyFact, AttemptStarted, Commit, Stored
+from contracts.ids import CommandId, WorkerId, new_command_id
 from contracts.jobs import Work, admit, attempt_failed, failed, fold, interrupted, opening
 from contracts.subjects import KIND_OF, WorkClass
-from contracts.wire.log import EventLog, History, draw_up
+from contracts.wire.log import EventLog, Head, History, draw_up
 from contracts.wire.queue import Taken, WorkQueue
 from contracts.wire.tasks import wanted
 
@@ -28,6 +28,9 @@ POLL_SECONDS = 0.25
 WATCH_SECONDS = 2.0
 PATIENCE_SECONDS = 600.0
 """So long a report is tried while the log is away; a job must not die because the server is restarted."""
+GOODBYE_SECONDS = 5.0
+"""So long a worker that is stopped tries to say so; without it the lease runs out, which is only slower."""
+SETTLE_AGAIN_SECONDS = 10.0
 TRIES = 20
 """So often an attempt is opened again after losing a race for the same work."""
 
@@ -107,12 +110,15 @@ class Attempt:
                 head = self._history.head
                 commit = draw_up(KIND_OF[self._holder.work], self.thing, facts, after=head, origin=origin)
                 try:
-                    return self._absorb(await self._log.append(commit, head))
-                except Conflict:
-                    await self._catch_up()
+                    stored = await self._appended(commit, head)
                 except Unavailable:
-                    if asyncio.get_running_loop().time() > deadline:
+                    if asyncio.get_running_loop().time() > deadline or not wanted():
                         raise
+                    self.moved()  # it waits for the log; that is not hanging
+                    await asyncio.sleep(POLL_SECONDS)
+                    continue
+                if stored is not None:
+                    return self._absorb(stored)
 
     async def look(self) -> None:
         """Read what others have appended meanwhile. Fenced: this attempt is over."""
@@ -120,6 +126,14 @@ class Attempt:
             await self._catch_up()
         if self.work.ended or self.work.attempt != self.number:
             raise Fenced(f"attempt {self.work.attempt} holds the work now, or it has ended ({self.work.state})")
+
+    async def _appended(self, commit: Commit, head: Head) -> Stored | None:
+        """None: somebody else's commit came first; it is folded now, and the report is to be judged again."""
+        try:
+            return await self._log.append(commit, head)
+        except Conflict:
+            await self._catch_up()
+            return None
 
     async def _catch_up(self) -> None:
         known = len(self._history.commits)
@@ -170,7 +184,6 @@ class Worker:
     async def _hold(self, taken: Taken) -> None:
         attempt = await self._open(taken)
         if attempt is None:
-            await taken.done()
             return
         with structlog.contextvars.bound_contextvars(thing=attempt.thing, attempt=attempt.number):
             _log.info("attempt_started", resumes=attempt.work.kept)
@@ -182,7 +195,7 @@ class Worker:
             except Crash as crash:
                 await self._crashed(attempt, taken, crash)
             except asyncio.CancelledError:
-                await self._hand_back(attempt, taken, reason="the worker was stopped")
+                await self._say_goodbye(attempt, taken)
                 raise
             except Unavailable as error:
                 await self._hand_back(attempt, taken, reason=error.detail, delay=2)
@@ -194,16 +207,13 @@ class Worker:
                     attempt, taken, code="internal", reason=f"{type(error).__name__}; see the worker's log"
                 )
             else:
-                if self._settle is not None:
-                    await self._settle(attempt.history)
-                await taken.done()
                 _log.info("attempt_ended", state=attempt.work.state)
+                await self._spend(taken, attempt.history)
 
     async def _open(self, taken: Taken) -> Attempt | None:
-        """Read the log, decide what the hint means, and append that. None: there is nothing to do."""
+        """Read the log, decide what the hint means, and append that. None: nothing is to run, the hint is spent."""
         kind = KIND_OF[self._holder.work]
-        origin = Origin(command=new_command_id(), actor=self._holder.actor, at=datetime.now(UTC))
-        history = History()
+        command, history = new_command_id(), History()
         for _ in range(TRIES):
             history = await self._log.load(kind, taken.hint.id, since=history)
             work = fold(history.facts())
@@ -216,18 +226,41 @@ class Worker:
             )
             if fact is None:
                 # The worker before may have died between the end and what follows from it.
-                if work.ended and self._settle is not None:
-                    await self._settle(history)
+                await self._spend(taken, history)
                 return None
+            origin = self._origin(command, history, taken.hint.dispatch)
             commit = draw_up(kind, taken.hint.id, [fact], after=history.head, origin=origin)  # type: ignore[list-item]  # a Fact of that kind
             try:
                 stored = await self._log.append(commit, history.head)
             except Conflict:
                 continue
             if not isinstance(fact, AttemptStarted):
+                await taken.done()
                 return None
             return Attempt(self._log, self._holder, taken.hint.id, History([*history.commits, stored]))
         raise Unavailable("this work changes too fast to be taken", service="nats")
+
+    def _origin(self, command: CommandId, history: History, dispatch: int) -> Origin:
+        """An attempt belongs to the story of its work; what caused it is the commit that queued the work."""
+        queued = next((stored for stored in history.commits if stored.sequence == dispatch), history.commits[-1])
+        return Origin(
+            command=command,
+            actor=self._holder.actor,
+            at=datetime.now(UTC),
+            correlation=history.commits[0].commit.correlation,
+            causation=queued.commit.id,
+        )
+
+    async def _spend(self, taken: Taken, history: History) -> None:
+        """Let the hint go, after what follows from the end of its work; when that fails, it comes again for it."""
+        try:
+            if self._settle is not None and fold(history.facts()).ended:
+                await self._settle(history)
+        except (LoratoryError, OSError) as error:
+            _log.warning("not_settled", thing=taken.hint.id, error=str(error))
+            await taken.back(SETTLE_AGAIN_SECONDS)
+        else:
+            await taken.done()
 
     async def _attended(self, attempt: Attempt, taken: Taken) -> None:
         """Run, with the hint kept and the log watched beside it; whichever of them fails first ends all."""
@@ -292,6 +325,13 @@ class Worker:
         fact = interrupted(self._holder.work, attempt=attempt.number, step=attempt.work.kept, reason=reason)
         if await self._reported(attempt, fact):
             await taken.back(delay)
+
+    async def _say_goodbye(self, attempt: Attempt, taken: Taken) -> None:
+        try:
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self._hand_back(attempt, taken, reason="the worker was stopped")
+        except (TimeoutError, Unavailable):
+            _log.warning("not_handed_back", lease=self._holder.lease)
 
     async def _reported(self, attempt: Attempt, fact: object) -> bool:
         try:
