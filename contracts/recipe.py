@@ -208,12 +208,17 @@ def checked(recipe: Recipe) -> Recipe:
 def overlaid(recipe: Recipe, changes: dict[str, object]) -> Recipe:
     """The recipe with some fields replaced, given as dotted paths (`optimizer.lr`) or nested objects.
 
-    A nested object with another `type` replaces its branch whole; otherwise it is merged into it. Rejected names what
-    does not exist or does not fit.
+    A nested object with another `type` replaces its branch whole; otherwise it is merged into it. Each change sees the
+    ones before it. Rejected names what does not exist or does not fit.
     """
-    tree = msgspec.to_builtins(recipe)
     for path, value in changes.items():
-        _plant(tree, path.split("."), value, path)
+        recipe = _changed(recipe, path, value)
+    return recipe
+
+
+def _changed(recipe: Recipe, path: str, value: object) -> Recipe:
+    tree = msgspec.to_builtins(recipe)
+    _plant(tree, path.split("."), value, path)
     try:
         return msgspec.convert(tree, Recipe)
     except msgspec.ValidationError as error:
