@@ -16,6 +16,7 @@ from contracts.telemetry import TaggingProgress
 from contracts.wire.blobs import Blobs, Damaged
 from contracts.wire.bus import Bus
 from contracts.wire.service import Door
+from contracts.wire.tasks import wanted
 from contracts.wire.telling import tell_progress
 from contracts.wire.work import Attempt
 from tagger import domain, models
@@ -54,6 +55,8 @@ class Runner:
         domain.same_model(attempt.facts, loaded)
         await attempt.report(loaded)
         async for batch in self._batches(RunId(attempt.thing), sequence, kept):
+            if not wanted():
+                raise asyncio.CancelledError
             if attempt.stop_asked.is_set():
                 await attempt.report(cancelled("tag", attempt=attempt.number, step=len(kept)))  # type: ignore[arg-type]
                 return

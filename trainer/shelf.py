@@ -40,7 +40,10 @@ class Shelf:
 
 
 def _same(path: Path, digest: Digest) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
 
 def _other(path: Path, digest: Digest) -> bool:

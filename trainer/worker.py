@@ -152,7 +152,7 @@ class Trainer:
         return Train(
             recipe=task.asked.recipe,
             base_folder=str(folder.resolve()),
-            examples=[await self._example(entry, task.folder) for entry in task.entries],
+            examples=[await self._example(entry, task) for entry in task.entries],
             work_folder=str(task.folder.resolve()),
             cache_folder=str(self.settings.cache.resolve()),
             facts=domain.facts_for(task.attempt.thing, task.asked, task.entries),
@@ -170,10 +170,11 @@ class Trainer:
             if cursor is None:
                 return entries
 
-    async def _example(self, entry: ManifestEntry, folder: Path) -> Example:
-        path = await self._file(entry.picture, folder)
+    async def _example(self, entry: ManifestEntry, task: Task) -> Example:
+        path = await self._file(entry.picture, task.folder)
         if path is None:
             raise Rejected(f"the bytes of image {entry.image} are gone or damaged; freeze a version without it")
+        task.attempt.moved()
         return Example(path=str(path.resolve()), digest=entry.picture, caption=entry.caption, ordinal=entry.ordinal)
 
     async def _fetched(self, checkpoint: JobCheckpointed, folder: Path) -> Path | None:

@@ -144,8 +144,10 @@ def failure(error: Exception) -> Failed:  # noqa: PLR0911 - one arm for each cod
             return Failed(code="out-of-memory", reason=f"the device's memory is full; {advice}")
         case OSError(errno=code) if code in _OUT_OF_SPACE:
             return Failed(code="disk-full", reason="the disk of the trainer's folder is full")
-        case _:
+        case RuntimeError():  # torch's own words, about devices and shapes
             return Failed(code="internal", reason=f"{type(error).__name__}: {error}"[:_REASON])
+        case _:  # the reason is kept for ever and must hold no caption; the trainer's log says more
+            return Failed(code="internal", reason=type(error).__name__)
 
 
 if __name__ == "__main__":
