@@ -17,18 +17,18 @@ from catalog.keys import Keys
 from catalog.projection import project
 from catalog.service.datasets import Datasets
 from catalog.service.desk import Desk
-from catalog.service.imports import Imports
+from catalog.service.imports import Imports, clear_away
 from catalog.service.versions import Versions
 from catalog.service.work import Jobs, Presets, Tagging
 from catalog.settings import Settings
 from catalog.store import Store
-from contracts.commands import DatasetCommand, JobCommand, PresetCommand, TaggingCommand
+from contracts.commands import Command, DatasetCommand, JobCommand, PresetCommand, TaggingCommand
 from contracts.telemetry import Applied
 from contracts.wire.blobs import blobs_at
 from contracts.wire.boot import Health
 from contracts.wire.bus import Bus, connect
 from contracts.wire.log import EventLog
-from contracts.wire.service import Service
+from contracts.wire.service import Handler, Service
 from contracts.wire.telling import tell_applied
 
 CATCH_UP_SECONDS = 600.0
@@ -54,9 +54,9 @@ async def serve(settings: Settings, health: Health) -> None:
         blobs = blobs_at(settings.blobs)
         health.set("log", True)
 
-        desk = Desk(EventLog(bus), store)
+        clear_away(settings.staging)
         dispatcher = Dispatcher(bus, store)
-        frozen = Versions(desk, keys, blobs)
+        desk = Desk(EventLog(bus), store)
         imports = Imports(desk, keys, blobs, decoder, settings.staging)
         service = Service(bus, "catalog", version("loratory"))
         stack.push_async_callback(service.close)
@@ -71,17 +71,24 @@ async def serve(settings: Settings, health: Health) -> None:
             _, end = await EventLog(bus).end()
             await store.wait_for(end, CATCH_UP_SECONDS)
             await service.start(
-                commands={
-                    DatasetCommand: Datasets(desk, keys, imports, frozen).handle,
-                    TaggingCommand: Tagging(desk, dispatcher).handle,
-                    PresetCommand: Presets(desk).handle,
-                    JobCommand: Jobs(desk, frozen, dispatcher).handle,
-                },
+                commands=handlers(imports, dispatcher),
                 queries=Answers(store, archive, keys, blobs).handlers(),
             )
             tasks.create_task(dispatcher.mend(), name="dispatcher")
             health.set("read_model", True)
             _log.info("catalog_ready", applied=store.applied, log_id=log_id)
+
+
+def handlers(imports: Imports, dispatcher: Dispatcher) -> dict[type[Command], Handler]:
+    """Who answers which wishes."""
+    desk, keys = imports.desk, imports.keys
+    frozen = Versions(desk, keys, imports.blobs)
+    return {
+        DatasetCommand: Datasets(desk, keys, imports, frozen).handle,
+        TaggingCommand: Tagging(desk, dispatcher).handle,
+        PresetCommand: Presets(desk).handle,
+        JobCommand: Jobs(desk, frozen, dispatcher).handle,
+    }
 
 
 @asynccontextmanager

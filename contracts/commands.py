@@ -261,9 +261,12 @@ FAMILIES: dict[type[Command], str] = {
 
 
 class ImportedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one file of an import: added, known already (`existing`), or refused with a reason."""
+    """What became of one file of an import: added, known already (`existing`), or refused with a reason.
 
-    name: str
+    `name` is private text: filled in from the command whenever that is answered, never stored with the answer.
+    """
+
+    name: str = ""
     outcome: Literal["added", "existing", "refused"]
     image: ImageId
     ordinal: int | None = None

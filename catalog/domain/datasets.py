@@ -1,5 +1,6 @@
 """The rules of data sets, images, tags and captions. Pure: rows in, facts out."""
 
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ RESERVED = frozenset({"health", "prepare", "categories", "generate-config"})
 """Names that are words of the API: a thing called so could not be asked for."""
 LONGEST_NAME = 255
 """Characters of a file name that are kept, as file systems do."""
+IMPORTED_TAG_BYTES = 16 * 1024
+"""So many bytes of tags are taken with one picture: what people write fits, and one file does not fill a commit."""
+COMPLAINTS = 3
+"""So many bad tags of a file are told one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +33,24 @@ class Tagged:
     rejected: frozenset[str]
 
 
-def named(name: str, *, taken: bool) -> str:
-    """The name as it is kept; Rejected where it cannot be one."""
-    clean = " ".join(unicodedata.normalize("NFC", name).split())
-    if not clean or any(unicodedata.category(sign)[0] == "C" for sign in clean) or set(clean) & set("/\\?#%"):
+def clean(name: str) -> str:
+    """A name of a data set or a preset as it is kept; Rejected where it cannot be one."""
+    kept = " ".join(unicodedata.normalize("NFC", name).split())
+    if not kept or any(unicodedata.category(sign)[0] == "C" for sign in kept) or set(kept) & set("/\\?#%"):
         raise Rejected(f"{name!r} cannot be a name: it needs letters, and no / \\ ? # % or unseen characters")
-    if clean in (".", "..") or clean.casefold() in RESERVED or clean.startswith(("ds_", "img_", "job_")):
-        raise Rejected(f"the name {clean!r} is reserved; choose another", reason="reserved-name")
-    if taken:
-        raise Rejected(f"there is a data set called {clean!r} already", reason="name-taken")
-    return clean
+    if kept in (".", "..") or kept.casefold() in RESERVED or kept.startswith(("ds_", "img_", "job_")):
+        raise Rejected(f"the name {kept!r} is reserved; choose another", reason="reserved-name")
+    return kept
+
+
+def taken(name: str) -> Rejected:
+    return Rejected(f"there is a data set called {name!r} already", reason="name-taken")
+
+
+def seen_once(seen: int | None, *, added: int, current: int) -> None:
+    """Could somebody have seen this version of an image? Else StaleVersion."""
+    if seen is not None and not added <= seen <= current:
+        raise StaleVersion("the image never had that version", current=current)
 
 
 def label(file_name: str) -> str:
@@ -70,24 +83,38 @@ def edited(image: Tagged, *, add: Sequence[str], remove: Sequence[str]) -> TagsE
     return TagsEdited(images=one(image.ordinal), asserted=asserted, rejected=rejected)
 
 
-def imported_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, list[str]]:
-    """Tags that came with a picture, and sentences about those that cannot be tags."""
+def imported_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, str | None]:
+    """Tags that came with a picture, and what is to be said about those that cannot be tags or are too many."""
     good: dict[str, None] = {}
     complaints: list[str] = []
-    for tag in tags:
+    room = IMPORTED_TAG_BYTES
+    for text in tags:
         try:
-            good[canonical(tag)] = None
+            tag = canonical(text)
         except Rejected as error:
             complaints.append(error.detail)
-    if not good:
-        return None, complaints
-    return TagsEdited(images=one(ordinal), asserted=tuple(good), source="import"), complaints
+            continue
+        room -= 0 if tag in good else len(tag.encode())
+        if room < 0:
+            complaints.append(f"more than {IMPORTED_TAG_BYTES >> 10} KiB of tags; the rest were not taken")
+            break
+        good[tag] = None
+    fact = TagsEdited(images=one(ordinal), asserted=tuple(good), source="import") if good else None
+    return fact, _summed_up(complaints)
+
+
+def _summed_up(complaints: Sequence[str]) -> str | None:
+    more = len(complaints) - COMPLAINTS
+    return "; ".join([*complaints[:COMPLAINTS], *([f"and {more} more"] if more > 0 else [])]) or None
 
 
 def captioned(
     *, ordinal: int, now: Sealed | None, changed_at: int, wanted: Sealed | None, seen: int | None
 ) -> CaptionSet | None:
-    """Captions do not merge: who saw an older one than there is now is refused (StaleVersion)."""
+    """Captions do not merge: who saw an older one than there is now is refused (StaleVersion).
+
+    Only the caption counts: tags that changed since are no conflict.
+    """
     if wanted == now:
         return None
     if seen is not None and changed_at > seen:
@@ -98,7 +125,10 @@ def captioned(
 def caption(written: str | None, tags: Sequence[str], trigger: str) -> str:
     """What the trainer reads: the written caption or the tags joined, the trigger in front unless it is there."""
     text = written if written is not None else joined(tags)
-    if not trigger or any(part.strip() == trigger for part in text.split(",")) or text.startswith(f"{trigger} "):
+    if not trigger or any(part.strip() == trigger for part in text.split(",")):
+        return text
+    # In a sentence it is there as a word; among tags `cat ears` is not the tag `cat`.
+    if written is not None and re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", written):
         return text
     return f"{trigger}, {text}" if text else trigger
 

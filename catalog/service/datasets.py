@@ -10,7 +10,7 @@ from catalog.domain import datasets as rules
 from catalog.domain.datasets import Tagged, missing
 from catalog.keys import CAPTION, Keys
 from catalog.service.desk import Change, Desk
-from catalog.service.imports import Imports
+from catalog.service.imports import Imports, named
 from catalog.service.versions import Versions
 from catalog.views import datasets, images
 from catalog.views.datasets import DatasetRow
@@ -30,7 +30,7 @@ from contracts.commands import (
     SetCaption,
     SetThresholds,
 )
-from contracts.errors import Gone, StaleVersion
+from contracts.errors import Gone
 from contracts.events import (
     DatasetCreated,
     DatasetFact,
@@ -54,7 +54,11 @@ class Datasets:
     imports: Imports
     versions: Versions
 
-    async def handle(self, command: DatasetCommand) -> Receipt:  # noqa: PLR0911 - one arm for each wish
+    async def handle(self, command: DatasetCommand) -> Receipt:
+        receipt = await self.desk.answered(command.origin) or await self._decided(command)
+        return named(receipt, command.wish.files) if isinstance(command.wish, ImportImages) else receipt
+
+    async def _decided(self, command: DatasetCommand) -> Receipt:  # noqa: PLR0911 - one arm for each wish
         origin = command.origin
         match command.wish:
             case CreateDataset() as wish:
@@ -89,21 +93,23 @@ class Datasets:
         return (await self.desk.store.read(lambda connection: present_image(connection, image))).dataset_id
 
     async def _create(self, wish: CreateDataset, origin: Origin) -> Receipt:
-        taken = await self.desk.store.read(lambda connection: datasets.name_taken(connection, wish.name))
-        name = rules.named(wish.name, taken=taken)
+        name = rules.clean(wish.name)
+        if await self.desk.store.read(lambda connection: datasets.name_taken(connection, name)):
+            raise rules.taken(name)
         thing = derived("ds", origin.command)
         fact = DatasetCreated(name=name, description=wish.description)
         receipt = Receipt(id=thing, name=name)
         return await self.desk.append(Change("dataset", thing, [fact], Head()), origin, receipt)
 
     async def _rename(self, wish: RenameDataset, origin: Origin) -> Receipt:
-        def look(connection: Connection) -> tuple[DatasetRow, bool]:
-            row = present(connection, wish.dataset)
-            holder = datasets.find(connection, wish.name)
-            return row, holder is not None and not holder.removed and holder.id != row.id
+        name = rules.clean(wish.name)
 
-        row, taken = await self.desk.store.read(look)
-        name = rules.named(wish.name, taken=taken)
+        def look(connection: Connection) -> tuple[DatasetRow, DatasetRow | None]:
+            return present(connection, wish.dataset), datasets.find(connection, name)
+
+        row, holder = await self.desk.store.read(look)
+        if holder is not None and holder.id != row.id:
+            raise rules.taken(name)
         facts = [] if name == row.name else [DatasetRenamed(name=name)]
         return await self._done(row, facts, origin, Receipt(id=row.id, name=name))
 
@@ -132,6 +138,7 @@ class Datasets:
 
     async def _caption(self, wish: SetCaption, origin: Origin) -> Receipt:
         row, image = await self.desk.store.read(lambda connection: _both(connection, wish.image))
+        rules.seen_once(wish.seen, added=image.added, current=image.etag)
         key = await self.keys.key_of(image.id)
         if key is None:
             raise Gone("the image was erased")
@@ -173,8 +180,7 @@ def _both(connection: Connection, image_id: ImageId) -> tuple[DatasetRow, ImageR
 
 def _tagged(connection: Connection, image_id: ImageId, seen: int | None) -> tuple[DatasetRow, Tagged]:
     row, image = _both(connection, image_id)
-    if seen is not None and not image.added <= seen <= image.etag:
-        raise StaleVersion("the image never had that version", current=image.etag)
+    rules.seen_once(seen, added=image.added, current=image.etag)
     decisions = images.asserted(connection, image.dataset_id, image.ordinal)
     now = images.standings(connection, image.dataset_id, [image.ordinal])[image.ordinal].names
     return row, Tagged(

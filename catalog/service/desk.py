@@ -43,11 +43,14 @@ class Desk:
     def __init__(self, log: EventLog, store: Store) -> None:
         self.log = log
         self.store = store
+        self._granted = 0
+        """Sequence of the newest commit made here: nothing is decided from rows that do not show it."""
         self._lanes: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def settle(self, origin: Origin, lane: str, once: Callable[[], Awaitable[Receipt]]) -> Receipt:
         """Answer a wish: as before if it was granted before, else by `once`, tried again after a lost race."""
         async with self._lane(lane):
+            await self.store.wait_for(self._granted, SEEN_WITHIN)
             for _ in range(TRIES):
                 before = await self.answered(origin)
                 if before is not None:
@@ -61,12 +64,17 @@ class Desk:
             raise Conflict("this changes too fast to be decided; try again")
 
     async def answered(self, origin: Origin) -> Receipt | None:
-        """What this very command was answered before. KeyReused when it was another request."""
+        """What this very command was answered before: asked first of all, as what it names may be gone meanwhile.
+
+        None also for a command that was granted by half. KeyReused when it was another request.
+        """
         before = await self.store.read(lambda connection: commands.answered(connection, origin.command))
-        if before is None or before.answer == b"null":
+        if before is None:
             return None
         if before.fingerprint != origin.fingerprint:
             raise KeyReused
+        if before.answer == b"null":
+            return None
         receipt = msgspec.json.decode(before.answer, type=Receipt)
         return msgspec.structs.replace(receipt, sequence=before.sequence)
 
@@ -85,6 +93,7 @@ class Desk:
             answer=receipt if answers else None,
         )
         stored = await self.log.append(commit, change.after)
+        self._granted = max(self._granted, stored.sequence)
         try:
             await self.store.wait_for(stored.sequence, SEEN_WITHIN)
         except Behind:

@@ -1,10 +1,13 @@
 """Files on their way in: looked at by the decoder, their bytes put away, then one commit for the whole command."""
 
 import asyncio
+import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from catalog.database import Connection
 from catalog.domain import datasets as rules
@@ -17,11 +20,15 @@ from catalog.views import datasets, images
 from catalog.views.datasets import DatasetRow
 from catalog.views.images import ImageRow
 from contracts.commands import ImportedFile, Origin, Receipt, StagedFile
-from contracts.errors import Gone, NotFound
+from contracts.errors import Gone, NotFound, Unavailable
 from contracts.events import CaptionSet, DatasetFact, ImageAdded, ImageRefused
 from contracts.ids import Digest, ImageId, derived
 from contracts.sealed import seal
 from contracts.wire.blobs import Blobs
+
+IMPORTS_AT_ONCE = 4
+"""So many commands have their files decoded at once: decoded pictures take room on the disk until put away."""
+DRAWER = "import-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +47,24 @@ NO_BYTES = Digest("")
 
 
 @dataclass
+class Known:
+    """An image of the data set that shows certain pixels: from before, or of this very import."""
+
+    image: ImageId
+    ordinal: int
+    captioned: bool
+
+
+@dataclass
 class Entry:
-    """What one command adds to a data set, as it is put together file by file."""
+    """What one command adds to a data set, as it is put together file by file. `known` by the digest of the pixels."""
 
     next_ordinal: int
-    twins: dict[str, ImageRow]
+    known: dict[str, Known]
     keys: dict[ImageId, bytes]
-    facts: list[DatasetFact]
-    files: list[ImportedFile]
-    fresh: dict[str, tuple[ImageId, int]]
+    facts: list[DatasetFact] = field(default_factory=list)
+    files: list[ImportedFile] = field(default_factory=list)
+    """One for each file of the command, in its order, without the name: that is private, and answers are stored."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +74,33 @@ class Imports:
     blobs: Blobs
     decoder: Decoder
     staging: Path
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IMPORTS_AT_ONCE))
 
     async def bring_in(self, lane: str, ref: str, files: tuple[StagedFile, ...], origin: Origin) -> Receipt:
-        """Each file is added, known already, or refused. Decoding comes before the data set's turn."""
-        before = await self.desk.answered(origin)
-        if before is not None:
-            return before
-        with tempfile.TemporaryDirectory(prefix="import-", dir=self.staging) as folder:
-            examined = await asyncio.gather(
-                *(self._examine(number, file, Path(folder), origin) for number, file in enumerate(files))
-            )
+        """Each file is added, known already, or refused. Decoding comes before the data set's turn.
+
+        The files of the receipt stand in the order of `files`, without names: see `named`.
+        """
+        async with self._turns:
+            with tempfile.TemporaryDirectory(prefix=DRAWER, dir=self.staging) as folder:
+                examined = await self._all_examined(files, Path(folder), origin)
         keys = await self.keys.new_keys(one.image for one in examined)
         return await self.desk.settle(origin, lane, partial(self._enter, ref, examined, keys, origin))
+
+    async def _all_examined(self, files: tuple[StagedFile, ...], folder: Path, origin: Origin) -> list[Examined]:
+        """Unavailable: a file cannot be read or its bytes not be put away, which says nothing about the picture."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                looks = [
+                    tasks.create_task(self._examine(number, file, folder, origin)) for number, file in enumerate(files)
+                ]
+        except BaseExceptionGroup as group:
+            first = group.exceptions[0]
+            if isinstance(first, OSError):
+                sentence = f"the catalog cannot read or write its files: {first.strerror}"
+                raise Unavailable(sentence, service="catalog") from group
+            raise first from group
+        return [look.result() for look in looks]
 
     async def _examine(self, number: int, file: StagedFile, folder: Path, origin: Origin) -> Examined:
         image = ImageId(derived("img", origin.command, str(number)))
@@ -101,7 +132,8 @@ class Imports:
 
         row, twins = await self.desk.store.read(look)
         keys = keys | await self.keys.keys_of([twin.id for twin in twins.values()])
-        entry = Entry(next_ordinal=row.next_ordinal, twins=twins, keys=keys, facts=[], files=[], fresh={})
+        known = {digest: Known(twin.id, twin.ordinal, twin.caption is not None) for digest, twin in twins.items()}
+        entry = Entry(next_ordinal=row.next_ordinal, known=known, keys=keys)
         for one in examined:
             _enter_one(entry, one)
         receipt = Receipt(id=row.id, name=row.name, files=tuple(entry.files))
@@ -110,53 +142,58 @@ class Imports:
         return await self.desk.append(Change("dataset", row.id, entry.facts, row.head), origin, receipt)
 
 
+def named(receipt: Receipt, files: tuple[StagedFile, ...]) -> Receipt:
+    """The receipt with the files' names, from the command that it answers now or again."""
+    told = (
+        msgspec.structs.replace(became, name=rules.label(file.name))
+        for became, file in zip(receipt.files, files, strict=False)
+    )
+    return msgspec.structs.replace(receipt, files=tuple(told))
+
+
+def clear_away(staging: Path) -> None:
+    """What imports of a catalog that was killed left behind. Only before this one begins: there is one that writes."""
+    for left in staging.glob(f"{DRAWER}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def _enter_one(entry: Entry, one: Examined) -> None:
-    name = rules.label(one.file.name)
     match one.outcome:
         case Refused(reason=reason, sentence=sentence):
-            _refuse(entry, one, name, reason, sentence)
-        case Accepted(pixels_sha256=pixels) if pixels in entry.twins:
-            _known(entry, one, name, entry.twins[pixels])
-        case Accepted(pixels_sha256=pixels) if pixels in entry.fresh:
-            image, ordinal = entry.fresh[pixels]
-            detail = f"shows the same picture as {image}, which came in the same import"
-            entry.files.append(
-                ImportedFile(name=name, outcome="existing", image=image, ordinal=ordinal, reason="twin", detail=detail)
-            )
+            _refuse(entry, one, reason, sentence)
+        case Accepted(pixels_sha256=pixels) if pixels in entry.known:
+            _recognise(entry, one, entry.known[pixels])
         case Accepted() as accepted:
-            _add(entry, one, name, accepted)
+            _add(entry, one, accepted)
 
 
-def _refuse(entry: Entry, one: Examined, name: str, reason: str, sentence: str) -> None:
-    sealed = seal(entry.keys[one.image], name, NAME)
-    entry.facts.append(
-        ImageRefused(image_id=one.image, name=sealed, reason=reason, detail=sentence, size=one.file.size)
-    )
-    entry.files.append(ImportedFile(name=name, outcome="refused", image=one.image, reason=reason, detail=sentence))
+def _refuse(entry: Entry, one: Examined, reason: str, sentence: str) -> None:
+    name = _sealed_name(entry, one)
+    entry.facts.append(ImageRefused(image_id=one.image, name=name, reason=reason, detail=sentence, size=one.file.size))
+    entry.files.append(ImportedFile(outcome="refused", image=one.image, reason=reason, detail=sentence))
 
 
-def _known(entry: Entry, one: Examined, name: str, twin: ImageRow) -> None:
-    """The picture is there; a caption that came with it is taken where nobody has written one."""
-    detail = f"shows the same picture as {twin.id}"
-    if one.file.caption is not None and twin.id in entry.keys:
-        if twin.caption is None:
-            sealed = seal(entry.keys[twin.id], one.file.caption, CAPTION)
-            entry.facts.append(CaptionSet(ordinal=twin.ordinal, caption=sealed, source="import"))
-        else:
-            detail += "; the caption that is there was kept"
+def _recognise(entry: Entry, one: Examined, known: Known) -> None:
+    """The picture is there; a caption that came with it is taken where there is none."""
+    said = [f"shows the same picture as {known.image}"]
+    if one.file.caption is not None and known.captioned:
+        said.append("the caption that is there was kept")
+    elif one.file.caption is not None and known.image in entry.keys:
+        entry.facts.append(_captioned(entry, known, one.file.caption))
+    if one.file.tags:
+        said.append("the tags that came with it were not taken")
+    detail = "; ".join(said)
     entry.files.append(
-        ImportedFile(name=name, outcome="existing", image=twin.id, ordinal=twin.ordinal, reason="twin", detail=detail)
+        ImportedFile(outcome="existing", image=known.image, ordinal=known.ordinal, reason="twin", detail=detail)
     )
 
 
-def _add(entry: Entry, one: Examined, name: str, accepted: Accepted) -> None:
-    ordinal = entry.next_ordinal
+def _add(entry: Entry, one: Examined, accepted: Accepted) -> None:
+    new = entry.known[accepted.pixels_sha256] = Known(one.image, entry.next_ordinal, captioned=False)
     entry.next_ordinal += 1
-    entry.fresh[accepted.pixels_sha256] = (one.image, ordinal)
-    key = entry.keys[one.image]
     entry.facts.append(
         ImageAdded(
-            ordinal=ordinal,
+            ordinal=new.ordinal,
             image_id=one.image,
             source=one.source,
             picture=one.picture,
@@ -167,14 +204,23 @@ def _add(entry: Entry, one: Examined, name: str, accepted: Accepted) -> None:
             width=accepted.width,
             height=accepted.height,
             size=accepted.bytes,
-            name=seal(key, name, NAME),
+            name=_sealed_name(entry, one),
             animated=accepted.animated,
         )
     )
     if one.file.caption is not None:
-        entry.facts.append(CaptionSet(ordinal=ordinal, caption=seal(key, one.file.caption, CAPTION), source="import"))
-    tagged, complaints = rules.imported_tags(ordinal, one.file.tags)
+        entry.facts.append(_captioned(entry, new, one.file.caption))
+    tagged, detail = rules.imported_tags(new.ordinal, one.file.tags)
     if tagged is not None:
         entry.facts.append(tagged)
-    detail = "; ".join(complaints) or None
-    entry.files.append(ImportedFile(name=name, outcome="added", image=one.image, ordinal=ordinal, detail=detail))
+    entry.files.append(ImportedFile(outcome="added", image=one.image, ordinal=new.ordinal, detail=detail))
+
+
+def _captioned(entry: Entry, known: Known, text: str) -> CaptionSet:
+    known.captioned = True
+    sealed = seal(entry.keys[known.image], text, CAPTION)
+    return CaptionSet(ordinal=known.ordinal, caption=sealed, source="import")
+
+
+def _sealed_name(entry: Entry, one: Examined) -> bytes:
+    return seal(entry.keys[one.image], rules.label(one.file.name), NAME)

@@ -48,13 +48,13 @@ class Versions:
             )
         keys = await self.keys.keys_of([image.id for image in content.images])
         lines = await asyncio.to_thread(_lines, content, keys, trigger.strip())
-        digest = await self.blobs.put(manifest.encode(lines))
+        digest = await self.blobs.put(await asyncio.to_thread(manifest.encode, lines))
         latest = content.latest
         if latest is not None and (latest.manifest, latest.trigger) == (digest, trigger.strip()):
             return self.desk.unchanged(Receipt(id=latest.version_id, name=content.row.name, version=latest.number))
         fact = VersionFrozen(
             version=latest.number + 1 if latest else 1,
-            version_id=VersionId(derived("ver", origin.command)),
+            version_id=frozen_by(origin),
             as_of=content.as_of,
             images=len(lines),
             manifest=digest,
@@ -63,6 +63,11 @@ class Versions:
         receipt = Receipt(id=fact.version_id, name=content.row.name, version=fact.version)
         change = Change("dataset", content.row.id, [fact], content.row.head)
         return await self.desk.append(change, origin, receipt, answers=answers)
+
+
+def frozen_by(origin: Origin) -> VersionId:
+    """The id of the version that a command freezes."""
+    return VersionId(derived("ver", origin.command))
 
 
 def _content(connection: Connection, ref: str) -> Content:

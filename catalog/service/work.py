@@ -12,7 +12,7 @@ from catalog.domain import jobs as job_rules
 from catalog.domain import presets as preset_rules
 from catalog.service.datasets import present
 from catalog.service.desk import Change, Desk
-from catalog.service.versions import Versions
+from catalog.service.versions import Versions, frozen_by
 from catalog.views import images, predictions, presets, versions
 from catalog.views.datasets import DatasetRow
 from catalog.views.versions import VersionRow
@@ -43,6 +43,9 @@ class Jobs:
     dispatcher: Dispatcher
 
     async def handle(self, command: JobCommand) -> Receipt:
+        return await self.desk.answered(command.origin) or await self._decided(command)
+
+    async def _decided(self, command: JobCommand) -> Receipt:
         origin, wish = command.origin, command.wish
         if isinstance(wish, CreateJob):
             # The data set's lane, because what is trained on is frozen now, if no version is named.
@@ -87,8 +90,12 @@ class Jobs:
         return recipe
 
     async def _version(self, wish: CreateJob, dataset_id: DatasetId, origin: Origin) -> tuple[DatasetRow, VersionRow]:
-        """The version that was named, or the data set as it is now, frozen in the name of the same command."""
-        number = wish.version
+        """The version that was named, or the data set as it is now, frozen in the name of the same command.
+
+        A catalog that died between the version and the job finds the version that this command has frozen already.
+        """
+        before = await self.desk.store.read(lambda connection: versions.by_id(connection, frozen_by(origin)))
+        number = before.number if before is not None else wish.version
         if number is None:
             number = (await self.versions.freeze(dataset_id, wish.trigger, origin, answers=False)).version
 
@@ -123,6 +130,9 @@ class Tagging:
     dispatcher: Dispatcher
 
     async def handle(self, command: TaggingCommand) -> Receipt:
+        return await self.desk.answered(command.origin) or await self._decided(command)
+
+    async def _decided(self, command: TaggingCommand) -> Receipt:
         origin = command.origin
         match command.wish:
             case RequestTagging() as wish:
