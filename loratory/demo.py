@@ -27,16 +27,27 @@ MOST_LORAS = 10_000
 
 
 class Demo:
-    """`images`: a folder of pictures, none = drawn ones; `steps`: of the training, none = the preset's."""
+    """`images`: a folder of pictures, none = drawn ones; `steps`: of the training, none = the preset's.
 
-    def __init__(
-        self, data: Path, environ: Mapping[str, str], lines: Lines, *, images: Path | None, steps: int | None
+    `patience`: seconds to wait for a tagger or trainer that is not there.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is an option of `loratory demo`
+        self,
+        data: Path,
+        environ: Mapping[str, str],
+        lines: Lines,
+        *,
+        images: Path | None,
+        steps: int | None,
+        patience: float = PATIENCE,
     ) -> None:
         self._data = data.expanduser().absolute()
         self._environ = environ
         self._lines = lines
         self._images = images.expanduser() if images else None
         self._steps = steps
+        self._seconds = patience
 
     async def run(self, *, port: int | None, serve: bool) -> int:
         """The exit code. SetupError before anything is started for a folder that is none or holds no pictures."""
@@ -134,7 +145,7 @@ class Demo:
         return None
 
     def _patience(self) -> Patience:
-        return Patience(PATIENCE, self._lines.say)
+        return Patience(self._seconds, self._lines.say)
 
 
 async def _or_why(stack: Stack, service: str, waiting: Coroutine[Any, Any, Any]) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from loratory.demo import Demo
+from loratory.demo import PATIENCE, Demo
 from loratory.following import Lines
 
 
@@ -19,6 +19,7 @@ async def demo(  # noqa: PLR0913 - each is an option
     images: Path | None = None,
     steps: int | None = None,
     port: int | None = None,
+    patience: float = PATIENCE,
     environ: Annotated[Mapping[str, str], Parameter(parse=False)],
 ) -> int:
     """From pictures to a LoRA in one go: start the workshop, import, tag, train on the built-in base.
@@ -33,5 +34,8 @@ async def demo(  # noqa: PLR0913 - each is an option
         Train for so many steps.
     port:
         Port of the page; without, 8000 or a free one.
+    patience:
+        Seconds to wait for a tagger or trainer that does not come.
     """
-    return await Demo(data, environ, Lines(), images=images, steps=steps).run(port=port, serve=serve)
+    work = Demo(data, environ, Lines(), images=images, steps=steps, patience=patience)
+    return await work.run(port=port, serve=serve)
