@@ -29,6 +29,8 @@ CONCURRENT = 64
 WAITING = 512
 """So many requests are answered at once, and so many more may wait; what comes beyond is turned away."""
 ASK_AGAIN_SECONDS = 0.3
+TELL_AGAIN_SECONDS = 4.0
+"""Who dies with a wish in hand says nothing: after so long it is told again, and the next life takes it up."""
 ERROR_HEADER = "Nats-Service-Error-Code"
 
 _log = structlog.get_logger()
@@ -43,6 +45,8 @@ class Service:
         self._version = version
         self._turns = asyncio.Semaphore(CONCURRENT)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._in_hand: dict[bytes, Request] = {}
+        """Commands being handled, and who asked last: told again, byte for byte, one is not done beside itself."""
         self._micro: MicroService | None = None
 
     async def start(
@@ -71,11 +75,17 @@ class Service:
 
     async def _endpoint(self, name: str, subject: str, kind: type[msgspec.Struct], handler: Handler) -> None:
         decoder = msgspec.json.Decoder(kind)
+        is_command = kind in FAMILIES
 
         async def on_request(request: Request) -> None:
+            if request.data in self._in_hand:
+                self._in_hand[request.data] = request
+                return
             if len(self._tasks) >= CONCURRENT + WAITING:
                 await _refuse(request, Unavailable(f"the {self._name} is busy", service=self._name))
                 return
+            if is_command:
+                self._in_hand[request.data] = request
             task = asyncio.create_task(self._answer(request, decoder, handler), name=f"{self._name}:{name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -89,16 +99,20 @@ class Service:
                 body = msgspec.json.encode(await handler(decoder.decode(request.data)))
                 if len(body) > self._bus.max_payload:
                     raise TooLarge("the answer is too large for one message; ask for less at a time")
-                await request.respond(body)
+                await self._asker(request).respond(body)
         except LoratoryError as error:
-            await _refuse(request, error)
+            await _refuse(self._asker(request), error)
         except msgspec.DecodeError as error:
-            await _refuse(request, Invalid(str(error)))
+            await _refuse(self._asker(request), Invalid(str(error)))
         except nats.errors.Error as error:
             _log.warning("answer_not_sent", subject=request.subject, error=str(error))
         except Exception:  # noqa: BLE001 - the service's edge: the caller learns that, not what; the log keeps the rest
             _log.exception("request_failed", subject=request.subject)
-            await _refuse(request, LoratoryError("an internal error; the log of the service says more"))
+            await _refuse(self._asker(request), LoratoryError("an internal error; the log of the service says more"))
+
+    def _asker(self, request: Request) -> Request:
+        """Who waits for the answer: whoever asked last, for they have stopped listening where they asked before."""
+        return self._in_hand.pop(request.data, request)
 
 
 async def _refuse(request: Request, error: LoratoryError) -> None:
@@ -106,6 +120,10 @@ async def _refuse(request: Request, error: LoratoryError) -> None:
         await request.respond_error(error.code, "refused", msgspec.json.encode(Trouble.of(error)))
     except nats.errors.Error as lost:
         _log.warning("answer_not_sent", subject=request.subject, error=str(lost))
+
+
+class _NoAnswer(Unavailable):
+    """Somebody may have taken it."""
 
 
 class Door:
@@ -133,8 +151,16 @@ class Door:
 
     async def tell(self, command: Command, *, within: float = 30.0) -> Receipt:
         """What became of a wish. After Unavailable it may still have happened: tell again with the same command id."""
-        body = await self._request(subjects.command(self._service, FAMILIES[type(command)]), command, within)
-        return msgspec.json.decode(body, type=Receipt)
+        subject = subjects.command(self._service, FAMILIES[type(command)])
+        until = asyncio.get_running_loop().time() + within
+        while True:
+            try:
+                return msgspec.json.decode(await self._request(subject, command, TELL_AGAIN_SECONDS), type=Receipt)
+            except _NoAnswer as error:
+                if asyncio.get_running_loop().time() >= until or not wanted():
+                    raise Unavailable(
+                        f"the {self._service} did not answer within {within:g} s", service=self._service
+                    ) from error
 
     async def _request(self, subject: str, content: msgspec.Struct, within: float) -> bytes:
         try:
@@ -143,7 +169,7 @@ class Door:
             raise Unavailable(f"the {self._service} is not running", service=self._service) from error
         except nats.errors.TimeoutError as error:
             sentence = f"the {self._service} did not answer within {within:g} s"
-            raise Unavailable(sentence, service=self._service) from error
+            raise _NoAnswer(sentence, service=self._service) from error
         except (nats.errors.Error, OSError) as error:
             raise Unavailable("the bus is not connected", service="nats") from error
         if reply.headers and ERROR_HEADER in reply.headers:

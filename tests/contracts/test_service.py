@@ -7,9 +7,11 @@ import pytest
 from contracts.commands import CreateDataset, DatasetCommand, Receipt
 from contracts.errors import Invalid, LoratoryError, NotFound, Rejected, TooLarge, Unavailable
 from contracts.queries import GetDataset, GetLog, LogView
+from contracts.wire import service as service_module
 from contracts.wire.service import Door, Service
 from tests.conftest import BusOf, origin
 
+WISH = DatasetCommand(origin=origin(), wish=CreateDataset(name="cats"))
 HERE = LogView(log_id="L", applied=3, archived=3, head="0" * 64, verified=True)  # type: ignore[arg-type]
 
 
@@ -75,4 +77,46 @@ async def test_an_answer_too_large_for_a_message_is_an_error_not_silence(bus_of:
     await service.start(queries={GetLog: answer})
     with pytest.raises(TooLarge):
         await Door(await bus_of("gateway")).ask(GetLog())
+    await service.close()
+
+
+async def test_a_wish_whose_taker_dies_is_told_to_the_next(bus_of: BusOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "TELL_AGAIN_SECONDS", 0.2)
+    taken = asyncio.Event()
+
+    async def never(_: DatasetCommand) -> Receipt:
+        taken.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def done(_: DatasetCommand) -> Receipt:
+        return Receipt(id="x")
+
+    first = Service(await bus_of("catalog"), "catalog", "0.1.0")
+    await first.start(commands={DatasetCommand: never})
+    telling = asyncio.create_task(Door(await bus_of("gateway")).tell(WISH))
+    await taken.wait()
+    second = Service(await bus_of("catalog"), "catalog", "0.1.0")
+    await second.start(commands={DatasetCommand: done})
+    await first.close()
+    assert (await telling).id == "x"
+    await second.close()
+
+
+async def test_a_wish_told_again_while_it_is_in_hand_is_done_once(
+    bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "TELL_AGAIN_SECONDS", 0.1)
+    times = 0
+
+    async def slowly(_: DatasetCommand) -> Receipt:
+        nonlocal times
+        times += 1
+        await asyncio.sleep(0.5)
+        return Receipt(id="x")
+
+    service = Service(await bus_of("catalog"), "catalog", "0.1.0")
+    await service.start(commands={DatasetCommand: slowly})
+    assert (await Door(await bus_of("gateway")).tell(WISH)).id == "x"
+    assert times == 1
     await service.close()
