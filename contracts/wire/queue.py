@@ -57,20 +57,22 @@ class WorkQueue:
     async def put(self, hint: Hint, priority: Priority) -> None:
         """Say that work waits. Said again it changes nothing; an older hint of the same work gives way."""
         subject = subjects.queued(self._work, priority, hint.id)
-        headers: dict[str, str] = {Header.MSG_ID: f"{hint.id}/{hint.dispatch}"}
         body = msgspec.json.encode(hint)
         try:
-            if not await self._stored(subject, body, headers):
+            if not await self._stored(subject, body):
                 await self._replace(subject, body)
         except APIError as error:
             raise Unavailable(f"the queue refused a hint: {error.description}", service="nats") from error
         except (nats.errors.Error, JetStreamError, OSError) as error:
             raise Unavailable("the job queue does not answer", service="nats") from error
 
-    async def _stored(self, subject: str, body: bytes, headers: dict[str, str]) -> bool:
-        """False: there is a hint of this work already."""
+    async def _stored(self, subject: str, body: bytes) -> bool:
+        """False: there is a hint of this work already.
+
+        The message has no id: the stream remembers ids for a while, and would swallow the hint that mends a lost one.
+        """
         try:
-            await self._js.publish(subject, body, stream=subjects.QUEUE, headers=headers)
+            await self._js.publish(subject, body, stream=subjects.QUEUE)
         except APIError as error:
             if error.err_code != ALREADY_THERE:
                 raise
@@ -83,7 +85,6 @@ class WorkQueue:
         if message.data == body:
             return
         await self._js.purge_stream(subjects.QUEUE, subject=subject)
-        # Without an id: the one of the first try may be remembered, and it would swallow this message.
         await self._js.publish(subject, body, stream=subjects.QUEUE)
 
     async def drop(self, thing_id: str) -> None:
