@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import structlog
 from nats.aio.client import DEFAULT_FLUSH_TIMEOUT, Client
-from nats.errors import Error, SlowConsumerError
+from nats.errors import ConnectionClosedError, Error, FlushTimeoutError, SlowConsumerError
 
 from contracts.errors import SetupError, Unavailable
 from contracts.wire.permissions import inbox
@@ -30,12 +30,22 @@ class Bus(Client):
         self._gone = asyncio.Event()
 
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
-        """Returns when the server has seen all that was published and subscribed before.
+        """Returns when the server has seen all that was published and subscribed before; FlushTimeoutError if it hangs.
 
         nats-py 2.16 writes its PING ahead of what still waits to be sent, so only a second one comes after it.
         """
-        await super().flush(timeout)
-        await super().flush(timeout)
+        await self._ping(timeout)
+        await self._ping(timeout)
+
+    async def _ping(self, timeout: float) -> None:
+        """nats-py's own cancels what has waited too long; of the PONG that comes after all its reader then dies."""
+        if self.is_closed:
+            raise ConnectionClosedError
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        await self._send_ping(answered)
+        done, _ = await asyncio.wait({answered}, timeout=timeout)
+        if not done:
+            raise FlushTimeoutError
 
     async def watch(self) -> NoReturn:
         """Waits until the connection is closed for good, and raises Unavailable; run it beside the service."""

@@ -29,6 +29,7 @@ CONCURRENT = 64
 WAITING = 512
 """So many requests are answered at once, and so many more may wait; what comes beyond is turned away."""
 ASK_AGAIN_SECONDS = 0.3
+PING_SECONDS = 1
 TELL_AGAIN_SECONDS = 4.0
 """Who dies with a wish in hand says nothing: after so long it is told again, and the next life takes it up."""
 ERROR_HEADER = "Nats-Service-Error-Code"
@@ -158,9 +159,7 @@ class Door:
                 return msgspec.json.decode(await self._request(subject, command, TELL_AGAIN_SECONDS), type=Receipt)
             except _NoAnswer as error:
                 if asyncio.get_running_loop().time() >= until or not wanted():
-                    raise Unavailable(
-                        f"the {self._service} did not answer within {within:g} s", service=self._service
-                    ) from error
+                    raise Unavailable(error.detail, **error.facts) from error
 
     async def _request(self, subject: str, content: msgspec.Struct, within: float) -> bytes:
         try:
@@ -168,10 +167,17 @@ class Door:
         except nats.errors.NoRespondersError as error:
             raise Unavailable(f"the {self._service} is not running", service=self._service) from error
         except nats.errors.TimeoutError as error:
-            sentence = f"the {self._service} did not answer within {within:g} s"
-            raise _NoAnswer(sentence, service=self._service) from error
+            raise await self._nobody(within) from error
         except (nats.errors.Error, OSError) as error:
             raise Unavailable("the bus is not connected", service="nats") from error
         if reply.headers and ERROR_HEADER in reply.headers:
             raise msgspec.json.decode(reply.data, type=Trouble).raised()
         return reply.data
+
+    async def _nobody(self, within: float) -> _NoAnswer:
+        """Who was silent: the service, or NATS itself? A line to a server that hangs looks as if it stood."""
+        try:
+            await self._bus.flush(PING_SECONDS)
+        except (nats.errors.Error, OSError):
+            return _NoAnswer(f"NATS did not answer within {within:g} s", service="nats")
+        return _NoAnswer(f"the {self._service} did not answer within {within:g} s", service=self._service)

@@ -1,0 +1,47 @@
+"""The line to NATS when the server hangs: it stands, and nothing comes."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from nats.errors import FlushTimeoutError
+
+from contracts.errors import Unavailable
+from contracts.queries import GetLog
+from contracts.wire.server import EmbeddedServer
+from contracts.wire.service import Door
+from tests.conftest import BusOf
+
+
+@contextmanager
+def hanging(server: EmbeddedServer) -> Iterator[None]:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+async def test_a_line_survives_pongs_that_come_too_late(server: EmbeddedServer, bus_of: BusOf) -> None:
+    bus = await bus_of("gateway")
+    with hanging(server):
+        with pytest.raises(FlushTimeoutError):
+            await bus.flush(1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(bus.flush(), 0.1)
+    await bus.flush()
+    await bus.flush()
+    assert bus.is_connected
+
+
+async def test_who_asks_is_told_that_nats_hangs_not_the_service(server: EmbeddedServer, bus_of: BusOf) -> None:
+    door = Door(await bus_of("gateway"))
+    with hanging(server), pytest.raises(Unavailable, match="NATS did not answer") as caught:
+        await door.ask(GetLog(), within=0.2)
+    assert caught.value.facts == {"service": "nats"}
+    with pytest.raises(Unavailable, match="the catalog is not running"):
+        await door.ask(GetLog(), within=5)
