@@ -35,6 +35,7 @@ _ENVIRONMENT = {
     # Advice about torchvision and loading bars are not for the log of a service.
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 
 
