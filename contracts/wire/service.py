@@ -5,6 +5,7 @@ It sits on `nats.micro` (ADR-32: discovery, ping, stats). Its endpoints handle o
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -57,7 +58,7 @@ class Service:
         queries: dict[type[Query[Any]], Handler] | None = None,
     ) -> None:
         """Answer these types from now on; ready when this returns."""
-        self._micro = await micro.add_service(self._bus, name=f"loratory-{self._name}", version=self._version)
+        self._micro = await micro.add_service(self._bus, name=f"loratory-{self._name}", version=_plain(self._version))
         for command, handler in (commands or {}).items():
             family = FAMILIES[command]
             await self._endpoint(f"cmd-{family}", subjects.command(self._name, family), command, handler)
@@ -114,6 +115,12 @@ class Service:
     def _asker(self, request: Request) -> Request:
         """Who waits for the answer: whoever asked last, for they have stopped listening where they asked before."""
         return self._in_hand.pop(request.data, request)
+
+
+def _plain(version: str) -> str:
+    """`0.2.0` of `0.2.0rc1`: Python's versions are more than the bus understands (https://semver.org)."""
+    numbers = re.findall(r"\d+", version)[:3]
+    return ".".join([*numbers, "0", "0", "0"][:3])
 
 
 async def _refuse(request: Request, error: LoratoryError) -> None:
