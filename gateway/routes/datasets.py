@@ -1,6 +1,7 @@
 """Data sets: what is in them, how files come in, what is frozen."""
 
 import hashlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -9,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from contracts import commands, queries
-from contracts.commands import FILES_AT_ONCE, ImportImages, Origin, Receipt, StagedFile
+from contracts.commands import FILES_AT_ONCE, WORDS_AT_ONCE, ImportImages, Origin, Receipt, StagedFile
 from contracts.ids import CommandId, ImageId, derived
 from contracts.queries import DatasetView, ImageView, Page, RefusalView, TagCount, VersionView
 from gateway.http import answers
@@ -123,11 +124,25 @@ async def import_images(  # noqa: PLR0913, PLR0917 - what an upload is made of
 async def _told(catalog: Catalog, origin: Origin, dataset: str, files: list[StagedFile]) -> list[Receipt]:
     """One command for so many files as make a commit; each has an id of its own, so that sending again is harmless."""
     receipts = []
-    for number, first in enumerate(range(0, len(files), FILES_AT_ONCE)):
+    for number, some in enumerate(_parts(files)):
         part = msgspec.structs.replace(origin, command=CommandId(derived("k", origin.command, str(number))))
-        wish = ImportImages(dataset=dataset, files=tuple(files[first : first + FILES_AT_ONCE]))
-        receipts.append(await catalog.tell_patiently(part, wish))
+        receipts.append(await catalog.tell_patiently(part, ImportImages(dataset=dataset, files=some)))
     return receipts
+
+
+def _parts(files: list[StagedFile]) -> Iterator[tuple[StagedFile, ...]]:
+    """At most FILES_AT_ONCE files and WORDS_AT_ONCE bytes of captions and tags; a file with more words goes alone."""
+    part: list[StagedFile] = []
+    words = 0
+    for file in files:
+        more = len("".join((file.caption or "", *file.tags)).encode())
+        if part and (len(part) == FILES_AT_ONCE or words + more > WORDS_AT_ONCE):
+            yield tuple(part)
+            part, words = [], 0
+        part.append(file)
+        words += more
+    if part:
+        yield tuple(part)
 
 
 def _fingerprint(request: Request[Any, Any, Any], upload: Upload) -> str:
