@@ -62,6 +62,8 @@ class Stack:
         self._server = EmbeddedServer(self._folder / "nats")
         self._children: dict[str, Child] = {}
         self._keeping: dict[str, asyncio.Task[None]] = {}
+        self._ended: dict[str, str] = {}
+        """How the last life of a service ended."""
         self._given_up: dict[str, str] = {}
         self._ending = contextlib.AsyncExitStack()
 
@@ -84,9 +86,16 @@ class Stack:
         return self._server.pid if service == "nats" else self._children[service].pid
 
     def why_not_ready(self, service: str) -> str:
-        """Empty when it is ready, else a reason in one line. A report of an earlier life does not count."""
+        """Empty when it is ready, else a reason in one line."""
         if service in self._given_up:
             return self._given_up[service]
+        reason = self._unready(service)
+        if reason and service in self._ended:
+            return f"{service} ended ({self._ended[service]}) and is started again"
+        return reason
+
+    def _unready(self, service: str) -> str:
+        """What its report says; one of an earlier life does not count."""
         file = self._folder.health(service)
         with contextlib.suppress(OSError, msgspec.DecodeError):
             if msgspec.json.decode(file.read_bytes(), type=Report).pid != self.pid_of(service):
@@ -177,11 +186,12 @@ class Stack:
                 code = await child.wait()
             finally:
                 telling.cancel()
+            self._ended[name] = told(code, child.last_words)
             pause = None if code == LOG_DAMAGED else deaths.another(time.monotonic())
             if pause is None:
-                self._give_up(name, f"{name} cannot be kept alive: {told(code, child.last_words)}")
+                self._give_up(name, f"{name} cannot be kept alive: {self._ended[name]}")
                 return
-            self._say(f"{name:<9} ended ({told(code, child.last_words)}); starting it again")
+            self._say(f"{name:<9} ended ({self._ended[name]}); starting it again")
             await asyncio.sleep(pause)
 
     async def _keep_server(self) -> None:

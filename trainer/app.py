@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from contracts.errors import SetupError
 from contracts.ids import ulid, worker_id
 from contracts.wire.blobs import blobs_at
 from contracts.wire.boot import Health
@@ -27,8 +28,7 @@ async def serve(settings: Settings, health: Health) -> None:
     boot = ulid()
     # A folder of this life alone: other trainers may work beside it in the same place.
     workshop = settings.work / boot
-    for folder in (settings.bases, settings.cache, settings.loras, workshop):
-        folder.mkdir(parents=True, exist_ok=True)
+    _make(settings.bases, settings.cache, settings.loras, workshop)
     await asyncio.to_thread(_clear_away, settings.work, time.time() - LEFT_OVER_SECONDS)
     bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "trainer")
     worker = worker_id(platform.node(), boot)
@@ -50,6 +50,14 @@ async def serve(settings: Settings, health: Health) -> None:
         await trainer.close()
         await bus.close()
         await asyncio.to_thread(shutil.rmtree, workshop, ignore_errors=True)
+
+
+def _make(*folders: Path) -> None:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SetupError(f"the folder {folder} cannot be made: {error.strerror}") from error
 
 
 def _clear_away(work: Path, before: float) -> None:
