@@ -1,6 +1,7 @@
 """The catalog, put together: settings → log and files → service → tasks."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -37,8 +38,9 @@ CATCH_UP_SECONDS = 600.0
 _log = structlog.get_logger()
 
 
-async def serve(settings: Settings, health: Health) -> None:
+async def serve(settings: Settings) -> None:
     """Runs until it is cancelled. LogDamaged: the log is not the one that was archived, and nothing was served."""
+    health = Health("catalog", ["log", "read_model"], pid=os.getpid())
     for folder in (settings.catalog, settings.staging):
         folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:

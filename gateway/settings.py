@@ -4,22 +4,19 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from contracts.errors import SetupError
+from contracts.wire.settings import ServiceSettings
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(ServiceSettings, frozen=True, kw_only=True):
     """`host` and `port` to listen at. `staging` is the folder uploads go to, which the catalog reads from.
 
     `api_key`: what clients must show as `Authorization: Bearer …`; none is allowed on a loopback address only.
     """
 
-    nats_url: str = "nats://127.0.0.1:4222"
     nats_user: str = "gateway"
-    nats_password: str = ""
-    blobs: str = "blobs"
     staging: Path = Path("staging")
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000

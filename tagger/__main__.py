@@ -2,28 +2,21 @@
 
 import os
 import sys
-from functools import partial
 
-from contracts.errors import SetupError
-from contracts.wire.boot import Health, check, configure_logs, read_settings, refuse_foreign_packages, run
+from contracts.wire.boot import Serve, start
 from tagger.settings import Settings
 
 
-def main() -> None:
-    try:
-        refuse_foreign_packages()
-        settings = read_settings(Settings, os.environ)
-        configure_logs("tagger", settings.log_level)
-    except SetupError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    if "--check" in sys.argv[1:]:
-        sys.exit(check(settings.health_file))
-    from tagger.app import serve  # noqa: PLC0415 - `--check` runs every few seconds and needs none of it
+def _serve() -> Serve[Settings]:
+    from tagger.app import serve  # noqa: PLC0415 - heavy
 
-    health = Health("tagger", ["bus"], pid=os.getpid())
-    sys.exit(run(partial(serve, settings, health)))
+    return serve
+
+
+def main() -> int:
+    """0 ended as asked, 1 failed (or is not ready), 2 cannot start like this, 3 the log is damaged."""
+    return start("tagger", Settings, environ=os.environ, arguments=sys.argv[1:], serve=_serve)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """The tagger, put together: settings → bus and blobs → worker → tasks."""
 
 import asyncio
+import os
 import platform
 
 import structlog
@@ -18,8 +19,9 @@ from tagger.worker import Runner
 _log = structlog.get_logger()
 
 
-async def serve(settings: Settings, health: Health) -> None:
+async def serve(settings: Settings) -> None:
     """Runs until it is cancelled; the run under way is then handed back."""
+    health = Health("tagger", ["bus"], pid=os.getpid())
     settings.work.mkdir(parents=True, exist_ok=True)
     bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "tagger")
     boot = ulid()

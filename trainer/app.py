@@ -1,6 +1,7 @@
 """The trainer, put together: settings → bus and blobs → worker → tasks."""
 
 import asyncio
+import os
 import platform
 import shutil
 import time
@@ -23,8 +24,9 @@ LEFT_OVER_SECONDS = 7 * 24 * 3600.0
 _log = structlog.get_logger()
 
 
-async def serve(settings: Settings, health: Health) -> None:
+async def serve(settings: Settings) -> None:
     """Runs until it is cancelled; the attempt under way then leaves a checkpoint and is handed back."""
+    health = Health("trainer", ["bus", "engine"], pid=os.getpid())
     boot = ulid()
     # A folder of this life alone: other trainers may work beside it in the same place.
     workshop = settings.work / boot

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
+from contracts.wire.settings import ServiceSettings
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class Settings(ServiceSettings, frozen=True, kw_only=True):
     """`bases` holds the user's pipeline folders, `cache` latents and text embeddings, `work` files of running attempts,
     `loras` the finished ones under human names.
 
@@ -15,15 +16,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     (loading a large base from a slow disk takes minutes).
     """
 
-    nats_url: str = "nats://127.0.0.1:4222"
     nats_user: str = "trainer"
-    nats_password: str = ""
-    blobs: str = "blobs"
     bases: Path = Path("bases")
     cache: Path = Path("cache")
     work: Path = Path("work/trainer")
     loras: Path = Path("loras")
     lease: Annotated[float, Meta(ge=1, le=3600)] = 15.0
     stall: Annotated[float, Meta(ge=1, le=86400)] = 1800.0
-    log_level: str = "info"
     health_file: Path = Path("run/trainer.json")

@@ -11,29 +11,57 @@ import importlib.util
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from contracts.errors import LogDamaged, LoratoryError, SetupError
 from contracts.wire.health import Health, check
-from contracts.wire.settings import read_settings
+from contracts.wire.settings import ServiceSettings, read_settings
 
 __all__ = [
     "Health",
+    "ServiceSettings",
     "check",
     "configure_logs",
     "owners_of",
     "read_settings",
     "refuse_foreign_packages",
     "run",
+    "start",
 ]
 
 OURS = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory")
 EXIT_CODES: tuple[tuple[type[LoratoryError], int], ...] = ((LogDamaged, 3), (SetupError, 2))
+
+
+S = TypeVar("S", bound=ServiceSettings)
+Serve = Callable[[S], Coroutine[Any, Any, None]]
+
+
+def start(
+    service: str, kind: type[S], *, environ: Mapping[str, str], arguments: Sequence[str], serve: Callable[[], Serve[S]]
+) -> int:
+    """A service's whole `__main__`: settings, logs, `--check`, run; the exit code for `sys.exit`.
+
+    `serve` gives the function that serves. It imports what is heavy, and `--check`, asked every few seconds, does not.
+    """
+    try:
+        refuse_foreign_packages()
+        settings = read_settings(kind, environ)
+        if list(arguments) == ["--check"]:
+            return check(settings.health_file)
+        if arguments:
+            raise SetupError(f"usage: python -m {service} [--check]; all else is set by LORATORY_* variables")
+        configure_logs(service, settings.log_level)
+    except SetupError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return run(partial(serve(), settings))
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:

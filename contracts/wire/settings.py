@@ -14,6 +14,21 @@ MOST_SECRET_BYTES = 64 << 10
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every service needs: the bus and its own user there, where bytes lie, how to tell people.
+
+    `blobs` is a folder or the address of an object store; `health_file` is where `--check` looks.
+    """
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    nats_user: str
+    nats_password: str = ""
+    blobs: str = "blobs"
+    log_level: str = "info"
+    health_file: Path
+
+
 log = structlog.get_logger(__name__)
 
 
