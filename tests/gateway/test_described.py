@@ -1,5 +1,7 @@
 """What the OpenAPI document says is true: schemathesis asks every operation of a real workshop, with a fixed seed."""
 
+from pathlib import Path
+
 import httpx
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -43,3 +45,10 @@ def test_every_operation_answers_as_described(address: str) -> None:
 def test_live_fields_name_operations_that_exist(address: str) -> None:
     paths = httpx.get(f"{address}/openapi.json").json()["paths"]
     assert set(LIVE_FIELDS) <= {path for path, operations in paths.items() if "get" in operations}
+
+
+def test_readme_names_every_route(address: str) -> None:
+    paths = httpx.get(f"{address}/openapi.json").json()["paths"]
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    missing = [path for path in [*paths, "/ws/progress", "/ws/progress/{job_id}"] if f"`{path}`" not in readme]
+    assert not missing
