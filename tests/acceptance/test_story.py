@@ -4,7 +4,8 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,17 @@ class Ear:
         self.cuts = 0
         self._chance = random.Random(7)
 
-    async def facts(self) -> AsyncIterator[dict[str, Any]]:
+    async def facts(self) -> AsyncGenerator[dict[str, Any], None]:
         while True:
             try:
-                async for fact in self._until_cut():
-                    yield fact
+                async with aclosing(self._until_cut()) as facts:
+                    async for fact in facts:
+                        yield fact
             except (ConnectionClosed, InvalidHandshake, OSError):  # the gateway was killed
                 await asyncio.sleep(0.1)
             self.cuts += 1
 
-    async def _until_cut(self) -> AsyncIterator[dict[str, Any]]:
+    async def _until_cut(self) -> AsyncGenerator[dict[str, Any], None]:
         address = f"ws://127.0.0.1:{self._house.port}/ws/progress?after={self.after}"
         left = self._chance.randint(1, 8)
         async with connect(address, proxy=None) as socket:
@@ -84,11 +86,12 @@ async def whole_run(house: House, folder: Path) -> str:
         }
         job = await client.train("a story", preset="stand-in-demo", trigger="lulu", changes=changes)
         victims = ["gateway", "nats", "gateway"]
-        async for frame in client.watch_job(job.id):
-            if frame.type == "job.checkpointed":
-                kill(house, victims.pop())
-                if not victims:
-                    break
+        async with aclosing(client.watch_job(job.id)) as frames:
+            async for frame in frames:
+                if frame.type == "job.checkpointed":
+                    kill(house, victims.pop())
+                    if not victims:
+                        break
         assert (await client.wait_job(job.id, timeout=300)).status == "completed"
     return job.id
 
@@ -100,10 +103,11 @@ def kill(house: House, service: str) -> None:
 async def heard_until(ear: Ear, ends: asyncio.Future[str]) -> list[dict[str, Any]]:
     """All facts up to the one with which the job succeeded."""
     heard = []
-    async for fact in ear.facts():
-        heard.append(fact)
-        if fact["type"] == "job.succeeded" and fact["subject"] == f"evt.job.{await ends}":
-            return heard
+    async with aclosing(ear.facts()) as facts:
+        async for fact in facts:
+            heard.append(fact)
+            if fact["type"] == "job.succeeded" and fact["subject"] == f"evt.job.{await ends}":
+                return heard
     raise AssertionError("an ear listens for ever")
 
 
