@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from nats.errors import FlushTimeoutError
@@ -20,6 +22,9 @@ from tests.conftest import BusOf
 def hanging(server: EmbeddedServer) -> Iterator[None]:
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
+    stat = Path(f"/proc/{server.pid}/stat")
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)  # the signal takes its time to reach every thread
     try:
         yield
     finally:
