@@ -205,13 +205,26 @@ class Stack:
             await asyncio.sleep(pause)
             try:
                 await self._server.restart()
-                await self._migrate()
+                await self._migrate_or_die()
             except LogDamaged:
                 raise
             except LoratoryError as error:
                 self._say(f"nats      not ready: {error.detail}")
             else:
                 self._say("nats      ready")
+
+    async def _migrate_or_die(self) -> None:
+        """A server that dies meanwhile would be waited for in vain."""
+        migrating, dying = asyncio.create_task(self._migrate()), asyncio.create_task(self._server.wait_died())
+        try:
+            await asyncio.wait({migrating, dying}, return_when=asyncio.FIRST_COMPLETED)
+            if not migrating.done():
+                raise StackFailed("it died while it was made ready")
+            await migrating
+        finally:
+            migrating.cancel()
+            dying.cancel()
+            await asyncio.gather(migrating, dying, return_exceptions=True)
 
     def _give_up(self, name: Service, reason: str) -> None:
         reason = f"{reason}; its log is {self._folder.log(name)}"

@@ -4,7 +4,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import nats.errors
+from nats.js.errors import Error as JetStreamError
 
+from contracts.errors import Unavailable
 from contracts.wire.bus import connect
 from contracts.wire.streams import migrate
 
@@ -27,12 +30,14 @@ class MigrateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 async def migrate_once(settings: MigrateSettings) -> str:
     """Make streams and consumers what they must be, as often as you like; the log's id.
 
-    LogDamaged: the log the catalog knows is not on this server. SetupError: no connection.
+    LogDamaged: the log the catalog knows is not on this server. SetupError: no connection. Unavailable: it was lost.
     """
     known = _known(settings.known_log)
     bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "migrate")
     try:
         return await migrate(bus, at=datetime.now(UTC), lease=settings.lease, known_log=known)
+    except (nats.errors.Error, JetStreamError, OSError) as error:
+        raise Unavailable("the NATS server does not answer the migrate step", service="nats") from error
     finally:
         await bus.close()
 
