@@ -120,15 +120,17 @@ class Trainer:
             asyncio.create_task(_stop_when_asked(child, task.attempt), name="stop"),
             asyncio.create_task(listener.keep_telling(), name="telling"),
         ]
-        heard = False
+        owes_an_end = False
         try:
-            await child.order(await self._order(task, resume))
+            order = await self._order(task, resume)
+            owes_an_end = True
+            await child.order(order)
             while not await listener.hear(await child.next()):
                 if not wanted():
                     raise asyncio.CancelledError
-            heard = True
+            owes_an_end = False
         except (BadCheckpoint, CannotTrain):
-            heard = True
+            owes_an_end = False
             raise
         except Crash:
             if not task.attempt.stop_asked.is_set():
@@ -136,13 +138,14 @@ class Trainer:
             fact = cancelled("train", attempt=task.attempt.number, step=task.attempt.work.kept)
             await task.attempt.report(fact)  # type: ignore[arg-type]  # a JobCancelled
         except asyncio.CancelledError:
-            await _leave_checkpoint(child, listener)
+            if owes_an_end:
+                await _leave_checkpoint(child, listener)
             raise
         finally:
             for other in beside:
                 other.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
-            if not heard:
+            if owes_an_end:
                 await child.kill()
                 self._child = None
 
@@ -171,6 +174,8 @@ class Trainer:
                 return entries
 
     async def _example(self, entry: ManifestEntry, task: Task) -> Example:
+        if task.attempt.stop_asked.is_set():
+            raise Crash("it was cancelled while its pictures were fetched")
         path = await self._file(entry.picture, task.folder)
         if path is None:
             raise Rejected(f"the bytes of image {entry.image} are gone or damaged; freeze a version without it")
