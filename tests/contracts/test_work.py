@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import Fenced, Rejected
+from contracts.errors import Fenced, Rejected, Unavailable
 from contracts.events import (
     AnyFact,
+    Commit,
     JobAttemptFailed,
     JobAttemptStarted,
     JobCancelled,
@@ -20,12 +21,15 @@ from contracts.events import (
     JobInterrupted,
     JobQueued,
     JobSucceeded,
+    Stored,
 )
 from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
 from contracts.jobs import cancel, fold
 from contracts.recipe import Recipe
+from contracts.subjects import Kind
+from contracts.wire import work as work_module
 from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, draw_up
+from contracts.wire.log import EventLog, Head, History, draw_up
 from contracts.wire.queue import Hint, WorkQueue
 from contracts.wire.telling import nudge
 from contracts.wire.work import Attempt, Crash, Holder, Worker
@@ -263,3 +267,89 @@ async def test_a_hint_is_there_once_and_a_newer_one_takes_its_place(catalog: Bus
     info = await catalog.jetstream().stream_info("JOBS")
     assert info.state.messages == 1
     assert b'"dispatch":9' in ((await catalog.jetstream().get_last_msg("JOBS", "jobs.train.normal.job_1")).data or b"")
+
+
+class Away(EventLog):
+    """The log is away for a while: whatever is asked of it, the first times it does not answer."""
+
+    def __init__(self, bus: Bus, *, appends: int = 0, loads: int = 0) -> None:
+        super().__init__(bus)
+        self._appends, self._loads = appends, loads
+
+    async def append(self, commit: Commit, after: Head) -> Stored:
+        if self._appends:
+            self._appends -= 1
+            raise Unavailable("away")
+        return await super().append(commit, after)
+
+    async def load(self, kind: Kind, thing: str, since: History | None = None) -> History:
+        if self._loads:
+            self._loads -= 1
+            raise Unavailable("away")
+        return await super().load(kind, thing, since)
+
+
+async def test_a_report_waits_for_a_log_that_is_away_also_while_it_catches_up(catalog: Bus, trainer: Bus) -> None:
+    await say(catalog, JOB, CREATED)
+    await say(catalog, JOB, JobQueued(priority="normal"))
+    await say(trainer, JOB, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
+    holder = Holder(work="train", worker=WorkerId("w1"), boot="b")
+    attempt = Attempt(Away(trainer, appends=2, loads=2), holder, JOB, await EventLog(trainer).load("job", JOB))
+    # Somebody else's commit comes first, so that the report has to catch up before it is tried again.
+    await say(catalog, JOB, JobEdited(name="renamed"))
+    await attempt.report(finish(attempt))
+    assert [type(fact) for fact in (await facts_of(catalog))[-2:]] == [JobEdited, JobSucceeded]
+
+
+async def test_what_follows_from_the_end_is_tried_again_and_does_not_end_the_worker(
+    catalog: Bus, trainer: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_module, "SETTLE_AGAIN_SECONDS", 0.1)
+    settled: list[bool] = []
+
+    async def run(attempt: Attempt) -> None:
+        await attempt.report(finish(attempt))
+
+    async def settle(history: History) -> None:
+        settled.append(fold(history.facts()).ended)
+        if len(settled) < 3:
+            raise OSError(28, "No space left on device")
+
+    await ask_for(catalog)
+    holder = Holder(work="train", worker=WorkerId("w1"), boot="b1", lease=LEASE)
+    task = asyncio.create_task(Worker(trainer, holder, run, settle).work_off())
+    async with asyncio.timeout(10):
+        while await WorkQueue(catalog, "train").waiting():  # noqa: ASYNC110 - a queue tells nobody
+            await asyncio.sleep(0.05)
+    assert settled == [True] * 3
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert sum(isinstance(fact, JobAttemptStarted) for fact in await facts_of(catalog)) == 1
+
+
+async def test_a_worker_that_is_stopped_while_the_log_is_away_does_not_wait_for_it(
+    catalog: Bus, trainer: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_module, "GOODBYE_SECONDS", 0.2)
+    started = asyncio.Event()
+
+    async def slow(_: Attempt) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    await ask_for(catalog)
+    holder = Holder(work="train", worker=WorkerId("w1"), boot="b1", lease=LEASE)
+    worker = Worker(trainer, holder, slow)
+    task = asyncio.create_task(worker.work_off())
+    await started.wait()
+
+    async def never(*_: object) -> Stored:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    worker._log.append = never  # type: ignore[method-assign,assignment]
+    task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(task, return_exceptions=True)
+    assert isinstance((await facts_of(catalog))[-1], JobAttemptStarted)

@@ -36,7 +36,7 @@ _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    # MKL adds in another order when memory lies otherwise or a thread comes late; so every run gives the same bits, with
+    # MKL adds in another order when memory lies otherwise or a thread comes late; so each run gives the same bits, with
     # any number of threads (oneMKL developer guide, "Conditional Numerical Reproducibility").
     "MKL_CBWR": "AUTO,STRICT",
 }
