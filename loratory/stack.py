@@ -25,6 +25,7 @@ from loratory.services import MOST_DEATHS, SERVE, SERVICES, WITHIN, Deaths, Plac
 HEAD_START = 5.0
 """Seconds the workers wait for catalog and gateway at most: importing torch would slow those down."""
 POLL = 0.05
+MOST_PORT = 65_535
 NEWS_EVERY = 10.0
 LOG_DAMAGED = 3
 """The exit code of a service that must not be started again (`contracts.wire.boot`)."""
@@ -269,6 +270,8 @@ def refuse_open(host: str, environ: Mapping[str, str]) -> None:
 
 def free_port(host: str, port: int) -> int:
     """The same port if it is free, some free one for 0; SetupError in one sentence otherwise."""
+    if not 0 <= port <= MOST_PORT:
+        raise SetupError(f"{port} is no port; ports go from 1 to {MOST_PORT}, and 0 takes a free one")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -147,6 +147,11 @@ def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Resp
     return answer(kind(detail), request.url.path, error.headers)
 
 
+def on_deep_body(request: Request[Any, Any, Any], _error: RecursionError) -> Response[bytes]:
+    """msgspec's answer to ten thousand brackets; nothing else here recurses as deep as its input."""
+    return answer(errors.Invalid("the body is nested too deeply"), request.url.path)
+
+
 def on_any_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The gateway's edge: the client learns that it failed, the log says how."""
     _log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
@@ -191,5 +196,6 @@ def also(status: int, kind: type[msgspec.Struct], description: str) -> dict[int,
 HANDLERS: dict[int | type[Exception], Any] = {
     LoratoryError: on_loratory_error,
     HTTPException: on_http_error,
+    RecursionError: on_deep_body,
     Exception: on_any_error,
 }

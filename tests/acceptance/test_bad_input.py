@@ -158,6 +158,8 @@ def test_an_unknown_preset_data_set_or_field(quiet_house: House, mixed: Path) ->
         problem(http.post("/api/v1/training/single", json={"dataset": "for presets", "speed": 3}), 400)
         torn = http.post("/api/v1/training/single", content=b"{", headers={"Content-Type": "application/json"})
         problem(torn, 400)
+        deep = http.post("/api/v1/jobs", content=b"[" * 20_000, headers={"Content-Type": "application/json"})
+        assert problem(deep, 400)["detail"] == "the body is nested too deeply"
         problem(http.get("/api/v1/jobs/job_of_nobody"), 404)
         problem(http.get("/api/v1/images/img_of_nobody/file"), 404)
 
@@ -215,6 +217,11 @@ def test_a_port_in_use(quiet_house: House, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"port {port} on 127.0.0.1 cannot be used" in done.stderr
     assert not (tmp_path / "data" / "nats" / "streams").exists()
+    done = cli("up", "--data", tmp_path / "data", "--port", "99999")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "loratory: 99999 is no port; ports go from 1 to 65535, and 0 takes a free one\n",
+    )
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL], ids=["hangs", "dies"])
