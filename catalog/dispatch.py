@@ -58,12 +58,16 @@ class Dispatcher:
 
     async def mend(self) -> None:
         """At start and every MEND_SECONDS; ends only when it is cancelled."""
+        told = False
         while wanted():
-            for work_class in CLASS_OF.values():
-                try:
+            try:
+                for work_class in CLASS_OF.values():
                     await self._mend(work_class)
-                except Unavailable as error:
+                told = False
+            except Unavailable as error:
+                if not told:  # once for each time it is away
                     _log.warning("queue_away", error=error.detail)
+                told = True
             await asyncio.sleep(MEND_SECONDS)
 
     async def _mend(self, work_class: WorkClass) -> None:

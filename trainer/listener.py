@@ -36,6 +36,8 @@ from trainer.messages import (
 TOLD_EVERY = 0.2
 """Seconds between two tellings of progress while steps go by; it is repeated every second in any case."""
 RATE_STEPS = 30
+MOST_UNKEPT = 1000
+"""Blocks of the loss curve that wait for the bus at most; beyond, the oldest are lost."""
 
 _log = structlog.get_logger()
 
@@ -71,6 +73,7 @@ class Listener:
     _first: int = 0
     _losses: list[float] = field(default_factory=list)
     _rates: list[float] = field(default_factory=list)
+    _unkept: deque[LossBlock] = field(default_factory=lambda: deque(maxlen=MOST_UNKEPT))
 
     async def hear(self, update: Update) -> bool:
         self.attempt.moved()
@@ -109,21 +112,23 @@ class Listener:
             await asyncio.sleep(1)
 
     async def flush(self) -> None:
-        """Store the steps since the last block."""
-        if not self._losses:
-            return
-        block = LossBlock(
-            job_id=JobId(self.attempt.thing),
-            attempt=self.attempt.number,
-            first=self._first,
-            losses=tuple(self._losses),
-            rates=tuple(self._rates),
-        )
-        self._losses, self._rates = [], []
+        """Store the steps since the last block, and the blocks that the bus was not there for."""
+        if self._losses:
+            block = LossBlock(
+                job_id=JobId(self.attempt.thing),
+                attempt=self.attempt.number,
+                first=self._first,
+                losses=tuple(self._losses),
+                rates=tuple(self._rates),
+            )
+            self._losses, self._rates = [], []
+            self._unkept.append(block)
         try:
-            await keep_losses(self.bus, block)
+            while self._unkept:
+                await keep_losses(self.bus, self._unkept[0])
+                self._unkept.popleft()
         except Unavailable as error:
-            _log.warning("losses_not_kept", first=block.first, error=error.detail)
+            _log.warning("losses_wait", blocks=len(self._unkept), error=error.detail)
 
     async def _planned(self, planned: Planned) -> None:
         self._steps, self._phase, self._message = planned.steps, "training", ""
@@ -182,6 +187,7 @@ class Listener:
             await self._artifact("diffusers", f"{self.stem}-diffusers.safetensors", finished.diffusers),
         )
         await self.attempt.report(JobSucceeded(attempt=self.attempt.number, step=finished.step, artifacts=artifacts))
+        await self.flush()  # the report waited until the bus was back
 
     async def _artifact(self, form: str, name: str, file: TensorFile) -> Artifact:
         path = Path(file.path)

@@ -171,14 +171,18 @@ class Worker:
 
     async def work_off(self) -> None:
         """Ends only when it is cancelled; then the attempt under way is handed back politely."""
+        told = False
         while wanted():
             try:
                 taken = await self._queue.take()
+                told = False
                 if taken is not None:
                     await self._hold(taken)
                     continue
             except Unavailable as error:
-                _log.warning("queue_away", error=error.detail)
+                if not told:  # once for each time it is away, not every two seconds
+                    _log.warning("queue_away", error=error.detail)
+                told = True
             await asyncio.sleep(POLL_SECONDS)
 
     async def _hold(self, taken: Taken) -> None:
@@ -288,7 +292,7 @@ class Worker:
 
     async def _watch(self, attempt: Attempt) -> None:
         """A nudge says that there is news; looking every two seconds finds it when the nudge is lost."""
-        nudged = asyncio.Event()
+        nudged, told = asyncio.Event(), False
 
         async def on_nudge(_: object) -> None:
             nudged.set()
@@ -298,8 +302,11 @@ class Worker:
             while wanted():
                 try:
                     await attempt.look()
+                    told = False
                 except Unavailable:
-                    _log.warning("log_away")
+                    if not told:
+                        _log.warning("log_away")
+                    told = True
                 try:
                     async with asyncio.timeout(WATCH_SECONDS):
                         await nudged.wait()
