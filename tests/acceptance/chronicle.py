@@ -11,6 +11,9 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+import pytest
+
 from contracts import subjects
 from contracts.commands import Receipt
 from contracts.events import AnyFact, Stored
@@ -30,6 +33,10 @@ F = TypeVar("F", bound=AnyFact)
 P = "/api/v1"
 PATIENCE = 240.0
 """Seconds anything may take before a test gives up; the machine may be busy with other things."""
+LOST_LINES = pytest.mark.filterwarnings(
+    # nats-py does not close the socket of a try to reconnect that failed half-way.
+    r"ignore:Exception ignored in. <function StreamWriter.__del__:pytest.PytestUnraisableExceptionWarning"
+)
 ENVIRON = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -83,6 +90,11 @@ class Story:
         return self.progress[job].step if job in self.progress else 0
 
 
+class Curve(msgspec.Struct):
+    steps: list[int]
+    losses: list[float]
+
+
 class Shop:
     """A workshop that stands, wishes with keys of their own, and the story."""
 
@@ -106,8 +118,13 @@ class Shop:
 
             await self._http.post(f"{P}/datasets/{dataset}/images", ImportedFiles, body, key=key)
 
+    async def losses(self, job: str) -> list[tuple[int, float]]:
+        """The loss of each step."""
+        curve = await self._http.get(f"{P}/jobs/{job}/metrics", Curve)
+        return list(zip(curve.steps, curve.losses, strict=True))
+
     async def ended(self, thing: str) -> Work:
-        """The work when it has ended and its files, if any, lie where people look for them."""
+        """The work when it has ended."""
         await self.story.until(lambda: self.story.work(thing).ended)
         return self.story.work(thing)
 

@@ -16,9 +16,10 @@ import pytest_asyncio
 
 from contracts.events import ImageAdded, JobSucceeded, TaggingPredicted
 from contracts.ids import Digest
-from tests.acceptance.chronicle import Shop, child_of, drawn, kill, workshop
+from tests.acceptance.chronicle import LOST_LINES, Shop, child_of, drawn, kill, workshop
 
 pytestmark = [
+    LOST_LINES,
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="module"),
@@ -47,6 +48,7 @@ class Made:
     predictions: list[tuple[int, object]]
     succeeded: list[JobSucceeded]
     loras: dict[str, str]
+    losses: list[tuple[int, float]]
     listed: Sequence[tuple[str, list[tuple[str, str, float | None]]]]
     took: float
     gone_on: dict[str, float] = field(default_factory=dict)
@@ -149,6 +151,7 @@ async def made(data: Path, pictures: list[Path], *, killing: bool) -> Made:
             (image.id, [(tag.tag, tag.source, tag.probability) for tag in image.tags])
             for image in await shop.client.images(dataset)
         ]
+        losses = await shop.losses(job)
         loras = await laid_out(data / "loras", 2)
     story = shop.story
     return Made(
@@ -156,6 +159,7 @@ async def made(data: Path, pictures: list[Path], *, killing: bool) -> Made:
         predictions=[(one.ordinal, one) for fact in story.facts(TaggingPredicted) for one in fact.images],
         succeeded=story.facts(JobSucceeded),
         loras=loras,
+        losses=losses,
         listed=listed,
         took=time.monotonic() - began,
         gone_on=killer.gone_on,
@@ -216,4 +220,5 @@ async def test_one_success_and_the_very_same_files(in_peace: Made, killed: Made)
     assert len(killed.succeeded) == len(in_peace.succeeded) == 1
     assert killed.artifacts == in_peace.artifacts
     assert killed.loras == in_peace.loras
+    assert killed.losses == in_peace.losses
     assert sorted(killed.loras.values()) == sorted(killed.artifacts.values())
