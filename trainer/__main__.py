@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 
 from contracts.wire.boot import Serve, start
 from trainer.settings import Settings
@@ -10,7 +11,7 @@ from trainer.settings import Settings
 def _serve() -> Serve[Settings]:
     from trainer.app import serve  # noqa: PLC0415 - heavy
 
-    return serve
+    return partial(serve, environment=os.environ)
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -24,7 +25,7 @@ LEFT_OVER_SECONDS = 7 * 24 * 3600.0
 _log = structlog.get_logger()
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     """Runs until it is cancelled; the attempt under way then leaves a checkpoint and is handed back."""
     health = Health("trainer", ["bus", "engine"], pid=os.getpid())
     boot = ulid()
@@ -36,7 +37,7 @@ async def serve(settings: Settings) -> None:
     worker = worker_id(platform.node(), boot)
     holder = Holder(work="train", worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
     sign = Sign(service="trainer", worker=worker)
-    trainer = Trainer(bus, blobs_at(settings.blobs), settings, workshop, sign)
+    trainer = Trainer(bus, blobs_at(settings.blobs), settings, workshop, sign, environment)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(health.keep(settings.health_file), name="health")

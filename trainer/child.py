@@ -1,8 +1,8 @@
 """The engine's process, seen from the parent: orders in, updates out, and an end for sure."""
 
 import asyncio
-import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 from contracts.wire.work import Crash
@@ -20,14 +20,14 @@ class Child:
         """Length of the update whose prefix was read already."""
 
     @classmethod
-    async def start(cls) -> "Child":
+    async def start(cls, environment: Mapping[str, str]) -> "Child":
         """The child says Loading and Ready when it can take an order; its words for people go to our own stderr."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-P", "-m", "trainer.engine"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=_environment(),
+            env=without_settings(environment),
         )
         return cls(process)
 
@@ -87,9 +87,9 @@ class Child:
         )
 
 
-def _environment() -> dict[str, str]:
-    """The parent's, without its settings: passwords are none of the engine's business."""
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The parent's environment for the engine: passwords are none of its business."""
     # Threads that wait for each other sleep. By default they spin, and where others want the same cores a step of the
     # stand-in base on two threads then takes 2 s instead of 0.1 s.
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("LORATORY_")}
+    ours = {name: value for name, value in environment.items() if not name.startswith("LORATORY_")}
     return {"OMP_WAIT_POLICY": "PASSIVE"} | ours

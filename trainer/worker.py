@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,8 @@ class Trainer:
     settings: Settings
     workshop: Path
     sign: Sign
+    environment: Mapping[str, str]
+    """Of this process; the engine's is made from it."""
     _child: Child | None = None
     _software: dict[str, str] = field(default_factory=dict)
 
@@ -65,7 +68,7 @@ class Trainer:
         if self._child is not None and self._child.alive:
             return self._child
         self.sign.message = "importing torch"
-        child = self._child = await Child.start()
+        child = self._child = await Child.start(self.environment)
         while not isinstance(update := await child.next(), Ready):
             continue
         self.sign.device, self.sign.message, self._software = update.device, "", update.versions

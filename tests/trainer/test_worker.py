@@ -1,6 +1,7 @@
 """A trainer with its real child, a real log and queue: what people see of a job from start to end."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -122,7 +123,7 @@ async def asker(bus_of: BusOf, tmp_path: Path, examples: list[Example]) -> Async
 @asynccontextmanager
 async def training(bus: Bus, settings: Settings, blobs: Path, name: str = "w1") -> AsyncIterator[Trainer]:
     sign = Sign(service="trainer", worker=WorkerId(name))
-    trainer = Trainer(bus, LocalBlobs(blobs), settings, settings.work / name, sign)
+    trainer = Trainer(bus, LocalBlobs(blobs), settings, settings.work / name, sign, os.environ)
     holder = Holder(work="train", worker=WorkerId(name), boot="b1", lease=LEASE)
     task = asyncio.create_task(Worker(bus, holder, trainer.run, trainer.settle).work_off())
     try:
