@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from contracts.events import ImageAdded, JobSucceeded, TaggingPredicted
 from contracts.ids import Digest
-from tests.acceptance.chronicle import LOST_LINES, Shop, child_of, drawn, kill, workshop
+from tests.acceptance.chronicle import LOST_LINES, PATIENCE, Shop, child_of, drawn, kill, workshop
 
 pytestmark = [
     LOST_LINES,
@@ -139,6 +139,8 @@ async def made(data: Path, pictures: list[Path], *, killing: bool) -> Made:
         if killing:
             await killer.tagging(run)
         assert (await shop.ended(run)).state == "completed"
+        # The log is ahead of the rows that a version is frozen from; what clients are told is not.
+        await shop.client.wait_tagging(run, timeout=PATIENCE)
         job = await shop.wish("/training/single", "job", dataset=dataset, trigger="crtr", changes=RECIPE)
         watching = asyncio.create_task(killer.watch(job))
         if killing:
