@@ -14,8 +14,14 @@ SERVICES: tuple[Service, ...] = get_args(Service)
 SERVE: tuple[Service, ...] = ("catalog", "gateway")
 """Without these nobody is served: they start first, and when one cannot live the whole stack ends."""
 
-PASSED_ON = ("API_KEY", "API_KEY_FILE", "MODELS", "BASES", "LEASE")
-"""The settings (`LORATORY_…`) of who runs the stack that its services see; all others are the stack's own."""
+PASSED_ON: dict[str, tuple[Service, ...]] = {
+    "API_KEY": ("gateway",),
+    "API_KEY_FILE": ("gateway",),
+    "MODELS": ("tagger",),
+    "BASES": ("trainer",),
+    "LEASE": ("tagger", "trainer"),
+}
+"""The settings (`LORATORY_…`) of who runs the stack, with the services that see them; others are the stack's own."""
 
 MOST_DEATHS = 10
 WITHIN = 300.0
@@ -68,9 +74,11 @@ def settings(
         },
     }
     ours = {**bus, "BLOBS": folder / "blobs", "HEALTH_FILE": folder.health(service), **own[service]}
-    passed = {name: given[f"LORATORY_{name}"] for name in PASSED_ON if given.get(f"LORATORY_{name}")}
-    if service != "gateway":  # nobody else needs the key
-        passed = {name: value for name, value in passed.items() if not name.startswith("API_KEY")}
+    passed = {
+        name: value
+        for name, services in PASSED_ON.items()
+        if service in services and (value := given.get(f"LORATORY_{name}"))
+    }
     foreign = {name: value for name, value in given.items() if not name.startswith("LORATORY_")}
     # Also for what a service starts in its turn, see `command`.
     foreign["PYTHONSAFEPATH"] = "1"

@@ -37,7 +37,7 @@ def test_only_the_gateway_hears_the_key() -> None:
 
 def test_settings_of_the_user_go_on_only_where_they_are_not_the_stacks_own() -> None:
     trainer = ours("trainer")
-    assert trainer["MODELS"] == "/models"
+    assert [service for service in SERVICES if "MODELS" in ours(service)] == ["tagger"]
     assert trainer["NATS_URL"] == "nats://here:1"
     assert "URL" not in trainer
     assert environment("trainer")["PATH"] == "/bin"
