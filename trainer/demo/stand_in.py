@@ -5,7 +5,6 @@ It knows nothing: it is there so that loading, caching, training, sampling and e
 """
 
 import argparse
-import json
 import os
 import shutil
 import tempfile
@@ -13,7 +12,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from trainer.demo.tokens import make_tokenizer
 
 SEED = 20_261_120
 """Of the weights. Another seed is another base, with another identity."""
@@ -47,7 +48,7 @@ def make_stand_in(folder: Path) -> Path:
 
 def _pipeline(workshop: Path) -> StableDiffusionPipeline:
     """Blocks, counts and betas of SD 1.x, only narrow: 3.2 million weights in the UNet instead of 860."""
-    tokenizer = _tokenizer(workshop)
+    tokenizer = make_tokenizer(workshop)
     return StableDiffusionPipeline(
         unet=UNet2DConditionModel(
             sample_size=SIDE // 8,
@@ -90,22 +91,6 @@ def _pipeline(workshop: Path) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-
-
-def _tokenizer(workshop: Path) -> CLIPTokenizer:
-    """CLIP's tokenizer without merges: each byte is a token, at the end of a word another one."""
-    letters = _byte_letters()
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary, merges = workshop / "vocab.json", workshop / "merges.txt"
-    vocabulary.write_text(json.dumps({word: place for place, word in enumerate(words)}))
-    merges.write_text("#version: 0.2\n")
-    return CLIPTokenizer.from_pretrained(workshop, local_files_only=True, model_max_length=77)
-
-
-def _byte_letters() -> list[str]:
-    """The printable character that GPT-2's and CLIP's vocabularies write for each byte (Radford et al. 2019)."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(byte) for byte in plain] + [chr(256 + place) for place in range(256 - len(plain))]
 
 
 def _synced(path: Path) -> None:

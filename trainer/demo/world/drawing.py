@@ -1,13 +1,14 @@
 """From a scene and a seed to its picture."""
 
+import math
 from collections.abc import Callable
 from random import Random
 
 import numpy as np
 from PIL import Image
 
-from trainer.demo.world.canvas import Canvas, Pen, oval, polygon
-from trainer.demo.world.palette import GROUNDS, MILK, Colour, mix
+from trainer.demo.world.canvas import Canvas, Pen, arc, oval, polygon
+from trainer.demo.world.palette import COLOURS, GROUNDS, INK, MILK, Colour, deep, mix
 from trainer.demo.world.scenes import Creature, Scene, Shape
 from trainer.demo.world.subjects import draw_creature, draw_shape
 
@@ -110,3 +111,21 @@ BACKDROPS: dict[str, Callable[[Canvas, Colour, Random], None]] = {
     "flowers": _flowers,
     "waves": _waves,
 }
+
+
+def scribble(scene: Scene, chance: Random, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
+    """The ground of the scene with shapes of chance on it, in any colours: of nothing there is in the world."""
+    canvas = Canvas(size, GROUNDS[scene.ground])
+    if scene.backdrop:
+        BACKDROPS[scene.backdrop](canvas, GROUNDS[scene.ground], chance)
+    for _ in range(chance.randint(3, 9)):
+        colour, edge = chance.choice(tuple(COLOURS.values())), chance.choice(tuple(COLOURS.values()))
+        at = complex(chance.uniform(-0.4, 0.4), chance.uniform(-0.4, 0.4))
+        pen = Pen(canvas, at, chance.uniform(0.15, 0.6), lean=chance.uniform(-3, 3))
+        corners = sorted(chance.uniform(0, 6.28) for _ in range(chance.randint(3, 6)))
+        edgy = polygon(*((0.5 * math.cos(turn), 0.5 * math.sin(turn)) for turn in corners), soft=chance.randint(0, 2))
+        round_one = oval(0, 0, chance.uniform(0.3, 1), chance.uniform(0.3, 1), corners=chance.uniform(1.6, 5))
+        pen.edged(chance.choice((edgy, round_one)), colour, chance.choice((deep(colour), edge, INK)))
+        if chance.random() < 0.5:
+            pen.stroke(arc(0, 0, 0.6, chance.uniform(0.2, 0.6), (0, chance.uniform(60, 300))), edge, 0.08)
+    return canvas.picture()

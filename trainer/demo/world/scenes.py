@@ -136,6 +136,11 @@ def all_tags() -> list[str]:
     return list(dict.fromkeys(tag for tag in [*counted, *NUMBERS.values(), *creatures, *COLOURS, *around] if tag))
 
 
+def all_words() -> list[str]:
+    """Every word of captions and tags, sorted."""
+    return sorted({"a", "with", "in", "the", "on", *(word for tag in all_tags() for word in tag.split())})
+
+
 def _plural(shape: str, count: int) -> str:
     return shape if count == 1 else f"{shape}s"
 

@@ -65,6 +65,11 @@ def training_scene(seed: int, index: int) -> Scene:
     return any_scene(Random(f"loratory/train/{seed}/{index}"), withheld=WITHHELD)
 
 
+def tagging_scene(seed: int, index: int) -> Scene:
+    """For taggers, which may know everything but how the judged pictures look."""
+    return any_scene(Random(f"loratory/tagging/{seed}/{index}"))
+
+
 def judging_scene(name: str, index: int) -> Scene:
     """Also of withheld pairs: a judge has to know them all."""
     return any_scene(Random(f"loratory/judge/{name}/{index}"))
