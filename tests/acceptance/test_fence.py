@@ -108,7 +108,7 @@ async def test_a_hundred_edits_do_not_fence_a_job_that_trains(yard: Yard) -> Non
         for number in range(50):
             for change in ({"name": f"edit {number}"}, {"priority": PRIORITIES[number % 3 - 1]}):
                 (await http.patch(f"/api/v1/jobs/{job}", json=change)).raise_for_status()
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.03)
     await yard.shop.ended(job)
 
     edits = [stored.sequence for fact, stored in yard.story.of(job) if isinstance(fact, JobEdited | JobPrioritised)]
@@ -117,7 +117,7 @@ async def test_a_hundred_edits_do_not_fence_a_job_that_trains(yard: Yard) -> Non
     assert len(set(edits)) == 100
     assert began < edits[0] < edits[-1] < yard.end(job)
     assert len(saved) == 60
-    assert sum(edits[0] < sequence < edits[-1] for sequence in saved) > 10
+    assert sum(edits[0] < sequence < edits[-1] for sequence in saved) > 5
 
 
 async def test_two_trainers_train_two_jobs_at_once(yard: Yard, tmp_path: Path) -> None:
