@@ -35,6 +35,8 @@ from trainer.messages import (
 
 TOLD_EVERY = 0.2
 """Seconds between two tellings of progress while steps go by; it is repeated every second in any case."""
+KEPT_EVERY = 3.0
+"""Seconds of a loss curve that who opens the page late does not see yet."""
 RATE_STEPS = 30
 MOST_UNKEPT = 1000
 """Blocks of the loss curve that wait for the bus at most; beyond, the oldest are lost."""
@@ -70,6 +72,7 @@ class Listener:
     _last: Stepped | None = None
     _times: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=RATE_STEPS))
     _told: float = 0.0
+    _kept: float = field(default_factory=time.monotonic)
     _first: int = 0
     _losses: list[float] = field(default_factory=list)
     _rates: list[float] = field(default_factory=list)
@@ -123,6 +126,7 @@ class Listener:
             )
             self._losses, self._rates = [], []
             self._unkept.append(block)
+        self._kept = time.monotonic()
         try:
             while self._unkept:
                 await keep_losses(self.bus, self._unkept[0])
@@ -151,7 +155,7 @@ class Listener:
             self._first = stepped.step
         self._losses.append(stepped.loss)
         self._rates.append(stepped.lr)
-        if len(self._losses) >= BLOCK_STEPS:
+        if len(self._losses) >= BLOCK_STEPS or time.monotonic() - self._kept >= KEPT_EVERY:
             await self.flush()
         if time.monotonic() - self._told >= TOLD_EVERY:
             await self._tell()
