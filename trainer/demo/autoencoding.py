@@ -15,7 +15,10 @@ _SPREAD = 1e-6
 
 
 class Autoencoding:
-    """Absolute differences of pixels, and of neighbours' differences: edges count as much as areas."""
+    """Absolute differences of pixels, and of neighbours' differences: edges count as much as areas.
+
+    In bfloat16 where the processor multiplies it in hardware: there it is twice as fast, elsewhere far slower.
+    """
 
     name = "vae"
     rate = 2e-3
@@ -23,13 +26,16 @@ class Autoencoding:
     def __init__(self, vae: AutoencoderKL, pictures: Tensor, scribbles: Tensor, device: torch.device) -> None:
         self.module: AutoencoderKL = vae.to(device)
         self._pictures, self._scribbles, self._device = pictures, scribbles, device
+        self._halves = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
     def loss(self, _step: int) -> Tensor:
         drawn = self._pictures[torch.randint(len(self._pictures), (_BATCH - _SCRIBBLED,))]
         other = self._scribbles[torch.randint(len(self._scribbles), (_SCRIBBLED,))]
         pixels = as_input(torch.cat([drawn, other]), self._device)
-        latent = self.module.encode(pixels).latent_dist
-        wrong = self.module.decode(latent.sample()).sample - pixels
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._halves):
+            latent = self.module.encode(pixels).latent_dist
+            drawn_again = self.module.decode(latent.sample()).sample
+        wrong = drawn_again.float() - pixels
         edges = wrong.diff(dim=2).abs().mean() + wrong.diff(dim=3).abs().mean()
         spread: Tensor = latent.kl().mean()
         loss: Tensor = wrong.abs().mean() + edges + _SPREAD * spread

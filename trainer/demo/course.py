@@ -90,7 +90,9 @@ class _Progress:
     def __init__(self, course: Course, path: Path) -> None:
         self._course, self._path = course, path
         self._named = dict(course.module.named_parameters())
-        self._optimizer = torch.optim.AdamW(self._named.values(), lr=course.rate, betas=(0.9, 0.99), weight_decay=0.01)
+        self._optimizer = torch.optim.AdamW(
+            self._named.values(), lr=course.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
         self._mean = {name: values.detach().clone() for name, values in self._floats().items()}
         self.step, self.spent = 0, 0.0
         if path.is_file():
