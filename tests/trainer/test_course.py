@@ -55,3 +55,10 @@ def test_a_checkpoint_that_is_none_is_not_taken_for_a_beginning(tmp_path: Path) 
     (tmp_path / "line.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match=r"line\.safetensors is no checkpoint"):
         follow(Line(), tmp_path, seconds=0.1, seed=0, log=Log(tmp_path / "log.jsonl"))
+
+
+def test_another_seed_does_not_go_on_from_this_one(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log.jsonl")
+    follow(Line(), tmp_path, seconds=0.1, seed=0, log=log)
+    with pytest.raises(ValueError, match="begun with seed 0"):
+        follow(Line(), tmp_path, seconds=0.2, seed=1, log=log)

@@ -61,14 +61,14 @@ class Log:
 
 def follow(course: Course, folder: Path, *, seconds: float, seed: int, log: Log) -> None:
     """Train until `seconds` are spent, those of earlier runs counted in; the module is left with its mean weights."""
-    progress = _Progress(course, folder / f"{course.name}.safetensors")
+    progress = _Progress(course, folder / f"{course.name}.safetensors", seed)
     course.module.train()
     log.tell("started", course=course.name, step=progress.step, spent=progress.spent, seconds=seconds)
     saved = told = progress.spent
     losses: list[float] = []
     while progress.spent < seconds:
         begun = time.monotonic()
-        losses.append(progress.advance(share=progress.spent / seconds, seed=seed))
+        losses.append(progress.advance(share=progress.spent / seconds))
         progress.spent += time.monotonic() - begun
         if progress.spent - told >= seconds / _LINES:
             speed = len(losses) / (progress.spent - told)
@@ -87,8 +87,8 @@ def follow(course: Course, folder: Path, *, seconds: float, seed: int, log: Log)
 class _Progress:
     """A course with its optimizer and the running mean of its weights; in step with its checkpoint."""
 
-    def __init__(self, course: Course, path: Path) -> None:
-        self._course, self._path = course, path
+    def __init__(self, course: Course, path: Path, seed: int) -> None:
+        self._course, self._path, self._seed = course, path, seed
         self._named = dict(course.module.named_parameters())
         self._optimizer = torch.optim.AdamW(
             self._named.values(), lr=course.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
@@ -98,9 +98,9 @@ class _Progress:
         if path.is_file():
             self._load()
 
-    def advance(self, *, share: float, seed: int) -> float:
+    def advance(self, *, share: float) -> float:
         """One step; its loss."""
-        torch.manual_seed(chance.key(seed, self._course.name, self.step))
+        torch.manual_seed(chance.key(self._seed, self._course.name, self.step))
         for group in self._optimizer.param_groups:
             group["lr"] = _rate(self._course.rate, self.step, share)
         loss = self._course.loss(self.step)
@@ -121,7 +121,7 @@ class _Progress:
             state = self._optimizer.state.get(parameter, {})
             tensors |= {f"{key}/{name}": values for key, values in state.items() if key.startswith("exp_avg")}
         half_written = self._path.with_suffix(".writing")
-        numbers = {"step": str(self.step), "spent": str(self.spent)}
+        numbers = {"seed": str(self._seed), "step": str(self.step), "spent": str(self.spent)}
         safetensors.torch.save_file({key: each.contiguous() for key, each in tensors.items()}, half_written, numbers)
         half_written.replace(self._path)
 
@@ -136,6 +136,8 @@ class _Progress:
                 numbers, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
         except SafetensorError as error:
             raise ValueError(f"{self._path.name} is no checkpoint: {error}") from error
+        if int(numbers["seed"]) != self._seed:
+            raise ValueError(f"{self._path.name} was begun with seed {numbers['seed']}: take another work folder")
         self.step, self.spent = int(numbers["step"]), float(numbers["spent"])
         for name, values in self._floats().items():
             values.data.copy_(tensors[f"weights/{name}"])
@@ -143,7 +145,7 @@ class _Progress:
         for name, parameter in self._named.items():
             if f"exp_avg/{name}" in tensors:
                 self._optimizer.state[parameter] = {
-                    "step": torch.tensor(float(self.step)),
+                    "step": torch.tensor(float(self.step), device=parameter.device),
                     **{key: tensors[f"{key}/{name}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")},
                 }
 
