@@ -39,3 +39,9 @@ def test_the_stand_in_is_the_same_bytes_whenever_it_is_made(base: Path, tmp_path
     assert all((base / path).read_bytes() == (again / path).read_bytes() for path in files)
     assert list(tmp_path.iterdir()) == [again]
     assert make_stand_in(again) == again
+
+
+def test_another_concept_is_another_creature(tmp_path: Path) -> None:
+    momo, krok = (pictures.write(tmp_path / name, count=1, seed=0, concept=name)[0] for name in ("momo", "krok"))
+    assert momo.read_bytes() != krok.read_bytes()
+    assert momo.with_suffix(".txt").read_text().startswith("creature, ")
