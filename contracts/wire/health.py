@@ -1,6 +1,7 @@
 """Is this service ready, and if not, why? Told in a file every second, so that `--check` needs no port."""
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -56,9 +57,12 @@ class Health:
     async def keep(self, file: Path) -> NoReturn:
         """Writes the report every second, for as long as the loop turns; run it beside the service."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            _write_whole(file, msgspec.json.encode(self.report(time.time())))
-            await asyncio.sleep(EVERY)
+        try:
+            while True:
+                _write_whole(file, msgspec.json.encode(self.report(time.time())))
+                await asyncio.sleep(EVERY)
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def why_not(file: Path, now: float) -> str:
@@ -71,8 +75,23 @@ def why_not(file: Path, now: float) -> str:
         return f"the report at {file} cannot be read: {error}"
     if now - report.at > FRESH:
         return f"{report.service} last reported {now - report.at:.0f} s ago: it is dead or stands still"
+    if _dead(report.pid):
+        return f"{report.service} is dead; its last report is {now - report.at:.0f} s old"
     missing = [f"{name}: {check.detail or 'not ok'}" for name, check in report.checks.items() if not check.ok]
     return "" if report.ready else f"{report.service} is not ready: {'; '.join(missing)}"
+
+
+def _dead(pid: int) -> bool:
+    """Known for sure only where signal 0 asks and does nothing else."""
+    if os.name != "posix":
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def check(file: Path) -> int:

@@ -4,7 +4,9 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +73,7 @@ def test_settings_that_do_not_fit_together_are_refused() -> None:
 
 
 def test_ready_means_every_check_is_and_the_report_says_why_not(tmp_path: Path) -> None:
-    health = Health("catalog", ["bus", "log"], pid=7)
+    health = Health("catalog", ["bus", "log"], pid=os.getpid())
     file = tmp_path / "health.json"
 
     def told(now: float) -> str:
@@ -93,6 +95,14 @@ def test_ready_means_every_check_is_and_the_report_says_why_not(tmp_path: Path) 
     assert "cannot be read" in why_not(file, 1000.0)
 
 
+def test_the_report_of_a_dead_process_does_not_count(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    report = Health("catalog", [], pid=child.pid).report(at=time.time())
+    (tmp_path / "health.json").write_bytes(msgspec.json.encode(report))
+    assert "is dead" in why_not(tmp_path / "health.json", time.time())
+
+
 async def test_a_running_service_keeps_its_report_fresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     health = Health("tagger", ["bus"], pid=os.getpid())
     file = tmp_path / "run" / "tagger.json"
@@ -105,8 +115,10 @@ async def test_a_running_service_keeps_its_report_fresh(tmp_path: Path, capsys: 
     async with asyncio.timeout(10):
         while check(file) != 0:  # noqa: ASYNC110 - it is a file that another process would watch
             await asyncio.sleep(0.05)
-    keeping.cancel()
     assert list(file.parent.iterdir()) == [file]
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert "has not started" in why_not(file, time.time())
 
 
 async def ended(body: str, *, told: signal.Signals | None = None) -> tuple[int, str, str]:
