@@ -24,7 +24,7 @@ TORCH_WITHIN = 60.0
 ENOUGH_DISK = 2 << 30
 NEEDED = {
     "gateway": ("litestar", "uvicorn", "prometheus-client"),
-    "catalog": ("aiosqlite", "cryptography", "pillow", "pyroaring"),
+    "catalog": ("cryptography", "pillow", "pyroaring"),
     "tagger": ("onnxruntime", "pillow", "numpy"),
     "trainer": ("torch", "diffusers", "peft", "accelerate", "transformers", "safetensors"),
 }
