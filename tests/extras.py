@@ -25,7 +25,7 @@ PACKAGES = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory")
 SERVICES: tuple[Role, ...] = ("gateway", "catalog", "tagger", "trainer")
 FOREIGN = {
     "gateway": ("torch", "onnxruntime", "PIL", "numpy"),
-    "catalog": ("torch", "onnxruntime", "litestar"),
+    "catalog": ("torch", "onnxruntime", "litestar", "numpy"),
     "tagger": ("torch", "litestar", "pyroaring"),
     "trainer": ("litestar", "onnxruntime", "pyroaring"),
 }
