@@ -2,12 +2,17 @@
 
 import asyncio
 
+from catalog.dispatch import Dispatcher
 from contracts import subjects
 from contracts.commands import CancelJob, CreateJob, RequestTagging
-from contracts.ids import JobId
+from contracts.events import JobAttemptStarted, JobCancelled
+from contracts.ids import JobId, WorkerId
+from contracts.jobs import fold
 from contracts.subjects import WorkClass
+from contracts.wire.log import EventLog, draw_up
 from contracts.wire.queue import Hint, WorkQueue
 from tests.catalog.house import House
+from tests.conftest import origin
 
 
 async def until(house: House, work: WorkClass, expected: set[str]) -> None:
@@ -42,4 +47,22 @@ async def test_a_cancelled_job_has_no_hint_and_gets_none(house: House) -> None:
     await house.tell(CancelJob(job=JobId(job.id)))
     assert await WorkQueue(house.bus, "train").waiting() == set()
     await house.dispatcher._mend("train")
+    assert await WorkQueue(house.bus, "train").waiting() == set()
+
+
+async def test_a_cancel_that_no_worker_obeys_ends_the_job_all_the_same(house: House) -> None:
+    await house.dataset(pictures=1)
+    job = await house.tell(CreateJob(dataset="cats", start=True))
+    log = EventLog(house.bus)
+    head = (await log.load("job", job.id)).head
+    started = JobAttemptStarted(worker=WorkerId("dead"), boot="b", resumes=0)
+    attempt = await log.append(draw_up("job", job.id, [started], after=head, origin=origin()), head)
+    await house.tell(CancelJob(job=JobId(job.id)))
+
+    await house.dispatcher._mend("train")
+    assert fold((await log.load("job", job.id)).facts()).state == "cancelling"
+    await Dispatcher(house.bus, house.desk.store, patience=0)._mend("train")
+
+    history = await log.load("job", job.id)
+    assert history.facts()[-1][0] == JobCancelled(attempt=attempt.sequence)
     assert await WorkQueue(house.bus, "train").waiting() == set()
