@@ -1,0 +1,142 @@
+"""Facts of jobs. The catalog says what is asked, the trainer what happened."""
+
+from typing import Literal
+
+import msgspec
+
+from contracts.events.facts import Fact
+from contracts.events.work import AttemptFailed, AttemptStarted, Cancelled, CancelRequested, Failed, Interrupted, Queued
+from contracts.ids import DatasetId, Digest, VersionId
+from contracts.recipe import Recipe
+from contracts.subjects import Priority
+
+
+class JobCreated(Fact, frozen=True, tag="job.created"):
+    """What was asked. Nothing of it ever changes but name, description, labels and priority."""
+
+    name: str
+    mode: Literal["single", "batch", "variations", "quick-start"]
+    dataset_id: DatasetId
+    dataset: str
+    version: int
+    version_id: VersionId
+    manifest: Digest
+    images: int
+    recipe: Recipe
+    preset: str | None = None
+    trigger: str = ""
+    priority: Priority = "normal"
+    description: str = ""
+    labels: tuple[str, ...] = ()
+    group: str | None = None
+
+
+class JobEdited(Fact, frozen=True, tag="job.edited"):
+    """Words about the job; none = as before."""
+
+    name: str | None = None
+    description: str | None = None
+    labels: tuple[str, ...] | None = None
+
+
+class JobPrioritised(Fact, frozen=True, tag="job.prioritised"):
+    priority: Priority
+
+
+class JobRemoved(Fact, frozen=True, tag="job.removed"):
+    """Not listed any more; its adapter and its history stay."""
+
+
+class JobQueued(Queued, frozen=True, tag="job.queued"):
+    pass
+
+
+class JobAttemptStarted(AttemptStarted, frozen=True, tag="job.attempt_started"):
+    pass
+
+
+class JobPlanned(Fact, frozen=True, tag="job.planned"):
+    """What the attempt will do, worked out before its first step, and on what it runs."""
+
+    attempt: int
+    steps: int
+    epochs: int
+    device: str
+    precision: str
+    base: Digest
+    """Digest over the base's weight files."""
+    software: dict[str, str] = {}
+
+
+class JobCheckpointed(Fact, frozen=True, tag="job.checkpointed"):
+    """Adapter, optimizer and place in the data after `step`, whole, in one blob."""
+
+    attempt: int
+    step: int
+    checkpoint: Digest
+    size: int
+
+
+class JobSampled(Fact, frozen=True, tag="job.sampled"):
+    """A picture rendered after `step`. Its prompt is the recipe's, or the caption of manifest entry `index`."""
+
+    attempt: int
+    step: int
+    index: int
+    picture: Digest
+    seed: int
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished file: `format` is `kohya` or `diffusers`; `tensors` the sha256 of the data after the header."""
+
+    name: str
+    format: str
+    digest: Digest
+    size: int
+    tensors: Digest
+
+
+class JobSucceeded(Fact, frozen=True, tag="job.succeeded"):
+    attempt: int
+    step: int
+    artifacts: tuple[Artifact, ...]
+
+
+class JobInterrupted(Interrupted, frozen=True, tag="job.interrupted"):
+    pass
+
+
+class JobAttemptFailed(AttemptFailed, frozen=True, tag="job.attempt_failed"):
+    pass
+
+
+class JobCancelRequested(CancelRequested, frozen=True, tag="job.cancel_requested"):
+    pass
+
+
+class JobCancelled(Cancelled, frozen=True, tag="job.cancelled"):
+    pass
+
+
+class JobFailed(Failed, frozen=True, tag="job.failed"):
+    pass
+
+
+JobFact = (
+    JobCreated
+    | JobEdited
+    | JobPrioritised
+    | JobRemoved
+    | JobQueued
+    | JobAttemptStarted
+    | JobPlanned
+    | JobCheckpointed
+    | JobSampled
+    | JobSucceeded
+    | JobInterrupted
+    | JobAttemptFailed
+    | JobCancelRequested
+    | JobCancelled
+    | JobFailed
+)
