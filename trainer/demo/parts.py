@@ -7,6 +7,7 @@ leaves a rest of the picture would show the colour of the ground through the noi
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -16,6 +17,9 @@ from trainer.demo.world.scenes import all_words
 
 TOKENS = 40
 """Of a text, ends included: the longest sentence of the world has 31 words and commas."""
+
+_QUIET = -8.0
+"""Logarithm of the variance that latents begin with."""
 
 _WIDTH = 64
 """Numbers a token."""
@@ -38,16 +42,21 @@ def untrained(folder: Path) -> Parts:
 
 def _autoencoder() -> AutoencoderKL:
     """Four blocks, so a latent for 8 by 8 pixels."""
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         sample_size=SIDE,
         block_out_channels=(16, 32, 48, 64),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=8,
+        norm_num_groups=2,  # what is normed together keeps its proportions: with 8 groups, colours were slow to come
         scaling_factor=1.0,
     )
+    # The latents' own noise begins small. Beginning at 1, as weights of chance would have it, it drowns all colour, and
+    # hundreds of steps go by until it is learnt away.
+    torch.nn.init.zeros_(vae.quant_conv.weight[4:])
+    torch.nn.init.constant_(vae.quant_conv.bias[4:], _QUIET)
+    return vae
 
 
 def _denoiser() -> UNet2DConditionModel:
