@@ -1,10 +1,19 @@
-"""`python -m catalog`: the catalog as a service; `--check` says whether the one that runs here is ready."""
+"""`python -m catalog`: the catalog as a service; `--check` says whether the one that runs here is ready.
+
+With a verb it does one thing on the catalog's files and ends. `loratory` calls these; they are of use alone where the
+services run as containers.
+"""
 
 import os
 import sys
 
 from catalog.settings import Settings
 from contracts.wire.boot import Serve, start
+
+VERBS = {
+    "catch-up": "catalog.restoring:catch_up",
+}
+"""Each is `async def verb(settings, arguments)` and raises what goes wrong."""
 
 
 def _serve() -> Serve[Settings]:
@@ -15,7 +24,7 @@ def _serve() -> Serve[Settings]:
 
 def main() -> int:
     """0 ended as asked, 1 failed (or is not ready), 2 cannot start like this, 3 the log is damaged."""
-    return start("catalog", Settings, environ=os.environ, arguments=sys.argv[1:], serve=_serve)
+    return start("catalog", Settings, environ=os.environ, arguments=sys.argv[1:], serve=_serve, verbs=VERBS)
 
 
 if __name__ == "__main__":

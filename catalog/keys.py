@@ -1,9 +1,11 @@
 """The keys private text is sealed with, one an image, in a file of their own: never in the log, never in the archive.
 
-A key is on disk before the event that needs it is appended. Whose key is gone, whose text is gone.
+A key is on disk before the event that needs it is appended. Whose key is gone, whose text is gone. Backups hold copies
+of keys and blobs, so the file also says where backups were made: what is erased is erased there too.
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -18,9 +20,22 @@ NAME = "name"
 CAPTION = "caption"
 """What a sealed caption is sealed as, in events and in manifests."""
 
-TABLES = "CREATE TABLE IF NOT EXISTS key (image_id TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;"
+TABLES = """
+CREATE TABLE IF NOT EXISTS key (image_id TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS backup (path TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID;
+"""
 MAKE = "INSERT OR IGNORE INTO key VALUES (?, ?)"
 READ = "SELECT image_id, key FROM key WHERE image_id IN (SELECT value FROM json_each(?))"
+REGISTER = "INSERT INTO backup VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET at = excluded.at"
+BACKUPS = "SELECT path, at FROM backup ORDER BY at, path"
+FORGET = "DELETE FROM backup WHERE path = ?"
+
+
+class Backup(msgspec.Struct, frozen=True, kw_only=True):
+    """The folder of a backup on the catalog's machine, and when it was last made."""
+
+    path: Path
+    at: datetime
 
 
 class Keys:
@@ -48,6 +63,21 @@ class Keys:
     async def key_of(self, image: ImageId) -> bytes | None:
         return (await self.keys_of([image])).get(image)
 
+    async def register_backup(self, path: Path, at: datetime) -> None:
+        """Remember a folder that holds copies of keys and blobs; made again, it has a new time."""
+        if not path.is_absolute():
+            raise ValueError(f"{path} is not absolute")
+        row = (str(path), at.astimezone(UTC).isoformat())
+        await self._database.write(lambda connection: connection.execute(REGISTER, row))
+
+    async def backups(self) -> list[Backup]:
+        """All that were registered, oldest first; some may lie on a disk that is not here now."""
+        return await self._database.read(_backups)
+
+    async def forget_backup(self, path: Path) -> None:
+        """It is gone for good. One that was never registered changes nothing."""
+        await self._database.write(lambda connection: connection.execute(FORGET, (str(path),)))
+
     async def close(self) -> None:
         await self._database.close()
 
@@ -56,6 +86,11 @@ def opened(keys: dict[ImageId, bytes], image: ImageId, sealed: Sealed, context: 
     """The text again; empty when the image was erased. NotOpened for bytes that are not what was sealed."""
     key = keys.get(image)
     return "" if key is None else open_sealed(key, sealed, context)
+
+
+def _backups(connection: Connection) -> list[Backup]:
+    rows = connection.execute(BACKUPS)
+    return [Backup(path=Path(row["path"]), at=datetime.fromisoformat(row["at"])) for row in rows]
 
 
 def _read(connection: Connection, images: list[ImageId]) -> dict[ImageId, bytes]:

@@ -45,7 +45,7 @@ class Child:
         return lines[-1][:500] if lines else "it said nothing"
 
     async def start(self) -> None:
-        """OSError when the program cannot be started at all. Call it from the main thread (`_end_with`)."""
+        """OSError when the program cannot be started at all. Call it from the main thread (`end_with`)."""
         # A pipe of our own: asyncio's would make `wait` wait for grandchildren that still hold the other end.
         ours, theirs = os.pipe()
         try:
@@ -56,7 +56,7 @@ class Child:
                 stdout=theirs,
                 stderr=theirs,
                 start_new_session=True,  # Ctrl-C goes to the parent, which ends its children in order
-                preexec_fn=_end_with(os.getpid()),
+                preexec_fn=end_with(os.getpid()),
             )
         except BaseException:
             os.close(ours)
@@ -101,7 +101,7 @@ class Child:
             transport.close()
 
 
-def _end_with(parent: int) -> Callable[[], None] | None:
+def end_with(parent: int) -> Callable[[], None] | None:
     """What the child does between fork and exec on Linux: ask the kernel to kill it when its parent ends.
 
     Kill, not SIGTERM: with the parent the bus dies too, and a polite end would wait for it. Strictly the kernel looks

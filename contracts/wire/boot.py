@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import logging
+import pkgutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -41,27 +42,48 @@ EXIT_CODES: tuple[tuple[type[LoratoryError], int], ...] = ((LogDamaged, 3), (Set
 
 S = TypeVar("S", bound=ServiceSettings)
 Serve = Callable[[S], Coroutine[Any, Any, None]]
+Verb = Callable[[S, Sequence[str]], Coroutine[Any, Any, None]]
 
 
-def start(
-    service: str, kind: type[S], *, environ: Mapping[str, str], arguments: Sequence[str], serve: Callable[[], Serve[S]]
+def start(  # noqa: PLR0913 - a service's whole start
+    service: str,
+    kind: type[S],
+    *,
+    environ: Mapping[str, str],
+    arguments: Sequence[str],
+    serve: Callable[[], Serve[S]],
+    verbs: Mapping[str, str] | None = None,
 ) -> int:
     """A service's whole `__main__`: settings, logs, `--check`, run; the exit code for `sys.exit`.
 
     `serve` gives the function that serves. It imports what is heavy, and `--check`, asked every few seconds, does not.
+    `verbs`: what else the program does, by name, each as `module:function` of the settings and the other arguments.
     """
+    verbs = verbs or {}
     try:
         refuse_foreign_packages()
         settings = read_settings(kind, environ)
         if list(arguments) == ["--check"]:
             return check(settings.health_file)
-        if arguments:
-            raise SetupError(f"usage: python -m {service} [--check]; all else is set by LORATORY_* variables")
+        if arguments and arguments[0] not in verbs:
+            words = " | ".join(("--check", *verbs))
+            raise SetupError(f"usage: python -m {service} [{words}]; all else is set by LORATORY_* variables")
         configure_logs(service, settings.log_level)
+        if arguments:
+            return _run_verb(pkgutil.resolve_name(verbs[arguments[0]]), settings, arguments[1:])
     except SetupError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return run(partial(serve(), settings))
+
+
+def _run_verb(verb: Verb[S], settings: S, arguments: Sequence[str]) -> int:
+    """To its end, or to a sentence on stderr: people call these."""
+    try:
+        return run(partial(verb, settings, arguments))
+    except LoratoryError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:

@@ -6,7 +6,7 @@ is dropped (seen already) or asked for again (missed), and a watch compares with
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 
 import nats.errors
@@ -38,7 +38,7 @@ class Follower:
         self._queue: asyncio.Queue[Msg] = asyncio.Queue(WAITING)
         self._subscription: JetStreamContext.PushSubscription | None = None
 
-    async def batches(self) -> AsyncIterator[list[Stored]]:
+    async def batches(self) -> AsyncGenerator[list[Stored], None]:
         """Ends only when it is cancelled. LogDamaged when the log went back or lost a commit."""
         try:
             while wanted():

@@ -3,6 +3,7 @@
 import stat
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from catalog.keys import CAPTION, Keys, opened
 from contracts.ids import ImageId
 from contracts.sealed import KEY_BYTES, NotOpened, seal
+from tests.conftest import NOW
 
 ONE, TWO = ImageId("img_1"), ImageId("img_2")
 
@@ -48,6 +50,25 @@ async def test_an_image_without_a_key_has_no_text_any_more(keys: Keys) -> None:
     assert opened({}, ONE, sealed, CAPTION) == ""
     with pytest.raises(NotOpened):
         opened(made, ONE, sealed, "name")
+
+
+async def test_backups_are_known_until_they_are_forgotten(keys: Keys, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    await keys.register_backup(two, NOW)
+    await keys.register_backup(one, NOW + timedelta(seconds=1))
+    await keys.register_backup(two, NOW + timedelta(seconds=2))  # made again
+
+    assert [(backup.path, backup.at) for backup in await keys.backups()] == [
+        (one, NOW + timedelta(seconds=1)),
+        (two, NOW + timedelta(seconds=2)),
+    ]
+
+    await keys.forget_backup(one)
+    await keys.forget_backup(one)
+
+    assert [backup.path for backup in await keys.backups()] == [two]
+    with pytest.raises(ValueError, match="not absolute"):
+        await keys.register_backup(Path("here"), NOW)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no mode bits")
