@@ -11,6 +11,8 @@ from contracts.events.commits import (
     Commit,
     LogCreated,
     LogFact,
+    LogRestored,
+    LogVoided,
     Stored,
     commit_id,
 )
@@ -128,6 +130,8 @@ __all__ = [
     "JobSucceeded",
     "LogCreated",
     "LogFact",
+    "LogRestored",
+    "LogVoided",
     "Ordinals",
     "Prediction",
     "PresetFact",

@@ -20,7 +20,24 @@ class LogCreated(Fact, frozen=True, tag="log.created"):
     format: int
 
 
-LogFact = LogCreated
+class LogRestored(Fact, frozen=True, tag="log.restored"):
+    """All commits before this one were put back from copies, each at its sequence, in a new log `log_id`.
+
+    `before` is the log they stood in; `voided` counts those that no copy had any more (`log.voided`).
+    """
+
+    log_id: str
+    before: str
+    voided: int = 0
+
+
+class LogVoided(Fact, frozen=True, tag="log.voided"):
+    """At this sequence stood a commit that is lost; it keeps the place, so that no number is given twice."""
+
+    reason: str
+
+
+LogFact = LogCreated | LogRestored | LogVoided
 
 
 AnyFact = LogFact | DatasetFact | PresetFact | JobFact | TaggingFact

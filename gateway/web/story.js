@@ -4,6 +4,8 @@ import { html } from "./lib.js";
 
 const WORDS = {
   "log.created": () => "The log begins",
+  "log.restored": (fact) => (fact.voided ? `The log was restored; ${plural(fact.voided, "commit")} lost` : "The log was restored"),
+  "log.voided": () => "A commit that is lost stood here",
   "dataset.created": (fact) => `Data set ${fact.name} made`,
   "dataset.renamed": (fact) => `Renamed to ${fact.name}`,
   "dataset.removed": () => "Data set removed",
