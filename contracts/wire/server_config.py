@@ -8,6 +8,10 @@ from contracts.wire.permissions import ROLES, Role, permissions
 
 MAX_PAYLOAD = 1 << 20
 """Bytes of one message. Commits are refused at 200 KiB long before this; it bounds answers to queries."""
+PING_SECONDS = 4
+PINGS = 2
+"""A client that left so many pings unanswered is gone. By default that takes minutes, and a service that stands still
+is given its share of all requests meanwhile, though another answers beside it."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +41,8 @@ def render_config(settings: ServerSettings, passwords: Mapping[Role, str]) -> st
         f"host: {_quoted(settings.host)}",
         f"port: {settings.port}",
         f"max_payload: {MAX_PAYLOAD}",
+        f'ping_interval: "{PING_SECONDS}s"',
+        f"ping_max: {PINGS}",
         "feature_flags { js_ack_fc_v2: false }",
         "jetstream {",
         f"  store_dir: {_quoted(settings.store)}",

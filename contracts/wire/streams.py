@@ -72,6 +72,19 @@ def wanted(log_bytes: int = 8 * GIB) -> tuple[StreamConfig, ...]:
             duplicate_window=120,
             allow_direct=True,
         ),
+        StreamConfig(
+            name=subjects.LEASES,
+            subjects=[subjects.ALL_LEASES],
+            storage=StorageType.FILE,
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.NEW,
+            max_msgs_per_subject=1,
+            max_msgs=100,
+            max_bytes=1024**2,
+            max_msg_size=1024,
+            duplicate_window=120,
+            allow_msg_ttl=True,
+        ),
     )
 
 
