@@ -8,7 +8,7 @@ is tried again with the same id and the same expected sequence, and a conflict r
 import asyncio
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -104,8 +104,10 @@ def draw_up(  # noqa: PLR0913 - it is the envelope, spelt out
 class EventLog:
     """One service's door to the log."""
 
-    def __init__(self, bus: Client) -> None:
+    def __init__(self, bus: Client, fence: Callable[[], None] = lambda: None) -> None:
+        """`fence` is asked before each try of an append, and raises when this process may write no longer."""
         self._bus = bus
+        self._fence = fence
         self._js: JetStreamContext = bus.jetstream(timeout=PUBLISH_SECONDS)
 
     async def append(self, commit: Commit, after: Head) -> Stored:
@@ -119,6 +121,7 @@ class EventLog:
             raise TooLarge(f"a commit of {len(body)} bytes is more than {COMMIT_BYTES}; ask for less at a time")
         deadline = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
         while True:
+            self._fence()
             sequence = await self._try(commit, after, body)
             if sequence is not None:
                 return Stored(sequence=sequence, recorded=datetime.now(UTC), commit=commit, body=body)
