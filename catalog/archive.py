@@ -9,21 +9,17 @@ import asyncio
 import hashlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import Any, TypeVar
 
 from catalog.database import Connection, Database
-from catalog.domain.told import events_of
 from contracts import subjects
 from contracts.errors import LogDamaged
 from contracts.events import Stored
 from contracts.ids import Digest
-from contracts.queries import EventView, Page
 from contracts.wire.log import EventLog, decode
 
 TABLES = """
@@ -50,16 +46,8 @@ LAST = "SELECT sequence, chain FROM entry ORDER BY sequence DESC LIMIT 1"
 BODY = "SELECT body FROM entry WHERE sequence = ?"
 ALL = "SELECT sequence, kind, thing, CAST(body AS BLOB), CAST(chain AS BLOB) FROM entry ORDER BY sequence"
 AFTER = "SELECT sequence, recorded, body FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?"
-AFTER_OF = """
-SELECT sequence, recorded, body FROM entry
-WHERE sequence > :after AND (:kind IS NULL OR kind = :kind) AND (:thing IS NULL OR thing = :thing)
-ORDER BY sequence LIMIT :limit
-"""
 
-SCAN = 5_000
-"""So many commits one question about events looks through; the answer says where to go on."""
-PAGE_BYTES = 700_000
-"""A page of events ends before it gets larger than this, so that it fits in one message."""
+T = TypeVar("T")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -122,21 +110,9 @@ class Archive:
         body = await self._database.read(lambda connection: _body(connection, sequence))
         return None if body is None else hashlib.sha256(body).hexdigest()
 
-    async def events(
-        self,
-        *,
-        after: int,
-        limit: int,
-        kind: str | None = None,
-        thing: str | None = None,
-        type: str | None = None,
-    ) -> Page[EventView]:
-        """Facts after a sequence, as stored. Pages hold whole commits, so a page may have a few more than `limit`.
-
-        With a filter a page may have fewer, even none, and yet a `next` to go on from: SCAN bounds the search.
-        """
-        wanted = {"after": after, "kind": kind, "thing": thing, "limit": SCAN}
-        return await self._database.read(lambda connection: _events(connection, wanted, type, limit))
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """The answer of one snapshot; the questions are in `catalog.entries`."""
+        return await self._database.read(work)
 
     async def close(self) -> None:
         await self._database.close()
@@ -222,21 +198,6 @@ def _body(connection: Connection, sequence: int) -> bytes | None:
 def _commits(connection: Connection, after: int, limit: int) -> list[Stored]:
     rows = connection.execute(AFTER, (after, limit))
     return [decode(sequence, _recorded(recorded), body) for sequence, recorded, body in rows]
-
-
-def _events(connection: Connection, wanted: dict[str, Any], kind_of_fact: str | None, limit: int) -> Page[EventView]:
-    items: list[EventView] = []
-    size, at, scanned, full = 0, wanted["after"], 0, False
-    for sequence, recorded, body in connection.execute(AFTER_OF, wanted):
-        found = [view for view in events_of(sequence, _recorded(recorded), body) if kind_of_fact in {None, view.type}]
-        cost = len(msgspec.json.encode(found)) if found else 0
-        full = bool(items) and (size + cost > PAGE_BYTES or len(items) >= limit)
-        if full:
-            break
-        items.extend(found)
-        size, at, scanned = size + cost, sequence, scanned + 1
-    more = full or scanned == SCAN
-    return Page(items=tuple(items), total=_tail(connection).sequence, next=str(at) if more else None)
 
 
 def _recorded(microseconds: int) -> datetime:

@@ -14,7 +14,7 @@ from contracts.events import Artifact, Category
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, JobId, RunId, VersionId, WorkerId
 from contracts.jobs import Status
 from contracts.recipe import Recipe
-from contracts.subjects import Priority
+from contracts.subjects import Kind, Priority
 
 T = TypeVar("T")
 Limit = Annotated[int, Meta(ge=1, le=500)]
@@ -388,10 +388,14 @@ class EventView(View, frozen=True):
 
 
 class ListEvents(Query[Page[EventView]], frozen=True):
-    """Facts after a sequence, oldest first. `total` is the sequence of the log's head as archived."""
+    """Facts after a sequence, oldest first. `total` is the sequence of the log's head as archived.
+
+    `type` and `actor` may end with `*`: what begins so. `since` (with it) and `until` (without it) are times at which
+    the log recorded a commit.
+    """
 
     after: int = 0
-    kind: str | None = None
+    kind: Kind | None = None
     thing: str | None = None
     type: str | None = None
     limit: Limit = 500
@@ -444,3 +448,6 @@ def answer_of(query: type[Query[T]]) -> type[T]:
     """The type of its answer: `GetJob` is a `Query[JobView]`."""
     (answer,) = get_args(query.__orig_bases__[0])  # type: ignore[attr-defined]  # every generic subclass has it
     return answer  # type: ignore[no-any-return]
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None

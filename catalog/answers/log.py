@@ -1,14 +1,13 @@
 """Answers about the log, straight from the archive."""
 
+from catalog import entries
 from catalog.answers.shelf import Shelf
 from contracts.queries import EventView, GetLog, ListEvents, LogView, Page
 
 
 async def list_events(shelf: Shelf, query: ListEvents) -> Page[EventView]:
     await shelf.store.wait_for(query.min_seq)
-    return await shelf.archive.events(
-        after=query.after, limit=query.limit, kind=query.kind, thing=query.thing, type=query.type
-    )
+    return await shelf.archive.read(lambda connection: entries.page(connection, query))
 
 
 async def get_log(shelf: Shelf, query: GetLog) -> LogView:

@@ -14,6 +14,7 @@ from contracts import queries
 from contracts.errors import Unavailable
 from contracts.ids import JobId
 from contracts.queries import EventView, ListEvents
+from contracts.subjects import Kind
 from gateway.cursor import WHOLE, Place, cursor_of, place_of
 from gateway.frames import places
 from gateway.http.answers import link_to
@@ -30,7 +31,7 @@ After = Annotated[
 Limit = Annotated[
     int | None, QueryParameter(ge=1, le=500, description="So many events at most; as NDJSON all, where it is left out.")
 ]
-Kind = Annotated[str | None, QueryParameter(max_length=50, description="Only of this kind of thing, such as `job`.")]
+KindFilter = Annotated[Kind | None, QueryParameter(description="Only of this kind of thing.")]
 Thing = Annotated[str | None, QueryParameter(max_length=100, description="Only of the thing with this id.")]
 Type = Annotated[
     str | None, QueryParameter(name="type", max_length=100, description="Only of this type, such as `job.succeeded`.")
@@ -47,7 +48,7 @@ async def list_events(  # noqa: PLR0913, PLR0917 - what a log can be narrowed by
     feed: NamedDependency[LiveFeed],
     after: After = "",
     limit: Limit = None,
-    kind: Kind = None,
+    kind: KindFilter = None,
     thing: Thing = None,
     type_: Type = None,
     min_seq: MinSeq = 0,

@@ -17,6 +17,7 @@ from litestar.params import FromPath
 from contracts.errors import Gone, Invalid, LoratoryError, NotFound, Unavailable
 from contracts.ids import JobId
 from contracts.queries import GetJob, ListEvents
+from contracts.subjects import Kind
 from gateway import frames
 from gateway.cursor import cursor_of, place_of
 from gateway.listener import GOING, LOG_GONE, Listener
@@ -131,7 +132,7 @@ async def _tell(socket: Socket, feed: LiveFeed, catalog: Catalog, listener: List
 async def _replay(socket: Socket, feed: LiveFeed, catalog: Catalog, listener: Listener) -> None:
     """What has left the ring comes from the catalog, up to where the ring begins."""
     start, until = listener.place, feed.oldest
-    kind = None if listener.thing is None else "job"
+    kind: Kind | None = None if listener.thing is None else "job"
     asked = ListEvents(after=start.ask_after, kind=kind, thing=listener.thing, limit=500, min_seq=until.sequence)
     async for events in catalog.events(asked):
         for event, place in zip(events, frames.places(events), strict=True):

@@ -4,13 +4,11 @@ import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from catalog.archive import Archive
 from contracts import events as e
 from contracts.errors import LogDamaged
-from contracts.queries import EventView
 from contracts.wire.bus import Bus
 from contracts.wire.follow import Follower
 from contracts.wire.log import EventLog, Head, draw_up, head_of
@@ -78,71 +76,6 @@ async def test_a_changed_entry_is_found_and_named(archive: Archive, tmp_path: Pa
     with pytest.raises(LogDamaged) as caught:
         await archive.verify()
     assert caught.value.facts == {"first_bad": 7}
-
-
-# --- events
-
-
-async def test_every_fact_is_told_once_in_order_and_as_stored(archive: Archive) -> None:
-    history = everything().commits
-    await archive.append(history)
-
-    found: list[EventView] = []
-    after = 0
-    while True:
-        page = await archive.events(after=after, limit=7)
-        found.extend(page.items)
-        assert page.total == len(history)
-        if page.next is None:
-            break
-        after = int(page.next)
-
-    told = [(stored.sequence, fact) for stored in history for fact in stored.commit.facts]
-    assert [(view.sequence, msgspec.json.decode(view.data, type=e.AnyFact)) for view in found] == told
-    assert [view.recorded for view in found[:3]] == [stored.recorded for stored in history[:3]]
-
-
-async def test_facts_of_one_thing_count_its_versions_without_a_hole(archive: Archive) -> None:
-    await archive.append(everything().commits)
-
-    page = await archive.events(after=0, limit=500, kind="job", thing="job_1")
-
-    assert [view.version for view in page.items] == list(range(1, len(page.items) + 1))
-    assert page.next is None
-
-
-async def test_facts_of_one_type_are_found_wherever_they_stand(archive: Archive) -> None:
-    await archive.append(everything().commits)
-
-    page = await archive.events(after=0, limit=500, type="dataset.thresholds_set")
-
-    assert [view.type for view in page.items] == ["dataset.thresholds_set"]
-
-
-async def test_a_commit_is_never_parted_by_a_page(archive: Archive) -> None:
-    scribe = Scribe()
-    scribe.image(0, tags=["cat"])
-    scribe.image(1, tags=["cat"])
-    await archive.append(scribe.commits)
-
-    page = await archive.events(after=1, limit=1)
-
-    assert [(view.sequence, view.index) for view in page.items] == [(2, 0), (2, 1)]
-    assert page.next == "2"
-
-
-async def test_a_page_of_events_stays_below_what_a_message_holds(archive: Archive) -> None:
-    scribe = Scribe()
-    for ordinal in range(8):
-        seen = [(f"a_rather_long_name_of_a_tag_{number}", 0.5) for number in range(2500)]
-        scribe.see("run_1", 1, ordinal, *seen)
-    await archive.append(scribe.commits)
-
-    page = await archive.events(after=0, limit=500)
-
-    assert len(msgspec.json.encode(page)) < 1_000_000
-    assert page.next is not None
-    assert int(page.next) == page.items[-1].sequence
 
 
 # --- judging the log
