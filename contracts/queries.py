@@ -398,6 +398,9 @@ class ListEvents(Query[Page[EventView]], frozen=True):
     kind: Kind | None = None
     thing: str | None = None
     type: str | None = None
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     limit: Limit = 500
 
 
@@ -448,6 +451,3 @@ def answer_of(query: type[Query[T]]) -> type[T]:
     """The type of its answer: `GetJob` is a `Query[JobView]`."""
     (answer,) = get_args(query.__orig_bases__[0])  # type: ignore[attr-defined]  # every generic subclass has it
     return answer  # type: ignore[no-any-return]
-    actor: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
