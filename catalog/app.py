@@ -28,6 +28,7 @@ from contracts.telemetry import Applied
 from contracts.wire.blobs import blobs_at
 from contracts.wire.boot import Health
 from contracts.wire.bus import Bus, connect
+from contracts.wire.lease import Lease
 from contracts.wire.log import EventLog
 from contracts.wire.service import Handler, Service
 from contracts.wire.telling import tell_applied
@@ -39,12 +40,24 @@ _log = structlog.get_logger()
 
 
 async def serve(settings: Settings) -> None:
-    """Runs until it is cancelled. LogDamaged: the log is not the one that was archived, and nothing was served."""
-    health = Health("catalog", ["log", "read_model"], pid=os.getpid())
+    """Runs until it is cancelled; while another catalog writes it waits. LeaseLost: another took over.
+
+    LogDamaged: the log is not the one that was archived, and nothing was served.
+    """
+    health = Health("catalog", ["writer", "log", "read_model"], pid=os.getpid())
+    health.set("writer", False, "another catalog writes; this one waits")
     for folder in (settings.catalog, settings.staging):
         folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(_connected(settings))
+        beside = await stack.enter_async_context(asyncio.TaskGroup())
+        beside.create_task(health.keep(settings.health_file), name="health")
+        beside.create_task(bus.watch(), name="bus")
+        # Before anything else: what is opened below may be in use by the catalog that writes.
+        lease = Lease(bus)
+        await lease.take()
+        beside.create_task(lease.keep(), name="lease")
+        health.set("writer", True)
         archive = Archive(settings.catalog)
         stack.push_async_callback(archive.close)
         log_id = await archive.judge(EventLog(bus))
@@ -57,8 +70,9 @@ async def serve(settings: Settings) -> None:
         health.set("log", True)
 
         clear_away(settings.staging)
-        dispatcher = Dispatcher(bus, store)
-        desk = Desk(EventLog(bus), store)
+        log = EventLog(bus, lease.check)
+        dispatcher = Dispatcher(bus, store, log, lease=settings.lease)
+        desk = Desk(log, store)
         imports = Imports(desk, keys, blobs, decoder, settings.staging)
         service = Service(bus, "catalog", version("loratory"))
         stack.push_async_callback(service.close)
@@ -67,8 +81,6 @@ async def serve(settings: Settings) -> None:
             await tell_applied(bus, applied)
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(health.keep(settings.health_file), name="health")
-            tasks.create_task(bus.watch(), name="bus")
             tasks.create_task(project(bus, store, archive, announce), name="projection")
             _, end = await EventLog(bus).end()
             await store.wait_for(end, CATCH_UP_SECONDS)

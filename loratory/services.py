@@ -19,7 +19,8 @@ PASSED_ON: dict[str, tuple[Service, ...]] = {
     "API_KEY_FILE": ("gateway",),
     "MODELS": ("tagger",),
     "BASES": ("trainer",),
-    "LEASE": ("tagger", "trainer"),
+    "LEASE": ("catalog", "tagger", "trainer"),
+    "STALL": ("tagger", "trainer"),
 }
 """The settings (`LORATORY_…`) of who runs the stack, with the services that see them; others are the stack's own."""
 

@@ -107,7 +107,7 @@ class EventLog:
     def __init__(self, bus: Client, fence: Callable[[], None] = lambda: None) -> None:
         """`fence` is asked before each try of an append, and raises when this process may write no longer."""
         self._bus = bus
-        self._fence = fence
+        self.fence = fence
         self._js: JetStreamContext = bus.jetstream(timeout=PUBLISH_SECONDS)
 
     async def append(self, commit: Commit, after: Head) -> Stored:
@@ -121,7 +121,7 @@ class EventLog:
             raise TooLarge(f"a commit of {len(body)} bytes is more than {COMMIT_BYTES}; ask for less at a time")
         deadline = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
         while True:
-            self._fence()
+            self.fence()
             sequence = await self._try(commit, after, body)
             if sequence is not None:
                 return Stored(sequence=sequence, recorded=datetime.now(UTC), commit=commit, body=body)

@@ -113,9 +113,10 @@ def _take(work: WorkClass) -> tuple[str, ...]:
 
 
 def _manage(stream: str) -> tuple[str, ...]:
-    """All a dispatcher does with its queue, but not making, changing or deleting the stream itself."""
+    """All a dispatcher does with its queue: also making it anew when it is lost, but not changing or deleting it."""
     return (
         *_read(stream),
+        f"$JS.API.STREAM.CREATE.{stream}",
         f"$JS.API.STREAM.PURGE.{stream}",
         f"$JS.API.STREAM.MSG.DELETE.{stream}",
         f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.*",

@@ -14,6 +14,7 @@ from nats.js.errors import Error as JetStreamError
 from contracts import subjects
 from contracts.errors import Unavailable
 from contracts.subjects import PRIORITIES, Priority, WorkClass
+from contracts.wire.streams import mend_queue
 
 ANSWER_SECONDS = 2.0
 ALREADY_THERE = 10077
@@ -92,6 +93,13 @@ class WorkQueue:
         try:
             for priority in PRIORITIES:
                 await self._js.purge_stream(subjects.QUEUE, subject=subjects.queued(self._work, priority, thing_id))
+        except (nats.errors.Error, JetStreamError, OSError) as error:
+            raise Unavailable("the job queue does not answer", service="nats") from error
+
+    async def mend(self, lease: float) -> bool:
+        """Make the queue anew if it was lost, or what its workers take from; `lease` in seconds. Was it so?"""
+        try:
+            return await mend_queue(self._bus, lease=lease)
         except (nats.errors.Error, JetStreamError, OSError) as error:
             raise Unavailable("the job queue does not answer", service="nats") from error
 

@@ -1,5 +1,6 @@
 """The migrate step: the streams and consumers as they must be. It runs first, again after every start of the server,
-and is the only one that creates them; services only look whether they are there.
+and is the only one that creates them; services only look whether they are there. But the queue holds nothing that the
+log does not know, and the dispatcher makes it anew when it is lost.
 """
 
 from dataclasses import replace
@@ -28,6 +29,8 @@ from contracts.wire.log import EventLog, Head, draw_up
 GIB = 1024**3
 DAY = 24 * 3600.0
 FORMAT = 1
+CONSUMERS = [(work, priority) for work in CLASS_OF.values() for priority in PRIORITIES]
+"""The queue's own, one for each line in which work waits."""
 
 
 def wanted(log_bytes: int = 8 * GIB) -> tuple[StreamConfig, ...]:
@@ -97,20 +100,38 @@ async def migrate(bus: Client, *, at: datetime, lease: float, known_log: str | N
     js = bus.jetstream()
     for config in wanted():
         await _ensure(js, config, known_log)
-    for work in CLASS_OF.values():
-        for priority in PRIORITIES:
-            await js.add_consumer(
-                subjects.QUEUE,
-                ConsumerConfig(
-                    durable_name=subjects.queue_consumer(work, priority),
-                    filter_subject=subjects.queue_filter(work, priority),
-                    ack_policy=AckPolicy.EXPLICIT,
-                    ack_wait=lease,
-                    max_deliver=-1,
-                    max_ack_pending=10_000,
-                ),
-            )
+    await _add_consumers(js, lease)
     return await _named(bus, at, known_log)
+
+
+async def mend_queue(bus: Client, *, lease: float) -> bool:
+    """Make the job queue whole again where it or a part of it is gone; was there anything to do?
+
+    What is true stands in the log, so a queue that is lost is no loss. JetStream's errors go up.
+    """
+    js = bus.jetstream()
+    try:
+        if (await js.stream_info(subjects.QUEUE)).state.consumer_count >= len(CONSUMERS):
+            return False
+    except NotFoundError:
+        await js.add_stream(next(config for config in wanted() if config.name == subjects.QUEUE))
+    await _add_consumers(js, lease)
+    return True
+
+
+async def _add_consumers(js: JetStreamContext, lease: float) -> None:
+    for work, priority in CONSUMERS:
+        await js.add_consumer(
+            subjects.QUEUE,
+            ConsumerConfig(
+                durable_name=subjects.queue_consumer(work, priority),
+                filter_subject=subjects.queue_filter(work, priority),
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=lease,
+                max_deliver=-1,
+                max_ack_pending=10_000,
+            ),
+        )
 
 
 async def _ensure(js: JetStreamContext, config: StreamConfig, known_log: str | None) -> None:

@@ -48,6 +48,7 @@ from contracts.wire.blobs import LocalBlobs
 from contracts.wire.bus import Bus
 from contracts.wire.log import EventLog, draw_up
 from tests.catalog.histories import image_added
+from tests.conftest import LEASE
 
 Wish = DatasetWish | TaggingWish | PresetWish | JobWish
 
@@ -142,7 +143,7 @@ async def opened(bus: Bus, folder: Path) -> AsyncIterator[House]:
             await store.wait_for(end, 20)
             desk = Desk(EventLog(bus), store)
             imports = Imports(desk, keys, blobs, decoder, staging)
-            yield House(bus, desk, imports, Dispatcher(bus, store), blobs)
+            yield House(bus, desk, imports, Dispatcher(bus, store, desk.log, lease=LEASE), blobs)
     finally:
         projection.cancel()
         await asyncio.gather(projection, return_exceptions=True)
