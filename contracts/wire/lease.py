@@ -20,7 +20,6 @@ from contracts import subjects
 from contracts.errors import Unavailable
 from contracts.ids import ulid
 from contracts.wire.life import Life
-from contracts.wire.log import WRONG_SEQUENCE
 from contracts.wire.tasks import wanted
 
 SECONDS = 10.0
@@ -32,6 +31,7 @@ MARGIN = 0.1
 POLL_SECONDS = 0.5
 ANSWER_SECONDS = 2.0
 GOODBYE_SECONDS = 1.0
+WRONG_SEQUENCE = frozenset({10071, 10164})
 
 _log = structlog.get_logger()
 
