@@ -110,6 +110,11 @@ class EventLog:
         self.fence = fence
         self._js: JetStreamContext = bus.jetstream(timeout=PUBLISH_SECONDS)
 
+    @property
+    def bus(self) -> Client:
+        """The connection it stands on."""
+        return self._bus
+
     async def append(self, commit: Commit, after: Head) -> Stored:
         """Store a commit exactly once, if nothing was added to its thing since `after`.
 

@@ -75,7 +75,7 @@ async def test_a_changed_entry_is_found_and_named(archive: Archive, tmp_path: Pa
 
     with pytest.raises(LogDamaged) as caught:
         await archive.verify()
-    assert caught.value.facts == {"first_bad": 7}
+    assert caught.value.facts["first_bad"] == 7
 
 
 # --- judging the log
@@ -119,7 +119,7 @@ async def test_a_log_that_went_back_is_named_with_what_is_missing(bus_of: BusOf,
 
     with pytest.raises(LogDamaged) as caught:
         await archive.judge(EventLog(bus))
-    assert caught.value.facts == {"first_bad": 5}
+    assert caught.value.facts["first_bad"] == 5
 
 
 async def test_a_log_rewritten_from_some_commit_on_is_named_with_that_commit(
@@ -130,14 +130,14 @@ async def test_a_log_rewritten_from_some_commit_on_is_named_with_that_commit(
     other = Archive(tmp_path / "other")
     await other.judge(EventLog(bus))
     rewritten = Scribe()
-    rewritten.commits = history[:8]
+    rewritten.commits, rewritten.heads["dataset", "ds_1"] = history[:8], head_of(history[7])
     for number in range(5):
         rewritten.write("dataset", "ds_1", e.DatasetRenamed(name=f"never said {number}"))
     await other.append(rewritten.commits)
 
     with pytest.raises(LogDamaged) as caught:
         await other.judge(EventLog(bus))
-    assert caught.value.facts == {"first_bad": 9}
+    assert caught.value.facts["first_bad"] == 9
     await other.close()
 
 

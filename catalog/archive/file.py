@@ -1,0 +1,187 @@
+"""The archive's file: rows in, rows out, and the hashes over them."""
+
+import asyncio
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from catalog.archive.chain import Tail, Walk, link, walk
+from catalog.database import Connection, Database
+from contracts import subjects
+from contracts.audit import Damage
+from contracts.errors import LogDamaged
+from contracts.events import Stored
+from contracts.wire.log import decode
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS log (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    log_id TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS entry (
+    sequence INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    thing TEXT NOT NULL,
+    id TEXT NOT NULL,
+    recorded INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    chain BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS entry_of_thing ON entry (kind, thing, sequence);
+"""
+
+RENAME = "INSERT INTO log VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET log_id = excluded.log_id"
+LOG = "SELECT log_id FROM log"
+ADD = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)"
+LAST = "SELECT sequence, chain FROM entry ORDER BY sequence DESC LIMIT 1"
+BODY = "SELECT body FROM entry WHERE sequence = ?"
+CHAIN = "SELECT chain FROM entry WHERE sequence = ?"
+RECORDED = "SELECT recorded FROM entry WHERE sequence = ?"
+ALL = "SELECT sequence, kind, thing, id, CAST(body AS BLOB), CAST(chain AS BLOB) FROM entry ORDER BY sequence"
+AFTER = "SELECT sequence, recorded, body FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?"
+BETWEEN = "SELECT sequence, kind, thing, recorded, body, chain FROM entry WHERE sequence > ? AND sequence <= ?"
+RESTORED = "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE kind = 'log' AND instr(body, '\"log.restored\"')"
+SOUND = "PRAGMA integrity_check(1)"
+
+T = TypeVar("T")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Entry(NamedTuple):
+    """One archived commit as it lies there. `recorded`: microseconds since 1970, by the server's clock."""
+
+    kind: str
+    thing: str
+    recorded: int
+    body: bytes
+    chain: bytes
+
+
+class ArchiveFile:
+    """`folder/archive.db`, and beside it `log_id`, which tells the migrate step what log belongs to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._database = Database(folder / "archive.db", TABLES)
+        self.tail = Tail()
+        self.log_id = ""
+
+    async def append(self, batch: Sequence[Stored]) -> None:
+        """Keep commits in the order of the log; those kept before change nothing. LogDamaged at a gap."""
+        self.tail = await self._database.write(lambda connection: _append(connection, batch))
+
+    async def commits(self, after: int, limit: int) -> list[Stored]:
+        """What was archived after a sequence, oldest first."""
+        return await self._database.read(lambda connection: _commits(connection, after, limit))
+
+    async def entries(self, after: int, to: int) -> dict[int, Entry]:
+        """By sequence, without looking into them."""
+        return await self._database.read(lambda connection: _entries(connection, after, to))
+
+    async def digest_at(self, sequence: int) -> str | None:
+        """sha256 of the commit's body; none where nothing is archived."""
+        body = await self._database.read(lambda connection: _one(connection, BODY, sequence))
+        return None if body is None else hashlib.sha256(body).hexdigest()
+
+    async def chain_at(self, sequence: int) -> bytes | None:
+        """The log's chain after this commit; none where nothing is archived."""
+        return await self._database.read(lambda connection: _one(connection, CHAIN, sequence))
+
+    async def recorded_at(self, sequence: int) -> datetime | None:
+        """When the server stored this commit; none where nothing is archived."""
+        found = await self._database.read(lambda connection: _one(connection, RECORDED, sequence))
+        return None if found is None else EPOCH + timedelta(microseconds=found)
+
+    async def restored_up_to(self) -> int:
+        """Commits up to here were put back after a loss, so the log has them with other times. 0: none."""
+        return await self._database.read(lambda connection: int(connection.execute(RESTORED).fetchone()[0]))
+
+    async def belongs_to(self) -> str:
+        """The id of the log it was made from; empty before the first."""
+        return await self._database.read(_log_id)
+
+    async def rename(self, log_id: str) -> None:
+        """From now on the archive belongs to this log, also in the eyes of the migrate step."""
+        await self._database.write(lambda connection: connection.execute(RENAME, (log_id,)))
+        await asyncio.to_thread(_write_whole, self._folder / "log_id", log_id)
+        self.log_id = log_id
+
+    async def walk(self) -> Walk:
+        """Compute all chains again; a damage says when the last good commit was recorded."""
+        try:
+            return await self._database.read(_walked)
+        except sqlite3.DatabaseError as error:
+            detail = f"the archive's file is damaged: {error}; it must be restored from a copy"
+            return Walk(damage=Damage(where="archive", kind="unreadable", first_bad=1, detail=detail))
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """The answer of one snapshot; the questions are in `catalog.entries`."""
+        return await self._database.read(work)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+def _log_id(connection: Connection) -> str:
+    row = connection.execute(LOG).fetchone()
+    return "" if row is None else str(row["log_id"])
+
+
+def _tail(connection: Connection) -> Tail:
+    row = connection.execute(LAST).fetchone()
+    return Tail() if row is None else Tail(row["sequence"], row["chain"])
+
+
+def _walked(connection: Connection) -> Walk:
+    """The file first: a wrong index would answer questions wrongly though every entry is right."""
+    sound = connection.execute(SOUND).fetchone()[0]
+    if sound != "ok":
+        raise sqlite3.DatabaseError(sound)
+    rows = connection.cursor()
+    rows.row_factory = None  # plain tuples: a third quicker
+    return walk(rows.execute(ALL))
+
+
+def _append(connection: Connection, batch: Sequence[Stored]) -> Tail:
+    tail = _tail(connection)
+    for stored in batch:
+        if stored.sequence <= tail.sequence:
+            continue
+        if stored.sequence != tail.sequence + 1:
+            bad = tail.sequence + 1
+            raise LogDamaged(f"commit {bad} is missing before {stored.sequence}", first_bad=bad)
+        commit = stored.commit
+        chain = link(tail.chain, stored.sequence, subjects.fact(commit.kind, commit.thing), stored.body)
+        recorded = (stored.recorded - EPOCH) // timedelta(microseconds=1)
+        row = (stored.sequence, commit.kind, commit.thing, commit.id, recorded, stored.body, chain)
+        connection.execute(ADD, row)
+        tail = Tail(stored.sequence, chain)
+    return tail
+
+
+def _one(connection: Connection, question: str, sequence: int) -> Any:
+    row = connection.execute(question, (sequence,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _commits(connection: Connection, after: int, limit: int) -> list[Stored]:
+    rows = connection.execute(AFTER, (after, limit))
+    return [decode(sequence, EPOCH + timedelta(microseconds=recorded), body) for sequence, recorded, body in rows]
+
+
+def _entries(connection: Connection, after: int, to: int) -> dict[int, Entry]:
+    return {row[0]: Entry(*row[1:]) for row in connection.execute(BETWEEN, (after, to)).fetchall()}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """The old file or the new one, never a part, also after a power cut."""
+    draft = path.with_suffix(".draft")
+    with draft.open("w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    draft.replace(path)

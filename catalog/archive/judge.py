@@ -1,0 +1,68 @@
+"""The archive as the catalog has it: the judge of the log."""
+
+import asyncio
+from typing import NoReturn
+
+import structlog
+
+from catalog.archive.chain import Tail
+from catalog.archive.compare import compare, dated, ends_agree
+from catalog.archive.file import ArchiveFile
+from contracts.audit import damaged
+from contracts.errors import SetupError
+from contracts.wire.log import EventLog
+from contracts.wire.scan import log_state
+
+AT_START = 50_000
+"""A log of so many commits is compared whole before anybody is served: a second. A longer one is compared beside."""
+PATROL_SECONDS = 24 * 3600.0
+PATROL_BITS = 32_000_000
+"""So many bits a second the patrol reads: some thousand commits, a few hundredths of a core."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Archive(ArchiveFile):
+    """It says whether a log is the one that was archived, whole and unchanged; in doubt nobody is served."""
+
+    verified = False
+    """Has the log been compared with the archive since the start?"""
+    _whole = False
+    """Was every commit compared, not only the ends?"""
+
+    async def judge(self, log: EventLog) -> str:
+        """Is this log the one that was archived? Its id; LogDamaged names the first bad sequence.
+
+        The catalog alone judges, and before anybody writes. An empty archive takes the log as its own.
+        """
+        self.tail = await self.verify()
+        self._whole = self.tail.sequence <= AT_START or not await ends_agree(self, log, self.tail)
+        if self._whole:
+            await self._compare(log)
+        state = await log_state(log.bus)
+        if state.last == 0:
+            raise SetupError("the event log is empty: the migrate step must run first")
+        await self.rename(state.log_id)
+        self.verified = True
+        return state.log_id
+
+    async def verify(self) -> Tail:
+        """Compute the whole chain again; LogDamaged at the first entry that is not what was archived."""
+        walked = await self.walk()
+        if walked.damage:
+            raise damaged(await dated(self, walked.damage))
+        return walked.tail
+
+    async def patrol(self, log: EventLog) -> NoReturn:
+        """Compare the whole log again and again, slowly; at once where `judge` has not. LogDamaged at a difference."""
+        while True:
+            if self._whole:
+                await asyncio.sleep(PATROL_SECONDS)
+            await self._compare(log, bits=PATROL_BITS)
+            _log.info("log_compared", commits=self.tail.sequence)
+            self._whole = True
+
+    async def _compare(self, log: EventLog, *, bits: int | None = None) -> None:
+        comparison = await compare(self, log, self.tail, bits=bits)
+        if comparison.damage:
+            raise damaged(comparison.damage[0])
