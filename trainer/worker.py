@@ -118,6 +118,7 @@ class Trainer:
     async def _carry_out(self, task: Task, resume: Path | None) -> None:
         """Give the order and listen to its end. A child that was not heard to the end does not get another order."""
         child = await self.warm_up()
+        task.attempt.moved()  # a new child takes its time to import torch
         listener = Listener(self.bus, self.blobs, task.attempt, self._software, domain.file_stem(task.asked.name))
         beside = [
             asyncio.create_task(_stop_when_asked(child, task.attempt), name="stop"),
@@ -141,7 +142,7 @@ class Trainer:
             fact = cancelled("train", attempt=task.attempt.number, step=task.attempt.work.kept)
             await task.attempt.report(fact)  # type: ignore[arg-type]  # a JobCancelled
         except asyncio.CancelledError:
-            if owes_an_end:
+            if owes_an_end and not task.attempt.hung:
                 await _leave_checkpoint(child, listener)
             raise
         finally:
@@ -154,7 +155,7 @@ class Trainer:
 
     async def _order(self, task: Task, resume: Path | None) -> Train:
         base = task.asked.recipe.base
-        folder = base_folder(base, builtin=self.settings.cache / "bases", bases=self.settings.bases)
+        folder = base_folder(base, made=self.settings.cache / "bases", bases=self.settings.bases)
         return Train(
             recipe=task.asked.recipe,
             base_folder=str(folder.resolve()),

@@ -50,6 +50,7 @@ class Yard:
     async def train(self, name: str, *, steps: int, save: int = 20) -> str:
         """Its id, when its first step was told."""
         recipe = {
+            "base": {"type": "builtin", "name": "stand-in"},
             "adapter": {"type": "lora", "rank": 4, "alpha": 2.0},
             "data": {"resolution": 64, "bucket_step": 8},
             "length": {"type": "steps", "count": steps},

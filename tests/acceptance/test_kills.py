@@ -31,6 +31,7 @@ WITHIN = 45.0
 """Seconds after which work must go on."""
 
 RECIPE: dict[str, object] = {
+    "base": {"type": "builtin", "name": "stand-in"},
     "adapter": {"type": "lora", "rank": 4, "alpha": 2.0},
     "optimizer.lr": 1e-3,
     "data": {"resolution": 64, "bucket_step": 8},

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from msgspec import inspect
 
-from contracts.recipe import Recipe
+from contracts.recipe import BuiltinBase, Recipe
 
 T = TypeVar("T")
 AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -21,7 +21,7 @@ def sample_of(kind: type[T]) -> T:
 def _value(kind: inspect.Type, name: str) -> Any:  # noqa: PLR0911 - one arm for each kind of field
     match kind:
         case inspect.StructType(cls=cls):
-            return Recipe() if cls is Recipe else sample_of(cls)
+            return Recipe(base=BuiltinBase(name="stand-in")) if cls is Recipe else sample_of(cls)
         case inspect.StrType():
             return "0" * 64 if name in DIGESTS else name
         case inspect.IntType():

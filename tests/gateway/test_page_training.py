@@ -37,6 +37,7 @@ async def test_a_training_is_started_watched_and_its_lora_downloaded(
     dataset = await stocked(workshop, "eggs", pictures=4)
     await page.goto(f"{workshop.address}/#/datasets/{dataset}")
     await page.get_by_role("button", name="Train…").click()
+    await page.get_by_label("Preset").select_option("stand-in-demo")
     await page.get_by_label("Trigger").fill("egg")
     await page.get_by_label("Steps").fill("12")
     await page.get_by_role("button", name="Train", exact=True).click()

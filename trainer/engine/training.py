@@ -26,7 +26,7 @@ _DEFAULT_PROMPTS = 3
 
 
 MAKERS = {"stand-in": make_stand_in}
-"""Built-in bases are made where they should lie when they are first needed; one that lies there is left alone."""
+"""Built-in bases that are made where they should lie when they are first needed; one that lies there is left alone."""
 
 
 class Bases:
@@ -88,7 +88,7 @@ class Training:
         yield Loading(what="base")
         accelerator, precision = accelerator_for(recipe)
         folder = Path(order.base_folder)
-        if isinstance(recipe.base, BuiltinBase):
+        if isinstance(recipe.base, BuiltinBase) and recipe.base.name in MAKERS:
             MAKERS[recipe.base.name](folder)
         model, warm = self._bases.loaded(folder, accelerator.device, DTYPES[precision])
         yield Loading(what="base", done=1)
