@@ -31,7 +31,7 @@ Kind = TypeVar("Kind")
 
 
 def drawn(folder: Path, count: int) -> list[Example]:
-    paths = pictures.write(folder, count=count, seed=0, trigger="momo")
+    paths = pictures.write(folder, count=count, seed=0, trigger="momo", sizes=pictures.ASPECTS)
     return [
         Example(
             path=str(path),
