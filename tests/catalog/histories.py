@@ -166,6 +166,8 @@ def everything() -> Scribe:
     scribe.dataset("ds_gone", "gone")
     scribe.image(0, "ds_gone", ["lost"])
     scribe.write("dataset", "ds_gone", e.DatasetRemoved())
+    scribe.write("log", "void-1", e.LogVoided(reason="no copy had it"))
+    scribe.write("log", "01JAGAIN", e.LogRestored(log_id="01JAGAIN", before=LOG_ID, voided=1))
     return scribe
 
 
