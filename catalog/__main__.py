@@ -11,7 +11,12 @@ from catalog.settings import Settings
 from contracts.wire.boot import Serve, start
 
 VERBS = {
-    "catch-up": "catalog.restoring:catch_up",
+    "catch-up": "catalog.verbs:catch_up",
+    "backup": "catalog.verbs:backup",
+    "verify-backup": "catalog.verbs:verify_backup",
+    "unpack": "catalog.verbs:unpack",
+    "salvage": "catalog.verbs:salvage",
+    "refill": "catalog.verbs:refill",
 }
 """Each is `async def verb(settings, arguments)` and raises what goes wrong."""
 

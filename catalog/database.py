@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from contracts.errors import SetupError
+from contracts.errors import SetupError, Unavailable
 
 Connection = sqlite3.Connection
 Row = sqlite3.Row
@@ -23,6 +23,7 @@ T = TypeVar("T")
 READERS = 4
 CACHE_KIB = 64 * 1024
 """Pages the writer keeps in memory: rows of a view lie far apart, and with SQLite's 2 MB each is read again."""
+SCRATCH_KIB = 16 * 1024
 SUFFIXES = ("", "-wal", "-shm")
 """What belongs to one database beside each other in a folder."""
 
@@ -54,6 +55,10 @@ class Database:
         """Run it on one snapshot; what it writes is refused."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._seen, work)
 
+    async def truncate_wal(self) -> None:
+        """Leave nothing in the WAL, which keeps what was deleted. Unavailable while a reader does not end."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._truncate_wal)
+
     async def close(self) -> None:
         """Ends what is under way, then closes the file."""
         await asyncio.to_thread(self._close)
@@ -67,6 +72,11 @@ class Database:
             raise
         self._connection.execute("COMMIT")
         return outcome
+
+    def _truncate_wal(self) -> None:
+        busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise Unavailable("a database is read all the time; its old pages could not be let go", service="catalog")
 
     def _seen(self, work: Callable[[Connection], T]) -> T:
         connection = self._idle.get()
@@ -98,9 +108,43 @@ def peek(path: Path, work: Callable[[Connection], T]) -> T | None:
         return None
 
 
+def scratch(tables: str) -> Connection:
+    """A database for one question: in memory as long as it is small, then in a file without a name."""
+    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = OFF")
+    connection.execute(f"PRAGMA cache_size = -{SCRATCH_KIB}")
+    connection.executescript(tables)
+    return connection
+
+
 def remove(path: Path) -> None:
     for suffix in SUFFIXES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def copy(source: Path, target: Path) -> None:
+    """A copy of one moment, also while others write; `target` is one file, replaced whole or not at all.
+
+    SetupError where there is nothing to copy, or it is no whole database.
+    """
+    if not source.is_file():
+        raise SetupError(f"there is no {source}")
+    draft = target.with_name(f".{target.name}.draft")
+    remove(draft)
+    os.close(os.open(draft, os.O_CREAT | os.O_RDWR, 0o600))
+    try:
+        with closing(_connect(source, writes=False)) as connection, closing(sqlite3.connect(draft)) as copied:
+            connection.backup(copied)
+            copied.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.DatabaseError as error:
+        remove(draft)
+        raise SetupError(f"{source} cannot be copied: {error}") from error
+    with draft.open("rb") as whole:
+        os.fsync(whole.fileno())
+    for suffix in SUFFIXES[1:]:  # a WAL of the file that was there must not be taken for this one's
+        target.with_name(target.name + suffix).unlink(missing_ok=True)
+    draft.replace(target)
 
 
 def _connect(path: Path, *, writes: bool) -> Connection:

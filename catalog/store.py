@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS checkpoint (
 """
 READ_CHECKPOINT = "SELECT schema, log_id, sequence, digest FROM checkpoint"
 BEGIN_CHECKPOINT = "INSERT OR IGNORE INTO checkpoint VALUES (1, ?, ?, 0, '')"
+RENAME_LOG = "UPDATE checkpoint SET log_id = ?"
 MOVE_CHECKPOINT = "UPDATE checkpoint SET sequence = ?, digest = ?"
 
 
@@ -68,7 +69,7 @@ class Store:
         if kept is None or (kept.schema, kept.log_id) != (self._model.VERSION, self._log_id):
             remove(self._path)
             kept = None
-        self._database = Database(self._path, CHECKPOINT + self._model.TABLES)
+        self._database = Database(self._path, CHECKPOINT + self._model.TABLES, secure_delete=True)
         self.applied = kept.sequence if kept else 0
 
     async def apply(self, batch: Sequence[Stored]) -> int:
@@ -93,6 +94,10 @@ class Store:
                 await self._moved.wait_for(lambda: self.applied >= sequence)
         except TimeoutError as error:
             raise Behind(applied=self.applied, asked=sequence) from error
+
+    async def let_go(self) -> None:
+        """Leave nothing of rows that are gone, in the file or in its WAL. Unavailable while a reader does not end."""
+        await self._database.truncate_wal()
 
     async def start_over(self) -> None:
         """Forget all rows; the next batch must begin at the log's first commit."""
@@ -121,3 +126,8 @@ def checkpoint(connection: Connection) -> Checkpoint:
     """Where this snapshot stands."""
     row: sqlite3.Row | None = connection.execute(READ_CHECKPOINT).fetchone()
     return Checkpoint(*row) if row else Checkpoint(0, "", 0, "")
+
+
+def rename_log(path: Path, log_id: str) -> None:
+    """The rows stand for a log with another id now, in which the same commits were put back. For a closed file."""
+    peek(path, lambda connection: connection.execute(RENAME_LOG, (log_id,)))

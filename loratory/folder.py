@@ -14,6 +14,10 @@ FORMAT = 1
 """What this version reads and writes. A newer number means a newer Loratory wrote it."""
 
 
+class FolderInUse(SetupError):
+    """Another process holds the data folder."""
+
+
 class DataFolder:
     """`with DataFolder(path) as folder:` makes it if need be and holds it; SetupError in one sentence if it cannot.
 
@@ -58,7 +62,7 @@ class DataFolder:
         except BlockingIOError as error:
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(lock)
-            raise SetupError(f"Loratory already runs on the data folder {self.path} (process {holder})") from error
+            raise FolderInUse(f"Loratory already runs on the data folder {self.path} (process {holder})") from error
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         return lock

@@ -30,11 +30,11 @@ class Offline:
         self._fresh = fresh
         self._ending = AsyncExitStack()
 
-    async def catalog(self, *words: str | Path, admin: bool = False) -> int:
+    async def catalog(self, *words: str | Path, admin: bool = False, quiet: bool = False) -> int:
         """Run one verb of the catalog to its end; its exit code. `admin`: as the user who may make streams."""
         user, password = self.server.credentials("admin" if admin else "catalog")
         bus = {"NATS_URL": self.server.url, "NATS_USER": user, "NATS_PASSWORD": password}
-        return await catalog(self.folder, bus, self._environ, *words)
+        return await catalog(self.folder, bus, self._environ, *words, quiet=quiet)
 
     async def __aenter__(self) -> Self:
         if not self._fresh and not (self.folder / "format").exists():
@@ -50,13 +50,21 @@ class Offline:
         await self._ending.aclose()
 
 
-async def catalog(folder: DataFolder, bus: Mapping[str, str], environ: Mapping[str, str], *words: str | Path) -> int:
-    """`python -m catalog <words>` with the settings it has on this folder. It speaks through our own output."""
+async def catalog(
+    folder: DataFolder, bus: Mapping[str, str], environ: Mapping[str, str], *words: str | Path, quiet: bool = False
+) -> int:
+    """`python -m catalog <words>` with the settings it has on this folder. It speaks through our own output.
+
+    `quiet`: only its exit code matters.
+    """
+    output = asyncio.subprocess.DEVNULL if quiet else None
     process = await asyncio.create_subprocess_exec(
         *command("catalog"),
         *map(str, words),
         env=settings("catalog", folder, bus=bus, given=environ, at=Place("127.0.0.1", 0)),
         stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
         preexec_fn=end_with(os.getpid()),
     )
     try:

@@ -24,7 +24,7 @@ import msgspec
 from contracts.errors import SetupError
 from contracts.wire.permissions import ROLES, Role
 from contracts.wire.server_binary import find_binary
-from contracts.wire.server_config import ServerSettings, render_config
+from contracts.wire.server_config import ACCOUNT, ServerSettings, render_config
 
 if sys.platform != "win32":
     import fcntl
@@ -70,6 +70,10 @@ class EmbeddedServer:
     def credentials(self, role: Role) -> tuple[str, str]:
         """User and password of one service."""
         return role, self._passwords[role]
+
+    def stream_folder(self, stream: str) -> Path:
+        """Where the server keeps a stream. It may be moved while no server runs, and is gone then for the next one."""
+        return self.folder / "streams" / "jetstream" / ACCOUNT / "streams" / stream
 
     async def start(self) -> None:
         """Returns when clients can connect; SetupError in one sentence when that cannot be."""
@@ -163,6 +167,14 @@ class EmbeddedServer:
                 process.kill()
                 await process.wait()
         (self.folder / f"nats-server_{process.pid}.ports").unlink(missing_ok=True)
+
+
+def running_on(folder: Path, role: Role) -> tuple[str, str, str]:
+    """Address, user and password of the server that another process runs on this folder. SetupError: there is none."""
+    port = folder / "port"
+    if not port.is_file():
+        raise SetupError(f"no nats-server ever ran on {folder}")
+    return f"nats://127.0.0.1:{port.read_text()}", role, _passwords(folder / "users.json")[role]
 
 
 class _Ports(msgspec.Struct):

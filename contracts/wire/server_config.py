@@ -14,6 +14,10 @@ PINGS = 2
 is given its share of all requests meanwhile, though another answers beside it."""
 
 
+ACCOUNT = "LORATORY"
+"""The account of all services; the server names a folder by it."""
+
+
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`host` and `port` of clients (-1: a free one), `store` the folder of streams; sizes in bytes.
 
@@ -53,7 +57,7 @@ def render_config(settings: ServerSettings, passwords: Mapping[Role, str]) -> st
         "system_account: SYS",
         "accounts {",
         "  SYS {}",
-        "  LORATORY {",
+        f"  {ACCOUNT} {{",
         "    jetstream: enabled",
         "    users: [",
         *(_user(role, passwords[role]) for role in ROLES),

@@ -25,6 +25,7 @@ TOP = {
     "train": ("train:train", "Train a LoRA on a data set."),
     "tag": ("train:tag", "Have a model tag the pictures of a data set."),
     "events": ("events:events", "Print the event log as NDJSON."),
+    "restore": ("backup:restore", "Put back what a damaged or deleted event log lacks."),
     "doctor": ("doctor:doctor", "Say what is here, what is missing and what to do."),
 }
 GROUPS = {
@@ -45,6 +46,14 @@ GROUPS = {
             "watch": ("jobs:watch", "Follow a job to its end."),
             "wait": ("jobs:wait", "Wait for the end of jobs."),
             "cancel": ("jobs:cancel", "Stop a job."),
+        },
+    ),
+    "backup": (
+        "Backups of a data folder.",
+        {
+            "create": ("backup:create", "Back it up, while the workshop runs or not."),
+            "verify": ("backup:verify", "Compute everything in a backup again."),
+            "restore": ("backup:restore_backup", "Make a data folder from a backup."),
         },
     ),
     "loras": ("Finished LoRAs.", {"get": ("jobs:get", "Download the files of a finished job.")}),

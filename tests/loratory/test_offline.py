@@ -27,7 +27,7 @@ async def test_a_verb_does_its_work_and_gives_its_exit_code(tmp_path: Path, capf
         assert await offline.catalog("catch-up", "--sideways") == 2
 
     assert (tmp_path / "data" / "catalog" / "log_id").read_text()
-    assert capfd.readouterr().err == "usage: python -m catalog catch-up\n"
+    assert capfd.readouterr().err == "unrecognized arguments: --sideways; usage: python -m catalog catch-up\n"
 
 
 async def test_an_unknown_verb_is_refused_with_those_there_are(
@@ -41,7 +41,7 @@ async def test_an_unknown_verb_is_refused_with_those_there_are(
 async def test_what_is_damaged_says_so_with_its_own_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with Offline(tmp_path, os.environ, fresh=True) as offline:
         assert await offline.catalog("catch-up") == 3
-    assert capfd.readouterr().err == "there is no event log on this server; run the migrate step\n"
+    assert capfd.readouterr().err.startswith("there is no event log on this server")
 
 
 async def test_a_folder_that_is_none_or_in_use_is_refused(tmp_path: Path) -> None:
