@@ -11,12 +11,13 @@ from random import Random
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from trainer.demo import album
 from trainer.demo.course import Log, follow
 from trainer.demo.onnx_file import write_onnx
-from trainer.demo.tagging import RATINGS, Tagging, Words, best_threshold, micro_f1, probabilities
+from trainer.demo.tagging import RATINGS, USUAL, Tagging, Words, best_threshold, calibrate, micro_f1, probabilities
 from trainer.demo.world.drawing import SIDE, draw
 from trainer.demo.world.scenes import Scene
 from trainer.demo.world.withheld import judging_scene, tagging_scene
@@ -39,35 +40,39 @@ def make_tagger(folder: Path, work: Path, *, minutes: float, seed: int = 0) -> N
     follow(course, work, seconds=60 * minutes, seed=seed, log=log)
     (pictures, targets), (others, wanted) = (_judged(name, words) for name in ("validation", "held-out"))
     threshold = best_threshold(probabilities(course.module, pictures, device), targets)
-    figure = micro_f1(probabilities(course.module, others, device), wanted, threshold)
+    calibrate(course.module, threshold)
+    figure = micro_f1(probabilities(course.module, others, device), wanted, USUAL)
     folder.mkdir(parents=True, exist_ok=True)
     write_onnx(course.module, folder / "model.onnx")
-    _write_words(folder, words, threshold)
+    _write_words(folder, words)
     log.tell("saved", threshold=threshold, micro_f1=figure, bytes=(folder / "model.onnx").stat().st_size)
 
 
-def _judged(name: str, words: Words) -> tuple[Tensor, Tensor]:
-    """Pictures of seeds that nothing is trained on, and what is to be said of them."""
-    scenes: list[Scene] = [judging_scene(name, index) for index in range(_JUDGED)]
+def judged_scenes(name: str, count: int = _JUDGED) -> list[tuple[Scene, Image.Image]]:
+    """Scenes of seeds that nothing is trained on, and their pictures in several aspects."""
+    scenes = [judging_scene(name, index) for index in range(count)]
     sizes = Random(f"loratory/{name}")
-    drawn = [
-        np.asarray(album.as_seen(draw(scene, f"{name}/{index}", sizes.choice(album.SIZES))))
-        for index, scene in enumerate(scenes)
-    ]
-    return torch.from_numpy(np.stack(drawn).transpose(0, 3, 1, 2).copy()), words.targets(scenes)
+    return [(scene, draw(scene, f"{name}/{index}", sizes.choice(album.SIZES))) for index, scene in enumerate(scenes)]
 
 
-def _write_words(folder: Path, words: Words, threshold: float) -> None:
+def _judged(name: str, words: Words) -> tuple[Tensor, Tensor]:
+    """Pictures as the network sees them, and what is to be said of them."""
+    judged = judged_scenes(name)
+    pictures = np.stack([np.asarray(album.as_seen(picture)) for _, picture in judged])
+    return torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()), words.targets([scene for scene, _ in judged])
+
+
+def _write_words(folder: Path, words: Words) -> None:
     """What `tagger.wd` reads beside the model: the tag list, and how pixels and outputs are meant."""
     names = [name.replace(" ", "_") for name in words.names]
     lines = [f"{place},{name},{9 if name in RATINGS else 0},0" for place, name in enumerate(names)]
     (folder / "selected_tags.csv").write_text("\n".join(["tag_id,name,category,count", *lines]) + "\n")
     manifest = {
-        "name": "demo-world",
+        "name": "demo",
         "input": "input",
         "output": "output",
         "size": SIDE,
-        "thresholds": {"general": round(threshold, 2), "character": 0.85},
+        "thresholds": {"general": USUAL, "character": 0.85},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 

@@ -11,6 +11,9 @@ from trainer.demo.world.scenes import Scene, all_tags
 RATINGS = ("general", "sensitive", "questionable", "explicit")
 """WD's four. Every picture of the world is the first."""
 
+USUAL = 0.35
+"""The bar that WD's taggers are used with, and that a data set has until somebody sets another."""
+
 _BATCH = 64
 _SHIFT = 2
 """Pixels a picture is moved at most, each way: it is not to be known by its place."""
@@ -106,6 +109,13 @@ def best_threshold(found: Tensor, targets: Tensor) -> float:
     """The one number with the highest micro-F1."""
     choices = [step / 100 for step in range(10, 91, 2)]
     return max(choices, key=lambda threshold: micro_f1(found, targets, threshold))
+
+
+@torch.no_grad()
+def calibrate(network: Network, threshold: float) -> None:
+    """Move every answer but the ratings so that `threshold` comes to lie at `USUAL`: the bar travels in the model."""
+    usual, chosen = torch.logit(torch.tensor([USUAL, threshold]))
+    network.say.bias[len(RATINGS) :] += usual - chosen
 
 
 def micro_f1(found: Tensor, targets: Tensor, threshold: float) -> float:
