@@ -29,7 +29,8 @@ async def project(bus: Bus, store: Store, archive: Archive, announce: Announce) 
     await catch_up(store, archive)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_repeat(store, archive, announce), name="news")
-        async for batch in Follower(bus, archive.tail.sequence).batches():
+        last = archive.tail.sequence
+        async for batch in Follower(bus, last, await archive.digest_at(last)).batches():
             await archive.append(batch)
             await store.apply(batch)
             await announce(_news(store, archive))

@@ -100,9 +100,8 @@ async def ends_agree(file: ArchiveFile, log: EventLog, tail: Tail) -> bool:
     if state.log_id != await file.belongs_to() or not state.dense or state.last < tail.sequence:
         return False
     entries = await file.entries(tail.sequence - 1, tail.sequence)
-    async for (message,) in scan(log.bus, tail.sequence - 1, tail.sequence):
-        return message.body == entries[tail.sequence].body
-    return False
+    last = [message async for batch in scan(log.bus, tail.sequence - 1, tail.sequence) for message in batch]
+    return bool(last) and last[0].body == entries[tail.sequence].body
 
 
 async def dated(file: ArchiveFile, damage: Damage) -> Damage:

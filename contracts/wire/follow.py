@@ -3,9 +3,13 @@
 It sits on nats-py's ordered consumer, but trusts it for speed only. That consumer may start again from 1 after a
 restart, lose messages past its limits, or die silently; the log's sequences are dense, so whatever is not the next one
 is dropped (seen already) or asked for again (missed), and a watch compares with the stream's end when nothing comes.
+
+Nor does it trust the log. After each break of the line, before anything more is told, it looks whether this is still
+the log it has read from: a server may come back with an older copy of its files, or without a part of them.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 
@@ -20,6 +24,7 @@ from contracts import subjects
 from contracts.errors import LogDamaged, Unavailable
 from contracts.events import Stored
 from contracts.wire.log import EventLog, decode
+from contracts.wire.scan import LogState, log_state, next_sequence
 from contracts.wire.tasks import wanted
 
 BATCH = 500
@@ -31,10 +36,16 @@ WATCH_SECONDS = 1.0
 class Follower:
     """The commits after a sequence, in batches of what has come."""
 
-    def __init__(self, bus: Client, after: int) -> None:
+    def __init__(self, bus: Client, after: int, digest: str | None = None) -> None:
+        """`digest`: sha256 of the body of the commit at `after`, for who remembers it; the log must still have it."""
         self._bus = bus
         self._log = EventLog(bus)
         self._after = after
+        self._digest = digest
+        self._known: tuple[str, datetime | None] | None = None
+        """Id and birth of the log that is read."""
+        self._lines = -1
+        """Reconnects up to the last look at the log."""
         self._queue: asyncio.Queue[Msg] = asyncio.Queue(WAITING)
         self._subscription: JetStreamContext.PushSubscription | None = None
 
@@ -43,6 +54,7 @@ class Follower:
         try:
             while wanted():
                 await self._subscribe()
+                await self._look()
                 async for batch in self._until_gap():
                     yield batch
                 await self._unsubscribe()
@@ -60,11 +72,14 @@ class Follower:
                     return
                 continue
             silent = 0
+            if self._bus.stats["reconnects"] != self._lines:
+                await self._look()
             batch = self._contiguous(fresh)
             if batch:
-                self._after = batch[-1].sequence
+                self._after, self._digest = batch[-1].sequence, hashlib.sha256(batch[-1].body).hexdigest()
                 yield batch
             if len(batch) < len(fresh):
+                self._lines = -1  # lost on the way, or by the log?
                 return
 
     def _contiguous(self, messages: list[Msg]) -> list[Stored]:
@@ -89,12 +104,46 @@ class Follower:
     async def _missed_something(self) -> bool:
         """Nothing comes: is there nothing, or did the subscription die? Or has the log gone back?"""
         try:
-            _, last = await self._log.end()
+            return (await self._checked()).last > self._after
         except Unavailable:
             return False
-        if last < self._after:
-            raise LogDamaged(f"the log ends at {last}, but commits up to {self._after} were read from it")
-        return last > self._after
+
+    async def _look(self) -> None:
+        """Returns when the log was looked at since the line last broke; LogDamaged when it is not what was read."""
+        while self._bus.stats["reconnects"] != self._lines and wanted():
+            lines = self._bus.stats["reconnects"]
+            try:
+                state = await self._checked()
+                if self._after < state.last:
+                    await self._look_at_next()
+                if self._after and self._digest:
+                    await self._look_at_last(self._digest)
+            except Unavailable:
+                await asyncio.sleep(0.3)  # the server is away; the client reconnects by itself
+            else:
+                self._lines = lines
+
+    async def _checked(self) -> LogState:
+        state = await log_state(self._bus)
+        known = (state.log_id, state.created)
+        if self._known not in {None, known}:
+            raise LogDamaged("the log was replaced while it was read", first_bad=1)
+        if state.last < self._after:
+            sentence = f"the log ends at {state.last}, but commits up to {self._after} were read from it"
+            raise LogDamaged(sentence, first_bad=state.last + 1)
+        self._known = known
+        return state
+
+    async def _look_at_next(self) -> None:
+        """A server leaves out what it cannot read, and says nothing."""
+        following = await next_sequence(self._bus, self._after)
+        if following != self._after + 1:
+            raise LogDamaged(f"commit {self._after + 1} is missing from the log", first_bad=self._after + 1)
+
+    async def _look_at_last(self, digest: str) -> None:
+        stored = await self._log.stored(self._after)
+        if stored is None or hashlib.sha256(stored.body).hexdigest() != digest:
+            raise LogDamaged(f"commit {self._after} of the log is not the one that was read", first_bad=self._after)
 
     async def _subscribe(self) -> None:
         self._queue = asyncio.Queue(WAITING)

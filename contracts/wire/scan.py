@@ -12,6 +12,7 @@ from typing import NamedTuple
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
@@ -65,6 +66,17 @@ async def log_state(bus: Client) -> LogState:
     return LogState(log_id, info.created, state.first_seq, state.last_seq, state.messages)
 
 
+async def next_sequence(bus: Client, after: int) -> int | None:
+    """Where the next message after a place lies, by the log's own word; None at its end. Unavailable: no answer."""
+    try:
+        message = await bus.jetstream().get_msg(subjects.FACTS, seq=after + 1, subject=subjects.ALL_FACTS, next=True)
+    except NotFoundError:
+        return None
+    except (nats.errors.Error, JetStreamError, OSError) as error:
+        raise Unavailable("the event log does not answer", service="nats") from error
+    return message.seq
+
+
 async def scan(bus: Client, after: int, to: int, *, bits: int | None = None) -> AsyncIterator[list[Message]]:
     """The messages after one place up to and with another, in order. A place that is passed over holds nothing.
 
@@ -98,6 +110,7 @@ class _Stretch:
         self._after = after
         self._to = to
         self._queue: asyncio.Queue[Msg] = asyncio.Queue(WAITING)
+        self._subscription: JetStreamContext.PushSubscription | None = None
         self.over = False
         """Nothing is left in the log to read."""
 
@@ -115,33 +128,38 @@ class _Stretch:
         )
 
     async def end(self) -> None:
+        if self._subscription is None:
+            return
         try:
             await self._subscription.unsubscribe()
-        except (AttributeError, nats.errors.Error, JetStreamError, OSError):
-            return  # it never began, or the connection is gone and the subscription with it
+        except (nats.errors.Error, JetStreamError, OSError):
+            return  # the connection is gone, and the subscription with it
 
     async def batches(self) -> AsyncIterator[list[Message]]:
         while self._after < self._to and wanted():
             found = [_message(message) for message in await self._waiting()]
-            fresh = [message for message in found if self._after < message.sequence <= self._to]
-            batch: list[Message] = []
-            for message in fresh:
-                if message.sequence != self._after + 1 and await self._next() != message.sequence:
-                    break  # lost on the way, not by the log
-                batch.append(message)
-                self._after = message.sequence
+            fresh = [message for message in found if message.sequence > self._after]
+            batch = await self._credible(fresh)
             if batch:
                 yield batch
-            if len(batch) < len(fresh):
-                return
-            if any(message.sequence > self._to for message in found):
-                self.over = True
-                return
-            if not found:
-                following = await self._next()
-                self.over = following is None or following > self._to
-                return
-        self.over = True
+            if not found or len(batch) < len(fresh):
+                break
+        following = await next_sequence(self._bus, self._after) if self._after < self._to else None
+        self.over = following is None or following > self._to
+
+    async def _credible(self, fresh: list[Message]) -> list[Message]:
+        """Those up to `to`, or up to the first that was lost on the way, not by the log."""
+        batch: list[Message] = []
+        for message in fresh:
+            skips = message.sequence != self._after + 1
+            if message.sequence > self._to or (skips and await self._lost_on_the_way(message.sequence)):
+                break
+            batch.append(message)
+            self._after = message.sequence
+        return batch
+
+    async def _lost_on_the_way(self, came: int) -> bool:
+        return await next_sequence(self._bus, self._after) != came
 
     async def _waiting(self) -> list[Msg]:
         """What has come, at most BATCH; nothing after SILENCE_SECONDS."""
@@ -153,14 +171,6 @@ class _Stretch:
         while len(messages) < BATCH and not self._queue.empty():
             messages.append(self._queue.get_nowait())
         return messages
-
-    async def _next(self) -> int | None:
-        """Where the log's next message lies, by its own word."""
-        try:
-            message = await self._js.get_msg(subjects.FACTS, seq=self._after + 1, subject=subjects.ALL_FACTS, next=True)
-        except NotFoundError:
-            return None
-        return message.seq
 
 
 def _message(message: Msg) -> Message:
