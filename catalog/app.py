@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 import structlog
@@ -18,7 +19,9 @@ from catalog.keys import Keys
 from catalog.projection import project
 from catalog.service.datasets import Datasets
 from catalog.service.desk import Desk
+from catalog.service.erasing import Erasing
 from catalog.service.imports import Imports, clear_away
+from catalog.service.sweeping import Sweeper
 from catalog.service.versions import Versions
 from catalog.service.work import Jobs, Presets, Tagging
 from catalog.settings import Settings
@@ -31,7 +34,7 @@ from contracts.wire.bus import Bus, connect
 from contracts.wire.lease import Lease
 from contracts.wire.log import EventLog
 from contracts.wire.service import Handler, Service
-from contracts.wire.telling import tell_applied
+from contracts.wire.telling import tell_applied, tell_erased
 
 CATCH_UP_SECONDS = 600.0
 """A read model may be made anew from the log at the start: so long it may take before that counts as failed."""
@@ -74,6 +77,8 @@ async def serve(settings: Settings) -> None:
         dispatcher = Dispatcher(bus, store, log, lease=settings.lease)
         desk = Desk(log, store)
         imports = Imports(desk, keys, blobs, decoder, settings.staging)
+        sweeper = Sweeper(desk, keys, blobs, settings.staging, imports.holds, partial(tell_erased, bus))
+        erasing = Erasing(desk, sweeper)
         service = Service(bus, "catalog", version("loratory"))
         stack.push_async_callback(service.close)
 
@@ -85,20 +90,21 @@ async def serve(settings: Settings) -> None:
             _, end = await EventLog(bus).end()
             await store.wait_for(end, CATCH_UP_SECONDS)
             await service.start(
-                commands=handlers(imports, dispatcher),
-                queries=Answers(store, archive, keys, blobs).handlers(),
+                commands=handlers(imports, dispatcher, erasing),
+                queries=Answers(store, archive, keys, blobs, sweeper.left).handlers(),
             )
+            tasks.create_task(erasing.run(), name="erasing")
             tasks.create_task(dispatcher.mend(), name="dispatcher")
             health.set("read_model", True)
             _log.info("catalog_ready", applied=store.applied, log_id=log_id)
 
 
-def handlers(imports: Imports, dispatcher: Dispatcher) -> dict[type[Command], Handler]:
+def handlers(imports: Imports, dispatcher: Dispatcher, erasing: Erasing) -> dict[type[Command], Handler]:
     """Who answers which wishes."""
     desk, keys = imports.desk, imports.keys
     frozen = Versions(desk, keys, imports.blobs)
     return {
-        DatasetCommand: Datasets(desk, keys, imports, frozen).handle,
+        DatasetCommand: Datasets(desk, keys, imports, frozen, erasing).handle,
         TaggingCommand: Tagging(desk, dispatcher).handle,
         PresetCommand: Presets(desk).handle,
         JobCommand: Jobs(desk, frozen, dispatcher).handle,

@@ -4,6 +4,7 @@ A key is on disk before the event that needs it is appended. Whose key is gone, 
 of keys and blobs, so the file also says where backups were made: what is erased is erased there too.
 """
 
+import sqlite3
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from catalog.database import Connection, Database
+from contracts.errors import Unavailable
 from contracts.events import Sealed
 from contracts.ids import ImageId
 from contracts.sealed import new_key, open_sealed
@@ -23,8 +25,15 @@ CAPTION = "caption"
 TABLES = """
 CREATE TABLE IF NOT EXISTS key (image_id TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS backup (path TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS erased (image_id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-MAKE = "INSERT OR IGNORE INTO key VALUES (?, ?)"
+# Who was erased never gets a key again, whatever log or backup these keys are used with.
+MAKE = """
+INSERT OR IGNORE INTO key SELECT :image, :key WHERE NOT EXISTS (SELECT 1 FROM erased WHERE image_id = :image)
+"""
+DESTROY = "DELETE FROM key WHERE image_id IN (SELECT value FROM json_each(?))"
+MARK = "INSERT OR IGNORE INTO erased SELECT value FROM json_each(?)"
+MARKED = "SELECT image_id FROM erased WHERE image_id > ? ORDER BY image_id LIMIT ?"
 READ = "SELECT image_id, key FROM key WHERE image_id IN (SELECT value FROM json_each(?))"
 REGISTER = "INSERT INTO backup VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET at = excluded.at"
 BACKUPS = "SELECT path, at FROM backup ORDER BY at, path"
@@ -45,9 +54,12 @@ class Keys:
         self._database = Database(path, TABLES, secure_delete=True)
 
     async def new_keys(self, images: Iterable[ImageId]) -> dict[ImageId, bytes]:
-        """A key for each image, on disk when this returns; one that was made before is given again."""
+        """A key for each image, on disk when this returns; one that was made before is given again.
+
+        None for an image that was erased.
+        """
         wanted = list(images)
-        fresh = [(image, new_key()) for image in wanted]
+        fresh = [{"image": image, "key": new_key()} for image in wanted]
 
         def make(connection: Connection) -> dict[ImageId, bytes]:
             connection.executemany(MAKE, fresh)
@@ -62,6 +74,29 @@ class Keys:
 
     async def key_of(self, image: ImageId) -> bytes | None:
         return (await self.keys_of([image])).get(image)
+
+    async def destroy(self, images: Iterable[ImageId]) -> None:
+        """Erase these images' keys, to the last byte of the file and its WAL; again changes nothing.
+
+        Unavailable: the file cannot be written, or somebody reads it who does not end; then nothing is certain yet.
+        """
+        listed = (msgspec.json.encode(list(images)).decode(),)
+
+        def forget(connection: Connection) -> None:
+            connection.execute(DESTROY, listed)
+            connection.execute(MARK, listed)
+
+        try:
+            await self._database.write(forget)
+            await self._database.truncate_wal()
+        except sqlite3.Error as error:
+            raise Unavailable(f"the keys cannot be written: {error}", service="catalog") from error
+
+    async def erased(self, after: str, limit: int) -> list[ImageId]:
+        """Images whose keys were destroyed, by id."""
+        return await self._database.read(
+            lambda connection: [row["image_id"] for row in connection.execute(MARKED, (after, limit))]
+        )
 
     async def register_backup(self, path: Path, at: datetime) -> None:
         """Remember a folder that holds copies of keys and blobs; made again, it has a new time."""

@@ -90,6 +90,21 @@ class RemoveImage(Wish, frozen=True):
     image: ImageId
 
 
+class EraseImage(Wish, frozen=True):
+    """Have its bytes and words destroyed wherever they are. It cannot be taken back; also for an image removed before.
+
+    Refused (in-use) while a job waits or trains on a version that holds it.
+    """
+
+    image: ImageId
+
+
+class EraseDataset(Wish, frozen=True):
+    """The same for all images a data set ever had, and the names of its refused files. `dataset`: name or id."""
+
+    dataset: str
+
+
 class ReplaceTags(Wish, frozen=True):
     """The whole list of tags as somebody wants it; becomes a delta against the version they saw.
 
@@ -136,6 +151,8 @@ DatasetWish = (
     | RemoveDataset
     | ImportImages
     | RemoveImage
+    | EraseImage
+    | EraseDataset
     | ReplaceTags
     | EditTags
     | SetCaption

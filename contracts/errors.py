@@ -58,6 +58,12 @@ class IllegalTransition(LoratoryError):
     code = "illegal-transition"
 
 
+class InUse(LoratoryError):
+    """Work that has not ended needs it; let it end, or cancel it, and ask again."""
+
+    code = "in-use"
+
+
 class StaleVersion(LoratoryError):
     """It has changed since the version you saw (If-Match)."""
 

@@ -52,6 +52,8 @@ class VersionView(View, frozen=True):
     as_of: int
     created_at: datetime
     etag: int
+    erased: int = 0
+    """So many of its images were erased since: no new job can train on it."""
 
 
 class DatasetView(View, frozen=True):
@@ -149,6 +151,53 @@ class GetImage(Query[ImageView], frozen=True):
     image: ImageId
 
 
+class SawView(View, frozen=True):
+    """A job that trained on what was erased. Its LoRA stays; who wants it gone as well finds it by this."""
+
+    job: JobId
+    name: str
+    status: Status
+    version: int
+    steps: int
+    artifacts: tuple[Artifact, ...]
+
+
+class ErasureView(View, frozen=True):
+    """What was erased, when, and who had seen it.
+
+    `images` counts those erased, `left` says in a sentence each where something of them still lies: a backup that is
+    not here, a disk that cannot be written. They are tried again until nothing is left.
+    """
+
+    id: str
+    dataset_id: DatasetId
+    images: int
+    erased_at: datetime
+    loras: tuple[SawView, ...]
+    left: tuple[str, ...]
+    etag: int
+
+
+class GetErasure(Query[ErasureView], frozen=True):
+    """`thing` is the id of an image, or of a data set that was erased as a whole."""
+
+    thing: str
+
+
+class ErasedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An erased image, by what copies of it are found: the digest of its picture."""
+
+    image: ImageId
+    picture: Digest
+
+
+class ListErased(Query[Page[ErasedImage]], frozen=True):
+    """All erased images, in the order they were erased: for those who keep copies of pictures."""
+
+    cursor: str | None = None
+    limit: Limit = 500
+
+
 class ListRefusals(Query[Page[RefusalView]], frozen=True):
     dataset: str
     cursor: str | None = None
@@ -176,7 +225,7 @@ class GetVersion(Query[VersionView], frozen=True):
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a frozen version, its caption in plain text."""
+    """One line of a frozen version, its caption in plain text: `written` by somebody, else joined from tags."""
 
     ordinal: int
     image: ImageId
@@ -184,6 +233,7 @@ class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
     caption: str
     width: int
     height: int
+    written: bool = False
 
 
 class ReadManifest(Query[Page[ManifestEntry]], frozen=True):
@@ -423,6 +473,8 @@ QUERIES: tuple[type[Query], ...] = (  # type: ignore[type-arg]  # each has its o
     GetDataset,
     ListImages,
     GetImage,
+    GetErasure,
+    ListErased,
     ListRefusals,
     ListTags,
     ListVersions,

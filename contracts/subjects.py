@@ -22,6 +22,9 @@ ALL_PRESENCE = "wrk.>"
 NEWS = "news.applied"
 """The catalog's announcement of how far its read model has come (core publish)."""
 
+ERASED = "news.erased"
+"""The catalog's word that pictures were erased: whoever keeps copies of pictures drops them (core publish)."""
+
 Kind = Literal["dataset", "job", "tagging", "preset", "log"]
 WorkClass = Literal["train", "tag"]
 Priority = Literal["high", "normal", "low"]

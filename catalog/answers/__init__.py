@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from catalog.answers import datasets, images, log, presets, work
+from catalog.answers import datasets, erasures, images, log, presets, work
 from catalog.answers.datasets import Manifests
+from catalog.answers.erasures import Left
 from catalog.answers.shelf import Shelf
 from catalog.archive import Archive
 from catalog.keys import Keys
@@ -24,9 +25,10 @@ Handler = Callable[[Any], Awaitable[msgspec.Struct]]
 class Answers:
     """`handlers()` is what `contracts.wire.service.Service.start(queries=…)` wants."""
 
-    def __init__(self, store: Store, archive: Archive, keys: Keys, blobs: Blobs) -> None:
+    def __init__(self, store: Store, archive: Archive, keys: Keys, blobs: Blobs, left: Left) -> None:
         self._shelf = Shelf(store, archive, keys, blobs)
         self._manifests = Manifests(self._shelf)
+        self._left = left
 
     def handlers(self) -> dict[type[Query[Any]], Handler]:
         plain: dict[type[Query[Any]], Callable[[Shelf, Any], Awaitable[msgspec.Struct]]] = {
@@ -35,6 +37,7 @@ class Answers:
             queries.ListImages: images.list_images,
             queries.GetImage: images.get_image,
             queries.ListRefusals: datasets.list_refusals,
+            queries.ListErased: erasures.list_erased,
             queries.ListTags: datasets.list_tags,
             queries.ListVersions: datasets.list_versions,
             queries.GetVersion: datasets.get_version,
@@ -50,6 +53,7 @@ class Answers:
             queries.GetLog: log.get_log,
         }
         return {query: partial(answer, self._shelf) for query, answer in plain.items()} | {
+            queries.GetErasure: partial(erasures.get_erasure, self._shelf, self._left),
             queries.ReadManifest: self._manifests.read_manifest,
             queries.ListSamples: partial(work.list_samples, self._shelf, self._manifests),
         }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyroaring import BitMap
 
 from catalog.domain.manifest import joined
-from contracts.errors import NotFound, Rejected, StaleVersion
+from contracts.errors import InUse, NotFound, Rejected, StaleVersion
 from contracts.events import CaptionSet, Sealed, TagsEdited
 from contracts.tags import canonical, delta
 
@@ -18,6 +18,7 @@ LONGEST_NAME = 255
 """Characters of a file name that are kept, as file systems do."""
 IMPORTED_TAG_BYTES = 16 * 1024
 """So many bytes of tags are taken with one picture: what people write fits, and one file does not fill a commit."""
+JOBS_NAMED = 10
 COMPLAINTS = 3
 """So many bad tags of a file are told one by one."""
 
@@ -45,6 +46,20 @@ def clean(name: str) -> str:
 
 def taken(name: str) -> Rejected:
     return Rejected(f"there is a data set called {name!r} already", reason="name-taken")
+
+
+def not_in_use(jobs: Sequence[str]) -> None:
+    """Pictures are not taken from under a job: InUse names those that wait or train."""
+    if jobs:
+        named = ", ".join(jobs[:JOBS_NAMED]) + (" and others" if len(jobs) > JOBS_NAMED else "")
+        raise InUse(f"jobs wait or train on it: {named}; let them end, or cancel them", jobs=list(jobs[:JOBS_NAMED]))
+
+
+def whole(version: int, erased: int) -> None:
+    """A version some of whose images were erased is nothing to train on any more."""
+    if erased:
+        sentence = f"{erased} of the images of version {version} were erased for good; freeze another version"
+        raise Rejected(sentence, reason="images-erased", version=version, erased=erased)
 
 
 def seen_once(seen: int | None, *, added: int, current: int) -> None:

@@ -10,15 +10,18 @@ from catalog.domain import datasets as rules
 from catalog.domain.datasets import Tagged, missing
 from catalog.keys import CAPTION, Keys
 from catalog.service.desk import Change, Desk
+from catalog.service.erasing import Erasing
 from catalog.service.imports import Imports, named
 from catalog.service.versions import Versions
-from catalog.views import datasets, images
+from catalog.views import datasets, erasures, images
 from catalog.views.datasets import DatasetRow
 from catalog.views.images import ImageRow
 from contracts.commands import (
     CreateDataset,
     DatasetCommand,
     EditTags,
+    EraseDataset,
+    EraseImage,
     FreezeVersion,
     ImportImages,
     Origin,
@@ -53,6 +56,7 @@ class Datasets:
     keys: Keys
     imports: Imports
     versions: Versions
+    erasing: Erasing
 
     async def handle(self, command: DatasetCommand) -> Receipt:
         receipt = await self.desk.answered(command.origin) or await self._decided(command)
@@ -77,6 +81,10 @@ class Datasets:
             case RemoveImage(image=image):
                 lane = await self._lane_of_image(image)
                 return await self.desk.settle(origin, lane, partial(self._remove_image, image, origin))
+            case EraseImage(image=image):
+                return await self.erasing.image(image, origin)
+            case EraseDataset(dataset=ref):
+                return await self.erasing.dataset(ref, origin)
             case ReplaceTags(image=image) | EditTags(image=image) as wish:
                 lane = await self._lane_of_image(image)
                 return await self.desk.settle(origin, lane, partial(self._tags, wish, origin))
@@ -166,6 +174,8 @@ def present(connection: Connection, ref: str) -> DatasetRow:
 
 def present_image(connection: Connection, image_id: ImageId) -> ImageRow:
     row = images.find(connection, image_id)
+    if row is None and erasures.find(connection, image_id) is not None:
+        raise Gone("the image was erased for good")
     if row is None:
         raise missing("image", image_id)
     if row.removed:

@@ -50,7 +50,7 @@ class Desk:
     async def settle(self, origin: Origin, lane: str, once: Callable[[], Awaitable[Receipt]]) -> Receipt:
         """Answer a wish: as before if it was granted before, else by `once`, tried again after a lost race."""
         async with self._lane(lane):
-            await self.store.wait_for(self._granted, SEEN_WITHIN)
+            await self.seen()
             for _ in range(TRIES):
                 before = await self.answered(origin)
                 if before is not None:
@@ -62,6 +62,10 @@ class Desk:
                     _, end = await self.log.end()
                     await self.store.wait_for(end, SEEN_WITHIN)
             raise Conflict("this changes too fast to be decided; try again")
+
+    async def seen(self) -> None:
+        """Returns when readers see all that was granted here; Behind when that takes too long."""
+        await self.store.wait_for(self._granted, SEEN_WITHIN)
 
     async def answered(self, origin: Origin) -> Receipt | None:
         """What this very command was answered before: asked first of all, as what it names may be gone meanwhile.

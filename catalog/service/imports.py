@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from catalog.ingest.outcomes import Accepted, Outcome, Refused
 from catalog.ingest.pool import Decoder
 from catalog.keys import CAPTION, NAME, Keys
 from catalog.service.desk import Change, Desk
+from catalog.service.holds import Holds
 from catalog.views import datasets, images
 from catalog.views.datasets import DatasetRow
 from catalog.views.images import ImageRow
@@ -74,6 +76,7 @@ class Imports:
     blobs: Blobs
     decoder: Decoder
     staging: Path
+    holds: Holds = field(default_factory=Holds)
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IMPORTS_AT_ONCE))
 
     async def bring_in(self, lane: str, ref: str, files: tuple[StagedFile, ...], origin: Origin) -> Receipt:
@@ -81,18 +84,24 @@ class Imports:
 
         The files of the receipt stand in the order of `files`, without names: see `named`.
         """
-        async with self._turns:
-            with tempfile.TemporaryDirectory(prefix=DRAWER, dir=self.staging) as folder:
-                examined = await self._all_examined(files, Path(folder), origin)
-        keys = await self.keys.new_keys(one.image for one in examined)
-        return await self.desk.settle(origin, lane, partial(self._enter, ref, examined, keys, origin))
+        async with AsyncExitStack() as held:
+            async with self._turns:
+                with tempfile.TemporaryDirectory(prefix=DRAWER, dir=self.staging) as folder:
+                    examined = await self._all_examined(files, Path(folder), origin, held)
+            keys = await self.keys.new_keys(one.image for one in examined)
+            if len(keys) < len(examined):
+                raise Gone("what this very request brought in before was erased; send it as a new one")
+            return await self.desk.settle(origin, lane, partial(self._enter, ref, examined, keys, origin))
 
-    async def _all_examined(self, files: tuple[StagedFile, ...], folder: Path, origin: Origin) -> list[Examined]:
+    async def _all_examined(
+        self, files: tuple[StagedFile, ...], folder: Path, origin: Origin, held: AsyncExitStack
+    ) -> list[Examined]:
         """Unavailable: a file cannot be read or its bytes not be put away, which says nothing about the picture."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 looks = [
-                    tasks.create_task(self._examine(number, file, folder, origin)) for number, file in enumerate(files)
+                    tasks.create_task(self._examine(number, file, folder, origin, held))
+                    for number, file in enumerate(files)
                 ]
         except BaseExceptionGroup as group:
             first = group.exceptions[0]
@@ -102,7 +111,9 @@ class Imports:
             raise first from group
         return [look.result() for look in looks]
 
-    async def _examine(self, number: int, file: StagedFile, folder: Path, origin: Origin) -> Examined:
+    async def _examine(
+        self, number: int, file: StagedFile, folder: Path, origin: Origin, held: AsyncExitStack
+    ) -> Examined:
         image = ImageId(derived("img", origin.command, str(number)))
         staged = self.staging / file.token
         if not staged.is_file():
@@ -112,6 +123,8 @@ class Imports:
             return Examined(
                 file=file, image=image, outcome=outcome, source=NO_BYTES, picture=NO_BYTES, thumbnail=NO_BYTES
             )
+        digests = (outcome.sha256, outcome.picture_sha256, outcome.thumbnail_sha256)
+        await held.enter_async_context(self.holds.hold(digests))
         # The bytes stand before any event names them.
         source = await self.blobs.put(staged)
         picture = source if outcome.source_is_picture else await self.blobs.put(outcome.picture_path)

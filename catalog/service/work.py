@@ -13,19 +13,24 @@ from catalog.domain import presets as preset_rules
 from catalog.service.datasets import present
 from catalog.service.desk import Change, Desk
 from catalog.service.versions import Versions, frozen_by
-from catalog.views import images, predictions, presets, versions
+from catalog.views import erasures, images, predictions, presets, versions
+from catalog.views import jobs as job_views
 from catalog.views.datasets import DatasetRow
 from catalog.views.versions import VersionRow
 from contracts import jobs
 from contracts.commands import (
+    CancelJob,
     CancelTagging,
     CreateJob,
+    EditJob,
     JobCommand,
     Origin,
     PresetCommand,
     Receipt,
+    RemoveJob,
     RequestTagging,
     SavePreset,
+    StartJob,
     TaggingCommand,
 )
 from contracts.errors import NotFound, Rejected
@@ -51,7 +56,14 @@ class Jobs:
             # The data set's lane, because what is trained on is frozen now, if no version is named.
             row = await self.desk.store.read(lambda connection: present(connection, wish.dataset))
             return await self.desk.settle(origin, row.id, partial(self._create, wish, row.id, origin))
-        return await self.desk.settle(origin, wish.job, partial(self._change, command))
+        return await self.desk.settle(origin, await self._lane_of(wish), partial(self._change, command))
+
+    async def _lane_of(self, wish: EditJob | StartJob | CancelJob | RemoveJob) -> str:
+        """A job is started in the turn of its data set: nothing of it is erased between the look and the start."""
+        if not isinstance(wish, StartJob):
+            return wish.job
+        found = await self.desk.store.read(lambda connection: job_views.find(connection, wish.job))
+        return wish.job if found is None else found[0].asked.dataset_id
 
     async def _create(self, wish: CreateJob, dataset_id: DatasetId, origin: Origin) -> Receipt:
         preset = await self._preset(wish.preset)
@@ -99,12 +111,15 @@ class Jobs:
         if number is None:
             number = (await self.versions.freeze(dataset_id, wish.trigger, origin, answers=False)).version
 
-        def look(connection: Connection) -> tuple[DatasetRow, VersionRow | None]:
-            return present(connection, dataset_id), versions.find(connection, dataset_id, number or 0)
+        def look(connection: Connection) -> tuple[DatasetRow, VersionRow | None, int]:
+            version = versions.find(connection, dataset_id, number or 0)
+            erased = 0 if version is None else erasures.in_version(connection, dataset_id, version.as_of)
+            return present(connection, dataset_id), version, erased
 
-        row, version = await self.desk.store.read(look)
+        row, version, erased = await self.desk.store.read(look)
         if version is None:
             raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
+        dataset_rules.whole(version.number, erased)
         if wish.trigger.strip() not in ("", version.trigger):
             raise Rejected(f"version {number} was frozen with the trigger {version.trigger!r}; freeze another")
         return row, version
@@ -116,12 +131,24 @@ class Jobs:
         history = await self.desk.log.load("job", wish.job)
         job = job_rules.fold(history.facts())
         facts = cast("list[AnyFact]", job_rules.decide(job, wish))
+        if isinstance(wish, StartJob) and facts:
+            await self._refuse_erased(wish.job)
         receipt = Receipt(id=wish.job, status=status_of(_after(job.work, facts)))
         if not facts:
             return self.desk.unchanged(receipt)
         done = await self.desk.append(Change("job", wish.job, facts, history.head), command.origin, receipt)
         await self.dispatcher.follow("train", wish.job, facts, done.sequence)
         return done
+
+    async def _refuse_erased(self, job: JobId) -> None:
+        def look(connection: Connection) -> tuple[int, int]:
+            found = job_views.find(connection, job)
+            version = None if found is None else versions.by_id(connection, found[0].asked.version_id)
+            if version is None:
+                return 0, 0
+            return version.number, erasures.in_version(connection, version.dataset_id, version.as_of)
+
+        dataset_rules.whole(*await self.desk.store.read(look))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from catalog.database import Connection
 from catalog.views import (
     commands,
     datasets,
+    erasures,
     images,
     jobs,
     predictions,
@@ -21,11 +22,11 @@ from contracts.events import Stored
 
 __all__ = ["TABLES", "VERSION", "apply"]
 
-VERSION = 1
+VERSION = 2
 """Raise it with every change of a table or of what a fact does to it: the read model is made anew then."""
 
 # In this order: each may read what those before it wrote for the same commit.
-VIEWS = (commands, datasets, images, refusals, versions, presets, work, jobs, tagging, predictions, tags)
+VIEWS = (commands, datasets, erasures, images, refusals, versions, presets, work, jobs, tagging, predictions, tags)
 TABLES = "".join(view.TABLES for view in VIEWS)
 
 

@@ -11,6 +11,7 @@ from catalog.domain.standing import DEFAULTS
 from contracts.events import (
     Category,
     DatasetCreated,
+    DatasetErased,
     DatasetRemoved,
     DatasetRenamed,
     ImageAdded,
@@ -28,6 +29,7 @@ CREATE TABLE IF NOT EXISTS dataset (
     folded TEXT NOT NULL,
     description TEXT NOT NULL,
     removed INTEGER NOT NULL DEFAULT 0,
+    erased INTEGER NOT NULL DEFAULT 0,
     next_ordinal INTEGER NOT NULL DEFAULT 0,
     refused INTEGER NOT NULL DEFAULT 0,
     general REAL NOT NULL,
@@ -61,6 +63,7 @@ ON CONFLICT DO NOTHING
 """
 RENAME = "UPDATE dataset SET name = ?, folded = ?, named = ? WHERE id = ?"
 REMOVE = "UPDATE dataset SET removed = 1 WHERE id = ?"
+ERASE = "UPDATE dataset SET removed = 1, erased = 1, refused = 0 WHERE id = ?"
 NUMBER = "UPDATE dataset SET next_ordinal = MAX(next_ordinal, ? + 1) WHERE id = ?"
 REFUSED = "UPDATE dataset SET refused = refused + 1 WHERE id = ?"
 THRESHOLDS = "UPDATE dataset SET general = ?, character = ? WHERE id = ?"
@@ -88,6 +91,7 @@ class DatasetRow:
     name: str
     description: str
     removed: bool
+    erased: bool
     head: Head
     next_ordinal: int
     refused: int
@@ -119,6 +123,8 @@ def apply(connection: Connection, stored: Stored) -> None:
                 connection.execute(RENAME, (name, folded(name), stored.sequence, commit.thing))
             case DatasetRemoved():
                 connection.execute(REMOVE, (commit.thing,))
+            case DatasetErased():
+                connection.execute(ERASE, (commit.thing,))
             case ImageAdded(ordinal=ordinal):
                 connection.execute(NUMBER, (ordinal, commit.thing))
             case ImageRefused():
@@ -172,4 +178,5 @@ def _row(row: dict[str, Any]) -> DatasetRow:
     del row["folded"]
     head = Head(row.pop("head_sequence"), row.pop("head_version"), row.pop("head_digest"))
     times = {name: datetime.fromisoformat(row[name]) for name in ("created_at", "changed_at")}
-    return DatasetRow(**row | times | {"removed": bool(row["removed"]), "head": head})
+    marks = {name: bool(row[name]) for name in ("removed", "erased")}
+    return DatasetRow(**row | times | marks | {"head": head})

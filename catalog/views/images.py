@@ -10,7 +10,16 @@ from pyroaring import BitMap
 from catalog.database import Connection, Row
 from catalog.domain.standing import Decision, Standing, latest, standing
 from catalog.views import datasets, predictions
-from contracts.events import CaptionSet, ImageAdded, ImagesRemoved, Sealed, Stored, TagsEdited
+from contracts.events import (
+    CaptionSet,
+    DatasetErased,
+    ImageAdded,
+    ImageErased,
+    ImagesRemoved,
+    Sealed,
+    Stored,
+    TagsEdited,
+)
 from contracts.ids import DatasetId, Digest, ImageId
 from contracts.queries import TagView
 
@@ -66,7 +75,12 @@ VALUES (:dataset_id, :ordinal, :image_id, :source, :picture, :thumbnail, :pixels
     :size, :name, :animated, :sequence, :sequence, :at)
 ON CONFLICT DO NOTHING
 """
-REMOVE = "UPDATE image SET removed = 1 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))"
+# `removed` is the sequence it was removed at: versions from before hold it.
+REMOVE = """
+UPDATE image SET removed = ? WHERE dataset_id = ? AND removed = 0 AND ordinal IN (SELECT value FROM json_each(?))
+"""
+ERASE = ("DELETE FROM image", "DELETE FROM decision")
+ERASED_ONE, ERASED_ALL = " WHERE dataset_id = ? AND ordinal = ?", " WHERE dataset_id = ?"
 CAPTION = """
 UPDATE image SET caption = ?, caption_source = ?, caption_sequence = ? WHERE dataset_id = ? AND ordinal = ?
 """
@@ -151,8 +165,14 @@ def apply(connection: Connection, stored: Stored) -> None:
                 moment = {"dataset_id": thing, "sequence": stored.sequence, "at": commit.at.isoformat()}
                 connection.execute(ADD, msgspec.structs.asdict(fact) | moment)
             case ImagesRemoved(images=images):
-                connection.execute(REMOVE, (thing, listed(unpacked(images))))
+                connection.execute(REMOVE, (stored.sequence, thing, listed(unpacked(images))))
                 touch(connection, thing, unpacked(images), stored.sequence)
+            case ImageErased(ordinal=ordinal):
+                for rows in ERASE:
+                    connection.execute(rows + ERASED_ONE, (thing, ordinal))
+            case DatasetErased():
+                for rows in ERASE:
+                    connection.execute(rows + ERASED_ALL, (thing,))
             case TagsEdited(images=images):
                 part = _decide(connection, stored, fact, part)
                 touch(connection, thing, unpacked(images), stored.sequence)

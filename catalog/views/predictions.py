@@ -5,7 +5,7 @@ import msgspec
 from catalog.database import Connection
 from catalog.domain.standing import Seen
 from catalog.views import tagging
-from contracts.events import Prediction, Stored, TaggingPredicted
+from contracts.events import DatasetErased, ImageErased, Prediction, Stored, TaggingPredicted
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS prediction (
@@ -27,6 +27,8 @@ SELECT ordinal, run_id, model, sequence, predictions FROM prediction
 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ? AND unreadable IS NULL
 ORDER BY ordinal, requested DESC
 """
+ERASE_ONE = "DELETE FROM prediction WHERE dataset_id = ? AND ordinal = ?"
+ERASE_ALL = "DELETE FROM prediction WHERE dataset_id = ?"
 COVERED = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
 
 _encode = msgspec.json.Encoder().encode
@@ -34,17 +36,25 @@ _decode = msgspec.json.Decoder(tuple[Prediction, ...]).decode
 
 
 def apply(connection: Connection, stored: Stored) -> None:
+    thing = stored.commit.thing
     for fact in stored.commit.facts:
-        if isinstance(fact, TaggingPredicted):
-            run = tagging.run_of(connection, stored.commit.thing)
-            origin = (run.id, run.asked.model, run.created, stored.sequence)
-            connection.executemany(
-                KEEP,
-                (
-                    (run.asked.dataset_id, image.ordinal, *origin, _encode(image.predictions), image.unreadable)
-                    for image in fact.images
-                ),
-            )
+        match fact:
+            case TaggingPredicted(images=images):
+                run = tagging.run_of(connection, thing)
+                origin = (run.id, run.asked.model, run.created, stored.sequence)
+                connection.executemany(
+                    KEEP,
+                    (
+                        (run.asked.dataset_id, image.ordinal, *origin, _encode(image.predictions), image.unreadable)
+                        for image in images
+                    ),
+                )
+            case ImageErased(ordinal=ordinal):
+                connection.execute(ERASE_ONE, (thing, ordinal))
+            case DatasetErased():
+                connection.execute(ERASE_ALL, (thing,))
+            case _:
+                pass
 
 
 def current(connection: Connection, dataset_id: str, ordinals: str, until: int) -> dict[int, list[Seen]]:

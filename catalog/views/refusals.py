@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from catalog.database import Connection
-from contracts.events import ImageRefused, Sealed, Stored
+from contracts.events import DatasetErased, ImageRefused, Sealed, Stored
 from contracts.ids import ImageId
 
 TABLES = """
@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS refusal (
 """
 
 REFUSE = "INSERT OR IGNORE INTO refusal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ERASE = "DELETE FROM refusal WHERE dataset_id = ?"
 PAGE = """
 SELECT sequence, part, image_id, name, reason, detail, size, at FROM refusal
 WHERE dataset_id = ? AND (sequence, part) > (?, ?) ORDER BY sequence, part LIMIT ?
@@ -49,6 +50,8 @@ def apply(connection: Connection, stored: Stored) -> None:
         if isinstance(fact, ImageRefused):
             words = (fact.image_id, fact.name, fact.reason, fact.detail, fact.size, commit.at.isoformat())
             connection.execute(REFUSE, (commit.thing, stored.sequence, part, *words))
+        elif isinstance(fact, DatasetErased):
+            connection.execute(ERASE, (commit.thing,))
 
 
 def page(connection: Connection, dataset_id: str, after: tuple[int, int], limit: int) -> list[RefusalRow]:

@@ -9,7 +9,16 @@ from collections.abc import Iterator, Sequence
 from catalog.database import Connection
 from catalog.views import datasets, images, tagging
 from catalog.views.images import ImageRow, listed, row_of, unpacked
-from contracts.events import DatasetRemoved, ImagesRemoved, Stored, TaggingPredicted, TagsEdited, ThresholdsSet
+from contracts.events import (
+    DatasetErased,
+    DatasetRemoved,
+    ImageErased,
+    ImagesRemoved,
+    Stored,
+    TaggingPredicted,
+    TagsEdited,
+    ThresholdsSet,
+)
 from contracts.queries import TagCount
 
 TABLES = """
@@ -72,9 +81,11 @@ def apply(connection: Connection, stored: Stored) -> None:
         match fact:
             case TagsEdited(images=touched) | ImagesRemoved(images=touched):
                 recompute(connection, thing, unpacked(touched), stored.sequence)
+            case ImageErased(ordinal=ordinal):
+                recompute(connection, thing, [ordinal], stored.sequence)
             case ThresholdsSet():
                 recompute(connection, thing, images.ordinals(connection, thing), stored.sequence)
-            case DatasetRemoved():
+            case DatasetRemoved() | DatasetErased():
                 connection.execute(CLEAR, (thing,))
                 connection.execute(CLEAR_COUNTS, (thing,))
             case TaggingPredicted(images=seen):

@@ -56,6 +56,20 @@ class ImagesRemoved(Fact, frozen=True, tag="dataset.images_removed"):
     images: Ordinals
 
 
+class ImageErased(Fact, frozen=True, tag="dataset.image_erased"):
+    """Its bytes and its words are gone for good, wherever they were; versions that name it keep ordinal and digest.
+
+    Said first: what it says is then made so, and again after every start, until nothing is left.
+    """
+
+    ordinal: int
+    image_id: ImageId
+
+
+class DatasetErased(Fact, frozen=True, tag="dataset.erased"):
+    """The same of all its images, and of the names of files that were refused. It is not listed any more."""
+
+
 class TagsEdited(Fact, frozen=True, tag="dataset.tags_edited"):
     """Decisions, the same for each of `images`: asserted tags hold, rejected ones do not, whatever a model says."""
 
@@ -101,6 +115,8 @@ DatasetFact = (
     | ImageAdded
     | ImageRefused
     | ImagesRemoved
+    | ImageErased
+    | DatasetErased
     | TagsEdited
     | CaptionSet
     | ThresholdsSet

@@ -51,6 +51,21 @@ def pieces(content: bytes | Path) -> Iterator[bytes]:
             yield piece
 
 
+def begins(whole: Path, part: Path) -> bool:
+    """Does `whole` begin with all the bytes of `part`, of which there are some? No, where one of them is gone."""
+    try:
+        with whole.open("rb") as one, part.open("rb") as other:
+            size = os.fstat(other.fileno()).st_size
+            if not 0 < size <= os.fstat(one.fileno()).st_size:
+                return False
+            while piece := other.read(CHUNK):
+                if one.read(len(piece)) != piece:
+                    return False
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def written(out: BinaryIO, pieces: Iterator[bytes]) -> tuple[Digest, int]:
     hashed, size = hashlib.sha256(), 0
     for piece in pieces:

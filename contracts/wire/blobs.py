@@ -1,10 +1,10 @@
 """Bytes by their sha256: the port, and how to come by one of its two shores.
 
 A blob is whole or not there. No event may be appended before `put` returned: then the bytes survive a power cut.
-Nothing here deletes a blob; only the collector does, and every `put` of bytes already there renews their time.
+Blobs are deleted by the collector, for which every `put` of bytes already there renews their time, and by an erasure.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -49,6 +49,13 @@ class Blobs(Protocol):
         ...
 
     async def exists(self, digest: Digest) -> bool: ...
+
+    async def delete(self, digests: Collection[Digest]) -> None:
+        """They are gone for good when this returns, with what a killed writer left of them; absent ones are no error.
+
+        OSError or Unavailable: some may still be there.
+        """
+        ...
 
 
 def blobs_at(place: str) -> Blobs:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +12,7 @@ from contracts.ids import Digest
 from contracts.wire.blob_bytes import (
     CHUNK,
     MOST_IN_MEMORY,
+    begins,
     checked,
     draft_in,
     key_of,
@@ -64,6 +65,9 @@ class LocalBlobs:
 
     async def exists(self, digest: Digest) -> bool:
         return self.path(digest).is_file()
+
+    async def delete(self, digests: Collection[Digest]) -> None:
+        await asyncio.to_thread(self._delete, digests)
 
     async def tidy(self) -> int:
         """Removes unfinished files a killed writer left more than a day ago; how many."""
@@ -121,6 +125,19 @@ class LocalBlobs:
             refuse_damaged(digest, found, size)
             draft.replace(to)
         sync_folder(to.parent)
+
+    def _delete(self, digests: Collection[Digest]) -> None:
+        folders: set[Path] = set()
+        drafts = list((self.root / "tmp").glob("*.draft"))
+        for path in [path for digest in digests if (path := self.path(digest)).is_file()]:
+            # The drafts first: what they are the beginning of can only be told while the blob is there.
+            for draft in drafts:
+                if begins(path, draft):
+                    draft.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            folders.add(path.parent)
+        for folder in folders:
+            sync_folder(folder)
 
     def _tidy(self) -> int:
         removed = 0

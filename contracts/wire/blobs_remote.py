@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,16 @@ class RemoteBlobs:
         except NotFound:
             return False
         return True
+
+
+    async def delete(self, digests: Collection[Digest]) -> None:
+        # One after the other: stores differ in whether an object that is not there fails a bulk request.
+        for digest in digests:
+            try:
+                with _told(digest):
+                    await obstore.delete_async(self._store, key_of(digest))
+            except NotFound:
+                continue
 
 
 @contextmanager

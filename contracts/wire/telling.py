@@ -38,6 +38,11 @@ async def tell_applied(bus: Client, applied: Applied) -> None:
     await _tell(bus, subjects.NEWS, applied)
 
 
+async def tell_erased(bus: Client) -> None:
+    """Pictures were erased: whoever keeps copies asks which (`ListErased`) and drops them."""
+    await _tell(bus, subjects.ERASED, None)
+
+
 async def nudge(bus: Client, work: WorkClass, thing_id: str) -> None:
     """Whoever holds this work should look at the log now."""
     await _tell(bus, subjects.nudge(work, thing_id), None)

@@ -58,6 +58,7 @@ STATUS: dict[type[LoratoryError], int] = {
     NoSuchMethod: 405,
     errors.Conflict: 409,
     errors.IllegalTransition: 409,
+    errors.InUse: 409,
     errors.Gone: 410,
     errors.StaleVersion: 412,
     errors.TooLarge: 413,

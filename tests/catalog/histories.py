@@ -168,6 +168,7 @@ def everything() -> Scribe:
     scribe.write("dataset", "ds_gone", e.DatasetRemoved())
     scribe.write("log", "void-1", e.LogVoided(reason="no copy had it"))
     scribe.write("log", "01JAGAIN", e.LogRestored(log_id="01JAGAIN", before=LOG_ID, voided=1))
+    _erased(scribe)
     return scribe
 
 
@@ -184,7 +185,8 @@ def _curated(scribe: Scribe) -> None:
     scribe.edit(0, 1, 2, add=["sitting", "grass"], remove=["only_1"])
     caption = seal(key_for(image_id("ds_cats", 1)), "a sitting cat", "caption")
     scribe.write("dataset", "ds_cats", e.CaptionSet(ordinal=1, caption=caption))
-    scribe.write("dataset", "ds_cats", e.CaptionSet(ordinal=2, caption=caption, source="import"))
+    imported = seal(key_for(image_id("ds_cats", 2)), "a sitting cat", "caption")
+    scribe.write("dataset", "ds_cats", e.CaptionSet(ordinal=2, caption=imported, source="import"))
     scribe.write("dataset", "ds_cats", e.CaptionSet(ordinal=2, caption=None))
     scribe.write("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(3)))
 
@@ -259,3 +261,14 @@ def _ended(scribe: Scribe) -> None:
     scribe.write("job", "job_5", e.JobFailed(attempt=attempt, code="no-base", reason="there is no such base"))
     scribe.write("job", "job_6", job_created())
     scribe.write("job", "job_6", e.JobRemoved())
+
+
+def _erased(scribe: Scribe) -> None:
+    scribe.dataset("ds_erased", "secrets")
+    for ordinal in range(2):
+        scribe.image(ordinal, "ds_erased", ["face"])
+    image = image_id("ds_erased", 0)
+    name = seal(key_for("img_worse"), "my neighbour.png", "name")
+    refused = e.ImageRefused(image_id=ImageId("img_worse"), name=name, reason="broken", detail="it is broken", size=7)
+    scribe.write("dataset", "ds_erased", refused, e.ImageErased(ordinal=0, image_id=image))
+    scribe.write("dataset", "ds_erased", e.DatasetErased())

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -21,7 +22,9 @@ from catalog.ingest.pool import Decoder
 from catalog.keys import Keys
 from catalog.projection import project
 from catalog.service.desk import Desk
+from catalog.service.erasing import Erasing
 from catalog.service.imports import Imports
+from catalog.service.sweeping import Sweeper
 from catalog.store import Store
 from catalog.views import images
 from catalog.views.images import ImageRow
@@ -47,6 +50,7 @@ from contracts.telemetry import Applied
 from contracts.wire.blobs import LocalBlobs
 from contracts.wire.bus import Bus
 from contracts.wire.log import EventLog, draw_up
+from contracts.wire.telling import tell_erased
 from tests.catalog.histories import image_added
 from tests.conftest import LEASE
 
@@ -60,6 +64,7 @@ class House:
     imports: Imports
     dispatcher: Dispatcher
     blobs: LocalBlobs
+    erasing: Erasing
 
     @property
     def keys(self) -> Keys:
@@ -76,7 +81,7 @@ class House:
             (JobCommand, JobWish),
         )
         kind = next(kind for kind, wishes in kinds if isinstance(wish, wishes))
-        receipt = await handlers(self.imports, self.dispatcher)[kind](kind(origin=origin, wish=wish))  # type: ignore[arg-type]
+        receipt = await handlers(self.imports, self.dispatcher, self.erasing)[kind](kind(origin=origin, wish=wish))  # type: ignore[arg-type]
         assert isinstance(receipt, Receipt)
         return receipt
 
@@ -136,17 +141,21 @@ async def opened(bus: Bus, folder: Path) -> AsyncIterator[House]:
     async def unheard(_: Applied) -> None:
         pass
 
-    projection = asyncio.create_task(project(bus, store, archive, unheard))
+    beside: list[asyncio.Task[None]] = [asyncio.create_task(project(bus, store, archive, unheard))]
     try:
         async with Decoder(Limits(), workers=1) as decoder:
             _, end = await EventLog(bus).end()
             await store.wait_for(end, 20)
             desk = Desk(EventLog(bus), store)
             imports = Imports(desk, keys, blobs, decoder, staging)
-            yield House(bus, desk, imports, Dispatcher(bus, store, desk.log, lease=LEASE), blobs)
+            dispatcher = Dispatcher(bus, store, desk.log, lease=LEASE)
+            erasing = Erasing(desk, Sweeper(desk, keys, blobs, staging, imports.holds, partial(tell_erased, bus)))
+            beside.append(asyncio.create_task(erasing.run()))
+            yield House(bus, desk, imports, dispatcher, blobs, erasing)
     finally:
-        projection.cancel()
-        await asyncio.gather(projection, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         for file in (keys, store, archive):
             await file.close()
 

@@ -26,6 +26,7 @@ from tests.catalog.histories import LOG_ID, Scribe, everything, image_id, key_fo
 
 SCRIBE = everything()
 IMAGES = [*(image_id("ds_cats", ordinal) for ordinal in range(4)), image_id("ds_dogs", 0), image_id("ds_gone", 0)]
+ERASED = [image_id("ds_erased", ordinal) for ordinal in range(2)]
 
 
 class Asked:
@@ -36,7 +37,7 @@ class Asked:
         self.archive = Archive(folder)
         self.keys = Keys(folder / "keys.db")
         self.blobs = LocalBlobs(folder / "blobs")
-        self._handlers = Answers(self.store, self.archive, self.keys, self.blobs).handlers()
+        self._handlers = Answers(self.store, self.archive, self.keys, self.blobs, lambda _: ()).handlers()
 
     async def ask(self, query: Query[Any]) -> Any:
         return await self._handlers[type(query)](query)
@@ -78,6 +79,9 @@ def questions() -> list[Query[Any]]:
         q.ListEvents(),
         q.ListEvents(kind="job", thing="job_1"),
         q.GetLog(),
+        q.ListErased(),
+        *(q.GetErasure(thing=thing) for thing in (*ERASED, "ds_erased", "ds_cats", IMAGES[0], "img_nobody")),
+        *(q.GetImage(image=image) for image in ERASED),
     ]
     of_sets: list[Query[Any]] = [
         kind(dataset=ref)
