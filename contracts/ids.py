@@ -18,12 +18,15 @@ Digest = NewType("Digest", str)
 """A sha256 in lower-case hex: the address of a blob."""
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]
+"""Two characters for ten bits: every wish and every commit needs a new id."""
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def _crockford(number: int) -> str:
-    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -5, -5))
+    """26 characters for 128 bits; the first two bits are none."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -10, -10)])
 
 
 def ulid() -> str:

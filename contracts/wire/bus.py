@@ -1,12 +1,23 @@
-"""A connection to NATS that does not give up, counts its troubles, and whose `flush` really is a barrier."""
+"""A connection to NATS that does not give up and counts its troubles; its `flush` is a barrier, its `request` cheap."""
 
 import asyncio
 from collections import Counter
-from typing import NoReturn
+from itertools import count
+from typing import Any, NoReturn
 
+import nats.errors
 import structlog
 from nats.aio.client import DEFAULT_FLUSH_TIMEOUT, Client
-from nats.errors import ConnectionClosedError, Error, FlushTimeoutError, SlowConsumerError
+from nats.aio.msg import Msg
+from nats.errors import (
+    ConnectionClosedError,
+    ConnectionDrainingError,
+    Error,
+    FlushTimeoutError,
+    NoRespondersError,
+    SlowConsumerError,
+)
+from nats.js.api import Header
 
 from contracts.errors import SetupError, Unavailable
 from contracts.wire.permissions import inbox
@@ -28,6 +39,47 @@ class Bus(Client):
         self.troubles: Counter[str] = Counter()
         self._since_connected: Counter[str] = Counter()
         self._gone = asyncio.Event()
+        self._replies = ""
+        self._asked: dict[str, asyncio.Future[Msg]] = {}
+        self._numbers = count()
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,
+        old_style: bool = False,
+        headers: dict[str, Any] | None = None,
+    ) -> Msg:
+        """As nats-py's, for a third less time: numbers instead of random names, a timer instead of a waiting task.
+
+        A quarter of what an append costs here would otherwise be spent on those (`benchmarks/append.py`).
+        """
+        if old_style:
+            return await super().request(subject, payload, timeout, old_style=True)
+        if self.is_draining_pubs:
+            raise ConnectionDrainingError
+        if not self._replies:
+            self._replies = self.new_inbox()
+            await self.subscribe(f"{self._replies}.*", cb=self._on_reply)
+        loop, number = asyncio.get_running_loop(), str(next(self._numbers))
+        answered: asyncio.Future[Msg] = loop.create_future()
+        self._asked[number] = answered
+        timer = loop.call_later(timeout, _fail, answered, nats.errors.TimeoutError)
+        try:
+            await self.publish(subject, payload, reply=f"{self._replies}.{number}", headers=headers)
+            reply = await answered
+        finally:
+            timer.cancel()
+            del self._asked[number]
+        if reply.headers and reply.headers.get(Header.STATUS) == "503":
+            raise NoRespondersError
+        return reply
+
+    async def _on_reply(self, reply: Msg) -> None:
+        answered = self._asked.get(reply.subject.rpartition(".")[2])
+        if answered is not None and not answered.done():
+            answered.set_result(reply)
 
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
         """Returns when the server has seen all that was published and subscribed before; FlushTimeoutError if it hangs.
@@ -71,6 +123,8 @@ class Bus(Client):
 
     async def note_closed(self) -> None:
         self._gone.set()
+        for answered in self._asked.values():
+            _fail(answered, ConnectionClosedError)
 
 
 async def connect(url: str, user: str, password: str, name: str, *, patience: float = PATIENCE) -> Bus:
@@ -105,6 +159,11 @@ async def connect(url: str, user: str, password: str, name: str, *, patience: fl
         await bus.close()
         raise SetupError(f"cannot connect to NATS at {url}: {error}") from error
     return bus
+
+
+def _fail(answered: asyncio.Future[Msg], error: type[Error]) -> None:
+    if not answered.done():
+        answered.set_exception(error())
 
 
 def _kind(error: Exception) -> str:

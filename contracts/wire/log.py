@@ -1,8 +1,8 @@
 """The event log on JetStream: append with a fence, load one thing, follow everything. The only writer of `EVT`.
 
 The append loop follows from how the server behaves (nats-server 2.15): a stored append that is tried again answers
-10071 on one replica and `duplicate` on three; a timed-out publish may be stored, now or later. So an ambiguous outcome
-is tried again with the same id and the same expected sequence, and a conflict reads back whether it was ours.
+10071 on one replica and `duplicate` on three; a timed-out publish may be stored, now or later. So an unclear outcome
+is tried again with the same id and the same expected sequence, and what is taken is read back: was it ours?
 """
 
 import asyncio
@@ -11,27 +11,22 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import Header, RawStreamMsg
-from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServerError
+from nats.js.errors import APIError, NotFoundError
 
 from contracts import subjects
 from contracts.commands import Origin
-from contracts.errors import Conflict, LogDamaged, LogFull, LoratoryError, TooLarge, Unavailable
+from contracts.errors import Conflict, KeyReused, LogDamaged, LogFull, LoratoryError, TooLarge, Unavailable
 from contracts.events import COMMIT_BYTES, AnyFact, Commit, Stored, commit_id
 from contracts.subjects import Kind
+from contracts.wire.publishing import MOST_AT_ONCE, PUBLISH_SECONDS, Ack, Draft, publish
 
-WRONG_SEQUENCE = frozenset({10071, 10164})
-FULL = frozenset({10077, 10023, 10047})
-DEFINITE = frozenset({10054, 10060})
-PUBLISH_SECONDS = 2.0
 GIVE_UP_SECONDS = 20.0
-SCAN_LIMIT = 1000
-"""So many commits of other writers are looked through for one's own before an append counts as lost."""
 
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(Commit)
@@ -118,94 +113,94 @@ class EventLog:
     async def append(self, commit: Commit, after: Head) -> Stored:
         """Store a commit exactly once, if nothing was added to its thing since `after`.
 
-        Conflict: somebody else was first. LogFull: nothing more fits. Unavailable: the log did not answer for
-        GIVE_UP_SECONDS; the commit may or may not be stored, and appending the same commit again is safe.
+        Conflict: somebody else was first. KeyReused: its command was another request before. LogFull: nothing more
+        fits. Unavailable: the log did not answer for GIVE_UP_SECONDS; the commit may or may not be stored, and
+        appending the same commit again is safe, for ever.
         """
-        body = _encode(commit)
-        if len(body) > COMMIT_BYTES:
-            raise TooLarge(f"a commit of {len(body)} bytes is more than {COMMIT_BYTES}; ask for less at a time")
-        deadline = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
+        (stored,) = await self.append_together([(commit, after)])
+        return stored
+
+    async def append_together(self, commits: Sequence[tuple[Commit, Head]]) -> list[Stored]:
+        """Store commits of several things, all or none of them, one after the other in the log; else as `append`."""
+        drafts = [_draft(commit, after) for commit, after in commits]
+        if len({draft.subject for draft in drafts}) < len(drafts):
+            raise ValueError("two commits of one thing are one commit")
+        if len(drafts) > MOST_AT_ONCE:
+            raise TooLarge(f"{len(drafts)} things at once are more than {MOST_AT_ONCE}; ask for less at a time")
+        until = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
+        unclear = False
         while True:
             self.fence()
-            sequence = await self._try(commit, after, body)
-            if sequence is not None:
-                return Stored(sequence=sequence, recorded=datetime.now(UTC), commit=commit, body=body)
-            if asyncio.get_running_loop().time() > deadline:
+            ack = await publish(self._bus, drafts)
+            if ack.verdict == "stored" and not ack.duplicate:
+                return _stored(drafts, ack)
+            if ack.verdict != "unclear":
+                settled = await self._settled(drafts, ack, unclear=unclear)
+                if settled is not None:
+                    return settled
+            unclear = True
+            if asyncio.get_running_loop().time() > until:
                 raise Unavailable("the event log does not answer", service="nats")
             await asyncio.sleep(random.uniform(0.05, 0.25))
 
-    async def _try(self, commit: Commit, after: Head, body: bytes) -> int | None:
-        """One try: the sequence, or None where the outcome is unknown."""
-        subject = subjects.fact(commit.kind, commit.thing)
-        headers: dict[str, str] = {
-            Header.MSG_ID: commit.id,
-            Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(after.sequence),
-        }
-        try:
-            ack = await self._js.publish(subject, body, timeout=PUBLISH_SECONDS, stream=subjects.FACTS, headers=headers)
-            if ack.duplicate:
-                return await self._stored_as(commit, subject, ack.seq)
-            return ack.seq
-        except APIError as error:
-            if error.err_code in WRONG_SEQUENCE:
-                return await self._found_again(commit, subject, after)
-            if error.err_code in FULL:
-                raise LogFull(error.description or "") from error
-            if isinstance(error, ServerError | NoStreamResponseError) or error.code == 503:
+    async def _settled(self, drafts: Sequence[Draft], ack: Ack, *, unclear: bool) -> list[Stored] | None:
+        """The commits were not stored by this try: because an earlier one had stored them? None: the log is silent.
+
+        What refuses is believed at once only if no earlier try is unclear: one that was stored counts, whatever the
+        server says of its repetition.
+        """
+        if ack.verdict in ("stored", "taken") or unclear:
+            try:
+                found = [await self._found(draft, ack) for draft in drafts]
+            except Unavailable:
                 return None
-            raise LoratoryError(f"the log refused a commit: {error.err_code} {error.description}") from error
-        except (nats.errors.TimeoutError, NoStreamResponseError, nats.errors.ConnectionReconnectingError, OSError):
+            if None not in found:
+                return [stored for stored in found if stored is not None]
+        raise _refusal(ack)
+
+    async def _found(self, draft: Draft, ack: Ack) -> Stored | None:
+        """This very commit, if the log has it. Stored on its `after`, it can stand only right behind that.
+
+        `duplicate` says only that the stream has seen the id, and where: perhaps on an older head, by an earlier life.
+        """
+        if ack.duplicate:
+            stored = await self.stored(ack.seq)
+            if stored is None:
+                raise LogDamaged(f"the log calls {draft.commit.id} a duplicate of {ack.seq}, where nothing is")
+        else:
+            stored = await self._next(draft.commit.kind, draft.commit.thing, draft.after)
+        if stored is None or stored.commit.id != draft.commit.id:
             return None
-
-    async def _stored_as(self, commit: Commit, subject: str, sequence: int) -> int:
-        """`duplicate` means only that the id was seen in the stream: was it this very commit?"""
-        message = await self._message(sequence)
-        if message.subject == subject and (message.headers or {}).get(Header.MSG_ID) == commit.id:
-            return sequence
-        raise Conflict(f"the id {commit.id} is taken by another commit")
-
-    async def _found_again(self, commit: Commit, subject: str, after: Head) -> int | None:
-        """The expected sequence was wrong: because an earlier try of ours was stored, or because another was first?"""
-        sequence = after.sequence
-        try:
-            for _ in range(SCAN_LIMIT):
-                message = await self._js.get_msg(subjects.FACTS, seq=sequence + 1, subject=subject, next=True)
-                sequence = message.seq or 0
-                if (message.headers or {}).get(Header.MSG_ID) == commit.id:
-                    return sequence
-        except NotFoundError:
-            pass  # the end of its history: our commit is not in it
-        except (nats.errors.TimeoutError, ServerError, APIError):
-            return None
-        raise Conflict
-
-    async def _message(self, sequence: int) -> RawStreamMsg:
-        return await self._js.get_msg(subjects.FACTS, seq=sequence)
+        if stored.commit.fingerprint != draft.commit.fingerprint:
+            raise KeyReused
+        return stored
 
     async def load(self, kind: Kind, thing: str, since: History | None = None) -> History:
         """The whole history of a thing (or `since` and what came after it), as the stream's leader has it."""
-        subject = subjects.fact(kind, thing)
         commits = list(since.commits) if since else []
         sequence = commits[-1].sequence if commits else 0
-        while True:
-            try:
-                message = await self._js.get_msg(subjects.FACTS, seq=sequence + 1, subject=subject, next=True)
-            except NotFoundError:
-                return History(commits)
-            except (nats.errors.Error, APIError, OSError) as error:
-                raise Unavailable("the event log does not answer", service="nats") from error
-            sequence = message.seq or 0
-            commits.append(decode(sequence, message.time or datetime.now(UTC), message.data or b""))
+        while stored := await self._next(kind, thing, sequence):
+            commits.append(stored)
+            sequence = stored.sequence
+        return History(commits)
+
+    async def _next(self, kind: Kind, thing: str, after: int) -> Stored | None:
+        """The first commit of a thing after a sequence."""
+        return await self._read(seq=after + 1, subject=subjects.fact(kind, thing), next=True)
 
     async def stored(self, sequence: int) -> Stored | None:
         """One commit by its place; None where the log has nothing there."""
+        return await self._read(seq=sequence)
+
+    async def _read(self, **wanted: Any) -> Stored | None:
+        """From the leader, not from a replica that may be behind."""
         try:
-            message = await self._message(sequence)
+            message = await self._js.get_msg(subjects.FACTS, **wanted)
         except NotFoundError:
             return None
         except (nats.errors.Error, APIError, OSError) as error:
             raise Unavailable("the event log does not answer", service="nats") from error
-        return decode(sequence, message.time or datetime.now(UTC), message.data or b"")
+        return decode(message.seq or 0, message.time or datetime.now(UTC), message.data or b"")
 
     async def end(self) -> tuple[str, int]:
         """(log id, sequence of the newest commit). The id stands in the stream's metadata, made once."""
@@ -216,3 +211,35 @@ class EventLog:
         except (nats.errors.Error, APIError, OSError) as error:
             raise Unavailable("the event log does not answer", service="nats") from error
         return (info.config.metadata or {}).get("log_id", ""), info.state.last_seq
+
+
+def _draft(commit: Commit, after: Head) -> Draft:
+    body = _encode(commit)
+    if len(body) > COMMIT_BYTES:
+        raise TooLarge(f"a commit of {len(body)} bytes is more than {COMMIT_BYTES}; ask for less at a time")
+    return Draft(commit, after.sequence, body)
+
+
+def _stored(drafts: Sequence[Draft], ack: Ack) -> list[Stored]:
+    """A batch takes sequences without a gap, in its order."""
+    now, first = datetime.now(UTC), ack.seq - len(drafts) + 1
+    return [
+        Stored(sequence=sequence, recorded=now, commit=draft.commit, body=draft.body)
+        for sequence, draft in enumerate(drafts, start=first)
+    ]
+
+
+def _refusal(ack: Ack) -> LoratoryError:
+    """What to raise for an answer that says no."""
+    said = f"{ack.error.err_code} {ack.error.description}" if ack.error else "its id is taken by another commit"
+    match ack.verdict:
+        case "taken":
+            return Conflict()
+        case "full":
+            return LogFull(said)
+        case "too large":
+            return TooLarge(said)
+        case "wrong stream":
+            return LogDamaged(f"another stream takes what belongs into the event log: {said}")
+        case _:
+            return LoratoryError(f"the log refused a commit: {said}")
