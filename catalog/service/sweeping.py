@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from catalog.backups import BLOBS, KEYS, MANIFEST, strike_out
 from catalog.database import Connection
 from catalog.keys import Backup, Keys
 from catalog.service.desk import Desk
@@ -39,7 +40,8 @@ Tell = Callable[[], Awaitable[None]]
 class Place:
     """Where copies lie: here (`backup` none), or in a backup."""
 
-    keys: Keys
+    keys: Keys | None
+    """None: a backup without keys."""
     blobs: Blobs
     backup: Backup | None = None
 
@@ -110,7 +112,8 @@ class Sweeper:
             return
         async with self._opened(backup) as place:
             while rows := await self._next(backup):
-                await place.keys.destroy(row.image_id for row in rows)
+                if place.keys is not None:
+                    await place.keys.destroy(row.image_id for row in rows)
                 if backup is None:
                     await self._clear_staging(rows)
                 await self._delete_blobs(place, rows)
@@ -136,13 +139,14 @@ class Sweeper:
         if backup is None:
             yield Place(self.keys, self._blobs)
             return
-        if not (backup.path / "keys.db").is_file():
+        if not any((backup.path / name).is_file() for name in (MANIFEST, KEYS)):
             raise Unavailable("it is not where it was made; bring it back, or unregister it", service="catalog")
-        keys = Keys(backup.path / "keys.db")
+        keys = Keys(backup.path / KEYS) if (backup.path / KEYS).is_file() else None
         try:
-            yield Place(keys, LocalBlobs(backup.path / "blobs"), backup)
+            yield Place(keys, LocalBlobs(backup.path / BLOBS), backup)
         finally:
-            await keys.close()
+            if keys is not None:
+                await keys.close()
 
     async def _delete_blobs(self, place: Place, rows: Sequence[ErasedRow]) -> None:
         """All but those that a living image needs. Unavailable: an import of the same picture is under way."""
@@ -151,6 +155,8 @@ class Sweeper:
             await self._desk.seen()
             needed = await self._desk.store.read(lambda connection: erasures.in_use(connection, digests))
             await place.blobs.delete(digests - needed - held)
+            if place.backup is not None:
+                await asyncio.to_thread(strike_out, place.backup.path, digests - needed - held)
         if (digests - needed) & held:
             raise Unavailable("the same picture is being imported; when that is over, it is looked at again")
 

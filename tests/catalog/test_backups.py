@@ -15,11 +15,13 @@ from catalog.archive import Archive
 from catalog.backups import BackupDamaged, Manifest
 from catalog.keys import Keys
 from catalog.settings import Settings
+from contracts.commands import EraseImage
 from contracts.errors import LogDamaged, NotFound, SetupError
 from contracts.events import Stored
 from contracts.ids import Digest, ImageId
 from contracts.wire.blobs import LocalBlobs
 from tests.catalog.histories import everything
+from tests.catalog.house import House, png
 from tests.conftest import NOW
 
 IMAGE = ImageId("img_1")
@@ -298,3 +300,22 @@ async def test_a_picture_that_is_erased_while_it_is_copied_is_not_missed(
     monkeypatch.setattr(backups, "held", erased_after_it_was_listed)
 
     assert [line.sha256 for line in (await shop.create()).blobs] == [two]
+
+
+@pytest.mark.parametrize("keys", [True, False])
+async def test_a_backup_is_whole_after_what_it_held_was_erased(house: House, tmp_path: Path, keys: bool) -> None:
+    cats = await house.dataset()
+    lost, _ = [(await house.bring_in(cats, house.staged("a.png", png(colour)))).files[0] for colour in (1, 2)]
+    shop = Shop(tmp_path / "data")
+    before = await shop.create(keys=keys)
+    row = await house.image(lost.image)
+
+    receipt = await house.tell(EraseImage(image=lost.image))
+
+    assert house.erasing.sweeper.left(receipt.sequence) == ()
+    after = await backups.verify(shop.backup)
+    assert {line.sha256 for line in before.blobs} - {line.sha256 for line in after.blobs} == {
+        digest for digest in (row.source, row.picture, row.thumbnail) if digest
+    }
+    again = await shop.create(keys=keys)
+    assert [line.sha256 for line in again.blobs] == [line.sha256 for line in after.blobs]
