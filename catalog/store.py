@@ -41,7 +41,7 @@ class ReadModel(Protocol):
     @property
     def TABLES(self) -> str: ...  # noqa: N802 - a module's constant
 
-    def apply(self, connection: Connection, stored: Stored) -> None: ...
+    def apply(self, connection: Connection, commits: Sequence[Stored]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class Store:
         for expected, stored in enumerate(fresh, start=at + 1):
             if stored.sequence != expected:
                 raise LogDamaged(f"commit {expected} is missing before {stored.sequence}", first_bad=expected)
-            self._model.apply(connection, stored)
         if fresh:
+            self._model.apply(connection, fresh)
             digest = hashlib.sha256(fresh[-1].body).hexdigest()
             connection.execute(MOVE_CHECKPOINT, (fresh[-1].sequence, digest))
         return at + len(fresh)

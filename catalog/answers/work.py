@@ -7,8 +7,8 @@ from catalog.answers.paging import key_of, paged
 from catalog.answers.shelf import Shelf, id_of
 from catalog.database import Connection
 from catalog.views import images, jobs, tagging, work
-from catalog.views.images import unpacked
 from catalog.views.jobs import JobRow, SampleRow
+from catalog.views.sets import unpacked
 from catalog.views.tagging import RunRow
 from catalog.views.work import WorkRow
 from contracts.errors import Gone, NotFound
@@ -47,7 +47,7 @@ async def list_jobs(shelf: Shelf, query: ListJobs) -> Page[JobView]:
 
 
 async def get_job(shelf: Shelf, query: GetJob) -> JobView:
-    return await shelf.look(query, lambda connection: _job(connection, *_present(connection, query.job)))
+    return await shelf.look(query, lambda connection: job_of(connection, query.job))
 
 
 async def list_checkpoints(shelf: Shelf, query: ListCheckpoints) -> Page[CheckpointView]:
@@ -131,8 +131,13 @@ def _asked(connection: Connection, run_id: str) -> tuple[RunRow, WorkRow]:
     return found
 
 
+def job_of(connection: Connection, job_id: str) -> JobView:
+    """NotFound where there is none, Gone where it was removed."""
+    return _job(connection, *_present(connection, job_id))
+
+
 def _listed_job(connection: Connection, row: JobRow) -> JobView:
-    return _job(connection, *_present(connection, row.id))
+    return job_of(connection, row.id)
 
 
 def _listed_run(connection: Connection, row: RunRow) -> TaggingView:

@@ -84,6 +84,19 @@ def standing(decisions: Iterable[Decision], seen: Sequence[Seen], thresholds: di
     )
 
 
+def accepted(seen: Sequence[Seen], thresholds: dict[Category, float]) -> set[str]:
+    """The tags that hold by what models saw, where nobody decided: those of `standing` without its order."""
+    low = min(thresholds.values())
+    best: dict[str, Prediction] = {}
+    for sight in seen:
+        for guess in sight.predictions:
+            if guess.probability > low and guess.category != "rating":
+                known = best.get(guess.tag)
+                if known is None or guess.probability > known.probability:
+                    best[guess.tag] = guess
+    return {tag for tag, guess in best.items() if guess.probability > thresholds.get(guess.category, 1.0)}
+
+
 def _most_probable(seen: Sequence[Seen]) -> dict[str, tuple[Seen, Prediction]]:
     """Each tag with the model that is surest of it; the newest run where two are as sure."""
     best: dict[str, tuple[Seen, Prediction]] = {}

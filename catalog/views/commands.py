@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from catalog.database import Connection
-from contracts.events import Stored
+from catalog.views.batch import Batch
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS command (
@@ -38,10 +38,15 @@ class Answered:
     answer: bytes
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    commit = stored.commit
-    place = (stored.sequence, commit.kind, commit.thing)
-    connection.execute(KEEP, (commit.command, commit.fingerprint, *place, bytes(commit.answer)))
+def apply(connection: Connection, batch: Batch) -> None:
+    connection.executemany(
+        KEEP,
+        [
+            (commit.command, commit.fingerprint, stored.sequence, commit.kind, commit.thing, bytes(commit.answer))
+            for stored in batch.commits
+            for commit in (stored.commit,)
+        ],
+    )
 
 
 def answered(connection: Connection, command_id: str) -> Answered | None:

@@ -2,21 +2,26 @@
 
 import hashlib
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from catalog.database import Connection
 from catalog.domain.standing import DEFAULTS
+from catalog.views import tagging
+from catalog.views.batch import Batch
 from contracts.events import (
     Category,
     DatasetCreated,
     DatasetErased,
     DatasetRemoved,
     DatasetRenamed,
+    Fact,
     ImageAdded,
     ImageRefused,
     Stored,
+    TaggingPredicted,
     ThresholdsSet,
 )
 from contracts.ids import DatasetId
@@ -65,7 +70,7 @@ RENAME = "UPDATE dataset SET name = ?, folded = ?, named = ? WHERE id = ?"
 REMOVE = "UPDATE dataset SET removed = 1 WHERE id = ?"
 ERASE = "UPDATE dataset SET removed = 1, erased = 1, refused = 0 WHERE id = ?"
 NUMBER = "UPDATE dataset SET next_ordinal = MAX(next_ordinal, ? + 1) WHERE id = ?"
-REFUSED = "UPDATE dataset SET refused = refused + 1 WHERE id = ?"
+REFUSED = "UPDATE dataset SET refused = refused + ? WHERE id = ?"
 THRESHOLDS = "UPDATE dataset SET general = ?, character = ? WHERE id = ?"
 KEEP_THRESHOLDS = "INSERT OR REPLACE INTO threshold VALUES (?, ?, ?, ?)"
 MOVE_HEAD = "UPDATE dataset SET head_sequence = ?, head_version = ?, head_digest = ? WHERE id = ?"
@@ -109,39 +114,53 @@ class DatasetRow:
         return {"general": self.general, "character": self.character}
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    commit = stored.commit
-    if commit.kind != "dataset":
-        return
-    for fact in commit.facts:
-        match fact:
-            case DatasetCreated(name=name, description=description):
-                words = {"id": commit.thing, "name": name, "folded": folded(name), "description": description}
-                moment = {"sequence": stored.sequence, "at": commit.at.isoformat()}
-                connection.execute(CREATE, words | DEFAULTS | moment)
-            case DatasetRenamed(name=name):
-                connection.execute(RENAME, (name, folded(name), stored.sequence, commit.thing))
-            case DatasetRemoved():
-                connection.execute(REMOVE, (commit.thing,))
-            case DatasetErased():
-                connection.execute(ERASE, (commit.thing,))
-            case ImageAdded(ordinal=ordinal):
-                connection.execute(NUMBER, (ordinal, commit.thing))
-            case ImageRefused():
-                connection.execute(REFUSED, (commit.thing,))
-            case ThresholdsSet(general=general, character=character):
-                connection.execute(THRESHOLDS, (general, character, commit.thing))
-                connection.execute(KEEP_THRESHOLDS, (commit.thing, stored.sequence, general, character))
-            case _:
-                pass
-    head = (stored.sequence, commit.version, hashlib.sha256(stored.body).hexdigest())
-    connection.execute(MOVE_HEAD, (*head, commit.thing))
-    touch(connection, commit.thing, stored)
+def apply(connection: Connection, batch: Batch) -> None:
+    for stored, fact in batch.facts(DatasetCreated, DatasetRenamed, DatasetRemoved, DatasetErased, ThresholdsSet):
+        _change(connection, stored, fact)
+    added = ((fact.ordinal, stored.commit.thing) for stored, fact in batch.facts(ImageAdded))
+    highest = {thing: ordinal for ordinal, thing in sorted(added)}
+    connection.executemany(NUMBER, [(ordinal, thing) for thing, ordinal in highest.items()])
+    refused = Counter(stored.commit.thing for stored, _ in batch.facts(ImageRefused))
+    connection.executemany(REFUSED, [(number, thing) for thing, number in refused.items()])
+    last = {stored.commit.thing: stored for stored in batch.commits if stored.commit.kind == "dataset"}
+    connection.executemany(MOVE_HEAD, [(*_head(stored), thing) for thing, stored in last.items()])
+    _touch(connection, batch)
 
 
-def touch(connection: Connection, dataset_id: str, stored: Stored) -> None:
-    """What one sees of the data set changed, by a fact of its own or of a run over its images."""
-    connection.execute(TOUCH, (stored.sequence, stored.commit.at.isoformat(), dataset_id))
+def _change(connection: Connection, stored: Stored, fact: Fact) -> None:
+    thing, sequence = stored.commit.thing, stored.sequence
+    match fact:
+        case DatasetCreated(name=name, description=description):
+            words = {"id": thing, "name": name, "folded": folded(name), "description": description}
+            moment = {"sequence": sequence, "at": stored.commit.at.isoformat()}
+            connection.execute(CREATE, words | DEFAULTS | moment)
+        case DatasetRenamed(name=name):
+            connection.execute(RENAME, (name, folded(name), sequence, thing))
+        case DatasetRemoved():
+            connection.execute(REMOVE, (thing,))
+        case DatasetErased():
+            connection.execute(ERASE, (thing,))
+        case ThresholdsSet(general=general, character=character):
+            connection.execute(THRESHOLDS, (general, character, thing))
+            connection.execute(KEEP_THRESHOLDS, (thing, sequence, general, character))
+        case _:
+            pass
+
+
+def _head(stored: Stored) -> tuple[int, int, str]:
+    return stored.sequence, stored.commit.version, hashlib.sha256(stored.body).hexdigest()
+
+
+def _touch(connection: Connection, batch: Batch) -> None:
+    """What one sees of a data set changes by facts of its own, and of runs over its images."""
+    last = {stored.commit.thing: stored for stored in batch.commits if stored.commit.kind == "dataset"}
+    runs = tagging.runs_in(connection, batch)
+    for stored, _ in batch.facts(TaggingPredicted):
+        dataset_id = runs[stored.commit.thing].asked.dataset_id
+        last[dataset_id] = max(last.get(dataset_id, stored), stored, key=lambda one: one.sequence)
+    connection.executemany(
+        TOUCH, [(stored.sequence, stored.commit.at.isoformat(), thing) for thing, stored in last.items()]
+    )
 
 
 def folded(name: str) -> str:

@@ -10,7 +10,8 @@ from datetime import datetime
 import msgspec
 
 from catalog.database import Connection, Row
-from contracts.events import Artifact, DatasetErased, ImageErased, Stored
+from catalog.views.batch import Batch
+from contracts.events import Artifact, DatasetErased, ImageErased
 from contracts.ids import DatasetId, Digest, ImageId, JobId
 from contracts.queries import SawView
 
@@ -115,18 +116,16 @@ class _Work(msgspec.Struct):
     kept: int = 0
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    commit = stored.commit
-    moment = {"dataset": commit.thing, "sequence": stored.sequence, "at": commit.at.isoformat()}
-    for fact in commit.facts:
+def apply(connection: Connection, batch: Batch) -> None:
+    for stored, fact in batch.facts(ImageErased, DatasetErased):
+        commit = stored.commit
+        moment = {"dataset": commit.thing, "sequence": stored.sequence, "at": commit.at.isoformat()}
         match fact:
             case ImageErased(ordinal=ordinal):
                 connection.execute(ERASE, moment | {"ordinal": ordinal})
             case DatasetErased():
                 connection.execute(ERASE, moment | {"ordinal": None})
                 connection.execute(ERASE_REFUSED, moment)
-            case _:
-                pass
 
 
 def find(connection: Connection, image_id: str) -> ErasedRow | None:

@@ -1,6 +1,7 @@
 """Images: what they are, what was decided about their tags and when, and which tags hold now or held then."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,15 +10,20 @@ from pyroaring import BitMap
 
 from catalog.database import Connection, Row
 from catalog.domain.standing import Decision, Standing, latest, standing
-from catalog.views import datasets, predictions
+from catalog.views import datasets, predictions, sets, tagging
+from catalog.views.batch import Batch
+from catalog.views.predictions import NOW
+from catalog.views.sets import listed, unpacked
 from contracts.events import (
     CaptionSet,
     DatasetErased,
+    Fact,
     ImageAdded,
     ImageErased,
     ImagesRemoved,
     Sealed,
     Stored,
+    TaggingPredicted,
     TagsEdited,
 )
 from contracts.ids import DatasetId, Digest, ImageId
@@ -43,25 +49,26 @@ CREATE TABLE IF NOT EXISTS image (
     caption_source TEXT,
     caption_sequence INTEGER NOT NULL DEFAULT 0,
     removed INTEGER NOT NULL DEFAULT 0,
-    tags INTEGER NOT NULL DEFAULT 0,
     added INTEGER NOT NULL,
-    touched INTEGER NOT NULL,
     created_at TEXT NOT NULL,
     PRIMARY KEY (dataset_id, ordinal)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS image_by_id ON image (id);
 CREATE INDEX IF NOT EXISTS image_by_pixels ON image (dataset_id, pixels) WHERE removed = 0;
 CREATE INDEX IF NOT EXISTS image_by_age ON image (added, ordinal) WHERE removed = 0;
-CREATE INDEX IF NOT EXISTS image_live ON image (dataset_id, ordinal) WHERE removed = 0;
-CREATE INDEX IF NOT EXISTS image_tagged ON image (dataset_id, ordinal) WHERE removed = 0 AND tags > 0;
-CREATE INDEX IF NOT EXISTS image_captioned ON image (dataset_id, ordinal) WHERE removed = 0 AND caption IS NOT NULL;
+CREATE TABLE IF NOT EXISTS image_touch (
+    dataset_id TEXT NOT NULL,
+    ordinal INTEGER NOT NULL,
+    touched INTEGER NOT NULL,
+    PRIMARY KEY (dataset_id, ordinal)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decision (
     dataset_id TEXT NOT NULL,
     ordinal INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     part INTEGER NOT NULL,
-    tag TEXT NOT NULL,
-    asserted INTEGER NOT NULL,
+    asserted BLOB NOT NULL,
+    rejected BLOB NOT NULL,
     source TEXT NOT NULL,
     actor TEXT NOT NULL,
     PRIMARY KEY (dataset_id, ordinal, sequence, part)
@@ -70,36 +77,35 @@ CREATE TABLE IF NOT EXISTS decision (
 
 ADD = """
 INSERT INTO image (dataset_id, ordinal, id, source, picture, thumbnail, pixels, dhash, format, width, height, size,
-    name, animated, added, touched, created_at)
-VALUES (:dataset_id, :ordinal, :image_id, :source, :picture, :thumbnail, :pixels, :dhash, :format, :width, :height,
-    :size, :name, :animated, :sequence, :sequence, :at)
+    name, animated, added, created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
+# What changes often lies apart from what never does: rows of a few bytes, many on a page.
+BEGIN = "INSERT OR IGNORE INTO image_touch VALUES (?, ?, ?)"
+TOUCH = "UPDATE image_touch SET touched = ? WHERE dataset_id = ? AND ordinal = ?"
 # `removed` is the sequence it was removed at: versions from before hold it.
 REMOVE = """
 UPDATE image SET removed = ? WHERE dataset_id = ? AND removed = 0 AND ordinal IN (SELECT value FROM json_each(?))
 """
-ERASE = ("DELETE FROM image", "DELETE FROM decision")
+ERASE = ("DELETE FROM image", "DELETE FROM image_touch", "DELETE FROM decision")
 ERASED_ONE, ERASED_ALL = " WHERE dataset_id = ? AND ordinal = ?", " WHERE dataset_id = ?"
 CAPTION = """
 UPDATE image SET caption = ?, caption_source = ?, caption_sequence = ? WHERE dataset_id = ? AND ordinal = ?
 """
 DECIDE = "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-TOUCH = """
-UPDATE image SET touched = ? WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))
-"""
 
 # An image shows the name of its data set, so a new name is a new ETag for it as well.
-WHOLE = """
-SELECT image.*, MAX(image.touched, dataset.named) AS etag, dataset.name AS dataset
-FROM image JOIN dataset ON dataset.id = image.dataset_id
+COLUMNS = "SELECT image.*, MAX(image_touch.touched, dataset.named) AS etag, dataset.name AS dataset"
+JOINED = """
+FROM image JOIN image_touch USING (dataset_id, ordinal) JOIN dataset ON dataset.id = image.dataset_id
 """
+WHOLE = COLUMNS + JOINED
 BY_ID = WHOLE + "WHERE image.id = ?"
 TWIN = WHOLE + "WHERE image.dataset_id = ? AND image.pixels = ? AND image.removed = 0 ORDER BY ordinal LIMIT 1"
 AT = WHOLE + "WHERE image.dataset_id = ? AND image.ordinal IN (SELECT value FROM json_each(?)) ORDER BY ordinal"  # noqa: S608 - constants
-ORDINALS = "SELECT ordinal FROM image WHERE dataset_id = ? AND removed = 0 ORDER BY ordinal"
 DECISIONS = """
-SELECT ordinal, tag, asserted, source, actor, sequence FROM decision
+SELECT ordinal, asserted, rejected, source, actor, sequence FROM decision
 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ?
 ORDER BY ordinal, sequence, part
 """
@@ -107,14 +113,9 @@ CAPTIONS = """
 SELECT ordinal, caption FROM image
 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND caption IS NOT NULL
 """
-TALLY = """
-SELECT (SELECT COUNT(*) FROM image WHERE dataset_id = :id AND removed = 0) AS images,
-    (SELECT COUNT(*) FROM image WHERE dataset_id = :id AND removed = 0 AND tags > 0) AS tagged,
-    (SELECT COUNT(*) FROM image WHERE dataset_id = :id AND removed = 0 AND caption IS NOT NULL) AS captioned,
-    (SELECT id FROM image WHERE dataset_id = :id AND removed = 0 ORDER BY ordinal LIMIT 1) AS cover
-"""
-NOW = 2**63 - 1
-"""A sequence after all others."""
+COVER = "SELECT id FROM image WHERE dataset_id = ? AND ordinal = ?"
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,62 +156,98 @@ class Tally:
     cover: ImageId | None
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    commit = stored.commit
-    thing = commit.thing
-    part = 0
-    for fact in commit.facts:
-        match fact:
-            case ImageAdded():
-                moment = {"dataset_id": thing, "sequence": stored.sequence, "at": commit.at.isoformat()}
-                connection.execute(ADD, msgspec.structs.asdict(fact) | moment)
-            case ImagesRemoved(images=images):
-                connection.execute(REMOVE, (stored.sequence, thing, listed(unpacked(images))))
-                touch(connection, thing, unpacked(images), stored.sequence)
-            case ImageErased(ordinal=ordinal):
-                for rows in ERASE:
-                    connection.execute(rows + ERASED_ONE, (thing, ordinal))
-            case DatasetErased():
-                for rows in ERASE:
-                    connection.execute(rows + ERASED_ALL, (thing,))
-            case TagsEdited(images=images):
-                part = _decide(connection, stored, fact, part)
-                touch(connection, thing, unpacked(images), stored.sequence)
-            case CaptionSet(ordinal=ordinal, caption=caption, source=source):
-                said = None if caption is None else source
-                connection.execute(CAPTION, (caption, said, stored.sequence, thing, ordinal))
-                touch(connection, thing, [ordinal], stored.sequence)
-            case _:
-                pass
+def apply(connection: Connection, batch: Batch) -> None:
+    _add(connection, batch.facts(ImageAdded))
+    for stored, captioned in batch.facts(CaptionSet):
+        said = None if captioned.caption is None else captioned.source
+        row = (captioned.caption, said, stored.sequence, stored.commit.thing, captioned.ordinal)
+        connection.execute(CAPTION, row)
+    for stored, removed in batch.facts(ImagesRemoved):
+        connection.execute(REMOVE, (stored.sequence, stored.commit.thing, listed(unpacked(removed.images))))
+    connection.executemany(DECIDE, _decisions_in(batch))
+    _touch(connection, batch)
+    _keep_sets(connection, batch)
+    _erase(connection, batch)
 
 
-def _decide(connection: Connection, stored: Stored, fact: TagsEdited, part: int) -> int:
-    """The number of the commit's next decision; it keeps those of several facts of one commit in order."""
-    choices = [(tag, True) for tag in fact.asserted] + [(tag, False) for tag in fact.rejected]
-    commit = stored.commit
+def _add(connection: Connection, added: Sequence[tuple[Stored, ImageAdded]]) -> None:
     connection.executemany(
-        DECIDE,
-        (
-            (commit.thing, ordinal, stored.sequence, number, tag, asserted, fact.source, commit.actor)
-            for ordinal in unpacked(fact.images)
-            for number, (tag, asserted) in enumerate(choices, start=part)
-        ),
+        ADD,
+        [
+            (
+                *(stored.commit.thing, fact.ordinal, fact.image_id, fact.source, fact.picture, fact.thumbnail),
+                *(fact.pixels, fact.dhash, fact.format, fact.width, fact.height, fact.size, fact.name, fact.animated),
+                *(stored.sequence, stored.commit.at.isoformat()),
+            )
+            for stored, fact in added
+        ],
     )
-    return part + len(choices)
+    connection.executemany(BEGIN, [(stored.commit.thing, fact.ordinal, stored.sequence) for stored, fact in added])
 
 
-def touch(connection: Connection, dataset_id: str, ordinals: Iterable[int], sequence: int) -> None:
-    connection.execute(TOUCH, (sequence, dataset_id, listed(ordinals)))
+def _decisions_in(batch: Batch) -> Iterator[tuple[object, ...]]:
+    for part, stored, fact in batch.numbered(TagsEdited):
+        commit = stored.commit
+        choices = (_encode(fact.asserted), _encode(fact.rejected), fact.source, commit.actor)
+        for ordinal in unpacked(fact.images):
+            yield (commit.thing, ordinal, stored.sequence, part, *choices)
 
 
-def unpacked(images: bytes) -> list[int]:
-    """The ordinals of a bitmap, rising."""
-    return list(BitMap.deserialize(images))
+def _touch(connection: Connection, batch: Batch) -> None:
+    touched: dict[tuple[str, int], int] = {}
+    runs = tagging.runs_in(connection, batch)
+    for stored, fact in batch.facts(TagsEdited, ImagesRemoved, CaptionSet, TaggingPredicted):
+        thing = stored.commit.thing
+        dataset_id = runs[thing].asked.dataset_id if thing in runs else thing
+        match fact:
+            case CaptionSet(ordinal=ordinal):
+                ordinals = [ordinal]
+            case TaggingPredicted(images=seen):
+                ordinals = [image.ordinal for image in seen]
+            case TagsEdited(images=images) | ImagesRemoved(images=images):
+                ordinals = unpacked(images)
+        touched.update(((dataset_id, ordinal), stored.sequence) for ordinal in ordinals)
+    touch(connection, touched)
 
 
-def listed(values: Iterable[int]) -> str:
-    """For `json_each`: so many values as there are, in one parameter."""
-    return msgspec.json.encode(list(values)).decode()
+def touch(connection: Connection, touched: Mapping[tuple[str, int], int]) -> None:
+    """The last sequence that changed what one sees of an image, by (data set, ordinal)."""
+    connection.executemany(TOUCH, [(sequence, *image) for image, sequence in touched.items()])
+
+
+def _erase(connection: Connection, batch: Batch) -> None:
+    for stored, one in batch.facts(ImageErased):
+        for rows in ERASE:
+            connection.execute(rows + ERASED_ONE, (stored.commit.thing, one.ordinal))
+    for stored, _ in batch.facts(DatasetErased):
+        for rows in ERASE:
+            connection.execute(rows + ERASED_ALL, (stored.commit.thing,))
+        sets.drop_all(connection, stored.commit.thing)
+
+
+def _keep_sets(connection: Connection, batch: Batch) -> None:
+    """Which images are there, and which of them have a written caption."""
+    changed: defaultdict[str, list[Fact]] = defaultdict(list)
+    for stored, fact in batch.facts(ImageAdded, ImagesRemoved, ImageErased, CaptionSet):
+        changed[stored.commit.thing].append(fact)
+    for dataset_id, facts in changed.items():
+        live, captioned = sets.load(connection, dataset_id, "live"), sets.load(connection, dataset_id, "captioned")
+        for fact in facts:
+            match fact:
+                case ImageAdded(ordinal=ordinal):
+                    live.add(ordinal)
+                case ImageErased(ordinal=ordinal):
+                    live.discard(ordinal)
+                case ImagesRemoved(images=images):
+                    live.difference_update(BitMap(unpacked(images)))
+                case CaptionSet(ordinal=ordinal, caption=None):
+                    captioned.discard(ordinal)
+                case CaptionSet(ordinal=ordinal):
+                    captioned.add(ordinal)
+                case _:
+                    pass
+        sets.save(connection, dataset_id, "live", live)
+        sets.save(connection, dataset_id, "captioned", captioned & live)
 
 
 def find(connection: Connection, image_id: str) -> ImageRow | None:
@@ -232,11 +269,18 @@ def at(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list
 
 def ordinals(connection: Connection, dataset_id: str) -> list[int]:
     """Of the images that are still there, rising."""
-    return [row["ordinal"] for row in connection.execute(ORDINALS, (dataset_id,))]
+    return list(sets.load(connection, dataset_id, "live"))
 
 
 def tally(connection: Connection, dataset_id: str) -> Tally:
-    return Tally(**dict(connection.execute(TALLY, {"id": dataset_id}).fetchone()))
+    live = sets.load(connection, dataset_id, "live")
+    cover = connection.execute(COVER, (dataset_id, live[0])).fetchone() if live else None
+    return Tally(
+        images=len(live),
+        tagged=len(sets.load(connection, dataset_id, "tagged")),
+        captioned=len(sets.load(connection, dataset_id, "captioned")),
+        cover=None if cover is None else cover["id"],
+    )
 
 
 def captions(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> dict[int, Sealed]:
@@ -276,7 +320,6 @@ def seen_at(connection: Connection, image: ImageRow, sequence: int) -> tuple[str
 
 def row_of(row: Row) -> ImageRow:
     columns = dict(row)
-    del columns["touched"], columns["tags"]
     columns["created_at"] = datetime.fromisoformat(columns["created_at"])
     columns["animated"], columns["removed"] = bool(columns["animated"]), bool(columns["removed"])
     return ImageRow(**columns)
@@ -287,8 +330,10 @@ def _decisions(
 ) -> dict[int, list[Decision]]:
     found: dict[int, list[Decision]] = {}
     for row in connection.execute(DECISIONS, (dataset_id, listed(ordinals), until)):
-        columns = dict(row)
-        found.setdefault(columns.pop("ordinal"), []).append(
-            Decision(**columns | {"asserted": bool(columns["asserted"])})
+        ordinal, asserted, rejected, source, actor, sequence = row
+        found.setdefault(ordinal, []).extend(
+            Decision(tag=tag, asserted=holds, source=source, actor=actor, sequence=sequence)
+            for tags, holds in ((asserted, True), (rejected, False))
+            for tag in _decode(tags)
         )
     return found

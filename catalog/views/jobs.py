@@ -8,6 +8,7 @@ import msgspec
 
 from catalog.database import Connection
 from catalog.views import work
+from catalog.views.batch import Batch
 from catalog.views.work import WorkRow
 from contracts.events import (
     Artifact,
@@ -17,7 +18,6 @@ from contracts.events import (
     JobPlanned,
     JobSampled,
     JobSucceeded,
-    Stored,
 )
 from contracts.ids import Digest, JobId
 from contracts.queries import CheckpointView
@@ -103,9 +103,9 @@ class SampleRow:
     at: datetime
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    thing, at = stored.commit.thing, stored.commit.at.isoformat()
-    for fact in stored.commit.facts:
+def apply(connection: Connection, batch: Batch) -> None:
+    for stored, fact in batch.facts(JobCreated, JobEdited, JobPlanned, JobCheckpointed, JobSampled, JobSucceeded):
+        thing, at = stored.commit.thing, stored.commit.at.isoformat()
         match fact:
             case JobCreated(dataset_id=dataset_id):
                 connection.execute(CREATE, (thing, dataset_id, _encode(fact), stored.sequence))
@@ -120,8 +120,6 @@ def apply(connection: Connection, stored: Stored) -> None:
                 connection.execute(SAMPLE, (thing, fact.step, fact.index, fact.picture, fact.seed, at))
             case JobSucceeded(artifacts=artifacts):
                 connection.execute(FINISH, (_encode(artifacts), thing))
-            case _:
-                pass
 
 
 def _edit(connection: Connection, thing: str, fact: JobEdited) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from catalog.database import Connection
-from contracts.events import PresetRetired, PresetSaved, Stored
+from catalog.views.batch import Batch
+from contracts.events import PresetRetired, PresetSaved
 from contracts.ids import PresetId
 from contracts.recipe import Recipe
 
@@ -49,17 +50,15 @@ class PresetRow:
     touched: int
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    commit = stored.commit
-    for fact in commit.facts:
+def apply(connection: Connection, batch: Batch) -> None:
+    for stored, fact in batch.facts(PresetSaved, PresetRetired):
+        commit = stored.commit
         match fact:
             case PresetSaved(name=name, recipe=recipe, parent=parent, description=description):
                 words = (commit.thing, name, msgspec.json.encode(recipe), parent, description)
                 connection.execute(SAVE, (*words, commit.at.isoformat(), stored.sequence))
             case PresetRetired():
                 connection.execute(RETIRE, (stored.sequence, commit.thing))
-            case _:
-                pass
 
 
 def find(connection: Connection, name: str) -> PresetRow | None:

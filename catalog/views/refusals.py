@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from catalog.database import Connection
-from contracts.events import DatasetErased, ImageRefused, Sealed, Stored
+from catalog.views.batch import Batch
+from contracts.events import DatasetErased, ImageRefused, Sealed
 from contracts.ids import ImageId
 
 TABLES = """
@@ -44,14 +45,13 @@ class RefusalRow:
     at: datetime
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    commit = stored.commit
-    for part, fact in enumerate(commit.facts):
-        if isinstance(fact, ImageRefused):
-            words = (fact.image_id, fact.name, fact.reason, fact.detail, fact.size, commit.at.isoformat())
-            connection.execute(REFUSE, (commit.thing, stored.sequence, part, *words))
-        elif isinstance(fact, DatasetErased):
-            connection.execute(ERASE, (commit.thing,))
+def apply(connection: Connection, batch: Batch) -> None:
+    for part, stored, fact in batch.numbered(ImageRefused):
+        commit = stored.commit
+        words = (fact.image_id, fact.name, fact.reason, fact.detail, fact.size, commit.at.isoformat())
+        connection.execute(REFUSE, (commit.thing, stored.sequence, part, *words))
+    for stored, _ in batch.facts(DatasetErased):
+        connection.execute(ERASE, (stored.commit.thing,))
 
 
 def page(connection: Connection, dataset_id: str, after: tuple[int, int], limit: int) -> list[RefusalRow]:

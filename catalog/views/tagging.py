@@ -1,5 +1,6 @@
 """Tagging runs as asked for, and what their worker said it ran on. How far they are stands in `work`."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,9 +8,10 @@ import msgspec
 
 from catalog.database import Connection
 from catalog.views import work
+from catalog.views.batch import Batch
 from catalog.views.work import WorkRow
 from contracts.errors import LogDamaged
-from contracts.events import Stored, TaggingModelLoaded, TaggingPredicted, TaggingRequested
+from contracts.events import TaggingModelLoaded, TaggingPredicted, TaggingRequested
 from contracts.ids import RunId
 
 TABLES = """
@@ -32,6 +34,7 @@ UNREADABLE = "UPDATE tagging SET unreadable = unreadable + ? WHERE id = ?"
 FIND = "SELECT * FROM tagging WHERE id = ?"
 PAGE = "SELECT * FROM tagging WHERE created < ? ORDER BY created DESC LIMIT ?"
 PAGE_OF = "SELECT * FROM tagging WHERE dataset_id = ? AND created < ? ORDER BY created DESC LIMIT ?"
+RUNS_OF = "SELECT id FROM tagging WHERE dataset_id = ? AND created <= ? ORDER BY created"
 COUNT = "SELECT COUNT(*) FROM tagging"
 COUNT_OF = "SELECT COUNT(*) FROM tagging WHERE dataset_id = ?"
 
@@ -49,19 +52,18 @@ class RunRow:
     created: int
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    thing = stored.commit.thing
-    for fact in stored.commit.facts:
-        match fact:
-            case TaggingRequested(dataset_id=dataset_id):
-                connection.execute(ASK, (thing, dataset_id, _encode(fact), stored.sequence))
-            case TaggingModelLoaded():
-                connection.execute(LOAD, (_encode(fact), thing))
-            case TaggingPredicted(images=images):
-                blind = sum(image.unreadable is not None for image in images)
-                connection.execute(UNREADABLE, (blind, thing))
-            case _:
-                pass
+def apply(connection: Connection, batch: Batch) -> None:
+    for stored, asked in batch.facts(TaggingRequested):
+        connection.execute(ASK, (stored.commit.thing, asked.dataset_id, _encode(asked), stored.sequence))
+    for stored, loaded in batch.facts(TaggingModelLoaded):
+        connection.execute(LOAD, (_encode(loaded), stored.commit.thing))
+    blind = Counter(
+        stored.commit.thing
+        for stored, fact in batch.facts(TaggingPredicted)
+        for image in fact.images
+        if image.unreadable is not None
+    )
+    connection.executemany(UNREADABLE, [(number, thing) for thing, number in blind.items()])
 
 
 def find(connection: Connection, run_id: str) -> tuple[RunRow, WorkRow] | None:
@@ -76,6 +78,17 @@ def run_of(connection: Connection, run_id: str) -> RunRow:
     if row is None:
         raise LogDamaged(f"predictions of the tagging run {run_id}, which nobody asked for")
     return _row(dict(row))
+
+
+def runs_of(connection: Connection, dataset_id: str, last: int) -> list[RunId]:
+    """The runs over a data set that had been asked for at a sequence."""
+    return [row["id"] for row in connection.execute(RUNS_OF, (dataset_id, last))]
+
+
+def runs_in(connection: Connection, batch: Batch) -> dict[str, RunRow]:
+    """The runs that say in this batch what they saw, by id."""
+    runs = dict.fromkeys(stored.commit.thing for stored, _ in batch.facts(TaggingPredicted))
+    return {run: run_of(connection, run) for run in runs}
 
 
 def page(connection: Connection, dataset_id: str | None, before: int, limit: int) -> list[RunRow]:

@@ -1,157 +1,244 @@
-"""Which tag is on which image, kept ready for filters and counts: the result of decisions, predictions, thresholds.
+"""Which tag is on which images, kept ready for filters and counts: the result of decisions, predictions, thresholds.
 
-Always recomputed for the images a commit touches, in the same transaction; so this view comes after those it reads.
+One row for each tag of a data set, with two sets of images: those that have it, and those of which somebody decided.
+What changes is worked out as sets too, tag by tag, so one edit of thousands of images costs little more than of one.
+This view comes before the predictions of its batch are kept: it compares what counted with what counts now.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.views import datasets, images, tagging
-from catalog.views.images import ImageRow, listed, row_of, unpacked
-from contracts.events import (
-    DatasetErased,
-    DatasetRemoved,
-    ImageErased,
-    ImagesRemoved,
-    Stored,
-    TaggingPredicted,
-    TagsEdited,
-    ThresholdsSet,
-)
+from catalog.domain.standing import accepted
+from catalog.views import datasets, images, predictions, sets
+from catalog.views.batch import Batch
+from catalog.views.images import COLUMNS, JOINED, ImageRow, row_of
+from catalog.views.sets import listed, opened, packed, unpacked
+from contracts.events import DatasetErased, DatasetRemoved, ImageErased, ImagesRemoved, TagsEdited, ThresholdsSet
 from contracts.queries import TagCount
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS image_tag (
-    tag TEXT NOT NULL,
-    dataset_id TEXT NOT NULL,
-    ordinal INTEGER NOT NULL,
-    PRIMARY KEY (tag, dataset_id, ordinal)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS image_tag_by_image ON image_tag (dataset_id, ordinal);
-CREATE TABLE IF NOT EXISTS tag_count (
+CREATE TABLE IF NOT EXISTS tag (
     dataset_id TEXT NOT NULL,
     tag TEXT NOT NULL,
     images INTEGER NOT NULL,
+    holds BLOB NOT NULL,
+    decided BLOB NOT NULL,
     PRIMARY KEY (dataset_id, tag)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS tag_count_by_use ON tag_count (dataset_id, images DESC, tag);
+);
+CREATE INDEX IF NOT EXISTS tag_by_name ON tag (tag);
+CREATE INDEX IF NOT EXISTS tag_by_use ON tag (dataset_id, images DESC, tag) WHERE images > 0;
 """
 
-AT_ONCE = 500
-"""Images recomputed in one go."""
+LOAD = "SELECT tag, holds, decided FROM tag WHERE dataset_id = ? AND tag IN (SELECT value FROM json_each(?))"
+LOAD_ALL = "SELECT tag, holds, decided FROM tag WHERE dataset_id = ?"
+SAVE = """
+INSERT INTO tag (dataset_id, tag, images, holds, decided) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET images = excluded.images, holds = excluded.holds, decided = excluded.decided
+"""
+FORGET = "DELETE FROM tag WHERE dataset_id = ? AND tag = ?"
+CLEAR = "DELETE FROM tag WHERE dataset_id = ?"
+MOST_USED = "SELECT holds FROM tag WHERE dataset_id = ? AND images > 0 ORDER BY images DESC"
 
+HOLDS = "SELECT holds FROM tag WHERE dataset_id = ? AND tag = ?"
+HOLDERS = "SELECT dataset_id, holds FROM tag WHERE tag = ? AND images > 0"
+PAGE = f"""{COLUMNS} {JOINED}
+WHERE image.removed = 0 AND dataset.removed = 0 AND (image.added, image.ordinal) > (:added, :ordinal)
+ORDER BY image.added, image.ordinal LIMIT :limit
+"""
+# Within one data set the ordinals alone say the order.
+PAGE_OF = f"""{COLUMNS} {JOINED}
+WHERE image.dataset_id = :dataset AND image.ordinal IN (SELECT value FROM json_each(:ordinals))
+    AND (image.added, image.ordinal) > (:added, :ordinal)
+ORDER BY image.ordinal LIMIT :limit
+"""  # noqa: S608 - constants
 LIVE = """
-SELECT ordinal FROM image
-WHERE dataset_id = ? AND removed = 0 AND ordinal IN (SELECT value FROM json_each(?)) ORDER BY ordinal
+SELECT IFNULL(SUM(size), 0) FROM image_set JOIN dataset ON dataset.id = dataset_id AND dataset.removed = 0
+WHERE image_set.name = 'live' AND (:dataset IS NULL OR dataset_id = :dataset)
 """
-HELD = "SELECT ordinal, tag FROM image_tag WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))"
-COME = "INSERT INTO image_tag VALUES (?, ?, ?)"
-GO = "DELETE FROM image_tag WHERE tag = ? AND dataset_id = ? AND ordinal = ?"
-CLEAR = "DELETE FROM image_tag WHERE dataset_id = ?"
-CLEAR_COUNTS = "DELETE FROM tag_count WHERE dataset_id = ?"
-COUNT_ON = "INSERT INTO tag_count VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET images = images + excluded.images"
-FORGET_UNUSED = "DELETE FROM tag_count WHERE dataset_id = ? AND images = 0"
-NUMBER = "UPDATE image SET tags = ? WHERE dataset_id = ? AND ordinal = ?"
-
-LISTED = "FROM image JOIN dataset ON dataset.id = image.dataset_id AND dataset.removed = 0"
-TAGGED = "JOIN image_tag ON image_tag.dataset_id = image.dataset_id AND image_tag.ordinal = image.ordinal"
+TAGGED = "SELECT IFNULL(SUM(images), 0) FROM tag WHERE tag = :tag AND (:dataset IS NULL OR dataset_id = :dataset)"
 COUNTS = """
-SELECT tag, images FROM tag_count
-WHERE dataset_id = :dataset AND tag >= :low AND tag < :high AND (images < :images OR (images = :images AND tag > :tag))
+SELECT tag, images FROM tag
+WHERE dataset_id = :dataset AND images > 0 AND tag >= :low AND tag < :high
+    AND (images < :images OR (images = :images AND tag > :tag))
 ORDER BY images DESC, tag LIMIT :limit
 """
 COUNTS_OF_ALL = """
-SELECT tag, SUM(images) AS images FROM tag_count WHERE tag >= :low AND tag < :high GROUP BY tag
+SELECT tag, SUM(images) AS images FROM tag WHERE images > 0 AND tag >= :low AND tag < :high GROUP BY tag
 HAVING SUM(images) < :images OR (SUM(images) = :images AND tag > :tag)
 ORDER BY 2 DESC, tag LIMIT :limit
 """
 DIFFERENT = """
-SELECT COUNT(DISTINCT tag) FROM tag_count
-WHERE (:dataset IS NULL OR dataset_id = :dataset) AND tag >= :low AND tag < :high
+SELECT COUNT(DISTINCT tag) FROM tag
+WHERE (:dataset IS NULL OR dataset_id = :dataset) AND images > 0 AND tag >= :low AND tag < :high
 """
-NONE: frozenset[str] = frozenset()
 BEYOND = "\U0010ffff"
 """After every sign a tag can begin with."""
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    thing = stored.commit.thing
-    for fact in stored.commit.facts:
-        match fact:
-            case TagsEdited(images=touched) | ImagesRemoved(images=touched):
-                recompute(connection, thing, unpacked(touched), stored.sequence)
-            case ImageErased(ordinal=ordinal):
-                recompute(connection, thing, [ordinal], stored.sequence)
-            case ThresholdsSet():
-                recompute(connection, thing, images.ordinals(connection, thing), stored.sequence)
-            case DatasetRemoved() | DatasetErased():
-                connection.execute(CLEAR, (thing,))
-                connection.execute(CLEAR_COUNTS, (thing,))
-            case TaggingPredicted(images=seen):
-                dataset_id = tagging.run_of(connection, thing).asked.dataset_id
-                ordinals = [image.ordinal for image in seen]
-                images.touch(connection, dataset_id, ordinals, stored.sequence)
-                datasets.touch(connection, dataset_id, stored)
-                recompute(connection, dataset_id, ordinals, stored.sequence)
-            case _:
-                pass
+@dataclass
+class Change:
+    """What becomes of one tag of one data set, by ordinal: does it hold by a decision, does it by what models see?"""
+
+    decided: dict[int, bool] = field(default_factory=dict)
+    seen: dict[int, bool] = field(default_factory=dict)
 
 
-def recompute(connection: Connection, dataset_id: str, ordinals: Sequence[int], sequence: int) -> None:
-    """Make the rows of these images what they must be; an image whose tags are others now has a new ETag."""
+Changes = defaultdict[str, Change]
+"""By tag."""
+
+
+@dataclass
+class Row:
+    """One tag of a data set: the images that have it, and those of which somebody decided."""
+
+    holds: BitMap = field(default_factory=BitMap)
+    decided: BitMap = field(default_factory=BitMap)
+
+
+def apply(connection: Connection, batch: Batch) -> None:
+    for stored, _ in batch.facts(DatasetRemoved, DatasetErased):
+        connection.execute(CLEAR, (stored.commit.thing,))
+    for dataset_id, changes in _changes(connection, batch).items():
+        _write(connection, dataset_id, changes)
+    for stored, removed in batch.facts(ImagesRemoved):
+        _take_out(connection, stored.commit.thing, unpacked(removed.images))
+    for stored, erased in batch.facts(ImageErased):
+        _take_out(connection, stored.commit.thing, [erased.ordinal])
+    for stored, _ in batch.facts(ThresholdsSet):
+        _move_thresholds(connection, stored.commit.thing, stored.sequence)
+
+
+def _changes(connection: Connection, batch: Batch) -> dict[str, Changes]:
+    """By data set. The latest decision wins, and any decision wins over what a model sees."""
+    found: defaultdict[str, Changes] = defaultdict(lambda: defaultdict(Change))
+    for stored, edit in batch.facts(TagsEdited):
+        changes = found[stored.commit.thing]
+        ordinals = unpacked(edit.images)
+        for tag in edit.asserted:
+            changes[tag].decided.update(dict.fromkeys(ordinals, True))
+        for tag in edit.rejected:
+            changes[tag].decided.update(dict.fromkeys(ordinals, False))
+    for dataset_id, looks in predictions.changes(connection, batch).items():
+        bars = datasets.thresholds_at(connection, dataset_id, predictions.NOW)
+        for ordinal, before, after in looks:
+            _compare(found[dataset_id], ordinal, accepted(before, bars), accepted(after, bars))
+    return found
+
+
+def _compare(changes: Changes, ordinal: int, had: set[str], has: set[str]) -> None:
+    for tag in has ^ had:
+        changes[tag].seen[ordinal] = tag in has
+
+
+def _move_thresholds(connection: Connection, dataset_id: str, sequence: int) -> None:
+    """An image whose tags are others now has a new ETag."""
+    old, new = (datasets.thresholds_at(connection, dataset_id, at) for at in (sequence - 1, sequence))
+    changes: Changes = defaultdict(Change)
+    for ordinal, seen in predictions.current_of_all(connection, dataset_id):
+        _compare(changes, ordinal, accepted(seen, old), accepted(seen, new))
+    touched = _write(connection, dataset_id, changes)
+    images.touch(connection, {(dataset_id, ordinal): sequence for ordinal in touched})
+
+
+def _write(connection: Connection, dataset_id: str, changes: Changes) -> set[int]:
+    """Make the rows of these tags what they must be; the images whose tags are others now."""
     dataset = datasets.find(connection, dataset_id)
     if dataset is None or dataset.removed:
-        return
-    uses: Counter[str] = Counter()
-    for some in _pieces(ordinals):
-        now, held = _holding(connection, dataset_id, some), _held(connection, dataset_id, some)
-        changed = [ordinal for ordinal in some if now.get(ordinal, NONE) != held.get(ordinal, NONE)]
-        come = [(tag, dataset_id, one) for one in changed for tag in now.get(one, NONE) - held.get(one, NONE)]
-        gone = [(tag, dataset_id, one) for one in changed for tag in held.get(one, NONE) - now.get(one, NONE)]
-        connection.executemany(GO, sorted(gone))
-        connection.executemany(COME, sorted(come))
-        connection.executemany(NUMBER, [(len(now.get(one, NONE)), dataset_id, one) for one in changed])
-        images.touch(connection, dataset_id, changed, sequence)
-        uses.update(tag for tag, _, _ in come)
-        uses.subtract(tag for tag, _, _ in gone)
-    connection.executemany(COUNT_ON, [(dataset_id, tag, number) for tag, number in uses.items() if number])
-    connection.execute(FORGET_UNUSED, (dataset_id,))
+        return set()
+    live = sets.load(connection, dataset_id, "live")
+    rows = _rows(connection, LOAD, (dataset_id, listed(changes)))
+    come: set[int] = set()
+    gone: set[int] = set()
+    for tag, change in changes.items():
+        row = rows.setdefault(tag, Row())
+        row.decided.update(change.decided)
+        for ordinal, holds in _verdicts(change, row.decided):
+            if holds != (ordinal in row.holds) and ordinal in live:
+                (row.holds.add if holds else row.holds.discard)(ordinal)
+                (come if holds else gone).add(ordinal)
+    _save(connection, dataset_id, rows)
+    tagged = sets.load(connection, dataset_id, "tagged")
+    tagged.update(come)
+    tagged -= _untagged(connection, dataset_id, BitMap(gone - come))
+    sets.save(connection, dataset_id, "tagged", tagged)
+    return come | gone
 
 
-def _holding(connection: Connection, dataset_id: str, ordinals: Sequence[int]) -> dict[int, frozenset[str]]:
-    """The tags that hold by decisions, predictions and thresholds, of the images that are still there."""
-    live = [row["ordinal"] for row in connection.execute(LIVE, (dataset_id, listed(ordinals)))]
-    standings = images.standings(connection, dataset_id, live)
-    return {ordinal: frozenset(standing.names) for ordinal, standing in standings.items()}
+def _verdicts(change: Change, decided: BitMap) -> Iterator[tuple[int, bool]]:
+    yield from change.decided.items()
+    for ordinal, holds in change.seen.items():
+        if ordinal not in decided:
+            yield ordinal, holds
 
 
-def _held(connection: Connection, dataset_id: str, ordinals: Sequence[int]) -> dict[int, frozenset[str]]:
-    """The tags as they stand in the rows."""
-    found: defaultdict[int, set[str]] = defaultdict(set)
-    for row in connection.execute(HELD, (dataset_id, listed(ordinals))):
-        found[row["ordinal"]].add(row["tag"])
-    return {ordinal: frozenset(names) for ordinal, names in found.items()}
+def _take_out(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> None:
+    """Images that are gone have no tags."""
+    gone = BitMap(ordinals)
+    rows = _rows(connection, LOAD_ALL, (dataset_id,))
+    for row in rows.values():
+        row.holds -= gone
+    _save(connection, dataset_id, rows)
+    sets.save(connection, dataset_id, "tagged", sets.load(connection, dataset_id, "tagged") - gone)
+
+
+def _rows(connection: Connection, query: str, words: tuple[str, ...]) -> dict[str, Row]:
+    return {tag: Row(opened(holds), opened(decided)) for tag, holds, decided in connection.execute(query, words)}
+
+
+def _save(connection: Connection, dataset_id: str, rows: dict[str, Row]) -> None:
+    """A tag that no image has and nobody decided about is no row, however it came to that."""
+    connection.executemany(
+        SAVE,
+        [
+            (dataset_id, tag, len(row.holds), packed(row.holds), packed(row.decided))
+            for tag, row in rows.items()
+            if row.holds or row.decided
+        ],
+    )
+    empty = [(dataset_id, tag) for tag, row in rows.items() if not row.holds and not row.decided]
+    connection.executemany(FORGET, empty)
+
+
+def _untagged(connection: Connection, dataset_id: str, candidates: BitMap) -> BitMap:
+    """Those of these images that have no tag at all. Most are found on the tags that many images have."""
+    left = candidates
+    for row in connection.execute(MOST_USED, (dataset_id,)):
+        if not left:
+            break
+        left = left - opened(row["holds"])
+    return left
 
 
 def page(
     connection: Connection, dataset_id: str | None, tag: str | None, after: tuple[int, int], limit: int
 ) -> list[ImageRow]:
     """Images in the order they came in, those after (sequence it came with, ordinal)."""
-    wanted = {"dataset": dataset_id, "tag": tag, "added": after[0], "ordinal": after[1], "limit": limit}
-    query = _listing(
-        "SELECT image.*, MAX(image.touched, dataset.named) AS etag, dataset.name AS dataset", dataset_id, tag
-    )
-    # Within one data set the ordinals alone say the order, and an index has them ready.
+    wanted = {"added": after[0], "ordinal": after[1], "limit": limit}
+    if dataset_id is None and tag is None:
+        return [row_of(row) for row in connection.execute(PAGE, wanted)]
+    found: list[ImageRow] = []
+    for holder, held in _held(connection, dataset_id, tag):
+        words = wanted | {"dataset": holder, "ordinals": listed(held)}
+        found.extend(row_of(row) for row in connection.execute(PAGE_OF, words))
+    return sorted(found, key=lambda row: (row.added, row.ordinal))[:limit]
+
+
+def _held(connection: Connection, dataset_id: str | None, tag: str | None) -> list[tuple[str, BitMap]]:
+    """The images to list, for each data set."""
     if dataset_id is None:
-        query += " AND (image.added, image.ordinal) > (:added, :ordinal) ORDER BY image.added, image.ordinal"
-    else:
-        query += " AND image.ordinal > :ordinal ORDER BY image.ordinal"
-    return [row_of(row) for row in connection.execute(query + " LIMIT :limit", wanted)]
+        return [(row["dataset_id"], opened(row["holds"])) for row in connection.execute(HOLDERS, (tag,))]
+    if tag is None:
+        return [(dataset_id, sets.load(connection, dataset_id, "live"))]
+    row = connection.execute(HOLDS, (dataset_id, tag)).fetchone()
+    return [] if row is None else [(dataset_id, opened(row["holds"]))]
 
 
 def count_images(connection: Connection, dataset_id: str | None, tag: str | None) -> int:
-    query = _listing("SELECT COUNT(*)", dataset_id, tag)
+    query = LIVE if tag is None else TAGGED
     return int(connection.execute(query, {"dataset": dataset_id, "tag": tag}).fetchone()[0])
 
 
@@ -169,20 +256,5 @@ def count_different(connection: Connection, dataset_id: str | None, prefix: str)
     return int(connection.execute(DIFFERENT, _within(dataset_id, prefix)).fetchone()[0])
 
 
-def _listing(what: str, dataset_id: str | None, tag: str | None) -> str:
-    parts = [what, LISTED]
-    if tag is not None:
-        parts.append(TAGGED + " AND image_tag.tag = :tag")
-    parts.append("WHERE image.removed = 0")
-    if dataset_id is not None:
-        parts.append("AND image.dataset_id = :dataset")
-    return " ".join(parts)
-
-
 def _within(dataset_id: str | None, prefix: str) -> dict[str, object]:
     return {"dataset": dataset_id, "low": prefix, "high": prefix + BEYOND}
-
-
-def _pieces(ordinals: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ordinals), AT_ONCE):
-        yield ordinals[start : start + AT_ONCE]

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from catalog.database import Connection, Row
-from contracts.events import Stored, VersionFrozen
+from catalog.views.batch import Batch
+from contracts.events import VersionFrozen
 from contracts.ids import DatasetId, Digest, VersionId
 
 TABLES = """
@@ -48,13 +49,12 @@ class VersionRow:
     created_at: datetime
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    commit = stored.commit
-    for fact in commit.facts:
-        if isinstance(fact, VersionFrozen):
-            row = (fact.version_id, commit.thing, fact.version, fact.as_of, fact.images, fact.manifest, fact.trigger)
-            connection.execute(FREEZE, (*row, stored.sequence, commit.at.isoformat()))
-            connection.execute(LATEST, (fact.version, commit.thing))
+def apply(connection: Connection, batch: Batch) -> None:
+    for stored, fact in batch.facts(VersionFrozen):
+        commit = stored.commit
+        row = (fact.version_id, commit.thing, fact.version, fact.as_of, fact.images, fact.manifest, fact.trigger)
+        connection.execute(FREEZE, (*row, stored.sequence, commit.at.isoformat()))
+        connection.execute(LATEST, (fact.version, commit.thing))
 
 
 def find(connection: Connection, dataset_id: str, number: int) -> VersionRow | None:

@@ -1,11 +1,13 @@
 """Work of both classes, jobs and tagging runs: its state by the machine in `contracts.jobs`, its attempts, its turn."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
 from catalog.database import Connection
+from catalog.views.batch import Batch
 from contracts.events import (
     AttemptFailed,
     AttemptStarted,
@@ -74,6 +76,7 @@ WAITING = """
 SELECT id, state, rank, dispatch FROM work
 WHERE class = ? AND state IN ('queued', 'running', 'cancelling') ORDER BY rank, dispatch
 """
+NOT_SETTLED = "SELECT id FROM work WHERE class = ? AND (state = 'queued' OR touched > ?) ORDER BY id"
 POSITION = "SELECT COUNT(*) FROM work WHERE class = ? AND state = 'queued' AND (rank, dispatch) <= (?, ?)"
 
 _encode = msgspec.json.Encoder().encode
@@ -105,15 +108,26 @@ class Waiting:
     dispatch: int
 
 
-def apply(connection: Connection, stored: Stored) -> None:
-    commit = stored.commit
-    work_class = CLASS_OF.get(commit.kind)
-    if work_class is None:
-        return
-    key, at = (work_class, commit.thing), commit.at.isoformat()
-    connection.execute(BEGIN, (*key, _encode(Work()), commit.actor, at))
-    work = _decode(connection.execute(FIND, key).fetchone()["work"])
-    for fact in commit.facts:
+def apply(connection: Connection, batch: Batch) -> None:
+    of_thing: defaultdict[tuple[WorkClass, str], list[Stored]] = defaultdict(list)
+    for stored in batch.commits:
+        work_class = CLASS_OF.get(stored.commit.kind)
+        if work_class is not None:
+            of_thing[work_class, stored.commit.thing].append(stored)
+    for key, commits in of_thing.items():
+        first = commits[0].commit
+        connection.execute(BEGIN, (*key, _encode(Work()), first.actor, first.at.isoformat()))
+        work = _decode(connection.execute(FIND, key).fetchone()["work"])
+        for stored in commits:
+            work = _evolved(connection, key, work, stored)
+        place = (work.state, status_of(work.state), PRIORITIES.index(work.priority), work.dispatch)
+        connection.execute(MOVE, (*place, _encode(work), commits[-1].sequence, *key))
+
+
+def _evolved(connection: Connection, key: tuple[WorkClass, str], work: Work, stored: Stored) -> Work:
+    """The work after a commit; its attempts and its end are written as they come."""
+    at = stored.commit.at.isoformat()
+    for fact in stored.commit.facts:
         work = evolve(work, fact, stored.sequence)
         match fact:
             case AttemptStarted(worker=worker, resumes=resumes):
@@ -132,8 +146,7 @@ def apply(connection: Connection, stored: Stored) -> None:
                 _end(connection, key, "succeeded", at)
             case _:
                 pass
-    place = (work.state, status_of(work.state), PRIORITIES.index(work.priority), work.dispatch)
-    connection.execute(MOVE, (*place, _encode(work), stored.sequence, *key))
+    return work
 
 
 def _end(
@@ -170,6 +183,11 @@ def queued(connection: Connection, work_class: WorkClass) -> list[Waiting]:
         Waiting(id=row["id"], state=row["state"], priority=PRIORITIES[row["rank"]], dispatch=row["dispatch"])
         for row in connection.execute(WAITING, (work_class,))
     ]
+
+
+def not_settled(connection: Connection, work_class: WorkClass, sequence: int) -> list[str]:
+    """The ids of work that may have waited at a sequence: what waits now, or has moved since. The rest had ended."""
+    return [row["id"] for row in connection.execute(NOT_SETTLED, (work_class, sequence))]
 
 
 def position(connection: Connection, work_class: WorkClass, work: Work) -> int | None:

@@ -4,6 +4,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from hypothesis import strategies as st
 from catalog import views
 from catalog.database import Connection
 from catalog.store import Store
-from catalog.views import commands, datasets, images, jobs, presets, tagging, tags, versions, work
+from catalog.views import commands, datasets, images, jobs, presets, sets, tagging, tags, versions, work
 from contracts import events as e
 from contracts.commands import Receipt
 from contracts.errors import LogDamaged
 from contracts.events import Stored
 from contracts.queries import TagView
 from tests.catalog.histories import LOG_ID, Scribe, bitmap, digest, everything, image_id, job_created
+from tests.catalog.test_store import dump
 
 
 @pytest.fixture
@@ -206,7 +208,11 @@ async def test_the_rows_for_filters_are_the_tags_that_hold_after_any_history(sto
 
 
 def _filtered(connection: Connection) -> set[tuple[str, int, str]]:
-    return {(row["dataset_id"], row["ordinal"], row["tag"]) for row in connection.execute("SELECT * FROM image_tag")}
+    return {
+        (row["dataset_id"], ordinal, row["tag"])
+        for row in connection.execute("SELECT dataset_id, tag, holds FROM tag")
+        for ordinal in sets.opened(row["holds"])
+    }
 
 
 def _derived(connection: Connection) -> set[tuple[str, int, str]]:
@@ -440,7 +446,7 @@ def test_filters_counts_and_the_past_agree_after_any_change(changes: list[Any]) 
         connection.executescript(views.TABLES)
         then: dict[int, dict[int, tuple[TagView, ...]]] = {}
         for stored in scribe.commits:
-            views.apply(connection, stored)
+            views.apply(connection, [stored])
             then[stored.sequence] = images.effective_tags(connection, "ds_cats", range(4))
 
         assert _filtered(connection) == _derived(connection)
@@ -449,6 +455,31 @@ def test_filters_counts_and_the_past_agree_after_any_change(changes: list[Any]) 
         for sequence, expected in then.items():
             if sequence > 1:  # the data set is there
                 assert images.effective_tags(connection, "ds_cats", range(4), sequence) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(changes=CHANGES, cuts=st.lists(st.integers(0, 60), max_size=5))
+def test_the_rows_do_not_depend_on_where_batches_end(changes: list[Any], cuts: list[int]) -> None:
+    scribe = Scribe()
+    scribe.dataset()
+    for ordinal in range(4):
+        scribe.image(ordinal, tags=["cat"] if ordinal % 2 else [])
+    for number, change in enumerate(changes):
+        _make(scribe, f"run_{number % 3}_{number}", change)
+    edges = sorted({0, *(min(cut, len(scribe.commits)) for cut in cuts), len(scribe.commits)})
+
+    one_by_one = _rows_after([[stored] for stored in scribe.commits])
+    assert _rows_after([scribe.commits[start:end] for start, end in pairwise(edges)]) == one_by_one
+    assert _rows_after([scribe.commits]) == one_by_one
+
+
+def _rows_after(batches: list[list[Stored]]) -> dict[str, list[tuple[object, ...]]]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.executescript(views.TABLES)
+        for batch in batches:
+            views.apply(connection, batch)
+        return dump(connection)
 
 
 def _make(scribe: Scribe, run: str, change: Any) -> None:

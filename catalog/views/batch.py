@@ -1,0 +1,63 @@
+"""Commits on their way into the rows, in the order of the log, with their facts at hand by type.
+
+A view takes in a whole batch at once, so that a million commits are a few statements each. The rows must not depend on
+where batches end: a view looks only at what holds when the batch has ended, or never changes. What cannot be done so,
+because it looks at all images of a data set as they are at that moment, is a batch of its own (`ALONE`).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, overload
+
+from contracts.events import DatasetErased, DatasetRemoved, Fact, ImageErased, Stored, ThresholdsSet
+
+F = TypeVar("F", bound=Fact)
+
+ALONE = (ThresholdsSet, DatasetRemoved, ImageErased, DatasetErased)
+
+
+class Batch:
+    """`commits` in the order of the log, none of them missing."""
+
+    def __init__(self, commits: Sequence[Stored]) -> None:
+        self.commits = commits
+        self._told: defaultdict[type[Fact], list[tuple[int, int, Stored, Any]]] = defaultdict(list)
+        for stored in commits:
+            for index, fact in enumerate(stored.commit.facts):
+                self._told[type(fact)].append((stored.sequence, index, stored, fact))
+
+    @overload
+    def facts(self, kind: type[F], /) -> list[tuple[Stored, F]]: ...
+    @overload
+    def facts(self, *types: type[Fact]) -> list[tuple[Stored, Any]]: ...
+    def facts(self, *types: type[Fact]) -> list[tuple[Stored, Any]]:
+        """The facts of these types with their commits, in the order they happened."""
+        return [(stored, fact) for _, stored, fact in self.numbered(*types)]
+
+    @overload
+    def numbered(self, kind: type[F], /) -> list[tuple[int, Stored, F]]: ...
+    @overload
+    def numbered(self, *types: type[Fact]) -> list[tuple[int, Stored, Any]]: ...
+    def numbered(self, *types: type[Fact]) -> list[tuple[int, Stored, Any]]:
+        """The same, with the place of each fact in its commit."""
+        told = [one for kind in types if kind in self._told for one in self._told[kind]]
+        if len(types) > 1:
+            told.sort(key=_place)
+        return [(index, stored, fact) for _, index, stored, fact in told]
+
+
+def parts(commits: Sequence[Stored]) -> Iterator[Batch]:
+    """The batches that commits fall into: those that must be alone are."""
+    start = 0
+    for number, stored in enumerate(commits):
+        if any(isinstance(fact, ALONE) for fact in stored.commit.facts):
+            if number > start:
+                yield Batch(commits[start:number])
+            yield Batch([stored])
+            start = number + 1
+    if start < len(commits):
+        yield Batch(commits[start:])
+
+
+def _place(told: tuple[int, int, Stored, Any]) -> tuple[int, int]:
+    return told[0], told[1]
