@@ -26,6 +26,16 @@ class Query(msgspec.Struct, Generic[T], frozen=True, kw_only=True, forbid_unknow
     min_seq: int = 0
 
 
+class QueryAt(Query[T], Generic[T], frozen=True, kw_only=True):
+    """A question about now, or about the past: as of a sequence of the log, or as of a time. Not both.
+
+    Rejected: the log has not come so far yet. NotFound: it was not there yet.
+    """
+
+    at_seq: Annotated[int, Meta(ge=1)] | None = None
+    at_time: datetime | None = None
+
+
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """Rows as somebody sees them. `etag` is the sequence of the last fact that touched the thing."""
 
@@ -132,8 +142,8 @@ class ListDatasets(Query[Page[DatasetView]], frozen=True):
     limit: Limit = 100
 
 
-class GetDataset(Query[DatasetView], frozen=True):
-    """`dataset` is a name or an id."""
+class GetDataset(QueryAt[DatasetView], frozen=True):
+    """`dataset` is an id, or the name it has now."""
 
     dataset: str
 
@@ -147,7 +157,7 @@ class ListImages(Query[Page[ImageView]], frozen=True):
     limit: Limit = 100
 
 
-class GetImage(Query[ImageView], frozen=True):
+class GetImage(QueryAt[ImageView], frozen=True):
     image: ImageId
 
 
@@ -185,10 +195,11 @@ class GetErasure(Query[ErasureView], frozen=True):
 
 
 class ErasedImage(msgspec.Struct, frozen=True, kw_only=True):
-    """An erased image, by what copies of it are found: the digest of its picture."""
+    """An erased image, by what copies of it are found: the digest of its picture. `cursor`: the place after it."""
 
     image: ImageId
     picture: Digest
+    cursor: str
 
 
 class ListErased(Query[Page[ErasedImage]], frozen=True):
@@ -400,7 +411,7 @@ class ListJobs(Query[Page[JobView]], frozen=True):
     limit: Limit = 100
 
 
-class GetJob(Query[JobView], frozen=True):
+class GetJob(QueryAt[JobView], frozen=True):
     job: JobId
 
 
@@ -454,6 +465,58 @@ class ListEvents(Query[Page[EventView]], frozen=True):
     limit: Limit = 500
 
 
+class Happening(View, frozen=True):
+    """One fact in the story of something: who did it, what, when and why.
+
+    `words` tell it to people. `change` is the fact cut down to what the story is about, in plain text; private text
+    whose key is gone is null. `time` is when it was asked for, `recorded` when the log took it in.
+    """
+
+    sequence: int
+    index: int
+    type: str
+    kind: str
+    thing: str
+    time: datetime
+    recorded: datetime
+    actor: str
+    command: CommandId
+    correlation: str
+    causation: str
+    words: str
+    change: dict[str, object]
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a story, oldest first. A search is bounded: it may have few items, even none, and yet a `next`."""
+
+    items: tuple[Happening, ...]
+    next: str | None = None
+
+
+class ListJobHistory(Query[History], frozen=True):
+    job: JobId
+    cursor: str | None = None
+    limit: Limit = 100
+
+
+class ListImageHistory(Query[History], frozen=True):
+    """All that decided what one image is: its coming, tags, captions, predictions, thresholds, its end."""
+
+    image: ImageId
+    cursor: str | None = None
+    limit: Limit = 100
+
+
+class ListDatasetHistory(Query[History], frozen=True):
+    """Of the data set and its tagging runs; `tag` = only what decided where this tag holds."""
+
+    dataset: str
+    tag: str | None = None
+    cursor: str | None = None
+    limit: Limit = 100
+
+
 class LogView(View, frozen=True):
     """The log as the catalog sees it: its id, how far the read model has come, what the archive ends with."""
 
@@ -490,6 +553,9 @@ QUERIES: tuple[type[Query], ...] = (  # type: ignore[type-arg]  # each has its o
     ListCheckpoints,
     ListSamples,
     ListEvents,
+    ListJobHistory,
+    ListImageHistory,
+    ListDatasetHistory,
     GetLog,
 )
 

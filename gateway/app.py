@@ -120,6 +120,7 @@ def _litestar(given: dict[str, object], described: OpenAPIConfig | None) -> Lite
             **{name: _constant(value) for name, value in given.items()},
             "origin": Provide(asking.origin),
             "page": Provide(asking.listing),
+            "at": Provide(asking.moment),
         },
         exception_handlers=problems.HANDLERS,
         before_request=asking.check_content_type,

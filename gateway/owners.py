@@ -23,7 +23,7 @@ from contracts.commands import (
 )
 from contracts.errors import Unavailable
 from contracts.ids import JobId, RunId
-from contracts.queries import EventView, ListEvents, Query
+from contracts.queries import EventView, ListEvents, Query, QueryAt
 from contracts.subjects import WorkClass
 from contracts.telemetry import LossBlock
 from contracts.wire.bus import Bus
@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 30.0
 """So long an import waits for a catalog that is being restarted; its files are staged here and cost much to resend."""
+NOW_SECONDS, PAST_SECONDS = 5.0, 60.0
 IMPORT_SECONDS = 120.0
 """So long the catalog may take for one command of an import; large pictures decode slowly."""
 
@@ -48,8 +49,10 @@ class Catalog:
         self._door = Door(bus, "catalog")
 
     async def ask(self, query: Query[T]) -> T:
+        """What is asked about the past takes longer: it is worked out from the events."""
         self._check_line()
-        return await self._door.ask(query)
+        past = isinstance(query, QueryAt) and (query.at_seq is not None or query.at_time is not None)
+        return await self._door.ask(query, within=PAST_SECONDS if past else NOW_SECONDS)
 
     async def tell(self, origin: Origin, wish: Wish) -> Receipt:
         self._check_line()

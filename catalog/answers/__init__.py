@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from catalog.answers import datasets, erasures, images, log, presets, work
+from catalog.answers import datasets, erasures, history, images, log, presets, work
 from catalog.answers.datasets import Manifests
 from catalog.answers.erasures import Left
+from catalog.answers.past import Past
 from catalog.answers.shelf import Shelf
 from catalog.archive import Archive
 from catalog.keys import Keys
@@ -29,13 +30,12 @@ class Answers:
         self._shelf = Shelf(store, archive, keys, blobs)
         self._manifests = Manifests(self._shelf)
         self._left = left
+        self._past = Past(self._shelf)
 
     def handlers(self) -> dict[type[Query[Any]], Handler]:
         plain: dict[type[Query[Any]], Callable[[Shelf, Any], Awaitable[msgspec.Struct]]] = {
             queries.ListDatasets: datasets.list_datasets,
-            queries.GetDataset: datasets.get_dataset,
             queries.ListImages: images.list_images,
-            queries.GetImage: images.get_image,
             queries.ListRefusals: datasets.list_refusals,
             queries.ListErased: erasures.list_erased,
             queries.ListTags: datasets.list_tags,
@@ -47,12 +47,17 @@ class Answers:
             queries.ListPresets: presets.list_presets,
             queries.GetPreset: presets.get_preset,
             queries.ListJobs: work.list_jobs,
-            queries.GetJob: work.get_job,
             queries.ListCheckpoints: work.list_checkpoints,
             queries.ListEvents: log.list_events,
+            queries.ListJobHistory: history.list_job_history,
+            queries.ListImageHistory: history.list_image_history,
+            queries.ListDatasetHistory: history.list_dataset_history,
             queries.GetLog: log.get_log,
         }
         return {query: partial(answer, self._shelf) for query, answer in plain.items()} | {
+            queries.GetDataset: self._past.get_dataset,
+            queries.GetImage: self._past.get_image,
+            queries.GetJob: self._past.get_job,
             queries.GetErasure: partial(erasures.get_erasure, self._shelf, self._left),
             queries.ReadManifest: self._manifests.read_manifest,
             queries.ListSamples: partial(work.list_samples, self._shelf, self._manifests),

@@ -49,7 +49,7 @@ async def list_datasets(shelf: Shelf, query: ListDatasets) -> Page[DatasetView]:
 
 
 async def get_dataset(shelf: Shelf, query: GetDataset) -> DatasetView:
-    return await shelf.look(query, lambda connection: _dataset(connection, dataset_of(connection, query.dataset)))
+    return await shelf.look(query, lambda connection: dataset_view(connection, query.dataset))
 
 
 async def list_refusals(shelf: Shelf, query: ListRefusals) -> Page[RefusalView]:
@@ -151,6 +151,11 @@ def _entry(keys: dict[ImageId, bytes], line: ManifestLine) -> ManifestEntry:
         width=line.width,
         height=line.height,
     )
+
+
+def dataset_view(connection: Connection, ref: str) -> DatasetView:
+    """NotFound where there is none, Gone where it was removed."""
+    return _dataset(connection, dataset_of(connection, ref))
 
 
 def _dataset(connection: Connection, row: DatasetRow) -> DatasetView:

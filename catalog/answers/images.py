@@ -8,16 +8,16 @@ from catalog.database import Connection
 from catalog.domain.manifest import joined
 from catalog.domain.standing import Standing
 from catalog.keys import CAPTION, NAME, opened
-from catalog.views import images, tags
+from catalog.views import erasures, images, tags
 from catalog.views.images import ImageRow
 from contracts.errors import Gone, NotFound
-from contracts.ids import ImageId
+from contracts.ids import DatasetId, ImageId
 from contracts.queries import GetImage, ImageView, ListImages, Page
 from contracts.tags import canonical
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """Rows and what was decided and seen, all of one snapshot."""
 
     rows: list[ImageRow]
@@ -30,11 +30,11 @@ async def list_images(shelf: Shelf, query: ListImages) -> Page[ImageView]:
     after = key_of(query.cursor, (0, -1))
     tag = None if query.tag is None else canonical(query.tag)
 
-    def look(connection: Connection) -> _Found:
+    def look(connection: Connection) -> Found:
         dataset_id = None if query.dataset is None else dataset_of(connection, query.dataset).id
         rows = tags.page(connection, dataset_id, tag, after, query.limit + 1)
         total = tags.count_images(connection, dataset_id, tag)
-        return _Found(rows, _standings(connection, rows), total)
+        return Found(rows, _standings(connection, rows), total)
 
     found = await shelf.look(query, look)
     keys = await shelf.keys.keys_of(row.id for row in found.rows)
@@ -46,17 +46,42 @@ async def list_images(shelf: Shelf, query: ListImages) -> Page[ImageView]:
 
 
 async def get_image(shelf: Shelf, query: GetImage) -> ImageView:
-    def look(connection: Connection) -> tuple[ImageRow, Standing]:
-        row = images.find(connection, query.image)
-        if row is None:
-            raise NotFound(f"there is no image {query.image!r}")
-        if row.removed:
-            raise Gone(f"the image {query.image!r} has been removed")
-        dataset_of(connection, row.dataset_id)
-        return row, _standings(connection, [row])[row.id]
+    found = await shelf.look(query, lambda connection: found_image(connection, query.image))
+    keys = await shelf.keys.keys_of([query.image])
+    if not keys:  # a log from before the erasure, restored, does not know of it yet
+        raise erased(query.image)
+    return image_view(found, keys)
 
-    row, standing = await shelf.look(query, look)
-    return _image(row, standing, await shelf.keys.keys_of([row.id]))
+
+def erased(image_id: str) -> Gone:
+    return Gone(f"the image {image_id!r} was erased for good", reason="erased")
+
+
+def found_image(connection: Connection, image_id: str) -> Found:
+    """NotFound where there is none, Gone where it or its data set was removed, or it was erased."""
+    row = images.find(connection, image_id)
+    if row is None and erasures.find(connection, image_id) is not None:
+        raise erased(image_id)
+    if row is None:
+        raise NotFound(f"there is no image {image_id!r}")
+    if row.removed:
+        raise Gone(f"the image {image_id!r} has been removed")
+    dataset_of(connection, row.dataset_id)
+    return Found([row], _standings(connection, [row]))
+
+
+def image_view(found: Found, keys: dict[ImageId, bytes]) -> ImageView:
+    """The one image found."""
+    (row,) = found.rows
+    return _image(row, found.standings[row.id], keys)
+
+
+def place_of(connection: Connection, image_id: str) -> tuple[DatasetId, int]:
+    """The data set and the ordinal of an image that is or was there; NotFound where there never was one."""
+    row = images.find(connection, image_id) or erasures.find(connection, image_id)
+    if row is None or row.ordinal is None:
+        raise NotFound(f"there is no image {image_id!r}")
+    return row.dataset_id, row.ordinal
 
 
 def _standings(connection: Connection, rows: list[ImageRow]) -> dict[ImageId, Standing]:

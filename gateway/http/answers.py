@@ -7,7 +7,7 @@ import msgspec
 from litestar import Request, Response
 
 from contracts.commands import Receipt
-from contracts.queries import Page
+from contracts.queries import History, Page
 
 T = TypeVar("T")
 
@@ -23,6 +23,11 @@ def viewed(view: T, etag: int) -> Response[T]:
 def listed(request: Request[Any, Any, Any], page: Page[T]) -> Response[Page[T]]:
     """A piece of a list, and where the next one is (RFC 8288)."""
     return Response(page, headers={"Cache-Control": "no-cache", **link_to(request, page.next, "cursor")})
+
+
+def narrated(request: Request[Any, Any, Any], story: History) -> Response[History]:
+    """A piece of a story, and where it goes on."""
+    return Response(story, headers={"Cache-Control": "no-cache", **link_to(request, story.next, "cursor")})
 
 
 def link_to(request: Request[Any, Any, Any], following: str | None, name: str) -> dict[str, str]:

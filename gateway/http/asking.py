@@ -9,7 +9,7 @@ from litestar import Request
 from litestar.params import HeaderParameter, QueryParameter
 
 from contracts.commands import Origin
-from contracts.errors import Invalid, StaleVersion
+from contracts.errors import Invalid, Rejected, StaleVersion
 from contracts.ids import CommandId, keyed_command_id, new_command_id
 from gateway.http.problems import UnsupportedMedia
 
@@ -44,6 +44,16 @@ MinSeq = Annotated[
         description="Answer as of this sequence of the log or later (a write's `Loratory-Seq`); 503 until then.",
     ),
 ]
+AtSeq = Annotated[
+    int | None,
+    QueryParameter(
+        ge=1, le=2**53, description="As it was at this sequence of the log; 404 where it was not there yet."
+    ),
+]
+AtTime = Annotated[
+    datetime | None,
+    QueryParameter(description="As it was at this time, by the log's clock (RFC 3339, with its offset or Z)."),
+]
 Cursor = Annotated[
     str | None, QueryParameter(max_length=500, description="Where the list goes on: `next` of the page before.")
 ]
@@ -64,6 +74,37 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
 async def listing(cursor: Cursor = None, limit: PageLimit = 100, min_seq: MinSeq = 0) -> Listing:
     return Listing(cursor=cursor, limit=limit, min_seq=min_seq)
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """As of when a thing is asked for; none of both = now. `asked` are the arguments such queries share."""
+
+    at_seq: int | None
+    at_time: datetime | None
+    min_seq: int
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return msgspec.structs.asdict(self)
+
+    @property
+    def past(self) -> bool:
+        return self.at_seq is not None or self.at_time is not None
+
+
+async def moment(at_seq: AtSeq = None, at_time: AtTime = None, min_seq: MinSeq = 0) -> Moment:
+    return Moment(at_seq=at_seq, at_time=passed(at_time, "at_time"), min_seq=min_seq)
+
+
+def passed(time: datetime | None, name: str) -> datetime | None:
+    """A time that is over. Invalid: it has no offset. Rejected: it is yet to come."""
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise Invalid(f"{name} needs an offset or Z, as in 2026-11-21T12:00:00Z")
+    if time > datetime.now(UTC):
+        raise Rejected(f"{name} is yet to come: nobody knows how it will be then")
+    return time
 
 
 async def origin(

@@ -12,10 +12,10 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from contracts import commands, queries
 from contracts.commands import FILES_AT_ONCE, WORDS_AT_ONCE, ImportImages, Origin, Receipt, StagedFile
 from contracts.ids import CommandId, ImageId, derived
-from contracts.queries import DatasetView, ImageView, Page, RefusalView, TagCount, VersionView
+from contracts.queries import DatasetView, History, ImageView, Page, RefusalView, TagCount, VersionView
 from gateway.http import answers
-from gateway.http.answers import done, listed, made, viewed, whole
-from gateway.http.asking import FORM, TAKES, IdempotencyKey, Listing, MinSeq, TraceParent, origin_of
+from gateway.http.answers import done, listed, made, narrated, viewed, whole
+from gateway.http.asking import FORM, TAKES, IdempotencyKey, Listing, MinSeq, Moment, TraceParent, origin_of
 from gateway.http.problems import also, problems
 from gateway.http.uploads import REQUEST_BYTES, Staging, Upload
 from gateway.owners import Catalog
@@ -33,6 +33,7 @@ from gateway.routes.bodies import (
 
 PROMPTS = 10
 TagFilter = Annotated[str | None, QueryParameter(max_length=200, description="Only images with this tag.")]
+StoryOf = Annotated[str | None, QueryParameter(max_length=200, description="Only what decided where this tag holds.")]
 Prefix = Annotated[str, QueryParameter(max_length=200, description="Only tags that start so.")]
 
 
@@ -63,11 +64,27 @@ async def datasets_health(catalog: NamedDependency[Catalog]) -> ServiceHealth:
 
 @get("/datasets/{dataset:str}", responses=problems(404))
 async def get_dataset(
-    dataset: FromPath[str], catalog: NamedDependency[Catalog], min_seq: MinSeq = 0
+    dataset: FromPath[str], catalog: NamedDependency[Catalog], at: NamedDependency[Moment]
 ) -> Response[DatasetView]:
-    """One data set, by name or id."""
-    view = await catalog.ask(queries.GetDataset(dataset=dataset, min_seq=min_seq))
+    """One data set, by id or by the name it has now; with `at_seq` or `at_time` as it was then."""
+    view = await catalog.ask(queries.GetDataset(dataset=dataset, **at.asked))
     return viewed(view, view.etag)
+
+
+@get("/datasets/{dataset:str}/history", responses=problems(404))
+async def get_dataset_history(
+    dataset: FromPath[str],
+    request: Request[Any, Any, Any],
+    page: NamedDependency[Listing],
+    catalog: NamedDependency[Catalog],
+    tag: StoryOf = None,
+) -> Response[History]:
+    """The story of a data set and its tagging runs, oldest first, or with `tag` of one tag in it.
+
+    Who did what, when and why, in words and in fields. A search is bounded: a piece may have few items, even none, and
+    yet a `next`.
+    """
+    return narrated(request, await catalog.ask(queries.ListDatasetHistory(dataset=dataset, tag=tag, **page.asked)))
 
 
 @patch("/datasets/{dataset:str}", responses=problems(404, 409, 415, 422))
@@ -261,6 +278,7 @@ ROUTES = [
     create_dataset,
     datasets_health,
     get_dataset,
+    get_dataset_history,
     rename_dataset,
     remove_dataset,
     import_images,

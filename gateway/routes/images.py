@@ -9,10 +9,10 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from contracts import commands, queries
 from contracts.commands import Origin, Receipt
 from contracts.ids import ImageId
-from contracts.queries import ImageView, Page, TagCount
+from contracts.queries import History, ImageView, Page, TagCount
 from contracts.wire.blobs import Blobs
-from gateway.http.answers import builtins, done, listed, viewed
-from gateway.http.asking import IfMatch, Listing, MinSeq, seen
+from gateway.http.answers import builtins, done, listed, narrated, viewed
+from gateway.http.asking import IfMatch, Listing, MinSeq, Moment, seen
 from gateway.http.files import blob_answer, file_answers
 from gateway.http.problems import problems
 from gateway.owners import Catalog
@@ -44,11 +44,28 @@ async def list_images(
 
 @get(both("/images/{image:str}"), responses=problems(404))
 async def get_image(
-    image: FromPath[str], catalog: NamedDependency[Catalog], min_seq: MinSeq = 0
+    image: FromPath[str], catalog: NamedDependency[Catalog], at: NamedDependency[Moment]
 ) -> Response[ImageView]:
-    """One image with its tags, where they come from, its caption and its digests."""
-    view = await _view(catalog, image, min_seq)
+    """One image with its tags, where they come from, its caption and its digests.
+
+    With `at_seq` or `at_time` it is the image as it was then.
+    """
+    view = await catalog.ask(queries.GetImage(image=ImageId(image), **at.asked))
     return viewed(view, view.etag)
+
+
+@get("/api/v1/images/{image:str}/history", responses=problems(404))
+async def get_image_history(
+    image: FromPath[str],
+    request: Request[Any, Any, Any],
+    page: NamedDependency[Listing],
+    catalog: NamedDependency[Catalog],
+) -> Response[History]:
+    """The story of an image, oldest first: who tagged, captioned or removed it, what models saw, when and why.
+
+    A search is bounded: a piece may have few items, even none, and yet a `next`.
+    """
+    return narrated(request, await catalog.ask(queries.ListImageHistory(image=ImageId(image), **page.asked)))
 
 
 @delete("/api/v1/images/{image:str}", status_code=200, responses=problems(404, 409))
@@ -179,6 +196,7 @@ async def _view(catalog: Catalog, image: str, min_seq: int = 0) -> ImageView:
 ROUTES = [
     list_images,
     get_image,
+    get_image_history,
     remove_image,
     get_image_file,
     get_thumbnail,

@@ -4,25 +4,27 @@ import asyncio
 from contextlib import aclosing, suppress
 from typing import Annotated, Any, Literal
 
+import msgspec
 from litestar import Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from contracts import commands, queries
 from contracts.commands import Origin, Receipt
+from contracts.errors import Invalid
 from contracts.ids import JobId
 from contracts.jobs import Status
-from contracts.queries import JobView, Page
+from contracts.queries import History, JobView, Page
 from contracts.telemetry import TrainingProgress
 from gateway.http import answers
-from gateway.http.answers import asked_for, done, listed, viewed
-from gateway.http.asking import Listing, MinSeq
+from gateway.http.answers import asked_for, done, listed, narrated, viewed
+from gateway.http.asking import Listing, MinSeq, Moment
 from gateway.http.problems import also, problems
 from gateway.live import LiveFeed
 from gateway.owners import Catalog
 from gateway.routes.bodies import JobBody, JobPatch, JobStatus, Mode, TrainingBody, TrainingStatus
 from gateway.routes.images import DatasetFilter
-from gateway.waiting import JobNow, job_now
+from gateway.waiting import JobNow, LiveJob, job_now
 
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 STATUSES: tuple[Status, ...] = ("pending", "running", "paused", "completed", "failed", "cancelled")
@@ -95,16 +97,34 @@ async def get_job(  # noqa: PLR0913, PLR0917 - long polling takes two arguments 
     job: FromPath[str],
     catalog: NamedDependency[Catalog],
     feed: NamedDependency[LiveFeed],
+    at: NamedDependency[Moment],
     wait: Wait = 0,
     until: Until = "change",
-    min_seq: MinSeq = 0,
 ) -> Response[JobNow]:
     """One job: what was asked, how far it is, what came of it. `live` is what is only true now.
 
     With `wait` the answer comes when something happened (`until=change`) or the job has ended (`until=terminal`).
+    With `at_seq` or `at_time` it is the job as it was then.
     """
-    view = await _awaited(catalog, feed, queries.GetJob(job=JobId(job), min_seq=min_seq), wait, until)
+    query = queries.GetJob(job=JobId(job), **at.asked)
+    if at.past:
+        if wait:
+            raise Invalid("wait is for what is to come; a job as it was does not change")
+        view = await catalog.ask(query)
+        return viewed(JobNow(**msgspec.structs.asdict(view), live=LiveJob()), view.etag)
+    view = await _awaited(catalog, feed, query, wait, until)
     return viewed(_now(feed, view), view.etag)
+
+
+@get("/jobs/{job:str}/history", responses=problems(404))
+async def get_job_history(
+    job: FromPath[str],
+    request: Request[Any, Any, Any],
+    page: NamedDependency[Listing],
+    catalog: NamedDependency[Catalog],
+) -> Response[History]:
+    """The story of a job, oldest first: who did what, when and why, in words and in fields."""
+    return narrated(request, await catalog.ask(queries.ListJobHistory(job=JobId(job), **page.asked)))
 
 
 @patch("/jobs/{job:str}", responses=problems(404, 409, 415, 422))
@@ -229,6 +249,7 @@ ROUTES = [
     create_job,
     list_jobs,
     get_job,
+    get_job_history,
     edit_job,
     remove_job,
     start_job,

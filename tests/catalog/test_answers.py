@@ -88,17 +88,19 @@ def questions() -> list[Query[Any]]:
         for ref in sets
         for kind in (
             *(q.GetDataset, q.ListImages, q.ListRefusals, q.ListTags, q.ListVersions, q.ListTagging, q.ListJobs),
+            q.ListDatasetHistory,
         )
     ]
     of_jobs: list[Query[Any]] = [
-        kind(job=JobId(job)) for job in work for kind in (q.GetJob, q.ListCheckpoints, q.ListSamples)
+        kind(job=JobId(job)) for job in work for kind in (q.GetJob, q.ListCheckpoints, q.ListSamples, q.ListJobHistory)
     ]
     return [
         *lists,
         *of_sets,
         *of_jobs,
         *(q.GetVersion(dataset="ds_cats", version=number) for number in (1, 2)),
-        *(q.GetImage(image=image) for image in IMAGES),
+        *(kind(image=image) for image in IMAGES for kind in (q.GetImage, q.ListImageHistory)),
+        *(q.GetImage(image=image, at_seq=20) for image in IMAGES),
         *(kind(run=RunId(f"run_{n}")) for n in (1, 2, 3, 9) for kind in (q.GetTagging, q.ReadTaggingWork)),
         *(q.GetPreset(name=name) for name in ("quick", "mine", "old", "nothing")),
         *(q.ReadManifest(version_id=VersionId(version)) for version in ("ver_1", "ver_9")),
