@@ -70,7 +70,7 @@ class Desk:
     async def answered(self, origin: Origin) -> Receipt | None:
         """What this very command was answered before: asked first of all, as what it names may be gone meanwhile.
 
-        None also for a command that was granted by half. KeyReused when it was another request.
+        None also where only the first of its commits can be seen yet. KeyReused when it was another request.
         """
         before = await self.store.read(lambda connection: commands.answered(connection, origin.command))
         if before is None:
@@ -82,27 +82,36 @@ class Desk:
         receipt = msgspec.json.decode(before.answer, type=Receipt)
         return msgspec.structs.replace(receipt, sequence=before.sequence)
 
-    async def append(self, change: Change, origin: Origin, receipt: Receipt, *, answers: bool = True) -> Receipt:
-        """Store the facts as one commit and wait until readers see it. Conflict: decide again.
+    async def append(self, change: Change, origin: Origin, receipt: Receipt) -> Receipt:
+        """Store the facts as one commit and wait until readers see it. Conflict: decide again."""
+        return await self.append_together([change], origin, receipt)
 
-        `answers`: is this what the command is about? A command that writes two things is answered by the second; done
-        by half, it must be decided again, not answered with its first half.
+    async def append_together(self, changes: Sequence[Change], origin: Origin, receipt: Receipt) -> Receipt:
+        """The same for a wish that changes several things: all of it is stored, or nothing.
+
+        The last change is the one the wish is about: its commit keeps the answer, and its sequence is the answer's.
         """
-        commit = draw_up(
-            change.kind,
-            change.thing,
-            change.facts,
-            after=change.after,
-            origin=origin,
-            answer=receipt if answers else None,
+        commits = [
+            draw_up(
+                change.kind,
+                change.thing,
+                change.facts,
+                after=change.after,
+                origin=origin,
+                answer=receipt if change is changes[-1] else None,
+            )
+            for change in changes
+        ]
+        stored = await self.log.append_together(
+            [(commit, change.after) for commit, change in zip(commits, changes, strict=True)]
         )
-        stored = await self.log.append(commit, change.after)
-        self._granted = max(self._granted, stored.sequence)
+        sequence = stored[-1].sequence
+        self._granted = max(self._granted, sequence)
         try:
-            await self.store.wait_for(stored.sequence, SEEN_WITHIN)
+            await self.store.wait_for(sequence, SEEN_WITHIN)
         except Behind:
-            _log.warning("read_model_behind", sequence=stored.sequence, applied=self.store.applied)
-        return msgspec.structs.replace(receipt, sequence=stored.sequence)
+            _log.warning("read_model_behind", sequence=sequence, applied=self.store.applied)
+        return msgspec.structs.replace(receipt, sequence=sequence)
 
     def unchanged(self, receipt: Receipt) -> Receipt:
         """It was so already: no commit, and the answer says so."""

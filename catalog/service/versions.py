@@ -17,7 +17,7 @@ from catalog.views.versions import VersionRow
 from contracts.commands import Origin, Receipt
 from contracts.errors import Gone, Rejected
 from contracts.events import VersionFrozen
-from contracts.ids import ImageId, VersionId, derived
+from contracts.ids import DatasetId, Digest, ImageId, VersionId, derived
 from contracts.sealed import open_sealed, seal
 from contracts.wire.blobs import Blobs
 
@@ -33,14 +33,36 @@ class Content:
     tags: dict[int, tuple[str, ...]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """A version of a data set; `change` is what is still to be stored of it, nothing where it stands already."""
+
+    dataset_id: DatasetId
+    dataset: str
+    number: int
+    version_id: VersionId
+    manifest: Digest
+    images: int
+    trigger: str
+    change: Change | None = None
+
+
 @dataclass(frozen=True)
 class Versions:
     desk: Desk
     keys: Keys
     blobs: Blobs
 
-    async def freeze(self, ref: str, trigger: str, origin: Origin, *, answers: bool = True) -> Receipt:
+    async def freeze(self, ref: str, trigger: str, origin: Origin) -> Receipt:
         """A new version, or the latest one where nothing has changed since. Rejected for an empty data set."""
+        frozen = await self.draw_up(ref, trigger, origin)
+        receipt = Receipt(id=frozen.version_id, name=frozen.dataset, version=frozen.number)
+        if frozen.change is None:
+            return self.desk.unchanged(receipt)
+        return await self.desk.append(frozen.change, origin, receipt)
+
+    async def draw_up(self, ref: str, trigger: str, origin: Origin) -> Frozen:
+        """The version that the data set is now: its manifest is kept, its fact still to be stored."""
         content = await self.desk.store.read(lambda connection: _content(connection, ref))
         if not content.images:
             raise Rejected(
@@ -51,7 +73,7 @@ class Versions:
         digest = await self.blobs.put(await asyncio.to_thread(manifest.encode, lines))
         latest = content.latest
         if latest is not None and (latest.manifest, latest.trigger) == (digest, trigger.strip()):
-            return self.desk.unchanged(Receipt(id=latest.version_id, name=content.row.name, version=latest.number))
+            return frozen_before(content.row, latest)
         fact = VersionFrozen(
             version=latest.number + 1 if latest else 1,
             version_id=frozen_by(origin),
@@ -60,9 +82,29 @@ class Versions:
             manifest=digest,
             trigger=trigger.strip(),
         )
-        receipt = Receipt(id=fact.version_id, name=content.row.name, version=fact.version)
-        change = Change("dataset", content.row.id, [fact], content.row.head)
-        return await self.desk.append(change, origin, receipt, answers=answers)
+        return Frozen(
+            dataset_id=content.row.id,
+            dataset=content.row.name,
+            number=fact.version,
+            version_id=fact.version_id,
+            manifest=digest,
+            images=fact.images,
+            trigger=fact.trigger,
+            change=Change("dataset", content.row.id, [fact], content.row.head),
+        )
+
+
+def frozen_before(row: DatasetRow, version: VersionRow) -> Frozen:
+    """A version that stands in the log."""
+    return Frozen(
+        dataset_id=row.id,
+        dataset=row.name,
+        number=version.number,
+        version_id=version.version_id,
+        manifest=version.manifest,
+        images=version.images,
+        trigger=version.trigger,
+    )
 
 
 def frozen_by(origin: Origin) -> VersionId:
@@ -97,6 +139,7 @@ def _lines(content: Content, keys: dict[ImageId, bytes], trigger: str) -> list[M
             caption=_sealed_caption(image, keys[image.id], content.tags[image.ordinal], trigger),
             width=image.width,
             height=image.height,
+            written=image.caption is not None,
         )
         for image in content.images
         if image.id in keys

@@ -12,10 +12,11 @@ from catalog.domain import jobs as job_rules
 from catalog.domain import presets as preset_rules
 from catalog.service.datasets import present
 from catalog.service.desk import Change, Desk
-from catalog.service.versions import Versions, frozen_by
+from catalog.service.versions import Frozen, Versions, frozen_before, frozen_by
 from catalog.views import erasures, images, predictions, presets, versions
 from catalog.views import jobs as job_views
 from catalog.views.datasets import DatasetRow
+from catalog.views.sets import unpacked
 from catalog.views.versions import VersionRow
 from contracts import jobs
 from contracts.commands import (
@@ -68,13 +69,13 @@ class Jobs:
     async def _create(self, wish: CreateJob, dataset_id: DatasetId, origin: Origin) -> Receipt:
         preset = await self._preset(wish.preset)
         recipe = job_rules.resolved(wish, preset)
-        row, version = await self._version(wish, dataset_id, origin)
+        version = await self._version(wish, dataset_id, origin)
         job_id = JobId(derived("job", origin.command))
         created = JobCreated(
-            name=wish.name or row.name,
+            name=wish.name or version.dataset,
             mode=wish.mode,
-            dataset_id=row.id,
-            dataset=row.name,
+            dataset_id=version.dataset_id,
+            dataset=version.dataset,
             version=version.number,
             version_id=version.version_id,
             manifest=version.manifest,
@@ -88,7 +89,9 @@ class Jobs:
         )
         facts: list[AnyFact] = [created, *([JobQueued(priority=wish.priority)] if wish.start else [])]
         receipt = Receipt(id=job_id, name=created.name, status="pending", version=version.number)
-        done = await self.desk.append(Change("job", job_id, facts, Head()), origin, receipt)
+        change = Change("job", job_id, facts, Head())
+        changes = [change] if version.change is None else [version.change, change]
+        done = await self.desk.append_together(changes, origin, receipt)
         if wish.start:
             await self.dispatcher.hint("train", job_id, done.sequence, wish.priority)
         return done
@@ -101,28 +104,25 @@ class Jobs:
             raise Rejected(f"there is no preset {name!r}", reason="unknown-preset")
         return recipe
 
-    async def _version(self, wish: CreateJob, dataset_id: DatasetId, origin: Origin) -> tuple[DatasetRow, VersionRow]:
-        """The version that was named, or the data set as it is now, frozen in the name of the same command.
+    async def _version(self, wish: CreateJob, dataset_id: DatasetId, origin: Origin) -> Frozen:
+        """The version that was named, or the data set as it is now, to be frozen with the job.
 
-        A catalog that died between the version and the job finds the version that this command has frozen already.
+        Logs of before hold versions whose job was never stored: asked for again, it still gets that one.
         """
         before = await self.desk.store.read(lambda connection: versions.by_id(connection, frozen_by(origin)))
         number = before.number if before is not None else wish.version
         if number is None:
-            number = (await self.versions.freeze(dataset_id, wish.trigger, origin, answers=False)).version
+            return await self.versions.draw_up(dataset_id, wish.trigger, origin)
 
-        def look(connection: Connection) -> tuple[DatasetRow, VersionRow | None, int]:
-            version = versions.find(connection, dataset_id, number or 0)
-            erased = 0 if version is None else erasures.in_version(connection, dataset_id, version.as_of)
-            return present(connection, dataset_id), version, erased
+        def look(connection: Connection) -> tuple[DatasetRow, VersionRow | None]:
+            return present(connection, dataset_id), versions.find(connection, dataset_id, number)
 
-        row, version, erased = await self.desk.store.read(look)
+        row, version = await self.desk.store.read(look)
         if version is None:
             raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
-        dataset_rules.whole(version.number, erased)
         if wish.trigger.strip() not in ("", version.trigger):
             raise Rejected(f"version {number} was frozen with the trigger {version.trigger!r}; freeze another")
-        return row, version
+        return frozen_before(row, version)
 
     async def _change(self, command: JobCommand) -> Receipt:
         wish = command.wish
@@ -183,7 +183,7 @@ class Tagging:
             dataset=row.name,
             model=wish.model,
             images=chosen,
-            count=len(images.unpacked(chosen)),
+            count=len(unpacked(chosen)),
             priority=wish.priority,
         )
         facts: list[AnyFact] = [requested, TaggingQueued(priority=wish.priority)]

@@ -43,13 +43,13 @@ from contracts.commands import (
     TaggingCommand,
     TaggingWish,
 )
-from contracts.events import AnyFact, DatasetFact
+from contracts.events import AnyFact, Commit, DatasetFact, Stored
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, ulid
 from contracts.subjects import Kind
 from contracts.telemetry import Applied
 from contracts.wire.blobs import LocalBlobs
 from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, draw_up
+from contracts.wire.log import EventLog, Head, draw_up
 from contracts.wire.telling import tell_erased
 from tests.catalog.histories import image_added
 from tests.conftest import LEASE
@@ -158,6 +158,19 @@ async def opened(bus: Bus, folder: Path) -> AsyncIterator[House]:
         await asyncio.gather(*beside, return_exceptions=True)
         for file in (keys, store, archive):
             await file.close()
+
+
+class Overtaken(EventLog):
+    """Another writer appends to the same data set between our look and our append, once for each of these facts."""
+
+    def __init__(self, house: House, *facts: DatasetFact) -> None:
+        super().__init__(house.bus)
+        self._house, self._facts = house, list(facts)
+
+    async def append_together(self, commits: Sequence[tuple[Commit, Head]]) -> list[Stored]:
+        if self._facts:
+            await self._house.say("dataset", commits[0][0].thing, self._facts.pop(0))
+        return await super().append_together(commits)
 
 
 def png(colour: int, size: tuple[int, int] = (32, 32), form: str = "PNG") -> bytes:

@@ -19,7 +19,6 @@ from contracts.events import (
     ImagePredictions,
     ImagesRemoved,
     Prediction,
-    Stored,
     TaggingAttemptStarted,
     TaggingPredicted,
     TaggingQueued,
@@ -27,9 +26,8 @@ from contracts.events import (
     TagsEdited,
 )
 from contracts.ids import DatasetId, WorkerId
-from contracts.wire.log import EventLog
 from tests.catalog.histories import bitmap
-from tests.catalog.house import House, kinds, of_image
+from tests.catalog.house import House, Overtaken, kinds, of_image
 
 
 async def test_a_data_set_is_created_renamed_and_removed(house: House) -> None:
@@ -197,19 +195,6 @@ async def test_thresholds_move_tags_without_another_run_and_people_stand_over_mo
     # Somebody who saw the tags before the threshold moved takes one off: the new one stays.
     await house.tell(ReplaceTags(image=image, tags=("mine",), seen=looked))
     assert await house.tags(image) == {"mine", "dog"}
-
-
-class Overtaken(EventLog):
-    """Another writer appends between our look and our append, once for each of these facts."""
-
-    def __init__(self, house: House, *facts: TagsEdited | ImagesRemoved) -> None:
-        super().__init__(house.bus)
-        self._house, self._facts = house, list(facts)
-
-    async def append(self, commit, after) -> Stored:  # type: ignore[no-untyped-def]
-        if self._facts:
-            await self._house.say("dataset", commit.thing, self._facts.pop(0))
-        return await super().append(commit, after)
 
 
 async def test_a_lost_race_is_decided_again_and_nothing_is_lost(house: House) -> None:

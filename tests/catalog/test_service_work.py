@@ -7,6 +7,7 @@ import pytest
 
 from catalog.domain import manifest
 from catalog.keys import CAPTION, opened
+from catalog.service.versions import Versions
 from catalog.views import versions
 from contracts.commands import (
     CancelJob,
@@ -24,26 +25,26 @@ from contracts.commands import (
     SetCaption,
     StartJob,
 )
-from contracts.errors import IllegalTransition, NotFound, Rejected, Unavailable
+from contracts.errors import IllegalTransition, NotFound, Rejected
 from contracts.events import (
-    Commit,
     ImagePredictions,
     JobAttemptStarted,
     JobCreated,
     JobFailed,
     JobQueued,
     JobSucceeded,
-    Stored,
     TaggingAttemptStarted,
     TaggingPredicted,
     TaggingRequested,
+    ThresholdsSet,
     VersionFrozen,
 )
 from contracts.ids import JobId, RunId, WorkerId
 from contracts.recipe import AdamW, Recipe
-from contracts.wire.log import EventLog, Head
+from contracts.wire.log import EventLog, draw_up
 from contracts.wire.queue import WorkQueue
-from tests.catalog.house import House, kinds, of_image
+from tests.catalog.house import House, Overtaken, kinds, of_image
+from tests.conftest import origin
 
 STARTED = JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)
 
@@ -152,26 +153,27 @@ async def test_a_job_that_cannot_be_is_refused_and_leaves_nothing(house: House, 
         await house.tell(CreateJob(dataset="nowhere"))
 
 
-class Dying(EventLog):
-    """The catalog dies before the first commit of a kind."""
-
-    def __init__(self, house: House, kind: str) -> None:
-        super().__init__(house.bus)
-        self._kind: str | None = kind
-
-    async def append(self, commit: Commit, after: Head) -> Stored:
-        if commit.kind == self._kind:
-            self._kind = None
-            raise Unavailable("it died")
-        return await super().append(commit, after)
-
-
-async def test_a_crash_between_version_and_job_leaves_one_of_each(house: House) -> None:
+async def test_a_job_and_the_version_it_freezes_are_stored_together(house: House) -> None:
     cats = await house.dataset(pictures=1)
-    house.desk.log = Dying(house, "job")
+    house.desk.log = log = Overtaken(house, ThresholdsSet(general=0.5, character=0.5))
+    made = await house.tell(CreateJob(dataset="cats", start=True), "c1", "f")
+    assert await house.tell(CreateJob(dataset="cats", start=True), "c1", "f") == made
+    history, job = await log.load("dataset", cats), await log.load("job", made.id)
+    frozen = [stored for stored in history.commits if kinds(stored.commit.facts) == ["VersionFrozen"]]
+    assert kinds(history.commits[-2].commit.facts) == ["ThresholdsSet"]
+    assert [stored.sequence for stored in (*frozen, *job.commits)] == [made.sequence - 1, made.sequence]
+    assert kinds(job.commits[0].commit.facts) == ["JobCreated", "JobQueued"]
+
+
+async def test_a_version_that_was_stored_without_its_job_gets_it(house: House) -> None:
+    cats = await house.dataset(pictures=1)
     wish = CreateJob(dataset="cats", start=True)
-    with pytest.raises(Unavailable):
-        await house.tell(wish, "c1", "f")
+    asked = origin("c1", actor="ann", fingerprint="f")
+    version = await Versions(house.desk, house.keys, house.blobs).draw_up("cats", "", asked)
+    assert version.change is not None
+    half = draw_up("dataset", cats, version.change.facts, after=version.change.after, origin=asked)
+    stored = await house.desk.log.append(half, version.change.after)
+    await house.desk.store.wait_for(stored.sequence, 5)
     # Meanwhile the data set goes on; the job still gets what stood there when it was asked for.
     await house.tell(EditTags(image=of_image(cats, 0), add=("late",)))
     made = await house.tell(wish, "c1", "f")
