@@ -5,17 +5,17 @@ changes every chain after it. And the body of each commit names the sha256 of th
 whoever computes the log's chain anew has to change those bodies as well.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import msgspec
 
-from contracts import subjects
 from contracts.audit import Damage
 from contracts.events import Commit
 from contracts.ids import Digest
+from contracts.subjects import fact
 
 Row = tuple[int, str, str, str, bytes, bytes]
 """sequence, kind, thing, id, body, chain."""
@@ -31,7 +31,7 @@ class Tail:
 
     @property
     def digest(self) -> Digest:
-        return Digest(self.chain.hex() or hashlib.sha256().hexdigest())
+        return Digest(self.chain.hex() or sha256().hexdigest())
 
 
 class Knot(NamedTuple):
@@ -40,6 +40,9 @@ class Knot(NamedTuple):
     sequence: int = 0
     version: int = 0
     digest: str = ""
+
+
+UNTIED = Knot()
 
 
 @dataclass
@@ -67,7 +70,7 @@ _envelope = msgspec.json.Decoder(Envelope).decode
 
 def link(before: bytes, sequence: int, subject: str, body: bytes) -> bytes:
     """The log's chain after this commit."""
-    return hashlib.sha256(before + sequence.to_bytes(8) + subject.encode() + body).digest()
+    return sha256(before + sequence.to_bytes(8) + subject.encode() + body).digest()
 
 
 def walk(rows: Iterable[Row]) -> Walk:
@@ -78,7 +81,7 @@ def walk(rows: Iterable[Row]) -> Walk:
         if sequence != expected:
             walked.damage = _damage("missing", expected, f"the next entry is commit {sequence}")
             break
-        if chain != link(before, sequence, subjects.fact(kind, thing), body):  # type: ignore[arg-type]  # as it stands
+        if chain != link(before, sequence, fact(kind, thing), body):  # type: ignore[arg-type]  # as it stands there
             walked.damage = _damage("changed", sequence, "its hash is not the one that was archived with it")
             break
         try:
@@ -86,17 +89,17 @@ def walk(rows: Iterable[Row]) -> Walk:
         except msgspec.DecodeError as error:
             walked.damage = _damage("changed", sequence, f"it is no commit: {error}")
             break
-        if (found.id, found.kind, found.thing) != (commit, kind, thing):
+        if found.id != commit or found.kind != kind or found.thing != thing:
             walked.damage = _damage("changed", sequence, "its row does not say what its body says")
             break
-        knot = things.get((kind, thing), Knot())
+        knot = things.get((kind, thing), UNTIED)
         # Where a commit is lost for good, a void keeps its place; which thing it was of, nobody knows any more.
         if (why := misfit(found, knot)) and voided <= knot.sequence:
             walked.damage = _damage("rewritten", knot.sequence or sequence, why)
             break
         if kind == "log" and VOIDED in body:
             voided = sequence
-        things[kind, thing] = Knot(sequence, found.version, hashlib.sha256(body).hexdigest())
+        things[kind, thing] = Knot(sequence, found.version, sha256(body).hexdigest())
         before, expected = chain, sequence + 1
     walked.tail = Tail(expected - 1, before)
     return walked
@@ -109,6 +112,11 @@ def misfit(found: Envelope | Commit, before: Knot) -> str:
     if found.version != before.version + len(found.facts):
         return f"what {found.kind} {found.thing} says next ({found.id}) does not count on from it"
     return ""
+
+
+def tie(sequence: int, body: bytes) -> Knot:
+    """The end of a history whose last commit this is."""
+    return Knot(sequence, _envelope(body).version, sha256(body).hexdigest())
 
 
 def _damage(kind: Any, sequence: int, why: str) -> Damage:

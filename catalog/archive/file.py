@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from catalog.archive.chain import Tail, Walk, link, walk
+from catalog.archive.chain import UNTIED, VOIDED, Knot, Tail, Walk, link, misfit, tie, walk
 from catalog.database import Connection, Database
 from contracts import subjects
 from contracts.audit import Damage
 from contracts.errors import LogDamaged
 from contracts.events import Stored
+from contracts.subjects import Kind
 from contracts.wire.log import decode
 
 TABLES = """
@@ -47,8 +48,14 @@ BETWEEN = "SELECT sequence, kind, thing, recorded, body, chain FROM entry WHERE 
 RESTORED = "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE kind = 'log' AND instr(body, '\"log.restored\"')"
 SOUND = "PRAGMA integrity_check(1)"
 
+NEWEST = "SELECT sequence, body FROM entry WHERE kind = ? AND thing = ? ORDER BY sequence DESC LIMIT 1"
+LAST_VOID = "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE kind = 'log' AND instr(body, '\"log.voided\"')"
+
 T = TypeVar("T")
+Thing = tuple[Kind, str]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+MOST_KNOTS = 20_000
 
 
 class Entry(NamedTuple):
@@ -69,10 +76,15 @@ class ArchiveFile:
         self._database = Database(folder / "archive.db", TABLES)
         self.tail = Tail()
         self.log_id = ""
+        self._knots: dict[Thing, Knot] = {}
+        """Where the histories of the things written last end."""
 
     async def append(self, batch: Sequence[Stored]) -> None:
-        """Keep commits in the order of the log; those kept before change nothing. LogDamaged at a gap."""
-        self.tail = await self._database.write(lambda connection: _append(connection, batch))
+        """Keep commits in the order of the log; those kept before change nothing.
+
+        LogDamaged, and nothing kept, at a gap, or at a commit that does not continue the history of its thing.
+        """
+        self.tail = await self._database.write(lambda connection: self._append(connection, batch))
 
     async def commits(self, after: int, limit: int) -> list[Stored]:
         """What was archived after a sequence, oldest first."""
@@ -125,6 +137,15 @@ class ArchiveFile:
     async def close(self) -> None:
         await self._database.close()
 
+    def _append(self, connection: Connection, batch: Sequence[Stored]) -> Tail:
+        if len(self._knots) > MOST_KNOTS:
+            self._knots.clear()
+        try:
+            return _append(connection, batch, self._knots)
+        except BaseException:
+            self._knots.clear()  # some may be of commits that are not kept now
+            raise
+
 
 def _log_id(connection: Connection) -> str:
     row = connection.execute(LOG).fetchone()
@@ -146,21 +167,39 @@ def _walked(connection: Connection) -> Walk:
     return walk(rows.execute(ALL))
 
 
-def _append(connection: Connection, batch: Sequence[Stored]) -> Tail:
+def _append(connection: Connection, batch: Sequence[Stored], knots: dict[Thing, Knot]) -> Tail:
     tail = _tail(connection)
+    sequence, chain = tail.sequence, tail.chain
+    rows: list[tuple[Any, ...]] = []
     for stored in batch:
-        if stored.sequence <= tail.sequence:
+        if stored.sequence <= sequence:
             continue
-        if stored.sequence != tail.sequence + 1:
-            bad = tail.sequence + 1
-            raise LogDamaged(f"commit {bad} is missing before {stored.sequence}", first_bad=bad)
+        sequence += 1
+        if stored.sequence != sequence:
+            raise LogDamaged(f"commit {sequence} is missing before {stored.sequence}", first_bad=sequence)
         commit = stored.commit
-        chain = link(tail.chain, stored.sequence, subjects.fact(commit.kind, commit.thing), stored.body)
-        recorded = (stored.recorded - EPOCH) // timedelta(microseconds=1)
-        row = (stored.sequence, commit.kind, commit.thing, commit.id, recorded, stored.body, chain)
-        connection.execute(ADD, row)
-        tail = Tail(stored.sequence, chain)
-    return tail
+        thing = commit.kind, commit.thing
+        knot = knots.get(thing) or _knot(connection, *thing)
+        if (why := misfit(commit, knot)) and _voided(connection, rows) <= knot.sequence:
+            raise LogDamaged(f"commit {sequence} does not go on from what was archived: {why}", first_bad=sequence)
+        knots[thing] = Knot(sequence, commit.version, hashlib.sha256(stored.body).hexdigest())
+        chain = link(chain, sequence, subjects.fact(*thing), stored.body)
+        recorded = (stored.recorded - EPOCH) // MICROSECOND
+        rows.append((sequence, *thing, commit.id, recorded, stored.body, chain))
+    connection.executemany(ADD, rows)
+    return Tail(sequence, chain)
+
+
+def _knot(connection: Connection, kind: str, thing: str) -> Knot:
+    """Where the thing's history ends in the file."""
+    row = connection.execute(NEWEST, (kind, thing)).fetchone()
+    return UNTIED if row is None else tie(row["sequence"], row["body"])
+
+
+def _voided(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+    """The newest place that is kept for a commit that is lost; 0: none."""
+    fresh = [sequence for sequence, kind, _, _, _, body, _ in rows if kind == "log" and VOIDED in body]
+    return fresh[-1] if fresh else int(connection.execute(LAST_VOID).fetchone()[0])
 
 
 def _one(connection: Connection, question: str, sequence: int) -> Any:

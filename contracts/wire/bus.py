@@ -89,6 +89,16 @@ class Bus(Client):
         await self._ping(timeout)
         await self._ping(timeout)
 
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """The same as nats-py's, but for its walk through each letter of a name: half of what reading the log cost."""
+        headers: dict[str, str] = {}
+        for line in raw.split(b"\r\n"):
+            name, colon, value = line.partition(b":")
+            if colon and name.isascii() and len(words := name.split()) < 2:
+                headers[b"".join(words).decode()] = value.strip().decode("utf-8", "replace")
+        return headers
+
     async def _ping(self, timeout: float) -> None:
         """nats-py's own cancels what has waited too long; of the PONG that comes after all its reader then dies."""
         if self.is_closed:

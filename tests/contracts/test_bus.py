@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 from nats.errors import FlushTimeoutError
 
 from contracts.errors import Unavailable
 from contracts.queries import GetLog
+from contracts.wire.bus import Bus
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.service import Door
 from tests.conftest import BusOf
@@ -29,6 +31,19 @@ def hanging(server: EmbeddedServer) -> Iterator[None]:
         yield
     finally:
         os.kill(server.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"Nats-Msg-Id: 01J/job.x/0\r\nNats-Expected-Last-Subject-Sequence: 7\r\n\r\n",
+        b"a:b\r\nno colon\r\n: no name\r\ntwo words: x\r\n\xc3\xa9: x\r\n  padded \t:\t value : more \r\n\r\n",
+        b"broken: \xff\xfe\r\na: 1\r\na: 2\r\n",
+        b"",
+    ],
+)
+def test_headers_are_read_as_nats_py_reads_them(raw: bytes) -> None:
+    assert Bus._parse_header_lines(raw) == Client._parse_header_lines(raw)
 
 
 async def test_a_line_survives_pongs_that_come_too_late(server: EmbeddedServer, bus_of: BusOf) -> None:
