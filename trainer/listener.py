@@ -1,6 +1,7 @@
 """What the child tells of one attempt, made into facts, progress and loss curves."""
 
 import asyncio
+import errno
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -102,6 +103,8 @@ class Listener:
                 raise BadCheckpoint(reason)
             case Failed(code="internal", reason=reason):
                 raise Crash(reason)
+            case Failed(code="disk-full", reason=reason):
+                raise OSError(errno.ENOSPC, reason)
             case Failed(code=code, reason=reason):
                 raise CannotTrain(code, reason)
             case _:

@@ -31,6 +31,8 @@ from trainer.shelf import Shelf
 
 PATIENCE = 120.0
 """Seconds the catalog may be away while a job is held."""
+WARM_UP_SECONDS = 300.0
+"""How long a new child may say nothing while it imports torch."""
 STOP_SECONDS = 1.0
 """A cancelled job stops between two steps; a child that does not by then is killed: two seconds are promised."""
 POLITE_SECONDS = 8.0
@@ -117,8 +119,9 @@ class Trainer:
 
     async def _carry_out(self, task: Task, resume: Path | None) -> None:
         """Give the order and listen to its end. A child that was not heard to the end does not get another order."""
+        task.attempt.moved(grace=WARM_UP_SECONDS)
         child = await self.warm_up()
-        task.attempt.moved()  # a new child takes its time to import torch
+        task.attempt.moved()
         listener = Listener(self.bus, self.blobs, task.attempt, self._software, domain.file_stem(task.asked.name))
         beside = [
             asyncio.create_task(_stop_when_asked(child, task.attempt), name="stop"),

@@ -6,6 +6,7 @@ saying so while the work moves, and spent only after the end stands in the log.
 """
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from nats.aio.client import Client
 
 from contracts import subjects
 from contracts.commands import Origin
-from contracts.errors import Conflict, Fenced, LogDamaged, LoratoryError, Unavailable
+from contracts.errors import Behind, Conflict, Fenced, LogDamaged, LogFull, LoratoryError, Unavailable
 from contracts.events import AnyFact, AttemptStarted, Commit, Stored
 from contracts.ids import CommandId, WorkerId, new_command_id
 from contracts.jobs import Work, admit, attempt_failed, failed, fold, interrupted, opening
@@ -31,6 +32,12 @@ PATIENCE_SECONDS = 600.0
 GOODBYE_SECONDS = 5.0
 """So long a worker that is stopped tries to say so; without it the lease runs out, which is only slower."""
 SETTLE_AGAIN_SECONDS = 10.0
+AWAY = (Unavailable, Behind, LogFull)
+"""What passes by itself and is nobody's fault: the work is handed back, and that counts as no crash."""
+AWAY_SECONDS = 2.0
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_SPACE_SECONDS = 10.0
+"""So long work rests before it is tried again, elsewhere perhaps."""
 TRIES = 20
 """So often an attempt is opened again after losing a race for the same work."""
 
@@ -85,9 +92,9 @@ class Attempt:
         """The work's whole history, as far as it is known here."""
         return self._history.facts()
 
-    def moved(self) -> None:
-        """The work has got on; without this for `stall` seconds it counts as hung."""
-        self._moved = asyncio.get_running_loop().time()
+    def moved(self, grace: float = 0.0) -> None:
+        """The work has got on; without this for `stall` seconds (and once for `grace` more) it counts as hung."""
+        self._moved = asyncio.get_running_loop().time() + grace
 
     @property
     def hung(self) -> bool:
@@ -111,10 +118,10 @@ class Attempt:
                 commit = draw_up(KIND_OF[self._holder.work], self.thing, facts, after=head, origin=origin)
                 try:
                     stored = await self._appended(commit, head)
-                except Unavailable:
+                except (Unavailable, LogFull):
                     if asyncio.get_running_loop().time() > deadline or not wanted():
                         raise
-                    self.moved()  # it waits for the log; that is not hanging
+                    self.moved()  # it waits for the log, or for room in it; that is not hanging
                     await asyncio.sleep(POLL_SECONDS)
                     continue
                 if stored is not None:
@@ -179,7 +186,7 @@ class Worker:
                 if taken is not None:
                     await self._hold(taken)
                     continue
-            except Unavailable as error:
+            except AWAY as error:
                 if not told:  # once for each time it is away, not every two seconds
                     _log.warning("queue_away", error=error.detail)
                 told = True
@@ -201,11 +208,15 @@ class Worker:
             except asyncio.CancelledError:
                 await self._say_goodbye(attempt, taken)
                 raise
-            except Unavailable as error:
-                await self._hand_back(attempt, taken, reason=error.detail, delay=2)
+            except AWAY as error:
+                await self._hand_back(attempt, taken, reason=error.detail, delay=AWAY_SECONDS)
             except LoratoryError as error:
                 await self._failed(attempt, taken, code=error.code, reason=error.detail)
             except Exception as error:  # noqa: BLE001 - the worker's edge: whatever it was, the job must not hang
+                if isinstance(error, OSError) and error.errno in NO_SPACE:
+                    # The machine's trouble, not the job's: another has room, or there will be some.
+                    await self._hand_back(attempt, taken, reason=str(error.strerror), delay=NO_SPACE_SECONDS)
+                    return
                 _log.exception("attempt_broke")
                 await self._failed(
                     attempt, taken, code="internal", reason=f"{type(error).__name__}; see the worker's log"

@@ -1,13 +1,14 @@
 """Holding work: queue, attempts, fence, on a real nats-server. The catalog's and the worker's side by side."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from contracts.errors import Fenced, Rejected, Unavailable
+from contracts.errors import Behind, Fenced, LogFull, Rejected, Unavailable
 from contracts.events import (
     AnyFact,
     Commit,
@@ -24,7 +25,7 @@ from contracts.events import (
     Stored,
 )
 from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
-from contracts.jobs import cancel, fold
+from contracts.jobs import FRUITLESS_LIMIT, cancel, fold
 from contracts.recipe import Recipe
 from contracts.subjects import Kind
 from contracts.wire import work as work_module
@@ -221,6 +222,72 @@ async def test_work_that_cannot_be_done_fails_at_once_with_its_reason(catalog: B
     assert facts[-1] == JobFailed(attempt=facts[-1].attempt, code="rejected", reason="the base folder is none")  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    "passing",
+    [
+        Unavailable("the catalog does not answer"),
+        Behind(applied=1, asked=2),
+        LogFull("no space"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_passes_by_itself_is_no_crash_and_no_failure(
+    catalog: Bus, trainer: Bus, monkeypatch: pytest.MonkeyPatch, passing: Exception
+) -> None:
+    monkeypatch.setattr(work_module, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(work_module, "NO_SPACE_SECONDS", 0.05)
+    tries: list[int] = []
+
+    async def run(attempt: Attempt) -> None:
+        tries.append(attempt.number)
+        if len(tries) <= FRUITLESS_LIMIT:
+            raise passing
+        await attempt.report(finish(attempt))
+
+    await ask_for(catalog)
+    async with working(trainer, run):
+        facts = await until_ended(catalog)
+    assert isinstance(facts[-1], JobSucceeded)
+    assert sum(isinstance(fact, JobInterrupted) for fact in facts) == FRUITLESS_LIMIT
+    assert not any(isinstance(fact, JobAttemptFailed) for fact in facts)
+
+
+async def test_a_report_waits_for_room_in_the_log(catalog: Bus, trainer: Bus) -> None:
+    await say(catalog, JOB, CREATED)
+    await say(catalog, JOB, JobQueued(priority="normal"))
+    await say(trainer, JOB, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
+    holder = Holder(work="train", worker=WorkerId("w1"), boot="b")
+    full = Away(trainer, appends=2, error=LogFull("no space"))
+    attempt = Attempt(full, holder, JOB, await EventLog(trainer).load("job", JOB))
+    await attempt.report(finish(attempt))
+    assert isinstance((await facts_of(catalog))[-1], JobSucceeded)
+
+
+async def test_a_late_ack_of_who_was_fenced_changes_nothing_for_who_holds_the_work_now(
+    catalog: Bus, bus_of: BusOf
+) -> None:
+    await ask_for(catalog)
+    late = await WorkQueue(await bus_of("trainer"), "train").take()
+    assert late is not None
+    acked = asyncio.Event()
+
+    async def run(attempt: Attempt) -> None:
+        await acked.wait()
+        await attempt.report(finish(attempt))
+
+    async with working(await bus_of("trainer"), run):
+        async with asyncio.timeout(3 * LEASE + 5):
+            while not any(isinstance(fact, JobAttemptStarted) for fact in await facts_of(catalog)):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await late.done()
+        await late._message._client.flush()
+        assert await WorkQueue(catalog, "train").waiting() == set()
+        acked.set()
+        facts = await until_ended(catalog)
+    assert [type(fact) for fact in facts[2:]] == [JobAttemptStarted, JobSucceeded]
+
+
 async def test_work_that_stands_still_counts_as_hung(catalog: Bus, trainer: Bus) -> None:
     async def hangs(_: Attempt) -> None:
         await asyncio.Event().wait()
@@ -272,20 +339,21 @@ async def test_a_hint_is_there_once_and_a_newer_one_takes_its_place(catalog: Bus
 class Away(EventLog):
     """The log is away for a while: whatever is asked of it, the first times it does not answer."""
 
-    def __init__(self, bus: Bus, *, appends: int = 0, loads: int = 0) -> None:
+    def __init__(self, bus: Bus, *, appends: int = 0, loads: int = 0, error: Exception | None = None) -> None:
         super().__init__(bus)
         self._appends, self._loads = appends, loads
+        self._error = error or Unavailable("away")
 
     async def append(self, commit: Commit, after: Head) -> Stored:
         if self._appends:
             self._appends -= 1
-            raise Unavailable("away")
+            raise self._error
         return await super().append(commit, after)
 
     async def load(self, kind: Kind, thing: str, since: History | None = None) -> History:
         if self._loads:
             self._loads -= 1
-            raise Unavailable("away")
+            raise self._error
         return await super().load(kind, thing, since)
 
 

@@ -24,7 +24,7 @@ from contracts.wire.blobs import LocalBlobs
 from contracts.wire.bus import Bus
 from contracts.wire.log import EventLog, draw_up
 from contracts.wire.telling import read_losses
-from contracts.wire.work import Attempt, Crash, Holder
+from contracts.wire.work import NO_SPACE, Attempt, Crash, Holder
 from tests.conftest import BusOf, origin
 from trainer.listener import BadCheckpoint, CannotTrain, Listener
 from trainer.messages import Failed, Finished, Loading, Planned, Sampled, Saved, Stepped, Stopped, TensorFile, Update
@@ -142,4 +142,7 @@ async def test_each_failure_says_whether_to_try_again(listener: Listener, catalo
     with pytest.raises(CannotTrain) as refused:
         await listener.hear(Failed(code="diverged", reason="the loss is no number"))
     assert (refused.value.code, refused.value.detail) == ("diverged", "the loss is no number")
+    with pytest.raises(OSError, match="the disk is full") as full:
+        await listener.hear(Failed(code="disk-full", reason="the disk is full"))
+    assert full.value.errno in NO_SPACE
     assert await facts_of(catalog) == []

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from contracts.events import (
     AnyFact,
     Cancelled,
     Failed,
+    JobAttemptFailed,
     JobAttemptStarted,
     JobCancelled,
     JobCheckpointed,
@@ -44,6 +46,8 @@ from trainer.settings import Settings
 from trainer.worker import Trainer
 
 ENDS = Cancelled | Failed | JobSucceeded
+HUNG_SECONDS = 20.0
+"""Longer than anything takes that a child does in silence, also on a busy machine."""
 
 
 class Asker:
@@ -121,10 +125,12 @@ async def asker(bus_of: BusOf, tmp_path: Path, examples: list[Example]) -> Async
 
 
 @asynccontextmanager
-async def training(bus: Bus, settings: Settings, blobs: Path, name: str = "w1") -> AsyncIterator[Trainer]:
+async def training(
+    bus: Bus, settings: Settings, blobs: Path, name: str = "w1", stall: float = 600
+) -> AsyncIterator[Trainer]:
     sign = Sign(service="trainer", worker=WorkerId(name))
     trainer = Trainer(bus, LocalBlobs(blobs), settings, settings.work / name, sign, os.environ)
-    holder = Holder(work="train", worker=WorkerId(name), boot="b1", lease=LEASE)
+    holder = Holder(work="train", worker=WorkerId(name), boot="b1", lease=LEASE, stall=stall)
     task = asyncio.create_task(Worker(bus, holder, trainer.run, trainer.settle).work_off())
     try:
         yield trainer
@@ -200,3 +206,24 @@ async def test_a_stopped_trainer_leaves_a_checkpoint_that_the_next_goes_on_from(
     steps = {block.first + index for block in blocks for index in range(len(block.losses))}
     assert steps == set(range(1, 61))
     assert not msgspec.json.encode(facts).count(str(tmp_path).encode())
+
+
+@pytest.mark.timeout(300)
+async def test_a_child_that_hangs_is_ended_and_another_goes_on_from_the_checkpoint(
+    asker: Asker, bus_of: BusOf, settings: Settings, tmp_path: Path
+) -> None:
+    """The trainer itself is well all the while, and says so to the queue."""
+    await asker.ask_for("job_1", length__count=40, save__every=5)
+    async with training(await bus_of("trainer"), settings, tmp_path / "blobs", stall=HUNG_SECONDS) as trainer:
+        await asker.until("job_1", JobCheckpointed, within=100)
+        assert trainer._child is not None
+        hung = trainer._child.pid
+        os.kill(hung, signal.SIGSTOP)
+        facts = await asker.until("job_1", ENDS, within=200)
+        assert trainer._child.pid != hung
+    assert isinstance(facts[-1], JobSucceeded), facts[-1]
+    failed, *_ = [fact for fact in facts if isinstance(fact, JobAttemptFailed)]
+    assert failed.reason == f"nothing moved for {HUNG_SECONDS:g} s"
+    resumed = [fact.resumes for fact in facts if isinstance(fact, JobAttemptStarted)]
+    assert resumed[:2] == [0, failed.step]
+    assert failed.step >= 5
