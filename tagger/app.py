@@ -3,6 +3,7 @@
 import asyncio
 import os
 import platform
+from functools import partial
 
 import structlog
 
@@ -10,11 +11,12 @@ from contracts.ids import ulid, worker_id
 from contracts.wire.blobs import blobs_at
 from contracts.wire.boot import Health
 from contracts.wire.bus import connect
+from contracts.wire.erased import keep_clean
 from contracts.wire.presence import Sign
 from contracts.wire.work import Attempt, Holder, Worker
 from tagger import models
 from tagger.settings import Settings
-from tagger.worker import Runner
+from tagger.worker import Runner, drop
 
 _log = structlog.get_logger()
 
@@ -43,6 +45,7 @@ async def serve(settings: Settings) -> None:
             tasks.create_task(bus.watch(), name="bus")
             tasks.create_task(sign.show(bus), name="presence")
             tasks.create_task(Worker(bus, holder, run).work_off(), name="worker")
+            tasks.create_task(keep_clean(bus, partial(drop, work=settings.work)), name="erased")
             health.set("bus", True)
             _log.info("tagger_ready", worker=worker, models=list(models.known(settings.models)))
     finally:

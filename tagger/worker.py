@@ -1,7 +1,7 @@
 """Takes a run, drives the model, reports. Predictions only: what becomes of them is the catalog's affair."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contracts.errors import NotFound, SetupError
 from contracts.events import ImagePredictions, TaggingModelLoaded, TaggingPredicted, TaggingSucceeded
-from contracts.ids import RunId, ulid
+from contracts.ids import Digest, RunId, ulid
 from contracts.jobs import cancelled
 from contracts.queries import ReadTaggingWork, TaggingImage
 from contracts.telemetry import TaggingProgress
@@ -111,7 +111,7 @@ class Runner:
             try:
                 here = self.blobs.path(image.picture)
                 if here is None:
-                    here = self.settings.work / ulid()
+                    here = self.settings.work / f"{image.picture}-{ulid()}"
                     await self.blobs.fetch(image.picture, here)
                     fetched.append(here)
                 return here if here.is_file() else None
@@ -123,6 +123,13 @@ class Runner:
         finally:
             for path in fetched:
                 path.unlink(missing_ok=True)
+
+
+def drop(pictures: Collection[Digest], *, work: Path) -> None:
+    """Delete what a killed tagger left of these pictures."""
+    for file in list(work.iterdir()):
+        if file.name.partition("-")[0] in pictures:
+            file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -15,8 +16,10 @@ from contracts.ids import ulid, worker_id
 from contracts.wire.blobs import blobs_at
 from contracts.wire.boot import Health
 from contracts.wire.bus import connect
+from contracts.wire.erased import keep_clean
 from contracts.wire.presence import Sign
 from contracts.wire.work import Holder, Worker
+from trainer.copies import drop, drop_nameless
 from trainer.settings import Settings
 from trainer.worker import Trainer
 
@@ -33,6 +36,7 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     workshop = settings.work / boot
     _make(settings.bases, settings.cache, settings.loras, workshop)
     await asyncio.to_thread(_clear_away, settings.work, time.time() - LEFT_OVER_SECONDS)
+    await asyncio.to_thread(drop_nameless, settings.cache)
     bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "trainer")
     worker = worker_id(platform.node(), boot)
     holder = Holder(work="train", worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
@@ -44,6 +48,7 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
             tasks.create_task(bus.watch(), name="bus")
             tasks.create_task(sign.show(bus), name="presence")
             health.set("bus", True)
+            tasks.create_task(keep_clean(bus, partial(drop, cache=settings.cache, work=settings.work)), name="erased")
             await trainer.warm_up()
             sign.state = "idle"
             health.set("engine", True)

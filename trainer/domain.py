@@ -55,7 +55,8 @@ def facts_for(job_id: str, asked: JobCreated, entries: Sequence[ManifestEntry]) 
         dataset_version=asked.version,
         base_name=base.name if isinstance(base, BuiltinBase) else re.split(r"[\\/]", base.path.rstrip("\\/"))[-1],
         trigger=asked.trigger or None,
-        tag_frequency=frequency(entry.caption for entry in entries),
+        # Captions that somebody wrote are private, and a file goes round the world.
+        tag_frequency=frequency(entry.caption for entry in entries if not entry.written),
     )
 
 

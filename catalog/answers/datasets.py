@@ -9,7 +9,7 @@ from catalog.database import Connection
 from catalog.domain import manifest
 from catalog.domain.manifest import ManifestLine
 from catalog.keys import CAPTION, NAME, opened
-from catalog.views import datasets, images, refusals, tags, versions
+from catalog.views import datasets, erasures, images, refusals, tags, versions
 from catalog.views.datasets import DatasetRow
 from catalog.views.refusals import RefusalRow
 from catalog.views.versions import VersionRow
@@ -91,7 +91,7 @@ async def list_versions(shelf: Shelf, query: ListVersions) -> Page[VersionView]:
     def look(connection: Connection) -> Page[VersionView]:
         dataset = any_dataset_of(connection, query.dataset)
         rows = versions.page(connection, dataset.id, after, query.limit + 1)
-        view = functools.partial(_version, dataset)
+        view = functools.partial(_version, connection, dataset)
         total = versions.count(connection, dataset.id)
         return paged(rows, view, lambda row: (row.number,), total=total, limit=query.limit)
 
@@ -104,7 +104,7 @@ async def get_version(shelf: Shelf, query: GetVersion) -> VersionView:
         row = versions.find(connection, dataset.id, query.version)
         if row is None:
             raise NotFound(f"the data set {dataset.name!r} has no version {query.version}")
-        return _version(dataset, row)
+        return _version(connection, dataset, row)
 
     return await shelf.look(query, look)
 
@@ -150,6 +150,7 @@ def _entry(keys: dict[ImageId, bytes], line: ManifestLine) -> ManifestEntry:
         caption=opened(keys, line.image, line.caption, CAPTION),
         width=line.width,
         height=line.height,
+        written=line.written,
     )
 
 
@@ -178,7 +179,7 @@ def _dataset(connection: Connection, row: DatasetRow) -> DatasetView:
     )
 
 
-def _version(dataset: DatasetRow, row: VersionRow) -> VersionView:
+def _version(connection: Connection, dataset: DatasetRow, row: VersionRow) -> VersionView:
     return VersionView(
         version=row.number,
         version_id=row.version_id,
@@ -190,4 +191,5 @@ def _version(dataset: DatasetRow, row: VersionRow) -> VersionView:
         as_of=row.as_of,
         created_at=row.created_at,
         etag=max(row.sequence, dataset.named),
+        erased=erasures.in_version(connection, dataset.id, row.as_of),
     )

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
-from catalog.answers.paging import key_of, paged
+from catalog.answers.paging import cursor_of, key_of, paged
 from catalog.answers.shelf import Shelf, any_dataset_of
 from catalog.database import Connection
 from catalog.views import erasures, images
+from catalog.views.erasures import ErasedRow
 from contracts.errors import NotFound
 from contracts.queries import ErasedImage, ErasureView, GetErasure, ListErased, Page
 
@@ -27,13 +28,17 @@ async def list_erased(shelf: Shelf, query: ListErased) -> Page[ErasedImage]:
         total = erasures.count(connection)
         return paged(
             rows,
-            lambda row: ErasedImage(image=row.image_id, picture=row.picture),
-            lambda row: (row.sequence, row.image_id),
+            lambda row: ErasedImage(image=row.image_id, picture=row.picture, cursor=cursor_of(_place(row))),
+            _place,
             total=total,
             limit=query.limit,
         )
 
     return await shelf.look(query, look)
+
+
+def _place(row: ErasedRow) -> tuple[int, str]:
+    return row.sequence, row.image_id
 
 
 def _erasure(thing: str, left: Left, connection: Connection) -> ErasureView:

@@ -10,8 +10,11 @@ from contracts.ids import Digest, ImageId
 from contracts.tags import render
 
 
-class ManifestLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job sees of one image: `width` and `height` of the picture in pixels, `caption` sealed as "caption"."""
+class ManifestLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a job sees of one image: `width` and `height` of the picture in pixels, `caption` sealed as "caption".
+
+    `written`: somebody wrote the caption, so it is private; else it is joined from tags, which are not.
+    """
 
     ordinal: int
     image: ImageId
@@ -19,6 +22,7 @@ class ManifestLine(msgspec.Struct, frozen=True, kw_only=True):
     caption: Sealed
     width: int
     height: int
+    written: bool = False
 
 
 class BadManifest(LoratoryError):

@@ -186,3 +186,32 @@ async def test_only_local_blobs_are_files(tmp_path: Path) -> None:
     assert RemoteBlobs(MemoryStore()).path(digest) is None
     assert isinstance(local, Blobs)
     assert isinstance(RemoteBlobs(MemoryStore()), Blobs)
+
+
+async def test_a_deleted_blob_is_gone_and_deleting_it_again_is_fine(blobs: Blobs) -> None:
+    fox, dog = await blobs.put(FOX), await blobs.put(b"a dog")
+    for _ in range(2):
+        await blobs.delete([fox, digest_of(b"never there")])
+        assert not await blobs.exists(fox)
+        assert await blobs.exists(dog)
+    assert await blobs.put(FOX) == fox
+    assert await blobs.get(fox) == FOX
+
+
+async def test_what_a_killed_writer_left_of_a_blob_goes_with_it(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path / "blobs")
+    fox = await blobs.put(FOX)
+    for name, left in {
+        "whole": FOX,
+        "half": FOX[:1_000_000],
+        "other": b"a dog",
+        "longer": FOX + b"!",
+        "new": b"",
+    }.items():
+        (tmp_path / "blobs" / "tmp" / f".{name}.draft").write_bytes(left)
+    await blobs.delete([fox])
+    assert {file.name for file in (tmp_path / "blobs" / "tmp").iterdir()} == {
+        ".other.draft",
+        ".longer.draft",
+        ".new.draft",
+    }

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,7 +68,8 @@ def test_samples_that_are_kept_are_known_by_step_and_number() -> None:
 def test_the_file_on_the_shelf_has_the_newest_name_but_its_bytes_the_first() -> None:
     history = told(created(), JobEdited(name="Renamed"), JobEdited(description="no name here"))
     assert domain.name_of(history) == "Renamed"
-    facts = domain.facts_for("job_1", created(), [entry(0, "sks, cat"), entry(1, "sks")])
+    written = msgspec.structs.replace(entry(2, "sks, my neighbour"), written=True)  # private: it stays out of the file
+    facts = domain.facts_for("job_1", created(), [entry(0, "sks, cat"), entry(1, "sks"), written])
     assert (facts.adapter_name, facts.dataset_version, facts.trigger) == ("My-cat", 3, "sks")
     assert facts.tag_frequency == {"sks": 2, "cat": 1}
 

@@ -19,8 +19,11 @@ from trainer.families import Model, Tensors, digest_over
 from trainer.messages import Example, Loading
 from trainer.plan import Size
 
-_FORMAT = "1"
+_FORMAT = "2"
 """Of the cache. Another way to resize or encode is another number, and never meets the old files."""
+
+_NOBODY = "none"
+"""Whose folder holds what is of no picture: the empty caption."""
 
 _MEMORY = 2**30
 """Bytes of encodings kept in memory besides: about 4,000 pictures of SD 1.x at 512 px with their captions."""
@@ -35,17 +38,20 @@ class BadPicture(Exception):
 
 
 class Cache:
-    """Encodings below one folder and, the newest of them, in memory. A name is the digest of all that decides them."""
+    """Encodings below one folder and, the newest of them, in memory. A name is the digest of all that decides them.
+
+    What is made of one picture and its caption lies in a folder of that picture, so that it can be found and dropped.
+    """
 
     def __init__(self, folder: Path, *, memory: int = _MEMORY) -> None:
         self._folder = folder
         self._room = memory
         self._held: dict[str, Tensors] = {}
 
-    def stored(self, kind: str, *parts: str, make: Callable[[], Tensors]) -> Tensors:
-        """What lies on the disk under these parts, or is made now and put there."""
-        name = digest_over(_FORMAT, kind, *parts)
-        path = self._folder / kind / name[:2] / f"{name}.safetensors"
+    def stored(self, kind: str, picture: str, *parts: str, make: Callable[[], Tensors]) -> Tensors:
+        """What lies on the disk for this picture (a digest) under these parts, or is made now and put there."""
+        name = digest_over(_FORMAT, kind, picture, *parts)
+        path = self._folder / "pictures" / picture[:2] / picture / f"{kind}-{name}.safetensors"
         return self._held.get(name) or self._hold(name, _read_or_made(path, make))
 
     def made(self, kind: str, *parts: str, make: Callable[[], Tensors]) -> Tensors:
@@ -103,16 +109,18 @@ class Texts:
 
     def __init__(self, examples: Sequence[Example], data: Data, model: Model, cache: Cache) -> None:
         self._captions = [example.caption for example in examples]
+        self._pictures = [example.digest for example in examples]
         self._data = data
         self._model = model
         self._cache = cache
+        self._latest: tuple[str, Tensors] | None = None
 
     def load(self) -> Iterator[Loading]:
         """Encode what can be known before the first step and is not on the disk yet, telling after each caption."""
-        wanted = [] if self._data.shuffle_tags else list(dict.fromkeys(self._captions))
-        for done, caption in enumerate(wanted, start=1):
-            self._encoded(caption)
-            yield Loading(what="texts", done=done, total=len(wanted))
+        wanted = [] if self._data.shuffle_tags else self._captions
+        for place, caption in enumerate(wanted):
+            self._encoded(place, caption)
+            yield Loading(what="texts", done=place + 1, total=len(wanted))
 
     def cut(self) -> int:
         """How many captions are longer than the encoder reads."""
@@ -120,11 +128,19 @@ class Texts:
 
     def at(self, place: int, seed: int, step: int, sample: int) -> Tensors:
         """The text of one sample: its caption, perhaps shuffled, perhaps dropped."""
-        return self._encoded(seen(self._captions[place], self._data, seed, step, sample))
+        return self._encoded(place, seen(self._captions[place], self._data, seed, step, sample))
 
-    def _encoded(self, caption: str) -> Tensors:
-        keep = self._cache.made if self._data.shuffle_tags else self._cache.stored
-        return keep("texts", self._model.text_identity, caption, make=partial(self._model.encode_text, caption))
+    def _encoded(self, place: int, caption: str) -> Tensors:
+        make, parts = partial(self._said, caption), (self._model.text_identity, caption)
+        if self._data.shuffle_tags:
+            return self._cache.made("texts", *parts, make=make)
+        return self._cache.stored("texts", self._pictures[place] if caption else _NOBODY, *parts, make=make)
+
+    def _said(self, caption: str) -> Tensors:
+        """Pictures often share a caption; it is encoded once for those that come in a row."""
+        if self._latest is None or self._latest[0] != caption:
+            self._latest = caption, self._model.encode_text(caption)
+        return self._latest[1]
 
 
 def seen(caption: str, data: Data, seed: int, step: int, sample: int) -> str:
