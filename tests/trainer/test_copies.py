@@ -1,0 +1,38 @@
+"""What a trainer keeps of pictures can be found by the picture, and dropped."""
+
+from pathlib import Path
+
+import torch
+
+from contracts.ids import Digest
+from trainer.copies import drop, drop_nameless
+from trainer.engine.data import Cache
+
+ONE, TWO = Digest("1" * 64), Digest("2" * 64)
+
+
+def test_all_encodings_and_files_of_a_picture_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    cache, work = tmp_path / "cache", tmp_path / "work"
+    for picture in (ONE, TWO):
+        for kind in ("latents", "texts"):
+            Cache(cache).stored(kind, picture, "encoder", make=lambda: {"a": torch.ones(2)})
+        attempt = work / "boot" / "job_1-7"
+        attempt.mkdir(parents=True, exist_ok=True)
+        (attempt / picture).write_bytes(b"a picture")
+
+    for _ in range(2):
+        drop({ONE}, cache=cache, work=work)
+
+    left = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(left) == 3
+    assert all(TWO in str(file) for file in left)
+
+
+def test_a_cache_that_does_not_say_of_whom_it_is_goes_as_a_whole(tmp_path: Path) -> None:
+    for part in ("latents/ab/1.safetensors", "texts/ab/2.safetensors", "bases/demo/model.safetensors"):
+        (tmp_path / part).parent.mkdir(parents=True)
+        (tmp_path / part).touch()
+
+    drop_nameless(tmp_path)
+
+    assert [file.name for file in tmp_path.rglob("*.safetensors")] == ["model.safetensors"]
