@@ -178,7 +178,10 @@ def _subject(pixels: Numbers) -> tuple[NDArray[np.str_], Mask]:
 
 
 def _far(pixels: Numbers, anchors: Numbers) -> Numbers:
-    far: Numbers = ((pixels[..., None, :] - anchors) ** 2).sum(-1)
+    """Square distance of every pixel to every anchor; one colour channel at a time, as sums over three are slow."""
+    far: Numbers = (pixels[..., None, 0] - anchors[:, 0]) ** 2
+    for channel in (1, 2):
+        far += (pixels[..., None, channel] - anchors[:, channel]) ** 2
     return far
 
 
