@@ -33,8 +33,11 @@ CONSUMERS = [(work, priority) for work in CLASS_OF.values() for priority in PRIO
 """The queue's own, one for each line in which work waits."""
 
 
-def wanted(log_bytes: int = 8 * GIB) -> tuple[StreamConfig, ...]:
-    """The streams. `EVT` refuses when full rather than forget; nobody can delete from it."""
+def wanted(log_bytes: int = 8 * GIB, *, duplicate_window: float = DAY) -> tuple[StreamConfig, ...]:
+    """The streams. `EVT` refuses when full rather than forget; nobody can delete from it.
+
+    `duplicate_window`: seconds for which the server knows an id again. What we promise does not hang on it.
+    """
     return (
         StreamConfig(
             name=subjects.FACTS,
@@ -44,7 +47,7 @@ def wanted(log_bytes: int = 8 * GIB) -> tuple[StreamConfig, ...]:
             discard=DiscardPolicy.NEW,
             max_bytes=log_bytes,
             max_msg_size=256 * 1024,
-            duplicate_window=DAY,
+            duplicate_window=duplicate_window,
             allow_direct=True,
             allow_atomic=True,
             deny_delete=True,
@@ -91,14 +94,16 @@ def wanted(log_bytes: int = 8 * GIB) -> tuple[StreamConfig, ...]:
     )
 
 
-async def migrate(bus: Client, *, at: datetime, lease: float, known_log: str | None = None) -> str:
+async def migrate(
+    bus: Client, *, at: datetime, lease: float, known_log: str | None = None, duplicate_window: float = DAY
+) -> str:
     """Make the streams what they must be; the log's id. `lease` in seconds: a silent worker loses its work after it.
 
     `known_log` is the id of the log an archive was made from: then a missing or different log is not created but
     reported (LogDamaged), because a deleted log must never look like a fresh installation.
     """
     js = bus.jetstream()
-    for config in wanted():
+    for config in wanted(duplicate_window=duplicate_window):
         await _ensure(js, config, known_log)
     await _add_consumers(js, lease)
     return await _named(bus, at, known_log)
@@ -141,7 +146,8 @@ async def _ensure(js: JetStreamContext, config: StreamConfig, known_log: str | N
     except NotFoundError as error:
         if name == subjects.FACTS and known_log is not None:
             raise LogDamaged(
-                f"the event log {known_log} is gone from this server; restore it from the archive"
+                f"the event log {known_log} is gone from this server, from commit 1 on; `loratory restore` puts it back",
+                first_bad=1,
             ) from error
         await js.add_stream(replace(config, metadata={"log_id": ulid()} if name == subjects.FACTS else None))
         return
