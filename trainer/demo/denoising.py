@@ -10,7 +10,7 @@ from trainer.demo.parts import TOKENS, Parts, scheduler
 from trainer.demo.world.concepts import CONCEPTS
 from trainer.demo.world.scenes import Scene
 
-_BATCH = 96
+_BATCH = 64
 _SILENT, _SENTENCE, _NAMED = 0.1, 0.45, 0.1
 """Shares of texts: left empty, for guidance (Ho & Salimans 2022); sentences, the others are tags; beginning with a
 name that means nothing, so that a trigger the base has never heard does not upset it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from trainer.demo import album, parts
-from trainer.demo.autoencoding import Autoencoding, encoded, normalise
+from trainer.demo.autoencoding import Autoencoding, Polishing, encoded, normalise
 from trainer.demo.course import Log, follow
 from trainer.demo.denoising import Denoising
 
@@ -20,8 +20,8 @@ _PICTURES = 400
 _SCRIBBLES = 0.2
 """How many scribbles there are for each picture."""
 
-_LOOKING, _DRAWING = 0.27, 0.68
-"""Shares of the time that autoencoder and denoiser are trained; the rest is for drawing, encoding and saving."""
+_LOOKING, _DRAWING, _POLISHING = 0.19, 0.77, 0.19
+"""Minutes of training for each minute that is asked for: of the autoencoder, the denoiser, and of the decoder alone."""
 
 
 def make_base(folder: Path, work: Path, *, minutes: float, seed: int = 0) -> None:
@@ -44,6 +44,8 @@ def make_base(folder: Path, work: Path, *, minutes: float, seed: int = 0) -> Non
         device=device,
     )
     follow(drawing, work, seconds=60 * minutes * _DRAWING, seed=seed, log=log)
+    polishing = Polishing(base.vae, pictures, scribbles, device)
+    follow(polishing, work, seconds=60 * minutes * _POLISHING, seed=seed, log=log)
     parts.save(base, folder)
     log.tell("saved", megabytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6)
 

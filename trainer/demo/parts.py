@@ -7,10 +7,13 @@ leaves a rest of the picture would show the colour of the ground through the noi
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from trainer.demo.mosaic import begin_as_mosaic
 from trainer.demo.tokens import make_tokenizer
 from trainer.demo.world.drawing import SIDE
 from trainer.demo.world.scenes import all_words
@@ -18,8 +21,8 @@ from trainer.demo.world.scenes import all_words
 TOKENS = 40
 """Of a text, ends included: the longest sentence of the world has 31 words and commas."""
 
-_QUIET = -8.0
-"""Logarithm of the variance that latents begin with."""
+_CHANNELS = 8
+"""Of a latent."""
 
 _WIDTH = 64
 """Numbers a token."""
@@ -41,34 +44,40 @@ def untrained(folder: Path) -> Parts:
 
 
 def _autoencoder() -> AutoencoderKL:
-    """Four blocks, so a latent for 8 by 8 pixels."""
+    """Four blocks, so a latent for 8 by 8 pixels; of eight channels, for at 64 px a face is a few latents wide."""
     vae = AutoencoderKL(
         sample_size=SIDE,
         block_out_channels=(16, 32, 48, 64),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=2,  # what is normed together keeps its proportions: with 8 groups, colours were slow to come
+        latent_channels=_CHANNELS,
+        norm_num_groups=2,  # what is normed together keeps its proportions
         scaling_factor=1.0,
     )
-    # The latents' own noise begins small. Beginning at 1, as weights of chance would have it, it drowns all colour, and
-    # hundreds of steps go by until it is learnt away.
-    torch.nn.init.zeros_(vae.quant_conv.weight[4:])
-    torch.nn.init.constant_(vae.quant_conv.bias[4:], _QUIET)
+    begin_as_mosaic(vae)
     return vae
 
 
 def _denoiser() -> UNet2DConditionModel:
-    """4.7 million weights. Widest at 8 by 8, where all that is to be seen is."""
-    return UNet2DConditionModel(
+    """4 million weights. It begins as one that adds nothing: each block finds what to add (Dhariwal & Nichol 2021)."""
+    denoiser = UNet2DConditionModel(
         sample_size=SIDE // 8,
-        block_out_channels=(96, 96, 64, 64),
+        in_channels=_CHANNELS,
+        out_channels=_CHANNELS,
+        block_out_channels=(64, 96, 96, 64),
         layers_per_block=1,
         attention_head_dim=4,
         cross_attention_dim=_WIDTH,
         norm_num_groups=16,
     )
+    for block in denoiser.modules():
+        if isinstance(block, ResnetBlock2D):
+            nn.init.zeros_(block.conv2.weight)
+        elif isinstance(block, Transformer2DModel):
+            nn.init.zeros_(block.proj_out.weight)
+    nn.init.zeros_(denoiser.conv_out.weight)
+    return denoiser
 
 
 def _text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
