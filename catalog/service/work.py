@@ -114,12 +114,15 @@ class Jobs:
         if number is None:
             return await self.versions.draw_up(dataset_id, wish.trigger, origin)
 
-        def look(connection: Connection) -> tuple[DatasetRow, VersionRow | None]:
-            return present(connection, dataset_id), versions.find(connection, dataset_id, number)
+        def look(connection: Connection) -> tuple[DatasetRow, VersionRow | None, int]:
+            version = versions.find(connection, dataset_id, number)
+            erased = 0 if version is None else erasures.in_version(connection, dataset_id, version.as_of)
+            return present(connection, dataset_id), version, erased
 
-        row, version = await self.desk.store.read(look)
+        row, version, erased = await self.desk.store.read(look)
         if version is None:
             raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
+        dataset_rules.whole(version.number, erased)
         if wish.trigger.strip() not in ("", version.trigger):
             raise Rejected(f"version {number} was frozen with the trigger {version.trigger!r}; freeze another")
         return frozen_before(row, version)

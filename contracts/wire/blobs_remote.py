@@ -88,7 +88,6 @@ class RemoteBlobs:
             return False
         return True
 
-
     async def delete(self, digests: Collection[Digest]) -> None:
         # One after the other: stores differ in whether an object that is not there fails a bulk request.
         for digest in digests:
