@@ -6,13 +6,15 @@ green and blue from the first step (compare Fixup, Zhang et al. 2019, and the de
 other channels begin by chance, to find what a mosaic lacks.
 """
 
+from typing import cast
+
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
-from torch import nn
+from torch import Tensor, nn
 
 COLOURS = 3
 """Channels of a latent that are the mosaic: its first ones."""
@@ -62,27 +64,32 @@ def _hand_on(block: ResnetBlock2D) -> None:
 
 def _keep_apart(conv: nn.Conv2d, *, rows: slice, share: float, channels: int = _CARRIED) -> None:
     """Carried channels come from themselves alone, the mean of the taps in `rows` (and columns)."""
-    conv.weight[:channels] = 0
-    conv.bias[:channels] = 0
+    _silence(conv, channels)
     for channel in range(channels):
         conv.weight[channel, channel, rows, rows] = share
 
 
 def _sign(conv: nn.Conv2d) -> None:
     """The first three channels of what comes in, and their negatives; and the anchors."""
-    conv.weight[:_CARRIED] = 0
-    conv.bias[:_CARRIED] = 0
+    bias = _silence(conv, _CARRIED)
     for channel in range(COLOURS):
         conv.weight[channel, channel, 1, 1] = 1
         conv.weight[COLOURS + channel, channel, 1, 1] = -1
-    conv.bias[_SIGNED], conv.bias[_SIGNED + 1] = _ANCHOR, -_ANCHOR
+    bias[_SIGNED], bias[_SIGNED + 1] = _ANCHOR, -_ANCHOR
+
+
+def _silence(conv: nn.Conv2d, channels: int) -> Tensor:
+    """Nothing comes out of the first channels; gives all biases."""
+    bias = cast("Tensor", conv.bias)
+    conv.weight[:channels] = 0
+    bias[:channels] = 0
+    return bias
 
 
 def _read(norm: nn.GroupNorm, conv: nn.Conv2d) -> None:
     """Out of the carried channels the colours again; the norm's scale is undone for a picture of middling contrast."""
     in_group = norm.num_channels // norm.num_groups
-    conv.weight[:COLOURS] = 0
-    conv.bias[:COLOURS] = 0
+    _silence(conv, COLOURS)
     scale = (2 * (_ANCHOR**2 + COLOURS * 0.3) / in_group) ** 0.5
     for channel in range(COLOURS):
         conv.weight[channel, channel, 1, 1] = scale
