@@ -17,6 +17,7 @@ import msgspec
 from contracts.errors import LogDamaged, LoratoryError, SetupError
 from contracts.wire.health import Report, why_not
 from contracts.wire.migration import LEASE, MigrateSettings, migrate_once
+from contracts.wire.streams import DAY
 from contracts.wire.server import EmbeddedServer
 from loratory.child import Child
 from loratory.folder import DataFolder
@@ -165,11 +166,14 @@ class Stack:
 
     async def _migrate(self) -> None:
         user, password = self._server.credentials("admin")
-        lease = float(self._environ.get("LORATORY_LEASE") or LEASE)
-        known_log = self._folder / "catalog" / "log_id"
         await migrate_once(
             MigrateSettings(
-                nats_url=self._server.url, nats_user=user, nats_password=password, lease=lease, known_log=known_log
+                nats_url=self._server.url,
+                nats_user=user,
+                nats_password=password,
+                lease=float(self._environ.get("LORATORY_LEASE") or LEASE),
+                known_log=self._folder / "catalog" / "log_id",
+                duplicate_window=float(self._environ.get("LORATORY_DUPLICATE_WINDOW") or DAY),
             )
         )
 

@@ -17,6 +17,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.api import Header, RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 
 from contracts import subjects
@@ -164,13 +165,16 @@ class EventLog:
         `duplicate` says only that the stream has seen the id, and where: perhaps on an older head, by an earlier life.
         """
         if ack.duplicate:
-            stored = await self.stored(ack.seq)
-            if stored is None:
+            message = await self._message(seq=ack.seq)
+            if message is None:
                 raise LogDamaged(f"the log calls {draft.commit.id} a duplicate of {ack.seq}, where nothing is")
         else:
-            stored = await self._next(draft.commit.kind, draft.commit.thing, draft.after)
-        if stored is None or stored.commit.id != draft.commit.id:
+            message = await self._message(seq=draft.after + 1, subject=draft.subject, next=True)
+        if message is None or message.subject != draft.subject:
             return None
+        if (message.headers or {}).get(Header.MSG_ID) != draft.commit.id:
+            return None
+        stored = _decoded(message)
         if stored.commit.fingerprint != draft.commit.fingerprint:
             raise KeyReused
         return stored
@@ -179,28 +183,25 @@ class EventLog:
         """The whole history of a thing (or `since` and what came after it), as the stream's leader has it."""
         commits = list(since.commits) if since else []
         sequence = commits[-1].sequence if commits else 0
-        while stored := await self._next(kind, thing, sequence):
-            commits.append(stored)
-            sequence = stored.sequence
+        subject = subjects.fact(kind, thing)
+        while message := await self._message(seq=sequence + 1, subject=subject, next=True):
+            commits.append(_decoded(message))
+            sequence = commits[-1].sequence
         return History(commits)
-
-    async def _next(self, kind: Kind, thing: str, after: int) -> Stored | None:
-        """The first commit of a thing after a sequence."""
-        return await self._read(seq=after + 1, subject=subjects.fact(kind, thing), next=True)
 
     async def stored(self, sequence: int) -> Stored | None:
         """One commit by its place; None where the log has nothing there."""
-        return await self._read(seq=sequence)
+        message = await self._message(seq=sequence)
+        return None if message is None else _decoded(message)
 
-    async def _read(self, **wanted: Any) -> Stored | None:
+    async def _message(self, **wanted: Any) -> RawStreamMsg | None:
         """From the leader, not from a replica that may be behind."""
         try:
-            message = await self._js.get_msg(subjects.FACTS, **wanted)
+            return await self._js.get_msg(subjects.FACTS, **wanted)
         except NotFoundError:
             return None
         except (nats.errors.Error, APIError, OSError) as error:
             raise Unavailable("the event log does not answer", service="nats") from error
-        return decode(message.seq or 0, message.time or datetime.now(UTC), message.data or b"")
 
     async def end(self) -> tuple[str, int]:
         """(log id, sequence of the newest commit). The id stands in the stream's metadata, made once."""
@@ -211,6 +212,10 @@ class EventLog:
         except (nats.errors.Error, APIError, OSError) as error:
             raise Unavailable("the event log does not answer", service="nats") from error
         return (info.config.metadata or {}).get("log_id", ""), info.state.last_seq
+
+
+def _decoded(message: RawStreamMsg) -> Stored:
+    return decode(message.seq or 0, message.time or datetime.now(UTC), message.data or b"")
 
 
 def _draft(commit: Commit, after: Head) -> Draft:

@@ -9,7 +9,7 @@ from nats.js.errors import Error as JetStreamError
 
 from contracts.errors import Unavailable
 from contracts.wire.bus import connect
-from contracts.wire.streams import migrate
+from contracts.wire.streams import DAY, migrate
 
 LEASE = 15.0
 
@@ -17,7 +17,8 @@ LEASE = 15.0
 class MigrateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`lease`: seconds after which a silent worker loses its work. `known_log`: where the catalog keeps the log's id.
 
-    The file may be missing: then no archive was ever made, and a log may be created.
+    The file may be missing: then no archive was ever made, and a log may be created. `duplicate_window`: seconds for
+    which the server itself knows a commit again.
     """
 
     nats_url: str
@@ -25,6 +26,7 @@ class MigrateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     nats_password: str
     lease: float = LEASE
     known_log: Path | None = None
+    duplicate_window: float = DAY
 
 
 async def migrate_once(settings: MigrateSettings) -> str:
@@ -35,7 +37,13 @@ async def migrate_once(settings: MigrateSettings) -> str:
     known = _known(settings.known_log)
     bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "migrate")
     try:
-        return await migrate(bus, at=datetime.now(UTC), lease=settings.lease, known_log=known)
+        return await migrate(
+            bus,
+            at=datetime.now(UTC),
+            lease=settings.lease,
+            known_log=known,
+            duplicate_window=settings.duplicate_window,
+        )
     except (nats.errors.Error, JetStreamError, OSError) as error:
         raise Unavailable("the NATS server does not answer the migrate step", service="nats") from error
     finally:
