@@ -17,8 +17,8 @@ import msgspec
 from contracts.errors import LogDamaged, LoratoryError, SetupError
 from contracts.wire.health import Report, why_not
 from contracts.wire.migration import LEASE, MigrateSettings, migrate_once
-from contracts.wire.streams import DAY
 from contracts.wire.server import EmbeddedServer
+from contracts.wire.streams import DAY
 from loratory.child import Child
 from loratory.folder import DataFolder
 from loratory.services import MOST_DEATHS, SERVE, SERVICES, WITHIN, Deaths, Place, Service, command, settings, told
