@@ -6,6 +6,7 @@ acknowledgement was lost" is hold("down"), say something, cut(); "never arrived"
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Iterable
@@ -140,5 +141,6 @@ class Proxy:
 
 def _reset(end: asyncio.StreamWriter) -> None:
     """Close at once, and with an RST, as a machine does that has forgotten the connection."""
-    end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with contextlib.suppress(OSError):  # the other end was quicker
+        end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     end.transport.abort()
