@@ -25,7 +25,7 @@ from gateway.http.openapi import Document
 from gateway.http.uploads import Staging
 from gateway.live import LiveFeed
 from gateway.owners import Catalog
-from gateway.routes import datasets, events, images, jobs, pages, presets, results, sockets, system, tagging
+from gateway.routes import datasets, erasures, events, images, jobs, pages, presets, results, sockets, system, tagging
 from gateway.settings import Settings, refuse_unsafe
 from gateway.version import VERSION
 
@@ -40,7 +40,7 @@ ABOUT = (
     "Every POST takes an `Idempotency-Key`. What happens is told at `/ws/progress`."
 )
 PER_RESOURCE = {
-    "Datasets": datasets.ROUTES,
+    "Datasets": [*datasets.ROUTES, *erasures.ROUTES],
     "Tagging": tagging.ROUTES,
     "Presets": presets.ROUTES,
     "Jobs": [*jobs.ROUTES, *results.ROUTES],

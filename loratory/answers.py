@@ -7,7 +7,7 @@ import msgspec
 
 from contracts.commands import ImportedFile
 from contracts.events import Artifact
-from contracts.queries import EventView, JobView, TaggingView
+from contracts.queries import EventView, JobView, SawView, TaggingView
 from contracts.recipe import Recipe
 from contracts.subjects import Priority
 from contracts.telemetry import Progress
@@ -96,6 +96,18 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 
     def of(self, outcome: Literal["added", "existing", "refused"]) -> list[ImportedFile]:
         return [file for file in self.files if file.outcome == outcome]
+
+
+class Erased(msgspec.Struct, frozen=True, kw_only=True):
+    """What was erased for good. `loras` had seen it and stay; `left` says where something of it is not gone yet."""
+
+    id: str
+    sequence: int
+    changed: bool
+    images: int
+    erased_at: datetime
+    loras: tuple[SawView, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):

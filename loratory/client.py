@@ -19,6 +19,7 @@ from contracts.events import Artifact
 from contracts.queries import DatasetView, ImageView, Page, PresetView, TagCount
 from loratory.answers import (
     Artifacts,
+    Erased,
     Event,
     EventPage,
     Frame,
@@ -156,6 +157,14 @@ class AsyncClient:
 
             path = f"{P}/datasets/{_part(dataset)}/images"
             return (await self._http.post(path, ImportedFiles, body)).items
+
+    async def erase_image(self, image: str, *, key: str | None = None) -> Erased:
+        """Destroy its bytes, file name and caption wherever they are. It cannot be taken back."""
+        return await self._http.post(f"{P}/images/{_part(image)}/erase", Erased, key=key)
+
+    async def erase_dataset(self, dataset: str, *, key: str | None = None) -> Erased:
+        """The same for all images it ever had; by name or id."""
+        return await self._http.post(f"{P}/datasets/{_part(dataset)}/erase", Erased, key=key)
 
     # --- tagging
 

@@ -73,6 +73,8 @@ class Client:
     import_folder = _called(AsyncClient.import_folder)
     import_files = _called(AsyncClient.import_files)
     import_found = _called(AsyncClient.import_found)
+    erase_image = _called(AsyncClient.erase_image)
+    erase_dataset = _called(AsyncClient.erase_dataset)
     tag = _called(AsyncClient.tag)
     tagging_run = _called(AsyncClient.tagging_run)
     wait_tagging = _called(AsyncClient.wait_tagging)

@@ -9,7 +9,7 @@ from msgspec import Meta
 from contracts.commands import ImportedFile, Name, Probability, Tags, Text, Trigger, Words
 from contracts.errors import Rejected
 from contracts.ids import ImageId, JobId, WorkerId
-from contracts.queries import EventView, LogView
+from contracts.queries import EventView, LogView, SawView
 from contracts.recipe import Recipe
 from contracts.subjects import Priority
 from contracts.telemetry import Presence
@@ -140,6 +140,18 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 class SamplePrompt(msgspec.Struct, frozen=True, kw_only=True):
     image: ImageId
     prompt: str
+
+
+class Erased(msgspec.Struct, frozen=True, kw_only=True):
+    """What was erased for good. `loras` had seen it and stay; `left` says where something of it is not gone yet."""
+
+    id: str
+    sequence: int
+    changed: bool
+    images: int
+    erased_at: datetime
+    loras: tuple[SawView, ...]
+    left: tuple[str, ...]
 
 
 class EventItem(EventView, frozen=True, kw_only=True):

@@ -48,6 +48,13 @@ GROUPS = {
             "cancel": ("jobs:cancel", "Stop a job."),
         },
     ),
+    "erase": (
+        "Erase for good: bytes, file names and captions, wherever they are.",
+        {
+            "image": ("erase:image", "Erase images."),
+            "dataset": ("erase:dataset", "Erase data sets with all their images."),
+        },
+    ),
     "backup": (
         "Backups of a data folder.",
         {
