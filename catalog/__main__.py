@@ -17,6 +17,7 @@ VERBS = {
     "unpack": "catalog.verbs:unpack",
     "salvage": "catalog.verbs:salvage",
     "refill": "catalog.verbs:refill",
+    "audit": "catalog.verbs:audit",
 }
 """Each is `async def verb(settings, arguments)` and raises what goes wrong."""
 

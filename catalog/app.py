@@ -9,9 +9,10 @@ from importlib.metadata import version
 
 import structlog
 
-from catalog import views
+from catalog import audit, views
 from catalog.answers import Answers
 from catalog.archive import Archive
+from catalog.audit import Auditor
 from catalog.dispatch import Dispatcher
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
@@ -27,9 +28,10 @@ from catalog.service.work import Jobs, Presets, Tagging
 from catalog.settings import Settings
 from catalog.store import Store
 from contracts.commands import Command, DatasetCommand, JobCommand, PresetCommand, TaggingCommand
+from contracts.errors import LogDamaged
 from contracts.telemetry import Applied
 from contracts.wire.blobs import blobs_at
-from contracts.wire.boot import Health
+from contracts.wire.boot import Health, leaves
 from contracts.wire.bus import Bus, connect
 from contracts.wire.lease import Lease
 from contracts.wire.log import EventLog
@@ -53,6 +55,7 @@ async def serve(settings: Settings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(_connected(settings))
+        await stack.enter_async_context(_telling_damage(bus))
         beside = await stack.enter_async_context(asyncio.TaskGroup())
         beside.create_task(health.keep(settings.health_file), name="health")
         beside.create_task(bus.watch(), name="bus")
@@ -91,8 +94,10 @@ async def serve(settings: Settings) -> None:
             await store.wait_for(end, CATCH_UP_SECONDS)
             await service.start(
                 commands=handlers(imports, dispatcher, erasing),
-                queries=Answers(store, archive, keys, blobs, sweeper.left).handlers(),
+                queries=Answers(store, archive, keys, blobs, sweeper.left).handlers()
+                | audit.handlers(Auditor(archive, log, keys), store),
             )
+            tasks.create_task(archive.patrol(log), name="patrol")
             tasks.create_task(erasing.run(), name="erasing")
             tasks.create_task(dispatcher.mend(), name="dispatcher")
             health.set("read_model", True)
@@ -109,6 +114,18 @@ def handlers(imports: Imports, dispatcher: Dispatcher, erasing: Erasing) -> dict
         PresetCommand: Presets(desk).handle,
         JobCommand: Jobs(desk, frozen, dispatcher).handle,
     }
+
+
+@asynccontextmanager
+async def _telling_damage(bus: Bus) -> AsyncIterator[None]:
+    """A log that is damaged is told of, for who shows it to people, before the catalog ends by it."""
+    try:
+        yield
+    except (LogDamaged, BaseExceptionGroup) as error:
+        damage = next((leaf.detail for leaf in leaves(error) if isinstance(leaf, LogDamaged)), "")
+        if damage:
+            await tell_applied(bus, Applied(log_id="", sequence=0, verified=False, damage=damage))
+        raise
 
 
 @asynccontextmanager

@@ -32,6 +32,7 @@ class Database:
     """One file. `tables` is run at every open and must be harmless when repeated; readable by its owner only."""
 
     def __init__(self, path: Path, tables: str, *, secure_delete: bool = False) -> None:
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         try:
@@ -54,6 +55,16 @@ class Database:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run it on one snapshot; what it writes is refused."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._seen, work)
+
+    async def read_afresh(self, work: Callable[[Connection], T]) -> T:
+        """The same on a connection of its own: the file is read again, not what others keep of it in memory."""
+
+        def look() -> T:
+            with closing(_connect(self._path, writes=False)) as connection:
+                connection.execute("BEGIN")
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, look)
 
     async def truncate_wal(self) -> None:
         """Leave nothing in the WAL, which keeps what was deleted. Unavailable while a reader does not end."""

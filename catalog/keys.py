@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from catalog.database import Connection, Database
 from contracts.errors import Unavailable
@@ -26,6 +27,7 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS key (image_id TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS backup (path TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS erased (image_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS signer (one INTEGER PRIMARY KEY CHECK (one = 1), key BLOB NOT NULL);
 """
 # Who was erased never gets a key again, whatever log or backup these keys are used with.
 MAKE = """
@@ -38,6 +40,8 @@ READ = "SELECT image_id, key FROM key WHERE image_id IN (SELECT value FROM json_
 REGISTER = "INSERT INTO backup VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET at = excluded.at"
 BACKUPS = "SELECT path, at FROM backup ORDER BY at, path"
 FORGET = "DELETE FROM backup WHERE path = ?"
+MAKE_SIGNER = "INSERT OR IGNORE INTO signer VALUES (1, ?)"
+SIGNER = "SELECT key FROM signer"
 
 
 class Backup(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +116,23 @@ class Keys:
     async def forget_backup(self, path: Path) -> None:
         """It is gone for good. One that was never registered changes nothing."""
         await self._database.write(lambda connection: connection.execute(FORGET, (str(path),)))
+
+    async def public_key(self) -> bytes:
+        """What others check this catalog's signatures with: 32 bytes, Ed25519."""
+        return (await self._signer()).public_key().public_bytes_raw()
+
+    async def sign(self, message: bytes) -> bytes:
+        """64 bytes, Ed25519 (RFC 8032), with a key that is made once."""
+        return (await self._signer()).sign(message)
+
+    async def _signer(self) -> Ed25519PrivateKey:
+        fresh = Ed25519PrivateKey.generate().private_bytes_raw()
+
+        def make(connection: Connection) -> bytes:
+            connection.execute(MAKE_SIGNER, (fresh,))
+            return bytes(connection.execute(SIGNER).fetchone()["key"])
+
+        return Ed25519PrivateKey.from_private_bytes(await self._database.write(make))
 
     async def close(self) -> None:
         await self._database.close()

@@ -12,9 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
 from catalog import backups, restoring
+from catalog.archive import Archive
+from catalog.audit import Auditor
 from catalog.entries import last_sequence
+from catalog.keys import Keys
 from catalog.settings import Settings
+from contracts.audit import AuditHead, damaged
 from contracts.errors import SetupError, Unavailable
 from contracts.wire.bus import Bus, connect
 from contracts.wire.log import EventLog
@@ -94,6 +100,31 @@ async def unpack(settings: Settings, arguments: Sequence[str]) -> None:
     given = words.parse_args(arguments)
     made = await backups.unpack(settings, given.folder, keys=given.keys)
     _say(f"unpacked {made.sequence} commits, {_parts(made)}")
+
+
+async def audit(settings: Settings, arguments: Sequence[str]) -> None:
+    """`audit [--head FILE]`: verify archive and log, of a catalog that runs or not; the report as JSON on stdout."""
+    words = _Words("audit")
+    words.add_argument("--head", type=Path)
+    file: Path | None = words.parse_args(arguments).head
+    head = _head_in(file) if file else None
+    async with _connected(settings) as bus:
+        archive, keys = Archive(settings.catalog), Keys(settings.catalog / "keys.db")
+        try:
+            report = await Auditor(archive, EventLog(bus), keys).verify(head)
+        finally:
+            await keys.close()
+            await archive.close()
+    _say(msgspec.json.encode(report).decode())
+    if report.damage:
+        raise damaged(report.damage[0])
+
+
+def _head_in(file: Path) -> AuditHead:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=AuditHead)
+    except (OSError, msgspec.DecodeError) as error:
+        raise SetupError(f"{file} holds no head of a log: {error}") from error
 
 
 class _Words(argparse.ArgumentParser):

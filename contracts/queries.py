@@ -10,6 +10,7 @@ from typing import Annotated, Generic, TypeVar, get_args
 import msgspec
 from msgspec import Meta
 
+from contracts.audit import AuditHead, AuditReport
 from contracts.events import Artifact, Category
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, JobId, RunId, VersionId, WorkerId
 from contracts.jobs import Status
@@ -531,6 +532,16 @@ class GetLog(Query[LogView], frozen=True):
     pass
 
 
+class GetAuditHead(Query[AuditHead], frozen=True):
+    """Where the log ends, signed."""
+
+
+class VerifyLog(Query[AuditReport], frozen=True):
+    """Compute all hashes again and lay the log beside its archive; `head`: one that was exported before."""
+
+    head: AuditHead | None = None
+
+
 QUERIES: tuple[type[Query], ...] = (  # type: ignore[type-arg]  # each has its own answer type
     ListDatasets,
     GetDataset,
@@ -557,6 +568,8 @@ QUERIES: tuple[type[Query], ...] = (  # type: ignore[type-arg]  # each has its o
     ListImageHistory,
     ListDatasetHistory,
     GetLog,
+    GetAuditHead,
+    VerifyLog,
 )
 
 

@@ -88,3 +88,5 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     log_id: str
     sequence: int
     verified: bool
+    damage: str = ""
+    """What is wrong with the log, in words; the last thing a catalog says that ends by it."""

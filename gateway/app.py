@@ -181,7 +181,8 @@ async def _watch(bus: Bus, feed: LiveFeed, health: Health) -> None:
         health.set("nats", bus.is_connected, "" if bus.is_connected else "NATS is not connected")
         health.set("catalog", not silent, silent)
         verified = applied is not None and applied.verified
-        damage = feed.damage or ("" if verified else "the catalog has not verified the log yet")
+        told = applied.damage if applied else ""
+        damage = feed.damage or told or ("" if verified else "the catalog has not verified the log yet")
         health.set("log", not damage, damage)
         await asyncio.sleep(0.25)
 

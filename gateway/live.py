@@ -240,7 +240,7 @@ class LiveFeed:
 
     async def _on_applied(self, applied: Applied) -> None:
         self._applied = Heard(applied, time.monotonic())
-        if self.log_id and applied.log_id != self.log_id and self._following:
+        if self.log_id and applied.log_id not in {"", self.log_id} and self._following:
             self._logger.warning("log_changed", known=self.log_id, announced=applied.log_id)
             self._close_all(LOG_GONE, "this log is no more")
             self._following.cancel()

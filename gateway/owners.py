@@ -7,6 +7,7 @@ from typing import TypeVar, get_args
 import msgspec
 import structlog
 
+from contracts.audit import AuditReport
 from contracts.commands import (
     Command,
     DatasetCommand,
@@ -23,7 +24,7 @@ from contracts.commands import (
 )
 from contracts.errors import Unavailable
 from contracts.ids import JobId, RunId
-from contracts.queries import EventView, ListEvents, Query, QueryAt
+from contracts.queries import EventView, ListEvents, Query, QueryAt, VerifyLog
 from contracts.subjects import WorkClass
 from contracts.telemetry import LossBlock
 from contracts.wire.bus import Bus
@@ -37,6 +38,9 @@ PATIENCE_SECONDS = 30.0
 NOW_SECONDS, PAST_SECONDS = 5.0, 60.0
 IMPORT_SECONDS = 120.0
 """So long the catalog may take for one command of an import; large pictures decode slowly."""
+
+VERIFY_SECONDS = 115.0
+"""So long the log may be verified while somebody waits; the bus lets nobody answer later than two minutes."""
 
 _log = structlog.get_logger()
 
@@ -53,6 +57,11 @@ class Catalog:
         self._check_line()
         past = isinstance(query, QueryAt) and (query.at_seq is not None or query.at_time is not None)
         return await self._door.ask(query, within=PAST_SECONDS if past else NOW_SECONDS)
+
+    async def verify(self, query: VerifyLog) -> AuditReport:
+        """Of a long log it takes minutes."""
+        self._check_line()
+        return await self._door.ask(query, within=VERIFY_SECONDS)
 
     async def tell(self, origin: Origin, wish: Wish) -> Receipt:
         self._check_line()

@@ -1,6 +1,7 @@
 """Harm done to files: what disks, copies and people do to a log and its archive."""
 
 import os
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -29,8 +30,12 @@ def flip_bit(file: Path, place: int) -> None:
 
 
 def flip_in(file: Path, text: bytes) -> None:
-    """A bit of the last byte of `text` where it first stands in the file."""
-    flip_bit(file, file.read_bytes().index(text) + len(text) - 1)
+    """A bit of the last byte of `text`, wherever it stands: databases leave old copies of what they moved."""
+    content = file.read_bytes()
+    places = [match.end() - 1 for match in re.finditer(re.escape(text), content)]
+    assert places
+    for place in places:
+        flip_bit(file, place)
 
 
 def cut(file: Path, text: bytes) -> None:

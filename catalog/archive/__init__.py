@@ -6,7 +6,7 @@ archive as the catalog has it. What the entries say is asked in `catalog.entries
 """
 
 from catalog.archive.chain import Tail, Walk
-from catalog.archive.compare import Comparison
+from catalog.archive.compare import Comparison, compare, dated
 from catalog.archive.judge import Archive
 
-__all__ = ["Archive", "Comparison", "Tail", "Walk"]
+__all__ = ["Archive", "Comparison", "Tail", "Walk", "compare", "dated"]

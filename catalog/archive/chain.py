@@ -49,9 +49,14 @@ UNTIED = Knot()
 class Walk:
     """How far the chains were computed again. `damage` is the first that was found; nothing after it was looked at."""
 
-    tail: Tail = field(default_factory=Tail)
+    sequence: int = 0
+    chain: bytes = b""
     things: dict[tuple[str, str], Knot] = field(default_factory=dict)
     damage: Damage | None = None
+
+    @property
+    def tail(self) -> Tail:
+        return Tail(self.sequence, self.chain)
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -73,9 +78,9 @@ def link(before: bytes, sequence: int, subject: str, body: bytes) -> bytes:
     return sha256(before + sequence.to_bytes(8) + subject.encode() + body).digest()
 
 
-def walk(rows: Iterable[Row]) -> Walk:
-    """Both chains from the first entry on, up to the first that is not what was archived."""
-    walked, before, expected, voided = Walk(), b"", 1, 0
+def walk(rows: Iterable[Row], walked: Walk) -> None:
+    """Both chains from the first entry on, up to the first that is not what was archived, or cannot be read."""
+    before, expected, voided = b"", 1, 0
     things = walked.things
     for sequence, kind, thing, commit, body, chain in rows:
         if sequence != expected:
@@ -101,8 +106,7 @@ def walk(rows: Iterable[Row]) -> Walk:
             voided = sequence
         things[kind, thing] = Knot(sequence, found.version, sha256(body).hexdigest())
         before, expected = chain, sequence + 1
-    walked.tail = Tail(expected - 1, before)
-    return walked
+        walked.sequence, walked.chain = sequence, chain
 
 
 def misfit(found: Envelope | Commit, before: Knot) -> str:

@@ -104,8 +104,11 @@ class ArchiveFile:
         return await self._database.read(lambda connection: _one(connection, CHAIN, sequence))
 
     async def recorded_at(self, sequence: int) -> datetime | None:
-        """When the server stored this commit; none where nothing is archived."""
-        found = await self._database.read(lambda connection: _one(connection, RECORDED, sequence))
+        """When the server stored this commit; none where nothing is archived, or the file is too broken to say."""
+        try:
+            found = await self._database.read(lambda connection: _one(connection, RECORDED, sequence))
+        except sqlite3.DatabaseError:
+            return None
         return None if found is None else EPOCH + timedelta(microseconds=found)
 
     async def restored_up_to(self) -> int:
@@ -123,12 +126,12 @@ class ArchiveFile:
         self.log_id = log_id
 
     async def walk(self) -> Walk:
-        """Compute all chains again; a damage says when the last good commit was recorded."""
-        try:
-            return await self._database.read(_walked)
-        except sqlite3.DatabaseError as error:
-            detail = f"the archive's file is damaged: {error}; it must be restored from a copy"
-            return Walk(damage=Damage(where="archive", kind="unreadable", first_bad=1, detail=detail))
+        """Compute all chains again, from the file and not from what is in memory of it."""
+        return await self._database.read_afresh(_walked)
+
+    async def end(self) -> Tail:
+        """Where the file ends, whether what stands there is right or not."""
+        return await self._database.read(_tail)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """The answer of one snapshot; the questions are in `catalog.entries`."""
@@ -158,13 +161,17 @@ def _tail(connection: Connection) -> Tail:
 
 
 def _walked(connection: Connection) -> Walk:
-    """The file first: a wrong index would answer questions wrongly though every entry is right."""
-    sound = connection.execute(SOUND).fetchone()[0]
-    if sound != "ok":
-        raise sqlite3.DatabaseError(sound)
-    rows = connection.cursor()
+    """Also whether the file is sound: with a wrong index, answers are wrong though every entry is right."""
+    walked, rows = Walk(), connection.cursor()
     rows.row_factory = None  # plain tuples: a third quicker
-    return walk(rows.execute(ALL))
+    try:
+        walk(rows.execute(ALL), walked)
+        if walked.damage is None and (wrong := rows.execute(SOUND).fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(wrong.strip().replace("\n", ", "))
+    except sqlite3.DatabaseError as error:
+        detail = f"the archive's file is damaged after commit {walked.sequence}: {error}"
+        walked.damage = Damage(where="archive", kind="unreadable", first_bad=walked.sequence + 1, detail=detail)
+    return walked
 
 
 def _append(connection: Connection, batch: Sequence[Stored], knots: dict[Thing, Knot]) -> Tail:

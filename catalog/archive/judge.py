@@ -9,15 +9,17 @@ from catalog.archive.chain import Tail
 from catalog.archive.compare import compare, dated, ends_agree
 from catalog.archive.file import ArchiveFile
 from contracts.audit import damaged
-from contracts.errors import SetupError
+from contracts.errors import SetupError, Unavailable
 from contracts.wire.log import EventLog
 from contracts.wire.scan import log_state
 
 AT_START = 50_000
 """A log of so many commits is compared whole before anybody is served: a second. A longer one is compared beside."""
 PATROL_SECONDS = 24 * 3600.0
-PATROL_BITS = 32_000_000
+PATROL_BITS = 16_000_000
 """So many bits a second the patrol reads: some thousand commits, a few hundredths of a core."""
+PATROL_AGAIN_SECONDS = 60.0
+"""Where the log does not answer, the patrol begins again so much later."""
 
 _log = structlog.get_logger(__name__)
 
@@ -58,7 +60,12 @@ class Archive(ArchiveFile):
         while True:
             if self._whole:
                 await asyncio.sleep(PATROL_SECONDS)
-            await self._compare(log, bits=PATROL_BITS)
+            try:
+                await self._compare(log, bits=PATROL_BITS)
+            except Unavailable as error:
+                _log.warning("log_not_compared", error=error.detail)
+                await asyncio.sleep(PATROL_AGAIN_SECONDS)
+                continue
             _log.info("log_compared", commits=self.tail.sequence)
             self._whole = True
 

@@ -29,6 +29,7 @@ __all__ = [
     "ServiceSettings",
     "check",
     "configure_logs",
+    "leaves",
     "owners_of",
     "read_settings",
     "refuse_foreign_packages",
@@ -96,7 +97,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
             return runner.run(_until_told(main))
     except (LoratoryError, BaseExceptionGroup) as error:
         for kind, code in EXIT_CODES:
-            if found := next((leaf for leaf in _leaves(error) if isinstance(leaf, kind)), None):
+            if found := next((leaf for leaf in leaves(error) if isinstance(leaf, kind)), None):
                 sys.stderr.write(f"{found}\n")
                 return code
         raise
@@ -131,10 +132,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """What really went wrong, however deep in groups."""
     if isinstance(error, BaseExceptionGroup):
         for child in error.exceptions:
-            yield from _leaves(child)
+            yield from leaves(child)
     else:
         yield error
 
