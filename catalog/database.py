@@ -23,6 +23,8 @@ T = TypeVar("T")
 READERS = 4
 CACHE_KIB = 64 * 1024
 """Pages the writer keeps in memory: rows of a view lie far apart, and with SQLite's 2 MB each is read again."""
+WAL_PAGES = 8 * 1024
+"""So long (in pages of 4 KiB) the WAL grows before it goes into the file: a page that changes often is written once."""
 SCRATCH_KIB = 16 * 1024
 SUFFIXES = ("", "-wal", "-shm")
 """What belongs to one database beside each other in a folder."""
@@ -31,13 +33,16 @@ SUFFIXES = ("", "-wal", "-shm")
 class Database:
     """One file. `tables` is run at every open and must be harmless when repeated; readable by its owner only."""
 
-    def __init__(self, path: Path, tables: str, *, secure_delete: bool = False) -> None:
+    def __init__(self, path: Path, tables: str, *, secure_delete: bool = False, rebuilt: bool = False) -> None:
+        """`rebuilt`: what a power cut takes can be made again; so the file must stay whole, but not every commit."""
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         try:
             self._connection = _connect(path, writes=True)
             self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+            self._connection.execute(f"PRAGMA synchronous = {'NORMAL' if rebuilt else 'FULL'}")
             self._connection.execute(f"PRAGMA secure_delete = {int(secure_delete)}")
             self._connection.executescript(f"BEGIN IMMEDIATE; {tables}; COMMIT;")
             self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()

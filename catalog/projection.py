@@ -12,7 +12,8 @@ from contracts.wire.bus import Bus
 from contracts.wire.follow import Follower
 from contracts.wire.tasks import wanted
 
-AT_ONCE = 500
+AT_ONCE = 2000
+"""Commits of the archive in one transaction, each no larger than COMMIT_BYTES."""
 NEWS_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)

@@ -69,7 +69,7 @@ class Store:
         if kept is None or (kept.schema, kept.log_id) != (self._model.VERSION, self._log_id):
             remove(self._path)
             kept = None
-        self._database = Database(self._path, CHECKPOINT + self._model.TABLES, secure_delete=True)
+        self._database = Database(self._path, CHECKPOINT + self._model.TABLES, secure_delete=True, rebuilt=True)
         self.applied = kept.sequence if kept else 0
 
     async def apply(self, batch: Sequence[Stored]) -> int:

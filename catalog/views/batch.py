@@ -7,13 +7,16 @@ because it looks at all images of a data set as they are at that moment, is a ba
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeVar, overload
 
+from catalog.views.sets import unpacked
 from contracts.events import DatasetErased, DatasetRemoved, Fact, ImageErased, Stored, ThresholdsSet
 
 F = TypeVar("F", bound=Fact)
 
-ALONE = (ThresholdsSet, DatasetRemoved, ImageErased, DatasetErased)
+ALONE = frozenset({ThresholdsSet, DatasetRemoved, ImageErased, DatasetErased})
 
 
 class Batch:
@@ -22,6 +25,7 @@ class Batch:
     def __init__(self, commits: Sequence[Stored]) -> None:
         self.commits = commits
         self._told: defaultdict[type[Fact], list[tuple[int, int, Stored, Any]]] = defaultdict(list)
+        self._ordinals: dict[bytes, list[int]] = {}
         for stored in commits:
             for index, fact in enumerate(stored.commit.facts):
                 self._told[type(fact)].append((stored.sequence, index, stored, fact))
@@ -40,24 +44,26 @@ class Batch:
     def numbered(self, *types: type[Fact]) -> list[tuple[int, Stored, Any]]: ...
     def numbered(self, *types: type[Fact]) -> list[tuple[int, Stored, Any]]:
         """The same, with the place of each fact in its commit."""
-        told = [one for kind in types if kind in self._told for one in self._told[kind]]
-        if len(types) > 1:
-            told.sort(key=_place)
-        return [(index, stored, fact) for _, index, stored, fact in told]
+        told = [self._told[kind] for kind in types if kind in self._told]
+        merged = told[0] if len(told) == 1 else sorted(chain.from_iterable(told), key=itemgetter(0, 1))
+        return [(index, stored, fact) for _, index, stored, fact in merged]
+
+    def ordinals(self, images: bytes) -> list[int]:
+        """The ordinals of a set in a fact, rising; several views ask for the same."""
+        found = self._ordinals.get(images)
+        if found is None:
+            found = self._ordinals[images] = unpacked(images)
+        return found
 
 
 def parts(commits: Sequence[Stored]) -> Iterator[Batch]:
     """The batches that commits fall into: those that must be alone are."""
     start = 0
     for number, stored in enumerate(commits):
-        if any(isinstance(fact, ALONE) for fact in stored.commit.facts):
+        if not ALONE.isdisjoint(map(type, stored.commit.facts)):
             if number > start:
                 yield Batch(commits[start:number])
             yield Batch([stored])
             start = number + 1
     if start < len(commits):
         yield Batch(commits[start:])
-
-
-def _place(told: tuple[int, int, Stored, Any]) -> tuple[int, int]:
-    return told[0], told[1]

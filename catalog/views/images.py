@@ -13,7 +13,7 @@ from catalog.domain.standing import Decision, Standing, latest, standing
 from catalog.views import datasets, predictions, sets, tagging
 from catalog.views.batch import Batch
 from catalog.views.predictions import NOW
-from catalog.views.sets import listed, unpacked
+from catalog.views.sets import listed
 from contracts.events import (
     CaptionSet,
     DatasetErased,
@@ -163,7 +163,7 @@ def apply(connection: Connection, batch: Batch) -> None:
         row = (captioned.caption, said, stored.sequence, stored.commit.thing, captioned.ordinal)
         connection.execute(CAPTION, row)
     for stored, removed in batch.facts(ImagesRemoved):
-        connection.execute(REMOVE, (stored.sequence, stored.commit.thing, listed(unpacked(removed.images))))
+        connection.execute(REMOVE, (stored.sequence, stored.commit.thing, listed(batch.ordinals(removed.images))))
     connection.executemany(DECIDE, _decisions_in(batch))
     _touch(connection, batch)
     _keep_sets(connection, batch)
@@ -189,7 +189,7 @@ def _decisions_in(batch: Batch) -> Iterator[tuple[object, ...]]:
     for part, stored, fact in batch.numbered(TagsEdited):
         commit = stored.commit
         choices = (_encode(fact.asserted), _encode(fact.rejected), fact.source, commit.actor)
-        for ordinal in unpacked(fact.images):
+        for ordinal in batch.ordinals(fact.images):
             yield (commit.thing, ordinal, stored.sequence, part, *choices)
 
 
@@ -205,8 +205,9 @@ def _touch(connection: Connection, batch: Batch) -> None:
             case TaggingPredicted(images=seen):
                 ordinals = [image.ordinal for image in seen]
             case TagsEdited(images=images) | ImagesRemoved(images=images):
-                ordinals = unpacked(images)
-        touched.update(((dataset_id, ordinal), stored.sequence) for ordinal in ordinals)
+                ordinals = batch.ordinals(images)
+        for ordinal in ordinals:
+            touched[dataset_id, ordinal] = stored.sequence
     touch(connection, touched)
 
 
@@ -239,7 +240,7 @@ def _keep_sets(connection: Connection, batch: Batch) -> None:
                 case ImageErased(ordinal=ordinal):
                     live.discard(ordinal)
                 case ImagesRemoved(images=images):
-                    live.difference_update(BitMap(unpacked(images)))
+                    live.difference_update(BitMap(batch.ordinals(images)))
                 case CaptionSet(ordinal=ordinal, caption=None):
                     captioned.discard(ordinal)
                 case CaptionSet(ordinal=ordinal):

@@ -6,7 +6,7 @@ This view comes before the predictions of its batch are kept: it compares what c
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pyroaring import BitMap
@@ -16,7 +16,7 @@ from catalog.domain.standing import accepted
 from catalog.views import datasets, images, predictions, sets
 from catalog.views.batch import Batch
 from catalog.views.images import COLUMNS, JOINED, ImageRow, row_of
-from catalog.views.sets import listed, opened, packed, unpacked
+from catalog.views.sets import listed, opened, packed
 from contracts.events import DatasetErased, DatasetRemoved, ImageErased, ImagesRemoved, TagsEdited, ThresholdsSet
 from contracts.queries import TagCount
 
@@ -105,7 +105,7 @@ def apply(connection: Connection, batch: Batch) -> None:
     for dataset_id, changes in _changes(connection, batch).items():
         _write(connection, dataset_id, changes)
     for stored, removed in batch.facts(ImagesRemoved):
-        _take_out(connection, stored.commit.thing, unpacked(removed.images))
+        _take_out(connection, stored.commit.thing, batch.ordinals(removed.images))
     for stored, erased in batch.facts(ImageErased):
         _take_out(connection, stored.commit.thing, [erased.ordinal])
     for stored, _ in batch.facts(ThresholdsSet):
@@ -117,11 +117,11 @@ def _changes(connection: Connection, batch: Batch) -> dict[str, Changes]:
     found: defaultdict[str, Changes] = defaultdict(lambda: defaultdict(Change))
     for stored, edit in batch.facts(TagsEdited):
         changes = found[stored.commit.thing]
-        ordinals = unpacked(edit.images)
-        for tag in edit.asserted:
-            changes[tag].decided.update(dict.fromkeys(ordinals, True))
-        for tag in edit.rejected:
-            changes[tag].decided.update(dict.fromkeys(ordinals, False))
+        for ordinal in batch.ordinals(edit.images):
+            for tag in edit.asserted:
+                changes[tag].decided[ordinal] = True
+            for tag in edit.rejected:
+                changes[tag].decided[ordinal] = False
     for dataset_id, looks in predictions.changes(connection, batch).items():
         bars = datasets.thresholds_at(connection, dataset_id, predictions.NOW)
         for ordinal, before, after in looks:
@@ -155,8 +155,10 @@ def _write(connection: Connection, dataset_id: str, changes: Changes) -> set[int
     gone: set[int] = set()
     for tag, change in changes.items():
         row = rows.setdefault(tag, Row())
+        verdicts = {ordinal: holds for ordinal, holds in change.seen.items() if ordinal not in row.decided}
+        verdicts |= change.decided
         row.decided.update(change.decided)
-        for ordinal, holds in _verdicts(change, row.decided):
+        for ordinal, holds in verdicts.items():
             if holds != (ordinal in row.holds) and ordinal in live:
                 (row.holds.add if holds else row.holds.discard)(ordinal)
                 (come if holds else gone).add(ordinal)
@@ -166,13 +168,6 @@ def _write(connection: Connection, dataset_id: str, changes: Changes) -> set[int
     tagged -= _untagged(connection, dataset_id, BitMap(gone - come))
     sets.save(connection, dataset_id, "tagged", tagged)
     return come | gone
-
-
-def _verdicts(change: Change, decided: BitMap) -> Iterator[tuple[int, bool]]:
-    yield from change.decided.items()
-    for ordinal, holds in change.seen.items():
-        if ordinal not in decided:
-            yield ordinal, holds
 
 
 def _take_out(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> None:

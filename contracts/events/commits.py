@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 
 from contracts.events.datasets import DatasetFact
-from contracts.events.facts import SCHEMA, Fact
+from contracts.events.facts import Fact
 from contracts.events.jobs import JobFact
 from contracts.events.presets import PresetFact
 from contracts.events.tagging import TaggingFact
@@ -51,13 +51,18 @@ FACTS_OF: dict[Kind, object] = {
 }
 
 
-class Commit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+def _no_answer() -> msgspec.Raw:
+    return msgspec.Raw(b"null")
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What one wish changed in one thing: one message of the log.
 
     `id` is `<command id>/<kind>.<thing id>/<n>`; `version` counts the thing's facts up to and with this commit's last;
     `fingerprint` is the hash of the request that asked (same key, other request → refused); `previous` is the sha256 of
     the body of the thing's previous commit, so that the history of each thing is a chain; `answer` is what the command
-    answered, to be given again when it is repeated. `traceparent`: W3C Trace Context.
+    answered, to be given again when it is repeated. `traceparent`: W3C Trace Context. `schema`: that of its facts when
+    it was written; it is 1 where nothing is said (`contracts.events.evolution`).
     """
 
     id: str
@@ -72,12 +77,12 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     correlation: str = ""
     causation: str = ""
     traceparent: str | None = None
-    schema: int = SCHEMA
+    schema: int = 1
     previous: str = ""
-    answer: msgspec.Raw = msgspec.Raw(b"null")
+    answer: msgspec.Raw = msgspec.field(default_factory=_no_answer)
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A commit with its place in the log. `body` is the message as stored, which hashes are made over."""
 
     sequence: int

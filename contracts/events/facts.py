@@ -15,5 +15,5 @@ COMMIT_BYTES = 200 * 1024
 """A commit larger than this is refused when built: bulk belongs in blobs and bitmaps."""
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", gc=False):
     """Something that happened; past tense; immutable."""

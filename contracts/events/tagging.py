@@ -29,7 +29,7 @@ class TaggingModelLoaded(Fact, frozen=True, tag="tagging.model_loaded"):
     provider: str
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One tag a model saw, with its probability (0 to 1, four digits)."""
 
     tag: str
@@ -37,7 +37,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     category: Category = "general"
 
 
-class ImagePredictions(msgspec.Struct, frozen=True, kw_only=True):
+class ImagePredictions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All predictions above the floor for one image. An empty list is an answer too."""
 
     ordinal: int

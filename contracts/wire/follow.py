@@ -9,7 +9,9 @@ the log it has read from: a server may come back with an older copy of its files
 """
 
 import asyncio
+import contextlib
 import hashlib
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 
@@ -27,10 +29,48 @@ from contracts.wire.log import EventLog, decode
 from contracts.wire.scan import LogState, log_state, next_sequence
 from contracts.wire.tasks import wanted
 
-BATCH = 500
-WAITING = 5000
-"""So many messages wait here at most; beyond, the subscription's own flow control holds the server back."""
+BATCH = 4000
+BATCH_BYTES = 8 * 1024**2
+"""A batch is what has come, up to so many commits and not much more than so many bytes."""
+WAITING_BYTES = 2 * BATCH_BYTES
+"""So much waits here at most; beyond, the subscription's own flow control holds the server back."""
 WATCH_SECONDS = 1.0
+Placed = tuple[int, int, bytes]
+"""Sequence, when the server stored it (nanoseconds since 1970), body."""
+
+
+class Waiting:
+    """What has come and was not taken yet, bounded in bytes: `put` waits for room."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Msg] = deque()
+        self._bytes = 0
+        self._some = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def put(self, message: Msg) -> None:
+        while self._bytes >= WAITING_BYTES:
+            self._room.clear()
+            await self._room.wait()
+        self._messages.append(message)
+        self._bytes += len(message.data)
+        self._some.set()
+
+    async def take(self) -> list[Msg]:
+        """A batch; nothing after WATCH_SECONDS of silence."""
+        if not self._messages:
+            self._some.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self._some.wait()
+        taken: list[Msg] = []
+        size = 0
+        while self._messages and len(taken) < BATCH and size < BATCH_BYTES:
+            taken.append(self._messages.popleft())
+            size += len(taken[-1].data)
+        self._bytes -= size
+        self._room.set()
+        return taken
 
 
 class Follower:
@@ -46,7 +86,7 @@ class Follower:
         """Id and birth of the log that is read."""
         self._lines = -1
         """Reconnects up to the last look at the log."""
-        self._queue: asyncio.Queue[Msg] = asyncio.Queue(WAITING)
+        self._waiting = Waiting()
         self._subscription: JetStreamContext.PushSubscription | None = None
 
     async def batches(self) -> AsyncGenerator[list[Stored], None]:
@@ -64,8 +104,8 @@ class Follower:
     async def _until_gap(self) -> AsyncIterator[list[Stored]]:
         silent = 0
         while wanted():
-            messages = await self._waiting()
-            fresh = [message for message in messages if _sequence(message) > self._after]
+            messages = await self._waiting.take()
+            fresh = [placed for placed in map(_placed, messages) if placed[0] > self._after]
             if not fresh:
                 silent = 0 if messages else silent + 1
                 if silent >= 2 and await self._missed_something():
@@ -82,24 +122,13 @@ class Follower:
                 self._lines = -1  # lost on the way, or by the log?
                 return
 
-    def _contiguous(self, messages: list[Msg]) -> list[Stored]:
+    def _contiguous(self, placed: list[Placed]) -> list[Stored]:
         batch: list[Stored] = []
-        for message in messages:
-            if _sequence(message) != self._after + 1 + len(batch):
+        for expected, (sequence, nanoseconds, body) in enumerate(placed, start=self._after + 1):
+            if sequence != expected:
                 break
-            batch.append(decode(_sequence(message), _recorded(message), message.data))
+            batch.append(decode(sequence, datetime.fromtimestamp(nanoseconds / 1e9, UTC), body))
         return batch
-
-    async def _waiting(self) -> list[Msg]:
-        """What has come, at most BATCH; nothing after WATCH_SECONDS of silence."""
-        try:
-            async with asyncio.timeout(WATCH_SECONDS):
-                messages = [await self._queue.get()]
-        except TimeoutError:
-            return []
-        while len(messages) < BATCH and not self._queue.empty():
-            messages.append(self._queue.get_nowait())
-        return messages
 
     async def _missed_something(self) -> bool:
         """Nothing comes: is there nothing, or did the subscription die? Or has the log gone back?"""
@@ -146,15 +175,14 @@ class Follower:
             raise LogDamaged(f"commit {self._after} of the log is not the one that was read", first_bad=self._after)
 
     async def _subscribe(self) -> None:
-        self._queue = asyncio.Queue(WAITING)
-        queue = self._queue
+        self._waiting = Waiting()
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self._after + 1)
         while self._subscription is None and wanted():
             try:
                 self._subscription = await self._bus.jetstream().subscribe(
                     subjects.ALL_FACTS,
                     stream=subjects.FACTS,
-                    cb=queue.put,
+                    cb=self._waiting.put,
                     config=config,
                     ordered_consumer=True,
                     idle_heartbeat=0.5,
@@ -172,9 +200,6 @@ class Follower:
             return  # the connection is gone, and the subscription with it
 
 
-def _sequence(message: Msg) -> int:
-    return int(message.reply.split(".")[-4])
-
-
-def _recorded(message: Msg) -> datetime:
-    return datetime.fromtimestamp(int(message.reply.split(".")[-2]) / 1e9, UTC)
+def _placed(message: Msg) -> Placed:
+    tokens = message.reply.split(".")
+    return int(tokens[-4]), int(tokens[-2]), message.data
