@@ -22,6 +22,7 @@ from gateway.http import asking, problems
 from gateway.http.guard import Guard
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import Document
+from gateway.http.patience import patient
 from gateway.http.uploads import Staging
 from gateway.live import LiveFeed
 from gateway.owners import Catalog
@@ -104,7 +105,7 @@ def build(  # noqa: PLR0913, PLR0917 - everything that routes can ask for, once
         "figures": metrics,
     }
     given["document"] = Document(lambda: _litestar(given, DESCRIPTION))
-    return Guard(metrics.around(_litestar(given, None)), settings)
+    return Guard(metrics.around(patient(_litestar(given, None))), settings)
 
 
 def _litestar(given: dict[str, object], described: OpenAPIConfig | None) -> Litestar:

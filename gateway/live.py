@@ -67,6 +67,8 @@ class LiveFeed:
         self._said_stale = False
         self.damage = ""
         self.overflows = 0
+        self.streams = 0
+        """Open streams of server-sent events."""
 
     # --- what is asked of it
 

@@ -52,6 +52,9 @@ class StandInCatalog:
         self.asked: list[Query[Any]] = []
         self.answers: dict[type, Any] = {}
         self.wishes: dict[type[Wish], Any] = {}
+        self.fault: Exception | None = None
+        """What every question is answered with, while it is set."""
+        self.faults = 0
         self._heads: dict[str, Head] = {}
         self._service = Service(bus, "catalog", "1.0.0")
 
@@ -109,6 +112,9 @@ class StandInCatalog:
 
     async def _on_query(self, query: Query[Any]) -> msgspec.Struct:
         self.asked.append(query)
+        if self.fault is not None:
+            self.faults += 1
+            raise self.fault
         if isinstance(query, queries.ListEvents):
             return await self._events(query)
         answer = self.answers.get(type(query), NotFound("there is no such thing"))
@@ -125,8 +131,16 @@ class StandInCatalog:
             stored = await self.log.stored(at)
             assert stored is not None
             if query.kind in (None, stored.commit.kind) and query.thing in (None, stored.commit.thing):
-                found += [one for one in events_of(stored) if query.type in (None, one.type)]
+                found += [one for one in events_of(stored) if fits(query, one)]
         return Page(items=tuple(found), total=end, next=str(at) if at < end else None)
+
+
+def fits(query: queries.ListEvents, event: EventView) -> bool:
+    return (
+        query.type in (None, event.type)
+        and query.actor in (None, event.actor)
+        and (query.until is None or event.recorded < query.until)
+    )
 
 
 def events_of(stored: Stored) -> list[EventView]:
