@@ -109,6 +109,13 @@ class Bus(Client):
         if not done:
             raise FlushTimeoutError
 
+    async def close(self) -> None:
+        """For good; what could not be sent any more is lost."""
+        try:
+            await super().close()
+        except RuntimeError as error:  # so uvloop says that the line is closed already
+            await log.awarning("bus_not_closed_cleanly", error=str(error))
+
     async def watch(self) -> NoReturn:
         """Waits until the connection is closed for good, and raises Unavailable; run it beside the service."""
         await self._gone.wait()

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import NoReturn
 
 import msgspec
+import structlog
 
 FRESH = 10.0
 """Seconds: an older report comes from a process that is dead or whose loop stands still."""
 
 EVERY = 1.0
+
+log = structlog.get_logger(__name__)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -55,11 +58,21 @@ class Health:
         return Report(service=self._service, pid=self._pid, at=at, ready=self.ready, checks=dict(self._checks))
 
     async def keep(self, file: Path) -> NoReturn:
-        """Writes the report every second, for as long as the loop turns; run it beside the service."""
+        """Writes the report every second, for as long as the loop turns; run it beside the service.
+
+        What cannot be written (a full disk) is told once and left out: a report that grows old says enough.
+        """
         file.parent.mkdir(parents=True, exist_ok=True)
+        told = False
         try:
             while True:
-                _write_whole(file, msgspec.json.encode(self.report(time.time())))
+                try:
+                    _write_whole(file, msgspec.json.encode(self.report(time.time())))
+                    told = False
+                except OSError as error:
+                    if not told:
+                        log.warning("report_not_written", error=str(error))
+                    told = True
                 await asyncio.sleep(EVERY)
         finally:
             file.unlink(missing_ok=True)

@@ -103,6 +103,17 @@ def test_the_report_of_a_dead_process_does_not_count(tmp_path: Path) -> None:
     assert "is dead" in why_not(tmp_path / "health.json", time.time())
 
 
+async def test_a_report_that_cannot_be_written_ends_no_service(tmp_path: Path) -> None:
+    health, file = Health("catalog", ["bus"], pid=os.getpid()), tmp_path / "run" / "catalog.json"
+    (file.parent / f".{file.name}.draft").mkdir(parents=True)  # as a full disk does, also where root writes
+    keeping = asyncio.create_task(health.keep(file))
+    await asyncio.sleep(0.05)
+    assert not keeping.done()
+    assert not file.exists()
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
 async def test_a_running_service_keeps_its_report_fresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     health = Health("tagger", ["bus"], pid=os.getpid())
     file = tmp_path / "run" / "tagger.json"
