@@ -1,5 +1,6 @@
 """Wishes to erase for good. The fact first: from then on it is erased; the sweep makes it so until nothing is left."""
 
+import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,9 +18,12 @@ from catalog.views.datasets import DatasetRow
 from catalog.views.erasures import ErasedRow
 from catalog.views.images import ImageRow
 from contracts.commands import Origin, Receipt
+from contracts.errors import Behind, LogFull, Unavailable
 from contracts.events import DatasetErased, DatasetFact, ImageErased
 from contracts.ids import DatasetId, ImageId, new_command_id
+from contracts.wire.tasks import wanted
 
+AGAIN_SECONDS = 5.0
 AT_ONCE = 500
 """Images erased again with one commit."""
 SWEPT_WITHIN = 8.0
@@ -48,8 +52,15 @@ class Erasing:
         return receipt
 
     async def run(self) -> None:
-        """Make good what a restored log has forgotten, then sweep for ever."""
-        await self._erase_again()
+        """Make good what a restored log has forgotten, then sweep until cancelled."""
+        done = False
+        while wanted() and not done:
+            try:
+                await self._erase_again()
+                done = True
+            except (Unavailable, Behind, LogFull) as error:
+                _log.warning("not_erased_again", error=error.detail)
+                await asyncio.sleep(AGAIN_SECONDS)
         await self.sweeper.run()
 
     async def _image(self, image: ImageId, origin: Origin) -> Receipt:
