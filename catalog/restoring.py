@@ -91,6 +91,8 @@ async def salvage(  # noqa: PLR0913 - what there is to restore from, and what is
         found = _of_log(bus, archive, say)
         await _add(archive, _gapless(found, await archive.read(last_sequence), claimed, _Void(at, accept_loss)))
         last = await archive.read(last_sequence)
+        if last == 0:
+            raise SetupError("there is nothing here to restore from; give a backup with --from")
     finally:
         await archive.close()
     if place != folder:

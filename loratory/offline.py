@@ -36,6 +36,21 @@ class Offline:
         bus = {"NATS_URL": self.server.url, "NATS_USER": user, "NATS_PASSWORD": password}
         return await catalog(self.folder, bus, self._environ, *words, quiet=quiet)
 
+    async def refill(self) -> int:
+        """Make the log anew from the archive; the exit code. Returns when all of it is on disk, and the server ended.
+
+        The archive has it all, so the server need not sync each commit: that is many times quicker.
+        """
+        await self.server.stop()
+        self.server = EmbeddedServer(self.folder / "nats", durable=False)
+        await self.server.start()
+        try:
+            code = await self.catalog("refill", admin=True)
+        finally:
+            await self.server.stop()
+        await asyncio.to_thread(self.server.sync)
+        return code
+
     async def __aenter__(self) -> Self:
         if not self._fresh and not (self.folder / "format").exists():
             raise SetupError(f"{self.folder.path} is no data folder of Loratory")

@@ -22,6 +22,7 @@ from typing import Self
 import msgspec
 
 from contracts.errors import SetupError
+from contracts.wire.blob_bytes import sync_folder
 from contracts.wire.permissions import ROLES, Role
 from contracts.wire.server_binary import find_binary
 from contracts.wire.server_config import ACCOUNT, ServerSettings, render_config
@@ -46,13 +47,23 @@ class EmbeddedServer:
     """
 
     def __init__(
-        self, folder: Path, *, binary: Path | None = None, max_file_store: int = 16 << 30, name: str = "loratory"
+        self,
+        folder: Path,
+        *,
+        binary: Path | None = None,
+        max_file_store: int = 16 << 30,
+        name: str = "loratory",
+        durable: bool = True,
     ) -> None:
-        """`max_file_store`: bytes all streams together may take on disk; when it is reached appends are refused."""
+        """`max_file_store`: bytes all streams together may take on disk; when it is reached appends are refused.
+
+        `durable=False` only for what is there a second time: nothing is certain before it ended and `sync` returned.
+        """
         self.folder = folder.resolve()
         self._binary = binary
         self._max_file_store = max_file_store
         self._name = name
+        self._durable = durable
         self._port: int | None = None
         self._passwords: dict[Role, str] = {}
         self._lock: int | None = None
@@ -110,6 +121,14 @@ class EmbeddedServer:
             os.close(self._lock)
             self._lock = None
 
+    def sync(self) -> None:
+        """All that a server that has ended left in its files, on disk."""
+        for place, _, files in os.walk(self.folder / "streams"):
+            for name in files:
+                with (Path(place) / name).open("rb") as file:
+                    os.fsync(file.fileno())
+            sync_folder(Path(place))
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -127,6 +146,7 @@ class EmbeddedServer:
             port=self._port or -1,
             name=self._name,
             max_file_store=self._max_file_store,
+            durable=self._durable,
             log_file=str(self.folder / "server.log"),
         )
         _write_private(config, render_config(settings, self._passwords))

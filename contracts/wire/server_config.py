@@ -21,6 +21,7 @@ ACCOUNT = "LORATORY"
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`host` and `port` of clients (-1: a free one), `store` the folder of streams; sizes in bytes.
 
+    `durable`: each message is on disk before it is acknowledged. Without, a power cut may take two minutes.
     `log_file` is rotated at `log_bytes`, three old ones are kept; none = stderr, as containers want it.
     """
 
@@ -30,6 +31,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "loratory"
     max_file_store: int = 16 << 30
     max_memory_store: int = 64 << 20
+    durable: bool = True
     log_file: str | None = None
     log_bytes: int = 8 << 20
 
@@ -50,7 +52,7 @@ def render_config(settings: ServerSettings, passwords: Mapping[Role, str]) -> st
         "feature_flags { js_ack_fc_v2: false }",
         "jetstream {",
         f"  store_dir: {_quoted(settings.store)}",
-        "  sync_interval: always",
+        f"  sync_interval: {'always' if settings.durable else '2m'}",
         f"  max_file_store: {settings.max_file_store}",
         f"  max_memory_store: {settings.max_memory_store}",
         "}",

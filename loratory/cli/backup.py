@@ -76,7 +76,7 @@ async def restore_backup(backup: Path, *, data: Path, keys: Path | None = None, 
     given = ["--keys", str(_absolute(keys))] if keys else []
     async with Offline(place, environ, fresh=True) as offline:
         unpacked = await offline.catalog("unpack", _absolute(backup), *given)
-        code = unpacked or await offline.catalog("refill", admin=True)
+        code = unpacked or await offline.refill()
     if unpacked:  # half a data folder is of no use to anybody
         shutil.rmtree(place)
     elif code == 0:
@@ -119,8 +119,7 @@ async def restore(
             return 0
         await offline.server.stop()
         _put_aside(offline)
-        await offline.server.start()
-        code = await offline.catalog("refill", admin=True)
+        code = await offline.refill()
     if code == 0:
         say("sessions of browsers begin anew, and whoever follows the log starts again; all else is as it was")
     return code

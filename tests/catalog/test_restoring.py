@@ -274,6 +274,13 @@ async def test_archive_and_log_both_gone_come_back_from_a_backup_with_its_keys(p
     await keys.close()
 
 
+async def test_where_there_is_no_copy_a_backup_is_asked_for(place: Place) -> None:
+    place.folder.mkdir()
+
+    with pytest.raises(SetupError, match="give a backup with --from"):
+        await place.salvage()
+
+
 async def test_a_backup_of_another_log_is_refused(place: Place) -> None:
     other = Scribe()
     other.dataset("ds_other")

@@ -318,3 +318,20 @@ def test_a_program_that_will_not_do_is_refused(tmp_path: Path, says: str, compla
 def test_a_configured_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="no nats-server in"):
         find_binary(tmp_path / "nowhere")
+
+
+async def test_only_a_server_for_copies_syncs_seldom_and_then_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for durable, said in ((True, "always"), (False, "2m")):
+        async with EmbeddedServer(tmp_path / said, durable=durable) as server:
+            assert f"sync_interval: {said}\n" in (server.folder / "server.conf").read_text()
+            await migrated(server)
+
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
+    server.sync()
+
+    streams = server.folder / "streams"
+    assert server.stream_folder("EVT") in streams.rglob("*")
+    assert synced == {path.stat().st_ino for path in (streams, *streams.rglob("*"))}
