@@ -16,7 +16,7 @@ import msgspec
 from contracts.commands import ImportedFile, Receipt
 from contracts.errors import LoratoryError, NotFound
 from contracts.events import Artifact
-from contracts.queries import DatasetView, ImageView, Page, PresetView, TagCount
+from contracts.queries import DatasetView, ImageView, Page, PresetView, SampleView, TagCount
 from loratory.answers import (
     Artifacts,
     Erased,
@@ -98,6 +98,10 @@ class AsyncClient:
 
     async def images(self, dataset: str) -> list[ImageView]:
         return [view async for view in self._all(f"{P}/datasets/{_part(dataset)}/images", ImageView)]
+
+    async def picture(self, image: str) -> bytes:
+        """The image as it is trained on: upright, sRGB, 8 bits, without metadata."""
+        return await self._http.content(f"{P}/images/{_part(image)}/file")
 
     async def tags(self, dataset: str) -> list[TagCount]:
         return [view async for view in self._all(f"{P}/datasets/{_part(dataset)}/tags", TagCount)]
@@ -218,6 +222,10 @@ class AsyncClient:
     async def cancel_job(self, job: str) -> Receipt:
         return await self._http.post(f"{P}/jobs/{_part(job)}/cancel", Receipt)
 
+    async def describe_job(self, job: str, description: str) -> Receipt:
+        """Words about a job; they stand on its page and in the log."""
+        return await self._http.patch(f"{P}/jobs/{_part(job)}", Receipt, lambda: {"json": {"description": description}})
+
     async def wait_job(self, job: str, *, timeout: float | None = None) -> Job:
         """Until it has ended; TookTooLong after `timeout` seconds."""
         try:
@@ -250,6 +258,14 @@ class AsyncClient:
         async with aclosing(frames(self._http.url, self._http.headers, job=job, after=after)) as told:
             async for frame in told:
                 yield frame
+
+    async def samples(self, job: str) -> list[SampleView]:
+        """What was rendered while it was trained, oldest first; step 0 is the base alone."""
+        return [view async for view in self._all(f"{P}/jobs/{_part(job)}/samples", SampleView)]
+
+    async def sample(self, job: str, step: int, index: int) -> bytes:
+        """One of them as PNG."""
+        return await self._http.content(f"{P}/jobs/{_part(job)}/samples/{step}/{index}")
 
     async def artifacts(self, job: str) -> tuple[Artifact, ...]:
         return (await self._http.get(f"{P}/jobs/{_part(job)}/artifacts", Artifacts)).items

@@ -1,16 +1,19 @@
-"""The whole job once, on this machine: pictures, data set, tags, training, LoRA."""
+"""The whole job once, on this machine: pictures, data set, tags, training, LoRA, and a sheet of what it has learnt."""
 
 import asyncio
 import hashlib
-import sys
+import shutil
+import tempfile
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import LoratoryError, SetupError
 from contracts.events import Artifact
+from loratory import demo_world
 from loratory.answers import Job, Training
 from loratory.client import AsyncClient, TookTooLong
+from loratory.demo_world import Compared, Subject
 from loratory.following import Lines, Patience, until_ended, until_tagged, until_taken
 from loratory.pictures import Found, found_in
 from loratory.services import SERVE
@@ -21,7 +24,8 @@ PRESET = "stand-in-demo"
 DRAWN = 12
 PATIENCE = 60.0
 """Seconds the demo waits for a tagger or trainer to come."""
-DRAW_WITHIN = 120.0
+SHOWN = 5
+"""Pictures of a row of the sheet at most."""
 SHELVED_WITHIN = 15.0
 MOST_LORAS = 10_000
 
@@ -29,7 +33,7 @@ MOST_LORAS = 10_000
 class Demo:
     """`images`: a folder of pictures, none = drawn ones; `steps`: of the training, none = the preset's.
 
-    `patience`: seconds to wait for a tagger or trainer that is not there.
+    `seed`: of the drawn pictures and the training. `patience`: seconds to wait for a tagger or trainer that is away.
     """
 
     def __init__(  # noqa: PLR0913 - each is an option of `loratory demo`
@@ -40,6 +44,7 @@ class Demo:
         *,
         images: Path | None,
         steps: int | None,
+        seed: int = 0,
         patience: float = PATIENCE,
     ) -> None:
         self._data = data.expanduser().absolute()
@@ -47,6 +52,7 @@ class Demo:
         self._lines = lines
         self._images = images.expanduser() if images else None
         self._steps = steps
+        self._seed = seed
         self._seconds = patience
 
     async def run(self, *, port: int | None, serve: bool) -> int:
@@ -71,34 +77,21 @@ class Demo:
             return 0
 
     async def _work(self, stack: Stack, found: Found | None) -> int:
+        subject = Subject()
+        dataset = f"demo {self._images.resolve().name}"[:100] if self._images else self._named("demo", " ")
         if found is None:
-            found = await self._drawn()
+            folder = self._data / self._named("demo-pictures", "-")
+            self._lines.say(f"drawing {DRAWN} pictures")
+            subject = await demo_world.draw(folder, self._environ, count=DRAWN, seed=self._seed)
+            found = await asyncio.to_thread(found_in, folder)
         async with AsyncClient(stack.address, _key(self._environ)) as client:
-            dataset = f"demo {self._images.resolve().name}"[:100] if self._images else "demo"
             await self._import(client, dataset, found)
             await self._tag(client, dataset, stack)
-            return await self._train(client, dataset, stack)
+            return await self._train(client, dataset, stack, subject)
 
-    async def _drawn(self) -> Found:
-        folder = self._data / "demo-pictures"
-        self._lines.say(f"drawing {DRAWN} pictures")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "trainer.demo.pictures", str(folder), "--count", str(DRAWN), "--seed", "0"),
-            env=dict(self._environ),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(DRAW_WITHIN):
-                _, said = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            last = said.decode(errors="replace").strip().rpartition("\n")[2]
-            raise LoratoryError(f"the pictures could not be drawn: {last or f'exit code {process.returncode}'}")
-        return await asyncio.to_thread(found_in, folder)
+    def _named(self, name: str, between: str) -> str:
+        """Another seed is another data set."""
+        return f"{name}{between}{self._seed}" if self._seed else name
 
     async def _import(self, client: AsyncClient, dataset: str, found: Found) -> None:
         await client.ensure_dataset(dataset)
@@ -117,23 +110,43 @@ class Demo:
         named = ", ".join(f"{tag.tag} ({tag.images})" for tag in tags[:6])
         self._lines.say(f"{run.done} pictures tagged by {run.model}: {named or 'no tag above the threshold'}")
 
-    async def _train(self, client: AsyncClient, dataset: str, stack: Stack) -> int:
-        asked = Training(preset=PRESET, name=dataset)
+    async def _train(self, client: AsyncClient, dataset: str, stack: Stack, subject: Subject) -> int:
+        changes: dict[str, object] = {"seed": self._seed}
         if self._steps is not None:
-            asked["changes"] = {"length": {"type": "steps", "count": self._steps}}
+            changes["length"] = {"type": "steps", "count": self._steps}
+        if subject.prompts:
+            changes["sampling.prompts"] = subject.prompts
+        asked = Training(preset=PRESET, name=dataset, trigger=subject.concept, changes=changes)
         job = await client.train(dataset, **asked)
         await _or_why(stack, "trainer", until_taken(client, job.id, self._patience()))
         code = await until_ended(client, job.id, self._lines)
-        job = await client.job(job.id)
         if code == 0:
-            await self._show(job, stack)
+            job = await client.job(job.id)
+            beside = await self._show(job, stack)
+            await self._compare(client, job, subject, beside)
         return code
 
-    async def _show(self, job: Job, stack: Stack) -> None:
-        for artifact in job.artifacts:
-            path = await self._lying(artifact, stack.data / "loras")
+    async def _show(self, job: Job, stack: Stack) -> Path | None:
+        """Say where the LoRA lies; the file other programs take first."""
+        lying = [(artifact, await self._lying(artifact, stack.data / "loras")) for artifact in job.artifacts]
+        for artifact, path in lying:
             place = path or f"{stack.address}/api/v1/jobs/{job.id}/artifacts/{artifact.name}"
             self._lines.say(f"LoRA ({artifact.format}): {place}\n  sha256 {artifact.digest}")
+        return next((path for artifact, path in lying if artifact.format == "kohya"), None)
+
+    async def _compare(self, client: AsyncClient, job: Job, subject: Subject, lora: Path | None) -> None:
+        """Lay the sheet into the data folder and beside the LoRA; what a judge says goes to the job's page."""
+        self._lines.say("comparing what was drawn before and after")
+        sheet = self._data / f"{self._named('sheet', '-')}.png"
+        with tempfile.TemporaryDirectory(prefix="loratory-sheet-") as folder:
+            compared = await _gathered(client, job, subject, Path(folder))
+            judged = await demo_world.lay_sheet(sheet, compared, self._environ)
+        if lora:
+            await asyncio.to_thread(shutil.copyfile, sheet, lora.with_suffix(".png"))
+        if judged.sentence:
+            await client.describe_job(job.id, judged.sentence)
+            self._lines.say(judged.sentence)
+        self._lines.say(f"sheet: {sheet}")
 
     async def _lying(self, artifact: Artifact, loras: Path) -> Path | None:
         """Its file. The trainer puts it there just after it has told of its success."""
@@ -146,6 +159,34 @@ class Demo:
 
     def _patience(self) -> Patience:
         return Patience(self._seconds, self._lines.say)
+
+
+async def _gathered(client: AsyncClient, job: Job, subject: Subject, folder: Path) -> Compared:
+    """Pictures of the data set, samples of the first round (the base alone) and of the last, as files in the folder."""
+
+    async def kept(name: str, content: Coroutine[Any, Any, bytes]) -> str:
+        path = folder / name
+        path.write_bytes(await content)
+        return str(path)
+
+    samples = await client.samples(job.id)
+    rounds = {step: [one for one in samples if one.step == step][:SHOWN] for step in (0, job.step)}
+    drawn = {
+        step: [await kept(f"{step}-{one.index}.png", client.sample(job.id, step, one.index)) for one in taken]
+        for step, taken in rounds.items()
+    }
+    images = await client.images(job.dataset_id)
+    some = images[: len(drawn[0])]
+    shown = [await kept(f"shown-{place}.png", client.picture(one.id)) for place, one in enumerate(some)]
+    return Compared(
+        shown=shown,
+        of=len(images),
+        before=drawn[0],
+        after=drawn[job.step],
+        prompts=[sample.prompt for sample in rounds[job.step]],
+        concept=subject.concept,
+        seconds=(job.ended_at - job.started_at).total_seconds() if job.ended_at and job.started_at else None,
+    )
 
 
 async def _or_why(stack: Stack, service: str, waiting: Coroutine[Any, Any, Any]) -> Any:

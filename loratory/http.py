@@ -74,6 +74,13 @@ class Http:
         """`key`: an Idempotency-Key of the caller's; the same key never does it twice, also from another process."""
         return await self._asked("POST", path, answer, body=body, headers={"Idempotency-Key": key or ulid()})
 
+    async def patch(self, path: str, answer: type[T], body: Body) -> T:
+        return await self._asked("PATCH", path, answer, body=body)
+
+    async def content(self, path: str) -> bytes:
+        """A small file as it is, such as a picture; see `download` for large ones."""
+        return await self._tried("GET", path, nothing, {"headers": {"Accept": "*/*"}})
+
     async def _asked(self, method: str, path: str, answer: type[T], *, body: Body = nothing, **request: Any) -> T:
         content = await self._tried(method, path, body, request)
         try:

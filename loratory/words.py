@@ -23,7 +23,7 @@ def of_frame(frame: Frame) -> str | None:  # noqa: PLR0911 - one arm for each ki
         case "job.checkpointed":
             return f"checkpoint at step {data.get('step')}"
         case "job.sampled":
-            return f"sample at step {data.get('step')}"
+            return f"samples at step {data.get('step')}" if data.get("index") == 0 else None
         case "job.interrupted" | "job.attempt_failed":
             return f"interrupted at step {data.get('step')}: {data.get('reason')}"
         case "job.succeeded":

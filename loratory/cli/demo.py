@@ -18,11 +18,12 @@ async def demo(  # noqa: PLR0913 - each is an option
     ] = True,
     images: Path | None = None,
     steps: int | None = None,
+    seed: int = 0,
     port: int | None = None,
     patience: float = PATIENCE,
     environ: Annotated[Mapping[str, str], Parameter(parse=False)],
 ) -> int:
-    """From pictures to a LoRA in one go: start the workshop, import, tag, train on the built-in base.
+    """From pictures to a LoRA in one go: start the workshop, import, tag, train on the built-in base, compare.
 
     Parameters
     ----------
@@ -32,10 +33,12 @@ async def demo(  # noqa: PLR0913 - each is an option
         Your own pictures; without, a dozen are drawn.
     steps:
         Train for so many steps.
+    seed:
+        Of the drawn pictures and of the training; another one is another data set.
     port:
         Port of the page; without, 8000 or a free one.
     patience:
         Seconds to wait for a tagger or trainer that does not come.
     """
-    work = Demo(data, environ, Lines(), images=images, steps=steps, patience=patience)
+    work = Demo(data, environ, Lines(), images=images, steps=steps, seed=seed, patience=patience)
     return await work.run(port=port, serve=serve)
