@@ -23,14 +23,14 @@ from nats.js.errors import APIError, NotFoundError
 from contracts import subjects
 from contracts.commands import Origin
 from contracts.errors import Conflict, KeyReused, LogDamaged, LogFull, LoratoryError, TooLarge, Unavailable
-from contracts.events import COMMIT_BYTES, AnyFact, Commit, Stored, commit_id
+from contracts.events import COMMIT_BYTES, SCHEMA, AnyFact, Commit, Stored, commit_id
+from contracts.events.evolution import read
 from contracts.subjects import Kind
 from contracts.wire.publishing import MOST_AT_ONCE, PUBLISH_SECONDS, Ack, Draft, publish
 
 GIVE_UP_SECONDS = 20.0
 
 _encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(Commit)
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def head_of(stored: Stored) -> Head:
 
 
 def decode(sequence: int, recorded: datetime, body: bytes) -> Stored:
-    """A message of the log as a commit; LogDamaged if it is none, or of a type this version does not know."""
+    """A message of the log as a commit; LogDamaged if it is none, or of a type or schema this version does not know."""
     try:
-        return Stored(sequence=sequence, recorded=recorded, commit=_decoder.decode(body), body=body)
+        return Stored(sequence=sequence, recorded=recorded, commit=read(body), body=body)
     except msgspec.DecodeError as error:
         raise LogDamaged(f"commit {sequence} cannot be read: {error}") from error
 
@@ -92,6 +92,7 @@ def draw_up(  # noqa: PLR0913 - it is the envelope, spelt out
         correlation=origin.correlation or origin.command,
         causation=origin.causation or origin.command,
         traceparent=origin.traceparent,
+        schema=SCHEMA,
         previous=after.digest,
         answer=msgspec.Raw(_encode(answer)),
     )

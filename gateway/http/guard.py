@@ -16,7 +16,7 @@ from gateway.http.problems import MEDIA_TYPE, Forbidden, Unauthorized, body_of, 
 from gateway.settings import Settings
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-OPEN = ("/web/", "/docs", "/health", "/openapi.json")
+OPEN = ("/web/", "/docs", "/health", "/openapi.json", "/asyncapi.json")
 """Served without a key: the page itself, the documents, and what a container's health check asks."""
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 COOKIE = "loratory_session"

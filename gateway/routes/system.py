@@ -1,8 +1,10 @@
 """The door sign: what this is, whether it is well, what it counts."""
 
+import functools
 import hmac
 from typing import Any
 
+import msgspec
 from litestar import Request, Response, delete, get, post
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency
@@ -10,6 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 
 from contracts import queries
+from contracts.asyncapi import asyncapi
 from contracts.wire.boot import Health as Checks
 from gateway.http.asking import MinSeq
 from gateway.http.guard import COOKIE, key_id, session_token
@@ -114,6 +117,17 @@ async def openapi(document: NamedDependency[Document]) -> Response[bytes]:
     return Response(await document.text(), media_type="application/json", headers={"Cache-Control": "no-cache"})
 
 
+@get("/asyncapi.json", include_in_schema=False)
+async def bus() -> Response[bytes]:
+    """What the services say to each other over NATS, described for programs (AsyncAPI 3)."""
+    return Response(_bus(), media_type="application/json", headers={"Cache-Control": "no-cache"})
+
+
+@functools.cache
+def _bus() -> bytes:
+    return msgspec.json.encode(asyncapi(VERSION))
+
+
 @get("/api/v1/version", responses=problems())
 async def version() -> Version:
     """Which Loratory this is."""
@@ -155,4 +169,4 @@ def _missing(checks: Checks) -> dict[str, str]:
     return {name: one.detail or "not ok" for name, one in checks.report(0).checks.items() if not one.ok}
 
 
-ROUTES = [welcome, health, live, ready, metrics, openapi, version, status, open_session, close_session]
+ROUTES = [welcome, health, live, ready, metrics, openapi, bus, version, status, open_session, close_session]

@@ -8,11 +8,13 @@ import httpx
 import msgspec
 
 from contracts import commands, queries
+from contracts.asyncapi import asyncapi
 from contracts.commands import Receipt
 from contracts.errors import Behind, IllegalTransition, KeyReused, StaleVersion
 from contracts.events import JobEdited
 from contracts.ids import keyed_command_id
 from contracts.queries import Page, TagView
+from gateway.version import VERSION
 from tests.gateway.conftest import World, eventually, world_at
 from tests.gateway.stand_in import dataset, image, job
 
@@ -202,6 +204,12 @@ async def test_the_page_and_the_docs_are_served_from_here_alone(world: World) ->
 async def test_nothing_outside_the_page_is_served(world: World) -> None:
     for path in ("/web/../app.py", "/web/%2e%2e/app.py", "/web/..%2fapp.py", "/web/.hidden", "/web/", "/web/vendor"):
         assert (await world.client.get(path)).status_code == 404, path
+
+
+async def test_the_bus_is_described_too(world: World) -> None:
+    answer = await world.client.get("/asyncapi.json")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json() == asyncapi(VERSION)
 
 
 async def test_the_description_refuses_unknown_fields_and_tells_unions_apart(world: World) -> None:
