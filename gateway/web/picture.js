@@ -1,8 +1,8 @@
 // One picture large, and its words: tags, suggestions, caption.
 import { send, url } from "./api.js";
-import { bytes } from "./format.js";
+import { bytes, plural } from "./format.js";
 import { html, useEffect, useRef, useState } from "./lib.js";
-import { attempt, link, Loaded } from "./parts.js";
+import { attempt, link, Loaded, toast } from "./parts.js";
 import { useList, useResource } from "./resource.js";
 import { Legend, TagChip } from "./tags.js";
 
@@ -48,6 +48,14 @@ const Words = ({ image, dataset, close }) => {
     if (!confirm(`Remove ${image.name} from ${dataset.name}? Versions frozen before keep it.`)) return;
     if ((await attempt(() => send("DELETE", url("images", image.id)), "Picture removed")) !== undefined) close();
   };
+  const erase = async () => {
+    if (!confirm(`Erase ${image.name} for good? Its bytes, name and caption are destroyed, in backups too. This cannot be undone.`)) return;
+    const erased = await attempt(() => send("POST", url("images", image.id, "erase")));
+    if (erased === undefined) return;
+    const seen = erased.loras.length ? `; ${plural(erased.loras.length, "training")} had seen it` : "";
+    toast(erased.left.length ? `Erased; not gone yet: ${erased.left.join("; ")}` : `Erased${seen}`);
+    close();
+  };
   return html`
     <h2 class="clip" title=${image.name}>${image.name}</h2>
     <p class="muted figures">
@@ -72,7 +80,10 @@ const Words = ({ image, dataset, close }) => {
     <${Caption} image=${image} />
     <div class="row spread foot">
       <span class="muted keys"><kbd>←</kbd> <kbd>→</kbd> next picture · <kbd>Esc</kbd> back</span>
-      <button onClick=${remove}>Remove picture</button>
+      <span class="row">
+        <button onClick=${erase}>Erase for good…</button>
+        <button onClick=${remove}>Remove picture</button>
+      </span>
     </div>
   `;
 };

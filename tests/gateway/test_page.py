@@ -130,6 +130,23 @@ async def test_tags_and_caption_of_a_picture_are_edited_by_keyboard(workshop: St
     await expect(page.get_by_alt_text("an egg on a card")).to_be_visible()
 
 
+async def test_a_picture_is_erased_for_good_after_a_question(workshop: Stack, page: Page) -> None:
+    dataset = await stocked(workshop, "erased")
+    await page.goto(f"{workshop.address}/#/datasets/{dataset}")
+    await page.get_by_role("link", name="Open 0.png").press("Enter")
+    erase = page.get_by_role("dialog", name="Picture").get_by_role("button", name="Erase for good")
+
+    page.once("dialog", lambda question: question.dismiss())
+    await erase.click()
+    await expect(erase).to_be_visible()
+    page.once("dialog", lambda question: question.accept())
+    await erase.click()
+
+    await expect(page.get_by_text("Erased", exact=True)).to_be_visible()
+    await expect(page.get_by_role("link", name="Open 0.png")).to_have_count(0)
+    await expect(page.get_by_role("link", name="Open 1.png")).to_be_visible()
+
+
 async def test_a_model_tags_the_pictures_and_says_how_sure_it_is(workshop: Stack, page: Page) -> None:
     dataset = await stocked(workshop, "seen by a model")
     await page.goto(f"{workshop.address}/#/datasets/{dataset}")

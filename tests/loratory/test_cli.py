@@ -39,6 +39,7 @@ def test_help_imports_no_client_no_server_and_no_torch() -> None:
         (["train", "cats", "--set", "rank"], "--set takes FIELD=VALUE"),
         (["train", "cats", "--base", "/nowhere/at/all"], "there is no folder /nowhere/at/all"),
         (["datasets", "import", "cats", "/nowhere/at/all"], "there is no folder /nowhere/at/all"),
+        (["erase", "image", "img_1"], "erasing cannot be taken back; add --yes"),
         (["demo", "--images", "/nowhere/at/all"], "there is no folder /nowhere/at/all"),
     ],
 )
