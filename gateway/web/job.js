@@ -1,11 +1,12 @@
 // One job: what it was asked, how it goes, what came out.
 import { url } from "./api.js";
-import { bytes, count, date, duration, figure, plural, time } from "./format.js";
-import { html, useState } from "./lib.js";
-import { Bar, Dialog, Empty, link, Loaded, Status, Waiting } from "./parts.js";
+import { bytes, count, duration, figure, plural, time } from "./format.js";
+import { html } from "./lib.js";
+import { Bar, Empty, link, Loaded, Status, Waiting } from "./parts.js";
 import { Buttons, nowOf } from "./jobs.js";
 import { LossPlot } from "./plot.js";
 import { MOST, useList, useResource } from "./resource.js";
+import { Samples } from "./samples.js";
 import { Story } from "./story.js";
 
 export const Job = ({ id }) => {
@@ -23,12 +24,12 @@ const Opened = ({ job }) => html`
     ${plural(job.images, "picture")} of <a href=${link("datasets", job.dataset_id)}>${job.dataset}</a>, version ${job.version}
     ${job.trigger && html`, called by <code>${job.trigger}</code>`}${job.preset && html`, preset ${job.preset}`}
   </p>
+  ${job.description && html`<p class="said">${job.description}</p>`}
   <${Waiting} of=${job} />
   ${job.error && html`<p class="bad">${job.error}</p>`}
   <${Figures} job=${job} />
-  <${LossPlot} job=${job} />
   ${job.artifacts.length > 0 && html`<${Artifacts} job=${job} />`}
-  <${Samples} job=${job} />
+  ${inOrder(job.ended_at, html`<${Samples} key="samples" job=${job} />`, html`<${LossPlot} key="loss" job=${job} />`)}
   <div class="columns">
     <${Recipe} job=${job} />
     <div>
@@ -38,6 +39,9 @@ const Opened = ({ job }) => html`
     </div>
   </div>
 `;
+
+/** While it runs, the loss comes first; afterwards, what came out. */
+const inOrder = (ended, samples, loss) => (ended ? [samples, loss] : [loss, samples]);
 
 const Figures = ({ job }) => {
   const now = nowOf(job);
@@ -69,47 +73,6 @@ export const Artifacts = ({ job }) => html`
       `,
     )}
   </section>
-`;
-
-const Samples = ({ job }) => {
-  const { items } = useList(url("jobs", job.id, "samples"), (fact) => fact.thing === job.id && fact.type === "job.sampled", { first: MOST });
-  const [open, setOpen] = useState(null);
-  if (!items?.length) return null;
-  const steps = [...new Set(items.map((sample) => sample.step))].sort((one, other) => one - other);
-  const at = (step) => items.filter((sample) => sample.step === step).sort((one, other) => one.index - other.index);
-  return html`
-    <section aria-label="Samples">
-      <h2>Samples</h2>
-      <div class="film" tabindex="0" role="group" aria-label="Samples by step">
-        <div class="frame prompts" aria-hidden="true">${at(steps.at(-1)).map((sample) => html`<p>${sample.prompt}</p>`)}</div>
-        ${steps.map(
-          (step) => html`
-            <div class="frame" key=${step}>
-              ${at(step).map((sample) => html`<${Sample} key=${sample.index} job=${job} sample=${sample} open=${setOpen} />`)}
-              <span class="figures muted">step ${count(step)}</span>
-            </div>
-          `,
-        )}
-      </div>
-    </section>
-    ${open && html`<${LargeSample} job=${job} sample=${open} close=${() => setOpen(null)} />`}
-  `;
-};
-
-const sampleFile = (job, sample) => url("jobs", job.id, "samples", sample.step, sample.index);
-
-const Sample = ({ job, sample, open }) => html`
-  <button class="bare" title=${sample.prompt} onClick=${() => open(sample)}>
-    <img src=${sampleFile(job, sample)} alt=${`Step ${sample.step}: ${sample.prompt}`} loading="lazy" />
-  </button>
-`;
-
-const LargeSample = ({ job, sample, close }) => html`
-  <${Dialog} title=${`Step ${count(sample.step)}`} onClose=${close} wide>
-    <img class="large" src=${sampleFile(job, sample)} alt=${sample.prompt} />
-    <p>${sample.prompt}</p>
-    <p class="muted">seed ${sample.seed} · ${date(sample.at)}</p>
-  <//>
 `;
 
 const Attempts = ({ job }) => {
@@ -162,7 +125,7 @@ const words = (name) => name.replaceAll("_", " ");
 const shown = (value) => {
   if (value === null) return "none";
   if (typeof value === "boolean") return value ? "yes" : "no";
-  if (Array.isArray(value)) return value.length ? value.join("; ") : "none";
+  if (Array.isArray(value)) return "none"; // with something in it, it is a list
   return typeof value === "number" ? figure(value) : value;
 };
 
@@ -182,9 +145,19 @@ const Recipe = ({ job }) => {
   `;
 };
 
+const Leaf = ({ name, value }) => {
+  const many = Array.isArray(value) && value.length > 0;
+  return html`
+    <div class=${many ? "many" : ""}>
+      <dt>${words(name)}</dt>
+      ${many ? value.map((each) => html`<dd>${each}</dd>`) : html`<dd>${shown(value)}</dd>`}
+    </div>
+  `;
+};
+
 const Branch = ({ name, type, fields }) => html`
   <div class="branch">
     <h3>${words(name)}${type && html` <span>${words(type)}</span>`}</h3>
-    <dl>${fields.map(([field, value]) => html`<div><dt>${words(field)}</dt><dd>${shown(value)}</dd></div>`)}</dl>
+    <dl>${fields.map(([field, value]) => html`<${Leaf} name=${field} value=${value} />`)}</dl>
   </div>
 `;

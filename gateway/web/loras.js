@@ -3,6 +3,7 @@ import { url } from "./api.js";
 import { date, plural } from "./format.js";
 import { html } from "./lib.js";
 import { Artifacts } from "./job.js";
+import { grainOf, sampleFile } from "./samples.js";
 import { Empty, link, Loaded, Sentinel } from "./parts.js";
 import { MOST, useList } from "./resource.js";
 
@@ -27,6 +28,7 @@ const Lora = ({ job }) => {
       <div>
         <h2><a href=${link("jobs", job.id)}>${job.name}</a></h2>
         <p>${job.trigger ? html`Call it with <code>${job.trigger}</code>` : html`<span class="muted">No trigger word</span>`}</p>
+        ${job.description && html`<p>${job.description}</p>`}
         <p class="muted">
           ${plural(job.images, "picture")} of <a href=${link("datasets", job.dataset_id)}>${job.dataset}</a> v${job.version} ·
           ${" "}rank ${adapter.rank}, alpha ${adapter.alpha} · ${plural(job.step, "step")} on ${base.name ?? base.path} · ${date(job.ended_at)}
@@ -41,6 +43,6 @@ const LastSample = ({ job }) => {
   const { items } = useList(job.samples ? url("jobs", job.id, "samples") : null, undefined, { first: MOST });
   const last = items?.reduce((best, one) => (!best || one.step > best.step || (one.step === best.step && one.index < best.index) ? one : best), null);
   return last
-    ? html`<img class="face" src=${url("jobs", job.id, "samples", last.step, last.index)} alt=${last.prompt} loading="lazy" />`
+    ? html`<img class=${`face ${grainOf(job)}`} src=${sampleFile(job, last)} alt=${last.prompt} loading="lazy" />`
     : html`<div class="face none"></div>`;
 };

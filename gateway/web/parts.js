@@ -63,6 +63,11 @@ export const Toasts = () => {
   `;
 };
 
+const FEW_PIXELS = 128;
+
+/** The class of a picture with these sides: a very small one is enlarged pixel by pixel, not blurred. */
+export const grain = (...sides) => (Math.max(...sides) <= FEW_PIXELS ? "pixels" : "");
+
 const STATUS_WORDS = { pending: "waiting", completed: "done" };
 
 export const Status = ({ of }) => {

@@ -2,7 +2,7 @@
 import { send, url } from "./api.js";
 import { bytes, plural } from "./format.js";
 import { html, useEffect, useRef, useState } from "./lib.js";
-import { attempt, link, Loaded, toast } from "./parts.js";
+import { attempt, grain, link, Loaded, toast } from "./parts.js";
 import { useList, useResource } from "./resource.js";
 import { Legend, TagChip } from "./tags.js";
 
@@ -30,7 +30,7 @@ export const Picture = ({ dataset, id, order }) => {
   return html`
     <dialog ref=${box} class="picture" tabindex="-1" aria-label="Picture" onClose=${close} onKeyDown=${keys}>
       <div class="stage">
-        <img src=${url("images", id, "file")} alt=${data?.caption ?? ""} />
+        <img class=${data ? grain(data.width, data.height) : ""} src=${url("images", id, "file")} alt=${data?.caption ?? ""} />
         <button class="go back" aria-label="Previous picture" disabled=${at <= 0} onClick=${() => go(-1)}>‹</button>
         <button class="go on" aria-label="Next picture" disabled=${at < 0 || at + 1 >= order.length} onClick=${() => go(1)}>›</button>
       </div>

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
+from loratory.client import AsyncClient
 from loratory.stack import Stack
 from tests.gateway.test_page import CHROMIUM, browser, page, stocked
 
@@ -46,7 +47,24 @@ async def test_a_training_is_started_watched_and_its_lora_downloaded(
     await expect(plot.locator("canvas")).to_have_count(2, timeout=MINUTES)
     await expect(page.locator(".title .status")).to_have_text("done", timeout=MINUTES)
     await expect(page.get_by_role("img", name="Loss over 12 steps")).to_be_visible()
-    await expect(page.locator(".film img").first).to_be_visible()
+
+    compared = page.get_by_role("region", name="Before and after")
+    await expect(compared.get_by_role("heading", level=3)).to_have_text(
+        ["Shown 3 of 4 pictures", "Before the base alone", "After 12 steps", "Asked"]
+    )
+    await expect(compared.locator("img")).to_have_count(9)
+    await page.wait_for_function("[...document.querySelectorAll('.compared img')].every((each) => each.naturalWidth)")
+    before, after = (compared.get_by_alt_text(f"Step {step}:").first for step in (0, 12))
+    addresses = [str(await each.get_attribute("src")) for each in (before, after)]
+    assert [address.split("/samples/")[1] for address in addresses] == ["0/0", "12/0"]
+    await after.click()
+    await expect(page.get_by_role("dialog", name="Step 12").get_by_text("seed 0")).to_be_visible()
+    await page.keyboard.press("Escape")
+
+    job = page.url.rpartition("/")[2]
+    async with AsyncClient(workshop.address) as client:
+        await client.describe_job(job, "egg was recognised in 3 of 3 pictures")
+    await expect(page.get_by_text("egg was recognised in 3 of 3 pictures")).to_be_visible()
 
     await page.get_by_role("navigation").get_by_role("link", name="LoRAs").click()
     async with page.expect_download() as download:
