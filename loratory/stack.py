@@ -6,6 +6,8 @@ so that nobody is half served, the workers, the catalog, and the bus last.
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +30,7 @@ HEAD_START = 5.0
 POLL = 0.05
 MOST_PORT = 65_535
 NEWS_EVERY = 10.0
+DISK_SECONDS = 2.0
 LOG_DAMAGED = 3
 """The exit code of a service that must not be started again (`contracts.wire.boot`)."""
 
@@ -129,7 +132,7 @@ class Stack:
             self._port = free_port(self._host, self._port)
             await self._server.start()
             starting.push_async_callback(self._server.stop)
-            await self._migrate()
+            await self._migrate_or_judge()
             self._say("nats      ready")
             starting.push_async_callback(self._stop_children)
             self._start_children()
@@ -151,6 +154,7 @@ class Stack:
             self._children[name] = child
             self._keeping[name] = asyncio.create_task(self._keep(name, child), name=f"keep {name}")
         self._keeping["nats"] = asyncio.create_task(self._keep_server(), name="keep nats")
+        self._keeping["its disk"] = asyncio.create_task(self._keep_writing(), name="keep nats writing")
 
     async def _stop_children(self) -> None:
         for task in self._keeping.values():
@@ -176,6 +180,21 @@ class Stack:
                 duplicate_window=float(self._environ.get("LORATORY_DUPLICATE_WINDOW") or DAY),
             )
         )
+
+    async def _migrate_or_judge(self) -> None:
+        """The migrate step sees that the log is gone; the catalog knows what stood in it, and until when."""
+        try:
+            await self._migrate()
+        except LogDamaged as error:
+            judge = Child(
+                "catalog", [*command("catalog"), "audit"], self._settings("catalog"), self._folder.log("catalog")
+            )
+            await judge.start()
+            try:
+                code = await judge.wait()
+            finally:
+                await judge.stop()
+            raise LogDamaged(judge.last_words if code == LOG_DAMAGED else error.detail) from error
 
     async def _keep(self, name: Service, child: Child) -> None:
         """Start it, and again when it dies; returns or raises when it is given up."""
@@ -217,6 +236,16 @@ class Stack:
                 self._say(f"nats      not ready: {error.detail}")
             else:
                 self._say("nats      ready")
+
+    async def _keep_writing(self) -> None:
+        """A server whose disk was full stores nothing more before it is started again."""
+        while True:
+            await asyncio.sleep(DISK_SECONDS)
+            pid = self._server.pid
+            if pid is not None and await asyncio.to_thread(self._server.spoiled) and self._server.pid == pid:
+                self._say("nats      had no room on its disk and has again")
+                os.kill(pid, signal.SIGTERM)  # `_keep_server` starts it again
+                await self._server.wait_died()
 
     async def _migrate_or_die(self) -> None:
         """A server that dies meanwhile would be waited for in vain."""

@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from nats.errors import (
     ConnectionClosedError,
     ConnectionDrainingError,
+    ConnectionReconnectingError,
     Error,
     FlushTimeoutError,
     NoRespondersError,
@@ -104,7 +105,10 @@ class Bus(Client):
         if self.is_closed:
             raise ConnectionClosedError
         answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        await self._send_ping(answered)
+        try:
+            await self._send_ping(answered)
+        except RuntimeError as error:  # so uvloop says that the line has just been lost
+            raise ConnectionReconnectingError from error
         done, _ = await asyncio.wait({answered}, timeout=timeout)
         if not done:
             raise FlushTimeoutError

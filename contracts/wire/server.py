@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -37,6 +38,12 @@ LOCK_PATIENCE = 3.0
 """Seconds: a server whose parent was killed needs a moment to end and let go of the folder."""
 
 _PR_SET_PDEATHSIG = 1
+
+
+FAILED_WRITES = (b"Critical write error", b"JetStream failed to store a msg")
+LOG_TAIL = 1 << 16
+ROOM = 32 << 20
+"""Bytes that must be free before a server that had no room is started again."""
 
 
 class EmbeddedServer:
@@ -120,6 +127,20 @@ class EmbeddedServer:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def spoiled(self) -> bool:
+        """Has this life of it failed to write, and could it now? It must be restarted: it does not try again by itself.
+
+        nats-server 2.15 keeps the first error of a stream's file for as long as it lives, and tells of it only in its
+        log. Looks at files.
+        """
+        if shutil.disk_usage(self.folder).free < ROOM:
+            return False
+        with contextlib.suppress(FileNotFoundError), (self.folder / "server.log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL))
+            mine = f"[{self.pid}] ".encode()
+            return any(line.startswith(mine) and word in line for line in log for word in FAILED_WRITES)
+        return False
 
     def sync(self) -> None:
         """All that a server that has ended left in its files, on disk."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
-from nats.errors import FlushTimeoutError
+from nats.errors import ConnectionReconnectingError, FlushTimeoutError
 
 from contracts.errors import Unavailable
 from contracts.queries import GetLog
@@ -44,6 +44,21 @@ def hanging(server: EmbeddedServer) -> Iterator[None]:
 )
 def test_headers_are_read_as_nats_py_reads_them(raw: bytes) -> None:
     assert Bus._parse_header_lines(raw) == Client._parse_header_lines(raw)
+
+
+async def test_a_line_that_uvloop_calls_closed_is_one_that_is_lost(
+    bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = await bus_of("gateway")
+
+    def closed(_: bytes) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bus._transport, "write", closed)
+        with pytest.raises(ConnectionReconnectingError):
+            await bus.flush(1)
+    await bus.flush(1)
 
 
 async def test_a_line_survives_pongs_that_come_too_late(server: EmbeddedServer, bus_of: BusOf) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import SetupError
+from loratory import AsyncClient
 from loratory.folder import FORMAT
 from loratory.services import Service
 from loratory.stack import Stack
@@ -110,6 +112,30 @@ async def test_a_stack_that_others_could_reach_without_a_key_is_refused(tmp_path
         async with Stack(tmp_path / "data", environ=environ, port=0, host="0.0.0.0"):  # noqa: S104 - it is refused
             pass
     assert not (tmp_path / "data").exists()
+
+
+async def test_a_server_that_had_no_room_to_write_is_started_again(tmp_path: Path) -> None:
+    """It would store nothing more as long as it lives, also when there is room again."""
+    said: list[str] = []
+    async with (
+        Stack(tmp_path, environ=ENVIRON, port=0, without=NO_WORKERS, say=said.append) as stack,
+        AsyncClient(stack.address, patience=60) as client,
+    ):
+        await stack.wait_ready()
+        await client.create_dataset("before")
+        nats = stack.pid_of("nats")
+        assert nats is not None
+        # No file may grow: what a full disk does, without filling one.
+        _, most = resource.prlimit(nats, resource.RLIMIT_FSIZE)
+        resource.prlimit(nats, resource.RLIMIT_FSIZE, (1, most))
+        creating = asyncio.create_task(client.create_dataset("after"))
+        await asyncio.sleep(2)
+        assert not creating.done()
+        resource.prlimit(nats, resource.RLIMIT_FSIZE, (most, most))
+        await creating
+        assert stack.pid_of("nats") != nats
+        assert {dataset.name for dataset in await client.datasets()} >= {"before", "after"}
+    assert any("had no room" in line for line in said)
 
 
 @pytest.mark.parametrize("killed", ["nats", "catalog", "gateway"])
