@@ -55,9 +55,9 @@ class Hand:
         """Wait for work, strike, undo it when its time is over. Did the target hold work? None: it was not there."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WAIT_FOR_WORK):
-                while not self._holds(fault.target):  # noqa: ASYNC110 - what holds work tells nobody
+                while not self._at_work(fault.target):  # noqa: ASYNC110 - what holds work tells nobody
                     await asyncio.sleep(0.02)
-        held = self._holds(fault.target)
+        held = self._at_work(fault.target)
         try:
             match fault.kind:
                 case "kill":
@@ -73,6 +73,11 @@ class Hand:
         except (ProcessLookupError, FileNotFoundError):
             return None
         return held
+
+    def _at_work(self, target: str) -> bool:
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            return self._holds(target) and (target == "disk" or self._pid(target) > 0)
+        return False
 
     def _pid(self, target: str) -> int:
         """ProcessLookupError while it is down."""

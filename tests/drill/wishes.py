@@ -20,7 +20,8 @@ PAUSE = 0.25
 PASSING = frozenset({502, 503, 504})
 AGAIN = 0.05
 """So often a wish that was answered is sent once more: it must be answered the same."""
-IMAGES = 6
+IMAGES = 40
+"""So many pictures each writer begins with: a tagging run over them takes a while."""
 
 What = Literal["dataset", "import", "tags", "caption", "job", "run", "cancel"]
 
