@@ -54,11 +54,10 @@ async def test_a_line_that_uvloop_calls_closed_is_one_that_is_lost(
     def closed(_: bytes) -> None:
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(bus._transport, "write", closed)
-        with pytest.raises(ConnectionReconnectingError):
-            await bus.flush(1)
-    await bus.flush(1)
+    monkeypatch.setattr(bus._transport, "write", closed)
+    with pytest.raises(ConnectionReconnectingError):
+        await bus.flush(1)
+    monkeypatch.undo()
 
 
 async def test_a_line_survives_pongs_that_come_too_late(server: EmbeddedServer, bus_of: BusOf) -> None:
