@@ -71,6 +71,18 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
         return not self.damage
 
 
+def told(report: AuditReport) -> list[str]:
+    """The report in lines for people."""
+    lines = [
+        f"log      {report.log_id}",
+        f"archive  {report.commits} commits of {report.things} things in {report.archive_seconds:.2f} s",
+        f"log      {report.compared} of them compared in {report.log_seconds:.2f} s",
+        f"chain    {report.chain}",
+    ]
+    damage = [f"{one.where} {one.kind} from commit {one.first_bad} on: {one.detail}" for one in report.damage]
+    return [*lines, *(damage or ["history is whole"])]
+
+
 def damaged(damage: Damage) -> LogDamaged:
     """The error that stops a service; its facts are the damage's."""
     facts = {name: value for name, value in msgspec.to_builtins(damage).items() if name != "detail" and value}

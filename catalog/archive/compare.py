@@ -119,12 +119,13 @@ def _look_through(batch: list[Message], entries: Mapping[int, Entry], found: _Fi
 
 
 def _of_log(tail: Tail, found: _Findings, *, what: str, kind: Kind) -> Damage:
-    lost = f"of {tail.sequence} archived commits {found.missing} are missing and {found.changed} changed{CURE}"
+    first = found.first or tail.sequence + 1
+    counted = f"{found.missing} are missing and {found.changed} changed, from commit {first} on"
     return Damage(
         where="log",
         kind=kind,
-        first_bad=found.first or tail.sequence + 1,
+        first_bad=first,
         missing=found.missing,
         changed=found.changed,
-        detail=f"{what}: {lost}",
+        detail=f"{what}: of {tail.sequence} archived commits {counted}{CURE}",
     )
