@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from catalog.archive import Archive
-from catalog.backups import ARCHIVE, KEYS, opened
+from catalog.backups import ARCHIVE, CURVES, KEYS, opened
 from catalog.database import SUFFIXES, copy, peek, remove
 from catalog.entries import last_sequence
 from catalog.store import checkpoint, rename_log
@@ -22,11 +22,13 @@ from contracts.commands import Origin
 from contracts.errors import LogDamaged, LoratoryError, SetupError
 from contracts.events import LogRestored, LogVoided, Stored
 from contracts.ids import new_command_id, ulid
+from contracts.telemetry import LossBlock
 from contracts.wire.bus import Bus
 from contracts.wire.follow import Follower
 from contracts.wire.log import EventLog, Head, decode, draw_up
-from contracts.wire.refill import make_anew, put_back, survivors
+from contracts.wire.refill import make_anew, make_metrics, put_back, survivors
 from contracts.wire.scan import log_state
+from contracts.wire.telling import keep_losses
 
 AT_ONCE = 500
 NEWS_EVERY = 50_000
@@ -121,6 +123,18 @@ async def refill(bus: Bus, folder: Path, *, at: datetime, say: Say) -> Restored:
         if rows and rows.sequence and await archive.digest_at(rows.sequence) == rows.digest:
             await asyncio.to_thread(rename_log, folder / "read.db", log_id)
     return Restored(log_id, last, voided)
+
+
+async def put_curves_back(bus: Bus, folder: Path) -> None:
+    """The loss curves that a backup left in `folder`, into their stream; the file is removed. For `admin`."""
+    file = folder / CURVES
+    if not file.exists():
+        return
+    await make_metrics(bus)
+    with file.open("rb") as lines:
+        for line in lines:
+            await keep_losses(bus, msgspec.json.decode(line, type=LossBlock))
+    file.unlink()
 
 
 async def _put_all_back(bus: Bus, archive: Archive, say: Say) -> int:

@@ -20,10 +20,12 @@ from catalog.audit import Auditor
 from catalog.entries import last_sequence
 from catalog.keys import Keys
 from catalog.settings import Settings
-from contracts.audit import AuditHead, damaged, told
+from contracts.audit import AuditHead, damaged
 from contracts.errors import SetupError, Unavailable
+from contracts.telemetry import LossBlock
 from contracts.wire.bus import Bus, connect
 from contracts.wire.log import EventLog
+from contracts.wire.telling import jobs_with_losses, read_losses
 
 ARCHIVED_WITHIN = 60.0
 """Seconds the archive may take to reach where the log ended when a backup was asked for."""
@@ -45,13 +47,14 @@ async def backup(settings: Settings, arguments: Sequence[str]) -> None:
     given = words.parse_args(arguments)
     async with _connected(settings) as bus:
         await _all_archived(bus, settings.catalog)
-    made = await backups.create(
-        settings,
-        given.folder,
-        clock=lambda: datetime.now(UTC),
-        keys=not given.without_keys,
-        blobs=not given.without_blobs,
-    )
+        made = await backups.create(
+            settings,
+            given.folder,
+            clock=lambda: datetime.now(UTC),
+            curves=_curves(bus),
+            keys=not given.without_keys,
+            blobs=not given.without_blobs,
+        )
     _say(f"backed up to {given.folder}: {made.sequence} commits, {_parts(made)}")
 
 
@@ -88,6 +91,7 @@ async def refill(settings: Settings, arguments: Sequence[str]) -> None:
     _Words("refill").parse_args(arguments)
     async with _connected(settings) as bus:
         made = await restoring.refill(bus, settings.catalog, at=datetime.now(UTC), say=_say)
+        await restoring.put_curves_back(bus, settings.catalog)
     voids = f", {made.voided} of them in place of lost ones" if made.voided else ""
     _say(f"the log {made.log_id} holds all {made.sequence} commits again{voids}, each where it was")
 
@@ -103,12 +107,11 @@ async def unpack(settings: Settings, arguments: Sequence[str]) -> None:
 
 
 async def audit(settings: Settings, arguments: Sequence[str]) -> None:
-    """`audit [--head FILE] [--json]`: verify archive and log, of a catalog that runs or not."""
+    """`audit [--head FILE]`: verify archive and log, of a catalog that runs or not; the report as JSON on stdout."""
     words = _Words("audit")
     words.add_argument("--head", type=Path)
-    words.add_argument("--json", action="store_true")
-    given = words.parse_args(arguments)
-    head = _head_in(given.head) if given.head else None
+    file: Path | None = words.parse_args(arguments).head
+    head = _head_in(file) if file else None
     async with _connected(settings) as bus:
         archive, keys = Archive(settings.catalog), Keys(settings.catalog / "keys.db")
         try:
@@ -116,8 +119,7 @@ async def audit(settings: Settings, arguments: Sequence[str]) -> None:
         finally:
             await keys.close()
             await archive.close()
-    for line in [msgspec.json.encode(report).decode()] if given.json else told(report):
-        _say(line)
+    _say(msgspec.json.encode(report).decode())
     if report.damage:
         raise damaged(report.damage[0])
 
@@ -157,6 +159,12 @@ async def _all_archived(bus: Bus, folder: Path) -> None:
                 await asyncio.sleep(0.1)
     except TimeoutError as error:
         raise Unavailable("the archive does not follow the log; is the catalog running?", service="catalog") from error
+
+
+async def _curves(bus: Bus) -> AsyncIterator[LossBlock]:
+    for job in await jobs_with_losses(bus):
+        for block in await read_losses(bus, job):
+            yield block
 
 
 def _parts(made: backups.Manifest) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.api import Header
+from nats.js.api import Header, StreamConfig
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
@@ -44,10 +44,18 @@ async def make_anew(bus: Client, log_id: str) -> None:
     try:
         await js.stream_info(subjects.FACTS)
     except NotFoundError:
-        config = next(config for config in wanted() if config.name == subjects.FACTS)
-        await js.add_stream(replace(config, metadata={"log_id": log_id}))
+        await js.add_stream(replace(_wanted(subjects.FACTS), metadata={"log_id": log_id}))
         return
     raise Conflict("this server holds an event log; it must be put away before another is made")
+
+
+async def make_metrics(bus: Client) -> None:
+    """A place for loss curves, where there is none. For `admin`."""
+    js = bus.jetstream(timeout=PUBLISH_SECONDS)
+    try:
+        await js.stream_info(subjects.METRICS)
+    except NotFoundError:
+        await js.add_stream(_wanted(subjects.METRICS))
 
 
 async def put_back(bus: Client, commits: Sequence[Stored]) -> None:
@@ -73,3 +81,7 @@ async def _put(bus: Client, stored: Stored) -> int:
     except (nats.errors.Error, JetStreamError, OSError) as error:
         raise Unavailable(f"the event log did not take commit {stored.sequence} back: {error}") from error
     return ack.seq
+
+
+def _wanted(name: str) -> StreamConfig:
+    return next(config for config in wanted() if config.name == name)

@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import Error as JetStreamError
+from nats.js.errors import NotFoundError
 
 from contracts import subjects
 from contracts.errors import Unavailable
@@ -81,6 +82,17 @@ async def keep_losses(bus: Client, block: LossBlock) -> None:
         )
     except (nats.errors.Error, JetStreamError, OSError) as error:
         raise Unavailable("the metrics stream does not answer", service="nats") from error
+
+
+async def jobs_with_losses(bus: Client) -> list[JobId]:
+    """Whose curves the stream holds; none where there is no stream."""
+    try:
+        info = await bus.jetstream().stream_info(subjects.METRICS, subjects_filter=subjects.ALL_METRICS)
+    except NotFoundError:
+        return []
+    except (nats.errors.Error, JetStreamError, OSError) as error:
+        raise Unavailable("the metrics stream does not answer", service="nats") from error
+    return [JobId(subject.rpartition(".")[2]) for subject in sorted(info.state.subjects or {})]
 
 
 async def read_losses(bus: Client, job_id: JobId) -> list[LossBlock]:

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -12,13 +12,15 @@ import pytest
 
 from catalog import backups
 from catalog.archive import Archive
-from catalog.backups import BackupDamaged, Manifest
+from catalog.backups import BackupDamaged, Manifest, making
+from catalog.backups.manifest import held
 from catalog.keys import Keys
 from catalog.settings import Settings
 from contracts.commands import EraseImage
 from contracts.errors import LogDamaged, NotFound, SetupError
 from contracts.events import Stored
-from contracts.ids import Digest, ImageId
+from contracts.ids import Digest, ImageId, JobId
+from contracts.telemetry import LossBlock
 from contracts.wire.blobs import LocalBlobs
 from tests.catalog.histories import everything
 from tests.catalog.house import House, png
@@ -43,7 +45,14 @@ class Shop:
         await archive.close()
 
     async def create(self, *, keys: bool = True, blobs: bool = True) -> Manifest:
-        return await backups.create(self.settings, self.backup, clock=lambda: next(self._ticks), keys=keys, blobs=blobs)
+        return await backups.create(
+            self.settings,
+            self.backup,
+            clock=lambda: next(self._ticks),
+            curves=curve(),
+            keys=keys,
+            blobs=blobs,
+        )
 
     async def put(self, *contents: bytes) -> list[Digest]:
         return [await LocalBlobs(Path(self.settings.blobs)).put(content) for content in contents]
@@ -59,6 +68,10 @@ class Shop:
         found = [(backup.path, backup.at) for backup in await keys.backups()]
         await keys.close()
         return found
+
+
+async def curve() -> AsyncIterator[LossBlock]:
+    yield LossBlock(job_id=JobId("job_1"), attempt=1, first=1, losses=(0.5, 0.25), rates=(1.0, 1.0))
 
 
 @pytest.fixture
@@ -136,7 +149,7 @@ async def test_a_backup_that_was_cut_off_is_made_again(shop: Shop, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(backups, "write_manifest", fail)
+        broken.setattr(making, "write_manifest", fail)
         with pytest.raises(OSError, match="No space left"):
             await shop.create()
     with pytest.raises(NotFound):
@@ -154,7 +167,7 @@ async def test_what_is_left_out_is_not_there(shop: Shop, tmp_path: Path) -> None
     made = await shop.create(keys=False, blobs=False)
 
     assert await backups.verify(shop.backup) == made
-    assert {path.name for path in shop.backup.iterdir()} == {"archive.db", "manifest.json"}
+    assert {path.name for path in shop.backup.iterdir()} == {"archive.db", "curves.ndjson", "manifest.json"}
     assert [line.sha256 for line in made.blobs] == [one]
     with pytest.raises(SetupError, match="holds no keys"):
         await restored(shop, tmp_path / "new")
@@ -266,6 +279,16 @@ async def test_each_damaged_or_missing_blob_is_named(shop: Shop, tmp_path: Path)
         await restored(shop, tmp_path / "new")
 
 
+async def test_curves_that_are_damaged_or_gone_are_found(shop: Shop, tmp_path: Path) -> None:
+    await shop.create()
+    for harm in (lambda file: file.write_bytes(b"{}\n"), Path.unlink):
+        harm(shop.backup / "curves.ndjson")
+        with pytest.raises(BackupDamaged, match=r"curves\.ndjson is missing or damaged"):
+            await backups.verify(shop.backup)
+        with pytest.raises(BackupDamaged, match=r"curves\.ndjson is missing or damaged"):
+            await restored(shop, tmp_path / harm.__name__)
+
+
 async def test_keys_that_are_gone_are_found(shop: Shop) -> None:
     await shop.create()
     (shop.backup / "keys.db").unlink()
@@ -289,7 +312,6 @@ async def test_a_picture_that_is_erased_while_it_is_copied_is_not_missed(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = await shop.put(b"one", b"two")
-    held = backups.held
 
     def erased_after_it_was_listed(store: LocalBlobs) -> Iterator[tuple[Digest, int]]:
         for digest, size in list(held(store)):
@@ -297,7 +319,7 @@ async def test_a_picture_that_is_erased_while_it_is_copied_is_not_missed(
                 store.path(one).unlink()
             yield digest, size
 
-    monkeypatch.setattr(backups, "held", erased_after_it_was_listed)
+    monkeypatch.setattr(making, "held", erased_after_it_was_listed)
 
     assert [line.sha256 for line in (await shop.create()).blobs] == [two]
 
