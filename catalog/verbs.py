@@ -20,7 +20,7 @@ from catalog.audit import Auditor
 from catalog.entries import last_sequence
 from catalog.keys import Keys
 from catalog.settings import Settings
-from contracts.audit import AuditHead, damaged
+from contracts.audit import AuditHead, damaged, told
 from contracts.errors import SetupError, Unavailable
 from contracts.telemetry import LossBlock
 from contracts.wire.bus import Bus, connect
@@ -107,11 +107,12 @@ async def unpack(settings: Settings, arguments: Sequence[str]) -> None:
 
 
 async def audit(settings: Settings, arguments: Sequence[str]) -> None:
-    """`audit [--head FILE]`: verify archive and log, of a catalog that runs or not; the report as JSON on stdout."""
+    """`audit [--head FILE] [--json]`: verify archive and log, of a catalog that runs or not."""
     words = _Words("audit")
     words.add_argument("--head", type=Path)
-    file: Path | None = words.parse_args(arguments).head
-    head = _head_in(file) if file else None
+    words.add_argument("--json", action="store_true")
+    given = words.parse_args(arguments)
+    head = _head_in(given.head) if given.head else None
     async with _connected(settings) as bus:
         archive, keys = Archive(settings.catalog), Keys(settings.catalog / "keys.db")
         try:
@@ -119,7 +120,8 @@ async def audit(settings: Settings, arguments: Sequence[str]) -> None:
         finally:
             await keys.close()
             await archive.close()
-    _say(msgspec.json.encode(report).decode())
+    for line in [msgspec.json.encode(report).decode()] if given.json else told(report):
+        _say(line)
     if report.damage:
         raise damaged(report.damage[0])
 
