@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from catalog.database import Connection
 from catalog.domain import datasets as rules
@@ -18,11 +19,11 @@ from catalog.ingest.pool import Decoder
 from catalog.keys import CAPTION, NAME, Keys
 from catalog.service.desk import Change, Desk
 from catalog.service.holds import Holds
-from catalog.views import datasets, images
+from catalog.views import datasets, erasures, images
 from catalog.views.datasets import DatasetRow
 from catalog.views.images import ImageRow
 from contracts.commands import ImportedFile, Origin, Receipt, StagedFile
-from contracts.errors import Gone, NotFound, Unavailable
+from contracts.errors import Behind, Gone, NotFound, Unavailable
 from contracts.events import CaptionSet, DatasetFact, ImageAdded, ImageRefused
 from contracts.ids import Digest, ImageId, derived
 from contracts.sealed import seal
@@ -31,6 +32,8 @@ from contracts.wire.blobs import Blobs
 IMPORTS_AT_ONCE = 4
 """So many commands have their files decoded at once: decoded pictures take room on the disk until put away."""
 DRAWER = "import-"
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class Known:
     image: ImageId
     ordinal: int
     captioned: bool
+    blobs: frozenset[Digest]
 
 
 @dataclass
@@ -67,6 +71,8 @@ class Entry:
     facts: list[DatasetFact] = field(default_factory=list)
     files: list[ImportedFile] = field(default_factory=list)
     """One for each file of the command, in its order, without the name: that is private, and answers are stored."""
+    spare: set[Digest] = field(default_factory=set)
+    """Blobs that were put away and that no fact will name."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class Imports:
 
         The files of the receipt stand in the order of `files`, without names: see `named`.
         """
+        spare: set[Digest] = set()
         async with AsyncExitStack() as held:
             async with self._turns:
                 with tempfile.TemporaryDirectory(prefix=DRAWER, dir=self.staging) as folder:
@@ -91,7 +98,9 @@ class Imports:
             keys = await self.keys.new_keys(one.image for one in examined)
             if len(keys) < len(examined):
                 raise Gone("what this very request brought in before was erased; send it as a new one")
-            return await self.desk.settle(origin, lane, partial(self._enter, ref, examined, keys, origin))
+            receipt = await self.desk.settle(origin, lane, partial(self._enter, ref, examined, keys, origin, spare))
+        await self._put_out(spare)
+        return receipt
 
     async def _all_examined(
         self, files: tuple[StagedFile, ...], folder: Path, origin: Origin, held: AsyncExitStack
@@ -131,7 +140,26 @@ class Imports:
         thumbnail = await self.blobs.put(outcome.thumbnail_path)
         return Examined(file=file, image=image, outcome=outcome, source=source, picture=picture, thumbnail=thumbnail)
 
-    async def _enter(self, ref: str, examined: list[Examined], keys: dict[ImageId, bytes], origin: Origin) -> Receipt:
+    async def _put_out(self, spare: set[Digest]) -> None:
+        """Other files of pictures that are there already: nobody would find their bytes again, to erase them."""
+        if not spare:
+            return
+        try:
+            async with self.holds.sweep() as held:
+                await self.desk.seen()
+                needed = await self.desk.store.read(lambda connection: erasures.in_use(connection, spare))
+                await self.blobs.delete(spare - needed - held)
+        except (OSError, Unavailable, Behind) as error:
+            _log.warning("spare_blobs_left", error=str(error))
+
+    async def _enter(
+        self,
+        ref: str,
+        examined: list[Examined],
+        keys: dict[ImageId, bytes],
+        origin: Origin,
+        spare: set[Digest],
+    ) -> Receipt:
         pixels = [one.outcome.pixels_sha256 for one in examined if isinstance(one.outcome, Accepted)]
 
         def look(connection: Connection) -> tuple[DatasetRow, dict[str, ImageRow]]:
@@ -145,10 +173,20 @@ class Imports:
 
         row, twins = await self.desk.store.read(look)
         keys = keys | await self.keys.keys_of([twin.id for twin in twins.values()])
-        known = {digest: Known(twin.id, twin.ordinal, twin.caption is not None) for digest, twin in twins.items()}
+        known = {
+            digest: Known(
+                twin.id,
+                twin.ordinal,
+                twin.caption is not None,
+                frozenset({twin.source, twin.picture, twin.thumbnail}),
+            )
+            for digest, twin in twins.items()
+        }
         entry = Entry(next_ordinal=row.next_ordinal, known=known, keys=keys)
         for one in examined:
             _enter_one(entry, one)
+        spare.clear()  # what an earlier try found, before it lost its race, does not count
+        spare.update(entry.spare)
         receipt = Receipt(id=row.id, name=row.name, files=tuple(entry.files))
         if not entry.facts:
             return self.desk.unchanged(receipt)
@@ -188,6 +226,7 @@ def _refuse(entry: Entry, one: Examined, reason: str, sentence: str) -> None:
 
 def _recognise(entry: Entry, one: Examined, known: Known) -> None:
     """The picture is there; a caption that came with it is taken where there is none."""
+    entry.spare.update({one.source, one.picture, one.thumbnail} - known.blobs)
     said = [f"shows the same picture as {known.image}"]
     if one.file.caption is not None and known.captioned:
         said.append("the caption that is there was kept")
@@ -202,7 +241,8 @@ def _recognise(entry: Entry, one: Examined, known: Known) -> None:
 
 
 def _add(entry: Entry, one: Examined, accepted: Accepted) -> None:
-    new = entry.known[accepted.pixels_sha256] = Known(one.image, entry.next_ordinal, captioned=False)
+    blobs = frozenset({one.source, one.picture, one.thumbnail})
+    new = entry.known[accepted.pixels_sha256] = Known(one.image, entry.next_ordinal, captioned=False, blobs=blobs)
     entry.next_ordinal += 1
     entry.facts.append(
         ImageAdded(

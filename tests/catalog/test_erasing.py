@@ -375,3 +375,17 @@ async def test_a_log_from_before_the_erasure_learns_of_it_from_the_keys(bus_of: 
         assert files_of(folder / "blobs") == kept
         assert kinds(await restored.facts("dataset", cats))[-1] == "ImageErased"
         assert await restored.keys.key_of(other) is not None
+
+
+async def test_other_files_of_a_picture_that_is_there_leave_no_bytes_behind(house: House, tmp_path: Path) -> None:
+    cats = await house.dataset()
+    image = await imported(house, cats, 1)
+    kept = await digests(house, image)
+    for content in (png(1), png(1, form="BMP"), png(1, form="TIFF")):
+        receipt = await house.bring_in(cats, house.staged("the same.png", content))
+        assert (receipt.files[0].outcome, receipt.files[0].image) == ("existing", image)
+    assert files_of(tmp_path / "data" / "blobs") == kept
+
+    await house.tell(EraseImage(image=image))
+
+    assert files_of(tmp_path / "data" / "blobs") == set()
