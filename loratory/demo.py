@@ -33,7 +33,8 @@ MOST_LORAS = 10_000
 class Demo:
     """`images`: a folder of pictures, none = drawn ones; `steps`: of the training, none = the preset's.
 
-    `seed`: of the drawn pictures and the training. `patience`: seconds to wait for a tagger or trainer that is away.
+    `seed`: of the drawn pictures and the training. `preset`: how it is trained, and on which base. `patience`: seconds
+    to wait for a tagger or trainer that is away.
     """
 
     def __init__(  # noqa: PLR0913 - each is an option of `loratory demo`
@@ -45,6 +46,7 @@ class Demo:
         images: Path | None,
         steps: int | None,
         seed: int = 0,
+        preset: str = PRESET,
         patience: float = PATIENCE,
     ) -> None:
         self._data = data.expanduser().absolute()
@@ -53,6 +55,7 @@ class Demo:
         self._images = images.expanduser() if images else None
         self._steps = steps
         self._seed = seed
+        self._preset = preset
         self._seconds = patience
 
     async def run(self, *, port: int | None, serve: bool) -> int:
@@ -116,7 +119,7 @@ class Demo:
             changes["length"] = {"type": "steps", "count": self._steps}
         if subject.prompts:
             changes["sampling.prompts"] = subject.prompts
-        asked = Training(preset=PRESET, name=dataset, trigger=subject.concept, changes=changes)
+        asked = Training(preset=self._preset, name=dataset, trigger=subject.concept, changes=changes)
         job = await client.train(dataset, **asked)
         await _or_why(stack, "trainer", until_taken(client, job.id, self._patience()))
         code = await until_ended(client, job.id, self._lines)

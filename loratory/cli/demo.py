@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from loratory.demo import PATIENCE, Demo
+from loratory.demo import PATIENCE, PRESET, Demo
 from loratory.following import Lines
 
 
@@ -19,6 +19,7 @@ async def demo(  # noqa: PLR0913 - each is an option
     images: Path | None = None,
     steps: int | None = None,
     seed: int = 0,
+    preset: str = PRESET,
     port: int | None = None,
     patience: float = PATIENCE,
     environ: Annotated[Mapping[str, str], Parameter(parse=False)],
@@ -35,10 +36,12 @@ async def demo(  # noqa: PLR0913 - each is an option
         Train for so many steps.
     seed:
         Of the drawn pictures and of the training; another one is another data set.
+    preset:
+        How to train, and on which base.
     port:
         Port of the page; without, 8000 or a free one.
     patience:
         Seconds to wait for a tagger or trainer that does not come.
     """
-    work = Demo(data, environ, Lines(), images=images, steps=steps, seed=seed, patience=patience)
+    work = Demo(data, environ, Lines(), images=images, steps=steps, seed=seed, preset=preset, patience=patience)
     return await work.run(port=port, serve=serve)

@@ -61,7 +61,7 @@ async def test_of_drawn_pictures_it_says_how_often_the_creature_was_recognised(t
 
 async def test_killed_while_it_trains_it_leaves_nobody_not_even_the_trainers_child(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    process = await demo(data, 100_000, "--port", "0")
+    process = await demo(data, 100_000, "--port", "0", "--preset", "stand-in-demo")
     assert process.stdout is not None
     async with asyncio.timeout(240):
         while line := (await process.stdout.readline()).decode():
