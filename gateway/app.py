@@ -26,7 +26,20 @@ from gateway.http.patience import patient
 from gateway.http.uploads import Staging
 from gateway.live import LiveFeed
 from gateway.owners import Catalog
-from gateway.routes import datasets, erasures, events, images, jobs, pages, presets, results, sockets, system, tagging
+from gateway.routes import (
+    audit,
+    datasets,
+    erasures,
+    events,
+    images,
+    jobs,
+    pages,
+    presets,
+    results,
+    sockets,
+    system,
+    tagging,
+)
 from gateway.settings import Settings, refuse_unsafe
 from gateway.version import VERSION
 
@@ -46,6 +59,7 @@ PER_RESOURCE = {
     "Presets": presets.ROUTES,
     "Jobs": [*jobs.ROUTES, *results.ROUTES],
     "Events": events.ROUTES,
+    "Audit": audit.ROUTES,
 }
 
 

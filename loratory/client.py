@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from contracts.audit import AuditHead, AuditReport
 from contracts.commands import ImportedFile, Receipt
 from contracts.errors import LoratoryError, NotFound
 from contracts.events import Artifact
@@ -38,6 +39,7 @@ P = "/api/v1"
 LOCAL = "http://127.0.0.1:8000"
 POLL = 0.5
 PAGE = 500
+AUDIT_SECONDS = 120.0
 
 
 class TookTooLong(LoratoryError):
@@ -293,6 +295,15 @@ class AsyncClient:
             if not follow:
                 return
             await asyncio.sleep(POLL)
+
+    async def audit_head(self) -> AuditHead:
+        """Where the log ends now, signed; kept elsewhere, a witness for later."""
+        return await self._http.get(f"{P}/audit/head", AuditHead)
+
+    async def audit_verify(self, head: AuditHead | None = None) -> AuditReport:
+        """What is wrong with the log, its archive, or with history up to a head that was kept."""
+        body = {"json": msgspec.to_builtins({"head": head}), "timeout": AUDIT_SECONDS}
+        return await self._http.post(f"{P}/audit/verify", AuditReport, lambda: body)
 
     async def _all(self, path: str, kind: Any, **query: object) -> AsyncIterator[Any]:
         cursor: str | None = None

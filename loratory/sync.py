@@ -92,6 +92,8 @@ class Client:
     sample = _called(AsyncClient.sample)
     artifacts = _called(AsyncClient.artifacts)
     download = _called(AsyncClient.download)
+    audit_head = _called(AsyncClient.audit_head)
+    audit_verify = _called(AsyncClient.audit_verify)
     watch_job = _iterated(AsyncClient.watch_job)
     watch = _iterated(AsyncClient.watch)
     events = _iterated(AsyncClient.events)

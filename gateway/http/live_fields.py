@@ -12,6 +12,7 @@ LIVE_FIELDS: dict[str, tuple[str, ...]] = {
     "/api/v1/status": ("/workers", "/since"),
     "/api/status": ("/workers", "/since"),
     "/api/v1/training/status": ("/workers",),
+    "/api/v1/audit/head": ("/at", "/signature"),
     "/api/v1/tagging/models": ("",),
     "/api/v1/tagging/runs": ("/items/*/live",),
     "/api/v1/tagging/runs/{run}": ("/live",),

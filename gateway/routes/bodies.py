@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from contracts.audit import AuditHead
 from contracts.commands import ImportedFile, Name, Probability, Tags, Text, Trigger, Words
 from contracts.errors import Rejected
 from contracts.ids import ImageId, JobId, WorkerId
@@ -121,6 +122,12 @@ class JobPatch(_Body, frozen=True):
     description: Words | None = None
     labels: Labels | None = None
     priority: Priority | None = None
+
+
+class VerifyBody(_Body, frozen=True):
+    """`head`: one that was exported before; nothing up to it may have been rewritten since."""
+
+    head: AuditHead | None = None
 
 
 class SessionBody(_Body, frozen=True):

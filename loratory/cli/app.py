@@ -63,6 +63,13 @@ GROUPS = {
             "restore": ("backup:restore_backup", "Make a data folder from a backup."),
         },
     ),
+    "audit": (
+        "Is history what it was?",
+        {
+            "head": ("audit:head", "Where the log ends now, signed, to be kept elsewhere."),
+            "verify": ("audit:verify", "Compute all hashes again and lay the log beside its archive."),
+        },
+    ),
     "loras": ("Finished LoRAs.", {"get": ("jobs:get", "Download the files of a finished job.")}),
 }
 

@@ -139,7 +139,9 @@ async def test_what_the_log_has_lost_is_held_against_the_log(  # noqa: PLR0917 -
     await server.start()
     (damage,) = (await watched.auditor.verify()).damage
     assert (damage.where, damage.kind, damage.first_bad, damage.missing) == ("log", kind, first_bad, lost)
-    assert f"of {COMMITS} archived commits {lost} are missing and 0 changed, from commit {first_bad} on" in damage.detail
+    assert (
+        f"of {COMMITS} archived commits {lost} are missing and 0 changed, from commit {first_bad} on" in damage.detail
+    )
     assert damage.since == await watched.archive.recorded_at(first_bad - 1)
 
 
