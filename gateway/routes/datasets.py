@@ -127,7 +127,9 @@ async def import_images(  # noqa: PLR0913, PLR0917 - what an upload is made of
     `captions` (file name → caption) and `tags` (file name → list of tags). Each file is added, known already
     (`existing`) or refused by itself.
     """
-    await catalog.ask(queries.GetDataset(dataset=dataset))
+    if idempotency_key is None:
+        # Nothing is received for nowhere. But what was done before is answered, also where the data set is gone since.
+        await catalog.ask(queries.GetDataset(dataset=dataset))
     async with staging.received(request) as upload:
         origin = origin_of(request, idempotency_key, _fingerprint(request, upload), traceparent)
         receipts = await _told(catalog, origin, dataset, upload.with_words())
@@ -139,10 +141,14 @@ async def import_images(  # noqa: PLR0913, PLR0917 - what an upload is made of
 
 
 async def _told(catalog: Catalog, origin: Origin, dataset: str, files: list[StagedFile]) -> list[Receipt]:
-    """One command for so many files as make a commit; each has an id of its own, so that sending again is harmless."""
+    """One command for so many files as make a commit; each has an id of its own, so that sending again is harmless.
+
+    The first has the request's own: so its key is known when it comes with another request.
+    """
     receipts = []
     for number, some in enumerate(_parts(files)):
-        part = msgspec.structs.replace(origin, command=CommandId(derived("k", origin.command, str(number))))
+        command = CommandId(derived("k", origin.command, str(number))) if number else origin.command
+        part = msgspec.structs.replace(origin, command=command)
         receipts.append(await catalog.tell_patiently(part, ImportImages(dataset=dataset, files=some)))
     return receipts
 

@@ -43,8 +43,10 @@ def free_port() -> int:
 class House:
     """One data folder and one port; started and ended as often as wanted."""
 
-    def __init__(self, data: Path, *, workers: bool = True) -> None:
+    def __init__(self, data: Path, *, workers: bool = True, **settings: str) -> None:
+        """`settings`: variables that `up` is started with, as LORATORY_LEASE."""
         self.data = data
+        self._settings = settings
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._without = [] if workers else [f"--no-{name}" for name in WORKERS]
@@ -55,7 +57,7 @@ class House:
         """Returns when it serves."""
         with self._log.open("wb") as log:
             up = command("up", "--data", self.data, "--port", str(self.port), *self._without)
-            self._process = subprocess.Popen(up, stdout=log, stderr=log, env=environment())
+            self._process = subprocess.Popen(up, stdout=log, stderr=log, env=environment(**self._settings))
         until = time.monotonic() + SERVES_WITHIN
         while "Loratory is at " not in self.said:
             assert self._process.poll() is None and time.monotonic() < until, self.said
