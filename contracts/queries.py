@@ -122,6 +122,8 @@ class ImageView(View, frozen=True):
     caption_source: str
     created_at: datetime
     etag: int
+    erased: bool = False
+    """It is how it was then; what was private of it is gone, for it was erased since."""
 
 
 class RefusalView(View, frozen=True):

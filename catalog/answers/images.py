@@ -117,4 +117,5 @@ def _image(row: ImageRow, standing: Standing, keys: dict[ImageId, bytes]) -> Ima
         caption_source=row.caption_source or "tags",
         created_at=row.created_at,
         etag=row.etag,
+        erased=row.id not in keys,
     )

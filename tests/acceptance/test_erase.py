@@ -147,8 +147,15 @@ def test_before_it_is_erased_the_search_finds_all_of_it_and_only_where_it_may_be
         assert {file.split("/")[-1].partition("-")[0] for file in found[part]} == {"read.db"}
 
 
-def test_after_it_was_erased_nothing_is_left_and_who_saw_it_is_known(kept: Kept) -> None:
-    house = kept.house
+def whole(house: House, *words: str | Path) -> None:
+    """The log is what it was, and so is its archive."""
+    audited = cli("audit", "verify", "--url", house.address, *words)
+    assert audited.returncode == 0, audited.stdout + audited.stderr
+
+
+def test_after_it_was_erased_nothing_is_left_and_who_saw_it_is_known(kept: Kept, tmp_path: Path) -> None:
+    house, head = kept.house, tmp_path / "head.json"
+    assert cli("audit", "head", "--out", head, "--url", house.address).returncode == 0
     erased = cli("erase", "image", kept.image, "--url", house.address, "--yes")
 
     assert erased.returncode == 0, erased.stderr
@@ -156,6 +163,7 @@ def test_after_it_was_erased_nothing_is_left_and_who_saw_it_is_known(kept: Kept)
     assert f"job {kept.job} " in erased.stdout
     assert erased.stderr == ""
     in_the_files_nowhere(kept)
+    whole(house, "--head", head)
     with house.client() as client, house.http() as http:
         gone(http, kept.image)
         again = client.erase_image(kept.image)
@@ -171,6 +179,13 @@ def test_after_it_was_erased_nothing_is_left_and_who_saw_it_is_known(kept: Kept)
         assert (refused.status_code, refused.json()["reason"], refused.json()["erased"]) == (422, "images-erased", 1)
         events = http.get(f"{P}/events", params={"type": "dataset.image_erased"}).json()["items"]
         assert [event["data"]["image_id"] for event in events] == [kept.image]
+        before = {"at_seq": events[0]["sequence"] - 1}
+        then = http.get(f"{P}/images/{kept.image}", params=before).json()
+        assert (then["erased"], then["name"], then["caption"]) == (True, "", "")
+        story = http.get(f"{P}/images/{kept.image}/history").raise_for_status().text
+        assert "erased for good" in story
+        assert NAME not in story
+        assert CAPTION not in story
 
 
 def test_nor_after_a_restart(kept: Kept) -> None:
@@ -196,6 +211,7 @@ def test_its_backup_is_whole_and_one_from_before_answers_410_with_todays_keys(ke
         with again.http() as http:
             gone(http, kept.image)
             assert all(http.get(f"{P}/images/{other}").status_code == 200 for other in kept.others)
+        whole(again)
         # It learns from the keys what its log does not know, says it, and sweeps the bytes that came back.
         in_the_files_nowhere(kept._replace(house=again))
     finally:
