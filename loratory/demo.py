@@ -15,9 +15,10 @@ from loratory.answers import Job, Training
 from loratory.client import AsyncClient, TookTooLong
 from loratory.demo_world import Compared, Subject
 from loratory.following import Lines, Patience, until_ended, until_tagged, until_taken
+from loratory.listening import free_port
 from loratory.pictures import Found, found_in
 from loratory.services import SERVE
-from loratory.stack import Stack, free_port
+from loratory.stack import Stack
 from loratory.words import of_import
 
 PRESET = "stand-in-demo"

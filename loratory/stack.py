@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,19 +15,19 @@ from typing import NoReturn, Self
 
 import msgspec
 
-from contracts.errors import LogDamaged, LoratoryError, SetupError
+from contracts.errors import LogDamaged, LoratoryError
 from contracts.wire.health import Report, why_not
 from contracts.wire.migration import LEASE, MigrateSettings, migrate_once
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import DAY
 from loratory.child import Child
 from loratory.folder import DataFolder
+from loratory.listening import free_port, refuse_open
 from loratory.services import MOST_DEATHS, SERVE, SERVICES, WITHIN, Deaths, Place, Service, command, settings, told
 
 HEAD_START = 5.0
 """Seconds the workers wait for catalog and gateway at most: importing torch would slow those down."""
 POLL = 0.05
-MOST_PORT = 65_535
 NEWS_EVERY = 10.0
 DISK_SECONDS = 2.0
 LOG_DAMAGED = 3
@@ -292,26 +291,3 @@ class Stack:
         for task in self._keeping.values():
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error
-
-
-def refuse_open(host: str, environ: Mapping[str, str]) -> None:
-    """SetupError where other machines could reach the gateway without a key; it would refuse to start itself."""
-    keys = ("LORATORY_API_KEY", "LORATORY_API_KEY_FILE")
-    if host not in {"localhost", "::1"} and not host.startswith("127.") and not any(environ.get(key) for key in keys):
-        raise SetupError(f"other machines can reach {host}: set LORATORY_API_KEY to a secret of at least 16 characters")
-
-
-def free_port(host: str, port: int) -> int:
-    """The same port if it is free, some free one for 0; SetupError in one sentence otherwise."""
-    if not 0 <= port <= MOST_PORT:
-        raise SetupError(f"{port} is no port; ports go from 1 to {MOST_PORT}, and 0 takes a free one")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise SetupError(
-                f"port {port} on {host} cannot be used ({error.strerror}); choose one with --port"
-            ) from error
-        return int(probe.getsockname()[1])

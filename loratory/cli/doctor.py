@@ -18,7 +18,7 @@ from contracts.wire.server_binary import find_binary
 from loratory.cli.common import DEFAULT, Server, say, say_json
 from loratory.folder import check_format
 from loratory.http import Http
-from loratory.stack import free_port
+from loratory.listening import free_port
 
 TORCH_WITHIN = 60.0
 ENOUGH_DISK = 2 << 30
