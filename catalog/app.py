@@ -18,6 +18,7 @@ from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
 from catalog.keys import Keys
 from catalog.projection import project
+from catalog.replays import Replays
 from catalog.service.datasets import Datasets
 from catalog.service.desk import Desk
 from catalog.service.erasing import Erasing
@@ -82,6 +83,7 @@ async def serve(settings: Settings) -> None:
         imports = Imports(desk, keys, blobs, decoder, settings.staging)
         sweeper = Sweeper(desk, keys, blobs, settings.staging, imports.holds, partial(tell_erased, bus))
         erasing = Erasing(desk, sweeper)
+        replays = Replays(settings.catalog)
         service = Service(bus, "catalog", version("loratory"))
         stack.push_async_callback(service.close)
 
@@ -95,8 +97,10 @@ async def serve(settings: Settings) -> None:
             await service.start(
                 commands=handlers(imports, dispatcher, erasing),
                 queries=Answers(store, archive, keys, blobs, sweeper.left).handlers()
-                | audit.handlers(Auditor(archive, log, keys), store),
+                | audit.handlers(Auditor(archive, log, keys), store)
+                | replays.handlers(),
             )
+            tasks.create_task(replays.run(), name="replays")
             tasks.create_task(archive.patrol(log), name="patrol")
             tasks.create_task(erasing.run(), name="erasing")
             tasks.create_task(dispatcher.mend(), name="dispatcher")

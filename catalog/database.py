@@ -18,6 +18,7 @@ from contracts.errors import SetupError, Unavailable
 
 Connection = sqlite3.Connection
 Row = sqlite3.Row
+DatabaseError = sqlite3.DatabaseError
 T = TypeVar("T")
 
 READERS = 4
@@ -124,9 +125,14 @@ def peek(path: Path, work: Callable[[Connection], T]) -> T | None:
         return None
 
 
-def scratch(tables: str) -> Connection:
-    """A database for one question: in memory as long as it is small, then in a file without a name."""
-    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+def reader(path: Path) -> Connection:
+    """A look into a file that another process writes; each statement is a snapshot, or all within BEGIN."""
+    return _connect(path, writes=False)
+
+
+def scratch(tables: str, path: Path | None = None) -> Connection:
+    """A database for one question: in memory as long as it is small, then in a file, by default one without a name."""
+    connection = sqlite3.connect(path or "", isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA journal_mode = OFF")
     connection.execute(f"PRAGMA cache_size = -{SCRATCH_KIB}")

@@ -78,7 +78,7 @@ def sequences_of(connection: Connection, things: Sequence[Thing], *, after: int,
 def commits_at(connection: Connection, sequences: Sequence[int]) -> Iterator[Stored]:
     """The commits at rising sequences, read a few at a time."""
     for start in range(0, len(sequences), AT_ONCE):
-        some = msgspec.json.encode(sequences[start : start + AT_ONCE]).decode()
+        some = msgspec.json.encode(list(sequences[start : start + AT_ONCE])).decode()
         for sequence, recorded, body in connection.execute(AT, (some,)):
             yield decode(sequence, moment_of(recorded), body)
 

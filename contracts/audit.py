@@ -71,6 +71,41 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
         return not self.damage
 
 
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of a read model that is not what the log makes of it.
+
+    `key` names it in its table. `live` and `replayed` are the columns that differ, or all where one side has no such
+    row (null). Long values are cut.
+    """
+
+    table: str
+    key: dict[str, object]
+    live: dict[str, object] | None
+    replayed: dict[str, object] | None
+
+
+class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of making every read model anew from the archive, beside the live one.
+
+    `never`: nobody has asked since the catalog started. `running`: at commit `sequence` on its way to `until`. `same`
+    and `different`: compared as of commit `sequence`; `rows` alike, by table, up to the first `difference`. `failed`:
+    it could not be done, and `error` says why.
+    """
+
+    state: Literal["never", "running", "same", "different", "failed"]
+    sequence: int = 0
+    until: int = 0
+    rows: dict[str, int] = {}
+    difference: Difference | None = None
+    error: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in {"same", "different", "failed"}
+
+
 def told(report: AuditReport) -> list[str]:
     """The report in lines for people."""
     lines = [

@@ -10,7 +10,7 @@ from typing import Annotated, Generic, TypeVar, get_args
 import msgspec
 from msgspec import Meta
 
-from contracts.audit import AuditHead, AuditReport
+from contracts.audit import AuditHead, AuditReport, ReplayReport
 from contracts.events import Artifact, Category
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, JobId, RunId, VersionId, WorkerId
 from contracts.jobs import Status
@@ -544,6 +544,14 @@ class VerifyLog(Query[AuditReport], frozen=True):
     head: AuditHead | None = None
 
 
+class StartReplay(Query[ReplayReport], frozen=True):
+    """Make every read model anew beside the live one and compare. Conflict: that is being done already."""
+
+
+class GetReplay(Query[ReplayReport], frozen=True):
+    """The replay under way, or what came of the last one."""
+
+
 QUERIES: tuple[type[Query], ...] = (  # type: ignore[type-arg]  # each has its own answer type
     ListDatasets,
     GetDataset,
@@ -570,6 +578,8 @@ QUERIES: tuple[type[Query], ...] = (  # type: ignore[type-arg]  # each has its o
     ListImageHistory,
     ListDatasetHistory,
     GetLog,
+    StartReplay,
+    GetReplay,
     GetAuditHead,
     VerifyLog,
 )

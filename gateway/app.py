@@ -35,6 +35,7 @@ from gateway.routes import (
     jobs,
     pages,
     presets,
+    replays,
     results,
     sockets,
     system,
@@ -59,7 +60,7 @@ PER_RESOURCE = {
     "Presets": presets.ROUTES,
     "Jobs": [*jobs.ROUTES, *results.ROUTES],
     "Events": events.ROUTES,
-    "Audit": audit.ROUTES,
+    "Audit": [*audit.ROUTES, *replays.ROUTES],
 }
 
 

@@ -11,6 +11,7 @@ LIVE_FIELDS: dict[str, tuple[str, ...]] = {
     "/metrics": ("",),
     "/api/v1/status": ("/workers", "/since"),
     "/api/status": ("/workers", "/since"),
+    "/api/v1/audit/replay": ("",),
     "/api/v1/training/status": ("/workers",),
     "/api/v1/audit/head": ("/at", "/signature"),
     "/api/v1/tagging/models": ("",),
