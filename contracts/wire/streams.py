@@ -29,6 +29,7 @@ from contracts.wire.log import EventLog, Head, draw_up
 GIB = 1024**3
 DAY = 24 * 3600.0
 FORMAT = 1
+CURE = ", from commit 1 on; `loratory restore` puts it back"
 CONSUMERS = [(work, priority) for work in CLASS_OF.values() for priority in PRIORITIES]
 """The queue's own, one for each line in which work waits."""
 
@@ -145,10 +146,7 @@ async def _ensure(js: JetStreamContext, config: StreamConfig, known_log: str | N
         present = (await js.stream_info(name)).config
     except NotFoundError as error:
         if name == subjects.FACTS and known_log is not None:
-            raise LogDamaged(
-                f"the event log {known_log} is gone from this server, from commit 1 on; `loratory restore` puts it back",
-                first_bad=1,
-            ) from error
+            raise LogDamaged(f"the event log {known_log} is gone from this server{CURE}", first_bad=1) from error
         await js.add_stream(replace(config, metadata={"log_id": ulid()} if name == subjects.FACTS else None))
         return
     await js.update_stream(replace(config, metadata=present.metadata, num_replicas=present.num_replicas))
@@ -160,6 +158,8 @@ async def _named(bus: Client, at: datetime, known_log: str | None) -> str:
     log_id, last = await log.end()
     if known_log is not None and log_id != known_log:
         raise LogDamaged(f"this server holds the log {log_id}, but the archive was made from {known_log}")
+    if last == 0 and known_log is not None:
+        raise LogDamaged(f"the event log {known_log} has lost all it held{CURE}", first_bad=1)
     if last == 0:
         # Made from the log's id, so that a migrate step that died before this one finishes its work, not its own.
         origin = Origin(command=CommandId(log_id), actor="svc:migrate", at=at)

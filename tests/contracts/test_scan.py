@@ -1,6 +1,7 @@
 """Reading the log as it lies on the disk: whatever a server makes of damaged blocks, the hole is seen where it is."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from contracts.errors import LogDamaged
 from contracts.wire.bus import Bus
 from contracts.wire.scan import Message, log_state, next_sequence, scan
 from contracts.wire.server import EmbeddedServer
-from tests.conftest import BusOf
-from tests.damage import LOST_LINES, blocks, cut, delete_log, flip_in, forget_index
+from contracts.wire.streams import migrate
+from tests.conftest import LEASE, NOW, BusOf
+from tests.damage import BLOCKS, LOST_LINES, blocks, cut, delete_log, flip_in, forget_index
 
 pytestmark = LOST_LINES
 
@@ -118,3 +120,14 @@ async def test_a_log_that_lacks_its_beginning_is_not_dense(bus_of: BusOf, server
     blocks(server.folder)[0].unlink()
     await server.start()
     assert not (await log_state(bus)).dense
+
+
+async def test_a_known_log_that_lost_all_is_not_begun_anew(bus_of: BusOf, server: EmbeddedServer) -> None:
+    log_id = (await log_state(await bus_of("catalog"))).log_id
+    await server.stop()
+    shutil.rmtree(server.folder / BLOCKS)
+    await server.start()
+    admin = await bus_of("admin")
+    assert (await log_state(admin)).last == 0
+    with pytest.raises(LogDamaged, match="has lost all it held, from commit 1 on"):
+        await migrate(admin, at=NOW, lease=LEASE, known_log=log_id)
