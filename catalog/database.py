@@ -22,8 +22,8 @@ DatabaseError = sqlite3.DatabaseError
 T = TypeVar("T")
 
 READERS = 4
-CACHE_KIB = 64 * 1024
-"""Pages the writer keeps in memory: rows of a view lie far apart, and with SQLite's 2 MB each is read again."""
+CACHE_KIB = 8 * 1024
+"""So much of the file the writer keeps in memory."""
 WAL_PAGES = 8 * 1024
 """So long (in pages of 4 KiB) the WAL grows before it goes into the file: a page that changes often is written once."""
 SCRATCH_KIB = 16 * 1024
@@ -34,14 +34,22 @@ SUFFIXES = ("", "-wal", "-shm")
 class Database:
     """One file. `tables` is run at every open and must be harmless when repeated; readable by its owner only."""
 
-    def __init__(self, path: Path, tables: str, *, secure_delete: bool = False, rebuilt: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tables: str,
+        *,
+        secure_delete: bool = False,
+        rebuilt: bool = False,
+        cache_kib: int = CACHE_KIB,
+    ) -> None:
         """`rebuilt`: what a power cut takes can be made again; so the file must stay whole, but not every commit."""
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         try:
             self._connection = _connect(path, writes=True)
-            self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._connection.execute(f"PRAGMA cache_size = -{cache_kib}")
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
             self._connection.execute(f"PRAGMA synchronous = {'NORMAL' if rebuilt else 'FULL'}")
             self._connection.execute(f"PRAGMA secure_delete = {int(secure_delete)}")

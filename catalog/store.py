@@ -17,6 +17,9 @@ from contracts.events import Stored
 
 T = TypeVar("T")
 
+CACHE_KIB = 48 * 1024
+"""Rows of a view lie far apart: what is not kept in memory is read again for each batch."""
+
 CHECKPOINT = """
 CREATE TABLE IF NOT EXISTS checkpoint (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -69,7 +72,9 @@ class Store:
         if kept is None or (kept.schema, kept.log_id) != (self._model.VERSION, self._log_id):
             remove(self._path)
             kept = None
-        self._database = Database(self._path, CHECKPOINT + self._model.TABLES, secure_delete=True, rebuilt=True)
+        self._database = Database(
+            self._path, CHECKPOINT + self._model.TABLES, secure_delete=True, rebuilt=True, cache_kib=CACHE_KIB
+        )
         self.applied = kept.sequence if kept else 0
 
     async def apply(self, batch: Sequence[Stored]) -> int:

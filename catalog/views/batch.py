@@ -25,6 +25,7 @@ class Batch:
     def __init__(self, commits: Sequence[Stored]) -> None:
         self.commits = commits
         self._told: defaultdict[type[Fact], list[tuple[int, int, Stored, Any]]] = defaultdict(list)
+        self._found: dict[tuple[type[Fact], ...], list[tuple[Stored, Any]]] = {}
         self._ordinals: dict[bytes, list[int]] = {}
         for stored in commits:
             for index, fact in enumerate(stored.commit.facts):
@@ -36,7 +37,9 @@ class Batch:
     def facts(self, *types: type[Fact]) -> list[tuple[Stored, Any]]: ...
     def facts(self, *types: type[Fact]) -> list[tuple[Stored, Any]]:
         """The facts of these types with their commits, in the order they happened."""
-        return [(stored, fact) for _, stored, fact in self.numbered(*types)]
+        if types not in self._found:
+            self._found[types] = [(stored, fact) for _, stored, fact in self.numbered(*types)]
+        return self._found[types]
 
     @overload
     def numbered(self, kind: type[F], /) -> list[tuple[int, Stored, F]]: ...
