@@ -4,7 +4,9 @@ import asyncio
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,7 +173,9 @@ def test_a_wiped_workshop_comes_back_from_its_backup_with_the_same_answers(tmp_p
             client.create_dataset("basket")
             client.import_folder("basket", basket)
             furnish(http, client.images("basket")[0].id)
-            made = cli("backup", "create", backup, "--data", house.data)
+            back_up_while_somebody_writes(house, backup)
+            client.create_dataset("of today")
+            made = cli("backup", "create", backup, "--data", house.data)  # brought up to date
             assert made.returncode == 0, made.stderr
             before = crawled(http)
         house.stop()
@@ -188,6 +192,28 @@ def test_a_wiped_workshop_comes_back_from_its_backup_with_the_same_answers(tmp_p
             assert http.post(f"{P}/datasets", json={"name": "after the drill"}).is_success
     finally:
         house.stop()
+
+
+def back_up_while_somebody_writes(house: House, backup: Path) -> None:
+    """What was acknowledged before is in it, and it is whole."""
+    done = threading.Event()
+
+    def go_on() -> None:
+        with house.http() as http:
+            for _ in iter(done.is_set, True):
+                http.put(f"{P}/datasets/basket/thresholds", json={"general": 0.3, "character": 0.8})
+                http.put(f"{P}/datasets/basket/thresholds", json={"general": 0.4, "character": 0.8})
+
+    with ThreadPoolExecutor(1) as pool, house.http() as http:
+        acknowledged = http.get(f"{P}/status").json()["log"]["applied"]
+        writing = pool.submit(go_on)
+        made = cli("backup", "create", backup, "--data", house.data)
+        done.set()
+        writing.result()
+    assert made.returncode == 0, made.stderr
+    assert json.loads((backup / "manifest.json").read_bytes())["sequence"] >= acknowledged
+    checked = cli("backup", "verify", backup)
+    assert checked.returncode == 0, checked.stderr
 
 
 def furnish(http: httpx.Client, image: str) -> None:
