@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
 ]
 
-SHORT = Asked(seed=7, faults=8, seconds=60, writes=200, jobs=2, longest=5, small_disk=False)
+SHORT = Asked(seed=83, faults=8, seconds=60, writes=200, jobs=2, longest=4, small_disk=False)
 
 
 async def test_a_minute_of_faults_loses_nothing_and_doubles_nothing(

@@ -85,13 +85,15 @@ def drawn(
     None of `without`, and none that lasts more than `longest` seconds.
     """
     chance = random.Random(seed)
-    mix = {(to, kind): part for (to, kind), part in MIX.items() if to not in without and LASTS[kind][1] <= longest}
+    mix = {(to, kind): part for (to, kind), part in MIX.items() if to not in without and LASTS[kind][0] < longest}
     plan: list[Fault] = []
     for number in range(faults):
         at = seconds * (number + chance.uniform(0.1, 0.9)) / faults
         while True:
             target, kind = chance.choices(list(mix), list(mix.values()))[0]
-            fault = Fault(number, at, target, kind, round(chance.uniform(*LASTS[kind]), 2), chance.random())
+            fault = Fault(
+                number, at, target, kind, round(min(chance.uniform(*LASTS[kind]), longest), 2), chance.random()
+            )
             if not fault.deadly or _deaths(plan, fault) < MOST_DEATHS:
                 break
         plan.append(fault)

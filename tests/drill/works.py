@@ -20,6 +20,8 @@ UNDER_WAY = 2
 CANCELLED = 6
 """Every so-many-th job is cancelled, in turn while it waits and while it trains."""
 POLL = 0.2
+SILENT = 2.5
+"""Seconds: who works tells of it every second."""
 REST = 1.0
 """Seconds between two tagging runs: they are short, and others want the machine too."""
 STEPS = 24
@@ -43,6 +45,8 @@ class Watch:
         self.ends: dict[str, list[str]] = defaultdict(list)
         self.reasons: dict[str, str] = {}
         self.steps: dict[str, int] = {}
+        self._told: dict[str, tuple[int, float]] = {}
+        """The attempt that spoke last of each piece of work, and when."""
 
     async def read(self, follower: Follower) -> None:
         async for batch in follower.batches():
@@ -51,6 +55,8 @@ class Watch:
     async def hear(self, told: Progress) -> None:
         if isinstance(told, TrainingProgress):
             self.steps[told.job_id] = told.step
+        thing = told.job_id if isinstance(told, TrainingProgress) else told.run_id
+        self._told[thing] = told.attempt, asyncio.get_running_loop().time()
 
     def take(self, batch: list[Stored]) -> None:
         for stored in batch:
@@ -72,15 +78,19 @@ class Watch:
         return [thing for thing, work in self.works.items() if self.kinds[thing] == work_class and not work.ended]
 
     def held(self, work_class: WorkClass) -> bool:
-        """Does somebody hold work of this class, and has already kept something of it that was new?
+        """Is somebody alive at work of this class, and has already kept something of it that was new?
 
         A worker that dies before three times in a row ends its work as poison, as it should: so no fault aims there.
         """
         return any(
-            work.open and work.kept > work.kept_before
+            work.open and work.kept > work.kept_before and self._speaks(thing)
             for thing, work in self.works.items()
             if self.kinds[thing] == work_class and not work.ended
         )
+
+    def _speaks(self, thing: str) -> bool:
+        attempt, at = self._told.get(thing, (0, 0.0))
+        return attempt == self.works[thing].attempt and asyncio.get_running_loop().time() - at < SILENT
 
 
 @dataclass
