@@ -16,7 +16,7 @@ export const Samples = ({ job }) => {
   const compared = steps[0] === 0;
   return html`
     ${compared && html`<${Compared} job=${job} before=${rounds[0]} after=${steps.length > 1 ? rounds.at(-1) : []} open=${setOpen} />`}
-    ${steps.length > (compared ? 2 : 0) && html`<${Film} job=${job} rounds=${rounds} open=${setOpen} />`}
+    ${steps.length > (compared ? 2 : 0) && html`<${Film} job=${job} rounds=${rounds} open=${setOpen} folded=${compared} />`}
     ${open && html`<${LargeSample} job=${job} sample=${open} close=${() => setOpen(null)} />`}
   `;
 };
@@ -56,20 +56,23 @@ const Shown = ({ job, image }) => {
   `;
 };
 
-const Film = ({ job, rounds, open }) => html`
+/** Every round; where before and after say the most, it opens on a click. */
+const Film = ({ job, rounds, open, folded }) => html`
   <section aria-label="Samples">
-    <h2>Samples</h2>
-    <div class="film" tabindex="0" role="group" aria-label="Samples by step">
-      <div class="frame prompts" aria-hidden="true">${rounds.at(-1).map((sample) => html`<p>${sample.prompt}</p>`)}</div>
-      ${rounds.map(
-        (round) => html`
-          <div class="frame" key=${round[0].step}>
-            ${round.map((sample) => html`<${Sample} key=${sample.index} job=${job} sample=${sample} open=${open} />`)}
-            <span class="figures muted">step ${count(round[0].step)}</span>
-          </div>
-        `,
-      )}
-    </div>
+    <details class="rounds" open=${!folded}>
+      <summary>All ${plural(rounds.length, "round")} of samples</summary>
+      <div class="film" tabindex="0" role="group" aria-label="Samples by step">
+        <div class="frame prompts" aria-hidden="true">${rounds.at(-1).map((sample) => html`<p>${sample.prompt}</p>`)}</div>
+        ${rounds.map(
+          (round) => html`
+            <div class="frame" key=${round[0].step}>
+              ${round.map((sample) => html`<${Sample} key=${sample.index} job=${job} sample=${sample} open=${open} />`)}
+              <span class="figures muted">step ${count(round[0].step)}</span>
+            </div>
+          `,
+        )}
+      </div>
+    </details>
   </section>
 `;
 
