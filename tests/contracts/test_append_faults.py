@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -210,5 +210,6 @@ class TestAppends(Appends.TestCase):  # type: ignore[misc]  # made by hypothesis
         deadline=None,
         derandomize=True,
         database=None,
+        phases=[Phase.generate],  # making a failure smaller would take minutes
         suppress_health_check=list(HealthCheck),
     )
