@@ -167,7 +167,7 @@ async def _whole(folder: Path) -> bool:
     try:
         async with opened(folder) as archive:
             await archive.verify()
-    except (LogDamaged, SetupError):
+    except LogDamaged:
         return False
     return True
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 from catalog.archive.chain import UNTIED, VOIDED, Knot, Tail, Walk, link, misfit, tie, walk
 from catalog.database import Connection, Database
 from contracts import subjects
-from contracts.audit import Damage
-from contracts.errors import LogDamaged
+from contracts.audit import Damage, damaged
+from contracts.errors import LogDamaged, SetupError
 from contracts.events import Stored
 from contracts.subjects import Kind
 from contracts.wire.log import decode
@@ -46,6 +46,7 @@ ALL = "SELECT sequence, kind, thing, id, CAST(body AS BLOB), CAST(chain AS BLOB)
 AFTER = "SELECT sequence, recorded, body FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?"
 BETWEEN = "SELECT sequence, kind, thing, recorded, body, chain FROM entry WHERE sequence > ? AND sequence <= ?"
 RESTORED = "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE kind = 'log' AND instr(body, '\"log.restored\"')"
+NO_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 SOUND = "PRAGMA integrity_check(1)"
 
 NEWEST = "SELECT sequence, body FROM entry WHERE kind = ? AND thing = ? ORDER BY sequence DESC LIMIT 1"
@@ -72,8 +73,9 @@ class ArchiveFile:
     """`folder/archive.db`, and beside it `log_id`, which tells the migrate step what log belongs to it."""
 
     def __init__(self, folder: Path) -> None:
+        """LogDamaged when the file is there and is no database."""
         self._folder = folder
-        self._database = Database(folder / "archive.db", TABLES)
+        self._database = _opened(folder / "archive.db")
         self.tail = Tail()
         self.log_id = ""
         self._knots: dict[Thing, Knot] = {}
@@ -148,6 +150,17 @@ class ArchiveFile:
         except BaseException:
             self._knots.clear()  # some may be of commits that are not kept now
             raise
+
+
+def _opened(path: Path) -> Database:
+    try:
+        return Database(path, TABLES)
+    except SetupError as error:
+        cause = error.__cause__
+        if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode in NO_DATABASE:
+            detail = f"the archive's file is damaged: {cause}; `loratory restore` makes it anew"
+            raise damaged(Damage(where="archive", kind="unreadable", first_bad=1, detail=detail)) from error
+        raise
 
 
 def _log_id(connection: Connection) -> str:

@@ -258,7 +258,7 @@ async def test_an_archive_that_was_cut_or_is_no_database_is_found(shop: Shop) ->
         await backups.verify(shop.backup)
 
     (shop.backup / "archive.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(BackupDamaged, match="cannot be opened"):
+    with pytest.raises(BackupDamaged, match="the archive's file is damaged"):
         await backups.verify(shop.backup)
 
 

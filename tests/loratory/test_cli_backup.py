@@ -1,0 +1,108 @@
+"""`loratory restore` and `loratory backup …` on small data folders: what each says, and what it leaves behind."""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from contracts.wire.migration import MigrateSettings, migrate_once
+from loratory.cli.app import run
+from loratory.folder import DataFolder
+from loratory.offline import Offline
+
+EVT = Path("nats/streams/jetstream/LORATORY/streams/EVT")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a log of one commit, its archive and no keys yet; and beside it, its backup."""
+    home = tmp_path_factory.mktemp("made")
+
+    async def make() -> None:
+        async with Offline(home / "data", os.environ, fresh=True) as offline:
+            user, password = offline.server.credentials("admin")
+            await migrate_once(MigrateSettings(nats_url=offline.server.url, nats_user=user, nats_password=password))
+            assert await offline.catalog("catch-up") == 0
+
+    asyncio.run(make())
+    assert run(["backup", "create", str(home / "backup"), "--data", str(home / "data")], os.environ) == 0
+    return home
+
+
+@pytest.fixture
+def data(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / "data", tmp_path / "data"))
+
+
+class Cli:
+    """`cli("restore", …)` → its exit code; `out` and `err` are what it and its children said."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+        self.out = self.err = ""
+
+    def __call__(self, *words: str | Path) -> int:
+        code = run([*map(str, words)], os.environ)
+        self.out, self.err = self._capfd.readouterr()
+        return code
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capfd)
+
+
+def test_a_damaged_archive_is_made_anew_and_the_log_left_alone(data: Path, cli: Cli) -> None:
+    archive = data / "catalog" / "archive.db"
+    archive.write_bytes(b"no database" * 1000)
+    log_id = (data / "catalog" / "log_id").read_text()
+
+    assert cli("restore", "--data", data) == 0
+
+    assert "the archive was made anew" in cli.out
+    assert cli.out.endswith("the log itself is whole\n")
+    assert (data / "catalog" / "log_id").read_text() == log_id
+    assert next((data / "catalog").glob("damaged-*-archive.db")).read_bytes().startswith(b"no database")
+    assert not (data / "damaged").exists()
+
+
+def test_log_and_archive_both_gone_come_back_from_a_backup(data: Path, made: Path, cli: Cli) -> None:
+    shutil.rmtree(data / EVT)
+    shutil.rmtree(data / "catalog")
+
+    assert cli("restore", "--data", data) == 2
+    assert "give a backup with --from" in cli.err
+    assert cli("restore", "--data", data, "--from", made / "backup") == 0
+    assert "holds all 1 commits again" in cli.out
+    assert (data / "catalog" / "keys.db").is_file()
+
+
+def test_nothing_is_restored_under_a_running_workshop(data: Path, cli: Cli) -> None:
+    with DataFolder(data):
+        assert cli("restore", "--data", data) == 2
+    assert "already runs on the data folder" in cli.err
+
+
+def test_a_backup_without_keys_needs_some_to_be_restored(data: Path, tmp_path: Path, cli: Cli) -> None:
+    backup, new = tmp_path / "backup", tmp_path / "new"
+    assert cli("backup", "create", backup, "--data", data, "--without-keys") == 0
+    assert not (backup / "keys.db").exists()
+
+    assert cli("backup", "restore", backup, "--data", new) == 2
+    assert "give a keys.db with --keys" in cli.err
+    assert not new.exists()
+
+    assert cli("backup", "restore", backup, "--data", new, "--keys", data / "catalog" / "keys.db") == 0
+    assert cli("restore", "--data", new) == 0
+    assert cli.out == "the log is whole; there is nothing to restore\n"
+
+
+def test_a_damaged_backup_makes_no_data_folder(made: Path, tmp_path: Path, cli: Cli) -> None:
+    backup, new = Path(shutil.copytree(made / "backup", tmp_path / "backup")), tmp_path / "new"
+    (backup / "archive.db").write_bytes(b"no database" * 1000)
+
+    assert cli("backup", "verify", backup) == 1
+    assert cli("backup", "restore", backup, "--data", new) != 0
+    assert not new.exists()
