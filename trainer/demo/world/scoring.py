@@ -11,7 +11,7 @@ from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from trainer.demo.world.concepts import Concept, siblings
 from trainer.demo.world.drawing import draw
@@ -33,6 +33,8 @@ drawn ones lie at 0.002 to 0.021."""
 
 _LEAST, _MOST = 0.02, 0.7
 """Shares of the picture that a subject has at least and at most."""
+
+_SOFT = ImageFilter.GaussianBlur(1.0)
 
 _HEAD = 9
 """Rows of an outline, from above, that count twice: creatures differ by what is on their heads."""
@@ -121,7 +123,9 @@ class Recogniser:
             scenes = [(concept.scene(chance), concept.name), (judging_scene("others", index), "")]
             scenes += [(sibling.scene(chance), "") for sibling in siblings(concept)]
             for place, (scene, name) in enumerate(scenes):
-                if seen := look(draw(scene, f"recogniser/{index}/{place}")):
+                drawn = draw(scene, f"recogniser/{index}/{place}")
+                # Half of them as soft as a small autoencoder draws, whoever is on them.
+                if seen := look(drawn.filter(_SOFT) if index % 2 else drawn):
                     yield seen.pixels, name
                     yield seen.pixels[:, ::-1], name
 
@@ -173,8 +177,10 @@ def _subject(pixels: Numbers) -> tuple[NDArray[np.str_], Mask]:
     to_subject = _far(pixels, _ANCHORS)
     outside = _far(pixels, _GROUND_SHADES[ground]).min(2) <= to_subject.min(2)
     names = np.array(_NAMES)[to_subject.argmin(2)]
-    # What the ground cannot reach from the border is inside: bellies and eyes may be as pale as clouds.
-    return names, _largest(~_reached(outside & border, outside))
+    # What the ground cannot reach from the border is inside: bellies and eyes may be as pale as clouds. It goes only
+    # where three pixels are open: a pale creature whose outline has faded here and there must not run out.
+    wide = _eroded(outside) | (outside & border)
+    return names, _largest(~(_dilated(_reached(wide & border, wide)) & outside))
 
 
 def _far(pixels: Numbers, anchors: Numbers) -> Numbers:
@@ -189,15 +195,25 @@ def _reached(start: Mask, open_to: Mask) -> Mask:
     """All that can be walked to from `start`, up, down and sideways. Ends, since each round reaches more."""
     reached = start
     while True:
-        wider = reached.copy()
-        wider[1:] |= reached[:-1]
-        wider[:-1] |= reached[1:]
-        wider[:, 1:] |= reached[:, :-1]
-        wider[:, :-1] |= reached[:, 1:]
-        wider &= open_to
+        wider = _dilated(reached) & open_to
         if (wider == reached).all():
             return reached
         reached = wider
+
+
+def _dilated(mask: Mask) -> Mask:
+    """With the four neighbours of each pixel."""
+    wider = mask.copy()
+    wider[1:] |= mask[:-1]
+    wider[:-1] |= mask[1:]
+    wider[:, 1:] |= mask[:, :-1]
+    wider[:, :-1] |= mask[:, 1:]
+    return wider
+
+
+def _eroded(mask: Mask) -> Mask:
+    """Without the pixels that have a neighbour outside it."""
+    return ~_dilated(~mask)
 
 
 def _largest(inside: Mask) -> Mask:
