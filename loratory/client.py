@@ -21,8 +21,6 @@ from contracts.queries import DatasetView, ImageView, Page, PresetView, SampleVi
 from loratory.answers import (
     Artifacts,
     Erased,
-    Event,
-    EventPage,
     Frame,
     Imported,
     ImportedFiles,
@@ -34,6 +32,7 @@ from loratory.download import download
 from loratory.http import Http
 from loratory.live import frames
 from loratory.pictures import Found, Picture, batches, found_among, found_in
+from loratory.story import Story, Time
 
 P = "/api/v1"
 LOCAL = "http://127.0.0.1:8000"
@@ -48,14 +47,14 @@ class TookTooLong(LoratoryError):
     code = "timeout"
 
 
-class AsyncClient:
+class AsyncClient(Story):
     """`async with AsyncClient() as client:` … `url` of the gateway, `key` an API key where it asks for one."""
 
     def __init__(
         self, url: str = LOCAL, key: str | None = None, *, patience: float = 20.0, at_first: float | None = None
     ) -> None:
         """`patience` in seconds for a server that is away or not ready; `at_first` until it has answered once."""
-        self._http = Http(url, key, patience=patience, at_first=at_first)
+        super().__init__(Http(url, key, patience=patience, at_first=at_first))
 
     @property
     def url(self) -> str:
@@ -82,9 +81,9 @@ class AsyncClient:
     async def datasets(self) -> list[DatasetView]:
         return [view async for view in self._all(f"{P}/datasets", DatasetView)]
 
-    async def dataset(self, dataset: str) -> DatasetView:
-        """By name or id."""
-        return await self._http.get(f"{P}/datasets/{_part(dataset)}", DatasetView)
+    async def dataset(self, dataset: str, *, at_seq: int | None = None, at_time: Time | None = None) -> DatasetView:
+        """By name or id; with a sequence of the log or a time as it was then."""
+        return await self._http.get(f"{P}/datasets/{_part(dataset)}", DatasetView, at_seq=at_seq, at_time=at_time)
 
     async def create_dataset(self, name: str, description: str = "", *, key: str | None = None) -> Receipt:
         body = {"name": name, "description": description}
@@ -104,6 +103,10 @@ class AsyncClient:
     async def picture(self, image: str) -> bytes:
         """The image as it is trained on: upright, sRGB, 8 bits, without metadata."""
         return await self._http.content(f"{P}/images/{_part(image)}/file")
+
+    async def image(self, image: str, *, at_seq: int | None = None, at_time: Time | None = None) -> ImageView:
+        """With a sequence of the log or a time as it was then."""
+        return await self._http.get(f"{P}/images/{_part(image)}", ImageView, at_seq=at_seq, at_time=at_time)
 
     async def tags(self, dataset: str) -> list[TagCount]:
         return [view async for view in self._all(f"{P}/datasets/{_part(dataset)}/tags", TagCount)]
@@ -215,8 +218,9 @@ class AsyncClient:
         """Newest first."""
         return [job async for job in self._all(f"{P}/jobs", Job, status=status, dataset=dataset)]
 
-    async def job(self, job: str) -> Job:
-        return await self._http.get(f"{P}/jobs/{_part(job)}", Job)
+    async def job(self, job: str, *, at_seq: int | None = None, at_time: Time | None = None) -> Job:
+        """With a sequence of the log or a time as it was then."""
+        return await self._http.get(f"{P}/jobs/{_part(job)}", Job, at_seq=at_seq, at_time=at_time)
 
     async def start_job(self, job: str) -> Receipt:
         return await self._http.post(f"{P}/jobs/{_part(job)}/start", Receipt)
@@ -277,24 +281,7 @@ class AsyncClient:
         target = to / Path(artifact.name).name if to.is_dir() else to
         return await download(self._http, f"{P}/jobs/{_part(job)}/artifacts/{_part(artifact.name)}", artifact, target)
 
-    # --- the log
-
-    async def events(
-        self, *, after: str = "", type: str | None = None, thing: str | None = None, follow: bool = False
-    ) -> AsyncGenerator[Event, None]:
-        """All facts after a cursor, oldest first; `follow` = and all to come. `type` such as `job.succeeded`."""
-        while True:
-            page = await self._http.get(
-                f"{P}/events", EventPage, after=after or None, limit=PAGE, type=type, thing=thing
-            )
-            for event in page.items:
-                yield event
-            after = page.items[-1].cursor if page.items else page.next or after
-            if len(page.items) == PAGE:
-                continue
-            if not follow:
-                return
-            await asyncio.sleep(POLL)
+    # --- the audit; what else reads the log is in `Story`
 
     async def audit_head(self) -> AuditHead:
         """Where the log ends now, signed; kept elsewhere, a witness for later."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -65,7 +66,7 @@ class Http:
 
     async def get(self, path: str, answer: type[T], **query: object) -> T:
         """Query parameters that are none are left out."""
-        asked = {name: value for name, value in query.items() if value is not None}
+        asked = {name: _said(value) for name, value in query.items() if value is not None}
         if self._sequence:
             asked["min_seq"] = self._sequence
         return await self._asked("GET", path, answer, params=asked)
@@ -116,6 +117,11 @@ class Http:
             raise Unavailable(f"no Loratory answers at {self.url} ({reason}); is `loratory up` running?") from error
         except httpx.InvalidURL as error:
             raise SetupError(f"{self.url!r} is no address: {error}") from error
+
+
+def _said(value: object) -> object:
+    """A time as RFC 3339 writes it."""
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 class _Problem(msgspec.Struct):

@@ -69,6 +69,7 @@ class Client:
     create_dataset = _called(AsyncClient.create_dataset)
     ensure_dataset = _called(AsyncClient.ensure_dataset)
     images = _called(AsyncClient.images)
+    image = _called(AsyncClient.image)
     picture = _called(AsyncClient.picture)
     tags = _called(AsyncClient.tags)
     import_folder = _called(AsyncClient.import_folder)
@@ -97,6 +98,10 @@ class Client:
     watch_job = _iterated(AsyncClient.watch_job)
     watch = _iterated(AsyncClient.watch)
     events = _iterated(AsyncClient.events)
+    job_history = _iterated(AsyncClient.job_history)
+    image_history = _iterated(AsyncClient.image_history)
+    dataset_history = _iterated(AsyncClient.dataset_history)
+    audit_replay = _called(AsyncClient.audit_replay)
 
 
 async def _awaited(work: Awaitable[R]) -> R:

@@ -38,6 +38,16 @@ GROUPS = {
             "import": ("datasets:import_", "Bring a folder or files into a data set, with their captions."),
         },
     ),
+    "images": ("Images.", {"show": ("images:show", "Show one image, now or as it was.")}),
+    "history": (
+        "What happened: when, by whom, what.",
+        {
+            "job": ("history:job", "To a job."),
+            "image": ("history:image", "To an image."),
+            "dataset": ("history:dataset", "To a data set, and in its tagging runs."),
+            "tag": ("history:tag", "To a tag in a data set."),
+        },
+    ),
     "jobs": (
         "Trainings.",
         {
@@ -68,6 +78,7 @@ GROUPS = {
         {
             "head": ("audit:head", "Where the log ends now, signed, to be kept elsewhere."),
             "verify": ("audit:verify", "Compute all hashes again and lay the log beside its archive."),
+            "replay": ("history:replay", "Make every read model anew from the log and compare."),
         },
     ),
     "loras": ("Finished LoRAs.", {"get": ("jobs:get", "Download the files of a finished job.")}),

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
@@ -30,6 +30,24 @@ class Server:
 
 
 DEFAULT = Server()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """As of when something is shown."""
+
+    at_seq: Annotated[int | None, Parameter(show_default=False)] = None
+    """As it was at this sequence of the log."""
+    at_time: Annotated[str | None, Parameter(show_default=False)] = None
+    """As it was at this time, such as 2026-11-21T12:00:00Z."""
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return {"at_seq": self.at_seq, "at_time": self.at_time}
+
+
+NOW = Moment()
 
 
 def say(line: str) -> None:

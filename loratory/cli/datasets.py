@@ -8,7 +8,7 @@ import msgspec
 
 from contracts.errors import LoratoryError, SetupError
 from loratory.answers import Imported
-from loratory.cli.common import DEFAULT, Server, say, say_json, say_table
+from loratory.cli.common import DEFAULT, NOW, Moment, Server, say, say_json, say_table
 from loratory.client import AsyncClient
 from loratory.following import Lines
 from loratory.pictures import found_among, found_in
@@ -40,8 +40,8 @@ async def ls(*, server: Server = DEFAULT) -> None:
     return say_table(("name", "images", "tagged", "captioned", "version", "id"), rows)
 
 
-async def show(dataset: str, /, *, server: Server = DEFAULT) -> None:
-    """Show one data set.
+async def show(dataset: str, /, *, at: Moment = NOW, server: Server = DEFAULT) -> None:
+    """Show one data set, now or as it was.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ async def show(dataset: str, /, *, server: Server = DEFAULT) -> None:
         Name or id.
     """
     async with server.client() as client:
-        view = await client.dataset(dataset)
+        view = await client.dataset(dataset, **at.asked)
     if server.json:
         return say_json(view)
     return say_table(("field", "value"), msgspec.structs.asdict(view).items())

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from contracts.errors import LoratoryError
 from loratory.answers import Job
-from loratory.cli.common import DEFAULT, Server, complain, say, say_json, say_table
+from loratory.cli.common import DEFAULT, NOW, Moment, Server, complain, say, say_json, say_table
 from loratory.client import AsyncClient, TookTooLong
 from loratory.following import Lines, Patience, until_ended, until_taken
 
@@ -40,8 +40,8 @@ def _row(job: Job) -> tuple[object, ...]:
     return job.id, job.name, job.dataset, job.status, job.step, job.steps, waiting
 
 
-async def show(job: str, /, *, server: Server = DEFAULT) -> None:
-    """Show one job: what was asked, how far it is, what it made.
+async def show(job: str, /, *, at: Moment = NOW, server: Server = DEFAULT) -> None:
+    """Show one job: what was asked, how far it is, what it made; now, or as it was.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ async def show(job: str, /, *, server: Server = DEFAULT) -> None:
         Its id.
     """
     async with server.client() as client:
-        view = await client.job(job)
+        view = await client.job(job, **at.asked)
     if server.json:
         return say_json(view)
     fields = msgspec.to_builtins(view)

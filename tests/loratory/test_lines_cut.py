@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ async def test_a_watcher_and_a_waiter_outlive_the_gateway(tmp_path: Path, pictur
         job = await client.train("squares", preset="stand-in-demo")
         begun = asyncio.Event()
         watching = asyncio.create_task(_watched(client, job.id, begun))
+        following = asyncio.create_task(_followed(client, job.id))
         waiting: asyncio.Task[Job] = asyncio.create_task(client.wait_job(job.id))
         await begun.wait()
         gateway = stack.pid_of("gateway")
@@ -35,7 +37,8 @@ async def test_a_watcher_and_a_waiter_outlive_the_gateway(tmp_path: Path, pictur
         os.kill(gateway, signal.SIGKILL)
         await client.cancel_job(job.id)
         assert (await waiting).status == "cancelled"
-        assert await watching == [event.cursor async for event in client.events(thing=job.id)]
+        story = [event.cursor async for event in client.events(thing=job.id)]
+        assert (await watching, await following) == (story, story)
 
 
 async def _watched(client: AsyncClient, job: str, begun: asyncio.Event) -> list[str]:
@@ -45,4 +48,15 @@ async def _watched(client: AsyncClient, job: str, begun: asyncio.Event) -> list[
         if frame.seq is not None:
             seen.append(frame.seq)
             begun.set()
+    return seen
+
+
+async def _followed(client: AsyncClient, job: str) -> list[str]:
+    """The cursors of all its facts, as the stream of events has them."""
+    seen = []
+    async with aclosing(client.events(thing=job, follow=True)) as events:
+        async for event in events:
+            seen.append(event.cursor)
+            if event.type == "job.cancelled":
+                break
     return seen
