@@ -39,12 +39,18 @@ async def serve(settings: Settings) -> None:
         finally:
             sign.state, sign.holds = "idle", None
 
+    async def end() -> None:
+        """A model runs in a thread, and one that hangs would be waited for, for ever; the next life loads it anew."""
+        _log.error("model_hangs", worker=worker)
+        await bus.flush()
+        os._exit(1)
+
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(health.keep(settings.health_file), name="health")
             tasks.create_task(bus.watch(), name="bus")
             tasks.create_task(sign.show(bus), name="presence")
-            tasks.create_task(Worker(bus, holder, run).work_off(), name="worker")
+            tasks.create_task(Worker(bus, holder, run, after_hang=end).work_off(), name="worker")
             tasks.create_task(keep_clean(bus, partial(drop, work=settings.work)), name="erased")
             health.set("bus", True)
             _log.info("tagger_ready", worker=worker, models=list(models.known(settings.models)))

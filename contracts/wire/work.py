@@ -164,13 +164,19 @@ Run = Callable[[Attempt], Awaitable[None]]
 Settle = Callable[[History], Awaitable[None]]
 """Called with the history of work that has ended, before its hint is spent; must bear being called again."""
 
+AfterHang = Callable[[], Awaitable[None]]
+"""Called when an attempt that hung was ended in the log: what ran in a thread can only be ended with its process."""
+
 
 class Worker:
     """Takes work of one class, one piece at a time, for as long as it lives."""
 
-    def __init__(self, bus: Client, holder: Holder, run: Run, settle: Settle | None = None) -> None:
+    def __init__(
+        self, bus: Client, holder: Holder, run: Run, settle: Settle | None = None, after_hang: AfterHang | None = None
+    ) -> None:
         self._bus = bus
         self._settle = settle
+        self._after_hang = after_hang
         self._log = EventLog(bus)
         self._queue = WorkQueue(bus, holder.work)
         self._holder = holder
@@ -333,6 +339,8 @@ class Worker:
         fact = attempt_failed(self._holder.work, attempt=attempt.number, step=attempt.work.kept, reason=crash.detail)
         if await self._reported(attempt, fact):
             await taken.back(delay=1)
+        if attempt.hung and self._after_hang is not None:
+            await self._after_hang()
 
     async def _failed(self, attempt: Attempt, taken: Taken, *, code: str, reason: str) -> None:
         _log.error("attempt_failed", code=code, error=reason)

@@ -298,6 +298,25 @@ async def test_work_that_stands_still_counts_as_hung(catalog: Bus, trainer: Bus)
     assert isinstance(facts[-1], JobFailed)
 
 
+async def test_who_runs_what_cannot_be_ended_hears_that_it_hung(catalog: Bus, trainer: Bus) -> None:
+    """After the end of the attempt was reported: the process may end now."""
+    heard: list[AnyFact] = []
+
+    async def hangs(_: Attempt) -> None:
+        await asyncio.Event().wait()
+
+    async def after_hang() -> None:
+        heard.append((await facts_of(catalog))[-1])
+
+    await ask_for(catalog)
+    holder = Holder(work="train", worker=WorkerId("w1"), boot="b1", lease=LEASE, stall=0.2)
+    task = asyncio.create_task(Worker(trainer, holder, hangs, after_hang=after_hang).work_off())
+    await until_ended(catalog)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [type(fact) for fact in heard] == [JobAttemptFailed] * FRUITLESS_LIMIT
+
+
 async def test_two_workers_take_two_jobs_at_once(catalog: Bus, bus_of: BusOf) -> None:
     both = asyncio.Barrier(2)
 
