@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts.errors import LoratoryError
-from loratory.services import SERVICES, Service
+from loratory.services import SERVE, SERVICES, Service
 from loratory.stack import Stack
 from tests.acceptance.chronicle import child_of
 from tests.drill.schedule import Fault
@@ -75,6 +75,9 @@ class Hand:
         return held
 
     def _at_work(self, target: str) -> bool:
+        """Is it there, ready where it serves, and does it hold work?"""
+        if target in SERVE and self._stack.why_not_ready(target):
+            return False
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             return self._holds(target) and (target == "disk" or self._pid(target) > 0)
         return False
