@@ -62,6 +62,7 @@ MOST_KNOTS = 20_000
 class Entry(NamedTuple):
     """One archived commit as it lies there. `recorded`: microseconds since 1970, by the server's clock."""
 
+    sequence: int
     kind: str
     thing: str
     recorded: int
@@ -111,7 +112,7 @@ class ArchiveFile:
             found = await self._database.read(lambda connection: _one(connection, RECORDED, sequence))
         except sqlite3.DatabaseError:
             return None
-        return None if found is None else EPOCH + timedelta(microseconds=found)
+        return None if found is None else _time(found)
 
     async def restored_up_to(self) -> int:
         """Commits up to here were put back after a loss, so the log has them with other times. 0: none."""
@@ -175,8 +176,7 @@ def _tail(connection: Connection) -> Tail:
 
 def _walked(connection: Connection) -> Walk:
     """Also whether the file is sound: with a wrong index, answers are wrong though every entry is right."""
-    walked, rows = Walk(), connection.cursor()
-    rows.row_factory = None  # plain tuples: a third quicker
+    walked, rows = Walk(), _plain(connection)
     try:
         walk(rows.execute(ALL), walked)
         if walked.damage is None and (wrong := rows.execute(SOUND).fetchone()[0]) != "ok":
@@ -228,12 +228,24 @@ def _one(connection: Connection, question: str, sequence: int) -> Any:
 
 
 def _commits(connection: Connection, after: int, limit: int) -> list[Stored]:
-    rows = connection.execute(AFTER, (after, limit))
-    return [decode(sequence, EPOCH + timedelta(microseconds=recorded), body) for sequence, recorded, body in rows]
+    rows = _plain(connection).execute(AFTER, (after, limit)).fetchall()
+    return [decode(sequence, _time(recorded), body) for sequence, recorded, body in rows]
 
 
 def _entries(connection: Connection, after: int, to: int) -> dict[int, Entry]:
-    return {row[0]: Entry(*row[1:]) for row in connection.execute(BETWEEN, (after, to)).fetchall()}
+    return {row[0]: Entry._make(row) for row in _plain(connection).execute(BETWEEN, (after, to))}
+
+
+def _plain(connection: Connection) -> sqlite3.Cursor:
+    """Rows as tuples: they cost a third less than named ones."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    return cursor
+
+
+def _time(microseconds: int) -> datetime:
+    """Exact: seconds of our time as a float have a quarter of a microsecond."""
+    return datetime.fromtimestamp(microseconds / 1e6, UTC)
 
 
 def _write_whole(path: Path, text: str) -> None:
