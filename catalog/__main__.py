@@ -14,6 +14,8 @@ VERBS = {
     "catch-up": "catalog.verbs:catch_up",
     "backup": "catalog.verbs:backup",
     "verify-backup": "catalog.verbs:verify_backup",
+    "list-backups": "catalog.verbs:list_backups",
+    "forget-backup": "catalog.verbs:forget_backup",
     "unpack": "catalog.verbs:unpack",
     "salvage": "catalog.verbs:salvage",
     "refill": "catalog.verbs:refill",

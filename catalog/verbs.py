@@ -21,7 +21,7 @@ from catalog.entries import last_sequence
 from catalog.keys import Keys
 from catalog.settings import Settings
 from contracts.audit import AuditHead, damaged, told
-from contracts.errors import SetupError, Unavailable
+from contracts.errors import NotFound, SetupError, Unavailable
 from contracts.telemetry import LossBlock
 from contracts.wire.bus import Bus, connect
 from contracts.wire.log import EventLog
@@ -66,6 +66,26 @@ async def verify_backup(settings: Settings, arguments: Sequence[str]) -> None:
     folder = words.parse_args(arguments).folder
     made = await backups.verify(folder)
     _say(f"{folder} is whole: {made.sequence} commits of {made.created:%Y-%m-%d %H:%M} UTC, {_parts(made)}")
+
+
+async def list_backups(settings: Settings, arguments: Sequence[str]) -> None:
+    """`list-backups`: those in which what is erased is erased as well, with the time they were made."""
+    _Words("list-backups").parse_args(arguments)
+    async with _keys(settings) as keys:
+        for made in await keys.backups():
+            there = "" if (made.path / backups.MANIFEST).exists() else "\tnot there now"
+            _say(f"{made.path}\t{made.at:%Y-%m-%d %H:%M} UTC{there}")
+
+
+async def forget_backup(settings: Settings, arguments: Sequence[str]) -> None:
+    """`forget-backup FOLDER`: it is gone for good, and nothing has to be erased in it any more."""
+    words = _Words("forget-backup")
+    words.add_argument("folder", type=Path)
+    folder = words.parse_args(arguments).folder
+    async with _keys(settings) as keys:
+        if folder not in [made.path for made in await keys.backups()]:
+            raise NotFound(f"no backup in {folder} is known")
+        await keys.forget_backup(folder)
 
 
 async def salvage(settings: Settings, arguments: Sequence[str]) -> None:
@@ -141,6 +161,18 @@ class _Words(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise SetupError(f"{message}; {self.format_usage().strip()}")
+
+
+@asynccontextmanager
+async def _keys(settings: Settings) -> AsyncIterator[Keys]:
+    file = settings.catalog / backups.KEYS
+    if not file.is_file():
+        raise SetupError(f"there is no {file}")
+    keys = Keys(file)
+    try:
+        yield keys
+    finally:
+        await keys.close()
 
 
 @asynccontextmanager

@@ -70,6 +70,8 @@ GROUPS = {
         {
             "create": ("backup:create", "Back it up, while the workshop runs or not."),
             "verify": ("backup:verify", "Compute everything in a backup again."),
+            "ls": ("backup:ls", "List the backups that were made."),
+            "forget": ("backup:forget", "Say that a backup is gone for good."),
             "restore": ("backup:restore_backup", "Make a data folder from a backup."),
         },
     ),

@@ -58,6 +58,30 @@ async def verify(backup: Path, *, environ: Environ) -> int:
     return await catalog(DataFolder(DATA), {}, environ, "verify-backup", _absolute(backup))
 
 
+async def ls(*, data: Path = DATA, environ: Environ) -> int:
+    """List the backups that were made of a data folder: what is erased is erased in them too, once they are in reach.
+
+    Parameters
+    ----------
+    data:
+        The data folder.
+    """
+    return await catalog(DataFolder(data), {}, environ, "list-backups")
+
+
+async def forget(backup: Path, *, data: Path = DATA, environ: Environ) -> int:
+    """Say that a backup is gone for good, so that nothing waits for it to be erased in it.
+
+    Parameters
+    ----------
+    backup:
+        The folder it was made in.
+    data:
+        The data folder it was made of.
+    """
+    return await catalog(DataFolder(data), {}, environ, "forget-backup", _absolute(backup))
+
+
 async def restore_backup(backup: Path, *, data: Path, keys: Path | None = None, environ: Environ) -> int:
     """Make a data folder from a backup; `loratory up --data` starts it.
 

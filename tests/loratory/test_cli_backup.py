@@ -106,3 +106,21 @@ def test_a_damaged_backup_makes_no_data_folder(made: Path, tmp_path: Path, cli: 
     assert cli("backup", "verify", backup) == 1
     assert cli("backup", "restore", backup, "--data", new) != 0
     assert not new.exists()
+
+
+def test_a_backup_is_known_until_it_is_forgotten(data: Path, tmp_path: Path, cli: Cli) -> None:
+    backup = tmp_path / "backup"
+    assert cli("backup", "create", backup, "--data", data) == 0
+    assert cli("backup", "ls", "--data", data) == 0
+    assert f"{backup}\t20" in cli.out
+    assert "not there now" not in next(line for line in cli.out.splitlines() if line.startswith(f"{backup}\t"))
+    shutil.rmtree(backup)
+    cli("backup", "ls", "--data", data)
+    assert "not there now" in cli.out
+
+    assert cli("backup", "forget", backup, "--data", data) == 0
+    assert cli("backup", "forget", backup, "--data", data) == 1
+    assert f"no backup in {backup} is known" in cli.err
+    cli("backup", "ls", "--data", data)
+    assert str(backup) not in cli.out
+    assert cli("backup", "ls", "--data", tmp_path / "typo") == 2
