@@ -25,3 +25,12 @@ def test_a_deleted_read_model_is_rebuilt_and_every_get_answers_the_same(house: H
     with house.http() as http:
         after = crawl(http)
     assert differences(before, after) == []
+
+
+def test_after_a_whole_run_every_read_model_is_what_the_log_makes_of_it(house: House, finished: Finished) -> None:
+    with house.client() as client:
+        report = client.audit_replay()
+    assert (report.state, report.difference) == ("same", None)
+    assert {"image", "job", "prediction", "checkpoint_of_job", "sample"} <= {
+        name for name, rows in report.rows.items() if rows
+    }

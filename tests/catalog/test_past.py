@@ -18,7 +18,7 @@ from contracts import jobs
 from contracts.errors import Gone, Invalid, LoratoryError, NotFound, Rejected, Unavailable
 from contracts.events import Stored
 from contracts.ids import DatasetId, ImageId, JobId, WorkerId
-from contracts.queries import GetDataset, GetImage, GetJob, ImageView, QueryAt
+from contracts.queries import GetDataset, GetImage, GetJob, ImageView, ListImageHistory, QueryAt
 from contracts.sealed import seal
 from tests.catalog.histories import Scribe, bitmap, everything, image_id, job_created, key_for
 from tests.catalog.test_answers import Asked, give_keys
@@ -47,6 +47,7 @@ CHANGES = st.lists(
         st.tuples(st.just("rename"), SET),
         st.tuples(st.just("drop"), SET, ORDINAL),
         st.tuples(st.just("remove"), SET),
+        st.tuples(st.just("erase"), SET, ORDINAL),
         st.tuples(st.just("queue"), JOB, st.sampled_from(["high", "normal", "low"])),
         st.tuples(st.just("edit job"), JOB),
         st.tuples(st.just("start"), JOB),
@@ -134,6 +135,9 @@ def _write(scribe: Scribe, run: str, attempts: dict[str, int], change: Any) -> N
             scribe.write("dataset", dataset, e.DatasetRenamed(name=f"name {scribe.sequence}"))
         case ("drop", dataset, ordinal):
             scribe.write("dataset", dataset, e.ImagesRemoved(images=bitmap(ordinal)))
+        case ("erase", dataset, ordinal):
+            erased = e.ImageErased(ordinal=ordinal, image_id=image_id(dataset, ordinal))
+            scribe.write("dataset", dataset, erased)
         case ("remove", dataset):
             scribe.write("dataset", dataset, e.DatasetRemoved())
         case ("queue", job, priority):
@@ -272,6 +276,25 @@ async def test_a_text_whose_key_is_gone_stays_shut_also_in_the_past(tmp_path: Pa
     await asked.learn(scribe)
     view = await asked.ask(GetImage(image=image_id("ds_cats", 1), at_seq=scribe.sequence))
     assert (view.name, view.caption, view.caption_source) == ("", "", "person")
+    await asked.close()
+
+
+async def test_an_erased_image_is_gone_now_and_without_words_as_it_was(tmp_path: Path) -> None:
+    scribe = recorded([("caption", "ds_cats", 1, "a cat")])
+    before = scribe.sequence
+    image = image_id("ds_cats", 1)
+    scribe.write("dataset", "ds_cats", e.ImageErased(ordinal=1, image_id=image))
+    asked = Asked(tmp_path)
+    await asked.learn(scribe)
+    for query in (GetImage(image=image), GetImage(image=image, at_seq=scribe.sequence)):
+        with pytest.raises(Gone):
+            await asked.ask(query)
+    view = await asked.ask(GetImage(image=image, at_seq=before))
+    assert [tag.tag for tag in view.tags] == ["cat"]
+    assert (view.name, view.caption) == ("", "")
+    told = (await asked.ask(ListImageHistory(image=image))).items
+    assert [one.type for one in told][-2:] == ["dataset.caption_set", "dataset.image_erased"]
+    assert told[-2].change["caption"] is None
     await asked.close()
 
 
