@@ -26,7 +26,7 @@ from contracts.events import Stored
 
 __all__ = ["TABLES", "VERSION", "apply"]
 
-VERSION = 3
+VERSION = 4
 """Raise it with every change of a table or of what a fact does to it: the read model is made anew then."""
 
 # In this order: each may read what those before it wrote for the same batch, and tags what predictions were before.

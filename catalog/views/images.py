@@ -1,7 +1,7 @@
 """Images: what they are, what was decided about their tags and when, and which tags hold now or held then."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from pyroaring import BitMap
 
 from catalog.database import Connection, Row
 from catalog.domain.standing import Decision, Standing, latest, standing
-from catalog.views import datasets, predictions, sets, tagging
+from catalog.views import datasets, predictions, sets
 from catalog.views.batch import Batch
 from catalog.views.predictions import NOW
 from catalog.views.sets import listed
@@ -23,7 +23,6 @@ from contracts.events import (
     ImagesRemoved,
     Sealed,
     Stored,
-    TaggingPredicted,
     TagsEdited,
 )
 from contracts.ids import DatasetId, Digest, ImageId
@@ -81,9 +80,9 @@ INSERT INTO image (dataset_id, ordinal, id, source, picture, thumbnail, pixels, 
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
-# What changes often lies apart from what never does: rows of a few bytes, many on a page.
-BEGIN = "INSERT OR IGNORE INTO image_touch VALUES (?, ?, ?)"
-TOUCH = "UPDATE image_touch SET touched = ? WHERE dataset_id = ? AND ordinal = ?"
+TOUCH = """
+INSERT INTO image_touch VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET touched = excluded.touched
+"""
 # `removed` is the sequence it was removed at: versions from before hold it.
 REMOVE = """
 UPDATE image SET removed = ? WHERE dataset_id = ? AND removed = 0 AND ordinal IN (SELECT value FROM json_each(?))
@@ -95,12 +94,17 @@ UPDATE image SET caption = ?, caption_source = ?, caption_sequence = ? WHERE dat
 """
 DECIDE = "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
-# An image shows the name of its data set, so a new name is a new ETag for it as well.
-COLUMNS = "SELECT image.*, MAX(image_touch.touched, dataset.named) AS etag, dataset.name AS dataset"
-JOINED = """
-FROM image JOIN image_touch USING (dataset_id, ordinal) JOIN dataset ON dataset.id = image.dataset_id
+# The last that was said of the image. It shows the name of its data set, so a new name is a new ETag for it as well.
+COLUMNS = """
+SELECT image.*, dataset.name AS dataset, MAX(
+    image.added, image.removed, image.caption_sequence, dataset.named,
+    IFNULL((SELECT MAX(sequence) FROM decision WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
+    IFNULL((SELECT MAX(sequence) FROM prediction WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
+    IFNULL((SELECT touched FROM image_touch WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0)
+) AS etag
 """
-WHOLE = COLUMNS + JOINED
+JOINED = "FROM image JOIN dataset ON dataset.id = image.dataset_id"
+WHOLE = f"{COLUMNS} {JOINED} "
 BY_ID = WHOLE + "WHERE image.id = ?"
 TWIN = WHOLE + "WHERE image.dataset_id = ? AND image.pixels = ? AND image.removed = 0 ORDER BY ordinal LIMIT 1"
 AT = WHOLE + "WHERE image.dataset_id = ? AND image.ordinal IN (SELECT value FROM json_each(?)) ORDER BY ordinal"  # noqa: S608 - constants
@@ -165,7 +169,6 @@ def apply(connection: Connection, batch: Batch) -> None:
     for stored, removed in batch.facts(ImagesRemoved):
         connection.execute(REMOVE, (stored.sequence, stored.commit.thing, listed(batch.ordinals(removed.images))))
     connection.executemany(DECIDE, _decisions_in(batch))
-    _touch(connection, batch)
     _keep_sets(connection, batch)
     _erase(connection, batch)
 
@@ -182,7 +185,6 @@ def _add(connection: Connection, added: Sequence[tuple[Stored, ImageAdded]]) -> 
             for stored, fact in added
         ],
     )
-    connection.executemany(BEGIN, [(stored.commit.thing, fact.ordinal, stored.sequence) for stored, fact in added])
 
 
 def _decisions_in(batch: Batch) -> Iterator[tuple[object, ...]]:
@@ -193,27 +195,9 @@ def _decisions_in(batch: Batch) -> Iterator[tuple[object, ...]]:
             yield (commit.thing, ordinal, stored.sequence, part, *choices)
 
 
-def _touch(connection: Connection, batch: Batch) -> None:
-    touched: dict[tuple[str, int], int] = {}
-    runs = tagging.runs_in(connection, batch)
-    for stored, fact in batch.facts(TagsEdited, ImagesRemoved, CaptionSet, TaggingPredicted):
-        thing = stored.commit.thing
-        dataset_id = runs[thing].asked.dataset_id if thing in runs else thing
-        match fact:
-            case CaptionSet(ordinal=ordinal):
-                ordinals = [ordinal]
-            case TaggingPredicted(images=seen):
-                ordinals = [image.ordinal for image in seen]
-            case TagsEdited(images=images) | ImagesRemoved(images=images):
-                ordinals = batch.ordinals(images)
-        for ordinal in ordinals:
-            touched[dataset_id, ordinal] = stored.sequence
-    touch(connection, touched)
-
-
-def touch(connection: Connection, touched: Mapping[tuple[str, int], int]) -> None:
-    """The last sequence that changed what one sees of an image, by (data set, ordinal)."""
-    connection.executemany(TOUCH, [(sequence, *image) for image, sequence in touched.items()])
+def touch(connection: Connection, dataset_id: str, ordinals: Iterable[int], sequence: int) -> None:
+    """What one sees of these images changed, by a fact that does not name them."""
+    connection.executemany(TOUCH, [(dataset_id, ordinal, sequence) for ordinal in ordinals])
 
 
 def _erase(connection: Connection, batch: Batch) -> None:

@@ -141,7 +141,7 @@ def _move_thresholds(connection: Connection, dataset_id: str, sequence: int) -> 
     for ordinal, seen in predictions.current_of_all(connection, dataset_id):
         _compare(changes, ordinal, accepted(seen, old), accepted(seen, new))
     touched = _write(connection, dataset_id, changes)
-    images.touch(connection, {(dataset_id, ordinal): sequence for ordinal in touched})
+    images.touch(connection, dataset_id, touched, sequence)
 
 
 def _write(connection: Connection, dataset_id: str, changes: Changes) -> set[int]:

@@ -29,10 +29,10 @@ from contracts.wire.log import EventLog, decode
 from contracts.wire.scan import LogState, log_state, next_sequence
 from contracts.wire.tasks import wanted
 
-BATCH = 4000
+BATCH = 8000
 BATCH_BYTES = 8 * 1024**2
 """A batch is what has come, up to so many commits and not much more than so many bytes."""
-WAITING_BYTES = 2 * BATCH_BYTES
+WAITING_BYTES = BATCH_BYTES
 """So much waits here at most; beyond, the subscription's own flow control holds the server back."""
 WATCH_SECONDS = 1.0
 Placed = tuple[int, int, bytes]
