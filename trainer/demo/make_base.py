@@ -1,6 +1,6 @@
 """Makes the demo base: draws its pictures, trains autoencoder and denoiser on them, saves an SD-1.x pipeline folder.
 
-`python -m trainer.demo.make_base FOLDER --work DIR [--minutes 75] [--seed 0]`. Stopped and started again with the same
+`python -m trainer.demo.make_base FOLDER --work DIR [--minutes 65] [--seed 0]`. Stopped and started again with the same
 DIR, it goes on where it was. What happens is told in DIR/log.jsonl.
 """
 
@@ -54,7 +54,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(prog="python -m trainer.demo.make_base", description=__doc__)
     asked.add_argument("folder", type=Path)
     asked.add_argument("--work", type=Path, required=True, help="where pictures, checkpoints and the log are kept")
-    asked.add_argument("--minutes", type=float, default=75.0, help="of training")
+    asked.add_argument("--minutes", type=float, default=65.0, help="65 are 75 of training in all")
     asked.add_argument("--seed", type=int, default=0)
     said = asked.parse_args()
     make_base(said.folder, said.work, minutes=said.minutes, seed=said.seed)
