@@ -86,8 +86,8 @@ class Sweeper:
         """Where something erased up to this sequence may still lie, in words; empty when it is gone everywhere."""
         return tuple(
             self._trouble.get(place) or f"{_name(place)} is being swept"
-            for place, (done, _) in self._done.items()
-            if done < sequence
+            for place, done in self._done.items()
+            if done < (sequence, LAST)
         )
 
     async def sweep(self) -> None:

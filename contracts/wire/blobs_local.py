@@ -127,7 +127,7 @@ class LocalBlobs:
         sync_folder(to.parent)
 
     def _delete(self, digests: Collection[Digest]) -> None:
-        folders: set[Path] = set()
+        # Folders are not synced: that takes 10 ms a blob, and what a power cut brings back is swept at the next start.
         drafts = list((self.root / "tmp").glob("*.draft"))
         for path in [path for digest in digests if (path := self.path(digest)).is_file()]:
             # The drafts first: what they are the beginning of can only be told while the blob is there.
@@ -135,9 +135,6 @@ class LocalBlobs:
                 if begins(path, draft):
                     draft.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
-            folders.add(path.parent)
-        for folder in folders:
-            sync_folder(folder)
 
     def _tidy(self) -> int:
         removed = 0

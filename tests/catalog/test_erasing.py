@@ -1,6 +1,7 @@
 """Erased for good: the fact first, then keys, blobs, uploads, old pages and backups, until nothing is left."""
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Collection, Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from catalog.keys import Keys
+from catalog.service import sweeping
 from catalog.service.erasing import Erasing
 from catalog.service.sweeping import Sweeper
 from catalog.views import erasures, images, refusals
@@ -388,4 +390,28 @@ async def test_other_files_of_a_picture_that_is_there_leave_no_bytes_behind(hous
 
     await house.tell(EraseImage(image=image))
 
+    assert files_of(tmp_path / "data" / "blobs") == set()
+
+
+async def test_what_is_half_swept_is_left_until_the_rest_is_gone(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "AT_ONCE", 1)
+    cats = await house.dataset()
+    for colour in (1, 2, 3):
+        await imported(house, cats, colour)
+    delete, broken = house.blobs.delete, [False, True, False]
+
+    async def stumbling(digests: Collection[Digest]) -> None:
+        if broken and broken.pop(0):
+            raise OSError(errno.EIO, "Input/output error")
+        await delete(digests)
+
+    monkeypatch.setattr(house.blobs, "delete", stumbling)
+    receipt = await house.tell(EraseDataset(dataset=cats))
+
+    # All of it was erased by one fact, and of that one image is swept.
+    assert house.erasing.sweeper.left(receipt.sequence) == ("the data folder: Input/output error",)
+    await house.erasing.sweeper.finish(FAR)
+    assert house.erasing.sweeper.left(receipt.sequence) == ()
     assert files_of(tmp_path / "data" / "blobs") == set()
