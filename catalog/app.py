@@ -91,7 +91,8 @@ async def serve(settings: Settings) -> None:
             await tell_applied(bus, applied)
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(project(bus, store, archive, announce), name="projection")
+            following = project(bus, store, archive, announce)
+            tasks.create_task(archive.explaining(following), name="projection")
             _, end = await EventLog(bus).end()
             await store.wait_for(end, CATCH_UP_SECONDS)
             await service.start(

@@ -1,15 +1,17 @@
 """The archive as the catalog has it: the judge of the log."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import NoReturn
 
 import structlog
 
 from catalog.archive.chain import Tail
-from catalog.archive.compare import compare, dated, ends_agree
+from catalog.archive.compare import CURE, compare, dated, ends_agree
 from catalog.archive.file import ArchiveFile
-from contracts.audit import damaged
-from contracts.errors import SetupError, Unavailable
+from contracts.audit import Damage, damaged
+from contracts.errors import LogDamaged, SetupError, Unavailable
+from contracts.wire.boot import leaves
 from contracts.wire.log import EventLog
 from contracts.wire.scan import log_state
 
@@ -32,13 +34,14 @@ class Archive(ArchiveFile):
     _whole = False
     """Was every commit compared, not only the ends?"""
 
-    async def judge(self, log: EventLog) -> str:
+    async def judge(self, log: EventLog, *, whole: bool = False) -> str:
         """Is this log the one that was archived? Its id; LogDamaged names the first bad sequence.
 
-        The catalog alone judges, and before anybody writes. An empty archive takes the log as its own.
+        The catalog alone judges, and before anybody writes. An empty archive takes the log as its own. `whole`: compare
+        every commit now, however many there are.
         """
         self.tail = await self.verify()
-        self._whole = self.tail.sequence <= AT_START or not await ends_agree(self, log, self.tail)
+        self._whole = whole or self.tail.sequence <= AT_START or not await ends_agree(self, log, self.tail)
         if self._whole:
             await self._compare(log)
         state = await log_state(log.bus)
@@ -68,6 +71,20 @@ class Archive(ArchiveFile):
                 continue
             _log.info("log_compared", commits=self.tail.sequence)
             self._whole = True
+
+    async def explaining(self, work: Awaitable[object]) -> None:
+        """The work; where the log was found damaged in it, also with when the last good commit was recorded."""
+        try:
+            await work
+        except (LogDamaged, BaseExceptionGroup) as error:
+            found = next((leaf for leaf in leaves(error) if isinstance(leaf, LogDamaged)), None)
+            first = found.facts.get("first_bad") if found else None
+            if found is None or not isinstance(first, int):
+                raise
+            what = f"{found.detail}; it cannot be trusted from commit {first} on{CURE}"
+            damage = await dated(self, Damage(where="log", kind="missing", first_bad=first, detail=what))
+            since = {"since": damage.since.isoformat()} if damage.since else {}
+            raise LogDamaged(damage.detail, **found.facts, **since) from error
 
     async def _compare(self, log: EventLog, *, bits: int | None = None) -> None:
         comparison = await compare(self, log, self.tail, bits=bits)

@@ -146,6 +146,7 @@ def test_a_log_that_goes_back_while_the_workshop_runs_ends_it_before_anything_is
         up.send_signal(signal.SIGCONT)
         assert up.wait(60) == 1
         assert f"the log ends at {kept.then}, but commits up to {kept.last} were read from it" in house.said
+        assert f"the last good one is commit {kept.then} of 20" in house.said
     finally:
         house.stop()
     asked = cli("audit", "verify", "--data", data, timeout=60)

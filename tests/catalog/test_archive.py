@@ -1,5 +1,6 @@
 """The archive: what was told stays told, and a log that is not the one it was is found out."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -148,3 +149,27 @@ async def test_another_log_is_refused(bus_of: BusOf, archive: Archive, tmp_path:
 
     with pytest.raises(LogDamaged, match="01JANOTHER"):
         await archive.judge(EventLog(bus))
+
+
+async def test_damage_that_others_found_is_told_with_the_last_good_commit(archive: Archive) -> None:
+    history = everything().commits
+    await archive.append(history)
+
+    async def follow() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(found())
+
+    async def found() -> None:
+        raise LogDamaged("the log ends at 6, but commits up to 9 were read from it", first_bad=7)
+
+    with pytest.raises(LogDamaged, match="the last good one is commit 6 of 2026-11-21 12:00:06 UTC") as caught:
+        await archive.explaining(follow())
+    assert caught.value.facts["first_bad"] == 7
+
+
+async def test_what_is_no_damage_goes_through_unchanged(archive: Archive) -> None:
+    async def fail() -> None:
+        raise ValueError("something else")
+
+    with pytest.raises(ValueError, match="something else"):
+        await archive.explaining(fail())
