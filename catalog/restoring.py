@@ -53,15 +53,15 @@ class Restored:
     voided: int
 
 
-async def catch_up(bus: Bus, folder: Path) -> int:
+async def catch_up(bus: Bus, folder: Path, *, whole: bool = False) -> int:
     """Archive what the log holds beyond the archive; the last sequence. For a catalog that is stopped.
 
-    LogDamaged where the log is not the one that was archived.
+    LogDamaged where the log is not the one that was archived; `whole`: every commit is compared, also of a long log.
     """
     archive = Archive(folder)
     try:
         log = EventLog(bus)
-        await archive.judge(log)
+        await archive.judge(log, whole=whole)
         _, end = await log.end()
         if archive.tail.sequence < end:
             async with aclosing(Follower(bus, archive.tail.sequence).batches()) as batches:

@@ -32,10 +32,15 @@ ARCHIVED_WITHIN = 60.0
 
 
 async def catch_up(settings: Settings, arguments: Sequence[str]) -> None:
-    """`catch-up`: archive what the log holds beyond the archive. For a catalog that is stopped."""
-    _Words("catch-up").parse_args(arguments)
+    """`catch-up [--whole]`: archive what the log holds beyond the archive. For a catalog that is stopped.
+
+    `--whole`: first compare every commit, also those of a long log.
+    """
+    words = _Words("catch-up")
+    words.add_argument("--whole", action="store_true")
+    given = words.parse_args(arguments)
     async with _connected(settings) as bus:
-        await restoring.catch_up(bus, settings.catalog)
+        await restoring.catch_up(bus, settings.catalog, whole=given.whole)
 
 
 async def backup(settings: Settings, arguments: Sequence[str]) -> None:

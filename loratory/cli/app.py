@@ -1,5 +1,7 @@
 """The tree of commands, and what its ends mean: 0 ok, 1 failed, 2 usage or setup, 3 timeout, 4 cancelled.
 
+What works on a data folder itself (`restore`, `backup`) ends with 3 where the log is damaged.
+
 Commands are named by import path, so that `--help` imports none of them.
 """
 

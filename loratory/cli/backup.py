@@ -129,7 +129,7 @@ async def restore(
         Commits that no copy has any more are given up, and a void commit takes the place of each.
     """
     async with Offline(data, environ) as offline:
-        found = await offline.catalog("catch-up")
+        found = await offline.catalog("catch-up", "--whole")
         if found == 0:
             say("the log is whole; there is nothing to restore")
         if found != LOG_DAMAGED:
@@ -138,7 +138,7 @@ async def restore(
         given += ["--accept-loss"] if accept_loss else []
         if code := await offline.catalog("salvage", *given):
             return code
-        if await offline.catalog("catch-up", quiet=True) == 0:
+        if await offline.catalog("catch-up", "--whole", quiet=True) == 0:
             say("the log itself is whole")
             return 0
         await offline.server.stop()

@@ -291,6 +291,19 @@ async def test_a_backup_of_another_log_is_refused(place: Place) -> None:
         await place.salvage(backup=True)
 
 
+async def test_a_long_log_with_an_old_commit_changed_is_not_called_whole(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.archive.judge.AT_START", 10)
+    await place.log(SHORT)
+    found = [await EventLog(place.bus).stored(sequence) for sequence in range(1, 31)]
+    await place.archive([replaced(one, one.body + b" ") if one.sequence == 1 else one for one in found if one])
+
+    assert await catch_up(place.bus, place.folder) == 30  # only the ends were looked at
+    with pytest.raises(LogDamaged, match="commit 1 of the log was changed"):
+        await catch_up(place.bus, place.folder, whole=True)
+
+
 async def test_an_archive_that_is_behind_catches_up(place: Place) -> None:
     await place.log(SHORT)
     found = [await EventLog(place.bus).stored(sequence) for sequence in range(1, 21)]

@@ -27,7 +27,7 @@ async def test_a_verb_does_its_work_and_gives_its_exit_code(tmp_path: Path, capf
         assert await offline.catalog("catch-up", "--sideways") == 2
 
     assert (tmp_path / "data" / "catalog" / "log_id").read_text()
-    assert capfd.readouterr().err == "unrecognized arguments: --sideways; usage: python -m catalog catch-up\n"
+    assert capfd.readouterr().err == "unrecognized arguments: --sideways; usage: python -m catalog catch-up [--whole]\n"
 
 
 async def test_an_unknown_verb_is_refused_with_those_there_are(
