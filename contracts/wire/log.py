@@ -125,7 +125,7 @@ class EventLog:
     async def append_together(self, commits: Sequence[tuple[Commit, Head]]) -> list[Stored]:
         """Store commits of several things, all or none of them, one after the other in the log; else as `append`."""
         drafts = [_draft(commit, after) for commit, after in commits]
-        if len({draft.subject for draft in drafts}) < len(drafts):
+        if len(drafts) > 1 and len({draft.subject for draft in drafts}) < len(drafts):
             raise ValueError("two commits of one thing are one commit")
         if len(drafts) > MOST_AT_ONCE:
             raise TooLarge(f"{len(drafts)} things at once are more than {MOST_AT_ONCE}; ask for less at a time")
@@ -223,7 +223,7 @@ def _draft(commit: Commit, after: Head) -> Draft:
     body = _encode(commit)
     if len(body) > COMMIT_BYTES:
         raise TooLarge(f"a commit of {len(body)} bytes is more than {COMMIT_BYTES}; ask for less at a time")
-    return Draft(commit, after.sequence, body)
+    return Draft(commit, after.sequence, body, subjects.fact(commit.kind, commit.thing))
 
 
 def _stored(drafts: Sequence[Draft], ack: Ack) -> list[Stored]:

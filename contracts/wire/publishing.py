@@ -43,10 +43,7 @@ class Draft:
     commit: Commit
     after: int
     body: bytes
-
-    @property
-    def subject(self) -> str:
-        return subjects.fact(self.commit.kind, self.commit.thing)
+    subject: str
 
     @property
     def headers(self) -> dict[str, str]:
