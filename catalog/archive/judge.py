@@ -84,7 +84,7 @@ class Archive(ArchiveFile):
             what = f"{found.detail}; it cannot be trusted from commit {first} on{CURE}"
             damage = await dated(self, Damage(where="log", kind="missing", first_bad=first, detail=what))
             since = {"since": damage.since.isoformat()} if damage.since else {}
-            raise LogDamaged(damage.detail, **found.facts, **since) from error
+            raise LogDamaged(damage.detail, **{**found.facts, **since}) from error
 
     async def _compare(self, log: EventLog, *, bits: int | None = None) -> None:
         comparison = await compare(self, log, self.tail, bits=bits)

@@ -15,7 +15,7 @@ from catalog.audit import Auditor, genuine
 from catalog.keys import Keys
 from contracts import events as e
 from contracts.audit import AuditHead, Damage
-from contracts.errors import Conflict
+from contracts.errors import Conflict, LogDamaged
 from contracts.wire.bus import Bus
 from contracts.wire.follow import Follower
 from contracts.wire.log import EventLog, Head, draw_up, head_of
@@ -173,6 +173,52 @@ async def test_two_audits_at_once_are_one_too_many(watched: Watched) -> None:
     with pytest.raises(Conflict, match="already"):
         await watched.auditor.verify()
     assert (await first).whole
+
+
+# --- a long log
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of more than five commits counts as long."""
+    monkeypatch.setattr("catalog.archive.judge.AT_START", 5)
+
+
+async def test_of_a_long_log_the_ends_are_looked_at_first_and_the_patrol_finds_the_rest(
+    short: None, watched: Watched, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    await server.stop()
+    flip_in(blocks(server.folder)[0], b"name 07")
+    await server.start()
+    again = Archive(watched.folder)
+    assert await again.judge(watched.log) == watched.archive.log_id
+    with pytest.raises(LogDamaged, match="commit 7 is not in the log") as caught:
+        async with asyncio.timeout(20):
+            await again.patrol(watched.log)
+    assert caught.value.facts["first_bad"] == 7
+    await again.close()
+
+
+async def test_of_a_long_log_whose_end_is_another_the_first_difference_is_named(
+    short: None, watched: Watched, server: EmbeddedServer
+) -> None:
+    await server.stop()
+    flip_in(blocks(server.folder)[0], b"name 07")
+    forget_index(server.folder)
+    await server.start()
+    again = Archive(watched.folder)
+    with pytest.raises(LogDamaged, match=f"of {COMMITS} archived commits {COMMITS - 6} are missing"):
+        await again.judge(watched.log)
+    await again.close()
+
+
+async def test_the_patrol_of_a_whole_log_goes_on(short: None, watched: Watched) -> None:
+    again = Archive(watched.folder)
+    await again.judge(watched.log)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(3):
+            await again.patrol(watched.log)
+    await again.close()
 
 
 # --- heads

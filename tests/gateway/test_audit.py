@@ -7,7 +7,9 @@ from contracts.audit import AuditHead, AuditReport, Damage
 from contracts.errors import Conflict
 from contracts.ids import Digest
 from contracts.queries import GetAuditHead, VerifyLog
-from tests.gateway.conftest import World
+from contracts.telemetry import Applied
+from contracts.wire.telling import tell_applied
+from tests.gateway.conftest import World, eventually
 from tests.gateway.stand_in import AT
 from tests.gateway.test_http import assert_problem
 
@@ -65,3 +67,16 @@ async def test_the_head_is_told_as_it_was_signed(world: World) -> None:
     world.catalog.answers[GetAuditHead] = head
     answer = await world.client.get(f"{P}/head")
     assert msgspec.json.decode(answer.content, type=AuditHead) == head
+
+
+async def test_a_damaged_log_is_said_to_be_the_reason_when_the_catalog_ends_by_it(world: World) -> None:
+    world.catalog.silent = True
+    said = Applied(log_id="", sequence=0, verified=False, damage="commit 7 is not in the log")
+    await tell_applied(world.admin, said)
+
+    async def told() -> bool:
+        services = {one["service"]: one for one in (await world.client.get("/health")).json()["services"]}
+        return services["log"] == {"status": "unhealthy", "service": "log", "detail": said.damage}
+
+    await eventually(told)
+    assert (await world.client.get("/health/ready")).status_code == 503
