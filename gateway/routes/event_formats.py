@@ -116,7 +116,8 @@ async def _news(
 ) -> AsyncGenerator[EventItem, None]:
     """What is wanted of what lies between the listener's place and now; the listener moves along.
 
-    While the catalog is away there is none, and the place stays: nothing is lost.
+    The archive may be a moment ahead of what the catalog shows: what is beyond now comes next time. While the catalog
+    is away there is none, and the place stays: nothing is lost.
     """
     now, recent = feed.now, feed.since(listener.place)
     if recent is None or any(_may_fit(asked, fact) for fact in recent):
@@ -124,6 +125,9 @@ async def _news(
         try:
             async for events in catalog.events(since):
                 for place, item in _placed(events, feed.log_id, listener.place):
+                    if place > now:
+                        listener.place = max(listener.place, now)
+                        return
                     yield item
                     listener.place = place
         except (Unavailable, Behind):

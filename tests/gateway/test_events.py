@@ -219,3 +219,22 @@ async def test_who_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
     async with asyncio.timeout(20):
         await app(scope, never, send)  # type: ignore[arg-type]  # as much of a scope as it takes
     assert closed.is_set()
+
+
+async def test_nothing_is_told_before_it_can_be_asked_for(world: World) -> None:
+    """The catalog's archive is ahead of its read model for a moment."""
+    after = await now(world)
+    _, world.catalog.applied = await world.catalog.log.end()
+    async with stream(world, after=after) as told:
+        first = await world.catalog.rename("a")
+        second = await world.catalog.rename("b")
+        found = asyncio.create_task(told.names(2))
+        world.catalog.applied = first.sequence
+
+        async def shown() -> bool:
+            return told.last_id.endswith(f".{first.sequence}")
+
+        await eventually(shown)
+        assert not found.done()
+        world.catalog.applied = second.sequence
+        assert await found == ["a", "b"]
