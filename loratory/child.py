@@ -40,9 +40,10 @@ class Child:
 
     @property
     def last_words(self) -> str:
-        """The last line it said."""
-        lines = self._tail.decode(errors="replace").strip().splitlines()
-        return lines[-1][:500] if lines else "it said nothing"
+        """The last line it said; not the frame that Python draws around the errors of a group."""
+        lines = [line.strip(" |") for line in self._tail.decode(errors="replace").splitlines()]
+        said = [line for line in lines if any(map(str.isalnum, line))]
+        return said[-1][:500] if said else "it said nothing"
 
     async def start(self) -> None:
         """OSError when the program cannot be started at all. Call it from the main thread (`end_with`)."""

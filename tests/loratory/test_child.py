@@ -31,6 +31,13 @@ async def test_what_a_child_says_is_kept_and_its_last_words_known(tmp_path: Path
     assert child.pid is None
 
 
+async def test_the_frame_around_errors_is_no_last_word(tmp_path: Path) -> None:
+    child = python("raise ExceptionGroup('many', [OSError(28, 'No space left')])", tmp_path / "log")
+    await child.start()
+    assert await child.wait() == 1
+    assert child.last_words == "OSError: [Errno 28] No space left"
+
+
 async def test_a_child_that_is_stopped_leaves_nothing_it_started(tmp_path: Path) -> None:
     child = python(PARENT_OF_ONE, tmp_path / "log")
     await child.start()
