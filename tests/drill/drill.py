@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -27,6 +28,7 @@ from tests.drill.works import ACTOR, Foreman, Watch
 READY_WITHIN = 300.0
 ALL_END_WITHIN = 600.0
 """Seconds after the last fault in which all that was asked must have ended."""
+CAUGHT_UP_WITHIN = 120.0
 LEASE = 6.0
 DISK_MEGABYTES = 2048
 ENVIRON = {
@@ -111,8 +113,8 @@ async def drilled(asked: Asked, folder: Path, say: Say) -> Outcome:
             async with httpx.AsyncClient(base_url=stack.address, timeout=httpx.Timeout(20, connect=5)) as http:
                 crew = Crew.of(asked, http, watch)
                 await _unless_it_fails(stack, _troubled(plan, stack, crew, outcome, say))
+                await _caught_up(bus, watch, http)
                 outcome.found += await crew.looked_at(http)
-            await _caught_up(bus, watch)
         crew.judge(outcome)
         outcome.found += await differences(data / "catalog", folder, watch.commits)
         outcome.found += _laid_out(data / "loras", outcome.jobs.counts["completed"])
@@ -251,13 +253,17 @@ async def _disk(asked: Asked, data: Path) -> AsyncIterator[str]:
         yield "not asked for"
         return
     async with SmallDisk(data, DISK_MEGABYTES) as disk:
-        yield disk.why_not
+        try:
+            yield disk.why_not
+        finally:  # the disk goes, with all that is on it
+            shutil.copytree(data / "logs", data.with_name("logs"), dirs_exist_ok=True)
 
 
-async def _caught_up(bus: Bus, watch: Watch) -> None:
+async def _caught_up(bus: Bus, watch: Watch, http: httpx.AsyncClient) -> None:
+    """The drill has read the whole log, and so has the read model."""
     _, end = await EventLog(bus).end()
-    async with asyncio.timeout(60):
-        while len(watch.commits) < end:  # noqa: ASYNC110 - the log comes in its own time
+    async with asyncio.timeout(CAUGHT_UP_WITHIN):
+        while len(watch.commits) < end or (await http.get(f"{P}/datasets", params={"min_seq": end})).is_error:  # noqa: ASYNC110 - as told
             await asyncio.sleep(0.05)
 
 
