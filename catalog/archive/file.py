@@ -57,6 +57,8 @@ Thing = tuple[Kind, str]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 MOST_KNOTS = 20_000
+NOTE = "log_id"
+"""The file beside the archive that tells the migrate step which log was archived."""
 
 
 class Entry(NamedTuple):
@@ -122,10 +124,15 @@ class ArchiveFile:
         """The id of the log it was made from; empty before the first."""
         return await self._database.read(_log_id)
 
+    def noted(self) -> str:
+        """The log's id as noted beside the archive; it may have outlived an archive that is gone. Empty: none was."""
+        file = self._folder / NOTE
+        return file.read_text(encoding="utf-8").strip() if file.exists() else ""
+
     async def rename(self, log_id: str) -> None:
         """From now on the archive belongs to this log, also in the eyes of the migrate step."""
         await self._database.write(lambda connection: connection.execute(RENAME, (log_id,)))
-        await asyncio.to_thread(_write_whole, self._folder / "log_id", log_id)
+        await asyncio.to_thread(_write_whole, self._folder / NOTE, log_id)
         self.log_id = log_id
 
     async def walk(self) -> Walk:

@@ -47,6 +47,12 @@ class Archive(ArchiveFile):
         state = await log_state(log.bus)
         if state.last == 0:
             raise SetupError("the event log is empty: the migrate step must run first")
+        if self.tail.sequence == 0 and (noted := self.noted()):
+            if noted != state.log_id:
+                raise LogDamaged(
+                    f"this server holds the log {state.log_id}, but {noted} was archived here", first_bad=1
+                )
+            _log.warning("archive_made_anew", log_id=noted)  # the log alone is its own witness now
         await self.rename(state.log_id)
         self.verified = True
         return state.log_id

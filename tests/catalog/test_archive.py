@@ -173,3 +173,25 @@ async def test_what_is_no_damage_goes_through_unchanged(archive: Archive) -> Non
 
     with pytest.raises(ValueError, match="something else"):
         await archive.explaining(fail())
+
+
+async def test_a_deleted_archive_is_made_anew_from_its_own_log_but_from_no_other(
+    bus_of: BusOf, archive: Archive, tmp_path: Path
+) -> None:
+    bus = await bus_of("catalog")
+    await archived(bus, archive, 3)
+    await archive.close()
+    for file in (tmp_path / "catalog").glob("archive.db*"):
+        file.unlink()
+
+    anew = Archive(tmp_path / "catalog")
+    assert await anew.judge(EventLog(bus)) == (await EventLog(bus).end())[0]
+    await anew.close()
+
+    for file in (tmp_path / "catalog").glob("archive.db*"):
+        file.unlink()
+    (tmp_path / "catalog" / "log_id").write_text("01JANOTHER")
+    other = Archive(tmp_path / "catalog")
+    with pytest.raises(LogDamaged, match="01JANOTHER was archived here"):
+        await other.judge(EventLog(bus))
+    await other.close()
