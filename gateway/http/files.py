@@ -16,6 +16,9 @@ from contracts.wire.blobs import Blobs
 from gateway.http.problems import MEDIA_TYPE, Problem, RangeNotSatisfiable, problems
 
 OCTETS = "application/octet-stream"
+FOR_EVER = "max-age=31536000, immutable"
+AN_HOUR = "max-age=3600"
+"""Of what can be erased: so long a browser may go on showing it; then it asks, which costs few bytes (304)."""
 SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -69,16 +72,24 @@ def disposition(name: str) -> str:
 
 
 async def blob_answer(
-    request: Request[Any, Any, Any], blobs: Blobs, digest: Digest, *, attach: str | None = None
+    request: Request[Any, Any, Any],
+    blobs: Blobs,
+    digest: Digest,
+    *,
+    attach: str | None = None,
+    keep: str = FOR_EVER,
 ) -> Response[Any]:
-    """The blob as it was asked for: whole, a range, only its headers, or the word that it is known already."""
+    """The blob as it was asked for: whole, a range, only its headers, or the word that it is known already.
+
+    `keep`: how long browsers may show it without asking.
+    """
     etag = f'"{digest}"'
     size = await blobs.size(digest)
     head = b"".join([piece async for piece in blobs.stream(digest, 0, min(16, size))])
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
-        "Cache-Control": "private, max-age=31536000, immutable",
+        "Cache-Control": f"private, {keep}",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Repr-Digest": f"sha-256=:{b64encode(bytes.fromhex(digest)).decode()}:",

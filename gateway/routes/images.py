@@ -13,7 +13,7 @@ from contracts.queries import History, ImageView, Page, TagCount
 from contracts.wire.blobs import Blobs
 from gateway.http.answers import builtins, done, listed, narrated, viewed
 from gateway.http.asking import IfMatch, Listing, MinSeq, Moment, seen
-from gateway.http.files import blob_answer, file_answers
+from gateway.http.files import AN_HOUR, blob_answer, file_answers
 from gateway.http.problems import problems
 from gateway.owners import Catalog
 from gateway.routes.bodies import CaptionBody, ImageCaption, ImageTags, TagsBody, TagsPatch
@@ -87,8 +87,8 @@ async def get_image_file(
     """The picture: upright, sRGB, 8 bits, without metadata."""
     view = await _view(catalog, image)
     if original:
-        return await blob_answer(request, blobs, view.source, attach=view.name)
-    return await blob_answer(request, blobs, view.picture)
+        return await blob_answer(request, blobs, view.source, attach=view.name, keep=AN_HOUR)
+    return await blob_answer(request, blobs, view.picture, keep=AN_HOUR)
 
 
 @route("/api/v1/images/{image:str}/thumbnail", http_method=["GET", "HEAD"], responses=file_answers())
@@ -99,7 +99,7 @@ async def get_thumbnail(
     blobs: NamedDependency[Blobs],
 ) -> Response[Any]:
     """The picture made small."""
-    return await blob_answer(request, blobs, (await _view(catalog, image)).thumbnail)
+    return await blob_answer(request, blobs, (await _view(catalog, image)).thumbnail, keep=AN_HOUR)
 
 
 @get(both("/images/{image:str}/tags"), responses=problems(404))
