@@ -7,6 +7,7 @@ of its tagging runs, so the number of commits is bounded, and so is how many suc
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -77,19 +78,13 @@ class Past:
         return images.image_view(found, await self._shelf.keys.keys_of([query.image]))
 
     async def _place(self, query: QueryAt[Any]) -> int | None:
-        """The sequence that is asked about; none = now."""
-        if query.at_seq is not None and query.at_time is not None:
-            raise Invalid("at_seq and at_time both say when; give one of them")
-        at_time = query.at_time
-        if at_time is not None:
-            await self._shelf.store.wait_for(query.min_seq)
-            return await self._shelf.archive.read(lambda log: entries.sequence_at(log, at_time))
-        if query.at_seq is not None:
-            await self._shelf.store.wait_for(query.min_seq)
-            head = await self._shelf.archive.read(entries.last_sequence)
-            if query.at_seq > head:
-                raise Rejected(f"the log ends at {head}; it has not come to {query.at_seq} yet", head=head)
-        return query.at_seq
+        """The sequence that is asked about, which the read model has seen; none = now."""
+        if query.at_seq is None and query.at_time is None:
+            return None
+        await self._shelf.store.wait_for(query.min_seq)
+        last = await self._shelf.archive.read(lambda log: _sequence(log, query.at_seq, query.at_time))
+        await self._shelf.store.wait_for(last)
+        return last
 
     async def _facts_of(self, dataset_id: str, last: int) -> list[Thing]:
         """Where the facts about a data set lie: with itself, and with the tagging runs over its images."""
@@ -114,6 +109,17 @@ class Past:
             raise NotFound(f"{error.detail} at sequence {last} of the log", sequence=last) from error
         finally:
             self._asked -= 1
+
+
+def _sequence(log: Connection, at_seq: int | None, at_time: datetime | None) -> int:
+    if at_seq is not None and at_time is not None:
+        raise Invalid("at_seq and at_time both say when; give one of them")
+    if at_time is not None:
+        return entries.sequence_at(log, at_time)
+    head = entries.last_sequence(log)
+    if at_seq is None or at_seq > head:
+        raise Rejected(f"the log ends at {head}; it has not come to {at_seq} yet", head=head)
+    return at_seq
 
 
 def _replayed(
