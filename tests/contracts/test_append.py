@@ -15,6 +15,7 @@ from contracts.wire import log as log_module
 from contracts.wire import publishing
 from contracts.wire.bus import Bus, connect
 from contracts.wire.log import EventLog, Head, draw_up, head_of
+from contracts.wire.publishing import Ack, Refusal
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import migrate
 from tests.conftest import NOW, BusOf, origin
@@ -169,6 +170,33 @@ async def test_a_closed_line_is_told_at_once(log: EventLog, bus: Bus, proxy: Pro
 
 
 # --- what the server says
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "verdict"),
+    [
+        (400, 10071, "taken"),
+        (400, 10164, "taken"),
+        (400, 10201, "taken"),
+        (503, 10077, "full"),
+        (503, 10023, "full"),
+        (500, 10047, "full"),
+        (400, 10054, "too large"),
+        (400, 10199, "too large"),
+        (400, 10060, "wrong stream"),
+        (400, 10176, "unclear"),
+        (429, 10210, "unclear"),
+        (503, 10008, "unclear"),
+        (500, 10000, "unclear"),
+        (400, 10174, "refused"),
+    ],
+)
+def test_an_error_is_judged_by_its_code_before_its_status(status: int, code: int, verdict: str) -> None:
+    assert Ack(error=Refusal(code=status, err_code=code)).verdict == verdict
+
+
+def test_an_answer_that_names_no_place_says_nothing() -> None:
+    assert (Ack().verdict, Ack(seq=7).verdict) == ("unclear", "stored")
 
 
 async def test_a_batch_conflicts_as_a_whole(log: EventLog, admin: Bus) -> None:
