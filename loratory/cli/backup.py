@@ -124,28 +124,29 @@ async def restore(
     data:
         The data folder.
     from_:
-        A backup, for when the archive is damaged or gone as well.
+        A backup, for when the archive is damaged or gone as well, or the keys are.
     accept_loss:
         Commits that no copy has any more are given up, and a void commit takes the place of each.
     """
     async with Offline(data, environ) as offline:
         found = await offline.catalog("catch-up", "--whole")
-        if found == 0:
-            say("the log is whole; there is nothing to restore")
-        if found != LOG_DAMAGED:
+        if found not in {0, LOG_DAMAGED}:
             return found
+        if found == 0 and from_ is None:
+            say("the log is whole; there is nothing to restore")
+            return 0
         given = ["--from", str(_absolute(from_))] if from_ else []
         given += ["--accept-loss"] if accept_loss else []
         if code := await offline.catalog("salvage", *given):
             return code
-        if await offline.catalog("catch-up", "--whole", quiet=True) == 0:
+        if found == 0 or await offline.catalog("catch-up", "--whole", quiet=True) == 0:
             say("the log itself is whole")
             return 0
         await offline.server.stop()
         _put_aside(offline)
         code = await offline.refill()
     if code == 0:
-        say("sessions of browsers begin anew, and whoever follows the log starts again; all else is as it was")
+        say("whoever follows the log starts again (an old cursor is answered 410); all else is as it was")
     return code
 
 

@@ -79,6 +79,15 @@ def test_log_and_archive_both_gone_come_back_from_a_backup(data: Path, made: Pat
     assert (data / "catalog" / "keys.db").is_file()
 
 
+def test_keys_that_are_gone_come_back_from_a_backup(data: Path, made: Path, cli: Cli) -> None:
+    (data / "catalog" / "keys.db").unlink()
+
+    assert cli("restore", "--data", data, "--from", made / "backup") == 0
+    assert "the keys were gone; they are the backup's now" in cli.out
+    assert cli.out.endswith("the log itself is whole\n")
+    assert (data / "catalog" / "keys.db").is_file()
+
+
 def test_nothing_is_restored_under_a_running_workshop(data: Path, cli: Cli) -> None:
     with DataFolder(data):
         assert cli("restore", "--data", data) == 2
