@@ -57,7 +57,14 @@ def test_small_pictures_are_enlarged_pixel_by_pixel_and_large_ones_cut() -> None
     left = np.asarray(whole.crop((48, 88, 48 + 192, 88 + 192)))
     assert (left[96:99, 96:99] == np.asarray(small)[32, 32]).all()
     assert whole.getpixel((48 + 192 + 16 + 96, 88 + 96)) == (0, 128, 128)
-    assert whole.width == 2 * 48 + 2 * 192 + 16
+    assert whole.width == 2 * 48 + 3 * 192 + 2 * 16
+
+
+def test_a_long_title_is_written_smaller_and_not_cut_off() -> None:
+    whole = np.asarray(sheet([Row("one", "", others(1))], title="momo was recognised " * 4))
+    paper = whole[0, 0]
+    assert (whole[:80, 48:-48] != paper).any()
+    assert (whole[:, -48:] == paper).all()
 
 
 def test_the_command_lays_the_sheet_and_says_what_it_found(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from trainer.demo.world.scoring import Recogniser
 _TILE = 192
 """Pixels of a picture's side on the sheet: three for one of the demo world's."""
 _GAP, _MARGIN, _CAPTION, _ROUND = 16, 48, 40, 10
+_LEAST = 3
+"""Columns that a caption needs room for."""
 _PAPER, _INK, _PALE = "#faf8f4", "#2b2830", "#8d8791"
 _FINE = 4
 """Corners are cut out of a mask so many times as large, or they would show steps."""
@@ -86,14 +88,14 @@ def judged(concept: str, before: Sequence[Image.Image], after: Sequence[Image.Im
 
 def sheet(rows: Sequence[Row], *, title: str = "", prompts: Sequence[str] = ()) -> Image.Image:
     """The rows one below the other, at the bottom of each column what was asked for it."""
-    columns = max(len(row.pictures) for row in rows)
+    columns = max(_LEAST, *(len(row.pictures) for row in rows))
     across = columns * _TILE + (columns - 1) * _GAP
     asked = [_wrapped(prompt, _font(13), _TILE) for prompt in prompts[:columns]]
     top = _MARGIN + (48 if title else 0)
     high = top + len(rows) * (_CAPTION + _TILE + _GAP) + 19 * max(map(len, asked), default=0) + _MARGIN - _GAP
     whole = Image.new("RGB", (across + 2 * _MARGIN, high), _PAPER)
     pen = ImageDraw.Draw(whole)
-    pen.text((_MARGIN, _MARGIN - 8), title, _INK, _font(24), "lt")
+    pen.text((_MARGIN, _MARGIN - 8), title, _INK, _fitting(title, across), "lt")
     for row in rows:
         _lay(whole, pen, row, top, across)
         top += _CAPTION + _TILE + _GAP
@@ -135,6 +137,11 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise TypeError("this Pillow was built without FreeType")
     return font
+
+
+def _fitting(title: str, wide: int) -> ImageFont.FreeTypeFont:
+    """As large as one line of it may be."""
+    return next((font for size in range(24, 9, -1) if (font := _font(size)).getlength(title) <= wide), _font(9))
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, wide: int) -> list[str]:
