@@ -231,8 +231,8 @@ class Stack:
                 await self._migrate_or_die()
             except LogDamaged:
                 raise
-            except LoratoryError as error:
-                self._say(f"nats      not ready: {error.detail}")
+            except (LoratoryError, OSError) as error:  # a full disk, too: `wait_died` returns at once, and it goes on
+                self._say(f"nats      not ready: {error}")
             else:
                 self._say("nats      ready")
 

@@ -117,7 +117,7 @@ class Bus(Client):
         """For good; what could not be sent any more is lost."""
         try:
             await super().close()
-        except RuntimeError as error:  # so uvloop says that the line is closed already
+        except (RuntimeError, OSError) as error:  # the line is gone already, as asyncio or uvloop say it
             await log.awarning("bus_not_closed_cleanly", error=str(error))
 
     async def watch(self) -> NoReturn:

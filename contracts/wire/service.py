@@ -70,7 +70,10 @@ class Service:
     async def close(self) -> None:
         """Take no more requests, and end those under way."""
         if self._micro is not None and not self._bus.is_closed:
-            await self._micro.stop()
+            try:
+                await self._micro.stop()
+            except nats.errors.Error as error:  # the line is gone, and with it what asks
+                _log.warning("service_not_signed_off", error=str(error))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

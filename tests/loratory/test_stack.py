@@ -138,6 +138,26 @@ async def test_a_server_that_had_no_room_to_write_is_started_again(tmp_path: Pat
     assert any("had no room" in line for line in said)
 
 
+async def test_a_server_that_cannot_be_started_again_yet_is_tried_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    async with Stack(tmp_path, environ=ENVIRON, port=0, without=NO_WORKERS, say=said.append) as stack:
+        await stack.wait_ready()
+        in_the_way = tmp_path / "nats" / ".server.conf.draft"
+        in_the_way.mkdir()  # its configuration cannot be written, as on a full disk
+        nats = stack.pid_of("nats")
+        assert nats is not None
+        os.kill(nats, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while not any(line.startswith("nats      not ready") for line in said):  # noqa: ASYNC110 - it only says so
+                await asyncio.sleep(0.02)
+        before = len(said)
+        in_the_way.rmdir()
+        async with asyncio.timeout(30):
+            while "nats      ready" not in said[before:]:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
+        await stack.wait_ready()
+
+
 @pytest.mark.parametrize("killed", ["nats", "catalog", "gateway"])
 async def test_who_dies_is_started_again(tmp_path: Path, killed: str) -> None:
     said: list[str] = []
