@@ -1,6 +1,7 @@
 """What a request says beside its body: who asks, with which key, for how much of a list, and as of when."""
 
 import hashlib
+import hmac
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -123,8 +124,20 @@ def origin_of(
         raise Invalid("Idempotency-Key must be 1 to 255 printable characters")
     command = new_command_id() if key is None else keyed_command_id(actor, key)
     return Origin(
-        command=CommandId(command), actor=actor, at=datetime.now(UTC), fingerprint=fingerprint, traceparent=traceparent
+        command=CommandId(command),
+        actor=actor,
+        at=datetime.now(UTC),
+        fingerprint=blinded(fingerprint, key),
+        traceparent=traceparent,
     )
+
+
+def blinded(fingerprint: str, key: str | None) -> str:
+    """As the log keeps it for ever: who does not know the key cannot try out which name or caption was sent.
+
+    Nothing where there is no key: such a request is never sent again.
+    """
+    return "" if key is None else hmac.digest(key.encode(), fingerprint.encode(), "sha256").hex()
 
 
 def seen(if_match: str | None) -> int | None:

@@ -1,6 +1,7 @@
 """What every route shares: problems, media types, keys, headers, and who may ask."""
 
 import asyncio
+import hashlib
 import re
 from pathlib import Path
 
@@ -114,6 +115,17 @@ async def test_a_key_makes_the_same_command_of_a_repeated_request(world: World) 
     assert first.fingerprint == again.fingerprint != other.fingerprint
     answer = await world.client.post(f"{P}/datasets", json={"name": "x"}, headers={"Idempotency-Key": "x" * 300})
     assert_problem(answer, 400, "invalid")
+
+
+async def test_what_was_sent_cannot_be_tried_out_on_the_log(world: World) -> None:
+    for key in ("one", "two", None, None):
+        headers = {} if key is None else {"Idempotency-Key": key}
+        await world.client.put(f"{P}/images/i1/caption", json={"caption": "my neighbour"}, headers=headers)
+    one, two, *plain = [told.origin.fingerprint for told in world.catalog.told]
+    assert one != two
+    assert plain == ["", ""]
+    known = hashlib.sha256(f'PUT {P}/images/i1/caption\n{{"caption":"my neighbour"}}'.encode()).hexdigest()
+    assert known not in (one, two)
 
 
 async def test_if_match_is_what_was_seen(world: World) -> None:
