@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy, Header
 from pyroaring import BitMap
 
@@ -54,7 +55,7 @@ ROUND = IMAGES * 100 // MIX["image"]
 OPEN = 4
 VOCABULARY = 300
 PREDICTIONS = 30
-TURN = 20_000
+TURN = 50_000
 UNACKNOWLEDGED = 2_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -190,9 +191,9 @@ async def write_log(bus: Bus, commits: int) -> int:
     acks = 0
     room = asyncio.Semaphore(UNACKNOWLEDGED)
 
-    async def heard(message: object) -> None:
+    async def heard(message: Msg) -> None:
         nonlocal acks
-        assert b'"error"' not in message.data, message.data  # type: ignore[attr-defined]
+        assert b'"error"' not in message.data, message.data
         acks += 1
         room.release()
 
@@ -211,79 +212,73 @@ async def write_log(bus: Bus, commits: int) -> int:
     return end
 
 
-class Turns:
-    """What a child may do now: it reads a sequence from its input, and says when it has come there."""
-
-    def __init__(self) -> None:
-        self.until = 0
-        self._began = (0.0, 0.0)
-        self._one = asyncio.Lock()
-
-    async def reached(self, sequence: int) -> None:
-        async with self._one:
-            if sequence >= self.until:
-                await self._rest(sequence)
-
-    async def _rest(self, sequence: int) -> None:
-        wall, cpu = self._began
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(sequence, time.perf_counter() - wall, time.process_time() - cpu, memory, flush=True)
-        # The whole process stands still: what it would receive meanwhile belongs to its next turn.
-        line = sys.stdin.readline()
-        if not line:
-            raise asyncio.CancelledError
-        self.until = int(line)
-        self._began = (time.perf_counter(), time.process_time())
-
-
-async def real(bus: Bus, folder: Path) -> None:
+class Real:
     """The catalog's loop, as `catalog.app` runs it."""
-    archive = Archive(folder)
-    store = Store(folder / "read.db", await archive.judge(EventLog(bus)), views)
-    turns = Turns()
 
-    async def announce(applied: Applied) -> None:
-        await tell_applied(bus, applied)
-        await turns.reached(applied.sequence)
+    def __init__(self, bus: Bus, folder: Path) -> None:
+        self.bus = bus
+        self.archive = Archive(folder)
+        self.folder = folder
+        self.store: Store | None = None
 
-    await project(bus, store, archive, announce)
+    async def follow(self, until: int) -> int:
+        """Up to this sequence or a few commits further; where it came to."""
+        if self.store is None:
+            self.store = Store(self.folder / "read.db", await self.archive.judge(EventLog(self.bus)), views)
+        there = asyncio.Event()
+
+        async def announce(applied: Applied) -> None:
+            await tell_applied(self.bus, applied)
+            if applied.sequence >= until:
+                there.set()
+
+        task = asyncio.create_task(project(self.bus, self.store, self.archive, announce))
+        await asyncio.wait({task, asyncio.create_task(there.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return self.store.applied
 
 
-async def bare(bus: Bus, folder: Path) -> None:
+class Bare:
     """The least there is: an ordered consumer, decode, one INSERT a commit; a transaction for what has come."""
-    connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("CREATE TABLE entry (sequence INTEGER PRIMARY KEY, kind, thing, id, at, body)")
-    queue: asyncio.Queue[object] = asyncio.Queue(5000)
-    config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=1)
-    await bus.jetstream().subscribe(
-        subjects.ALL_FACTS,
-        stream=subjects.FACTS,
-        cb=queue.put,
-        config=config,
-        ordered_consumer=True,
-        idle_heartbeat=0.5,
-    )
-    turns = Turns()
-    sequence = 0
-    await turns.reached(0)
-    while True:
-        messages = [await queue.get()]
-        while len(messages) < follow.BATCH and not queue.empty():
-            messages.append(queue.get_nowait())
-        batch = [bare_row(message) for message in messages]
-        connection.execute("BEGIN")
-        connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", batch)
-        connection.execute("COMMIT")
-        sequence = batch[-1][0]
-        await turns.reached(sequence)
+
+    def __init__(self, bus: Bus, folder: Path) -> None:
+        self.bus = bus
+        self.sequence = 0
+        self.connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        self.connection.execute("PRAGMA synchronous = FULL")
+        self.connection.execute("CREATE TABLE entry (sequence INTEGER PRIMARY KEY, kind, thing, id, at, body)")
+
+    async def follow(self, until: int) -> int:
+        queue: asyncio.Queue[Msg] = asyncio.Queue(follow.BATCH)
+        config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self.sequence + 1)
+        subscription = await self.bus.jetstream().subscribe(
+            subjects.ALL_FACTS,
+            stream=subjects.FACTS,
+            cb=queue.put,
+            config=config,
+            ordered_consumer=True,
+            idle_heartbeat=0.5,
+        )
+        while self.sequence < until:
+            messages = [await queue.get()]
+            while len(messages) < follow.BATCH and not queue.empty():
+                messages.append(queue.get_nowait())
+            batch = [bare_row(message) for message in messages]
+            assert batch[0][0] == self.sequence + 1
+            self.connection.execute("BEGIN")
+            self.connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", batch)
+            self.connection.execute("COMMIT")
+            self.sequence = batch[-1][0]
+        await subscription.unsubscribe()
+        return self.sequence
 
 
-def bare_row(message: object) -> tuple[int, str, str, str, float, bytes]:
-    tokens = message.reply.split(".")  # type: ignore[attr-defined]
+def bare_row(message: Msg) -> tuple[int, str, str, str, float, bytes]:
+    tokens = message.reply.split(".")
     recorded = datetime.fromtimestamp(int(tokens[-2]) / 1e9, UTC)
-    stored = decode(int(tokens[-4]), recorded, message.data)  # type: ignore[attr-defined]
+    stored = decode(int(tokens[-4]), recorded, message.data)
     commit = stored.commit
     return stored.sequence, commit.kind, commit.thing, commit.id, recorded.timestamp(), stored.body
 
@@ -302,22 +297,17 @@ class Child:
     async def go(self, until: int) -> float:
         """Commits a second of this turn."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{until}\n".encode())
-        before = self.commits
-        seconds = await self.report()
-        return (self.commits - before) / seconds
-
-    async def report(self) -> float:
         assert self.process.stdout is not None
-        line = (await self.process.stdout.readline()).split()
-        if not line:
-            raise RuntimeError(f"the {self.name} loop ended early")
-        seconds = float(line[1]) if self.commits or int(line[0]) else 0.0
-        self.commits, self.memory = int(line[0]), float(line[3])
-        if seconds:
-            self.seconds += seconds
-            self.cpu += float(line[2])
-        return seconds
+        self.process.stdin.write(f"{until}\n".encode())
+        while not (line := await self.process.stdout.readline()).startswith(b"turn "):
+            if not line:
+                raise RuntimeError(f"the {self.name} loop ended early")
+        _, reached, seconds, cpu, memory = line.split()
+        speed = (int(reached) - self.commits) / float(seconds)
+        self.commits, self.memory = int(reached), float(memory)
+        self.seconds += float(seconds)
+        self.cpu += float(cpu)
+        return speed
 
 
 @asynccontextmanager
@@ -327,10 +317,8 @@ async def child(name: str, url: str, password: str, folder: Path) -> AsyncIterat
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    started = Child(name, process)
-    await started.report()
     try:
-        yield started
+        yield Child(name, process)
     finally:
         process.kill()
         await process.wait()
@@ -367,8 +355,15 @@ async def in_turns(least: Child, whole: Child, end: int) -> None:
 
 
 async def run_child(name: str, url: str, password: str, folder: str) -> None:
+    """Each line of its input is a sequence to follow the log up to; between two it is not subscribed."""
     bus = await connect(url, "catalog", password, f"benchmark-{name}")
-    await {"real": real, "bare": bare}[name](bus, Path(folder))
+    loop = Real(bus, Path(folder)) if name == "real" else Bare(bus, Path(folder))
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        wall, cpu = time.perf_counter(), time.process_time()
+        reached = await loop.follow(int(line))
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print("turn", reached, wall, cpu, memory, flush=True)
 
 
 if __name__ == "__main__":

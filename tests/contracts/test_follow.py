@@ -7,12 +7,13 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from contracts import events as e
 from contracts.errors import LogDamaged
 from contracts.events import Stored
 from contracts.wire.bus import Bus
-from contracts.wire.follow import Follower
+from contracts.wire.follow import WAITING_BYTES, Follower, Waiting
 from contracts.wire.log import EventLog, Head, draw_up, head_of
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import migrate
@@ -138,3 +139,18 @@ async def test_who_remembers_another_commit_is_told_nothing(bus_of: BusOf) -> No
     with pytest.raises(LogDamaged, match="commit 2 of the log is not the one that was read"):
         async with aclosing(Follower(bus, 2, digest="0" * 64).batches()) as batches:
             await take(batches, 3)
+
+
+async def test_what_waits_to_be_taken_is_bounded_in_bytes(bus_of: BusOf) -> None:
+    bus, waiting = await bus_of("admin"), Waiting()
+    message = Msg(bus, subject="evt.dataset.ds_1", data=bytes(WAITING_BYTES // 2))
+    await waiting.put(message)
+    await waiting.put(message)
+
+    third = asyncio.create_task(waiting.put(message))
+    await asyncio.sleep(0)
+    assert not third.done()
+    assert len(await waiting.take()) == 2
+
+    await third
+    assert len(await waiting.take()) == 1
