@@ -167,7 +167,7 @@ class RequestTagging(Wish, frozen=True):
     """Have a model look at all images of a data set, or only those that no run of it has seen."""
 
     dataset: str
-    model: Name = "stand-in"
+    model: Name = "demo"
     only_new: bool = False
     priority: Priority = "normal"
 

@@ -26,6 +26,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class BuiltinBase(_Part, frozen=True, tag="builtin"):
     """A base that comes with Loratory, in the shape of SD 1.x: `demo` has learnt a small world of drawn creatures at
     64 px, `stand-in` has random weights from a fixed seed and learns next to nothing.
+    Where a log names none it means the stand-in, as it always did.
     """
 
     name: Literal["demo", "stand-in"] = "stand-in"
@@ -183,7 +184,7 @@ class Recipe(_Part, frozen=True):
     clips the gradient of all adapter weights together (2-norm). `seed` decides first weights, order, noise and times.
     """
 
-    base: Base = msgspec.field(default_factory=BuiltinBase)
+    base: Base = msgspec.field(default_factory=lambda: BuiltinBase(name="demo"))
     adapter: Adapter = msgspec.field(default_factory=LoRA)
     optimizer: Optimizer = msgspec.field(default_factory=AdamW)
     schedule: Schedule = msgspec.field(default_factory=Constant)

@@ -177,7 +177,7 @@ class AsyncClient(Story):
 
     # --- tagging
 
-    async def tag(self, dataset: str, model: str = "stand-in", *, only_new: bool = False) -> TaggingRun:
+    async def tag(self, dataset: str, model: str = "demo", *, only_new: bool = False) -> TaggingRun:
         """Have a model look at the pictures; it is under way when this returns."""
         body = {"dataset": dataset, "model": model, "only_new": only_new}
         receipt = await self._http.post(f"{P}/tagging/runs", Receipt, lambda: {"json": body})

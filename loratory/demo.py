@@ -21,7 +21,7 @@ from loratory.services import SERVE
 from loratory.stack import Stack
 from loratory.words import of_import
 
-PRESET = "stand-in-demo"
+PRESET = "demo"
 DRAWN = 12
 PATIENCE = 60.0
 """Seconds the demo waits for a tagger or trainer to come."""

@@ -45,7 +45,7 @@ _SD15_LORA = Recipe(
 _DEMO = Recipe(
     base=BuiltinBase(name="demo"),
     adapter=LoRA(rank=8, alpha=8.0),
-    optimizer=AdamW(lr=2e-3),
+    optimizer=AdamW(lr=1e-3),
     schedule=Cosine(warmup=20),
     length=Steps(count=400),
     data=Data(resolution=64, bucket_step=8, batch_size=4),

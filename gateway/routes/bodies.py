@@ -70,7 +70,7 @@ class TaggingBody(_Body, frozen=True):
     """`only_new`: only images that no run of this model has seen."""
 
     dataset: str
-    model: Name = "stand-in"
+    model: Name = "demo"
     only_new: bool = False
     priority: Priority = "normal"
 

@@ -6,7 +6,7 @@ import { progressOf } from "./live.js";
 import { attempt, Bar, Status, Waiting } from "./parts.js";
 import { useResource } from "./resource.js";
 
-const DEFAULT_MODEL = "stand-in";
+const DEFAULT_MODEL = "demo";
 const ENDED = new Set(["completed", "failed", "cancelled"]);
 
 export const TagWithModel = ({ dataset }) => {

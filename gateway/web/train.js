@@ -46,7 +46,7 @@ const Form = ({ dataset, presets }) => {
       <${Field} of="base" label="Base">
         <select id="base" name="base" value=${base} onChange=${(event) => setBase(event.target.value)}>
           <option value="preset">as the preset says: ${baseOf(preset)}</option>
-          <option value="builtin">stand-in (built in: tries everything, learns little)</option>
+          <option value="builtin">demo (built in: a small world of drawn creatures, 64 px)</option>
           <option value="folder">a diffusers folder on the trainer's machine…</option>
         </select>
       <//>
@@ -70,13 +70,13 @@ const lengthOf = (preset) => {
   return plural(length.count, length.type === "epochs" ? "epoch" : "step");
 };
 
-const baseOf = (preset) => preset?.recipe.base.path ?? preset?.recipe.base.name ?? "stand-in";
+const baseOf = (preset) => preset?.recipe.base.path ?? preset?.recipe.base.name ?? "demo";
 
 /** Only what differs from the preset is said. */
 function wishOf(dataset, preset, { trigger, steps, base, path, name }) {
   const changes = {};
   if (steps) changes.length = { type: "steps", count: Number(steps) };
-  if (base === "builtin") changes.base = { type: "builtin", name: "stand-in" };
+  if (base === "builtin") changes.base = { type: "builtin", name: "demo" };
   if (base === "folder") changes.base = { type: "folder", path: path.trim() };
   return { dataset: dataset.id, preset: preset?.name ?? null, trigger: trigger.trim(), name: name.trim(), changes };
 }

@@ -81,7 +81,7 @@ def _base(base: Path, *, local: bool) -> Path:
 
 
 async def tag(
-    dataset: str, /, *, model: str = "stand-in", only_new: bool = False, detach: bool = False, server: Server = DEFAULT
+    dataset: str, /, *, model: str = "demo", only_new: bool = False, detach: bool = False, server: Server = DEFAULT
 ) -> int:
     """Have a model tag the pictures of a data set, and wait for it.
 

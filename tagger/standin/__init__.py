@@ -1,4 +1,4 @@
-"""The built-in tagger: WD's interface, and a rule (colours, light, background) where WD has learnt. For demo and tests.
+"""A tagger with WD's interface, and a rule (colours, light, background) where WD has learnt. For tests.
 
 `python -m tagger.standin.make` makes its files again, byte for byte.
 """

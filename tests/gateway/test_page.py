@@ -150,6 +150,7 @@ async def test_a_picture_is_erased_for_good_after_a_question(workshop: Stack, pa
 async def test_a_model_tags_the_pictures_and_says_how_sure_it_is(workshop: Stack, page: Page) -> None:
     dataset = await stocked(workshop, "seen by a model")
     await page.goto(f"{workshop.address}/#/datasets/{dataset}")
+    await page.get_by_label("Model").select_option("stand-in")
     await page.get_by_role("button", name="Tag with model").click()
     await expect(page.locator(".tile .chip.model small").first).to_contain_text("%")
 

@@ -32,7 +32,7 @@ async def test_it_ends_with_a_lora_and_says_where_it_lies(tmp_path: Path, pictur
     said = out.decode()
     assert (process.returncode, error) == (0, b""), said
     assert "3 pictures imported, 1 there already, 1 refused, 1 captions read, 1 other files passed over" in said
-    assert "3 pictures tagged by stand-in: " in said
+    assert "3 pictures tagged by demo: " in said
     (lora,) = [line.split(": ", 1)[1] for line in said.splitlines() if line.startswith("LoRA (kohya): ")]
     assert Path(lora).parent == data / "loras"
     assert f"sha256 {hashlib.sha256(Path(lora).read_bytes()).hexdigest()}" in said

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from contracts.errors import Rejected, SetupError
+from tagger.demo import DEMO
 from tagger.models import folder_of, known
 from tagger.standin import STAND_IN
+from tagger.wd.manifest import read_manifest
 from tagger.wd.model import Model
 from tests.tagger.folders import ROWS, channels_model, folder, with_weights_at
 
@@ -161,8 +163,9 @@ def test_models_are_found_by_name_and_no_name_leaves_the_folder(tmp_path: Path) 
     folder(tmp_path / "models" / "mine", channels_model())
     folder(tmp_path / "secret", channels_model())
     (tmp_path / "models" / "empty").mkdir()
-    assert list(known(tmp_path / "models")) == ["stand-in", "mine"]
-    assert folder_of("stand-in", None) == STAND_IN
+    assert list(known(tmp_path / "models")) == ["demo", "stand-in", "mine"]
+    assert (folder_of("demo", None), folder_of("stand-in", None)) == (DEMO, STAND_IN)
+    assert read_manifest(DEMO).name == "demo"
     for name in ("../secret", "empty", "", str(tmp_path / "secret")):
         with pytest.raises(Rejected, match="there is no tagger model"):
             folder_of(name, tmp_path / "models")
