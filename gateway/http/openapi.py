@@ -6,7 +6,8 @@ Litestar 2.25 leaves out `additionalProperties: false` and the discriminators of
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 from litestar import Litestar, Response
@@ -74,8 +75,13 @@ def _structs(handler: HTTPRouteHandler) -> list[Any]:
     found.append(handler.parsed_fn_signature.return_type.annotation)
     if handler.parsed_data_field is not None:
         found.append(handler.parsed_data_field.annotation)
-    inner = [get_args(kind)[0] if get_origin(kind) is Response else kind for kind in found]
-    return [kind for kind in inner if _is_struct(get_origin(kind) or kind)]
+    return [part for kind in found for part in _parts(kind) if _is_struct(get_origin(part) or part)]
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """What an answer wraps, and what there is to choose from: a body that may be left out is a union with None."""
+    inner = get_args(kind)[0] if get_origin(kind) is Response else kind
+    return get_args(inner) if get_origin(inner) in {Union, UnionType} else (inner,)
 
 
 def _is_struct(kind: object) -> bool:

@@ -4,12 +4,13 @@ import hashlib
 from pathlib import Path
 from typing import TypeVar
 
-from contracts.recipe import AdamW, Data, LoRA, Recipe, Sampling, Save, Steps, overlaid
+from contracts.recipe import AdamW, BuiltinBase, Data, LoRA, Recipe, Sampling, Save, Steps, overlaid
 from trainer.demo import pictures
 from trainer.engine.training import Bases, Training
 from trainer.messages import Example, Facts, Train, Update
 
 SMALL = Recipe(
+    base=BuiltinBase(name="stand-in"),
     adapter=LoRA(rank=4, alpha=2.0),
     optimizer=AdamW(lr=1e-2),
     length=Steps(count=4),
