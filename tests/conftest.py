@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from contracts.commands import Origin
 from contracts.ids import CommandId, ulid
@@ -20,10 +19,6 @@ from contracts.wire.streams import migrate
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 LEASE = 2.0
 """Seconds; so short only where tests wait for it to pass."""
-
-# How long examples take says something of the machine, nothing of the code: on a busy one they are slow to make.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
 
 BusOf = Callable[[Role], Awaitable[Bus]]
 

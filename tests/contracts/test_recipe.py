@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import Rejected
@@ -78,6 +78,8 @@ JSON = st.recursive(
 )
 
 
+# Only how long the first examples take is not looked at: that is the machine's business.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text("abc.", max_size=4), JSON, max_size=2))
 def test_whatever_is_asked_the_outcome_is_a_recipe_or_a_refusal(changes: dict[str, object]) -> None:
     try:
