@@ -40,8 +40,8 @@ def mix(one: Colour, other: Colour, share: float) -> Colour:
 
 
 def deep(colour: Colour) -> Colour:
-    """The shade of stripes, feet and edges; white's is a cool grey."""
-    return mix(colour, (92, 92, 132) if min(colour) > 230 else (60, 30, 60), 0.3)
+    """The shade of stripes, feet and edges; white's is a cool grey, darker than all pale grounds: it must not melt in."""
+    return mix(colour, (92, 92, 132), 0.55) if min(colour) > 230 else mix(colour, (60, 30, 60), 0.3)
 
 
 def light(colour: Colour) -> Colour:
