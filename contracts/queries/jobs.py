@@ -1,0 +1,103 @@
+"""Questions about trainings."""
+
+from datetime import datetime
+
+from contracts.events import Artifact
+from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
+from contracts.jobs import Status
+from contracts.queries.asking import Limit, Page, Query, QueryAt, View
+from contracts.recipe import Recipe
+from contracts.subjects import Priority
+
+
+class CheckpointView(View, frozen=True):
+    step: int
+    attempt: int
+    checkpoint: Digest
+    size: int
+    at: datetime
+
+
+class SampleView(View, frozen=True):
+    step: int
+    index: int
+    prompt: str
+    seed: int
+    picture: Digest
+    at: datetime
+
+
+class AttemptView(View, frozen=True):
+    """`ended` says how: succeeded, failed, cancelled, interrupted, crashed; none while it is open."""
+
+    attempt: int
+    worker: WorkerId
+    resumes: int
+    started_at: datetime
+    ended: str | None
+    reason: str | None
+
+
+class JobView(View, frozen=True):
+    """`phase` refines `status`: draft, queued, running, cancelling and so on. `step` is the last one kept for sure.
+
+    `position` among the waiting of its class (1 = next), none when it does not wait.
+    """
+
+    id: JobId
+    name: str
+    description: str
+    labels: tuple[str, ...]
+    mode: str
+    status: Status
+    phase: str
+    priority: Priority
+    preset: str | None
+    dataset_id: DatasetId
+    dataset: str
+    version: int
+    version_id: VersionId
+    images: int
+    trigger: str
+    recipe: Recipe
+    step: int
+    steps: int | None
+    device: str | None
+    precision: str | None
+    attempts: tuple[AttemptView, ...]
+    artifacts: tuple[Artifact, ...]
+    checkpoints: int
+    samples: int
+    position: int | None
+    error_code: str | None
+    error: str | None
+    actor: str
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    etag: int
+
+
+class ListJobs(Query[Page[JobView]], frozen=True):
+    """Newest first."""
+
+    status: Status | None = None
+    dataset: str | None = None
+    cursor: str | None = None
+    limit: Limit = 100
+
+
+class GetJob(QueryAt[JobView], frozen=True):
+    job: JobId
+
+
+class ListCheckpoints(Query[Page[CheckpointView]], frozen=True):
+    job: JobId
+    cursor: str | None = None
+    limit: Limit = 500
+
+
+class ListSamples(Query[Page[SampleView]], frozen=True):
+    job: JobId
+    cursor: str | None = None
+    limit: Limit = 500

@@ -1,0 +1,60 @@
+"""Questions about tagging runs."""
+
+from datetime import datetime
+
+import msgspec
+
+from contracts.ids import DatasetId, Digest, RunId, WorkerId
+from contracts.jobs import Status
+from contracts.queries.asking import Limit, Page, Query, View
+from contracts.subjects import Priority
+
+
+class TaggingView(View, frozen=True):
+    """`done` and `total` in images. `position` among the waiting (1 = next), none when it does not wait."""
+
+    id: RunId
+    dataset_id: DatasetId
+    dataset: str
+    model: str
+    status: Status
+    phase: str
+    priority: Priority
+    done: int
+    total: int
+    unreadable: int
+    model_digest: Digest | None
+    tags_digest: Digest | None
+    preprocessing: str | None
+    provider: str | None
+    attempts: int
+    worker: WorkerId | None
+    error: str | None
+    position: int | None
+    actor: str
+    created_at: datetime
+    ended_at: datetime | None
+    etag: int
+
+
+class ListTagging(Query[Page[TaggingView]], frozen=True):
+    dataset: str | None = None
+    cursor: str | None = None
+    limit: Limit = 100
+
+
+class GetTagging(Query[TaggingView], frozen=True):
+    run: RunId
+
+
+class TaggingImage(msgspec.Struct, frozen=True, kw_only=True):
+    ordinal: int
+    picture: Digest
+
+
+class ReadTaggingWork(Query[Page[TaggingImage]], frozen=True):
+    """The images of a run, in the order of their ordinals."""
+
+    run: RunId
+    cursor: str | None = None
+    limit: Limit = 500
