@@ -221,6 +221,7 @@ class Stack:
         deaths = Deaths()
         while True:
             code = await self._server.wait_died()
+            await self._room()
             pause = deaths.another(time.monotonic())
             if pause is None:
                 raise StackFailed(f"nats died {MOST_DEATHS + 1} times in {WITHIN:g} s; see {self.data / 'nats'}")
@@ -235,6 +236,14 @@ class Stack:
                 self._say(f"nats      not ready: {error}")
             else:
                 self._say("nats      ready")
+
+    async def _room(self) -> None:
+        """Wait for it: a server without any would die of every start, and be given up."""
+        if await asyncio.to_thread(self._server.has_room):
+            return
+        self._say("nats      waits for room on its disk")
+        while not await asyncio.to_thread(self._server.has_room):  # noqa: ASYNC110 - disks tell nobody
+            await asyncio.sleep(DISK_SECONDS)
 
     async def _keep_writing(self) -> None:
         """A server whose disk was full stores nothing more before it is started again."""

@@ -128,13 +128,17 @@ class EmbeddedServer:
             os.close(self._lock)
             self._lock = None
 
+    def has_room(self) -> bool:
+        """Is there room enough on its disk to start and to write?"""
+        return shutil.disk_usage(self.folder).free >= ROOM
+
     def spoiled(self) -> bool:
         """Has this life of it failed to write, and could it now? It must be restarted: it does not try again by itself.
 
         nats-server 2.15 keeps the first error of a stream's file for as long as it lives, and tells of it only in its
         log. Looks at files.
         """
-        if shutil.disk_usage(self.folder).free < ROOM:
+        if not self.has_room():
             return False
         with contextlib.suppress(FileNotFoundError), (self.folder / "server.log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL))

@@ -30,7 +30,7 @@ ALL_END_WITHIN = 600.0
 """Seconds after the last fault in which all that was asked must have ended."""
 CAUGHT_UP_WITHIN = 120.0
 LEASE = 6.0
-DISK_MEGABYTES = 2048
+DISK_MEGABYTES = 4096
 ENVIRON = {
     **{name: value for name, value in os.environ.items() if not name.startswith("LORATORY_")},
     "OMP_NUM_THREADS": "1",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import SetupError
+from contracts.wire.server import EmbeddedServer
 from loratory import AsyncClient
 from loratory.folder import FORMAT
 from loratory.services import Service
@@ -152,6 +153,30 @@ async def test_a_server_that_cannot_be_started_again_yet_is_tried_again(tmp_path
                 await asyncio.sleep(0.02)
         before = len(said)
         in_the_way.rmdir()
+        async with asyncio.timeout(30):
+            while "nats      ready" not in said[before:]:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
+        await stack.wait_ready()
+
+
+async def test_a_server_without_room_is_not_started_until_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start would be a death, and after ten of them the workshop would be given up."""
+    said: list[str] = []
+    async with Stack(tmp_path, environ=ENVIRON, port=0, without=NO_WORKERS, say=said.append) as stack:
+        await stack.wait_ready()
+        nats = stack.pid_of("nats")
+        assert nats is not None
+        with monkeypatch.context() as full:  # filling a disk takes root
+            full.setattr(EmbeddedServer, "has_room", lambda _: False)
+            os.kill(nats, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                while "nats      waits for room on its disk" not in said:  # noqa: ASYNC110 - it only says so
+                    await asyncio.sleep(0.02)
+            before = len(said)
+            await asyncio.sleep(1)
+            assert not [line for line in said[before:] if line.startswith("nats")]
         async with asyncio.timeout(30):
             while "nats      ready" not in said[before:]:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.02)
