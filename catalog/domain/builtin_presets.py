@@ -10,6 +10,7 @@ from contracts.recipe import (
     Data,
     FolderBase,
     LoRA,
+    Preservation,
     Recipe,
     Sampling,
     Save,
@@ -42,11 +43,34 @@ _SD15_LORA = Recipe(
     save=Save(every=250, dtype="float16"),
 )
 
+_DEMO_WORLD = (
+    "a big red circle, smiling, in the middle, blue background",
+    "a small striped teal square, on the left, grey background with hills",
+    "two small orange triangles, in the middle, purple background",
+    "a big spotted yellow star, surprised, in the middle, dark background with clouds",
+    "heart, pink, one, small, right, green background, flowers",
+    "three small white moons, in the middle, teal background with stars",
+    "flower, purple, one, striped, sleeping, big, middle, orange background",
+    "a small blue drop, smiling, on the right, yellow background with waves",
+    "a big brown creature with a round body, long ears, short legs, smiling, in the middle, green background",
+    "creature, white, pointy ears, square body, long legs, curly tail, sleeping, small, left, dark background",
+    "a small striped red creature with a tall body, round ears, short legs, surprised, on the right, pink background",
+    "creature, yellow, horns, round body, short legs, fluffy tail, spotted, smiling, big, middle, purple background",
+    "a big teal creature with a square body, antennae, long legs, in the middle, orange background with hills",
+    "creature, blue, long ears, tall body, short legs, striped, surprised, small, middle, grey background, waves",
+    "a small purple creature with a round body, pointy ears, long legs, curly tail, on the left, teal background",
+    "creature, orange, round ears, square body, short legs, spotted, smiling, big, middle, blue background, clouds",
+    "a big pink creature with a tall body, horns, long legs, surprised, in the middle, yellow background with flowers",
+    "creature, green, antennae, round body, short legs, fluffy tail, sleeping, small, right, grey background, stars",
+)
+"""Of every shape, every kind of creature and every colour that the demo base draws: what a LoRA is to leave alone."""
+
 _DEMO = Recipe(
     base=BuiltinBase(name="demo"),
-    adapter=LoRA(rank=8, alpha=8.0),
-    optimizer=AdamW(lr=1e-3),
+    adapter=LoRA(rank=8, alpha=8.0, layers="transformer"),
+    optimizer=AdamW(lr=2e-3),
     schedule=Cosine(warmup=20),
+    preservation=Preservation(prompts=_DEMO_WORLD),
     length=Steps(count=400),
     data=Data(resolution=64, bucket_step=8, batch_size=4),
     sampling=Sampling(every=200, steps=20, guidance=3.0),

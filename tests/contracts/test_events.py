@@ -53,6 +53,13 @@ def test_no_fact_is_in_no_union() -> None:
     assert concrete == set(get_args(AnyFact))
 
 
+def holds(now: object, written: object) -> bool:
+    """Is all that was written there still, at every depth?"""
+    if isinstance(written, dict) and isinstance(now, dict):
+        return all(name in now and holds(now[name], part) for name, part in written.items())
+    return now == written
+
+
 @pytest.mark.parametrize(("kind", "line"), FACT_LINES)
 def test_a_golden_line_still_says_what_it_said(kind: Kind, line: str) -> None:
     written = upcast(json.loads(line), 1)
@@ -60,7 +67,7 @@ def test_a_golden_line_still_says_what_it_said(kind: Kind, line: str) -> None:
     assert isinstance(fact, classes(kind))
     # What was written then is there now, word for word; newer fields stand at their defaults.
     now = json.loads(msgspec.json.encode(fact))
-    assert {name: now.get(name) for name in written} == written
+    assert holds(now, written)
     defaults = {each.encode_name for each in msgspec.structs.fields(type(fact)) if not each.required}
     assert set(now) - set(written) <= defaults
     assert ANY.decode(msgspec.json.encode(fact)) == fact

@@ -52,10 +52,16 @@ def finish(bench: Workbench, **changes: object) -> tuple[Finished, torch.Tensor]
     raise AssertionError("it did not finish")
 
 
+LAYERS = pytest.mark.parametrize("layers", ["attention", "transformer"])
+
+
+@LAYERS
 def test_both_files_give_what_the_engine_gives_with_alpha_unlike_rank(
-    bench: Workbench, pipeline: StableDiffusionPipeline
+    bench: Workbench, pipeline: StableDiffusionPipeline, layers: str
 ) -> None:
-    done, memory = finish(bench, adapter__rank=8, adapter__alpha=3.0, length__count=8, optimizer__lr=0.05)
+    done, memory = finish(
+        bench, adapter__rank=8, adapter__alpha=3.0, adapter__layers=layers, length__count=8, optimizer__lr=0.05
+    )
     base = predictions(pipeline.unet)
     assert (memory - base).abs().max() > 0.01
     for file in (done.kohya, done.diffusers):
@@ -63,18 +69,22 @@ def test_both_files_give_what_the_engine_gives_with_alpha_unlike_rank(
     assert torch.equal(predictions(pipeline.unet), base)
 
 
+@LAYERS
 def test_a_reader_with_the_key_rules_of_comfyui_and_a1111_gives_the_same(
-    bench: Workbench, pipeline: StableDiffusionPipeline
+    bench: Workbench, pipeline: StableDiffusionPipeline, layers: str
 ) -> None:
     # Both look up `lora_unet_` and the module's name with underscores, and add up @ down * alpha / rank to its weight.
-    done, memory = finish(bench, adapter__rank=8, adapter__alpha=3.0, length__count=8, optimizer__lr=0.05)
+    done, memory = finish(
+        bench, adapter__rank=8, adapter__alpha=3.0, adapter__layers=layers, length__count=8, optimizer__lr=0.05
+    )
     tensors = load_file(done.kohya.path)
     merged = copy.deepcopy(pipeline.unet)
     for name, module in merged.named_modules():
         place = "lora_unet_" + name.replace(".", "_")
         if f"{place}.alpha" in tensors:
             down, up = tensors.pop(f"{place}.lora_down.weight"), tensors.pop(f"{place}.lora_up.weight")
-            module.weight.data += up @ down * (tensors.pop(f"{place}.alpha") / down.shape[0])
+            change = up.flatten(1) @ down.flatten(1) * (tensors.pop(f"{place}.alpha") / down.shape[0])
+            module.weight.data += change.reshape(module.weight.shape)
     assert not tensors
     assert torch.allclose(predictions(merged), memory, atol=1e-4)
 
@@ -103,6 +113,18 @@ def test_kohyas_keys_are_those_of_sd1(bench: Workbench) -> None:
     assert tensors[f"{place}.lora_up.weight"].shape == (32, 4)
     assert tensors[f"{place}.alpha"].shape == ()
     assert len(tensors) == 3 * 128
+
+
+def test_whole_blocks_have_the_keys_that_sd_scripts_writes(bench: Workbench) -> None:
+    done = last(bench.run(bench.order(adapter__layers="transformer")), Finished)
+    tensors = load_file(done.kohya.path)
+    block = "lora_unet_down_blocks_0_attentions_0"
+    assert tensors[f"{block}_proj_in.lora_down.weight"].shape == (4, 32, 1, 1)
+    assert tensors[f"{block}_proj_out.lora_up.weight"].shape == (32, 4, 1, 1)
+    for place in ("ff_net_0_proj", "ff_net_2"):
+        assert f"{block}_transformer_blocks_0_{place}.alpha" in tensors
+    # sd-scripts adapts every Linear and 1x1 convolution inside of Transformer2DModel: 12 of one with one block.
+    assert len(tensors) == 3 * 12 * 16
 
 
 def test_the_header_says_the_truth(bench: Workbench) -> None:

@@ -23,6 +23,8 @@ CASES: dict[str, dict[str, object]] = {
     "adamw": {},
     "adamw, hard": HARD | SCHEDULE,
     "adafactor, hard": HARD | {"optimizer": {"type": "adafactor"}},
+    "whole blocks, preserved": HARD
+    | {"adapter.layers": "transformer", "preservation": {"prompts": ["a cat", "a dog"]}},
     "checkpointing": {"gradient_checkpointing": True, "adapter.dropout": 0.2},
 }
 

@@ -39,7 +39,7 @@ def fitted(model: Model, recipe: Recipe) -> Iterator[Adapter]:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(model.targets),
+        target_modules=list(model.targets(lora.layers)),
         init_lora_weights=False,
     )
     model.denoiser.add_adapter(config, adapter_name=NAME)

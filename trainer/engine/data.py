@@ -12,7 +12,7 @@ import numpy
 import torch
 from PIL import Image, ImageOps
 
-from contracts.recipe import Data
+from contracts.recipe import Data, Recipe
 from trainer import chance
 from trainer.engine import files
 from trainer.families import Model, Tensors, digest_over
@@ -107,8 +107,10 @@ class Pictures:
 class Texts:
     """What the text encoder says to captions: on disk where they are used as they stand, in memory where shuffled."""
 
-    def __init__(self, examples: Sequence[Example], data: Data, model: Model, cache: Cache) -> None:
+    def __init__(self, examples: Sequence[Example], recipe: Recipe, model: Model, cache: Cache) -> None:
+        data, keep = recipe.data, recipe.preservation
         self._captions = [example.caption for example in examples]
+        self._to_keep = keep.prompts if keep is not None else ()
         self._pictures = [example.digest for example in examples]
         self._data = data
         self._model = model
@@ -130,6 +132,14 @@ class Texts:
         """The text of one sample: its caption, perhaps shuffled, perhaps dropped."""
         return self._encoded(place, seen(self._captions[place], self._data, seed, step, sample))
 
+    def kept_at(self, place: int, seed: int, step: int, sample: int) -> Tensors:
+        """A text without the trigger, for the same sample: one of the prompts to keep, or the rest of its caption."""
+        if self._to_keep:
+            said = self._to_keep[chance.key(seed, step, sample, "prompt to keep") % len(self._to_keep)]
+        else:
+            said = ", ".join(_parts(self._captions[place])[self._data.keep_tags :])
+        return self._cache.made("texts", self._model.text_identity, said, make=partial(self._said, said))
+
     def _encoded(self, place: int, caption: str) -> Tensors:
         make, parts = partial(self._said, caption), (self._model.text_identity, caption)
         if self._data.shuffle_tags:
@@ -149,8 +159,12 @@ def seen(caption: str, data: Data, seed: int, step: int, sample: int) -> str:
         return ""
     if not data.shuffle_tags:
         return caption
-    tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
+    tags = _parts(caption)
     return ", ".join(tags[: data.keep_tags] + chance.order(tags[data.keep_tags :], seed, step, sample, "tags"))
+
+
+def _parts(caption: str) -> list[str]:
+    return [tag.strip() for tag in caption.split(",") if tag.strip()]
 
 
 def size_of(example: Example) -> Size:

@@ -68,7 +68,7 @@ def _peft_settings(lora: LoRA, model: Model) -> dict[str, Any]:
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "bias": "none",
-        "target_modules": sorted(model.targets),
+        "target_modules": sorted(model.targets(lora.layers)),
     }
     return {f"{prefix}{name}": value for name, value in said.items()}
 

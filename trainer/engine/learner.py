@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,21 @@ from trainer.engine.data import Pictures, Texts
 from trainer.families import Model, Tensors
 from trainer.messages import Stepped
 from trainer.plan import Batch, Plan, Size, rate_at
+
+
+class _Question(NamedTuple):
+    """What the denoiser is asked of a batch: pictures with noise, the noise, times and texts."""
+
+    noisy: torch.Tensor
+    noise: torch.Tensor
+    times: torch.Tensor
+    texts: Tensors
+
+
+def _together(one: _Question, other: _Question) -> _Question:
+    """Both in one batch."""
+    noisy, noise, times = (torch.cat(pair) for pair in zip(one[:3], other[:3], strict=True))
+    return _Question(noisy, noise, times, {name: torch.cat([one.texts[name], other.texts[name]]) for name in one.texts})
 
 
 class Diverged(Exception):
@@ -105,40 +120,63 @@ class Learner:
 
     def _loss(self, step: int, batch: Batch, first: int) -> torch.Tensor:
         """The sum of the samples' errors. `first` is the number of the batch's first sample within the step."""
-        latents, noise, times, texts = self._drawn(step, batch, first)
+        latents, keep = self._latents(step, batch, first), self.recipe.preservation
+        learned = self._question(latents, step, batch, first)
+        wanted = self.model.target(latents, learned.noise, learned.times)
+        asked = learned
+        if keep is not None:
+            kept = self._question(latents, step, batch, first, to_keep=True)
+            wanted = torch.cat([wanted, self._by_base(kept)])
+            asked = _together(learned, kept)
         if self.recipe.adapter.dropout:
             torch.manual_seed(chance.key(self.recipe.seed, step, first, "adapter dropout"))
         with self.accelerator.autocast():
-            said = self.model.predict(self.model.noised(latents, noise, times), times, texts)
-        errors = (said.float() - self.model.target(latents, noise, times)).square().flatten(1).mean(1)
+            said = self.model.predict(asked.noisy, asked.times, asked.texts)
+        errors = (said.float() - wanted).square().flatten(1).mean(1)
+        to_learn = errors[: len(batch)]
         if (gamma := self.recipe.objective.min_snr_gamma) is not None:
-            errors = errors * self.model.weights(times, gamma)
-        return errors.sum()
+            to_learn = to_learn * self.model.weights(learned.times, gamma)
+        return to_learn.sum() if keep is None else to_learn.sum() + keep.weight * errors[len(batch) :].sum()
 
-    def _drawn(self, step: int, batch: Batch, first: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Tensors]:
-        """Latents, noise, times and texts of a batch, every draw named by (seed, step, sample, purpose)."""
-        seed = self.recipe.seed
-        latents, noises, times, texts = [], [], [], []
+    def _by_base(self, asked: _Question) -> torch.Tensor:
+        """What the denoiser says without the adapter."""
+        denoiser = self.model.denoiser
+        denoiser.disable_adapters()
+        try:
+            with torch.no_grad(), self.accelerator.autocast():
+                return self.model.predict(asked.noisy, asked.times, asked.texts).float()
+        finally:
+            denoiser.enable_adapters()
+
+    def _latents(self, step: int, batch: Batch, first: int) -> torch.Tensor:
+        drawn = []
         for sample, place in enumerate(batch, start=first):
             encoded = self.pictures.at(place)
-            shape = self.model.latent_shape(encoded)
-            latents.append(self.model.latents(encoded, rng.normal(shape, seed, step, sample, "latents")))
-            noises.append(self._noise(shape, step, sample))
-            times.append(self.model.time(chance.share(seed, step, sample, "time")))
-            texts.append(self.texts.at(place, seed, step, sample))
-        device = self.accelerator.device
-        return (
-            torch.stack(latents).to(device),
-            torch.stack(noises).to(device),
-            torch.tensor(times, device=device),
-            {name: torch.stack([text[name] for text in texts]).to(device) for name in texts[0]},
-        )
+            noise = rng.normal(self.model.latent_shape(encoded), self.recipe.seed, step, sample, "latents")
+            drawn.append(self.model.latents(encoded, noise))
+        return torch.stack(drawn).to(self.accelerator.device)
 
-    def _noise(self, shape: torch.Size, step: int, sample: int) -> torch.Tensor:
-        noise = rng.normal(shape, self.recipe.seed, step, sample, "noise")
+    def _question(
+        self, latents: torch.Tensor, step: int, batch: Batch, first: int, *, to_keep: bool = False
+    ) -> _Question:
+        """Noise, times and texts for a batch's latents, every draw named by (seed, step, sample, purpose)."""
+        seed, what = self.recipe.seed, " to keep" if to_keep else ""
+        text = self.texts.kept_at if to_keep else self.texts.at
+        noises, times, texts = [], [], []
+        for sample, place in enumerate(batch, start=first):
+            noises.append(self._noise(latents.shape[1:], step, sample, "noise" + what))
+            times.append(self.model.time(chance.share(seed, step, sample, "time" + what)))
+            texts.append(text(place, seed, step, sample))
+        device = self.accelerator.device
+        noise, at = torch.stack(noises).to(device), torch.tensor(times, device=device)
+        said = {name: torch.stack([each[name] for each in texts]).to(device) for name in texts[0]}
+        return _Question(self.model.noised(latents, noise, at), noise, at, said)
+
+    def _noise(self, shape: torch.Size, step: int, sample: int, purpose: str) -> torch.Tensor:
+        noise = rng.normal(shape, self.recipe.seed, step, sample, purpose)
         if offset := self.recipe.objective.noise_offset:
             channels = (shape[0], *(1 for _ in shape[1:]))
-            noise = noise + offset * rng.normal(channels, self.recipe.seed, step, sample, "noise offset")
+            noise = noise + offset * rng.normal(channels, self.recipe.seed, step, sample, purpose + " offset")
         return noise
 
     def _refuse_divergence(self, step: int, loss: float, gradient: float) -> None:

@@ -95,7 +95,7 @@ class Training:
         plan = draw_up(recipe, [size_of(example) for example in order.examples])
         cache = Cache(Path(order.cache_folder))
         pictures = Pictures(order.examples, plan.size_of(), model, cache)
-        texts = Texts(order.examples, recipe.data, model, cache)
+        texts = Texts(order.examples, recipe, model, cache)
         yield from pictures.load()
         yield from texts.load()
         adapter = cleanup.enter_context(fitted(model, recipe))

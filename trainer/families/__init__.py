@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from contracts.errors import Rejected
+from contracts.recipe import Layers
 
 if TYPE_CHECKING:
     import torch
@@ -41,10 +42,12 @@ class Model(Protocol):
     """… and over what encodes text only."""
     denoiser: Any
     """The part that is trained: a diffusers model (its mixins have no types), frozen, on its device."""
-    targets: tuple[str, ...]
-    """Suffixes of the names of the modules that get an adapter."""
     factor: int
     """Pixels of a picture's side for one cell of its latents' side."""
+
+    def targets(self, layers: Layers) -> tuple[str, ...]:
+        """Suffixes of the names of the modules that get an adapter."""
+        ...
 
     def encode_pixels(self, pixels: "torch.Tensor") -> Tensors:
         """[3, height, width] in -1…1 → what `latents` needs."""

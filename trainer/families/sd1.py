@@ -11,6 +11,7 @@ from PIL.Image import Image
 from transformers.utils import logging as transformers_logging
 
 from contracts.errors import Rejected
+from contracts.recipe import Layers
 from trainer.families import Model, Tensors, digest_of, digest_over, index_of, is_half, weights_of
 
 PARTS = {
@@ -20,6 +21,9 @@ PARTS = {
     "tokenizer": ("transformers", {"CLIPTokenizer", "CLIPTokenizerFast"}),
 }
 """What model_index.json must name: nothing else is ever loaded by the names it gives."""
+
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_REST_OF_TRANSFORMER = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 
 _SD2_TEXT_WIDTH = 1024
 """SD 2.x reads OpenCLIP's 1024 numbers a token, SD 1.x CLIP-L's 768; the two differ in nothing else we need."""
@@ -83,8 +87,6 @@ class Digests(NamedTuple):
 class SD1:
     """A loaded SD 1.x base (`trainer.families.Model`). VAE and text encoder stay float32: they run once a picture."""
 
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-
     def __init__(
         self,
         pipeline: StableDiffusionPipeline,
@@ -123,6 +125,9 @@ class SD1:
         widths = self.denoiser.config.cross_attention_dim, self._text_encoder.config.hidden_size
         if widths[0] != widths[1]:
             raise Rejected(f"the base's denoiser reads text of width {widths[0]}, its encoder writes {widths[1]}")
+
+    def targets(self, layers: Layers) -> tuple[str, ...]:
+        return _ATTENTION if layers == "attention" else (*_ATTENTION, *_REST_OF_TRANSFORMER)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: torch.Tensor) -> Tensors:
