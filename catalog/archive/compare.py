@@ -105,7 +105,9 @@ async def ends_agree(file: ArchiveFile, log: EventLog, tail: Tail) -> bool:
 
 
 async def dated(file: ArchiveFile, damage: Damage) -> Damage:
-    """With the time of the last good commit."""
+    """With the time of the last good commit; as it is where that is told already."""
+    if damage.since is not None:
+        return damage
     since = await file.recorded_at(damage.first_bad - 1)
     if since is None:
         return damage
