@@ -40,7 +40,7 @@ def mix(one: Colour, other: Colour, share: float) -> Colour:
 
 
 def deep(colour: Colour) -> Colour:
-    """The shade of stripes, feet and edges; white's is a cool grey, darker than all pale grounds: it must not melt in."""
+    """The shade of stripes, feet and edges; white's is a cool grey, darker than the pale grounds it stands on."""
     return mix(colour, (92, 92, 132), 0.55) if min(colour) > 230 else mix(colour, (60, 30, 60), 0.3)
 
 
