@@ -67,7 +67,7 @@ def of_tagger(folder: Path, few: int) -> None:
     for scene, picture in scenes:
         (predictions,) = model.predict([to_array(squared(picture, model.size), model.manifest)])
         found = {each.tag for each in predictions if each.category != "rating" and each.probability > threshold}
-        wanted = set(scene.tags())
+        wanted = {tag.replace(" ", "_") for tag in scene.tags()}  # as WD writes them
         both, said, true = both + len(found & wanted), said + len(found), true + len(wanted)
     tell("tagger", pictures=len(scenes), threshold=threshold, micro_f1=2 * both / (said + true))
 
