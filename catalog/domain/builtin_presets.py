@@ -68,10 +68,10 @@ _DEMO_WORLD = (
 _DEMO = Recipe(
     base=BuiltinBase(name="demo"),
     adapter=LoRA(rank=8, alpha=8.0, layers="transformer"),
-    optimizer=AdamW(lr=2e-3),
+    optimizer=AdamW(lr=1.2e-3),
     schedule=Cosine(warmup=20),
     preservation=Preservation(prompts=_DEMO_WORLD),
-    length=Steps(count=400),
+    length=Steps(count=550),
     data=Data(resolution=64, bucket_step=8, batch_size=4),
     sampling=Sampling(every=200, steps=20, guidance=3.0),
     save=Save(every=200),

@@ -25,7 +25,7 @@ from trainer.engine.training import Bases
 
 PROMPTS = withheld.trials()[0].prompts[:12]
 STEPS = 200
-"""Half of the demo's, at twice its rate: a short lesson will do here."""
+"""Less than half of the demo's, at a higher rate: a short lesson will do here."""
 
 RECOGNISED, MISTAKEN = 0.4, 0.1
 """Shares of the prompts: at least with the LoRA, at most without. The shipped figures are in the model card."""
