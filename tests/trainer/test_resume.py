@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, object]] = {
     "adafactor, hard": HARD | {"optimizer": {"type": "adafactor"}},
     "whole blocks, preserved": HARD
     | {"adapter.layers": "transformer", "preservation": {"prompts": ["a cat", "a dog"]}},
+    "whole blocks, adafactor": {"adapter.layers": "transformer", "optimizer": {"type": "adafactor"}},
     "checkpointing": {"gradient_checkpointing": True, "adapter.dropout": 0.2},
 }
 

@@ -101,13 +101,13 @@ def _expected(adapter: Adapter, kind: Optimizer) -> dict[str, tuple[int, ...]]:
 
 
 def _state_shapes(kind: Optimizer, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """What the optimizer keeps for a weight matrix of this shape."""
-    rows, columns = shape
+    """What the optimizer keeps for a matrix or convolution of this shape; Adafactor factors the last two sides."""
+    *others, rows, columns = shape
     match kind:
         case AdamW():
-            return {"step": (), "exp_avg": (rows, columns), "exp_avg_sq": (rows, columns)}
+            return {"step": (), "exp_avg": tuple(shape), "exp_avg_sq": tuple(shape)}
         case Adafactor():
-            return {"step": (), "row_var": (rows, 1), "col_var": (1, columns)}
+            return {"step": (), "row_var": (*others, rows, 1), "col_var": (*others, 1, columns)}
 
 
 def _compare(path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
