@@ -1,8 +1,8 @@
 """Following the log: every commit after a place, once and in order, through restarts of the server.
 
-It sits on nats-py's ordered consumer, but trusts it for speed only. That consumer may start again from 1 after a
-restart, lose messages past its limits, or die silently; the log's sequences are dense, so whatever is not the next one
-is dropped (seen already) or asked for again (missed), and a watch compares with the stream's end when nothing comes.
+A subscription is trusted for speed only. It may lose messages on the way or past its limits, or die silently; the
+log's sequences are dense, so whatever is not the next one is dropped (seen already) or asked for again (missed), and a
+watch compares with the stream's end when nothing comes.
 
 Nor does it trust the log. After each break of the line, before anything more is told, it looks whether this is still
 the log it has read from: a server may come back with an older copy of its files, or without a part of them.
@@ -19,13 +19,12 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import Error as JetStreamError
 
-from contracts import subjects
 from contracts.errors import LogDamaged, Unavailable
 from contracts.events import Stored
 from contracts.wire.log import EventLog, decode
+from contracts.wire.reading import confirm, subscribe
 from contracts.wire.scan import LogState, log_state, next_sequence
 from contracts.wire.tasks import wanted
 
@@ -33,7 +32,7 @@ BATCH = 8000
 BATCH_BYTES = 8 * 1024**2
 """A batch is what has come, up to so many commits and not much more than so many bytes."""
 WAITING_BYTES = BATCH_BYTES
-"""So much waits here at most; beyond, the subscription's own flow control holds the server back."""
+"""So much waits here at most, beside what nats-py has received already: a batch, for the server waits then."""
 WATCH_SECONDS = 1.0
 Placed = tuple[int, int, bytes]
 """Sequence, when the server stored it (nanoseconds since 1970), body."""
@@ -70,6 +69,8 @@ class Waiting:
             size += len(taken[-1].data)
         self._bytes -= size
         self._room.set()
+        if taken:
+            await confirm(taken[-1])  # the server sends the next ones meanwhile
         return taken
 
 
@@ -108,6 +109,8 @@ class Follower:
             fresh = [placed for placed in map(_placed, messages) if placed[0] > self._after]
             if not fresh:
                 silent = 0 if messages else silent + 1
+                if silent and self._bus.stats["reconnects"] != self._lines:
+                    return  # a server that was away has forgotten who reads
                 if silent >= 2 and await self._missed_something():
                     return
                 continue
@@ -176,17 +179,9 @@ class Follower:
 
     async def _subscribe(self) -> None:
         self._waiting = Waiting()
-        config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self._after + 1)
         while self._subscription is None and wanted():
             try:
-                self._subscription = await self._bus.jetstream().subscribe(
-                    subjects.ALL_FACTS,
-                    stream=subjects.FACTS,
-                    cb=self._waiting.put,
-                    config=config,
-                    ordered_consumer=True,
-                    idle_heartbeat=0.5,
-                )
+                self._subscription = await subscribe(self._bus, self._after, self._waiting.put, most=BATCH)
             except (nats.errors.Error, JetStreamError, OSError):
                 await asyncio.sleep(0.3)  # the server is away; the client reconnects by itself
 

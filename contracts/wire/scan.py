@@ -13,17 +13,17 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
 from contracts import subjects
 from contracts.errors import LogDamaged, Unavailable
+from contracts.wire.reading import confirm, subscribe
 from contracts.wire.tasks import wanted
 
 BATCH = 1000
 WAITING = 4000
-"""So many messages wait here at most; beyond, the subscription's own flow control holds the server back."""
+"""So many messages wait here at most; then the server does."""
 SILENCE_SECONDS = 2.0
 TRIES = 5
 """So often in a row nothing may come where something is, before the log counts as not answering."""
@@ -115,17 +115,7 @@ class _Stretch:
         """Nothing is left in the log to read."""
 
     async def begin(self, bits: int | None) -> None:
-        config = ConsumerConfig(
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self._after + 1, rate_limit_bps=bits
-        )
-        self._subscription = await self._js.subscribe(
-            subjects.ALL_FACTS,
-            stream=subjects.FACTS,
-            cb=self._queue.put,
-            config=config,
-            ordered_consumer=True,
-            idle_heartbeat=0.5,
-        )
+        self._subscription = await subscribe(self._bus, self._after, self._queue.put, most=WAITING, bits=bits)
 
     async def end(self) -> None:
         if self._subscription is None:
@@ -170,6 +160,7 @@ class _Stretch:
             return []
         while len(messages) < BATCH and not self._queue.empty():
             messages.append(self._queue.get_nowait())
+        await confirm(messages[-1])
         return messages
 
 
