@@ -1,4 +1,4 @@
-"""What does an append cost over a bare publish? `python benchmarks/append.py [APPENDS] [FOLDER]`
+"""What does an append cost over a bare publish? `python -m benchmarks.append [APPENDS] [FOLDER]`
 
 One server that syncs always, as every embedded one does. Raw is nats-py's own client and its `js.publish` of a body of
 the same size without a header of its own; ours is the whole of it: a new command id, the commit drawn up on the thing's

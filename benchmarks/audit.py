@@ -1,4 +1,4 @@
-"""How long does an audit take? `python benchmarks/audit.py [COMMITS]` (100,000, in the mix of benchmarks/replay.py).
+"""How long does an audit take? `python -m benchmarks.audit [COMMITS]` (100,000, in the mix of benchmarks/replay.py).
 
 Each figure stands beside the least that could be done, measured in the same round: a bare select loop beside reading
 the archive, a bare loop of sha256 over the same bodies beside computing its hashes again, a bare ordered consumer
@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nats.js.api import ConsumerConfig, DeliverPolicy
-from replay import write_log
 
+from benchmarks.replay import write_log
 from catalog.archive import Archive, compare
 from contracts import subjects
 from contracts.wire.bus import Bus, connect

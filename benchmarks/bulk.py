@@ -1,4 +1,4 @@
-"""What does a change of a whole data set cost? `python benchmarks/bulk.py [IMAGES]` (10,000).
+"""What does a change of a whole data set cost? `python -m benchmarks.bulk [IMAGES]` (10,000).
 
 Every image has 30 predictions. Then one commit each, put into the read model alone: five tags for all images, the same
 taken back, a threshold moved down and up again, half of the images removed. Seconds until readers see it: CPU of this
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyroaring import BitMap
-from replay import START, Made, Maker
 
+from benchmarks.replay import START, Made, Maker
 from catalog import views
 from catalog.store import Store
 from contracts import events as e

@@ -1,4 +1,4 @@
-"""How many pictures a second come in? `python benchmarks/ingest.py [PICTURES]`: 1024 x 1024, two decoders, one machine.
+"""How many pictures a second come in? `python -m benchmarks.ingest [PICTURES]`: 1024 x 1024, two decoders, one machine.
 
 Bare JPEGs are their own pictures; those with EXIF are written anew as PNG, which is most of their cost.
 """

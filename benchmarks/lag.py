@@ -1,4 +1,4 @@
-"""How long after a command was accepted does the read model show it? `python benchmarks/lag.py [COMMANDS]` (500).
+"""How long after a command was accepted does the read model show it? `python -m benchmarks.lag [COMMANDS]` (500).
 
 The stack is idle but for one writer: it appends an edit of four tags of one image on a connection of its own, as an
 owner does. From the log's acknowledgement on the time is taken until a question to the read model shows that edit. A
@@ -15,8 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from replay import ROUND, START, Made, Maker
-
+from benchmarks.replay import ROUND, START, Made, Maker
 from catalog import views
 from catalog.archive import Archive
 from catalog.database import Connection

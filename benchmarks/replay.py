@@ -1,4 +1,4 @@
-"""How fast is a log replayed into all read models and the archive? `python benchmarks/replay.py [COMMITS]` (a million).
+"""How fast is a log replayed into all read models and the archive? `python -m benchmarks.replay [COMMITS]` (a million).
 
 The log: 25 % an image added, 60 % edits of four tags of one image (three asserted, one rejected), 15 % predictions (30
 of one image, about ten above the thresholds). Images lie in data sets of 1,000, each with a vocabulary of 300 tags used
