@@ -14,10 +14,10 @@ up:  ## the workshop on your data (ARGS="--data DIR --port P")
 	@tools/environment.sh all
 	@$(BIN)/loratory up $(ARGS)
 
-# Two files at a time, in the order of their folders: the long ones of tests/acceptance come first.
+# Three files at a time (they wait more than they work), in the order of their folders: the long ones of tests/acceptance come first.
 test:  ## the whole suite, on a real nats-server (ARGS="-k name" for a part)
 	@tools/environment.sh dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check:  ## format, lint, types, imports, compose file
 	@tools/environment.sh dev
