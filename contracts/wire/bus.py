@@ -22,6 +22,7 @@ from nats.js.api import Header
 
 from contracts.errors import SetupError, Unavailable
 from contracts.wire.permissions import inbox
+from contracts.wire.tasks import wanted
 
 PATIENCE = 15.0
 """Seconds the first connection may take: services and server start side by side."""
@@ -119,6 +120,12 @@ class Bus(Client):
             await super().close()
         except (RuntimeError, OSError) as error:  # the line is gone already, as asyncio or uvloop say it
             await log.awarning("bus_not_closed_cleanly", error=str(error))
+        except asyncio.CancelledError:
+            # All who wait for the end of a line share one future; who is cancelled among them (nats-py cancels the task
+            # that connects again) cancels it for all.
+            if not wanted():
+                raise
+            self._gone.set()
 
     async def watch(self) -> NoReturn:
         """Waits until the connection is closed for good, and raises Unavailable; run it beside the service."""

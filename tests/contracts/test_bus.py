@@ -20,6 +20,27 @@ from contracts.wire.service import Door
 from tests.conftest import BusOf
 
 
+async def test_who_closes_a_line_is_not_cancelled_with_another_who_waits_for_its_end(
+    bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = await bus_of("gateway")
+    other = asyncio.create_task(bus._transport.wait_closed())
+    await asyncio.sleep(0)
+    close = bus._transport.close
+
+    def cancelling() -> None:
+        other.cancel()  # as nats-py does with its task that connects again, just when both wait
+        close()
+
+    monkeypatch.setattr(bus._transport, "close", cancelling)
+    await bus.close()
+    with pytest.raises(asyncio.CancelledError):
+        await other
+    assert bus.is_closed
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(bus.watch(), 1)
+
+
 @contextmanager
 def hanging(server: EmbeddedServer) -> Iterator[None]:
     assert server.pid is not None
