@@ -145,15 +145,26 @@ const Recipe = ({ job }) => {
   `;
 };
 
+const MANY = 6; // more lines of one field than that are folded
+
 const Leaf = ({ name, value }) => {
   const many = Array.isArray(value) && value.length > 0;
   return html`
     <div class=${many ? "many" : ""}>
       <dt>${words(name)}</dt>
-      ${many ? value.map((each) => html`<dd>${each}</dd>`) : html`<dd>${shown(value)}</dd>`}
+      ${!many && html`<dd>${shown(value)}</dd>`}
+      ${many && value.length <= MANY && value.map((each) => html`<dd>${each}</dd>`)}
+      ${many && value.length > MANY && html`<dd><${Folded} lines=${value} /></dd>`}
     </div>
   `;
 };
+
+const Folded = ({ lines }) => html`
+  <details>
+    <summary>All ${lines.length}</summary>
+    ${lines.map((line) => html`<p>${line}</p>`)}
+  </details>
+`;
 
 const Branch = ({ name, type, fields }) => html`
   <div class="branch">

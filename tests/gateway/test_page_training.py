@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
@@ -72,3 +73,17 @@ async def test_a_training_is_started_watched_and_its_lora_downloaded(
     file = tmp_path / "egg.safetensors"
     await (await download.value).save_as(file)
     assert b'"ss_' in file.read_bytes()[:100_000]
+
+
+async def test_a_draft_shows_its_recipe_and_folds_what_is_long(workshop: Stack, page: Page) -> None:
+    dataset = await stocked(workshop, "hens")
+    asked = {"dataset": dataset, "preset": "demo", "name": "a draft", "changes": {"sampling.prompts": ["a", "b"]}}
+    async with httpx.AsyncClient(base_url=f"{workshop.address}/api/v1", timeout=60) as client:
+        made = (await client.post("/jobs", json=asked)).raise_for_status().json()
+    await page.goto(f"{workshop.address}/#/jobs/{made['id']}")
+    recipe = page.get_by_role("region", name="Recipe")
+    await expect(recipe.get_by_text("a", exact=True)).to_be_visible()
+    kept = recipe.get_by_text("two small orange triangles, in the middle, purple background")
+    await expect(kept).to_be_hidden()
+    await recipe.get_by_text("All 18").click()
+    await expect(kept).to_be_visible()
