@@ -18,11 +18,9 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from tagger.wd.model import Model
-from tagger.wd.preprocess import squared, to_array
 from tests.trainer import trials
 from trainer.bases import DEMO
 from trainer.demo.figures import drawing, figures, sheet
-from trainer.demo.make_tagger import judged_scenes
 from trainer.demo.world import withheld
 from trainer.demo.world.concepts import CONCEPTS
 from trainer.demo.world.scoring import Judge, Recogniser
@@ -59,17 +57,9 @@ def of_speed(pipeline: StableDiffusionPipeline) -> None:
 
 
 def of_tagger(folder: Path, few: int) -> None:
-    """Micro-F1 of the shipped file with its own threshold, ratings apart."""
-    model = Model.load(folder)
+    model, count = Model.load(folder), 1000 // few
     threshold = model.manifest.thresholds["general"]
-    both = said = true = 0
-    scenes = judged_scenes("held-out", 1000 // few)
-    for scene, picture in scenes:
-        (predictions,) = model.predict([to_array(squared(picture, model.size), model.manifest)])
-        found = {each.tag for each in predictions if each.category != "rating" and each.probability > threshold}
-        wanted = {tag.replace(" ", "_") for tag in scene.tags()}  # as WD writes them
-        both, said, true = both + len(found & wanted), said + len(found), true + len(wanted)
-    tell("tagger", pictures=len(scenes), threshold=threshold, micro_f1=2 * both / (said + true))
+    tell("tagger", pictures=count, threshold=threshold, micro_f1=trials.tagging_f1(model, count))
 
 
 def of_concepts(pipeline: StableDiffusionPipeline, base: Path, judge: Judge, few: int) -> list[Image.Image]:

@@ -15,7 +15,10 @@ from PIL import Image
 
 from catalog.domain.builtin_presets import BY_NAME
 from contracts.recipe import Recipe, overlaid
+from tagger.wd.model import Model
+from tagger.wd.preprocess import squared, to_array
 from trainer.demo.figures import GUIDANCE, STEPS
+from trainer.demo.make_tagger import judged_scenes
 from trainer.demo.world import withheld
 from trainer.demo.world.concepts import CONCEPTS, shown
 from trainer.demo.world.drawing import SIDE, draw
@@ -95,6 +98,18 @@ def drawings(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: S
             generator=[torch.Generator().manual_seed(seed) for seed in seeds[some]],
         ).images
     return found
+
+
+def tagging_f1(model: Model, count: int) -> float:
+    """Micro-F1 of a tagger with its own threshold, ratings apart, on pictures of seeds that nothing was trained on."""
+    both = said = true = 0
+    for scene, picture in judged_scenes("held-out", count):
+        (predictions,) = model.predict([to_array(squared(picture, model.size), model.manifest)])
+        general = (each for each in predictions if each.category != "rating")
+        found = {each.tag for each in general if each.probability > model.manifest.thresholds["general"]}
+        wanted = {tag.replace(" ", "_") for tag in scene.tags()}  # as WD writes them
+        both, said, true = both + len(found & wanted), said + len(found), true + len(wanted)
+    return 2 * both / (said + true)
 
 
 def recognised(pictures: Sequence[Image.Image], recogniser: Recogniser) -> float:
