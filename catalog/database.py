@@ -5,6 +5,7 @@ own, so that all it sees stands at the same moment.
 """
 
 import asyncio
+import errno
 import os
 import queue
 import sqlite3
@@ -63,7 +64,10 @@ class Database:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"read-{path.stem}")
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run it in one transaction: all of it, or nothing if it raises. One at a time, in the order asked."""
+        """Run it in one transaction: all of it, or nothing if it raises. One at a time, in the order asked.
+
+        OSError (ENOSPC) where the disk is full.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._written, work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -92,10 +96,13 @@ class Database:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             outcome = work(self._connection)
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            if self._connection.in_transaction:  # SQLite ends some by itself
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, f"there is no room for {self._path.name}") from error
             raise
-        self._connection.execute("COMMIT")
         return outcome
 
     def _truncate_wal(self) -> None:

@@ -101,7 +101,7 @@ class Behind(LoratoryError):
 
 
 class LogFull(LoratoryError):
-    """The event log refuses to store more: it is full or its disk is."""
+    """Nothing more is stored: the event log is full, or its disk is, or that of whoever was asked."""
 
     code = "log-full"
 

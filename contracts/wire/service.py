@@ -5,6 +5,7 @@ It sits on `nats.micro` (ADR-32: discovery, ping, stats). Its endpoints handle o
 """
 
 import asyncio
+import errno
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from nats.micro.service import Service as MicroService
 
 from contracts import subjects
 from contracts.commands import FAMILIES, Command, Receipt
-from contracts.errors import Behind, Invalid, LoratoryError, TooLarge, Trouble, Unavailable
+from contracts.errors import Behind, Invalid, LogFull, LoratoryError, TooLarge, Trouble, Unavailable
 from contracts.queries import Query, answer_of, name_of
 from contracts.wire.tasks import wanted
 
@@ -111,9 +112,14 @@ class Service:
             await _refuse(self._asker(request), Invalid(str(error)))
         except nats.errors.Error as error:
             _log.warning("answer_not_sent", subject=request.subject, error=str(error))
-        except Exception:  # noqa: BLE001 - the service's edge: the caller learns that, not what; the log keeps the rest
+        except Exception as error:  # noqa: BLE001 - the service's edge: the caller learns that, not what; the log does
             _log.exception("request_failed", subject=request.subject)
-            await _refuse(self._asker(request), LoratoryError("an internal error; the log of the service says more"))
+            await _refuse(self._asker(request), self._told(error))
+
+    def _told(self, error: Exception) -> LoratoryError:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return LogFull(f"the disk of the {self._name} is full")
+        return LoratoryError("an internal error; the log of the service says more")
 
     def _asker(self, request: Request) -> Request:
         """Who waits for the answer: whoever asked last, for they have stopped listening where they asked before."""

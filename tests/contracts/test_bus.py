@@ -41,6 +41,23 @@ async def test_who_closes_a_line_is_not_cancelled_with_another_who_waits_for_its
         await asyncio.wait_for(bus.watch(), 1)
 
 
+async def test_what_is_sent_while_the_line_is_being_lost_is_told_so(
+    bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = await bus_of("gateway")
+    assert bus._flusher_task is not None
+    bus._flusher_task.cancel()
+    await asyncio.wait({bus._flusher_task})
+
+    def closed(_: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr(bus._transport, "writelines", closed)
+    with pytest.raises(ConnectionReconnectingError):
+        await bus.publish("prog.job.j1")
+    monkeypatch.undo()
+
+
 @contextmanager
 def hanging(server: EmbeddedServer) -> Iterator[None]:
     assert server.pid is not None

@@ -1,11 +1,12 @@
 """Asking and answering over the bus."""
 
 import asyncio
+import errno
 
 import pytest
 
 from contracts.commands import CreateDataset, DatasetCommand, Receipt
-from contracts.errors import Invalid, LoratoryError, NotFound, Rejected, TooLarge, Unavailable
+from contracts.errors import Invalid, LogFull, LoratoryError, NotFound, Rejected, TooLarge, Unavailable
 from contracts.queries import GetDataset, GetLog, LogView
 from contracts.wire import service as service_module
 from contracts.wire.service import Door, Service
@@ -29,6 +30,8 @@ async def test_an_error_arrives_as_itself_and_a_bug_tells_nothing(bus_of: BusOf)
     async def missing(question: GetDataset) -> LogView:
         if question.dataset == "bug":
             raise RuntimeError("secret")
+        if question.dataset == "full":
+            raise OSError(errno.ENOSPC, "No space left on device", "/secret/blobs")
         raise NotFound("there is no data set cats", dataset="cats")
 
     async def refused(_: DatasetCommand) -> Receipt:
@@ -45,6 +48,8 @@ async def test_an_error_arrives_as_itself_and_a_bug_tells_nothing(bus_of: BusOf)
     with pytest.raises(LoratoryError) as bug:
         await door.ask(GetDataset(dataset="bug"))
     assert "secret" not in bug.value.detail
+    with pytest.raises(LogFull, match="the disk of the catalog is full"):
+        await door.ask(GetDataset(dataset="full"))
     with pytest.raises(Invalid):
         await door.tell(DatasetCommand(origin=origin(), wish=CreateDataset(name="")))
     await service.close()

@@ -1,0 +1,35 @@
+"""A file that cannot grow any more."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from catalog.database import Connection, Database
+
+TABLE = "CREATE TABLE IF NOT EXISTS lot (body BLOB)"
+
+
+def fill(connection: Connection) -> None:
+    connection.execute("PRAGMA max_page_count = 8")
+    connection.execute("INSERT INTO lot VALUES (zeroblob(100000))")
+
+
+def room(connection: Connection) -> None:
+    connection.execute("PRAGMA max_page_count = 10000")
+    connection.execute("INSERT INTO lot VALUES (zeroblob(100000))")
+
+
+def lots(connection: Connection) -> int:
+    return int(connection.execute("SELECT COUNT(*) FROM lot").fetchone()[0])
+
+
+async def test_a_full_disk_is_said_as_such_and_what_comes_after_is_written(tmp_path: Path) -> None:
+    database = Database(tmp_path / "some.db", TABLE)
+    with pytest.raises(OSError, match=r"there is no room for some\.db") as full:
+        await database.write(fill)
+    assert full.value.errno == errno.ENOSPC
+    assert await database.read(lots) == 0
+    await database.write(room)
+    assert await database.read(lots) == 1
+    await database.close()
