@@ -1,5 +1,6 @@
 """The page in a real browser against the real workshop: all services, a real nats-server, nothing in between."""
 
+import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
@@ -187,6 +188,9 @@ async def test_the_page_goes_on_after_the_gateway_was_killed(workshop: Stack, pa
     assert pid is not None
     os.kill(pid, 9)
     await expect(page.get_by_role("status").get_by_text("reconnecting")).to_be_visible()
+    async with asyncio.timeout(60):
+        while workshop.pid_of("gateway") in {None, pid}:  # noqa: ASYNC110 - the stack tells nobody
+            await asyncio.sleep(0.05)
     await stocked(workshop, "made meanwhile")
     await expect(page.get_by_role("heading", name="made meanwhile")).to_be_visible()
     await expect(page.get_by_role("status").get_by_text(LIVE)).to_be_visible()
