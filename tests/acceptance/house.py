@@ -13,9 +13,10 @@ import msgspec
 
 from contracts.wire.health import Report
 from loratory import Client
+from tests.limits import WAIT
 
-SERVES_WITHIN = 60.0
-ENDS_WITHIN = 60.0
+SERVES_WITHIN = WAIT
+ENDS_WITHIN = WAIT
 WORKERS = ("tagger", "trainer")
 
 

@@ -19,7 +19,7 @@ from loratory.demo import PATIENCE
 from tests.acceptance.conftest import Finished
 from tests.acceptance.house import House, cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow]
 
 GOOD = 3
 

@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.house import House, cli
 from tests.damage import BLOCKS, blocks, cut, delete_log, flip_in, forget_index
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 P = "/api/v1"
 LOG = Path(BLOCKS).parent

@@ -12,7 +12,6 @@ from tests.drill.drill import Asked, drilled
 pytestmark = [
     LOST_LINES,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
 ]
 

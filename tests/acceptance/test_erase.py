@@ -18,14 +18,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.acceptance.house import House, cli
+from tests.limits import WAIT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow]
 
 P = "/api/v1"
 NAME = "the-neighbours-garden-in-june"
 CAPTION = "sks, Mrs Habakuk behind her gooseberries"
 SLICE = 64
-WITHIN = 60.0
+WITHIN = WAIT
 SEALED = {"sealed name", "sealed caption"}
 """What is sealed stays in the log and its copies as base64; these are its plain bytes, as the read model keeps them."""
 

@@ -16,7 +16,7 @@ import pytest
 from tests.acceptance.house import House
 from tests.catalog.house import png
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 
 WINDOW = 1.0
 """Seconds for which NATS itself knows an id again."""

@@ -17,17 +17,17 @@ import pytest_asyncio
 from contracts.events import ImageAdded, JobSucceeded, TaggingPredicted
 from contracts.ids import Digest
 from tests.acceptance.chronicle import LOST_LINES, PATIENCE, Shop, child_of, drawn, kill, workshop
+from tests.limits import WAIT
 
 pytestmark = [
     LOST_LINES,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
 ]
 
 PICTURES, UPLOAD, STEPS, SAVE = 300, 100, 1000, 100
-WITHIN = 45.0
+WITHIN = 180.0
 """Seconds after which work must go on."""
 
 RECIPE: dict[str, object] = {
@@ -176,7 +176,7 @@ async def imported(shop: Shop, dataset: str, pictures: list[Path]) -> None:
 
 async def laid_out(folder: Path, count: int) -> dict[str, str]:
     """The finished files by name, with their sha256."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT):
         while len(files := sorted(folder.glob("[!.]*.safetensors"))) < count:  # noqa: ASYNC110 - another process does it
             await asyncio.sleep(0.1)
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -23,7 +23,7 @@ from trainer.engine.data import pixels
 from trainer.families import Model, load
 from trainer.messages import Example
 
-pytestmark = [pytest.mark.slow, pytest.mark.shared, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.shared]
 
 STEPS = 100
 

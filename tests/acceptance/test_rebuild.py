@@ -6,7 +6,7 @@ from tests.acceptance.conftest import Finished
 from tests.acceptance.crawl import crawl, differences
 from tests.acceptance.house import House
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 
 
 def test_a_deleted_read_model_is_rebuilt_and_every_get_answers_the_same(house: House, finished: Finished) -> None:

@@ -19,7 +19,7 @@ from contracts.wire.server import EmbeddedServer
 from tests.acceptance.crawl import Answer, crawl, differences
 from tests.acceptance.house import House, cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 LOG = Path("nats/streams/jetstream/LORATORY/streams/EVT")
 P = "/api/v1"

@@ -19,7 +19,7 @@ from loratory import AsyncClient
 from tests.acceptance.house import House, cli
 from trainer.demo import pictures as drawn
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 
 OWN_FRAMES = frozenset(
     ("connection_established", "caught_up", "progress_update", "presence", "stale", "fresh", "bye", "pong")

@@ -23,6 +23,7 @@ from contracts.wire.server import EmbeddedServer
 from tests.catalog.histories import Scribe
 from tests.conftest import BusOf, origin
 from tests.damage import LOST_LINES, blocks, change, delete_log, flip_in, forget_index
+from tests.limits import WAIT
 
 pytestmark = LOST_LINES
 COMMITS = 20
@@ -49,7 +50,10 @@ class Watched:
     async def keep(self) -> None:
         """Until the archive has all of the log."""
         _, end = await self.log.end()
-        async with asyncio.timeout(20), aclosing(Follower(self._bus, self.archive.tail.sequence).batches()) as batches:
+        async with (
+            asyncio.timeout(WAIT),
+            aclosing(Follower(self._bus, self.archive.tail.sequence).batches()) as batches,
+        ):
             async for batch in batches:
                 await self.archive.append(batch)
                 if self.archive.tail.sequence == end:
@@ -193,7 +197,7 @@ async def test_of_a_long_log_the_ends_are_looked_at_first_and_the_patrol_finds_t
     again = Archive(watched.folder)
     assert await again.judge(watched.log) == watched.archive.log_id
     with pytest.raises(LogDamaged, match="commit 7 is not in the log") as caught:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT):
             await again.patrol(watched.log)
     assert caught.value.facts["first_bad"] == 7
     await again.close()

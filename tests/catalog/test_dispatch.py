@@ -19,10 +19,11 @@ from contracts.wire.queue import Hint, WorkQueue
 from contracts.wire.streams import CONSUMERS
 from tests.catalog.house import House
 from tests.conftest import LEASE, NOW, BusOf, origin
+from tests.limits import WAIT
 
 
 async def until(house: House, work: WorkClass, expected: set[str]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         while await WorkQueue(house.bus, work).waiting() != expected:  # noqa: ASYNC110 - a queue tells nobody
             await asyncio.sleep(0.05)
 

@@ -33,8 +33,9 @@ from contracts.ids import Digest, ImageId, JobId, WorkerId
 from contracts.wire.blobs import LocalBlobs
 from tests.catalog.house import House, kinds, opened, png
 from tests.conftest import BusOf
+from tests.limits import WAIT
 
-FAR = 20.0
+FAR = WAIT
 """Seconds that anything may take."""
 
 

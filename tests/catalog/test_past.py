@@ -60,7 +60,6 @@ CHANGES = st.lists(
 )
 
 
-@pytest.mark.timeout(300)
 @settings(max_examples=6, deadline=None)
 @given(changes=CHANGES)
 async def test_for_every_sequence_the_answer_is_a_fold_of_the_events_up_to_it(

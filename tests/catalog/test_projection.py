@@ -21,6 +21,7 @@ from contracts.wire.log import EventLog, Head, draw_up
 from tests.catalog.histories import LOG_ID, everything
 from tests.catalog.test_store import rows_of
 from tests.conftest import BusOf, origin
+from tests.limits import WAIT
 
 
 class Reading:
@@ -65,7 +66,7 @@ async def test_a_fact_becomes_a_row_an_archived_commit_and_news(bus_of: BusOf, t
         assert row is not None
         assert row.head.sequence == stored.sequence
         assert [one.body for one in await reading.archive.commits(stored.sequence - 1, 10)] == [stored.body]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT):
             while (news := await reading.news.get()).sequence < stored.sequence:
                 pass
         assert news == Applied(log_id=reading.archive.log_id, sequence=stored.sequence, verified=True)
@@ -74,11 +75,11 @@ async def test_a_fact_becomes_a_row_an_archived_commit_and_news(bus_of: BusOf, t
 async def test_it_goes_on_where_it_stopped_and_forgets_nothing(bus_of: BusOf, tmp_path: Path) -> None:
     bus = await bus_of("catalog")
     async with projecting(bus, tmp_path) as reading:
-        await reading.store.wait_for((await created(bus, "cats")).sequence, timeout=5)
+        await reading.store.wait_for((await created(bus, "cats")).sequence, timeout=WAIT)
     last = await created(bus, "dogs")
 
     async with projecting(bus, tmp_path) as reading:
-        await reading.store.wait_for(last.sequence, timeout=5)
+        await reading.store.wait_for(last.sequence, timeout=WAIT)
         found = await reading.store.read(lambda connection: datasets.page(connection, 0, 10))
 
     assert [row.name for row in found] == ["cats", "dogs"]
@@ -126,7 +127,7 @@ async def test_a_fact_nobody_understands_stops_it(bus_of: BusOf, tmp_path: Path)
         return
 
     with pytest.raises(ExceptionGroup) as caught:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT):
             await project(bus, store, archive, nobody)
 
     assert caught.group_contains(LogDamaged, match="commit 2 cannot be read")

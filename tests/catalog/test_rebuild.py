@@ -18,6 +18,7 @@ from contracts.audit import ReplayReport
 from contracts.errors import Conflict, LoratoryError
 from contracts.queries import GetReplay, StartReplay
 from tests.catalog.histories import LOG_ID, everything
+from tests.limits import WAIT
 
 HISTORY = everything().commits
 
@@ -138,7 +139,7 @@ async def running(folder: Path) -> AsyncIterator[Replays]:
 
 
 async def ended(running: Replays) -> ReplayReport:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT):
         while not (report := await running.last(GetReplay())).ended:  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(0.02)
     return report

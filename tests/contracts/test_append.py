@@ -19,6 +19,7 @@ from contracts.wire.publishing import Ack, Refusal
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import migrate
 from tests.conftest import NOW, BusOf, origin
+from tests.limits import WAIT
 from tests.proxy import Proxy
 
 Together = list[tuple[Commit, Head]]
@@ -94,7 +95,7 @@ async def test_stored_and_the_answer_is_lost(log: EventLog, admin: Bus, proxy: P
     proxy.hold("down")
     appending = asyncio.create_task(log.append_together(together))
     if len(together) == 1:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT):
             while (await EventLog(admin).end())[1] == 1:  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.01)
     proxy.cut()
@@ -150,7 +151,7 @@ async def test_an_answer_that_is_lost_and_a_log_that_is_full_since(log: EventLog
     together = [born("ds_1")]
     proxy.hold("down")
     appending = asyncio.create_task(log.append_together(together))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT):
         while (await EventLog(admin).end())[1] == 1:  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.01)
     await settings(admin, max_bytes=1024)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -202,7 +201,6 @@ class Appends(RuleBasedStateMachine):
         await self.server.stop()
 
 
-@pytest.mark.timeout(300)
 class TestAppends(Appends.TestCase):  # type: ignore[misc]  # made by hypothesis
     settings = settings(
         max_examples=6,

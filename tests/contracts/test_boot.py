@@ -16,6 +16,7 @@ import pytest
 from contracts.errors import SetupError
 from contracts.wire.boot import Health, check, owners_of, read_settings, refuse_foreign_packages
 from contracts.wire.health import FRESH, why_not
+from tests.limits import WAIT
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,7 +124,7 @@ async def test_a_running_service_keeps_its_report_fresh(tmp_path: Path, capsys: 
     assert check(file) == 1
     assert capsys.readouterr().err.endswith("tagger is not ready: bus: not yet\n")
     health.set("bus", True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         while check(file) != 0:  # noqa: ASYNC110 - it is a file that another process would watch
             await asyncio.sleep(0.05)
     assert list(file.parent.iterdir()) == [file]

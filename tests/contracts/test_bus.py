@@ -18,6 +18,7 @@ from contracts.wire.bus import Bus
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.service import Door
 from tests.conftest import BusOf
+from tests.limits import WAIT
 
 
 async def test_who_closes_a_line_is_not_cancelled_with_another_who_waits_for_its_end(
@@ -116,4 +117,4 @@ async def test_who_asks_is_told_that_nats_hangs_not_the_service(server: Embedded
         await door.ask(GetLog(), within=0.2)
     assert caught.value.facts == {"service": "nats"}
     with pytest.raises(Unavailable, match="the catalog is not running"):
-        await door.ask(GetLog(), within=5)
+        await door.ask(GetLog(), within=WAIT)

@@ -9,6 +9,7 @@ from contracts.wire.erased import keep_clean
 from contracts.wire.service import Service
 from contracts.wire.telling import tell_erased
 from tests.conftest import BusOf
+from tests.limits import WAIT
 
 
 class Keeper:
@@ -21,7 +22,7 @@ class Keeper:
         self.dropped.append(set(pictures))
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT):
             while sum(map(len, self.dropped)) < count:  # noqa: ASYNC110 - it is called from a thread
                 await asyncio.sleep(0.01)
 

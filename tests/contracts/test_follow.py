@@ -20,6 +20,7 @@ from contracts.wire.streams import migrate
 from tests.conftest import LEASE, NOW, BusOf, origin
 from tests.contracts.test_scan import LARGE, fill
 from tests.damage import LOST_LINES, blocks, delete_log, flip_in
+from tests.limits import WAIT
 
 pytestmark = LOST_LINES
 
@@ -42,7 +43,7 @@ class Teller:
 
 async def take(batches: AsyncIterator[list[Stored]], last: int) -> Stored:
     """Reads on up to this sequence."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT):
         async for batch in batches:
             if batch[-1].sequence >= last:
                 return batch[-1]

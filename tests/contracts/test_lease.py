@@ -18,6 +18,7 @@ from contracts.wire.lease import Lease, LeaseLost
 from contracts.wire.life import Life
 from contracts.wire.server import EmbeddedServer
 from tests.conftest import BusOf
+from tests.limits import WAIT
 
 SECONDS = 2.0
 ELSEWHERE = Life(machine="another machine", pid=1, started=1)
@@ -50,7 +51,7 @@ async def test_two_never_hold_it_and_who_waits_gets_it_when_it_has_run_out(catal
     while first.held:
         assert not second.held
         await asyncio.sleep(0.05)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         await waiting
     assert second.held
     with pytest.raises(LeaseLost):
@@ -73,7 +74,7 @@ async def test_it_is_kept_for_as_long_as_its_holder_lives_and_then_given_back(ca
 async def test_who_was_away_past_it_and_finds_another_is_lost(catalog: Bus) -> None:
     first, second = lease(catalog), lease(catalog)
     await first.take()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         await second.take()
     async with kept(second):
         with pytest.raises(LeaseLost):
@@ -95,7 +96,7 @@ async def test_who_was_away_while_another_came_and_went_is_lost_too(catalog: Bus
     """What the other wrote is not known here."""
     first, second = lease(catalog), lease(catalog)
     await first.take()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         await second.take()
     await asyncio.sleep(SECONDS + 1)
     with pytest.raises(LeaseLost):
@@ -161,7 +162,7 @@ def test_only_a_process_of_this_machine_is_known_to_be_dead() -> None:
 
 
 async def _until_held(held: Lease) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         while not held.held:  # noqa: ASYNC110 - a lease tells nobody
             await asyncio.sleep(0.05)
 

@@ -21,6 +21,7 @@ from contracts.wire.server_binary import find_binary
 from contracts.wire.server_config import ServerSettings, render_config
 from contracts.wire.streams import migrate
 from contracts.wire.telling import keep_losses, read_losses
+from tests.limits import WAIT
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -54,7 +55,7 @@ async def test_a_job_goes_its_way_with_every_service_as_its_own_user(tmp_path: P
         await WorkQueue(catalog, "train").drop("j1")
         assert await WorkQueue(trainer, "train").take() is None
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT):
             for bus in lines.values():
                 assert await first_commit(bus) == 1
         for bus in lines.values():

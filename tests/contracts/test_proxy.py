@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.limits import WAIT
 from tests.proxy import Proxy
 
 
@@ -49,7 +50,7 @@ async def called(proxy: Proxy) -> AsyncIterator[tuple[asyncio.StreamReader, asyn
     before = proxy.taken
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT):
             while proxy.taken == before:  # noqa: ASYNC110 - the other end is a callback
                 await asyncio.sleep(0.005)
         yield reader, writer
@@ -63,7 +64,7 @@ async def say(writer: asyncio.StreamWriter, line: bytes) -> None:
 
 
 async def until_heard(echo: Echo, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT):
         while len(echo.heard) < count:  # noqa: ASYNC110 - the other end is a callback
             await asyncio.sleep(0.005)
 

@@ -10,6 +10,7 @@ from nats.errors import TimeoutError as NoAnswer
 from contracts.wire.bus import Bus
 from contracts.wire.server import EmbeddedServer
 from tests.conftest import BusOf
+from tests.limits import WAIT
 
 
 async def answering(bus: Bus, subject: str) -> None:
@@ -26,7 +27,7 @@ async def test_each_of_many_requests_gets_its_own_answer(bus_of: BusOf) -> None:
     asker, answerer = await bus_of("gateway"), await bus_of("catalog")
     await answering(answerer, "cmd.catalog.test")
     words = [str(number).encode() for number in range(500)]
-    replies = await asyncio.gather(*(asker.request("cmd.catalog.test", word, timeout=5) for word in words))
+    replies = await asyncio.gather(*(asker.request("cmd.catalog.test", word, timeout=WAIT) for word in words))
     assert [reply.data for reply in replies] == words
 
 
@@ -35,7 +36,7 @@ async def test_an_answer_that_comes_too_late_is_nobody_elses(bus_of: BusOf) -> N
     await answering(answerer, "cmd.catalog.test")
     with pytest.raises(NoAnswer):
         await asker.request("cmd.catalog.test", b"slow", timeout=0.1)
-    assert (await asker.request("cmd.catalog.test", b"next", timeout=5)).data == b"next"
+    assert (await asker.request("cmd.catalog.test", b"next", timeout=WAIT)).data == b"next"
 
 
 async def test_nobody_there_is_told_at_once(bus_of: BusOf) -> None:
@@ -64,9 +65,9 @@ async def test_a_request_does_not_outlive_its_line(bus_of: BusOf) -> None:
 async def test_requests_go_on_after_the_server_was_restarted(server: EmbeddedServer, bus_of: BusOf) -> None:
     asker, answerer = await bus_of("gateway"), await bus_of("catalog")
     await answering(answerer, "cmd.catalog.test")
-    assert (await asker.request("cmd.catalog.test", b"one", timeout=5)).data == b"one"
+    assert (await asker.request("cmd.catalog.test", b"one", timeout=WAIT)).data == b"one"
     await server.restart()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         while True:
             try:
                 reply = await asker.request("cmd.catalog.test", b"two", timeout=0.5)

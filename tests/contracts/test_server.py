@@ -16,6 +16,7 @@ from contracts.wire.bus import Bus, connect
 from contracts.wire.permissions import ROLES, Role
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.server_binary import find_binary
+from tests.limits import WAIT
 
 STREAMS = {
     "EVT": "evt.>",
@@ -155,7 +156,7 @@ async def test_every_role_reads_the_log_with_an_ordered_consumer(server: Embedde
             await admin.jetstream().publish(f"evt.job.j{number}", b"{}")
     async with connected(server, role) as client:
         reader = await client.jetstream().subscribe("evt.>", stream="EVT", ordered_consumer=True, idle_heartbeat=0.5)
-        seen = [(await reader.next_msg(timeout=5)).subject for _ in range(3)]
+        seen = [(await reader.next_msg(timeout=WAIT)).subject for _ in range(3)]
         last = await client.jetstream().get_last_msg("EVT", "evt.job.j2", direct=True)
         await reader.unsubscribe()
     assert seen == ["evt.job.j0", "evt.job.j1", "evt.job.j2"]
@@ -171,7 +172,7 @@ async def test_a_worker_takes_and_acks_work_of_its_class(server: EmbeddedServer)
         await catalog.jetstream().publish("jobs.train.high.j1", b"{}")
     async with connected(server, "trainer") as trainer:
         queue = await trainer.jetstream().pull_subscribe_bind("train-high", "JOBS")
-        (message,) = await queue.fetch(1, timeout=5)
+        (message,) = await queue.fetch(1, timeout=WAIT)
         await message.in_progress()
         await message.in_progress()
         await message.ack_sync()
@@ -183,8 +184,8 @@ async def test_a_service_answers_the_gateway_and_only_when_asked(server: Embedde
     async with connected(server, "catalog") as catalog, connected(server, "gateway") as gateway:
         listener = await catalog.subscribe("qry.catalog.datasets")
         await catalog.flush()
-        asking = asyncio.create_task(gateway.request("qry.catalog.datasets", b"", timeout=5))
-        question = await listener.next_msg(timeout=5)
+        asking = asyncio.create_task(gateway.request("qry.catalog.datasets", b"", timeout=WAIT))
+        question = await listener.next_msg(timeout=WAIT)
         await question.respond(b"[]")
         assert (await asking).data == b"[]"
         assert refused(catalog, gateway) == 0
@@ -211,11 +212,11 @@ async def test_a_connection_comes_back_after_the_server_was_killed(server: Embed
         os.kill(server.pid, signal.SIGKILL)
         await server.wait_died()
         await server.restart()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT):
             while not (gateway.stats["reconnects"] and catalog.stats["reconnects"]):  # noqa: ASYNC110 - nats-py only counts
                 await asyncio.sleep(0.05)
         await catalog.publish("news.applied", b"7")
-        assert (await heard.next_msg(timeout=5)).data == b"7"
+        assert (await heard.next_msg(timeout=WAIT)).data == b"7"
 
 
 async def test_a_connection_closed_for_good_ends_the_watch(server: EmbeddedServer) -> None:

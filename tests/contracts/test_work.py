@@ -35,6 +35,7 @@ from contracts.wire.queue import Hint, WorkQueue
 from contracts.wire.telling import nudge
 from contracts.wire.work import Attempt, Crash, Holder, Worker
 from tests.conftest import LEASE, BusOf, origin
+from tests.limits import WAIT
 
 JOB = JobId("job_1")
 CREATED = JobCreated(
@@ -66,7 +67,7 @@ async def facts_of(bus: Bus, job: str = JOB) -> list[AnyFact]:
     return [fact for fact, _ in (await EventLog(bus).load("job", job)).facts()]
 
 
-async def until_ended(bus: Bus, job: str = JOB, within: float = 15) -> list[AnyFact]:
+async def until_ended(bus: Bus, job: str = JOB, within: float = WAIT) -> list[AnyFact]:
     async with asyncio.timeout(within):
         while True:
             history = (await EventLog(bus).load("job", job)).facts()
@@ -179,7 +180,7 @@ async def test_a_cancelled_job_stops_at_once(catalog: Bus, trainer: Bus) -> None
         await started.wait()
         await say(catalog, JOB, *cancel(fold((await EventLog(catalog).load("job", JOB)).facts()), "train"))  # type: ignore[arg-type]
         await nudge(catalog, "train", JOB)
-        assert isinstance((await until_ended(catalog, within=2))[-1], JobCancelled)
+        assert isinstance((await until_ended(catalog))[-1], JobCancelled)
 
 
 async def test_a_polite_stop_hands_the_work_to_the_next(catalog: Bus, bus_of: BusOf) -> None:
@@ -405,7 +406,7 @@ async def test_what_follows_from_the_end_is_tried_again_and_does_not_end_the_wor
     await ask_for(catalog)
     holder = Holder(work="train", worker=WorkerId("w1"), boot="b1", lease=LEASE)
     task = asyncio.create_task(Worker(trainer, holder, run, settle).work_off())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         while await WorkQueue(catalog, "train").waiting():  # noqa: ASYNC110 - a queue tells nobody
             await asyncio.sleep(0.05)
     assert settled == [True] * 3
@@ -437,6 +438,6 @@ async def test_a_worker_that_is_stopped_while_the_log_is_away_does_not_wait_for_
 
     worker._log.append = never  # type: ignore[method-assign,assignment]
     task.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT):
         await asyncio.gather(task, return_exceptions=True)
     assert isinstance((await facts_of(catalog))[-1], JobAttemptStarted)

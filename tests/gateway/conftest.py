@@ -26,6 +26,7 @@ from gateway.http.uploads import Staging
 from gateway.live import LiveFeed
 from gateway.settings import Settings
 from tests.gateway.stand_in import StandInCatalog
+from tests.limits import WAIT
 
 
 @dataclass
@@ -87,7 +88,7 @@ async def until_ready(client: httpx.AsyncClient) -> None:
     await eventually(ready)
 
 
-async def eventually(true: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+async def eventually(true: Callable[[], Awaitable[bool]], seconds: float = WAIT) -> None:
     """Waits for what nobody announces."""
     async with asyncio.timeout(seconds):
         while not await true():  # noqa: ASYNC110 - there is no event to wait for

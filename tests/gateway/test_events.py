@@ -17,6 +17,7 @@ from gateway.http import patience
 from gateway.routes import event_formats
 from tests.gateway.conftest import World, eventually
 from tests.gateway.test_http import P, assert_problem
+from tests.limits import WAIT
 
 SSE = {"Accept": "text/event-stream"}
 
@@ -32,7 +33,7 @@ class Told:
     async def __anext__(self) -> dict[str, Any]:
         """The next event with data; an id alone only moves `last_id`."""
         data = ""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT):
             async for line in self._lines:
                 field, _, value = line.partition(": ")
                 if field == "id":
@@ -216,7 +217,7 @@ async def test_who_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
     app = patience.patient(Litestar([stream_without_end], openapi_config=None, logging_config=None))
     scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
     scope |= {"scheme": "http", "root_path": "", "http_version": "1.1", "client": None, "server": None, "asgi": {}}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT):
         await app(scope, never, send)  # type: ignore[arg-type]  # as much of a scope as it takes
     assert closed.is_set()
 

@@ -18,6 +18,7 @@ from contracts.queries import Page, TagView
 from gateway.version import VERSION
 from tests.gateway.conftest import World, eventually, world_at
 from tests.gateway.stand_in import dataset, image, job
+from tests.limits import WAIT
 
 P = "/api/v1"
 
@@ -257,7 +258,7 @@ async def test_a_cancel_reaches_the_worker_at_once(world: World) -> None:
     await world.admin.flush()
     world.catalog.wishes[commands.CancelJob] = lambda _: Receipt(id="job_1", sequence=9)
     assert (await world.client.post(f"{P}/jobs/job_1/cancel")).status_code == 202
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT):
         await nudged.wait()
     world.catalog.wishes[commands.CancelJob] = lambda _: Receipt(id="job_1", sequence=9, changed=False)
     assert (await world.client.post(f"{P}/jobs/job_1/cancel")).status_code == 200

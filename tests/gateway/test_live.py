@@ -19,6 +19,7 @@ from gateway import live
 from tests.gateway.conftest import World, eventually, until_ready
 from tests.gateway.stand_in import job
 from tests.gateway.test_http import assert_problem
+from tests.limits import WAIT
 
 Frame = dict[str, Any]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,7 +33,7 @@ async def socket(world: World, path: str = "/ws/progress", **options: Any) -> As
 
 
 async def frame(opened: ClientConnection) -> Frame:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         return msgspec.json.decode(await opened.recv(), type=Frame)
 
 
@@ -64,7 +65,7 @@ async def released(world: World, sequence: int) -> None:
 
 
 async def closed(opened: ClientConnection) -> int:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(WAIT):
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await opened.recv()

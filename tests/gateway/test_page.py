@@ -15,12 +15,13 @@ from PIL import Image, ImageDraw
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from loratory.stack import Stack
+from tests.limits import WAIT
 
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 COLOURS = ("crimson", "seagreen", "royalblue", "goldenrod")
 LIVE = re.compile("live")
-PATIENCE = 30_000
+PATIENCE = 120_000
 """Milliseconds the browser waits for something to appear before the test fails; two cores may be busy elsewhere."""
 
 pytestmark = [
@@ -188,7 +189,7 @@ async def test_the_page_goes_on_after_the_gateway_was_killed(workshop: Stack, pa
     assert pid is not None
     os.kill(pid, 9)
     await expect(page.get_by_role("status").get_by_text("reconnecting")).to_be_visible()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT):
         while workshop.pid_of("gateway") in {None, pid}:  # noqa: ASYNC110 - the stack tells nobody
             await asyncio.sleep(0.05)
     await stocked(workshop, "made meanwhile")

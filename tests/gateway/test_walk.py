@@ -8,6 +8,7 @@ from PIL import Image
 from websockets.sync.client import connect
 
 from tests.gateway.test_http import assert_problem
+from tests.limits import WAIT
 
 P = "/api/v1"
 
@@ -88,7 +89,7 @@ def test_lines_and_sockets_tell_the_same_story(address: str) -> None:
         with connect(f"{address.replace('http', 'ws')}/ws/progress?after=0", max_queue=None) as socket:
             told = []
             while len(told) < len(story):
-                frame = msgspec.json.decode(socket.recv(timeout=10))
+                frame = msgspec.json.decode(socket.recv(timeout=WAIT))
                 if frame["seq"]:
                     told.append(frame)
         assert [frame["seq"] for frame in told] == [one["cursor"] for one in story]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from loratory.child import Child
 from loratory.rotating import RotatingFile
+from tests.limits import WAIT
 from tests.loratory.processes import alive
 
 PARENT_OF_ONE = """
@@ -41,14 +42,14 @@ async def test_the_frame_around_errors_is_no_last_word(tmp_path: Path) -> None:
 async def test_a_child_that_is_stopped_leaves_nothing_it_started(tmp_path: Path) -> None:
     child = python(PARENT_OF_ONE, tmp_path / "log")
     await child.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         while not (said := child.last_words).isdecimal():  # noqa: ASYNC110 - another process says it
             await asyncio.sleep(0.02)
     grandchild = int(said)
     assert alive(grandchild)
     await child.stop()
     await child.stop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         while alive(grandchild):  # noqa: ASYNC110 - the kernel ends it in its own time
             await asyncio.sleep(0.02)
     assert child.pid is None

@@ -16,6 +16,7 @@ from loratory import AsyncClient, Client
 from loratory.client import TookTooLong
 from loratory.download import DamagedDownload
 from loratory.pictures import found_in
+from tests.limits import WAIT
 
 NAMES = (f"set {number}" for number in itertools.count())
 
@@ -91,7 +92,7 @@ def test_the_story_of_a_set_is_read_in_order_and_from_any_place(workshop: str) -
 def test_a_watcher_that_comes_again_with_its_cursor_misses_and_repeats_nothing(workshop: str) -> None:
     async def facts(client: AsyncClient, after: str, count: int) -> list[str]:
         found: list[str] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT):
             async with aclosing(client.watch(after=after)) as frames:
                 async for frame in frames:
                     if frame.seq is not None:

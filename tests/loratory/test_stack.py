@@ -18,6 +18,7 @@ from loratory import AsyncClient
 from loratory.folder import FORMAT
 from loratory.services import Service
 from loratory.stack import Stack
+from tests.limits import WAIT
 from tests.loratory.processes import nobody_left, of_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -46,7 +47,7 @@ async def up(data: Path, *options: str) -> AsyncIterator[asyncio.subprocess.Proc
 async def address_of(process: asyncio.subprocess.Process) -> str:
     """Waits for the line that says where it is."""
     assert process.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT):
         while line := (await process.stdout.readline()).decode():
             if "Loratory is at " in line:
                 return line.split()[3]
@@ -148,12 +149,12 @@ async def test_a_server_that_cannot_be_started_again_yet_is_tried_again(tmp_path
         nats = stack.pid_of("nats")
         assert nats is not None
         os.kill(nats, signal.SIGKILL)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT):
             while not any(line.startswith("nats      not ready") for line in said):  # noqa: ASYNC110 - it only says so
                 await asyncio.sleep(0.02)
         before = len(said)
         in_the_way.rmdir()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT):
             while "nats      ready" not in said[before:]:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.02)
         await stack.wait_ready()
@@ -171,13 +172,13 @@ async def test_a_server_without_room_is_not_started_until_there_is_some(
         with monkeypatch.context() as full:  # filling a disk takes root
             full.setattr(EmbeddedServer, "has_room", lambda _: False)
             os.kill(nats, signal.SIGKILL)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(WAIT):
                 while "nats      waits for room on its disk" not in said:  # noqa: ASYNC110 - it only says so
                     await asyncio.sleep(0.02)
             before = len(said)
             await asyncio.sleep(1)
             assert not [line for line in said[before:] if line.startswith("nats")]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT):
             while "nats      ready" not in said[before:]:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.02)
         await stack.wait_ready()
@@ -191,7 +192,7 @@ async def test_who_dies_is_started_again(tmp_path: Path, killed: str) -> None:
         first = stack.pid_of(killed)
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT):
             while stack.pid_of(killed) in (first, None):  # noqa: ASYNC110 - other processes do it
                 await asyncio.sleep(0.02)
         await stack.wait_ready()
@@ -206,7 +207,7 @@ async def test_a_worker_that_cannot_live_is_given_up_with_its_reason_and_the_res
     without: tuple[Service, ...] = ("trainer",)
     async with Stack(tmp_path, environ=ENVIRON, port=0, without=without, say=said.append) as stack:
         await stack.wait_ready(("catalog", "gateway"))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WAIT):
             while not any("tagger" in line and "starting it again" in line for line in said):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.05)
         await stack.wait_ready(("catalog", "gateway"))

@@ -13,6 +13,7 @@ from contracts.errors import Invalid, NotFound, Rejected
 from contracts.queries import ImageView
 from loratory import AsyncClient, Client, story
 from loratory.answers import Event
+from tests.limits import WAIT
 from tests.loratory.conftest import Cli
 
 NAMES = (f"story {number}" for number in count())
@@ -79,7 +80,7 @@ def test_events_are_narrowed_by_family_actor_and_time(workshop: str, edited: tup
 
 def test_who_follows_hears_what_comes_and_no_more_than_that(workshop: str) -> None:
     async def walk() -> None:
-        async with AsyncClient(workshop) as client, asyncio.timeout(60):
+        async with AsyncClient(workshop) as client, asyncio.timeout(WAIT):
             story_so_far = [event.cursor async for event in client.events()]
             async with aclosing(client.events(after=story_so_far[-1], kind="dataset", follow=True)) as following:
                 heard: list[Event] = []

@@ -36,6 +36,7 @@ from contracts.wire.work import Holder, Worker
 from tagger.settings import Settings
 from tagger.worker import BATCH, Runner
 from tests.conftest import LEASE, BusOf, origin
+from tests.limits import WAIT
 
 RUN = "run_1"
 PAGE = 10
@@ -77,7 +78,7 @@ class Asker:
     async def facts(self) -> list[AnyFact]:
         return [fact for fact, _ in (await EventLog(self.bus).load("tagging", RUN)).facts()]
 
-    async def until(self, kind: type[AnyFact], within: float = 20) -> list[AnyFact]:
+    async def until(self, kind: type[AnyFact], within: float = WAIT) -> list[AnyFact]:
         async with asyncio.timeout(within):
             while not any(isinstance(fact, kind) for fact in await self.facts()):  # noqa: ASYNC110 - the log tells us
                 await asyncio.sleep(0.02)
@@ -152,7 +153,7 @@ async def test_a_cancelled_run_stops_between_two_batches(asker: Asker, bus_of: B
         await asker.until(TaggingPredicted)
         await asker.say(*cancel(fold((await EventLog(asker.bus).load("tagging", RUN)).facts()), "tag"))  # type: ignore[arg-type]
         await nudge(asker.bus, "tag", RUN)
-        facts = await asker.until(TaggingCancelled, within=5)
+        facts = await asker.until(TaggingCancelled, within=WAIT)
     assert len(ordinals(facts)) == facts[-1].step < count  # type: ignore[union-attr]
 
 

@@ -26,7 +26,6 @@ def alone() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("alone")
 def test_the_script_lowers_the_losses_and_leaves_a_base_that_draws(tmp_path: Path) -> None:
     make_base(tmp_path / "base", tmp_path / "work", minutes=1)

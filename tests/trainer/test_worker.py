@@ -40,6 +40,7 @@ from contracts.wire.service import Service
 from contracts.wire.telling import nudge, read_losses
 from contracts.wire.work import Holder, Worker
 from tests.conftest import LEASE, BusOf, origin
+from tests.limits import WAIT
 from tests.trainer.builders import SMALL
 from trainer.messages import Example
 from trainer.settings import Settings
@@ -83,7 +84,7 @@ class Asker:
     async def facts(self, job: str) -> list[AnyFact]:
         return [fact for fact, _ in (await EventLog(self.bus).load("job", job)).facts()]
 
-    async def until(self, job: str, kind: object, within: float = 60) -> list[AnyFact]:
+    async def until(self, job: str, kind: object, within: float = WAIT) -> list[AnyFact]:
         async with asyncio.timeout(within):
             while not any(isinstance(fact, kind) for fact in await self.facts(job)):  # type: ignore[arg-type]  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -178,7 +179,7 @@ async def test_one_warm_child_trains_fails_is_cancelled_and_trains_again(
         assert isinstance(again, JobSucceeded)
         assert isinstance(first, JobSucceeded)
         assert [one.tensors for one in again.artifacts] == [one.tensors for one in first.artifacts]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT):
             while await WorkQueue(asker.bus, "train").waiting():  # noqa: ASYNC110 - a queue tells nobody
                 await asyncio.sleep(0.05)
     assert sorted(path.name for path in settings.loras.iterdir()) == [
@@ -208,18 +209,17 @@ async def test_a_stopped_trainer_leaves_a_checkpoint_that_the_next_goes_on_from(
     assert not msgspec.json.encode(facts).count(str(tmp_path).encode())
 
 
-@pytest.mark.timeout(300)
 async def test_a_child_that_hangs_is_ended_and_another_goes_on_from_the_checkpoint(
     asker: Asker, bus_of: BusOf, settings: Settings, tmp_path: Path
 ) -> None:
     """The trainer itself is well all the while, and says so to the queue."""
     await asker.ask_for("job_1", length__count=40, save__every=5)
     async with training(await bus_of("trainer"), settings, tmp_path / "blobs", stall=HUNG_SECONDS) as trainer:
-        await asker.until("job_1", JobCheckpointed, within=100)
+        await asker.until("job_1", JobCheckpointed, within=WAIT)
         assert trainer._child is not None
         hung = trainer._child.pid
         os.kill(hung, signal.SIGSTOP)
-        facts = await asker.until("job_1", ENDS, within=200)
+        facts = await asker.until("job_1", ENDS, within=WAIT)
         assert trainer._child.pid != hung
     assert isinstance(facts[-1], JobSucceeded), facts[-1]
     failed, *_ = [fact for fact in facts if isinstance(fact, JobAttemptFailed)]
