@@ -1,9 +1,9 @@
-# One image for each service: `docker build --target gateway .`, or all of them by compose.yaml.
+# One image for each service: `docker build --target gateway .`, or all of them with compose.yaml.
 ARG PYTHON=3.12-slim
 
 FROM python:${PYTHON} AS base
 ENV PATH=/opt/loratory/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
-# The folders are here so that a fresh volume belongs to the user and not to root.
+# Create the data folders here, so that a new volume belongs to this user and not to root.
 RUN useradd --uid 10001 --user-group --no-create-home loratory \
     && mkdir -p /data/catalog /data/blobs /data/staging /data/models /data/bases /data/cache /data/work /data/loras \
     && chown -R 10001:10001 /data

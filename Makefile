@@ -1,4 +1,4 @@
-# One word for each thing a person does. Every word makes its own environment in .venv first.
+# One target per task. Every target first creates the environment it needs in .venv.
 .PHONY: demo up test check format bench figures world drill schemas clean
 VENV ?= .venv
 WORLD ?= world
@@ -6,16 +6,16 @@ MINUTES ?= 65
 BIN = $(VENV)/bin
 export VENV
 
-demo:  ## the whole workshop on drawn pictures, in about a minute (ARGS=--no-serve ends by itself)
+demo:  ## run everything on generated pictures, in one to three minutes (with ARGS=--no-serve it exits when done)
 	@tools/environment.sh all
 	@$(BIN)/loratory demo $(ARGS)
 
-up:  ## the workshop on your data (ARGS="--data DIR --port P")
+up:  ## start all services on your data (ARGS="--data DIR --port P")
 	@tools/environment.sh all
 	@$(BIN)/loratory up $(ARGS)
 
-# Three files at a time (they wait more than they work), in the order of their folders: the long ones of tests/acceptance come first.
-test:  ## the whole suite, on a real nats-server (ARGS="-k name" for a part)
+# Three files in parallel (they mostly wait), in the order of their folders: the long ones of tests/acceptance come first.
+test:  ## the whole test suite, with a real nats-server (ARGS="-k name" for a part)
 	@tools/environment.sh dev
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -27,31 +27,31 @@ check:  ## format, lint, types, imports, compose file
 	@$(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
-format:  ## put the code in order
+format:  ## fix and format the code
 	@tools/environment.sh dev
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-bench:  ## what we claim about speed, measured
+bench:  ## run all benchmarks
 	@tools/environment.sh dev
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
-figures:  ## what the models of the demo world can do, from the committed weights (ARGS=--few for a tenth)
+figures:  ## quality figures of the demo world's models, from the committed weights (ARGS=--few for a tenth)
 	@tools/environment.sh dev
 	@$(BIN)/python -m benchmarks.world $(ARGS)
 
-world:  ## train the models of the demo world anew, into WORLD (75 minutes on two cores; can be stopped and started again)
+world:  ## retrain the demo world's models into the folder WORLD (75 minutes on two cores; can be stopped and resumed)
 	@tools/environment.sh dev
 	@$(BIN)/python -m trainer.demo.make_base $(WORLD)/base --work $(WORLD)/work --minutes $(MINUTES)
 	@$(BIN)/python -m trainer.demo.make_tagger $(WORLD)/tagger --work $(WORLD)/work
 
-drill:  ## 200 faults in 40 minutes on the whole workshop at work, and what became of it (ARGS="--seed 8 --minutes 5")
+drill:  ## crash drill: 200 faults in 40 minutes under load, and a check of the outcome (ARGS="--seed 8 --minutes 5")
 	@tools/environment.sh dev
 	@$(BIN)/python -m tests.drill --seed 7 $(ARGS)
 
-schemas:  ## docs/facts.schema.json and docs/asyncapi.json, from the types; refused where a fact changed undeclared
+schemas:  ## generate docs/events.schema.json and docs/asyncapi.json; refused if an event changed without a new version
 	@tools/environment.sh dev
 	@$(BIN)/python tools/schemas.py
 
-clean:  ## forget the environment and all caches
+clean:  ## delete the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,8 +1,8 @@
-"""How long does an audit take? `python -m benchmarks.audit [COMMITS]` (100,000, in the mix of benchmarks/replay.py).
+"""Duration of an audit: `python -m benchmarks.audit [COMMITS]` (default: 100,000, in the mix of benchmarks/replay.py).
 
-Each figure stands beside the least that could be done, measured in the same round: a bare select loop beside reading
-the archive, a bare loop of sha256 over the same bodies beside computing its hashes again, a bare ordered consumer
-beside laying the log next to it. Medians of ROUNDS; commits a second by the clock, and by the CPU time of this process.
+Each step is compared with a baseline that does the minimum work, measured in the same round: reading the archive with a
+plain SELECT, recomputing its hashes with plain sha256 over the same bodies, comparing it with the log with a plain
+ordered consumer. Medians of ROUNDS rounds; commits per second by wall clock and by CPU time of this process.
 """
 
 import asyncio
@@ -29,108 +29,108 @@ from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import migrate
 
 ROUNDS = 5
-DECODED_AT_ONCE = 200
-RAW_AT_ONCE = 1000
-PAIRS = (
-    ("read the archive, decoded", "a bare select loop"),
-    ("read the archive, as it lies", "a bare select loop"),
-    ("compute all hashes again", "a bare sha256 loop"),
-    ("lay the log beside it", "a bare ordered consumer"),
-    ("the whole audit", "a bare ordered consumer"),
+COMMITS_PER_READ = 200
+ENTRIES_PER_READ = 1000
+BASELINES = (
+    ("read the archive, decoded", "plain SELECT"),
+    ("read the archive, raw", "plain SELECT"),
+    ("recompute all hashes", "plain sha256"),
+    ("compare with the log", "plain ordered consumer"),
+    ("the whole audit", "plain ordered consumer"),
 )
-Work = Callable[[], Awaitable[object]]
+Step = Callable[[], Awaitable[object]]
 
 
 class Bench:
-    """One log, its archive, and everything that is measured, by name."""
+    """A log with its archive, and the measured steps by name."""
 
     def __init__(self, bus: Bus, folder: Path, archive: Archive) -> None:
         self._bus = bus
         self._log = EventLog(bus)
-        self._plain = sqlite3.connect(folder / "archive.db")
+        self._connection = sqlite3.connect(folder / "archive.db")
         self._archive = archive
         self._end = archive.tail.sequence
-        self.works: dict[str, Work] = {
+        self.steps: dict[str, Step] = {
             "read the archive, decoded": self.read,
-            "read the archive, as it lies": self.read_raw,
-            "compute all hashes again": self.walk,
-            "lay the log beside it": self.compare,
+            "read the archive, raw": self.read_raw,
+            "recompute all hashes": self.verify_hashes,
+            "compare with the log": self.compare,
             "the whole audit": self.audit,
-            "a bare select loop": self.select,
-            "a bare sha256 loop": self.sha256,
-            "a bare ordered consumer": self.consume,
+            "plain SELECT": self.select,
+            "plain sha256": self.sha256,
+            "plain ordered consumer": self.consume,
         }
 
     async def read(self) -> None:
         after = 0
-        while batch := await self._archive.commits(after, DECODED_AT_ONCE):
+        while batch := await self._archive.commits(after, COMMITS_PER_READ):
             after = batch[-1].sequence
         assert after == self._end
 
     async def read_raw(self) -> None:
         after = 0
-        while batch := await self._archive.entries(after, after + RAW_AT_ONCE):
+        while batch := await self._archive.entries(after, after + ENTRIES_PER_READ):
             after = max(batch)
         assert after == self._end
 
-    async def walk(self) -> None:
-        walked = await self._archive.walk()
-        assert walked.damage is None and walked.sequence == self._end
+    async def verify_hashes(self) -> None:
+        state = await self._archive.verify_chains()
+        assert state.damage is None and state.sequence == self._end
 
     async def compare(self) -> None:
         comparison = await compare(self._archive, self._log, self._archive.tail)
         assert comparison.compared == self._end and not comparison.damage
 
     async def audit(self) -> None:
-        await self.walk()
+        await self.verify_hashes()
         await self.compare()
 
     async def select(self) -> None:
-        assert sum(1 for _ in self._plain.execute("SELECT sequence, recorded, body FROM entry")) == self._end
+        assert sum(1 for _ in self._connection.execute("SELECT sequence, recorded, body FROM entry")) == self._end
 
     async def sha256(self) -> None:
-        for (body,) in self._plain.execute("SELECT body FROM entry"):
+        for (body,) in self._connection.execute("SELECT body FROM entry"):
             hashlib.sha256(body).digest()
 
     def mean_size(self) -> float:
-        """Of a commit's body, in bytes."""
-        return float(self._plain.execute("SELECT AVG(length(body)) FROM entry").fetchone()[0])
+        """Mean size of a commit's body in bytes."""
+        return float(self._connection.execute("SELECT AVG(length(body)) FROM entry").fetchone()[0])
 
     async def consume(self) -> None:
-        come, last = asyncio.Event(), self._end
+        finished, last = asyncio.Event(), self._end
 
         async def count(message: object) -> None:
             if int(message.reply.split(".")[-4]) == last:  # type: ignore[attr-defined]
-                come.set()
+                finished.set()
 
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=1)
         subscription = await self._bus.jetstream().subscribe(
-            subjects.ALL_FACTS, stream=subjects.FACTS, cb=count, config=config, ordered_consumer=True
+            subjects.ALL_EVENTS, stream=subjects.EVENTS, cb=count, config=config, ordered_consumer=True
         )
-        await come.wait()
+        await finished.wait()
         await subscription.unsubscribe()
 
 
-async def seconds_of(work: Work) -> tuple[float, float]:
-    """By the clock, by the CPU."""
+async def measure_step(step: Step) -> tuple[float, float]:
+    """Seconds of wall clock and of CPU time."""
     clock, cpu = time.perf_counter(), time.process_time()
-    await work()
+    await step()
     return time.perf_counter() - clock, time.process_time() - cpu
 
 
-async def measured(bench: Bench) -> dict[str, tuple[float, float]]:
-    took: dict[str, list[tuple[float, float]]] = {name: [] for name in bench.works}
+async def measure(bench: Bench) -> dict[str, tuple[float, float]]:
+    durations: dict[str, list[tuple[float, float]]] = {name: [] for name in bench.steps}
     for _ in range(ROUNDS):
-        for name, work in bench.works.items():
-            took[name].append(await seconds_of(work))
+        for name, step in bench.steps.items():
+            durations[name].append(await measure_step(step))
     return {
-        name: (statistics.median(clock for clock, _ in all_), statistics.median(cpu for _, cpu in all_))
-        for name, all_ in took.items()
+        name: (statistics.median(clock for clock, _ in values), statistics.median(cpu for _, cpu in values))
+        for name, values in durations.items()
     }
 
 
 @asynccontextmanager
-async def archived(folder: Path, commits: int) -> AsyncIterator[Bench]:
+async def open_bench(folder: Path, commits: int) -> AsyncIterator[Bench]:
     async with EmbeddedServer(folder / "nats", durable=False) as server:
         admin = await connect(server.url, *server.credentials("admin"), "bench-admin")
         await migrate(admin, at=datetime.now(UTC), lease=15)
@@ -138,7 +138,7 @@ async def archived(folder: Path, commits: int) -> AsyncIterator[Bench]:
         await admin.close()
         bus = await connect(server.url, *server.credentials("catalog"), "bench")
         archive = Archive(folder / "catalog")
-        await archive.judge(EventLog(bus))
+        await archive.verify_on_start(EventLog(bus))
         async with aclosing(Follower(bus, 0).batches()) as batches:
             async for batch in batches:
                 await archive.append(batch)
@@ -153,15 +153,15 @@ async def archived(folder: Path, commits: int) -> AsyncIterator[Bench]:
 
 async def main(commits: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        async with archived(Path(folder), commits) as bench:
-            took = await measured(bench)
+        async with open_bench(Path(folder), commits) as bench:
+            medians = await measure(bench)
             size = bench.mean_size()
     print(f"{commits} commits of {size:.0f} bytes; medians of {ROUNDS}")
-    for name, (clock, cpu) in took.items():
+    for name, (clock, cpu) in medians.items():
         print(f"{name:<30}{clock:7.2f} s  {commits / clock:10,.0f}/s   CPU {cpu:6.2f} s  {commits / cpu:10,.0f}/s")
-    for name, bare in PAIRS:
-        clock, cpu = (least / ours for least, ours in zip(took[bare], took[name], strict=True))
-        print(f"{name} is {clock:.2f} x as fast as {bare} (by CPU {cpu:.2f} x)")
+    for name, baseline in BASELINES:
+        clock, cpu = (theirs / ours for theirs, ours in zip(medians[baseline], medians[name], strict=True))
+        print(f"{name}: {clock:.2f} x the speed of {baseline} (by CPU time {cpu:.2f} x)")
 
 
 if __name__ == "__main__":

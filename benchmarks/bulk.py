@@ -1,8 +1,8 @@
-"""What does a change of a whole data set cost? `python -m benchmarks.bulk [IMAGES]` (10,000).
+"""Cost of changes to a whole data set: `python -m benchmarks.bulk [IMAGES]` (default: 10,000).
 
-Every image has 30 predictions. Then one commit each, put into the read model alone: five tags for all images, the same
-taken back, a threshold moved down and up again, half of the images removed. Seconds until readers see it: CPU of this
-process, and wall clock.
+Every image has 30 predictions. Then these commits are applied to the read model, one at a time: five tags added to all
+images, the same removed, a threshold lowered and raised, half of the images removed. Seconds until readers see the
+change: CPU time of this process, and wall clock.
 """
 
 import asyncio
@@ -15,62 +15,64 @@ from pathlib import Path
 
 from pyroaring import BitMap
 
-from benchmarks.replay import START, Made, Maker
+from benchmarks.replay import START_TIME, LogGenerator, SyntheticDataset
 from catalog import views
 from catalog.store import Store
 from contracts import events as e
-from contracts.subjects import Kind
+from contracts.subjects import AggregateKind
 from contracts.wire.log import decode
 
-AT_ONCE = 100
+IMAGES_PER_COMMIT = 100
 TAGS = ("outdoors", "daylight", "photo", "sharp", "holiday")
 
 
-class Book:
-    """Writes commits as the log would hold them."""
+class CommitWriter:
+    """Builds commits as recorded in the log."""
 
     def __init__(self) -> None:
-        self.maker = Maker(random.Random(4), sequence=0)
-        self.made: Made = self.maker.begun(0)
+        self.generator = LogGenerator(random.Random(4), sequence=0)
+        self.dataset: SyntheticDataset = self.generator.new_dataset(0)
 
-    def write(self, kind: Kind, thing: str, *facts: e.AnyFact) -> e.Stored:
-        _, body, _ = self.maker.message(*self.maker.draw(kind, thing, *facts))
-        return decode(self.maker.sequence, START, body)
+    def write(self, aggregate_kind: AggregateKind, aggregate_id: str, *events: e.AnyEvent) -> e.RecordedCommit:
+        _, body, _ = self.generator.encode_message(*self.generator.build(aggregate_kind, aggregate_id, *events))
+        return decode(self.generator.sequence, START_TIME, body)
 
-    def beginning(self, images: int) -> Iterator[e.Stored]:
-        """A data set of so many images, all looked at."""
-        made = self.made
-        for _, body, _ in self.maker.prelude(made):
-            yield decode(self.maker.sequence, START, body)
-        for start in range(0, images, AT_ONCE):
-            some = range(start, min(start + AT_ONCE, images))
-            yield self.write("dataset", made.id, *(self.maker.image(made, ordinal) for ordinal in some))
-            for ordinal in some:
-                yield self.write("tagging", made.run, self.maker.predicted(made, ordinal))
+    def initial_commits(self, images: int) -> Iterator[e.RecordedCommit]:
+        """A data set with this number of images, all with predictions."""
+        dataset = self.dataset
+        for _, body, _ in self.generator.opening_messages(dataset):
+            yield decode(self.generator.sequence, START_TIME, body)
+        for start in range(0, images, IMAGES_PER_COMMIT):
+            batch = range(start, min(start + IMAGES_PER_COMMIT, images))
+            yield self.write(
+                "dataset", dataset.id, *(self.generator.image_event(dataset, ordinal) for ordinal in batch)
+            )
+            for ordinal in batch:
+                yield self.write("tagging", dataset.run, self.generator.predictions_event(dataset, ordinal))
 
-    def changes(self, images: int) -> Iterator[tuple[str, e.Stored]]:
-        everything, half = (bytes(BitMap(range(0, images, step)).serialize()) for step in (1, 2))
-        facts: tuple[tuple[str, e.DatasetFact], ...] = (
-            ("five tags for all", e.TagsEdited(images=everything, asserted=TAGS)),
-            ("taken back", e.TagsEdited(images=everything, rejected=TAGS)),
+    def changes(self, images: int) -> Iterator[tuple[str, e.RecordedCommit]]:
+        all_ordinals, half = (bytes(BitMap(range(0, images, next_commit)).serialize()) for next_commit in (1, 2))
+        events: tuple[tuple[str, e.DatasetEvent], ...] = (
+            ("five tags for all images", e.TagsEdited(images=all_ordinals, asserted=TAGS)),
+            ("the same tags removed", e.TagsEdited(images=all_ordinals, rejected=TAGS)),
             ("threshold 0.35 → 0.25", e.ThresholdsSet(general=0.25, character=0.85)),
             ("threshold 0.25 → 0.5", e.ThresholdsSet(general=0.5, character=0.85)),
-            ("half of them removed", e.ImagesRemoved(images=half)),
+            ("half of the images removed", e.ImagesRemoved(images=half)),
         )
-        for name, fact in facts:
-            yield name, self.write("dataset", self.made.id, fact)
+        for name, event in events:
+            yield name, self.write("dataset", self.dataset.id, event)
 
 
 async def main(images: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "read.db", "log", views)
-        book = Book()
-        await store.apply(list(book.beginning(images)))
-        for name, stored in book.changes(images):
+        writer = CommitWriter()
+        await store.apply(list(writer.initial_commits(images)))
+        for name, recorded in writer.changes(images):
             wall, cpu = time.perf_counter(), time.process_time()
-            await store.apply([stored])
+            await store.apply([recorded])
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            print(f"{name:<24} {cpu:6.2f} CPU s, {wall:6.2f} s ({images} images)")
+            print(f"{name:<26} {cpu:6.2f} CPU s, {wall:6.2f} s ({images} images)")
         await store.close()
 
 

@@ -1,8 +1,8 @@
-"""What a step costs: `OMP_NUM_THREADS=1 python -m benchmarks.engine`.
+"""Cost of a training step: `OMP_NUM_THREADS=1 python -m benchmarks.engine`.
 
-CPU milliseconds (not wall time: the machine may be shared) of a step of the whole engine on the stand-in base, batch 1,
-64 px, rank 4, gradients clipped, beside the least there is: forward and backward of the same denoiser with the same
-adapter. Both are measured in turns; medians are printed. Then how long the child takes until it is ready.
+CPU milliseconds (the machine may be shared) per step of the whole engine on the tiny-random base: batch 1,
+64 px, rank 4, gradients clipped. Compared with the minimum: forward and backward of the same denoiser with the same
+adapter. Both are measured in turns; medians are printed. Then the start-up time of the child process.
 """
 
 import statistics
@@ -19,15 +19,15 @@ import torch
 from contracts.recipe import AdamW, Data, LoRA, Recipe, Sampling, Save, Steps
 from trainer import messages
 from trainer.demo import pictures
-from trainer.demo.stand_in import make_stand_in
-from trainer.engine.training import Bases, Training
-from trainer.messages import Example, Facts, Ready, Stepped, Train
+from trainer.demo.tiny_random import make_tiny_random
+from trainer.engine.training import BaseCache, Training
+from trainer.messages import AdapterMetadata, EngineReady, Example, Stepped, Train
 
 TURNS, STEPS, WARM_UP = 9, 20, 20
 
 
-def order(folder: Path) -> Train:
-    drawn = pictures.write(folder / "pictures", count=12, seed=0)
+def build_request(folder: Path) -> Train:
+    paths = pictures.write_pictures(folder / "pictures", count=12, seed=0)
     return Train(
         recipe=Recipe(
             adapter=LoRA(rank=4, alpha=4.0),
@@ -38,7 +38,7 @@ def order(folder: Path) -> Train:
             sampling=Sampling(steps=1),
             device="cpu",
         ),
-        base_folder=str(make_stand_in(folder / "base")),
+        base_folder=str(make_tiny_random(folder / "base")),
         examples=[
             Example(
                 path=str(path),
@@ -46,44 +46,45 @@ def order(folder: Path) -> Train:
                 caption=path.with_suffix(".txt").read_text(),
                 ordinal=ordinal,
             )
-            for ordinal, path in enumerate(drawn)
+            for ordinal, path in enumerate(paths)
         ],
         work_folder=str(folder / "work"),
         cache_folder=str(folder / "cache"),
-        facts=Facts(adapter_name="x", job_id="x", dataset_name="x", dataset_version=1, base_name="x"),
+        metadata=AdapterMetadata(adapter_name="x", job_id="x", dataset_name="x", dataset_version=1, base_name="x"),
     )
 
 
 def cpu_ms(work: Callable[[], object]) -> float:
+    """Mean CPU milliseconds of STEPS calls."""
     started = time.process_time()
     for _ in range(STEPS):
         work()
     return (time.process_time() - started) / STEPS * 1000
 
 
-def steps(folder: Path) -> tuple[float, float]:
-    """Medians of the engine's step and of the bare forward and backward, in CPU milliseconds."""
-    asked = order(folder)
-    bases = Bases()
-    training = Training(asked, bases, {})
+def measure_steps(folder: Path) -> tuple[float, float]:
+    """Median CPU milliseconds of an engine step, and of forward and backward alone."""
+    request = build_request(folder)
+    bases = BaseCache()
+    training = Training(request, bases, {})
     updates = training.updates()
-    told = (update for update in updates if isinstance(update, Stepped))
+    training_steps = (update for update in updates if isinstance(update, Stepped))
     for _ in range(WARM_UP):
-        next(told)
-    denoiser = bases.loaded(Path(asked.base_folder), torch.device("cpu"), torch.float32)[0].denoiser
-    latents, texts, at = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 32), torch.tensor([500])
+        next(training_steps)
+    denoiser = bases.get(Path(request.base_folder), torch.device("cpu"), torch.float32)[0].denoiser
+    latents, embeddings, timestep = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 32), torch.tensor([500])
 
-    def bare() -> None:
-        denoiser(latents, at, texts).sample.square().mean().backward()
+    def forward_backward() -> None:
+        denoiser(latents, timestep, embeddings).sample.square().mean().backward()
         denoiser.zero_grad(set_to_none=True)
 
-    pairs = [(cpu_ms(lambda: next(told)), cpu_ms(bare)) for _ in range(TURNS)]
+    pairs = [(cpu_ms(lambda: next(training_steps)), cpu_ms(forward_backward)) for _ in range(TURNS)]
     updates.close()
-    return statistics.median(whole for whole, _ in pairs), statistics.median(least for _, least in pairs)
+    return statistics.median(engine for engine, _ in pairs), statistics.median(minimum for _, minimum in pairs)
 
 
-def ready() -> float:
-    """Seconds from starting the child until it says it is ready."""
+def measure_startup() -> float:
+    """Seconds from starting the child process until it reports Ready."""
     started = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-m", "trainer.engine"],
@@ -92,19 +93,18 @@ def ready() -> float:
         stderr=subprocess.DEVNULL,
     ) as child:
         assert child.stdout is not None
-        while prefix := child.stdout.read(messages.PREFIX):
-            if isinstance(messages.update_in(child.stdout.read(messages.length(prefix))), Ready):
+        while prefix := child.stdout.read(messages.PREFIX_BYTES):
+            if isinstance(messages.decode_update(child.stdout.read(messages.body_length(prefix))), EngineReady):
                 return time.perf_counter() - started
     raise RuntimeError("the child ended before it was ready")
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        whole, least = steps(Path(folder))
-    print(
-        f"engine step: {whole:.1f} CPU ms (forward and backward alone: {least:.1f}), {torch.get_num_threads()} thread"
-    )
-    print(f"child ready: {statistics.median(ready() for _ in range(3)):.1f} s")
+        engine, minimum = measure_steps(Path(folder))
+    threads = torch.get_num_threads()
+    print(f"engine step: {engine:.1f} CPU ms (forward and backward alone: {minimum:.1f}), {threads} threads")
+    print(f"child process ready after {statistics.median(measure_startup() for _ in range(3)):.1f} s")
 
 
 if __name__ == "__main__":

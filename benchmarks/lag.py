@@ -1,8 +1,8 @@
-"""How long after a command was accepted does the read model show it? `python -m benchmarks.lag [COMMANDS]` (500).
+"""Projection lag, from an accepted command to the read model: `python -m benchmarks.lag [COMMANDS]` (default: 500).
 
-The stack is idle but for one writer: it appends an edit of four tags of one image on a connection of its own, as an
-owner does. From the log's acknowledgement on the time is taken until a question to the read model shows that edit. A
-data set of 1,000 images with all their edits and predictions; 20 ms between two commands. Milliseconds, wall clock.
+The stack is idle except for one writer, which appends edits of four tags of one image on a connection of its own, as
+the owner does. Measured from the log's acknowledgement until a query of the read model returns that edit. The data set
+has 1,000 images with all their edits and predictions; 20 ms between two commands. Milliseconds, wall clock.
 """
 
 import asyncio
@@ -15,34 +15,33 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.replay import ROUND, START, Made, Maker
+from benchmarks.replay import COMMITS_PER_DATASET, START_TIME, LogGenerator, SyntheticDataset
 from catalog import views
 from catalog.archive import Archive
 from catalog.database import Connection
 from catalog.projection import project
 from catalog.store import Store
-from catalog.views import images
-from catalog.views.sets import unpacked
+from catalog.views import images, sets
 from contracts.events import TagsEdited
 from contracts.telemetry import Applied
 from contracts.wire.bus import Bus, connect
 from contracts.wire.log import EventLog
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import migrate
-from contracts.wire.telling import tell_applied
+from contracts.wire.telemetry_bus import publish_applied
 
-PAUSE = 0.02
-FAR = 60.0
+PAUSE_SECONDS = 0.02
+TIMEOUT_SECONDS = 60.0
 
 
 @asynccontextmanager
-async def projecting(bus: Bus, folder: Path) -> AsyncIterator[Store]:
-    """The read model as `catalog.app` keeps it."""
+async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[Store]:
+    """A read model kept up to date as in `catalog.app`."""
     archive = Archive(folder)
-    store = Store(folder / "read.db", await archive.judge(EventLog(bus)), views)
+    store = Store(folder / "read.db", await archive.verify_on_start(EventLog(bus)), views)
 
     async def announce(applied: Applied) -> None:
-        await tell_applied(bus, applied)
+        await publish_applied(bus, applied)
 
     task = asyncio.create_task(project(bus, store, archive, announce))
     try:
@@ -54,34 +53,36 @@ async def projecting(bus: Bus, folder: Path) -> AsyncIterator[Store]:
         await archive.close()
 
 
-async def worked_on(bus: Bus, maker: Maker) -> Made:
-    """A data set whose whole life so far is in the log."""
-    made = maker.begun(0)
-    messages = list(maker.prelude(made))
-    messages += [maker.message(*maker.step(made, what)) for what in reversed(made.deck)]
+async def write_dataset(bus: Bus, generator: LogGenerator) -> SyntheticDataset:
+    """Write a complete data set to the log."""
+    dataset = generator.new_dataset(0)
+    messages = list(generator.opening_messages(dataset))
+    messages += [
+        generator.encode_message(*generator.next_commit(dataset, action)) for action in reversed(dataset.pending_steps)
+    ]
     for subject, body, headers in messages:
         await bus.jetstream().publish(subject, body, headers=headers)
-    assert len(messages) == ROUND + 3
-    return made
+    assert len(messages) == COMMITS_PER_DATASET + 3
+    return dataset
 
 
-async def lag_of(log: EventLog, store: Store, maker: Maker, made: Made) -> float:
-    """Of one command, in milliseconds."""
-    commit, after = maker.step(made, "edit")
-    (edit,) = commit.facts
+async def measure_lag(log: EventLog, store: Store, generator: LogGenerator, dataset: SyntheticDataset) -> float:
+    """Lag of one command in milliseconds."""
+    commit, expected = generator.next_commit(dataset, "edit")
+    (edit,) = commit.events
     assert isinstance(edit, TagsEdited)
-    stored = await log.append(commit, after)
-    maker.message(commit, after)
+    stored = await log.append(commit, expected)
+    generator.encode_message(commit, expected)
     accepted = time.perf_counter()
-    await store.wait_for(stored.sequence, FAR)
+    await store.wait_for(stored.sequence, TIMEOUT_SECONDS)
 
-    def look(connection: Connection) -> set[str]:
-        (ordinal,) = unpacked(edit.images)
-        return set(images.standings(connection, made.id, [ordinal])[ordinal].names)
+    def read_tags(connection: Connection) -> set[str]:
+        (ordinal,) = sets.ordinals(edit.images)
+        return set(images.effective_tags(connection, dataset.id, [ordinal])[ordinal].names)
 
-    shown = await store.read(look)
+    visible = await store.read(read_tags)
     lag = (time.perf_counter() - accepted) * 1000
-    assert set(edit.asserted) <= shown, (edit, shown)
+    assert set(edit.asserted) <= visible, (edit, visible)
     return lag
 
 
@@ -92,21 +93,20 @@ async def main(commands: int) -> None:
                 await connect(server.url, *server.credentials(role), "benchmark")
                 for role in ("admin", "catalog", "catalog")
             ]
-            await migrate(admin, at=START, lease=15)
-            maker = Maker(random.Random(4))
-            made = await worked_on(admin, maker)
-            async with projecting(catalog, Path(name)) as store:
-                await store.wait_for(maker.sequence, FAR)
+            await migrate(admin, at=START_TIME, lease=15)
+            generator = LogGenerator(random.Random(4))
+            dataset = await write_dataset(admin, generator)
+            async with run_projection(catalog, Path(name)) as store:
+                await store.wait_for(generator.sequence, TIMEOUT_SECONDS)
                 lags = []
                 for _ in range(commands):
-                    await asyncio.sleep(PAUSE)
-                    lags.append(await lag_of(EventLog(owner), store, maker, made))
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    lags.append(await measure_lag(EventLog(owner), store, generator, dataset))
             for bus in (admin, owner, catalog):
                 await bus.close()
-    cuts = statistics.quantiles(lags, n=100)
-    print(
-        f"accepted → shown: p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms, most {max(lags):.2f} ms ({commands} commands)"
-    )
+    percentiles = statistics.quantiles(lags, n=100)
+    median, p99 = percentiles[49], percentiles[98]
+    print(f"accepted → visible: p50 {median:.2f} ms, p99 {p99:.2f} ms, max {max(lags):.2f} ms ({commands} commands)")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""How fast is a log replayed into all read models and the archive? `python -m benchmarks.replay [COMMITS]` (a million).
+"""Replay speed of the log into read models and archive: `python -m benchmarks.replay [COMMITS]` (default: 1 million).
 
-The log: 25 % an image added, 60 % edits of four tags of one image (three asserted, one rejected), 15 % predictions (30
-of one image, about ten above the thresholds). Images lie in data sets of 1,000, each with a vocabulary of 300 tags used
-as unevenly as tags are; four data sets are worked on at a time, in any order. Commits are drawn up, encoded and given
-headers as the services do it, and published without waiting for each acknowledgement.
+The log: 25 % added images, 60 % edits of four tags of one image (three asserted, one rejected), 15 % predictions (30
+for one image, about ten above the thresholds). Data sets have 1,000 images and a vocabulary of 300 tags with realistic,
+skewed frequencies; four data sets are active at a time, interleaved at random. Commits are built, encoded and given
+headers as in the services, and published without waiting for each acknowledgement.
 
-Two children follow that log in turns of TURN commits: the catalog's own follower, archive and read model, and a bare
-loop (nats-py's ordered consumer, decode, one INSERT a commit, the same batches and durability). Printed for each:
-commits a second (wall clock), CPU microseconds a commit, and the peak of its resident memory.
+Two child processes read that log in turns of TURN_COMMITS commits: the catalog's own follower, archive and read model,
+and a baseline (nats-py's ordered consumer, decode, one INSERT per commit, the same batches and durability). Printed for
+each: commits per second (wall clock), CPU microseconds per commit, and peak resident memory.
 """
 
 import asyncio
@@ -36,148 +36,171 @@ from catalog.projection import project
 from catalog.store import Store
 from contracts import events as e
 from contracts import subjects
-from contracts.commands import Origin, Receipt
+from contracts.commands import CommandMetadata, ImageResult
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, RunId, WorkerId, derived
 from contracts.sealed import seal
-from contracts.subjects import Kind
+from contracts.subjects import AggregateKind
 from contracts.telemetry import Applied
 from contracts.wire import follow
 from contracts.wire.bus import Bus, connect
-from contracts.wire.log import EventLog, Head, decode, draw_up
+from contracts.wire.log import EventLog, StreamRevision, build_commit, decode
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import migrate
-from contracts.wire.telling import tell_applied
+from contracts.wire.telemetry_bus import publish_applied
 
-MIX = {"image": 25, "edit": 60, "predict": 15}
-IMAGES = 1000
-ROUND = IMAGES * 100 // MIX["image"]
-"""Commits in the life of one data set."""
-OPEN = 4
-VOCABULARY = 300
-PREDICTIONS = 30
-TURN = 50_000
-UNACKNOWLEDGED = 2_000
-START = datetime(2026, 1, 1, tzinfo=UTC)
+MIX_PERCENT = {"image": 25, "edit": 60, "predict": 15}
+IMAGES_PER_DATASET = 1000
+COMMITS_PER_DATASET = IMAGES_PER_DATASET * 100 // MIX_PERCENT["image"]
+"""Commits per data set, without its opening ones."""
+ACTIVE_DATASETS = 4
+VOCABULARY_SIZE = 300
+PREDICTIONS_PER_IMAGE = 30
+TURN_COMMITS = 50_000
+MAX_UNACKNOWLEDGED = 2_000
+START_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
-class Made:
-    """A data set as its log is written: what is still to come, how many images there are, its words."""
+class SyntheticDataset:
+    """A generated data set: its pending commits, its vocabulary of tags, and the number of images so far."""
 
     id: DatasetId
     run: RunId
     attempt: int
-    deck: list[str]
-    words: list[str]
+    pending_steps: list[str]
+    vocabulary: list[str]
     images: int = 0
 
 
 @dataclass
-class Maker:
-    """Writes commits as the services would: ids from commands, heads, digests, sealed names. Seeded."""
+class LogGenerator:
+    """Generates commits as the services would: ids from commands, revisions, digests, sealed names. Seeded."""
 
-    chance: random.Random
+    rng: random.Random
     sequence: int = 1
-    heads: dict[str, Head] = field(default_factory=dict)
+    revisions: dict[str, StreamRevision] = field(default_factory=dict)
 
-    def draw(self, kind: Kind, thing: str, *facts: e.AnyFact) -> tuple[e.Commit, Head]:
-        after = self.heads.get(thing, Head())
-        at = START + timedelta(seconds=self.sequence)
-        number = int(at.timestamp() * 1000) << 80 | self.chance.getrandbits(80)
+    def build(
+        self, aggregate_kind: AggregateKind, aggregate_id: str, *events: e.AnyEvent
+    ) -> tuple[e.Commit, StreamRevision]:
+        expected = self.revisions.get(aggregate_id, StreamRevision())
+        at = START_TIME + timedelta(seconds=self.sequence)
+        number = int(at.timestamp() * 1000) << 80 | self.rng.getrandbits(80)
         command = CommandId(f"{number:026X}"[-26:])
-        origin = Origin(
-            command=command, actor="user:ann", at=at, fingerprint=hashlib.sha256(thing.encode()).hexdigest()
+        metadata = CommandMetadata(
+            command_id=command, actor="user:ann", at=at, fingerprint=hashlib.sha256(aggregate_id.encode()).hexdigest()
         )
-        return draw_up(kind, thing, facts, after=after, origin=origin, answer=Receipt(id=thing)), after
+        return build_commit(
+            aggregate_kind,
+            aggregate_id,
+            events,
+            expected_revision=expected,
+            metadata=metadata,
+            result=ImageResult(id=aggregate_id),
+        ), expected
 
-    def message(self, commit: e.Commit, after: Head) -> tuple[str, bytes, dict[str, str]]:
+    def encode_message(self, commit: e.Commit, expected: StreamRevision) -> tuple[str, bytes, dict[str, str]]:
         body = msgspec.json.encode(commit)
         self.sequence += 1
-        self.heads[commit.thing] = Head(self.sequence, commit.version, hashlib.sha256(body).hexdigest())
+        self.revisions[commit.aggregate_id] = StreamRevision(
+            self.sequence, commit.version, hashlib.sha256(body).hexdigest()
+        )
         headers = {
             Header.MSG_ID: commit.id,
-            Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(after.sequence),
-            Header.EXPECTED_STREAM: subjects.FACTS,
+            Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected.sequence),
+            Header.EXPECTED_STREAM: subjects.EVENTS,
         }
-        return subjects.fact(commit.kind, commit.thing), body, headers
+        return subjects.aggregate(commit.aggregate_kind, commit.aggregate_id), body, headers
 
-    def messages(self, commits: int) -> Iterator[tuple[str, bytes, dict[str, str]]]:
-        """That many commits of the mix, and three more for each data set they begin."""
-        active: list[Made] = []
+    def generate_messages(self, commits: int) -> Iterator[tuple[str, bytes, dict[str, str]]]:
+        """`commits` commits of the mix, and three opening commits for each data set."""
+        active: list[SyntheticDataset] = []
         for _ in range(commits):
-            if len(active) < OPEN:
-                made = self.begun(len(self.heads))
-                yield from self.prelude(made)
-                active.append(made)
-            made = self.chance.choice(active)
-            yield self.message(*self.step(made, made.deck.pop()))
-            if not made.deck:
-                active.remove(made)
+            if len(active) < ACTIVE_DATASETS:
+                dataset = self.new_dataset(len(self.revisions))
+                yield from self.opening_messages(dataset)
+                active.append(dataset)
+            dataset = self.rng.choice(active)
+            yield self.encode_message(*self.next_commit(dataset, dataset.pending_steps.pop()))
+            if not dataset.pending_steps:
+                active.remove(dataset)
 
-    def begun(self, number: int) -> Made:
-        dataset = DatasetId(derived("ds", f"{number}"))
-        deck = [what for what, share in MIX.items() for _ in range(ROUND * share // 100)]
-        self.chance.shuffle(deck)
-        deck.remove("image")
-        deck.append("image")  # it is dealt from the end: nothing can be edited before there is an image
-        words = [f"{self.chance.choice(ADJECTIVES)}_{self.chance.choice(NOUNS)}_{n % 17}" for n in range(VOCABULARY)]
-        return Made(dataset, RunId(derived("run", f"{number}")), 0, deck, list(dict.fromkeys(words)))
+    def new_dataset(self, number: int) -> SyntheticDataset:
+        dataset_id = DatasetId(derived("ds", f"{number}"))
+        pending_steps = [
+            action for action, share in MIX_PERCENT.items() for _ in range(COMMITS_PER_DATASET * share // 100)
+        ]
+        self.rng.shuffle(pending_steps)
+        pending_steps.remove("image")
+        pending_steps.append(
+            "image"
+        )  # taken from the end: the first commit must add an image, before anything can be edited
+        vocabulary = [
+            f"{self.rng.choice(ADJECTIVES)}_{self.rng.choice(NOUNS)}_{n % 17}" for n in range(VOCABULARY_SIZE)
+        ]
+        return SyntheticDataset(
+            dataset_id, RunId(derived("run", f"{number}")), 0, pending_steps, list(dict.fromkeys(vocabulary))
+        )
 
-    def prelude(self, made: Made) -> Iterator[tuple[str, bytes, dict[str, str]]]:
-        name = f"set {len(self.heads)}"
-        yield self.message(*self.draw("dataset", made.id, e.DatasetCreated(name=name)))
-        everything = bytes(BitMap(range(IMAGES)).serialize())
-        asked = e.TaggingRequested(dataset_id=made.id, dataset=name, model="wd", images=everything, count=IMAGES)
-        yield self.message(*self.draw("tagging", made.run, asked, e.TaggingQueued(priority="normal")))
+    def opening_messages(self, dataset: SyntheticDataset) -> Iterator[tuple[str, bytes, dict[str, str]]]:
+        name = f"set {len(self.revisions)}"
+        yield self.encode_message(*self.build("dataset", dataset.id, e.DatasetCreated(name=name)))
+        all_ordinals = bytes(BitMap(range(IMAGES_PER_DATASET)).serialize())
+        requested = e.TaggingRequested(
+            dataset_id=dataset.id, dataset=name, model="wd", images=all_ordinals, count=IMAGES_PER_DATASET
+        )
+        yield self.encode_message(*self.build("tagging", dataset.run, requested, e.TaggingQueued(priority="normal")))
         started = e.TaggingAttemptStarted(worker=WorkerId("tagger"), boot="boot", resumes=0)
-        yield self.message(*self.draw("tagging", made.run, started))
-        made.attempt = self.sequence
+        yield self.encode_message(*self.build("tagging", dataset.run, started))
+        dataset.attempt = self.sequence
 
-    def step(self, made: Made, what: str) -> tuple[e.Commit, Head]:
-        if what == "image":
-            made.images += 1
-            return self.draw("dataset", made.id, self.image(made, made.images - 1))
-        ordinal = self.chance.randrange(made.images)
-        if what == "predict":
-            return self.draw("tagging", made.run, self.predicted(made, ordinal))
-        tags = self.words(made, 4)
+    def next_commit(self, dataset: SyntheticDataset, action: str) -> tuple[e.Commit, StreamRevision]:
+        if action == "image":
+            dataset.images += 1
+            return self.build("dataset", dataset.id, self.image_event(dataset, dataset.images - 1))
+        ordinal = self.rng.randrange(dataset.images)
+        if action == "predict":
+            return self.build("tagging", dataset.run, self.predictions_event(dataset, ordinal))
+        tags = self.sample_tags(dataset, 4)
         one = bytes(BitMap([ordinal]).serialize())
-        return self.draw("dataset", made.id, e.TagsEdited(images=one, asserted=tuple(tags[:3]), rejected=(tags[3],)))
+        return self.build(
+            "dataset", dataset.id, e.TagsEdited(images=one, asserted=tuple(tags[:3]), rejected=(tags[3],))
+        )
 
-    def words(self, made: Made, count: int) -> list[str]:
-        """Different tags; the first of the vocabulary are much more used than the last."""
+    def sample_tags(self, dataset: SyntheticDataset, count: int) -> list[str]:
+        """Distinct random tags; the first of the vocabulary are much more frequent than the last."""
         chosen: dict[str, None] = {}
         while len(chosen) < count:
-            chosen[made.words[int(len(made.words) * self.chance.random() ** 3)]] = None
+            chosen[dataset.vocabulary[int(len(dataset.vocabulary) * self.rng.random() ** 3)]] = None
         return list(chosen)
 
-    def predicted(self, made: Made, ordinal: int) -> e.TaggingPredicted:
-        seen = [
-            e.Prediction(tag=tag, probability=round(0.05 + 0.94 * self.chance.random() ** 2, 4))
-            for tag in self.words(made, PREDICTIONS - 4)
+    def predictions_event(self, dataset: SyntheticDataset, ordinal: int) -> e.TaggingPredicted:
+        tags = [
+            e.Prediction(tag=tag, probability=round(0.05 + 0.94 * self.rng.random() ** 2, 4))
+            for tag in self.sample_tags(dataset, PREDICTIONS_PER_IMAGE - 4)
         ]
         ratings = [
-            e.Prediction(tag=name, probability=round(self.chance.random(), 4), category="rating") for name in RATINGS
+            e.Prediction(tag=name, probability=round(self.rng.random(), 4), category="rating") for name in RATINGS
         ]
-        image = e.ImagePredictions(ordinal=ordinal, predictions=(*seen, *ratings))
-        return e.TaggingPredicted(attempt=made.attempt, images=(image,))
+        image = e.ImagePredictions(ordinal=ordinal, predictions=(*tags, *ratings))
+        return e.TaggingPredicted(attempt=dataset.attempt, images=(image,))
 
-    def image(self, made: Made, ordinal: int) -> e.ImageAdded:
-        image = ImageId(derived("img", made.id, f"{ordinal}"))
-        digests = [Digest(self.chance.randbytes(32).hex()) for _ in range(3)]
+    def image_event(self, dataset: SyntheticDataset, ordinal: int) -> e.ImageAdded:
+        image_event = ImageId(derived("img", dataset.id, f"{ordinal}"))
+        digests = [Digest(self.rng.randbytes(32).hex()) for _ in range(3)]
         return e.ImageAdded(
             ordinal=ordinal,
-            image_id=image,
+            image_id=image_event,
             source=digests[0],
             picture=digests[0],
             thumbnail=digests[1],
             pixels=digests[2],
-            dhash=self.chance.randbytes(8).hex(),
+            dhash=self.rng.randbytes(8).hex(),
             format="JPEG",
             width=1024,
             height=1536,
-            size=self.chance.randrange(100_000, 900_000),
-            name=seal(hashlib.sha256(image.encode()).digest(), f"holiday {ordinal:05}.jpg", "name"),
+            size=self.rng.randrange(100_000, 900_000),
+            name=seal(hashlib.sha256(image_event.encode()).digest(), f"holiday {ordinal:05}.jpg", "name"),
         )
 
 
@@ -187,33 +210,33 @@ RATINGS = ("general", "sensitive", "questionable", "explicit")
 
 
 async def write_log(bus: Bus, commits: int) -> int:
-    """The log's last sequence. Acknowledgements are counted on one inbox; a refused commit is an error."""
-    acks = 0
-    room = asyncio.Semaphore(UNACKNOWLEDGED)
+    """Write the log; returns its last sequence. Acknowledgements are counted on one inbox; any refusal is an error."""
+    acknowledged = 0
+    slots = asyncio.Semaphore(MAX_UNACKNOWLEDGED)
 
-    async def heard(message: Msg) -> None:
-        nonlocal acks
+    async def on_ack(message: Msg) -> None:
+        nonlocal acknowledged
         assert b'"error"' not in message.data, message.data
-        acks += 1
-        room.release()
+        acknowledged += 1
+        slots.release()
 
     inbox = bus.new_inbox()
-    await bus.subscribe(inbox, cb=heard)
-    maker = Maker(random.Random(4))
+    await bus.subscribe(inbox, cb=on_ack)
+    generator = LogGenerator(random.Random(4))
     sent = 0
-    for subject, body, headers in maker.messages(commits):
-        await room.acquire()
+    for subject, body, headers in generator.generate_messages(commits):
+        await slots.acquire()
         await bus.publish(subject, body, reply=inbox, headers=headers)
         sent += 1
-    while acks < sent:  # noqa: ASYNC110 - it is counted in a callback
+    while acknowledged < sent:  # noqa: ASYNC110 - counted in a callback
         await asyncio.sleep(0.01)
     _, end = await EventLog(bus).end()
-    assert end == maker.sequence, (end, maker.sequence)
+    assert end == generator.sequence, (end, generator.sequence)
     return end
 
 
-class Real:
-    """The catalog's loop, as `catalog.app` runs it."""
+class CatalogReplay:
+    """The catalog's projection loop, as `catalog.app` runs it."""
 
     def __init__(self, bus: Bus, folder: Path) -> None:
         self.bus = bus
@@ -222,40 +245,42 @@ class Real:
         self.store: Store | None = None
 
     async def follow(self, until: int) -> int:
-        """Up to this sequence or a few commits further; where it came to."""
+        """Replay up to this sequence or a few commits further; returns the last sequence applied."""
         if self.store is None:
-            self.store = Store(self.folder / "read.db", await self.archive.judge(EventLog(self.bus)), views)
-        there = asyncio.Event()
+            self.store = Store(self.folder / "read.db", await self.archive.verify_on_start(EventLog(self.bus)), views)
+        reached = asyncio.Event()
 
         async def announce(applied: Applied) -> None:
-            await tell_applied(self.bus, applied)
+            await publish_applied(self.bus, applied)
             if applied.sequence >= until:
-                there.set()
+                reached.set()
 
         task = asyncio.create_task(project(self.bus, self.store, self.archive, announce))
-        await asyncio.wait({task, asyncio.create_task(there.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, asyncio.create_task(reached.wait())}, return_when=asyncio.FIRST_COMPLETED)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return self.store.applied
 
 
-class Bare:
-    """The least there is: an ordered consumer, decode, one INSERT a commit; a transaction for what has come."""
+class BaselineReplay:
+    """The minimum work: an ordered consumer, decode, one INSERT per commit; one transaction per batch received."""
 
     def __init__(self, bus: Bus, folder: Path) -> None:
         self.bus = bus
         self.sequence = 0
-        self.connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
+        self.connection = sqlite3.connect(folder / "baseline.db", isolation_level=None)
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA synchronous = FULL")
-        self.connection.execute("CREATE TABLE entry (sequence INTEGER PRIMARY KEY, kind, thing, id, at, body)")
+        self.connection.execute(
+            "CREATE TABLE entry (sequence INTEGER PRIMARY KEY, aggregate_kind, aggregate_id, id, at, body)"
+        )
 
     async def follow(self, until: int) -> int:
-        queue: asyncio.Queue[Msg] = asyncio.Queue(follow.BATCH)
+        queue: asyncio.Queue[Msg] = asyncio.Queue(follow.MAX_BATCH_COMMITS)
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self.sequence + 1)
         subscription = await self.bus.jetstream().subscribe(
-            subjects.ALL_FACTS,
-            stream=subjects.FACTS,
+            subjects.ALL_EVENTS,
+            stream=subjects.EVENTS,
             cb=queue.put,
             config=config,
             ordered_consumer=True,
@@ -263,9 +288,9 @@ class Bare:
         )
         while self.sequence < until:
             messages = [await queue.get()]
-            while len(messages) < follow.BATCH and not queue.empty():
+            while len(messages) < follow.MAX_BATCH_COMMITS and not queue.empty():
                 messages.append(queue.get_nowait())
-            batch = [bare_row(message) for message in messages]
+            batch = [baseline_row(message) for message in messages]
             assert batch[0][0] == self.sequence + 1
             self.connection.execute("BEGIN")
             self.connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", batch)
@@ -275,17 +300,17 @@ class Bare:
         return self.sequence
 
 
-def bare_row(message: Msg) -> tuple[int, str, str, str, float, bytes]:
+def baseline_row(message: Msg) -> tuple[int, str, str, str, float, bytes]:
     tokens = message.reply.split(".")
     recorded = datetime.fromtimestamp(int(tokens[-2]) / 1e9, UTC)
     stored = decode(int(tokens[-4]), recorded, message.data)
     commit = stored.commit
-    return stored.sequence, commit.kind, commit.thing, commit.id, recorded.timestamp(), stored.body
+    return stored.sequence, commit.aggregate_kind, commit.aggregate_id, commit.id, recorded.timestamp(), stored.body
 
 
 @dataclass
-class Child:
-    """One of the two, and what it took so far."""
+class ReplayProcess:
+    """One of the two child processes, with its totals so far (seconds, CPU seconds, peak memory in MB)."""
 
     name: str
     process: asyncio.subprocess.Process
@@ -294,14 +319,14 @@ class Child:
     cpu: float = 0.0
     memory: float = 0.0
 
-    async def go(self, until: int) -> float:
-        """Commits a second of this turn."""
+    async def replay_until(self, until: int) -> float:
+        """Commits per second of this turn."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{until}\n".encode())
         while not (line := await self.process.stdout.readline()).startswith(b"turn "):
             if not line:
-                raise RuntimeError(f"the {self.name} loop ended early")
+                raise RuntimeError(f"the {self.name} process ended early")
         _, reached, seconds, cpu, memory = line.split()
         speed = (int(reached) - self.commits) / float(seconds)
         self.commits, self.memory = int(reached), float(memory)
@@ -311,14 +336,14 @@ class Child:
 
 
 @asynccontextmanager
-async def child(name: str, url: str, password: str, folder: Path) -> AsyncIterator[Child]:
+async def start_process(name: str, url: str, password: str, folder: Path) -> AsyncIterator[ReplayProcess]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, "--child", name, url, password, str(folder)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        yield Child(name, process)
+        yield ReplayProcess(name, process)
     finally:
         process.kill()
         await process.wait()
@@ -330,34 +355,35 @@ async def main(commits: int) -> None:
         async with EmbeddedServer(folder / "nats") as server:
             user, password = server.credentials("admin")
             bus = await connect(server.url, user, password, "benchmark")
-            await migrate(bus, at=START, lease=15)
+            await migrate(bus, at=START_TIME, lease=15)
             end = await write_log(bus, commits)
             await bus.close()
-            print(f"{end} commits written: {commits} of the mix, {end - commits} that begin data sets and runs")
+            print(f"{end} commits written: {commits} of the mix, {end - commits} that open data sets and tagging runs")
             user, password = server.credentials("catalog")
-            (folder / "real").mkdir()
-            (folder / "bare").mkdir()
+            (folder / "catalog").mkdir()
+            (folder / "baseline").mkdir()
             async with (
-                child("bare", server.url, password, folder / "bare") as least,
-                child("real", server.url, password, folder / "real") as whole,
+                start_process("baseline", server.url, password, folder / "baseline") as baseline,
+                start_process("catalog", server.url, password, folder / "catalog") as catalog,
             ):
-                await in_turns(least, whole, end)
+                await run_turns(baseline, catalog, end)
 
 
-async def in_turns(least: Child, whole: Child, end: int) -> None:
-    for until in itertools.chain(range(TURN, end, TURN), [end]):
-        bare_speed, speed = await least.go(until), await whole.go(until)
-        print(f"up to {until:>9}: {speed:8.0f}/s replayed, {bare_speed:8.0f}/s bare, ratio {speed / bare_speed:.2f}")
-    for one in (whole, least):
-        speed, cpu = one.commits / one.seconds, one.cpu / one.commits * 1e6
-        print(f"{one.name}: {speed:.0f} commits/s, {cpu:.1f} CPU µs a commit, peak memory {one.memory:.0f} MB")
-    print(f"ratio {least.seconds / whole.seconds:.2f}")
+async def run_turns(baseline: ReplayProcess, catalog: ReplayProcess, end: int) -> None:
+    for until in itertools.chain(range(TURN_COMMITS, end, TURN_COMMITS), [end]):
+        baseline_speed, speed = await baseline.replay_until(until), await catalog.replay_until(until)
+        ratio = speed / baseline_speed
+        print(f"up to {until:>9}: {speed:8.0f}/s catalog, {baseline_speed:8.0f}/s baseline, ratio {ratio:.2f}")
+    for child in (catalog, baseline):
+        speed, cpu = child.commits / child.seconds, child.cpu / child.commits * 1e6
+        print(f"{child.name}: {speed:.0f} commits/s, {cpu:.1f} CPU µs per commit, peak memory {child.memory:.0f} MB")
+    print(f"ratio {baseline.seconds / catalog.seconds:.2f}")
 
 
-async def run_child(name: str, url: str, password: str, folder: str) -> None:
-    """Each line of its input is a sequence to follow the log up to; between two it is not subscribed."""
+async def run_process(name: str, url: str, password: str, folder: str) -> None:
+    """Read sequences from stdin and replay up to each; not subscribed in between."""
     bus = await connect(url, "catalog", password, f"benchmark-{name}")
-    loop = Real(bus, Path(folder)) if name == "real" else Bare(bus, Path(folder))
+    loop = CatalogReplay(bus, Path(folder)) if name == "catalog" else BaselineReplay(bus, Path(folder))
     while line := await asyncio.to_thread(sys.stdin.readline):
         wall, cpu = time.perf_counter(), time.process_time()
         reached = await loop.follow(int(line))
@@ -368,6 +394,6 @@ async def run_child(name: str, url: str, password: str, folder: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        asyncio.run(run_child(*sys.argv[2:]))
+        asyncio.run(run_process(*sys.argv[2:]))
     else:
         asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000))

@@ -1,9 +1,8 @@
-"""What the models of the demo world can do: `python -m benchmarks.world [--base FOLDER] [--tagger FOLDER] [--few]`.
+"""Evaluates the demo world's models: `python -m benchmarks.world [--base FOLDER] [--tagger FOLDER] [--few]`.
 
-One line of JSON for each figure: the base by the committed lists of prompts and of withheld combinations, the tagger on
-pictures of seeds that nothing was trained on, five concepts with three seeds each, taught by LoRAs of twelve pictures,
-and the seconds of one picture. All seeds of the lists, none picked. `--few` takes a tenth of each list. `--sheet` keeps
-what was drawn.
+Prints one line of JSON per figure: the base on the committed lists of prompts and of withheld combinations, the tagger
+on pictures with seeds that no training uses, LoRAs for five concepts with three seeds each (twelve images each), and
+the seconds per picture. All seeds of the lists are used. `--few`: a tenth of each list. `--sheet`: save the pictures.
 """
 
 import argparse
@@ -17,99 +16,107 @@ import numpy as np
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from tagger.wd.model import Model
+from tagger.wd.model import OnnxTagger
 from tests.trainer import trials
-from trainer.bases import DEMO
-from trainer.demo.figures import drawing, figures, sheet
+from trainer.bases import DEMO_BASE_FOLDER
+from trainer.demo.evaluate import evaluate, picture_grid, render_prompt
 from trainer.demo.world import withheld
 from trainer.demo.world.concepts import CONCEPTS
-from trainer.demo.world.scoring import Judge, Recogniser
-from trainer.engine.training import Bases
+from trainer.demo.world.scoring import ConceptClassifier, SceneClassifier
+from trainer.engine.training import BaseCache
 
 TAGGER = Path(__file__).parents[1] / "tagger" / "demo"
-KEPT = 40
-"""Prompts without a trigger, of which a LoRA is to leave the answers as they were."""
+GENERAL_PROMPTS = 40
+"""Prompts without a trigger, whose score a LoRA should not lower."""
 
 
-def tell(figure: str, **facts: object) -> None:
-    short = {name: round(fact, 4) if isinstance(fact, float) else fact for name, fact in facts.items()}
-    print(json.dumps({"figure": figure, **short}), flush=True)
+def print_figure(figure: str, **values: object) -> None:
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+    print(json.dumps({"figure": figure, **rounded}), flush=True)
 
 
-def of_prompts(pipeline: StableDiffusionPipeline, judge: Judge, few: int) -> list[Image.Image]:
-    """The base by both lists."""
-    shown = []
+def evaluate_prompts(pipeline: StableDiffusionPipeline, classifier: SceneClassifier, few: int) -> list[Image.Image]:
+    """Evaluate the base on both lists; returns the pictures."""
+    all_pictures = []
     for name in ("evaluation", "combinations"):
-        found, drawn = figures(pipeline, judge, name, len(withheld.prompts(name)) // few)
-        tell(name, **found)
-        shown += drawn
-    return shown
+        rates, pictures = evaluate(pipeline, classifier, name, len(withheld.read_prompts(name)) // few)
+        print_figure(name, **rates)
+        all_pictures += pictures
+    return all_pictures
 
 
-def of_speed(pipeline: StableDiffusionPipeline) -> None:
-    """Seconds of one picture, alone."""
+def measure_speed(pipeline: StableDiffusionPipeline) -> None:
+    """Seconds per picture with batch size 1 (median of five)."""
     seconds = []
     for seed in range(5):
-        began = time.monotonic()
-        drawing(pipeline, withheld.prompts("evaluation")[seed].prompt, seed)
-        seconds.append(time.monotonic() - began)
-    tell("one picture", seconds=statistics.median(seconds))
+        started = time.monotonic()
+        render_prompt(pipeline, withheld.read_prompts("evaluation")[seed].prompt, seed)
+        seconds.append(time.monotonic() - started)
+    print_figure("one picture", seconds=statistics.median(seconds))
 
 
-def of_tagger(folder: Path, few: int) -> None:
-    model, count = Model.load(folder), 1000 // few
+def evaluate_tagger(folder: Path, few: int) -> None:
+    model, count = OnnxTagger.load(folder), 1000 // few
     threshold = model.manifest.thresholds["general"]
-    tell("tagger", pictures=count, threshold=threshold, micro_f1=trials.tagging_f1(model, count))
+    print_figure("tagger", pictures=count, threshold=threshold, micro_f1=trials.tagging_f1(model, count))
 
 
-def of_concepts(pipeline: StableDiffusionPipeline, base: Path, judge: Judge, few: int) -> list[Image.Image]:
-    """Each concept and seed: recognised by the base and with the LoRA; prompts without its trigger."""
-    asked = withheld.prompts("evaluation")[:: len(withheld.prompts("evaluation")) // KEPT]
-    seeds = [prompt.seed for prompt in asked]
-    texts = [prompt.prompt for prompt in asked]
-    before = trials.score(trials.drawings(pipeline, texts, seeds), asked, judge)
-    bases, shown, rows = Bases(), [], []
-    for trial in withheld.trials()[::few]:
-        recogniser = Recogniser(CONCEPTS[trial.concept])
+def evaluate_concepts(
+    pipeline: StableDiffusionPipeline, base: Path, classifier: SceneClassifier, few: int
+) -> list[Image.Image]:
+    """Train a LoRA per concept and seed: recognition rate without and with it, and its effect on other prompts.
+
+    Returns the pictures.
+    """
+    evaluation = withheld.read_prompts("evaluation")
+    general = evaluation[:: len(evaluation) // GENERAL_PROMPTS]
+    seeds = [prompt.seed for prompt in general]
+    texts = [prompt.prompt for prompt in general]
+    score_before = trials.prompt_score(trials.render_prompts(pipeline, texts, seeds), general, classifier)
+    bases, all_pictures, rows = BaseCache(), [], []
+    for trial in withheld.read_trials()[::few]:
+        concept_classifier = ConceptClassifier(CONCEPTS[trial.concept])
         numbers = range(len(trial.prompts))
-        without = trials.drawings(pipeline, trial.prompts, numbers)
-        with tempfile.TemporaryDirectory() as place:
-            pictures = trials.examples(trial.concept, trial.seed, Path(place) / "pictures")
-            taught = trials.teach(bases, base, pictures, Path(place), trials.recipe(trial.seed))
-            pipeline.load_lora_weights(taught.file)
+        without_lora = trials.render_prompts(pipeline, trial.prompts, numbers)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            examples = trials.write_examples(trial.concept, trial.seed, folder / "pictures")
+            lora = trials.train_lora(bases, base, examples, folder, trials.trial_recipe(trial.seed))
+            pipeline.load_lora_weights(lora.file)
         try:
-            taught_it = trials.drawings(pipeline, trial.prompts, numbers)
-            after = trials.score(trials.drawings(pipeline, texts, seeds), asked, judge)
+            with_lora = trials.render_prompts(pipeline, trial.prompts, numbers)
+            score_after = trials.prompt_score(trials.render_prompts(pipeline, texts, seeds), general, classifier)
         finally:
             pipeline.unload_lora_weights()
         row = {
-            "base": trials.recognised(without, recogniser),
-            "recognised": trials.recognised(taught_it, recogniser),
-            "kept": after / before if before else 0.0,
-            "seconds": taught.seconds,
+            "recognised_without_lora": trials.recognition_rate(without_lora, concept_classifier),
+            "recognised_with_lora": trials.recognition_rate(with_lora, concept_classifier),
+            "relative_score_of_other_prompts": score_after / score_before if score_before else 0.0,
+            "seconds": lora.seconds,
         }
-        tell("concept", concept=trial.concept, seed=trial.seed, **row)
+        print_figure("concept", concept=trial.concept, seed=trial.seed, **row)
         rows.append(row)
-        shown += taught_it[:10]
-    tell("concepts", trials=len(rows), **{name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
-    return shown
+        all_pictures += with_lora[:10]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    print_figure("concepts", trials=len(rows), **means)
+    return all_pictures
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(prog="python -m benchmarks.world", description=__doc__)
-    asked.add_argument("--base", type=Path, default=DEMO)
-    asked.add_argument("--tagger", type=Path, default=TAGGER)
-    asked.add_argument("--few", action="store_true", help="a tenth of everything")
-    asked.add_argument("--sheet", type=Path, help="a PNG of what was drawn")
-    said = asked.parse_args()
-    few = 10 if said.few else 1
-    pipeline, judge = trials.pipeline_of(said.base), Judge()
-    of_speed(pipeline)
-    of_tagger(said.tagger, few)
-    shown = of_prompts(pipeline, judge, few)
-    shown += of_concepts(pipeline, said.base, judge, few)
-    if said.sheet:
-        sheet(shown).save(said.sheet)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.world", description=__doc__)
+    parser.add_argument("--base", type=Path, default=DEMO_BASE_FOLDER)
+    parser.add_argument("--tagger", type=Path, default=TAGGER)
+    parser.add_argument("--few", action="store_true", help="a tenth of each list")
+    parser.add_argument("--sheet", type=Path, help="write the pictures to this PNG")
+    args = parser.parse_args()
+    few = 10 if args.few else 1
+    pipeline, classifier = trials.load_pipeline(args.base), SceneClassifier()
+    measure_speed(pipeline)
+    evaluate_tagger(args.tagger, few)
+    pictures = evaluate_prompts(pipeline, classifier, few)
+    pictures += evaluate_concepts(pipeline, args.base, classifier, few)
+    if args.sheet:
+        picture_grid(pictures).save(args.sheet)
 
 
 if __name__ == "__main__":

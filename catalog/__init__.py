@@ -1,1 +1,1 @@
-"""The catalog owns data sets, images, presets and what is asked of jobs; it answers every query."""
+"""The catalog owns data sets, images, presets and the requests for jobs; it answers every query."""

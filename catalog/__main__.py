@@ -1,7 +1,7 @@
-"""`python -m catalog`: the catalog as a service; `--check` says whether the one that runs here is ready.
+"""`python -m catalog`: the catalog service; `--check` reports whether the running one is ready.
 
-With a verb it does one thing on the catalog's files and ends. `loratory` calls these; they are of use alone where the
-services run as containers.
+With a maintenance command it works once on the catalog's files and exits. `loratory` runs these commands; they are for
+direct use where the services run as containers.
 """
 
 import os
@@ -10,18 +10,18 @@ import sys
 from catalog.settings import Settings
 from contracts.wire.boot import Serve, start
 
-VERBS = {
-    "catch-up": "catalog.verbs:catch_up",
-    "backup": "catalog.verbs:backup",
-    "verify-backup": "catalog.verbs:verify_backup",
-    "list-backups": "catalog.verbs:list_backups",
-    "forget-backup": "catalog.verbs:forget_backup",
-    "unpack": "catalog.verbs:unpack",
-    "salvage": "catalog.verbs:salvage",
-    "refill": "catalog.verbs:refill",
-    "audit": "catalog.verbs:audit",
+MAINTENANCE_COMMANDS = {
+    "catch-up": "catalog.maintenance_commands:catch_up",
+    "backup": "catalog.maintenance_commands:backup",
+    "verify-backup": "catalog.maintenance_commands:verify_backup",
+    "list-backups": "catalog.maintenance_commands:list_backups",
+    "forget-backup": "catalog.maintenance_commands:forget_backup",
+    "unpack": "catalog.maintenance_commands:unpack",
+    "salvage": "catalog.maintenance_commands:salvage",
+    "refill": "catalog.maintenance_commands:refill",
+    "audit": "catalog.maintenance_commands:audit",
 }
-"""Each is `async def verb(settings, arguments)` and raises what goes wrong."""
+"""Each is `async def command(settings, arguments)` and raises errors."""
 
 
 def _serve() -> Serve[Settings]:
@@ -31,8 +31,10 @@ def _serve() -> Serve[Settings]:
 
 
 def main() -> int:
-    """0 ended as asked, 1 failed (or is not ready), 2 cannot start like this, 3 the log is damaged."""
-    return start("catalog", Settings, environ=os.environ, arguments=sys.argv[1:], serve=_serve, verbs=VERBS)
+    """Exit codes: 0 success, 1 failed (or not ready), 2 wrong settings or arguments, 3 the log is damaged."""
+    return start(
+        "catalog", Settings, environ=os.environ, arguments=sys.argv[1:], serve=_serve, subcommands=MAINTENANCE_COMMANDS
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""From the log to the queue: each piece of work that waits has one hint, and what was lost is put back.
+"""Keeps the work queue consistent with the log: one message per queued job, lost ones re-sent.
 
-A hint is sent right after the wish was granted. Whatever goes wrong there (a crash, a purged, deleted or restored
-queue) is mended by comparing unfinished work with the queue, at start and every few seconds: the log is the outbox.
-Work whose hint is gone (a late ack of somebody who was fenced takes the hint of who holds it now) is left alone while
-its worker says that it lives: a new hint would be taken at once, and the living fenced for nothing.
+A message is sent right after the command was accepted. If that fails (a crash; a purged, deleted or restored queue), it
+is repaired by comparing unfinished jobs with the queue, at start and every few seconds: the log is the outbox.
+A running job may lose its message: a fenced worker's late ack removes the message of the worker that holds the job now.
+Nothing is re-sent while that worker publishes its presence, because a second worker would fence it without need.
 """
 
 import asyncio
@@ -17,132 +17,148 @@ import structlog
 from catalog.store import Store
 from catalog.views import work
 from contracts import jobs, subjects
-from contracts.commands import Origin
+from contracts.commands import CommandMetadata
 from contracts.errors import Conflict, Unavailable
-from contracts.events import AnyFact, Cancelled, CancelRequested, Queued
+from contracts.events import AnyEvent, Cancelled, CancelRequested, Queued
 from contracts.ids import new_command_id
 from contracts.subjects import CLASS_OF, KIND_OF, Priority, WorkClass
 from contracts.telemetry import Presence
 from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, draw_up
-from contracts.wire.queue import Hint, WorkQueue
-from contracts.wire.tasks import wanted
-from contracts.wire.telling import hear, nudge
+from contracts.wire.cancellation import not_cancelled
+from contracts.wire.log import EventLog, build_commit
+from contracts.wire.queue import QueueMessage, WorkQueue
+from contracts.wire.telemetry_bus import subscribe, wake
 
-MEND_SECONDS = 5.0
-CANCEL_SECONDS = 30.0
-"""A worker obeys a cancel within two seconds; who has not after so many is dead, cut off or hung."""
-SILENT_SECONDS = 10.0
-"""A worker says every second what it holds; who said nothing for so long holds it no more."""
+RECONCILE_INTERVAL_SECONDS = 5.0
+CANCEL_TIMEOUT_SECONDS = 30.0
+"""A worker stops within two seconds of a cancel request; after this long it is dead, disconnected or stalled."""
+PRESENCE_TIMEOUT_SECONDS = 10.0
+"""A worker publishes every second which job it holds; after this long without a message it no longer holds it."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Dispatcher:
-    """Sends hints, takes them back, and mends."""
+    """Enqueues jobs, removes their messages, and reconciles the queue with the log."""
 
     bus: Bus
     store: Store
     log: EventLog
-    """Behind the fence of the one catalog that writes."""
+    """Fenced by the single-writer lease."""
     lease: float
-    """Seconds after which silent work goes to another worker, for a queue that must be made anew."""
-    patience: float = CANCEL_SECONDS
-    _heard: dict[str, float] = field(default_factory=dict)
-    """What workers said they hold, and when: seconds of the loop's clock."""
+    """Seconds without contact to its worker after which a job is redelivered; used when the queue must be recreated."""
+    cancel_timeout: float = CANCEL_TIMEOUT_SECONDS
+    _last_seen: dict[str, float] = field(default_factory=dict)
+    """When a worker last published that it holds a job, by job id, in seconds of the event loop's clock."""
 
-    async def hint(self, work_class: WorkClass, thing: str, dispatch: int, priority: Priority) -> None:
-        """Say that this waits. When the queue is away the next mending says it."""
+    async def enqueue(self, work_class: WorkClass, job_id: str, dispatch: int, priority: Priority) -> None:
+        """Send the job's message. If the queue is unavailable, the next reconciliation sends it."""
         try:
-            await WorkQueue(self.bus, work_class).put(Hint(id=thing, dispatch=dispatch), priority)
+            await WorkQueue(self.bus, work_class).put(QueueMessage(id=job_id, dispatch=dispatch), priority)
         except Unavailable as error:
-            _log.warning("hint_not_sent", thing=thing, error=error.detail)
+            _log.warning("queue_message_not_sent", job_id=job_id, error=error.detail)
 
-    async def follow(self, work_class: WorkClass, thing: str, facts: Sequence[AnyFact], sequence: int) -> None:
-        """What the queue and the worker must learn of a commit that the catalog made."""
+    async def propagate(self, work_class: WorkClass, job_id: str, events: Sequence[AnyEvent], sequence: int) -> None:
+        """Update the queue, or wake the worker, after the catalog appended these events as commit `sequence`."""
         try:
-            for fact in facts:
-                match fact:
+            for event in events:
+                match event:
                     case Queued(priority=priority):
-                        await WorkQueue(self.bus, work_class).drop(thing)
-                        await self.hint(work_class, thing, sequence, priority)
+                        await WorkQueue(self.bus, work_class).remove(job_id)
+                        await self.enqueue(work_class, job_id, sequence, priority)
                     case Cancelled():
-                        await WorkQueue(self.bus, work_class).drop(thing)
+                        await WorkQueue(self.bus, work_class).remove(job_id)
                     case CancelRequested():
-                        await nudge(self.bus, work_class, thing)
+                        await wake(self.bus, work_class, job_id)
                     case _:
                         pass
         except Unavailable as error:
-            _log.warning("queue_away", thing=thing, error=error.detail)
+            _log.warning("queue_unavailable", job_id=job_id, error=error.detail)
 
-    async def mend(self) -> None:
-        """At start and every MEND_SECONDS; ends only when it is cancelled."""
-        told = False
-        since = self._now
-        await hear(self.bus, subjects.ALL_PRESENCE, Presence, self._hear)
-        while wanted():
+    async def run(self) -> None:
+        """Reconcile at start and every RECONCILE_INTERVAL_SECONDS, until cancelled."""
+        warned = False
+        listening_since = self._now
+        await subscribe(self.bus, subjects.ALL_PRESENCE, Presence, self._record_presence)
+        while not_cancelled():
             try:
-                self.log.fence()  # there is one dispatcher
+                self.log.fence()  # only the catalog that holds the lease dispatches
                 for work_class in CLASS_OF.values():
-                    await self._mend(work_class, since)
-                self._forget()
-                told = False
+                    await self._reconcile(work_class, listening_since)
+                self._forget_silent()
+                warned = False
             except Unavailable as error:
-                if not told:  # once for each time it is away
-                    _log.warning("queue_away", error=error.detail)
-                told = True
-            await asyncio.sleep(MEND_SECONDS)
+                if not warned:  # once per outage
+                    _log.warning("queue_unavailable", error=error.detail)
+                warned = True
+            await asyncio.sleep(RECONCILE_INTERVAL_SECONDS)
 
-    async def _mend(self, work_class: WorkClass, since: float) -> None:
-        """`since` is when this began to listen: nobody is taken for dead before it has listened a while."""
+    async def _reconcile(self, work_class: WorkClass, listening_since: float) -> None:
+        """Repair the queue and re-send messages of jobs that no worker holds.
+
+        A worker counts as absent only PRESENCE_TIMEOUT_SECONDS after `listening_since`, when the subscription began.
+        """
         queue = WorkQueue(self.bus, work_class)
-        if await queue.mend(self.lease):
-            _log.warning("queue_made_anew")
-        # The queue first: what is queued between the two looks is then sent twice rather than never.
-        there = await queue.waiting()
-        unfinished = await self.store.read(lambda connection: work.queued(connection, work_class))
-        for waiting in unfinished:
-            if waiting.state == "cancelling" and await self._ended(work_class, waiting.id):
+        if await queue.repair(self.lease):
+            _log.warning("queue_recreated")
+        # The queue is read first: a job enqueued between the two reads is then sent twice rather than never.
+        queued = await queue.queued_ids()
+        unfinished = await self.store.read(lambda connection: work.list_unfinished(connection, work_class))
+        for job in unfinished:
+            if job.state == "cancelling" and await self._end_abandoned(work_class, job.id):
                 continue
-            held = waiting.state != "queued" and self._now - self._heard.get(waiting.id, since) < SILENT_SECONDS
-            if waiting.id not in there and not held:
-                _log.warning("hint_mended", thing=waiting.id, dispatch=waiting.dispatch)
-                await self.hint(work_class, waiting.id, waiting.dispatch, waiting.priority)
+            held = (
+                job.state != "queued"
+                and self._now - self._last_seen.get(job.id, listening_since) < PRESENCE_TIMEOUT_SECONDS
+            )
+            if job.id not in queued and not held:
+                _log.warning("queue_message_resent", job_id=job.id, dispatch=job.dispatch)
+                await self.enqueue(work_class, job.id, job.dispatch, job.priority)
 
-    async def _ended(self, work_class: WorkClass, thing: str) -> bool:
-        """Nobody obeys the cancel: end the work here. Whoever comes back to it is fenced by the end."""
-        history = await self.log.load(KIND_OF[work_class], thing)
-        work = jobs.fold(history.facts())
-        asked = [
-            stored for stored in history.commits if any(isinstance(f, CancelRequested) for f in stored.commit.facts)
+    async def _end_abandoned(self, work_class: WorkClass, job_id: str) -> bool:
+        """End a cancelled job whose worker does not stop in time; if it comes back, this event fences it.
+
+        False: not long enough ago, or the worker made progress meanwhile.
+        """
+        history = await self.log.load(KIND_OF[work_class], job_id)
+        work = jobs.fold(history.events())
+        requests = [
+            recorded
+            for recorded in history.commits
+            if any(isinstance(f, CancelRequested) for f in recorded.commit.events)
         ]
-        if work.state != "cancelling" or (datetime.now(UTC) - asked[-1].recorded).total_seconds() < self.patience:
+        if (
+            work.state != "cancelling"
+            or (datetime.now(UTC) - requests[-1].recorded_at).total_seconds() < self.cancel_timeout
+        ):
             return False
-        origin = Origin(
-            command=new_command_id(),
+        metadata = CommandMetadata(
+            command_id=new_command_id(),
             actor="svc:catalog",
             at=datetime.now(UTC),
-            correlation=asked[-1].commit.correlation,
-            causation=asked[-1].commit.id,
+            correlation_id=requests[-1].commit.correlation_id,
+            causation_id=requests[-1].commit.id,
         )
-        fact = cast("AnyFact", jobs.cancelled(work_class, attempt=work.attempt, step=work.kept))
-        commit = draw_up(KIND_OF[work_class], thing, [fact], after=history.head, origin=origin)
+        event = cast("AnyEvent", jobs.cancelled(work_class, attempt=work.attempt, step=work.completed_units))
+        commit = build_commit(
+            KIND_OF[work_class], job_id, [event], expected_revision=history.revision, metadata=metadata
+        )
         try:
-            await self.log.append(commit, history.head)
+            await self.log.append(commit, history.revision)
         except Conflict:
-            return False  # it moves after all
-        _log.warning("cancelled_without_worker", thing=thing, attempt=work.attempt)
-        await WorkQueue(self.bus, work_class).drop(thing)
+            return False  # the worker appended an event after all
+        _log.warning("cancelled_without_worker", job_id=job_id, attempt=work.attempt)
+        await WorkQueue(self.bus, work_class).remove(job_id)
         return True
 
-    async def _hear(self, presence: Presence) -> None:
+    async def _record_presence(self, presence: Presence) -> None:
         if presence.holds is not None and presence.state != "stopping":
-            self._heard[presence.holds] = self._now
+            self._last_seen[presence.holds] = self._now
 
-    def _forget(self) -> None:
-        for thing in [thing for thing, at in self._heard.items() if self._now - at >= SILENT_SECONDS]:
-            del self._heard[thing]
+    def _forget_silent(self) -> None:
+        for job_id in [job_id for job_id, at in self._last_seen.items() if self._now - at >= PRESENCE_TIMEOUT_SECONDS]:
+            del self._last_seen[job_id]
 
     @property
     def _now(self) -> float:

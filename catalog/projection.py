@@ -1,4 +1,4 @@
-"""The loop that turns facts into views: next commits → archive → read model → news."""
+"""The projection loop: next commits → archive → read model → announcement of the applied sequence."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,12 +9,12 @@ from catalog.archive import Archive
 from catalog.store import Store, checkpoint
 from contracts.telemetry import Applied
 from contracts.wire.bus import Bus
+from contracts.wire.cancellation import not_cancelled
 from contracts.wire.follow import Follower
-from contracts.wire.tasks import wanted
 
-AT_ONCE = 2000
-"""Commits of the archive in one transaction, each no larger than COMMIT_BYTES."""
-NEWS_SECONDS = 1.0
+CATCH_UP_BATCH = 2000
+"""Archived commits applied in one transaction; each is at most COMMIT_BYTES."""
+ANNOUNCE_INTERVAL_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -22,36 +22,36 @@ Announce = Callable[[Applied], Awaitable[None]]
 
 
 async def project(bus: Bus, store: Store, archive: Archive, announce: Announce) -> None:
-    """Ends only when it is cancelled. LogDamaged: the log went back or holds what this version does not understand.
+    """Runs until cancelled. LogDamaged: the log lost commits, or contains events that this version does not know.
 
-    The archive must have been judged. News is told after each transaction, so whoever asks again sees the new rows, and
-    every second, so that silence means trouble.
+    The archive must have been verified. The applied sequence is announced after each transaction, so a client that
+    reads again sees the new rows, and every second, so that silence indicates a failure.
     """
     await catch_up(store, archive)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_repeat(store, archive, announce), name="news")
+        tasks.create_task(_announce_periodically(store, archive, announce), name="announcements")
         last = archive.tail.sequence
         async for batch in Follower(bus, last, await archive.digest_at(last)).batches():
             await archive.append(batch)
             await store.apply(batch)
-            await announce(_news(store, archive))
+            await announce(_applied(store, archive))
 
 
 async def catch_up(store: Store, archive: Archive) -> None:
-    """Bring the read model to where the archive ends; from nothing, if it is not made from what is archived."""
-    mark = await store.read(checkpoint)
-    if mark.sequence and await archive.digest_at(mark.sequence) != mark.digest:
-        _log.warning("read_model_thrown_away", applied=mark.sequence, archived=archive.tail.sequence)
-        await store.start_over()
-    while batch := await archive.commits(store.applied, AT_ONCE):
+    """Apply all archived commits to the read model, which is rebuilt if it does not match the archive."""
+    last = await store.read(checkpoint)
+    if last.sequence and await archive.digest_at(last.sequence) != last.digest:
+        _log.warning("read_model_reset", applied=last.sequence, archived=archive.tail.sequence)
+        await store.reset()
+    while batch := await archive.commits(store.applied, CATCH_UP_BATCH):
         await store.apply(batch)
 
 
-def _news(store: Store, archive: Archive) -> Applied:
+def _applied(store: Store, archive: Archive) -> Applied:
     return Applied(log_id=archive.log_id, sequence=store.applied, verified=archive.verified)
 
 
-async def _repeat(store: Store, archive: Archive, announce: Announce) -> None:
-    while wanted():
-        await announce(_news(store, archive))
-        await asyncio.sleep(NEWS_SECONDS)
+async def _announce_periodically(store: Store, archive: Archive, announce: Announce) -> None:
+    while not_cancelled():
+        await announce(_applied(store, archive))
+        await asyncio.sleep(ANNOUNCE_INTERVAL_SECONDS)

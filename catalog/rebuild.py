@@ -1,7 +1,7 @@
-"""The child, `python -m catalog.rebuild FOLDER TARGET`: all views made again from the archive, beside the live ones.
+"""The child process `python -m catalog.rebuild FOLDER TARGET`: rebuilds all views from the archive and compares them.
 
-FOLDER is the catalog's; it is only read. TARGET is a file for the rows made again. Reports go to stdout, one a line:
-how far it is, about once a second, and at last what was found. It ends when its stdin closes.
+FOLDER is the catalog's; it is only read. TARGET is a file for the rebuilt rows. Reports go to stdout, one per line:
+progress about once a second, and finally the result. The process exits when its stdin closes.
 """
 
 import hashlib
@@ -19,110 +19,114 @@ from typing import Any
 import msgspec
 
 from catalog import entries, views
-from catalog.database import Connection, DatabaseError, Row, reader, scratch
+from catalog.database import Connection, DatabaseError, Row, open_reader, open_scratch
 from catalog.store import Checkpoint, checkpoint
 from contracts.audit import Difference, ReplayReport
 from contracts.errors import LoratoryError
 
-AT_ONCE = 2000
-"""Commits put through the views in one transaction, as at a start."""
-SHOWN = 300
-"""So many characters of a value are told."""
-TELL_SECONDS = 1.0
+BATCH_SIZE = 2000
+"""Commits applied in one transaction, as when the catalog starts."""
+MAX_SHOWN_CHARACTERS = 300
+"""Longer values are cut in a report."""
+REPORT_INTERVAL_SECONDS = 1.0
 CHECKPOINT = "checkpoint"
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
 KEYS = "SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk"
 COLUMNS = "SELECT name FROM pragma_table_info(?)"
 
-Tell = Callable[[ReplayReport], None]
+OnProgress = Callable[[ReplayReport], None]
 
 
 def main() -> int:
     folder, target = map(Path, sys.argv[1:3])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this ends when its pipe closes
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this process exits when its pipe closes
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.nice(10)
     try:
-        _say(rebuild(folder, target, _say))
+        _print(rebuild(folder, target, _print))
     except (LoratoryError, DatabaseError) as error:
-        _say(ReplayReport(state="failed", error=str(error)))
+        _print(ReplayReport(state="failed", error=str(error)))
     return 0
 
 
-def rebuild(folder: Path, target: Path, tell: Tell) -> ReplayReport:
-    """What a catalog would show that was made anew from the archive, and where the live one shows something else.
+def rebuild(folder: Path, target: Path, report: OnProgress) -> ReplayReport:
+    """Rebuild the read model from the archive and find the first difference from the live one.
 
-    The live rows are those of one snapshot; it is held only while the last commits are put through and compared.
+    The live rows are those of one snapshot; it is held only while the last commits are applied and compared.
     """
     with (
-        closing(reader(folder / "archive.db")) as log,
-        closing(reader(folder / "read.db")) as live,
-        closing(scratch(views.TABLES, target)) as again,
+        closing(open_reader(folder / "archive.db")) as log,
+        closing(open_reader(folder / "read.db")) as live,
+        closing(open_scratch(views.TABLES, target)) as rebuilt,
     ):
-        at = _replayed(log, again, 0, checkpoint(live).sequence, tell)
+        at = _replay(log, rebuilt, 0, checkpoint(live).sequence, report)
         live.execute("BEGIN")
-        mark = checkpoint(live)
-        at = _replayed(log, again, at, mark.sequence, tell)
-        difference, rows = _compared(live, again)
-        difference = _misplaced(log, mark) or difference
+        live_checkpoint = checkpoint(live)
+        at = _replay(log, rebuilt, at, live_checkpoint.sequence, report)
+        difference, rows = _compare(live, rebuilt)
+        difference = _compare_checkpoint(log, live_checkpoint) or difference
     if difference is None:
         return ReplayReport(state="same", sequence=at, until=at, rows=rows)
     return ReplayReport(state="different", sequence=at, until=at, rows=rows, difference=difference)
 
 
-def _replayed(log: Connection, again: Connection, after: int, last: int, tell: Tell) -> int:
-    told = time.monotonic()
-    for start in range(after, last, AT_ONCE):
-        end = min(start + AT_ONCE, last)
+def _replay(log: Connection, rebuilt: Connection, after: int, last: int, report: OnProgress) -> int:
+    reported = time.monotonic()
+    for start in range(after, last, BATCH_SIZE):
+        end = min(start + BATCH_SIZE, last)
         batch = list(entries.commits_at(log, range(start + 1, end + 1)))
         if len(batch) != end - start:
             raise LoratoryError(f"the archive lacks commits between {start + 1} and {end}")
-        again.execute("BEGIN")
-        views.apply(again, batch)
-        again.execute("COMMIT")
-        if time.monotonic() - told >= TELL_SECONDS:
-            told = time.monotonic()
-            tell(ReplayReport(state="running", sequence=end, until=last))
+        rebuilt.execute("BEGIN")
+        views.apply(rebuilt, batch)
+        rebuilt.execute("COMMIT")
+        if time.monotonic() - reported >= REPORT_INTERVAL_SECONDS:
+            reported = time.monotonic()
+            report(ReplayReport(state="running", sequence=end, until=last))
     return last
 
 
-def _misplaced(log: Connection, mark: Checkpoint) -> Difference | None:
-    """Does the live checkpoint name the commit that stands there?"""
-    bodies = [stored.body for stored in entries.commits_at(log, [mark.sequence])]
+def _compare_checkpoint(log: Connection, live: Checkpoint) -> Difference | None:
+    """A difference if the digest of the live checkpoint is not that of the archived commit."""
+    bodies = [recorded.body for recorded in entries.commits_at(log, [live.sequence])]
     digests = [hashlib.sha256(body).hexdigest() for body in bodies]
-    if mark.sequence == 0 or digests == [mark.digest]:
+    if live.sequence == 0 or digests == [live.digest]:
         return None
-    key: dict[str, object] = {"sequence": mark.sequence}
+    key: dict[str, object] = {"sequence": live.sequence}
     return Difference(
-        table=CHECKPOINT, key=key, live={"digest": mark.digest}, replayed={"digest": digests[0] if digests else None}
+        table=CHECKPOINT, key=key, live={"digest": live.digest}, replayed={"digest": digests[0] if digests else None}
     )
 
 
-def _compared(live: Connection, again: Connection) -> tuple[Difference | None, dict[str, int]]:
-    """The first difference, table by table in the order of their names, rows by their keys; and the rows that agree."""
+def _compare(live: Connection, rebuilt: Connection) -> tuple[Difference | None, dict[str, int]]:
+    """The first difference, tables by name and rows by key, and the number of equal rows of each table before it."""
     rows: dict[str, int] = {}
-    names = [[row["name"] for row in one.execute(TABLES) if row["name"] != CHECKPOINT] for one in (live, again)]
-    for table in sorted({*names[0], *names[1]}):
-        if table not in names[0] or table not in names[1]:
-            there: dict[str, object] = {}
-            live_one, made_one = (there if table in found else None for found in names)
-            return Difference(table=table, key={}, live=live_one, replayed=made_one), rows
-        rows[table], difference = _compared_table(live, again, table)
+    live_tables, rebuilt_tables = _table_names(live), _table_names(rebuilt)
+    for table in sorted(live_tables | rebuilt_tables):
+        if table not in live_tables or table not in rebuilt_tables:
+            in_live: dict[str, object] | None = {} if table in live_tables else None
+            in_rebuilt: dict[str, object] | None = {} if table in rebuilt_tables else None
+            return Difference(table=table, key={}, live=in_live, replayed=in_rebuilt), rows
+        rows[table], difference = _compare_table(live, rebuilt, table)
         if difference is not None:
             return difference, rows
     return None, rows
 
 
-def _compared_table(live: Connection, again: Connection, table: str) -> tuple[int, Difference | None]:
-    keys = [row["name"] for row in again.execute(KEYS, (table,))]
-    keys = keys or [row["name"] for row in again.execute(COLUMNS, (table,))]
-    here, there = (_rows(one, table, keys) for one in (live, again))
-    number = 0
-    for mine, made in itertools.zip_longest(here, there):
-        if mine is None or made is None or tuple(mine) != tuple(made):
-            return number, _difference(table, keys, mine, made)
-        number += 1
-    return number, None
+def _table_names(connection: Connection) -> set[str]:
+    return {row["name"] for row in connection.execute(TABLES)} - {CHECKPOINT}
+
+
+def _compare_table(live: Connection, rebuilt: Connection, table: str) -> tuple[int, Difference | None]:
+    """The number of equal rows before the first difference, and the difference."""
+    keys = [row["name"] for row in rebuilt.execute(KEYS, (table,))]
+    keys = keys or [row["name"] for row in rebuilt.execute(COLUMNS, (table,))]
+    count = 0
+    for left, right in itertools.zip_longest(_rows(live, table, keys), _rows(rebuilt, table, keys)):
+        if left is None or right is None or tuple(left) != tuple(right):
+            return count, _difference(table, keys, left, right)
+        count += 1
+    return count, None
 
 
 def _rows(connection: Connection, table: str, keys: list[str]) -> Iterator[Row]:
@@ -130,40 +134,42 @@ def _rows(connection: Connection, table: str, keys: list[str]) -> Iterator[Row]:
     return connection.execute(f'SELECT * FROM "{table}" ORDER BY {order}')  # noqa: S608 - names of our own schema
 
 
-def _difference(table: str, keys: list[str], mine: Row | None, made: Row | None) -> Difference:
-    """The rows of the smaller key: a row that only one side has stands alone."""
-    if mine is not None and made is not None:
-        first, second = tuple(mine[key] for key in keys), tuple(made[key] for key in keys)
-        if first != second:
-            mine, made = (mine, None) if first < second else (None, made)
-    one = mine if mine is not None else made
-    assert one is not None  # noqa: S101 - zip_longest ends before both are none
-    key = {name: _plain(one[name]) for name in keys}
-    alike = {name for name in one.keys() if mine is not None and made is not None and mine[name] == made[name]}  # noqa: SIM118 - a Row iterates over its values
-    return Difference(table=table, key=key, live=_told(mine, alike), replayed=_told(made, alike))
+def _difference(table: str, keys: list[str], live: Row | None, rebuilt: Row | None) -> Difference:
+    """If the keys differ, only the row with the smaller key: the other side has no such row."""
+    if live is not None and rebuilt is not None:
+        live_key, rebuilt_key = tuple(live[key] for key in keys), tuple(rebuilt[key] for key in keys)
+        if live_key != rebuilt_key:
+            live, rebuilt = (live, None) if live_key < rebuilt_key else (None, rebuilt)
+    row = live if live is not None else rebuilt
+    assert row is not None  # noqa: S101 - zip_longest ends before both are none
+    key = {name: _plain(row[name]) for name in keys}
+    equal = {name for name in row.keys() if live is not None and rebuilt is not None and live[name] == rebuilt[name]}  # noqa: SIM118 - a Row iterates over its values
+    return Difference(
+        table=table, key=key, live=_differing_columns(live, equal), replayed=_differing_columns(rebuilt, equal)
+    )
 
 
-def _told(row: Row | None, alike: set[str]) -> dict[str, object] | None:
-    """The columns that are not alike; none where there is no row."""
-    return None if row is None else {name: _plain(value) for name, value in dict(row).items() if name not in alike}
+def _differing_columns(row: Row | None, equal: set[str]) -> dict[str, object] | None:
+    """All columns but the equal ones; none if there is no row."""
+    return None if row is None else {name: _plain(value) for name, value in dict(row).items() if name not in equal}
 
 
 def _plain(value: Any) -> object:
-    """A value for people: bytes as the text they hold, or in hex; long ones cut."""
+    """A printable value: bytes as UTF-8 text, or in hex; long ones are cut."""
     if isinstance(value, bytes):
         try:
             value = value.decode()
         except UnicodeDecodeError:
             value = value.hex()
-    return value[:SHOWN] if isinstance(value, str) else value
+    return value[:MAX_SHOWN_CHARACTERS] if isinstance(value, str) else value
 
 
-def _say(report: ReplayReport) -> None:
+def _print(report: ReplayReport) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     sys.stdout.buffer.flush()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     while os.read(0, 1):
         pass
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Replays for the audit: the child that makes every view anew and compares, one at a time, and its last report."""
+"""Replays for the audit: runs `catalog.rebuild` in a child process, one at a time, and keeps the last report."""
 
 import asyncio
 import shutil
@@ -15,85 +15,85 @@ import structlog
 from contracts.audit import ReplayReport
 from contracts.errors import Conflict
 from contracts.queries import GetReplay, Query, StartReplay
-from contracts.wire.tasks import wanted
+from contracts.wire.cancellation import not_cancelled
 
-LIMIT_SECONDS = 3_600.0
-"""A replay that takes longer is ended: it would go on beside the work for ever."""
-LINE_BYTES = 1 << 20
+REPLAY_TIMEOUT_SECONDS = 3_600.0
+"""A replay that takes longer is killed, so that it cannot take resources for ever."""
+MAX_LINE_BYTES = 1 << 20
 
 _log = structlog.get_logger()
 
 
 class Replays:
-    """Over the catalog's folder. `run()` does the work; it must be running when one is asked for."""
+    """Replays of the catalog in this folder. `run()` does the work and must be running when one is started."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._beside = folder / "replay"
-        self._asked = asyncio.Event()
+        self._work_dir = folder / "replay"
+        self._started = asyncio.Event()
         self._report = ReplayReport(state="never")
 
     def handlers(self) -> dict[type[Query[Any]], Callable[[Any], Awaitable[msgspec.Struct]]]:
         return {StartReplay: self.start, GetReplay: self.last}
 
     async def start(self, _: StartReplay) -> ReplayReport:
-        """Conflict: one is under way."""
+        """Conflict: a replay is running."""
         if self._report.state == "running":
-            raise Conflict("the read models are being replayed already; ask again when that is over")
+            raise Conflict("the read models are being replayed already; try again when that has ended")
         self._report = ReplayReport(state="running", started_at=datetime.now(UTC))
-        self._asked.set()
+        self._started.set()
         return self._report
 
     async def last(self, _: GetReplay) -> ReplayReport:
         return self._report
 
     async def run(self) -> None:
-        """Ends only when it is cancelled; the child ends with it."""
-        while wanted():
-            await self._asked.wait()
-            self._asked.clear()
+        """Runs until cancelled; kills the child then."""
+        while not_cancelled():
+            await self._started.wait()
+            self._started.clear()
             try:
-                async with asyncio.timeout(LIMIT_SECONDS):
-                    report = await self._replayed()
+                async with asyncio.timeout(REPLAY_TIMEOUT_SECONDS):
+                    report = await self._run_child()
             except TimeoutError:
-                report = ReplayReport(state="failed", error=f"it took longer than {LIMIT_SECONDS:g} seconds")
+                report = ReplayReport(state="failed", error=f"it took longer than {REPLAY_TIMEOUT_SECONDS:g} seconds")
             except OSError as error:
                 report = ReplayReport(state="failed", error=f"it could not be started: {error}")
             finally:
-                await asyncio.to_thread(shutil.rmtree, self._beside, ignore_errors=True)
-            self._note(report)
+                await asyncio.to_thread(shutil.rmtree, self._work_dir, ignore_errors=True)
+            self._update(report)
 
-    async def _replayed(self) -> ReplayReport:
-        await asyncio.to_thread(_emptied, self._beside)
-        program = (sys.executable, "-m", "catalog.rebuild", str(self._folder), str(self._beside / "read.db"))
-        process = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE, limit=LINE_BYTES)
+    async def _run_child(self) -> ReplayReport:
+        await asyncio.to_thread(_create_empty, self._work_dir)
+        program = (sys.executable, "-m", "catalog.rebuild", str(self._folder), str(self._work_dir / "read.db"))
+        process = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE, limit=MAX_LINE_BYTES)
         try:
-            return await self._heard(process)
+            return await self._read_reports(process)
         finally:
             if process.returncode is None:
                 process.kill()
             await process.wait()
 
-    async def _heard(self, process: Process) -> ReplayReport:
-        """Its last report; those on the way are noted."""
+    async def _read_reports(self, process: Process) -> ReplayReport:
+        """The child's final report; updates the current one with those before it."""
         assert process.stdout is not None  # noqa: S101 - for the type checker; it is a pipe
         async for line in process.stdout:
             report = msgspec.json.decode(line, type=ReplayReport)
             if report.ended:
                 return report
-            self._note(report)
+            self._update(report)
         code = await process.wait()
-        return ReplayReport(state="failed", error=f"it ended with code {code}; the log of the catalog says why")
+        return ReplayReport(state="failed", error=f"it exited with code {code}; the catalog's log file says why")
 
-    def _note(self, report: ReplayReport) -> None:
+    def _update(self, report: ReplayReport) -> None:
         ended_at = datetime.now(UTC) if report.ended else None
         self._report = msgspec.structs.replace(report, started_at=self._report.started_at, ended_at=ended_at)
         if report.ended:
-            found = msgspec.to_builtins(report.difference)
-            _log.info("read_models_replayed", state=report.state, sequence=report.sequence, difference=found)
+            difference = msgspec.to_builtins(report.difference)
+            _log.info("read_models_replayed", state=report.state, sequence=report.sequence, difference=difference)
 
 
-def _emptied(folder: Path) -> None:
-    """What a replay left behind that was killed is gone."""
+def _create_empty(folder: Path) -> None:
+    """Also removes what a killed replay left behind."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)

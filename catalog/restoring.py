@@ -1,7 +1,7 @@
-"""Making good what was lost: first the archive from all copies there are, then a new log from the archive.
+"""Disaster recovery: first rebuild the archive from all copies there are, then a new log from the archive.
 
-What was archived is believed before what a backup says, and that before what a damaged log says. Nothing is removed: a
-damaged archive is renamed, and the damaged log must have been put away by who calls `refill`.
+Where copies differ, the archive wins over a backup, and a backup over a damaged log. Nothing is deleted: a damaged
+archive is renamed, and the caller of `refill` must have moved the damaged log away.
 """
 
 import asyncio
@@ -14,54 +14,54 @@ from pathlib import Path
 import msgspec
 
 from catalog.archive import Archive
-from catalog.backups import ARCHIVE, CURVES, KEYS, opened
-from catalog.database import SUFFIXES, copy, peek, remove
+from catalog.backups import ARCHIVE, CURVES, KEYS, open_archive
+from catalog.database import SUFFIXES, copy_database, peek, remove_database
 from catalog.entries import last_sequence
 from catalog.store import checkpoint, rename_log
-from contracts.commands import Origin
+from contracts.commands import CommandMetadata
 from contracts.errors import LogDamaged, LoratoryError, SetupError
-from contracts.events import LogRestored, LogVoided, Stored
+from contracts.events import LogRestored, LogVoided, RecordedCommit
 from contracts.ids import new_command_id, ulid
 from contracts.telemetry import LossBlock
 from contracts.wire.bus import Bus
 from contracts.wire.follow import Follower
-from contracts.wire.log import EventLog, Head, decode, draw_up
-from contracts.wire.refill import make_anew, make_metrics, put_back, survivors
+from contracts.wire.log import EventLog, StreamRevision, build_commit, decode
+from contracts.wire.recreate import readable_commits, recreate_metrics_stream, recreate_stream, restore_commits
 from contracts.wire.scan import log_state
-from contracts.wire.telling import keep_losses
+from contracts.wire.telemetry_bus import store_loss_block
 
-AT_ONCE = 500
-NEWS_EVERY = 50_000
-"""Commits put back between two lines for who waits."""
+COMMIT_BATCH_SIZE = 500
+PROGRESS_INTERVAL_COMMITS = 50_000
+"""Commits restored between two progress messages."""
 ACTOR = "svc:restore"
 
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
-class Lost(LoratoryError):
-    """Some commits are in no copy."""
+class CommitsLost(LoratoryError):
+    """Some commits are in none of the copies."""
 
     code = "commits-lost"
 
 
 @dataclass(frozen=True)
-class Restored:
-    """A log that was made anew: its id, the last sequence that was put back, and how many of those are voids."""
+class RestoredLog:
+    """A recreated log: its id, the last restored sequence, and how many of the restored commits are void."""
 
     log_id: str
     sequence: int
     voided: int
 
 
-async def catch_up(bus: Bus, folder: Path, *, whole: bool = False) -> int:
-    """Archive what the log holds beyond the archive; the last sequence. For a catalog that is stopped.
+async def catch_up(bus: Bus, folder: Path, *, compare_all: bool = False) -> int:
+    """Archive the log's commits that are not archived yet; returns the last sequence. The catalog must be stopped.
 
-    LogDamaged where the log is not the one that was archived; `whole`: every commit is compared, also of a long log.
+    LogDamaged if the log is not the archived one. `compare_all`: compare every commit, even of a long log.
     """
     archive = Archive(folder)
     try:
         log = EventLog(bus)
-        await archive.judge(log, whole=whole)
+        await archive.verify_on_start(log, compare_all=compare_all)
         _, end = await log.end()
         if archive.tail.sequence < end:
             async with aclosing(Follower(bus, archive.tail.sequence).batches()) as batches:
@@ -74,210 +74,221 @@ async def catch_up(bus: Bus, folder: Path, *, whole: bool = False) -> int:
         await archive.close()
 
 
-async def salvage(  # noqa: PLR0913 - what there is to restore from, and what is wanted
-    bus: Bus, folder: Path, *, at: datetime, say: Say, backup: Path | None = None, accept_loss: bool = False
+async def salvage(  # noqa: PLR0913 - the copies and the options
+    bus: Bus, folder: Path, *, at: datetime, report: OnProgress, backup: Path | None = None, accept_loss: bool = False
 ) -> int:
-    """Make the archive in `folder` hold every commit that any copy has; its last sequence.
+    """Complete the archive in `folder` with every commit that any copy has; returns its last sequence.
 
-    Lost: a commit is in none; with `accept_loss` a void commit takes the place of each. SetupError: the backup is of
-    another log. LogDamaged: it is not whole.
+    CommitsLost: a commit is in no copy; with `accept_loss` a void commit replaces each of them. SetupError: the backup
+    is of another log. LogDamaged: the backup is damaged.
     """
-    claimed = await asyncio.to_thread(_claimed, folder)
-    place = folder if await _whole(folder) else folder / "rebuilt"
-    if place != folder:
-        await asyncio.to_thread(_begin_anew, place, backup)
-    archive = Archive(place)
+    claimed = await asyncio.to_thread(_highest_known_sequence, folder)
+    target = folder if await _has_valid_archive(folder) else folder / "rebuilt"
+    if target != folder:
+        await asyncio.to_thread(_start_rebuild, target, backup)
+    archive = Archive(target)
     try:
         if backup is not None:
-            await _take_backup(archive, backup)
-        found = _of_log(bus, archive, say)
-        await _add(archive, _gapless(found, await archive.read(last_sequence), claimed, _Void(at, accept_loss)))
+            await _append_from_backup(archive, backup)
+        commits = _read_log_beyond_archive(bus, archive, report)
+        await _append_in_batches(
+            archive,
+            _fill_gaps(commits, await archive.read(last_sequence), claimed, _VoidCommitFactory(at, accept_loss)),
+        )
         last = await archive.read(last_sequence)
         if last == 0:
             raise SetupError("there is nothing here to restore from; give a backup with --from")
     finally:
         await archive.close()
-    if place != folder:
-        await asyncio.to_thread(_swap_in, place, folder, at, say)
+    if target != folder:
+        await asyncio.to_thread(_replace_damaged_archive, target, folder, at, report)
     if backup is not None and not (folder / KEYS).exists() and (backup / KEYS).exists():
-        await asyncio.to_thread(copy, backup / KEYS, folder / KEYS)
-        say("the keys were gone; they are the backup's now")
+        await asyncio.to_thread(copy_database, backup / KEYS, folder / KEYS)
+        report("the keys were missing; they were restored from the backup")
     return last
 
 
-async def refill(bus: Bus, folder: Path, *, at: datetime, say: Say) -> Restored:
-    """Make the log anew from the archive, each commit at its sequence, and say so in it (`log.restored`).
+async def refill(bus: Bus, folder: Path, *, at: datetime, report: OnProgress) -> RestoredLog:
+    """Recreate the log from the archive, every commit at its old sequence, then append `log.restored`.
 
-    Conflict where the server still holds a log. When it fails in between, put that log away and begin again.
+    Conflict: the server still holds a log. If this fails midway, move the incomplete log away and start over.
     """
-    async with opened(folder) as archive:
+    async with open_archive(folder) as archive:
         last = (await archive.verify()).sequence
         if last == 0:
             raise SetupError("the archive is empty: there is nothing to make a log from")
-        before, log_id = await archive.belongs_to(), ulid()
-        await make_anew(bus, log_id)
-        voided = await _put_all_back(bus, archive, say)
-        await _tell_restored(bus, archive, LogRestored(log_id=log_id, before=before, voided=voided), at)
-        await archive.rename(log_id)
+        previous_id, log_id = await archive.belongs_to(), ulid()
+        await recreate_stream(bus, log_id)
+        voided = await _restore_all_commits(bus, archive, report)
+        await _append_log_restored(bus, archive, LogRestored(log_id=log_id, before=previous_id, voided=voided), at)
+        await archive.set_log_id(log_id)
         rows = await asyncio.to_thread(peek, folder / "read.db", checkpoint)
         if rows and rows.sequence and await archive.digest_at(rows.sequence) == rows.digest:
             await asyncio.to_thread(rename_log, folder / "read.db", log_id)
-    return Restored(log_id, last, voided)
+    return RestoredLog(log_id, last, voided)
 
 
-async def put_curves_back(bus: Bus, folder: Path) -> None:
-    """The loss curves that a backup left in `folder`, into their stream; the file is removed. For `admin`."""
+async def restore_loss_curves(bus: Bus, folder: Path) -> None:
+    """Publish the loss curves that a backup left in `folder` to their stream; deletes the file. Needs user `admin`."""
     file = folder / CURVES
     if not file.exists():
         return
-    await make_metrics(bus)
+    await recreate_metrics_stream(bus)
     with file.open("rb") as lines:
         for line in lines:
-            await keep_losses(bus, msgspec.json.decode(line, type=LossBlock))
+            await store_loss_block(bus, msgspec.json.decode(line, type=LossBlock))
     file.unlink()
 
 
-async def _put_all_back(bus: Bus, archive: Archive, say: Say) -> int:
-    """How many of them are voids."""
-    after, voided = 0, 0
-    while batch := await archive.commits(after, AT_ONCE):
-        await put_back(bus, batch)
-        voided += sum(isinstance(fact, LogVoided) for stored in batch for fact in stored.commit.facts)
-        if after // NEWS_EVERY != batch[-1].sequence // NEWS_EVERY:
-            say(f"{batch[-1].sequence} commits put back")
-        after = batch[-1].sequence
+async def _restore_all_commits(bus: Bus, archive: Archive, report: OnProgress) -> int:
+    """Put every archived commit into the log; returns how many of them are void."""
+    last, voided = 0, 0
+    while batch := await archive.commits(last, COMMIT_BATCH_SIZE):
+        await restore_commits(bus, batch)
+        voided += sum(isinstance(event, LogVoided) for recorded in batch for event in recorded.commit.events)
+        if last // PROGRESS_INTERVAL_COMMITS != batch[-1].sequence // PROGRESS_INTERVAL_COMMITS:
+            report(f"{batch[-1].sequence} commits restored")
+        last = batch[-1].sequence
     return voided
 
 
-async def _tell_restored(bus: Bus, archive: Archive, fact: LogRestored, at: datetime) -> None:
-    origin = Origin(command=new_command_id(), actor=ACTOR, at=at)
+async def _append_log_restored(bus: Bus, archive: Archive, event: LogRestored, at: datetime) -> None:
+    metadata = CommandMetadata(command_id=new_command_id(), actor=ACTOR, at=at)
     log = EventLog(bus)
-    told = await log.append(draw_up("log", fact.log_id, [fact], after=Head(), origin=origin), Head())
-    stored = await log.stored(told.sequence)  # with the server's own time
-    await archive.append([stored or told])
+    appended = await log.append(
+        build_commit("log", event.log_id, [event], expected_revision=StreamRevision(), metadata=metadata),
+        StreamRevision(),
+    )
+    recorded = await log.commit_at(appended.sequence)  # with the server's time
+    await archive.append([recorded or appended])
 
 
-# --- the copies there are
+# --- reading the copies
 
 
-async def _whole(folder: Path) -> bool:
-    """Is there an archive whose chain holds?"""
+async def _has_valid_archive(folder: Path) -> bool:
+    """Whether there is an archive whose chains are intact."""
     if not (folder / ARCHIVE).exists():
         return False
     try:
-        async with opened(folder) as archive:
+        async with open_archive(folder) as archive:
             await archive.verify()
     except LogDamaged:
         return False
     return True
 
 
-def _claimed(folder: Path) -> int:
-    """The highest sequence that anything here speaks of: what came before it was acknowledged."""
+def _highest_known_sequence(folder: Path) -> int:
+    """The highest sequence in the archive or the read model: all commits up to it were acknowledged."""
     archived = peek(folder / ARCHIVE, last_sequence)
     shown = peek(folder / "read.db", checkpoint)
     return max(archived or 0, shown.sequence if shown else 0)
 
 
-def _begin_anew(place: Path, backup: Path | None) -> None:
-    place.mkdir(exist_ok=True)
-    remove(place / ARCHIVE)
+def _start_rebuild(target: Path, backup: Path | None) -> None:
+    target.mkdir(exist_ok=True)
+    remove_database(target / ARCHIVE)
     if backup is not None:
-        copy(backup / ARCHIVE, place / ARCHIVE)
+        copy_database(backup / ARCHIVE, target / ARCHIVE)
 
 
-async def _take_backup(archive: Archive, backup: Path) -> None:
-    """What the backup has beyond the archive."""
-    async with opened(backup) as copied:
+async def _append_from_backup(archive: Archive, backup: Path) -> None:
+    """Append the backup's commits that the archive lacks."""
+    async with open_archive(backup) as copied:
         theirs = (await copied.verify()).sequence
-        after = await archive.read(last_sequence)
-        common = min(after, theirs)
+        last = await archive.read(last_sequence)
+        common = min(last, theirs)
         if await archive.digest_at(common) != await copied.digest_at(common):
             raise SetupError(f"the backup in {backup} is of another log")
-        while batch := await copied.commits(after, AT_ONCE):
+        while batch := await copied.commits(last, COMMIT_BATCH_SIZE):
             await archive.append(batch)
-            after = batch[-1].sequence
+            last = batch[-1].sequence
         if not await archive.belongs_to():
-            await archive.rename(await copied.belongs_to())
+            await archive.set_log_id(await copied.belongs_to())
 
 
-async def _of_log(bus: Bus, archive: Archive, say: Say) -> AsyncIterator[Stored]:
-    """What the damaged log has beyond the archive, if it tells the same story up to there."""
-    log, after = EventLog(bus), await archive.read(last_sequence)
+async def _read_log_beyond_archive(bus: Bus, archive: Archive, report: OnProgress) -> AsyncIterator[RecordedCommit]:
+    """The damaged log's commits that the archive lacks, if the two agree up to there."""
+    log, last = EventLog(bus), await archive.read(last_sequence)
     try:
         state = await log_state(bus)
     except LogDamaged:
-        say("there is no log on the server")
+        report("there is no log on the server")
         return
-    if not await _agree(log, archive, min(after, state.last)):
-        say("the log tells another story than the archive; what it says where they differ is not taken")
+    if not await _log_agrees_with_archive(log, archive, min(last, state.last)):
+        report("the log differs from the archive; nothing is restored from the log")
         return
     if not await archive.belongs_to():
-        await archive.rename(state.log_id)
-    async for stored in survivors(bus, after):
-        yield stored
+        await archive.set_log_id(state.log_id)
+    async for recorded in readable_commits(bus, last):
+        yield recorded
 
 
-async def _agree(log: EventLog, archive: Archive, common: int) -> bool:
-    """Does the last commit that both can read say the same? Where damage took all, nothing speaks against it."""
+async def _log_agrees_with_archive(log: EventLog, archive: Archive, common: int) -> bool:
+    """Whether the last commit that both have readable is the same; True if no common commit is readable."""
     for sequence in range(common, 0, -1):
         try:
-            stored = await log.stored(sequence)
+            recorded = await log.commit_at(sequence)
         except LogDamaged:
             continue
-        if stored is not None:
-            return (await archive.commits(sequence - 1, 1))[0].body == stored.body
+        if recorded is not None:
+            return (await archive.commits(sequence - 1, 1))[0].body == recorded.body
     return True
 
 
 @dataclass(frozen=True)
-class _Void:
-    """What takes the place of a lost commit, if that is wanted."""
+class _VoidCommitFactory:
+    """Builds the void commit that replaces a lost one; CommitsLost unless the loss is accepted."""
 
     at: datetime
-    wanted: bool
+    accept_loss: bool
 
-    def __call__(self, sequence: int, recorded: datetime) -> Stored:
-        if not self.wanted:
-            raise Lost(
-                f"commit {sequence} is in no copy; give a backup that has it (--from), or have void commits put in the "
-                "place of all that is lost (--accept-loss)",
+    def __call__(self, sequence: int, recorded_at: datetime) -> RecordedCommit:
+        if not self.accept_loss:
+            raise CommitsLost(
+                f"commit {sequence} is in no copy; give a backup that has it (--from), or replace all lost commits "
+                "with void ones (--accept-loss)",
                 first_lost=sequence,
             )
-        origin = Origin(command=new_command_id(), actor=ACTOR, at=self.at)
-        fact = LogVoided(reason="no copy had this commit when the log was restored")
-        commit = draw_up("log", f"void-{sequence}", [fact], after=Head(), origin=origin)
-        return decode(sequence, recorded, msgspec.json.encode(commit))
+        metadata = CommandMetadata(command_id=new_command_id(), actor=ACTOR, at=self.at)
+        event = LogVoided(reason="no copy had this commit when the log was restored")
+        commit = build_commit("log", f"void-{sequence}", [event], expected_revision=StreamRevision(), metadata=metadata)
+        return decode(sequence, recorded_at, msgspec.json.encode(commit))
 
 
-async def _gapless(found: AsyncIterator[Stored], after: int, until: int, void: _Void) -> AsyncIterator[Stored]:
-    """Each sequence once, up to `until` at least. A void has the time of the commit before it: times rise in a log."""
-    recorded = void.at
-    async for stored in found:
-        for missing in range(after + 1, stored.sequence):
-            yield void(missing, min(recorded, stored.recorded))
-        yield stored
-        after, recorded = stored.sequence, stored.recorded
-    for missing in range(after + 1, until + 1):
-        yield void(missing, recorded)
+async def _fill_gaps(
+    commits: AsyncIterator[RecordedCommit], last: int, until: int, void_commit: _VoidCommitFactory
+) -> AsyncIterator[RecordedCommit]:
+    """Every sequence after `last` once, at least up to `until`, with void commits in the gaps.
+
+    A void commit has the time of the commit before it, because times in a log never decrease.
+    """
+    recorded_at = void_commit.at
+    async for recorded in commits:
+        for missing in range(last + 1, recorded.sequence):
+            yield void_commit(missing, min(recorded_at, recorded.recorded_at))
+        yield recorded
+        last, recorded_at = recorded.sequence, recorded.recorded_at
+    for missing in range(last + 1, until + 1):
+        yield void_commit(missing, recorded_at)
 
 
-async def _add(archive: Archive, commits: AsyncIterator[Stored]) -> None:
-    batch: list[Stored] = []
-    async for stored in commits:
-        batch.append(stored)
-        if len(batch) == AT_ONCE:
+async def _append_in_batches(archive: Archive, commits: AsyncIterator[RecordedCommit]) -> None:
+    batch: list[RecordedCommit] = []
+    async for recorded in commits:
+        batch.append(recorded)
+        if len(batch) == COMMIT_BATCH_SIZE:
             await archive.append(batch)
             batch = []
     await archive.append(batch)
 
 
-def _swap_in(place: Path, folder: Path, at: datetime, say: Say) -> None:
-    """The rebuilt archive takes the place of the damaged one, which is kept under another name."""
+def _replace_damaged_archive(target: Path, folder: Path, at: datetime, report: OnProgress) -> None:
+    """Replace the damaged archive with the rebuilt one; the damaged one is kept under another name."""
     stamp = at.strftime("%Y%m%dT%H%M%SZ")
     for suffix in SUFFIXES:
         damaged = folder / f"{ARCHIVE}{suffix}"
         if damaged.exists():
             damaged.replace(folder / f"damaged-{stamp}-{ARCHIVE}{suffix}")
-    (place / ARCHIVE).replace(folder / ARCHIVE)
-    say(f"the archive was made anew; the damaged one is kept as damaged-{stamp}-{ARCHIVE} in {folder}")
+    (target / ARCHIVE).replace(folder / ARCHIVE)
+    report(f"the archive was rebuilt; the damaged one is kept as damaged-{stamp}-{ARCHIVE} in {folder}")

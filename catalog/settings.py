@@ -1,4 +1,4 @@
-"""What the catalog needs to know, from `LORATORY_*` variables."""
+"""The catalog's settings, from `LORATORY_*` variables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +9,10 @@ from contracts.wire.settings import ServiceSettings
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
-    """`catalog` is the folder of the catalog's own databases; `staging` where the gateway leaves uploads.
+    """`catalog` is the folder of the catalog's databases; `staging` the folder where the gateway stores uploads.
 
-    `blobs` is a folder or the address of an object store. `decoders` is how many pictures are decoded at once. `lease`
-    in seconds as the migrate step was told: a queue that was lost is made anew with it.
+    `blobs` is a folder or the URL of an object store. `decoders` is the number of images decoded concurrently. `lease`,
+    in seconds, must equal that of the migrate step: a lost queue is recreated with it.
     """
 
     nats_user: str = "catalog"

@@ -1,1 +1,1 @@
-"""What all services share: the words (pure) and, in `contracts.wire`, the plumbing that carries them."""
+"""Shared by all services: message types with their pure logic and, in `contracts.wire`, the infrastructure."""

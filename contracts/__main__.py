@@ -1,6 +1,6 @@
-"""`python -m contracts`: the migrate step. Idempotent; it runs before the services, and again after NATS was restarted.
+"""`python -m contracts`: the migrate step. Idempotent; run it before the services, and again after a restart of NATS.
 
-POSIX and Windows. Exit codes as of every service: 0 done, 2 cannot run like this, 3 the log is damaged.
+POSIX and Windows. Exit codes as for every service: 0 done, 2 invalid configuration, 3 the log is damaged.
 """
 
 import os
@@ -14,7 +14,7 @@ async def _main() -> None:
     refuse_foreign_packages()
     configure_logs("migrate")
     log_id = await migrate_once(read_settings(MigrateSettings, os.environ))
-    sys.stdout.write(f"streams EVT, JOBS and MET and the queue's consumers are as they must be; the log is {log_id}\n")
+    sys.stdout.write(f"streams EVT, JOBS and MET and the consumers of the queue are up to date; the log is {log_id}\n")
 
 
 def main() -> int:

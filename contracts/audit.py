@@ -1,4 +1,4 @@
-"""What an audit of the log says: where history ends, signed, and what is wrong with it."""
+"""Results of auditing the log: the signed end of history, damage found, and the comparison of a replay."""
 
 from datetime import datetime
 from typing import Literal
@@ -8,21 +8,21 @@ import msgspec
 from contracts.errors import LogDamaged
 from contracts.ids import Digest
 
-Where = Literal["log", "archive", "head"]
-Kind = Literal["missing", "changed", "rewritten", "replaced", "unreadable"]
+DamageLocation = Literal["log", "archive", "head"]
+DamageKind = Literal["missing", "changed", "rewritten", "replaced", "unreadable"]
 
 
 class Damage(msgspec.Struct, frozen=True, kw_only=True):
-    """One place where history is not what it was: in the log, in its archive, or in a head that was exported.
+    """One point where history differs from what was recorded: in the log, in its archive, or from an exported head.
 
-    `first_bad` is the sequence of the first commit that cannot be trusted. Of the archived commits the log lacks
-    `missing` and has `changed` otherwise. `since`: when the last good commit before it was recorded.
-    `missing`: it is not there. `changed`: not the bytes that were archived. `rewritten`: hashes that fit, over another
-    history. `replaced`: another log. `unreadable`: the file of the archive is broken.
+    `first_bad` is the sequence of the first commit that cannot be trusted. `missing` and `changed` count the archived
+    commits that the log lacks or has with other bytes. `since`: when the last good commit before it was recorded.
+    Kinds: `missing`: the commit is absent. `changed`: not the archived bytes. `rewritten`: consistent hashes over
+    another history. `replaced`: another log. `unreadable`: the archive file is broken.
     """
 
-    where: Where
-    kind: Kind
+    where: DamageLocation
+    kind: DamageKind
     first_bad: int
     detail: str
     missing: int = 0
@@ -31,10 +31,10 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the log ended at a time, signed: kept elsewhere, it shows later that history was not rewritten since.
+    """The signed end of the log at a point in time; kept elsewhere, it later proves that history was not rewritten.
 
-    `chain` is the hash over all commits up to and with `sequence`. `public_key` and `signature` are Ed25519 (RFC 8032)
-    in hex; what is signed is `signed()`.
+    `chain` is the hash over all commits up to and including `sequence`. `public_key` and `signature` are Ed25519
+    (RFC 8032) in hex, over `signed_bytes()`.
     """
 
     log_id: str
@@ -44,22 +44,22 @@ class AuditHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     public_key: str
     signature: str = ""
 
-    def signed(self) -> bytes:
-        """The lines that the signature is over; `at` in UTC, whole seconds."""
+    def signed_bytes(self) -> bytes:
+        """The lines that are signed; `at` in UTC, whole seconds."""
         lines = ("loratory audit head 1", self.log_id, str(self.sequence), self.chain, f"{self.at:%Y-%m-%dT%H:%M:%SZ}")
         return "\n".join(lines).encode()
 
 
 class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found when everything was computed again. No damage: history is whole.
+    """The result of recomputing every hash. Without damage, history is intact.
 
-    `commits` archived commits whose hashes were computed again, of `things` things; `compared` of them were laid beside
-    the log's. `chain` is the hash over them all. `seconds` it took for hashes and comparison.
+    The hashes of `commits` archived commits of `aggregates` aggregates were recomputed, and `compared` of the commits
+    compared with the log. `chain` is the hash over all of them. `archive_seconds` and `log_seconds` are durations.
     """
 
     log_id: str
     commits: int
-    things: int
+    aggregates: int
     compared: int
     chain: Digest
     damage: tuple[Damage, ...]
@@ -67,15 +67,15 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     log_seconds: float
 
     @property
-    def whole(self) -> bool:
+    def is_intact(self) -> bool:
         return not self.damage
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of a read model that is not what the log makes of it.
+    """A row of the read model that differs from what a replay of the log produces.
 
-    `key` names it in its table. `live` and `replayed` are the columns that differ, or all where one side has no such
-    row (null). Long values are cut.
+    `key` is its key in the table. `live` and `replayed` are the differing columns, or all columns where the other side
+    has no such row (null). Long values are cut.
     """
 
     table: str
@@ -85,11 +85,11 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of making every read model anew from the archive, beside the live one.
+    """The result of rebuilding every read model from the archive, next to the live one, and comparing the two.
 
-    `never`: nobody has asked since the catalog started. `running`: at commit `sequence` on its way to `until`. `same`
-    and `different`: compared as of commit `sequence`; `rows` alike, by table, up to the first `difference`. `failed`:
-    it could not be done, and `error` says why.
+    `never`: not requested since the catalog started. `running`: at commit `sequence` of `until`. `same` and
+    `different`: compared as of commit `sequence`; `rows` equal rows by table, up to the first `difference`. `failed`:
+    it could not be completed, and `error` says why.
     """
 
     state: Literal["never", "running", "same", "different", "failed"]
@@ -106,19 +106,19 @@ class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in {"same", "different", "failed"}
 
 
-def told(report: AuditReport) -> list[str]:
-    """The report in lines for people."""
+def summary_lines(report: AuditReport) -> list[str]:
+    """The report as lines of text."""
     lines = [
         f"log      {report.log_id}",
-        f"archive  {report.commits} commits of {report.things} things in {report.archive_seconds:.2f} s",
+        f"archive  {report.commits} commits of {report.aggregates} aggregates in {report.archive_seconds:.2f} s",
         f"log      {report.compared} of them compared in {report.log_seconds:.2f} s",
         f"chain    {report.chain}",
     ]
     damage = [f"{one.where} {one.kind} from commit {one.first_bad} on: {one.detail}" for one in report.damage]
-    return [*lines, *(damage or ["history is whole"])]
+    return [*lines, *(damage or ["history is intact"])]
 
 
-def damaged(damage: Damage) -> LogDamaged:
-    """The error that stops a service; its facts are the damage's."""
-    facts = {name: value for name, value in msgspec.to_builtins(damage).items() if name != "detail" and value}
-    return LogDamaged(damage.detail, **facts)
+def damage_error(damage: Damage) -> LogDamaged:
+    """The error that stops a service, with the fields of the damage as extra members."""
+    extra = {name: value for name, value in msgspec.to_builtins(damage).items() if name != "detail" and value}
+    return LogDamaged(damage.detail, **extra)

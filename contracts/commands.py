@@ -1,25 +1,25 @@
-"""Every wish, one tagged union for each family. A wish may be refused, and it refuses unknown fields.
+"""Every command, one tagged union for each kind of aggregate. A command may be rejected; unknown fields are errors.
 
-Ids of what a command makes are derived from the command's id, so a repeated command makes the same thing.
+Ids of what a command creates are derived from the command's id, so a repeated command creates nothing twice.
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
 
 from contracts.ids import CommandId, Digest, ImageId, JobId, RunId
 from contracts.recipe import Recipe
-from contracts.subjects import Priority
+from contracts.subjects import Priority, Status
 
-FILES_AT_ONCE = 32
-"""So many files make one import command, and one commit."""
-WORDS_AT_ONCE = 48 * 1024
-"""So many bytes of captions and tags go into one import command, unless one file alone has more."""
+MAX_FILES_PER_IMPORT = 32
+"""Maximum files in one import command, and so in one commit."""
+MAX_TEXT_BYTES_PER_IMPORT = 48 * 1024
+"""Maximum bytes of captions and tags in one import command; a single file may exceed it."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
-Words = Annotated[str, Meta(max_length=2000)]
+Description = Annotated[str, Meta(max_length=2000)]
 Tag = Annotated[str, Meta(min_length=1, max_length=200)]
 Tags = Annotated[tuple[Tag, ...], Meta(max_length=1000)]
 Text = Annotated[str, Meta(max_length=20_000)]
@@ -27,20 +27,95 @@ Trigger = Annotated[str, Meta(max_length=100)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where a wish comes from; stamped at the edge. `fingerprint` is the hash of route and body."""
+class CommandMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Who sent a command, when and why; stamped at the edge. `fingerprint` is the hash of route and body."""
 
-    command: CommandId
+    command_id: CommandId
     actor: str
     at: datetime
     fingerprint: str = ""
-    correlation: str = ""
-    causation: str = ""
+    correlation_id: str = ""
+    causation_id: str = ""
     traceparent: str | None = None
 
 
-class Wish(
+class ImportedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The outcome of one imported file: added, already present (`existing`), or refused with a reason.
+
+    `name` is private text: filled in from the command for each reply, never stored with the result.
+    """
+
+    name: str = ""
+    outcome: Literal["added", "existing", "refused"]
+    image: ImageId
+    ordinal: int | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+class CommandResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The result of a command; each command names its own kind of result.
+
+    `id` is the object the command was about. A read with `min_seq` = `sequence` includes the change. `changed` is false
+    if nothing had to be done. The sequence is not stored with the result (it is the commit's own), but filled in again
+    when the command is repeated.
+    """
+
+    id: str
+    sequence: int = 0
+    changed: bool = True
+
+
+class DatasetResult(CommandResult, frozen=True, tag="dataset", tag_field="type"):
+    name: str
+
+
+class ImageResult(CommandResult, frozen=True, tag="image", tag_field="type"):
+    pass
+
+
+class ImportResult(CommandResult, frozen=True, tag="import", tag_field="type"):
+    """`name` of the data set, and the outcome of each file."""
+
+    name: str
+    files: tuple[ImportedFile, ...] = ()
+
+
+class VersionResult(CommandResult, frozen=True, tag="version", tag_field="type"):
+    """`name` of the data set, and the number of the version."""
+
+    name: str
+    version: int
+
+
+class TaggingRunResult(CommandResult, frozen=True, tag="tagging", tag_field="type"):
+    """`name` of the data set where a run was requested."""
+
+    status: Status
+    name: str | None = None
+
+
+class PresetResult(CommandResult, frozen=True, tag="preset", tag_field="type"):
+    name: str
+
+
+class JobResult(CommandResult, frozen=True, tag="job", tag_field="type"):
+    """`name` of the job and `version` of the data set where the job was created."""
+
+    status: Status
+    name: str | None = None
+    version: int | None = None
+
+
+AnyCommandResult = (
+    DatasetResult | ImageResult | ImportResult | VersionResult | TaggingRunResult | PresetResult | JobResult
+)
+R = TypeVar("R", bound=CommandResult)
+
+
+class Command(
     msgspec.Struct,
+    Generic[R],
     frozen=True,
     kw_only=True,
     forbid_unknown_fields=True,
@@ -48,28 +123,28 @@ class Wish(
     tag=True,
     tag_field="type",
 ):
-    """Something asked; imperative."""
+    """Base class of commands whose result is an R; their names are imperative."""
 
 
 # --- data sets and their images
 
 
-class CreateDataset(Wish, frozen=True):
+class CreateDataset(Command[DatasetResult], frozen=True):
     name: Name
-    description: Words = ""
+    description: Description = ""
 
 
-class RenameDataset(Wish, frozen=True):
+class RenameDataset(Command[DatasetResult], frozen=True):
     dataset: str
     name: Name
 
 
-class RemoveDataset(Wish, frozen=True):
+class RemoveDataset(Command[DatasetResult], frozen=True):
     dataset: str
 
 
 class StagedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A file the gateway has received into `staging/<token>`, with the words that came beside it."""
+    """A file the gateway received into `staging/<token>`, with the caption and tags that came with it."""
 
     token: Annotated[str, Meta(pattern="^[0-9A-Za-z_-]{1,64}$")]
     name: Annotated[str, Meta(max_length=1000)]
@@ -79,36 +154,36 @@ class StagedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tags: Tags = ()
 
 
-class ImportImages(Wish, frozen=True):
-    """Bring files into a data set. Each is taken, known already, or refused by itself; one bad file stops no other."""
+class ImportImages(Command[ImportResult], frozen=True):
+    """Import files into a data set. Each is added, already present, or refused by itself; a bad file stops no other."""
 
     dataset: str
-    files: Annotated[tuple[StagedFile, ...], Meta(min_length=1, max_length=FILES_AT_ONCE)]
+    files: Annotated[tuple[StagedFile, ...], Meta(min_length=1, max_length=MAX_FILES_PER_IMPORT)]
 
 
-class RemoveImage(Wish, frozen=True):
+class RemoveImage(Command[ImageResult], frozen=True):
     image: ImageId
 
 
-class EraseImage(Wish, frozen=True):
-    """Have its bytes and words destroyed wherever they are. It cannot be taken back; also for an image removed before.
+class EraseImage(Command[ImageResult], frozen=True):
+    """Destroy an image's bytes and texts wherever they are. Irreversible; also works on an image removed before.
 
-    Refused (in-use) while a job waits or trains on a version that holds it.
+    Rejected (in-use) while a job waits for or trains on a version that contains it.
     """
 
     image: ImageId
 
 
-class EraseDataset(Wish, frozen=True):
-    """The same for all images a data set ever had, and the names of its refused files. `dataset`: name or id."""
+class EraseDataset(Command[DatasetResult], frozen=True):
+    """Erase all images a data set ever had, and the names of its skipped files. `dataset`: name or id."""
 
     dataset: str
 
 
-class ReplaceTags(Wish, frozen=True):
-    """The whole list of tags as somebody wants it; becomes a delta against the version they saw.
+class ReplaceTags(Command[ImageResult], frozen=True):
+    """Replace the whole list of tags; becomes a delta against the version the client saw.
 
-    `seen` is the ETag's sequence from If-Match; none = against what is there now.
+    `seen` is the sequence in the If-Match ETag; none = against the current tags.
     """
 
     image: ImageId
@@ -116,36 +191,36 @@ class ReplaceTags(Wish, frozen=True):
     seen: int | None = None
 
 
-class EditTags(Wish, frozen=True):
-    """Add and remove tags; edits of different tags never conflict."""
+class EditTags(Command[ImageResult], frozen=True):
+    """Add and remove single tags; edits of different tags never conflict."""
 
     image: ImageId
     add: Tags = ()
     remove: Tags = ()
 
 
-class SetCaption(Wish, frozen=True):
-    """Write the caption, or take it back (none): then it is joined from the tags."""
+class SetCaption(Command[ImageResult], frozen=True):
+    """Write the caption, or remove it (none): the caption is then joined from the tags."""
 
     image: ImageId
     caption: Text | None
     seen: int | None = None
 
 
-class SetThresholds(Wish, frozen=True):
+class SetThresholds(Command[DatasetResult], frozen=True):
     dataset: str
     general: Probability
     character: Probability
 
 
-class FreezeVersion(Wish, frozen=True):
-    """Freeze what is there now. The same content with the same trigger is the same version, not another."""
+class FreezeVersion(Command[VersionResult], frozen=True):
+    """Freeze the current content as a version. Unchanged content with the same trigger reuses the existing version."""
 
     dataset: str
     trigger: Trigger = ""
 
 
-DatasetWish = (
+DatasetCommand = (
     CreateDataset
     | RenameDataset
     | RemoveDataset
@@ -163,8 +238,8 @@ DatasetWish = (
 # --- tagging runs
 
 
-class RequestTagging(Wish, frozen=True):
-    """Have a model look at all images of a data set, or only those that no run of it has seen."""
+class RequestTagging(Command[TaggingRunResult], frozen=True):
+    """Run a tagger model over all images of a data set, or only those that no run of this model has covered."""
 
     dataset: str
     model: Name = "demo"
@@ -172,38 +247,38 @@ class RequestTagging(Wish, frozen=True):
     priority: Priority = "normal"
 
 
-class CancelTagging(Wish, frozen=True):
+class CancelTagging(Command[TaggingRunResult], frozen=True):
     run: RunId
-    reason: Words = ""
+    reason: Description = ""
 
 
-TaggingWish = RequestTagging | CancelTagging
+TaggingCommand = RequestTagging | CancelTagging
 
 # --- presets
 
 
-class SavePreset(Wish, frozen=True):
-    """Keep a recipe under a name: the parent's (or the plain one) with some fields changed, given as dotted paths."""
+class SavePreset(Command[PresetResult], frozen=True):
+    """Save a recipe under a name: the parent's (or the default) with `changes` applied, given as dotted paths."""
 
     name: Name
     changes: dict[str, object] = {}
     parent: str | None = None
-    description: Words = ""
+    description: Description = ""
 
 
-class RetirePreset(Wish, frozen=True):
+class RetirePreset(Command[PresetResult], frozen=True):
     name: Name
 
 
-PresetWish = SavePreset | RetirePreset
+PresetCommand = SavePreset | RetirePreset
 
 # --- jobs
 
 
-class CreateJob(Wish, frozen=True):
-    """Ask for a training: a data set (frozen now, or a version frozen before) and a recipe.
+class CreateJob(Command[JobResult], frozen=True):
+    """Create a training job from a data set (frozen now, or an earlier version) and a recipe.
 
-    The recipe is the preset's (or `recipe`, or the plain one) with `changes` on top, given as dotted paths.
+    The recipe is the preset's (or `recipe`, or the default) with `changes` on top, given as dotted paths.
     """
 
     dataset: str
@@ -215,92 +290,69 @@ class CreateJob(Wish, frozen=True):
     trigger: Trigger = ""
     mode: Literal["single", "batch", "variations", "quick-start"] = "single"
     priority: Priority = "normal"
-    description: Words = ""
+    description: Description = ""
     labels: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
     start: bool = False
 
 
-class EditJob(Wish, frozen=True):
-    """Change words about a job, or its priority. Its status is not among what can be edited."""
+class EditJob(Command[JobResult], frozen=True):
+    """Change a job's name, description, labels or priority. The status cannot be edited."""
 
     job: JobId
     name: Name | None = None
-    description: Words | None = None
+    description: Description | None = None
     labels: Annotated[tuple[Name, ...], Meta(max_length=32)] | None = None
     priority: Priority | None = None
 
 
-class StartJob(Wish, frozen=True):
+class StartJob(Command[JobResult], frozen=True):
     job: JobId
 
 
-class CancelJob(Wish, frozen=True):
+class CancelJob(Command[JobResult], frozen=True):
     job: JobId
-    reason: Words = ""
+    reason: Description = ""
 
 
-class RemoveJob(Wish, frozen=True):
+class RemoveJob(Command[JobResult], frozen=True):
     job: JobId
 
 
-JobWish = CreateJob | EditJob | StartJob | CancelJob | RemoveJob
+JobCommand = CreateJob | EditJob | StartJob | CancelJob | RemoveJob
 
-# --- what travels
-
-
-class DatasetCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    origin: Origin
-    wish: DatasetWish
+# --- envelopes: what is sent over the bus
 
 
-class TaggingCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    origin: Origin
-    wish: TaggingWish
+class DatasetEnvelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    metadata: CommandMetadata
+    command: DatasetCommand
 
 
-class PresetCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    origin: Origin
-    wish: PresetWish
+class TaggingEnvelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    metadata: CommandMetadata
+    command: TaggingCommand
 
 
-class JobCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    origin: Origin
-    wish: JobWish
+class PresetEnvelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    metadata: CommandMetadata
+    command: PresetCommand
 
 
-Command = DatasetCommand | TaggingCommand | PresetCommand | JobCommand
-FAMILIES: dict[type[Command], str] = {
-    DatasetCommand: "dataset",
-    TaggingCommand: "tagging",
-    PresetCommand: "preset",
-    JobCommand: "job",
+class JobEnvelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    metadata: CommandMetadata
+    command: JobCommand
+
+
+CommandEnvelope = DatasetEnvelope | TaggingEnvelope | PresetEnvelope | JobEnvelope
+COMMAND_FAMILIES: dict[type[CommandEnvelope], str] = {
+    DatasetEnvelope: "dataset",
+    TaggingEnvelope: "tagging",
+    PresetEnvelope: "preset",
+    JobEnvelope: "job",
 }
 
 
-class ImportedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one file of an import: added, known already (`existing`), or refused with a reason.
-
-    `name` is private text: filled in from the command whenever that is answered, never stored with the answer.
-    """
-
-    name: str = ""
-    outcome: Literal["added", "existing", "refused"]
-    image: ImageId
-    ordinal: int | None = None
-    reason: str | None = None
-    detail: str | None = None
-
-
-class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a command answers. Reads with `min_seq` = `sequence` see the change; `changed` false = it was so already.
-
-    The sequence is not stored with the answer (it is the commit's own), but given again when the command is repeated.
-    """
-
-    id: str
-    sequence: int = 0
-    changed: bool = True
-    status: str | None = None
-    name: str | None = None
-    version: int | None = None
-    files: tuple[ImportedFile, ...] = ()
+def result_type_of(command: type[Command[R]]) -> type[R]:
+    """The type of a command's result: JobResult for `StartJob(Command[JobResult])`."""
+    (result_type,) = get_args(command.__orig_bases__[0])  # type: ignore[attr-defined]  # every generic subclass has it
+    return result_type  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Names of things. Every id fits in one subject token: `[0-9A-Za-z_-]`, so no id can reach another subject."""
+"""Ids. Each fits in one subject token, `[0-9A-Za-z_-]`, so no id can address another subject."""
 
 import hashlib
 import re
@@ -19,43 +19,43 @@ Digest = NewType("Digest", str)
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]
-"""Two characters for ten bits: every wish and every commit needs a new id."""
+"""Lookup table, two characters for ten bits: ids are made for every command and every commit."""
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def _crockford(number: int) -> str:
-    """26 characters for 128 bits; the first two bits are none."""
+    """128 bits as 26 characters of Crockford base 32; the two highest of the 130 bits are zero."""
     return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -10, -10)])
 
 
 def ulid() -> str:
-    """A fresh ULID (https://github.com/ulid/spec): 48 bits of milliseconds, 80 bits of chance, 26 characters."""
+    """A fresh ULID (https://github.com/ulid/spec): 48 bits of milliseconds, 80 random bits, 26 characters."""
     return _crockford(time.time_ns() // 1_000_000 << 80 | secrets.randbits(80))
 
 
 def new_command_id() -> CommandId:
-    """The id of a wish nobody gave a key to: each sending is another wish."""
+    """The id of a command sent without an Idempotency-Key: each request is a new command."""
     return CommandId(ulid())
 
 
 def keyed_command_id(actor: str, key: str) -> CommandId:
-    """The id of a wish sent with an Idempotency-Key: the same actor and key always give the same id."""
+    """The id of a command sent with an Idempotency-Key: the same actor and key always give the same id."""
     return CommandId("k" + _hashed("command", actor, key))
 
 
 def derived(prefix: str, command_id: str, *parts: str) -> str:
-    """The id of a thing a command makes, such as `img_…`: a repeated command makes the same thing, not another."""
+    """The id of what a command creates, such as `img_…`: repeating the command yields the same id."""
     return f"{prefix}_{_hashed(prefix, command_id, *parts)}"
 
 
 def worker_id(host: str, boot: str) -> WorkerId:
-    """A name for one life of a worker: where it runs, and the end of the ULID of this start."""
+    """The id of one worker process: its host, and the end of the ULID of this start."""
     return WorkerId(f"{re.sub('[^0-9A-Za-z-]', '-', host)[:32] or 'host'}-{boot[-6:]}")
 
 
 def is_token(text: str) -> bool:
-    """Can this stand in a subject? (No dot, wildcard or space, at most 64 characters.)"""
+    """Whether this is a valid subject token (no dot, wildcard or space, at most 64 characters)."""
     return _TOKEN.match(text) is not None
 
 
@@ -64,6 +64,6 @@ def is_digest(text: str) -> bool:
 
 
 def _hashed(*parts: str) -> str:
-    # NUL cannot stand in HTTP header values nor in ids, so no two lists of parts run together to the same bytes.
+    # NUL occurs neither in HTTP header values nor in ids, so different lists of parts never join to the same bytes.
     digest = hashlib.sha256("\0".join(parts).encode()).digest()
     return _crockford(int.from_bytes(digest[:16]))

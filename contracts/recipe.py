@@ -1,7 +1,7 @@
-"""What a training is, as values: a tree of frozen tagged unions, every number with its unit and where it comes from.
+"""The recipe of a training: a tree of frozen tagged unions, every number with its unit and source.
 
-A wrong mix cannot be written, an unknown field is refused, and every field here is obeyed by the engine. Numbers are
-checked when a recipe is decoded from JSON (`msgspec.Meta`); a recipe built in Python is checked by `checked`.
+Invalid combinations cannot be expressed, unknown fields are errors, and the engine uses every field. Numbers are
+validated when a recipe is decoded from JSON (`msgspec.Meta`), and by `validate_recipe` for one built in Python.
 """
 
 from typing import Annotated, Literal
@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from contracts.errors import Rejected
+from contracts.validation import describe_decode_error
 
 Natural = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -20,16 +21,17 @@ Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A branch of the tree."""
+    """Base class of the nodes of the tree."""
 
 
 class BuiltinBase(_Part, frozen=True, tag="builtin"):
-    """A base that comes with Loratory, in the shape of SD 1.x: `demo` has learnt a small world of drawn creatures at
-    64 px, `stand-in` has random weights from a fixed seed and learns next to nothing.
-    Where a log names none it means the stand-in, as it always did.
+    """A base that comes with Loratory, with the architecture of SD 1.x.
+
+    `demo` was trained on a small world of drawn creatures at 64 px; `tiny-random` has random weights from a fixed seed
+    and learns next to nothing. A recorded recipe without a name means `tiny-random`.
     """
 
-    name: Literal["demo", "stand-in"] = "stand-in"
+    name: Literal["demo", "tiny-random"] = "tiny-random"
 
 
 class FolderBase(_Part, frozen=True, tag="folder"):
@@ -66,7 +68,7 @@ Adapter = LoRA
 
 
 class AdamW(_Part, frozen=True, tag="adamw"):
-    """Loshchilov & Hutter 2019, with torch's defaults but the rate, which is a common one for LoRAs.
+    """Loshchilov & Hutter 2019, with torch's defaults except for the rate, a common one for LoRAs.
 
     `lr` per step, `weight_decay` per step and unit of rate, `beta1`/`beta2` decay of the moments, `eps` under the root.
     """
@@ -110,9 +112,9 @@ Schedule = Constant | Linear | Cosine
 
 
 class Denoising(_Part, frozen=True, tag="denoising"):
-    """Mean squared error on what the base's own scheduler asks for (noise, or velocity for v-prediction bases).
+    """Mean squared error on the target of the base's scheduler (noise, or velocity for v-prediction bases).
 
-    `min_snr_gamma`: clamp of the signal-to-noise weight (Hang et al. 2023, typically 5); none = every step weighs 1.
+    `min_snr_gamma`: clamp of the signal-to-noise weight (Hang et al. 2023, typically 5); none = all timesteps weigh 1.
     `noise_offset`: size of a per-channel constant added to the noise (0.05 to 0.1 where used at all).
     """
 
@@ -124,12 +126,12 @@ Objective = Denoising
 
 
 class Preservation(_Part, frozen=True):
-    """Hold the denoiser to the base's own answers where the trigger is not asked for.
+    """Keep the denoiser close to the base's predictions for prompts without the trigger.
 
-    Each sample is seen once more, at another time, under a text without the trigger; `weight` times the mean squared
-    difference between what the adapted denoiser says and what the base says there joins the loss (ai-toolkit's
-    differential output preservation). Texts are drawn from `prompts`; no prompts = the captions of the manifest without
-    their first `data.keep_tags` parts. A step takes about 2.3 times as long.
+    Each sample is trained once more, at another timestep, with a text without the trigger; `weight` times the mean
+    squared difference between the predictions of the adapted denoiser and of the base is added to the loss
+    (ai-toolkit's differential output preservation). Texts are drawn from `prompts`; no prompts = the captions of the
+    manifest without their first `data.keep_tags` parts. A step takes about 2.3 times as long.
     """
 
     weight: Positive = 1.0
@@ -152,12 +154,12 @@ Length = Steps | Epochs
 
 
 class Data(_Part, frozen=True):
-    """How pictures and captions are fed.
+    """How images and captions are fed to the model.
 
     `resolution` is the side in pixels of a square of the target area; pictures keep their aspect and go to the bucket
     (sides multiples of `bucket_step` pixels, area at most `resolution` squared) whose aspect is nearest.
-    `batch_size` pictures make a forward pass, `accumulate` of those a step, `repeats` of the manifest an epoch.
-    `caption_dropout` is the share of samples that see an empty caption (classifier-free guidance, Ho & Salimans 2022).
+    A forward pass has `batch_size` images, a step `accumulate` forward passes, an epoch `repeats` times the manifest.
+    `caption_dropout` is the share of samples trained with no caption (classifier-free guidance, Ho & Salimans 2022).
     `shuffle_tags` reorders the comma-separated parts of each caption, all but the first `keep_tags`.
     """
 
@@ -186,10 +188,10 @@ class Sampling(_Part, frozen=True):
 
 
 class Save(_Part, frozen=True):
-    """A checkpoint (adapter, optimizer, place in the data) every `every` steps and at the end.
+    """A checkpoint (adapter, optimizer, position in the data) every `every` steps and at the end.
 
-    `dtype` is the number format of the finished files; checkpoints always hold what training holds, or a resumed run
-    would not be the run it resumes.
+    `dtype` is the number format of the finished files; checkpoints always have the training precision, so that a
+    resumed run is exact.
     """
 
     every: Natural = 100
@@ -197,10 +199,10 @@ class Save(_Part, frozen=True):
 
 
 class Recipe(_Part, frozen=True):
-    """Every number of a training.
+    """All parameters of a training.
 
-    `precision` is that of the forward pass: `auto` takes bfloat16 where a GPU has it, else float32. `max_grad_norm`
-    clips the gradient of all adapter weights together (2-norm). `seed` decides first weights, order, noise and times.
+    `precision` is that of the forward pass: `auto` is bfloat16 where a GPU has it, else float32. `max_grad_norm`
+    clips the gradient of all adapter weights together (2-norm). `seed` determines initial weights, order and noise.
     """
 
     base: Base = msgspec.field(default_factory=lambda: BuiltinBase(name="demo"))
@@ -220,35 +222,35 @@ class Recipe(_Part, frozen=True):
     seed: Seed = 0
 
 
-def checked(recipe: Recipe) -> Recipe:
-    """The same recipe, its numbers checked as if it had come over the wire; Rejected names the field."""
+def validate_recipe(recipe: Recipe) -> Recipe:
+    """The same recipe, validated as if decoded from JSON; Rejected names the field."""
     try:
         return msgspec.json.decode(msgspec.json.encode(recipe), type=Recipe)
     except msgspec.ValidationError as error:
-        raise Rejected(f"the recipe is not valid: {error}") from error
+        raise Rejected(f"the recipe is not valid: {describe_decode_error(error)}") from error
 
 
-def overlaid(recipe: Recipe, changes: dict[str, object]) -> Recipe:
+def apply_changes(recipe: Recipe, changes: dict[str, object]) -> Recipe:
     """The recipe with some fields replaced, given as dotted paths (`optimizer.lr`) or nested objects.
 
-    A nested object with another `type` replaces its branch whole; otherwise it is merged into it. Each change sees the
-    ones before it. Rejected names what does not exist or does not fit.
+    A nested object with another `type` replaces the whole branch; otherwise it is merged into it. Changes apply in
+    order. Rejected names a field that does not exist or a value that is not valid.
     """
     for path, value in changes.items():
-        recipe = _changed(recipe, path, value)
+        recipe = _apply_change(recipe, path, value)
     return recipe
 
 
-def _changed(recipe: Recipe, path: str, value: object) -> Recipe:
+def _apply_change(recipe: Recipe, path: str, value: object) -> Recipe:
     tree = msgspec.to_builtins(recipe)
-    _plant(tree, path.split("."), value, path)
+    _set_path(tree, path.split("."), value, path)
     try:
         return msgspec.convert(tree, Recipe)
     except msgspec.ValidationError as error:
-        raise Rejected(f"the recipe is not valid: {error}") from error
+        raise Rejected(f"the recipe is not valid: {describe_decode_error(error)}") from error
 
 
-def _plant(tree: dict[str, object], keys: list[str], value: object, path: str) -> None:
+def _set_path(tree: dict[str, object], keys: list[str], value: object, path: str) -> None:
     key, *rest = keys
     if key not in tree:
         raise Rejected(f"a recipe has no field {path!r}")
@@ -256,13 +258,13 @@ def _plant(tree: dict[str, object], keys: list[str], value: object, path: str) -
     if rest:
         if not isinstance(branch, dict):
             raise Rejected(f"a recipe has no field {path!r}")
-        _plant(branch, rest, value, path)
+        _set_path(branch, rest, value, path)
     elif (
         isinstance(value, dict)
         and isinstance(branch, dict)
         and value.get("type", branch.get("type")) == branch.get("type")
     ):
         for name, part in value.items():
-            _plant(branch, [name], part, f"{path}.{name}")
+            _set_path(branch, [name], part, f"{path}.{name}")
     else:
         tree[key] = value

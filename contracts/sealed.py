@@ -1,6 +1,6 @@
-"""Private text (file names, captions, notes) as it stands in events: AES-256-GCM under the random key of its image.
+"""Sealing of private text (file names, captions, notes) in events: AES-256-GCM under the random key of its image.
 
-When the key is gone the text is gone, and log and archive stay as they are. Hashes are taken over sealed bytes.
+Deleting the key destroys the text while log and archive stay unchanged. Hashes are computed over sealed bytes.
 """
 
 import hmac
@@ -17,21 +17,21 @@ TAG_BYTES = 16
 
 
 class NotOpened(LoratoryError):
-    """The sealed text does not open: another key, another place, or damaged bytes."""
+    """The sealed text cannot be decrypted: wrong key, wrong context, or damaged bytes."""
 
     code = "sealed"
 
 
 def new_key() -> bytes:
-    """A fresh random key for one image, 32 bytes; it lives in `keys.db` and nowhere else."""
+    """A new random key for one image, 32 bytes; it is stored in `keys.db` only."""
     return secrets.token_bytes(KEY_BYTES)
 
 
 def seal(key: bytes, text: str, context: str) -> bytes:
-    """Nonce (12 bytes), ciphertext, tag (16 bytes). `context` says what it is ("caption"); it must open as the same.
+    """Nonce (12 bytes), ciphertext, tag (16 bytes). `context` names the field ("caption") and must match when opening.
 
     The same key, text and context always give the same bytes, so a version frozen again has the same digest. Two texts
-    share a nonce only if their HMAC-SHA256 collides in 96 bits; what equal bytes tell is that a text came back.
+    share a nonce only if their HMAC-SHA256 collides in 96 bits; equal bytes reveal only a repeated text.
     """
     plain, bound = text.encode(), context.encode()
     nonce = _nonce(key, plain, bound)
@@ -39,14 +39,16 @@ def seal(key: bytes, text: str, context: str) -> bytes:
 
 
 def open_sealed(key: bytes, sealed: bytes, context: str) -> str:
-    """The text again; NotOpened for a wrong key, a wrong context or bytes that were changed."""
+    """The plain text. NotOpened for a wrong key, a wrong context or changed bytes."""
     if len(sealed) < NONCE_BYTES + TAG_BYTES:
-        raise NotOpened(f"the sealed {context} is too short to be one")
+        raise NotOpened(f"the sealed {context} is too short")
     nonce, box = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
     try:
         return AESGCM(_checked(key)).decrypt(nonce, box, context.encode()).decode()
     except InvalidTag as error:
-        raise NotOpened(f"the sealed {context} does not open: another key, another place, or damaged bytes") from error
+        raise NotOpened(
+            f"the sealed {context} cannot be decrypted: wrong key, wrong context, or damaged bytes"
+        ) from error
 
 
 def _nonce(key: bytes, plain: bytes, bound: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""Tags as values: how they are written, which predictions count, how two edits merge. Pure.
+"""Tags: their canonical form, which predictions are accepted, how concurrent edits merge. Pure.
 
-The rules of text and of choice follow `booru` practice (Danbooru names, WD taggers), so that a data set means the same
-to us as to every tool that reads its captions.
+The rules follow booru practice (Danbooru names, WD taggers), so that a data set means the same here as in other tools
+that read its captions.
 """
 
 import re
@@ -16,8 +16,8 @@ from msgspec import Meta
 from contracts.errors import Rejected
 from contracts.events import Category, Prediction
 
-LONGEST = 200
-"""Characters in one tag. Danbooru allows 170."""
+MAX_TAG_CHARACTERS = 200
+"""Danbooru allows 170."""
 
 KAOMOJI = frozenset(
     (
@@ -25,113 +25,115 @@ KAOMOJI = frozenset(
         *("6_9", ">_o", "@_@", "^_^", "o_o", "u_u", "x_x", "|_|", "||_||"),
     )
 )
-_KEPT = KAOMOJI | {"t_t", "o_x", "ak_5", "cz_75", "ju_87"}
-"""Names in which a space would be wrong: faces, and arms and aircraft that newer vocabularies write this way."""
+_KEEP_UNDERSCORES = KAOMOJI | {"t_t", "o_x", "ak_5", "cz_75", "ju_87"}
+"""Tags rendered with their underscores: kaomoji, and weapons and aircraft that newer vocabularies write this way."""
 
 _SEPARATORS = (",", ";;;", "|||")
-"""What trainers split captions at: a tag that holds one would become two."""
+"""Separators at which trainers split captions: a tag that contained one would become two."""
 
 _GAPS = re.compile(r"[\s_]+")
 _WEIGHTED = re.compile(r"\((.+):[0-9]+(?:\.[0-9]+)?\)\Z")
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_JOINERS = "\u200c\u200d"  # unseen, but spelling in Persian, in Indic scripts and in emoji
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_ZERO_WIDTH_JOINERS = "\u200c\u200d"  # invisible, but part of the spelling in Persian, Indic scripts and emoji
 
-FLOOR = 0.05
-"""Predictions above this probability are kept, so that a later threshold is a question to them, not another run."""
+STORED_FLOOR = 0.05
+"""Predictions above this probability are stored, so that changing a threshold needs no new tagging run."""
 
-Share = Annotated[float, Meta(ge=0, le=1)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Fixed(msgspec.Struct, frozen=True, kw_only=True, tag="fixed", forbid_unknown_fields=True):
-    """A tag counts when its probability is above the bar of its category; a category without a bar counts never."""
+    """Accepts a prediction above the threshold of its category; a category without a threshold is never accepted."""
 
-    above: dict[Category, Share]
+    above: dict[Category, Probability]
 
 
 class MCut(msgspec.Struct, frozen=True, kw_only=True, tag="mcut", forbid_unknown_fields=True):
-    """Each picture sets its own bar: the middle of the widest gap between neighbours (Largeron et al. 2012).
+    """A threshold per image: the middle of the widest gap between neighbouring probabilities (Largeron et al. 2012).
 
-    Never under the floor of the category. Where no character is in the picture it picks noise above that floor. What
-    was not kept counts as one neighbour at `FLOOR`, so of gaps that reach below it only the upper part is seen.
+    Never below the floor of the category. For an image without a character it accepts noise above that floor.
+    Predictions that were not stored count as one neighbour at `STORED_FLOOR`, so a gap that reaches below it is cut.
     """
 
-    floors: dict[Category, Share] = msgspec.field(default_factory=lambda: {"general": 0.0, "character": 0.15})
+    floors: dict[Category, Probability] = msgspec.field(default_factory=lambda: {"general": 0.0, "character": 0.15})
 
 
-Bar = Fixed | MCut
+ThresholdRule = Fixed | MCut
 
 
 class Acceptance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which predictions become tags: above the bar, not denied, and the first `most` of those.
+    """Which predictions become tags: above the threshold, not denied, and the first `max_tags` of those.
 
-    The default bars are the community's for WD models; a model's manifest may know better ones.
+    The default thresholds are the usual ones for WD models; a model's manifest may override them.
     """
 
-    bar: Bar = msgspec.field(default_factory=lambda: Fixed(above={"general": 0.35, "character": 0.85}))
+    threshold: ThresholdRule = msgspec.field(default_factory=lambda: Fixed(above={"general": 0.35, "character": 0.85}))
     deny: frozenset[str] = frozenset()
-    most: Annotated[int, Meta(ge=1)] | None = None
+    max_tags: Annotated[int, Meta(ge=1)] | None = None
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An edit of a list of tags: what came and what went, in canonical form."""
+    """An edit of a list of tags: added and removed tags, in canonical form."""
 
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
 
 
-def canonical(text: str) -> str:
-    """The one way a tag is stored and compared: NFC, case-folded, `_` for gaps, no prompt weight (`(tag:1.2)`).
+def canonicalize(text: str) -> str:
+    """The canonical form of a tag: NFC, case-folded, `_` for whitespace, without prompt weight (`(tag:1.2)`).
 
-    `canonical(canonical(t)) == canonical(t)`. Rejected says why a text cannot be a tag.
+    Idempotent. Rejected says why a text cannot be a tag.
     """
-    if len(text) > 4 * LONGEST or len(text.strip().splitlines()) > 1:
-        raise Rejected(f"a tag is one line of at most {LONGEST} characters; this one begins with {text[:40]!r}")
-    tag = _folded(text)
+    if len(text) > 4 * MAX_TAG_CHARACTERS or len(text.strip().splitlines()) > 1:
+        raise Rejected(
+            f"a tag is one line of at most {MAX_TAG_CHARACTERS} characters; this one begins with {text[:40]!r}"
+        )
+    tag = _fold(text)
     while (weighted := _WEIGHTED.match(tag)) is not None:
-        tag = _folded(weighted[1])
+        tag = _fold(weighted[1])
     if not tag:
-        raise Rejected("a tag needs at least one character that can be seen")
-    if len(tag) > LONGEST:
-        raise Rejected(f"a tag has at most {LONGEST} characters; this one begins with {tag[:40]!r}")
+        raise Rejected("a tag needs at least one visible character")
+    if len(tag) > MAX_TAG_CHARACTERS:
+        raise Rejected(f"a tag has at most {MAX_TAG_CHARACTERS} characters; this one begins with {tag[:40]!r}")
     for separator in _SEPARATORS:
         if separator in tag:
-            raise Rejected(f"a tag cannot contain {separator!r}, or it would be read as two: {tag!r}")
-    if any(unicodedata.category(sign) in _UNSEEN and sign not in _JOINERS for sign in tag):
-        raise Rejected(f"a tag cannot contain characters that are not seen: {tag!r}")
+            raise Rejected(f"a tag cannot contain {separator!r}, or it would become two tags: {tag!r}")
+    if any(unicodedata.category(character) in _INVISIBLE and character not in _ZERO_WIDTH_JOINERS for character in tag):
+        raise Rejected(f"a tag cannot contain invisible characters: {tag!r}")
     return tag
 
 
 def render(tag: str) -> str:
-    """The tag as captions write it: spaces for underscores, but in faces and names that live by theirs."""
-    return tag if tag in _KEPT else tag.replace("_", " ")
+    """The tag as written in captions: spaces for underscores, except in kaomoji and a few names."""
+    return tag if tag in _KEEP_UNDERSCORES else tag.replace("_", " ")
 
 
-def escaped(text: str) -> str:
-    r"""For readers of prompt syntax only, where parentheses are weights: `a_(b)` becomes `a_\(b\)`."""
+def escape(text: str) -> str:
+    r"""Escaped for prompt syntax, where parentheses are weights: `a_(b)` becomes `a_\(b\)`."""
     return text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
 
 
-def accepted(predictions: Iterable[Prediction], acceptance: Acceptance) -> tuple[Prediction, ...]:
-    """The predictions that become tags: characters, then general, then others; each by probability, ties by name."""
-    guesses = tuple(predictions)
-    bars = _bars(guesses, acceptance.bar)
-    over = (guess for guess in guesses if guess.probability > bars.get(guess.category, 1.0))
-    # One name in two categories stands once, where it comes first.
+def accept(predictions: Iterable[Prediction], acceptance: Acceptance) -> tuple[Prediction, ...]:
+    """The predictions that become tags: characters, general, then others; each by probability, ties by name."""
+    candidates = tuple(predictions)
+    thresholds = _thresholds(candidates, acceptance.threshold)
+    above = (one for one in candidates if one.probability > thresholds.get(one.category, 1.0))
+    # A name in two categories is listed once, at its first position.
     chosen: dict[str, Prediction] = {}
-    for guess in sorted(over, key=_place):
-        if guess.tag not in acceptance.deny:
-            chosen.setdefault(guess.tag, guess)
-    return tuple(chosen.values())[: acceptance.most]
+    for prediction in sorted(above, key=_sort_key):
+        if prediction.tag not in acceptance.deny:
+            chosen.setdefault(prediction.tag, prediction)
+    return tuple(chosen.values())[: acceptance.max_tags]
 
 
-def rating(predictions: Iterable[Prediction]) -> str | None:
-    """The most probable rating, ties by name; none where the model gives no ratings."""
-    ratings = [(-guess.probability, guess.tag) for guess in predictions if guess.category == "rating"]
+def most_probable_rating(predictions: Iterable[Prediction]) -> str | None:
+    """The most probable rating, ties by name; None if the model predicts no ratings."""
+    ratings = [(-one.probability, one.tag) for one in predictions if one.category == "rating"]
     return min(ratings)[1] if ratings else None
 
 
-def delta(seen: Iterable[str], proposed: Sequence[str]) -> Delta:
-    """What somebody changed who saw one list of tags and sent another."""
+def diff(seen: Iterable[str], proposed: Sequence[str]) -> Delta:
+    """The edit of a client that saw one list of tags and sent another."""
     before, after = dict.fromkeys(seen), dict.fromkeys(proposed)
     return Delta(
         add=tuple(tag for tag in after if tag not in before),
@@ -139,38 +141,38 @@ def delta(seen: Iterable[str], proposed: Sequence[str]) -> Delta:
     )
 
 
-def merged(current: Iterable[str], edit: Delta, aliases: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """The edit on top of whatever stands now, as Danbooru merges: current + (alias(add) - remove) - remove.
+def merge(current: Iterable[str], edit: Delta, aliases: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Applies an edit to the current tags, as Danbooru merges: current + (alias(add) - remove) - remove.
 
-    Nothing that another person added is lost, and nothing they removed comes back. What stood keeps its order; what is
-    new follows in the order it was given.
+    Concurrent additions are not lost, and concurrent removals are not undone. Existing tags keep their order; new ones
+    follow in the order given.
     """
     new = ((aliases or {}).get(tag, tag) for tag in edit.add)
     removed = set(edit.remove)
     return tuple(tag for tag in dict.fromkeys((*current, *new)) if tag not in removed)
 
 
-def _folded(text: str) -> str:
-    # Folding can undo normal forms and the other way round (U+0345): hence twice (Unicode 17, 3.13, D145).
+def _fold(text: str) -> str:
+    # Case folding can break normalization and vice versa (U+0345), hence twice (Unicode 17, 3.13, D145).
     once = unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold()).casefold()
     return _GAPS.sub("_", unicodedata.normalize("NFC", once)).strip("_")
 
 
-def _place(guess: Prediction) -> tuple[int, str, float, str]:
-    rank = {"character": 0, "general": 1}.get(guess.category, 2)
-    return rank, guess.category, -guess.probability, guess.tag
+def _sort_key(prediction: Prediction) -> tuple[int, str, float, str]:
+    rank = {"character": 0, "general": 1}.get(prediction.category, 2)
+    return rank, prediction.category, -prediction.probability, prediction.tag
 
 
-def _bars(guesses: Sequence[Prediction], bar: Bar) -> dict[Category, float]:
-    match bar:
+def _thresholds(predictions: Sequence[Prediction], rule: ThresholdRule) -> dict[Category, float]:
+    match rule:
         case Fixed(above=above):
             return above
         case MCut(floors=floors):
-            return {category: max(floor, _widest_gap(guesses, category)) for category, floor in floors.items()}
+            return {category: max(floor, _widest_gap(predictions, category)) for category, floor in floors.items()}
 
 
-def _widest_gap(guesses: Sequence[Prediction], category: Category) -> float:
-    """The middle of the widest gap, the highest where several are as wide."""
-    falling = sorted((guess.probability for guess in guesses if guess.category == category), reverse=True)
-    gaps = [(high - low, high + low) for high, low in pairwise((*falling, FLOOR))]
+def _widest_gap(predictions: Sequence[Prediction], category: Category) -> float:
+    """The middle of the widest gap, the highest one where several are equally wide."""
+    falling = sorted((one.probability for one in predictions if one.category == category), reverse=True)
+    gaps = [(high - low, high + low) for high, low in pairwise((*falling, STORED_FLOOR))]
     return max(gaps, default=(0.0, 0.0))[1] / 2

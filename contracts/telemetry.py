@@ -1,4 +1,4 @@
-"""Progress and metrics: told, not facts. Would we miss it in a year? Then it is a fact and does not belong here."""
+"""Progress and metrics: published, not stored as events. What would be missed in a year is an event instead."""
 
 from datetime import datetime
 from typing import Literal
@@ -8,17 +8,17 @@ import msgspec
 from contracts.ids import JobId, RunId, WorkerId
 
 BLOCK_STEPS = 100
-"""A loss block holds at most so many steps; a message each step would cost a hundred times as much to read."""
+"""Maximum steps in one loss block; a message for each step would cost a hundred times as much to read."""
 
 
-class _Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
-    """Nobody keeps it for ever, and it may be lost."""
+class _Telemetry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """Base class of telemetry: not stored, and may be lost."""
 
 
-class TrainingProgress(_Told, frozen=True, tag="progress.job"):
+class TrainingProgress(_Telemetry, frozen=True, tag="progress.job"):
     """Where a running job is. Sent several times a second and again every second; the last one counts.
 
-    `phase` is one of loading, caching, training, sampling, saving; `message` a few words for people. `rate` in steps
+    `phase` is one of loading, caching, training, sampling, saving; `message` a short text for display. `rate` in steps
     a second over the last few seconds; `eta` in seconds to the last step.
     """
 
@@ -36,7 +36,7 @@ class TrainingProgress(_Told, frozen=True, tag="progress.job"):
     message: str = ""
 
 
-class TaggingProgress(_Told, frozen=True, tag="progress.tagging"):
+class TaggingProgress(_Telemetry, frozen=True, tag="progress.tagging"):
     """Where a running tagging run is, in images."""
 
     run_id: RunId
@@ -52,9 +52,9 @@ Progress = TrainingProgress | TaggingProgress
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A worker says every second that it lives. Three seconds of silence: it is gone.
+    """A worker's heartbeat, published every second. After three seconds without one the worker counts as gone.
 
-    `state`: `starting` (importing, loading), `idle`, `busy`, `stopping`. `holds` is the id of the work it is at.
+    `state`: `starting` (importing, loading), `idle`, `busy`, `stopping`. `holds` is the id of the work it runs.
     """
 
     service: Literal["trainer", "tagger"]
@@ -65,7 +65,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     device: str = ""
     message: str = ""
     models: tuple[str, ...] = ()
-    """What a tagger can load by name."""
+    """Names of the models a tagger can load."""
 
 
 class LossBlock(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,14 +79,14 @@ class LossBlock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the catalog's read model has come, said after each transaction and every second.
+    """How far the catalog's read model has applied the log; published after each transaction and every second.
 
-    Facts up to `sequence` can be shown: who asks again sees them. `log_id` tells logs apart; `verified` is false until
-    the catalog has compared the log with its archive, and nobody serves or appends before that.
+    Queries show all events up to `sequence`. `log_id` identifies the log; `verified` is false until the catalog has
+    compared the log with its archive: before that no service serves or appends.
     """
 
     log_id: str
     sequence: int
     verified: bool
     damage: str = ""
-    """What is wrong with the log, in words; the last thing a catalog says that ends by it."""
+    """What is wrong with the log, as a sentence; the last message of a catalog that stops because of it."""

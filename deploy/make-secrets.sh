@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes deploy/secrets: a random password for each user of the bus, and the key of the API. What is there is kept.
-# The folder is yours alone; the files can be read by the containers they are mounted into.
+# Creates deploy/secrets: a random password for each user of the bus, and the API key. Existing files are kept.
+# Only you can enter the folder; the files themselves are readable, for the containers they are mounted into.
 set -eu
 cd "$(dirname "$0")"
 umask 022

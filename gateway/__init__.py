@@ -1,1 +1,1 @@
-"""The gateway: HTTP and WebSocket in, commands and queries out. It owns nothing."""
+"""The gateway: an HTTP and WebSocket API in front of the services. It stores nothing."""

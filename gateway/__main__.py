@@ -1,4 +1,4 @@
-"""`python -m gateway`: the gateway as a service; `--check` says whether the one that runs here is ready."""
+"""`python -m gateway`: runs the gateway; `--check` reports whether the running gateway is ready."""
 
 import os
 import sys
@@ -8,13 +8,13 @@ from gateway.settings import Settings
 
 
 def _serve() -> Serve[Settings]:
-    from gateway.app import serve  # noqa: PLC0415 - heavy
+    from gateway.app import serve  # noqa: PLC0415 - slow to import
 
     return serve
 
 
 def main() -> int:
-    """0 ended as asked, 1 failed (or is not ready), 2 cannot start like this, 3 the log is damaged."""
+    """Exit code: 0 stopped on request, 1 failed (or is not ready), 2 invalid settings or setup, 3 damaged log."""
     return start("gateway", Settings, environ=os.environ, arguments=sys.argv[1:], serve=_serve)
 
 

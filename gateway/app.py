@@ -1,4 +1,4 @@
-"""Builds the gateway: settings, bus, feed, routes, server."""
+"""Builds the gateway: bus, live feed, routes, server."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,14 @@ from contracts.errors import SetupError
 from contracts.wire.blobs import Blobs, blobs_at
 from contracts.wire.boot import Health
 from contracts.wire.bus import Bus, connect
-from gateway.http import asking, problems
+from gateway.clients import CatalogClient
+from gateway.http import problems, request_context
 from gateway.http.guard import Guard
 from gateway.http.metrics import Metrics
-from gateway.http.openapi import Document
-from gateway.http.patience import patient
+from gateway.http.openapi import OpenApiDocument
+from gateway.http.stall_timeout import with_stall_timeout
 from gateway.http.uploads import Staging
 from gateway.live import LiveFeed
-from gateway.owners import Catalog
 from gateway.routes import (
     audit,
     datasets,
@@ -44,17 +44,17 @@ from gateway.routes import (
 from gateway.settings import Settings, refuse_unsafe
 from gateway.version import VERSION
 
-BODY_BYTES = 2 << 20
-"""The largest JSON body; a recipe or a thousand tags are far smaller."""
-FRAME_BYTES = 1 << 20
+MAX_BODY_BYTES = 2 << 20
+"""Maximum size of a JSON body; a recipe or a thousand tags are far smaller."""
+MAX_FRAME_BYTES = 1 << 20
 DRAIN_SECONDS = 8
 CHECKS = ("nats", "catalog", "log")
-ABOUT = (
-    "From pictures to a LoRA. Every write answers `Loratory-Seq`; a read with that `min_seq` sees the change. "
-    "Errors are problem documents (RFC 9457) whose `code` is stable. Lists go on with `cursor` or the `Link` header. "
-    "Every POST takes an `Idempotency-Key`. What happens is told at `/ws/progress`."
+API_DESCRIPTION = (
+    "From images to a LoRA. Each write returns `Loratory-Seq`; a read with it as `min_seq` sees the change. "
+    "Errors are problem documents (RFC 9457) with a stable `code`. Lists are paged by `cursor` or the `Link` header. "
+    "Every POST accepts an `Idempotency-Key`. Events and progress are published at `/ws/progress`."
 )
-PER_RESOURCE = {
+ROUTES_BY_TAG = {
     "Datasets": [*datasets.ROUTES, *erasures.ROUTES],
     "Tagging": tagging.ROUTES,
     "Presets": presets.ROUTES,
@@ -65,89 +65,89 @@ PER_RESOURCE = {
 
 
 def _operation_id(handler: HTTPRouteHandler, method: str, parts: list[str | PathParameterDefinition]) -> str:
-    """The handler's name; the seed's address of the same thing and HEAD are told apart."""
+    """The handler's name, with a prefix for the seed's path of the same resource and a suffix for HEAD."""
     seed = "seed_" if parts[:1] == ["api"] and parts[1:2] != ["v1"] else ""
     head = "_head" if method == "HEAD" else ""
     return f"{seed}{handler.handler_name}{head}"
 
 
-DESCRIPTION = OpenAPIConfig(
+OPENAPI_CONFIG = OpenAPIConfig(
     title="Loratory",
     version=VERSION,
-    description=ABOUT,
+    description=API_DESCRIPTION,
     use_handler_docstrings=True,
     operation_id_creator=_operation_id,
 )
 
 
 async def serve(settings: Settings) -> None:
-    """Listen until cancelled. SetupError: it cannot listen there, or there is no NATS."""
+    """Serve until cancelled. SetupError: the address is not available, or NATS cannot be reached."""
     refuse_unsafe(settings)
-    listening = bound(settings.host, settings.port)
+    listening = bind(settings.host, settings.port)
     with contextlib.closing(listening):
         bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, name="gateway")
         try:
             staging = Staging(settings.staging)
             await asyncio.to_thread(staging.prepare)
             feed, health = LiveFeed(bus), Health("gateway", CHECKS, pid=os.getpid())
-            app = build(settings, bus, feed, blobs_at(settings.blobs), staging, health)
+            app = build_app(settings, bus, feed, blobs_at(settings.blobs), staging, health)
             async with asyncio.TaskGroup() as tasks:
-                beside = [
+                background = [
                     tasks.create_task(feed.run(), name="feed"),
-                    tasks.create_task(_watch(bus, feed, health), name="checks"),
-                    tasks.create_task(health.keep(settings.health_file), name="health"),
+                    tasks.create_task(_update_health(bus, feed, health), name="checks"),
+                    tasks.create_task(health.run(settings.health_file), name="health"),
                     tasks.create_task(bus.watch(), name="bus"),
                 ]
-                await _listen(app, listening, feed)
-                for task in beside:
+                await _serve_http(app, listening, feed)
+                for task in background:
                     task.cancel()
         finally:
             await bus.close()
 
 
-def build(  # noqa: PLR0913, PLR0917 - everything that routes can ask for, once
+def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
     settings: Settings, bus: Bus, feed: LiveFeed, blobs: Blobs, staging: Staging, health: Health
 ) -> ASGIApp:
-    """The whole app: routes, what they ask for, and the guard around them."""
+    """The whole app: routes, their dependencies, and the middleware around them."""
     metrics = Metrics(feed)
-    given: dict[str, object] = {
+    dependencies: dict[str, object] = {
         "settings": settings,
-        "catalog": Catalog(bus),
+        "catalog": CatalogClient(bus),
         "feed": feed,
         "blobs": blobs,
         "staging": staging,
-        "checks": health,
-        "figures": metrics,
+        "service_health": health,
+        "metrics": metrics,
     }
-    given["document"] = Document(lambda: _litestar(given, DESCRIPTION))
-    return Guard(metrics.around(patient(_litestar(given, None))), settings)
+    dependencies["document"] = OpenApiDocument(lambda: _litestar(dependencies, OPENAPI_CONFIG))
+    return Guard(metrics.wrap(with_stall_timeout(_litestar(dependencies, None))), settings)
 
 
-def _litestar(given: dict[str, object], described: OpenAPIConfig | None) -> Litestar:
+def _litestar(dependencies: dict[str, object], openapi_config: OpenAPIConfig | None) -> Litestar:
     return Litestar(
         route_handlers=[
-            *(Router("/api/v1", route_handlers=routes, tags=[tag]) for tag, routes in PER_RESOURCE.items()),
+            *(Router("/api/v1", route_handlers=routes, tags=[tag]) for tag, routes in ROUTES_BY_TAG.items()),
             Router("/", route_handlers=images.ROUTES, tags=["Images"]),
             Router("/", route_handlers=system.ROUTES, tags=["System"]),
             *sockets.ROUTES,
             *pages.ROUTES,
         ],
         dependencies={
-            **{name: _constant(value) for name, value in given.items()},
-            "origin": Provide(asking.origin),
-            "page": Provide(asking.listing),
-            "at": Provide(asking.moment),
+            **{name: _constant(value) for name, value in dependencies.items()},
+            "metadata": Provide(request_context.command_metadata),
+            "paging": Provide(request_context.page_request),
+            "as_of": Provide(request_context.as_of),
         },
         exception_handlers=problems.HANDLERS,
-        before_request=asking.check_content_type,
-        request_max_body_size=BODY_BYTES,
-        openapi_config=described,
+        before_request=request_context.check_content_type,
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=openapi_config,
         logging_config=None,
     )
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens; SetupError in one sentence when that cannot be."""
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; SetupError if the address is not available."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
@@ -156,21 +156,21 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but signals stay with `boot.run`."""
+    """uvicorn without its signal handlers: signals are handled by `boot.run`."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-async def _listen(app: ASGIApp, listening: socket.socket, feed: LiveFeed) -> None:
-    """Serve until cancelled; then say goodbye to sockets, end requests under way, and pass the cancellation on."""
+async def _serve_http(app: ASGIApp, listening: socket.socket, feed: LiveFeed) -> None:
+    """Serve until cancelled; then close WebSockets, let running requests finish, and re-raise the cancellation."""
     config = uvicorn.Config(
         app,
         loop="none",
         http="httptools",
         ws="websockets-sansio",
-        ws_max_size=FRAME_BYTES,
+        ws_max_size=MAX_FRAME_BYTES,
         ws_ping_interval=20,
         ws_ping_timeout=20,
         lifespan="off",
@@ -184,28 +184,30 @@ async def _listen(app: ASGIApp, listening: socket.socket, feed: LiveFeed) -> Non
     try:
         await asyncio.shield(serving)
     finally:
-        feed.say_goodbye()
+        feed.close_for_restart()
         server.should_exit = True
         await serving
 
 
-async def _watch(bus: Bus, feed: LiveFeed, health: Health) -> None:
-    """What readiness depends on, looked at four times a second."""
+async def _update_health(bus: Bus, feed: LiveFeed, health: Health) -> None:
+    """Updates the readiness checks four times a second."""
     while True:
         applied = feed.applied
-        silent = "" if not feed.stale else "the catalog is silent" if applied else "the catalog has not been heard yet"
+        no_catalog = ""
+        if feed.is_stale:
+            no_catalog = "the catalog does not respond" if applied else "the catalog has not responded yet"
         health.set("nats", bus.is_connected, "" if bus.is_connected else "NATS is not connected")
-        health.set("catalog", not silent, silent)
-        verified = applied is not None and applied.verified
-        told = applied.damage if applied else ""
-        damage = feed.damage or told or ("" if verified else "the catalog has not verified the log yet")
+        health.set("catalog", not no_catalog, no_catalog)
+        is_verified = applied is not None and applied.verified
+        reported = applied.damage if applied else ""
+        damage = feed.damage or reported or ("" if is_verified else "the catalog has not verified the log yet")
         health.set("log", not damage, damage)
         await asyncio.sleep(0.25)
 
 
 def _constant(value: object) -> Provide:
-    def give() -> object:
+    def provide() -> object:
         return value
 
-    give.__annotations__["return"] = type(value)
-    return Provide(give, sync_to_thread=False)
+    provide.__annotations__["return"] = type(value)
+    return Provide(provide, sync_to_thread=False)

@@ -1,51 +1,52 @@
-"""Places in the log, and how clients hold them: opaque text with the log's id, so another log's cursor is noticed.
+"""Log positions and their opaque text form (cursors).
 
-`<log id>.<sequence>` is after a whole commit, `<log id>.<index>.<sequence>` after one fact inside it.
+A cursor contains the id of its log, so a cursor of another log is detected. `<log id>.<sequence>` is the position after
+a whole commit, `<log id>.<index>.<sequence>` the position after one event inside it.
 """
 
 from typing import NamedTuple
 
 from contracts.errors import Gone, Invalid
 
-WHOLE = 1 << 31
-"""The index of a place after all facts of a commit."""
+END_OF_COMMIT = 1 << 31
+"""The event index of a position after all events of a commit."""
 
-LAST_SEQUENCE = 1 << 53
-MOST_CHARACTERS = 200
+MAX_SEQUENCE = 1 << 53
+MAX_CURSOR_LENGTH = 200
 
 
-class Place(NamedTuple):
-    """After a fact (by its index) of commit `sequence`; places compare in the order of the log."""
+class LogPosition(NamedTuple):
+    """After an event (by its index) of commit `sequence`; positions compare in log order."""
 
     sequence: int
-    fact: int = WHOLE
+    event_index: int = END_OF_COMMIT
 
     @property
-    def ask_after(self) -> int:
-        """The sequence after which the catalog must be asked; what lies before this place is then dropped."""
-        return self.sequence if self.fact == WHOLE else self.sequence - 1
+    def query_after(self) -> int:
+        """The sequence after which the catalog must be queried; events up to this position are then dropped."""
+        return self.sequence if self.event_index == END_OF_COMMIT else self.sequence - 1
 
 
-START = Place(0)
+START = LogPosition(0)
 
 
-def cursor_of(log_id: str, place: Place) -> str:
-    middle = "" if place.fact == WHOLE else f"{place.fact}."
-    return f"{log_id}.{middle}{place.sequence}"
+def encode_cursor(log_id: str, position: LogPosition) -> str:
+    index = "" if position.event_index == END_OF_COMMIT else f"{position.event_index}."
+    return f"{log_id}.{index}{position.sequence}"
 
 
-def place_of(cursor: str, log_id: str) -> Place:
-    """Empty and `0` are the start. Gone: it is a cursor of another log. Invalid: it is none at all."""
+def decode_cursor(cursor: str, log_id: str) -> LogPosition:
+    """An empty cursor and `0` are the start. Gone: a cursor of another log. Invalid: not a cursor."""
     if cursor in ("", "0"):
         return START
-    theirs, *numbers = cursor.split(".")
+    cursor_log_id, *numbers = cursor.split(".")
     if (
-        len(cursor) > MOST_CHARACTERS
+        len(cursor) > MAX_CURSOR_LENGTH
         or len(numbers) not in (1, 2)
         or not all(number.isascii() and number.isdecimal() for number in numbers)
     ):
-        raise Invalid("`after` is no cursor; take it from an answer or a frame, or start with 0")
-    if theirs != log_id:
-        raise Gone("this cursor belongs to another log; start again without it", log_id=log_id)
+        raise Invalid("`after` is not a cursor; use one from a response or a frame, or 0 for the start")
+    if cursor_log_id != log_id:
+        raise Gone("this cursor belongs to another event log; start again without it", log_id=log_id)
     *index, sequence = (int(number) for number in numbers)
-    return Place(min(sequence, LAST_SEQUENCE), *(min(one, WHOLE) for one in index))
+    return LogPosition(min(sequence, MAX_SEQUENCE), *(min(one, END_OF_COMMIT) for one in index))

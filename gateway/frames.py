@@ -1,4 +1,4 @@
-"""What a socket is told, as text. Pure: facts and telemetry in, JSON out."""
+"""WebSocket frames as text. Pure: events and telemetry in, JSON out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,85 +8,120 @@ from typing import Any
 import msgspec
 
 from contracts import subjects
-from contracts.events import Stored
+from contracts.descriptions import describe
+from contracts.events import RecordedCommit
 from contracts.queries import EventView
 from contracts.telemetry import Presence, Progress, TrainingProgress
-from gateway.cursor import WHOLE, Place, cursor_of
+from gateway.cursor import END_OF_COMMIT, LogPosition, encode_cursor
 
 
 @dataclass(frozen=True, slots=True)
-class FactFrame:
-    """A fact ready to be sent, encoded once for all sockets."""
+class EventFrame:
+    """An event ready to be sent, encoded once for all sockets."""
 
-    place: Place
-    kind: str
-    thing: str
+    position: LogPosition
+    aggregate_kind: str
+    aggregate_id: str
     type: str
     text: str
 
 
-def frame(type_: str, data: object, *, seq: str | None = None, subject: str = "", time: datetime | None = None) -> str:
-    """The envelope all frames share; `seq` is null on frames that do not move the cursor."""
-    envelope = {"type": type_, "seq": seq, "time": time or datetime.now(UTC), "subject": subject, "data": data}
+def encode_frame(  # noqa: PLR0913 - all fields of the frame
+    type_: str,
+    data: object,
+    *,
+    seq: str | None = None,
+    subject: str = "",
+    time: datetime | None = None,
+    description: str | None = None,
+) -> str:
+    """The envelope all frames share; `seq` and `description` are null on frames other than events."""
+    envelope = {
+        "type": type_,
+        "seq": seq,
+        "time": time or datetime.now(UTC),
+        "subject": subject,
+        "description": description,
+        "data": data,
+    }
     return msgspec.json.encode(envelope).decode()
 
 
-def of_commit(stored: Stored, log_id: str) -> list[FactFrame]:
-    """One frame for each fact of a commit, in order."""
-    commit = stored.commit
-    last = len(commit.facts) - 1
+def commit_frames(recorded: RecordedCommit, log_id: str) -> list[EventFrame]:
+    """One frame for each event of a commit, in order."""
+    commit = recorded.commit
+    last = len(commit.events) - 1
     frames = []
-    for index, fact in enumerate(commit.facts):
-        data = msgspec.to_builtins(fact)
-        place = Place(stored.sequence, WHOLE if index == last else index)
+    for index, event in enumerate(commit.events):
+        data = msgspec.to_builtins(event)
+        position = LogPosition(recorded.sequence, END_OF_COMMIT if index == last else index)
         frames.append(
-            _fact(
-                place,
-                commit.kind,
-                commit.thing,
+            _build_event_frame(
+                position,
+                commit.aggregate_kind,
+                commit.aggregate_id,
                 data,
                 actor=commit.actor,
-                command=commit.command,
+                command_id=commit.command_id,
                 at=commit.at,
-                log=log_id,
+                description=describe(event),
+                log_id=log_id,
             )
         )
     return frames
 
 
-def of_event(event: EventView, place: Place, log_id: str) -> FactFrame:
-    """The same frame, made from what the catalog keeps."""
+def event_frame(event: EventView, position: LogPosition, log_id: str) -> EventFrame:
+    """The same frame, built from an event as the catalog returns it."""
     data = msgspec.json.decode(event.data)
-    return _fact(
-        place, event.kind, event.thing, data, actor=event.actor, command=event.command, at=event.time, log=log_id
+    return _build_event_frame(
+        position,
+        event.aggregate_kind,
+        event.aggregate_id,
+        data,
+        actor=event.actor,
+        command_id=event.command_id,
+        at=event.time,
+        description=event.description,
+        log_id=log_id,
     )
 
 
-def _fact(  # noqa: PLR0913 - the frame spelt out
-    place: Place, kind: str, thing: str, data: dict[str, Any], *, actor: str, command: str, at: datetime, log: str
-) -> FactFrame:
-    data |= {"actor": actor, "command": command}
+def _build_event_frame(  # noqa: PLR0913 - all fields of the frame
+    position: LogPosition,
+    aggregate_kind: str,
+    aggregate_id: str,
+    data: dict[str, Any],
+    *,
+    actor: str,
+    command_id: str,
+    at: datetime,
+    description: str,
+    log_id: str,
+) -> EventFrame:
+    data |= {"actor": actor, "command_id": command_id}
     type_ = data["type"]
-    subject = f"evt.{kind}.{thing}"
-    text = frame(type_, data, seq=cursor_of(log, place), subject=subject, time=at)
-    return FactFrame(place, kind, thing, type_, text)
+    subject = f"evt.{aggregate_kind}.{aggregate_id}"
+    seq = encode_cursor(log_id, position)
+    text = encode_frame(type_, data, seq=seq, subject=subject, time=at, description=description)
+    return EventFrame(position, aggregate_kind, aggregate_id, type_, text)
 
 
-def places(events: Sequence[EventView]) -> list[Place]:
-    """The place after each of these events, which are whole commits, or all of them that somebody wants."""
-    following = [*(event.sequence for event in events[1:]), 0]
+def positions_after(events: Sequence[EventView]) -> list[LogPosition]:
+    """The position after each event. `events` are whole commits, or all matching events of each commit."""
+    next_sequences = [*(event.sequence for event in events[1:]), 0]
     return [
-        Place(event.sequence, WHOLE if event.sequence != after else event.index)
-        for event, after in zip(events, following, strict=False)  # without events there is still the 0
+        LogPosition(event.sequence, END_OF_COMMIT if event.sequence != next_sequence else event.index)
+        for event, next_sequence in zip(events, next_sequences, strict=False)  # without events there is still the 0
     ]
 
 
-def thing_of(progress: Progress) -> str:
+def aggregate_id_of(progress: Progress) -> str:
     return progress.job_id if isinstance(progress, TrainingProgress) else progress.run_id
 
 
-def of_progress(progress: Progress) -> str:
-    """`progress_update`, with the names the training seed gave its members and a few more."""
+def progress_frame(progress: Progress) -> str:
+    """`progress_update`: the members that the training seed names, and a few more."""
     if isinstance(progress, TrainingProgress):
         kind, done, total, epoch = "job", progress.step, progress.steps, progress.epoch
         numbers = {name: getattr(progress, name) for name in ("loss", "learning_rate", "rate", "eta")}
@@ -94,7 +129,7 @@ def of_progress(progress: Progress) -> str:
         kind, done, total, epoch = "tagging", progress.done, progress.total, 0
         numbers = dict.fromkeys(("loss", "learning_rate", "rate", "eta"))
     data = {
-        "job_id": thing_of(progress),
+        "job_id": aggregate_id_of(progress),
         "kind": kind,
         "status": "running",
         "phase": progress.phase,
@@ -108,11 +143,12 @@ def of_progress(progress: Progress) -> str:
         "timestamp": progress.at,
         "attempt": progress.attempt,
     }
-    subject = subjects.progress(subjects.CLASS_OF[kind], thing_of(progress))
-    return frame("progress_update", data, subject=subject, time=progress.at)
+    subject = subjects.progress(subjects.CLASS_OF[kind], aggregate_id_of(progress))
+    return encode_frame("progress_update", data, subject=subject, time=progress.at)
 
 
-def of_presence(presence: Presence, *, gone: bool = False) -> str:
-    """A worker's state; `gone` is said once, when it has been silent for too long."""
+def presence_frame(presence: Presence, *, gone: bool = False) -> str:
+    """A worker's state. The state `gone` is sent once, when the worker has published nothing for too long."""
     data = msgspec.to_builtins(presence) | ({"state": "gone"} if gone else {})
-    return frame("presence", data, subject=subjects.presence(presence.service, presence.worker), time=presence.at)
+    subject = subjects.presence(presence.service, presence.worker)
+    return encode_frame("presence", data, subject=subject, time=presence.at)

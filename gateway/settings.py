@@ -1,4 +1,4 @@
-"""What the gateway needs to know, from `LORATORY_*` variables."""
+"""Settings of the gateway, from `LORATORY_*` variables."""
 
 import ipaddress
 from pathlib import Path
@@ -11,9 +11,9 @@ from contracts.wire.settings import ServiceSettings
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
-    """`host` and `port` to listen at. `staging` is the folder uploads go to, which the catalog reads from.
+    """`host` and `port` to listen on. `staging` is the folder for uploads, from which the catalog reads them.
 
-    `api_key`: what clients must show as `Authorization: Bearer …`; none is allowed on a loopback address only.
+    `api_key`: clients send it as `Authorization: Bearer …`; it may be empty only on a loopback address.
     """
 
     nats_user: str = "gateway"
@@ -24,8 +24,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     health_file: Path = Path("run/gateway.json")
 
     @property
-    def loopback(self) -> bool:
-        """Can only programs on this machine reach it?"""
+    def is_loopback(self) -> bool:
+        """Is it reachable from this machine only?"""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -33,11 +33,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
 
 
 def refuse_unsafe(settings: Settings) -> None:
-    """SetupError when others could reach it without a key, or the key is one that can be guessed."""
-    if not settings.api_key and not settings.loopback:
+    """SetupError when other machines could reach it without a key, or the key is too short to be secure."""
+    if not settings.api_key and not settings.is_loopback:
         raise SetupError(
             f"LORATORY_HOST is {settings.host}, which other machines can reach: set LORATORY_API_KEY "
-            "(or LORATORY_API_KEY_FILE) to a secret of at least 16 characters, or listen at 127.0.0.1"
+            "(or LORATORY_API_KEY_FILE) to a secret of at least 16 characters, or listen on 127.0.0.1"
         )
     if settings.api_key and len(settings.api_key) < 16:
-        raise SetupError("LORATORY_API_KEY has fewer than 16 characters; take a longer one")
+        raise SetupError("LORATORY_API_KEY has fewer than 16 characters; use a longer one")

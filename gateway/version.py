@@ -1,4 +1,4 @@
-"""Which Loratory this is."""
+"""The installed version of Loratory."""
 
 from importlib.metadata import version
 

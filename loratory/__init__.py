@@ -1,4 +1,4 @@
-"""The user's door. `from loratory import Client` is the Python client; `loratory --help` the command line."""
+"""User interfaces: `from loratory import Client` is the Python client, `loratory --help` the command line."""
 
 from typing import TYPE_CHECKING
 
@@ -8,13 +8,13 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncClient", "Client"]
 
-_HOMES = {"AsyncClient": "loratory.client", "Client": "loratory.sync"}
+_MODULES = {"AsyncClient": "loratory.client", "Client": "loratory.sync"}
 
 
 def __getattr__(name: str) -> object:
-    """Imported when first asked for: `loratory --help` needs no HTTP."""
-    if name not in _HOMES:
+    """Lazy imports: `loratory --help` needs no HTTP client."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'loratory' has no attribute {name!r}")
     import importlib  # noqa: PLC0415 - as above
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""The whole job once, on this machine: pictures, data set, tags, training, LoRA, and a sheet of what it has learnt."""
+"""The demo: images, data set, tags, training, LoRA and a contact sheet of what was learnt, on this machine."""
 
 import asyncio
 import hashlib
@@ -10,200 +10,205 @@ from typing import Any
 
 from contracts.errors import LoratoryError, SetupError
 from contracts.events import Artifact
-from loratory import demo_world
-from loratory.answers import Job, Training
-from loratory.client import AsyncClient, TookTooLong
-from loratory.demo_world import Compared, Subject
-from loratory.following import Lines, Patience, until_ended, until_tagged, until_taken
-from loratory.listening import free_port
-from loratory.pictures import Found, found_in
-from loratory.services import SERVE
+from loratory import demo_programs
+from loratory.bind_address import find_free_port
+from loratory.client import AsyncClient, WaitTimeout
+from loratory.demo_programs import DrawnConcept, SheetInput
+from loratory.follow import ProgressWriter, WorkerWait, follow_job, follow_tagging, wait_until_started
+from loratory.image_files import ScanResult, scan_folder
+from loratory.messages import count, format_import
+from loratory.responses import Job, Training
+from loratory.services import CORE_SERVICES
 from loratory.stack import Stack
-from loratory.words import of_import
 
 PRESET = "demo"
-DRAWN = 12
-PATIENCE = 60.0
-"""Seconds the demo waits for a tagger or trainer to come."""
-SHOWN = 5
-"""Pictures of a row of the sheet at most."""
-SHELVED_WITHIN = 15.0
-MOST_LORAS = 10_000
+DRAWN_IMAGES = 12
+WORKER_TIMEOUT_SECONDS = 60.0
+MAX_SHEET_COLUMNS = 5
+LORA_FILE_TIMEOUT_SECONDS = 15.0
+MAX_LORA_FILES = 10_000
+MAX_LISTED_TAGS = 6
+MAX_NAME_CHARACTERS = 100
+DEFAULT_PORT = 8000
 
 
 class Demo:
-    """`images`: a folder of pictures, none = drawn ones; `steps`: of the training, none = the preset's.
+    """One run of the demo.
 
-    `seed`: of the drawn pictures and the training. `preset`: how it is trained, and on which base. `patience`: seconds
-    to wait for a tagger or trainer that is away.
+    `images`: a folder of images, None = draw some; `steps`: None = the preset's. `seed`: of the drawn images and the
+    training. `preset`: recipe and base model. `worker_timeout`: seconds to wait for a tagger or trainer to connect.
     """
 
     def __init__(  # noqa: PLR0913 - each is an option of `loratory demo`
         self,
         data: Path,
         environ: Mapping[str, str],
-        lines: Lines,
+        writer: ProgressWriter,
         *,
         images: Path | None,
         steps: int | None,
         seed: int = 0,
         preset: str = PRESET,
-        patience: float = PATIENCE,
+        worker_timeout: float = WORKER_TIMEOUT_SECONDS,
     ) -> None:
         self._data = data.expanduser().absolute()
-        # Models this small gain nothing from a second thread, and lose where cores are shared: 36 s instead of 124.
+        # Models this small gain nothing from a second thread, and lose on shared cores: 36 s instead of 124 s.
         self._environ = {"OMP_NUM_THREADS": "1"} | dict(environ)
-        self._lines = lines
+        self._writer = writer
         self._images = images.expanduser() if images else None
         self._steps = steps
         self._seed = seed
         self._preset = preset
-        self._seconds = patience
+        self._worker_timeout = worker_timeout
 
     async def run(self, *, port: int | None, serve: bool) -> int:
-        """The exit code. SetupError before anything is started for a folder that is none or holds no pictures."""
-        found = await asyncio.to_thread(found_in, self._images) if self._images else None
+        """The exit code. SetupError, before anything is started, for a folder without images."""
+        scan = await asyncio.to_thread(scan_folder, self._images) if self._images else None
         if self._steps is not None and self._steps < 1:
             raise SetupError("--steps must be at least 1")
-        made = False
+        completed = False
         try:
-            async with Stack(self._data, environ=self._environ, port=_port(port), say=self._lines.say) as stack:
-                await stack.wait_ready(SERVE)
-                self._lines.say(f"the page is at {stack.address}")
-                code = await _beside(stack, self._work(stack, found))
-                made = code == 0
-                if made and serve:
-                    self._lines.say(f"\nthe page is at {stack.address}; Ctrl-C ends it")
+            port = _choose_port(port)
+            async with Stack(self._data, environ=self._environ, port=port, print_line=self._writer.line) as stack:
+                await stack.wait_ready(CORE_SERVICES)
+                self._writer.line(f"the page is at {stack.address}")
+                code = await _run_with_stack(stack, self._work(stack, scan))
+                completed = code == 0
+                if completed and serve:
+                    self._writer.line(f"\nthe page is at {stack.address}; Ctrl-C stops Loratory")
                     await stack.watch()
                 return code
         except asyncio.CancelledError:
-            if not made:
+            if not completed:
                 raise
             return 0
 
-    async def _work(self, stack: Stack, found: Found | None) -> int:
-        subject = Subject()
-        dataset = f"demo {self._images.resolve().name}"[:100] if self._images else self._named("demo", " ")
-        if found is None:
-            folder = self._data / self._named("demo-pictures", "-")
-            self._lines.say(f"drawing {DRAWN} pictures")
-            subject = await demo_world.draw(folder, self._environ, count=DRAWN, seed=self._seed)
-            found = await asyncio.to_thread(found_in, folder)
-        async with AsyncClient(stack.address, _key(self._environ)) as client:
-            await self._import(client, dataset, found)
+    async def _work(self, stack: Stack, scan: ScanResult | None) -> int:
+        concept = DrawnConcept()
+        name = f"demo {self._images.resolve().name}" if self._images else self._with_seed("demo", " ")
+        dataset = name[:MAX_NAME_CHARACTERS]
+        if scan is None:
+            folder = self._data / self._with_seed("demo-pictures", "-")
+            self._writer.line(f"drawing {DRAWN_IMAGES} images")
+            concept = await demo_programs.draw(folder, self._environ, count=DRAWN_IMAGES, seed=self._seed)
+            scan = await asyncio.to_thread(scan_folder, folder)
+        async with AsyncClient(stack.address, _api_key(self._environ)) as client:
+            await self._import(client, dataset, scan)
             await self._tag(client, dataset, stack)
-            return await self._train(client, dataset, stack, subject)
+            return await self._train(client, dataset, stack, concept)
 
-    def _named(self, name: str, between: str) -> str:
-        """Another seed is another data set."""
-        return f"{name}{between}{self._seed}" if self._seed else name
+    def _with_seed(self, name: str, separator: str) -> str:
+        """Each seed has its own data set and files; seed 0 has the bare name."""
+        return f"{name}{separator}{self._seed}" if self._seed else name
 
-    async def _import(self, client: AsyncClient, dataset: str, found: Found) -> None:
+    async def _import(self, client: AsyncClient, dataset: str, scan: ScanResult) -> None:
         await client.ensure_dataset(dataset)
-        imported = await client.import_found(dataset, found)
-        for line in of_import(imported):
-            self._lines.say(line)
-        if not imported.of("added") and not imported.of("existing"):
-            raise LoratoryError("none of the pictures was taken, so there is nothing to train on")
+        result = await client.import_scanned(dataset, scan)
+        for line in format_import(result):
+            self._writer.line(line)
+        if not result.of("added") and not result.of("existing"):
+            raise LoratoryError("all images were skipped, so there is nothing to train on")
 
     async def _tag(self, client: AsyncClient, dataset: str, stack: Stack) -> None:
         run = await client.tag(dataset)
-        run = await _or_why(stack, "tagger", until_tagged(client, run.id, self._patience(), self._lines))
+        run = await _explain_timeout(stack, "tagger", follow_tagging(client, run.id, self._worker_wait(), self._writer))
         if run.status != "completed":
             raise LoratoryError(f"the tagging run {run.status}: {run.error or 'no reason given'}")
-        tags = await client.tags(dataset)
-        named = ", ".join(f"{tag.tag} ({tag.images})" for tag in tags[:6])
-        self._lines.say(f"{run.done} pictures tagged by {run.model}: {named or 'no tag above the threshold'}")
+        tags = (await client.tags(dataset))[:MAX_LISTED_TAGS]
+        listed = ", ".join(f"{tag.tag} ({tag.images})" for tag in tags)
+        self._writer.line(f"{count(run.done, 'image')} tagged by {run.model}: {listed or 'no tag above the threshold'}")
 
-    async def _train(self, client: AsyncClient, dataset: str, stack: Stack, subject: Subject) -> int:
+    async def _train(self, client: AsyncClient, dataset: str, stack: Stack, concept: DrawnConcept) -> int:
         changes: dict[str, object] = {"seed": self._seed}
         if self._steps is not None:
             changes["length"] = {"type": "steps", "count": self._steps}
-        if subject.prompts:
-            changes["sampling.prompts"] = subject.prompts
-        asked = Training(preset=self._preset, name=dataset, trigger=subject.concept, changes=changes)
-        job = await client.train(dataset, **asked)
-        await _or_why(stack, "trainer", until_taken(client, job.id, self._patience()))
-        code = await until_ended(client, job.id, self._lines)
+        if concept.prompts:
+            changes["sampling.prompts"] = concept.prompts
+        options = Training(preset=self._preset, name=dataset, trigger=concept.concept, changes=changes)
+        job = await client.train(dataset, **options)
+        await _explain_timeout(stack, "trainer", wait_until_started(client, job.id, self._worker_wait()))
+        code = await follow_job(client, job.id, self._writer)
         if code == 0:
             job = await client.job(job.id)
-            beside = await self._show(job, stack)
-            await self._compare(client, job, subject, beside)
+            lora = await self._print_lora_files(job, stack)
+            await self._compare(client, job, concept, lora)
         return code
 
-    async def _show(self, job: Job, stack: Stack) -> Path | None:
-        """Say where the LoRA lies; the file other programs take first."""
-        lying = [(artifact, await self._lying(artifact, stack.data / "loras")) for artifact in job.artifacts]
-        for artifact, path in lying:
-            place = path or f"{stack.address}/api/v1/jobs/{job.id}/artifacts/{artifact.name}"
-            self._lines.say(f"LoRA ({artifact.format}): {place}\n  sha256 {artifact.digest}")
-        return next((path for artifact, path in lying if artifact.format == "kohya"), None)
+    async def _print_lora_files(self, job: Job, stack: Stack) -> Path | None:
+        """Print where the LoRA files are; returns the kohya file, which other programs load."""
+        files = [(artifact, await self._wait_for_file(artifact, stack.data / "loras")) for artifact in job.artifacts]
+        for artifact, path in files:
+            location = path or f"{stack.address}/api/v1/jobs/{job.id}/artifacts/{artifact.name}"
+            self._writer.line(f"LoRA ({artifact.format}): {location}\n  sha256 {artifact.digest}")
+        return next((path for artifact, path in files if artifact.format == "kohya"), None)
 
-    async def _compare(self, client: AsyncClient, job: Job, subject: Subject, lora: Path | None) -> None:
-        """Lay the sheet into the data folder and beside the LoRA; what a judge says goes to the job's page."""
-        self._lines.say("comparing what was drawn before and after")
-        sheet = self._data / f"{self._named('sheet', '-')}.png"
+    async def _compare(self, client: AsyncClient, job: Job, concept: DrawnConcept, lora: Path | None) -> None:
+        """Write the contact sheet into the data folder and next to the LoRA; the score goes to the job's page."""
+        self._writer.line("comparing samples before and after the training")
+        sheet = self._data / f"{self._with_seed('sheet', '-')}.png"
         with tempfile.TemporaryDirectory(prefix="loratory-sheet-") as folder:
-            compared = await _gathered(client, job, subject, Path(folder))
-            judged = await demo_world.lay_sheet(sheet, compared, self._environ)
+            sheet_input = await _collect_images(client, job, concept, Path(folder))
+            score = await demo_programs.write_contact_sheet(sheet, sheet_input, self._environ)
         if lora:
             await asyncio.to_thread(shutil.copyfile, sheet, lora.with_suffix(".png"))
-        if judged.sentence:
-            await client.describe_job(job.id, judged.sentence)
-            self._lines.say(judged.sentence)
-        self._lines.say(f"sheet: {sheet}")
+        if score.sentence:
+            await client.set_job_description(job.id, score.sentence)
+            self._writer.line(score.sentence)
+        self._writer.line(f"sheet: {sheet}")
 
-    async def _lying(self, artifact: Artifact, loras: Path) -> Path | None:
-        """Its file. The trainer puts it there just after it has told of its success."""
-        until = asyncio.get_running_loop().time() + SHELVED_WITHIN
-        while asyncio.get_running_loop().time() < until:
-            if path := await asyncio.to_thread(_file_of, artifact, loras):
+    async def _wait_for_file(self, artifact: Artifact, loras: Path) -> Path | None:
+        """The file of an artifact. The trainer writes it just after it has reported success."""
+        deadline = asyncio.get_running_loop().time() + LORA_FILE_TIMEOUT_SECONDS
+        while asyncio.get_running_loop().time() < deadline:
+            if path := await asyncio.to_thread(_find_file, artifact, loras):
                 return path
             await asyncio.sleep(0.1)
         return None
 
-    def _patience(self) -> Patience:
-        return Patience(self._seconds, self._lines.say)
+    def _worker_wait(self) -> WorkerWait:
+        return WorkerWait(self._worker_timeout, self._writer.line)
 
 
-async def _gathered(client: AsyncClient, job: Job, subject: Subject, folder: Path) -> Compared:
-    """Pictures of the data set, samples of the first round (the base alone) and of the last, as files in the folder."""
+async def _collect_images(client: AsyncClient, job: Job, concept: DrawnConcept, folder: Path) -> SheetInput:
+    """Download training images, and samples of step 0 (the base model) and of the last step, into the folder."""
 
-    async def kept(name: str, content: Coroutine[Any, Any, bytes]) -> str:
+    async def save(name: str, content: Coroutine[Any, Any, bytes]) -> str:
         path = folder / name
         path.write_bytes(await content)
         return str(path)
 
     samples = await client.samples(job.id)
-    rounds = {step: [one for one in samples if one.step == step][:SHOWN] for step in (0, job.step)}
-    drawn = {
-        step: [await kept(f"{step}-{one.index}.png", client.sample(job.id, step, one.index)) for one in taken]
-        for step, taken in rounds.items()
+    by_step = {
+        step: [sample for sample in samples if sample.step == step][:MAX_SHEET_COLUMNS] for step in (0, job.step)
+    }
+    files = {
+        step: [await save(f"{step}-{one.index}.png", client.sample(job.id, step, one.index)) for one in of_step]
+        for step, of_step in by_step.items()
     }
     images = await client.images(job.dataset_id)
-    some = images[: len(drawn[0])]
-    shown = [await kept(f"shown-{place}.png", client.picture(one.id)) for place, one in enumerate(some)]
-    return Compared(
-        shown=shown,
-        of=len(images),
-        before=drawn[0],
-        after=drawn[job.step],
-        prompts=[sample.prompt for sample in rounds[job.step]],
-        concept=subject.concept,
+    some = images[: len(files[0])]
+    shown = [await save(f"shown-{number}.png", client.picture(image.id)) for number, image in enumerate(some)]
+    return SheetInput(
+        training_images=shown,
+        dataset_size=len(images),
+        before=files[0],
+        after=files[job.step],
+        prompts=[sample.prompt for sample in by_step[job.step]],
+        concept=concept.concept,
         seconds=(job.ended_at - job.started_at).total_seconds() if job.ended_at and job.started_at else None,
     )
 
 
-async def _or_why(stack: Stack, service: str, waiting: Coroutine[Any, Any, Any]) -> Any:
-    """What is waited for; or that it took too long, with what the service itself says of its trouble."""
+async def _explain_timeout(stack: Stack, service: str, waiting: Coroutine[Any, Any, Any]) -> Any:
+    """The result of `waiting`; on a timeout an error with the reason why the service is not ready."""
     try:
         return await waiting
-    except TookTooLong as error:
+    except WaitTimeout as error:
         raise LoratoryError(f"{error}; {stack.why_not_ready(service) or f'the {service} is ready'}") from error
 
 
-async def _beside(stack: Stack, work: Coroutine[Any, Any, int]) -> int:
-    """Work for as long as the stack stands; when that fails, its reason."""
+async def _run_with_stack(stack: Stack, work: Coroutine[Any, Any, int]) -> int:
+    """The result of `work`; StackFailed if the stack fails first."""
     watching, working = asyncio.create_task(stack.watch()), asyncio.create_task(work)
     try:
         await asyncio.wait({watching, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -216,27 +221,27 @@ async def _beside(stack: Stack, work: Coroutine[Any, Any, int]) -> int:
         await asyncio.gather(watching, working, return_exceptions=True)
 
 
-def _port(wanted: int | None) -> int:
-    """The one that was asked for, else 8000, else a free one."""
-    if wanted is not None:
-        return wanted
+def _choose_port(requested: int | None) -> int:
+    """The requested port, else 8000 if it is free, else any free one."""
+    if requested is not None:
+        return requested
     try:
-        return free_port("127.0.0.1", 8000)
+        return find_free_port("127.0.0.1", DEFAULT_PORT)
     except SetupError:
         return 0
 
 
-def _key(environ: Mapping[str, str]) -> str | None:
-    """The key that the stack's gateway will ask for."""
+def _api_key(environ: Mapping[str, str]) -> str | None:
+    """The API key that the stack's gateway is configured with."""
     if file := environ.get("LORATORY_API_KEY_FILE"):
         return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
     return environ.get("LORATORY_API_KEY") or None
 
 
-def _file_of(artifact: Artifact, loras: Path) -> Path | None:
-    """Where it lies under its human name: the file with just these bytes."""
-    for count, path in enumerate(sorted(loras.rglob("*.safetensors"))):
-        if count == MOST_LORAS:
+def _find_file(artifact: Artifact, loras: Path) -> Path | None:
+    """The file under the LoRA folder that has exactly these bytes."""
+    for number, path in enumerate(sorted(loras.rglob("*.safetensors"))):
+        if number == MAX_LORA_FILES:
             break
         if path.stat().st_size == artifact.size:
             with path.open("rb") as source:

@@ -1,4 +1,4 @@
-"""A file from the server: resumable, and whole under its name or not there."""
+"""Resumable download of an artifact, verified before it appears under its name."""
 
 import asyncio
 import hashlib
@@ -10,53 +10,52 @@ from contracts.errors import LoratoryError, Unavailable
 from contracts.events import Artifact
 from loratory.http import Http
 
-TRIES = 8
-"""Connections that bring nothing new before it is given up."""
-PAUSE = 0.5
+MAX_ATTEMPTS_WITHOUT_PROGRESS = 8
+RETRY_DELAY_SECONDS = 0.5
 
 
 class DamagedDownload(LoratoryError):
-    """What arrived is not what the server says it sent."""
+    """The downloaded bytes do not match the announced sha256."""
 
     code = "download-damaged"
 
 
 async def download(http: Http, path: str, artifact: Artifact, to: Path) -> Path:
-    """The artifact as the file `to`; what is there already in part (`to` + ".part") is gone on with.
+    """Download the artifact to the file `to`; resumes a partial download (`to` + ".part").
 
-    DamagedDownload: the sha256 is another; the part is removed, so that a next try begins anew.
+    DamagedDownload: the sha256 differs; the partial file is deleted so that the next download starts over.
     """
     if to.is_file() and await asyncio.to_thread(_digest, to) == artifact.digest:
         return to
     part = to.with_name(f"{to.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    fruitless = 0
+    attempts_without_progress = 0
     while (before := _size(part)) < artifact.size:
         try:
-            await _go_on(http, path, part, before)
+            await _resume(http, path, part, before)
         except Unavailable:
-            fruitless = 0 if _size(part) > before else fruitless + 1
-            if fruitless == TRIES:
+            attempts_without_progress = 0 if _size(part) > before else attempts_without_progress + 1
+            if attempts_without_progress == MAX_ATTEMPTS_WITHOUT_PROGRESS:
                 raise
-            await asyncio.sleep(PAUSE)
-    found = await asyncio.to_thread(_digest, part)
-    if found != artifact.digest:
+            await asyncio.sleep(RETRY_DELAY_SECONDS)
+    digest = await asyncio.to_thread(_digest, part)
+    if digest != artifact.digest:
         part.unlink()
-        raise DamagedDownload(f"{artifact.name} has the sha256 {found}, not {artifact.digest}")
+        raise DamagedDownload(f"{artifact.name} has sha256 {digest}, expected {artifact.digest}")
     part.replace(to)
     return to
 
 
-async def _go_on(http: Http, path: str, part: Path, start: int) -> None:
+async def _resume(http: Http, path: str, part: Path, start: int) -> None:
     headers = {"Range": f"bytes={start}-", "Accept": "*/*", "Accept-Encoding": "identity"}
     async with http.stream("GET", path, headers=headers if start else headers | {"Range": "bytes=0-"}) as response:
-        # Who does not know Range sends all of it.
+        # A server without Range support sends the whole file.
         mode = "ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb"
         with part.open(mode) as out:
-            async for piece in response.aiter_bytes():  # as they come: what is held back is lost with the line
+            async for piece in response.aiter_bytes():  # written at once: buffered bytes are lost with the connection
                 out.write(piece)
     if _size(part) == start:
-        raise Unavailable("the server sent nothing")
+        raise Unavailable("the server sent no data")
 
 
 def _size(file: Path) -> int:

@@ -1,6 +1,6 @@
-"""Work on a data folder while the workshop is stopped: the folder's lock, its nats-server, and the catalog's own verbs.
+"""Maintenance of a data folder while Loratory is stopped: its lock, its nats-server, and the catalog's commands.
 
-`python -m catalog <verb>` does the work, as a child: what it says, and its exit code, are the command's.
+`python -m catalog <command>` does the work as a child process; its output and exit code are those of our command.
 """
 
 import asyncio
@@ -12,75 +12,75 @@ from typing import Self
 
 from contracts.errors import SetupError
 from contracts.wire.server import EmbeddedServer
-from loratory.child import end_with
-from loratory.folder import DataFolder
-from loratory.services import Place, command, settings
+from loratory.child import kill_with_parent
+from loratory.data_folder import DataFolder
+from loratory.services import ListenAddress, service_command, service_environment
 
 
-class Offline:
-    """`async with Offline(data, environ) as offline:` … `await offline.catalog("verb", "argument")`.
+class OfflineFolder:
+    """`async with OfflineFolder(data, environ) as offline:` … `await offline.run_catalog("command", "argument")`.
 
-    SetupError where there is no data folder (`fresh`: it is made), or where a workshop runs on it.
+    SetupError if there is no data folder (`create`: it is created), or if Loratory is running on it.
     """
 
-    def __init__(self, data: Path, environ: Mapping[str, str], *, fresh: bool = False) -> None:
+    def __init__(self, data: Path, environ: Mapping[str, str], *, create: bool = False) -> None:
         self.folder = DataFolder(data)
         self.server = EmbeddedServer(self.folder / "nats")
         self._environ = environ
-        self._fresh = fresh
-        self._ending = AsyncExitStack()
+        self._create = create
+        self._cleanup = AsyncExitStack()
 
-    async def catalog(self, *words: str | Path, admin: bool = False, quiet: bool = False) -> int:
-        """Run one verb of the catalog to its end; its exit code. `admin`: as the user who may make streams."""
+    async def run_catalog(self, *arguments: str | Path, admin: bool = False, quiet: bool = False) -> int:
+        """Run a catalog command; its exit code. `admin`: as the NATS user that may create streams."""
         user, password = self.server.credentials("admin" if admin else "catalog")
         bus = {"NATS_URL": self.server.url, "NATS_USER": user, "NATS_PASSWORD": password}
-        return await catalog(self.folder, bus, self._environ, *words, quiet=quiet)
+        return await run_catalog(self.folder, bus, self._environ, *arguments, quiet=quiet)
 
-    async def refill(self) -> int:
-        """Make the log anew from the archive; the exit code. Returns when all of it is on disk, and the server ended.
+    async def recreate_log(self) -> int:
+        """Recreate the log from the archive; the exit code. On return everything is on disk and the server stopped.
 
-        The archive has it all, so the server need not sync each commit: that is many times quicker.
+        The archive holds every commit, so the server need not sync each one, which is many times faster.
         """
         await self.server.stop()
         self.server = EmbeddedServer(self.folder / "nats", durable=False)
         await self.server.start()
         try:
-            code = await self.catalog("refill", admin=True)
+            code = await self.run_catalog("refill", admin=True)
         finally:
             await self.server.stop()
         await asyncio.to_thread(self.server.sync)
         return code
 
     async def __aenter__(self) -> Self:
-        if not self._fresh and not (self.folder / "format").exists():
-            raise SetupError(f"{self.folder.path} is no data folder of Loratory")
+        if not self._create and not (self.folder / "format").exists():
+            raise SetupError(f"{self.folder.path} is not a Loratory data folder")
         async with AsyncExitStack() as starting:
             starting.enter_context(self.folder)
             await self.server.start()
             starting.push_async_callback(self.server.stop)
-            self._ending = starting.pop_all()
+            self._cleanup = starting.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._ending.aclose()
+        await self._cleanup.aclose()
 
 
-async def catalog(
-    folder: DataFolder, bus: Mapping[str, str], environ: Mapping[str, str], *words: str | Path, quiet: bool = False
+async def run_catalog(
+    folder: DataFolder, bus: Mapping[str, str], environ: Mapping[str, str], *arguments: str | Path, quiet: bool = False
 ) -> int:
-    """`python -m catalog <words>` with the settings it has on this folder. It speaks through our own output.
+    """`python -m catalog <arguments>` with the settings of this folder, writing to our own stdout and stderr.
 
-    `quiet`: only its exit code matters.
+    `quiet`: discard the output.
     """
     output = asyncio.subprocess.DEVNULL if quiet else None
     process = await asyncio.create_subprocess_exec(
-        *command("catalog"),
-        *map(str, words),
-        env=settings("catalog", folder, bus=bus, given=environ, at=Place("127.0.0.1", 0)),
+        *service_command("catalog"),
+        *map(str, arguments),
+        env=service_environment("catalog", folder, bus=bus, given=environ, at=ListenAddress("127.0.0.1", 0)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        preexec_fn=end_with(os.getpid()),
+        preexec_fn=kill_with_parent(os.getpid()),
     )
     try:
         return await process.wait()

@@ -1,4 +1,4 @@
-"""Which services the local stack runs, with which settings, and how often one may die. Pure."""
+"""The services of the local stack: their commands, environments and restart policy. Pure."""
 
 import signal
 import sys
@@ -6,67 +6,75 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
-from loratory.folder import DataFolder
+from loratory.data_folder import DataFolder
 
 Service = Literal["catalog", "gateway", "tagger", "trainer"]
 SERVICES: tuple[Service, ...] = get_args(Service)
 
-SERVE: tuple[Service, ...] = ("catalog", "gateway")
-"""Without these nobody is served: they start first, and when one cannot live the whole stack ends."""
+CORE_SERVICES: tuple[Service, ...] = ("catalog", "gateway")
+"""Required services: they start first, and the whole stack stops if one of them cannot be kept running."""
 
-PASSED_ON: dict[str, tuple[Service, ...]] = {
+FORWARDED_SETTINGS: dict[str, tuple[Service, ...]] = {
     "API_KEY": ("gateway",),
     "API_KEY_FILE": ("gateway",),
+    "LOG_LEVEL": ("catalog", "gateway", "tagger", "trainer"),
+    "DECODERS": ("catalog",),
     "MODELS": ("tagger",),
+    "PROVIDERS": ("tagger",),
+    "THREADS": ("tagger",),
     "BASES": ("trainer",),
+    "CACHE": ("trainer",),
+    "LORAS": ("trainer",),
     "LEASE": ("catalog", "tagger", "trainer"),
     "STALL": ("tagger", "trainer"),
 }
-"""The settings (`LORATORY_…`) of who runs the stack, with the services that see them; others are the stack's own."""
+"""`LORATORY_…` settings of the user that are passed on, and to which services; the stack sets all others itself."""
 
-MOST_DEATHS = 10
-WITHIN = 300.0
-"""A service that dies more often than MOST_DEATHS times in so many seconds is given up."""
+MAX_RESTARTS = 10
+RESTART_WINDOW_SECONDS = 300.0
+"""A service that dies more than MAX_RESTARTS times within this window is not restarted again."""
+MIN_RESTART_DELAY_SECONDS = 0.2
+MAX_RESTART_DELAY_SECONDS = 10.0
 
 
-class Place(NamedTuple):
-    """Where the gateway listens."""
+class ListenAddress(NamedTuple):
+    """Bind address of the gateway."""
 
     host: str
     port: int
 
 
-class Deaths:
-    """How long to wait before the next life: 0.2 s after the first death, doubled up to 10 s."""
+class RestartBackoff:
+    """Delay before a restart: doubled with each death in the window, from 0.2 s up to 10 s."""
 
     def __init__(self) -> None:
-        self._recent: deque[float] = deque(maxlen=MOST_DEATHS)
+        self._recent: deque[float] = deque(maxlen=MAX_RESTARTS)
 
-    def another(self, now: float) -> float | None:
-        """It died at `now` (seconds on any steady clock). None: it is not worth another try."""
-        if len(self._recent) == MOST_DEATHS and now - self._recent[0] < WITHIN:
+    def next_delay(self, now: float) -> float | None:
+        """The service died at `now` (seconds of a monotonic clock). None: too many deaths, do not restart."""
+        if len(self._recent) == MAX_RESTARTS and now - self._recent[0] < RESTART_WINDOW_SECONDS:
             return None
         self._recent.append(now)
-        recent = sum(now - death < WITHIN for death in self._recent)
-        return float(min(0.2 * 2 ** (recent - 1), 10.0))
+        recent = sum(now - death < RESTART_WINDOW_SECONDS for death in self._recent)
+        return float(min(MIN_RESTART_DELAY_SECONDS * 2 ** (recent - 1), MAX_RESTART_DELAY_SECONDS))
 
 
-def command(service: Service) -> list[str]:
-    """`-P`: what lies in the folder somebody stands in must not be imported in place of ours."""
+def service_command(service: Service) -> list[str]:
+    """`-P`: modules in the current folder must not shadow our packages."""
     return [sys.executable, "-P", "-m", service]
 
 
-def settings(
-    service: Service, folder: DataFolder, *, bus: Mapping[str, str], given: Mapping[str, str], at: Place
+def service_environment(
+    service: Service, folder: DataFolder, *, bus: Mapping[str, str], given: Mapping[str, str], at: ListenAddress
 ) -> dict[str, str]:
-    """The environment of one service: what is not ours as it was given, and exactly its `LORATORY_*` settings.
+    """The environment of one service: the user's own variables, and exactly this service's `LORATORY_*` settings.
 
-    `bus`: NATS_URL, NATS_USER, NATS_PASSWORD.
+    `bus`: NATS_URL, NATS_USER, NATS_PASSWORD. `given`: the environment of the user.
     """
-    own: dict[Service, dict[str, object]] = {
+    per_service: dict[Service, dict[str, object]] = {
         "catalog": {"CATALOG": folder / "catalog", "STAGING": folder / "staging"},
         "gateway": {"HOST": at.host, "PORT": at.port, "STAGING": folder / "staging"},
-        "tagger": {"WORK": folder / "work" / "tagger"},
+        "tagger": {"MODELS": folder / "models", "WORK": folder / "work" / "tagger"},
         "trainer": {
             "BASES": folder / "bases",
             "CACHE": folder / "cache",
@@ -74,22 +82,21 @@ def settings(
             "LORAS": folder / "loras",
         },
     }
-    ours = {**bus, "BLOBS": folder / "blobs", "HEALTH_FILE": folder.health(service), **own[service]}
-    passed = {
+    own = {**bus, "BLOBS": folder / "blobs", "HEALTH_FILE": folder.health_file(service), **per_service[service]}
+    forwarded = {
         name: value
-        for name, services in PASSED_ON.items()
+        for name, services in FORWARDED_SETTINGS.items()
         if service in services and (value := given.get(f"LORATORY_{name}"))
     }
-    foreign = {name: value for name, value in given.items() if not name.startswith("LORATORY_")}
-    # Also for what a service starts in its turn, see `command`.
-    foreign["PYTHONSAFEPATH"] = "1"
-    return foreign | {f"LORATORY_{name}": str(value) for name, value in {**ours, **passed}.items()}
+    inherited = {name: value for name, value in given.items() if not name.startswith("LORATORY_")}
+    inherited["PYTHONSAFEPATH"] = "1"  # the same as `-P`, for processes that the service starts
+    return inherited | {f"LORATORY_{name}": str(value) for name, value in {**own, **forwarded}.items()}
 
 
-def told(code: int, last_words: str = "") -> str:
-    """How a process ended, in words: its own last ones, but where a signal cut them short."""
+def describe_exit(code: int, last_line: str = "") -> str:
+    """How a process ended: its exit code with the last line of its output, or the signal that killed it."""
     if code >= 0:
-        return f"exit code {code}: {last_words}" if last_words else f"exit code {code}"
+        return f"exit code {code}: {last_line}" if last_line else f"exit code {code}"
     try:
         return signal.Signals(-code).name
     except ValueError:

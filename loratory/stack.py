@@ -1,7 +1,7 @@
-"""The whole workshop on one machine: nats-server and the four services as child processes. POSIX.
+"""The local stack: nats-server and the four services as child processes on one machine. POSIX.
 
-`async with Stack(data, environ=os.environ) as stack:` starts it all and, at the end, ends it all: the gateway first,
-so that nobody is half served, the workers, the catalog, and the bus last.
+`async with Stack(data, environ=os.environ) as stack:` starts everything and stops it at the end: the gateway first, so
+that no request is half served, then the workers, the catalog, and the bus last.
 """
 
 import asyncio
@@ -16,35 +16,45 @@ from typing import NoReturn, Self
 import msgspec
 
 from contracts.errors import LogDamaged, LoratoryError
-from contracts.wire.health import Report, why_not
-from contracts.wire.migration import LEASE, MigrateSettings, migrate_once
+from contracts.wire.health import ReadinessReport, unready_reason
+from contracts.wire.migration import DEFAULT_LEASE_SECONDS, MigrateSettings, migrate_once
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import DAY
+from loratory.bind_address import find_free_port, require_key_if_exposed
 from loratory.child import Child
-from loratory.folder import DataFolder
-from loratory.listening import free_port, refuse_open
-from loratory.services import MOST_DEATHS, SERVE, SERVICES, WITHIN, Deaths, Place, Service, command, settings, told
+from loratory.data_folder import DataFolder
+from loratory.services import (
+    CORE_SERVICES,
+    MAX_RESTARTS,
+    RESTART_WINDOW_SECONDS,
+    SERVICES,
+    ListenAddress,
+    RestartBackoff,
+    Service,
+    describe_exit,
+    service_command,
+    service_environment,
+)
 
-HEAD_START = 5.0
-"""Seconds the workers wait for catalog and gateway at most: importing torch would slow those down."""
-POLL = 0.05
-NEWS_EVERY = 10.0
-DISK_SECONDS = 2.0
+HEAD_START_SECONDS = 5.0
+"""Maximum time the workers wait for catalog and gateway: importing torch at the same time would slow those down."""
+POLL_SECONDS = 0.05
+NOT_READY_REPORT_SECONDS = 10.0
+DISK_POLL_SECONDS = 2.0
 LOG_DAMAGED = 3
-"""The exit code of a service that must not be started again (`contracts.wire.boot`)."""
+"""Exit code of a service that must not be restarted (`contracts.wire.boot`)."""
 
 
 class StackFailed(LoratoryError):
-    """A service cannot be kept alive."""
+    """A service cannot be kept running."""
 
     code = "stack-failed"
 
 
 class Stack:
-    """`port` 0 = a free one. `say` hears one line for everything a user should know.
+    """`port` 0: any free port. `print_line` receives one line for everything a user should know.
 
-    SetupError in one sentence, before anything is started, for a data folder in use or of a newer format and for a
-    port in use.
+    SetupError, before anything is started, for a data folder in use or of another format, and for a port in use.
     """
 
     def __init__(  # noqa: PLR0913 - each is an option of `loratory up`
@@ -55,21 +65,21 @@ class Stack:
         port: int = 8000,
         host: str = "127.0.0.1",
         without: Iterable[Service] = (),
-        say: Callable[[str], None] = lambda _line: None,
+        print_line: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._folder = DataFolder(data)
         self._environ = environ
         self._port = port
         self._host = host
-        self._say = say
+        self._print_line = print_line
         self._names = tuple(name for name in SERVICES if name not in set(without))
         self._server = EmbeddedServer(self._folder / "nats")
         self._children: dict[str, Child] = {}
-        self._keeping: dict[str, asyncio.Task[None]] = {}
-        self._ended: dict[str, str] = {}
-        """How the last life of a service ended."""
+        self._supervisors: dict[str, asyncio.Task[None]] = {}
+        self._last_exit: dict[str, str] = {}
+        """How the previous process of a service ended."""
         self._given_up: dict[str, str] = {}
-        self._ending = contextlib.AsyncExitStack()
+        self._cleanup = contextlib.AsyncExitStack()
 
     @property
     def data(self) -> Path:
@@ -77,95 +87,100 @@ class Stack:
 
     @property
     def address(self) -> str:
-        """Where browsers and clients on this machine reach it."""
-        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - compared, not bound
-        return f"http://{f'[{here}]' if ':' in here else here}:{self._port}"
+        """URL for browsers and clients on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - compared, not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     @property
     def nats(self) -> EmbeddedServer:
         return self._server
 
     def pid_of(self, service: str) -> int | None:
-        """The process of `nats`, `catalog`, `gateway`, `tagger` or `trainer`; none while it is down."""
+        """The process id of `nats`, `catalog`, `gateway`, `tagger` or `trainer`; None while it does not run."""
         return self._server.pid if service == "nats" else self._children[service].pid
 
     def why_not_ready(self, service: str) -> str:
-        """Empty when it is ready, else a reason in one line."""
+        """Empty if it is ready, else the reason."""
         if service in self._given_up:
             return self._given_up[service]
-        reason = self._unready(service)
-        if reason and service in self._ended:
-            return f"{service} ended ({self._ended[service]}) and is started again"
+        reason = self._unready_reason(service)
+        if reason and service in self._last_exit:
+            return f"{service} ended ({self._last_exit[service]}) and is being restarted"
         return reason
 
-    def _unready(self, service: str) -> str:
-        """What its report says; one of an earlier life does not count."""
-        file = self._folder.health(service)
+    def _unready_reason(self, service: str) -> str:
+        """From its health file, unless that was written by a previous process."""
+        file = self._folder.health_file(service)
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            if msgspec.json.decode(file.read_bytes(), type=Report).pid != self.pid_of(service):
+            if msgspec.json.decode(file.read_bytes(), type=ReadinessReport).pid != self.pid_of(service):
                 return f"{service} is starting"
-        return why_not(file, time.time())
+        return unready_reason(file, time.time())
 
     async def wait_ready(self, services: Iterable[str] | None = None, timeout: float = 60) -> None:
-        """Until these (none = all that were started) are ready; StackFailed with the reason when that takes longer."""
-        wanted = tuple(services) if services is not None else self._names
-        until = time.monotonic() + timeout
-        while reasons := [reason for name in wanted if (reason := self.why_not_ready(name))]:
+        """Wait for these services (None: all that were started); StackFailed with the reasons after `timeout` s."""
+        names = tuple(services) if services is not None else self._names
+        deadline = time.monotonic() + timeout
+        while reasons := [reason for name in names if (reason := self.why_not_ready(name))]:
             await self._raise_failure()
-            lost = [self._given_up[name] for name in wanted if name in self._given_up]
-            if lost or time.monotonic() > until:
-                raise StackFailed("; ".join(lost or reasons))
-            await asyncio.sleep(POLL)
+            given_up = [self._given_up[name] for name in names if name in self._given_up]
+            if given_up or time.monotonic() > deadline:
+                raise StackFailed("; ".join(given_up or reasons))
+            await asyncio.sleep(POLL_SECONDS)
 
     async def watch(self) -> NoReturn:
-        """For as long as it stands; StackFailed when one of the services nobody can do without cannot be kept alive."""
+        """Run until cancelled; StackFailed if nats or a core service cannot be kept running."""
         while True:
-            await asyncio.wait(self._keeping.values(), return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait(self._supervisors.values(), return_when=asyncio.FIRST_EXCEPTION)
             await self._raise_failure()
-            await asyncio.sleep(1)  # all that ended so far were workers that were given up
+            await asyncio.sleep(1)  # only workers were given up so far
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as starting:
-            refuse_open(self._host, self._environ)
+            require_key_if_exposed(self._host, self._environ)
             starting.enter_context(self._folder)
-            self._port = free_port(self._host, self._port)
+            self._port = find_free_port(self._host, self._port)
+            self._folder.record_address(self._host, self._port)
             await self._server.start()
             starting.push_async_callback(self._server.stop)
-            await self._migrate_or_judge()
-            self._say("nats      ready")
+            await self._migrate_or_diagnose()
+            self._report("nats", "ready")
             starting.push_async_callback(self._stop_children)
             self._start_children()
-            self._ending = starting.pop_all()
+            self._cleanup = starting.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # Not to be cut short by another cancellation: what is half ended would be left behind.
-        ending = asyncio.create_task(self._ending.aclose())
+        # Shielded from a second cancellation, which would leave processes behind.
+        closing = asyncio.create_task(self._cleanup.aclose())
         try:
-            await asyncio.shield(ending)
+            await asyncio.shield(closing)
         except asyncio.CancelledError:
-            await ending
+            await closing
             raise
+
+    def _report(self, service: str, text: str) -> None:
+        self._print_line(f"{service:<9} {text}")
 
     def _start_children(self) -> None:
         for name in self._names:
-            child = Child(name, command(name), self._settings(name), self._folder.log(name))
+            child = Child(name, service_command(name), self._settings(name), self._folder.log_file(name))
             self._children[name] = child
-            self._keeping[name] = asyncio.create_task(self._keep(name, child), name=f"keep {name}")
-        self._keeping["nats"] = asyncio.create_task(self._keep_server(), name="keep nats")
-        self._keeping["its disk"] = asyncio.create_task(self._keep_writing(), name="keep nats writing")
+            self._supervisors[name] = asyncio.create_task(self._supervise(name, child), name=f"supervise {name}")
+        self._supervisors["nats"] = asyncio.create_task(self._supervise_server(), name="supervise nats")
+        self._supervisors["disk"] = asyncio.create_task(self._restart_after_full_disk(), name="watch disk of nats")
 
     async def _stop_children(self) -> None:
-        for task in self._keeping.values():
+        for task in self._supervisors.values():
             task.cancel()
-        await asyncio.gather(*self._keeping.values(), return_exceptions=True)
+        await asyncio.gather(*self._supervisors.values(), return_exceptions=True)
         for group in (("gateway",), ("tagger", "trainer"), ("catalog",)):
             await asyncio.gather(*(self._children[name].stop() for name in group if name in self._children))
 
     def _settings(self, service: Service) -> dict[str, str]:
         user, password = self._server.credentials(service)
         bus = {"NATS_URL": self._server.url, "NATS_USER": user, "NATS_PASSWORD": password}
-        return settings(service, self._folder, bus=bus, given=self._environ, at=Place(self._host, self._port))
+        address = ListenAddress(self._host, self._port)
+        return service_environment(service, self._folder, bus=bus, given=self._environ, at=address)
 
     async def _migrate(self) -> None:
         user, password = self._server.credentials("admin")
@@ -174,94 +189,99 @@ class Stack:
                 nats_url=self._server.url,
                 nats_user=user,
                 nats_password=password,
-                lease=float(self._environ.get("LORATORY_LEASE") or LEASE),
+                lease=float(self._environ.get("LORATORY_LEASE") or DEFAULT_LEASE_SECONDS),
                 known_log=self._folder / "catalog" / "log_id",
                 duplicate_window=float(self._environ.get("LORATORY_DUPLICATE_WINDOW") or DAY),
             )
         )
 
-    async def _migrate_or_judge(self) -> None:
-        """The migrate step sees that the log is gone; the catalog knows what stood in it, and until when."""
+    async def _migrate_or_diagnose(self) -> None:
+        """The migrate step knows only that the log is damaged; the catalog's audit finds what is missing."""
         try:
             await self._migrate()
         except LogDamaged as error:
-            judge = Child(
-                "catalog", [*command("catalog"), "audit"], self._settings("catalog"), self._folder.log("catalog")
+            audit = Child(
+                "catalog",
+                [*service_command("catalog"), "audit"],
+                self._settings("catalog"),
+                self._folder.log_file("catalog"),
             )
-            await judge.start()
+            await audit.start()
             try:
-                code = await judge.wait()
+                code = await audit.wait()
             finally:
-                await judge.stop()
-            raise LogDamaged(judge.last_words if code == LOG_DAMAGED else error.detail) from error
+                await audit.stop()
+            raise LogDamaged(audit.last_line if code == LOG_DAMAGED else error.detail) from error
 
-    async def _keep(self, name: Service, child: Child) -> None:
-        """Start it, and again when it dies; returns or raises when it is given up."""
-        if name not in SERVE:
-            await self._head_start()
-            self._say(f"{name:<9} starting{' (importing torch)' if name == 'trainer' else ''}")
-        deaths = Deaths()
+    async def _supervise(self, name: Service, child: Child) -> None:
+        """Start it, and restart it when it dies; returns (a worker) or raises (a core service) when it is given up."""
+        if name not in CORE_SERVICES:
+            await self._wait_head_start()
+            self._report(name, f"starting{' (importing torch)' if name == 'trainer' else ''}")
+        backoff = RestartBackoff()
         while True:
-            self._folder.health(name).unlink(missing_ok=True)
+            self._folder.health_file(name).unlink(missing_ok=True)
             await child.start()
-            telling = asyncio.create_task(self._tell_ready(name))
+            reporting = asyncio.create_task(self._report_ready(name))
             try:
                 code = await child.wait()
             finally:
-                telling.cancel()
-            self._ended[name] = told(code, child.last_words)
-            pause = None if code == LOG_DAMAGED else deaths.another(time.monotonic())
-            if pause is None:
-                self._give_up(name, f"{name} cannot be kept alive: {self._ended[name]}")
+                reporting.cancel()
+            self._last_exit[name] = describe_exit(code, child.last_line)
+            delay = None if code == LOG_DAMAGED else backoff.next_delay(time.monotonic())
+            if delay is None:
+                self._give_up(name, f"{name} cannot be kept running: {self._last_exit[name]}")
                 return
-            self._say(f"{name:<9} ended ({self._ended[name]}); starting it again")
-            await asyncio.sleep(pause)
+            self._report(name, f"ended ({self._last_exit[name]}); restarting")
+            await asyncio.sleep(delay)
 
-    async def _keep_server(self) -> None:
-        deaths = Deaths()
+    async def _supervise_server(self) -> None:
+        backoff = RestartBackoff()
         while True:
             code = await self._server.wait_died()
-            await self._room()
-            pause = deaths.another(time.monotonic())
-            if pause is None:
-                raise StackFailed(f"nats died {MOST_DEATHS + 1} times in {WITHIN:g} s; see {self.data / 'nats'}")
-            self._say(f"nats      ended ({told(code)}); starting it again")
-            await asyncio.sleep(pause)
+            await self._wait_for_disk_space()
+            delay = backoff.next_delay(time.monotonic())
+            if delay is None:
+                raise StackFailed(
+                    f"nats died {MAX_RESTARTS + 1} times within {RESTART_WINDOW_SECONDS:g} s; see {self.data / 'nats'}"
+                )
+            self._report("nats", f"ended ({describe_exit(code)}); restarting")
+            await asyncio.sleep(delay)
             try:
                 await self._server.restart()
-                await self._migrate_or_die()
+                await self._migrate_unless_server_dies()
             except LogDamaged:
                 raise
-            except (LoratoryError, OSError) as error:  # a full disk, too: `wait_died` returns at once, and it goes on
-                self._say(f"nats      not ready: {error}")
+            except (LoratoryError, OSError) as error:  # also a full disk: `wait_died` returns at once, and it retries
+                self._report("nats", f"not ready: {error}")
             else:
-                self._say("nats      ready")
+                self._report("nats", "ready")
 
-    async def _room(self) -> None:
-        """Wait for it: a server without any would die of every start, and be given up."""
+    async def _wait_for_disk_space(self) -> None:
+        """On a full disk every start of the server would fail, until it is given up."""
         if await asyncio.to_thread(self._server.has_room):
             return
-        self._say("nats      waits for room on its disk")
-        while not await asyncio.to_thread(self._server.has_room):  # noqa: ASYNC110 - disks tell nobody
-            await asyncio.sleep(DISK_SECONDS)
+        self._report("nats", "waiting for disk space")
+        while not await asyncio.to_thread(self._server.has_room):  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(DISK_POLL_SECONDS)
 
-    async def _keep_writing(self) -> None:
-        """A server whose disk was full stores nothing more before it is started again."""
+    async def _restart_after_full_disk(self) -> None:
+        """A nats-server whose disk was full stores nothing more until it is restarted."""
         while True:
-            await asyncio.sleep(DISK_SECONDS)
+            await asyncio.sleep(DISK_POLL_SECONDS)
             pid = self._server.pid
-            if pid is not None and await asyncio.to_thread(self._server.spoiled) and self._server.pid == pid:
-                self._say("nats      had no room on its disk and has again")
-                os.kill(pid, signal.SIGTERM)  # `_keep_server` starts it again
+            if pid is not None and await asyncio.to_thread(self._server.has_failed_writes) and self._server.pid == pid:
+                self._report("nats", "disk space is available again; restarting")
+                os.kill(pid, signal.SIGTERM)  # `_supervise_server` restarts it
                 await self._server.wait_died()
 
-    async def _migrate_or_die(self) -> None:
-        """A server that dies meanwhile would be waited for in vain."""
+    async def _migrate_unless_server_dies(self) -> None:
+        """Against a dead server the migrate step would wait until its timeout."""
         migrating, dying = asyncio.create_task(self._migrate()), asyncio.create_task(self._server.wait_died())
         try:
             await asyncio.wait({migrating, dying}, return_when=asyncio.FIRST_COMPLETED)
             if not migrating.done():
-                raise StackFailed("it died while it was made ready")
+                raise StackFailed("it died during the migrate step")
             await migrating
         finally:
             migrating.cancel()
@@ -269,34 +289,34 @@ class Stack:
             await asyncio.gather(migrating, dying, return_exceptions=True)
 
     def _give_up(self, name: Service, reason: str) -> None:
-        reason = f"{reason}; its log is {self._folder.log(name)}"
+        reason = f"{reason}; its log is {self._folder.log_file(name)}"
         self._given_up[name] = reason
-        if name in SERVE:
+        if name in CORE_SERVICES:
             raise StackFailed(reason)
-        self._say(f"{name:<9} given up: {reason}")
+        self._report(name, f"given up: {reason}")
 
-    async def _head_start(self) -> None:
+    async def _wait_head_start(self) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HEAD_START):
-                for name in SERVE:
-                    await self._ready(name)
+            async with asyncio.timeout(HEAD_START_SECONDS):
+                for name in CORE_SERVICES:
+                    await self._wait_service_ready(name)
 
-    async def _ready(self, name: str) -> None:
-        while self.why_not_ready(name):  # noqa: ASYNC110 - it is a file that another process writes
-            await asyncio.sleep(POLL)
+    async def _wait_service_ready(self, name: str) -> None:
+        while self.why_not_ready(name):  # noqa: ASYNC110 - polls a file that another process writes
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def _tell_ready(self, name: str) -> None:
-        """Says so; and why not, every NEWS_EVERY seconds until then."""
+    async def _report_ready(self, name: str) -> None:
+        """Report when it is ready, and until then why not, every NOT_READY_REPORT_SECONDS."""
         while True:
             try:
-                async with asyncio.timeout(NEWS_EVERY):
-                    await self._ready(name)
+                async with asyncio.timeout(NOT_READY_REPORT_SECONDS):
+                    await self._wait_service_ready(name)
                     break
             except TimeoutError:
-                self._say(f"{name:<9} {self.why_not_ready(name)}")
-        self._say(f"{name:<9} ready")
+                self._report(name, self.why_not_ready(name))
+        self._report(name, "ready")
 
     async def _raise_failure(self) -> None:
-        for task in self._keeping.values():
+        for task in self._supervisors.values():
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error

@@ -1,4 +1,4 @@
-"""`python -m tagger`: the tagger as a service; `--check` says whether the one that runs here is ready."""
+"""`python -m tagger` runs the tagger service; `--check` reports whether the instance on this machine is ready."""
 
 import os
 import sys
@@ -8,13 +8,13 @@ from tagger.settings import Settings
 
 
 def _serve() -> Serve[Settings]:
-    from tagger.app import serve  # noqa: PLC0415 - heavy
+    from tagger.app import serve  # noqa: PLC0415 - heavy import
 
     return serve
 
 
 def main() -> int:
-    """0 ended as asked, 1 failed (or is not ready), 2 cannot start like this, 3 the log is damaged."""
+    """Exit code: 0 stopped as requested, 1 failed (or not ready), 2 invalid configuration, 3 the log is damaged."""
     return start("tagger", Settings, environ=os.environ, arguments=sys.argv[1:], serve=_serve)
 
 

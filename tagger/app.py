@@ -1,4 +1,4 @@
-"""The tagger, put together: settings → bus and blobs → worker → tasks."""
+"""Composition root of the tagger: settings → bus and blobs → worker → tasks."""
 
 import asyncio
 import os
@@ -11,48 +11,50 @@ from contracts.ids import ulid, worker_id
 from contracts.wire.blobs import blobs_at
 from contracts.wire.boot import Health
 from contracts.wire.bus import connect
-from contracts.wire.erased import keep_clean
-from contracts.wire.presence import Sign
-from contracts.wire.work import Attempt, Holder, Worker
+from contracts.wire.erased_copies import purge_erased
+from contracts.wire.heartbeat import HeartbeatPublisher
+from contracts.wire.worker import Attempt, Worker, WorkerIdentity
 from tagger import models
 from tagger.settings import Settings
-from tagger.worker import Runner, drop
+from tagger.worker import Runner, delete_temporary_files
 
 _log = structlog.get_logger()
 
 
 async def serve(settings: Settings) -> None:
-    """Runs until it is cancelled; the run under way is then handed back."""
+    """Run until cancelled; the current run is then released for another worker."""
     health = Health("tagger", ["bus"], pid=os.getpid())
     settings.work.mkdir(parents=True, exist_ok=True)
     bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "tagger")
     boot = ulid()
     worker = worker_id(platform.node(), boot)
-    holder = Holder(work="tag", worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
-    sign = Sign(service="tagger", worker=worker, models=lambda: tuple(models.known(settings.models)), state="idle")
+    identity = WorkerIdentity(work="tag", worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
+    heartbeat = HeartbeatPublisher(
+        service="tagger", worker=worker, models=lambda: tuple(models.available_models(settings.models)), state="idle"
+    )
     runner = Runner(bus, blobs_at(settings.blobs), settings)
 
     async def run(attempt: Attempt) -> None:
-        sign.state, sign.holds = "busy", attempt.thing
+        heartbeat.state, heartbeat.holds = "busy", attempt.aggregate_id
         try:
             await runner.run(attempt)
         finally:
-            sign.state, sign.holds = "idle", None
+            heartbeat.state, heartbeat.holds = "idle", None
 
-    async def end() -> None:
-        """A model runs in a thread, and one that hangs would be waited for, for ever; the next life loads it anew."""
-        _log.error("model_hangs", worker=worker)
+    async def exit_process() -> None:
+        """End the process: the model runs in a thread that cannot be interrupted when it hangs."""
+        _log.error("model_stalled", worker=worker)
         await bus.flush()
         os._exit(1)
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(health.keep(settings.health_file), name="health")
+            tasks.create_task(health.run(settings.health_file), name="health")
             tasks.create_task(bus.watch(), name="bus")
-            tasks.create_task(sign.show(bus), name="presence")
-            tasks.create_task(Worker(bus, holder, run, after_hang=end).work_off(), name="worker")
-            tasks.create_task(keep_clean(bus, partial(drop, work=settings.work)), name="erased")
+            tasks.create_task(heartbeat.run(bus), name="presence")
+            tasks.create_task(Worker(bus, identity, run, on_stalled=exit_process).run(), name="worker")
+            tasks.create_task(purge_erased(bus, partial(delete_temporary_files, work=settings.work)), name="erased")
             health.set("bus", True)
-            _log.info("tagger_ready", worker=worker, models=list(models.known(settings.models)))
+            _log.info("tagger_ready", worker=worker, models=list(models.available_models(settings.models)))
     finally:
         await bus.close()

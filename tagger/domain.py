@@ -1,54 +1,54 @@
-"""The tagger's rules: what is left to look at, and how answers are packed into commits. Pure."""
+"""The tagger's rules: which images remain, and how predictions are split into commits. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from contracts.errors import Rejected
-from contracts.events import AnyFact, ImagePredictions, TaggingModelLoaded, TaggingPredicted, TaggingRequested
+from contracts.events import AnyEvent, ImagePredictions, TaggingModelLoaded, TaggingPredicted, TaggingRequested
 from contracts.queries import TaggingImage
 
-FACT_BYTES = 64 * 1024
-"""So much of predictions goes into one commit; a third of what a commit may hold."""
+MAX_PREDICTION_BYTES = 64 * 1024
+"""Maximum encoded size of the predictions in one commit: a third of a commit's own limit."""
 
 
-def requested(facts: Iterable[tuple[AnyFact, int]]) -> tuple[TaggingRequested, int]:
-    """What was asked, and the sequence it stands at."""
-    return next((fact, sequence) for fact, sequence in facts if isinstance(fact, TaggingRequested))
+def find_request(events: Iterable[tuple[AnyEvent, int]]) -> tuple[TaggingRequested, int]:
+    """The event that requested the run, and its sequence in the log."""
+    return next((event, sequence) for event, sequence in events if isinstance(event, TaggingRequested))
 
 
-def done(facts: Iterable[tuple[AnyFact, int]]) -> dict[int, bool]:
-    """The ordinals whose predictions are kept already, with whether the picture was unreadable."""
+def completed_images(events: Iterable[tuple[AnyEvent, int]]) -> dict[int, bool]:
+    """Ordinals of the images with recorded predictions → whether the picture was unreadable."""
     return {
         image.ordinal: image.unreadable is not None
-        for fact, _ in facts
-        if isinstance(fact, TaggingPredicted)
-        for image in fact.images
+        for event, _ in events
+        if isinstance(event, TaggingPredicted)
+        for image in event.images
     }
 
 
-def left(page: Sequence[TaggingImage], kept: dict[int, bool]) -> list[TaggingImage]:
-    return [image for image in page if image.ordinal not in kept]
+def remaining_images(page: Sequence[TaggingImage], completed: dict[int, bool]) -> list[TaggingImage]:
+    return [image for image in page if image.ordinal not in completed]
 
 
-def same_model(facts: Iterable[tuple[AnyFact, int]], loaded: TaggingModelLoaded) -> None:
-    """One run is one model: Rejected when its files are others than those of an earlier attempt."""
-    before = [fact for fact, _ in facts if isinstance(fact, TaggingModelLoaded)]
-    names = (loaded.model, loaded.tags, loaded.preprocessing)
-    if before and (before[-1].model, before[-1].tags, before[-1].preprocessing) != names:
-        raise Rejected("the model's files have changed since this run began; ask for a new run")
+def check_same_model(events: Iterable[tuple[AnyEvent, int]], loaded: TaggingModelLoaded) -> None:
+    """All attempts of a run must use the same model. Rejected: its files changed since an earlier attempt."""
+    earlier = [event for event, _ in events if isinstance(event, TaggingModelLoaded)]
+    identity = (loaded.model, loaded.tags, loaded.preprocessing)
+    if earlier and (earlier[-1].model, earlier[-1].tags, earlier[-1].preprocessing) != identity:
+        raise Rejected("the model's files have changed since this run began; start a new run")
 
 
-def packed(answers: Iterable[ImagePredictions]) -> Iterator[tuple[ImagePredictions, ...]]:
-    """The answers in groups that fit a commit, in order; one that fills a commit alone goes alone."""
+def split_into_commits(predictions: Iterable[ImagePredictions]) -> Iterator[tuple[ImagePredictions, ...]]:
+    """Group the predictions, in order, into commits within the size limit; an oversized one gets its own commit."""
     group: list[ImagePredictions] = []
     size = 0
-    for answer in answers:
-        weight = len(msgspec.json.encode(answer))
-        if group and size + weight > FACT_BYTES:
+    for prediction in predictions:
+        encoded_size = len(msgspec.json.encode(prediction))
+        if group and size + encoded_size > MAX_PREDICTION_BYTES:
             yield tuple(group)
             group, size = [], 0
-        group.append(answer)
-        size += weight
+        group.append(prediction)
+        size += encoded_size
     if group:
         yield tuple(group)

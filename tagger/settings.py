@@ -1,4 +1,4 @@
-"""What the tagger needs to know, from `LORATORY_*` variables."""
+"""Settings of the tagger, from `LORATORY_*` environment variables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +9,11 @@ from contracts.wire.settings import ServiceSettings
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
-    """`models` is a folder of model folders; `work` holds pictures while they are looked at, where blobs are no files.
+    """`models`: a folder of model folders. `work`: temporary pictures, used where blobs are not local files.
 
-    `lease` in seconds as the migrate step was told; `stall` in seconds: a model that is silent for so long hangs.
-    `providers` are onnxruntime's names, the first that works is taken and recorded.
+    `lease`: ack deadline of the work queue in seconds, as passed to the migrate step. `stall`: seconds without progress
+    after which a run counts as stalled. `providers`: onnxruntime's names; the first that works is used and recorded.
+    `threads`: CPU threads, 0 = one per core.
     """
 
     nats_user: str = "tagger"

@@ -1,4 +1,4 @@
-"""Takes a run, drives the model, reports. Predictions only: what becomes of them is the catalog's affair."""
+"""Executes tagging runs and records predictions. Which predictions become tags is decided by the catalog."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -15,23 +15,23 @@ from contracts.queries import ReadTaggingWork, TaggingImage
 from contracts.telemetry import TaggingProgress
 from contracts.wire.blobs import Blobs, Damaged
 from contracts.wire.bus import Bus
-from contracts.wire.service import Door
-from contracts.wire.tasks import wanted
-from contracts.wire.telling import tell_progress
-from contracts.wire.work import Attempt
+from contracts.wire.cancellation import not_cancelled
+from contracts.wire.service import ServiceClient
+from contracts.wire.telemetry_bus import publish_progress
+from contracts.wire.worker import Attempt
 from tagger import domain, models
 from tagger.settings import Settings
 from tagger.wd.tagger import Predicted, Tagger, Unreadable
 
-BATCH = 16
-"""So many images are looked at between two looks at whether the run is still wanted."""
-PATIENCE = 120.0
-"""Seconds the catalog may be away while a run is held."""
+IMAGES_PER_BATCH = 16
+"""Images tagged between two checks for cancellation."""
+CATALOG_RETRY_SECONDS = 120.0
+"""How long queries to an unavailable catalog are retried during a run."""
 
 
 @dataclass
 class Runner:
-    """Runs one attempt after the other; the model of the last one stays loaded."""
+    """Executes one attempt at a time; the last used model stays loaded."""
 
     bus: Bus
     blobs: Blobs
@@ -39,12 +39,12 @@ class Runner:
     _loaded: dict[str, Tagger] = field(default_factory=dict)
 
     async def run(self, attempt: Attempt) -> None:
-        """From the first image that is not kept yet to the last. Rejected: no such model, or none that can be used."""
-        asked, sequence = domain.requested(attempt.facts)
-        progress = Progress(self.bus, attempt, asked.count)
-        await progress.tell("loading")
-        tagger = await self._model(asked.model)
-        kept = domain.done(attempt.facts)
+        """Tag all images without recorded predictions. Rejected: the model does not exist or cannot be used."""
+        request, sequence = domain.find_request(attempt.events)
+        progress = ProgressPublisher(self.bus, attempt, request.count)
+        await progress.publish("loading")
+        tagger = await self._load_model(request.model)
+        completed = domain.completed_images(attempt.events)
         loaded = TaggingModelLoaded(
             attempt=attempt.number,
             model=tagger.identity.model,
@@ -52,25 +52,25 @@ class Runner:
             preprocessing=tagger.identity.preprocessing,
             provider=tagger.identity.provider,
         )
-        domain.same_model(attempt.facts, loaded)
+        domain.check_same_model(attempt.events, loaded)
         await attempt.report(loaded)
-        async for batch in self._batches(RunId(attempt.thing), sequence, kept):
-            if not wanted():
+        async for batch in self._batches(RunId(attempt.aggregate_id), sequence, completed):
+            if not not_cancelled():
                 raise asyncio.CancelledError
-            if attempt.stop_asked.is_set():
-                await attempt.report(cancelled("tag", attempt=attempt.number, step=len(kept)))  # type: ignore[arg-type]
+            if attempt.cancel_requested.is_set():
+                await attempt.report(cancelled("tag", attempt=attempt.number, step=len(completed)))  # type: ignore[arg-type]
                 return
-            answers = await self._look(tagger, batch)
-            for group in domain.packed(answers):
+            predictions = await self._predict(tagger, batch)
+            for group in domain.split_into_commits(predictions):
                 await attempt.report(TaggingPredicted(attempt=attempt.number, images=group))
-            kept |= {answer.ordinal: answer.unreadable is not None for answer in answers}
-            attempt.moved()
-            await progress.tell("tagging", done=len(kept))
-        unreadable = sum(kept.values())
-        await attempt.report(TaggingSucceeded(attempt=attempt.number, images=len(kept), unreadable=unreadable))
+            completed |= {prediction.ordinal: prediction.unreadable is not None for prediction in predictions}
+            attempt.touch()
+            await progress.publish("tagging", done=len(completed))
+        unreadable = sum(completed.values())
+        await attempt.report(TaggingSucceeded(attempt=attempt.number, images=len(completed), unreadable=unreadable))
 
-    async def _model(self, name: str) -> Tagger:
-        folder = models.folder_of(name, self.settings.models)
+    async def _load_model(self, name: str) -> Tagger:
+        folder = models.model_folder(name, self.settings.models)
         if name not in self._loaded:
             self._loaded.clear()
             try:
@@ -78,73 +78,77 @@ class Runner:
                     Tagger, folder, providers=self.settings.providers, threads=self.settings.threads
                 )
             except SetupError as error:
-                raise models.unusable(name, error.detail) from error
+                raise models.unusable_model_error(name, error.detail) from error
         return self._loaded[name]
 
-    async def _batches(self, run: RunId, sequence: int, kept: dict[int, bool]) -> AsyncIterator[list[TaggingImage]]:
+    async def _batches(
+        self, run: RunId, sequence: int, completed: dict[int, bool]
+    ) -> AsyncIterator[list[TaggingImage]]:
         cursor: str | None = None
         while True:
-            question = ReadTaggingWork(run=run, cursor=cursor, min_seq=sequence)
-            page = await Door(self.bus).ask(question, patience=PATIENCE)
-            left = domain.left(page.items, kept)
-            for start in range(0, len(left), BATCH):
-                yield left[start : start + BATCH]
+            query = ReadTaggingWork(run=run, cursor=cursor, min_seq=sequence)
+            page = await ServiceClient(self.bus).query(query, retry_timeout=CATALOG_RETRY_SECONDS)
+            remaining = domain.remaining_images(page.items, completed)
+            for start in range(0, len(remaining), IMAGES_PER_BATCH):
+                yield remaining[start : start + IMAGES_PER_BATCH]
             cursor = page.next
             if cursor is None:
                 return
 
-    async def _look(self, tagger: Tagger, batch: Sequence[TaggingImage]) -> list[ImagePredictions]:
-        async with self._files(batch) as files:
-            there = {image.ordinal: path for image, path in zip(batch, files, strict=True) if isinstance(path, Path)}
-            seen = dict(zip(there, await asyncio.to_thread(tagger.tag, list(there.values())), strict=True))
+    async def _predict(self, tagger: Tagger, batch: Sequence[TaggingImage]) -> list[ImagePredictions]:
+        async with self._local_files(batch) as files:
+            readable = {image.ordinal: path for image, path in zip(batch, files, strict=True) if isinstance(path, Path)}
+            results = dict(zip(readable, await asyncio.to_thread(tagger.tag, list(readable.values())), strict=True))
         return [
-            _answer(image.ordinal, seen.get(image.ordinal) or Unreadable("its bytes are gone or damaged"))
+            _to_image_predictions(
+                image.ordinal, results.get(image.ordinal) or Unreadable("its file is missing or damaged")
+            )
             for image in batch
         ]
 
     @asynccontextmanager
-    async def _files(self, batch: Sequence[TaggingImage]) -> AsyncIterator[list[Path | None]]:
-        """Each picture as a file: where it lies, or fetched for as long as it is needed. None: it cannot be had."""
+    async def _local_files(self, batch: Sequence[TaggingImage]) -> AsyncIterator[list[Path | None]]:
+        """Each picture as a local file, fetched temporarily if the blob store is remote. None: missing or damaged."""
         fetched: list[Path] = []
 
-        async def file_of(image: TaggingImage) -> Path | None:
+        async def local_file(image: TaggingImage) -> Path | None:
             try:
-                here = self.blobs.path(image.picture)
-                if here is None:
-                    here = self.settings.work / f"{image.picture}-{ulid()}"
-                    await self.blobs.fetch(image.picture, here)
-                    fetched.append(here)
-                return here if here.is_file() else None
+                local = self.blobs.path(image.picture)
+                if local is None:
+                    local = self.settings.work / f"{image.picture}-{ulid()}"
+                    await self.blobs.fetch(image.picture, local)
+                    fetched.append(local)
+                return local if local.is_file() else None
             except (NotFound, Damaged):
                 return None
 
         try:
-            yield [await file_of(image) for image in batch]
+            yield [await local_file(image) for image in batch]
         finally:
             for path in fetched:
                 path.unlink(missing_ok=True)
 
 
-def drop(pictures: Collection[Digest], *, work: Path) -> None:
-    """Delete what a killed tagger left of these pictures."""
+def delete_temporary_files(pictures: Collection[Digest], *, work: Path) -> None:
+    """Delete temporary files of these pictures that a killed tagger left behind."""
     for file in list(work.iterdir()):
         if file.name.partition("-")[0] in pictures:
             file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where the run is, told after each batch."""
+class ProgressPublisher:
+    """Publishes the progress of a run after each batch."""
 
     bus: Bus
     attempt: Attempt
     total: int
 
-    async def tell(self, phase: str, *, done: int = 0) -> None:
-        await tell_progress(
+    async def publish(self, phase: str, *, done: int = 0) -> None:
+        await publish_progress(
             self.bus,
             TaggingProgress(
-                run_id=RunId(self.attempt.thing),
+                run_id=RunId(self.attempt.aggregate_id),
                 attempt=self.attempt.number,
                 phase=phase,
                 at=datetime.now(UTC),
@@ -154,8 +158,8 @@ class Progress:
         )
 
 
-def _answer(ordinal: int, seen: Predicted | Unreadable) -> ImagePredictions:
-    match seen:
+def _to_image_predictions(ordinal: int, result: Predicted | Unreadable) -> ImagePredictions:
+    match result:
         case Predicted(predictions=predictions):
             return ImagePredictions(ordinal=ordinal, predictions=predictions)
         case Unreadable(reason=reason):

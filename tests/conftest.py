@@ -1,4 +1,4 @@
-"""What tests share: a real nats-server for each test that asks, with the streams as the migrate step makes them."""
+"""Shared fixtures: a real nats-server for each test that needs one, with the streams created by the migrate step."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contracts.commands import Origin
+from contracts.commands import CommandMetadata
 from contracts.ids import CommandId, ulid
 from contracts.wire.bus import Bus, connect
 from contracts.wire.permissions import Role
@@ -18,26 +18,26 @@ from contracts.wire.streams import migrate
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 LEASE = 2.0
-"""Seconds; so short only where tests wait for it to pass."""
+"""Seconds; short, because some tests wait for it to expire."""
 
 BusOf = Callable[[Role], Awaitable[Bus]]
 
 
-def origin(command: str | None = None, *, actor: str = "user:test", fingerprint: str = "") -> Origin:
-    """Where a wish of a test comes from."""
-    return Origin(command=CommandId(command or ulid()), actor=actor, at=NOW, fingerprint=fingerprint)
+def command_metadata(command: str | None = None, *, actor: str = "user:test", fingerprint: str = "") -> CommandMetadata:
+    """The metadata of a command in a test."""
+    return CommandMetadata(command_id=CommandId(command or ulid()), actor=actor, at=NOW, fingerprint=fingerprint)
 
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
-    """A nats-server of the test's own, on its own folder and port."""
+    """A nats-server for one test, with its own folder and port."""
     async with EmbeddedServer(tmp_path / "nats") as running:
         yield running
 
 
 @pytest.fixture
 async def bus_of(server: EmbeddedServer) -> AsyncIterator[BusOf]:
-    """A connection to it in a role; the streams are there."""
+    """Opens connections to `server` in a role; the streams exist."""
     opened: list[Bus] = []
 
     async def open_as(role: Role) -> Bus:
@@ -54,28 +54,28 @@ async def bus_of(server: EmbeddedServer) -> AsyncIterator[BusOf]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, Any]:
-    """A skip for a reason that nobody listed is a failure: a suite must not grow silent. See tests/skips.txt."""
-    return _judged((yield))
+    """Fail a test that is skipped for an unlisted reason, so that no test is skipped unnoticed. See tests/skips.txt."""
+    return _fail_unlisted_skip((yield))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, Any, Any]:
     """The same for whole files."""
-    return _judged((yield))
+    return _fail_unlisted_skip((yield))
 
 
-def _judged(report: Any) -> Any:
-    # Elsewhere what needs POSIX or Linux is skipped as well.
+def _fail_unlisted_skip(report: Any) -> Any:
+    # On other platforms, tests that need POSIX or Linux are skipped as well.
     if report.skipped and not hasattr(report, "wasxfail") and sys.platform == "linux":
         reason = report.longrepr[-1].removeprefix("Skipped: ")
         if not any(reason == allowed or reason.startswith(f"{allowed}:") for allowed in _allowed_skips()):
             report.outcome = "failed"
-            report.longrepr = f"it was skipped, and {reason!r} is not among the reasons of tests/skips.txt allowed here"
+            report.longrepr = f"skipped, but {reason!r} is not an allowed reason of tests/skips.txt"
     return report
 
 
 def _allowed_skips() -> list[str]:
     lines = (Path(__file__).parent / "skips.txt").read_text(encoding="utf-8").splitlines()
     listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    wanted = os.environ.get("LORATORY_SKIPS_ALLOWED")
-    return listed if wanted is None else [reason for reason in listed if reason in wanted.split(",")]
+    allowed = os.environ.get("LORATORY_SKIPS_ALLOWED")
+    return listed if allowed is None else [reason for reason in listed if reason in allowed.split(",")]

@@ -1,4 +1,4 @@
-"""Harm done to files: what disks, copies and people do to a log and its archive."""
+"""Damage to the files of a log and its archive, as disks, copies and people cause it."""
 
 import os
 import re
@@ -8,52 +8,52 @@ from pathlib import Path
 
 import pytest
 
-LOST_LINES = pytest.mark.filterwarnings(
-    # nats-py does not close the socket of a try to reconnect that failed half-way.
+IGNORE_UNCLOSED_SOCKETS = pytest.mark.filterwarnings(
+    # nats-py leaves the socket open when a reconnection attempt fails half-way.
     r"ignore:Exception ignored in. <function StreamWriter.__del__:pytest.PytestUnraisableExceptionWarning"
 )
-BLOCKS = "streams/jetstream/LORATORY/streams/EVT/msgs"
+MESSAGE_FOLDER = "streams/jetstream/LORATORY/streams/EVT/msgs"
 
 
-def blocks(nats: Path) -> list[Path]:
-    """The log's block files under the data folder of a nats-server that is stopped, oldest first."""
-    return sorted((nats / BLOCKS).glob("*.blk"), key=lambda file: int(file.stem))
+def block_files(nats: Path) -> list[Path]:
+    """The log's block files in the data folder of a stopped nats-server, oldest first."""
+    return sorted((nats / MESSAGE_FOLDER).glob("*.blk"), key=lambda file: int(file.stem))
 
 
-def flip_bit(file: Path, place: int) -> None:
-    """Of the byte at `place`."""
+def flip_bit(file: Path, position: int) -> None:
+    """Flip one bit of the byte at `position`."""
     with file.open("r+b") as opened:
-        opened.seek(place)
+        opened.seek(position)
         (byte,) = opened.read(1)
-        opened.seek(place)
+        opened.seek(position)
         opened.write(bytes([byte ^ 4]))
 
 
-def flip_in(file: Path, text: bytes) -> None:
-    """A bit of the last byte of `text`, wherever it stands: databases leave old copies of what they moved."""
+def flip_bit_in_text(file: Path, text: bytes) -> None:
+    """Flip a bit in the last byte of each occurrence of `text`: databases keep old copies of moved rows."""
     content = file.read_bytes()
-    places = [match.end() - 1 for match in re.finditer(re.escape(text), content)]
-    assert places
-    for place in places:
-        flip_bit(file, place)
+    positions = [match.end() - 1 for match in re.finditer(re.escape(text), content)]
+    assert positions
+    for position in positions:
+        flip_bit(file, position)
 
 
-def cut(file: Path, text: bytes) -> None:
-    """The file ends in the middle of `text`."""
+def truncate_within(file: Path, text: bytes) -> None:
+    """Truncate the file in the middle of `text`."""
     os.truncate(file, file.read_bytes().index(text) + len(text) // 2)
 
 
-def forget_index(nats: Path) -> None:
-    """As after a crash: the server looks through its blocks anew."""
-    (nats / BLOCKS / "index.db").unlink(missing_ok=True)
+def delete_index(nats: Path) -> None:
+    """As after a crash: the server scans its blocks again."""
+    (nats / MESSAGE_FOLDER / "index.db").unlink(missing_ok=True)
 
 
 def delete_log(nats: Path) -> None:
-    shutil.rmtree((nats / BLOCKS).parent)
+    shutil.rmtree((nats / MESSAGE_FOLDER).parent)
 
 
-def change(database: Path, statement: str, *values: object) -> None:
-    """Of a SQLite file, behind the back of who has it open."""
+def execute_sql(database: Path, statement: str, *values: object) -> None:
+    """Change a SQLite file over a separate connection, while another process may have it open."""
     connection = sqlite3.connect(database, isolation_level=None)
     connection.execute(statement, values)
     connection.close()

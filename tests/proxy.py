@@ -1,8 +1,8 @@
-"""A TCP proxy that does what bad lines do: late, silent in one direction, cut, gone. For tests and drills only.
+"""A TCP proxy that simulates bad connections: slow, silent in one direction, reset, unreachable. For tests and drills.
 
-`up` is what clients say, `down` what the server answers. What is held is delivered when it is released, as TCP would
-after a while; what is held when the line is cut is lost, and nobody learns how much of it arrived. So "stored, but the
-acknowledgement was lost" is hold("down"), say something, cut(); "never arrived" is the same with hold("up").
+`up` is the direction from client to server, `down` from server to client. Held data is delivered on release, as TCP
+would after a while; data held when the connection is cut is lost, and neither end learns how much of it arrived. So
+"stored, but the acknowledgement was lost" is hold("down"), send, cut(); "never arrived" is the same with hold("up").
 """
 
 import asyncio
@@ -18,20 +18,20 @@ CHUNK = 64 * 1024
 
 
 class Proxy:
-    """Listens on a loopback port and passes every connection on to `host:port`."""
+    """Listens on a loopback port and forwards every connection to `host:port`."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
-        self._lines: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self._open = {direction: asyncio.Event() for direction in BOTH}
         self._delay: dict[Direction, float] = dict.fromkeys(BOTH, 0.0)
-        self._away = False
+        self._is_offline = False
         self.port = 0
-        self.taken = 0
-        """So many connections were ever passed on."""
-        self.passed: dict[Direction, int] = dict.fromkeys(BOTH, 0)
-        """Bytes that went through, of all lines together."""
+        self.connection_count = 0
+        """Number of connections ever forwarded."""
+        self.forwarded_bytes: dict[Direction, int] = dict.fromkeys(BOTH, 0)
+        """Bytes forwarded over all connections."""
         self.release()
 
     async def __aenter__(self) -> Self:
@@ -41,106 +41,107 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
-        self._away = True
+        self._is_offline = True
         self._server.close()
-        lines = list(self._lines)
+        connections = list(self._connections)
         self.cut()
-        await asyncio.gather(*lines, return_exceptions=True)
-        await asyncio.sleep(0)  # a transport closes in the loop's next turn
+        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # a transport closes in the next iteration of the event loop
 
     @property
-    def lines(self) -> int:
-        """So many connections stand now."""
-        return len(self._lines)
+    def open_connections(self) -> int:
+        return len(self._connections)
 
-    def slow(self, seconds: float, directions: Iterable[Direction] = BOTH) -> None:
-        """Every piece takes so much longer from now on; 0 is no delay."""
+    def delay(self, seconds: float, directions: Iterable[Direction] = BOTH) -> None:
+        """Delay every chunk by `seconds` from now on; 0 is no delay."""
         for direction in directions:
             self._delay[direction] = seconds
 
     def hold(self, *directions: Direction) -> None:
-        """Nothing goes this way until `release`; the lines stay up. Both ways where none is named."""
+        """Hold all data until `release`; the connections stay open. Both directions if none is given."""
         for direction in directions or BOTH:
             self._open[direction].clear()
 
     def release(self) -> None:
-        """What was held goes on its way."""
+        """Deliver held data."""
         for event in self._open.values():
             event.set()
 
     def cut(self) -> None:
-        """Reset all lines; what was under way or held is lost. Clients may connect again at once."""
-        for line in list(self._lines):
-            line.cancel()
+        """Reset all connections; data in transit or held is lost. Clients may reconnect at once."""
+        for connection in list(self._connections):
+            connection.cancel()
 
-    def leave(self) -> None:
-        """Reset all lines, and any new one as soon as it comes, until `come_back`."""
-        self._away = True
+    def go_offline(self) -> None:
+        """Reset all connections, and every new one at once, until `go_online`."""
+        self._is_offline = True
         self.cut()
 
-    def come_back(self) -> None:
-        self._away = False
+    def go_online(self) -> None:
+        self._is_offline = False
 
     async def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        line = asyncio.current_task()
-        assert line is not None
-        if self._away:
+        connection = asyncio.current_task()
+        assert connection is not None
+        if self._is_offline:
             _reset(to_client)
             return
-        self.taken += 1
-        self._lines.add(line)
+        self.connection_count += 1
+        self._connections.add(connection)
         try:
-            await self._line(client, to_client)
+            await self._forward(client, to_client)
         except asyncio.CancelledError:
-            pass  # it was cut; nobody waits for this task
+            pass  # cut; nothing awaits this task
         finally:
             _reset(to_client)
-            self._lines.discard(line)
+            self._connections.discard(connection)
 
-    async def _line(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        """Until either end closes, or the line is cut."""
+    async def _forward(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        """Until either end closes, or the connection is cut."""
         try:
             server, to_server = await asyncio.open_connection(*self._target, limit=CHUNK)
             try:
-                await self._both_ways(client, to_client, server, to_server)
+                await self._forward_both(client, to_client, server, to_server)
             finally:
                 _reset(to_server)
         except OSError:
-            return  # nobody is there behind the proxy
+            return  # nothing listens behind the proxy
 
-    async def _both_ways(
+    async def _forward_both(
         self,
         client: asyncio.StreamReader,
         to_client: asyncio.StreamWriter,
         server: asyncio.StreamReader,
         to_server: asyncio.StreamWriter,
     ) -> None:
-        ways = [
-            asyncio.create_task(self._way("up", client, to_server)),
-            asyncio.create_task(self._way("down", server, to_client)),
+        directions = [
+            asyncio.create_task(self._forward_one("up", client, to_server)),
+            asyncio.create_task(self._forward_one("down", server, to_client)),
         ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
 
-    async def _way(self, direction: Direction, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _forward_one(
+        self, direction: Direction, source: asyncio.StreamReader, target: asyncio.StreamWriter
+    ) -> None:
         try:
-            while piece := await source.read(CHUNK):
+            while chunk := await source.read(CHUNK):
                 if self._delay[direction]:
                     await asyncio.sleep(self._delay[direction])
                 await self._open[direction].wait()
-                target.write(piece)
+                target.write(chunk)
                 await target.drain()
-                self.passed[direction] += len(piece)
+                self.forwarded_bytes[direction] += len(chunk)
         except OSError:
-            return  # an end has gone; the line ends with this way
+            return  # one end is gone; the connection ends with this direction
 
 
 def _reset(end: asyncio.StreamWriter) -> None:
-    """Close at once, and with an RST, as a machine does that has forgotten the connection."""
-    with contextlib.suppress(OSError):  # the other end was quicker
+    """Close at once with an RST, as a host does that no longer knows the connection."""
+    with contextlib.suppress(OSError):  # the other end closed first
         end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     end.transport.abort()

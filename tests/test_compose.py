@@ -1,6 +1,6 @@
-"""The containers, without an engine: each service's command with exactly its environment, against a real nats-server.
+"""The containers, without a container engine: each service's command and environment, against a real nats-server.
 
-Only what a container gives and a test cannot is mapped: paths into a temporary folder, names and ports of the network.
+Only what differs outside a container is mapped: paths to a temporary folder, host names and ports of the network.
 """
 
 import os
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("catalog", "gateway", "tagger", "trainer")
-READY_WITHIN = 120.0
+READY_TIMEOUT_SECONDS = 120.0
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="containers are Linux")
 
@@ -37,46 +37,46 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Machine:
-    """One folder in which what would be containers run."""
+class ComposeHost:
+    """Runs the commands of compose.yaml as plain processes in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ports = {"4222": free_port(), "8000": free_port(), "8222": free_port()}
         (folder / "deploy").mkdir()
         shutil.copy(ROOT / "deploy" / "make-secrets.sh", folder / "deploy")
-        self.make_secrets()
-        (folder / "nats.conf").write_text(self.mapped((ROOT / "deploy" / "nats.conf").read_text(), "nats"))
+        self.generate_secrets()
+        (folder / "nats.conf").write_text(self.map_paths((ROOT / "deploy" / "nats.conf").read_text(), "nats"))
 
-    def make_secrets(self) -> None:
+    def generate_secrets(self) -> None:
         subprocess.run(["sh", "deploy/make-secrets.sh"], cwd=self.folder, check=True)
 
-    def mapped(self, text: str, service: str) -> str:
-        """As it would be in the container of that service."""
-        places: dict[str, object] = {
+    def map_paths(self, text: str, service: str) -> str:
+        """Replace paths and addresses inside the service's container by those of this host."""
+        replacements: dict[str, object] = {
             "nats://nats:4222": f"nats://127.0.0.1:{self.ports['4222']}",
             "/run/secrets": self.folder / "deploy" / "secrets",
             "/etc/nats/nats.conf": self.folder / "nats.conf",
             "/data": self.folder / "data",
             "/tmp": self.folder / "tmp" / service,  # each container has its own
-            "0.0.0.0": "127.0.0.1",  # noqa: S104 - replaced: a test listens to this machine only
+            "0.0.0.0": "127.0.0.1",  # noqa: S104 - replaced: tests listen on loopback only
             **self.ports,
         }
-        # All at once, so that nothing is replaced in what was put there.
-        inside = "|".join(map(re.escape, places))
-        return re.sub(rf"(?<![\w/.])({inside})\b", lambda found: str(places[found[1]]), text).replace("$$", "$")
+        # In one pass, so that nothing is replaced inside a replacement.
+        originals = "|".join(map(re.escape, replacements))
+        mapped = re.sub(rf"(?<![\w/.])({originals})\b", lambda found: str(replacements[found[1]]), text)
+        return mapped.replace("$$", "$")
 
     def environment(self, service: str) -> dict[str, str]:
-        given = {
-            name: self.mapped(str(value), service) for name, value in SERVICES[service].get("environment", {}).items()
-        }
+        variables = SERVICES[service].get("environment", {})
+        own = {name: self.map_paths(str(value), service) for name, value in variables.items()}
         path = f"{find_binary().resolve().parent}{os.pathsep}{os.environ['PATH']}"
-        return {"PATH": path, "HOME": str(self.folder), "OMP_NUM_THREADS": "1", **given}
+        return {"PATH": path, "HOME": str(self.folder), "OMP_NUM_THREADS": "1", **own}
 
-    def command(self, service: str, *more: str) -> list[str]:
-        words = SERVICES[service].get("entrypoint") or SERVICES[service]["command"]
-        mapped = [self.mapped(str(word), service) for word in [*words, *more]]
-        return [sys.executable if word == "python" else word for word in mapped]
+    def command(self, service: str) -> list[str]:
+        arguments = SERVICES[service].get("entrypoint") or SERVICES[service]["command"]
+        mapped = [self.map_paths(str(argument), service) for argument in arguments]
+        return [sys.executable if argument == "python" else argument for argument in mapped]
 
     @contextmanager
     def running(self, service: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -97,7 +97,7 @@ class Machine:
     def log(self, service: str) -> str:
         return (self.folder / f"{service}.log").read_text()[-4000:]
 
-    def once(self, command: Sequence[str], service: str) -> subprocess.CompletedProcess[str]:
+    def run_once(self, command: Sequence[str], service: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             env=self.environment(service),
@@ -109,20 +109,20 @@ class Machine:
         )
 
     def wait_ready(self, service: str, process: subprocess.Popen[bytes]) -> None:
-        """As its health check sees it."""
+        """Until its health check passes."""
         _, *check = SERVICES[service]["healthcheck"]["test"]
-        words = [sys.executable if word == "python" else word for word in check]
-        until = time.monotonic() + READY_WITHIN
-        while (answer := self.once(words, service)).returncode != 0:
+        command = [sys.executable if argument == "python" else argument for argument in check]
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        while (result := self.run_once(command, service)).returncode != 0:
             assert process.poll() is None, self.log(service)
-            assert time.monotonic() < until, f"{answer.stderr}\n{self.log(service)}"
+            assert time.monotonic() < deadline, f"{result.stderr}\n{self.log(service)}"
             time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """nats and the migrate step."""
-    machine = Machine(tmp_path_factory.mktemp("compose"))
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeHost]:
+    """A host with a running nats-server."""
+    host = ComposeHost(tmp_path_factory.mktemp("compose"))
     for folder in (
         "data/nats",
         "data/catalog",
@@ -132,32 +132,32 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         "data/bases",
         "data/loras",
     ):
-        (machine.folder / folder).mkdir(parents=True)
+        (host.folder / folder).mkdir(parents=True)
     for service in (*OURS, "init", "nats"):
-        (machine.folder / "tmp" / service).mkdir(parents=True)
-    with machine.running("nats") as nats:
-        health = machine.mapped(SERVICES["nats"]["healthcheck"]["test"][-1], "nats")
-        until = time.monotonic() + 30
-        while not _healthy(health):
-            assert nats.poll() is None and time.monotonic() < until, machine.log("nats")
+        (host.folder / "tmp" / service).mkdir(parents=True)
+    with host.running("nats") as nats:
+        health = host.map_paths(SERVICES["nats"]["healthcheck"]["test"][-1], "nats")
+        deadline = time.monotonic() + 30
+        while not _is_healthy(health):
+            assert nats.poll() is None and time.monotonic() < deadline, host.log("nats")
             time.sleep(0.05)
-        yield machine
+        yield host
 
 
-def _healthy(url: str) -> bool:
+def _is_healthy(url: str) -> bool:
     try:
         return httpx.get(url, trust_env=False).is_success
     except httpx.TransportError:
         return False
 
 
-def test_the_file_is_valid_compose() -> None:
+def test_compose_yaml_is_valid() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_servers_configuration_is_what_the_code_renders() -> None:
+def test_nats_conf_is_what_the_code_generates() -> None:
     assert (ROOT / "deploy" / "nats.conf").read_text() == nats_conf()
 
 
@@ -169,65 +169,65 @@ def test_every_container_is_locked_down() -> None:
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
 
 
-def test_every_target_exists_runs_as_nobody_special_and_checks_its_health_as_compose_does() -> None:
+def test_every_build_target_runs_unprivileged_with_the_command_and_health_check_of_compose() -> None:
     stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
     by_name = {match[1]: stage for stage in stages if (match := re.match(r"\S+ AS (\S+)", stage))}
     for name in (*OURS, "init"):
         stage = by_name[SERVICES[name]["build"]["target"]]
         assert "USER 10001:10001" in stage
-        assert f"CMD {_as_json(SERVICES[name]['command'])}" in stage
+        assert f"CMD {_json_array(SERVICES[name]['command'])}" in stage
         if name != "init":
-            assert f"CMD {_as_json(SERVICES[name]['healthcheck']['test'][1:])}" in stage
+            assert f"CMD {_json_array(SERVICES[name]['healthcheck']['test'][1:])}" in stage
 
 
-def _as_json(words: list[str]) -> str:
-    return "[" + ", ".join(f'"{word}"' for word in words) + "]"
+def _json_array(arguments: list[str]) -> str:
+    return "[" + ", ".join(f'"{argument}"' for argument in arguments) + "]"
 
 
-def test_secrets_are_made_once_and_kept(machine: Machine) -> None:
-    secrets = machine.folder / "deploy" / "secrets"
+def test_secrets_are_generated_once_and_kept(host: ComposeHost) -> None:
+    secrets = host.folder / "deploy" / "secrets"
     before = {file.name: file.read_text() for file in secrets.iterdir()}
-    machine.make_secrets()
+    host.generate_secrets()
     assert {file.name: file.read_text() for file in secrets.iterdir()} == before
     assert before.keys() == COMPOSE["secrets"].keys()
     assert len(set(before.values())) == len(before)
     assert secrets.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_migrate_step_can_be_repeated(machine: Machine) -> None:
-    first = machine.once(machine.command("init"), "init")
+def test_the_migrate_step_can_be_repeated(host: ComposeHost) -> None:
+    first = host.run_once(host.command("init"), "init")
     assert first.returncode == 0, first.stderr
-    second = machine.once(machine.command("init"), "init")
+    second = host.run_once(host.command("init"), "init")
     assert (second.returncode, second.stdout) == (0, first.stdout)
 
 
-def test_the_migrate_step_makes_no_log_where_another_is_known(machine: Machine) -> None:
-    known = machine.folder / "known"
+def test_the_migrate_step_creates_no_log_if_another_one_is_known(host: ComposeHost) -> None:
+    known = host.folder / "known"
     known.write_text("01JANOTHERLOG")
-    environment = machine.environment("init") | {"LORATORY_KNOWN_LOG": str(known)}
-    answer = subprocess.run(machine.command("init"), env=environment, capture_output=True, text=True, check=False)
-    assert answer.returncode == 3
-    assert "but the archive was made from 01JANOTHERLOG" in answer.stderr
+    environment = host.environment("init") | {"LORATORY_KNOWN_LOG": str(known)}
+    result = subprocess.run(host.command("init"), env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 3
+    assert "but the archive was made from 01JANOTHERLOG" in result.stderr
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_each_service_gets_ready_with_its_command_and_its_environment(machine: Machine, service: str) -> None:
-    assert machine.once(machine.command("init"), "init").returncode == 0
+def test_each_service_becomes_ready_with_its_command_and_environment(host: ComposeHost, service: str) -> None:
+    assert host.run_once(host.command("init"), "init").returncode == 0
     with ExitStack() as running:
-        if service != "catalog":  # the one all others ask
-            running.enter_context(machine.running("catalog"))
-        process = running.enter_context(machine.running(service))
-        machine.wait_ready(service, process)
+        if service != "catalog":  # all others need it
+            running.enter_context(host.running("catalog"))
+        process = running.enter_context(host.running(service))
+        host.wait_ready(service, process)
         process.terminate()
-        assert process.wait(30) == 0, machine.log(service)
+        assert process.wait(30) == 0, host.log(service)
 
 
-def test_the_gateway_asks_for_the_key(machine: Machine) -> None:
-    key = (machine.folder / "deploy" / "secrets" / "api_key").read_text().strip()
-    url = f"http://127.0.0.1:{machine.ports['8000']}/api/v1/datasets"
-    assert machine.once(machine.command("init"), "init").returncode == 0
-    with machine.running("catalog"), machine.running("gateway") as gateway:
-        machine.wait_ready("gateway", gateway)
+def test_the_gateway_requires_the_api_key(host: ComposeHost) -> None:
+    key = (host.folder / "deploy" / "secrets" / "api_key").read_text().strip()
+    url = f"http://127.0.0.1:{host.ports['8000']}/api/v1/datasets"
+    assert host.run_once(host.command("init"), "init").returncode == 0
+    with host.running("catalog"), host.running("gateway") as gateway:
+        host.wait_ready("gateway", gateway)
         with httpx.Client(trust_env=False) as client:
             assert client.get(url).status_code == 401
             assert client.get(url, headers={"Authorization": f"Bearer {key}"}).status_code == 200

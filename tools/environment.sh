@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the virtual environment .venv with what a task needs, once; again when pyproject.toml or constraints.txt change.
-# usage: tools/environment.sh EXTRA      (all: to run everything; dev: to test and check as well)
+# Creates the virtual environment .venv with the packages a task needs; again if pyproject.toml or constraints.txt change.
+# usage: tools/environment.sh EXTRA      (all: to run everything; dev: also to test and check)
 set -eu
 cd "$(dirname "$0")/.."
 extra=$1
@@ -11,7 +11,7 @@ if [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt constrai
 if [ "$extra" = all ] && [ -e "$venv/.made-dev" ] && [ "$venv/.made-dev" -nt pyproject.toml ] \
     && [ "$venv/.made-dev" -nt constraints.txt ]; then exit 0; fi
 
-say() { printf '%s\n' "$*" >&2; }
+log() { printf '%s\n' "$*" >&2; }
 
 python=
 for name in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
@@ -21,19 +21,19 @@ for name in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
         break
     fi
 done
-[ -n "$python" ] || { say "Loratory needs Python 3.11 or newer; none was found (set PYTHON to one)."; exit 2; }
+[ -n "$python" ] || { log "Loratory needs Python 3.11 or newer; none was found (set PYTHON to one)."; exit 2; }
 
 if [ ! -x "$venv/bin/python" ]; then
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        say "$python cannot make virtual environments; install them first, on Debian and Ubuntu:"
-        say "    apt-get install python$version-venv"
+        log "$python cannot create virtual environments; on Debian and Ubuntu, first run:"
+        log "    apt-get install python$version-venv"
         exit 2
     fi
-    say "Making the environment in $venv."
+    log "Creating the environment in $venv."
     "$python" -m venv "$venv"
 fi
-say "Installing what Loratory needs into $venv: about 500 MB to download the first time, 2 GB on disk"
-say "(where the package index serves PyTorch with CUDA, the usual case on Linux: about 3 GB and 8 GB)."
+log "Installing what Loratory needs into $venv: about 500 MB to download the first time, 2 GB on disk"
+log "(if the package index serves PyTorch with CUDA, as usual on Linux: about 3 GB and 8 GB)."
 "$venv/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt --editable ".[$extra]"
 touch "$stamp"

@@ -1,4 +1,4 @@
-"""`make schemas`: write what the types say into docs/. Refused where a fact has changed without a new version."""
+"""`make schemas`: writes the generated documents to docs/. Fails if an event changed without a new schema version."""
 
 import json
 import sys
@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from contracts.asyncapi import asyncapi
-from contracts.schemas import facts_schema, undeclared
+from contracts.schemas import events_schema, undeclared_changes
 
 DOCS = Path(__file__).parent.parent / "docs"
-FACTS = DOCS / "facts.schema.json"
+EVENTS = DOCS / "events.schema.json"
 BUS = DOCS / "asyncapi.json"
 
 
-def text(document: dict[str, Any]) -> str:
+def format_document(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> int:
-    now = facts_schema()
-    if faults := undeclared(json.loads(FACTS.read_text(encoding="utf-8")), now) if FACTS.exists() else []:
-        sys.stderr.write("\n".join([*faults, "facts are the disk format; see contracts/events/evolution.py\n"]))
+    now = events_schema()
+    if errors := undeclared_changes(json.loads(EVENTS.read_text(encoding="utf-8")), now) if EVENTS.exists() else []:
+        sys.stderr.write("\n".join([*errors, "events are the disk format; see contracts/events/evolution.py\n"]))
         return 1
-    FACTS.write_text(text(now), encoding="utf-8")
-    BUS.write_text(text(asyncapi(version("loratory"))), encoding="utf-8")
+    EVENTS.write_text(format_document(now), encoding="utf-8")
+    BUS.write_text(format_document(asyncapi(version("loratory"))), encoding="utf-8")
     return 0
 
 

@@ -1,1 +1,1 @@
-"""The trainer: attempts at jobs. The parent speaks to the bus, the child (`python -m trainer.engine`) trains."""
+"""The trainer runs attempts of training jobs. It uses the bus; its child `python -m trainer.engine` trains."""

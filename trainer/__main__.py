@@ -1,4 +1,4 @@
-"""`python -m trainer`: the trainer as a service; `--check` says whether the one that runs here is ready."""
+"""`python -m trainer`: the trainer as a service; `--check` tests whether the one running here is ready."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ def _serve() -> Serve[Settings]:
 
 
 def main() -> int:
-    """0 ended as asked, 1 failed (or is not ready), 2 cannot start like this, 3 the log is damaged."""
+    """Exit codes: 0 stopped normally, 1 failed or not ready, 2 setup error, 3 the log is damaged."""
     return start("trainer", Settings, environ=os.environ, arguments=sys.argv[1:], serve=_serve)
 
 

@@ -1,4 +1,4 @@
-"""The trainer, put together: settings → bus and blobs → worker → tasks."""
+"""Builds the trainer: settings → bus and blobs → worker → tasks."""
 
 import asyncio
 import os
@@ -16,60 +16,61 @@ from contracts.ids import ulid, worker_id
 from contracts.wire.blobs import blobs_at
 from contracts.wire.boot import Health
 from contracts.wire.bus import connect
-from contracts.wire.erased import keep_clean
-from contracts.wire.presence import Sign
-from contracts.wire.work import Holder, Worker
-from trainer.copies import drop, drop_nameless
+from contracts.wire.erased_copies import purge_erased
+from contracts.wire.heartbeat import HeartbeatPublisher
+from contracts.wire.worker import Worker, WorkerIdentity
+from trainer.erasure import purge_pictures, purge_unattributed
 from trainer.settings import Settings
 from trainer.worker import Trainer
 
-LEFT_OVER_SECONDS = 7 * 24 * 3600.0
+STALE_WORK_DIR_SECONDS = 7 * 24 * 3600.0
 
 _log = structlog.get_logger()
 
 
 async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Runs until it is cancelled; the attempt under way then leaves a checkpoint and is handed back."""
+    """Runs until cancelled; the current attempt then writes a checkpoint and is released."""
     health = Health("trainer", ["bus", "engine"], pid=os.getpid())
     boot = ulid()
-    # A folder of this life alone: other trainers may work beside it in the same place.
-    workshop = settings.work / boot
-    _make(settings.bases, settings.cache, settings.loras, workshop)
-    await asyncio.to_thread(_clear_away, settings.work, time.time() - LEFT_OVER_SECONDS)
-    await asyncio.to_thread(drop_nameless, settings.cache)
+    # A folder of this process alone: other trainers may use the same work folder.
+    work_dir = settings.work / boot
+    _create_folders(settings.bases, settings.cache, settings.loras, work_dir)
+    await asyncio.to_thread(_remove_stale_work_dirs, settings.work, time.time() - STALE_WORK_DIR_SECONDS)
+    await asyncio.to_thread(purge_unattributed, settings.cache)
     bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "trainer")
     worker = worker_id(platform.node(), boot)
-    holder = Holder(work="train", worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
-    sign = Sign(service="trainer", worker=worker)
-    trainer = Trainer(bus, blobs_at(settings.blobs), settings, workshop, sign, environment)
+    identity = WorkerIdentity(work="train", worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
+    heartbeat = HeartbeatPublisher(service="trainer", worker=worker)
+    trainer = Trainer(bus, blobs_at(settings.blobs), settings, work_dir, heartbeat, environment)
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(health.keep(settings.health_file), name="health")
+            tasks.create_task(health.run(settings.health_file), name="health")
             tasks.create_task(bus.watch(), name="bus")
-            tasks.create_task(sign.show(bus), name="presence")
+            tasks.create_task(heartbeat.run(bus), name="heartbeat")
             health.set("bus", True)
-            tasks.create_task(keep_clean(bus, partial(drop, cache=settings.cache, work=settings.work)), name="erased")
+            purge = partial(purge_pictures, cache=settings.cache, work=settings.work)
+            tasks.create_task(purge_erased(bus, purge), name="erased")
             await trainer.warm_up()
-            sign.state = "idle"
+            heartbeat.state = "idle"
             health.set("engine", True)
-            _log.info("trainer_ready", worker=worker, device=sign.device)
-            tasks.create_task(Worker(bus, holder, trainer.run, trainer.settle).work_off(), name="worker")
+            _log.info("trainer_ready", worker=worker, device=heartbeat.device)
+            tasks.create_task(Worker(bus, identity, trainer.run, trainer.publish_artifacts).run(), name="worker")
     finally:
         await trainer.close()
         await bus.close()
-        await asyncio.to_thread(shutil.rmtree, workshop, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
 
 
-def _make(*folders: Path) -> None:
+def _create_folders(*folders: Path) -> None:
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SetupError(f"the folder {folder} cannot be made: {error.strerror}") from error
+            raise SetupError(f"the folder {folder} cannot be created: {error.strerror}") from error
 
 
-def _clear_away(work: Path, before: float) -> None:
-    """What trainers that were killed left behind; a folder that was touched lately may belong to one that lives."""
+def _remove_stale_work_dirs(work: Path, before: float) -> None:
+    """Delete work folders of killed trainers; a recently modified one may belong to a running trainer."""
     for folder in work.iterdir():
         if folder.is_dir() and folder.stat().st_mtime < before:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,80 +1,81 @@
-"""The trainer's rules: what an attempt starts from, what its file says of itself and how it is called. Pure."""
+"""The trainer's rules: what an attempt resumes from, the file metadata and the file name of an adapter. Pure."""
 
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from contracts.events import AnyFact, JobCheckpointed, JobCreated, JobEdited, JobSampled, JobSucceeded
+from contracts.events import AnyEvent, JobCheckpointed, JobCreated, JobEdited, JobSampled, JobSucceeded
 from contracts.queries import ManifestEntry
 from contracts.recipe import BuiltinBase
-from trainer.messages import Facts
+from trainer.messages import AdapterMetadata
 
-History = Iterable[tuple[AnyFact, int]]
-
-
-def created(history: History) -> tuple[JobCreated, int]:
-    """What was asked, and the sequence it stands at."""
-    return next((fact, sequence) for fact, sequence in history if isinstance(fact, JobCreated))
+History = Iterable[tuple[AnyEvent, int]]
+"""Events of a job, each with its sequence."""
 
 
-def name_of(history: History) -> str:
-    """The job's name as it was last edited."""
-    name = ""
-    for fact, _ in history:
-        match fact:
-            case JobCreated(name=given) | JobEdited(name=str(given)):
-                name = given
+def find_created(history: History) -> tuple[JobCreated, int]:
+    """The job as it was created, and the sequence of that event."""
+    return next((event, sequence) for event, sequence in history if isinstance(event, JobCreated))
+
+
+def job_name(history: History) -> str:
+    """The job's current name."""
+    current = ""
+    for event, _ in history:
+        match event:
+            case JobCreated(name=name) | JobEdited(name=str(name)):
+                current = name
             case _:
                 pass
-    return name
+    return current
 
 
-def checkpoints(history: History) -> list[JobCheckpointed]:
-    """From the newest to the oldest: where the first cannot be read, the next one may do."""
-    kept = {fact.step: fact for fact, _ in history if isinstance(fact, JobCheckpointed)}
-    return [kept[step] for step in sorted(kept, reverse=True)]
+def checkpoints_newest_first(history: History) -> list[JobCheckpointed]:
+    """One per step, the newest first: if it cannot be read, an older one may work."""
+    by_step = {event.step: event for event, _ in history if isinstance(event, JobCheckpointed)}
+    return [by_step[step] for step in sorted(by_step, reverse=True)]
 
 
-def sampled(history: History) -> set[tuple[int, int]]:
-    """(step, index) of the samples that are kept."""
-    return {(fact.step, fact.index) for fact, _ in history if isinstance(fact, JobSampled)}
+def recorded_samples(history: History) -> set[tuple[int, int]]:
+    """(step, index) of the samples that are already recorded."""
+    return {(event.step, event.index) for event, _ in history if isinstance(event, JobSampled)}
 
 
-def succeeded(history: History) -> JobSucceeded | None:
-    return next((fact for fact, _ in history if isinstance(fact, JobSucceeded)), None)
+def find_succeeded(history: History) -> JobSucceeded | None:
+    return next((event for event, _ in history if isinstance(event, JobSucceeded)), None)
 
 
-def facts_for(job_id: str, asked: JobCreated, entries: Sequence[ManifestEntry]) -> Facts:
-    """What the file will say about itself. Of the job's name as it was created: later edits must not change bytes."""
-    base = asked.recipe.base
-    return Facts(
-        adapter_name=file_stem(asked.name),
+def build_metadata(job_id: str, job: JobCreated, entries: Sequence[ManifestEntry]) -> AdapterMetadata:
+    """Metadata for the file header. Uses the name at creation: later edits must not change the file's bytes."""
+    base = job.recipe.base
+    return AdapterMetadata(
+        adapter_name=safe_file_stem(job.name),
         job_id=job_id,
-        dataset_name=asked.dataset,
-        dataset_version=asked.version,
+        dataset_name=job.dataset,
+        dataset_version=job.version,
         base_name=base.name if isinstance(base, BuiltinBase) else re.split(r"[\\/]", base.path.rstrip("\\/"))[-1],
-        trigger=asked.trigger or None,
-        # Captions that somebody wrote are private, and a file goes round the world.
-        tag_frequency=frequency(entry.caption for entry in entries if not entry.written),
+        trigger=job.trigger or None,
+        # Captions written by people are private, and the file may be published.
+        tag_frequency=tag_frequency(entry.caption for entry in entries if not entry.written),
     )
 
 
-def frequency(captions: Iterable[str]) -> dict[str, int]:
-    """How many captions hold each of their comma-separated parts, as kohya counts `ss_tag_frequency`."""
+def tag_frequency(captions: Iterable[str]) -> dict[str, int]:
+    """The number of captions with each comma-separated part, as in kohya's `ss_tag_frequency`."""
     counts: Counter[str] = Counter()
     for caption in captions:
         counts.update({part.strip() for part in caption.split(",")} - {""})
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def file_stem(name: str) -> str:
-    """A name every file system takes: letters, digits, `-`, `_`, `.`; at most 80 signs."""
-    plain = unicodedata.normalize("NFC", name)
-    stem = re.sub(r"[^\w.-]+", "-", plain).strip("-._")[:80].rstrip("-._")
+def safe_file_stem(name: str) -> str:
+    """A file name valid on every file system: letters, digits, `-`, `_`, `.`; at most 80 characters."""
+    normalized = unicodedata.normalize("NFC", name)
+    stem = re.sub(r"[^\w.-]+", "-", normalized).strip("-._")[:80].rstrip("-._")
     return stem or "lora"
 
 
-def published(stem: str, job_id: str, taken: bool) -> str:
-    """The file's name among the finished ones; another job's file of that name is never written over."""
-    return f"{stem}-{job_id[-6:].lower()}" if taken else stem
+def unique_stem(stem: str, job_id: str) -> str:
+    """The file stem with a part of the job's id, for when another job's file already has the plain name."""
+    return f"{stem}-{job_id[-6:].lower()}"

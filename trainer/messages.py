@@ -1,6 +1,6 @@
-"""What parent and child say to each other over the pipe: orders down, updates up, one length-prefixed frame each.
+"""The pipe protocol between trainer and engine process: requests down, updates up, one length-prefixed frame each.
 
-A frame is four bytes of length (big-endian) and that many bytes of MessagePack. The child ends when its pipe closes.
+A frame is a length (four bytes, big-endian) and a MessagePack body. The engine exits when its pipe closes.
 """
 
 from typing import BinaryIO, Literal
@@ -9,24 +9,25 @@ import msgspec
 
 from contracts.recipe import Recipe
 
-PREFIX = 4
-"""Bytes of the length in front of every frame."""
+PREFIX_BYTES = 4
+"""Size of the length field before every frame's body."""
 
-ORDER_LIMIT = 256 * 2**20
-"""Bytes of an order at most: a hundred thousand pictures with a page of caption each."""
+MAX_REQUEST_BYTES = 256 * 2**20
+"""Maximum size of a request: enough for a hundred thousand pictures with a page of caption each."""
 
-UPDATE_LIMIT = 2**20
-"""Bytes of an update at most."""
+MAX_UPDATE_BYTES = 2**20
+"""Maximum size of an update."""
 
 
-class BadFrame(Exception):
-    """The other side broke the protocol: a frame is cut off, too long, or makes no sense."""
+class InvalidFrame(Exception):
+    """Protocol error: a frame is truncated, too long, or cannot be decoded."""
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture of the manifest: where its bytes lie on this machine, their sha256, and the text it is trained with.
+    """One picture of the manifest: its file on this machine, the file's sha256, and its training text.
 
-    The caption is used as it stands: a trigger must already be in it. `ordinal` is its place in the data set.
+    The caption is used unchanged: it must already contain the trigger. `ordinal` is the picture's number in the data
+    set.
     """
 
     path: str
@@ -35,8 +36,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     ordinal: int
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the finished file says about where it comes from. It goes into the header word for word."""
+class AdapterMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the adapter comes from, for the header of the finished files."""
 
     adapter_name: str
     job_id: str
@@ -48,9 +49,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
-    """One order: train this, here. Everything is written below `work_folder`, caches below `cache_folder`.
+    """Train an adapter. Files are written below `work_folder`, caches below `cache_folder`.
 
-    `resume_from` is a checkpoint file of this same order (its length, samples and saves may differ).
+    `resume_from` is a checkpoint of the same run; length, sampling and save interval may differ.
     """
 
     recipe: Recipe
@@ -58,21 +59,21 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     examples: list[Example]
     work_folder: str
     cache_folder: str
-    facts: Facts
+    metadata: AdapterMetadata
     resume_from: str | None = None
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
-    """Stop between two steps; with `save`, leave a checkpoint of the last step done. The child stays for the next."""
+    """Stop between two steps; with `save`, write a checkpoint first. The engine then waits for the next request."""
 
     save: bool
 
 
-Order = Train | Stop
+EngineRequest = Train | Stop
 
 
-class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The child can take an order. `device` is what `auto` would choose; `seconds` since the process began."""
+class EngineReady(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """The engine accepts requests. `device` is what `auto` chooses; `seconds` is the time since process start."""
 
     device: str
     versions: dict[str, str]
@@ -80,7 +81,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
-    """Work before the first step: `done` of `total`, where it can be counted."""
+    """Progress before the first step, `done` of `total`."""
 
     what: Literal["libraries", "base", "latents", "texts"]
     done: int = 0
@@ -88,7 +89,7 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
 
 
 class BucketSize(msgspec.Struct, frozen=True, kw_only=True):
-    """Width and height in pixels, and how many pictures of the manifest are cut to them."""
+    """Width and height in pixels, and the number of pictures of the manifest cropped to it."""
 
     width: int
     height: int
@@ -96,11 +97,10 @@ class BucketSize(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
-    """What will be done, known before the first step. `step` is where it goes on from (0: from the beginning).
+    """The plan of the run, sent before the first step. `step` is the step it resumes after (0: from the beginning).
 
-    `base` is the sha256 over the base's files, `fingerprint` names all that decides what a step does, `warm` says that
-    the base was loaded already. `cut_captions` counts captions longer than the text encoder reads:
-    their ends are not seen.
+    `base` is the sha256 over the base's files, `fingerprint` the digest of everything that affects a step, `warm` means
+    that the base was already loaded. `truncated_captions` counts captions longer than the text encoder's limit.
     """
 
     step: int
@@ -115,29 +115,29 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     base: str
     fingerprint: str
     warm: bool
-    cut_captions: int = 0
+    truncated_captions: int = 0
 
 
 class Stepped(msgspec.Struct, frozen=True, kw_only=True, tag="stepped"):
-    """One optimizer update is done. `gradient` is the norm before clipping, `seconds` the wall time of this step."""
+    """One optimizer update is done. `grad_norm` is measured before clipping; `seconds` is this step's wall time."""
 
     step: int
     epoch: int
     loss: float
     lr: float
-    gradient: float
+    grad_norm: float
     seconds: float
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True, tag="saved"):
-    """A checkpoint lies whole on the disk: adapter, optimizer and place in the data."""
+    """A checkpoint is complete on disk: adapter, optimizer state and training cursor."""
 
     step: int
     path: str
 
 
 class Sampled(msgspec.Struct, frozen=True, kw_only=True, tag="sampled"):
-    """A sample lies whole on the disk as PNG. After a resume the samples of that step are told again, same bytes."""
+    """A sample is complete on disk, as PNG. After a resume, samples of that step are sent again with the same bytes."""
 
     step: int
     index: int
@@ -147,14 +147,14 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True, tag="sampled"):
 
 
 class TensorFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A safetensors file, and the sha256 of its data after the header (`sshs_model_hash`)."""
+    """A safetensors file; `tensors` is the sha256 of its data after the header (`sshs_model_hash`)."""
 
     path: str
     tensors: str
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """The run is over and its files lie whole on the disk: kohya keys for most programs, and diffusers' own."""
+    """The run is complete and its files are on disk: one with kohya's keys, one with diffusers' keys."""
 
     step: int
     kohya: TensorFile
@@ -162,62 +162,62 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
-    """Stopped as asked after `step`; `path` is the checkpoint, if one was asked for and a step has been done."""
+    """Stopped on request after `step`; `path` is the checkpoint, if one was requested and there was a step."""
 
     step: int
     path: str | None
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The order cannot be carried out; the child stays for the next one, unless the code is `internal`.
+class RequestFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """The request failed. The engine accepts the next one, unless the code is `internal`: then it exits.
 
-    rejected: recipe, base or device do not fit; bad-picture: one cannot be read; bad-checkpoint: torn or of another
-    run (an older one may do); out-of-memory; disk-full; diverged: the loss is no number any more; internal: our fault.
+    rejected: recipe, base or device are not supported; bad-picture: one cannot be read; bad-checkpoint: damaged or of
+    another run (an older one may work); out-of-memory; disk-full; diverged: the loss is not finite; internal: a bug.
     """
 
     code: Literal["rejected", "bad-picture", "bad-checkpoint", "out-of-memory", "disk-full", "diverged", "internal"]
     reason: str
 
 
-Update = Ready | Loading | Planned | Stepped | Saved | Sampled | Finished | Stopped | Failed
+Update = EngineReady | Loading | Planned | Stepped | Saved | Sampled | Finished | Stopped | RequestFailed
 
 _encoder = msgspec.msgpack.Encoder()
-_orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
-_updates: msgspec.msgpack.Decoder[Update] = msgspec.msgpack.Decoder(Update)
+_request_decoder: msgspec.msgpack.Decoder[EngineRequest] = msgspec.msgpack.Decoder(EngineRequest)
+_update_decoder: msgspec.msgpack.Decoder[Update] = msgspec.msgpack.Decoder(Update)
 
 
-def frame(message: Order | Update) -> bytes:
-    """The message as it goes over the pipe."""
+def encode_frame(message: EngineRequest | Update) -> bytes:
+    """The message as a frame; InvalidFrame if it is larger than the limit."""
     body = _encoder.encode(message)
-    limit = ORDER_LIMIT if isinstance(message, Train | Stop) else UPDATE_LIMIT
+    limit = MAX_REQUEST_BYTES if isinstance(message, Train | Stop) else MAX_UPDATE_BYTES
     if len(body) > limit:
-        raise BadFrame(f"a message of {len(body)} bytes is larger than the pipe takes ({limit})")
-    return len(body).to_bytes(PREFIX) + body
+        raise InvalidFrame(f"a message of {len(body)} bytes exceeds the limit of {limit}")
+    return len(body).to_bytes(PREFIX_BYTES) + body
 
 
-def length(prefix: bytes, *, limit: int = UPDATE_LIMIT) -> int:
-    """How many bytes follow these four; BadFrame if more than the limit."""
+def body_length(prefix: bytes, *, limit: int = MAX_UPDATE_BYTES) -> int:
+    """The length of a frame's body from its prefix; InvalidFrame if it exceeds the limit."""
     size = int.from_bytes(prefix)
     if size > limit:
-        raise BadFrame(f"a frame of {size} bytes is larger than the pipe takes ({limit})")
+        raise InvalidFrame(f"a frame of {size} bytes exceeds the limit of {limit}")
     return size
 
 
-def update_in(body: bytes) -> Update:
-    """The update in the body of a frame; BadFrame if it is none."""
+def decode_update(body: bytes) -> Update:
+    """Decode the body of a frame; InvalidFrame if it is not an update."""
     try:
-        return _updates.decode(body)
+        return _update_decoder.decode(body)
     except msgspec.DecodeError as error:
-        raise BadFrame(f"the child sent what is no update: {error}") from error
+        raise InvalidFrame(f"the engine sent an invalid update: {error}") from error
 
 
-def next_order(pipe: BinaryIO) -> Order | None:
-    """Wait for the next order; None when the pipe was closed between two frames."""
-    prefix = pipe.read(PREFIX)
+def read_request(pipe: BinaryIO) -> EngineRequest | None:
+    """Block until the next request; None if the pipe was closed between two frames."""
+    prefix = pipe.read(PREFIX_BYTES)
     if not prefix:
         return None
-    body = pipe.read(length(prefix, limit=ORDER_LIMIT)) if len(prefix) == PREFIX else b""
+    body = pipe.read(body_length(prefix, limit=MAX_REQUEST_BYTES)) if len(prefix) == PREFIX_BYTES else b""
     try:
-        return _orders.decode(body)
+        return _request_decoder.decode(body)
     except msgspec.DecodeError as error:
-        raise BadFrame(f"the parent sent what is no order: {error}") from error
+        raise InvalidFrame(f"the parent sent an invalid request: {error}") from error

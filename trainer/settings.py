@@ -1,4 +1,4 @@
-"""What the trainer needs to know, from `LORATORY_*` variables."""
+"""The trainer's settings, from `LORATORY_*` environment variables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +10,10 @@ from contracts.wire.settings import ServiceSettings
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
     """`bases` holds the user's pipeline folders, `cache` latents and text embeddings, `work` files of running attempts,
-    `loras` the finished ones under human names.
+    `loras` the finished ones under human-readable names.
 
-    `lease` in seconds as the migrate step was told; `stall` in seconds: a child that tells nothing for so long hangs
-    (loading a large base from a slow disk takes minutes).
+    `lease` in seconds, the same value as in the migrate step; `stall` in seconds: an engine without progress for this
+    long counts as stalled (loading a large base from a slow disk takes minutes).
     """
 
     nats_user: str = "trainer"

@@ -1,12 +1,12 @@
-"""Every commit of the log verbatim, chained by hashes, in a file apart from NATS: backup, audit source, and the witness
-that says when the log was cut, changed, replaced or put back.
+"""Every commit of the log verbatim, chained by hashes, in a file apart from NATS.
 
-`chain` computes the hashes again, pure · `file` holds the rows · `compare` lays the log beside them · `judge` is the
-archive as the catalog has it. What the entries say is asked in `catalog.entries`.
+It is a backup, the source of audits, and it detects a log that was truncated, changed, replaced or rolled back.
+`chain` recomputes the hashes (pure) · `file` holds the rows · `compare` compares the log with them · `archive` verifies
+the log for the catalog. Queries on the entries are in `catalog.entries`.
 """
 
-from catalog.archive.chain import Tail, Walk
-from catalog.archive.compare import Comparison, compare, dated
-from catalog.archive.judge import Archive
+from catalog.archive.archive import Archive
+from catalog.archive.chain import ChainVerification, Tail
+from catalog.archive.compare import Comparison, compare, with_last_good_time
 
-__all__ = ["Archive", "Comparison", "Tail", "Walk", "compare", "dated"]
+__all__ = ["Archive", "ChainVerification", "Comparison", "Tail", "compare", "with_last_good_time"]

@@ -1,30 +1,30 @@
-"""Two chains of hashes over the commits: one through the whole log, one through the history of each thing. Pure.
+"""Two hash chains over the commits: one through the whole log, one through the history of each aggregate. Pure.
 
-Entry n of the log holds `sha256(chain of n-1 + sequence as 8 bytes + subject + body)`: whoever changes an old entry
-changes every chain after it. And the body of each commit names the sha256 of the body of its thing's previous commit:
-whoever computes the log's chain anew has to change those bodies as well.
+Entry n of the log holds `sha256(hash of entry n-1 + sequence as 8 bytes + subject + body)`, so changing an old entry
+changes every hash after it. The body of each commit also names the sha256 of the body of its aggregate's previous
+commit, so recomputing the log's chain alone is not enough to hide a change.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from contracts.audit import Damage
+from contracts import subjects
+from contracts.audit import Damage, DamageKind
 from contracts.events import Commit
 from contracts.ids import Digest
-from contracts.subjects import fact
 
-Row = tuple[int, str, str, str, bytes, bytes]
-"""sequence, kind, thing, id, body, chain."""
+ArchiveRow = tuple[int, str, str, str, bytes, bytes]
+"""sequence, aggregate kind, aggregate id, commit id, body, chain hash."""
 VOIDED = b'"log.voided"'
 
 
 @dataclass(frozen=True)
 class Tail:
-    """Where the archive ends: the last sequence and the chain's hash there."""
+    """Where the archive ends: its last sequence, and the log's chain hash there."""
 
     sequence: int = 0
     chain: bytes = b""
@@ -34,24 +34,24 @@ class Tail:
         return Digest(self.chain.hex() or sha256().hexdigest())
 
 
-class Knot(NamedTuple):
-    """Where the history of one thing ends: the next commit of it must name this hash and count on from this version."""
+class ChainHead(NamedTuple):
+    """The last commit of one aggregate: the next one must name this digest and continue from this version."""
 
     sequence: int = 0
     version: int = 0
     digest: str = ""
 
 
-UNTIED = Knot()
+EMPTY_CHAIN = ChainHead()
 
 
 @dataclass
-class Walk:
-    """How far the chains were computed again. `damage` is the first that was found; nothing after it was looked at."""
+class ChainVerification:
+    """Progress of recomputing the chains. `damage` is the first damage found; nothing after it was checked."""
 
     sequence: int = 0
     chain: bytes = b""
-    things: dict[tuple[str, str], Knot] = field(default_factory=dict)
+    chain_heads: dict[tuple[str, str], ChainHead] = field(default_factory=dict)
     damage: Damage | None = None
 
     @property
@@ -60,68 +60,69 @@ class Walk:
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the chains need of a commit; its facts are not looked into."""
+    """The fields of a commit that the chains need; its events are not decoded."""
 
     id: str
-    kind: str
-    thing: str
+    aggregate_kind: str
+    aggregate_id: str
     version: int
-    facts: tuple[msgspec.Raw, ...]
-    previous: str = ""
+    events: tuple[msgspec.Raw, ...]
+    previous_hash: str = ""
 
 
 _envelope = msgspec.json.Decoder(Envelope).decode
 
 
-def link(before: bytes, sequence: int, subject: str, body: bytes) -> bytes:
-    """The log's chain after this commit."""
-    return sha256(before + sequence.to_bytes(8) + subject.encode() + body).digest()
+def chain_hash(previous: bytes, sequence: int, subject: str, body: bytes) -> bytes:
+    """The log's chain hash after this commit."""
+    return sha256(previous + sequence.to_bytes(8) + subject.encode() + body).digest()
 
 
-def walk(rows: Iterable[Row], walked: Walk) -> None:
-    """Both chains from the first entry on, up to the first that is not what was archived, or cannot be read."""
-    before, expected, voided = b"", 1, 0
-    things = walked.things
-    for sequence, kind, thing, commit, body, chain in rows:
+def verify_chains(rows: Iterable[ArchiveRow], verification: ChainVerification) -> None:
+    """Recompute both chains from the first entry on; stop at the first entry that was changed or cannot be read."""
+    previous, expected, voided = b"", 1, 0
+    chain_heads = verification.chain_heads
+    for sequence, aggregate_kind, aggregate_id, commit_id, body, chain in rows:
         if sequence != expected:
-            walked.damage = _damage("missing", expected, f"the next entry is commit {sequence}")
+            verification.damage = _damage("missing", expected, f"the next entry is commit {sequence}")
             break
-        if chain != link(before, sequence, fact(kind, thing), body):  # type: ignore[arg-type]  # as it stands there
-            walked.damage = _damage("changed", sequence, "its hash is not the one that was archived with it")
+        subject = subjects.aggregate(aggregate_kind, aggregate_id)  # type: ignore[arg-type]  # as stored, maybe damaged
+        if chain != chain_hash(previous, sequence, subject, body):
+            verification.damage = _damage("changed", sequence, "its hash differs from the archived one")
             break
         try:
-            found = _envelope(body)
+            commit = _envelope(body)
         except msgspec.DecodeError as error:
-            walked.damage = _damage("changed", sequence, f"it is no commit: {error}")
+            verification.damage = _damage("changed", sequence, f"it is not a commit: {error}")
             break
-        if found.id != commit or found.kind != kind or found.thing != thing:
-            walked.damage = _damage("changed", sequence, "its row does not say what its body says")
+        if commit.id != commit_id or commit.aggregate_kind != aggregate_kind or commit.aggregate_id != aggregate_id:
+            verification.damage = _damage("changed", sequence, "its columns contradict its body")
             break
-        knot = things.get((kind, thing), UNTIED)
-        # Where a commit is lost for good, a void keeps its place; which thing it was of, nobody knows any more.
-        if (why := misfit(found, knot)) and voided <= knot.sequence:
-            walked.damage = _damage("rewritten", knot.sequence or sequence, why)
+        chain_head = chain_heads.get((aggregate_kind, aggregate_id), EMPTY_CHAIN)
+        # A void commit replaces a lost one of an unknown aggregate, so a gap in any history before it is accepted.
+        if (why := check_link(commit, chain_head)) and voided <= chain_head.sequence:
+            verification.damage = _damage("rewritten", chain_head.sequence or sequence, why)
             break
-        if kind == "log" and VOIDED in body:
+        if aggregate_kind == "log" and VOIDED in body:
             voided = sequence
-        things[kind, thing] = Knot(sequence, found.version, sha256(body).hexdigest())
-        before, expected = chain, sequence + 1
-        walked.sequence, walked.chain = sequence, chain
+        chain_heads[aggregate_kind, aggregate_id] = ChainHead(sequence, commit.version, sha256(body).hexdigest())
+        previous, expected = chain, sequence + 1
+        verification.sequence, verification.chain = sequence, chain
 
 
-def misfit(found: Envelope | Commit, before: Knot) -> str:
-    """Empty when this commit continues the history of its thing, else why not."""
-    if found.previous != before.digest:
-        return f"what {found.kind} {found.thing} says next ({found.id}) builds on another commit"
-    if found.version != before.version + len(found.facts):
-        return f"what {found.kind} {found.thing} says next ({found.id}) does not count on from it"
+def check_link(commit: Envelope | Commit, previous: ChainHead) -> str:
+    """Empty if this commit continues the history of its aggregate, else the reason why not."""
+    if commit.previous_hash != previous.digest:
+        return f"the next commit of {commit.aggregate_kind} {commit.aggregate_id} ({commit.id}) follows another commit"
+    if commit.version != previous.version + len(commit.events):
+        return f"the next commit of {commit.aggregate_kind} {commit.aggregate_id} ({commit.id}) skips a version"
     return ""
 
 
-def tie(sequence: int, body: bytes) -> Knot:
-    """The end of a history whose last commit this is."""
-    return Knot(sequence, _envelope(body).version, sha256(body).hexdigest())
+def advance(sequence: int, body: bytes) -> ChainHead:
+    """The chain head of an aggregate after this commit."""
+    return ChainHead(sequence, _envelope(body).version, sha256(body).hexdigest())
 
 
-def _damage(kind: Any, sequence: int, why: str) -> Damage:
+def _damage(kind: DamageKind, sequence: int, why: str) -> Damage:
     return Damage(where="archive", kind=kind, first_bad=sequence, detail=f"commit {sequence} of the archive: {why}")

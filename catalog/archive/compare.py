@@ -1,111 +1,114 @@
-"""The log laid beside the archive, commit by commit: what does it lack, what has it otherwise?"""
+"""Compares the log with the archive, commit by commit: which commits are missing from it, which were changed?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
-from catalog.archive.chain import Tail, link
+from catalog.archive.chain import Tail, chain_hash
 from catalog.archive.file import ArchiveFile, Entry
 from contracts import subjects
-from contracts.audit import Damage, Kind
+from contracts.audit import Damage, DamageKind
 from contracts.errors import LogDamaged
 from contracts.wire.log import EventLog
 from contracts.wire.scan import Message, log_state, scan
 
-SAME_TIME = 2
-"""Microseconds. The server tells nanoseconds, and they reach the archive rounded."""
-CURE = "; `loratory restore` puts them back"
+TIME_TOLERANCE_MICROSECONDS = 2
+"""The server records nanoseconds, and they are rounded on their way to the archive."""
+REPAIR_ADVICE = "; `loratory restore` puts them back"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many archived commits were laid beside the log's, and the damage found on either side."""
+    """How many archived commits were compared with the log's, and the damage found on either side."""
 
     compared: int = 0
     damage: tuple[Damage, ...] = ()
 
 
 @dataclass
-class _Findings:
-    """What was found up to a place. A sequence of 0 is none."""
+class _Differences:
+    """The differences found up to sequence `at`. For `first_bad` and `wrong_time`, 0 means none."""
 
     at: int = 0
     chain: bytes = b""
-    first: int = 0
-    kind: Kind = "missing"
+    first_bad: int = 0
+    kind: DamageKind = "missing"
     missing: int = 0
     changed: int = 0
-    other_time: int = 0
+    wrong_time: int = 0
 
-    def come_to(self, sequence: int) -> None:
-        """Here is the next commit; what would lie between is missing."""
-        lost = sequence - self.at - 1
-        if lost and not self.first:
-            self.first, self.kind = self.at + 1, "missing"
-        self.missing += lost
+    def advance_to(self, sequence: int) -> None:
+        """Go on to the next commit in the log; sequences skipped on the way are missing."""
+        gap = sequence - self.at - 1
+        if gap and not self.first_bad:
+            self.first_bad, self.kind = self.at + 1, "missing"
+        self.missing += gap
         self.at = sequence
 
-    def look(self, message: Message, entry: Entry | None, *, timed: bool) -> None:
-        """Where they differ, the archived hash tells which of the two was changed."""
-        self.come_to(message.sequence)
+    def compare(self, message: Message, entry: Entry | None, *, timed: bool) -> None:
+        """Compare one commit; where they differ, the archived chain hash decides which side was changed."""
+        self.advance_to(message.sequence)
         if entry is None:
             self.chain = b""
             return
-        subject = subjects.fact(entry.kind, entry.thing)  # type: ignore[arg-type]  # as it stands there
+        subject = subjects.aggregate(entry.aggregate_kind, entry.aggregate_id)  # type: ignore[arg-type]  # as stored, maybe damaged
         if message.body == entry.body and message.subject == subject:
-            if timed and abs(message.recorded - entry.recorded) > SAME_TIME:
-                self.other_time = self.other_time or message.sequence
-        elif entry.chain != link(self.chain, message.sequence, message.subject, message.body):
-            if not self.first:
-                self.first, self.kind = message.sequence, "changed"
+            if timed and abs(message.recorded_us - entry.recorded) > TIME_TOLERANCE_MICROSECONDS:
+                self.wrong_time = self.wrong_time or message.sequence
+        elif entry.chain != chain_hash(self.chain, message.sequence, message.subject, message.body):
+            if not self.first_bad:
+                self.first_bad, self.kind = message.sequence, "changed"
             self.changed += 1
         self.chain = entry.chain
 
 
 async def compare(file: ArchiveFile, log: EventLog, tail: Tail, *, bits: int | None = None) -> Comparison:
-    """All commits up to where the archive ends; `bits` a second at most. Unavailable when the log does not answer."""
-    found = _Findings()
+    """Compare all commits up to `tail`, at most `bits` bits per second. Unavailable: the log does not respond."""
+    differences = _Differences()
     try:
         state = await log_state(log.bus)
     except LogDamaged as error:
-        found.come_to(tail.sequence + 1)
-        return Comparison(0, (await dated(file, _of_log(tail, found, what=error.detail, kind="missing")),))
+        differences.advance_to(tail.sequence + 1)
+        missing = _log_damage(tail, differences, summary=error.detail, kind="missing")
+        return Comparison(0, (await with_last_good_time(file, missing),))
     restored = await file.restored_up_to()
-    async for batch in scan(log.bus, 0, min(state.last, tail.sequence), bits=bits):
+    async for batch in scan(log.bus, 0, min(state.last, tail.sequence), bits_per_second=bits):
         entries = await file.entries(batch[0].sequence - 1, batch[-1].sequence)
-        _look_through(batch, entries, found, restored)
-    compared = found.at
-    found.come_to(tail.sequence + 1)
+        _compare_batch(batch, entries, differences, restored)
+    compared = differences.at
+    differences.advance_to(tail.sequence + 1)
     damage: list[Damage] = []
-    known = await file.belongs_to()
-    if known not in {"", state.log_id}:
-        what = f"this server holds the log {state.log_id or 'of nobody'}, but the archive was made from {known}"
-        damage.append(_of_log(tail, found, what=what, kind="replaced"))
-    elif found.first:
-        what = f"commit {found.first} " + ("is not in the log" if found.kind == "missing" else "of the log was changed")
-        damage.append(_of_log(tail, found, what=what, kind=found.kind))
-    if found.other_time:
-        what = f"commit {found.other_time} of the archive says another time than the log"
-        damage.append(Damage(where="archive", kind="changed", first_bad=found.other_time, detail=what))
-    return Comparison(compared, tuple([await dated(file, one) for one in damage]))
+    archived_log_id = await file.belongs_to()
+    if archived_log_id not in {"", state.log_id}:
+        found_id = state.log_id or "without an id"
+        summary = f"this server holds the log {found_id}, but the archive was made from {archived_log_id}"
+        damage.append(_log_damage(tail, differences, summary=summary, kind="replaced"))
+    elif differences.first_bad:
+        problem = "is not in the log" if differences.kind == "missing" else "of the log was changed"
+        summary = f"commit {differences.first_bad} {problem}"
+        damage.append(_log_damage(tail, differences, summary=summary, kind=differences.kind))
+    if differences.wrong_time:
+        summary = f"commit {differences.wrong_time} has another time in the archive than in the log"
+        damage.append(Damage(where="archive", kind="changed", first_bad=differences.wrong_time, detail=summary))
+    return Comparison(compared, tuple([await with_last_good_time(file, one) for one in damage]))
 
 
 async def ends_agree(file: ArchiveFile, log: EventLog, tail: Tail) -> bool:
-    """A quick look: the same log, without holes its server knows of, and the same commit where the archive ends?"""
+    """Quick check: is it the same log, without gaps known to its server, with the same commit at the archive's end?"""
     try:
         state = await log_state(log.bus)
     except LogDamaged:
         return False
-    if state.log_id != await file.belongs_to() or not state.dense or state.last < tail.sequence:
+    if state.log_id != await file.belongs_to() or not state.is_dense or state.last < tail.sequence:
         return False
     entries = await file.entries(tail.sequence - 1, tail.sequence)
     last = [message async for batch in scan(log.bus, tail.sequence - 1, tail.sequence) for message in batch]
     return bool(last) and last[0].body == entries[tail.sequence].body
 
 
-async def dated(file: ArchiveFile, damage: Damage) -> Damage:
-    """With the time of the last good commit; as it is where that is told already."""
+async def with_last_good_time(file: ArchiveFile, damage: Damage) -> Damage:
+    """Add the time of the last good commit to the damage, unless it has one or the time is unknown."""
     if damage.since is not None:
         return damage
     since = await file.recorded_at(damage.first_bad - 1)
@@ -115,19 +118,21 @@ async def dated(file: ArchiveFile, damage: Damage) -> Damage:
     return msgspec.structs.replace(damage, since=since, detail=damage.detail + last)
 
 
-def _look_through(batch: list[Message], entries: Mapping[int, Entry], found: _Findings, restored: int) -> None:
+def _compare_batch(
+    batch: list[Message], entries: Mapping[int, Entry], differences: _Differences, restored: int
+) -> None:
     for message in batch:
-        found.look(message, entries.get(message.sequence), timed=message.sequence > restored)
+        differences.compare(message, entries.get(message.sequence), timed=message.sequence > restored)
 
 
-def _of_log(tail: Tail, found: _Findings, *, what: str, kind: Kind) -> Damage:
-    first = found.first or tail.sequence + 1
-    counted = f"{found.missing} are missing and {found.changed} changed, from commit {first} on"
+def _log_damage(tail: Tail, differences: _Differences, *, summary: str, kind: DamageKind) -> Damage:
+    first_bad = differences.first_bad or tail.sequence + 1
+    counted = f"{differences.missing} are missing and {differences.changed} changed, from commit {first_bad} on"
     return Damage(
         where="log",
         kind=kind,
-        first_bad=first,
-        missing=found.missing,
-        changed=found.changed,
-        detail=f"{what}: of {tail.sequence} archived commits {counted}{CURE}",
+        first_bad=first_bad,
+        missing=differences.missing,
+        changed=differences.changed,
+        detail=f"{summary}: of {tail.sequence} archived commits {counted}{REPAIR_ADVICE}",
     )

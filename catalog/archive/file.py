@@ -1,4 +1,4 @@
-"""The archive's file: rows in, rows out, and the hashes over them."""
+"""The archive's SQLite file: its rows and the hashes over them."""
 
 import asyncio
 import hashlib
@@ -9,13 +9,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from catalog.archive.chain import UNTIED, VOIDED, Knot, Tail, Walk, link, misfit, tie, walk
+from catalog.archive.chain import (
+    EMPTY_CHAIN,
+    VOIDED,
+    ChainHead,
+    ChainVerification,
+    Tail,
+    advance,
+    chain_hash,
+    check_link,
+    verify_chains,
+)
 from catalog.database import Connection, Database
 from contracts import subjects
-from contracts.audit import Damage, damaged
+from contracts.audit import Damage, damage_error
 from contracts.errors import LogDamaged, SetupError
-from contracts.events import Stored
-from contracts.subjects import Kind
+from contracts.events import RecordedCommit
+from contracts.subjects import AggregateKind
 from contracts.wire.log import decode
 
 TABLES = """
@@ -25,149 +35,157 @@ CREATE TABLE IF NOT EXISTS log (
 );
 CREATE TABLE IF NOT EXISTS entry (
     sequence INTEGER PRIMARY KEY,
-    kind TEXT NOT NULL,
-    thing TEXT NOT NULL,
+    aggregate_kind TEXT NOT NULL,
+    aggregate_id TEXT NOT NULL,
     id TEXT NOT NULL,
     recorded INTEGER NOT NULL,
     body BLOB NOT NULL,
     chain BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS entry_of_thing ON entry (kind, thing, sequence);
+CREATE INDEX IF NOT EXISTS entry_of_aggregate ON entry (aggregate_kind, aggregate_id, sequence);
 """
 
-RENAME = "INSERT INTO log VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET log_id = excluded.log_id"
+SET_LOG_ID = "INSERT INTO log VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET log_id = excluded.log_id"
 LOG = "SELECT log_id FROM log"
 ADD = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)"
-LAST = "SELECT sequence, chain FROM entry ORDER BY sequence DESC LIMIT 1"
+TAIL = "SELECT sequence, chain FROM entry ORDER BY sequence DESC LIMIT 1"
 BODY = "SELECT body FROM entry WHERE sequence = ?"
 CHAIN = "SELECT chain FROM entry WHERE sequence = ?"
 RECORDED = "SELECT recorded FROM entry WHERE sequence = ?"
-ALL = "SELECT sequence, kind, thing, id, CAST(body AS BLOB), CAST(chain AS BLOB) FROM entry ORDER BY sequence"
-AFTER = "SELECT sequence, recorded, body FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?"
-BETWEEN = "SELECT sequence, kind, thing, recorded, body, chain FROM entry WHERE sequence > ? AND sequence <= ?"
-RESTORED = "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE kind = 'log' AND instr(body, '\"log.restored\"')"
-NO_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
-SOUND = "PRAGMA integrity_check(1)"
+ALL_ENTRIES = """
+SELECT sequence, aggregate_kind, aggregate_id, id, CAST(body AS BLOB), CAST(chain AS BLOB) FROM entry ORDER BY sequence
+"""
+COMMITS_AFTER = "SELECT sequence, recorded, body FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?"
+ENTRIES_BETWEEN = """
+SELECT sequence, aggregate_kind, aggregate_id, recorded, body, chain FROM entry WHERE sequence > ? AND sequence <= ?
+"""
+LAST_RESTORED = (
+    "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE aggregate_kind = 'log' AND instr(body, '\"log.restored\"')"
+)
+CORRUPT_FILE_CODES = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+INTEGRITY_CHECK = "PRAGMA integrity_check(1)"
 
-NEWEST = "SELECT sequence, body FROM entry WHERE kind = ? AND thing = ? ORDER BY sequence DESC LIMIT 1"
-LAST_VOID = "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE kind = 'log' AND instr(body, '\"log.voided\"')"
+LATEST_OF_AGGREGATE = """
+SELECT sequence, body FROM entry WHERE aggregate_kind = ? AND aggregate_id = ? ORDER BY sequence DESC LIMIT 1
+"""
+LAST_VOID = "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE aggregate_kind = 'log' AND instr(body, '\"log.voided\"')"
 
 T = TypeVar("T")
-Thing = tuple[Kind, str]
+AggregateKey = tuple[AggregateKind, str]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-MOST_KNOTS = 20_000
-NOTE = "log_id"
-"""The file beside the archive that tells the migrate step which log was archived."""
+MAX_CACHED_CHAIN_HEADS = 20_000
+LOG_ID_FILE = "log_id"
+"""The file beside the archive from which the migrate step reads which log was archived."""
 
 
 class Entry(NamedTuple):
-    """One archived commit as it lies there. `recorded`: microseconds since 1970, by the server's clock."""
+    """One archived commit as stored. `recorded`: microseconds since 1970, by the server's clock."""
 
     sequence: int
-    kind: str
-    thing: str
+    aggregate_kind: str
+    aggregate_id: str
     recorded: int
     body: bytes
     chain: bytes
 
 
 class ArchiveFile:
-    """`folder/archive.db`, and beside it `log_id`, which tells the migrate step what log belongs to it."""
+    """`folder/archive.db`, and beside it the file `log_id`, from which the migrate step reads the archived log's id."""
 
     def __init__(self, folder: Path) -> None:
-        """LogDamaged when the file is there and is no database."""
+        """LogDamaged when the file exists and is not a database."""
         self._folder = folder
-        self._database = _opened(folder / "archive.db")
+        self._database = _open(folder / "archive.db")
         self.tail = Tail()
         self.log_id = ""
-        self._knots: dict[Thing, Knot] = {}
-        """Where the histories of the things written last end."""
+        self._chain_heads: dict[AggregateKey, ChainHead] = {}
+        """Cache: the last commit of the aggregates that were written most recently."""
 
-    async def append(self, batch: Sequence[Stored]) -> None:
-        """Keep commits in the order of the log; those kept before change nothing.
+    async def append(self, batch: Sequence[RecordedCommit]) -> None:
+        """Archive commits in the order of the log; those archived before are skipped.
 
-        LogDamaged, and nothing kept, at a gap, or at a commit that does not continue the history of its thing.
+        LogDamaged, and nothing archived, at a gap or at a commit that does not continue the history of its aggregate.
         """
         self.tail = await self._database.write(lambda connection: self._append(connection, batch))
 
-    async def commits(self, after: int, limit: int) -> list[Stored]:
-        """What was archived after a sequence, oldest first."""
+    async def commits(self, after: int, limit: int) -> list[RecordedCommit]:
+        """At most `limit` commits archived after a sequence, oldest first."""
         return await self._database.read(lambda connection: _commits(connection, after, limit))
 
     async def entries(self, after: int, to: int) -> dict[int, Entry]:
-        """By sequence, without looking into them."""
+        """The entries after one sequence and up to another, by sequence, not decoded."""
         return await self._database.read(lambda connection: _entries(connection, after, to))
 
     async def digest_at(self, sequence: int) -> str | None:
-        """sha256 of the commit's body; none where nothing is archived."""
-        body = await self._database.read(lambda connection: _one(connection, BODY, sequence))
+        """sha256 of the commit's body; None if this sequence is not archived."""
+        body = await self._database.read(lambda connection: _read_value(connection, BODY, sequence))
         return None if body is None else hashlib.sha256(body).hexdigest()
 
     async def chain_at(self, sequence: int) -> bytes | None:
-        """The log's chain after this commit; none where nothing is archived."""
-        return await self._database.read(lambda connection: _one(connection, CHAIN, sequence))
+        """The log's chain hash after this commit; None if this sequence is not archived."""
+        return await self._database.read(lambda connection: _read_value(connection, CHAIN, sequence))
 
     async def recorded_at(self, sequence: int) -> datetime | None:
-        """When the server stored this commit; none where nothing is archived, or the file is too broken to say."""
+        """When the server stored this commit; None if it is not archived or the file cannot be read."""
         try:
-            found = await self._database.read(lambda connection: _one(connection, RECORDED, sequence))
+            found = await self._database.read(lambda connection: _read_value(connection, RECORDED, sequence))
         except sqlite3.DatabaseError:
             return None
-        return None if found is None else _time(found)
+        return None if found is None else _to_datetime(found)
 
     async def restored_up_to(self) -> int:
-        """Commits up to here were put back after a loss, so the log has them with other times. 0: none."""
-        return await self._database.read(lambda connection: int(connection.execute(RESTORED).fetchone()[0]))
+        """The last sequence of a restore: the log has the commits up to here with other times. 0: never restored."""
+        return await self._database.read(lambda connection: int(connection.execute(LAST_RESTORED).fetchone()[0]))
 
     async def belongs_to(self) -> str:
-        """The id of the log it was made from; empty before the first."""
+        """The id of the log that is archived here; empty while nothing is archived."""
         return await self._database.read(_log_id)
 
-    def noted(self) -> str:
-        """The log's id as noted beside the archive; it may have outlived an archive that is gone. Empty: none was."""
-        file = self._folder / NOTE
+    def noted_log_id(self) -> str:
+        """The log id in the file beside the archive, which may have outlived the archive. Empty if there is none."""
+        file = self._folder / LOG_ID_FILE
         return file.read_text(encoding="utf-8").strip() if file.exists() else ""
 
-    async def rename(self, log_id: str) -> None:
-        """From now on the archive belongs to this log, also in the eyes of the migrate step."""
-        await self._database.write(lambda connection: connection.execute(RENAME, (log_id,)))
-        await asyncio.to_thread(_write_whole, self._folder / NOTE, log_id)
+    async def set_log_id(self, log_id: str) -> None:
+        """Assign the archive to this log, also in the file that the migrate step reads."""
+        await self._database.write(lambda connection: connection.execute(SET_LOG_ID, (log_id,)))
+        await asyncio.to_thread(_write_atomically, self._folder / LOG_ID_FILE, log_id)
         self.log_id = log_id
 
-    async def walk(self) -> Walk:
-        """Compute all chains again, from the file and not from what is in memory of it."""
-        return await self._database.read_afresh(_walked)
+    async def verify_chains(self) -> ChainVerification:
+        """Recompute all chains from the file itself, not from cached pages."""
+        return await self._database.read_uncached(_verify_chains)
 
     async def end(self) -> Tail:
-        """Where the file ends, whether what stands there is right or not."""
+        """The last entry of the file, verified or not."""
         return await self._database.read(_tail)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """The answer of one snapshot; the questions are in `catalog.entries`."""
+        """Run a query of `catalog.entries` in one snapshot."""
         return await self._database.read(work)
 
     async def close(self) -> None:
         await self._database.close()
 
-    def _append(self, connection: Connection, batch: Sequence[Stored]) -> Tail:
-        if len(self._knots) > MOST_KNOTS:
-            self._knots.clear()
+    def _append(self, connection: Connection, batch: Sequence[RecordedCommit]) -> Tail:
+        if len(self._chain_heads) > MAX_CACHED_CHAIN_HEADS:
+            self._chain_heads.clear()
         try:
-            return _append(connection, batch, self._knots)
+            return _append(connection, batch, self._chain_heads)
         except BaseException:
-            self._knots.clear()  # some may be of commits that are not kept now
+            self._chain_heads.clear()  # some may belong to commits that were rolled back
             raise
 
 
-def _opened(path: Path) -> Database:
+def _open(path: Path) -> Database:
     try:
         return Database(path, TABLES)
     except SetupError as error:
         cause = error.__cause__
-        if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode in NO_DATABASE:
-            detail = f"the archive's file is damaged: {cause}; `loratory restore` makes it anew"
-            raise damaged(Damage(where="archive", kind="unreadable", first_bad=1, detail=detail)) from error
+        if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode in CORRUPT_FILE_CODES:
+            detail = f"the archive's file is damaged: {cause}; `loratory restore` rebuilds it"
+            raise damage_error(Damage(where="archive", kind="unreadable", first_bad=1, detail=detail)) from error
         raise
 
 
@@ -177,86 +195,89 @@ def _log_id(connection: Connection) -> str:
 
 
 def _tail(connection: Connection) -> Tail:
-    row = connection.execute(LAST).fetchone()
+    row = connection.execute(TAIL).fetchone()
     return Tail() if row is None else Tail(row["sequence"], row["chain"])
 
 
-def _walked(connection: Connection) -> Walk:
-    """Also whether the file is sound: with a wrong index, answers are wrong though every entry is right."""
-    walked, rows = Walk(), _plain(connection)
+def _verify_chains(connection: Connection) -> ChainVerification:
+    """Recompute the chains and run SQLite's integrity check: a wrong index gives wrong results from correct entries."""
+    verification, rows = ChainVerification(), _tuple_cursor(connection)
     try:
-        walk(rows.execute(ALL), walked)
-        if walked.damage is None and (wrong := rows.execute(SOUND).fetchone()[0]) != "ok":
+        verify_chains(rows.execute(ALL_ENTRIES), verification)
+        if verification.damage is None and (wrong := rows.execute(INTEGRITY_CHECK).fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(wrong.strip().replace("\n", ", "))
     except sqlite3.DatabaseError as error:
-        detail = f"the archive's file is damaged after commit {walked.sequence}: {error}"
-        walked.damage = Damage(where="archive", kind="unreadable", first_bad=walked.sequence + 1, detail=detail)
-    return walked
+        detail = f"the archive's file is damaged after commit {verification.sequence}: {error}"
+        first_bad = verification.sequence + 1
+        verification.damage = Damage(where="archive", kind="unreadable", first_bad=first_bad, detail=detail)
+    return verification
 
 
-def _append(connection: Connection, batch: Sequence[Stored], knots: dict[Thing, Knot]) -> Tail:
+def _append(
+    connection: Connection, batch: Sequence[RecordedCommit], chain_heads: dict[AggregateKey, ChainHead]
+) -> Tail:
     tail = _tail(connection)
     sequence, chain = tail.sequence, tail.chain
     rows: list[tuple[Any, ...]] = []
-    for stored in batch:
-        if stored.sequence <= sequence:
+    for recorded in batch:
+        if recorded.sequence <= sequence:
             continue
         sequence += 1
-        if stored.sequence != sequence:
-            raise LogDamaged(f"commit {sequence} is missing before {stored.sequence}", first_bad=sequence)
-        commit = stored.commit
-        thing = commit.kind, commit.thing
-        knot = knots.get(thing) or _knot(connection, *thing)
-        if (why := misfit(commit, knot)) and _voided(connection, rows) <= knot.sequence:
-            raise LogDamaged(f"commit {sequence} does not go on from what was archived: {why}", first_bad=sequence)
-        knots[thing] = Knot(sequence, commit.version, hashlib.sha256(stored.body).hexdigest())
-        chain = link(chain, sequence, subjects.fact(*thing), stored.body)
-        recorded = (stored.recorded - EPOCH) // MICROSECOND
-        rows.append((sequence, *thing, commit.id, recorded, stored.body, chain))
+        if recorded.sequence != sequence:
+            raise LogDamaged(f"commit {sequence} is missing before {recorded.sequence}", first_bad=sequence)
+        commit = recorded.commit
+        aggregate = commit.aggregate_kind, commit.aggregate_id
+        chain_head = chain_heads.get(aggregate) or _chain_head(connection, *aggregate)
+        if (why := check_link(commit, chain_head)) and _last_voided(connection, rows) <= chain_head.sequence:
+            raise LogDamaged(f"commit {sequence} does not continue what was archived: {why}", first_bad=sequence)
+        chain_heads[aggregate] = ChainHead(sequence, commit.version, hashlib.sha256(recorded.body).hexdigest())
+        chain = chain_hash(chain, sequence, subjects.aggregate(*aggregate), recorded.body)
+        microseconds = (recorded.recorded_at - EPOCH) // MICROSECOND
+        rows.append((sequence, *aggregate, commit.id, microseconds, recorded.body, chain))
     connection.executemany(ADD, rows)
     return Tail(sequence, chain)
 
 
-def _knot(connection: Connection, kind: str, thing: str) -> Knot:
-    """Where the thing's history ends in the file."""
-    row = connection.execute(NEWEST, (kind, thing)).fetchone()
-    return UNTIED if row is None else tie(row["sequence"], row["body"])
+def _chain_head(connection: Connection, aggregate_kind: str, aggregate_id: str) -> ChainHead:
+    """The last archived commit of an aggregate."""
+    row = connection.execute(LATEST_OF_AGGREGATE, (aggregate_kind, aggregate_id)).fetchone()
+    return EMPTY_CHAIN if row is None else advance(row["sequence"], row["body"])
 
 
-def _voided(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
-    """The newest place that is kept for a commit that is lost; 0: none."""
-    fresh = [sequence for sequence, kind, _, _, _, body, _ in rows if kind == "log" and VOIDED in body]
-    return fresh[-1] if fresh else int(connection.execute(LAST_VOID).fetchone()[0])
+def _last_voided(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+    """The sequence of the newest void commit, in `rows` or the file; 0: none."""
+    voided = [sequence for sequence, kind, _, _, _, body, _ in rows if kind == "log" and VOIDED in body]
+    return voided[-1] if voided else int(connection.execute(LAST_VOID).fetchone()[0])
 
 
-def _one(connection: Connection, question: str, sequence: int) -> Any:
-    row = connection.execute(question, (sequence,)).fetchone()
+def _read_value(connection: Connection, query: str, sequence: int) -> Any:
+    row = connection.execute(query, (sequence,)).fetchone()
     return None if row is None else row[0]
 
 
-def _commits(connection: Connection, after: int, limit: int) -> list[Stored]:
-    rows = _plain(connection).execute(AFTER, (after, limit)).fetchall()
-    return [decode(sequence, _time(recorded), body) for sequence, recorded, body in rows]
+def _commits(connection: Connection, after: int, limit: int) -> list[RecordedCommit]:
+    rows = _tuple_cursor(connection).execute(COMMITS_AFTER, (after, limit)).fetchall()
+    return [decode(sequence, _to_datetime(recorded), body) for sequence, recorded, body in rows]
 
 
 def _entries(connection: Connection, after: int, to: int) -> dict[int, Entry]:
-    return {row[0]: Entry._make(row) for row in _plain(connection).execute(BETWEEN, (after, to))}
+    return {row[0]: Entry._make(row) for row in _tuple_cursor(connection).execute(ENTRIES_BETWEEN, (after, to))}
 
 
-def _plain(connection: Connection) -> sqlite3.Cursor:
-    """Rows as tuples: they cost a third less than named ones."""
+def _tuple_cursor(connection: Connection) -> sqlite3.Cursor:
+    """A cursor whose rows are tuples, which cost a third less than named rows."""
     cursor = connection.cursor()
     cursor.row_factory = None
     return cursor
 
 
-def _time(microseconds: int) -> datetime:
-    """Exact: seconds of our time as a float have a quarter of a microsecond."""
+def _to_datetime(microseconds: int) -> datetime:
+    """Exact: a float of today's seconds since 1970 has a resolution of a quarter of a microsecond."""
     return datetime.fromtimestamp(microseconds / 1e6, UTC)
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """The old file or the new one, never a part, also after a power cut."""
+def _write_atomically(path: Path, text: str) -> None:
+    """Replace the file atomically: the old or the new text, never a part, also after a power cut."""
     draft = path.with_suffix(".draft")
     with draft.open("w") as out:
         out.write(text)

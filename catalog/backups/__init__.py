@@ -1,10 +1,11 @@
-"""Backups: a folder with archive, keys, blobs and loss curves, and a manifest that says what must be there.
+"""Backups: a folder with archive, keys, blobs and loss curves, and a manifest that lists its contents.
 
-The archive holds every commit verbatim, so it is the log's backup too. `manifest` what a backup is · `making` a
-catalog's files into the folder · `taking` out of it again, and checking that all is there.
+The archive holds every commit verbatim, so it is the log's backup too. `manifest`: file names and the manifest ·
+`creation`: creates and updates a backup · `extraction`: verifies a backup and copies its files out.
 """
 
-from catalog.backups.making import create
+from catalog.backups.creation import create
+from catalog.backups.extraction import unpack, verify
 from catalog.backups.manifest import (
     ARCHIVE,
     BLOBS,
@@ -12,11 +13,10 @@ from catalog.backups.manifest import (
     KEYS,
     MANIFEST,
     BackupDamaged,
-    Manifest,
-    opened,
-    strike_out,
+    BackupManifest,
+    open_archive,
+    remove_from_manifest,
 )
-from catalog.backups.taking import unpack, verify
 
 __all__ = [
     "ARCHIVE",
@@ -25,10 +25,10 @@ __all__ = [
     "KEYS",
     "MANIFEST",
     "BackupDamaged",
-    "Manifest",
+    "BackupManifest",
     "create",
-    "opened",
-    "strike_out",
+    "open_archive",
+    "remove_from_manifest",
     "unpack",
     "verify",
 ]

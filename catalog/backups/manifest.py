@@ -1,4 +1,4 @@
-"""What a backup is: the names of its files, its manifest, and what both sides ask of it."""
+"""The files of a backup and its manifest, with helpers for creation and extraction."""
 
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
@@ -11,32 +11,32 @@ from catalog.archive import Archive
 from catalog.settings import Settings
 from contracts.errors import LoratoryError, NotFound, SetupError
 from contracts.ids import Digest, is_digest
-from contracts.wire.blob_bytes import measured, sync_file, sync_folder
+from contracts.wire.blob_io import hash_content, sync_file, sync_folder
 from contracts.wire.blobs import LocalBlobs, blobs_at
 
-FORMAT = 1
-"""What this version reads and writes."""
+FORMAT = 2
+"""Format of a backup; that of the data folder it was made from (`contracts.wire.streams.FORMAT`)."""
 MANIFEST = "manifest.json"
 ARCHIVE = "archive.db"
 KEYS = "keys.db"
 BLOBS = "blobs"
 CURVES = "curves.ndjson"
-"""Loss curves in blocks, one a line: they are no facts, so the archive has none."""
+"""Loss curves as JSON lines, one block per line: they are telemetry, not events, so the archive lacks them."""
 UNFINISHED = "unfinished"
-"""A file that stands in a new folder until its first manifest does."""
+"""Marker file in a new backup folder until its first manifest is written."""
 
 
-class BlobLine(msgspec.Struct, frozen=True):
-    """A blob: its sha256, which is its name, and its bytes."""
+class BlobEntry(msgspec.Struct, frozen=True):
+    """A blob: its sha256, which is also its file name, and its size in bytes."""
 
     sha256: Digest
     size: int
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`manifest.json`. `chain` is the archive's hash at `sequence`; `keys` and `blobs_here`: are they in the folder?
+class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`manifest.json`. `chain` is the archive's chain hash at `sequence`, `curves` the sha256 of the loss curve file.
 
-    `curves` is the sha256 of the file of loss curves.
+    `keys` and `blobs_here` say whether keys and blobs are in the folder; `blobs` lists all blobs either way.
     """
 
     format: int = FORMAT
@@ -47,29 +47,29 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     curves: str = ""
     keys: bool
     blobs_here: bool
-    blobs: tuple[BlobLine, ...] = ()
+    blobs: tuple[BlobEntry, ...] = ()
 
 
 class BackupDamaged(LoratoryError):
-    """The backup is not what its manifest says."""
+    """The backup differs from its manifest."""
 
     code = "backup-damaged"
 
 
-def read_manifest(target: Path) -> Manifest:
-    """NotFound where there is none; SetupError for one that cannot be read, or of a newer version."""
+def read_manifest(target: Path) -> BackupManifest:
+    """NotFound: there is none. BackupDamaged: it cannot be read. SetupError: it has another format."""
     try:
-        manifest = msgspec.json.decode((target / MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode((target / MANIFEST).read_bytes(), type=BackupManifest)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"there is no backup in {target}") from error
     except msgspec.DecodeError as error:
         raise BackupDamaged(f"the manifest of {target} cannot be read: {error}") from error
-    if manifest.format > FORMAT:
-        raise SetupError(f"the backup has format {manifest.format}, this Loratory knows up to {FORMAT}")
+    if manifest.format != FORMAT:
+        raise SetupError(f"the backup has format {manifest.format}, but this Loratory reads format {FORMAT} only")
     return manifest
 
 
-def write_manifest(target: Path, manifest: Manifest) -> None:
+def write_manifest(target: Path, manifest: BackupManifest) -> None:
     draft = target / f".{MANIFEST}.draft"
     with draft.open("wb") as out:
         out.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
@@ -79,19 +79,19 @@ def write_manifest(target: Path, manifest: Manifest) -> None:
     sync_folder(target)
 
 
-def strike_out(target: Path, blobs: Collection[Digest]) -> None:
-    """These were erased, here too: the manifest does not ask for them any more. A backup half made has none yet."""
+def remove_from_manifest(target: Path, blobs: Collection[Digest]) -> None:
+    """Remove erased blobs from the backup's manifest, if it has one; an unfinished backup has none yet."""
     if not (target / MANIFEST).exists():
         return
     manifest = read_manifest(target)
-    lines = tuple(line for line in manifest.blobs if line.sha256 not in blobs)
-    if lines != manifest.blobs:
-        write_manifest(target, msgspec.structs.replace(manifest, blobs=lines))
+    entries = tuple(entry for entry in manifest.blobs if entry.sha256 not in blobs)
+    if entries != manifest.blobs:
+        write_manifest(target, msgspec.structs.replace(manifest, blobs=entries))
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Archive]:
-    """The archive in a folder. SetupError where there is none: a look must not make one."""
+async def open_archive(folder: Path) -> AsyncIterator[Archive]:
+    """Open the archive in a folder. SetupError if there is none; it is not created."""
     if not (folder / ARCHIVE).is_file():
         raise SetupError(f"there is no archive in {folder}")
     archive = Archive(folder)
@@ -101,27 +101,29 @@ async def opened(folder: Path) -> AsyncIterator[Archive]:
         await archive.close()
 
 
-def store_of(settings: Settings, *, needed: bool) -> LocalBlobs | None:
+def local_blob_store(settings: Settings, *, needed: bool) -> LocalBlobs | None:
+    """The catalog's local blob store; for a remote one None, or SetupError if it is `needed`."""
     store = blobs_at(settings.blobs)
     if isinstance(store, LocalBlobs):
         return store
     if needed:
         raise SetupError(
-            "the blobs lie in an object store, which has backups of its own; leave them out with --without-blobs"
+            "the blobs are in an object store, which has its own backups; leave them out with --without-blobs"
         )
     return None
 
 
-def held(store: LocalBlobs) -> Iterator[tuple[Digest, int]]:
-    """Digest and bytes of each blob in a folder, in order."""
+def stored_blobs(store: LocalBlobs) -> Iterator[tuple[Digest, int]]:
+    """Digest and size in bytes of each blob in a folder, in order of digest."""
     for path in sorted(store.root.glob("??/??/*")):
         if is_digest(path.name) and path.is_file():
             yield Digest(path.name), path.stat().st_size
 
 
-def listed(store: LocalBlobs) -> tuple[BlobLine, ...]:
-    return tuple(BlobLine(*line) for line in held(store))
+def list_blobs(store: LocalBlobs) -> tuple[BlobEntry, ...]:
+    return tuple(BlobEntry(digest, size) for digest, size in stored_blobs(store))
 
 
-def digest_of(file: Path) -> str:
-    return measured(file)[0] if file.is_file() else ""
+def file_digest(file: Path) -> str:
+    """sha256 of a file; empty if it does not exist."""
+    return hash_content(file)[0] if file.is_file() else ""

@@ -1,1 +1,1 @@
-"""The rules of the catalog: decide and evolve, pure."""
+"""The domain rules of the catalog: decide and evolve, pure."""

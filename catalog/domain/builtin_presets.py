@@ -1,4 +1,4 @@
-"""The presets that come with Loratory. Their names cannot be taken. Pure."""
+"""The built-in presets. Their names are reserved. Pure."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from contracts.recipe import (
 )
 
 OWN = "own"
-"""The category of presets people saved."""
+"""The category of presets saved by users."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class BuiltinPreset:
 
 
 SD15 = FolderBase(path="stable-diffusion-v1-5")
-"""The folder of that name among the trainer's bases; another is chosen with the change `base`."""
+"""The folder of that name among the trainer's bases; override it with the change `base`."""
 
 _SD15_LORA = Recipe(
     base=SD15,
@@ -63,7 +63,7 @@ _DEMO_WORLD = (
     "a big pink creature with a tall body, horns, long legs, surprised, in the middle, yellow background with flowers",
     "creature, green, antennae, round body, short legs, fluffy tail, sleeping, small, right, grey background, stars",
 )
-"""Of every shape, every kind of creature and every colour that the demo base draws: what a LoRA is to leave alone."""
+"""Prompts that cover every shape, kind of creature and colour of the demo base: what a LoRA must leave unchanged."""
 
 _DEMO = Recipe(
     base=BuiltinBase(name="demo"),
@@ -76,7 +76,7 @@ _DEMO = Recipe(
     sampling=Sampling(every=200, steps=20, guidance=3.0),
     save=Save(every=200),
 )
-"""For the demo world's base: no `min_snr_gamma`, which would give the noisiest steps no weight there."""
+"""For the demo world's base: without `min_snr_gamma`, which would weight its noisiest steps to zero."""
 
 PRESETS: tuple[BuiltinPreset, ...] = (
     BuiltinPreset(
@@ -101,7 +101,7 @@ PRESETS: tuple[BuiltinPreset, ...] = (
     ),
     BuiltinPreset(
         name="sd15-low-memory",
-        description="The same in less memory: Adafactor, recomputed activations, rank 8.",
+        description="Like sd15-lora with less memory: Adafactor, gradient checkpointing, rank 8.",
         category="sd15",
         recipe=Recipe(
             base=SD15,
@@ -122,11 +122,11 @@ PRESETS: tuple[BuiltinPreset, ...] = (
         recipe=_DEMO,
     ),
     BuiltinPreset(
-        name="stand-in-demo",
+        name="tiny-random-demo",
         description="A base of random weights on a CPU: tries every step, learns next to nothing.",
         category="demo",
         recipe=Recipe(
-            base=BuiltinBase(name="stand-in"),
+            base=BuiltinBase(name="tiny-random"),
             adapter=LoRA(rank=8, alpha=4.0),
             optimizer=AdamW(lr=1e-3),
             length=Steps(count=200),

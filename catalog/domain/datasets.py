@@ -1,4 +1,4 @@
-"""The rules of data sets, images, tags and captions. Pure: rows in, facts out."""
+"""The rules of data sets, images, tags and captions. Pure: rows in, events out."""
 
 import re
 import unicodedata
@@ -7,156 +7,162 @@ from dataclasses import dataclass
 
 from pyroaring import BitMap
 
-from catalog.domain.manifest import joined
+from catalog.domain.manifest import caption_from_tags
 from contracts.errors import InUse, NotFound, Rejected, StaleVersion
 from contracts.events import CaptionSet, Sealed, TagsEdited
-from contracts.tags import canonical, delta
+from contracts.tags import canonicalize, diff
 
-RESERVED = frozenset({"health", "prepare", "categories", "generate-config"})
-"""Names that are words of the API: a thing called so could not be asked for."""
-LONGEST_NAME = 255
-"""Characters of a file name that are kept, as file systems do."""
-IMPORTED_TAG_BYTES = 16 * 1024
-"""So many bytes of tags are taken with one picture: what people write fits, and one file does not fill a commit."""
-JOBS_NAMED = 10
-COMPLAINTS = 3
-"""So many bad tags of a file are told one by one."""
+RESERVED_NAMES = frozenset({"health", "prepare", "categories", "generate-config"})
+"""Path segments of the API: a data set or preset of such a name could not be addressed."""
+MAX_FILE_NAME_LENGTH = 255
+"""Characters of a file name that are kept, the usual limit of file systems."""
+MAX_IMPORTED_TAG_BYTES = 16 * 1024
+"""Maximum bytes of tags imported with one image: ample for real lists, and one file cannot fill a commit."""
+MAX_NAMED_JOBS = 10
+MAX_NAMED_PROBLEMS = 3
+"""Maximum number of a file's invalid tags that are reported one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tagged:
-    """What deciding about one image's tags needs: what holds now, what somebody saw, what people decided so far."""
+class TagEditContext:
+    """What a tag edit of one image is decided on: its current tags, those the client saw, and human decisions."""
 
     ordinal: int
-    now: tuple[str, ...]
-    seen: tuple[str, ...]
+    current: tuple[str, ...]
+    base: tuple[str, ...]
     asserted: frozenset[str]
     rejected: frozenset[str]
 
 
-def clean(name: str) -> str:
-    """A name of a data set or a preset as it is kept; Rejected where it cannot be one."""
-    kept = " ".join(unicodedata.normalize("NFC", name).split())
-    if not kept or any(unicodedata.category(sign)[0] == "C" for sign in kept) or set(kept) & set("/\\?#%"):
-        raise Rejected(f"{name!r} cannot be a name: it needs letters, and no / \\ ? # % or unseen characters")
-    if kept in (".", "..") or kept.casefold() in RESERVED or kept.startswith(("ds_", "img_", "job_")):
-        raise Rejected(f"the name {kept!r} is reserved; choose another", reason="reserved-name")
-    return kept
+def normalize_name(name: str) -> str:
+    """The stored form of the name of a data set or preset; Rejected if it is not a valid name."""
+    normalized = " ".join(unicodedata.normalize("NFC", name).split())
+    invalid = set(normalized) & set("/\\?#%") or any(unicodedata.category(char)[0] == "C" for char in normalized)
+    if not normalized or invalid:
+        raise Rejected(
+            f"{name!r} is not a valid name: it must not be empty or contain / \\ ? # % or control characters"
+        )
+    reserved = normalized in (".", "..") or normalized.casefold() in RESERVED_NAMES
+    if reserved or normalized.startswith(("ds_", "img_", "job_")):
+        raise Rejected(f"the name {normalized!r} is reserved; choose another", reason="reserved-name")
+    return normalized
 
 
-def taken(name: str) -> Rejected:
+def name_taken_error(name: str) -> Rejected:
     return Rejected(f"there is a data set called {name!r} already", reason="name-taken")
 
 
-def not_in_use(jobs: Sequence[str]) -> None:
-    """Pictures are not taken from under a job: InUse names those that wait or train."""
+def refuse_if_in_use(jobs: Sequence[str]) -> None:
+    """Images that a job waits for or trains on cannot be erased: InUse names the jobs."""
     if jobs:
-        named = ", ".join(jobs[:JOBS_NAMED]) + (" and others" if len(jobs) > JOBS_NAMED else "")
-        raise InUse(f"jobs wait or train on it: {named}; let them end, or cancel them", jobs=list(jobs[:JOBS_NAMED]))
+        named = ", ".join(jobs[:MAX_NAMED_JOBS]) + (" and others" if len(jobs) > MAX_NAMED_JOBS else "")
+        detail = f"jobs wait for or train on it: {named}; let them end, or cancel them"
+        raise InUse(detail, jobs=list(jobs[:MAX_NAMED_JOBS]))
 
 
-def whole(version: int, erased: int) -> None:
-    """A version some of whose images were erased is nothing to train on any more."""
+def refuse_erased_images(version: int, erased: int) -> None:
+    """A version cannot be trained on once any of its images has been erased."""
     if erased:
-        sentence = f"{erased} of the images of version {version} were erased for good; freeze another version"
-        raise Rejected(sentence, reason="images-erased", version=version, erased=erased)
+        detail = f"{erased} of the images of version {version} were erased for good; freeze another version"
+        raise Rejected(detail, reason="images-erased", version=version, erased=erased)
 
 
-def seen_once(seen: int | None, *, added: int, current: int) -> None:
-    """Could somebody have seen this version of an image? Else StaleVersion."""
+def check_if_match(seen: int | None, *, added: int, current: int) -> None:
+    """StaleVersion unless the If-Match sequence lies between the image's addition and its current ETag."""
     if seen is not None and not added <= seen <= current:
         raise StaleVersion("the image never had that version", current=current)
 
 
-def label(file_name: str) -> str:
-    """A file's name as it is shown: the last part, NFC, without control or bidi signs. It never becomes a path."""
+def display_name(file_name: str) -> str:
+    """A file's name for display: the last path segment, NFC, without control or bidi characters. Never a path."""
     last = unicodedata.normalize("NFC", file_name).replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(sign for sign in last if unicodedata.category(sign)[0] != "C")[:LONGEST_NAME] or "unnamed"
+    visible = "".join(char for char in last if unicodedata.category(char)[0] != "C")
+    return visible[:MAX_FILE_NAME_LENGTH] or "unnamed"
 
 
-def one(ordinal: int) -> bytes:
-    """A set of one image."""
+def single(ordinal: int) -> bytes:
+    """A serialized set of one image."""
     return bytes(BitMap([ordinal]).serialize())
 
 
-def replaced(image: Tagged, proposed: Sequence[str]) -> TagsEdited | None:
-    """Somebody who saw `image.seen` wants the list to be `proposed`: what they changed, on top of what is there now."""
-    edit = delta(image.seen, [canonical(tag) for tag in proposed])
-    return edited(image, add=edit.add, remove=edit.remove)
+def replace_tags(image: TagEditContext, proposed: Sequence[str]) -> TagsEdited | None:
+    """Three-way merge: what changed between `image.base` and `proposed`, applied to the current tags."""
+    edit = diff(image.base, [canonicalize(tag) for tag in proposed])
+    return edit_tags(image, add=edit.add, remove=edit.remove)
 
 
-def edited(image: Tagged, *, add: Sequence[str], remove: Sequence[str]) -> TagsEdited | None:
-    """Add and remove: a fact with what was not decided so already, or nothing. Rejected for one tag in both."""
-    wanted, unwanted = [canonical(tag) for tag in add], [canonical(tag) for tag in remove]
-    both = set(wanted) & set(unwanted)
+def edit_tags(image: TagEditContext, *, add: Sequence[str], remove: Sequence[str]) -> TagsEdited | None:
+    """The event with the new decisions, none if all were made before. Rejected if a tag is both added and removed."""
+    to_add, to_remove = [canonicalize(tag) for tag in add], [canonicalize(tag) for tag in remove]
+    both = set(to_add) & set(to_remove)
     if both:
         raise Rejected(f"one edit cannot both add and remove {', '.join(sorted(both))}")
-    asserted = tuple(tag for tag in dict.fromkeys(wanted) if tag not in image.asserted)
-    rejected = tuple(tag for tag in dict.fromkeys(unwanted) if tag not in image.rejected)
+    asserted = tuple(tag for tag in dict.fromkeys(to_add) if tag not in image.asserted)
+    rejected = tuple(tag for tag in dict.fromkeys(to_remove) if tag not in image.rejected)
     if not asserted and not rejected:
         return None
-    return TagsEdited(images=one(image.ordinal), asserted=asserted, rejected=rejected)
+    return TagsEdited(images=single(image.ordinal), asserted=asserted, rejected=rejected)
 
 
-def imported_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, str | None]:
-    """Tags that came with a picture, and what is to be said about those that cannot be tags or are too many."""
-    good: dict[str, None] = {}
-    complaints: list[str] = []
-    room = IMPORTED_TAG_BYTES
+def import_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, str | None]:
+    """The event for tags that came with an image, and a message about tags that are invalid or too many."""
+    accepted: dict[str, None] = {}
+    problems: list[str] = []
+    room = MAX_IMPORTED_TAG_BYTES
     for text in tags:
         try:
-            tag = canonical(text)
+            tag = canonicalize(text)
         except Rejected as error:
-            complaints.append(error.detail)
+            problems.append(error.detail)
             continue
-        room -= 0 if tag in good else len(tag.encode())
+        room -= 0 if tag in accepted else len(tag.encode())
         if room < 0:
-            complaints.append(f"more than {IMPORTED_TAG_BYTES >> 10} KiB of tags; the rest were not taken")
+            problems.append(f"more than {MAX_IMPORTED_TAG_BYTES >> 10} KiB of tags; the rest were not imported")
             break
-        good[tag] = None
-    fact = TagsEdited(images=one(ordinal), asserted=tuple(good), source="import") if good else None
-    return fact, _summed_up(complaints)
+        accepted[tag] = None
+    event = TagsEdited(images=single(ordinal), asserted=tuple(accepted), source="import") if accepted else None
+    return event, _summarize(problems)
 
 
-def _summed_up(complaints: Sequence[str]) -> str | None:
-    more = len(complaints) - COMPLAINTS
-    return "; ".join([*complaints[:COMPLAINTS], *([f"and {more} more"] if more > 0 else [])]) or None
+def _summarize(problems: Sequence[str]) -> str | None:
+    more = len(problems) - MAX_NAMED_PROBLEMS
+    return "; ".join([*problems[:MAX_NAMED_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]) or None
 
 
-def captioned(
-    *, ordinal: int, now: Sealed | None, changed_at: int, wanted: Sealed | None, seen: int | None
+def set_caption(
+    *, ordinal: int, current: Sealed | None, changed_at: int, proposed: Sealed | None, seen: int | None
 ) -> CaptionSet | None:
-    """Captions do not merge: who saw an older one than there is now is refused (StaleVersion).
+    """Captions do not merge: StaleVersion if the caption changed (at sequence `changed_at`) after the client saw it.
 
     Only the caption counts: tags that changed since are no conflict.
     """
-    if wanted == now:
+    if proposed == current:
         return None
     if seen is not None and changed_at > seen:
         raise StaleVersion("somebody else has changed the caption since you saw it", current=changed_at)
-    return CaptionSet(ordinal=ordinal, caption=wanted)
+    return CaptionSet(ordinal=ordinal, caption=proposed)
 
 
-def caption(written: str | None, tags: Sequence[str], trigger: str) -> str:
-    """What the trainer reads: the written caption or the tags joined, the trigger in front unless it is there."""
-    text = written if written is not None else joined(tags)
+def build_caption(written: str | None, tags: Sequence[str], trigger: str) -> str:
+    """The training text: the written caption or the joined tags, with the trigger in front unless it is there."""
+    text = written if written is not None else caption_from_tags(tags)
     if not trigger or any(part.strip() == trigger for part in text.split(",")):
         return text
-    # In a sentence it is there as a word; among tags `cat ears` is not the tag `cat`.
+    # In a sentence the trigger may be a word of it; among tags `cat ears` is not the tag `cat`.
     if written is not None and re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", written):
         return text
     return f"{trigger}, {text}" if text else trigger
 
 
-def to_tag(dataset: str, ordinals: Collection[int], covered: Collection[int], *, only_new: bool) -> bytes:
-    """The images of a tagging run; Rejected when there are none."""
+def select_images_to_tag(dataset: str, ordinals: Collection[int], covered: Collection[int], *, only_new: bool) -> bytes:
+    """The images of a tagging run, serialized; Rejected if there are none."""
     if not ordinals:
-        raise Rejected(f"the data set {dataset!r} is empty; bring in pictures first", reason="empty-dataset")
-    chosen = BitMap(ordinals) - BitMap(covered) if only_new else BitMap(ordinals)
-    if not chosen:
-        raise Rejected(f"this model has seen every image of {dataset!r} already", reason="nothing-new")
-    return bytes(chosen.serialize())
+        raise Rejected(f"the data set {dataset!r} is empty; import images first", reason="empty-dataset")
+    selected = BitMap(ordinals) - BitMap(covered) if only_new else BitMap(ordinals)
+    if not selected:
+        raise Rejected(f"this model has covered every image of {dataset!r} already", reason="nothing-new")
+    return bytes(selected.serialize())
 
 
-def missing(kind: str, ref: str) -> NotFound:
+def not_found(kind: str, ref: str) -> NotFound:
     return NotFound(f"there is no {kind} {ref!r}")

@@ -1,19 +1,19 @@
-"""The rules of jobs as they are asked for; what workers do to them is in `contracts.jobs`. Pure."""
+"""The rules of job commands; the state machine that workers drive is in `contracts.jobs`. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from contracts import jobs
-from contracts.commands import CancelJob, CreateJob, EditJob, JobWish, RemoveJob, StartJob
+from contracts.commands import CancelJob, CreateJob, EditJob, JobCommand, RemoveJob, StartJob
 from contracts.errors import IllegalTransition, NotFound, Rejected
-from contracts.events import AnyFact, Fact, JobCreated, JobEdited, JobPrioritised, JobQueued, JobRemoved
+from contracts.events import AnyEvent, Event, JobCreated, JobEdited, JobPrioritised, JobQueued, JobRemoved
 from contracts.jobs import Work
-from contracts.recipe import Recipe, checked, overlaid
+from contracts.recipe import Recipe, apply_changes, validate_recipe
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job as far as the rules of asking go: the work, and the words about it."""
+class JobState:
+    """The state that job commands are decided on: the work's state and the editable details."""
 
     work: Work = field(default_factory=Work)
     name: str = ""
@@ -21,9 +21,9 @@ class Job:
     labels: tuple[str, ...] = ()
 
 
-def evolve(job: Job, fact: AnyFact, sequence: int) -> Job:
-    job = replace(job, work=jobs.evolve(job.work, fact, sequence))
-    match fact:
+def evolve(job: JobState, event: AnyEvent, sequence: int) -> JobState:
+    job = replace(job, work=jobs.evolve(job.work, event, sequence))
+    match event:
         case JobCreated(name=name, description=description, labels=labels):
             return replace(job, name=name, description=description, labels=labels)
         case JobEdited(name=name, description=description, labels=labels):
@@ -37,55 +37,55 @@ def evolve(job: Job, fact: AnyFact, sequence: int) -> Job:
             return job
 
 
-def fold(history: Iterable[tuple[AnyFact, int]]) -> Job:
-    job = Job()
-    for fact, sequence in history:
-        job = evolve(job, fact, sequence)
+def fold(history: Iterable[tuple[AnyEvent, int]]) -> JobState:
+    job = JobState()
+    for event, sequence in history:
+        job = evolve(job, event, sequence)
     return job
 
 
-def decide(job: Job, wish: JobWish) -> list[Fact]:
-    """What happens to a job that exists; nothing where it is so already."""
+def decide(job: JobState, command: JobCommand) -> list[Event]:
+    """The events that a command causes in an existing job; none if nothing changes."""
     if job.work.state in ("absent", "removed"):
         raise NotFound("there is no such job")
-    match wish:
+    match command:
         case StartJob():
-            queued = jobs.queue_up(job.work, "train")
+            queued = jobs.enqueue(job.work, "train")
             return [] if queued is None else [queued]
         case CancelJob(reason=reason):
             return jobs.cancel(job.work, "train", reason)
         case EditJob():
-            return [*_words(job, wish), *_priority(job, wish)]
+            return [*_edit_details(job, command), *_change_priority(job, command)]
         case RemoveJob():
             if job.work.ended or job.work.state == "draft":
                 return [JobRemoved()]
-            sentence = "a job that waits or runs cannot be removed; cancel it first"
-            raise IllegalTransition(sentence, state=job.work.state, allowed=["cancel"])
+            detail = "a job that waits or runs cannot be removed; cancel it first"
+            raise IllegalTransition(detail, state=job.work.state, allowed=["cancel"])
         case CreateJob():
             raise Rejected("the job exists already")
 
 
-def _words(job: Job, wish: EditJob) -> list[Fact]:
+def _edit_details(job: JobState, command: EditJob) -> list[Event]:
     edit = JobEdited(
-        name=wish.name if wish.name != job.name else None,
-        description=wish.description if wish.description != job.description else None,
-        labels=wish.labels if wish.labels != job.labels else None,
+        name=command.name if command.name != job.name else None,
+        description=command.description if command.description != job.description else None,
+        labels=command.labels if command.labels != job.labels else None,
     )
     return [] if edit == JobEdited() else [edit]
 
 
-def _priority(job: Job, wish: EditJob) -> list[Fact]:
-    """Another priority gives what waits a new place in the queue; what runs only remembers it."""
-    if wish.priority is None or wish.priority == job.work.priority:
+def _change_priority(job: JobState, command: EditJob) -> list[Event]:
+    """A new priority re-queues a waiting job; a running one only records it."""
+    if command.priority is None or command.priority == job.work.priority:
         return []
     if job.work.ended:
         raise IllegalTransition("the job has ended", state=job.work.state, allowed=["delete"])
-    moved: list[Fact] = [JobPrioritised(priority=wish.priority)]
-    return [*moved, JobQueued(priority=wish.priority)] if job.work.state == "queued" else moved
+    moved: list[Event] = [JobPrioritised(priority=command.priority)]
+    return [*moved, JobQueued(priority=command.priority)] if job.work.state == "queued" else moved
 
 
-def resolved(wish: CreateJob, preset: Recipe | None) -> Recipe:
-    """The recipe a job carries: the preset's, the one given, or the plain one, with the wish's changes on top."""
-    if wish.preset is not None and wish.recipe is not None:
+def resolve_recipe(command: CreateJob, preset: Recipe | None) -> Recipe:
+    """The recipe of a job: the preset's, the given one, or the default, with the command's changes on top."""
+    if command.preset is not None and command.recipe is not None:
         raise Rejected("give a preset or a whole recipe, not both")
-    return checked(overlaid(preset or wish.recipe or Recipe(), wish.changes))
+    return validate_recipe(apply_changes(preset or command.recipe or Recipe(), command.changes))

@@ -1,4 +1,4 @@
-"""A frozen version as bytes: one JSON line an image, its caption sealed. Pure; the same lines are the same bytes."""
+"""A frozen version as bytes: one JSON line per image, its caption sealed. Pure; equal lines give equal bytes."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,9 +11,9 @@ from contracts.tags import render
 
 
 class ManifestLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a job sees of one image: `width` and `height` of the picture in pixels, `caption` sealed as "caption".
+    """One image of a version: `width` and `height` of the picture in pixels, `caption` sealed as "caption".
 
-    `written`: somebody wrote the caption, so it is private; else it is joined from tags, which are not.
+    `written`: the caption was written by a person, so it is private; otherwise it was joined from tags, which are not.
     """
 
     ordinal: int
@@ -36,18 +36,18 @@ _decoder = msgspec.json.Decoder(ManifestLine)
 
 
 def encode(lines: Sequence[ManifestLine]) -> bytes:
-    """The manifest's bytes, lines in the order of their ordinals; sealed bytes stand as base64."""
+    """The manifest's bytes, lines in the order of their ordinals; sealed bytes are base64."""
     return _encoder.encode_lines(sorted(lines, key=lambda line: line.ordinal))
 
 
 def decode(content: bytes) -> list[ManifestLine]:
-    """The lines again; BadManifest for bytes that are none."""
+    """Inverse of `encode`; BadManifest for invalid bytes."""
     try:
         return _decoder.decode_lines(content)
     except msgspec.DecodeError as error:
         raise BadManifest(f"the manifest cannot be read: {error}") from error
 
 
-def joined(tags: Iterable[str]) -> str:
-    """The caption of an image nobody wrote one for: its tags, as captions write them."""
+def caption_from_tags(tags: Iterable[str]) -> str:
+    """The caption of an image without a written one: its tags, rendered as in captions."""
     return ", ".join(render(tag) for tag in tags)

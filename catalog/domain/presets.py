@@ -1,15 +1,15 @@
-"""The rules of presets: named recipes, each made from a parent by changing some fields. Pure."""
+"""The rules of presets: named recipes, each derived from a parent by changing some fields. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from catalog.domain import builtin_presets
-from catalog.domain.datasets import clean
-from contracts.commands import PresetWish, RetirePreset, SavePreset
+from catalog.domain.datasets import normalize_name
+from contracts.commands import PresetCommand, RetirePreset, SavePreset
 from contracts.errors import NotFound, Rejected
-from contracts.events import AnyFact, PresetFact, PresetRetired, PresetSaved
+from contracts.events import AnyEvent, PresetEvent, PresetRetired, PresetSaved
 from contracts.ids import PresetId, derived
-from contracts.recipe import Recipe, checked, overlaid
+from contracts.recipe import Recipe, apply_changes, validate_recipe
 
 
 @dataclass(frozen=True)
@@ -18,37 +18,37 @@ class Preset:
     retired: bool = False
 
 
-def id_of(name: str) -> PresetId:
-    """Its name is its identity: two people who save the same name write to the same thing, and one of them is late."""
-    return PresetId(derived("pre", clean(name)))
+def preset_id_of(name: str) -> PresetId:
+    """Derived from the name: concurrent saves under one name write to the same aggregate, and one of them conflicts."""
+    return PresetId(derived("pre", normalize_name(name)))
 
 
-def evolve(preset: Preset, fact: AnyFact) -> Preset:
-    match fact:
+def evolve(preset: Preset, event: AnyEvent) -> Preset:
+    match event:
         case PresetSaved():
-            return Preset(saved=fact)
+            return Preset(saved=event)
         case PresetRetired():
             return replace(preset, retired=True)
         case _:
             return preset
 
 
-def fold(history: Iterable[tuple[AnyFact, int]]) -> Preset:
+def fold(history: Iterable[tuple[AnyEvent, int]]) -> Preset:
     preset = Preset()
-    for fact, _ in history:
-        preset = evolve(preset, fact)
+    for event, _ in history:
+        preset = evolve(preset, event)
     return preset
 
 
-def decide(preset: Preset, wish: PresetWish, parent: Recipe) -> PresetFact | None:
-    """`parent` is the recipe of the wish's parent, or the plain one."""
-    name = clean(wish.name)
+def decide(preset: Preset, command: PresetCommand, parent: Recipe) -> PresetEvent | None:
+    """The event to record, none if nothing changes. `parent`: the recipe of the command's parent, or the default."""
+    name = normalize_name(command.name)
     if name.casefold() in builtin_presets.BY_NAME:
         raise Rejected(f"{name!r} comes with Loratory and cannot be changed; save yours under another name")
-    match wish:
+    match command:
         case SavePreset(changes=changes, description=description):
-            recipe = checked(overlaid(parent, changes))
-            saved = PresetSaved(name=name, recipe=recipe, parent=wish.parent, description=description)
+            recipe = validate_recipe(apply_changes(parent, changes))
+            saved = PresetSaved(name=name, recipe=recipe, parent=command.parent, description=description)
             return None if saved == preset.saved and not preset.retired else saved
         case RetirePreset():
             if preset.saved is None:

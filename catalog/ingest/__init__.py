@@ -1,6 +1,6 @@
-"""A picture's way in: `pool.Decoder` turns one staged file into facts, or into a reason why not.
+"""Examining uploaded pictures: `pool.Decoder` turns one staged file into its properties, or a refusal with a reason.
 
-`outcomes` holds the words, `pool` the children and their limits. Inside a child: `decoder` reads requests, `examine`
-does one of them, with `containers` (what kind of file, and does it carry more than pixels?) and `upright` (pixels as
-one sees them). Nothing here knows data sets, events or blobs.
+`outcomes` defines the results, `pool` runs the child processes and their limits. Inside a child: `decoder` reads
+requests, `examine` handles one of them, with `containers` (file format, and whether it holds more than pixels) and
+`orientation` (upright sRGB pixels). Nothing here depends on data sets, events or blobs.
 """

@@ -1,6 +1,6 @@
-"""One file, from bytes to facts: caps, full decode, upright picture, hashes, thumbnail. Runs only inside a child.
+"""Examines one file: limits, full decode, upright picture, hashes, thumbnail. Runs only inside a child process.
 
-The same bytes give the same files and facts: nothing here depends on time, chance or order.
+Deterministic: the same bytes give the same files and results.
 """
 
 import hashlib
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from PIL import Image, ImageFile
 
-from catalog.ingest import containers
-from catalog.ingest.frames import Examine
-from catalog.ingest.outcomes import FORMATS, Facts, Format, Limits, Refused, Unfit
-from catalog.ingest.upright import upright
+from catalog.ingest import file_formats
+from catalog.ingest.decoder_messages import Examine
+from catalog.ingest.orientation import to_upright_srgb
+from catalog.ingest.outcomes import FORMATS, Format, Limits, PictureInfo, Refused, UnusableFile
 from contracts.ids import Digest
 
 _PLUGINS: dict[Format, str] = {
@@ -32,52 +32,52 @@ _STRIP = 256  # rows hashed at a time, so that no second copy of a large picture
 _PICTURE_MODES = ("L", "RGB", "RGBA")
 
 
-def set_caps(limits: Limits) -> None:
-    """Pillow's own guards, set once in the child: some decoders allocate before we have seen the size."""
+def set_pillow_limits(limits: Limits) -> None:
+    """Set Pillow's own limits, once per child: some decoders allocate memory before the size can be checked."""
     # Pillow refuses above twice this figure (and warns above it, which the child ignores).
     Image.MAX_IMAGE_PIXELS = -(-limits.max_pixels // 2)
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # half a picture is no picture: its grey half would be trained
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated picture would be padded with grey, and that would be trained
 
 
-def examine(request: Examine, limits: Limits) -> Facts | Refused:
-    """Facts, with the files written; or a refusal. OSError when the files cannot be read or written."""
+def examine(request: Examine, limits: Limits) -> PictureInfo | Refused:
+    """The picture's properties, with the files written, or a refusal. OSError: a file cannot be read or written."""
     try:
         data = _read(Path(request.source), limits)
-        file_format, image = _decoded(data, limits)
-        return _derived(request, data, file_format, image)
-    except Unfit as unfit:
-        return unfit.refused
+        file_format, image = _decode(data, limits)
+        return _normalize_and_measure(request, data, file_format, image)
+    except UnusableFile as unusable:
+        return unusable.refused
     except MemoryError:
-        return Refused(reason="too-much-memory", sentence="decoding it takes more memory than one picture may have")
+        return Refused(reason="too-much-memory", detail="decoding it takes more memory than one picture may have")
 
 
 def _read(source: Path, limits: Limits) -> bytes:
     with source.open("rb") as file:
         data = file.read(limits.max_bytes + 1)
     if not data:
-        raise Unfit("empty", "the file is empty")
+        raise UnusableFile("empty", "the file is empty")
     if len(data) > limits.max_bytes:
-        raise Unfit("too-large", f"the file is larger than {limits.max_bytes:,} bytes")
+        raise UnusableFile("too-large", f"the file is larger than {limits.max_bytes:,} bytes")
     return data
 
 
-def _decoded(data: bytes, limits: Limits) -> tuple[Format, Image.Image]:
-    """The first frame, wholly decoded."""
-    file_format = containers.sniff(data)
+def _decode(data: bytes, limits: Limits) -> tuple[Format, Image.Image]:
+    """The format and the fully decoded first frame."""
+    file_format = file_formats.sniff(data)
     if file_format is None:
-        raise Unfit("unknown-format", f"this is not a picture in a format we read ({', '.join(FORMATS)})")
-    with _hostile(limits):
-        import_module(f"PIL.{_PLUGINS[file_format]}")  # else Pillow would load all its 43 openers to find it
+        raise UnusableFile("unknown-format", f"this is not a picture in a format we read ({', '.join(FORMATS)})")
+    with _untrusted_bytes(limits):
+        import_module(f"PIL.{_PLUGINS[file_format]}")  # otherwise Pillow loads all its 43 plugins to find this one
         image = Image.open(BytesIO(data), formats=(file_format,))
     _check_size(*image.size, limits)
-    with _hostile(limits):
+    with _untrusted_bytes(limits):
         image.load()
     return file_format, image
 
 
 @contextmanager
-def _hostile(limits: Limits) -> Iterator[None]:
-    """Whatever Pillow raises on a file's bytes means that the file is no good."""
+def _untrusted_bytes(limits: Limits) -> Iterator[None]:
+    """Turn whatever Pillow raises on a file's bytes into a refusal of the file."""
     try:
         yield
     except MemoryError:
@@ -85,47 +85,47 @@ def _hostile(limits: Limits) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(limits) from error
     except Exception as error:
-        # OSError, SyntaxError, struct.error, …: hostile bytes raise almost anything. WebP's and AVIF's decoders say
-        # no more either when memory runs out, which the default limits do not let happen.
-        raise Unfit("broken", "the picture is damaged, cut off or against the rules of its format") from error
+        # OSError, SyntaxError, struct.error, …: hostile bytes raise almost anything. WebP's and AVIF's decoders raise
+        # the same when memory runs out, which the default limits prevent.
+        raise UnusableFile("broken", "the picture is damaged, cut off or against the rules of its format") from error
 
 
 def _check_size(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.max_pixels:
         raise _too_many_pixels(limits)
     if max(width, height) > limits.max_side:
-        raise Unfit("too-long-side", f"it is {width} x {height}; a side may have {limits.max_side:,} pixels")
+        raise UnusableFile("too-long-side", f"it is {width} x {height}; a side may have {limits.max_side:,} pixels")
     if max(width, height) > limits.max_aspect * min(width, height):
-        raise Unfit(
+        raise UnusableFile(
             "too-narrow",
             f"it is {width} x {height}; the longer side may be at most {limits.max_aspect} times the shorter",
         )
 
 
-def _too_many_pixels(limits: Limits) -> Unfit:
-    return Unfit("too-many-pixels", f"it has more than {limits.max_pixels:,} pixels")
+def _too_many_pixels(limits: Limits) -> UnusableFile:
+    return UnusableFile("too-many-pixels", f"it has more than {limits.max_pixels:,} pixels")
 
 
-def _derived(request: Examine, data: bytes, file_format: Format, image: Image.Image) -> Facts:
+def _normalize_and_measure(request: Examine, data: bytes, file_format: Format, image: Image.Image) -> PictureInfo:
     # Only animated formats have the attribute. A JPEG with more pictures in it (MPO) holds previews, not frames.
     animated = file_format != "JPEG" and bool(getattr(image, "is_animated", False))
     as_stored = image.mode in _PICTURE_MODES and "transparency" not in image.info
-    seen, colour = upright(image)
-    small = _thumbnail(seen)
+    picture_image, colour = to_upright_srgb(image)
+    thumbnail_image = _thumbnail(picture_image)
     source = Digest(hashlib.sha256(data).hexdigest())
-    source_is_picture = as_stored and containers.is_bare(data, file_format)
-    picture = (len(data), source) if source_is_picture else _saved_png(seen, Path(request.picture))
-    thumbnail = _saved_webp(small, Path(request.thumbnail))
-    return Facts(
+    source_is_picture = as_stored and file_formats.is_bare(data, file_format)
+    picture = (len(data), source) if source_is_picture else _save_png(picture_image, Path(request.picture))
+    thumbnail = _save_webp(thumbnail_image, Path(request.thumbnail))
+    return PictureInfo(
         format=file_format,
-        width=seen.width,
-        height=seen.height,
+        width=picture_image.width,
+        height=picture_image.height,
         bytes=len(data),
         sha256=source,
         picture_bytes=picture[0],
         picture_sha256=picture[1],
-        pixels_sha256=pixels_digest(seen),
-        dhash=dhash(small),
+        pixels_sha256=pixels_digest(picture_image),
+        dhash=dhash(thumbnail_image),
         thumbnail_bytes=thumbnail[0],
         thumbnail_sha256=thumbnail[1],
         animated=animated,
@@ -137,7 +137,7 @@ def _derived(request: Examine, data: bytes, file_format: Format, image: Image.Im
 def pixels_digest(image: Image.Image) -> Digest:
     """sha256 of `b"RGB 640x480\\n"` and the rows from the top, 8 bits each of R, G, B and, in RGBA, of A.
 
-    Grey counts as RGB, so that the same pixels have the same digest in whatever file they came.
+    Grey counts as RGB, so that the same pixels have the same digest in every file format.
     """
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
     digest = hashlib.sha256(f"{mode} {image.width}x{image.height}\n".encode())
@@ -147,14 +147,15 @@ def pixels_digest(image: Image.Image) -> Digest:
     return Digest(digest.hexdigest())
 
 
-def dhash(small: Image.Image) -> str:
-    """Is each of 8 x 8 cells darker than its right neighbour? Row by row, first cell in the highest bit, as hex.
+def dhash(thumbnail_image: Image.Image) -> str:
+    """Difference hash: whether each of 8 x 8 cells is darker than its right neighbour, row by row, as hex.
 
-    After N. Krawetz, "Kind of like that" (2013), and bit for bit in the order of the `imagehash` package.
+    The first cell is the highest bit. After N. Krawetz, "Kind of like that" (2013), with the bit order of the
+    `imagehash` package.
     """
-    if small.mode == "RGBA":
-        small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small)
-    cells = small.convert("L").resize((9, 8), Image.Resampling.LANCZOS).tobytes()
+    if thumbnail_image.mode == "RGBA":
+        thumbnail_image = Image.alpha_composite(Image.new("RGBA", thumbnail_image.size, "white"), thumbnail_image)
+    cells = thumbnail_image.convert("L").resize((9, 8), Image.Resampling.LANCZOS).tobytes()
     bits = 0
     for row in range(8):
         for column in range(8):
@@ -168,19 +169,19 @@ def _thumbnail(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
-def _saved_png(image: Image.Image, path: Path) -> tuple[int, Digest]:
+def _save_png(image: Image.Image, path: Path) -> tuple[int, Digest]:
     with path.open("wb") as file:
         image.save(file, "PNG", compress_level=2)  # 6 takes three times as long for 0-13 % less [measured]
-    return _measured(path)
+    return _measure(path)
 
 
-def _saved_webp(image: Image.Image, path: Path) -> tuple[int, Digest]:
+def _save_webp(image: Image.Image, path: Path) -> tuple[int, Digest]:
     with path.open("wb") as file:
         image.save(file, "WEBP", quality=80, method=4)
-    return _measured(path)
+    return _measure(path)
 
 
-def _measured(path: Path) -> tuple[int, Digest]:
+def _measure(path: Path) -> tuple[int, Digest]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return file.tell(), Digest(digest)

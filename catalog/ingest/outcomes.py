@@ -1,4 +1,4 @@
-"""What becomes of a staged file: facts about a picture, or a refusal with its reason."""
+"""The results of examining a staged file: the picture's properties, or a refusal with its reason."""
 
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -13,9 +13,9 @@ Format = Literal["JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-Colour = Literal["srgb", "converted", "assumed"]
-"""How the picture came to sRGB: it said so or said nothing; by its ICC profile; or by a guess, because it is CMYK
-without a profile or its profile is unreadable."""
+ColourConversion = Literal["srgb", "converted", "assumed"]
+"""How the picture became sRGB: it was declared sRGB or nothing; it was converted by its ICC profile; or a colour space
+was assumed, because it is CMYK without a profile or its profile is unreadable."""
 
 Reason = Literal[
     "empty",
@@ -31,34 +31,34 @@ Reason = Literal[
     "decoder-crashed",
 ]
 
-Positive = Annotated[int, Meta(gt=0)]
+PositiveInt = Annotated[int, Meta(gt=0)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one file may cost. Dimensions are checked from the header, before a pixel is decoded.
+    """Limits on one file. Dimensions are checked from the header, before any pixel is decoded.
 
     `max_bytes`: size of the file. `max_pixels`: width x height; 64 million is a 9248 x 6920 photograph, and the
-    costliest way in (a WebP with alpha: two canvases, a frame, the picture) then takes 1.26 GB [measured].
+    most expensive case (a WebP with alpha: two canvases, a frame, the picture) then takes 1.26 GB [measured].
     `max_side`: pixels; more than WebP can hold (16,383) is of no use to a bucket. `max_aspect`: longer side over
     shorter. `seconds`: wall clock for one file. `memory_bytes`: address space of one child (RLIMIT_AS, Linux only),
     of which Python and Pillow take 40 MB. The bounds are checked when this is decoded, at the latest by the child.
     """
 
-    max_bytes: Positive = 64 << 20
-    max_pixels: Positive = 64_000_000
-    max_side: Positive = 16_384
-    max_aspect: Positive = 32
+    max_bytes: PositiveInt = 64 << 20
+    max_pixels: PositiveInt = 64_000_000
+    max_side: PositiveInt = 16_384
+    max_aspect: PositiveInt = 32
     seconds: Annotated[float, Meta(gt=0)] = 60.0
     memory_bytes: Annotated[int, Meta(ge=64 << 20)] = 2 << 30
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True, tag="facts"):
-    """What is known of an accepted file.
+class PictureInfo(msgspec.Struct, frozen=True, kw_only=True, tag="examined"):
+    """The properties of an accepted file.
 
     `width`, `height`: of the upright picture, in pixels. `bytes`, `sha256`: of the source as received.
     `pixels_sha256`: of the picture's pixels whatever the encoding (see `examine.pixels_digest`), to find duplicates.
     `dhash`: 64-bit difference hash, 16 hex digits; near duplicates differ in few bits.
-    `animated`: the source has more frames than the first, which is the one we took.
+    `animated`: the source has more frames than the first, which is the one used.
     `source_is_picture`: the source itself is upright, sRGB, 8-bit and bare, so the picture's bytes are the source's.
     """
 
@@ -74,7 +74,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, tag="facts"):
     thumbnail_bytes: int
     thumbnail_sha256: Digest
     animated: bool
-    colour: Colour
+    colour: ColourConversion
     source_is_picture: bool
 
     @property
@@ -87,26 +87,26 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, tag="facts"):
         return self.media_type if self.source_is_picture else "image/png"
 
 
-class Accepted(Facts, frozen=True, kw_only=True):
-    """The facts, and where the files lie: the picture (maybe the source itself) and a WebP thumbnail of ≤ 256 px."""
+class Accepted(PictureInfo, frozen=True, kw_only=True):
+    """The properties, and the paths of the picture (possibly the source itself) and a WebP thumbnail of ≤ 256 px."""
 
     picture_path: Path
     thumbnail_path: Path
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """Why a file is not taken: a stable code, and a sentence for people (never with text out of the file)."""
+    """Why a file is refused: a stable code, and a sentence for people (never with text from the file)."""
 
     reason: Reason
-    sentence: str
+    detail: str
 
 
 Outcome = Accepted | Refused
 
 
-class Unfit(Exception):
-    """Raised inside the child to end with this refusal."""
+class UnusableFile(Exception):
+    """Raised inside the child to refuse the file."""
 
-    def __init__(self, reason: Reason, sentence: str) -> None:
-        self.refused = Refused(reason=reason, sentence=sentence)
+    def __init__(self, reason: Reason, detail: str) -> None:
+        self.refused = Refused(reason=reason, detail=detail)
         super().__init__(reason)

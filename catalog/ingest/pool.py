@@ -1,6 +1,6 @@
-"""The pool of decoding children: files go in, outcomes come out, and no file takes more than its share.
+"""A pool of decoder processes that examine untrusted picture files within fixed limits.
 
-Children start when first needed and stay. One that hangs, bloats or dies costs only the file it was at.
+Processes start when first needed and are reused. One that hangs, grows too large or crashes affects only its file.
 """
 
 import asyncio
@@ -13,26 +13,34 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from catalog.ingest.frames import LENGTH_BYTES, Examine, Failed, Ready, Result, length_of, packed
-from catalog.ingest.outcomes import Accepted, Facts, Limits, Outcome, Reason, Refused
+from catalog.ingest.decoder_messages import (
+    LENGTH_BYTES,
+    DecoderReady,
+    DecodingFailed,
+    Examine,
+    Result,
+    body_length,
+    encode_frame,
+)
+from catalog.ingest.outcomes import Accepted, Limits, Outcome, PictureInfo, Reason, Refused
 from contracts.errors import Unavailable
 from contracts.ids import ulid
 
 T = TypeVar("T")
-STANDS = msgspec.msgpack.Decoder(Ready)
+READY = msgspec.msgpack.Decoder(DecoderReady)
 RESULTS: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
-START_SECONDS = 60.0  # a child stands within 0.1 s; on a machine that swaps it may take long
-MAYBE_THE_CHILD: frozenset[Reason] = frozenset({"decoder-crashed", "too-much-memory"})
-"""A child may die of other causes, even while idle, and swell with age; so the file is tried again in a fresh one."""
+START_TIMEOUT_SECONDS = 60.0  # a child is ready within 0.1 s; on a machine that swaps it may take long
+REASONS_TO_RETRY: frozenset[Reason] = frozenset({"decoder-crashed", "too-much-memory"})
+"""After these the file is tried again in a new child, as the first may have died idle or grown large over time."""
 
 
 class Decoder:
-    """`async with Decoder(limits, workers=2) as decoder`: at most `workers` files are decoded at once, others wait."""
+    """`async with Decoder(limits, workers=2) as decoder`: decodes at most `workers` files at a time, others wait."""
 
     def __init__(self, limits: Limits, workers: int = 2) -> None:
         self._limits = limits
         self._children = [_Child(limits) for _ in range(workers)]
-        # Last in, first out: the child that is warm goes first, and the second starts only when two are needed.
+        # Last in, first out: the warm child is used first, and the second starts only when two are needed.
         self._idle: asyncio.LifoQueue[_Child] = asyncio.LifoQueue()
         for child in self._children:
             self._idle.put_nowait(child)
@@ -45,51 +53,51 @@ class Decoder:
             await child.stop()
 
     async def examine(self, path: Path, *, into: Path) -> Outcome:
-        """What is this file? New files (thumbnail, and picture where the source is none) are written into `into`.
+        """Examine a file; writes its thumbnail, and the picture unless it is the source itself, into the folder `into`.
 
-        Those of a refused file are deleted again. OSError when `path` cannot be read or `into` not be written;
-        Unavailable when no child starts: neither says anything about the picture.
+        Files written for a refused file are deleted again. OSError: `path` cannot be read or `into` not be written.
+        Unavailable: no child starts. Neither is a verdict on the picture.
         """
         stem = into / ulid()
         picture, thumbnail = stem.with_suffix(".png"), stem.with_suffix(".webp")
         request = Examine(source=str(path), picture=str(picture), thumbnail=str(thumbnail))
-        answer = None
+        result = None
         try:
-            answer = await self._answer(request)
+            result = await self._examine_with_retry(request)
         finally:
-            if not isinstance(answer, Facts):
+            if not isinstance(result, PictureInfo):
                 picture.unlink(missing_ok=True)
                 thumbnail.unlink(missing_ok=True)
-        if isinstance(answer, Refused):
-            return answer
+        if isinstance(result, Refused):
+            return result
         return Accepted(
-            **msgspec.structs.asdict(answer),
-            picture_path=path if answer.source_is_picture else picture,
+            **msgspec.structs.asdict(result),
+            picture_path=path if result.source_is_picture else picture,
             thumbnail_path=thumbnail,
         )
 
-    async def _answer(self, request: Examine) -> Facts | Refused:
-        async with self._borrowed() as child:
-            answer = await self._tried(child, request)
-            if isinstance(answer, Refused) and answer.reason in MAYBE_THE_CHILD:
-                await child.end()
-                answer = await self._tried(child, request)
-        return answer
+    async def _examine_with_retry(self, request: Examine) -> PictureInfo | Refused:
+        async with self._idle_child() as child:
+            result = await self._examine_once(child, request)
+            if isinstance(result, Refused) and result.reason in REASONS_TO_RETRY:
+                await child.kill()
+                result = await self._examine_once(child, request)
+        return result
 
-    async def _tried(self, child: "_Child", request: Examine) -> Facts | Refused:
+    async def _examine_once(self, child: "_Child", request: Examine) -> PictureInfo | Refused:
         try:
-            answer = await child.ask(request)
+            result = await child.request(request)
         except TimeoutError:
-            sentence = f"decoding it took longer than {self._limits.seconds:g} seconds"
-            return Refused(reason="took-too-long", sentence=sentence)
-        except _Died:
-            return Refused(reason="decoder-crashed", sentence="decoding it ended the decoder")
-        if isinstance(answer, Failed):
-            raise OSError(answer.errno, answer.message, answer.path)
-        return answer
+            detail = f"decoding it took longer than {self._limits.seconds:g} seconds"
+            return Refused(reason="took-too-long", detail=detail)
+        except _ChildDied:
+            return Refused(reason="decoder-crashed", detail="decoding it crashed the decoder")
+        if isinstance(result, DecodingFailed):
+            raise OSError(result.errno, result.message, result.path)
+        return result
 
     @asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator["_Child"]:
+    async def _idle_child(self) -> AsyncIterator["_Child"]:
         child = await self._idle.get()
         try:
             yield child
@@ -97,68 +105,68 @@ class Decoder:
             self._idle.put_nowait(child)
 
 
-class _Died(Exception):
-    """The child ended, or spoke nonsense, before it had answered."""
+class _ChildDied(Exception):
+    """The child ended, or sent invalid data, before its result was complete."""
 
 
 class _Child:
-    """One process, started when asked the first time and again after every death."""
+    """One process, started by its first request and restarted after it ended."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._process: Process | None = None
         self._stopped = False
 
-    async def ask(self, request: Examine) -> Result:
-        """The answer; TimeoutError when the child was killed for being late, _Died when it ended by itself."""
+    async def request(self, request: Examine) -> Result:
+        """The result. TimeoutError: the child was killed after the time limit; _ChildDied: it ended by itself."""
         if self._process is None or self._process.returncode is not None:
-            self._process = await self._started()
-        return await _exchange(self._process, packed(request), self._limits.seconds, RESULTS)
+            self._process = await self._start()
+        return await _exchange(self._process, encode_frame(request), self._limits.seconds, RESULTS)
 
-    async def end(self) -> None:
-        """End the process; the next question starts another."""
+    async def kill(self) -> None:
+        """End the process; the next request starts another."""
         if self._process is not None:
             await _kill(self._process)
 
     async def stop(self) -> None:
-        """End it for good."""
+        """End the process and start no other."""
         self._stopped = True
-        await self.end()
+        await self.kill()
 
-    async def _started(self) -> Process:
+    async def _start(self) -> Process:
         if self._stopped:
             raise Unavailable("the picture decoder is closed")
         limits = msgspec.json.encode(self._limits).decode()
         program = (sys.executable, "-m", "catalog.ingest.decoder", limits)
         process = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE)
         try:
-            await _exchange(process, b"", START_SECONDS, STANDS)
-        except (TimeoutError, _Died) as error:
+            await _exchange(process, b"", START_TIMEOUT_SECONDS, READY)
+        except (TimeoutError, _ChildDied) as error:
             raise Unavailable("the picture decoder does not start; its log says why") from error
         return process
 
 
-async def _exchange(process: Process, frame: bytes, seconds: float, answers: msgspec.msgpack.Decoder[T]) -> T:
-    """Send a frame, read the answer. However else this ends, the child is killed: its next answer would be to this."""
-    answer = None
+async def _exchange(process: Process, frame: bytes, seconds: float, decoder: msgspec.msgpack.Decoder[T]) -> T:
+    """Send a frame and read the result. On any failure the child is killed: its next frame would be the late result."""
+    result = None
     try:
         async with asyncio.timeout(seconds):
-            answer = answers.decode(await _told(process, frame))
+            result = decoder.decode(await _send_and_receive(process, frame))
     except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
-        raise _Died from error
+        raise _ChildDied from error
     finally:
-        if answer is None:
+        if result is None:
             await _kill(process)
-    return answer
+    return result
 
 
-async def _told(process: Process, frame: bytes) -> bytes:
+async def _send_and_receive(process: Process, frame: bytes) -> bytes:
     stdin, stdout = process.stdin, process.stdout
     if stdin is None or stdout is None:
         raise ConnectionError("started without pipes")
     stdin.write(frame)
     await stdin.drain()
-    return await stdout.readexactly(length_of(await stdout.readexactly(LENGTH_BYTES)))
+    return await stdout.readexactly(body_length(await stdout.readexactly(LENGTH_BYTES)))
 
 
 async def _kill(process: Process) -> None:

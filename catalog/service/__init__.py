@@ -1,1 +1,1 @@
-"""What is asked of the catalog: load, decide, append. One file for each family of wishes, on one shared desk."""
+"""The catalog's command handlers: load, decide, append. One file per command family, on a shared command executor."""

@@ -1,4 +1,4 @@
-"""Wishes about data sets and their images, decided from rows."""
+"""Commands on data sets and their images, decided from the rows of the read model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,25 +7,28 @@ from typing import assert_never
 
 from catalog.database import Connection
 from catalog.domain import datasets as rules
-from catalog.domain.datasets import Tagged, missing
+from catalog.domain.datasets import TagEditContext, not_found
 from catalog.keys import CAPTION, Keys
-from catalog.service.desk import Change, Desk
-from catalog.service.erasing import Erasing
-from catalog.service.imports import Imports, named
-from catalog.service.versions import Versions
+from catalog.service.erasure import ErasureCommands
+from catalog.service.execution import Change, CommandExecutor
+from catalog.service.importer import ImageImporter, with_file_names
+from catalog.service.versions import VersionFreezer
 from catalog.views import datasets, erasures, images
 from catalog.views.datasets import DatasetRow
 from catalog.views.images import ImageRow
 from contracts.commands import (
+    CommandMetadata,
+    CommandResult,
     CreateDataset,
-    DatasetCommand,
+    DatasetEnvelope,
+    DatasetResult,
     EditTags,
     EraseDataset,
     EraseImage,
     FreezeVersion,
+    ImageResult,
     ImportImages,
-    Origin,
-    Receipt,
+    ImportResult,
     RemoveDataset,
     RemoveImage,
     RenameDataset,
@@ -36,7 +39,7 @@ from contracts.commands import (
 from contracts.errors import Gone
 from contracts.events import (
     DatasetCreated,
-    DatasetFact,
+    DatasetEvent,
     DatasetRemoved,
     DatasetRenamed,
     ImagesRemoved,
@@ -44,159 +47,183 @@ from contracts.events import (
 )
 from contracts.ids import ImageId, derived
 from contracts.sealed import seal
-from contracts.wire.log import Head
+from contracts.wire.log import StreamRevision
 
-NAMES = "names"
-"""The lane of all wishes that choose a name: two data sets cannot take the same one."""
+NAMES_LOCK = "names"
+"""Lock of all commands that choose a name, so that no two data sets get the same one."""
 
 
 @dataclass(frozen=True)
-class Datasets:
-    desk: Desk
+class DatasetCommands:
+    """Handles every `DatasetEnvelope`."""
+
+    executor: CommandExecutor
     keys: Keys
-    imports: Imports
-    versions: Versions
-    erasing: Erasing
+    importer: ImageImporter
+    versions: VersionFreezer
+    erasure: ErasureCommands
 
-    async def handle(self, command: DatasetCommand) -> Receipt:
-        receipt = await self.desk.answered(command.origin) or await self._decided(command)
-        return named(receipt, command.wish.files) if isinstance(command.wish, ImportImages) else receipt
+    async def handle(self, envelope: DatasetEnvelope) -> CommandResult:
+        result = await self.executor.previous_result(envelope.metadata) or await self._execute(envelope)
+        if isinstance(envelope.command, ImportImages) and isinstance(result, ImportResult):
+            return with_file_names(result, envelope.command.files)
+        return result
 
-    async def _decided(self, command: DatasetCommand) -> Receipt:  # noqa: PLR0911 - one arm for each wish
-        origin = command.origin
-        match command.wish:
-            case CreateDataset() as wish:
-                return await self.desk.settle(origin, NAMES, partial(self._create, wish, origin))
-            case RenameDataset() as wish:
-                return await self.desk.settle(origin, NAMES, partial(self._rename, wish, origin))
+    async def _execute(self, envelope: DatasetEnvelope) -> CommandResult:  # noqa: PLR0911 - one arm per command
+        metadata = envelope.metadata
+        match envelope.command:
+            case CreateDataset() as command:
+                return await self.executor.execute_once(metadata, NAMES_LOCK, partial(self._create, command, metadata))
+            case RenameDataset() as command:
+                return await self.executor.execute_once(metadata, NAMES_LOCK, partial(self._rename, command, metadata))
             case RemoveDataset(dataset=ref):
-                return await self.desk.settle(origin, await self._lane_of(ref), partial(self._remove, ref, origin))
-            case SetThresholds(dataset=ref) as wish:
-                return await self.desk.settle(origin, await self._lane_of(ref), partial(self._thresholds, wish, origin))
+                return await self.executor.execute_once(
+                    metadata, await self._lock_for(ref), partial(self._remove, ref, metadata)
+                )
+            case SetThresholds(dataset=ref) as command:
+                return await self.executor.execute_once(
+                    metadata, await self._lock_for(ref), partial(self._set_thresholds, command, metadata)
+                )
             case FreezeVersion(dataset=ref, trigger=trigger):
-                lane = await self._lane_of(ref)
-                return await self.desk.settle(origin, lane, partial(self.versions.freeze, ref, trigger, origin))
+                lock = await self._lock_for(ref)
+                return await self.executor.execute_once(
+                    metadata, lock, partial(self.versions.freeze, ref, trigger, metadata)
+                )
             case ImportImages(dataset=ref, files=files):
-                return await self.imports.bring_in(await self._lane_of(ref), ref, files, origin)
+                return await self.importer.import_files(await self._lock_for(ref), ref, files, metadata)
             case RemoveImage(image=image):
-                lane = await self._lane_of_image(image)
-                return await self.desk.settle(origin, lane, partial(self._remove_image, image, origin))
+                lock = await self._lock_for_image(image)
+                return await self.executor.execute_once(metadata, lock, partial(self._remove_image, image, metadata))
             case EraseImage(image=image):
-                return await self.erasing.image(image, origin)
+                return await self.erasure.erase_image(image, metadata)
             case EraseDataset(dataset=ref):
-                return await self.erasing.dataset(ref, origin)
-            case ReplaceTags(image=image) | EditTags(image=image) as wish:
-                lane = await self._lane_of_image(image)
-                return await self.desk.settle(origin, lane, partial(self._tags, wish, origin))
-            case SetCaption(image=image) as wish:
-                lane = await self._lane_of_image(image)
-                return await self.desk.settle(origin, lane, partial(self._caption, wish, origin))
+                return await self.erasure.erase_dataset(ref, metadata)
+            case ReplaceTags(image=image) | EditTags(image=image) as command:
+                lock = await self._lock_for_image(image)
+                return await self.executor.execute_once(metadata, lock, partial(self._change_tags, command, metadata))
+            case SetCaption(image=image) as command:
+                lock = await self._lock_for_image(image)
+                return await self.executor.execute_once(metadata, lock, partial(self._set_caption, command, metadata))
             case other:
                 assert_never(other)
 
-    async def _lane_of(self, ref: str) -> str:
-        return (await self.desk.store.read(lambda connection: present(connection, ref))).id
+    async def _lock_for(self, ref: str) -> str:
+        return (await self.executor.store.read(lambda connection: require_dataset(connection, ref))).id
 
-    async def _lane_of_image(self, image: ImageId) -> str:
-        return (await self.desk.store.read(lambda connection: present_image(connection, image))).dataset_id
+    async def _lock_for_image(self, image: ImageId) -> str:
+        return (await self.executor.store.read(lambda connection: require_image(connection, image))).dataset_id
 
-    async def _create(self, wish: CreateDataset, origin: Origin) -> Receipt:
-        name = rules.clean(wish.name)
-        if await self.desk.store.read(lambda connection: datasets.name_taken(connection, name)):
-            raise rules.taken(name)
-        thing = derived("ds", origin.command)
-        fact = DatasetCreated(name=name, description=wish.description)
-        receipt = Receipt(id=thing, name=name)
-        return await self.desk.append(Change("dataset", thing, [fact], Head()), origin, receipt)
+    async def _create(self, command: CreateDataset, metadata: CommandMetadata) -> CommandResult:
+        name = rules.normalize_name(command.name)
+        if await self.executor.store.read(lambda connection: datasets.is_name_taken(connection, name)):
+            raise rules.name_taken_error(name)
+        aggregate_id = derived("ds", metadata.command_id)
+        event = DatasetCreated(name=name, description=command.description)
+        result = DatasetResult(id=aggregate_id, name=name)
+        return await self.executor.append(Change("dataset", aggregate_id, [event], StreamRevision()), metadata, result)
 
-    async def _rename(self, wish: RenameDataset, origin: Origin) -> Receipt:
-        name = rules.clean(wish.name)
+    async def _rename(self, command: RenameDataset, metadata: CommandMetadata) -> CommandResult:
+        name = rules.normalize_name(command.name)
 
-        def look(connection: Connection) -> tuple[DatasetRow, DatasetRow | None]:
-            return present(connection, wish.dataset), datasets.find(connection, name)
+        def read(connection: Connection) -> tuple[DatasetRow, DatasetRow | None]:
+            return require_dataset(connection, command.dataset), datasets.find(connection, name)
 
-        row, holder = await self.desk.store.read(look)
-        if holder is not None and holder.id != row.id:
-            raise rules.taken(name)
-        facts = [] if name == row.name else [DatasetRenamed(name=name)]
-        return await self._done(row, facts, origin, Receipt(id=row.id, name=name))
+        row, name_owner = await self.executor.store.read(read)
+        if name_owner is not None and name_owner.id != row.id:
+            raise rules.name_taken_error(name)
+        events = [] if name == row.name else [DatasetRenamed(name=name)]
+        return await self._append_if_changed(row, events, metadata, DatasetResult(id=row.id, name=name))
 
-    async def _remove(self, ref: str, origin: Origin) -> Receipt:
-        row = await self.desk.store.read(lambda connection: present(connection, ref))
-        return await self._done(row, [DatasetRemoved()], origin, Receipt(id=row.id, name=row.name))
+    async def _remove(self, ref: str, metadata: CommandMetadata) -> CommandResult:
+        row = await self.executor.store.read(lambda connection: require_dataset(connection, ref))
+        return await self._append_if_changed(row, [DatasetRemoved()], metadata, DatasetResult(id=row.id, name=row.name))
 
-    async def _thresholds(self, wish: SetThresholds, origin: Origin) -> Receipt:
-        row = await self.desk.store.read(lambda connection: present(connection, wish.dataset))
-        same = (wish.general, wish.character) == (row.general, row.character)
-        facts = [] if same else [ThresholdsSet(general=wish.general, character=wish.character)]
-        return await self._done(row, facts, origin, Receipt(id=row.id, name=row.name))
+    async def _set_thresholds(self, command: SetThresholds, metadata: CommandMetadata) -> CommandResult:
+        row = await self.executor.store.read(lambda connection: require_dataset(connection, command.dataset))
+        same = (command.general, command.character) == (row.general, row.character)
+        events = [] if same else [ThresholdsSet(general=command.general, character=command.character)]
+        return await self._append_if_changed(row, events, metadata, DatasetResult(id=row.id, name=row.name))
 
-    async def _remove_image(self, image_id: ImageId, origin: Origin) -> Receipt:
-        row, image = await self.desk.store.read(lambda connection: _both(connection, image_id))
-        return await self._done(row, [ImagesRemoved(images=rules.one(image.ordinal))], origin, Receipt(id=image.id))
+    async def _remove_image(self, image_id: ImageId, metadata: CommandMetadata) -> CommandResult:
+        row, image = await self.executor.store.read(lambda connection: _require_image_and_dataset(connection, image_id))
+        return await self._append_if_changed(
+            row, [ImagesRemoved(images=rules.single(image.ordinal))], metadata, ImageResult(id=image.id)
+        )
 
-    async def _tags(self, wish: ReplaceTags | EditTags, origin: Origin) -> Receipt:
-        seen = wish.seen if isinstance(wish, ReplaceTags) else None
-        row, tagged = await self.desk.store.read(lambda connection: _tagged(connection, wish.image, seen))
-        if isinstance(wish, ReplaceTags):
-            fact = rules.replaced(tagged, wish.tags)
+    async def _change_tags(self, command: ReplaceTags | EditTags, metadata: CommandMetadata) -> CommandResult:
+        seen = command.seen if isinstance(command, ReplaceTags) else None
+        row, tagged = await self.executor.store.read(lambda connection: _read_tags(connection, command.image, seen))
+        if isinstance(command, ReplaceTags):
+            event = rules.replace_tags(tagged, command.tags)
         else:
-            fact = rules.edited(tagged, add=wish.add, remove=wish.remove)
-        return await self._done(row, [] if fact is None else [fact], origin, Receipt(id=wish.image))
+            event = rules.edit_tags(tagged, add=command.add, remove=command.remove)
+        return await self._append_if_changed(
+            row, [] if event is None else [event], metadata, ImageResult(id=command.image)
+        )
 
-    async def _caption(self, wish: SetCaption, origin: Origin) -> Receipt:
-        row, image = await self.desk.store.read(lambda connection: _both(connection, wish.image))
-        rules.seen_once(wish.seen, added=image.added, current=image.etag)
+    async def _set_caption(self, command: SetCaption, metadata: CommandMetadata) -> CommandResult:
+        row, image = await self.executor.store.read(
+            lambda connection: _require_image_and_dataset(connection, command.image)
+        )
+        rules.check_if_match(command.seen, added=image.added_sequence, current=image.etag)
         key = await self.keys.key_of(image.id)
         if key is None:
             raise Gone("the image was erased")
-        wanted = None if wish.caption is None else seal(key, wish.caption, CAPTION)
-        fact = rules.captioned(
-            ordinal=image.ordinal, now=image.caption, changed_at=image.caption_sequence, wanted=wanted, seen=wish.seen
+        sealed = None if command.caption is None else seal(key, command.caption, CAPTION)
+        event = rules.set_caption(
+            ordinal=image.ordinal,
+            current=image.caption,
+            changed_at=image.caption_sequence,
+            proposed=sealed,
+            seen=command.seen,
         )
-        return await self._done(row, [] if fact is None else [fact], origin, Receipt(id=image.id))
+        return await self._append_if_changed(row, [] if event is None else [event], metadata, ImageResult(id=image.id))
 
-    async def _done(self, row: DatasetRow, facts: Sequence[DatasetFact], origin: Origin, receipt: Receipt) -> Receipt:
-        if not facts:
-            return self.desk.unchanged(receipt)
-        return await self.desk.append(Change("dataset", row.id, facts, row.head), origin, receipt)
+    async def _append_if_changed(
+        self, row: DatasetRow, events: Sequence[DatasetEvent], metadata: CommandMetadata, result: CommandResult
+    ) -> CommandResult:
+        if not events:
+            return self.executor.unchanged(result)
+        return await self.executor.append(Change("dataset", row.id, events, row.revision), metadata, result)
 
 
-def present(connection: Connection, ref: str) -> DatasetRow:
+def require_dataset(connection: Connection, ref: str) -> DatasetRow:
     """The data set of this name or id; NotFound, or Gone when it was removed."""
     row = datasets.find(connection, ref)
     if row is None:
-        raise missing("data set", ref)
+        raise not_found("data set", ref)
     if row.removed:
         raise Gone(f"the data set {row.name!r} was removed")
     return row
 
 
-def present_image(connection: Connection, image_id: ImageId) -> ImageRow:
+def require_image(connection: Connection, image_id: ImageId) -> ImageRow:
+    """The image of this id; NotFound, or Gone when it was removed or erased."""
     row = images.find(connection, image_id)
     if row is None and erasures.find(connection, image_id) is not None:
         raise Gone("the image was erased for good")
     if row is None:
-        raise missing("image", image_id)
+        raise not_found("image", image_id)
     if row.removed:
         raise Gone("the image was removed from its data set")
     return row
 
 
-def _both(connection: Connection, image_id: ImageId) -> tuple[DatasetRow, ImageRow]:
-    image = present_image(connection, image_id)
-    return present(connection, image.dataset_id), image
+def _require_image_and_dataset(connection: Connection, image_id: ImageId) -> tuple[DatasetRow, ImageRow]:
+    image = require_image(connection, image_id)
+    return require_dataset(connection, image.dataset_id), image
 
 
-def _tagged(connection: Connection, image_id: ImageId, seen: int | None) -> tuple[DatasetRow, Tagged]:
-    row, image = _both(connection, image_id)
-    rules.seen_once(seen, added=image.added, current=image.etag)
-    decisions = images.asserted(connection, image.dataset_id, image.ordinal)
-    now = images.standings(connection, image.dataset_id, [image.ordinal])[image.ordinal].names
-    return row, Tagged(
+def _read_tags(connection: Connection, image_id: ImageId, seen: int | None) -> tuple[DatasetRow, TagEditContext]:
+    """The image's tags and decisions now, and its tags at `seen`, the version that the client edited."""
+    row, image = _require_image_and_dataset(connection, image_id)
+    rules.check_if_match(seen, added=image.added_sequence, current=image.etag)
+    decisions = images.decisions_of_image(connection, image.dataset_id, image.ordinal)
+    now = images.effective_tags(connection, image.dataset_id, [image.ordinal])[image.ordinal].names
+    return row, TagEditContext(
         ordinal=image.ordinal,
-        now=now,
-        seen=now if seen is None else images.seen_at(connection, image, seen),
+        current=now,
+        base=now if seen is None else images.tag_names_at(connection, image, seen),
         asserted=frozenset(tag for tag, choice in decisions.items() if choice.asserted),
         rejected=frozenset(tag for tag, choice in decisions.items() if not choice.asserted),
     )

@@ -1,20 +1,20 @@
-"""Freezing a version: what every image is and says now, in one blob that never changes."""
+"""Freezing a version: every image with its caption and tags as they are now, in one immutable manifest blob."""
 
 import asyncio
 from dataclasses import dataclass
 
 from catalog.database import Connection
 from catalog.domain import manifest
-from catalog.domain.datasets import caption, missing
+from catalog.domain.datasets import build_caption, not_found
 from catalog.domain.manifest import ManifestLine
 from catalog.keys import CAPTION, Keys
-from catalog.service.desk import Change, Desk
+from catalog.service.execution import Change, CommandExecutor
 from catalog.store import checkpoint
 from catalog.views import datasets, images, versions
 from catalog.views.datasets import DatasetRow
 from catalog.views.images import ImageRow
 from catalog.views.versions import VersionRow
-from contracts.commands import Origin, Receipt
+from contracts.commands import CommandMetadata, CommandResult, VersionResult
 from contracts.errors import Gone, Rejected
 from contracts.events import VersionFrozen
 from contracts.ids import DatasetId, Digest, ImageId, VersionId, derived
@@ -23,8 +23,8 @@ from contracts.wire.blobs import Blobs
 
 
 @dataclass(frozen=True)
-class Content:
-    """All that a version is made of, read in one snapshot that stands at `as_of`."""
+class VersionContent:
+    """Everything that goes into a version, read in one snapshot of the read model at log sequence `as_of`."""
 
     row: DatasetRow
     latest: VersionRow | None
@@ -34,8 +34,8 @@ class Content:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frozen:
-    """A version of a data set; `change` is what is still to be stored of it, nothing where it stands already."""
+class FrozenVersion:
+    """A version of a data set; `change` is the commit that is still to be appended, None if it is in the log."""
 
     dataset_id: DatasetId
     dataset: str
@@ -48,55 +48,55 @@ class Frozen:
 
 
 @dataclass(frozen=True)
-class Versions:
-    desk: Desk
+class VersionFreezer:
+    """Freezes data sets as versions."""
+
+    executor: CommandExecutor
     keys: Keys
     blobs: Blobs
 
-    async def freeze(self, ref: str, trigger: str, origin: Origin) -> Receipt:
+    async def freeze(self, ref: str, trigger: str, metadata: CommandMetadata) -> CommandResult:
         """A new version, or the latest one where nothing has changed since. Rejected for an empty data set."""
-        frozen = await self.draw_up(ref, trigger, origin)
-        receipt = Receipt(id=frozen.version_id, name=frozen.dataset, version=frozen.number)
-        if frozen.change is None:
-            return self.desk.unchanged(receipt)
-        return await self.desk.append(frozen.change, origin, receipt)
+        version = await self.build_version(ref, trigger, metadata)
+        result = VersionResult(id=version.version_id, name=version.dataset, version=version.number)
+        if version.change is None:
+            return self.executor.unchanged(result)
+        return await self.executor.append(version.change, metadata, result)
 
-    async def draw_up(self, ref: str, trigger: str, origin: Origin) -> Frozen:
-        """The version that the data set is now: its manifest is kept, its fact still to be stored."""
-        content = await self.desk.store.read(lambda connection: _content(connection, ref))
+    async def build_version(self, ref: str, trigger: str, metadata: CommandMetadata) -> FrozenVersion:
+        """The data set as it is now: the manifest is stored, the event still has to be appended."""
+        content = await self.executor.store.read(lambda connection: _read_content(connection, ref))
         if not content.images:
-            raise Rejected(
-                f"the data set {content.row.name!r} is empty; bring in pictures first", reason="empty-dataset"
-            )
+            raise Rejected(f"the data set {content.row.name!r} is empty; import images first", reason="empty-dataset")
         keys = await self.keys.keys_of([image.id for image in content.images])
-        lines = await asyncio.to_thread(_lines, content, keys, trigger.strip())
+        lines = await asyncio.to_thread(_build_manifest_lines, content, keys, trigger.strip())
         digest = await self.blobs.put(await asyncio.to_thread(manifest.encode, lines))
         latest = content.latest
         if latest is not None and (latest.manifest, latest.trigger) == (digest, trigger.strip()):
-            return frozen_before(content.row, latest)
-        fact = VersionFrozen(
+            return existing_version(content.row, latest)
+        event = VersionFrozen(
             version=latest.number + 1 if latest else 1,
-            version_id=frozen_by(origin),
+            version_id=version_id_for(metadata),
             as_of=content.as_of,
             images=len(lines),
             manifest=digest,
             trigger=trigger.strip(),
         )
-        return Frozen(
+        return FrozenVersion(
             dataset_id=content.row.id,
             dataset=content.row.name,
-            number=fact.version,
-            version_id=fact.version_id,
+            number=event.version,
+            version_id=event.version_id,
             manifest=digest,
-            images=fact.images,
-            trigger=fact.trigger,
-            change=Change("dataset", content.row.id, [fact], content.row.head),
+            images=event.images,
+            trigger=event.trigger,
+            change=Change("dataset", content.row.id, [event], content.row.revision),
         )
 
 
-def frozen_before(row: DatasetRow, version: VersionRow) -> Frozen:
-    """A version that stands in the log."""
-    return Frozen(
+def existing_version(row: DatasetRow, version: VersionRow) -> FrozenVersion:
+    """A version that is in the log."""
+    return FrozenVersion(
         dataset_id=row.id,
         dataset=row.name,
         number=version.number,
@@ -107,36 +107,36 @@ def frozen_before(row: DatasetRow, version: VersionRow) -> Frozen:
     )
 
 
-def frozen_by(origin: Origin) -> VersionId:
+def version_id_for(metadata: CommandMetadata) -> VersionId:
     """The id of the version that a command freezes."""
-    return VersionId(derived("ver", origin.command))
+    return VersionId(derived("ver", metadata.command_id))
 
 
-def _content(connection: Connection, ref: str) -> Content:
+def _read_content(connection: Connection, ref: str) -> VersionContent:
     row = datasets.find(connection, ref)
     if row is None:
-        raise missing("data set", ref)
+        raise not_found("data set", ref)
     if row.removed:
         raise Gone(f"the data set {row.name!r} was removed")
-    ordinals = images.ordinals(connection, row.id)
-    standings = images.standings(connection, row.id, ordinals)
-    return Content(
+    ordinals = images.live_ordinals(connection, row.id)
+    effective_tags = images.effective_tags(connection, row.id, ordinals)
+    return VersionContent(
         row=row,
-        latest=versions.latest(connection, row.id),
+        latest=versions.find_latest(connection, row.id),
         as_of=checkpoint(connection).sequence,
-        images=images.at(connection, row.id, ordinals),
-        tags={ordinal: standing.names for ordinal, standing in standings.items()},
+        images=images.by_ordinals(connection, row.id, ordinals),
+        tags={ordinal: tags.names for ordinal, tags in effective_tags.items()},
     )
 
 
-def _lines(content: Content, keys: dict[ImageId, bytes], trigger: str) -> list[ManifestLine]:
-    """An image without a key was erased while this was read: it is left out."""
+def _build_manifest_lines(content: VersionContent, keys: dict[ImageId, bytes], trigger: str) -> list[ManifestLine]:
+    """One line per image; an image without a key was erased after the snapshot was read and is left out."""
     return [
         ManifestLine(
             ordinal=image.ordinal,
             image=image.id,
             picture=image.picture,
-            caption=_sealed_caption(image, keys[image.id], content.tags[image.ordinal], trigger),
+            caption=_seal_caption(image, keys[image.id], content.tags[image.ordinal], trigger),
             width=image.width,
             height=image.height,
             written=image.caption is not None,
@@ -146,6 +146,6 @@ def _lines(content: Content, keys: dict[ImageId, bytes], trigger: str) -> list[M
     ]
 
 
-def _sealed_caption(image: ImageRow, key: bytes, tags: tuple[str, ...], trigger: str) -> bytes:
+def _seal_caption(image: ImageRow, key: bytes, tags: tuple[str, ...], trigger: str) -> bytes:
     written = None if image.caption is None else open_sealed(key, image.caption, CAPTION)
-    return seal(key, caption(written, tags, trigger), CAPTION)
+    return seal(key, build_caption(written, tags, trigger), CAPTION)

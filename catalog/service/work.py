@@ -1,4 +1,4 @@
-"""Wishes about jobs, tagging runs and presets. They are small: each is folded from its own history."""
+"""Commands on jobs, tagging runs and presets: small aggregates, each folded from its own history."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,70 +10,76 @@ from catalog.domain import builtin_presets
 from catalog.domain import datasets as dataset_rules
 from catalog.domain import jobs as job_rules
 from catalog.domain import presets as preset_rules
-from catalog.service.datasets import present
-from catalog.service.desk import Change, Desk
-from catalog.service.versions import Frozen, Versions, frozen_before, frozen_by
-from catalog.views import erasures, images, predictions, presets, versions
+from catalog.service.datasets import require_dataset
+from catalog.service.execution import Change, CommandExecutor
+from catalog.service.versions import FrozenVersion, VersionFreezer, existing_version, version_id_for
+from catalog.views import erasures, images, predictions, presets, sets, versions
 from catalog.views import jobs as job_views
 from catalog.views.datasets import DatasetRow
-from catalog.views.sets import unpacked
 from catalog.views.versions import VersionRow
 from contracts import jobs
 from contracts.commands import (
     CancelJob,
     CancelTagging,
+    CommandMetadata,
+    CommandResult,
     CreateJob,
     EditJob,
-    JobCommand,
-    Origin,
-    PresetCommand,
-    Receipt,
+    JobEnvelope,
+    JobResult,
+    PresetEnvelope,
+    PresetResult,
     RemoveJob,
     RequestTagging,
     SavePreset,
     StartJob,
-    TaggingCommand,
+    TaggingEnvelope,
+    TaggingRunResult,
 )
 from contracts.errors import NotFound, Rejected
-from contracts.events import AnyFact, JobCreated, JobQueued, TaggingQueued, TaggingRequested
+from contracts.events import AnyEvent, JobCreated, JobQueued, TaggingQueued, TaggingRequested
 from contracts.ids import DatasetId, JobId, RunId, derived
 from contracts.jobs import Work, status_of
 from contracts.recipe import Recipe
-from contracts.wire.log import Head
+from contracts.wire.log import StreamRevision
 
 
 @dataclass(frozen=True)
-class Jobs:
-    desk: Desk
-    versions: Versions
+class JobCommands:
+    """Handles every `JobEnvelope`."""
+
+    executor: CommandExecutor
+    versions: VersionFreezer
     dispatcher: Dispatcher
 
-    async def handle(self, command: JobCommand) -> Receipt:
-        return await self.desk.answered(command.origin) or await self._decided(command)
+    async def handle(self, envelope: JobEnvelope) -> CommandResult:
+        return await self.executor.previous_result(envelope.metadata) or await self._execute(envelope)
 
-    async def _decided(self, command: JobCommand) -> Receipt:
-        origin, wish = command.origin, command.wish
-        if isinstance(wish, CreateJob):
-            # The data set's lane, because what is trained on is frozen now, if no version is named.
-            row = await self.desk.store.read(lambda connection: present(connection, wish.dataset))
-            return await self.desk.settle(origin, row.id, partial(self._create, wish, row.id, origin))
-        return await self.desk.settle(origin, await self._lane_of(wish), partial(self._change, command))
+    async def _execute(self, envelope: JobEnvelope) -> CommandResult:
+        metadata, command = envelope.metadata, envelope.command
+        if isinstance(command, CreateJob):
+            # The data set's lock: if no version is named, the data set is frozen together with the job.
+            row = await self.executor.store.read(lambda connection: require_dataset(connection, command.dataset))
+            return await self.executor.execute_once(metadata, row.id, partial(self._create, command, row.id, metadata))
+        return await self.executor.execute_once(
+            metadata, await self._lock_for(command), partial(self._change, envelope)
+        )
 
-    async def _lane_of(self, wish: EditJob | StartJob | CancelJob | RemoveJob) -> str:
-        """A job is started in the turn of its data set: nothing of it is erased between the look and the start."""
-        if not isinstance(wish, StartJob):
-            return wish.job
-        found = await self.desk.store.read(lambda connection: job_views.find(connection, wish.job))
-        return wish.job if found is None else found[0].asked.dataset_id
+    async def _lock_for(self, command: EditJob | StartJob | CancelJob | RemoveJob) -> str:
+        """StartJob takes the data set's lock, so that no image is erased between the check and the start."""
+        if not isinstance(command, StartJob):
+            return command.job
+        found = await self.executor.store.read(lambda connection: job_views.find(connection, command.job))
+        return command.job if found is None else found[0].request.dataset_id
 
-    async def _create(self, wish: CreateJob, dataset_id: DatasetId, origin: Origin) -> Receipt:
-        preset = await self._preset(wish.preset)
-        recipe = job_rules.resolved(wish, preset)
-        version = await self._version(wish, dataset_id, origin)
-        job_id = JobId(derived("job", origin.command))
+    async def _create(self, command: CreateJob, dataset_id: DatasetId, metadata: CommandMetadata) -> CommandResult:
+        preset = await self._require_preset(command.preset)
+        recipe = job_rules.resolve_recipe(command, preset)
+        version = await self._select_version(command, dataset_id, metadata)
+        job_id = JobId(derived("job", metadata.command_id))
         created = JobCreated(
-            name=wish.name or version.dataset,
-            mode=wish.mode,
+            name=command.name or version.dataset,
+            mode=command.mode,
             dataset_id=version.dataset_id,
             dataset=version.dataset,
             version=version.number,
@@ -81,167 +87,187 @@ class Jobs:
             manifest=version.manifest,
             images=version.images,
             recipe=recipe,
-            preset=wish.preset,
+            preset=command.preset,
             trigger=version.trigger,
-            priority=wish.priority,
-            description=wish.description,
-            labels=wish.labels,
+            priority=command.priority,
+            description=command.description,
+            labels=command.labels,
         )
-        facts: list[AnyFact] = [created, *([JobQueued(priority=wish.priority)] if wish.start else [])]
-        receipt = Receipt(id=job_id, name=created.name, status="pending", version=version.number)
-        change = Change("job", job_id, facts, Head())
+        events: list[AnyEvent] = [created, *([JobQueued(priority=command.priority)] if command.start else [])]
+        result = JobResult(id=job_id, name=created.name, status="pending", version=version.number)
+        change = Change("job", job_id, events, StreamRevision())
         changes = [change] if version.change is None else [version.change, change]
-        done = await self.desk.append_together(changes, origin, receipt)
-        if wish.start:
-            await self.dispatcher.hint("train", job_id, done.sequence, wish.priority)
-        return done
+        appended = await self.executor.append_atomically(changes, metadata, result)
+        if command.start:
+            await self.dispatcher.enqueue("train", job_id, appended.sequence, command.priority)
+        return appended
 
-    async def _preset(self, name: str | None) -> Recipe | None:
+    async def _require_preset(self, name: str | None) -> Recipe | None:
         if name is None:
             return None
-        recipe = await recipe_of(self.desk, name)
+        recipe = await find_recipe(self.executor, name)
         if recipe is None:
             raise Rejected(f"there is no preset {name!r}", reason="unknown-preset")
         return recipe
 
-    async def _version(self, wish: CreateJob, dataset_id: DatasetId, origin: Origin) -> Frozen:
-        """The version that was named, or the data set as it is now, to be frozen with the job.
+    async def _select_version(
+        self, command: CreateJob, dataset_id: DatasetId, metadata: CommandMetadata
+    ) -> FrozenVersion:
+        """The version that the command names, or the data set as it is now, to be frozen together with the job.
 
-        Logs of before hold versions whose job was never stored: asked for again, it still gets that one.
+        Older logs may hold a version of this command without its job: a repeated command uses that version.
         """
-        before = await self.desk.store.read(lambda connection: versions.by_id(connection, frozen_by(origin)))
-        number = before.number if before is not None else wish.version
+        existing = await self.executor.store.read(
+            lambda connection: versions.by_id(connection, version_id_for(metadata))
+        )
+        number = existing.number if existing is not None else command.version
         if number is None:
-            return await self.versions.draw_up(dataset_id, wish.trigger, origin)
+            return await self.versions.build_version(dataset_id, command.trigger, metadata)
 
-        def look(connection: Connection) -> tuple[DatasetRow, VersionRow | None, int]:
+        def read(connection: Connection) -> tuple[DatasetRow, VersionRow | None, int]:
             version = versions.find(connection, dataset_id, number)
-            erased = 0 if version is None else erasures.in_version(connection, dataset_id, version.as_of)
-            return present(connection, dataset_id), version, erased
+            erased = 0 if version is None else erasures.count_erased_in_version(connection, dataset_id, version.as_of)
+            return require_dataset(connection, dataset_id), version, erased
 
-        row, version, erased = await self.desk.store.read(look)
+        row, version, erased = await self.executor.store.read(read)
         if version is None:
             raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
-        dataset_rules.whole(version.number, erased)
-        if wish.trigger.strip() not in ("", version.trigger):
+        dataset_rules.refuse_erased_images(version.number, erased)
+        if command.trigger.strip() not in ("", version.trigger):
             raise Rejected(f"version {number} was frozen with the trigger {version.trigger!r}; freeze another")
-        return frozen_before(row, version)
+        return existing_version(row, version)
 
-    async def _change(self, command: JobCommand) -> Receipt:
-        wish = command.wish
-        if isinstance(wish, CreateJob):
-            raise TypeError("a job is created elsewhere")
-        history = await self.desk.log.load("job", wish.job)
-        job = job_rules.fold(history.facts())
-        facts = cast("list[AnyFact]", job_rules.decide(job, wish))
-        if isinstance(wish, StartJob) and facts:
-            await self._refuse_erased(wish.job)
-        receipt = Receipt(id=wish.job, status=status_of(_after(job.work, facts)))
-        if not facts:
-            return self.desk.unchanged(receipt)
-        done = await self.desk.append(Change("job", wish.job, facts, history.head), command.origin, receipt)
-        await self.dispatcher.follow("train", wish.job, facts, done.sequence)
-        return done
+    async def _change(self, envelope: JobEnvelope) -> CommandResult:
+        command = envelope.command
+        if isinstance(command, CreateJob):
+            raise TypeError("CreateJob is handled by _create")
+        history = await self.executor.log.load("job", command.job)
+        job = job_rules.fold(history.events())
+        events = cast("list[AnyEvent]", job_rules.decide(job, command))
+        if isinstance(command, StartJob) and events:
+            await self._refuse_erased(command.job)
+        result = JobResult(id=command.job, status=status_of(_state_after(job.work, events)))
+        if not events:
+            return self.executor.unchanged(result)
+        appended = await self.executor.append(
+            Change("job", command.job, events, history.revision), envelope.metadata, result
+        )
+        await self.dispatcher.propagate("train", command.job, events, appended.sequence)
+        return appended
 
     async def _refuse_erased(self, job: JobId) -> None:
-        def look(connection: Connection) -> tuple[int, int]:
+        def read(connection: Connection) -> tuple[int, int]:
             found = job_views.find(connection, job)
-            version = None if found is None else versions.by_id(connection, found[0].asked.version_id)
+            version = None if found is None else versions.by_id(connection, found[0].request.version_id)
             if version is None:
                 return 0, 0
-            return version.number, erasures.in_version(connection, version.dataset_id, version.as_of)
+            return version.number, erasures.count_erased_in_version(connection, version.dataset_id, version.as_of)
 
-        dataset_rules.whole(*await self.desk.store.read(look))
+        dataset_rules.refuse_erased_images(*await self.executor.store.read(read))
 
 
 @dataclass(frozen=True)
-class Tagging:
-    desk: Desk
+class TaggingCommands:
+    """Handles every `TaggingEnvelope`."""
+
+    executor: CommandExecutor
     dispatcher: Dispatcher
 
-    async def handle(self, command: TaggingCommand) -> Receipt:
-        return await self.desk.answered(command.origin) or await self._decided(command)
+    async def handle(self, envelope: TaggingEnvelope) -> CommandResult:
+        return await self.executor.previous_result(envelope.metadata) or await self._execute(envelope)
 
-    async def _decided(self, command: TaggingCommand) -> Receipt:
-        origin = command.origin
-        match command.wish:
-            case RequestTagging() as wish:
-                row = await self.desk.store.read(lambda connection: present(connection, wish.dataset))
-                return await self.desk.settle(origin, row.id, partial(self._request, wish, row.id, origin))
+    async def _execute(self, envelope: TaggingEnvelope) -> CommandResult:
+        metadata = envelope.metadata
+        match envelope.command:
+            case RequestTagging() as command:
+                row = await self.executor.store.read(lambda connection: require_dataset(connection, command.dataset))
+                return await self.executor.execute_once(
+                    metadata, row.id, partial(self._request_run, command, row.id, metadata)
+                )
             case CancelTagging(run=run, reason=reason):
-                return await self.desk.settle(origin, run, partial(self._cancel, run, reason, origin))
+                return await self.executor.execute_once(metadata, run, partial(self._cancel_run, run, reason, metadata))
             case other:
                 assert_never(other)
 
-    async def _request(self, wish: RequestTagging, dataset_id: DatasetId, origin: Origin) -> Receipt:
-        def look(connection: Connection) -> tuple[DatasetRow, list[int], list[int]]:
-            row = present(connection, dataset_id)
-            return row, images.ordinals(connection, row.id), predictions.covered(connection, row.id, wish.model)
+    async def _request_run(
+        self, command: RequestTagging, dataset_id: DatasetId, metadata: CommandMetadata
+    ) -> CommandResult:
+        def read(connection: Connection) -> tuple[DatasetRow, list[int], list[int]]:
+            row = require_dataset(connection, dataset_id)
+            return (
+                row,
+                images.live_ordinals(connection, row.id),
+                predictions.predicted_ordinals(connection, row.id, command.model),
+            )
 
-        row, present_ones, covered = await self.desk.store.read(look)
-        chosen = dataset_rules.to_tag(row.name, present_ones, covered, only_new=wish.only_new)
-        run_id = RunId(derived("run", origin.command))
+        row, ordinals, tagged = await self.executor.store.read(read)
+        selected = dataset_rules.select_images_to_tag(row.name, ordinals, tagged, only_new=command.only_new)
+        run_id = RunId(derived("run", metadata.command_id))
         requested = TaggingRequested(
             dataset_id=row.id,
             dataset=row.name,
-            model=wish.model,
-            images=chosen,
-            count=len(unpacked(chosen)),
-            priority=wish.priority,
+            model=command.model,
+            images=selected,
+            count=len(sets.ordinals(selected)),
+            priority=command.priority,
         )
-        facts: list[AnyFact] = [requested, TaggingQueued(priority=wish.priority)]
-        receipt = Receipt(id=run_id, name=row.name, status="pending")
-        done = await self.desk.append(Change("tagging", run_id, facts, Head()), origin, receipt)
-        await self.dispatcher.hint("tag", run_id, done.sequence, wish.priority)
-        return done
+        events: list[AnyEvent] = [requested, TaggingQueued(priority=command.priority)]
+        result = TaggingRunResult(id=run_id, name=row.name, status="pending")
+        appended = await self.executor.append(Change("tagging", run_id, events, StreamRevision()), metadata, result)
+        await self.dispatcher.enqueue("tag", run_id, appended.sequence, command.priority)
+        return appended
 
-    async def _cancel(self, run: RunId, reason: str, origin: Origin) -> Receipt:
-        history = await self.desk.log.load("tagging", run)
+    async def _cancel_run(self, run: RunId, reason: str, metadata: CommandMetadata) -> CommandResult:
+        history = await self.executor.log.load("tagging", run)
         if not history.commits:
             raise NotFound(f"there is no tagging run {run!r}")
-        work = jobs.fold(history.facts())
-        facts = cast("list[AnyFact]", jobs.cancel(work, "tag", reason))
-        receipt = Receipt(id=run, status=status_of(_after(work, facts)))
-        if not facts:
-            return self.desk.unchanged(receipt)
-        done = await self.desk.append(Change("tagging", run, facts, history.head), origin, receipt)
-        await self.dispatcher.follow("tag", run, facts, done.sequence)
-        return done
+        work = jobs.fold(history.events())
+        events = cast("list[AnyEvent]", jobs.cancel(work, "tag", reason))
+        result = TaggingRunResult(id=run, status=status_of(_state_after(work, events)))
+        if not events:
+            return self.executor.unchanged(result)
+        appended = await self.executor.append(Change("tagging", run, events, history.revision), metadata, result)
+        await self.dispatcher.propagate("tag", run, events, appended.sequence)
+        return appended
 
 
 @dataclass(frozen=True)
-class Presets:
-    desk: Desk
+class PresetCommands:
+    """Handles every `PresetEnvelope`."""
 
-    async def handle(self, command: PresetCommand) -> Receipt:
-        thing = preset_rules.id_of(command.wish.name)
-        return await self.desk.settle(command.origin, thing, partial(self._change, command))
+    executor: CommandExecutor
 
-    async def _change(self, command: PresetCommand) -> Receipt:
-        wish = command.wish
+    async def handle(self, envelope: PresetEnvelope) -> CommandResult:
+        aggregate_id = preset_rules.preset_id_of(envelope.command.name)
+        return await self.executor.execute_once(envelope.metadata, aggregate_id, partial(self._change, envelope))
+
+    async def _change(self, envelope: PresetEnvelope) -> CommandResult:
+        command = envelope.command
         parent = Recipe()
-        if isinstance(wish, SavePreset) and wish.parent is not None:
-            found = await recipe_of(self.desk, wish.parent)
+        if isinstance(command, SavePreset) and command.parent is not None:
+            found = await find_recipe(self.executor, command.parent)
             if found is None:
-                raise Rejected(f"there is no preset {wish.parent!r}", reason="unknown-preset")
+                raise Rejected(f"there is no preset {command.parent!r}", reason="unknown-preset")
             parent = found
-        thing = preset_rules.id_of(wish.name)
-        history = await self.desk.log.load("preset", thing)
-        fact = preset_rules.decide(preset_rules.fold(history.facts()), wish, parent)
-        receipt = Receipt(id=thing, name=wish.name)
-        if fact is None:
-            return self.desk.unchanged(receipt)
-        return await self.desk.append(Change("preset", thing, [fact], history.head), command.origin, receipt)
+        aggregate_id = preset_rules.preset_id_of(command.name)
+        history = await self.executor.log.load("preset", aggregate_id)
+        event = preset_rules.decide(preset_rules.fold(history.events()), command, parent)
+        result = PresetResult(id=aggregate_id, name=command.name)
+        if event is None:
+            return self.executor.unchanged(result)
+        return await self.executor.append(
+            Change("preset", aggregate_id, [event], history.revision), envelope.metadata, result
+        )
 
 
-async def recipe_of(desk: Desk, preset: str) -> Recipe | None:
-    """The recipe of a preset that comes with Loratory or was saved; none where there is no such preset."""
+async def find_recipe(executor: CommandExecutor, preset: str) -> Recipe | None:
+    """The recipe of a built-in or saved preset; None where there is no such preset."""
     builtin = builtin_presets.BY_NAME.get(preset)
     if builtin is not None:
         return builtin.recipe
-    row = await desk.store.read(lambda connection: presets.find(connection, preset))
+    row = await executor.store.read(lambda connection: presets.find(connection, preset))
     return None if row is None or row.retired else row.recipe
 
 
-def _after(work: Work, facts: list[AnyFact]) -> jobs.State:
-    return jobs.fold([(fact, work.dispatch) for fact in facts], work).state
+def _state_after(work: Work, events: list[AnyEvent]) -> jobs.State:
+    return jobs.fold([(event, work.dispatch) for event in events], work).state

@@ -1,6 +1,6 @@
-"""The read model: one file a view, with its tables, the row changes facts make, and its questions.
+"""The read model: one file per view, with its tables, the row changes its events make, and its queries.
 
-No clock, no chance, no bus: the same commits always make the same rows, however they are cut into batches.
+No clock, no randomness, no bus: the same commits always give the same rows, however they are split into batches.
 """
 
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ from catalog.views import (
     versions,
     work,
 )
-from catalog.views.batch import parts
-from contracts.events import Stored
+from catalog.views.batch import split_batches
+from contracts.events import RecordedCommit
 
 __all__ = ["TABLES", "VERSION", "apply"]
 
-VERSION = 4
-"""Raise it with every change of a table or of what a fact does to it: the read model is made anew then."""
+VERSION = 5
+"""Increase it with every change of a table or of how an event changes it: the read model is then rebuilt."""
 
-# In this order: each may read what those before it wrote for the same batch, and tags what predictions were before.
+# The order matters: each view may read what earlier ones wrote for the same batch; `tags` reads older predictions.
 VIEWS = (commands, tagging, datasets, erasures, images, refusals, versions, presets, work, jobs, tags, predictions)
 TABLES = sets.TABLES + "".join(view.TABLES for view in VIEWS)
 
 
-def apply(connection: Connection, commits: Sequence[Stored]) -> None:
-    """All row changes of commits that follow each other in the log."""
-    for batch in parts(commits):
+def apply(connection: Connection, commits: Sequence[RecordedCommit]) -> None:
+    """Make all row changes of consecutive commits."""
+    for batch in split_batches(commits):
         for view in VIEWS:
             view.apply(connection, batch)

@@ -1,8 +1,9 @@
-"""Commits on their way into the rows, in the order of the log, with their facts at hand by type.
+"""Batches of commits on their way into the read model, with their events grouped by type.
 
-A view takes in a whole batch at once, so that a million commits are a few statements each. The rows must not depend on
-where batches end: a view looks only at what holds when the batch has ended, or never changes. What cannot be done so,
-because it looks at all images of a data set as they are at that moment, is a batch of its own (`ALONE`).
+A view applies a whole batch at once, so that a million commits are a few statements each. The rows must not depend on
+where batches end: a view may use only what is true when the batch has ended, or never changes. Events that cannot be
+applied so, because they look at all images of a data set at that moment, get a batch of their own
+(`SINGLE_COMMIT_EVENTS`).
 """
 
 from collections import defaultdict
@@ -11,62 +12,62 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar, overload
 
-from catalog.views.sets import unpacked
-from contracts.events import DatasetErased, DatasetRemoved, Fact, ImageErased, Stored, ThresholdsSet
+from catalog.views import sets
+from contracts.events import DatasetErased, DatasetRemoved, Event, ImageErased, RecordedCommit, ThresholdsSet
 
-F = TypeVar("F", bound=Fact)
+E = TypeVar("E", bound=Event)
 
-ALONE = frozenset({ThresholdsSet, DatasetRemoved, ImageErased, DatasetErased})
+SINGLE_COMMIT_EVENTS = frozenset({ThresholdsSet, DatasetRemoved, ImageErased, DatasetErased})
 
 
-class Batch:
-    """`commits` in the order of the log, none of them missing."""
+class CommitBatch:
+    """`commits` in the order of the log, without gaps."""
 
-    def __init__(self, commits: Sequence[Stored]) -> None:
+    def __init__(self, commits: Sequence[RecordedCommit]) -> None:
         self.commits = commits
-        self._told: defaultdict[type[Fact], list[tuple[int, int, Stored, Any]]] = defaultdict(list)
-        self._found: dict[tuple[type[Fact], ...], list[tuple[Stored, Any]]] = {}
+        self._by_type: defaultdict[type[Event], list[tuple[int, int, RecordedCommit, Any]]] = defaultdict(list)
+        self._events: dict[tuple[type[Event], ...], list[tuple[RecordedCommit, Any]]] = {}
         self._ordinals: dict[bytes, list[int]] = {}
-        for stored in commits:
-            for index, fact in enumerate(stored.commit.facts):
-                self._told[type(fact)].append((stored.sequence, index, stored, fact))
+        for recorded in commits:
+            for index, event in enumerate(recorded.commit.events):
+                self._by_type[type(event)].append((recorded.sequence, index, recorded, event))
 
     @overload
-    def facts(self, kind: type[F], /) -> list[tuple[Stored, F]]: ...
+    def events(self, event_type: type[E], /) -> list[tuple[RecordedCommit, E]]: ...
     @overload
-    def facts(self, *types: type[Fact]) -> list[tuple[Stored, Any]]: ...
-    def facts(self, *types: type[Fact]) -> list[tuple[Stored, Any]]:
-        """The facts of these types with their commits, in the order they happened."""
-        if types not in self._found:
-            self._found[types] = [(stored, fact) for _, stored, fact in self.numbered(*types)]
-        return self._found[types]
+    def events(self, *types: type[Event]) -> list[tuple[RecordedCommit, Any]]: ...
+    def events(self, *types: type[Event]) -> list[tuple[RecordedCommit, Any]]:
+        """The events of these types with their commits, in log order."""
+        if types not in self._events:
+            self._events[types] = [(recorded, event) for _, recorded, event in self.indexed_events(*types)]
+        return self._events[types]
 
     @overload
-    def numbered(self, kind: type[F], /) -> list[tuple[int, Stored, F]]: ...
+    def indexed_events(self, event_type: type[E], /) -> list[tuple[int, RecordedCommit, E]]: ...
     @overload
-    def numbered(self, *types: type[Fact]) -> list[tuple[int, Stored, Any]]: ...
-    def numbered(self, *types: type[Fact]) -> list[tuple[int, Stored, Any]]:
-        """The same, with the place of each fact in its commit."""
-        told = [self._told[kind] for kind in types if kind in self._told]
-        merged = told[0] if len(told) == 1 else sorted(chain.from_iterable(told), key=itemgetter(0, 1))
-        return [(index, stored, fact) for _, index, stored, fact in merged]
+    def indexed_events(self, *types: type[Event]) -> list[tuple[int, RecordedCommit, Any]]: ...
+    def indexed_events(self, *types: type[Event]) -> list[tuple[int, RecordedCommit, Any]]:
+        """The same, with the index of each event in its commit."""
+        found = [self._by_type[event_type] for event_type in types if event_type in self._by_type]
+        merged = found[0] if len(found) == 1 else sorted(chain.from_iterable(found), key=itemgetter(0, 1))
+        return [(index, recorded, event) for _, index, recorded, event in merged]
 
     def ordinals(self, images: bytes) -> list[int]:
-        """The ordinals of a set in a fact, rising; several views ask for the same."""
+        """The ordinals of a serialized set, ascending; cached, as several views need the same."""
         found = self._ordinals.get(images)
         if found is None:
-            found = self._ordinals[images] = unpacked(images)
+            found = self._ordinals[images] = sets.ordinals(images)
         return found
 
 
-def parts(commits: Sequence[Stored]) -> Iterator[Batch]:
-    """The batches that commits fall into: those that must be alone are."""
+def split_batches(commits: Sequence[RecordedCommit]) -> Iterator[CommitBatch]:
+    """Splits commits into batches; commits with SINGLE_COMMIT_EVENTS are each one of their own."""
     start = 0
-    for number, stored in enumerate(commits):
-        if not ALONE.isdisjoint(map(type, stored.commit.facts)):
+    for number, recorded in enumerate(commits):
+        if not SINGLE_COMMIT_EVENTS.isdisjoint(map(type, recorded.commit.events)):
             if number > start:
-                yield Batch(commits[start:number])
-            yield Batch([stored])
+                yield CommitBatch(commits[start:number])
+            yield CommitBatch([recorded])
             start = number + 1
     if start < len(commits):
-        yield Batch(commits[start:])
+        yield CommitBatch(commits[start:])

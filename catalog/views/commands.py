@@ -1,55 +1,59 @@
-"""What became of each command, so that one sent again is answered and not done again."""
+"""The result of each command, so that a repeated command is answered without being executed again."""
 
 from dataclasses import dataclass
 
 from catalog.database import Connection
-from catalog.views.batch import Batch
+from catalog.views.batch import CommitBatch
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS command (
     id TEXT PRIMARY KEY,
     fingerprint TEXT NOT NULL,
     sequence INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    thing TEXT NOT NULL,
-    answer BLOB NOT NULL
+    aggregate_kind TEXT NOT NULL,
+    aggregate_id TEXT NOT NULL,
+    result BLOB NOT NULL
 ) WITHOUT ROWID;
 """
 
-# Some commands write two things (a version and a job); the commit that holds the answer says what the command made.
-KEEP = """
+# A command may write commits of two aggregates (a version and a job); the row is that of the commit with the result.
+# X'6E756C6C' is the JSON null of the other one.
+UPSERT = """
 INSERT INTO command VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
-    fingerprint = excluded.fingerprint, sequence = excluded.sequence, kind = excluded.kind, thing = excluded.thing,
-    answer = excluded.answer
-WHERE command.answer = X'6E756C6C' AND excluded.answer != X'6E756C6C'
+    fingerprint = excluded.fingerprint, sequence = excluded.sequence, aggregate_kind = excluded.aggregate_kind,
+    aggregate_id = excluded.aggregate_id, result = excluded.result
+WHERE command.result = X'6E756C6C' AND excluded.result != X'6E756C6C'
 """
-ANSWERED = "SELECT fingerprint, sequence, kind, thing, answer FROM command WHERE id = ?"
+FIND = "SELECT fingerprint, sequence, aggregate_kind, aggregate_id, result FROM command WHERE id = ?"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
-    """`answer` is JSON as stored, `null` where the commit that holds the answer is not there yet."""
+class CommandRow:
+    """`result` is JSON as stored, `null` while the commit that holds the result has not been applied."""
 
     fingerprint: str
     sequence: int
-    kind: str
-    thing: str
-    answer: bytes
+    aggregate_kind: str
+    aggregate_id: str
+    result: bytes
 
 
-def apply(connection: Connection, batch: Batch) -> None:
+def apply(connection: Connection, batch: CommitBatch) -> None:
     connection.executemany(
-        KEEP,
+        UPSERT,
         [
-            (commit.command, commit.fingerprint, stored.sequence, commit.kind, commit.thing, bytes(commit.answer))
-            for stored in batch.commits
-            for commit in (stored.commit,)
+            (
+                *(commit.command_id, commit.fingerprint, recorded.sequence),
+                *(commit.aggregate_kind, commit.aggregate_id, bytes(commit.result)),
+            )
+            for recorded in batch.commits
+            for commit in (recorded.commit,)
         ],
     )
 
 
-def answered(connection: Connection, command_id: str) -> Answered | None:
-    """What this command did before; none = it never changed anything."""
-    row = connection.execute(ANSWERED, (command_id,)).fetchone()
-    return None if row is None else Answered(**dict(row))
+def find(connection: Connection, command_id: str) -> CommandRow | None:
+    """What the command did; none if it never changed anything."""
+    row = connection.execute(FIND, (command_id,)).fetchone()
+    return None if row is None else CommandRow(**dict(row))

@@ -1,4 +1,4 @@
-"""Data sets: what they are called, where their history ends, their thresholds then and now."""
+"""Data sets: names, revisions, and thresholds, current and past."""
 
 import hashlib
 import unicodedata
@@ -8,30 +8,30 @@ from datetime import datetime
 from typing import Any
 
 from catalog.database import Connection
-from catalog.domain.standing import DEFAULTS
+from catalog.domain.effective_tags import DEFAULT_THRESHOLDS
 from catalog.views import tagging
-from catalog.views.batch import Batch
+from catalog.views.batch import CommitBatch
 from contracts.events import (
     Category,
     DatasetCreated,
     DatasetErased,
     DatasetRemoved,
     DatasetRenamed,
-    Fact,
+    Event,
     ImageAdded,
     ImageRefused,
-    Stored,
+    RecordedCommit,
     TaggingPredicted,
     ThresholdsSet,
 )
 from contracts.ids import DatasetId
-from contracts.wire.log import Head
+from contracts.wire.log import StreamRevision
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS dataset (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
-    folded TEXT NOT NULL,
+    name_key TEXT NOT NULL,
     description TEXT NOT NULL,
     removed INTEGER NOT NULL DEFAULT 0,
     erased INTEGER NOT NULL DEFAULT 0,
@@ -40,17 +40,17 @@ CREATE TABLE IF NOT EXISTS dataset (
     general REAL NOT NULL,
     character REAL NOT NULL,
     latest_version INTEGER,
-    created INTEGER NOT NULL,
+    created_sequence INTEGER NOT NULL,
     created_at TEXT NOT NULL,
     changed_at TEXT NOT NULL,
-    named INTEGER NOT NULL,
-    touched INTEGER NOT NULL,
-    head_sequence INTEGER NOT NULL DEFAULT 0,
-    head_version INTEGER NOT NULL DEFAULT 0,
-    head_digest TEXT NOT NULL DEFAULT ''
+    name_sequence INTEGER NOT NULL,
+    etag INTEGER NOT NULL,
+    revision_sequence INTEGER NOT NULL DEFAULT 0,
+    revision_version INTEGER NOT NULL DEFAULT 0,
+    revision_digest TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS dataset_by_name ON dataset (folded) WHERE removed = 0;
-CREATE INDEX IF NOT EXISTS dataset_by_age ON dataset (created) WHERE removed = 0;
+CREATE INDEX IF NOT EXISTS dataset_by_name ON dataset (name_key) WHERE removed = 0;
+CREATE INDEX IF NOT EXISTS dataset_by_age ON dataset (created_sequence) WHERE removed = 0;
 CREATE TABLE IF NOT EXISTS threshold (
     dataset_id TEXT NOT NULL,
     sequence INTEGER NOT NULL,
@@ -62,23 +62,23 @@ CREATE TABLE IF NOT EXISTS threshold (
 
 CREATE = """
 INSERT INTO dataset
-    (id, name, folded, description, general, character, created, created_at, changed_at, named, touched)
-VALUES (:id, :name, :folded, :description, :general, :character, :sequence, :at, :at, :sequence, :sequence)
+    (id, name, name_key, description, general, character, created_sequence, created_at, changed_at, name_sequence, etag)
+VALUES (:id, :name, :name_key, :description, :general, :character, :sequence, :at, :at, :sequence, :sequence)
 ON CONFLICT DO NOTHING
 """
-RENAME = "UPDATE dataset SET name = ?, folded = ?, named = ? WHERE id = ?"
+RENAME = "UPDATE dataset SET name = ?, name_key = ?, name_sequence = ? WHERE id = ?"
 REMOVE = "UPDATE dataset SET removed = 1 WHERE id = ?"
 ERASE = "UPDATE dataset SET removed = 1, erased = 1, refused = 0 WHERE id = ?"
-NUMBER = "UPDATE dataset SET next_ordinal = MAX(next_ordinal, ? + 1) WHERE id = ?"
-REFUSED = "UPDATE dataset SET refused = refused + ? WHERE id = ?"
-THRESHOLDS = "UPDATE dataset SET general = ?, character = ? WHERE id = ?"
+SET_NEXT_ORDINAL = "UPDATE dataset SET next_ordinal = MAX(next_ordinal, ? + 1) WHERE id = ?"
+ADD_REFUSED = "UPDATE dataset SET refused = refused + ? WHERE id = ?"
+SET_THRESHOLDS = "UPDATE dataset SET general = ?, character = ? WHERE id = ?"
 KEEP_THRESHOLDS = "INSERT OR REPLACE INTO threshold VALUES (?, ?, ?, ?)"
-MOVE_HEAD = "UPDATE dataset SET head_sequence = ?, head_version = ?, head_digest = ? WHERE id = ?"
-TOUCH = "UPDATE dataset SET touched = ?, changed_at = ? WHERE id = ?"
+SET_REVISION = "UPDATE dataset SET revision_sequence = ?, revision_version = ?, revision_digest = ? WHERE id = ?"
+SET_ETAG = "UPDATE dataset SET etag = ?, changed_at = ? WHERE id = ?"
 
 BY_ID = "SELECT * FROM dataset WHERE id = ?"
-BY_NAME = "SELECT * FROM dataset WHERE folded = ? AND removed = 0"
-PAGE = "SELECT * FROM dataset WHERE removed = 0 AND created > ? ORDER BY created LIMIT ?"
+BY_NAME = "SELECT * FROM dataset WHERE name_key = ? AND removed = 0"
+PAGE = "SELECT * FROM dataset WHERE removed = 0 AND created_sequence > ? ORDER BY created_sequence LIMIT ?"
 COUNT = "SELECT COUNT(*) FROM dataset WHERE removed = 0"
 THRESHOLDS_AT = """
 SELECT general, character FROM threshold WHERE dataset_id = ? AND sequence <= ? ORDER BY sequence DESC LIMIT 1
@@ -87,9 +87,9 @@ SELECT general, character FROM threshold WHERE dataset_id = ? AND sequence <= ? 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRow:
-    """`head` is where its history ends; `touched` the last sequence that changed what one sees of it (its ETag).
+    """`revision` is what the next append expects; `etag` the last sequence that changed what clients see of it.
 
-    `created` and `named` are the sequences of its creation and of its last name.
+    `created_sequence` and `name_sequence` are the sequences of its creation and of its current name.
     """
 
     id: DatasetId
@@ -97,15 +97,15 @@ class DatasetRow:
     description: str
     removed: bool
     erased: bool
-    head: Head
+    revision: StreamRevision
     next_ordinal: int
     refused: int
     general: float
     character: float
     latest_version: int | None
-    created: int
-    named: int
-    touched: int
+    created_sequence: int
+    name_sequence: int
+    etag: int
     created_at: datetime
     changed_at: datetime
 
@@ -114,72 +114,79 @@ class DatasetRow:
         return {"general": self.general, "character": self.character}
 
 
-def apply(connection: Connection, batch: Batch) -> None:
-    for stored, fact in batch.facts(DatasetCreated, DatasetRenamed, DatasetRemoved, DatasetErased, ThresholdsSet):
-        _change(connection, stored, fact)
-    added = ((fact.ordinal, stored.commit.thing) for stored, fact in batch.facts(ImageAdded))
-    highest = {thing: ordinal for ordinal, thing in sorted(added)}
-    connection.executemany(NUMBER, [(ordinal, thing) for thing, ordinal in highest.items()])
-    refused = Counter(stored.commit.thing for stored, _ in batch.facts(ImageRefused))
-    connection.executemany(REFUSED, [(number, thing) for thing, number in refused.items()])
-    last = {stored.commit.thing: stored for stored in batch.commits if stored.commit.kind == "dataset"}
-    connection.executemany(MOVE_HEAD, [(*_head(stored), thing) for thing, stored in last.items()])
-    _touch(connection, batch)
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    for recorded, event in batch.events(DatasetCreated, DatasetRenamed, DatasetRemoved, DatasetErased, ThresholdsSet):
+        _apply_event(connection, recorded, event)
+    added = ((event.ordinal, recorded.commit.aggregate_id) for recorded, event in batch.events(ImageAdded))
+    highest = {dataset_id: ordinal for ordinal, dataset_id in sorted(added)}
+    connection.executemany(SET_NEXT_ORDINAL, [(ordinal, dataset_id) for dataset_id, ordinal in highest.items()])
+    refused = Counter(recorded.commit.aggregate_id for recorded, _ in batch.events(ImageRefused))
+    connection.executemany(ADD_REFUSED, [(number, dataset_id) for dataset_id, number in refused.items()])
+    last = _last_commits(batch)
+    connection.executemany(SET_REVISION, [(*_revision(recorded), dataset_id) for dataset_id, recorded in last.items()])
+    _update_etags(connection, batch)
 
 
-def _change(connection: Connection, stored: Stored, fact: Fact) -> None:
-    thing, sequence = stored.commit.thing, stored.sequence
-    match fact:
+def _apply_event(connection: Connection, recorded: RecordedCommit, event: Event) -> None:
+    dataset_id, sequence = recorded.commit.aggregate_id, recorded.sequence
+    match event:
         case DatasetCreated(name=name, description=description):
-            words = {"id": thing, "name": name, "folded": folded(name), "description": description}
-            moment = {"sequence": sequence, "at": stored.commit.at.isoformat()}
-            connection.execute(CREATE, words | DEFAULTS | moment)
+            texts = {"id": dataset_id, "name": name, "name_key": name_key(name), "description": description}
+            created = {"sequence": sequence, "at": recorded.commit.at.isoformat()}
+            connection.execute(CREATE, texts | DEFAULT_THRESHOLDS | created)
         case DatasetRenamed(name=name):
-            connection.execute(RENAME, (name, folded(name), sequence, thing))
+            connection.execute(RENAME, (name, name_key(name), sequence, dataset_id))
         case DatasetRemoved():
-            connection.execute(REMOVE, (thing,))
+            connection.execute(REMOVE, (dataset_id,))
         case DatasetErased():
-            connection.execute(ERASE, (thing,))
+            connection.execute(ERASE, (dataset_id,))
         case ThresholdsSet(general=general, character=character):
-            connection.execute(THRESHOLDS, (general, character, thing))
-            connection.execute(KEEP_THRESHOLDS, (thing, sequence, general, character))
+            connection.execute(SET_THRESHOLDS, (general, character, dataset_id))
+            connection.execute(KEEP_THRESHOLDS, (dataset_id, sequence, general, character))
         case _:
             pass
 
 
-def _head(stored: Stored) -> tuple[int, int, str]:
-    return stored.sequence, stored.commit.version, hashlib.sha256(stored.body).hexdigest()
+def _last_commits(batch: CommitBatch) -> dict[str, RecordedCommit]:
+    """The last commit of each data set."""
+    commits = (recorded for recorded in batch.commits if recorded.commit.aggregate_kind == "dataset")
+    return {recorded.commit.aggregate_id: recorded for recorded in commits}
 
 
-def _touch(connection: Connection, batch: Batch) -> None:
-    """What one sees of a data set changes by facts of its own, and of runs over its images."""
-    last = {stored.commit.thing: stored for stored in batch.commits if stored.commit.kind == "dataset"}
-    runs = tagging.runs_in(connection, batch)
-    for stored, _ in batch.facts(TaggingPredicted):
-        dataset_id = runs[stored.commit.thing].asked.dataset_id
-        last[dataset_id] = max(last.get(dataset_id, stored), stored, key=lambda one: one.sequence)
+def _revision(recorded: RecordedCommit) -> tuple[int, int, str]:
+    return recorded.sequence, recorded.commit.version, hashlib.sha256(recorded.body).hexdigest()
+
+
+def _update_etags(connection: Connection, batch: CommitBatch) -> None:
+    """What clients see of a data set is changed by its own events and by those of tagging runs on it."""
+    last = _last_commits(batch)
+    runs = tagging.runs_by_id(connection, batch)
+    for recorded, _ in batch.events(TaggingPredicted):
+        dataset_id = runs[recorded.commit.aggregate_id].request.dataset_id
+        last[dataset_id] = max(last.get(dataset_id, recorded), recorded, key=lambda commit: commit.sequence)
     connection.executemany(
-        TOUCH, [(stored.sequence, stored.commit.at.isoformat(), thing) for thing, stored in last.items()]
+        SET_ETAG,
+        [(recorded.sequence, recorded.commit.at.isoformat(), dataset_id) for dataset_id, recorded in last.items()],
     )
 
 
-def folded(name: str) -> str:
-    """Names that differ only in case or in how their signs are composed are the same name."""
+def name_key(name: str) -> str:
+    """Names that differ only in case or Unicode composition are the same name."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def find(connection: Connection, ref: str) -> DatasetRow | None:
-    """By id (also when removed), else by name (only what is still there)."""
-    row = connection.execute(BY_ID, (ref,)).fetchone() or connection.execute(BY_NAME, (folded(ref),)).fetchone()
+    """By id (also when removed), else by name (not when removed)."""
+    row = connection.execute(BY_ID, (ref,)).fetchone() or connection.execute(BY_NAME, (name_key(ref),)).fetchone()
     return None if row is None else _row(dict(row))
 
 
-def name_taken(connection: Connection, name: str) -> bool:
-    return connection.execute(BY_NAME, (folded(name),)).fetchone() is not None
+def is_name_taken(connection: Connection, name: str) -> bool:
+    return connection.execute(BY_NAME, (name_key(name),)).fetchone() is not None
 
 
 def page(connection: Connection, after: int, limit: int) -> list[DatasetRow]:
-    """In the order they were created, those after the one created at this sequence."""
+    """In creation order, those created after a sequence."""
     return [_row(dict(row)) for row in connection.execute(PAGE, (after, limit))]
 
 
@@ -188,14 +195,14 @@ def count(connection: Connection) -> int:
 
 
 def thresholds_at(connection: Connection, dataset_id: str, sequence: int) -> dict[Category, float]:
-    """The thresholds as they were at a sequence of the log."""
+    """The thresholds as of a sequence of the log."""
     row = connection.execute(THRESHOLDS_AT, (dataset_id, sequence)).fetchone()
-    return DEFAULTS if row is None else {"general": row["general"], "character": row["character"]}
+    return DEFAULT_THRESHOLDS if row is None else {"general": row["general"], "character": row["character"]}
 
 
 def _row(row: dict[str, Any]) -> DatasetRow:
-    del row["folded"]
-    head = Head(row.pop("head_sequence"), row.pop("head_version"), row.pop("head_digest"))
+    del row["name_key"]
+    revision = StreamRevision(row.pop("revision_sequence"), row.pop("revision_version"), row.pop("revision_digest"))
     times = {name: datetime.fromisoformat(row[name]) for name in ("created_at", "changed_at")}
-    marks = {name: bool(row[name]) for name in ("removed", "erased")}
-    return DatasetRow(**row | times | marks | {"head": head})
+    flags = {name: bool(row[name]) for name in ("removed", "erased")}
+    return DatasetRow(**row | times | flags | {"revision": revision})

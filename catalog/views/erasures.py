@@ -1,6 +1,6 @@
-"""What was erased for good: who it was and by which digests its bytes are known, until nothing of it is left anywhere.
+"""Erased images: their digests are kept here until every copy of their bytes has been deleted.
 
-This view comes before `images` and `refusals`: it remembers of their rows what the sweep needs, and then they go.
+This view comes before `images` and `refusals`: it copies from their rows what the purge needs before they are deleted.
 """
 
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ from datetime import datetime
 
 import msgspec
 
-from catalog.database import Connection, Row
-from catalog.views.batch import Batch
+from catalog.database import MAX_SEQUENCE, Connection, Row
+from catalog.views.batch import CommitBatch
 from contracts.events import Artifact, DatasetErased, ImageErased
 from contracts.ids import DatasetId, Digest, ImageId, JobId
-from contracts.queries import SawView
+from contracts.queries import AffectedLoraView
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS erased (
@@ -23,8 +23,8 @@ CREATE TABLE IF NOT EXISTS erased (
     source TEXT NOT NULL DEFAULT '',
     picture TEXT NOT NULL DEFAULT '',
     thumbnail TEXT NOT NULL DEFAULT '',
-    added INTEGER NOT NULL DEFAULT 0,
-    removed INTEGER NOT NULL DEFAULT 0,
+    added_sequence INTEGER NOT NULL DEFAULT 0,
+    removed_sequence INTEGER NOT NULL DEFAULT 0,
     sequence INTEGER NOT NULL,
     at TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -33,8 +33,9 @@ CREATE INDEX IF NOT EXISTS erased_of_dataset ON erased (dataset_id, ordinal);
 """
 
 ERASE = """
-INSERT OR IGNORE INTO erased (image_id, dataset_id, ordinal, source, picture, thumbnail, added, removed, sequence, at)
-SELECT id, dataset_id, ordinal, source, picture, thumbnail, added, removed, :sequence, :at FROM image
+INSERT OR IGNORE INTO erased
+    (image_id, dataset_id, ordinal, source, picture, thumbnail, added_sequence, removed_sequence, sequence, at)
+SELECT id, dataset_id, ordinal, source, picture, thumbnail, added_sequence, removed_sequence, :sequence, :at FROM image
 WHERE dataset_id = :dataset AND (:ordinal IS NULL OR ordinal = :ordinal)
 """
 ERASE_REFUSED = """
@@ -42,50 +43,48 @@ INSERT OR IGNORE INTO erased (image_id, dataset_id, sequence, at)
 SELECT image_id, dataset_id, :sequence, :at FROM refusal WHERE dataset_id = :dataset
 """
 FIND = "SELECT * FROM erased WHERE image_id = ?"
-AFTER = "SELECT * FROM erased WHERE (sequence, image_id) > (?, ?) ORDER BY sequence, image_id LIMIT ?"
-PICTURES = """
+PAGE = "SELECT * FROM erased WHERE (sequence, image_id) > (?, ?) ORDER BY sequence, image_id LIMIT ?"
+IMAGE_PAGE = """
 SELECT * FROM erased WHERE ordinal IS NOT NULL AND (sequence, image_id) > (?, ?) ORDER BY sequence, image_id LIMIT ?
 """
-COUNT = "SELECT COUNT(*) FROM erased WHERE ordinal IS NOT NULL"
-OF_DATASET = "SELECT COUNT(*) FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
-# An image is in the versions that were computed while it was there: since it came, until it was removed or erased.
-IN_VERSION = """
+COUNT_IMAGES = "SELECT COUNT(*) FROM erased WHERE ordinal IS NOT NULL"
+COUNT_OF_DATASET = "SELECT COUNT(*) FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
+# An image is part of the versions computed (`as_of`) after it was added and before it was removed or erased.
+COUNT_IN_VERSION = """
 SELECT COUNT(*) FROM erased WHERE dataset_id = :dataset AND ordinal IS NOT NULL
-    AND added <= :as_of AND (removed = 0 OR removed > :as_of) AND sequence > :as_of
+    AND added_sequence <= :as_of AND (removed_sequence = 0 OR removed_sequence > :as_of) AND sequence > :as_of
 """
 JOBS = """
-SELECT job.id AS job, work.state, work.status, work.work, job.asked, job.artifacts, version.number
-FROM job JOIN version ON version.version_id = json_extract(CAST(job.asked AS TEXT), '$.version_id')
+SELECT job.id AS job, work.state, work.status, work.work, job.request, job.artifacts, version.number
+FROM job JOIN version ON version.version_id = json_extract(CAST(job.request AS TEXT), '$.version_id')
     JOIN work ON work.class = 'train' AND work.id = job.id
-WHERE version.dataset_id = ? AND version.as_of >= ? AND version.as_of < ? ORDER BY job.created
+WHERE version.dataset_id = ? AND version.as_of >= ? AND version.as_of < ? ORDER BY job.created_sequence
 """
-IN_USE = """
+DIGESTS_IN_USE = """
 SELECT source, picture, thumbnail FROM image
-WHERE source IN (SELECT value FROM json_each(:wanted)) OR picture IN (SELECT value FROM json_each(:wanted))
-    OR thumbnail IN (SELECT value FROM json_each(:wanted))
+WHERE source IN (SELECT value FROM json_each(:digests)) OR picture IN (SELECT value FROM json_each(:digests))
+    OR thumbnail IN (SELECT value FROM json_each(:digests))
 """
 SAMPLES = "SELECT picture FROM sample WHERE picture IN (SELECT value FROM json_each(?))"
-SPAN_OF_LIVING = "SELECT added, removed FROM image WHERE id = ?"
-AT_WORK = frozenset({"queued", "running", "cancelling"})
-NEVER = 2**62
-"""A sequence after all others."""
+SPAN = "SELECT added_sequence, removed_sequence FROM image WHERE id = ?"
+ACTIVE_STATES = frozenset({"queued", "running", "cancelling"})
 
 
 @dataclass(frozen=True)
-class Span:
-    """Versions with an `as_of` from `start` up to, not including, `end` hold the image, or some of the data set."""
+class VersionRange:
+    """The versions that contain an image: those with `start` <= `as_of` < `end`."""
 
     start: int = 0
-    end: int = NEVER
+    end: int = MAX_SEQUENCE
 
 
-ALWAYS = Span()
-"""Of a whole data set: no version of it is empty."""
+ALWAYS = VersionRange()
+"""For a whole data set: every version of it contains some of its images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErasedRow:
-    """`ordinal` none: a file that was refused, of which there was only a name. `sequence`: of the fact."""
+    """`ordinal` none: a refused file, of which only the name was stored. `sequence`: of the erasure."""
 
     image_id: ImageId
     dataset_id: DatasetId
@@ -93,39 +92,39 @@ class ErasedRow:
     source: Digest
     picture: Digest
     thumbnail: Digest
-    added: int
-    removed: int
+    added_sequence: int
+    removed_sequence: int
     sequence: int
     at: datetime
 
     @property
-    def span(self) -> Span:
-        return Span(self.added, min(self.removed or NEVER, self.sequence))
+    def span(self) -> VersionRange:
+        return VersionRange(self.added_sequence, min(self.removed_sequence or MAX_SEQUENCE, self.sequence))
 
     @property
     def digests(self) -> frozenset[Digest]:
         return frozenset({self.source, self.picture, self.thumbnail} - {Digest("")})
 
 
-class _Asked(msgspec.Struct):
+class _Request(msgspec.Struct):
     name: str
 
 
 class _Work(msgspec.Struct):
     attempts: int = 0
-    kept: int = 0
+    completed_units: int = 0
 
 
-def apply(connection: Connection, batch: Batch) -> None:
-    for stored, fact in batch.facts(ImageErased, DatasetErased):
-        commit = stored.commit
-        moment = {"dataset": commit.thing, "sequence": stored.sequence, "at": commit.at.isoformat()}
-        match fact:
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    for recorded, event in batch.events(ImageErased, DatasetErased):
+        commit = recorded.commit
+        erased = {"dataset": commit.aggregate_id, "sequence": recorded.sequence, "at": commit.at.isoformat()}
+        match event:
             case ImageErased(ordinal=ordinal):
-                connection.execute(ERASE, moment | {"ordinal": ordinal})
+                connection.execute(ERASE, erased | {"ordinal": ordinal})
             case DatasetErased():
-                connection.execute(ERASE, moment | {"ordinal": None})
-                connection.execute(ERASE_REFUSED, moment)
+                connection.execute(ERASE, erased | {"ordinal": None})
+                connection.execute(ERASE_REFUSED, erased)
 
 
 def find(connection: Connection, image_id: str) -> ErasedRow | None:
@@ -133,62 +132,62 @@ def find(connection: Connection, image_id: str) -> ErasedRow | None:
     return None if row is None else _row(row)
 
 
-def after(connection: Connection, place: tuple[int, str], limit: int) -> list[ErasedRow]:
-    """All that was erased after (sequence, image), also names of refused files, in that order."""
-    return [_row(row) for row in connection.execute(AFTER, (*place, limit))]
+def page(connection: Connection, after: tuple[int, str], limit: int) -> list[ErasedRow]:
+    """Everything erased after (sequence, image id), including names of refused files, in that order."""
+    return [_row(row) for row in connection.execute(PAGE, (*after, limit))]
 
 
-def pictures(connection: Connection, place: tuple[int, str], limit: int) -> list[ErasedRow]:
+def image_page(connection: Connection, after: tuple[int, str], limit: int) -> list[ErasedRow]:
     """The same, but only images."""
-    return [_row(row) for row in connection.execute(PICTURES, (*place, limit))]
+    return [_row(row) for row in connection.execute(IMAGE_PAGE, (*after, limit))]
 
 
-def count(connection: Connection) -> int:
-    return int(connection.execute(COUNT).fetchone()[0])
+def count_images(connection: Connection) -> int:
+    return int(connection.execute(COUNT_IMAGES).fetchone()[0])
 
 
-def of_dataset(connection: Connection, dataset_id: str) -> int:
-    """How many images of a data set were erased."""
-    return int(connection.execute(OF_DATASET, (dataset_id,)).fetchone()[0])
+def count_of_dataset(connection: Connection, dataset_id: str) -> int:
+    """The number of erased images of a data set."""
+    return int(connection.execute(COUNT_OF_DATASET, (dataset_id,)).fetchone()[0])
 
 
-def in_version(connection: Connection, dataset_id: str, as_of: int) -> int:
-    """How many images of the version that was computed at `as_of` were erased since."""
-    return int(connection.execute(IN_VERSION, {"dataset": dataset_id, "as_of": as_of}).fetchone()[0])
+def count_erased_in_version(connection: Connection, dataset_id: str, as_of: int) -> int:
+    """The number of images of the version computed at `as_of` that were erased since."""
+    return int(connection.execute(COUNT_IN_VERSION, {"dataset": dataset_id, "as_of": as_of}).fetchone()[0])
 
 
-def span_of(connection: Connection, image_id: str) -> Span:
-    """Of an image that was not erased."""
-    row = connection.execute(SPAN_OF_LIVING, (image_id,)).fetchone()
-    return Span(row["added"], row["removed"] or NEVER)
+def span_of(connection: Connection, image_id: str) -> VersionRange:
+    """The span of an image that was not erased."""
+    row = connection.execute(SPAN, (image_id,)).fetchone()
+    return VersionRange(row["added_sequence"], row["removed_sequence"] or MAX_SEQUENCE)
 
 
-def at_work(connection: Connection, dataset_id: str, span: Span = ALWAYS) -> list[JobId]:
-    """The jobs that wait or train on such a version of the data set."""
+def active_jobs(connection: Connection, dataset_id: str, span: VersionRange = ALWAYS) -> list[JobId]:
+    """The jobs that wait for or train on a version in the span."""
     rows = connection.execute(JOBS, (dataset_id, span.start, span.end))
-    return [row["job"] for row in rows if row["state"] in AT_WORK]
+    return [row["job"] for row in rows if row["state"] in ACTIVE_STATES]
 
 
-def saw(connection: Connection, dataset_id: str, span: Span = ALWAYS) -> list[SawView]:
-    """The jobs that began to train on such a version, the oldest first."""
+def jobs_trained_on(connection: Connection, dataset_id: str, span: VersionRange = ALWAYS) -> list[AffectedLoraView]:
+    """The jobs that started to train on a version in the span, oldest first."""
     rows = connection.execute(JOBS, (dataset_id, span.start, span.end))
-    return [_saw(row) for row in rows if _work(row).attempts]
+    return [_affected_lora(row) for row in rows if _work(row).attempts]
 
 
-def in_use(connection: Connection, digests: Iterable[Digest]) -> set[Digest]:
-    """Those of these blobs that an image which was not erased still needs, or a sample shows."""
-    wanted = msgspec.json.encode(list(digests)).decode()
-    needed = {digest for row in connection.execute(IN_USE, {"wanted": wanted}) for digest in row}
-    return needed | {row["picture"] for row in connection.execute(SAMPLES, (wanted,))}
+def digests_in_use(connection: Connection, digests: Iterable[Digest]) -> set[Digest]:
+    """Those of these blobs that an image that was not erased or a sample still refers to."""
+    values = msgspec.json.encode(list(digests)).decode()
+    found = {digest for row in connection.execute(DIGESTS_IN_USE, {"digests": values}) for digest in row}
+    return found | {row["picture"] for row in connection.execute(SAMPLES, (values,))}
 
 
-def _saw(row: Row) -> SawView:
-    return SawView(
+def _affected_lora(row: Row) -> AffectedLoraView:
+    return AffectedLoraView(
         job=row["job"],
-        name=msgspec.json.decode(row["asked"], type=_Asked).name,
+        name=msgspec.json.decode(row["request"], type=_Request).name,
         status=row["status"],
         version=row["number"],
-        steps=_work(row).kept,
+        steps=_work(row).completed_units,
         artifacts=msgspec.json.decode(row["artifacts"], type=tuple[Artifact, ...]),
     )
 

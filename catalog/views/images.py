@@ -1,4 +1,4 @@
-"""Images: what they are, what was decided about their tags and when, and which tags hold now or held then."""
+"""Images: metadata, captions, decisions on their tags, and their effective tags, current or as of a sequence."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,21 +8,20 @@ from datetime import datetime
 import msgspec
 from pyroaring import BitMap
 
-from catalog.database import Connection, Row
-from catalog.domain.standing import Decision, Standing, latest, standing
+from catalog.database import MAX_SEQUENCE, Connection, Row
+from catalog.domain.effective_tags import Decision, EffectiveTags, derive_effective_tags, latest_decisions
 from catalog.views import datasets, predictions, sets
-from catalog.views.batch import Batch
-from catalog.views.predictions import NOW
-from catalog.views.sets import listed
+from catalog.views.batch import CommitBatch
+from catalog.views.sets import json_array
 from contracts.events import (
     CaptionSet,
     DatasetErased,
-    Fact,
+    Event,
     ImageAdded,
     ImageErased,
     ImagesRemoved,
+    RecordedCommit,
     Sealed,
-    Stored,
     TagsEdited,
 )
 from contracts.ids import DatasetId, Digest, ImageId
@@ -47,71 +46,76 @@ CREATE TABLE IF NOT EXISTS image (
     caption BLOB,
     caption_source TEXT,
     caption_sequence INTEGER NOT NULL DEFAULT 0,
-    removed INTEGER NOT NULL DEFAULT 0,
-    added INTEGER NOT NULL,
+    removed_sequence INTEGER NOT NULL DEFAULT 0,
+    added_sequence INTEGER NOT NULL,
     created_at TEXT NOT NULL,
     PRIMARY KEY (dataset_id, ordinal)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS image_by_id ON image (id);
-CREATE INDEX IF NOT EXISTS image_by_pixels ON image (dataset_id, pixels) WHERE removed = 0;
-CREATE INDEX IF NOT EXISTS image_by_age ON image (added, ordinal) WHERE removed = 0;
-CREATE TABLE IF NOT EXISTS image_touch (
+CREATE INDEX IF NOT EXISTS image_by_pixels ON image (dataset_id, pixels) WHERE removed_sequence = 0;
+CREATE INDEX IF NOT EXISTS image_by_age ON image (added_sequence, ordinal) WHERE removed_sequence = 0;
+CREATE TABLE IF NOT EXISTS image_change (
     dataset_id TEXT NOT NULL,
     ordinal INTEGER NOT NULL,
-    touched INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
     PRIMARY KEY (dataset_id, ordinal)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decision (
     dataset_id TEXT NOT NULL,
     ordinal INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
-    part INTEGER NOT NULL,
+    event_index INTEGER NOT NULL,
     asserted BLOB NOT NULL,
     rejected BLOB NOT NULL,
     source TEXT NOT NULL,
     actor TEXT NOT NULL,
-    PRIMARY KEY (dataset_id, ordinal, sequence, part)
+    PRIMARY KEY (dataset_id, ordinal, sequence, event_index)
 ) WITHOUT ROWID;
 """
 
 ADD = """
 INSERT INTO image (dataset_id, ordinal, id, source, picture, thumbnail, pixels, dhash, format, width, height, size,
-    name, animated, added, created_at)
+    name, animated, added_sequence, created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
-TOUCH = """
-INSERT INTO image_touch VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET touched = excluded.touched
+MARK_CHANGED = """
+INSERT INTO image_change VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sequence = excluded.sequence
 """
-# `removed` is the sequence it was removed at: versions from before hold it.
+# 0 = not removed. Versions computed before that sequence contain the image.
 REMOVE = """
-UPDATE image SET removed = ? WHERE dataset_id = ? AND removed = 0 AND ordinal IN (SELECT value FROM json_each(?))
+UPDATE image SET removed_sequence = ?
+WHERE dataset_id = ? AND removed_sequence = 0 AND ordinal IN (SELECT value FROM json_each(?))
 """
-ERASE = ("DELETE FROM image", "DELETE FROM image_touch", "DELETE FROM decision")
-ERASED_ONE, ERASED_ALL = " WHERE dataset_id = ? AND ordinal = ?", " WHERE dataset_id = ?"
-CAPTION = """
+ERASE = ("DELETE FROM image", "DELETE FROM image_change", "DELETE FROM decision")
+OF_IMAGE, OF_DATASET = " WHERE dataset_id = ? AND ordinal = ?", " WHERE dataset_id = ?"
+SET_CAPTION = """
 UPDATE image SET caption = ?, caption_source = ?, caption_sequence = ? WHERE dataset_id = ? AND ordinal = ?
 """
-DECIDE = "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_DECISION = "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
-# The last that was said of the image. It shows the name of its data set, so a new name is a new ETag for it as well.
-COLUMNS = """
+# The ETag is the sequence of the last change. An image shows its data set's name, so a rename is a change too.
+SELECT_IMAGE = """
 SELECT image.*, dataset.name AS dataset, MAX(
-    image.added, image.removed, image.caption_sequence, dataset.named,
+    image.added_sequence, image.removed_sequence, image.caption_sequence, dataset.name_sequence,
     IFNULL((SELECT MAX(sequence) FROM decision WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
     IFNULL((SELECT MAX(sequence) FROM prediction WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
-    IFNULL((SELECT touched FROM image_touch WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0)
+    IFNULL((SELECT sequence FROM image_change WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0)
 ) AS etag
+FROM image JOIN dataset ON dataset.id = image.dataset_id
 """
-JOINED = "FROM image JOIN dataset ON dataset.id = image.dataset_id"
-WHOLE = f"{COLUMNS} {JOINED} "
-BY_ID = WHOLE + "WHERE image.id = ?"
-TWIN = WHOLE + "WHERE image.dataset_id = ? AND image.pixels = ? AND image.removed = 0 ORDER BY ordinal LIMIT 1"
-AT = WHOLE + "WHERE image.dataset_id = ? AND image.ordinal IN (SELECT value FROM json_each(?)) ORDER BY ordinal"  # noqa: S608 - constants
+BY_ID = SELECT_IMAGE + "WHERE image.id = ?"
+BY_PIXELS = (
+    SELECT_IMAGE
+    + "WHERE image.dataset_id = ? AND image.pixels = ? AND image.removed_sequence = 0 ORDER BY ordinal LIMIT 1"
+)
+BY_ORDINALS = (
+    SELECT_IMAGE + "WHERE image.dataset_id = ? AND image.ordinal IN (SELECT value FROM json_each(?)) ORDER BY ordinal"  # noqa: S608 - constants
+)
 DECISIONS = """
 SELECT ordinal, asserted, rejected, source, actor, sequence FROM decision
 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ?
-ORDER BY ordinal, sequence, part
+ORDER BY ordinal, sequence, event_index
 """
 CAPTIONS = """
 SELECT ordinal, caption FROM image
@@ -124,7 +128,7 @@ _decode = msgspec.json.Decoder(tuple[str, ...]).decode
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRow:
-    """`name` and `caption` are sealed. `etag` is the last sequence that changed what one sees of it."""
+    """`name` and `caption` are sealed. `etag` is the last sequence that changed what clients see of the image."""
 
     id: ImageId
     dataset_id: DatasetId
@@ -144,15 +148,19 @@ class ImageRow:
     caption: Sealed | None
     caption_source: str | None
     caption_sequence: int
-    removed: bool
-    added: int
+    removed_sequence: int
+    added_sequence: int
     etag: int
     created_at: datetime
 
+    @property
+    def removed(self) -> bool:
+        return self.removed_sequence > 0
+
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
-    """How many live images a data set has, and the first of them."""
+class ImageCounts:
+    """The numbers of live images of a data set, and the first of them."""
 
     images: int
     tagged: int
@@ -160,65 +168,67 @@ class Tally:
     cover: ImageId | None
 
 
-def apply(connection: Connection, batch: Batch) -> None:
-    _add(connection, batch.facts(ImageAdded))
-    for stored, captioned in batch.facts(CaptionSet):
-        said = None if captioned.caption is None else captioned.source
-        row = (captioned.caption, said, stored.sequence, stored.commit.thing, captioned.ordinal)
-        connection.execute(CAPTION, row)
-    for stored, removed in batch.facts(ImagesRemoved):
-        connection.execute(REMOVE, (stored.sequence, stored.commit.thing, listed(batch.ordinals(removed.images))))
-    connection.executemany(DECIDE, _decisions_in(batch))
-    _keep_sets(connection, batch)
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    _add(connection, batch.events(ImageAdded))
+    for recorded, captioned in batch.events(CaptionSet):
+        source = None if captioned.caption is None else captioned.source
+        row = (captioned.caption, source, recorded.sequence, recorded.commit.aggregate_id, captioned.ordinal)
+        connection.execute(SET_CAPTION, row)
+    for recorded, removed in batch.events(ImagesRemoved):
+        ordinals = json_array(batch.ordinals(removed.images))
+        connection.execute(REMOVE, (recorded.sequence, recorded.commit.aggregate_id, ordinals))
+    connection.executemany(ADD_DECISION, _decision_rows(batch))
+    _update_sets(connection, batch)
     _erase(connection, batch)
 
 
-def _add(connection: Connection, added: Sequence[tuple[Stored, ImageAdded]]) -> None:
+def _add(connection: Connection, added: Sequence[tuple[RecordedCommit, ImageAdded]]) -> None:
     connection.executemany(
         ADD,
         [
             (
-                *(stored.commit.thing, fact.ordinal, fact.image_id, fact.source, fact.picture, fact.thumbnail),
-                *(fact.pixels, fact.dhash, fact.format, fact.width, fact.height, fact.size, fact.name, fact.animated),
-                *(stored.sequence, stored.commit.at.isoformat()),
+                *(recorded.commit.aggregate_id, image.ordinal, image.image_id),
+                *(image.source, image.picture, image.thumbnail, image.pixels, image.dhash),
+                *(image.format, image.width, image.height, image.size, image.name, image.animated),
+                *(recorded.sequence, recorded.commit.at.isoformat()),
             )
-            for stored, fact in added
+            for recorded, image in added
         ],
     )
 
 
-def _decisions_in(batch: Batch) -> Iterator[tuple[object, ...]]:
-    for part, stored, fact in batch.numbered(TagsEdited):
-        commit = stored.commit
-        choices = (_encode(fact.asserted), _encode(fact.rejected), fact.source, commit.actor)
-        for ordinal in batch.ordinals(fact.images):
-            yield (commit.thing, ordinal, stored.sequence, part, *choices)
+def _decision_rows(batch: CommitBatch) -> Iterator[tuple[object, ...]]:
+    for index, recorded, edit in batch.indexed_events(TagsEdited):
+        commit = recorded.commit
+        decision = (_encode(edit.asserted), _encode(edit.rejected), edit.source, commit.actor)
+        for ordinal in batch.ordinals(edit.images):
+            yield (commit.aggregate_id, ordinal, recorded.sequence, index, *decision)
 
 
-def touch(connection: Connection, dataset_id: str, ordinals: Iterable[int], sequence: int) -> None:
-    """What one sees of these images changed, by a fact that does not name them."""
-    connection.executemany(TOUCH, [(dataset_id, ordinal, sequence) for ordinal in ordinals])
+def mark_changed(connection: Connection, dataset_id: str, ordinals: Iterable[int], sequence: int) -> None:
+    """Give images a new ETag because of an event that does not name them."""
+    connection.executemany(MARK_CHANGED, [(dataset_id, ordinal, sequence) for ordinal in ordinals])
 
 
-def _erase(connection: Connection, batch: Batch) -> None:
-    for stored, one in batch.facts(ImageErased):
-        for rows in ERASE:
-            connection.execute(rows + ERASED_ONE, (stored.commit.thing, one.ordinal))
-    for stored, _ in batch.facts(DatasetErased):
-        for rows in ERASE:
-            connection.execute(rows + ERASED_ALL, (stored.commit.thing,))
-        sets.drop_all(connection, stored.commit.thing)
+def _erase(connection: Connection, batch: CommitBatch) -> None:
+    for recorded, image in batch.events(ImageErased):
+        for delete in ERASE:
+            connection.execute(delete + OF_IMAGE, (recorded.commit.aggregate_id, image.ordinal))
+    for recorded, _ in batch.events(DatasetErased):
+        for delete in ERASE:
+            connection.execute(delete + OF_DATASET, (recorded.commit.aggregate_id,))
+        sets.delete_all(connection, recorded.commit.aggregate_id)
 
 
-def _keep_sets(connection: Connection, batch: Batch) -> None:
-    """Which images are there, and which of them have a written caption."""
-    changed: defaultdict[str, list[Fact]] = defaultdict(list)
-    for stored, fact in batch.facts(ImageAdded, ImagesRemoved, ImageErased, CaptionSet):
-        changed[stored.commit.thing].append(fact)
-    for dataset_id, facts in changed.items():
+def _update_sets(connection: Connection, batch: CommitBatch) -> None:
+    """Keep the sets of live images and of those with a written caption."""
+    changes: defaultdict[str, list[Event]] = defaultdict(list)
+    for recorded, event in batch.events(ImageAdded, ImagesRemoved, ImageErased, CaptionSet):
+        changes[recorded.commit.aggregate_id].append(event)
+    for dataset_id, events in changes.items():
         live, captioned = sets.load(connection, dataset_id, "live"), sets.load(connection, dataset_id, "captioned")
-        for fact in facts:
-            match fact:
+        for event in events:
+            match event:
                 case ImageAdded(ordinal=ordinal):
                     live.add(ordinal)
                 case ImageErased(ordinal=ordinal):
@@ -236,31 +246,31 @@ def _keep_sets(connection: Connection, batch: Batch) -> None:
 
 
 def find(connection: Connection, image_id: str) -> ImageRow | None:
-    """Also one that was removed."""
+    """Also a removed one."""
     row = connection.execute(BY_ID, (image_id,)).fetchone()
-    return None if row is None else row_of(row)
+    return None if row is None else parse_row(row)
 
 
-def twin(connection: Connection, dataset_id: str, pixels: str) -> ImageRow | None:
-    """The image of the data set that shows exactly these pixels."""
-    row = connection.execute(TWIN, (dataset_id, pixels)).fetchone()
-    return None if row is None else row_of(row)
+def find_duplicate(connection: Connection, dataset_id: str, pixels: str) -> ImageRow | None:
+    """The live image of the data set with exactly these pixels."""
+    row = connection.execute(BY_PIXELS, (dataset_id, pixels)).fetchone()
+    return None if row is None else parse_row(row)
 
 
-def at(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list[ImageRow]:
-    """Rising by ordinal; also those that were removed."""
-    return [row_of(row) for row in connection.execute(AT, (dataset_id, listed(ordinals)))]
+def by_ordinals(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list[ImageRow]:
+    """In ascending order; includes removed images."""
+    return [parse_row(row) for row in connection.execute(BY_ORDINALS, (dataset_id, json_array(ordinals)))]
 
 
-def ordinals(connection: Connection, dataset_id: str) -> list[int]:
-    """Of the images that are still there, rising."""
+def live_ordinals(connection: Connection, dataset_id: str) -> list[int]:
+    """The ordinals of the images that were not removed, ascending."""
     return list(sets.load(connection, dataset_id, "live"))
 
 
-def tally(connection: Connection, dataset_id: str) -> Tally:
+def image_counts(connection: Connection, dataset_id: str) -> ImageCounts:
     live = sets.load(connection, dataset_id, "live")
     cover = connection.execute(COVER, (dataset_id, live[0])).fetchone() if live else None
-    return Tally(
+    return ImageCounts(
         images=len(live),
         tagged=len(sets.load(connection, dataset_id, "tagged")),
         captioned=len(sets.load(connection, dataset_id, "captioned")),
@@ -270,43 +280,46 @@ def tally(connection: Connection, dataset_id: str) -> Tally:
 
 def captions(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> dict[int, Sealed]:
     """The written captions, sealed, of those images that have one."""
-    rows = connection.execute(CAPTIONS, (dataset_id, listed(ordinals)))
+    rows = connection.execute(CAPTIONS, (dataset_id, json_array(ordinals)))
     return {row["ordinal"]: row["caption"] for row in rows}
 
 
-def asserted(connection: Connection, dataset_id: str, ordinal: int) -> dict[str, Decision]:
-    """The decision that counts for each tag somebody decided on: asserted or rejected."""
-    return latest(_decisions(connection, dataset_id, [ordinal], NOW).get(ordinal, []))
-
-
-def standings(
-    connection: Connection, dataset_id: str, ordinals: Sequence[int], as_of: int | None = None
-) -> dict[int, Standing]:
-    """Which tags these images have and why, now or as of a sequence of the log (edits, runs and thresholds alike)."""
-    until = NOW if as_of is None else as_of
-    thresholds = datasets.thresholds_at(connection, dataset_id, until)
-    decided = _decisions(connection, dataset_id, ordinals, until)
-    seen = predictions.current(connection, dataset_id, listed(ordinals), until)
-    return {ordinal: standing(decided.get(ordinal, ()), seen.get(ordinal, ()), thresholds) for ordinal in ordinals}
+def decisions_of_image(connection: Connection, dataset_id: str, ordinal: int) -> dict[str, Decision]:
+    """The latest decision on each tag of an image: asserted or rejected."""
+    return latest_decisions(_decisions(connection, dataset_id, [ordinal], MAX_SEQUENCE).get(ordinal, []))
 
 
 def effective_tags(
     connection: Connection, dataset_id: str, ordinals: Sequence[int], as_of: int | None = None
+) -> dict[int, EffectiveTags]:
+    """The effective tags by ordinal, now or as of a sequence of the log (edits, runs and thresholds alike)."""
+    until = MAX_SEQUENCE if as_of is None else as_of
+    thresholds = datasets.thresholds_at(connection, dataset_id, until)
+    decisions = _decisions(connection, dataset_id, ordinals, until)
+    predicted = predictions.load_current(connection, dataset_id, json_array(ordinals), until)
+    return {
+        ordinal: derive_effective_tags(decisions.get(ordinal, ()), predicted.get(ordinal, ()), thresholds)
+        for ordinal in ordinals
+    }
+
+
+def effective_tag_views(
+    connection: Connection, dataset_id: str, ordinals: Sequence[int], as_of: int | None = None
 ) -> dict[int, tuple[TagView, ...]]:
-    """The tags that hold, in the order captions have them: decided, characters, general by probability."""
-    found = standings(connection, dataset_id, ordinals, as_of)
-    return {ordinal: standing.tags for ordinal, standing in found.items()}
+    """The effective tags in caption order: decided, characters, general by probability."""
+    found = effective_tags(connection, dataset_id, ordinals, as_of)
+    return {ordinal: effective.tags for ordinal, effective in found.items()}
 
 
-def seen_at(connection: Connection, image: ImageRow, sequence: int) -> tuple[str, ...]:
-    """The tags somebody saw whose ETag was this sequence: the base of a three-way merge."""
-    return standings(connection, image.dataset_id, [image.ordinal], sequence)[image.ordinal].names
+def tag_names_at(connection: Connection, image: ImageRow, sequence: int) -> tuple[str, ...]:
+    """The tags that a client with this ETag saw: the base of a three-way merge."""
+    return effective_tags(connection, image.dataset_id, [image.ordinal], sequence)[image.ordinal].names
 
 
-def row_of(row: Row) -> ImageRow:
+def parse_row(row: Row) -> ImageRow:
     columns = dict(row)
     columns["created_at"] = datetime.fromisoformat(columns["created_at"])
-    columns["animated"], columns["removed"] = bool(columns["animated"]), bool(columns["removed"])
+    columns["animated"] = bool(columns["animated"])
     return ImageRow(**columns)
 
 
@@ -314,11 +327,11 @@ def _decisions(
     connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int
 ) -> dict[int, list[Decision]]:
     found: dict[int, list[Decision]] = {}
-    for row in connection.execute(DECISIONS, (dataset_id, listed(ordinals), until)):
+    for row in connection.execute(DECISIONS, (dataset_id, json_array(ordinals), until)):
         ordinal, asserted, rejected, source, actor, sequence = row
         found.setdefault(ordinal, []).extend(
-            Decision(tag=tag, asserted=holds, source=source, actor=actor, sequence=sequence)
-            for tags, holds in ((asserted, True), (rejected, False))
+            Decision(tag=tag, asserted=is_asserted, source=source, actor=actor, sequence=sequence)
+            for tags, is_asserted in ((asserted, True), (rejected, False))
             for tag in _decode(tags)
         )
     return found

@@ -1,4 +1,4 @@
-"""Jobs as asked for, and what came of them: plan, checkpoints, samples, artifacts. Their state stands in `work`."""
+"""Jobs as requested, and their outputs: plan, checkpoints, samples, artifacts. Their state is in `work`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ import msgspec
 
 from catalog.database import Connection
 from catalog.views import work
-from catalog.views.batch import Batch
+from catalog.views.batch import CommitBatch
 from catalog.views.work import WorkRow
 from contracts.events import (
     Artifact,
@@ -26,12 +26,12 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS job (
     id TEXT PRIMARY KEY,
     dataset_id TEXT NOT NULL,
-    asked BLOB NOT NULL,
-    planned BLOB,
+    request BLOB NOT NULL,
+    plan BLOB,
     artifacts BLOB NOT NULL DEFAULT X'5B5D',
-    created INTEGER NOT NULL
+    created_sequence INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS job_by_age ON job (created);
+CREATE INDEX IF NOT EXISTS job_by_age ON job (created_sequence);
 CREATE TABLE IF NOT EXISTS checkpoint_of_job (
     job_id TEXT NOT NULL,
     step INTEGER NOT NULL,
@@ -52,23 +52,23 @@ CREATE TABLE IF NOT EXISTS sample (
 ) WITHOUT ROWID;
 """
 
-CREATE = "INSERT OR IGNORE INTO job (id, dataset_id, asked, created) VALUES (?, ?, ?, ?)"
-EDIT = "UPDATE job SET asked = ? WHERE id = ?"
-PLAN = "UPDATE job SET planned = ? WHERE id = ?"
-FINISH = "UPDATE job SET artifacts = ? WHERE id = ?"
-# A later attempt that passes the same step again replaces what an earlier one kept there.
-CHECKPOINT = "INSERT OR REPLACE INTO checkpoint_of_job VALUES (?, ?, ?, ?, ?, ?)"
-SAMPLE = "INSERT OR REPLACE INTO sample VALUES (?, ?, ?, ?, ?, ?)"
+CREATE = "INSERT OR IGNORE INTO job (id, dataset_id, request, created_sequence) VALUES (?, ?, ?, ?)"
+SET_REQUEST = "UPDATE job SET request = ? WHERE id = ?"
+SET_PLAN = "UPDATE job SET plan = ? WHERE id = ?"
+SET_ARTIFACTS = "UPDATE job SET artifacts = ? WHERE id = ?"
+# A later attempt that repeats a step replaces what an earlier one saved there.
+ADD_CHECKPOINT = "INSERT OR REPLACE INTO checkpoint_of_job VALUES (?, ?, ?, ?, ?, ?)"
+ADD_SAMPLE = "INSERT OR REPLACE INTO sample VALUES (?, ?, ?, ?, ?, ?)"
 
 FIND = "SELECT * FROM job WHERE id = ?"
-LISTED = """
+FILTERED = """
 FROM job JOIN work ON work.class = 'train' AND work.id = job.id
 WHERE work.state != 'removed' AND (:status IS NULL OR work.status = :status)
     AND (:dataset IS NULL OR job.dataset_id = :dataset)
 """
-PAGE = "SELECT job.* " + LISTED + " AND created < :before ORDER BY created DESC LIMIT :limit"
-COUNT = "SELECT COUNT(*) " + LISTED
-OF_JOB = """
+PAGE = "SELECT job.* " + FILTERED + " AND created_sequence < :before ORDER BY created_sequence DESC LIMIT :limit"
+COUNT = "SELECT COUNT(*) " + FILTERED
+COUNT_OUTPUTS = """
 SELECT (SELECT COUNT(*) FROM checkpoint_of_job WHERE job_id = :id) AS checkpoints,
     (SELECT COUNT(*) FROM sample WHERE job_id = :id) AS samples
 """
@@ -85,13 +85,13 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, kw_only=True)
 class JobRow:
-    """`asked` with later edits of name, description and labels; its priority is in the work. `created`: a sequence."""
+    """`request` includes later edits of name, description and labels; the current priority is in the work."""
 
     id: JobId
-    asked: JobCreated
-    planned: JobPlanned | None
+    request: JobCreated
+    plan: JobPlanned | None
     artifacts: tuple[Artifact, ...]
-    created: int
+    created_sequence: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,72 +103,83 @@ class SampleRow:
     at: datetime
 
 
-def apply(connection: Connection, batch: Batch) -> None:
-    for stored, fact in batch.facts(JobCreated, JobEdited, JobPlanned, JobCheckpointed, JobSampled, JobSucceeded):
-        thing, at = stored.commit.thing, stored.commit.at.isoformat()
-        match fact:
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    types = (JobCreated, JobEdited, JobPlanned, JobCheckpointed, JobSampled, JobSucceeded)
+    for recorded, event in batch.events(*types):
+        job_id, at = recorded.commit.aggregate_id, recorded.commit.at.isoformat()
+        match event:
             case JobCreated(dataset_id=dataset_id):
-                connection.execute(CREATE, (thing, dataset_id, _encode(fact), stored.sequence))
+                connection.execute(CREATE, (job_id, dataset_id, _encode(event), recorded.sequence))
             case JobEdited():
-                _edit(connection, thing, fact)
+                _edit(connection, job_id, event)
             case JobPlanned():
-                connection.execute(PLAN, (_encode(fact), thing))
+                connection.execute(SET_PLAN, (_encode(event), job_id))
             case JobCheckpointed():
-                row = (fact.step, fact.attempt, fact.checkpoint, fact.size, at)
-                connection.execute(CHECKPOINT, (thing, *row))
+                row = (event.step, event.attempt, event.checkpoint, event.size, at)
+                connection.execute(ADD_CHECKPOINT, (job_id, *row))
             case JobSampled():
-                connection.execute(SAMPLE, (thing, fact.step, fact.index, fact.picture, fact.seed, at))
+                connection.execute(ADD_SAMPLE, (job_id, event.step, event.index, event.picture, event.seed, at))
             case JobSucceeded(artifacts=artifacts):
-                connection.execute(FINISH, (_encode(artifacts), thing))
+                connection.execute(SET_ARTIFACTS, (_encode(artifacts), job_id))
 
 
-def _edit(connection: Connection, thing: str, fact: JobEdited) -> None:
-    row = connection.execute(FIND, (thing,)).fetchone()
-    changes = {name: value for name, value in msgspec.structs.asdict(fact).items() if value is not None}
+def _edit(connection: Connection, job_id: str, edit: JobEdited) -> None:
+    row = connection.execute(FIND, (job_id,)).fetchone()
+    changes = {name: value for name, value in msgspec.structs.asdict(edit).items() if value is not None}
     if row is not None and changes:
-        asked = msgspec.json.decode(row["asked"], type=JobCreated)
-        connection.execute(EDIT, (_encode(msgspec.structs.replace(asked, **changes)), thing))
+        request = msgspec.json.decode(row["request"], type=JobCreated)
+        connection.execute(SET_REQUEST, (_encode(msgspec.structs.replace(request, **changes)), job_id))
 
 
 def find(connection: Connection, job_id: str) -> tuple[JobRow, WorkRow] | None:
-    """Also one that was removed (the state says so)."""
+    """Also a removed one (its state says so)."""
     row = connection.execute(FIND, (job_id,)).fetchone()
-    held = work.find(connection, "train", job_id)
-    return None if row is None or held is None else (_row(dict(row)), held)
+    work_row = work.find(connection, "train", job_id)
+    return None if row is None or work_row is None else (_row(dict(row)), work_row)
 
 
 def page(connection: Connection, status: str | None, dataset_id: str | None, before: int, limit: int) -> list[JobRow]:
-    """The newest first, those created before a sequence."""
-    wanted = {"status": status, "dataset": dataset_id, "before": before, "limit": limit}
-    return [_row(dict(row)) for row in connection.execute(PAGE, wanted)]
+    """Newest first, those created before a sequence."""
+    parameters = {"status": status, "dataset": dataset_id, "before": before, "limit": limit}
+    return [_row(dict(row)) for row in connection.execute(PAGE, parameters)]
 
 
 def count(connection: Connection, status: str | None, dataset_id: str | None) -> int:
     return int(connection.execute(COUNT, {"status": status, "dataset": dataset_id}).fetchone()[0])
 
 
-def kept(connection: Connection, job_id: str) -> tuple[int, int]:
-    """How many checkpoints and samples there are."""
-    row = connection.execute(OF_JOB, {"id": job_id}).fetchone()
+def count_outputs(connection: Connection, job_id: str) -> tuple[int, int]:
+    """The numbers of checkpoints and samples."""
+    row = connection.execute(COUNT_OUTPUTS, {"id": job_id}).fetchone()
     return row["checkpoints"], row["samples"]
 
 
 def checkpoints(connection: Connection, job_id: str, after: int, limit: int) -> list[CheckpointView]:
-    rows = (dict(row) for row in connection.execute(CHECKPOINTS, (job_id, after, limit)))
-    return [CheckpointView(**row | {"at": datetime.fromisoformat(row["at"])}) for row in rows]
+    """By step, those after a step."""
+    return [
+        CheckpointView(
+            step=row["step"],
+            attempt=row["attempt"],
+            checkpoint=row["checkpoint"],
+            size=row["size"],
+            at=datetime.fromisoformat(row["at"]),
+        )
+        for row in connection.execute(CHECKPOINTS, (job_id, after, limit))
+    ]
 
 
 def samples(connection: Connection, job_id: str, after: tuple[int, int], limit: int) -> list[SampleRow]:
+    """By step, those after (step, number)."""
     rows = (dict(row) for row in connection.execute(SAMPLES, (job_id, *after, limit)))
     return [SampleRow(**row | {"at": datetime.fromisoformat(row["at"])}) for row in rows]
 
 
 def _row(row: dict[str, Any]) -> JobRow:
-    planned = row["planned"]
+    plan = row["plan"]
     return JobRow(
         id=row["id"],
-        asked=msgspec.json.decode(row["asked"], type=JobCreated),
-        planned=None if planned is None else msgspec.json.decode(planned, type=JobPlanned),
+        request=msgspec.json.decode(row["request"], type=JobCreated),
+        plan=None if plan is None else msgspec.json.decode(plan, type=JobPlanned),
         artifacts=msgspec.json.decode(row["artifacts"], type=tuple[Artifact, ...]),
-        created=row["created"],
+        created_sequence=row["created_sequence"],
     )

@@ -1,4 +1,4 @@
-"""What models saw: one row for each run and image. What counts is the newest run of each model that read the image."""
+"""Model predictions, one row per run and image; the current ones are from each model's newest run that read it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from catalog.database import Connection
-from catalog.domain.standing import Seen
+from catalog.database import MAX_SEQUENCE, Connection
+from catalog.domain.effective_tags import ModelPredictions
 from catalog.views import tagging
-from catalog.views.batch import Batch
-from catalog.views.sets import listed
+from catalog.views.batch import CommitBatch
+from catalog.views.sets import json_array
 from contracts.events import DatasetErased, ImageErased, Prediction, TaggingPredicted
 from contracts.ids import RunId
 
@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS prediction (
     ordinal INTEGER NOT NULL,
     run_id TEXT NOT NULL,
     model TEXT NOT NULL,
-    requested INTEGER NOT NULL,
+    run_sequence INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     predictions BLOB NOT NULL,
     unreadable TEXT,
@@ -30,112 +30,123 @@ CREATE TABLE IF NOT EXISTS prediction (
 );
 """
 
-KEEP = "INSERT OR REPLACE INTO prediction VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+SAVE = "INSERT OR REPLACE INTO prediction VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 OF_IMAGES = """
-SELECT ordinal, run_id, model, requested, sequence, predictions FROM prediction
+SELECT ordinal, run_id, model, run_sequence, sequence, predictions FROM prediction
 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ? AND unreadable IS NULL
 """
 OF_DATASET = """
-SELECT ordinal, run_id, model, requested, sequence, predictions FROM prediction
+SELECT ordinal, run_id, model, run_sequence, sequence, predictions FROM prediction
 WHERE dataset_id = ? AND unreadable IS NULL ORDER BY ordinal
 """
-ERASE_ONE = "DELETE FROM prediction WHERE dataset_id = ? AND ordinal = ?"
-ERASE_ALL = "DELETE FROM prediction WHERE dataset_id = ?"
-COVERED = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
-
-NOW = 2**63 - 1
-"""A sequence after all others."""
+ERASE_IMAGE = "DELETE FROM prediction WHERE dataset_id = ? AND ordinal = ?"
+ERASE_DATASET = "DELETE FROM prediction WHERE dataset_id = ?"
+PREDICTED_ORDINALS = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[Prediction, ...]).decode
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What one run says of one image. `requested` orders the runs; `predictions` none where it could not read it."""
+class RunPrediction:
+    """One run's predictions for one image; none, and the reason in `unreadable`, if it could not read the image.
+
+    Runs are ordered by `run_sequence`, the sequence at which they were requested.
+    """
 
     run: RunId
     model: str
-    requested: int
+    run_sequence: int
     sequence: int
     predictions: tuple[Prediction, ...]
     unreadable: str | None = None
 
 
-Sights = dict[int, dict[RunId, Sight]]
+PredictionsByRun = dict[int, dict[RunId, RunPrediction]]
 """By ordinal and run."""
 
 
-def apply(connection: Connection, batch: Batch) -> None:
+def apply(connection: Connection, batch: CommitBatch) -> None:
     connection.executemany(
-        KEEP,
+        SAVE,
         [
-            (dataset_id, ordinal, run, one.model, one.requested, one.sequence, _encode(one.predictions), one.unreadable)
-            for dataset_id, sights in _said(connection, batch).items()
-            for ordinal, of_image in sights.items()
-            for run, one in of_image.items()
+            (
+                *(dataset_id, ordinal, run, found.model, found.run_sequence, found.sequence),
+                *(_encode(found.predictions), found.unreadable),
+            )
+            for dataset_id, by_ordinal in _predictions_in(connection, batch).items()
+            for ordinal, by_run in by_ordinal.items()
+            for run, found in by_run.items()
         ],
     )
-    for stored, erased in batch.facts(ImageErased):
-        connection.execute(ERASE_ONE, (stored.commit.thing, erased.ordinal))
-    for stored, _ in batch.facts(DatasetErased):
-        connection.execute(ERASE_ALL, (stored.commit.thing,))
+    for recorded, erased in batch.events(ImageErased):
+        connection.execute(ERASE_IMAGE, (recorded.commit.aggregate_id, erased.ordinal))
+    for recorded, _ in batch.events(DatasetErased):
+        connection.execute(ERASE_DATASET, (recorded.commit.aggregate_id,))
 
 
-def changes(connection: Connection, batch: Batch) -> dict[str, list[tuple[int, list[Seen], list[Seen]]]]:
-    """By data set, for each image looked at in a batch not yet applied: (ordinal, what counted, what counts now)."""
-    found: dict[str, list[tuple[int, list[Seen], list[Seen]]]] = {}
-    for dataset_id, sights in _said(connection, batch).items():
-        kept = _kept(connection.execute(OF_IMAGES, (dataset_id, listed(sights), NOW)))
+def changes(
+    connection: Connection, batch: CommitBatch
+) -> dict[str, list[tuple[int, list[ModelPredictions], list[ModelPredictions]]]]:
+    """By data set, for each image with predictions in a batch not yet applied: (ordinal, current before, after)."""
+    found: dict[str, list[tuple[int, list[ModelPredictions], list[ModelPredictions]]]] = {}
+    for dataset_id, by_ordinal in _predictions_in(connection, batch).items():
+        stored = _by_ordinal(connection.execute(OF_IMAGES, (dataset_id, json_array(by_ordinal), MAX_SEQUENCE)))
         found[dataset_id] = [
-            (ordinal, _newest(old), _newest(old | new))
-            for ordinal, new in sights.items()
-            for old in (kept.get(ordinal, {}),)
+            (ordinal, _current(old), _current(old | new))
+            for ordinal, new in by_ordinal.items()
+            for old in (stored.get(ordinal, {}),)
         ]
     return found
 
 
-def current(connection: Connection, dataset_id: str, ordinals: str, until: int) -> dict[int, list[Seen]]:
-    """What the newest run of each model, as of a sequence, saw in these images (a JSON list); the newest run first."""
-    kept = _kept(connection.execute(OF_IMAGES, (dataset_id, ordinals, until)))
-    return {ordinal: _newest(sights) for ordinal, sights in kept.items()}
+def load_current(
+    connection: Connection, dataset_id: str, ordinals: str, until: int
+) -> dict[int, list[ModelPredictions]]:
+    """The current predictions as of a sequence, by ordinal, newest run first. `ordinals` is a JSON array."""
+    stored = _by_ordinal(connection.execute(OF_IMAGES, (dataset_id, ordinals, until)))
+    return {ordinal: _current(by_run) for ordinal, by_run in stored.items()}
 
 
-def current_of_all(connection: Connection, dataset_id: str) -> Iterator[tuple[int, list[Seen]]]:
-    """The same of all images now, one by one."""
+def iter_current(connection: Connection, dataset_id: str) -> Iterator[tuple[int, list[ModelPredictions]]]:
+    """The current predictions of all images of a data set, image by image."""
     rows = connection.execute(OF_DATASET, (dataset_id,))
     for ordinal, of_image in groupby(rows, key=itemgetter(0)):
-        yield ordinal, _newest(_kept(of_image)[ordinal])
+        yield ordinal, _current(_by_ordinal(of_image)[ordinal])
 
 
-def covered(connection: Connection, dataset_id: str, model: str) -> list[int]:
-    """The images some run of this model has looked at, rising: what `only_new` leaves out."""
-    return [row["ordinal"] for row in connection.execute(COVERED, (dataset_id, model))]
+def predicted_ordinals(connection: Connection, dataset_id: str, model: str) -> list[int]:
+    """The images that some run of this model has processed, ascending: those that `only_new` excludes."""
+    return [row["ordinal"] for row in connection.execute(PREDICTED_ORDINALS, (dataset_id, model))]
 
 
-def _said(connection: Connection, batch: Batch) -> dict[str, Sights]:
-    runs = tagging.runs_in(connection, batch)
-    said: dict[str, Sights] = {}
-    for stored, fact in batch.facts(TaggingPredicted):
-        run = runs[stored.commit.thing]
-        sights = said.setdefault(run.asked.dataset_id, {})
-        for image in fact.images:
-            sights.setdefault(image.ordinal, {})[run.id] = Sight(
-                run.id, run.asked.model, run.created, stored.sequence, image.predictions, image.unreadable
+def _predictions_in(connection: Connection, batch: CommitBatch) -> dict[str, PredictionsByRun]:
+    """The predictions in a batch, by data set."""
+    runs = tagging.runs_by_id(connection, batch)
+    found: dict[str, PredictionsByRun] = {}
+    for recorded, event in batch.events(TaggingPredicted):
+        run = runs[recorded.commit.aggregate_id]
+        by_ordinal = found.setdefault(run.request.dataset_id, {})
+        for image in event.images:
+            by_ordinal.setdefault(image.ordinal, {})[run.id] = RunPrediction(
+                run.id, run.request.model, run.created_sequence, recorded.sequence, image.predictions, image.unreadable
             )
-    return said
+    return found
 
 
-def _kept(rows: Iterable[Any]) -> Sights:
-    kept: Sights = {}
-    for ordinal, run, model, requested, sequence, predictions in rows:
-        kept.setdefault(ordinal, {})[run] = Sight(run, model, requested, sequence, _decode(predictions))
-    return kept
+def _by_ordinal(rows: Iterable[Any]) -> PredictionsByRun:
+    found: PredictionsByRun = {}
+    for ordinal, run, model, run_sequence, sequence, predictions in rows:
+        found.setdefault(ordinal, {})[run] = RunPrediction(run, model, run_sequence, sequence, _decode(predictions))
+    return found
 
 
-def _newest(sights: Mapping[RunId, Sight]) -> list[Seen]:
-    models: dict[str, Seen] = {}
-    for one in sorted(sights.values(), key=lambda one: -one.requested):
-        if one.unreadable is None and one.model not in models:
-            models[one.model] = Seen(run=one.run, sequence=one.sequence, predictions=one.predictions)
+def _current(by_run: Mapping[RunId, RunPrediction]) -> list[ModelPredictions]:
+    """Of each model the newest run that could read the image."""
+    models: dict[str, ModelPredictions] = {}
+    for found in sorted(by_run.values(), key=lambda prediction: -prediction.run_sequence):
+        if found.unreadable is None and found.model not in models:
+            models[found.model] = ModelPredictions(
+                run=found.run, sequence=found.sequence, predictions=found.predictions
+            )
     return list(models.values())

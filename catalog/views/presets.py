@@ -1,4 +1,4 @@
-"""Presets people saved. Those that come with Loratory are no rows: `catalog.domain.builtin_presets`."""
+"""Presets saved by users. The built-in ones are in `catalog.domain.builtin_presets` and have no rows."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from catalog.database import Connection
-from catalog.views.batch import Batch
+from catalog.views.batch import CommitBatch
 from contracts.events import PresetRetired, PresetSaved
 from contracts.ids import PresetId
 from contracts.recipe import Recipe
@@ -21,18 +21,18 @@ CREATE TABLE IF NOT EXISTS preset (
     description TEXT NOT NULL,
     retired INTEGER NOT NULL DEFAULT 0,
     created_at TEXT NOT NULL,
-    touched INTEGER NOT NULL
+    etag INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS preset_by_name ON preset (name, retired);
 """
 
 SAVE = """
-INSERT INTO preset (id, name, recipe, parent, description, created_at, touched) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO preset (id, name, recipe, parent, description, created_at, etag) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     name = excluded.name, recipe = excluded.recipe, parent = excluded.parent, description = excluded.description,
-    retired = 0, touched = excluded.touched
+    retired = 0, etag = excluded.etag
 """
-RETIRE = "UPDATE preset SET retired = 1, touched = ? WHERE id = ?"
+RETIRE = "UPDATE preset SET retired = 1, etag = ? WHERE id = ?"
 BY_NAME = "SELECT * FROM preset WHERE name = ? ORDER BY retired, id LIMIT 1"
 PAGE = "SELECT * FROM preset WHERE retired = 0 AND name > ? ORDER BY name LIMIT ?"
 COUNT = "SELECT COUNT(*) FROM preset WHERE retired = 0"
@@ -47,18 +47,18 @@ class PresetRow:
     description: str
     retired: bool
     created_at: datetime
-    touched: int
+    etag: int
 
 
-def apply(connection: Connection, batch: Batch) -> None:
-    for stored, fact in batch.facts(PresetSaved, PresetRetired):
-        commit = stored.commit
-        match fact:
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    for recorded, event in batch.events(PresetSaved, PresetRetired):
+        commit = recorded.commit
+        match event:
             case PresetSaved(name=name, recipe=recipe, parent=parent, description=description):
-                words = (commit.thing, name, msgspec.json.encode(recipe), parent, description)
-                connection.execute(SAVE, (*words, commit.at.isoformat(), stored.sequence))
+                row = (commit.aggregate_id, name, msgspec.json.encode(recipe), parent, description)
+                connection.execute(SAVE, (*row, commit.at.isoformat(), recorded.sequence))
             case PresetRetired():
-                connection.execute(RETIRE, (stored.sequence, commit.thing))
+                connection.execute(RETIRE, (recorded.sequence, commit.aggregate_id))
 
 
 def find(connection: Connection, name: str) -> PresetRow | None:

@@ -1,10 +1,10 @@
-"""Files that were not taken into a data set, and why."""
+"""Files that were refused (skipped) by imports, and the reasons."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from catalog.database import Connection
-from catalog.views.batch import Batch
+from catalog.views.batch import CommitBatch
 from contracts.events import DatasetErased, ImageRefused, Sealed
 from contracts.ids import ImageId
 
@@ -12,31 +12,31 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS refusal (
     dataset_id TEXT NOT NULL,
     sequence INTEGER NOT NULL,
-    part INTEGER NOT NULL,
+    event_index INTEGER NOT NULL,
     image_id TEXT NOT NULL,
     name BLOB NOT NULL,
     reason TEXT NOT NULL,
     detail TEXT NOT NULL,
     size INTEGER NOT NULL,
     at TEXT NOT NULL,
-    PRIMARY KEY (dataset_id, sequence, part)
+    PRIMARY KEY (dataset_id, sequence, event_index)
 ) WITHOUT ROWID;
 """
 
-REFUSE = "INSERT OR IGNORE INTO refusal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ADD = "INSERT OR IGNORE INTO refusal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ERASE = "DELETE FROM refusal WHERE dataset_id = ?"
 PAGE = """
-SELECT sequence, part, image_id, name, reason, detail, size, at FROM refusal
-WHERE dataset_id = ? AND (sequence, part) > (?, ?) ORDER BY sequence, part LIMIT ?
+SELECT sequence, event_index, image_id, name, reason, detail, size, at FROM refusal
+WHERE dataset_id = ? AND (sequence, event_index) > (?, ?) ORDER BY sequence, event_index LIMIT ?
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefusalRow:
-    """`name` is sealed under the key of `image_id`; `part` counts within the commit."""
+    """`name` is sealed under the key of `image_id`; `event_index` is the position in the commit."""
 
     sequence: int
-    part: int
+    event_index: int
     image_id: ImageId
     name: Sealed
     reason: str
@@ -45,16 +45,16 @@ class RefusalRow:
     at: datetime
 
 
-def apply(connection: Connection, batch: Batch) -> None:
-    for part, stored, fact in batch.numbered(ImageRefused):
-        commit = stored.commit
-        words = (fact.image_id, fact.name, fact.reason, fact.detail, fact.size, commit.at.isoformat())
-        connection.execute(REFUSE, (commit.thing, stored.sequence, part, *words))
-    for stored, _ in batch.facts(DatasetErased):
-        connection.execute(ERASE, (stored.commit.thing,))
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    for index, recorded, event in batch.indexed_events(ImageRefused):
+        commit = recorded.commit
+        row = (event.image_id, event.name, event.reason, event.detail, event.size, commit.at.isoformat())
+        connection.execute(ADD, (commit.aggregate_id, recorded.sequence, index, *row))
+    for recorded, _ in batch.events(DatasetErased):
+        connection.execute(ERASE, (recorded.commit.aggregate_id,))
 
 
 def page(connection: Connection, dataset_id: str, after: tuple[int, int], limit: int) -> list[RefusalRow]:
-    """In the order they were refused, those after a (sequence, part)."""
+    """In log order, those after (sequence, event index)."""
     rows = (dict(row) for row in connection.execute(PAGE, (dataset_id, *after, limit)))
     return [RefusalRow(**row | {"at": datetime.fromisoformat(row["at"])}) for row in rows]

@@ -1,4 +1,4 @@
-"""Sets of images, as Roaring bitmaps of their ordinals: a change of thousands of images is a few words of work."""
+"""Sets of images as Roaring bitmaps of their ordinals, so that a change of thousands of images stays cheap."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -20,44 +20,44 @@ CREATE TABLE IF NOT EXISTS image_set (
 
 LOAD = "SELECT images FROM image_set WHERE dataset_id = ? AND name = ?"
 SAVE = "INSERT OR REPLACE INTO image_set VALUES (?, ?, ?, ?)"
-DROP = "DELETE FROM image_set WHERE dataset_id = ? AND name = ?"
-DROP_ALL = "DELETE FROM image_set WHERE dataset_id = ?"
+DELETE = "DELETE FROM image_set WHERE dataset_id = ? AND name = ?"
+DELETE_ALL = "DELETE FROM image_set WHERE dataset_id = ?"
 
-Name = Literal["live", "captioned", "tagged"]
-"""Those that are still there; of these, those with a written caption, and those with a tag."""
+SetName = Literal["live", "captioned", "tagged"]
+"""live: not removed or erased. captioned: live with a written caption. tagged: live with at least one tag."""
 
 
-def load(connection: Connection, dataset_id: str, name: Name) -> BitMap:
+def load(connection: Connection, dataset_id: str, name: SetName) -> BitMap:
     row = connection.execute(LOAD, (dataset_id, name)).fetchone()
-    return BitMap() if row is None else opened(row["images"])
+    return BitMap() if row is None else deserialize(row["images"])
 
 
-def save(connection: Connection, dataset_id: str, name: Name, images: BitMap) -> None:
-    """An empty set is no row, however it came to be empty."""
+def save(connection: Connection, dataset_id: str, name: SetName, images: BitMap) -> None:
+    """An empty set has no row, so that equal states give equal tables."""
     if images:
-        connection.execute(SAVE, (dataset_id, name, len(images), packed(images)))
+        connection.execute(SAVE, (dataset_id, name, len(images), serialize(images)))
     else:
-        connection.execute(DROP, (dataset_id, name))
+        connection.execute(DELETE, (dataset_id, name))
 
 
-def drop_all(connection: Connection, dataset_id: str) -> None:
-    connection.execute(DROP_ALL, (dataset_id,))
+def delete_all(connection: Connection, dataset_id: str) -> None:
+    connection.execute(DELETE_ALL, (dataset_id,))
 
 
-def opened(images: bytes) -> BitMap:
+def deserialize(images: bytes) -> BitMap:
     return BitMap.deserialize(images)
 
 
-def packed(images: BitMap) -> bytes:
-    """Equal sets are equal bytes, as long as none was ever written in runs: `unpacked` takes those apart."""
+def serialize(images: BitMap) -> bytes:
+    """Equal sets give equal bytes, provided none contains run containers: `ordinals` expands those of events."""
     return bytes(images.serialize())
 
 
-def unpacked(images: bytes) -> list[int]:
-    """The ordinals of a set in a fact, rising."""
+def ordinals(images: bytes) -> list[int]:
+    """The ordinals of a serialized set, ascending."""
     return list(BitMap.deserialize(images))
 
 
-def listed(values: Iterable[int] | Iterable[str]) -> str:
-    """For `json_each`: so many values as there are, in one parameter."""
+def json_array(values: Iterable[int] | Iterable[str]) -> str:
+    """The argument of `json_each`: any number of values in one parameter."""
     return msgspec.json.encode(list(values)).decode()

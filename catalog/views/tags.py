@@ -1,8 +1,8 @@
-"""Which tag is on which images, kept ready for filters and counts: the result of decisions, predictions, thresholds.
+"""Materialized effective tags, for filters and counts: the result of decisions, predictions and thresholds.
 
-One row for each tag of a data set, with two sets of images: those that have it, and those of which somebody decided.
-What changes is worked out as sets too, tag by tag, so one edit of thousands of images costs little more than of one.
-This view comes before the predictions of its batch are kept: it compares what counted with what counts now.
+One row per tag of a data set, with two sets of images: those that have the tag, and those with a decision on it.
+Changes are computed as sets too, tag by tag, so one edit of thousands of images costs little more than of one.
+This view comes before `predictions`: it compares the predictions stored so far with those of the batch.
 """
 
 from collections import defaultdict
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from pyroaring import BitMap
 
-from catalog.database import Connection
-from catalog.domain.standing import accepted
+from catalog.database import MAX_SEQUENCE, Connection
+from catalog.domain.effective_tags import accepted_tags
 from catalog.views import datasets, images, predictions, sets
-from catalog.views.batch import Batch
-from catalog.views.images import COLUMNS, JOINED, ImageRow, row_of
-from catalog.views.sets import listed, opened, packed
+from catalog.views.batch import CommitBatch
+from catalog.views.images import SELECT_IMAGE, ImageRow, parse_row
+from catalog.views.sets import deserialize, json_array, serialize
 from contracts.events import DatasetErased, DatasetRemoved, ImageErased, ImagesRemoved, TagsEdited, ThresholdsSet
 from contracts.queries import TagCount
 
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS tag (
     dataset_id TEXT NOT NULL,
     tag TEXT NOT NULL,
     images INTEGER NOT NULL,
-    holds BLOB NOT NULL,
+    tagged BLOB NOT NULL,
     decided BLOB NOT NULL,
     PRIMARY KEY (dataset_id, tag)
 );
@@ -33,223 +33,226 @@ CREATE INDEX IF NOT EXISTS tag_by_name ON tag (tag);
 CREATE INDEX IF NOT EXISTS tag_by_use ON tag (dataset_id, images DESC, tag) WHERE images > 0;
 """
 
-LOAD = "SELECT tag, holds, decided FROM tag WHERE dataset_id = ? AND tag IN (SELECT value FROM json_each(?))"
-LOAD_ALL = "SELECT tag, holds, decided FROM tag WHERE dataset_id = ?"
+LOAD = "SELECT tag, tagged, decided FROM tag WHERE dataset_id = ? AND tag IN (SELECT value FROM json_each(?))"
+LOAD_ALL = "SELECT tag, tagged, decided FROM tag WHERE dataset_id = ?"
 SAVE = """
-INSERT INTO tag (dataset_id, tag, images, holds, decided) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET images = excluded.images, holds = excluded.holds, decided = excluded.decided
+INSERT INTO tag (dataset_id, tag, images, tagged, decided) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET images = excluded.images, tagged = excluded.tagged, decided = excluded.decided
 """
-FORGET = "DELETE FROM tag WHERE dataset_id = ? AND tag = ?"
-CLEAR = "DELETE FROM tag WHERE dataset_id = ?"
-MOST_USED = "SELECT holds FROM tag WHERE dataset_id = ? AND images > 0 ORDER BY images DESC"
+DELETE = "DELETE FROM tag WHERE dataset_id = ? AND tag = ?"
+DELETE_ALL = "DELETE FROM tag WHERE dataset_id = ?"
+MOST_USED = "SELECT tagged FROM tag WHERE dataset_id = ? AND images > 0 ORDER BY images DESC"
 
-HOLDS = "SELECT holds FROM tag WHERE dataset_id = ? AND tag = ?"
-HOLDERS = "SELECT dataset_id, holds FROM tag WHERE tag = ? AND images > 0"
-PAGE = f"""{COLUMNS} {JOINED}
-WHERE image.removed = 0 AND dataset.removed = 0 AND (image.added, image.ordinal) > (:added, :ordinal)
-ORDER BY image.added, image.ordinal LIMIT :limit
+TAGGED = "SELECT tagged FROM tag WHERE dataset_id = ? AND tag = ?"
+TAGGED_OF_ALL = "SELECT dataset_id, tagged FROM tag WHERE tag = ? AND images > 0"
+PAGE_OF_ALL = f"""{SELECT_IMAGE}
+WHERE image.removed_sequence = 0 AND dataset.removed = 0
+    AND (image.added_sequence, image.ordinal) > (:added, :ordinal)
+ORDER BY image.added_sequence, image.ordinal LIMIT :limit
 """
-# Within one data set the ordinals alone say the order.
-PAGE_OF = f"""{COLUMNS} {JOINED}
+# Within one data set, ordinals alone give the order.
+PAGE = f"""{SELECT_IMAGE}
 WHERE image.dataset_id = :dataset AND image.ordinal IN (SELECT value FROM json_each(:ordinals))
-    AND (image.added, image.ordinal) > (:added, :ordinal)
+    AND (image.added_sequence, image.ordinal) > (:added, :ordinal)
 ORDER BY image.ordinal LIMIT :limit
 """  # noqa: S608 - constants
-LIVE = """
+COUNT_LIVE = """
 SELECT IFNULL(SUM(size), 0) FROM image_set JOIN dataset ON dataset.id = dataset_id AND dataset.removed = 0
 WHERE image_set.name = 'live' AND (:dataset IS NULL OR dataset_id = :dataset)
 """
-TAGGED = "SELECT IFNULL(SUM(images), 0) FROM tag WHERE tag = :tag AND (:dataset IS NULL OR dataset_id = :dataset)"
-COUNTS = """
+COUNT_TAGGED = """
+SELECT IFNULL(SUM(images), 0) FROM tag WHERE tag = :tag AND (:dataset IS NULL OR dataset_id = :dataset)
+"""
+TAG_COUNTS = """
 SELECT tag, images FROM tag
 WHERE dataset_id = :dataset AND images > 0 AND tag >= :low AND tag < :high
     AND (images < :images OR (images = :images AND tag > :tag))
 ORDER BY images DESC, tag LIMIT :limit
 """
-COUNTS_OF_ALL = """
+TAG_COUNTS_OF_ALL = """
 SELECT tag, SUM(images) AS images FROM tag WHERE images > 0 AND tag >= :low AND tag < :high GROUP BY tag
 HAVING SUM(images) < :images OR (SUM(images) = :images AND tag > :tag)
 ORDER BY 2 DESC, tag LIMIT :limit
 """
-DIFFERENT = """
+COUNT_DISTINCT = """
 SELECT COUNT(DISTINCT tag) FROM tag
 WHERE (:dataset IS NULL OR dataset_id = :dataset) AND images > 0 AND tag >= :low AND tag < :high
 """
-BEYOND = "\U0010ffff"
-"""After every sign a tag can begin with."""
+LAST_CHARACTER = "\U0010ffff"
+"""Sorts after every character that a tag can begin with."""
 
 
 @dataclass
-class Change:
-    """What becomes of one tag of one data set, by ordinal: does it hold by a decision, does it by what models see?"""
+class TagChange:
+    """The change of one tag of one data set, by ordinal: whether images have it by decision, or by prediction."""
 
     decided: dict[int, bool] = field(default_factory=dict)
-    seen: dict[int, bool] = field(default_factory=dict)
+    predicted: dict[int, bool] = field(default_factory=dict)
 
 
-Changes = defaultdict[str, Change]
+Changes = defaultdict[str, TagChange]
 """By tag."""
 
 
 @dataclass
-class Row:
-    """One tag of a data set: the images that have it, and those of which somebody decided."""
+class TagRow:
+    """One tag of a data set: the images that have it, and those with a decision on it."""
 
-    holds: BitMap = field(default_factory=BitMap)
+    tagged: BitMap = field(default_factory=BitMap)
     decided: BitMap = field(default_factory=BitMap)
 
 
-def apply(connection: Connection, batch: Batch) -> None:
-    for stored, _ in batch.facts(DatasetRemoved, DatasetErased):
-        connection.execute(CLEAR, (stored.commit.thing,))
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    for recorded, _ in batch.events(DatasetRemoved, DatasetErased):
+        connection.execute(DELETE_ALL, (recorded.commit.aggregate_id,))
     for dataset_id, changes in _changes(connection, batch).items():
         _write(connection, dataset_id, changes)
-    for stored, removed in batch.facts(ImagesRemoved):
-        _take_out(connection, stored.commit.thing, batch.ordinals(removed.images))
-    for stored, erased in batch.facts(ImageErased):
-        _take_out(connection, stored.commit.thing, [erased.ordinal])
-    for stored, _ in batch.facts(ThresholdsSet):
-        _move_thresholds(connection, stored.commit.thing, stored.sequence)
+    for recorded, removed in batch.events(ImagesRemoved):
+        _remove_images(connection, recorded.commit.aggregate_id, batch.ordinals(removed.images))
+    for recorded, erased in batch.events(ImageErased):
+        _remove_images(connection, recorded.commit.aggregate_id, [erased.ordinal])
+    for recorded, _ in batch.events(ThresholdsSet):
+        _apply_thresholds(connection, recorded.commit.aggregate_id, recorded.sequence)
 
 
-def _changes(connection: Connection, batch: Batch) -> dict[str, Changes]:
-    """By data set. The latest decision wins, and any decision wins over what a model sees."""
-    found: defaultdict[str, Changes] = defaultdict(lambda: defaultdict(Change))
-    for stored, edit in batch.facts(TagsEdited):
-        changes = found[stored.commit.thing]
+def _changes(connection: Connection, batch: CommitBatch) -> dict[str, Changes]:
+    """By data set. The latest decision wins, and any decision wins over predictions."""
+    found: defaultdict[str, Changes] = defaultdict(lambda: defaultdict(TagChange))
+    for recorded, edit in batch.events(TagsEdited):
+        changes = found[recorded.commit.aggregate_id]
         for ordinal in batch.ordinals(edit.images):
             for tag in edit.asserted:
                 changes[tag].decided[ordinal] = True
             for tag in edit.rejected:
                 changes[tag].decided[ordinal] = False
-    for dataset_id, looks in predictions.changes(connection, batch).items():
-        bars = datasets.thresholds_at(connection, dataset_id, predictions.NOW)
-        for ordinal, before, after in looks:
-            _compare(found[dataset_id], ordinal, accepted(before, bars), accepted(after, bars))
+    for dataset_id, predicted in predictions.changes(connection, batch).items():
+        thresholds = datasets.thresholds_at(connection, dataset_id, MAX_SEQUENCE)
+        for ordinal, before, after in predicted:
+            _compare(found[dataset_id], ordinal, accepted_tags(before, thresholds), accepted_tags(after, thresholds))
     return found
 
 
-def _compare(changes: Changes, ordinal: int, had: set[str], has: set[str]) -> None:
-    for tag in has ^ had:
-        changes[tag].seen[ordinal] = tag in has
+def _compare(changes: Changes, ordinal: int, before: set[str], after: set[str]) -> None:
+    for tag in before ^ after:
+        changes[tag].predicted[ordinal] = tag in after
 
 
-def _move_thresholds(connection: Connection, dataset_id: str, sequence: int) -> None:
-    """An image whose tags are others now has a new ETag."""
+def _apply_thresholds(connection: Connection, dataset_id: str, sequence: int) -> None:
+    """An image whose tags change gets a new ETag."""
     old, new = (datasets.thresholds_at(connection, dataset_id, at) for at in (sequence - 1, sequence))
-    changes: Changes = defaultdict(Change)
-    for ordinal, seen in predictions.current_of_all(connection, dataset_id):
-        _compare(changes, ordinal, accepted(seen, old), accepted(seen, new))
-    touched = _write(connection, dataset_id, changes)
-    images.touch(connection, dataset_id, touched, sequence)
+    changes: Changes = defaultdict(TagChange)
+    for ordinal, predicted in predictions.iter_current(connection, dataset_id):
+        _compare(changes, ordinal, accepted_tags(predicted, old), accepted_tags(predicted, new))
+    changed = _write(connection, dataset_id, changes)
+    images.mark_changed(connection, dataset_id, changed, sequence)
 
 
 def _write(connection: Connection, dataset_id: str, changes: Changes) -> set[int]:
-    """Make the rows of these tags what they must be; the images whose tags are others now."""
+    """Update the rows of these tags; returns the images whose tags changed."""
     dataset = datasets.find(connection, dataset_id)
     if dataset is None or dataset.removed:
         return set()
     live = sets.load(connection, dataset_id, "live")
-    rows = _rows(connection, LOAD, (dataset_id, listed(changes)))
-    come: set[int] = set()
-    gone: set[int] = set()
+    rows = _rows(connection, LOAD, (dataset_id, json_array(changes)))
+    gained: set[int] = set()
+    lost: set[int] = set()
     for tag, change in changes.items():
-        row = rows.setdefault(tag, Row())
-        verdicts = {ordinal: holds for ordinal, holds in change.seen.items() if ordinal not in row.decided}
+        row = rows.setdefault(tag, TagRow())
+        verdicts = {ordinal: has for ordinal, has in change.predicted.items() if ordinal not in row.decided}
         verdicts |= change.decided
         row.decided.update(change.decided)
-        for ordinal, holds in verdicts.items():
-            if holds != (ordinal in row.holds) and ordinal in live:
-                (row.holds.add if holds else row.holds.discard)(ordinal)
-                (come if holds else gone).add(ordinal)
+        for ordinal, has in verdicts.items():
+            if has != (ordinal in row.tagged) and ordinal in live:
+                (row.tagged.add if has else row.tagged.discard)(ordinal)
+                (gained if has else lost).add(ordinal)
     _save(connection, dataset_id, rows)
     tagged = sets.load(connection, dataset_id, "tagged")
-    tagged.update(come)
-    tagged -= _untagged(connection, dataset_id, BitMap(gone - come))
+    tagged.update(gained)
+    tagged -= _untagged(connection, dataset_id, BitMap(lost - gained))
     sets.save(connection, dataset_id, "tagged", tagged)
-    return come | gone
+    return gained | lost
 
 
-def _take_out(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> None:
-    """Images that are gone have no tags."""
-    gone = BitMap(ordinals)
+def _remove_images(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> None:
+    """Removed images have no tags."""
+    removed = BitMap(ordinals)
     rows = _rows(connection, LOAD_ALL, (dataset_id,))
     for row in rows.values():
-        row.holds -= gone
+        row.tagged -= removed
     _save(connection, dataset_id, rows)
-    sets.save(connection, dataset_id, "tagged", sets.load(connection, dataset_id, "tagged") - gone)
+    sets.save(connection, dataset_id, "tagged", sets.load(connection, dataset_id, "tagged") - removed)
 
 
-def _rows(connection: Connection, query: str, words: tuple[str, ...]) -> dict[str, Row]:
-    return {tag: Row(opened(holds), opened(decided)) for tag, holds, decided in connection.execute(query, words)}
+def _rows(connection: Connection, query: str, parameters: tuple[str, ...]) -> dict[str, TagRow]:
+    rows = connection.execute(query, parameters)
+    return {tag: TagRow(deserialize(tagged), deserialize(decided)) for tag, tagged, decided in rows}
 
 
-def _save(connection: Connection, dataset_id: str, rows: dict[str, Row]) -> None:
-    """A tag that no image has and nobody decided about is no row, however it came to that."""
+def _save(connection: Connection, dataset_id: str, rows: dict[str, TagRow]) -> None:
+    """A tag without images and decisions has no row, so that equal states give equal tables."""
     connection.executemany(
         SAVE,
         [
-            (dataset_id, tag, len(row.holds), packed(row.holds), packed(row.decided))
+            (dataset_id, tag, len(row.tagged), serialize(row.tagged), serialize(row.decided))
             for tag, row in rows.items()
-            if row.holds or row.decided
+            if row.tagged or row.decided
         ],
     )
-    empty = [(dataset_id, tag) for tag, row in rows.items() if not row.holds and not row.decided]
-    connection.executemany(FORGET, empty)
+    empty = [(dataset_id, tag) for tag, row in rows.items() if not row.tagged and not row.decided]
+    connection.executemany(DELETE, empty)
 
 
 def _untagged(connection: Connection, dataset_id: str, candidates: BitMap) -> BitMap:
-    """Those of these images that have no tag at all. Most are found on the tags that many images have."""
+    """Those of these images without any tag. Scans the most used tags first, so it usually ends early."""
     left = candidates
     for row in connection.execute(MOST_USED, (dataset_id,)):
         if not left:
             break
-        left = left - opened(row["holds"])
+        left = left - deserialize(row["tagged"])
     return left
 
 
 def page(
     connection: Connection, dataset_id: str | None, tag: str | None, after: tuple[int, int], limit: int
 ) -> list[ImageRow]:
-    """Images in the order they came in, those after (sequence it came with, ordinal)."""
-    wanted = {"added": after[0], "ordinal": after[1], "limit": limit}
+    """Images in import order, those after (sequence of the import, ordinal)."""
+    parameters = {"added": after[0], "ordinal": after[1], "limit": limit}
     if dataset_id is None and tag is None:
-        return [row_of(row) for row in connection.execute(PAGE, wanted)]
+        return [parse_row(row) for row in connection.execute(PAGE_OF_ALL, parameters)]
     found: list[ImageRow] = []
-    for holder, held in _held(connection, dataset_id, tag):
-        words = wanted | {"dataset": holder, "ordinals": listed(held)}
-        found.extend(row_of(row) for row in connection.execute(PAGE_OF, words))
-    return sorted(found, key=lambda row: (row.added, row.ordinal))[:limit]
+    for one_dataset, ordinals in _matching(connection, dataset_id, tag):
+        in_dataset = parameters | {"dataset": one_dataset, "ordinals": json_array(ordinals)}
+        found.extend(parse_row(row) for row in connection.execute(PAGE, in_dataset))
+    return sorted(found, key=lambda row: (row.added_sequence, row.ordinal))[:limit]
 
 
-def _held(connection: Connection, dataset_id: str | None, tag: str | None) -> list[tuple[str, BitMap]]:
-    """The images to list, for each data set."""
+def _matching(connection: Connection, dataset_id: str | None, tag: str | None) -> list[tuple[str, BitMap]]:
+    """The matching images of each data set."""
     if dataset_id is None:
-        return [(row["dataset_id"], opened(row["holds"])) for row in connection.execute(HOLDERS, (tag,))]
+        return [(row["dataset_id"], deserialize(row["tagged"])) for row in connection.execute(TAGGED_OF_ALL, (tag,))]
     if tag is None:
         return [(dataset_id, sets.load(connection, dataset_id, "live"))]
-    row = connection.execute(HOLDS, (dataset_id, tag)).fetchone()
-    return [] if row is None else [(dataset_id, opened(row["holds"]))]
+    row = connection.execute(TAGGED, (dataset_id, tag)).fetchone()
+    return [] if row is None else [(dataset_id, deserialize(row["tagged"]))]
 
 
 def count_images(connection: Connection, dataset_id: str | None, tag: str | None) -> int:
-    query = LIVE if tag is None else TAGGED
+    query = COUNT_LIVE if tag is None else COUNT_TAGGED
     return int(connection.execute(query, {"dataset": dataset_id, "tag": tag}).fetchone()[0])
 
 
-def counts(
+def tag_counts(
     connection: Connection, dataset_id: str | None, prefix: str, after: tuple[int, str], limit: int
 ) -> list[TagCount]:
-    """The most used first, then by name; those after (images, tag)."""
-    query = COUNTS_OF_ALL if dataset_id is None else COUNTS
-    wanted = {"images": after[0], "tag": after[1], "limit": limit}
-    rows = connection.execute(query, _within(dataset_id, prefix) | wanted)
-    return [TagCount(tag=row["tag"], images=row["images"]) for row in rows]
+    """The most used tags first, then by name; those after (images, tag)."""
+    query = TAG_COUNTS_OF_ALL if dataset_id is None else TAG_COUNTS
+    parameters = _prefix_range(dataset_id, prefix) | {"images": after[0], "tag": after[1], "limit": limit}
+    return [TagCount(tag=row["tag"], images=row["images"]) for row in connection.execute(query, parameters)]
 
 
-def count_different(connection: Connection, dataset_id: str | None, prefix: str) -> int:
-    return int(connection.execute(DIFFERENT, _within(dataset_id, prefix)).fetchone()[0])
+def count_distinct(connection: Connection, dataset_id: str | None, prefix: str) -> int:
+    return int(connection.execute(COUNT_DISTINCT, _prefix_range(dataset_id, prefix)).fetchone()[0])
 
 
-def _within(dataset_id: str | None, prefix: str) -> dict[str, object]:
-    return {"dataset": dataset_id, "low": prefix, "high": prefix + BEYOND}
+def _prefix_range(dataset_id: str | None, prefix: str) -> dict[str, object]:
+    return {"dataset": dataset_id, "low": prefix, "high": prefix + LAST_CHARACTER}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from catalog.database import Connection, Row
-from catalog.views.batch import Batch
+from catalog.views.batch import CommitBatch
 from contracts.events import VersionFrozen
 from contracts.ids import DatasetId, Digest, VersionId
 
@@ -23,20 +23,20 @@ CREATE TABLE IF NOT EXISTS version (
 CREATE UNIQUE INDEX IF NOT EXISTS version_by_number ON version (dataset_id, number);
 """
 
-FREEZE = """
+ADD = """
 INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
-LATEST = "UPDATE dataset SET latest_version = MAX(IFNULL(latest_version, 0), ?) WHERE id = ?"
+SET_LATEST = "UPDATE dataset SET latest_version = MAX(IFNULL(latest_version, 0), ?) WHERE id = ?"
 BY_NUMBER = "SELECT * FROM version WHERE dataset_id = ? AND number = ?"
 BY_ID = "SELECT * FROM version WHERE version_id = ?"
-NEWEST = "SELECT * FROM version WHERE dataset_id = ? ORDER BY number DESC LIMIT 1"
+LATEST = "SELECT * FROM version WHERE dataset_id = ? ORDER BY number DESC LIMIT 1"
 PAGE = "SELECT * FROM version WHERE dataset_id = ? AND number > ? ORDER BY number LIMIT ?"
 COUNT = "SELECT COUNT(*) FROM version WHERE dataset_id = ?"
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionRow:
-    """`number` is what people call it; `sequence` that of the commit that froze it."""
+    """`number` identifies it to users; `sequence` is that of the commit that froze it."""
 
     version_id: VersionId
     dataset_id: DatasetId
@@ -49,12 +49,13 @@ class VersionRow:
     created_at: datetime
 
 
-def apply(connection: Connection, batch: Batch) -> None:
-    for stored, fact in batch.facts(VersionFrozen):
-        commit = stored.commit
-        row = (fact.version_id, commit.thing, fact.version, fact.as_of, fact.images, fact.manifest, fact.trigger)
-        connection.execute(FREEZE, (*row, stored.sequence, commit.at.isoformat()))
-        connection.execute(LATEST, (fact.version, commit.thing))
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    for recorded, frozen in batch.events(VersionFrozen):
+        commit = recorded.commit
+        content = (frozen.as_of, frozen.images, frozen.manifest, frozen.trigger)
+        row = (frozen.version_id, commit.aggregate_id, frozen.version, *content)
+        connection.execute(ADD, (*row, recorded.sequence, commit.at.isoformat()))
+        connection.execute(SET_LATEST, (frozen.version, commit.aggregate_id))
 
 
 def find(connection: Connection, dataset_id: str, number: int) -> VersionRow | None:
@@ -65,12 +66,12 @@ def by_id(connection: Connection, version_id: str) -> VersionRow | None:
     return _row(connection.execute(BY_ID, (version_id,)).fetchone())
 
 
-def latest(connection: Connection, dataset_id: str) -> VersionRow | None:
-    return _row(connection.execute(NEWEST, (dataset_id,)).fetchone())
+def find_latest(connection: Connection, dataset_id: str) -> VersionRow | None:
+    return _row(connection.execute(LATEST, (dataset_id,)).fetchone())
 
 
 def page(connection: Connection, dataset_id: str, after: int, limit: int) -> list[VersionRow]:
-    """The oldest first, those after a number."""
+    """Oldest first, those after a number."""
     rows = connection.execute(PAGE, (dataset_id, after, limit))
     return [row for raw in rows if (row := _row(raw)) is not None]
 

@@ -1,4 +1,4 @@
-"""Work of both classes, jobs and tagging runs: its state by the machine in `contracts.jobs`, its attempts, its turn."""
+"""Work of both classes (jobs and tagging runs): state machine state (`contracts.jobs`), attempts, queue order."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from catalog.database import Connection
-from catalog.views.batch import Batch
+from catalog.views.batch import CommitBatch
 from contracts.events import (
     AttemptFailed,
     AttemptStarted,
@@ -15,7 +15,7 @@ from contracts.events import (
     Failed,
     Interrupted,
     JobSucceeded,
-    Stored,
+    RecordedCommit,
     TaggingSucceeded,
 )
 from contracts.ids import WorkerId
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS work (
     id TEXT NOT NULL,
     state TEXT NOT NULL,
     status TEXT NOT NULL,
-    rank INTEGER NOT NULL,
+    priority_rank INTEGER NOT NULL,
     dispatch INTEGER NOT NULL,
     work BLOB NOT NULL,
     worker TEXT,
@@ -39,10 +39,10 @@ CREATE TABLE IF NOT EXISTS work (
     created_at TEXT NOT NULL,
     started_at TEXT,
     ended_at TEXT,
-    touched INTEGER NOT NULL,
+    etag INTEGER NOT NULL,
     PRIMARY KEY (class, id)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS work_in_line ON work (class, state, rank, dispatch);
+CREATE INDEX IF NOT EXISTS work_in_queue_order ON work (class, state, priority_rank, dispatch);
 CREATE TABLE IF NOT EXISTS attempt (
     class TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -56,12 +56,12 @@ CREATE TABLE IF NOT EXISTS attempt (
 ) WITHOUT ROWID;
 """
 
-BEGIN = """
-INSERT OR IGNORE INTO work (class, id, state, status, rank, dispatch, work, actor, created_at, touched)
+CREATE = """
+INSERT OR IGNORE INTO work (class, id, state, status, priority_rank, dispatch, work, actor, created_at, etag)
 VALUES (?, ?, 'absent', 'pending', 1, 0, ?, ?, ?, 0)
 """
-MOVE = """
-UPDATE work SET state = ?, status = ?, rank = ?, dispatch = ?, work = ?, touched = ? WHERE class = ? AND id = ?
+UPDATE = """
+UPDATE work SET state = ?, status = ?, priority_rank = ?, dispatch = ?, work = ?, etag = ? WHERE class = ? AND id = ?
 """
 START = "UPDATE work SET worker = ?, started_at = IFNULL(started_at, ?) WHERE class = ? AND id = ?"
 END = "UPDATE work SET ended_at = ?, error_code = ?, error = ? WHERE class = ? AND id = ?"
@@ -72,12 +72,12 @@ FIND = "SELECT * FROM work WHERE class = ? AND id = ?"
 ATTEMPTS = """
 SELECT attempt, worker, resumes, started_at, ended, reason FROM attempt WHERE class = ? AND id = ? ORDER BY attempt
 """
-WAITING = """
-SELECT id, state, rank, dispatch FROM work
-WHERE class = ? AND state IN ('queued', 'running', 'cancelling') ORDER BY rank, dispatch
+UNFINISHED = """
+SELECT id, state, priority_rank, dispatch FROM work
+WHERE class = ? AND state IN ('queued', 'running', 'cancelling') ORDER BY priority_rank, dispatch
 """
-NOT_SETTLED = "SELECT id FROM work WHERE class = ? AND (state = 'queued' OR touched > ?) ORDER BY id"
-POSITION = "SELECT COUNT(*) FROM work WHERE class = ? AND state = 'queued' AND (rank, dispatch) <= (?, ?)"
+UNFINISHED_SINCE = "SELECT id FROM work WHERE class = ? AND (state = 'queued' OR etag > ?) ORDER BY id"
+POSITION = "SELECT COUNT(*) FROM work WHERE class = ? AND state = 'queued' AND (priority_rank, dispatch) <= (?, ?)"
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Work).decode
@@ -85,7 +85,7 @@ _decode = msgspec.json.Decoder(Work).decode
 
 @dataclass(frozen=True, kw_only=True)
 class WorkRow:
-    """`work` is what the rules know of it; `touched` the sequence of its last commit."""
+    """`work` is the state machine's state; `etag` the sequence of the last commit."""
 
     work: Work
     worker: WorkerId | None
@@ -95,12 +95,12 @@ class WorkRow:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
-    touched: int
+    etag: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """Work that has not ended and needs a hint in the queue with this dispatch number."""
+class UnfinishedWork:
+    """Work that has not ended and needs a message in the queue with this dispatch number."""
 
     id: str
     state: str
@@ -108,31 +108,31 @@ class Waiting:
     dispatch: int
 
 
-def apply(connection: Connection, batch: Batch) -> None:
-    of_thing: defaultdict[tuple[WorkClass, str], list[Stored]] = defaultdict(list)
-    for stored in batch.commits:
-        work_class = CLASS_OF.get(stored.commit.kind)
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    by_work: defaultdict[tuple[WorkClass, str], list[RecordedCommit]] = defaultdict(list)
+    for recorded in batch.commits:
+        work_class = CLASS_OF.get(recorded.commit.aggregate_kind)
         if work_class is not None:
-            of_thing[work_class, stored.commit.thing].append(stored)
-    for key, commits in of_thing.items():
+            by_work[work_class, recorded.commit.aggregate_id].append(recorded)
+    for key, commits in by_work.items():
         first = commits[0].commit
-        connection.execute(BEGIN, (*key, _encode(Work()), first.actor, first.at.isoformat()))
+        connection.execute(CREATE, (*key, _encode(Work()), first.actor, first.at.isoformat()))
         work = _decode(connection.execute(FIND, key).fetchone()["work"])
-        for stored in commits:
-            work = _evolved(connection, key, work, stored)
-        place = (work.state, status_of(work.state), PRIORITIES.index(work.priority), work.dispatch)
-        connection.execute(MOVE, (*place, _encode(work), commits[-1].sequence, *key))
+        for recorded in commits:
+            work = _apply_commit(connection, key, work, recorded)
+        row = (work.state, status_of(work.state), PRIORITIES.index(work.priority), work.dispatch)
+        connection.execute(UPDATE, (*row, _encode(work), commits[-1].sequence, *key))
 
 
-def _evolved(connection: Connection, key: tuple[WorkClass, str], work: Work, stored: Stored) -> Work:
-    """The work after a commit; its attempts and its end are written as they come."""
-    at = stored.commit.at.isoformat()
-    for fact in stored.commit.facts:
-        work = evolve(work, fact, stored.sequence)
-        match fact:
+def _apply_commit(connection: Connection, key: tuple[WorkClass, str], work: Work, recorded: RecordedCommit) -> Work:
+    """The work after a commit; also writes the rows of its attempts and its end."""
+    at = recorded.commit.at.isoformat()
+    for event in recorded.commit.events:
+        work = evolve(work, event, recorded.sequence)
+        match event:
             case AttemptStarted(worker=worker, resumes=resumes):
                 connection.execute(END_ATTEMPT, ("crashed", None, *key))
-                connection.execute(START_ATTEMPT, (*key, stored.sequence, worker, resumes, at))
+                connection.execute(START_ATTEMPT, (*key, recorded.sequence, worker, resumes, at))
                 connection.execute(START, (worker, at, *key))
             case Interrupted(reason=reason):
                 connection.execute(END_ATTEMPT, ("interrupted", reason, *key))
@@ -152,16 +152,16 @@ def _evolved(connection: Connection, key: tuple[WorkClass, str], work: Work, sto
 def _end(
     connection: Connection,
     key: tuple[str, str],
-    how: str,
+    outcome: str,
     at: str,
     error: tuple[str | None, str | None] = (None, None),
 ) -> None:
-    connection.execute(END_ATTEMPT, (how, error[1], *key))
+    connection.execute(END_ATTEMPT, (outcome, error[1], *key))
     connection.execute(END, (at, *error, *key))
 
 
-def find(connection: Connection, work_class: WorkClass, thing: str) -> WorkRow | None:
-    row = connection.execute(FIND, (work_class, thing)).fetchone()
+def find(connection: Connection, work_class: WorkClass, work_id: str) -> WorkRow | None:
+    row = connection.execute(FIND, (work_class, work_id)).fetchone()
     if row is None:
         return None
     return WorkRow(
@@ -171,38 +171,49 @@ def find(connection: Connection, work_class: WorkClass, thing: str) -> WorkRow |
         error=row["error"],
         actor=row["actor"],
         created_at=datetime.fromisoformat(row["created_at"]),
-        started_at=moment(row["started_at"]),
-        ended_at=moment(row["ended_at"]),
-        touched=row["touched"],
+        started_at=_parse_time(row["started_at"]),
+        ended_at=_parse_time(row["ended_at"]),
+        etag=row["etag"],
     )
 
 
-def queued(connection: Connection, work_class: WorkClass) -> list[Waiting]:
-    """All work that has not ended, in the order it is taken: for the dispatcher."""
+def list_unfinished(connection: Connection, work_class: WorkClass) -> list[UnfinishedWork]:
+    """All work that has not ended, in queue order: for the dispatcher."""
     return [
-        Waiting(id=row["id"], state=row["state"], priority=PRIORITIES[row["rank"]], dispatch=row["dispatch"])
-        for row in connection.execute(WAITING, (work_class,))
+        UnfinishedWork(
+            id=row["id"], state=row["state"], priority=PRIORITIES[row["priority_rank"]], dispatch=row["dispatch"]
+        )
+        for row in connection.execute(UNFINISHED, (work_class,))
     ]
 
 
-def not_settled(connection: Connection, work_class: WorkClass, sequence: int) -> list[str]:
-    """The ids of work that may have waited at a sequence: what waits now, or has moved since. The rest had ended."""
-    return [row["id"] for row in connection.execute(NOT_SETTLED, (work_class, sequence))]
+def unfinished_since(connection: Connection, work_class: WorkClass, sequence: int) -> list[str]:
+    """The ids of work that may have been queued at a sequence: queued now, or changed since. The rest had ended."""
+    return [row["id"] for row in connection.execute(UNFINISHED_SINCE, (work_class, sequence))]
 
 
-def position(connection: Connection, work_class: WorkClass, work: Work) -> int | None:
-    """Its place among those that wait (1 = next); none when it does not wait."""
+def queue_position(connection: Connection, work_class: WorkClass, work: Work) -> int | None:
+    """Its position in the queue (1 = next); none if it is not queued."""
     if work.state != "queued":
         return None
     rank = PRIORITIES.index(work.priority)
     return int(connection.execute(POSITION, (work_class, rank, work.dispatch)).fetchone()[0])
 
 
-def attempts(connection: Connection, work_class: WorkClass, thing: str) -> tuple[AttemptView, ...]:
-    """The oldest first."""
-    rows = (dict(row) for row in connection.execute(ATTEMPTS, (work_class, thing)))
-    return tuple(AttemptView(**row | {"started_at": datetime.fromisoformat(row["started_at"])}) for row in rows)
+def attempts(connection: Connection, work_class: WorkClass, work_id: str) -> tuple[AttemptView, ...]:
+    """Oldest first."""
+    return tuple(
+        AttemptView(
+            attempt=row["attempt"],
+            worker=row["worker"],
+            resumes=row["resumes"],
+            started_at=datetime.fromisoformat(row["started_at"]),
+            ended=row["ended"],
+            reason=row["reason"],
+        )
+        for row in connection.execute(ATTEMPTS, (work_class, work_id))
+    )
 
 
-def moment(text: str | None) -> datetime | None:
+def _parse_time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)

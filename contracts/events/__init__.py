@@ -1,26 +1,37 @@
-"""Every fact. They are the disk format: tags are written out, nothing is renamed or retyped, new fields have defaults.
+"""All events. They are the disk format: type tags are spelled out, nothing is renamed or retyped, new fields have
+defaults.
 
-A fact says what happened to one thing; its commit says when, by whom and why. Facts skip unknown fields (old and new
-code share one log). `Sealed` fields hold private text under the key of one image (`contracts.sealed`). `Ordinals`
-fields hold sets of images of a data set as a serialised Roaring bitmap (https://roaringbitmap.org, portable format).
+An event says what happened to one aggregate; its commit says when, by whom and why. Unknown fields are ignored, because
+old and new code share one log. `Sealed` fields contain private text under the key of one image (`contracts.sealed`).
+`Ordinals` fields are sets of images of a data set, as a serialized Roaring bitmap (https://roaringbitmap.org, portable
+format).
 """
 
+from contracts.events.base import (
+    COMMIT_BYTES,
+    SCHEMA,
+    Category,
+    Event,
+    Ordinals,
+    Sealed,
+    Source,
+)
 from contracts.events.commits import (
-    FACTS_OF,
-    AnyFact,
+    EVENTS_OF,
+    AnyEvent,
     Commit,
     LogCreated,
-    LogFact,
+    LogEvent,
     LogRestored,
     LogVoided,
-    Stored,
+    RecordedCommit,
     commit_id,
 )
 from contracts.events.datasets import (
     CaptionSet,
     DatasetCreated,
     DatasetErased,
-    DatasetFact,
+    DatasetEvent,
     DatasetRemoved,
     DatasetRenamed,
     ImageAdded,
@@ -31,15 +42,6 @@ from contracts.events.datasets import (
     ThresholdsSet,
     VersionFrozen,
 )
-from contracts.events.facts import (
-    COMMIT_BYTES,
-    SCHEMA,
-    Category,
-    Fact,
-    Ordinals,
-    Sealed,
-    Source,
-)
 from contracts.events.jobs import (
     Artifact,
     JobAttemptFailed,
@@ -49,7 +51,7 @@ from contracts.events.jobs import (
     JobCheckpointed,
     JobCreated,
     JobEdited,
-    JobFact,
+    JobEvent,
     JobFailed,
     JobInterrupted,
     JobPlanned,
@@ -60,7 +62,7 @@ from contracts.events.jobs import (
     JobSucceeded,
 )
 from contracts.events.presets import (
-    PresetFact,
+    PresetEvent,
     PresetRetired,
     PresetSaved,
 )
@@ -71,7 +73,7 @@ from contracts.events.tagging import (
     TaggingAttemptStarted,
     TaggingCancelled,
     TaggingCancelRequested,
-    TaggingFact,
+    TaggingEvent,
     TaggingFailed,
     TaggingInterrupted,
     TaggingModelLoaded,
@@ -91,13 +93,11 @@ from contracts.events.work import (
 )
 
 __all__ = [
-    "COMMIT_BYTES",
-    "FACTS_OF",
-    "SCHEMA",
-    "AnyFact",
+    "AnyEvent",
     "Artifact",
     "AttemptFailed",
     "AttemptStarted",
+    "COMMIT_BYTES",
     "CancelRequested",
     "Cancelled",
     "CaptionSet",
@@ -105,10 +105,11 @@ __all__ = [
     "Commit",
     "DatasetCreated",
     "DatasetErased",
-    "DatasetFact",
+    "DatasetEvent",
     "DatasetRemoved",
     "DatasetRenamed",
-    "Fact",
+    "EVENTS_OF",
+    "Event",
     "Failed",
     "ImageAdded",
     "ImageErased",
@@ -123,7 +124,7 @@ __all__ = [
     "JobCheckpointed",
     "JobCreated",
     "JobEdited",
-    "JobFact",
+    "JobEvent",
     "JobFailed",
     "JobInterrupted",
     "JobPlanned",
@@ -133,23 +134,24 @@ __all__ = [
     "JobSampled",
     "JobSucceeded",
     "LogCreated",
-    "LogFact",
+    "LogEvent",
     "LogRestored",
     "LogVoided",
     "Ordinals",
     "Prediction",
-    "PresetFact",
+    "PresetEvent",
     "PresetRetired",
     "PresetSaved",
     "Queued",
+    "RecordedCommit",
+    "SCHEMA",
     "Sealed",
     "Source",
-    "Stored",
     "TaggingAttemptFailed",
     "TaggingAttemptStarted",
     "TaggingCancelRequested",
     "TaggingCancelled",
-    "TaggingFact",
+    "TaggingEvent",
     "TaggingFailed",
     "TaggingInterrupted",
     "TaggingModelLoaded",

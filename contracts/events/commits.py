@@ -1,29 +1,29 @@
-"""The envelope: what one wish changed in one thing is one message of the log."""
+"""The envelope: a commit holds the events that one command caused in one aggregate, and is one message of the log."""
 
 from datetime import datetime
 
 import msgspec
 
-from contracts.events.datasets import DatasetFact
-from contracts.events.facts import Fact
-from contracts.events.jobs import JobFact
-from contracts.events.presets import PresetFact
-from contracts.events.tagging import TaggingFact
+from contracts.events.base import Event
+from contracts.events.datasets import DatasetEvent
+from contracts.events.jobs import JobEvent
+from contracts.events.presets import PresetEvent
+from contracts.events.tagging import TaggingEvent
 from contracts.ids import CommandId
-from contracts.subjects import Kind
+from contracts.subjects import AggregateKind
 
 
-class LogCreated(Fact, frozen=True, tag="log.created"):
-    """The first commit of a log. A cursor of another `log_id` is not understood here."""
+class LogCreated(Event, frozen=True, tag="log.created"):
+    """The first commit of a log: its id, and the format of the data folder. A cursor is valid for one `log_id` only."""
 
     log_id: str
     format: int
 
 
-class LogRestored(Fact, frozen=True, tag="log.restored"):
-    """All commits before this one were put back from copies, each at its sequence, in a new log `log_id`.
+class LogRestored(Event, frozen=True, tag="log.restored"):
+    """All earlier commits were restored from copies, each at its original sequence, into a new log `log_id`.
 
-    `before` is the log they stood in; `voided` counts those that no copy had any more (`log.voided`).
+    `before` is the id of the log they came from; `voided` counts the commits of which no copy was left (`log.voided`).
     """
 
     log_id: str
@@ -31,66 +31,67 @@ class LogRestored(Fact, frozen=True, tag="log.restored"):
     voided: int = 0
 
 
-class LogVoided(Fact, frozen=True, tag="log.voided"):
-    """At this sequence stood a commit that is lost; it keeps the place, so that no number is given twice."""
+class LogVoided(Event, frozen=True, tag="log.voided"):
+    """Placeholder for a lost commit: it keeps the sequence occupied, so that no sequence is used twice."""
 
     reason: str
 
 
-LogFact = LogCreated | LogRestored | LogVoided
+LogEvent = LogCreated | LogRestored | LogVoided
 
 
-AnyFact = LogFact | DatasetFact | PresetFact | JobFact | TaggingFact
+AnyEvent = LogEvent | DatasetEvent | PresetEvent | JobEvent | TaggingEvent
 
-FACTS_OF: dict[Kind, object] = {
-    "log": LogFact,
-    "dataset": DatasetFact,
-    "preset": PresetFact,
-    "job": JobFact,
-    "tagging": TaggingFact,
+EVENTS_OF: dict[AggregateKind, object] = {
+    "log": LogEvent,
+    "dataset": DatasetEvent,
+    "preset": PresetEvent,
+    "job": JobEvent,
+    "tagging": TaggingEvent,
 }
 
 
-def _no_answer() -> msgspec.Raw:
+def _no_result() -> msgspec.Raw:
     return msgspec.Raw(b"null")
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What one wish changed in one thing: one message of the log.
+    """The events that one command caused in one aggregate: one message of the log.
 
-    `id` is `<command id>/<kind>.<thing id>/<n>`; `version` counts the thing's facts up to and with this commit's last;
-    `fingerprint` is the hash of the request that asked (same key, other request → refused); `previous` is the sha256 of
-    the body of the thing's previous commit, so that the history of each thing is a chain; `answer` is what the command
-    answered, to be given again when it is repeated. `traceparent`: W3C Trace Context. `schema`: that of its facts when
-    it was written; it is 1 where nothing is said (`contracts.events.evolution`).
+    `id` is `<command id>/<aggregate kind>.<aggregate id>/<n>`. `version` counts the aggregate's events, including those
+    of this commit. `fingerprint` is the hash of the request behind the command (the same Idempotency-Key with another
+    request is refused). `previous_hash` is the sha256 of the body of the aggregate's previous commit, so each history
+    is a hash chain. `result` is the command's result, returned again when the command is repeated. `traceparent`: W3C
+    Trace Context. `schema` is the schema version its events were written with, 1 if absent
+    (`contracts.events.evolution`).
     """
 
     id: str
-    kind: Kind
-    thing: str
+    aggregate_kind: AggregateKind
+    aggregate_id: str
     version: int
     at: datetime
     actor: str
-    command: CommandId
-    facts: tuple[AnyFact, ...]
+    command_id: CommandId
+    events: tuple[AnyEvent, ...]
     fingerprint: str = ""
-    correlation: str = ""
-    causation: str = ""
+    correlation_id: str = ""
+    causation_id: str = ""
     traceparent: str | None = None
     schema: int = 1
-    previous: str = ""
-    answer: msgspec.Raw = msgspec.field(default_factory=_no_answer)
+    previous_hash: str = ""
+    result: msgspec.Raw = msgspec.field(default_factory=_no_result)
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A commit with its place in the log. `body` is the message as stored, which hashes are made over."""
+class RecordedCommit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A commit as the log recorded it. `body` is the stored message, the input of every hash."""
 
     sequence: int
-    recorded: datetime
+    recorded_at: datetime
     commit: Commit
     body: bytes
 
 
-def commit_id(command: CommandId, kind: Kind, thing: str, number: int = 0) -> str:
-    """Message ids are deduplicated per stream, so they name the thing as well as the command."""
-    return f"{command}/{kind}.{thing}/{number}"
+def commit_id(command_id: CommandId, aggregate_kind: AggregateKind, aggregate_id: str, number: int = 0) -> str:
+    """JetStream deduplicates message ids per stream, so the id names the aggregate as well as the command."""
+    return f"{command_id}/{aggregate_kind}.{aggregate_id}/{number}"

@@ -1,27 +1,27 @@
-"""Facts of data sets: images, tags, captions, thresholds, versions."""
+"""Events of data sets: images, tags, captions, thresholds, versions."""
 
-from contracts.events.facts import Fact, Ordinals, Sealed, Source
+from contracts.events.base import Event, Ordinals, Sealed, Source
 from contracts.ids import Digest, ImageId, VersionId
 
 
-class DatasetCreated(Fact, frozen=True, tag="dataset.created"):
+class DatasetCreated(Event, frozen=True, tag="dataset.created"):
     name: str
     description: str = ""
 
 
-class DatasetRenamed(Fact, frozen=True, tag="dataset.renamed"):
+class DatasetRenamed(Event, frozen=True, tag="dataset.renamed"):
     name: str
 
 
-class DatasetRemoved(Fact, frozen=True, tag="dataset.removed"):
-    """Not listed any more; versions, jobs and LoRAs made from it stay."""
+class DatasetRemoved(Event, frozen=True, tag="dataset.removed"):
+    """No longer listed. Versions, jobs and LoRAs made from it stay."""
 
 
-class ImageAdded(Fact, frozen=True, tag="dataset.image_added"):
-    """A picture came in. `ordinal` is dense in its data set and never used again.
+class ImageAdded(Event, frozen=True, tag="dataset.image_added"):
+    """An image was imported. `ordinal` is dense within its data set and never reused.
 
-    `source` = bytes as received; `picture` = upright, sRGB, 8 bits (the same blob where the source is that already);
-    `pixels` = digest of the canonical pixels, for finding twins; `dhash` = 64-bit difference hash in hex;
+    `source` = bytes as received; `picture` = upright, sRGB, 8 bits (the same blob where the source already is);
+    `pixels` = digest of the canonical pixels, for finding duplicates; `dhash` = 64-bit difference hash in hex;
     `width` and `height` of the picture in pixels; `size` of the source in bytes.
     """
 
@@ -40,8 +40,8 @@ class ImageAdded(Fact, frozen=True, tag="dataset.image_added"):
     animated: bool = False
 
 
-class ImageRefused(Fact, frozen=True, tag="dataset.image_refused"):
-    """A file was not taken, and why: `reason` is a stable code, `detail` a sentence without private text."""
+class ImageRefused(Event, frozen=True, tag="dataset.image_refused"):
+    """A file was skipped: `reason` is a stable code, `detail` a sentence without private text."""
 
     image_id: ImageId
     name: Sealed
@@ -50,28 +50,28 @@ class ImageRefused(Fact, frozen=True, tag="dataset.image_refused"):
     size: int
 
 
-class ImagesRemoved(Fact, frozen=True, tag="dataset.images_removed"):
-    """They are in no later version; their history and the versions that hold them stay."""
+class ImagesRemoved(Event, frozen=True, tag="dataset.images_removed"):
+    """These images are in no later version; their history and the versions that contain them stay."""
 
     images: Ordinals
 
 
-class ImageErased(Fact, frozen=True, tag="dataset.image_erased"):
-    """Its bytes and its words are gone for good, wherever they were; versions that name it keep ordinal and digest.
+class ImageErased(Event, frozen=True, tag="dataset.image_erased"):
+    """An image's bytes and texts are destroyed everywhere; versions that contain it keep its ordinal and digest.
 
-    Said first: what it says is then made so, and again after every start, until nothing is left.
+    The event is appended first. The deletion follows, and is resumed after every start until nothing is left.
     """
 
     ordinal: int
     image_id: ImageId
 
 
-class DatasetErased(Fact, frozen=True, tag="dataset.erased"):
-    """The same of all its images, and of the names of files that were refused. It is not listed any more."""
+class DatasetErased(Event, frozen=True, tag="dataset.erased"):
+    """All images of the data set and the names of its skipped files are erased, and it is no longer listed."""
 
 
-class TagsEdited(Fact, frozen=True, tag="dataset.tags_edited"):
-    """Decisions, the same for each of `images`: asserted tags hold, rejected ones do not, whatever a model says."""
+class TagsEdited(Event, frozen=True, tag="dataset.tags_edited"):
+    """Decisions, the same for each of `images`: asserted tags apply, rejected ones do not, whatever models say."""
 
     images: Ordinals
     asserted: tuple[str, ...] = ()
@@ -79,25 +79,25 @@ class TagsEdited(Fact, frozen=True, tag="dataset.tags_edited"):
     source: Source = "person"
 
 
-class CaptionSet(Fact, frozen=True, tag="dataset.caption_set"):
-    """A written caption; none = joined from the tags again."""
+class CaptionSet(Event, frozen=True, tag="dataset.caption_set"):
+    """A written caption; none = joined from the tags."""
 
     ordinal: int
     caption: Sealed | None
     source: Source = "person"
 
 
-class ThresholdsSet(Fact, frozen=True, tag="dataset.thresholds_set"):
-    """Predictions above these probabilities are tags of the image, unless a person decided otherwise."""
+class ThresholdsSet(Event, frozen=True, tag="dataset.thresholds_set"):
+    """Predictions above these probabilities become tags of the image, unless a person decided otherwise."""
 
     general: float
     character: float
 
 
-class VersionFrozen(Fact, frozen=True, tag="dataset.version_frozen"):
-    """What a job trains on, for ever: `manifest` is a blob of one line an image (ordinal, picture, sealed caption).
+class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
+    """The immutable content a job trains on; `manifest` is a blob, one line an image (ordinal, picture, caption).
 
-    `as_of` is the sequence of the log it was computed at: folding everything up to there makes the same manifest.
+    `as_of` is the sequence of the log it was computed at: folding everything up to there yields the same manifest.
     """
 
     version: int
@@ -108,7 +108,7 @@ class VersionFrozen(Fact, frozen=True, tag="dataset.version_frozen"):
     trigger: str = ""
 
 
-DatasetFact = (
+DatasetEvent = (
     DatasetCreated
     | DatasetRenamed
     | DatasetRemoved

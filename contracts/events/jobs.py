@@ -1,18 +1,18 @@
-"""Facts of jobs. The catalog says what is asked, the trainer what happened."""
+"""Events of jobs. The catalog appends what was requested, the trainer what happened."""
 
 from typing import Literal
 
 import msgspec
 
-from contracts.events.facts import Fact
+from contracts.events.base import Event
 from contracts.events.work import AttemptFailed, AttemptStarted, Cancelled, CancelRequested, Failed, Interrupted, Queued
 from contracts.ids import DatasetId, Digest, VersionId
 from contracts.recipe import Recipe
 from contracts.subjects import Priority
 
 
-class JobCreated(Fact, frozen=True, tag="job.created"):
-    """What was asked. Nothing of it ever changes but name, description, labels and priority."""
+class JobCreated(Event, frozen=True, tag="job.created"):
+    """A training was requested. Only name, description, labels and priority can change later."""
 
     name: str
     mode: Literal["single", "batch", "variations", "quick-start"]
@@ -31,20 +31,20 @@ class JobCreated(Fact, frozen=True, tag="job.created"):
     group: str | None = None
 
 
-class JobEdited(Fact, frozen=True, tag="job.edited"):
-    """Words about the job; none = as before."""
+class JobEdited(Event, frozen=True, tag="job.edited"):
+    """Changed name, description or labels; none = unchanged."""
 
     name: str | None = None
     description: str | None = None
     labels: tuple[str, ...] | None = None
 
 
-class JobPrioritised(Fact, frozen=True, tag="job.prioritised"):
+class JobPrioritised(Event, frozen=True, tag="job.prioritised"):
     priority: Priority
 
 
-class JobRemoved(Fact, frozen=True, tag="job.removed"):
-    """Not listed any more; its adapter and its history stay."""
+class JobRemoved(Event, frozen=True, tag="job.removed"):
+    """No longer listed. Its adapter and its history stay."""
 
 
 class JobQueued(Queued, frozen=True, tag="job.queued"):
@@ -55,8 +55,8 @@ class JobAttemptStarted(AttemptStarted, frozen=True, tag="job.attempt_started"):
     pass
 
 
-class JobPlanned(Fact, frozen=True, tag="job.planned"):
-    """What the attempt will do, worked out before its first step, and on what it runs."""
+class JobPlanned(Event, frozen=True, tag="job.planned"):
+    """The plan of the attempt, computed before its first step, and the device it runs on."""
 
     attempt: int
     steps: int
@@ -68,8 +68,8 @@ class JobPlanned(Fact, frozen=True, tag="job.planned"):
     software: dict[str, str] = {}
 
 
-class JobCheckpointed(Fact, frozen=True, tag="job.checkpointed"):
-    """Adapter, optimizer and place in the data after `step`, whole, in one blob."""
+class JobCheckpointed(Event, frozen=True, tag="job.checkpointed"):
+    """Adapter, optimizer and position in the data after `step`, in one complete blob."""
 
     attempt: int
     step: int
@@ -77,8 +77,8 @@ class JobCheckpointed(Fact, frozen=True, tag="job.checkpointed"):
     size: int
 
 
-class JobSampled(Fact, frozen=True, tag="job.sampled"):
-    """A picture rendered after `step`. Its prompt is the recipe's, or the caption of manifest entry `index`."""
+class JobSampled(Event, frozen=True, tag="job.sampled"):
+    """A sample rendered after `step`. Its prompt is the recipe's, or the caption of manifest entry `index`."""
 
     attempt: int
     step: int
@@ -97,7 +97,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     tensors: Digest
 
 
-class JobSucceeded(Fact, frozen=True, tag="job.succeeded"):
+class JobSucceeded(Event, frozen=True, tag="job.succeeded"):
     attempt: int
     step: int
     artifacts: tuple[Artifact, ...]
@@ -123,7 +123,7 @@ class JobFailed(Failed, frozen=True, tag="job.failed"):
     pass
 
 
-JobFact = (
+JobEvent = (
     JobCreated
     | JobEdited
     | JobPrioritised

@@ -1,11 +1,11 @@
-"""Facts of presets."""
+"""Events of presets."""
 
-from contracts.events.facts import Fact
+from contracts.events.base import Event
 from contracts.recipe import Recipe
 
 
-class PresetSaved(Fact, frozen=True, tag="preset.saved"):
-    """The whole recipe as it stands; `parent` is the preset it was made from."""
+class PresetSaved(Event, frozen=True, tag="preset.saved"):
+    """The whole resolved recipe; `parent` is the preset it was derived from."""
 
     name: str
     recipe: Recipe
@@ -13,8 +13,8 @@ class PresetSaved(Fact, frozen=True, tag="preset.saved"):
     description: str = ""
 
 
-class PresetRetired(Fact, frozen=True, tag="preset.retired"):
-    """Not offered any more; jobs carry their resolved recipe and do not notice."""
+class PresetRetired(Event, frozen=True, tag="preset.retired"):
+    """No longer offered. Jobs are not affected: they carry their resolved recipe."""
 
 
-PresetFact = PresetSaved | PresetRetired
+PresetEvent = PresetSaved | PresetRetired

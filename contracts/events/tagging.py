@@ -1,15 +1,15 @@
-"""Facts of tagging runs. The catalog says what is asked, the tagger what it saw."""
+"""Events of tagging runs. The catalog appends what was requested, the tagger what it predicted."""
 
 import msgspec
 
-from contracts.events.facts import Category, Fact, Ordinals
+from contracts.events.base import Category, Event, Ordinals
 from contracts.events.work import AttemptFailed, AttemptStarted, Cancelled, CancelRequested, Failed, Interrupted, Queued
 from contracts.ids import DatasetId, Digest
 from contracts.subjects import Priority
 
 
-class TaggingRequested(Fact, frozen=True, tag="tagging.requested"):
-    """One pass of one model over chosen images of a data set. `model` is a name the tagger resolves."""
+class TaggingRequested(Event, frozen=True, tag="tagging.requested"):
+    """One pass of one model over selected images of a data set. `model` is a name that the tagger resolves."""
 
     dataset_id: DatasetId
     dataset: str
@@ -19,8 +19,8 @@ class TaggingRequested(Fact, frozen=True, tag="tagging.requested"):
     priority: Priority = "normal"
 
 
-class TaggingModelLoaded(Fact, frozen=True, tag="tagging.model_loaded"):
-    """Which files, exactly, made the predictions of this attempt, and on what they ran."""
+class TaggingModelLoaded(Event, frozen=True, tag="tagging.model_loaded"):
+    """Which model files made the predictions of this attempt, and which provider they ran on."""
 
     attempt: int
     model: Digest
@@ -30,7 +30,7 @@ class TaggingModelLoaded(Fact, frozen=True, tag="tagging.model_loaded"):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One tag a model saw, with its probability (0 to 1, four digits)."""
+    """One tag predicted by a model, with its probability (0 to 1, four digits)."""
 
     tag: str
     probability: float
@@ -38,19 +38,19 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class ImagePredictions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """All predictions above the floor for one image. An empty list is an answer too."""
+    """All predictions above the floor for one image; the list may be empty."""
 
     ordinal: int
     predictions: tuple[Prediction, ...]
     unreadable: str | None = None
 
 
-class TaggingPredicted(Fact, frozen=True, tag="tagging.predicted"):
+class TaggingPredicted(Event, frozen=True, tag="tagging.predicted"):
     attempt: int
     images: tuple[ImagePredictions, ...]
 
 
-class TaggingSucceeded(Fact, frozen=True, tag="tagging.succeeded"):
+class TaggingSucceeded(Event, frozen=True, tag="tagging.succeeded"):
     attempt: int
     images: int
     unreadable: int = 0
@@ -84,7 +84,7 @@ class TaggingFailed(Failed, frozen=True, tag="tagging.failed"):
     pass
 
 
-TaggingFact = (
+TaggingEvent = (
     TaggingRequested
     | TaggingModelLoaded
     | TaggingPredicted

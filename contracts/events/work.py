@@ -1,55 +1,55 @@
-"""What jobs and tagging runs have in common. `attempt` is the sequence of the attempt's own start."""
+"""Events that jobs and tagging runs share. `attempt` is the sequence of the attempt's AttemptStarted event."""
 
-from contracts.events.facts import Fact
+from contracts.events.base import Event
 from contracts.ids import WorkerId
 from contracts.subjects import Priority
 
 
-class Queued(Fact, frozen=True):
-    """It may be taken by a worker. The sequence of this fact is its dispatch number; only the newest counts."""
+class Queued(Event, frozen=True):
+    """Queued for workers. The sequence of this event is the dispatch number; only the newest is current."""
 
     priority: Priority
 
 
-class AttemptStarted(Fact, frozen=True):
-    """One worker's try begins, at `resumes` steps (images) already kept. Its sequence names the attempt."""
+class AttemptStarted(Event, frozen=True):
+    """An attempt started, resuming after `resumes` completed steps (images). Its sequence identifies the attempt."""
 
     worker: WorkerId
     boot: str
     resumes: int
 
 
-class Interrupted(Fact, frozen=True):
-    """A worker stopped politely; the next one goes on. Never counted against the work."""
+class Interrupted(Event, frozen=True):
+    """The worker released the work in an orderly way; another continues. Never counted as a failure."""
 
     attempt: int
     step: int
     reason: str
 
 
-class AttemptFailed(Fact, frozen=True):
-    """A worker's child died or hung. Another attempt follows, unless this was one too many."""
+class AttemptFailed(Event, frozen=True):
+    """The worker's child process crashed or stalled. Another attempt follows, up to a limit."""
 
     attempt: int
     step: int
     reason: str
 
 
-class CancelRequested(Fact, frozen=True):
-    """Somebody wants it stopped; a worker that holds it obeys."""
+class CancelRequested(Event, frozen=True):
+    """Cancellation was requested; the worker that holds the work stops."""
 
     reason: str = ""
 
 
-class Cancelled(Fact, frozen=True):
-    """It ended because somebody asked; `attempt` is 0 when no worker held it."""
+class Cancelled(Event, frozen=True):
+    """It was cancelled; `attempt` is 0 when no worker held it."""
 
     attempt: int = 0
     step: int = 0
 
 
-class Failed(Fact, frozen=True):
-    """It ended without a result. `code` is stable, `reason` a sentence that says what to do."""
+class Failed(Event, frozen=True):
+    """It failed for good. `code` is stable, `reason` a sentence that says what to do."""
 
     attempt: int
     code: str

@@ -1,11 +1,12 @@
-"""Every question, and the view it returns. Asked of the catalog over the bus, answered from its read model.
+"""Every query and the view it returns. Sent to the catalog over the bus, answered from its read model.
 
-Each question takes `min_seq`: the answer stands at least at that sequence of the log, or the error is Behind.
-Lists are keyset pages: `cursor` is what the last page called `next`, opaque; none = from the start.
+Each query takes `min_seq`: the result includes the log at least up to that sequence, or the error is Behind.
+Lists are keyset pages: `cursor` is the opaque `next` of the previous page; none = from the start.
 """
 
-from contracts.queries.asking import Limit, Page, Query, QueryAt, T, View, answer_of, name_of
+from contracts.queries.base import Limit, Page, Query, QueryAt, T, View, query_name_of, result_type_of
 from contracts.queries.datasets import (
+    AffectedLoraView,
     DatasetView,
     ErasedImage,
     ErasureView,
@@ -23,7 +24,6 @@ from contracts.queries.datasets import (
     ManifestEntry,
     ReadManifest,
     RefusalView,
-    SawView,
     TagCount,
     TagView,
     VersionView,
@@ -43,8 +43,8 @@ from contracts.queries.log import (
     GetAuditHead,
     GetLog,
     GetReplay,
-    Happening,
-    History,
+    HistoryEntry,
+    HistoryPage,
     ListDatasetHistory,
     ListEvents,
     ListImageHistory,
@@ -56,7 +56,7 @@ from contracts.queries.log import (
 from contracts.queries.presets import GetPreset, ListPresets, PresetView
 from contracts.queries.tagging import GetTagging, ListTagging, ReadTaggingWork, TaggingImage, TaggingView
 
-QUERIES: tuple[type[Query], ...] = (  # type: ignore[type-arg]  # each has its own answer type
+QUERIES: tuple[type[Query], ...] = (  # type: ignore[type-arg]  # each has its own result type
     ListDatasets,
     GetDataset,
     ListImages,
@@ -89,6 +89,7 @@ QUERIES: tuple[type[Query], ...] = (  # type: ignore[type-arg]  # each has its o
 )
 
 __all__ = [
+    "AffectedLoraView",
     "AttemptView",
     "CheckpointView",
     "DatasetView",
@@ -105,8 +106,8 @@ __all__ = [
     "GetReplay",
     "GetTagging",
     "GetVersion",
-    "Happening",
-    "History",
+    "HistoryPage",
+    "HistoryEntry",
     "ImageView",
     "JobView",
     "Limit",
@@ -136,7 +137,6 @@ __all__ = [
     "ReadTaggingWork",
     "RefusalView",
     "SampleView",
-    "SawView",
     "StartReplay",
     "T",
     "TagCount",
@@ -146,6 +146,6 @@ __all__ = [
     "VerifyLog",
     "VersionView",
     "View",
-    "answer_of",
-    "name_of",
+    "query_name_of",
+    "result_type_of",
 ]

@@ -1,4 +1,4 @@
-"""Questions about data sets and images."""
+"""Queries about data sets and images."""
 
 from datetime import datetime
 
@@ -6,8 +6,8 @@ import msgspec
 
 from contracts.events import Artifact, Category
 from contracts.ids import DatasetId, Digest, ImageId, JobId, RunId, VersionId
-from contracts.jobs import Status
-from contracts.queries.asking import Limit, Page, Query, QueryAt, View
+from contracts.queries.base import Limit, Page, Query, QueryAt, View
+from contracts.subjects import Status
 
 
 class VersionView(View, frozen=True):
@@ -22,11 +22,11 @@ class VersionView(View, frozen=True):
     created_at: datetime
     etag: int
     erased: int = 0
-    """So many of its images were erased since: no new job can train on it."""
+    """Number of its images erased since; if there are any, no new job can train on it."""
 
 
 class DatasetView(View, frozen=True):
-    """`tagged` counts images with a tag, `captioned` those with a written caption, `refused` files not taken."""
+    """`tagged` counts images with a tag, `captioned` those with a written caption, `refused` skipped files."""
 
     id: DatasetId
     name: str
@@ -45,7 +45,7 @@ class DatasetView(View, frozen=True):
 
 
 class TagView(View, frozen=True, omit_defaults=True):
-    """A tag that holds, and why: decided by a person or an import, or seen by a model above the threshold."""
+    """An effective tag and its source: a person's or an import's decision, or a prediction above the threshold."""
 
     tag: str
     source: str
@@ -57,7 +57,7 @@ class TagView(View, frozen=True, omit_defaults=True):
 
 
 class ImageView(View, frozen=True):
-    """`caption` is what the trainer would read now: the written one (of `caption_source`), else the tags joined."""
+    """`caption` is the current training text: the written caption (of `caption_source`), else the tags joined."""
 
     id: ImageId
     dataset_id: DatasetId
@@ -81,7 +81,7 @@ class ImageView(View, frozen=True):
     created_at: datetime
     etag: int
     erased: bool = False
-    """It is how it was then; what was private of it is gone, for it was erased since."""
+    """True for a past state of an image erased since: its private texts are gone."""
 
 
 class RefusalView(View, frozen=True):
@@ -104,13 +104,13 @@ class ListDatasets(Query[Page[DatasetView]], frozen=True):
 
 
 class GetDataset(QueryAt[DatasetView], frozen=True):
-    """`dataset` is an id, or the name it has now."""
+    """`dataset` is an id, or the current name."""
 
     dataset: str
 
 
 class ListImages(Query[Page[ImageView]], frozen=True):
-    """In the order they came in. `dataset` none = of all data sets; `tag` = only those that have it."""
+    """In import order. `dataset` none = of all data sets; `tag` = only images with this tag."""
 
     dataset: str | None = None
     tag: str | None = None
@@ -122,8 +122,8 @@ class GetImage(QueryAt[ImageView], frozen=True):
     image: ImageId
 
 
-class SawView(View, frozen=True):
-    """A job that trained on what was erased. Its LoRA stays; who wants it gone as well finds it by this."""
+class AffectedLoraView(View, frozen=True):
+    """A job that trained on erased images. Its LoRA stays; this says which ones to delete if required."""
 
     job: JobId
     name: str
@@ -134,29 +134,29 @@ class SawView(View, frozen=True):
 
 
 class ErasureView(View, frozen=True):
-    """What was erased, when, and who had seen it.
+    """What was erased, when, and which jobs had trained on it.
 
-    `images` counts those erased, `left` says in a sentence each where something of them still lies: a backup that is
-    not here, a disk that cannot be written. They are tried again until nothing is left.
+    `images` counts the erased ones. `pending` has a sentence for each place where data of them still exists: a backup
+    that is not mounted, a disk that cannot be written. These are retried until nothing is left.
     """
 
     id: str
     dataset_id: DatasetId
     images: int
     erased_at: datetime
-    loras: tuple[SawView, ...]
-    left: tuple[str, ...]
+    loras: tuple[AffectedLoraView, ...]
+    pending: tuple[str, ...]
     etag: int
 
 
 class GetErasure(Query[ErasureView], frozen=True):
-    """`thing` is the id of an image, or of a data set that was erased as a whole."""
+    """`aggregate_id` is the id of an image, or of a data set that was erased as a whole."""
 
-    thing: str
+    aggregate_id: str
 
 
 class ErasedImage(msgspec.Struct, frozen=True, kw_only=True):
-    """An erased image, by what copies of it are found: the digest of its picture. `cursor`: the place after it."""
+    """An erased image; copies are found by the digest of its picture. `cursor`: the position after it."""
 
     image: ImageId
     picture: Digest
@@ -164,7 +164,7 @@ class ErasedImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListErased(Query[Page[ErasedImage]], frozen=True):
-    """All erased images, in the order they were erased: for those who keep copies of pictures."""
+    """All erased images, in the order of erasure; services that keep copies of pictures delete those."""
 
     cursor: str | None = None
     limit: Limit = 500
@@ -177,7 +177,7 @@ class ListRefusals(Query[Page[RefusalView]], frozen=True):
 
 
 class ListTags(Query[Page[TagCount]], frozen=True):
-    """Most used first. `prefix` narrows by how the tag starts."""
+    """Most used first. `prefix` filters by the start of the tag."""
 
     dataset: str | None = None
     prefix: str = ""
@@ -197,7 +197,7 @@ class GetVersion(Query[VersionView], frozen=True):
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a frozen version, its caption in plain text: `written` by somebody, else joined from tags."""
+    """One image of a frozen version, with its caption in plain text: `written`, else joined from tags."""
 
     ordinal: int
     image: ImageId
@@ -209,7 +209,7 @@ class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadManifest(Query[Page[ManifestEntry]], frozen=True):
-    """What a job trains on, for those who may read captions."""
+    """The images a job trains on, with captions in plain text."""
 
     version_id: VersionId
     cursor: str | None = None

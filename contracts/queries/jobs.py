@@ -1,13 +1,12 @@
-"""Questions about trainings."""
+"""Queries about training jobs."""
 
 from datetime import datetime
 
 from contracts.events import Artifact
 from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
-from contracts.jobs import Status
-from contracts.queries.asking import Limit, Page, Query, QueryAt, View
+from contracts.queries.base import Limit, Page, Query, QueryAt, View
 from contracts.recipe import Recipe
-from contracts.subjects import Priority
+from contracts.subjects import Priority, Status
 
 
 class CheckpointView(View, frozen=True):
@@ -39,9 +38,9 @@ class AttemptView(View, frozen=True):
 
 
 class JobView(View, frozen=True):
-    """`phase` refines `status`: draft, queued, running, cancelling and so on. `step` is the last one kept for sure.
+    """`phase` refines `status`: draft, queued, running, cancelling and so on. `step` is the last checkpointed step.
 
-    `position` among the waiting of its class (1 = next), none when it does not wait.
+    `position` in the queue of its class (1 = next), none when it is not queued.
     """
 
     id: JobId

@@ -1,4 +1,4 @@
-"""Questions about the log itself: events, histories, the audit."""
+"""Queries about the log itself: events, histories, audits."""
 
 from datetime import datetime
 
@@ -6,38 +6,39 @@ import msgspec
 
 from contracts.audit import AuditHead, AuditReport, ReplayReport
 from contracts.ids import CommandId, Digest, ImageId, JobId
-from contracts.queries.asking import Limit, Page, Query, View
-from contracts.subjects import Kind
+from contracts.queries.base import Limit, Page, Query, View
+from contracts.subjects import AggregateKind
 
 
 class EventView(View, frozen=True):
-    """One fact with its commit around it: what, where, when, who, why. `data` is the fact as stored, still sealed."""
+    """One event with the metadata of its commit. `data` is the event as stored, with private text still sealed."""
 
     sequence: int
     index: int
     type: str
-    kind: str
-    thing: str
+    aggregate_kind: str
+    aggregate_id: str
     version: int
     time: datetime
-    recorded: datetime
+    recorded_at: datetime
     actor: str
-    command: CommandId
-    correlation: str
-    causation: str
+    command_id: CommandId
+    correlation_id: str
+    causation_id: str
+    description: str
     data: msgspec.Raw
 
 
 class ListEvents(Query[Page[EventView]], frozen=True):
-    """Facts after a sequence, oldest first. `total` is the sequence of the log's head as archived.
+    """Events after a sequence, oldest first. `total` is the sequence of the last archived commit.
 
-    `type` and `actor` may end with `*`: what begins so. `since` (with it) and `until` (without it) are times at which
-    the log recorded a commit.
+    `type` and `actor` may end with `*` as a prefix match. `since` (inclusive) and `until` (exclusive) are times of
+    recording.
     """
 
     after: int = 0
-    kind: Kind | None = None
-    thing: str | None = None
+    aggregate_kind: AggregateKind | None = None
+    aggregate_id: str | None = None
     type: str | None = None
     actor: str | None = None
     since: datetime | None = None
@@ -45,51 +46,52 @@ class ListEvents(Query[Page[EventView]], frozen=True):
     limit: Limit = 500
 
 
-class Happening(View, frozen=True):
-    """One fact in the story of something: who did it, what, when and why.
+class HistoryEntry(View, frozen=True):
+    """One event in the history of an object: who did what, when and why.
 
-    `words` tell it to people. `change` is the fact cut down to what the story is about, in plain text; private text
-    whose key is gone is null. `time` is when it was asked for, `recorded` when the log took it in.
+    `description` is a sentence for people. `change` is the event reduced to that object, in plain text; private text
+    whose key is gone is null. `time` is when the command was sent, `recorded_at` when the log stored the commit.
     """
 
     sequence: int
     index: int
     type: str
-    kind: str
-    thing: str
+    aggregate_kind: str
+    aggregate_id: str
     time: datetime
-    recorded: datetime
+    recorded_at: datetime
     actor: str
-    command: CommandId
-    correlation: str
-    causation: str
-    words: str
+    command_id: CommandId
+    correlation_id: str
+    causation_id: str
+    description: str
     change: dict[str, object]
 
 
-class History(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a story, oldest first. A search is bounded: it may have few items, even none, and yet a `next`."""
+class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of a history, oldest first. A request scans a bounded number of commits: a page may have few items or
+    none, and still a `next`."""
 
-    items: tuple[Happening, ...]
+    items: tuple[HistoryEntry, ...]
     next: str | None = None
 
 
-class ListJobHistory(Query[History], frozen=True):
+class ListJobHistory(Query[HistoryPage], frozen=True):
     job: JobId
     cursor: str | None = None
     limit: Limit = 100
 
 
-class ListImageHistory(Query[History], frozen=True):
-    """All that decided what one image is: its coming, tags, captions, predictions, thresholds, its end."""
+class ListImageHistory(Query[HistoryPage], frozen=True):
+    """Everything that affected one image: import, tags, captions, predictions, thresholds, removal."""
 
     image: ImageId
     cursor: str | None = None
     limit: Limit = 100
 
 
-class ListDatasetHistory(Query[History], frozen=True):
-    """Of the data set and its tagging runs; `tag` = only what decided where this tag holds."""
+class ListDatasetHistory(Query[HistoryPage], frozen=True):
+    """Of the data set and its tagging runs; `tag` = only what affected which images have this tag."""
 
     dataset: str
     tag: str | None = None
@@ -98,7 +100,7 @@ class ListDatasetHistory(Query[History], frozen=True):
 
 
 class LogView(View, frozen=True):
-    """The log as the catalog sees it: its id, how far the read model has come, what the archive ends with."""
+    """The log as the catalog sees it: its id, the sequence applied to the read model, the end of the archive."""
 
     log_id: str
     applied: int
@@ -112,18 +114,18 @@ class GetLog(Query[LogView], frozen=True):
 
 
 class GetAuditHead(Query[AuditHead], frozen=True):
-    """Where the log ends, signed."""
+    """The signed end of the log."""
 
 
 class VerifyLog(Query[AuditReport], frozen=True):
-    """Compute all hashes again and lay the log beside its archive; `head`: one that was exported before."""
+    """Recompute all hashes and compare the log with its archive; `head`: one that was exported earlier."""
 
     head: AuditHead | None = None
 
 
 class StartReplay(Query[ReplayReport], frozen=True):
-    """Make every read model anew beside the live one and compare. Conflict: that is being done already."""
+    """Rebuild every read model next to the live one and compare. Conflict: a replay is already running."""
 
 
 class GetReplay(Query[ReplayReport], frozen=True):
-    """The replay under way, or what came of the last one."""
+    """The replay in progress, or the result of the last one."""

@@ -1,8 +1,8 @@
-"""Questions about presets."""
+"""Queries about presets."""
 
 from datetime import datetime
 
-from contracts.queries.asking import Limit, Page, Query, View
+from contracts.queries.base import Limit, Page, Query, View
 from contracts.recipe import Recipe
 
 

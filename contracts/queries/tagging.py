@@ -1,17 +1,16 @@
-"""Questions about tagging runs."""
+"""Queries about tagging runs."""
 
 from datetime import datetime
 
 import msgspec
 
 from contracts.ids import DatasetId, Digest, RunId, WorkerId
-from contracts.jobs import Status
-from contracts.queries.asking import Limit, Page, Query, View
-from contracts.subjects import Priority
+from contracts.queries.base import Limit, Page, Query, View
+from contracts.subjects import Priority, Status
 
 
 class TaggingView(View, frozen=True):
-    """`done` and `total` in images. `position` among the waiting (1 = next), none when it does not wait."""
+    """`done` and `total` in images. `position` in the queue (1 = next), none when it is not queued."""
 
     id: RunId
     dataset_id: DatasetId

@@ -1,4 +1,4 @@
-"""The plumbing: the log, services, queue, blobs, the embedded server and the start all services share.
+"""The infrastructure: the log, services, queue, blobs, the embedded server and the start-up all services share.
 
-Only this package knows `nats` and `obstore`; everybody else speaks in the words of `contracts`.
+Only this package imports `nats` and `obstore`; all others use it and the types of `contracts`.
 """

@@ -1,7 +1,8 @@
-"""Bytes by their sha256: the port, and how to come by one of its two shores.
+"""Content-addressed blob storage: the protocol and its factory.
 
-A blob is whole or not there. No event may be appended before `put` returned: then the bytes survive a power cut.
-Blobs are deleted by the collector, for which every `put` of bytes already there renews their time, and by an erasure.
+A blob is complete or absent. No event that names it may be appended before `put` returned: then the bytes survive a
+power cut. Blobs are deleted by the collector, for which every `put` of existing bytes renews their time, and by
+erasure.
 """
 
 from collections.abc import AsyncIterator, Collection
@@ -13,56 +14,63 @@ from obstore.store import from_url
 
 from contracts.errors import SetupError
 from contracts.ids import Digest
-from contracts.wire.blob_bytes import MOST_IN_MEMORY, Damaged
+from contracts.wire.blob_io import MAX_BYTES_IN_MEMORY, Damaged
 from contracts.wire.blobs_local import LocalBlobs
 from contracts.wire.blobs_remote import RemoteBlobs
 
-__all__ = ["MOST_IN_MEMORY", "Blobs", "Damaged", "LocalBlobs", "RemoteBlobs", "blobs_at"]
+__all__ = [
+    "Blobs",
+    "Damaged",
+    "LocalBlobs",
+    "MAX_BYTES_IN_MEMORY",
+    "RemoteBlobs",
+    "blobs_at",
+]
 
 
 @runtime_checkable
 class Blobs(Protocol):
-    """All raise NotFound for a blob that is not there, Invalid for what is no digest."""
+    """All methods raise NotFound for a missing blob and Invalid for a malformed digest."""
 
     async def put(self, content: bytes | Path) -> Digest:
-        """Stores bytes or a file that nobody writes to meanwhile; returns when they are safe on disk."""
+        """Stores bytes, or a file that must not change meanwhile; returns when they are durable."""
         ...
 
-    async def get(self, digest: Digest, limit: int = MOST_IN_MEMORY) -> bytes:
-        """The whole blob, checked; TooLarge beyond `limit` bytes, Damaged when it is not what was put."""
+    async def get(self, digest: Digest, limit: int = MAX_BYTES_IN_MEMORY) -> bytes:
+        """The verified content; TooLarge beyond `limit` bytes, Damaged if it is not what was put."""
         ...
 
     async def fetch(self, digest: Digest, to: Path) -> None:
-        """The whole blob, checked, as a file; `to` is replaced whole or not at all."""
+        """Writes the verified content to a file; `to` is replaced atomically."""
         ...
 
     def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Bytes `start` up to but not including `end`, in pieces; not checked against the digest."""
+        """Bytes `start` up to but excluding `end`, in chunks; not verified against the digest."""
         ...
 
     def path(self, digest: Digest) -> Path | None:
-        """Where it lies as a file that may be read but never written, or nothing where blobs are no files."""
+        """Its path, as a file that may be read but never written; None where blobs are not files."""
         ...
 
     async def size(self, digest: Digest) -> int:
-        """Bytes."""
+        """Size in bytes."""
         ...
 
     async def exists(self, digest: Digest) -> bool: ...
 
     async def delete(self, digests: Collection[Digest]) -> None:
-        """They are gone for good when this returns, with what a killed writer left of them; absent ones are no error.
+        """Deletes blobs for good, with unfinished files of killed writers; missing ones are no error.
 
-        OSError or Unavailable: some may still be there.
+        OSError or Unavailable: some may still exist.
         """
         ...
 
 
-def blobs_at(place: str) -> Blobs:
+def blobs_at(location: str) -> Blobs:
     """Blobs in a folder (a path), or in an object store (`s3://bucket/prefix`, `gs://`, `az://`, `memory://`)."""
-    if "://" not in place:
-        return LocalBlobs(Path(place).expanduser())
+    if "://" not in location:
+        return LocalBlobs(Path(location).expanduser())
     try:
-        return RemoteBlobs(from_url(place))
+        return RemoteBlobs(from_url(location))
     except (BaseError, ValueError) as error:
-        raise SetupError(f"{place!r} is no place for blobs: {error}") from error
+        raise SetupError(f"{location!r} is not a location for blobs: {error}") from error

@@ -1,7 +1,7 @@
-"""What all services share at their start: `run`, logs, and the refusal of other people's packages.
+"""Start-up shared by all services: `run`, logging, and the refusal of foreign packages with our names.
 
-Settings and health have files of their own; they are handed out here as well, so that a `__main__` needs one import.
-Exit codes: 0 ended as asked, 1 failed, 2 cannot start like this, 3 the log is damaged.
+Settings and health have modules of their own, re-exported here so that a `__main__` needs one import.
+Exit codes: 0 stopped on request, 1 failed, 2 cannot start with this configuration, 3 the log is damaged.
 """
 
 import asyncio
@@ -29,21 +29,21 @@ __all__ = [
     "ServiceSettings",
     "check",
     "configure_logs",
-    "leaves",
-    "owners_of",
+    "distributions_of",
+    "leaf_errors",
     "read_settings",
     "refuse_foreign_packages",
     "run",
     "start",
 ]
 
-OURS = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory")
+OUR_PACKAGES = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory")
 EXIT_CODES: tuple[tuple[type[LoratoryError], int], ...] = ((LogDamaged, 3), (SetupError, 2))
 
 
 S = TypeVar("S", bound=ServiceSettings)
 Serve = Callable[[S], Coroutine[Any, Any, None]]
-Verb = Callable[[S, Sequence[str]], Coroutine[Any, Any, None]]
+Subcommand = Callable[[S, Sequence[str]], Coroutine[Any, Any, None]]
 
 
 def start(  # noqa: PLR0913 - a service's whole start
@@ -53,65 +53,65 @@ def start(  # noqa: PLR0913 - a service's whole start
     environ: Mapping[str, str],
     arguments: Sequence[str],
     serve: Callable[[], Serve[S]],
-    verbs: Mapping[str, str] | None = None,
+    subcommands: Mapping[str, str] | None = None,
 ) -> int:
-    """A service's whole `__main__`: settings, logs, `--check`, run; the exit code for `sys.exit`.
+    """The whole `__main__` of a service: settings, logs, `--check`, run; returns the exit code.
 
-    `serve` gives the function that serves. It imports what is heavy, and `--check`, asked every few seconds, does not.
-    `verbs`: what else the program does, by name, each as `module:function` of the settings and the other arguments.
+    `serve` returns the main coroutine function. It does the expensive imports, which `--check`, called every few
+    seconds, avoids. `subcommands` by name, each a `module:function` that takes the settings and remaining arguments.
     """
-    verbs = verbs or {}
+    subcommands = subcommands or {}
     try:
         refuse_foreign_packages()
         settings = read_settings(kind, environ)
         if list(arguments) == ["--check"]:
             return check(settings.health_file)
-        if arguments and arguments[0] not in verbs:
-            words = " | ".join(("--check", *verbs))
-            raise SetupError(f"usage: python -m {service} [{words}]; all else is set by LORATORY_* variables")
+        if arguments and arguments[0] not in subcommands:
+            options = " | ".join(("--check", *subcommands))
+            raise SetupError(f"usage: python -m {service} [{options}]; all else is set by LORATORY_* variables")
         configure_logs(service, settings.log_level)
         if arguments:
-            return _run_verb(pkgutil.resolve_name(verbs[arguments[0]]), settings, arguments[1:])
+            return _run_subcommand(pkgutil.resolve_name(subcommands[arguments[0]]), settings, arguments[1:])
     except SetupError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return run(partial(serve(), settings))
 
 
-def _run_verb(verb: Verb[S], settings: S, arguments: Sequence[str]) -> int:
-    """To its end, or to a sentence on stderr: people call these."""
+def _run_subcommand(subcommand: Subcommand[S], settings: S, arguments: Sequence[str]) -> int:
+    """Runs a subcommand; errors become one sentence on stderr."""
     try:
-        return run(partial(verb, settings, arguments))
+        return run(partial(subcommand, settings, arguments))
     except LoratoryError as error:
         sys.stderr.write(f"{error}\n")
         return 1
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Runs the service until it returns or SIGTERM or SIGINT cancels it; the exit code for `sys.exit`.
+    """Runs the service until it returns or SIGTERM or SIGINT cancels it; returns the exit code.
 
-    A SetupError or LogDamaged, also inside an exception group, becomes one sentence on stderr. All else goes up.
+    A SetupError or LogDamaged, also inside an exception group, becomes one sentence on stderr. Other errors propagate.
     """
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_until_told(main))
+            return runner.run(_until_signal(main))
     except (LoratoryError, BaseExceptionGroup) as error:
         for kind, code in EXIT_CODES:
-            if found := next((leaf for leaf in leaves(error) if isinstance(leaf, kind)), None):
+            if found := next((leaf for leaf in leaf_errors(error) if isinstance(leaf, kind)), None):
                 sys.stderr.write(f"{found}\n")
                 return code
         raise
 
 
-async def _until_told(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
+async def _until_signal(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine that runs is in a task
-    asked: list[signal.Signals] = []
+    received_signals: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
-        if not asked:  # a second signal must not cut the clean end short; who is in a hurry sends SIGKILL
+        if not received_signals:  # a second signal must not interrupt the orderly shutdown; SIGKILL does
             task.cancel()
-        asked.append(number)
+        received_signals.append(number)
 
     if sys.platform != "win32":
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -119,7 +119,7 @@ async def _until_told(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     try:
         await main()
     except asyncio.CancelledError:
-        if not asked:
+        if not received_signals:
             raise
     return 0
 
@@ -132,27 +132,27 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """What really went wrong, however deep in groups."""
+def leaf_errors(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions inside nested exception groups."""
     if isinstance(error, BaseExceptionGroup):
         for child in error.exceptions:
-            yield from leaves(child)
+            yield from leaf_errors(child)
     else:
         yield error
 
 
 def configure_logs(service: str, level: str = "info") -> None:
-    """Lines to stderr, of our code and of libraries alike: JSON with a time in UTC, or for people on a terminal."""
+    """Logs to stderr, for our code and for libraries: JSON with UTC times, or readable lines on a terminal."""
     numeric = logging.getLevelNamesMapping().get(level.upper())
     if numeric is None:
-        raise SetupError(f"{level!r} is no log level; there are debug, info, warning, error")
+        raise SetupError(f"{level!r} is not a log level; use debug, info, warning or error")
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _with_service(service),
+        _add_service(service),
     ]
-    render = _for_people() if sys.stderr.isatty() else _for_machines()
+    render = _terminal_renderer() if sys.stderr.isatty() else _json_renderer()
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
@@ -169,17 +169,17 @@ def configure_logs(service: str, level: str = "info") -> None:
     logging.basicConfig(handlers=[handler], level=max(numeric, logging.WARNING), force=True)
 
 
-def _for_people() -> list[structlog.typing.Processor]:
+def _terminal_renderer() -> list[structlog.typing.Processor]:
     return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
 
 
-def _for_machines() -> list[structlog.typing.Processor]:
-    # Without local variables: they hold captions, keys and passwords.
+def _json_renderer() -> list[structlog.typing.Processor]:
+    # Without local variables: they contain captions, keys and passwords.
     tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    return [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer(serializer=_as_json)]
+    return [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer(serializer=_to_json)]
 
 
-def _with_service(service: str) -> structlog.typing.Processor:
+def _add_service(service: str) -> structlog.typing.Processor:
     def add(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
         line["service"] = service
         return line
@@ -187,28 +187,28 @@ def _with_service(service: str) -> structlog.typing.Processor:
     return add
 
 
-def _as_json(line: structlog.typing.EventDict, **_options: object) -> str:
+def _to_json(line: structlog.typing.EventDict, **_options: object) -> str:
     return msgspec.json.encode(line, enc_hook=str).decode()
 
 
-def refuse_foreign_packages(names: Iterable[str] = OURS) -> None:
-    """SetupError when `catalog`, `trainer` … would be imported from anywhere but beside this very package.
+def refuse_foreign_packages(names: Iterable[str] = OUR_PACKAGES) -> None:
+    """SetupError if `catalog`, `trainer` … would be imported from elsewhere than next to this package.
 
-    Looks only at where Python would find them (a millisecond); `owners_of` tells `doctor` the rest.
+    Only looks up where Python would find them (a millisecond); `distributions_of` has the details for `doctor`.
     """
     home = Path(__file__).resolve().parents[2]
     for name in names:
         with contextlib.suppress(ValueError):
             found = importlib.util.find_spec(name)
-            place = Path(found.origin).resolve().parent if found and found.origin else None
-            if place and place != home / name:
+            folder = Path(found.origin).resolve().parent if found and found.origin else None
+            if folder and folder != home / name:
                 raise SetupError(
-                    f"the package {name!r} comes from {place}, not from Loratory: another distribution of that name is "
-                    "in the way; install Loratory in an environment of its own"
+                    f"the package {name!r} comes from {folder}, not from Loratory: another distribution has "
+                    "the same package name; install Loratory in an environment of its own"
                 )
 
 
-def owners_of(names: Iterable[str] = OURS) -> dict[str, list[str]]:
-    """The distributions that say they own our packages; more than `loratory` is trouble. Reads all of them: slow."""
+def distributions_of(names: Iterable[str] = OUR_PACKAGES) -> dict[str, list[str]]:
+    """The distributions that provide our packages; it should be `loratory` alone. Reads all metadata, which is slow."""
     owners = importlib.metadata.packages_distributions()
     return {name: sorted(set(owners.get(name, []))) for name in names}

@@ -1,4 +1,4 @@
-"""A connection to NATS that does not give up and counts its troubles; its `flush` is a barrier, its `request` cheap."""
+"""A NATS connection that reconnects for ever and counts its errors; its `flush` is a barrier, its `request` fast."""
 
 import asyncio
 from collections import Counter
@@ -21,29 +21,29 @@ from nats.errors import (
 from nats.js.api import Header
 
 from contracts.errors import SetupError, Unavailable
+from contracts.wire.cancellation import not_cancelled
 from contracts.wire.permissions import inbox
-from contracts.wire.tasks import wanted
 
-PATIENCE = 15.0
-"""Seconds the first connection may take: services and server start side by side."""
+CONNECT_TIMEOUT_SECONDS = 15.0
+"""Timeout of the first connection: services and server start at the same time."""
 
-RETRY_EVERY = 0.25
-"""Seconds between two tries to reconnect; with nats-py's 2 s, work stands still long after the server is back."""
+RECONNECT_SECONDS = 0.25
+"""Interval of reconnect attempts; with nats-py's 2 s, work pauses long after the server is back."""
 
 log = structlog.get_logger(__name__)
 
 
 class Bus(Client):
-    """nats-py's client, with `troubles` counted by kind: `line`, `slow_consumer`, `not_permitted`."""
+    """nats-py's client, with `error_counts` by kind: `connection`, `slow_consumer`, `not_permitted`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.troubles: Counter[str] = Counter()
+        self.error_counts: Counter[str] = Counter()
         self._since_connected: Counter[str] = Counter()
-        self._gone = asyncio.Event()
-        self._replies = ""
-        self._asked: dict[str, asyncio.Future[Msg]] = {}
-        self._numbers = count()
+        self._closed_for_good = asyncio.Event()
+        self._reply_prefix = ""
+        self._pending_requests: dict[str, asyncio.Future[Msg]] = {}
+        self._request_numbers = count()
 
     async def request(
         self,
@@ -53,47 +53,47 @@ class Bus(Client):
         old_style: bool = False,
         headers: dict[str, Any] | None = None,
     ) -> Msg:
-        """As nats-py's, for a third less time: numbers instead of random names, a timer instead of a waiting task.
+        """Like nats-py's, a third faster: numbered replies instead of random inboxes, a timer instead of a task.
 
-        A quarter of what an append costs here would otherwise be spent on those (`benchmarks/append.py`).
+        Otherwise these would be a quarter of the cost of an append (`benchmarks/append.py`).
         """
         if old_style:
             return await super().request(subject, payload, timeout, old_style=True)
         if self.is_draining_pubs:
             raise ConnectionDrainingError
-        if not self._replies:
-            self._replies = self.new_inbox()
-            await self.subscribe(f"{self._replies}.*", cb=self._on_reply)
-        loop, number = asyncio.get_running_loop(), str(next(self._numbers))
-        answered: asyncio.Future[Msg] = loop.create_future()
-        self._asked[number] = answered
-        timer = loop.call_later(timeout, _fail, answered, nats.errors.TimeoutError)
+        if not self._reply_prefix:
+            self._reply_prefix = self.new_inbox()
+            await self.subscribe(f"{self._reply_prefix}.*", cb=self._on_reply)
+        loop, number = asyncio.get_running_loop(), str(next(self._request_numbers))
+        future: asyncio.Future[Msg] = loop.create_future()
+        self._pending_requests[number] = future
+        timer = loop.call_later(timeout, _fail, future, nats.errors.TimeoutError)
         try:
-            await self.publish(subject, payload, reply=f"{self._replies}.{number}", headers=headers)
-            reply = await answered
+            await self.publish(subject, payload, reply=f"{self._reply_prefix}.{number}", headers=headers)
+            reply = await future
         finally:
             timer.cancel()
-            del self._asked[number]
+            del self._pending_requests[number]
         if reply.headers and reply.headers.get(Header.STATUS) == "503":
             raise NoRespondersError
         return reply
 
     async def _on_reply(self, reply: Msg) -> None:
-        answered = self._asked.get(reply.subject.rpartition(".")[2])
-        if answered is not None and not answered.done():
-            answered.set_result(reply)
+        future = self._pending_requests.get(reply.subject.rpartition(".")[2])
+        if future is not None and not future.done():
+            future.set_result(reply)
 
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
-        """Returns when the server has seen all that was published and subscribed before; FlushTimeoutError if it hangs.
+        """Returns once the server has processed all earlier publishes and subscriptions; FlushTimeoutError if it hangs.
 
-        nats-py 2.16 writes its PING ahead of what still waits to be sent, so only a second one comes after it.
+        nats-py 2.16 writes its PING ahead of data that is still buffered, so only a second PING comes after it.
         """
         await self._ping(timeout)
         await self._ping(timeout)
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        """The same as nats-py's, but for its walk through each letter of a name: half of what reading the log cost."""
+        """Like nats-py's, without its loop over the characters of names: half the cost of reading the log."""
         headers: dict[str, str] = {}
         for line in raw.split(b"\r\n"):
             name, colon, value = line.partition(b":")
@@ -102,51 +102,51 @@ class Bus(Client):
         return headers
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
-        """As nats-py's, which writes itself where its writer has just ended: then the line is lost, nothing worse."""
+        """Like nats-py's, which writes itself if its writer has just ended: that means a lost connection."""
         try:
             return await super()._flush_pending(force_flush)
-        except (RuntimeError, OSError) as error:  # as uvloop and asyncio say it
+        except (RuntimeError, OSError) as error:  # as raised by uvloop and asyncio
             raise ConnectionReconnectingError from error
 
     async def _ping(self, timeout: float) -> None:
-        """nats-py's own cancels what has waited too long; of the PONG that comes after all its reader then dies."""
+        """nats-py's own cancels a future that timed out; a late PONG then ends its read loop."""
         if self.is_closed:
             raise ConnectionClosedError
-        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         try:
-            await self._send_ping(answered)
-        except RuntimeError as error:  # so uvloop says that the line has just been lost
+            await self._send_ping(future)
+        except RuntimeError as error:  # uvloop's error for a connection that was just lost
             raise ConnectionReconnectingError from error
-        done, _ = await asyncio.wait({answered}, timeout=timeout)
+        done, _ = await asyncio.wait({future}, timeout=timeout)
         if not done:
             raise FlushTimeoutError
 
     async def close(self) -> None:
-        """For good; what could not be sent any more is lost."""
+        """Closes for good; data that was not sent yet is lost."""
         try:
             await super().close()
-        except (RuntimeError, OSError) as error:  # the line is gone already, as asyncio or uvloop say it
+        except (RuntimeError, OSError) as error:  # already disconnected, as raised by asyncio or uvloop
             await log.awarning("bus_not_closed_cleanly", error=str(error))
         except asyncio.CancelledError:
-            # All who wait for the end of a line share one future; who is cancelled among them (nats-py cancels the task
-            # that connects again) cancels it for all.
-            if not wanted():
+            # All tasks that wait for the end of a connection share one future; cancelling one of them (nats-py cancels
+            # its reconnect task) cancels it for all.
+            if not not_cancelled():
                 raise
-            self._gone.set()
+            self._closed_for_good.set()
 
     async def watch(self) -> NoReturn:
-        """Waits until the connection is closed for good, and raises Unavailable; run it beside the service."""
-        await self._gone.wait()
+        """Waits until the connection is closed for good, then raises Unavailable; run it next to the service."""
+        await self._closed_for_good.wait()
         raise Unavailable(f"the connection to NATS is closed for good: {self.last_error or 'no reason given'}")
 
     async def note_error(self, error: Exception) -> None:
-        """Counts every trouble, but tells only the 1st, 10th, 100th … of a kind since the line last stood."""
+        """Counts every error, but logs only the 1st, 10th, 100th … of a kind since the last connect."""
         kind = _kind(error)
-        self.troubles[kind] += 1
+        self.error_counts[kind] += 1
         self._since_connected[kind] += 1
         times = self._since_connected[kind]
         if str(times).strip("0") == "1":
-            await log.awarning("bus_trouble", kind=kind, error=str(error) or type(error).__name__, times=times)
+            await log.awarning("bus_error", kind=kind, error=str(error) or type(error).__name__, times=times)
 
     async def note_disconnected(self) -> None:
         if not self.is_closed:
@@ -157,19 +157,19 @@ class Bus(Client):
         await log.ainfo("bus_reconnected")
 
     async def note_closed(self) -> None:
-        self._gone.set()
-        for answered in self._asked.values():
-            _fail(answered, ConnectionClosedError)
+        self._closed_for_good.set()
+        for future in self._pending_requests.values():
+            _fail(future, ConnectionClosedError)
 
 
-async def connect(url: str, user: str, password: str, name: str, *, patience: float = PATIENCE) -> Bus:
+async def connect(url: str, user: str, password: str, name: str, *, timeout: float = CONNECT_TIMEOUT_SECONDS) -> Bus:
     """A connection as `user` (a role of `permissions`); `name` shows in the server's monitoring.
 
-    After the first success it reconnects for ever. SetupError when there is none within `patience` seconds.
+    After the first success it reconnects for ever. SetupError when there is none within `timeout` seconds.
     """
     bus = Bus()
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             await bus.connect(
                 url,
                 user=user,
@@ -177,7 +177,7 @@ async def connect(url: str, user: str, password: str, name: str, *, patience: fl
                 name=name,
                 inbox_prefix=inbox(user),
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=RETRY_EVERY,  # type: ignore[arg-type]  # annotated int, used as seconds to sleep
+                reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # annotated int, used as seconds to sleep
                 connect_timeout=2,
                 ping_interval=20,
                 drain_timeout=5,
@@ -189,20 +189,20 @@ async def connect(url: str, user: str, password: str, name: str, *, patience: fl
     except TimeoutError as error:
         reason = bus.last_error or "no answer"
         await bus.close()
-        raise SetupError(f"no connection to NATS at {url} as {user} within {patience:g} s: {reason}") from error
+        raise SetupError(f"no connection to NATS at {url} as {user} within {timeout:g} s: {reason}") from error
     except (Error, ValueError) as error:
         await bus.close()
         raise SetupError(f"cannot connect to NATS at {url}: {error}") from error
     return bus
 
 
-def _fail(answered: asyncio.Future[Msg], error: type[Error]) -> None:
-    if not answered.done():
-        answered.set_exception(error())
+def _fail(future: asyncio.Future[Msg], error: type[Error]) -> None:
+    if not future.done():
+        future.set_exception(error())
 
 
 def _kind(error: Exception) -> str:
     if isinstance(error, SlowConsumerError):
         return "slow_consumer"
-    # nats-py has no class for a refused publish or subscribe, only the server's words.
-    return "not_permitted" if "permissions violation" in str(error).lower() else "line"
+    # nats-py has no class for a refused publish or subscribe, only the text of the server.
+    return "not_permitted" if "permissions violation" in str(error).lower() else "connection"

@@ -1,4 +1,4 @@
-"""Is this service ready, and if not, why? Told in a file every second, so that `--check` needs no port."""
+"""Readiness of a service, written to a file every second so that `--check` needs no port."""
 
 import asyncio
 import os
@@ -11,91 +11,91 @@ from typing import NoReturn
 import msgspec
 import structlog
 
-FRESH = 10.0
-"""Seconds: an older report comes from a process that is dead or whose loop stands still."""
+MAX_REPORT_AGE_SECONDS = 10.0
+"""An older report comes from a process that is dead or whose event loop is blocked."""
 
-EVERY = 1.0
+REPORT_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
 
-class Check(msgspec.Struct, frozen=True):
-    """One thing that must be so; `detail` says what is missing, in words for people."""
+class ReadinessCheck(msgspec.Struct, frozen=True):
+    """One condition of readiness; `detail` says what is missing, in one phrase."""
 
     ok: bool
     detail: str = ""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands in the file. `at`: seconds since 1970."""
+class ReadinessReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of the file. `at`: seconds since 1970."""
 
     service: str
     pid: int
     at: float
     ready: bool
-    checks: dict[str, Check]
+    checks: dict[str, ReadinessCheck]
 
 
 class Health:
-    """Named checks of one service; ready when all are. None is fine before it was set so."""
+    """Named checks of one service; ready when all are ok. Each is not ok until it is set."""
 
     def __init__(self, service: str, checks: Iterable[str], *, pid: int) -> None:
         self._service = service
         self._pid = pid
-        self._checks = {name: Check(ok=False, detail="not yet") for name in checks}
+        self._checks = {name: ReadinessCheck(ok=False, detail="not yet") for name in checks}
 
     def set(self, name: str, ok: bool, detail: str = "") -> None:
-        """Only a check named at the start can be set; KeyError, for a slip of the pen would stay unready for ever."""
+        """Sets a check named at construction; KeyError otherwise, since a misspelt check would never become ok."""
         if name not in self._checks:
             raise KeyError(name)
-        self._checks[name] = Check(ok=ok, detail=detail)
+        self._checks[name] = ReadinessCheck(ok=ok, detail=detail)
 
     @property
     def ready(self) -> bool:
         return all(check.ok for check in self._checks.values())
 
-    def report(self, at: float) -> Report:
-        return Report(service=self._service, pid=self._pid, at=at, ready=self.ready, checks=dict(self._checks))
+    def report(self, at: float) -> ReadinessReport:
+        return ReadinessReport(service=self._service, pid=self._pid, at=at, ready=self.ready, checks=dict(self._checks))
 
-    async def keep(self, file: Path) -> NoReturn:
-        """Writes the report every second, for as long as the loop turns; run it beside the service.
+    async def run(self, file: Path) -> NoReturn:
+        """Writes the report every second until cancelled; run it next to the service.
 
-        What cannot be written (a full disk) is told once and left out: a report that grows old says enough.
+        A failed write (a full disk) is logged once and skipped: `--check` then finds the report too old.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
-        told = False
+        warned = False
         try:
             while True:
                 try:
-                    _write_whole(file, msgspec.json.encode(self.report(time.time())))
-                    told = False
+                    _write_atomically(file, msgspec.json.encode(self.report(time.time())))
+                    warned = False
                 except OSError as error:
-                    if not told:
+                    if not warned:
                         log.warning("report_not_written", error=str(error))
-                    told = True
-                await asyncio.sleep(EVERY)
+                    warned = True
+                await asyncio.sleep(REPORT_SECONDS)
         finally:
             file.unlink(missing_ok=True)
 
 
-def why_not(file: Path, now: float) -> str:
-    """Empty when the report is fresh and ready, else the reason in one line."""
+def unready_reason(file: Path, now: float) -> str:
+    """Empty if the report is recent and the service ready, else the reason in one line."""
     try:
-        report = msgspec.json.decode(file.read_bytes(), type=Report)
+        report = msgspec.json.decode(file.read_bytes(), type=ReadinessReport)
     except FileNotFoundError:
         return f"there is no report at {file}: the service has not started"
     except (OSError, msgspec.DecodeError) as error:
         return f"the report at {file} cannot be read: {error}"
-    if now - report.at > FRESH:
-        return f"{report.service} last reported {now - report.at:.0f} s ago: it is dead or stands still"
-    if _dead(report.pid):
+    if now - report.at > MAX_REPORT_AGE_SECONDS:
+        return f"{report.service} last reported {now - report.at:.0f} s ago: it is dead or blocked"
+    if _is_dead(report.pid):
         return f"{report.service} is dead; its last report is {now - report.at:.0f} s old"
     missing = [f"{name}: {check.detail or 'not ok'}" for name, check in report.checks.items() if not check.ok]
     return "" if report.ready else f"{report.service} is not ready: {'; '.join(missing)}"
 
 
-def _dead(pid: int) -> bool:
-    """Known for sure only where signal 0 asks and does nothing else."""
+def _is_dead(pid: int) -> bool:
+    """Whether the process is certainly dead; on POSIX only, by signal 0."""
     if os.name != "posix":
         return False
     try:
@@ -109,13 +109,13 @@ def _dead(pid: int) -> bool:
 
 def check(file: Path) -> int:
     """`python -m <service> --check`: 0 when ready, else 1 and the reason on stderr."""
-    reason = why_not(file, time.time())
+    reason = unready_reason(file, time.time())
     if reason:
         sys.stderr.write(reason + "\n")
     return 1 if reason else 0
 
 
-def _write_whole(file: Path, content: bytes) -> None:
+def _write_atomically(file: Path, content: bytes) -> None:
     draft = file.with_name(f".{file.name}.draft")
     draft.write_bytes(content)
     draft.replace(file)

@@ -1,8 +1,8 @@
-"""One catalog writes: a lease on a key that ends by the server's clock, unless its holder renews it.
+"""Single-writer lease: a JetStream KV key with a TTL, renewed by its holder.
 
-Who waits takes it when it has run out, when it was given back, or when its holder ran on this machine and is dead. The
-holder trusts it no longer than its own clock says since it asked for it; a process that was stopped past that refuses
-to write when it wakes, before it has heard of anybody else. Expected sequences are the net under it.
+A waiting catalog acquires it when it has expired, when it was released, or when its holder ran on this machine and is
+dead. The holder counts from the moment it sent its request, by its own clock; a process that was stopped for longer
+refuses to write when it resumes, before it has seen the other holder. Expected sequences are the safety net.
 """
 
 import asyncio
@@ -19,148 +19,149 @@ from nats.js.errors import Error as JetStreamError
 from contracts import subjects
 from contracts.errors import Unavailable
 from contracts.ids import ulid
-from contracts.wire.life import Life
-from contracts.wire.tasks import wanted
+from contracts.wire.cancellation import not_cancelled
+from contracts.wire.process_identity import ProcessIdentity
 
-SECONDS = 10.0
-"""So long after the last sign of its holder another takes it. Whole seconds: the server rounds."""
-RENEWALS = 4
-"""So often within a lease it is renewed."""
-MARGIN = 0.1
-"""This part of a lease is not used: answers take time, and two clocks do not run alike."""
+LEASE_SECONDS = 10.0
+"""Time after the last renewal until another catalog can acquire it. Whole seconds: the server rounds."""
+RENEWALS_PER_LEASE = 4
+SAFETY_MARGIN = 0.1
+"""Fraction of the lease that is not used: replies take time, and clocks run at different rates."""
 POLL_SECONDS = 0.5
-ANSWER_SECONDS = 2.0
-GOODBYE_SECONDS = 1.0
+REPLY_TIMEOUT_SECONDS = 2.0
+RELEASE_TIMEOUT_SECONDS = 1.0
 WRONG_SEQUENCE = frozenset({10071, 10164})
 
 _log = structlog.get_logger()
 
 
 class LeaseLost(Unavailable):
-    """Another catalog may write now; this one must not."""
+    """Another catalog may be writing now; this one must not."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds the lease; `holder` is empty after it was given back."""
+    """The value of the key: who holds the lease; `holder` is empty after a release."""
 
     holder: str
-    life: Life
+    process: ProcessIdentity
 
     @property
-    def free(self) -> bool:
-        return not self.holder or self.life.dead
+    def is_free(self) -> bool:
+        return not self.holder or self.process.is_dead
 
 
-class _Moved(Exception):
-    """Somebody else has written the key meanwhile, or it has run out."""
+class _KeyChanged(Exception):
+    """Another process wrote the key meanwhile, or it expired."""
 
 
 class Lease:
-    """`take` it, `keep` it beside the work, and `check` before each write."""
+    """`acquire` it, run `keep_renewed` beside the work, and call `check` before each write."""
 
-    def __init__(self, bus: Client, *, seconds: float = SECONDS, life: Life | None = None) -> None:
-        self._js = bus.jetstream(timeout=ANSWER_SECONDS)
+    def __init__(self, bus: Client, *, seconds: float = LEASE_SECONDS, process: ProcessIdentity | None = None) -> None:
+        self._js = bus.jetstream(timeout=REPLY_TIMEOUT_SECONDS)
         self._seconds = seconds
-        self._claim = Claim(holder=ulid(), life=life or Life.own())
+        self._claim = Claim(holder=ulid(), process=process or ProcessIdentity.current())
         self._sequence = 0
-        self._until = 0.0
+        self._valid_until = 0.0
 
     @property
-    def held(self) -> bool:
-        """For sure, by the clock of this process, which goes on while it is stopped."""
-        return asyncio.get_running_loop().time() < self._until
+    def is_held(self) -> bool:
+        """Whether the lease is certainly held, by a clock that keeps running while the process is stopped."""
+        return asyncio.get_running_loop().time() < self._valid_until
 
     def check(self) -> None:
         """LeaseLost unless this process may write."""
-        if not self.held:
-            raise LeaseLost("the lease of this catalog has run out; another may write now", service="catalog")
+        if not self.is_held:
+            raise LeaseLost(
+                "the lease of this catalog has expired; another catalog may be writing now", service="catalog"
+            )
 
-    async def take(self) -> None:
-        """Returns when this is the one that writes."""
-        told = False
-        while wanted():
+    async def acquire(self) -> None:
+        """Returns once this process holds the lease."""
+        warned = False
+        while not_cancelled():
             try:
-                if await self._taken():
-                    _log.info("lease_taken", sequence=self._sequence)
+                if await self._try_acquire():
+                    _log.info("lease_acquired", sequence=self._sequence)
                     return
-                if not told:
+                if not warned:
                     _log.info("another_catalog_writes")
-                told = True
-            except _Moved:
-                continue  # somebody was quicker: look who
+                warned = True
+            except _KeyChanged:
+                continue  # another process was faster; read the key again
             except Unavailable as error:
-                _log.warning("lease_not_asked_for", error=error.detail)
+                _log.warning("lease_not_readable", error=error.detail)
             await asyncio.sleep(POLL_SECONDS)
 
-    async def keep(self) -> None:
-        """Renew it until this is cancelled, and then give it back. LeaseLost when another holds or has held it."""
-        told = False
+    async def keep_renewed(self) -> None:
+        """Renews the lease until cancelled, then releases it. LeaseLost when another process holds or has held it."""
+        warned = False
         try:
-            while wanted():
-                await asyncio.sleep(self._seconds / RENEWALS)
+            while not_cancelled():
+                await asyncio.sleep(self._seconds / RENEWALS_PER_LEASE)
                 try:
-                    await self._renewed()
-                    told = False
+                    await self._renew()
+                    warned = False
                 except LeaseLost:
                     raise
                 except Unavailable as error:
-                    if not told:  # once for each time it is away
+                    if not warned:  # once per outage
                         _log.warning("lease_not_renewed", error=error.detail)
-                    told = True
+                    warned = True
         finally:
-            await self._give_back()
+            await self._release()
 
-    async def _taken(self) -> bool:
+    async def _try_acquire(self) -> bool:
         sequence, claim = await self._read()
-        if claim is not None and not claim.free:
+        if claim is not None and not claim.is_free:
             return False
         await self._write(sequence)
         return True
 
-    async def _renewed(self) -> None:
+    async def _renew(self) -> None:
         try:
             await self._write(self._sequence)
-        except _Moved:
-            await self._judged()
+        except _KeyChanged:
+            await self._resolve_conflict()
 
-    async def _judged(self) -> None:
-        """The key is not as this process left it. Was its own renewal stored unheard? Has it run out? Or is it lost?"""
+    async def _resolve_conflict(self) -> None:
+        """The key has changed: our own renewal without its reply, an expiry, or a loss to another process?"""
         sequence, claim = await self._read()
         if claim is not None and claim.holder == self._claim.holder:
-            await self._again(sequence)
+            await self._write_again(sequence)
         elif claim is None:
             before = self._sequence
-            await self._again(0)
+            await self._write_again(0)
             if self._sequence != before + 1:
-                # Somebody has held it in between, and may have written what this process does not know of.
-                self._lost()
+                # Another process held it in between and may have appended commits unknown to this one.
+                self._raise_lost()
         else:
-            self._lost()
+            self._raise_lost()
 
-    async def _again(self, sequence: int) -> None:
+    async def _write_again(self, sequence: int) -> None:
         try:
             await self._write(sequence)
-        except _Moved:
-            self._lost()
+        except _KeyChanged:
+            self._raise_lost()
 
-    def _lost(self) -> NoReturn:
-        self._until = 0.0
-        raise LeaseLost("another catalog has taken the lease", service="catalog")
+    def _raise_lost(self) -> NoReturn:
+        self._valid_until = 0.0
+        raise LeaseLost("another catalog has acquired the lease", service="catalog")
 
-    async def _give_back(self) -> None:
-        if not self.held:
+    async def _release(self) -> None:
+        if not self.is_held:
             return
-        self._until = 0.0
-        self._claim = Claim(holder="", life=self._claim.life)
+        self._valid_until = 0.0
+        self._claim = Claim(holder="", process=self._claim.process)
         try:
-            async with asyncio.timeout(GOODBYE_SECONDS):
+            async with asyncio.timeout(RELEASE_TIMEOUT_SECONDS):
                 await self._write(self._sequence)
-        except (_Moved, Unavailable, TimeoutError):
-            _log.warning("lease_not_given_back", seconds=self._seconds)
-        self._until = 0.0
+        except (_KeyChanged, Unavailable, TimeoutError):
+            _log.warning("lease_not_released", seconds=self._seconds)
+        self._valid_until = 0.0
 
     async def _read(self) -> tuple[int, Claim | None]:
-        """The key as the stream's leader has it; (0, None) where there is none."""
+        """Sequence and value of the key as the stream's leader has it; (0, None) if absent."""
         try:
             message = await self._js.get_last_msg(subjects.LEASES, subjects.WRITER)
         except NotFoundError:
@@ -169,10 +170,10 @@ class Lease:
             raise Unavailable("the lease cannot be read", service="nats") from error
         return message.seq or 0, msgspec.json.decode(message.data or b"", type=Claim)
 
-    async def _write(self, after: int) -> None:
-        """Claim it if the key's last sequence is still `after` (0: there is no key). _Moved when it is not."""
+    async def _write(self, expected_sequence: int) -> None:
+        """Writes our claim if the key is still at `expected_sequence` (0: absent); otherwise _KeyChanged."""
         began = asyncio.get_running_loop().time()
-        headers: dict[str, str] = {Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(after)}
+        headers: dict[str, str] = {Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected_sequence)}
         try:
             ack = await self._js.publish(
                 subjects.WRITER,
@@ -183,9 +184,9 @@ class Lease:
             )
         except APIError as error:
             if error.err_code in WRONG_SEQUENCE:
-                raise _Moved from error
+                raise _KeyChanged from error
             raise Unavailable(f"the lease was refused: {error.description}", service="nats") from error
         except (nats.errors.Error, JetStreamError, OSError) as error:
-            raise Unavailable("the lease is not answered", service="nats") from error
+            raise Unavailable("the lease cannot be written", service="nats") from error
         self._sequence = ack.seq
-        self._until = began + self._seconds * (1 - MARGIN)
+        self._valid_until = began + self._seconds * (1 - SAFETY_MARGIN)

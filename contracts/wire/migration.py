@@ -11,30 +11,31 @@ from contracts.errors import Unavailable
 from contracts.wire.bus import connect
 from contracts.wire.streams import DAY, migrate
 
-LEASE = 15.0
+DEFAULT_LEASE_SECONDS = 15.0
 
 
 class MigrateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`lease`: seconds after which a silent worker loses its work. `known_log`: where the catalog keeps the log's id.
+    """`lease`: seconds until unextended work goes to another worker. `known_log`: the catalog's file with the log id.
 
-    The file may be missing: then no archive was ever made, and a log may be created. `duplicate_window`: seconds for
-    which the server itself knows a commit again.
+    That file may be absent: then no archive exists and a log may be created. `duplicate_window`: seconds for which the
+    server itself detects repeated message ids.
     """
 
     nats_url: str
     nats_user: str = "admin"
     nats_password: str
-    lease: float = LEASE
+    lease: float = DEFAULT_LEASE_SECONDS
     known_log: Path | None = None
     duplicate_window: float = DAY
 
 
 async def migrate_once(settings: MigrateSettings) -> str:
-    """Make streams and consumers what they must be, as often as you like; the log's id.
+    """Creates or updates streams and consumers, idempotently; returns the log's id.
 
-    LogDamaged: the log the catalog knows is not on this server. SetupError: no connection. Unavailable: it was lost.
+    LogDamaged: the catalog's log is not on this server. SetupError: no connection, or an older format of the data
+    folder. Unavailable: the connection was lost.
     """
-    known = _known(settings.known_log)
+    known = _known_log_id(settings.known_log)
     bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "migrate")
     try:
         return await migrate(
@@ -50,8 +51,8 @@ async def migrate_once(settings: MigrateSettings) -> str:
         await bus.close()
 
 
-def _known(file: Path | None) -> str | None:
-    """Nothing where no archive was ever made; an empty file is one too, a catalog died while writing its first."""
+def _known_log_id(file: Path | None) -> str | None:
+    """None if no archive was ever created; also if the file is empty (a catalog crashed while writing it)."""
     if file is None or not file.exists():
         return None
     return file.read_text(encoding="utf-8").strip() or None

@@ -1,8 +1,8 @@
-"""Who may say and hear what on the bus: one user for each service, and nothing it does not need. Pure.
+"""Permissions on the bus: one user for each service, with least privilege. Pure.
 
-The table guards against mistakes of our own code (a worker that appends another's facts, a gateway that writes at all).
-It does not contain an attacker who runs code inside a service: NATS lets whoever may create a consumer choose where it
-delivers.
+They guard against mistakes in our own code (a worker that appends events of another kind, a gateway that appends at
+all). They do not contain an attacker who runs code inside a service: a NATS client that may create a consumer chooses
+where it delivers.
 """
 
 from typing import Literal, get_args
@@ -10,38 +10,38 @@ from typing import Literal, get_args
 import msgspec
 
 from contracts import subjects
-from contracts.subjects import Kind, WorkClass
+from contracts.subjects import AggregateKind, WorkClass
 
 Role = Literal["admin", "catalog", "gateway", "tagger", "trainer"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-FACTS: dict[str, tuple[Kind, ...]] = {
+APPENDS: dict[str, tuple[AggregateKind, ...]] = {
     "catalog": ("dataset", "preset", "job", "tagging", "log"),
     "trainer": ("job",),
     "tagger": ("tagging",),
 }
-"""The kinds of things each service appends facts about (`evt.<kind>.<id>`)."""
+"""The aggregate kinds each service appends to (`evt.<kind>.<id>`)."""
 
-WORK: dict[str, WorkClass] = {"trainer": "train", "tagger": "tag"}
-"""The class of work each worker takes from the queue."""
+WORK_CLASS_OF: dict[str, WorkClass] = {"trainer": "train", "tagger": "tag"}
+"""The class of work each worker fetches from the queue."""
 
 BUCKETS: dict[str, tuple[str, ...]] = {"catalog": ("catalog", "sessions"), "gateway": ("sessions",)}
-"""The key-value buckets each service writes: the catalog's lease and log id, and everybody's session."""
+"""The key-value buckets each service writes: the catalog's lease and log id, and the sessions."""
 
-READABLE = (subjects.FACTS, subjects.METRICS, "KV_catalog", "KV_sessions")
+READABLE = (subjects.EVENTS, subjects.METRICS, "KV_catalog", "KV_sessions")
 """Streams every service may read."""
 
 
 class Permissions(msgspec.Struct, frozen=True):
-    """Subjects a user may publish to and subscribe to; `answers`: may it reply to what it is asked, once each?"""
+    """Subjects a user may publish and subscribe to; `may_reply`: it may reply once to each request it receives."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
-    answers: bool = True
+    may_reply: bool = True
 
 
 def inbox(role: str) -> str:
-    """Where answers to this role arrive; nobody else may listen there."""
+    """The inbox prefix of a role; no other role may subscribe to it."""
     return f"_INBOX_{role}"
 
 
@@ -49,7 +49,7 @@ def permissions(role: Role) -> Permissions:
     """What this role may publish and subscribe to in the account LORATORY."""
     match role:
         case "admin":
-            return Permissions(publish=(">",), subscribe=(">",), answers=False)
+            return Permissions(publish=(">",), subscribe=(">",), may_reply=False)
         case "catalog":
             return Permissions(
                 publish=(*_common_publish(role), "jobs.>", "news.>", "ctl.>", "qry.>", *_manage(subjects.QUEUE)),
@@ -65,19 +65,19 @@ def permissions(role: Role) -> Permissions:
 
 
 def _worker(role: Literal["tagger", "trainer"]) -> Permissions:
-    work = WORK[role]
+    work = WORK_CLASS_OF[role]
     metrics = ("met.job.*",) if role == "trainer" else ()
     return Permissions(
-        publish=(*_common_publish(role), "qry.catalog.>", f"prog.{work}.*", f"wrk.{role}.*", *metrics, *_take(work)),
+        publish=(*_common_publish(role), "qry.catalog.>", f"prog.{work}.*", f"wrk.{role}.*", *metrics, *_fetch(work)),
         subscribe=(*_common_subscribe(role), f"ctl.{work}.*"),
     )
 
 
 def _common_publish(role: str) -> tuple[str, ...]:
-    facts = tuple(f"evt.{kind}.*" for kind in FACTS.get(role, ()))
+    events = tuple(f"evt.{kind}.*" for kind in APPENDS.get(role, ()))
     buckets = tuple(f"$KV.{bucket}.>" for bucket in BUCKETS.get(role, ()))
     reading = tuple(subject for stream in READABLE for subject in _read(stream))
-    return (*facts, *buckets, "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.*", *reading)
+    return (*events, *buckets, "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.*", *reading)
 
 
 def _common_subscribe(role: str) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def _common_subscribe(role: str) -> tuple[str, ...]:
 
 
 def _read(stream: str) -> tuple[str, ...]:
-    """Direct and leader reads, and consumers. Ordered consumers of nats-py are made on the unnamed create subject."""
+    """Direct and leader reads, and consumers. nats-py creates ordered consumers on the unnamed create subject."""
     return (
         f"$JS.API.DIRECT.GET.{stream}",
         f"$JS.API.DIRECT.GET.{stream}.>",
@@ -100,8 +100,8 @@ def _read(stream: str) -> tuple[str, ...]:
     )
 
 
-def _take(work: WorkClass) -> tuple[str, ...]:
-    """Take work of one class: its durable consumers, made by the catalog or the migrate step."""
+def _fetch(work: WorkClass) -> tuple[str, ...]:
+    """Fetch work of one class from its durable consumers, which the catalog or the migrate step creates."""
     queue = subjects.QUEUE
     named = [subjects.queue_consumer(work, priority) for priority in subjects.PRIORITIES]
     return (
@@ -113,7 +113,7 @@ def _take(work: WorkClass) -> tuple[str, ...]:
 
 
 def _manage(stream: str) -> tuple[str, ...]:
-    """All a dispatcher does with its queue: also making it anew when it is lost, but not changing or deleting it."""
+    """All that the dispatcher does with the queue, including recreating a lost one, but not changing or deleting it."""
     return (
         *_read(stream),
         f"$JS.API.STREAM.CREATE.{stream}",

@@ -1,7 +1,7 @@
-"""Reading a stretch of the log as it is stored, as fast as the server sends it: for comparing, not for following.
+"""Reading a range of the log as stored, as fast as the server sends it: for comparing, not for following.
 
-A server that finds a block of its files damaged leaves out what it cannot read and says nothing. So whatever is not the
-next message is asked for by itself, to tell what the log has lost from what was only lost on the way.
+A server that finds a damaged block in its files silently skips what it cannot read. So whenever the next sequence does
+not arrive, it is requested on its own, to tell messages missing from the log from those lost in transit.
 """
 
 import asyncio
@@ -18,28 +18,28 @@ from nats.js.errors import NotFoundError
 
 from contracts import subjects
 from contracts.errors import LogDamaged, Unavailable
-from contracts.wire.reading import confirm, subscribe
-from contracts.wire.tasks import wanted
+from contracts.wire.cancellation import not_cancelled
+from contracts.wire.flow_control import confirm, subscribe_from
 
 BATCH = 1000
-WAITING = 4000
-"""So many messages wait here at most; then the server does."""
-SILENCE_SECONDS = 2.0
-TRIES = 5
-"""So often in a row nothing may come where something is, before the log counts as not answering."""
+MAX_UNCONFIRMED = 4000
+"""Maximum messages buffered here; then the server stops sending."""
+RECEIVE_TIMEOUT_SECONDS = 2.0
+MAX_EMPTY_READS = 5
+"""Consecutive reads without a message, where messages exist, before the log counts as unavailable."""
 
 
 class Message(NamedTuple):
-    """One place of the log. `recorded`: microseconds since 1970, by the server's clock."""
+    """One message of the log. `recorded_us`: microseconds since 1970, by the server's clock."""
 
     sequence: int
-    recorded: int
+    recorded_us: int
     subject: str
     body: bytes
 
 
 class LogState(NamedTuple):
-    """What the server says of the log. `messages` is less than `last - first + 1` where it knows of holes."""
+    """The state of the log as the server reports it. `messages` is below `last - first + 1` where it knows of gaps."""
 
     log_id: str
     created: datetime | None
@@ -48,15 +48,15 @@ class LogState(NamedTuple):
     messages: int
 
     @property
-    def dense(self) -> bool:
-        """Is every place from the first commit on filled, as far as the server knows?"""
+    def is_dense(self) -> bool:
+        """Whether there are no gaps from the first commit on, as far as the server knows."""
         return self.last == 0 or (self.first == 1 and self.messages == self.last)
 
 
 async def log_state(bus: Client) -> LogState:
     """LogDamaged when there is no log on this server; Unavailable when it does not answer."""
     try:
-        info = await bus.jetstream().stream_info(subjects.FACTS)
+        info = await bus.jetstream().stream_info(subjects.EVENTS)
     except NotFoundError as error:
         raise LogDamaged("there is no event log on this server") from error
     except (nats.errors.Error, JetStreamError, OSError) as error:
@@ -67,9 +67,9 @@ async def log_state(bus: Client) -> LogState:
 
 
 async def next_sequence(bus: Client, after: int) -> int | None:
-    """Where the next message after a place lies, by the log's own word; None at its end. Unavailable: no answer."""
+    """The sequence of the next message after a sequence, read from the log; None at its end."""
     try:
-        message = await bus.jetstream().get_msg(subjects.FACTS, seq=after + 1, subject=subjects.ALL_FACTS, next=True)
+        message = await bus.jetstream().get_msg(subjects.EVENTS, seq=after + 1, subject=subjects.ALL_EVENTS, next=True)
     except NotFoundError:
         return None
     except (nats.errors.Error, JetStreamError, OSError) as error:
@@ -77,45 +77,47 @@ async def next_sequence(bus: Client, after: int) -> int | None:
     return message.seq
 
 
-async def scan(bus: Client, after: int, to: int, *, bits: int | None = None) -> AsyncIterator[list[Message]]:
-    """The messages after one place up to and with another, in order. A place that is passed over holds nothing.
+async def scan(bus: Client, after: int, to: int, *, bits_per_second: int | None = None) -> AsyncIterator[list[Message]]:
+    """The messages after one sequence up to and including another, in order. A skipped sequence has no message.
 
-    `bits` a second is the most the server sends; none = all it can. Unavailable when it does not answer.
+    `bits_per_second` limits the server's rate; none = unlimited. Unavailable when it does not answer.
     """
-    tries = 0
-    while after < to and wanted():
-        if tries == TRIES:
+    empty_reads = 0
+    while after < to and not_cancelled():
+        if empty_reads == MAX_EMPTY_READS:
             raise Unavailable("the event log does not answer", service="nats")
-        tries += 1
-        stretch = _Stretch(bus, after, to)
+        empty_reads += 1
+        reader = _RangeReader(bus, after, to)
         try:
-            await stretch.begin(bits)
-            async for batch in stretch.batches():
-                after, tries = batch[-1].sequence, 0
+            await reader.begin(bits_per_second)
+            async for batch in reader.batches():
+                after, empty_reads = batch[-1].sequence, 0
                 yield batch
         except (nats.errors.Error, JetStreamError, OSError) as error:
             raise Unavailable("the event log does not answer", service="nats") from error
         finally:
-            await stretch.end()
-        if stretch.over:
+            await reader.end()
+        if reader.is_finished:
             return
 
 
-class _Stretch:
-    """One subscription. It ends where it is at `to`, or where it must be begun again."""
+class _RangeReader:
+    """One subscription. It ends when `to` is reached, or when a new subscription is needed."""
 
     def __init__(self, bus: Client, after: int, to: int) -> None:
         self._bus = bus
         self._js = bus.jetstream()
         self._after = after
         self._to = to
-        self._queue: asyncio.Queue[Msg] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[Msg] = asyncio.Queue(MAX_UNCONFIRMED)
         self._subscription: JetStreamContext.PushSubscription | None = None
-        self.over = False
-        """Nothing is left in the log to read."""
+        self.is_finished = False
+        """Whether nothing is left to read."""
 
-    async def begin(self, bits: int | None) -> None:
-        self._subscription = await subscribe(self._bus, self._after, self._queue.put, most=WAITING, bits=bits)
+    async def begin(self, bits_per_second: int | None) -> None:
+        self._subscription = await subscribe_from(
+            self._bus, self._after, self._queue.put, max_unconfirmed=MAX_UNCONFIRMED, bits_per_second=bits_per_second
+        )
 
     async def end(self) -> None:
         if self._subscription is None:
@@ -126,35 +128,35 @@ class _Stretch:
             return  # the connection is gone, and the subscription with it
 
     async def batches(self) -> AsyncIterator[list[Message]]:
-        while self._after < self._to and wanted():
-            found = [_message(message) for message in await self._waiting()]
-            fresh = [message for message in found if message.sequence > self._after]
-            batch = await self._credible(fresh)
+        while self._after < self._to and not_cancelled():
+            received = [_message(message) for message in await self._receive()]
+            fresh = [message for message in received if message.sequence > self._after]
+            batch = await self._contiguous(fresh)
             if batch:
                 yield batch
-            if not found or len(batch) < len(fresh):
+            if not received or len(batch) < len(fresh):
                 break
         following = await next_sequence(self._bus, self._after) if self._after < self._to else None
-        self.over = following is None or following > self._to
+        self.is_finished = following is None or following > self._to
 
-    async def _credible(self, fresh: list[Message]) -> list[Message]:
-        """Those up to `to`, or up to the first that was lost on the way, not by the log."""
+    async def _contiguous(self, fresh: list[Message]) -> list[Message]:
+        """The messages up to `to`, or up to the first gap that is a loss in transit and not one of the log."""
         batch: list[Message] = []
         for message in fresh:
             skips = message.sequence != self._after + 1
-            if message.sequence > self._to or (skips and await self._lost_on_the_way(message.sequence)):
+            if message.sequence > self._to or (skips and await self._lost_in_transit(message.sequence)):
                 break
             batch.append(message)
             self._after = message.sequence
         return batch
 
-    async def _lost_on_the_way(self, came: int) -> bool:
-        return await next_sequence(self._bus, self._after) != came
+    async def _lost_in_transit(self, received: int) -> bool:
+        return await next_sequence(self._bus, self._after) != received
 
-    async def _waiting(self) -> list[Msg]:
-        """What has come, at most BATCH; nothing after SILENCE_SECONDS."""
+    async def _receive(self) -> list[Msg]:
+        """The buffered messages, at most BATCH; empty after RECEIVE_TIMEOUT_SECONDS without any."""
         try:
-            async with asyncio.timeout(SILENCE_SECONDS):
+            async with asyncio.timeout(RECEIVE_TIMEOUT_SECONDS):
                 messages = [await self._queue.get()]
         except TimeoutError:
             return []
@@ -165,6 +167,6 @@ class _Stretch:
 
 
 def _message(message: Msg) -> Message:
-    # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer's own>.<nanoseconds>.<pending>, from the right end
+    # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<nanoseconds>.<pending>, from the end
     tokens = message.reply.rsplit(".", 4)
     return Message(int(tokens[1]), int(tokens[3]) // 1000, message.subject, message.data)

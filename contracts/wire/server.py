@@ -1,4 +1,4 @@
-"""The embedded nats-server: a child process on loopback, alone on its data folder, that never outlives its parent.
+"""The embedded nats-server: a child process on loopback with exclusive access to its data folder.
 
 POSIX only. On Linux the kernel ends it with its parent; elsewhere an orphan keeps its lock, so that a second server can
 never open the same streams.
@@ -23,7 +23,7 @@ from typing import Self
 import msgspec
 
 from contracts.errors import SetupError
-from contracts.wire.blob_bytes import sync_folder
+from contracts.wire.blob_io import sync_folder
 from contracts.wire.permissions import ROLES, Role
 from contracts.wire.server_binary import find_binary
 from contracts.wire.server_config import ACCOUNT, ServerSettings, render_config
@@ -31,19 +31,20 @@ from contracts.wire.server_config import ACCOUNT, ServerSettings, render_config
 if sys.platform != "win32":
     import fcntl
 
-READY_WITHIN = 30.0
-"""Seconds; a log of a million commits is open in half a second, a cold disk may take much longer."""
-STOP_WITHIN = 10.0
-LOCK_PATIENCE = 3.0
-"""Seconds: a server whose parent was killed needs a moment to end and let go of the folder."""
+START_TIMEOUT_SECONDS = 30.0
+"""A log of a million commits opens in half a second; a cold disk may take much longer."""
+STOP_TIMEOUT_SECONDS = 10.0
+LOCK_TIMEOUT_SECONDS = 3.0
+"""A server whose parent was killed needs a moment to end and release the folder."""
 
 _PR_SET_PDEATHSIG = 1
 
 
-FAILED_WRITES = (b"Critical write error", b"JetStream failed to store a msg")
-LOG_TAIL = 1 << 16
-ROOM = 32 << 20
-"""Bytes that must be free before a server that had no room is started again."""
+FAILED_WRITE_MESSAGES = (b"Critical write error", b"JetStream failed to store a msg")
+LOG_TAIL_BYTES = 1 << 16
+"""Bytes at the end of the server's log that are searched for failed writes."""
+MIN_FREE_BYTES = 32 << 20
+"""Free disk space required to restart a server whose disk was full."""
 
 
 class EmbeddedServer:
@@ -62,9 +63,9 @@ class EmbeddedServer:
         name: str = "loratory",
         durable: bool = True,
     ) -> None:
-        """`max_file_store`: bytes all streams together may take on disk; when it is reached appends are refused.
+        """`max_file_store`: maximum bytes of all streams on disk; appends beyond it are refused.
 
-        `durable=False` only for what is there a second time: nothing is certain before it ended and `sync` returned.
+        `durable=False` only for data that exists elsewhere: nothing is durable before it stopped and `sync` returned.
         """
         self.folder = folder.resolve()
         self._binary = binary
@@ -90,69 +91,69 @@ class EmbeddedServer:
         return role, self._passwords[role]
 
     def stream_folder(self, stream: str) -> Path:
-        """Where the server keeps a stream. It may be moved while no server runs, and is gone then for the next one."""
+        """The server's folder of a stream. If moved while no server runs, the next one lacks the stream."""
         return self.folder / "streams" / "jetstream" / ACCOUNT / "streams" / stream
 
     async def start(self) -> None:
-        """Returns when clients can connect; SetupError in one sentence when that cannot be."""
+        """Returns when clients can connect; SetupError if that is impossible."""
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("the nats-server must be started from the main thread")
         self._binary = await asyncio.to_thread(find_binary, self._binary)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = await _locked(self.folder)
+        self._lock = await _lock_folder(self.folder)
         try:
-            self._passwords = _passwords(self.folder / "users.json")
-            self._port = _kept_port(self.folder / "port")
+            self._passwords = _load_passwords(self.folder / "users.json")
+            self._port = _previous_port(self.folder / "port")
             await self._launch()
         except BaseException:
             await self.stop()
             raise
 
     async def restart(self) -> None:
-        """On the same port, data and users; for when it died, or to make it read its configuration again."""
+        """Restarts with the same port, data and users: after it died, or to reload its configuration."""
         if self._lock is None:
             raise RuntimeError("the nats-server was never started")
         await self._end()
         await self._launch()
 
     async def wait_died(self) -> int:
-        """Waits until the process ends, for whatever reason; its exit code (negative: a signal)."""
+        """Waits until the process ends; returns its exit code (negative: a signal)."""
         if self._process is None:
             raise RuntimeError("the nats-server was never started")
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Ends the process and lets go of the folder; twice is once."""
+        """Ends the process and releases the folder; idempotent."""
         await self._end()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def has_room(self) -> bool:
-        """Is there room enough on its disk to start and to write?"""
-        return shutil.disk_usage(self.folder).free >= ROOM
+        """Whether its disk has enough free space to start and to write."""
+        return shutil.disk_usage(self.folder).free >= MIN_FREE_BYTES
 
-    def spoiled(self) -> bool:
-        """Has this life of it failed to write, and could it now? It must be restarted: it does not try again by itself.
+    def has_failed_writes(self) -> bool:
+        """Whether a write failed since its start although there is room now: it has to be restarted to recover.
 
-        nats-server 2.15 keeps the first error of a stream's file for as long as it lives, and tells of it only in its
-        log. Looks at files.
+        nats-server 2.15 keeps the first write error of a stream until it is restarted, and reports it only in its log.
+        Reads files.
         """
         if not self.has_room():
             return False
         with contextlib.suppress(FileNotFoundError), (self.folder / "server.log").open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL))
-            mine = f"[{self.pid}] ".encode()
-            return any(line.startswith(mine) and word in line for line in log for word in FAILED_WRITES)
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            own = f"[{self.pid}] ".encode()
+            return any(line.startswith(own) and message in line for line in log for message in FAILED_WRITE_MESSAGES)
         return False
 
     def sync(self) -> None:
-        """All that a server that has ended left in its files, on disk."""
-        for place, _, files in os.walk(self.folder / "streams"):
+        """Syncs the files of a stopped server to disk."""
+        for folder, _, files in os.walk(self.folder / "streams"):
             for name in files:
-                with (Path(place) / name).open("rb") as file:
+                with (Path(folder) / name).open("rb") as file:
                     os.fsync(file.fileno())
-            sync_folder(Path(place))
+            sync_folder(Path(folder))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -181,18 +182,18 @@ class EmbeddedServer:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            pass_fds=[self._lock],  # the folder stays locked as long as either of the two lives
+            pass_fds=[self._lock],  # the folder stays locked as long as either process lives
             start_new_session=True,  # Ctrl-C goes to the parent, which ends its children in order
-            preexec_fn=_end_with(os.getpid()),
+            preexec_fn=_end_with_parent(os.getpid()),
         )
-        self._port = await self._announced_port(self._process)
+        self._port = await self._wait_for_port(self._process)
         _write_private(self.folder / "port", str(self._port))
 
-    async def _announced_port(self, process: asyncio.subprocess.Process) -> int:
-        """The server writes its ports beside its log; the name holds its pid, and it may be read half-written."""
+    async def _wait_for_port(self, process: asyncio.subprocess.Process) -> int:
+        """The server writes its ports to a file named by its pid, which may be read half-written."""
         ports = self.folder / f"nats-server_{process.pid}.ports"
-        until = time.monotonic() + READY_WITHIN
-        while time.monotonic() < until and process.returncode is None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while time.monotonic() < deadline and process.returncode is None:
             with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
                 return int(msgspec.json.decode(ports.read_bytes(), type=_Ports).nats[0].rpartition(":")[2])
             await asyncio.sleep(0.005)
@@ -207,50 +208,50 @@ class EmbeddedServer:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             try:
-                await asyncio.wait_for(process.wait(), STOP_WITHIN)
+                await asyncio.wait_for(process.wait(), STOP_TIMEOUT_SECONDS)
             except TimeoutError:
                 process.kill()
                 await process.wait()
         (self.folder / f"nats-server_{process.pid}.ports").unlink(missing_ok=True)
 
 
-def running_on(folder: Path, role: Role) -> tuple[str, str, str]:
-    """Address, user and password of the server that another process runs on this folder. SetupError: there is none."""
+def running_server(folder: Path, role: Role) -> tuple[str, str, str]:
+    """URL, user and password of the server that another process runs on this folder. SetupError: there is none."""
     port = folder / "port"
     if not port.is_file():
-        raise SetupError(f"no nats-server ever ran on {folder}")
-    return f"nats://127.0.0.1:{port.read_text()}", role, _passwords(folder / "users.json")[role]
+        raise SetupError(f"no nats-server has run on {folder}")
+    return f"nats://127.0.0.1:{port.read_text()}", role, _load_passwords(folder / "users.json")[role]
 
 
 class _Ports(msgspec.Struct):
     nats: list[str]
 
 
-def _end_with(parent: int) -> Callable[[], None] | None:
-    """What the child does between fork and exec on Linux: ask the kernel to end it when its parent ends."""
+def _end_with_parent(parent: int) -> Callable[[], None] | None:
+    """The child's pre-exec function on Linux: asks the kernel to end it when its parent ends."""
     if not sys.platform.startswith("linux"):
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up here: after the fork nothing may take a lock or import
+    prctl = ctypes.CDLL(None).prctl  # looked up here: after the fork nothing may import or take a lock
 
-    def ask() -> None:
+    def set_death_signal() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
+        if os.getppid() != parent:  # the parent died before the call
             os._exit(1)
 
-    return ask
+    return set_death_signal
 
 
-async def _locked(folder: Path) -> int:
-    """An open file that holds the folder; SetupError when another process does."""
+async def _lock_folder(folder: Path) -> int:
+    """Locks the folder and returns the open lock file; SetupError if another process has it."""
     if sys.platform == "win32":
         raise SetupError("the embedded nats-server needs Linux or macOS; on Windows run the containers (compose.yaml)")
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    until = time.monotonic() + LOCK_PATIENCE
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            if time.monotonic() < until:
+            if time.monotonic() < deadline:
                 await asyncio.sleep(0.05)
                 continue
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
@@ -261,22 +262,24 @@ async def _locked(folder: Path) -> int:
         return lock
 
 
-def _passwords(file: Path) -> dict[Role, str]:
-    """One random password for each role, made once and kept in a file only this user can read."""
+def _load_passwords(file: Path) -> dict[Role, str]:
+    """One random password for each role, generated once and stored in a file only this user can read."""
     try:
-        kept = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+        stored = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
     except FileNotFoundError:
-        kept = {}
+        stored = {}
     except msgspec.DecodeError as error:
-        raise SetupError(f"{file} is damaged ({error}); delete it, new passwords are made at the next start") from error
-    # The letter in front: a bare number or a `$` would mean something else to nats-server.
-    passwords: dict[Role, str] = {role: kept.get(role) or "p" + secrets.token_urlsafe(32) for role in ROLES}
+        raise SetupError(
+            f"{file} is damaged ({error}); delete it; new passwords are generated at the next start"
+        ) from error
+    # The leading letter: nats-server would interpret a bare number or a `$`.
+    passwords: dict[Role, str] = {role: stored.get(role) or "p" + secrets.token_urlsafe(32) for role in ROLES}
     _write_private(file, msgspec.json.encode(passwords).decode())
     return passwords
 
 
-def _kept_port(file: Path) -> int | None:
-    """The port of the last start if it is still free; another program may have taken it since."""
+def _previous_port(file: Path) -> int | None:
+    """The port of the last start if it is still free."""
     try:
         port = int(file.read_text())
     except (FileNotFoundError, ValueError):
@@ -291,7 +294,7 @@ def _kept_port(file: Path) -> int | None:
 
 
 def _write_private(file: Path, text: str) -> None:
-    """Whole or not at all, and readable by this user only."""
+    """Writes atomically, readable by this user only."""
     draft = file.with_name(f".{file.name}.draft")
     draft.unlink(missing_ok=True)
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -303,7 +306,7 @@ def _write_private(file: Path, text: str) -> None:
 
 
 def _last_line(file: Path) -> str:
-    """What the server said last, without process id, time and level."""
+    """The last line of the server's log, without process id, time and level."""
     try:
         lines = file.read_text(errors="replace")[-4000:].splitlines()
     except FileNotFoundError:

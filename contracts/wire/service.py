@@ -1,7 +1,7 @@
-"""Commands and queries over the bus: how a service answers, and how another asks.
+"""Commands and queries over the bus: the server side and the client side.
 
-It sits on `nats.micro` (ADR-32: discovery, ping, stats). Its endpoints handle one request at a time and tell the caller
-`repr(error)`; so each request becomes a task of its own, bounded, and every error becomes a `Trouble` here.
+Built on `nats.micro` (ADR-32: discovery, ping, stats), whose endpoints handle one request at a time and send the caller
+`repr(error)`. So each request becomes a task of its own, bounded in number, and every error an `ErrorReply`.
 """
 
 import asyncio
@@ -19,181 +19,186 @@ from nats.micro.request import Request
 from nats.micro.service import Service as MicroService
 
 from contracts import subjects
-from contracts.commands import FAMILIES, Command, Receipt
-from contracts.errors import Behind, Invalid, LogFull, LoratoryError, TooLarge, Trouble, Unavailable
-from contracts.queries import Query, answer_of, name_of
-from contracts.wire.tasks import wanted
+from contracts.commands import COMMAND_FAMILIES, AnyCommandResult, CommandEnvelope
+from contracts.errors import Behind, ErrorReply, Invalid, LogFull, LoratoryError, TooLarge, Unavailable
+from contracts.queries import Query, query_name_of, result_type_of
+from contracts.validation import describe_decode_error
+from contracts.wire.cancellation import not_cancelled
 
 T = TypeVar("T")
 Handler = Callable[[Any], Awaitable[msgspec.Struct]]
 
-CONCURRENT = 64
-WAITING = 512
-"""So many requests are answered at once, and so many more may wait; what comes beyond is turned away."""
-ASK_AGAIN_SECONDS = 0.3
-PING_SECONDS = 1
-TELL_AGAIN_SECONDS = 4.0
-"""Who dies with a wish in hand says nothing: after so long it is told again, and the next life takes it up."""
+MAX_CONCURRENT_REQUESTS = 64
+MAX_QUEUED_REQUESTS = 512
+"""Maximum concurrent and maximum queued requests; further ones are rejected."""
+QUERY_RETRY_SECONDS = 0.3
+PING_TIMEOUT_SECONDS = 1
+COMMAND_RESEND_SECONDS = 4.0
+"""Resend interval: a service that crashed in the middle of a command sends no reply, so the caller retries."""
 ERROR_HEADER = "Nats-Service-Error-Code"
 
 _log = structlog.get_logger()
+_results: msgspec.json.Decoder[AnyCommandResult] = msgspec.json.Decoder(AnyCommandResult)
 
 
 class Service:
-    """Answers commands and queries of one service until it is closed."""
+    """Handles the commands and queries of one service until it is closed."""
 
     def __init__(self, bus: Client, name: str, version: str) -> None:
         self._bus = bus
         self._name = name
         self._version = version
-        self._turns = asyncio.Semaphore(CONCURRENT)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._in_hand: dict[bytes, Request] = {}
-        """Commands being handled, and who asked last: told again, byte for byte, one is not done beside itself."""
+        self._commands_in_progress: dict[bytes, Request] = {}
+        """Commands in progress by body, with the latest request for each: a resent one is not executed concurrently."""
         self._micro: MicroService | None = None
 
     async def start(
         self,
         *,
-        commands: dict[type[Command], Handler] | None = None,
+        commands: dict[type[CommandEnvelope], Handler] | None = None,
         queries: dict[type[Query[Any]], Handler] | None = None,
     ) -> None:
-        """Answer these types from now on; ready when this returns."""
-        self._micro = await micro.add_service(self._bus, name=f"loratory-{self._name}", version=_plain(self._version))
+        """Registers handlers by message type; requests are served when this returns."""
+        self._micro = await micro.add_service(
+            self._bus, name=f"loratory-{self._name}", version=_to_semver(self._version)
+        )
         for command, handler in (commands or {}).items():
-            family = FAMILIES[command]
+            family = COMMAND_FAMILIES[command]
             await self._endpoint(f"cmd-{family}", subjects.command(self._name, family), command, handler)
         for query, handler in (queries or {}).items():
-            name = name_of(query)
+            name = query_name_of(query)
             await self._endpoint(f"qry-{name}", subjects.query(self._name, name), query, handler)
         await self._bus.flush()
 
     async def close(self) -> None:
-        """Take no more requests, and end those under way."""
+        """Stops accepting requests and cancels those in progress."""
         if self._micro is not None and not self._bus.is_closed:
             try:
                 await self._micro.stop()
-            except nats.errors.Error as error:  # the line is gone, and with it what asks
-                _log.warning("service_not_signed_off", error=str(error))
+            except nats.errors.Error as error:  # the connection is gone, and the subscriptions with it
+                _log.warning("service_not_deregistered", error=str(error))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _endpoint(self, name: str, subject: str, kind: type[msgspec.Struct], handler: Handler) -> None:
         decoder = msgspec.json.Decoder(kind)
-        is_command = kind in FAMILIES
+        is_command = kind in COMMAND_FAMILIES
 
         async def on_request(request: Request) -> None:
-            if request.data in self._in_hand:
-                self._in_hand[request.data] = request
+            if request.data in self._commands_in_progress:
+                self._commands_in_progress[request.data] = request
                 return
-            if len(self._tasks) >= CONCURRENT + WAITING:
+            if len(self._tasks) >= MAX_CONCURRENT_REQUESTS + MAX_QUEUED_REQUESTS:
                 await _refuse(request, Unavailable(f"the {self._name} is busy", service=self._name))
                 return
             if is_command:
-                self._in_hand[request.data] = request
-            task = asyncio.create_task(self._answer(request, decoder, handler), name=f"{self._name}:{name}")
+                self._commands_in_progress[request.data] = request
+            task = asyncio.create_task(self._respond(request, decoder, handler), name=f"{self._name}:{name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
         assert self._micro is not None  # noqa: S101 - for the type checker; start() made it
         await self._micro.add_endpoint(name=name, subject=subject, handler=on_request, queue_group=self._name)
 
-    async def _answer(self, request: Request, decoder: msgspec.json.Decoder[Any], handler: Handler) -> None:
+    async def _respond(self, request: Request, decoder: msgspec.json.Decoder[Any], handler: Handler) -> None:
         try:
-            async with self._turns:
+            async with self._slots:
                 body = msgspec.json.encode(await handler(decoder.decode(request.data)))
                 if len(body) > self._bus.max_payload:
-                    raise TooLarge("the answer is too large for one message; ask for less at a time")
-                await self._asker(request).respond(body)
+                    raise TooLarge("the result is too large for one message; request a smaller page")
+                await self._latest_request(request).respond(body)
         except LoratoryError as error:
-            await _refuse(self._asker(request), error)
+            await _refuse(self._latest_request(request), error)
         except msgspec.DecodeError as error:
-            await _refuse(self._asker(request), Invalid(str(error)))
+            await _refuse(self._latest_request(request), Invalid(describe_decode_error(error)))
         except nats.errors.Error as error:
-            _log.warning("answer_not_sent", subject=request.subject, error=str(error))
-        except Exception as error:  # noqa: BLE001 - the service's edge: the caller learns that, not what; the log does
+            _log.warning("reply_not_sent", subject=request.subject, error=str(error))
+        except Exception as error:  # noqa: BLE001 - the edge of the service: the caller learns that it failed, the log why
             _log.exception("request_failed", subject=request.subject)
-            await _refuse(self._asker(request), self._told(error))
+            await _refuse(self._latest_request(request), self._to_public_error(error))
 
-    def _told(self, error: Exception) -> LoratoryError:
+    def _to_public_error(self, error: Exception) -> LoratoryError:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return LogFull(f"the disk of the {self._name} is full")
-        return LoratoryError("an internal error; the log of the service says more")
+        return LoratoryError("internal error; see the log of the service")
 
-    def _asker(self, request: Request) -> Request:
-        """Who waits for the answer: whoever asked last, for they have stopped listening where they asked before."""
-        return self._in_hand.pop(request.data, request)
+    def _latest_request(self, request: Request) -> Request:
+        """The most recent request for a command: a client that resent it ignores replies to earlier requests."""
+        return self._commands_in_progress.pop(request.data, request)
 
 
-def _plain(version: str) -> str:
-    """`0.2.0` of `0.2.0rc1`: Python's versions are more than the bus understands (https://semver.org)."""
+def _to_semver(version: str) -> str:
+    """`0.2.0` for `0.2.0rc1`: NATS accepts only semantic versions (https://semver.org)."""
     numbers = re.findall(r"\d+", version)[:3]
     return ".".join([*numbers, "0", "0", "0"][:3])
 
 
 async def _refuse(request: Request, error: LoratoryError) -> None:
     try:
-        await request.respond_error(error.code, "refused", msgspec.json.encode(Trouble.of(error)))
+        await request.respond_error(error.code, "refused", msgspec.json.encode(ErrorReply.from_error(error)))
     except nats.errors.Error as lost:
-        _log.warning("answer_not_sent", subject=request.subject, error=str(lost))
+        _log.warning("reply_not_sent", subject=request.subject, error=str(lost))
 
 
-class _NoAnswer(Unavailable):
-    """Somebody may have taken it."""
+class _NoReply(Unavailable):
+    """The request may have been received all the same."""
 
 
-class Door:
-    """The way into another service: asks, and raises what it answers as errors."""
+class ServiceClient:
+    """A client of another service: sends commands and queries, and raises the errors it replies with."""
 
     def __init__(self, bus: Client, service: str = "catalog") -> None:
         self._bus = bus
         self._service = service
 
-    async def ask(self, query: Query[T], *, within: float = 5.0, patience: float = 0.0) -> T:
-        """The answer to a question. Unavailable when nobody is there, or nothing came `within` seconds.
+    async def query(self, query: Query[T], *, timeout: float = 5.0, retry_timeout: float = 0.0) -> T:
+        """The result of a query. Unavailable if the service is not running or silent for `timeout` seconds.
 
-        With `patience` seconds a service that is away or behind is asked again: for those who hold work meanwhile.
+        While the service is unavailable or behind, the query is retried for up to `retry_timeout` seconds; for workers
+        in the middle of an attempt.
         """
         kind = type(query)
-        until = asyncio.get_running_loop().time() + patience
+        deadline = asyncio.get_running_loop().time() + retry_timeout
         while True:
             try:
-                body = await self._request(subjects.query(self._service, name_of(kind)), query, within)
-                return msgspec.json.decode(body, type=answer_of(kind))
+                body = await self._request(subjects.query(self._service, query_name_of(kind)), query, timeout)
+                return msgspec.json.decode(body, type=result_type_of(kind))
             except (Unavailable, Behind):
-                if asyncio.get_running_loop().time() >= until or not wanted():
+                if asyncio.get_running_loop().time() >= deadline or not not_cancelled():
                     raise
-            await asyncio.sleep(ASK_AGAIN_SECONDS)
+            await asyncio.sleep(QUERY_RETRY_SECONDS)
 
-    async def tell(self, command: Command, *, within: float = 30.0) -> Receipt:
-        """What became of a wish. After Unavailable it may still have happened: tell again with the same command id."""
-        subject = subjects.command(self._service, FAMILIES[type(command)])
-        until = asyncio.get_running_loop().time() + within
+    async def command(self, command: CommandEnvelope, *, timeout: float = 30.0) -> AnyCommandResult:
+        """The result of a command. After Unavailable it may still be executed: retry with the same command id."""
+        subject = subjects.command(self._service, COMMAND_FAMILIES[type(command)])
+        deadline = asyncio.get_running_loop().time() + timeout
         while True:
             try:
-                return msgspec.json.decode(await self._request(subject, command, TELL_AGAIN_SECONDS), type=Receipt)
-            except _NoAnswer as error:
-                if asyncio.get_running_loop().time() >= until or not wanted():
-                    raise Unavailable(error.detail, **error.facts) from error
+                return _results.decode(await self._request(subject, command, COMMAND_RESEND_SECONDS))
+            except _NoReply as error:
+                if asyncio.get_running_loop().time() >= deadline or not not_cancelled():
+                    raise Unavailable(error.detail, **error.extra) from error
 
-    async def _request(self, subject: str, content: msgspec.Struct, within: float) -> bytes:
+    async def _request(self, subject: str, content: msgspec.Struct, timeout: float) -> bytes:
         try:
-            reply = await self._bus.request(subject, msgspec.json.encode(content), timeout=within)
+            reply = await self._bus.request(subject, msgspec.json.encode(content), timeout=timeout)
         except nats.errors.NoRespondersError as error:
             raise Unavailable(f"the {self._service} is not running", service=self._service) from error
         except nats.errors.TimeoutError as error:
-            raise await self._nobody(within) from error
+            raise await self._no_reply(timeout) from error
         except (nats.errors.Error, OSError) as error:
             raise Unavailable("the bus is not connected", service="nats") from error
         if reply.headers and ERROR_HEADER in reply.headers:
-            raise msgspec.json.decode(reply.data, type=Trouble).raised()
+            raise msgspec.json.decode(reply.data, type=ErrorReply).to_error()
         return reply.data
 
-    async def _nobody(self, within: float) -> _NoAnswer:
-        """Who was silent: the service, or NATS itself? A line to a server that hangs looks as if it stood."""
+    async def _no_reply(self, timeout: float) -> _NoReply:
+        """Which one did not reply: the service, or NATS itself? A connection to a server that hangs looks open."""
         try:
-            await self._bus.flush(PING_SECONDS)
+            await self._bus.flush(PING_TIMEOUT_SECONDS)
         except (nats.errors.Error, OSError):
-            return _NoAnswer(f"NATS did not answer within {within:g} s", service="nats")
-        return _NoAnswer(f"the {self._service} did not answer within {within:g} s", service=self._service)
+            return _NoReply(f"NATS did not answer within {timeout:g} s", service="nats")
+        return _NoReply(f"the {self._service} did not answer within {timeout:g} s", service=self._service)

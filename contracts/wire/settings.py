@@ -1,4 +1,4 @@
-"""Settings from `LORATORY_*` variables, read once at the start, refused loudly."""
+"""Settings from `LORATORY_*` variables, read once at start; invalid ones are an error."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +10,15 @@ import structlog
 from contracts.errors import SetupError
 
 PREFIX = "LORATORY_"
-MOST_SECRET_BYTES = 64 << 10
+MAX_SECRET_BYTES = 64 << 10
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every service needs: the bus and its own user there, where bytes lie, how to tell people.
+    """Settings of every service: the bus and its own user, the blob storage, logging and health.
 
-    `blobs` is a folder or the address of an object store; `health_file` is where `--check` looks.
+    `blobs` is a folder or the URL of an object store; `health_file` is the file `--check` reads.
     """
 
     nats_url: str = "nats://127.0.0.1:4222"
@@ -35,32 +35,32 @@ log = structlog.get_logger(__name__)
 def read_settings(kind: type[T], environ: Mapping[str, str]) -> T:
     """The settings of one service: field `blobs` is `LORATORY_BLOBS`, or the content of the file `LORATORY_BLOBS_FILE`.
 
-    An empty variable counts as not set. A `tuple` field takes values parted by commas. All that is wrong is named in
-    one SetupError, never with the value, which may be a secret. Services share one environment, so what another knows
-    is passed over with a note.
+    An empty variable counts as not set. A `tuple` field takes comma-separated values. One SetupError lists everything
+    that is invalid, never with the value, which may be a secret. Services share one environment, so settings of other
+    services are ignored with a log line.
     """
     values: dict[str, object] = {}
-    wrong: list[str] = []
+    problems: list[str] = []
     fields = msgspec.structs.fields(kind)
     for field in fields:
         variable = PREFIX + field.name.upper()
         try:
-            if text := _text(variable, environ):
-                values[field.name] = _value(text, field.type)
+            if text := _read_variable(variable, environ):
+                values[field.name] = _convert(text, field.type)
             elif field.required:
-                wrong.append(f"{variable} is not set")
+                problems.append(f"{variable} is not set")
         except (SetupError, ValueError) as error:
-            wrong.append(f"{variable} is not valid: {error}")
-    if wrong:
-        raise SetupError("; ".join(wrong))
+            problems.append(f"{variable} is not valid: {error}")
+    if problems:
+        raise SetupError("; ".join(problems))
     _note_unknown(environ, {PREFIX + field.name.upper() for field in fields})
     try:
         return kind(**values)
-    except ValueError as error:  # a rule of the struct's own, over several fields
-        raise SetupError(f"the settings do not fit together: {error}") from error
+    except ValueError as error:  # a rule of the struct itself, across several fields
+        raise SetupError(f"the settings are inconsistent: {error}") from error
 
 
-def _text(variable: str, environ: Mapping[str, str]) -> str:
+def _read_variable(variable: str, environ: Mapping[str, str]) -> str:
     plain, file = environ.get(variable, ""), environ.get(f"{variable}_FILE", "")
     if plain and file:
         raise SetupError(f"{variable}_FILE is set as well")
@@ -68,18 +68,18 @@ def _text(variable: str, environ: Mapping[str, str]) -> str:
         return plain
     try:
         with Path(file).open("rb") as secret:
-            return secret.read(MOST_SECRET_BYTES).decode().rstrip("\r\n")
+            return secret.read(MAX_SECRET_BYTES).decode().rstrip("\r\n")
     except OSError as error:
         raise SetupError(f"the file of {variable}_FILE cannot be read: {error.strerror}") from error
 
 
-def _value(text: str, kind: object) -> object:
+def _convert(text: str, kind: object) -> object:
     raw: object = [part.strip() for part in text.split(",") if part.strip()] if get_origin(kind) is tuple else text
-    return msgspec.convert(raw, kind, strict=False, dec_hook=_unusual)
+    return msgspec.convert(raw, kind, strict=False, dec_hook=_convert_path)
 
 
-def _unusual(kind: type, raw: object) -> object:
-    """msgspec knows no paths."""
+def _convert_path(kind: type, raw: object) -> object:
+    """A msgspec hook: msgspec does not support paths."""
     if issubclass(kind, Path):
         return kind(str(raw)).expanduser()
     raise NotImplementedError(f"settings of type {kind.__name__}")
@@ -87,5 +87,5 @@ def _unusual(kind: type, raw: object) -> object:
 
 def _note_unknown(environ: Mapping[str, str], known: set[str]) -> None:
     given = {name for name in environ if name.startswith(PREFIX)}
-    if strange := sorted(given - known - {f"{name}_FILE" for name in known}):
-        log.info("settings_of_others_ignored", names=strange)
+    if unknown := sorted(given - known - {f"{name}_FILE" for name in known}):
+        log.info("other_settings_ignored", names=unknown)

@@ -1,1 +1,1 @@
-"""What every route shares: problems, who asks, files, lists, uploads, the OpenAPI document."""
+"""Shared by all routes: problem documents, access control, files, paging, uploads, the OpenAPI document."""

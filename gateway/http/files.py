@@ -1,4 +1,4 @@
-"""Bytes by digest over HTTP: ranges, HEAD, strong ETags, and headers that keep a user's file from acting as a page."""
+"""Serving blobs over HTTP: ranges, HEAD, strong ETags, and headers that prevent user files from running as pages."""
 
 import re
 from base64 import b64encode
@@ -13,13 +13,13 @@ from litestar.response import Stream
 
 from contracts.ids import Digest
 from contracts.wire.blobs import Blobs
-from gateway.http.problems import MEDIA_TYPE, Problem, RangeNotSatisfiable, problems
+from gateway.http.problems import MEDIA_TYPE, Problem, RangeNotSatisfiable, problem_responses
 
-OCTETS = "application/octet-stream"
-FOR_EVER = "max-age=31536000, immutable"
-AN_HOUR = "max-age=3600"
-"""Of what can be erased: so long a browser may go on showing it; then it asks, which costs few bytes (304)."""
-SIGNATURES: tuple[tuple[bytes, str], ...] = (
+OCTET_STREAM = "application/octet-stream"
+CACHE_FOREVER = "max-age=31536000, immutable"
+CACHE_ONE_HOUR = "max-age=3600"
+"""For images, which can be erased: a browser may show its copy for an hour, then revalidates it (304, few bytes)."""
+MAGIC_BYTES: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"GIF87a", "image/gif"),
@@ -32,7 +32,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 
 
 @dataclass(frozen=True)
-class Span:
+class ByteRange:
     """Bytes `start` up to but not including `end`, of a file of `size`."""
 
     start: int
@@ -40,13 +40,13 @@ class Span:
     size: int
 
 
-def span_of(header: str | None, size: int) -> Span | None:
-    """One range of bytes (RFC 9110 §14). None: the whole file, also for what we may ignore (several ranges, units)."""
+def parse_range(header: str | None, size: int) -> ByteRange | None:
+    """A single byte range (RFC 9110 §14). None: the whole file, also for several ranges or other units."""
     found = _RANGE.match(header.strip()) if header else None
     if found is None or found.groups() == ("", ""):
         return None
     first, last = found.groups()
-    if not first:  # the last so many bytes
+    if not first:  # a suffix: the last bytes
         start, end = max(0, size - int(last)), size
     else:
         start, end = int(first), min(size, int(last) + 1) if last else size
@@ -54,10 +54,10 @@ def span_of(header: str | None, size: int) -> Span | None:
             return None
     if start >= size or start >= end:
         raise RangeNotSatisfiable(f"the file has {size} bytes", size=size)
-    return Span(start, end, size)
+    return ByteRange(start, end, size)
 
 
-def matches(header: str | None, etag: str) -> bool:
+def etag_matches(header: str | None, etag: str) -> bool:
     """If-None-Match: weak comparison, a list, or `*`."""
     if header is None:
         return False
@@ -65,71 +65,72 @@ def matches(header: str | None, etag: str) -> bool:
     return etag in given or "*" in given
 
 
-def disposition(name: str) -> str:
-    """`attachment` under this name, in ASCII and in full (RFC 6266)."""
+def content_disposition(name: str) -> str:
+    """`attachment` with this file name, in ASCII and in full (RFC 6266)."""
     plain = "".join(one if one.isascii() and one.isprintable() and one not in '"\\/;%' else "_" for one in name)
     return f"attachment; filename=\"{plain or 'file'}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-async def blob_answer(
+async def blob_response(
     request: Request[Any, Any, Any],
     blobs: Blobs,
     digest: Digest,
     *,
-    attach: str | None = None,
-    keep: str = FOR_EVER,
+    attachment_name: str | None = None,
+    caching: str = CACHE_FOREVER,
 ) -> Response[Any]:
-    """The blob as it was asked for: whole, a range, only its headers, or the word that it is known already.
+    """The whole blob, a range of it, only its headers, or 304 if the client has it.
 
-    `keep`: how long browsers may show it without asking.
+    `caching`: how long browsers may use their copy without revalidating it.
     """
     etag = f'"{digest}"'
     size = await blobs.size(digest)
-    head = b"".join([piece async for piece in blobs.stream(digest, 0, min(16, size))])
+    head = b"".join([chunk async for chunk in blobs.stream(digest, 0, min(16, size))])
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
-        "Cache-Control": f"private, {keep}",
+        "Cache-Control": f"private, {caching}",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Repr-Digest": f"sha-256=:{b64encode(bytes.fromhex(digest)).decode()}:",
     }
-    if attach is not None:
-        headers["Content-Disposition"] = disposition(attach)
-    if matches(request.headers.get("if-none-match"), etag):
+    if attachment_name is not None:
+        headers["Content-Disposition"] = content_disposition(attachment_name)
+    if etag_matches(request.headers.get("if-none-match"), etag):
         return Response(b"", status_code=304, headers=headers)
-    asked = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
-    span = span_of(asked, size)
+    requested = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
+    byte_range = parse_range(requested, size)
     status = 200
-    if span is not None:
+    if byte_range is not None:
         status = 206
-        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{span.size}"
+        headers["Content-Range"] = f"bytes {byte_range.start}-{byte_range.end - 1}/{byte_range.size}"
     else:
-        span = Span(0, size, size)
-    headers["Content-Length"] = str(span.end - span.start)
-    return Stream(_pieces(blobs, digest, span), status_code=status, headers=headers, media_type=sniffed(head))
+        byte_range = ByteRange(0, size, size)
+    headers["Content-Length"] = str(byte_range.end - byte_range.start)
+    chunks = _read_range(blobs, digest, byte_range)
+    return Stream(chunks, status_code=status, headers=headers, media_type=sniff_media_type(head))
 
 
-async def _pieces(blobs: Blobs, digest: Digest, span: Span) -> AsyncIterator[bytes]:
-    async for piece in blobs.stream(digest, span.start, span.end):
-        yield piece
+async def _read_range(blobs: Blobs, digest: Digest, byte_range: ByteRange) -> AsyncIterator[bytes]:
+    async for chunk in blobs.stream(digest, byte_range.start, byte_range.end):
+        yield chunk
 
 
-def sniffed(head: bytes) -> str:
-    """The type by its first bytes; what is no picture is only bytes."""
+def sniff_media_type(head: bytes) -> str:
+    """The media type of an image by its first bytes; anything else is `application/octet-stream`."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
-    return next((kind for signature, kind in SIGNATURES if head.startswith(signature)), OCTETS)
+    return next((media_type for magic, media_type in MAGIC_BYTES if head.startswith(magic)), OCTET_STREAM)
 
 
-def file_answers(media_type: str = "image/*") -> dict[int, ResponseSpec]:
-    """For the OpenAPI document: what every route that serves a file may answer."""
+def file_responses(media_type: str = "image/*") -> dict[int, ResponseSpec]:
+    """For the OpenAPI document: the responses of a route that serves a file."""
     return {
         200: ResponseSpec(bytes, description="The file", media_type=media_type, generate_examples=False),
-        206: ResponseSpec(bytes, description="The range asked for", media_type=media_type, generate_examples=False),
-        304: ResponseSpec(None, description="You have it already", generate_examples=False),
+        206: ResponseSpec(bytes, description="The requested range", media_type=media_type, generate_examples=False),
+        304: ResponseSpec(None, description="Not modified", generate_examples=False),
         416: ResponseSpec(
-            Problem, description="The file ends before that range", media_type=MEDIA_TYPE, generate_examples=False
+            Problem, description="The range begins after the end", media_type=MEDIA_TYPE, generate_examples=False
         ),
-        **problems(404),
+        **problem_responses(404),
     }

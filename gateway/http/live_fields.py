@@ -1,7 +1,7 @@
-"""What in the answers to GETs is true only now: it is not in the log, and differs after a rebuild of the read model.
+"""Fields of GET responses that do not come from the log and may differ after a rebuild of the read model.
 
-Keys are routes of the OpenAPI document, values JSON pointers into their answers (`*`: every item; empty: all of it).
-Everything else, ETags included, is byte for byte the same before and after.
+Keys are paths of the OpenAPI document, values JSON pointers into their responses (`*`: each item; empty: all of it).
+Everything else, including ETags, is byte for byte the same before and after a rebuild.
 """
 
 LIVE_FIELDS: dict[str, tuple[str, ...]] = {
@@ -9,8 +9,8 @@ LIVE_FIELDS: dict[str, tuple[str, ...]] = {
     "/health/live": ("",),
     "/health/ready": ("",),
     "/metrics": ("",),
-    "/api/v1/status": ("/workers", "/since"),
-    "/api/status": ("/workers", "/since"),
+    "/api/v1/status": ("/workers", "/absent_since"),
+    "/api/status": ("/workers", "/absent_since"),
     "/api/v1/audit/replay": ("",),
     "/api/v1/training/status": ("/workers",),
     "/api/v1/audit/head": ("/at", "/signature"),

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: requests by route, sockets, and how far behind the catalog is."""
+"""Prometheus metrics: requests by route, live subscribers, and the catalog's lag."""
 
 import time
 from typing import Any
@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from gateway.live import LiveFeed
 
 BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
-UNCOUNTED = ("/web/", "/health", "/metrics")
+EXCLUDED_PATHS = ("/web/", "/health", "/metrics")
 
 
 class Metrics:
-    """One registry for each app, so that two in one process do not meet."""
+    """A registry of its own for each app, so that two apps in one process do not share metrics."""
 
     def __init__(self, feed: LiveFeed) -> None:
         self._registry = CollectorRegistry()
@@ -22,33 +22,33 @@ class Metrics:
         self._seconds = Histogram(
             "loratory_http_seconds", "Time to the first byte", ["route"], buckets=BUCKETS, registry=self._registry
         )
-        for name, text, figure in (
-            ("loratory_ws_clients", "Open WebSockets", lambda: feed.sockets),
-            ("loratory_ws_dropped", "WebSockets closed because they were too slow", lambda: feed.overflows),
+        for name, description, read in (
+            ("loratory_ws_clients", "Open WebSockets", lambda: feed.subscriber_count),
+            ("loratory_ws_dropped", "WebSockets closed because they were too slow", lambda: feed.slow_disconnects),
             ("loratory_projection_lag_commits", "Commits the catalog has not announced yet", lambda: feed.lag),
-            ("loratory_catalog_silent", "1 while the catalog is silent", lambda: float(feed.stale)),
+            ("loratory_catalog_silent", "1 while the catalog is silent", lambda: float(feed.is_stale)),
         ):
-            Gauge(name, text, registry=self._registry).set_function(figure)
+            Gauge(name, description, registry=self._registry).set_function(read)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
-    def around(self, app: ASGIApp) -> ASGIApp:
-        """The same app, its answers counted by the pattern of their route."""
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        """The same app, with its responses counted by route pattern."""
 
-        async def counted(scope: Any, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http" or scope["path"].startswith(UNCOUNTED):
+        async def wrapped(scope: Any, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http" or scope["path"].startswith(EXCLUDED_PATHS):
                 await app(scope, receive, send)
                 return
-            began = time.perf_counter()
+            started = time.perf_counter()
 
-            async def noted(message: Message) -> None:
+            async def send_counted(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     route = str(scope.get("path_template") or "none")
                     self._requests.labels(scope["method"], route, message["status"]).inc()
-                    self._seconds.labels(route).observe(time.perf_counter() - began)
+                    self._seconds.labels(route).observe(time.perf_counter() - started)
                 await send(message)
 
-            await app(scope, receive, noted)
+            await app(scope, receive, send_counted)
 
-        return counted
+        return wrapped

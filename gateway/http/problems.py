@@ -1,5 +1,6 @@
-"""Errors as problem documents (RFC 9457): one table, one shape, on every route."""
+"""Errors as problem documents (RFC 9457), the same on every route."""
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,16 +13,17 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from contracts import errors
 from contracts.errors import FieldError, LoratoryError
+from contracts.validation import describe_message, split_message
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "https://loratory.invalid/problems/"
-"""Problem types are names, not places: `.invalid` never resolves (RFC 2606). The docs explain each code."""
+"""Problem types are identifiers, not addresses: `.invalid` never resolves (RFC 2606). The docs explain each code."""
 
 _log = structlog.get_logger()
 
 
 class Unauthorized(LoratoryError):
-    """This needs an API key: send it as `Authorization: Bearer <key>`."""
+    """An API key is required: send it as `Authorization: Bearer <key>`."""
 
     code = "unauthorized"
 
@@ -33,7 +35,7 @@ class Forbidden(LoratoryError):
 
 
 class UnsupportedMedia(LoratoryError):
-    """This route does not take that Content-Type."""
+    """This route does not accept that Content-Type."""
 
     code = "unsupported-media-type"
 
@@ -44,18 +46,18 @@ class RangeNotSatisfiable(LoratoryError):
     code = "range-not-satisfiable"
 
 
-class NoSuchMethod(LoratoryError):
-    """This address does not know that method."""
+class MethodNotAllowed(LoratoryError):
+    """This path does not support that method."""
 
     code = "method-not-allowed"
 
 
-STATUS: dict[type[LoratoryError], int] = {
+STATUS_BY_ERROR: dict[type[LoratoryError], int] = {
     errors.Invalid: 400,
     Unauthorized: 401,
     Forbidden: 403,
     errors.NotFound: 404,
-    NoSuchMethod: 405,
+    MethodNotAllowed: 405,
     errors.Conflict: 409,
     errors.IllegalTransition: 409,
     errors.InUse: 409,
@@ -71,20 +73,20 @@ STATUS: dict[type[LoratoryError], int] = {
     errors.LogDamaged: 503,
     errors.LogFull: 507,
 }
-BY_STATUS: dict[int, type[LoratoryError]] = {
+ERROR_BY_STATUS: dict[int, type[LoratoryError]] = {
     401: Unauthorized,
     403: Forbidden,
     404: errors.NotFound,
-    405: NoSuchMethod,
+    405: MethodNotAllowed,
     413: errors.TooLarge,
     415: UnsupportedMedia,
 }
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What went wrong (RFC 9457). `code` is stable and what programs match on; `errors` names the fields, as pointers.
+    """An error (RFC 9457). `code` is stable, for programs to match on; `errors` names the invalid fields, as pointers.
 
-    Some problems carry further members, such as `allowed` (what may be done instead) or `service` (who is missing).
+    Some problems have further members, such as `allowed` (possible actions) or `service` (the one not available).
     """
 
     type: str
@@ -97,11 +99,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def status_of(error: LoratoryError) -> int:
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    return next((STATUS_BY_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_BY_ERROR), 500)
 
 
-def body_of(error: LoratoryError, instance: str) -> bytes:
-    """The document; the error's facts are members beside the standard ones, and never replace them."""
+def encode_problem(error: LoratoryError, instance: str) -> bytes:
+    """The document. The error's extra members are added to the standard ones and never replace them."""
     status = status_of(error)
     problem = Problem(
         type=TYPE + error.code,
@@ -111,10 +113,10 @@ def body_of(error: LoratoryError, instance: str) -> bytes:
         instance=instance,
         code=error.code,
     )
-    return msgspec.json.encode({**error.facts, **msgspec.to_builtins(problem)})
+    return msgspec.json.encode({**error.extra, **msgspec.to_builtins(problem)})
 
 
-def headers_of(error: LoratoryError) -> dict[str, str]:
+def problem_headers(error: LoratoryError) -> dict[str, str]:
     match status_of(error):
         case 401:
             return {"WWW-Authenticate": 'Bearer realm="loratory"'}
@@ -124,61 +126,68 @@ def headers_of(error: LoratoryError) -> dict[str, str]:
             return {}
 
 
-def answer(error: LoratoryError, instance: str, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+def problem_response(error: LoratoryError, instance: str, headers: Mapping[str, str] | None = None) -> Response[bytes]:
     return Response(
-        body_of(error, instance),
+        encode_problem(error, instance),
         status_code=status_of(error),
         media_type=MEDIA_TYPE,
-        headers={**headers_of(error), **(headers or {})},
+        headers={**problem_headers(error), **(headers or {})},
     )
 
 
 def on_loratory_error(request: Request[Any, Any, Any], error: LoratoryError) -> Response[bytes]:
-    return answer(error, request.url.path)
+    return problem_response(error, request.url.path)
 
 
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """What Litestar refuses by itself: unknown addresses and methods, bodies and parameters that do not fit."""
-    kind = BY_STATUS.get(error.status_code, errors.Invalid if error.status_code < 500 else LoratoryError)
+    """Litestar's own errors: unknown paths and methods, invalid bodies and parameters."""
+    kind = ERROR_BY_STATUS.get(error.status_code, errors.Invalid if error.status_code < 500 else LoratoryError)
     if isinstance(error, ValidationException):
-        fields = _fields(error.extra)
-        sentence = "; ".join(f"{field.pointer} {field.message}".strip() for field in fields) or error.detail
-        return answer(kind(sentence, errors=msgspec.to_builtins(fields)), request.url.path)
-    detail = error.detail if kind is errors.Invalid else ""
-    return answer(kind(detail), request.url.path, error.headers)
+        fields = _field_errors(error)
+        detail = "; ".join(field.message for field in fields) or error.detail
+        return problem_response(kind(detail, errors=msgspec.to_builtins(fields)), request.url.path)
+    detail = describe_message(error.detail) if kind is errors.Invalid else ""
+    return problem_response(kind(detail), request.url.path, error.headers)
 
 
 def on_deep_body(request: Request[Any, Any, Any], _error: RecursionError) -> Response[bytes]:
-    """msgspec's answer to ten thousand brackets; nothing else here recurses as deep as its input."""
-    return answer(errors.Invalid("the body is nested too deeply"), request.url.path)
+    """Raised by msgspec for thousands of nested brackets; nothing else here recurses as deep as its input."""
+    return problem_response(errors.Invalid("the body is nested too deeply"), request.url.path)
 
 
 def on_any_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """The gateway's edge: the client learns that it failed, the log says how."""
+    """Any other exception: logged with its traceback; the client gets no details."""
     _log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
-    return answer(LoratoryError("an internal error; the log of the gateway says more"), request.url.path)
+    return problem_response(LoratoryError("internal error; see the gateway's log"), request.url.path)
 
 
-def _fields(extra: object) -> list[FieldError]:
-    """Litestar says `data.x.y` for a member of the body, else the parameter's name; we point (RFC 6901)."""
-    if not isinstance(extra, list):
-        return []
-    return [
-        FieldError(pointer=_pointer(str(one.get("key", ""))), message=str(one.get("message", "")))
-        for one in extra
-        if isinstance(one, dict)
-    ]
+def _field_errors(error: ValidationException) -> list[FieldError]:
+    """Litestar's messages as sentences. Its keys are parameter names, or fields of the body (`data`: all of it)."""
+    entries = [entry for entry in error.extra if isinstance(entry, dict)] if isinstance(error.extra, list) else []
+    first_field, _ = split_message(str(error.__cause__))
+    found: list[FieldError] = []
+    for index, entry in enumerate(entries):
+        key, message = str(entry.get("key", "")), str(entry.get("message", ""))
+        if index == 0 and first_field:
+            key = first_field  # complete, while Litestar's key lacks each `data.`, also those inside (`recipe.data.…`)
+        if entry.get("source") != "body":
+            # Parameters are always text and cannot be null, so neither their type nor `null` is worth mentioning.
+            message = message.partition(", got ")[0].replace(" | null`", "`")
+        field = "" if key == "data" else key.removeprefix("data.").replace("[...]", ".*")
+        sentence = describe_message(message, field=field, whole="the body")
+        found.append(FieldError(pointer=_pointer(field), message=sentence))
+    return found
 
 
-def _pointer(key: str) -> str:
-    path = key.removeprefix("data").lstrip(".")
-    return "/" + path.replace(".", "/") if path else ""
+def _pointer(field: str) -> str:
+    """`prompts[0].text` → `/prompts/0/text` (RFC 6901)."""
+    return "/" + re.sub(r"\[(\d+)\]", r".\1", field).lstrip(".").replace(".", "/") if field else ""
 
 
-def problems(*statuses: int) -> dict[int, ResponseSpec]:
-    """For the OpenAPI document: a route may answer with these, and with what every route may answer.
+def problem_responses(*statuses: int) -> dict[int, ResponseSpec]:
+    """For the OpenAPI document: the errors of a route. The errors that every route has are always included.
 
-    What can be missing can also have been removed, or be named in a way the rules refuse.
+    404 implies 410 (removed) and 422 (an invalid name).
     """
     implied = {410, 422} if 404 in statuses else set()
     return {
@@ -189,9 +198,9 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
-def also(status: int, kind: type[msgspec.Struct], description: str) -> dict[int, ResponseSpec]:
-    """For the OpenAPI document: a second way a route succeeds."""
-    return {status: ResponseSpec(kind, description=description, generate_examples=False)}
+def response_spec(status: int, body: type[msgspec.Struct], description: str) -> dict[int, ResponseSpec]:
+    """For the OpenAPI document: a second success response of a route."""
+    return {status: ResponseSpec(body, description=description, generate_examples=False)}
 
 
 HANDLERS: dict[int | type[Exception], Any] = {

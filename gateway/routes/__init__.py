@@ -1,1 +1,1 @@
-"""One file for each resource. A route reads, asks and answers."""
+"""One file per resource. A route reads the request, calls the catalog and builds the response."""

@@ -1,4 +1,4 @@
-"""The log's soundness: where history ends, signed, and whether it is what it was."""
+"""Audit of the log: a signed head, and verification of the history."""
 
 from litestar import get, post
 from litestar.di import NamedDependency
@@ -6,23 +6,23 @@ from litestar.params import JSONBody
 
 from contracts.audit import AuditHead, AuditReport
 from contracts.queries import GetAuditHead, VerifyLog
-from gateway.http.asking import MinSeq
-from gateway.http.problems import problems
-from gateway.owners import Catalog
+from gateway.clients import CatalogClient
+from gateway.http.problems import problem_responses
+from gateway.http.request_context import MinSeq
 from gateway.routes.bodies import VerifyBody
 
 
-@get("/audit/head", responses=problems())
-async def audit_head(catalog: NamedDependency[Catalog], min_seq: MinSeq = 0) -> AuditHead:
-    """Where the log ends now: a hash over all of it, signed (Ed25519). Kept elsewhere, it is a witness for later."""
-    return await catalog.ask(GetAuditHead(min_seq=min_seq))
+@get("/audit/head", responses=problem_responses())
+async def audit_head(catalog: NamedDependency[CatalogClient], min_seq: MinSeq = 0) -> AuditHead:
+    """The current head of the log: a hash over all of it, signed (Ed25519). Export it to verify the log later."""
+    return await catalog.query(GetAuditHead(min_seq=min_seq))
 
 
-@post("/audit/verify", status_code=200, responses=problems(409, 415))
-async def verify_log(catalog: NamedDependency[Catalog], data: JSONBody[VerifyBody | None] = None) -> AuditReport:
-    """Compute all hashes again, lay the log beside its archive commit by commit, and say what is wrong, if anything.
+@post("/audit/verify", status_code=200, responses=problem_responses(409, 415))
+async def verify_log(catalog: NamedDependency[CatalogClient], data: JSONBody[VerifyBody | None] = None) -> AuditReport:
+    """Recompute all hashes, compare the log with its archive commit by commit, and report any damage.
 
-    With a head that was exported before: was anything up to it rewritten since? 409 while another one is under way.
+    With an exported head: also check that history up to it was not rewritten. 409 while a verification is running.
     """
     return await catalog.verify(VerifyLog(head=data.head if data else None))
 

@@ -1,4 +1,4 @@
-"""What clients send, and the answers that are not a view of the catalog. Unknown fields are refused."""
+"""Request bodies, and response bodies that are not a view of the catalog. Unknown request fields are refused."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -7,33 +7,33 @@ import msgspec
 from msgspec import Meta
 
 from contracts.audit import AuditHead
-from contracts.commands import ImportedFile, Name, Probability, Tags, Text, Trigger, Words
+from contracts.commands import Description, ImportedFile, Name, Probability, Tags, Text, Trigger
 from contracts.errors import Rejected
 from contracts.ids import ImageId, JobId, WorkerId
-from contracts.queries import EventView, LogView, SawView
+from contracts.queries import AffectedLoraView, EventView, LogView
 from contracts.recipe import Recipe
 from contracts.subjects import Priority
 from contracts.telemetry import Presence
 
 Labels = Annotated[tuple[Name, ...], Meta(max_length=32)]
-RESERVED = frozenset({"health", "categories", "generate-config", "prepare"})
-"""Names that are addresses of ours (`/presets/health`)."""
+RESERVED_NAMES = frozenset({"health", "categories", "generate-config", "prepare"})
+"""Names that are part of a route (`/presets/health`)."""
 
 
-def unreserved(name: str) -> str:
-    """The name, or Rejected when an address of ours has it."""
-    if name.lower() in RESERVED:
-        raise Rejected(f"{name!r} is a reserved name; take another", reserved=sorted(RESERVED))
+def refuse_reserved_name(name: str) -> str:
+    """The same name; Rejected when it is part of a route."""
+    if name.lower() in RESERVED_NAMES:
+        raise Rejected(f"{name!r} is a reserved name; choose another", reserved=sorted(RESERVED_NAMES))
     return name
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A request."""
+    """A request body."""
 
 
 class DatasetBody(_Body, frozen=True):
     name: Name
-    description: Words = ""
+    description: Description = ""
 
 
 class DatasetPatch(_Body, frozen=True):
@@ -41,7 +41,7 @@ class DatasetPatch(_Body, frozen=True):
 
 
 class ThresholdsBody(_Body, frozen=True):
-    """Predictions at least so probable become tags, unless a person decided otherwise."""
+    """Minimum probabilities at which predictions become tags, unless a person decided otherwise."""
 
     general: Probability
     character: Probability
@@ -52,7 +52,7 @@ class VersionBody(_Body, frozen=True):
 
 
 class TagsBody(_Body, frozen=True):
-    """The whole list of tags as it should be."""
+    """The complete new list of tags."""
 
     tags: Tags
 
@@ -67,7 +67,7 @@ class CaptionBody(_Body, frozen=True):
 
 
 class TaggingBody(_Body, frozen=True):
-    """`only_new`: only images that no run of this model has seen."""
+    """`only_new`: only images that no run of this model has processed."""
 
     dataset: str
     model: Name = "demo"
@@ -80,7 +80,7 @@ class PresetBody(_Body, frozen=True):
 
     changes: dict[str, object] = {}
     parent: str | None = None
-    description: Words = ""
+    description: Description = ""
 
 
 class ConfigBody(_Body, frozen=True):
@@ -90,9 +90,9 @@ class ConfigBody(_Body, frozen=True):
 
 
 class JobBody(_Body, frozen=True):
-    """A training: a data set (frozen now, or a version frozen before) and a recipe.
+    """A training: a data set (frozen now, or an existing version) and a recipe.
 
-    The recipe is the preset's, or `recipe`, or the plain one, with `changes` on top.
+    The recipe is the preset's, or `recipe`, or the default one, with `changes` applied to it.
     """
 
     dataset: str
@@ -104,28 +104,28 @@ class JobBody(_Body, frozen=True):
     name: Annotated[str, Meta(max_length=100)] = ""
     trigger: Trigger = ""
     priority: Priority = "normal"
-    description: Words = ""
+    description: Description = ""
     labels: Labels = ()
     auto_start: bool = False
 
 
 class TrainingBody(JobBody, frozen=True):
-    """The same as for a job, but it starts unless told otherwise."""
+    """The same as for a job, but `auto_start` is true by default."""
 
     auto_start: bool = True
 
 
 class JobPatch(_Body, frozen=True):
-    """Words about the job and its priority; what is left out stays. Its status changes by start and cancel only."""
+    """Name, description, labels and priority; omitted fields stay. The status changes only by start and cancel."""
 
     name: Name | None = None
-    description: Words | None = None
+    description: Description | None = None
     labels: Labels | None = None
     priority: Priority | None = None
 
 
 class VerifyBody(_Body, frozen=True):
-    """`head`: one that was exported before; nothing up to it may have been rewritten since."""
+    """`head`: an exported audit head; history up to it must not have been rewritten since."""
 
     head: AuditHead | None = None
 
@@ -134,11 +134,11 @@ class SessionBody(_Body, frozen=True):
     key: Annotated[str, Meta(max_length=1000)]
 
 
-# --- answers
+# --- responses
 
 
-class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of each file, in the order they were sent; those too large to be received come last."""
+class UploadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of each file, in the order of the form; files that were too large come last."""
 
     items: tuple[ImportedFile, ...]
     sequence: int
@@ -149,26 +149,26 @@ class SamplePrompt(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
 
 
-class Erased(msgspec.Struct, frozen=True, kw_only=True):
-    """What was erased for good. `loras` had seen it and stay; `left` says where something of it is not gone yet."""
+class ErasureResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What was erased for good. `loras` were trained on it and stay; `pending`: where traces of it still are."""
 
     id: str
     sequence: int
     changed: bool
     images: int
     erased_at: datetime
-    loras: tuple[SawView, ...]
-    left: tuple[str, ...]
+    loras: tuple[AffectedLoraView, ...]
+    pending: tuple[str, ...]
 
 
 class EventItem(EventView, frozen=True, kw_only=True):
-    """A fact with its commit around it; `cursor` is the place after it, for `after`."""
+    """An event with the metadata of its commit; `cursor` is the position after it, for `after`."""
 
     cursor: str
 
 
 class Events(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts, oldest first. `next` is where the list goes on (null at its end), `head` the newest place of the log."""
+    """Events, oldest first. `next` is the cursor of the next page (null on the last), `head` that of the log's end."""
 
     items: tuple[EventItem, ...]
     next: str | None
@@ -176,7 +176,7 @@ class Events(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageTags(msgspec.Struct, frozen=True, kw_only=True):
-    """`tags` as the trainer reads them; `details` say where each comes from."""
+    """`tags` as the trainer reads them; `details` give the source of each."""
 
     image: ImageId
     tags: tuple[str, ...]
@@ -192,7 +192,7 @@ class ImageCaption(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The little that a progress bar needs. `seq` is the ETag of the job."""
+    """A job's progress in brief. `seq` is the ETag of the job."""
 
     id: JobId
     status: str
@@ -205,8 +205,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
 
 
-class Losses(msgspec.Struct, frozen=True, kw_only=True):
-    """A loss curve in columns of one length: the step, its loss, its learning rate."""
+class LossCurve(msgspec.Struct, frozen=True, kw_only=True):
+    """A loss curve as columns of equal length: steps, losses, learning rates."""
 
     job_id: JobId
     steps: tuple[int, ...]
@@ -219,21 +219,21 @@ class TaggerModel(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[WorkerId, ...]
 
 
-class Category(msgspec.Struct, frozen=True, kw_only=True):
+class PresetCategory(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     presets: tuple[str, ...]
 
 
-class Parameters(msgspec.Struct, frozen=True, kw_only=True):
-    """The preset's values, and the JSON Schema that says what each may be."""
+class PresetParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """The preset's values, and the JSON Schema of their allowed values."""
 
     name: str
     values: Recipe
     json_schema: dict[str, object] = msgspec.field(name="schema")
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job with these would train: the data set as it is now and the resolved recipe. Nothing is kept."""
+class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job would train: the current data set and the resolved recipe. Nothing is stored."""
 
     dataset: str
     images: int
@@ -241,25 +241,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Recipe
 
 
-class Mode(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingMode(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     description: str
     endpoint: str
 
 
 class TrainingStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How many jobs are in each status, and who could work on them."""
+    """The number of jobs in each status, and the connected trainers."""
 
     jobs: dict[str, int]
     workers: tuple[Presence, ...]
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[Presence, ...]
     log: LogView
     counts: dict[str, int]
-    since: dict[str, datetime]
-    """Since when no worker of a service has been here."""
+    absent_since: dict[str, datetime]
+    """For each service without a connected worker: since when."""
 
 
 class ServiceHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,22 +268,22 @@ class ServiceHealth(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """`healthy`: all services are here; `degraded`: no trainer or no tagger; `unhealthy`: nothing can be asked."""
+class HealthStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`healthy`: all services are running; `degraded`: no trainer or no tagger; `unhealthy`: requests will fail."""
 
     status: Literal["healthy", "degraded", "unhealthy"]
     version: str
     services: tuple[ServiceHealth, ...]
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool
     detail: str
 
 
-class Ready(msgspec.Struct, frozen=True, kw_only=True):
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
-    checks: dict[str, Check]
+    checks: dict[str, HealthCheck]
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):
@@ -308,8 +308,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
 
 
-class MadeVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """`changed` false: this content with this trigger had been frozen already, as this version."""
+class VersionCreated(msgspec.Struct, frozen=True, kw_only=True):
+    """`changed` is false if this content with this trigger was frozen before, as this version."""
 
     id: str
     version: int

@@ -1,4 +1,4 @@
-"""Data sets: what is in them, how files come in, what is frozen."""
+"""Data sets: contents, imports, versions."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,273 +10,303 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from contracts import commands, queries
-from contracts.commands import FILES_AT_ONCE, WORDS_AT_ONCE, ImportImages, Origin, Receipt, StagedFile
+from contracts.commands import (
+    MAX_FILES_PER_IMPORT,
+    MAX_TEXT_BYTES_PER_IMPORT,
+    CommandMetadata,
+    DatasetResult,
+    ImportImages,
+    ImportResult,
+    StagedFile,
+)
 from contracts.ids import CommandId, ImageId, derived
-from contracts.queries import DatasetView, History, ImageView, Page, RefusalView, TagCount, VersionView
-from gateway.http import answers
-from gateway.http.answers import done, listed, made, narrated, viewed, whole
-from gateway.http.asking import FORM, TAKES, IdempotencyKey, Listing, MinSeq, Moment, TraceParent, origin_of
-from gateway.http.problems import also, problems
-from gateway.http.uploads import REQUEST_BYTES, Staging, Upload
-from gateway.owners import Catalog
+from contracts.queries import DatasetView, HistoryPage, ImageView, Page, RefusalView, TagCount, VersionView
+from gateway.clients import CatalogClient
+from gateway.http import responses
+from gateway.http.problems import problem_responses, response_spec
+from gateway.http.request_context import (
+    CONTENT_TYPE_OPT,
+    FORM,
+    AsOf,
+    IdempotencyKey,
+    MinSeq,
+    PageRequest,
+    TraceParent,
+    build_metadata,
+)
+from gateway.http.responses import created, history_page, ok, page, single_page, with_etag
+from gateway.http.uploads import MAX_REQUEST_BYTES, Staging, Upload
 from gateway.routes.bodies import (
     DatasetBody,
     DatasetPatch,
-    Imported,
-    MadeVersion,
     SamplePrompt,
     ServiceHealth,
     ThresholdsBody,
+    UploadResult,
     VersionBody,
-    unreserved,
+    VersionCreated,
+    refuse_reserved_name,
 )
 
-PROMPTS = 10
+MAX_SAMPLE_PROMPTS = 10
 TagFilter = Annotated[str | None, QueryParameter(max_length=200, description="Only images with this tag.")]
-StoryOf = Annotated[str | None, QueryParameter(max_length=200, description="Only what decided where this tag holds.")]
-Prefix = Annotated[str, QueryParameter(max_length=200, description="Only tags that start so.")]
+HistoryTag = Annotated[str | None, QueryParameter(max_length=200, description="Only events about this tag.")]
+Prefix = Annotated[str, QueryParameter(max_length=200, description="Only tags with this prefix.")]
 
 
-@get("/datasets", responses=problems())
+@get("/datasets", responses=problem_responses())
 async def list_datasets(
-    request: Request[Any, Any, Any], page: NamedDependency[Listing], catalog: NamedDependency[Catalog]
+    request: Request[Any, Any, Any], paging: NamedDependency[PageRequest], catalog: NamedDependency[CatalogClient]
 ) -> Response[Page[DatasetView]]:
-    """All data sets that were not removed."""
-    return listed(request, await catalog.ask(queries.ListDatasets(**page.asked)))
+    """All data sets, without removed ones."""
+    return page(request, await catalog.query(queries.ListDatasets(**paging.query_args)))
 
 
-@post("/datasets", status_code=201, responses={**also(200, Receipt, "It was there already"), **problems(409, 415, 422)})
+@post(
+    "/datasets",
+    status_code=201,
+    responses={**response_spec(200, DatasetResult, "It existed already"), **problem_responses(409, 415, 422)},
+)
 async def create_dataset(
-    data: JSONBody[DatasetBody], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
-) -> Response[Receipt]:
-    """Begin an empty data set under a name of its own."""
-    wish = commands.CreateDataset(name=unreserved(data.name), description=data.description)
-    receipt = await catalog.tell(origin, wish)
-    return made(receipt, answers.path("datasets", receipt.id))
+    data: JSONBody[DatasetBody], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
+) -> Response[DatasetResult]:
+    """Create an empty data set with a unique name."""
+    command = commands.CreateDataset(name=refuse_reserved_name(data.name), description=data.description)
+    result = await catalog.command(metadata, command)
+    return created(result, responses.url_path("datasets", result.id))
 
 
-@get("/datasets/health", responses=problems())
-async def datasets_health(catalog: NamedDependency[Catalog]) -> ServiceHealth:
-    """Does the service that owns data sets answer?"""
-    await catalog.ask(queries.GetLog())
+@get("/datasets/health", responses=problem_responses())
+async def datasets_health(catalog: NamedDependency[CatalogClient]) -> ServiceHealth:
+    """Does the service that owns data sets respond?"""
+    await catalog.query(queries.GetLog())
     return ServiceHealth(status="healthy", service="datasets")
 
 
-@get("/datasets/{dataset:str}", responses=problems(404))
+@get("/datasets/{dataset:str}", responses=problem_responses(404))
 async def get_dataset(
-    dataset: FromPath[str], catalog: NamedDependency[Catalog], at: NamedDependency[Moment]
+    dataset: FromPath[str], catalog: NamedDependency[CatalogClient], as_of: NamedDependency[AsOf]
 ) -> Response[DatasetView]:
-    """One data set, by id or by the name it has now; with `at_seq` or `at_time` as it was then."""
-    view = await catalog.ask(queries.GetDataset(dataset=dataset, **at.asked))
-    return viewed(view, view.etag)
+    """One data set, by id or current name; with `at_seq` or `at_time` its state at that point."""
+    view = await catalog.query(queries.GetDataset(dataset=dataset, **as_of.query_args))
+    return with_etag(view, view.etag)
 
 
-@get("/datasets/{dataset:str}/history", responses=problems(404))
+@get("/datasets/{dataset:str}/history", responses=problem_responses(404))
 async def get_dataset_history(
     dataset: FromPath[str],
     request: Request[Any, Any, Any],
-    page: NamedDependency[Listing],
-    catalog: NamedDependency[Catalog],
-    tag: StoryOf = None,
-) -> Response[History]:
-    """The story of a data set and its tagging runs, oldest first, or with `tag` of one tag in it.
+    paging: NamedDependency[PageRequest],
+    catalog: NamedDependency[CatalogClient],
+    tag: HistoryTag = None,
+) -> Response[HistoryPage]:
+    """The history of a data set and its tagging runs, oldest first; with `tag` that of one tag in it.
 
-    Who did what, when and why, in words and in fields. A search is bounded: a piece may have few items, even none, and
-    yet a `next`.
+    Who did what, when and why, each with a description. Each request searches a limited part of the log, so a page can
+    be empty although more follow: continue while there is a `next`.
     """
-    return narrated(request, await catalog.ask(queries.ListDatasetHistory(dataset=dataset, tag=tag, **page.asked)))
+    return history_page(
+        request, await catalog.query(queries.ListDatasetHistory(dataset=dataset, tag=tag, **paging.query_args))
+    )
 
 
-@patch("/datasets/{dataset:str}", responses=problems(404, 409, 415, 422))
+@patch("/datasets/{dataset:str}", responses=problem_responses(404, 409, 415, 422))
 async def rename_dataset(
     dataset: FromPath[str],
     data: JSONBody[DatasetPatch],
-    origin: NamedDependency[Origin],
-    catalog: NamedDependency[Catalog],
-) -> Response[Receipt]:
-    """Give a data set another name."""
-    return done(await catalog.tell(origin, commands.RenameDataset(dataset=dataset, name=unreserved(data.name))))
+    metadata: NamedDependency[CommandMetadata],
+    catalog: NamedDependency[CatalogClient],
+) -> Response[DatasetResult]:
+    """Rename a data set."""
+    return ok(
+        await catalog.command(metadata, commands.RenameDataset(dataset=dataset, name=refuse_reserved_name(data.name)))
+    )
 
 
-@delete("/datasets/{dataset:str}", status_code=200, responses=problems(404, 409, 422))
+@delete("/datasets/{dataset:str}", status_code=200, responses=problem_responses(404, 409, 422))
 async def remove_dataset(
-    dataset: FromPath[str], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
-) -> Response[Receipt]:
-    """Take a data set off the list. Its versions, and jobs and LoRAs made from it, stay."""
-    return done(await catalog.tell(origin, commands.RemoveDataset(dataset=dataset)))
+    dataset: FromPath[str], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
+) -> Response[DatasetResult]:
+    """Remove a data set. Its versions, and the jobs and LoRAs trained on it, stay."""
+    return ok(await catalog.command(metadata, commands.RemoveDataset(dataset=dataset)))
 
 
 @post(
     "/datasets/{dataset:str}/images",
     status_code=200,
-    request_max_body_size=REQUEST_BYTES,
-    opt={TAKES: FORM},
-    responses={**also(201, Imported, "At least one file was added"), **problems(404, 413, 415, 422, 507)},
+    request_max_body_size=MAX_REQUEST_BYTES,
+    opt={CONTENT_TYPE_OPT: FORM},
+    responses={
+        **response_spec(201, UploadResult, "At least one file was added"),
+        **problem_responses(404, 413, 415, 422, 507),
+    },
 )
-async def import_images(  # noqa: PLR0913, PLR0917 - what an upload is made of
+async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
     dataset: FromPath[str],
     request: Request[Any, Any, Any],
-    catalog: NamedDependency[Catalog],
+    catalog: NamedDependency[CatalogClient],
     staging: NamedDependency[Staging],
     idempotency_key: IdempotencyKey = None,
     traceparent: TraceParent = None,
-) -> Response[Imported]:
-    """Bring pictures in: 200, or 201 when at least one was added.
+) -> Response[UploadResult]:
+    """Import images: 200, or 201 if at least one was added.
 
-    A form with files in `files` (at most 1000, of 64 MiB each and 2 GiB together) and, if wanted, the JSON objects
-    `captions` (file name → caption) and `tags` (file name → list of tags). Each file is added, known already
-    (`existing`) or refused by itself.
+    A form with files in `files` (at most 1000, of 64 MiB each and 2 GiB together) and optionally the JSON objects
+    `captions` (file name → caption) and `tags` (file name → list of tags). Each file is added, already there
+    (`existing`) or refused, independently of the others.
     """
     if idempotency_key is None:
-        # Nothing is received for nowhere. But what was done before is answered, also where the data set is gone since.
-        await catalog.ask(queries.GetDataset(dataset=dataset))
-    async with staging.received(request) as upload:
-        origin = origin_of(request, idempotency_key, _fingerprint(request, upload), traceparent)
-        receipts = await _told(catalog, origin, dataset, upload.with_words())
-    files = [file for receipt in receipts for file in receipt.files] + upload.refused
-    sequence = max((receipt.sequence for receipt in receipts), default=0)
+        # Fail before receiving files for an unknown data set; a repeated request is answered even after its removal.
+        await catalog.query(queries.GetDataset(dataset=dataset))
+    async with staging.receive(request) as upload:
+        metadata = build_metadata(request, idempotency_key, _fingerprint(request, upload), traceparent)
+        results = await _import_in_batches(catalog, metadata, dataset, upload.files_with_texts())
+    files = [file for result in results for file in result.files] + upload.refused
+    sequence = max((result.sequence for result in results), default=0)
     status = 201 if any(file.outcome == "added" for file in files) else 200
-    headers = {answers.SEQUENCE: str(sequence)} if sequence else {}
-    return Response(Imported(items=tuple(files), sequence=sequence), status_code=status, headers=headers)
+    headers = {responses.SEQUENCE_HEADER: str(sequence)} if sequence else {}
+    return Response(UploadResult(items=tuple(files), sequence=sequence), status_code=status, headers=headers)
 
 
-async def _told(catalog: Catalog, origin: Origin, dataset: str, files: list[StagedFile]) -> list[Receipt]:
-    """One command for so many files as make a commit; each has an id of its own, so that sending again is harmless.
+async def _import_in_batches(
+    catalog: CatalogClient, metadata: CommandMetadata, dataset: str, files: list[StagedFile]
+) -> list[ImportResult]:
+    """One import command per commit-sized group of files, each with its own command id, so that retrying is safe.
 
-    The first has the request's own: so its key is known when it comes with another request.
+    The first command has the request's own id, so the reuse of its idempotency key by another request is detected.
     """
-    receipts = []
-    for number, some in enumerate(_parts(files)):
-        command = CommandId(derived("k", origin.command, str(number))) if number else origin.command
-        part = msgspec.structs.replace(origin, command=command)
-        receipts.append(await catalog.tell_patiently(part, ImportImages(dataset=dataset, files=some)))
-    return receipts
+    results = []
+    for number, batch in enumerate(split_into_batches(files)):
+        command_id = CommandId(derived("k", metadata.command_id, str(number))) if number else metadata.command_id
+        batch_metadata = msgspec.structs.replace(metadata, command_id=command_id)
+        results.append(await catalog.command_with_retry(batch_metadata, ImportImages(dataset=dataset, files=batch)))
+    return results
 
 
-def _parts(files: list[StagedFile]) -> Iterator[tuple[StagedFile, ...]]:
-    """At most FILES_AT_ONCE files and WORDS_AT_ONCE bytes of captions and tags; a file with more words goes alone."""
-    part: list[StagedFile] = []
-    words = 0
+def split_into_batches(files: list[StagedFile]) -> Iterator[tuple[StagedFile, ...]]:
+    """Batches that fit one import command; a file whose texts alone exceed MAX_TEXT_BYTES_PER_IMPORT is a batch."""
+    batch: list[StagedFile] = []
+    text_bytes = 0
     for file in files:
-        more = len("".join((file.caption or "", *file.tags)).encode())
-        if part and (len(part) == FILES_AT_ONCE or words + more > WORDS_AT_ONCE):
-            yield tuple(part)
-            part, words = [], 0
-        part.append(file)
-        words += more
-    if part:
-        yield tuple(part)
+        file_text_bytes = len("".join((file.caption or "", *file.tags)).encode())
+        if batch and (len(batch) == MAX_FILES_PER_IMPORT or text_bytes + file_text_bytes > MAX_TEXT_BYTES_PER_IMPORT):
+            yield tuple(batch)
+            batch, text_bytes = [], 0
+        batch.append(file)
+        text_bytes += file_text_bytes
+    if batch:
+        yield tuple(batch)
 
 
 def _fingerprint(request: Request[Any, Any, Any], upload: Upload) -> str:
-    """The hash of the request as it was meant: a form sent again has another boundary, but the same files."""
-    meant = {
-        "asked": f"{request.method} {request.url.path}",
-        "files": [(file.name, file.digest, file.caption, file.tags) for file in upload.with_words()],
+    """The hash of the request's content. Not of its body: a repeated form has another boundary, but the same files."""
+    content = {
+        "request": f"{request.method} {request.url.path}",
+        "files": [(file.name, file.digest, file.caption, file.tags) for file in upload.files_with_texts()],
         "refused": [file.name for file in upload.refused],
     }
-    return hashlib.sha256(msgspec.json.encode(meant)).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
-@get("/datasets/{dataset:str}/images", responses=problems(404))
+@get("/datasets/{dataset:str}/images", responses=problem_responses(404))
 async def list_dataset_images(
     dataset: FromPath[str],
     request: Request[Any, Any, Any],
-    page: NamedDependency[Listing],
-    catalog: NamedDependency[Catalog],
+    paging: NamedDependency[PageRequest],
+    catalog: NamedDependency[CatalogClient],
     tag: TagFilter = None,
 ) -> Response[Page[ImageView]]:
-    """The images of a data set, in the order they came in."""
-    return listed(request, await catalog.ask(queries.ListImages(dataset=dataset, tag=tag, **page.asked)))
+    """The images of a data set, in the order of import."""
+    return page(request, await catalog.query(queries.ListImages(dataset=dataset, tag=tag, **paging.query_args)))
 
 
-@get("/datasets/{dataset:str}/refusals", responses=problems(404))
+@get("/datasets/{dataset:str}/refusals", responses=problem_responses(404))
 async def list_refusals(
     dataset: FromPath[str],
     request: Request[Any, Any, Any],
-    page: NamedDependency[Listing],
-    catalog: NamedDependency[Catalog],
+    paging: NamedDependency[PageRequest],
+    catalog: NamedDependency[CatalogClient],
 ) -> Response[Page[RefusalView]]:
-    """Files that were not taken, and why."""
-    return listed(request, await catalog.ask(queries.ListRefusals(dataset=dataset, **page.asked)))
+    """Refused files, with the reasons."""
+    return page(request, await catalog.query(queries.ListRefusals(dataset=dataset, **paging.query_args)))
 
 
-@get("/datasets/{dataset:str}/tags", responses=problems(404))
+@get("/datasets/{dataset:str}/tags", responses=problem_responses(404))
 async def list_dataset_tags(
     dataset: FromPath[str],
     request: Request[Any, Any, Any],
-    page: NamedDependency[Listing],
-    catalog: NamedDependency[Catalog],
+    paging: NamedDependency[PageRequest],
+    catalog: NamedDependency[CatalogClient],
     prefix: Prefix = "",
 ) -> Response[Page[TagCount]]:
     """The tags of a data set, most used first."""
-    return listed(request, await catalog.ask(queries.ListTags(dataset=dataset, prefix=prefix, **page.asked)))
+    return page(request, await catalog.query(queries.ListTags(dataset=dataset, prefix=prefix, **paging.query_args)))
 
 
-@put("/datasets/{dataset:str}/thresholds", responses=problems(404, 409, 415, 422))
+@put("/datasets/{dataset:str}/thresholds", responses=problem_responses(404, 409, 415, 422))
 async def set_thresholds(
     dataset: FromPath[str],
     data: JSONBody[ThresholdsBody],
-    origin: NamedDependency[Origin],
-    catalog: NamedDependency[Catalog],
-) -> Response[Receipt]:
-    """Say from which probability on a prediction is a tag. No model runs again for it."""
-    wish = commands.SetThresholds(dataset=dataset, general=data.general, character=data.character)
-    return done(await catalog.tell(origin, wish))
+    metadata: NamedDependency[CommandMetadata],
+    catalog: NamedDependency[CatalogClient],
+) -> Response[DatasetResult]:
+    """Set the probabilities from which predictions become tags. No model is run again."""
+    command = commands.SetThresholds(dataset=dataset, general=data.general, character=data.character)
+    return ok(await catalog.command(metadata, command))
 
 
 @post(
     "/datasets/{dataset:str}/versions",
     status_code=201,
-    responses={**also(200, MadeVersion, "This was frozen already"), **problems(404, 409, 415, 422)},
+    responses={**response_spec(200, VersionCreated, "It was frozen before"), **problem_responses(404, 409, 415, 422)},
 )
 async def freeze_version(
     dataset: FromPath[str],
     data: JSONBody[VersionBody],
-    origin: NamedDependency[Origin],
-    catalog: NamedDependency[Catalog],
-) -> Response[MadeVersion]:
-    """Freeze what is there now: 201, or 200 when the same content with the same trigger was frozen before."""
-    receipt = await catalog.tell(origin, commands.FreezeVersion(dataset=dataset, trigger=data.trigger))
-    version = receipt.version or 0
-    body = MadeVersion(id=receipt.id, version=version, changed=receipt.changed, sequence=receipt.sequence)
-    where = answers.ROOT + answers.path("datasets", dataset, "versions", version)
-    headers = {answers.SEQUENCE: str(receipt.sequence), "Location": where}
-    return Response(body, status_code=201 if receipt.changed else 200, headers=headers)
+    metadata: NamedDependency[CommandMetadata],
+    catalog: NamedDependency[CatalogClient],
+) -> Response[VersionCreated]:
+    """Freeze the current content: 201, or 200 if the same content with the same trigger was frozen before."""
+    result = await catalog.command(metadata, commands.FreezeVersion(dataset=dataset, trigger=data.trigger))
+    version = result.version or 0
+    body = VersionCreated(id=result.id, version=version, changed=result.changed, sequence=result.sequence)
+    where = responses.API_ROOT + responses.url_path("datasets", dataset, "versions", version)
+    headers = {responses.SEQUENCE_HEADER: str(result.sequence), "Location": where}
+    return Response(body, status_code=201 if result.changed else 200, headers=headers)
 
 
-@get("/datasets/{dataset:str}/versions", responses=problems(404))
+@get("/datasets/{dataset:str}/versions", responses=problem_responses(404))
 async def list_versions(
     dataset: FromPath[str],
     request: Request[Any, Any, Any],
-    page: NamedDependency[Listing],
-    catalog: NamedDependency[Catalog],
+    paging: NamedDependency[PageRequest],
+    catalog: NamedDependency[CatalogClient],
 ) -> Response[Page[VersionView]]:
     """The frozen versions of a data set."""
-    return listed(request, await catalog.ask(queries.ListVersions(dataset=dataset, **page.asked)))
+    return page(request, await catalog.query(queries.ListVersions(dataset=dataset, **paging.query_args)))
 
 
-@get("/datasets/{dataset:str}/versions/{version:int}", responses=problems(404))
+@get("/datasets/{dataset:str}/versions/{version:int}", responses=problem_responses(404))
 async def get_version(
-    dataset: FromPath[str], version: FromPath[int], catalog: NamedDependency[Catalog], min_seq: MinSeq = 0
+    dataset: FromPath[str], version: FromPath[int], catalog: NamedDependency[CatalogClient], min_seq: MinSeq = 0
 ) -> Response[VersionView]:
     """One frozen version, by its number."""
-    view = await catalog.ask(queries.GetVersion(dataset=dataset, version=version, min_seq=min_seq))
-    return viewed(view, view.etag)
+    view = await catalog.query(queries.GetVersion(dataset=dataset, version=version, min_seq=min_seq))
+    return with_etag(view, view.etag)
 
 
-@get("/datasets/{dataset:str}/sample-prompts", responses=problems(404))
+@get("/datasets/{dataset:str}/sample-prompts", responses=problem_responses(404))
 async def sample_prompts(
-    dataset: FromPath[str], catalog: NamedDependency[Catalog], min_seq: MinSeq = 0
+    dataset: FromPath[str], catalog: NamedDependency[CatalogClient], min_seq: MinSeq = 0
 ) -> Page[SamplePrompt]:
-    """Prompts worth rendering: the first ten different captions of the data set."""
-    images = (await catalog.ask(queries.ListImages(dataset=dataset, min_seq=min_seq))).items
+    """Suggested sample prompts: the first ten different captions of the data set."""
+    images = (await catalog.query(queries.ListImages(dataset=dataset, min_seq=min_seq))).items
     first: dict[str, ImageId] = {}
     for image in images:
         if image.caption:
             first.setdefault(image.caption, image.id)
     prompts = [SamplePrompt(image=image, prompt=caption) for caption, image in first.items()]
-    return whole(tuple(prompts[:PROMPTS]))
+    return single_page(tuple(prompts[:MAX_SAMPLE_PROMPTS]))
 
 
 ROUTES = [

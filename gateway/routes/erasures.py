@@ -1,53 +1,56 @@
-"""Erasing for good, which is not taking off a list: bytes and words are destroyed wherever they are."""
+"""Permanent erasure, in contrast to removal: bytes, file names and captions are destroyed wherever they are stored."""
 
 from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from contracts import commands, queries
-from contracts.commands import Origin, Receipt
+from contracts.commands import CommandMetadata, CommandResult
 from contracts.ids import ImageId
-from gateway.http.answers import SEQUENCE
-from gateway.http.problems import problems
-from gateway.owners import Catalog
-from gateway.routes.bodies import Erased
+from gateway.clients import CatalogClient
+from gateway.http.problems import problem_responses
+from gateway.http.responses import SEQUENCE_HEADER
+from gateway.routes.bodies import ErasureResult
 
 
-@post("/images/{image:str}/erase", status_code=200, responses=problems(404, 409))
+@post("/images/{image:str}/erase", status_code=200, responses=problem_responses(404, 409))
 async def erase_image(
-    image: FromPath[str], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
-) -> Response[Erased]:
-    """Destroy an image's bytes, file name and caption wherever they are; also of one that was removed before.
+    image: FromPath[str], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
+) -> Response[ErasureResult]:
+    """Permanently erase an image's bytes, file name and caption, also of a removed image.
 
-    It cannot be taken back. 409 `in-use` names the jobs that wait or train on it. LoRAs that saw it are listed, and
-    stay. Asked again, it answers how things stand now.
+    It cannot be undone. 409 `in-use` names the pending or running jobs that use it. LoRAs trained on it are listed and
+    stay. A repeated request returns the current state of the erasure.
     """
-    return await _answered(catalog, await catalog.tell(origin, commands.EraseImage(image=ImageId(image))))
+    result = await catalog.command(metadata, commands.EraseImage(image=ImageId(image)))
+    return await _erasure_response(catalog, result)
 
 
-@post("/datasets/{dataset:str}/erase", status_code=200, responses=problems(404, 409))
+@post("/datasets/{dataset:str}/erase", status_code=200, responses=problem_responses(404, 409))
 async def erase_dataset(
-    dataset: FromPath[str], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
-) -> Response[Erased]:
-    """The same for all images a data set ever had and the names of refused files; the data set is removed as well.
+    dataset: FromPath[str], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
+) -> Response[ErasureResult]:
+    """Permanently erase all images a data set ever had, and the names of refused files; the data set is removed too.
 
-    Afterwards only its id finds it: its name is free again.
+    It cannot be undone. Afterwards the data set is found only by its id, and its name can be used again. 409 `in-use`
+    names the pending or running jobs on it.
     """
-    return await _answered(catalog, await catalog.tell(origin, commands.EraseDataset(dataset=dataset)))
+    result = await catalog.command(metadata, commands.EraseDataset(dataset=dataset))
+    return await _erasure_response(catalog, result)
 
 
-async def _answered(catalog: Catalog, receipt: Receipt) -> Response[Erased]:
-    view = await catalog.ask(queries.GetErasure(thing=receipt.id, min_seq=receipt.sequence))
-    body = Erased(
+async def _erasure_response(catalog: CatalogClient, result: CommandResult) -> Response[ErasureResult]:
+    view = await catalog.query(queries.GetErasure(aggregate_id=result.id, min_seq=result.sequence))
+    body = ErasureResult(
         id=view.id,
-        sequence=receipt.sequence,
-        changed=receipt.changed,
+        sequence=result.sequence,
+        changed=result.changed,
         images=view.images,
         erased_at=view.erased_at,
         loras=view.loras,
-        left=view.left,
+        pending=view.pending,
     )
-    return Response(body, headers={SEQUENCE: str(receipt.sequence)})
+    return Response(body, headers={SEQUENCE_HEADER: str(result.sequence)})
 
 
 ROUTES = [erase_image, erase_dataset]

@@ -1,6 +1,6 @@
-"""Events as a client wants them: a page of JSON, lines of JSON to the end, or server-sent events that go on.
+"""The three formats of the event log: a page of JSON, JSON lines to the end, or a continuing server-sent event stream.
 
-Of each, one page of the catalog is in memory; the next is asked for when the client has taken it.
+In each, one page of the catalog is held in memory; the next is queried once the client has received it.
 """
 
 import asyncio
@@ -15,153 +15,161 @@ from litestar import Request, Response
 
 from contracts.errors import Behind, Unavailable
 from contracts.queries import EventView, ListEvents
-from gateway.cursor import WHOLE, Place, cursor_of
-from gateway.frames import FactFrame, places
-from gateway.http.answers import link_to
-from gateway.listener import Listener
+from gateway.clients import CatalogClient
+from gateway.cursor import END_OF_COMMIT, LogPosition, encode_cursor
+from gateway.frames import EventFrame, positions_after
+from gateway.http.responses import next_link
 from gateway.live import LiveFeed
-from gateway.owners import Catalog
 from gateway.routes.bodies import EventItem, Events
+from gateway.subscriber import Subscriber
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
-RETRY_MILLISECONDS = 2_000
-QUIET_SECONDS = 15.0
-"""So long a stream may be silent; then it says how far it has come."""
-AGAIN_SECONDS = 1.0
-MOST_STREAMS = 200
-"""So many streams one gateway keeps open; each may hold a page in memory."""
+SSE_RETRY_MILLISECONDS = 2_000
+KEEPALIVE_SECONDS = 15.0
+"""Maximum time without a message on a stream; then its current cursor is sent."""
+CATALOG_RETRY_SECONDS = 1.0
+MAX_STREAMS = 200
+"""Maximum open streams per gateway; each may hold a page in memory."""
 
 
-async def page_of(
-    request: Request[Any, Any, Any], catalog: Catalog, log_id: str, asked: ListEvents, place: Place
+async def page_response(
+    request: Request[Any, Any, Any], catalog: CatalogClient, log_id: str, query: ListEvents, start: LogPosition
 ) -> Response[Events]:
-    found = await catalog.ask(asked)
-    items = _items(found.items, log_id, place)
-    following = cursor_of(log_id, Place(int(found.next))) if found.next else None
-    if len(items) > asked.limit:  # pages of the catalog hold whole commits
-        items = items[: asked.limit]
-        following = items[-1].cursor
-    page = Events(items=tuple(items), next=following, head=cursor_of(log_id, Place(found.total)))
-    return Response(page, headers={"Cache-Control": "no-cache", **link_to(request, following, "after")})
+    found = await catalog.query(query)
+    items = _items_after(start, found.items, log_id)
+    next_cursor = encode_cursor(log_id, LogPosition(int(found.next))) if found.next else None
+    if len(items) > query.limit:  # pages of the catalog hold whole commits
+        items = items[: query.limit]
+        next_cursor = items[-1].cursor
+    page = Events(items=tuple(items), next=next_cursor, head=encode_cursor(log_id, LogPosition(found.total)))
+    return Response(page, headers={"Cache-Control": "no-cache", **next_link(request, next_cursor, "after")})
 
 
-async def lines_of(
-    catalog: Catalog, log_id: str, asked: ListEvents, place: Place, limit: int | None
+async def ndjson_lines(
+    catalog: CatalogClient, log_id: str, query: ListEvents, start: LogPosition, limit: int | None
 ) -> AsyncGenerator[bytes, None]:
-    """All there is now. The first page is asked for before the answer begins: an error is still a problem document."""
-    pages = catalog.events(asked)
+    """All events up to now. The first page is queried before the response starts, so an error is a problem document."""
+    pages = catalog.events(query)
     first = await anext(pages)
 
     async def lines() -> AsyncGenerator[bytes, None]:
-        left = WHOLE if limit is None else limit
+        remaining = END_OF_COMMIT if limit is None else limit
         events: tuple[EventView, ...] | None = first
-        while events is not None and left > 0:
-            items = _items(events, log_id, place)[:left]
-            left -= len(items)
+        while events is not None and remaining > 0:
+            items = _items_after(start, events, log_id)[:remaining]
+            remaining -= len(items)
             yield b"".join(msgspec.json.encode(item) + b"\n" for item in items)
             events = await anext(pages, None)
 
     return lines()
 
 
-def stream_of(
-    catalog: Catalog, feed: LiveFeed, asked: ListEvents, place: Place, limit: int | None
+def sse_stream(
+    catalog: CatalogClient, feed: LiveFeed, query: ListEvents, start: LogPosition, limit: int | None
 ) -> AsyncGenerator[bytes, None]:
-    """What there is, and what is to come, until the client leaves, the gateway goes, or `limit` or `until` is met."""
-    if feed.streams >= MOST_STREAMS:
-        raise Unavailable(f"{MOST_STREAMS} streams of events are open already; try again later", service="gateway")
-    return _counted(feed, _told(catalog, feed, asked, place, limit))
+    """Past and future events, until the client disconnects, the gateway stops, or `limit` or `until` is reached."""
+    if feed.open_streams >= MAX_STREAMS:
+        raise Unavailable(f"{MAX_STREAMS} streams of events are open already; try again later", service="gateway")
+    return _count_open(feed, _sse_messages(catalog, feed, query, start, limit))
 
 
-async def _counted(feed: LiveFeed, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    feed.streams += 1
+async def _count_open(feed: LiveFeed, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    feed.open_streams += 1
     try:
-        async with aclosing(pieces):
-            async for piece in pieces:
-                yield piece
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
     finally:
-        feed.streams -= 1
+        feed.open_streams -= 1
 
 
-async def _told(
-    catalog: Catalog, feed: LiveFeed, asked: ListEvents, place: Place, limit: int | None
+async def _sse_messages(
+    catalog: CatalogClient, feed: LiveFeed, query: ListEvents, start: LogPosition, limit: int | None
 ) -> AsyncGenerator[bytes, None]:
-    left = WHOLE if limit is None else limit
+    remaining = END_OF_COMMIT if limit is None else limit
     now = asyncio.get_running_loop().time
-    with feed.join(place) as listener:
-        yield b"retry: %d\n\n" % RETRY_MILLISECONDS
-        quiet_at = now() + QUIET_SECONDS
-        while not listener.ended.done():
-            listener.wake.clear()
-            deque(listener.take(), maxlen=0)  # progress and presence are told by the WebSocket alone
-            async with aclosing(_news(catalog, feed, asked, listener)) as news:
-                async for item in news:
+    with feed.subscribe(start) as subscriber:
+        yield b"retry: %d\n\n" % SSE_RETRY_MILLISECONDS
+        keepalive_at = now() + KEEPALIVE_SECONDS
+        while not subscriber.closed.done():
+            subscriber.wake.clear()
+            deque(subscriber.drain(), maxlen=0)  # progress and presence are sent over the WebSocket only
+            async with aclosing(_new_items(catalog, feed, query, subscriber)) as new_items:
+                async for item in new_items:
                     yield b"id: %s\ndata: %s\n\n" % (item.cursor.encode(), msgspec.json.encode(item))
-                    quiet_at = now() + QUIET_SECONDS
-                    left -= 1
-                    if left == 0:
+                    keepalive_at = now() + KEEPALIVE_SECONDS
+                    remaining -= 1
+                    if remaining == 0:
                         return
-            still = QUIET_SECONDS if asked.until is None else (asked.until - datetime.now(UTC)).total_seconds()
-            if still <= 0:
+            seconds_left = (
+                KEEPALIVE_SECONDS if query.until is None else (query.until - datetime.now(UTC)).total_seconds()
+            )
+            if seconds_left <= 0:
                 return
-            if now() >= quiet_at:
-                yield f"id: {cursor_of(feed.log_id, listener.place)}\n\n".encode()
-                quiet_at = now() + QUIET_SECONDS
-            await _woken(listener, min(still, quiet_at - now()))
+            if now() >= keepalive_at:
+                yield f"id: {encode_cursor(feed.log_id, subscriber.position)}\n\n".encode()
+                keepalive_at = now() + KEEPALIVE_SECONDS
+            await _wait_for_wake(subscriber, min(seconds_left, keepalive_at - now()))
 
 
-async def _news(
-    catalog: Catalog, feed: LiveFeed, asked: ListEvents, listener: Listener
+async def _new_items(
+    catalog: CatalogClient, feed: LiveFeed, query: ListEvents, subscriber: Subscriber
 ) -> AsyncGenerator[EventItem, None]:
-    """What is wanted of what lies between the listener's place and now; the listener moves along.
+    """The matching events between the subscriber's position and the newest released one; advances the subscriber.
 
-    The archive may be a moment ahead of what the catalog shows: what is beyond now comes next time. While the catalog
-    is away there is none, and the place stays: nothing is lost.
+    The archive may be slightly ahead of what the catalog shows: later events are left for the next call. While the
+    catalog is unavailable nothing is returned and the position stays, so no event is lost.
     """
-    now, recent = feed.now, feed.since(listener.place)
-    if recent is None or any(_may_fit(asked, fact) for fact in recent):
-        since = msgspec.structs.replace(asked, after=listener.place.ask_after, min_seq=now.sequence)
+    newest, recent = feed.newest, feed.events_after(subscriber.position)
+    if recent is None or any(_may_match(query, event) for event in recent):
+        following = msgspec.structs.replace(query, after=subscriber.position.query_after, min_seq=newest.sequence)
         try:
-            async for events in catalog.events(since):
-                for place, item in _placed(events, feed.log_id, listener.place):
-                    if place > now:
-                        listener.place = max(listener.place, now)
+            async for events in catalog.events(following):
+                for position, item in _positioned_items(subscriber.position, events, feed.log_id):
+                    if position > newest:
+                        subscriber.position = max(subscriber.position, newest)
                         return
                     yield item
-                    listener.place = place
+                    subscriber.position = position
         except (Unavailable, Behind):
-            await asyncio.sleep(AGAIN_SECONDS)
-            listener.wake.set()
+            await asyncio.sleep(CATALOG_RETRY_SECONDS)
+            subscriber.wake.set()
             return
-    listener.place = max(listener.place, now)
+    subscriber.position = max(subscriber.position, newest)
 
 
-def _may_fit(asked: ListEvents, fact: FactFrame) -> bool:
-    """Could the catalog find it? It alone knows who did it and when it was recorded."""
-    pattern = asked.type or fact.type
-    fits = fact.type.startswith(pattern[:-1]) if pattern.endswith("*") else fact.type == pattern
-    return fits and asked.kind in (None, fact.kind) and asked.thing in (None, fact.thing)
+def _may_match(query: ListEvents, event: EventFrame) -> bool:
+    """Could the catalog return it? Only the catalog can check the actor and the time of recording."""
+    pattern = query.type or event.type
+    matches_type = event.type.startswith(pattern[:-1]) if pattern.endswith("*") else event.type == pattern
+    return (
+        matches_type
+        and query.aggregate_kind in (None, event.aggregate_kind)
+        and query.aggregate_id in (None, event.aggregate_id)
+    )
 
 
-async def _woken(listener: Listener, within: float) -> None:
-    """Until something may have happened, or so many seconds have passed."""
-    waking = asyncio.ensure_future(listener.wake.wait())
-    either: list[asyncio.Future[Any]] = [waking, listener.ended]
+async def _wait_for_wake(subscriber: Subscriber, timeout: float) -> None:
+    """Until there may be something new, or `timeout` seconds have passed."""
+    waking = asyncio.ensure_future(subscriber.wake.wait())
+    first_of: list[asyncio.Future[Any]] = [waking, subscriber.closed]
     try:
-        await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(first_of, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waking.cancel()
 
 
-def _items(events: tuple[EventView, ...], log_id: str, after: Place) -> list[EventItem]:
-    return [item for _, item in _placed(events, log_id, after)]
+def _items_after(start: LogPosition, events: tuple[EventView, ...], log_id: str) -> list[EventItem]:
+    return [item for _, item in _positioned_items(start, events, log_id)]
 
 
-def _placed(events: tuple[EventView, ...], log_id: str, after: Place) -> list[tuple[Place, EventItem]]:
-    """The events after the place, each with its own."""
+def _positioned_items(
+    start: LogPosition, events: tuple[EventView, ...], log_id: str
+) -> list[tuple[LogPosition, EventItem]]:
+    """The events after `start`, each with the position after it."""
     return [
-        (place, EventItem(**msgspec.structs.asdict(event), cursor=cursor_of(log_id, place)))
-        for event, place in zip(events, places(events), strict=True)
-        if place > after
+        (position, EventItem(**msgspec.structs.asdict(event), cursor=encode_cursor(log_id, position)))
+        for event, position in zip(events, positions_after(events), strict=True)
+        if position > start
     ]

@@ -1,4 +1,4 @@
-"""The log, read: who did what, when and why."""
+"""The event log: who did what, when and why."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -13,107 +13,125 @@ from contracts import queries
 from contracts.errors import Invalid, Unavailable
 from contracts.ids import JobId
 from contracts.queries import ListEvents
-from contracts.subjects import Kind
-from gateway.cursor import place_of
-from gateway.http.asking import MinSeq
-from gateway.http.patience import streamed
-from gateway.http.problems import problems
+from contracts.subjects import AggregateKind
+from gateway.clients import CatalogClient
+from gateway.cursor import decode_cursor
+from gateway.http.problems import problem_responses
+from gateway.http.request_context import MinSeq
+from gateway.http.stall_timeout import stream_response
 from gateway.live import LiveFeed
-from gateway.owners import Catalog
 from gateway.routes.bodies import Events
-from gateway.routes.event_formats import NDJSON, SSE, lines_of, page_of, stream_of
+from gateway.routes.event_formats import NDJSON, SSE, ndjson_lines, page_response, sse_stream
 
 After = Annotated[
-    str, QueryParameter(max_length=200, description="The cursor of the last event you have; 0: from the start.")
+    str, QueryParameter(max_length=200, description="The cursor of the last event received; 0: from the start.")
 ]
 LastEventId = Annotated[
     str | None,
-    HeaderParameter(name="Last-Event-ID", max_length=200, description="As `after`; browsers send it by themselves."),
+    HeaderParameter(name="Last-Event-ID", max_length=200, description="Like `after`; browsers send it automatically."),
 ]
 Limit = Annotated[
-    int | None, QueryParameter(ge=1, le=500, description="So many events at most; lines and streams: all without it.")
+    int | None,
+    QueryParameter(ge=1, le=500, description="Maximum number of events; lines and streams have no default limit."),
 ]
-KindFilter = Annotated[Kind | None, QueryParameter(description="Only of this kind of thing.")]
-Thing = Annotated[str | None, QueryParameter(max_length=100, description="Only of the thing with this id.")]
-Type = Annotated[
-    str | None, QueryParameter(name="type", max_length=100, description="Only of this type, or of a family: `job.*`.")
+AggregateKindFilter = Annotated[AggregateKind | None, QueryParameter(description="Only events of this aggregate kind.")]
+AggregateIdFilter = Annotated[
+    str | None, QueryParameter(max_length=100, description="Only events of the aggregate with this id.")
 ]
-Actor = Annotated[
-    str | None, QueryParameter(max_length=200, description="Only what this actor did, or such as `svc:trainer/*`.")
+TypeFilter = Annotated[
+    str | None,
+    QueryParameter(name="type", max_length=100, description="Only events of this type, or of a prefix: `job.*`."),
+]
+ActorFilter = Annotated[
+    str | None,
+    QueryParameter(max_length=200, description="Only events by this actor, or by a prefix: `svc:trainer/*`."),
 ]
 From = Annotated[
     datetime | None,
-    QueryParameter(name="from", description="Only what the log recorded at this time or later (RFC 3339)."),
+    QueryParameter(name="from", description="Only events recorded at this time or later (RFC 3339)."),
 ]
 Until = Annotated[
-    datetime | None, QueryParameter(description="Only what the log recorded before this time; a stream ends then.")
+    datetime | None, QueryParameter(description="Only events recorded before this time; a stream ends then.")
 ]
 
 
-async def event_filter(  # noqa: PLR0913, PLR0917 - what a log can be narrowed by
-    kind: KindFilter = None,
-    thing: Thing = None,
-    type_: Type = None,
-    actor: Actor = None,
+async def event_query(  # noqa: PLR0913, PLR0917 - one parameter per filter
+    aggregate_kind: AggregateKindFilter = None,
+    aggregate_id: AggregateIdFilter = None,
+    type_: TypeFilter = None,
+    actor: ActorFilter = None,
     since: From = None,
     until: Until = None,
     min_seq: MinSeq = 0,
 ) -> ListEvents:
-    """Which events are asked for, wherever they begin."""
+    """The filters of a request, without the position from which to read."""
     for name, time in (("from", since), ("until", until)):
         if time is not None and time.tzinfo is None:
             raise Invalid(f"{name} needs an offset or Z, as in 2026-11-21T12:00:00Z")
     return ListEvents(
-        kind=kind, thing=thing, type=type_, actor=actor, since=since, until=until, limit=500, min_seq=min_seq
+        aggregate_kind=aggregate_kind,
+        aggregate_id=aggregate_id,
+        type=type_,
+        actor=actor,
+        since=since,
+        until=until,
+        limit=500,
+        min_seq=min_seq,
     )
 
 
 @get(
     "/events",
-    dependencies={"wanted": Provide(event_filter)},
-    responses={200: ResponseSpec(Events, description="Events, oldest first", generate_examples=False), **problems(410)},
+    dependencies={"filters": Provide(event_query)},
+    responses={
+        200: ResponseSpec(Events, description="Events, oldest first", generate_examples=False),
+        **problem_responses(410),
+    },
 )
-async def list_events(  # noqa: PLR0913, PLR0917 - where to begin, how much, and in which form
+async def list_events(  # noqa: PLR0913, PLR0917 - filters, position and limit
     request: Request[Any, Any, Any],
-    catalog: NamedDependency[Catalog],
+    catalog: NamedDependency[CatalogClient],
     feed: NamedDependency[LiveFeed],
-    wanted: NamedDependency[ListEvents],
+    filters: NamedDependency[ListEvents],
     after: After = "",
     limit: Limit = None,
     last_event_id: LastEventId = None,
 ) -> Response[Any]:
-    """Events after a cursor, oldest first, in the form that `Accept` names.
+    """Events after a cursor, oldest first, in the format of the `Accept` header.
 
-    `application/json`: a page. `application/x-ndjson`: one on each line, to the end of the log or `limit`.
-    `text/event-stream`: the same objects as server-sent events (WHATWG HTML, 9.2), and on with what is to come; `id` is
-    the cursor, so that a client that comes again with `Last-Event-ID` misses and repeats nothing. A search is bounded:
-    a page may have few events, even none, and yet a `next`. Private text (file names, captions) is sealed in events.
+    `application/json`: a page. `application/x-ndjson`: one event per line, to the end of the log or `limit`.
+    `text/event-stream`: the same objects as server-sent events (WHATWG HTML, 9.2), continuing with new events; `id` is
+    the cursor, so a client that reconnects with `Last-Event-ID` misses and repeats nothing. Private text (file names,
+    captions) stays sealed. Each request searches a limited part of the log, so a page can be empty although more
+    follow: continue while there is a `next`.
     """
-    place = place_of(last_event_id or after, _log_id(feed))
-    asked = msgspec.structs.replace(wanted, after=place.ask_after, limit=limit or 500)
+    start = decode_cursor(last_event_id or after, _log_id(feed))
+    query = msgspec.structs.replace(filters, after=start.query_after, limit=limit or 500)
     accepted = request.headers.get("accept", "")
     if SSE in accepted:
-        return streamed(request, stream_of(catalog, feed, asked, place, limit), SSE)
+        return stream_response(request, sse_stream(catalog, feed, query, start, limit), SSE)
     if NDJSON in accepted:
-        return streamed(request, await lines_of(catalog, feed.log_id, asked, place, limit), NDJSON)
-    return await page_of(request, catalog, feed.log_id, asked, place)
+        return stream_response(request, await ndjson_lines(catalog, feed.log_id, query, start, limit), NDJSON)
+    return await page_response(request, catalog, feed.log_id, query, start)
 
 
-@get("/jobs/{job:str}/events", responses=problems(404, 410))
-async def list_job_events(  # noqa: PLR0913, PLR0917 - as above
+@get("/jobs/{job:str}/events", responses=problem_responses(404, 410))
+async def list_job_events(  # noqa: PLR0913, PLR0917 - position and limit
     job: FromPath[str],
     request: Request[Any, Any, Any],
-    catalog: NamedDependency[Catalog],
+    catalog: NamedDependency[CatalogClient],
     feed: NamedDependency[LiveFeed],
     after: After = "",
-    limit: Annotated[int, QueryParameter(ge=1, le=500, description="So many events at most.")] = 100,
+    limit: Annotated[int, QueryParameter(ge=1, le=500, description="Maximum number of events.")] = 100,
     min_seq: MinSeq = 0,
 ) -> Response[Events]:
-    """The story of one job."""
-    view = await catalog.ask(queries.GetJob(job=JobId(job), min_seq=min_seq))
-    place = place_of(after, _log_id(feed))
-    asked = ListEvents(after=place.ask_after, kind="job", thing=view.id, limit=limit, min_seq=min_seq)
-    return await page_of(request, catalog, feed.log_id, asked, place)
+    """The events of one job, oldest first."""
+    view = await catalog.query(queries.GetJob(job=JobId(job), min_seq=min_seq))
+    start = decode_cursor(after, _log_id(feed))
+    query = ListEvents(
+        after=start.query_after, aggregate_kind="job", aggregate_id=view.id, limit=limit, min_seq=min_seq
+    )
+    return await page_response(request, catalog, feed.log_id, query, start)
 
 
 def _log_id(feed: LiveFeed) -> str:

@@ -1,4 +1,4 @@
-"""Jobs: trainings that were asked for, and how they go."""
+"""Training jobs and their progress."""
 
 import asyncio
 from contextlib import aclosing, suppress
@@ -10,196 +10,201 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from contracts import commands, queries
-from contracts.commands import Origin, Receipt
+from contracts.commands import CommandMetadata, JobResult
 from contracts.errors import Invalid
 from contracts.ids import JobId
-from contracts.jobs import Status
-from contracts.queries import History, JobView, Page
+from contracts.queries import HistoryPage, JobView, Page
+from contracts.subjects import Status
 from contracts.telemetry import TrainingProgress
-from gateway.http import answers
-from gateway.http.answers import asked_for, done, listed, narrated, viewed
-from gateway.http.asking import Listing, MinSeq, Moment
-from gateway.http.problems import also, problems
+from gateway.clients import CatalogClient
+from gateway.http import responses
+from gateway.http.problems import problem_responses, response_spec
+from gateway.http.request_context import AsOf, MinSeq, PageRequest
+from gateway.http.responses import accepted, history_page, ok, page, with_etag
 from gateway.live import LiveFeed
-from gateway.owners import Catalog
-from gateway.routes.bodies import JobBody, JobPatch, JobStatus, Mode, TrainingBody, TrainingStatus
+from gateway.live_views import JobLiveState, JobWithLiveState, add_job_live_state
+from gateway.routes.bodies import JobBody, JobPatch, JobStatus, TrainingBody, TrainingMode, TrainingStatus
 from gateway.routes.images import DatasetFilter
-from gateway.waiting import JobNow, LiveJob, job_now
 
-ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
+TERMINAL_STATUSES: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 STATUSES: tuple[Status, ...] = ("pending", "running", "paused", "completed", "failed", "cancelled")
-MODES = (Mode(name="single", description="One data set, one recipe, one LoRA.", endpoint="/api/v1/training/single"),)
+TRAINING_MODES = (
+    TrainingMode(name="single", description="One data set, one recipe, one LoRA.", endpoint="/api/v1/training/single"),
+)
 
 StatusFilter = Annotated[Status | None, QueryParameter(description="Only jobs in this status.")]
-Wait = Annotated[
-    int, QueryParameter(ge=0, le=60, description="Answer after so many seconds at the latest (long poll).")
-]
+Wait = Annotated[int, QueryParameter(ge=0, le=60, description="Maximum time to wait, in seconds (long poll).")]
 Until = Annotated[
     Literal["change", "terminal"],
-    QueryParameter(description="What `wait` waits for: the next event of the job, or its end."),
+    QueryParameter(description="What to wait for: the next event of the job, or its end."),
 ]
 
 
 @post(
     "/training/single",
     status_code=202,
-    responses={**also(201, Receipt, "It was drawn up, not started"), **problems(404, 409, 415, 422)},
+    responses={
+        **response_spec(201, JobResult, "It was created, not started"),
+        **problem_responses(404, 409, 415, 422),
+    },
 )
 async def train_single(
-    data: JSONBody[TrainingBody], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
-) -> Response[Receipt]:
+    data: JSONBody[TrainingBody], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
+) -> Response[JobResult]:
     """Train a LoRA on a data set. It starts as soon as a trainer is free, unless `auto_start` is false."""
-    return await _created(data, origin, catalog)
+    return await _create_job(data, metadata, catalog)
 
 
-@get("/training/status", responses=problems())
+@get("/training/status", responses=problem_responses())
 async def training_status(
-    catalog: NamedDependency[Catalog], feed: NamedDependency[LiveFeed], min_seq: MinSeq = 0
+    catalog: NamedDependency[CatalogClient], feed: NamedDependency[LiveFeed], min_seq: MinSeq = 0
 ) -> TrainingStatus:
-    """How many jobs are in each status, and which trainers are here."""
+    """The number of jobs in each status, and the connected trainers."""
     workers = tuple(presence for presence in feed.presences if presence.service == "trainer")
     return TrainingStatus(jobs=await count_jobs(catalog, min_seq), workers=workers)
 
 
-@get("/training/modes", responses=problems())
-async def training_modes() -> Page[Mode]:
-    """The ways to train."""
-    return answers.whole(MODES)
+@get("/training/modes", responses=problem_responses())
+async def training_modes() -> Page[TrainingMode]:
+    """The training modes."""
+    return responses.single_page(TRAINING_MODES)
 
 
 @post(
-    "/jobs", status_code=201, responses={**also(202, Receipt, "It was started as well"), **problems(404, 409, 415, 422)}
+    "/jobs",
+    status_code=201,
+    responses={**response_spec(202, JobResult, "It was started as well"), **problem_responses(404, 409, 415, 422)},
 )
 async def create_job(
-    data: JSONBody[JobBody], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
-) -> Response[Receipt]:
-    """Draw up a training without starting it (201), or with `auto_start` start it at once (202)."""
-    return await _created(data, origin, catalog)
+    data: JSONBody[JobBody], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
+) -> Response[JobResult]:
+    """Create a job without starting it (201), or with `auto_start` start it as well (202)."""
+    return await _create_job(data, metadata, catalog)
 
 
-@get("/jobs", responses=problems(404))
-async def list_jobs(  # noqa: PLR0913, PLR0917 - what a list can be narrowed by
+@get("/jobs", responses=problem_responses(404))
+async def list_jobs(  # noqa: PLR0913, PLR0917 - one parameter per filter
     request: Request[Any, Any, Any],
-    page: NamedDependency[Listing],
-    catalog: NamedDependency[Catalog],
+    paging: NamedDependency[PageRequest],
+    catalog: NamedDependency[CatalogClient],
     feed: NamedDependency[LiveFeed],
     status: StatusFilter = None,
     dataset: DatasetFilter = None,
-) -> Response[Page[JobNow]]:
+) -> Response[Page[JobWithLiveState]]:
     """All jobs, newest first."""
-    found = await catalog.ask(queries.ListJobs(status=status, dataset=dataset, **page.asked))
-    items = tuple(_now(feed, view) for view in found.items)
-    return listed(request, Page(items=items, total=found.total, next=found.next))
+    found = await catalog.query(queries.ListJobs(status=status, dataset=dataset, **paging.query_args))
+    items = tuple(_with_live_state(feed, view) for view in found.items)
+    return page(request, Page(items=items, total=found.total, next=found.next))
 
 
-@get("/jobs/{job:str}", responses=problems(404))
-async def get_job(  # noqa: PLR0913, PLR0917 - long polling takes two arguments of its own
+@get("/jobs/{job:str}", responses=problem_responses(404))
+async def get_job(  # noqa: PLR0913, PLR0917 - long polling adds two parameters
     job: FromPath[str],
-    catalog: NamedDependency[Catalog],
+    catalog: NamedDependency[CatalogClient],
     feed: NamedDependency[LiveFeed],
-    at: NamedDependency[Moment],
+    as_of: NamedDependency[AsOf],
     wait: Wait = 0,
     until: Until = "change",
-) -> Response[JobNow]:
-    """One job: what was asked, how far it is, what came of it. `live` is what is only true now.
+) -> Response[JobWithLiveState]:
+    """One job: its recipe, progress and results. `live` is its current, unrecorded state.
 
-    With `wait` the answer comes when something happened (`until=change`) or the job has ended (`until=terminal`).
-    With `at_seq` or `at_time` it is the job as it was then.
+    With `wait` the response is sent after the next event (`until=change`) or when the job has ended (`until=terminal`).
+    With `at_seq` or `at_time` it is the job's state at that point.
     """
-    query = queries.GetJob(job=JobId(job), **at.asked)
-    if at.past:
+    query = queries.GetJob(job=JobId(job), **as_of.query_args)
+    if as_of.is_past:
         if wait:
-            raise Invalid("wait is for what is to come; a job as it was does not change")
-        view = await catalog.ask(query)
-        return viewed(JobNow(**msgspec.structs.asdict(view), live=LiveJob()), view.etag)
-    view = await _awaited(catalog, feed, query, wait, until)
-    return viewed(_now(feed, view), view.etag)
+            raise Invalid("wait cannot be combined with at_seq or at_time: a past state does not change")
+        view = await catalog.query(query)
+        return with_etag(JobWithLiveState(**msgspec.structs.asdict(view), live=JobLiveState()), view.etag)
+    view = await _wait_for_job(catalog, feed, query, wait, until)
+    return with_etag(_with_live_state(feed, view), view.etag)
 
 
-@get("/jobs/{job:str}/history", responses=problems(404))
+@get("/jobs/{job:str}/history", responses=problem_responses(404))
 async def get_job_history(
     job: FromPath[str],
     request: Request[Any, Any, Any],
-    page: NamedDependency[Listing],
-    catalog: NamedDependency[Catalog],
-) -> Response[History]:
-    """The story of a job, oldest first: who did what, when and why, in words and in fields."""
-    return narrated(request, await catalog.ask(queries.ListJobHistory(job=JobId(job), **page.asked)))
+    paging: NamedDependency[PageRequest],
+    catalog: NamedDependency[CatalogClient],
+) -> Response[HistoryPage]:
+    """The history of a job, oldest first: who did what, when and why, each with a description."""
+    return history_page(request, await catalog.query(queries.ListJobHistory(job=JobId(job), **paging.query_args)))
 
 
-@patch("/jobs/{job:str}", responses=problems(404, 409, 415, 422))
+@patch("/jobs/{job:str}", responses=problem_responses(404, 409, 415, 422))
 async def edit_job(
     job: FromPath[str],
     data: JSONBody[JobPatch],
-    origin: NamedDependency[Origin],
-    catalog: NamedDependency[Catalog],
-) -> Response[Receipt]:
-    """Change words about a job, or its priority. A training goes on undisturbed."""
-    wish = commands.EditJob(
+    metadata: NamedDependency[CommandMetadata],
+    catalog: NamedDependency[CatalogClient],
+) -> Response[JobResult]:
+    """Change a job's name, description, labels or priority. A running training is not affected."""
+    command = commands.EditJob(
         job=JobId(job), name=data.name, description=data.description, labels=data.labels, priority=data.priority
     )
-    return done(await catalog.tell(origin, wish))
+    return ok(await catalog.command(metadata, command))
 
 
-@delete("/jobs/{job:str}", status_code=200, responses=problems(404, 409))
+@delete("/jobs/{job:str}", status_code=200, responses=problem_responses(404, 409))
 async def remove_job(
-    job: FromPath[str], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
-) -> Response[Receipt]:
-    """Take a job that has ended or never started off the list. Its LoRA and its history stay."""
-    return done(await catalog.tell(origin, commands.RemoveJob(job=JobId(job))))
+    job: FromPath[str], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
+) -> Response[JobResult]:
+    """Remove a job that has ended or was never started. Its LoRA and its history stay."""
+    return ok(await catalog.command(metadata, commands.RemoveJob(job=JobId(job))))
 
 
 @post(
     "/jobs/{job:str}/start",
     status_code=202,
-    responses={**also(200, Receipt, "It waits or runs already"), **problems(404, 409)},
+    responses={**response_spec(200, JobResult, "It is pending or running already"), **problem_responses(404, 409)},
 )
 async def start_job(
-    job: FromPath[str], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
-) -> Response[Receipt]:
-    """Start a job that was drawn up: 202, or 200 when it waits or runs already."""
-    return asked_for(await catalog.tell(origin, commands.StartJob(job=JobId(job))))
+    job: FromPath[str], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
+) -> Response[JobResult]:
+    """Start a created job: 202, or 200 if it is pending or running already."""
+    return accepted(await catalog.command(metadata, commands.StartJob(job=JobId(job))))
 
 
 @post(
     "/jobs/{job:str}/cancel",
     status_code=202,
-    responses={**also(200, Receipt, "It was being stopped already"), **problems(404, 409)},
+    responses={**response_spec(200, JobResult, "It was cancelled already"), **problem_responses(404, 409)},
 )
 async def cancel_job(
-    job: FromPath[str], origin: NamedDependency[Origin], catalog: NamedDependency[Catalog]
-) -> Response[Receipt]:
-    """Stop a job; a training ends within two seconds. 202, or 200 when that was asked already."""
-    receipt = await catalog.tell(origin, commands.CancelJob(job=JobId(job)))
-    await catalog.nudge("train", JobId(job))
-    return asked_for(receipt)
+    job: FromPath[str], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
+) -> Response[JobResult]:
+    """Cancel a job; training stops within two seconds. 202, or 200 if it was cancelled already."""
+    result = await catalog.command(metadata, commands.CancelJob(job=JobId(job)))
+    await catalog.wake_worker("train", JobId(job))
+    return accepted(result)
 
 
-@get("/jobs/{job:str}/status", responses=problems(404))
+@get("/jobs/{job:str}/status", responses=problem_responses(404))
 async def get_job_status(
-    job: FromPath[str], catalog: NamedDependency[Catalog], feed: NamedDependency[LiveFeed], min_seq: MinSeq = 0
+    job: FromPath[str], catalog: NamedDependency[CatalogClient], feed: NamedDependency[LiveFeed], min_seq: MinSeq = 0
 ) -> Response[JobStatus]:
-    """The little that a progress bar needs."""
-    view = await catalog.ask(queries.GetJob(job=JobId(job), min_seq=min_seq))
-    told = _now(feed, view).live.progress or TrainingProgress(
+    """A job's progress in brief."""
+    view = await catalog.query(queries.GetJob(job=JobId(job), min_seq=min_seq))
+    progress = _with_live_state(feed, view).live.progress or TrainingProgress(
         job_id=view.id, attempt=0, phase=view.phase, at=view.created_at, step=view.step
     )
     body = JobStatus(
         id=view.id,
         status=view.status,
-        phase=told.phase,
-        step=max(told.step, view.step),
+        phase=progress.phase,
+        step=max(progress.step, view.step),
         steps=view.steps,
-        loss=told.loss,
-        eta=told.eta,
+        loss=progress.loss,
+        eta=progress.eta,
         position=view.position,
         seq=view.etag,
     )
-    return viewed(body, view.etag)
+    return with_etag(body, view.etag)
 
 
-async def _created(data: JobBody, origin: Origin, catalog: Catalog) -> Response[Receipt]:
-    wish = commands.CreateJob(
+async def _create_job(data: JobBody, metadata: CommandMetadata, catalog: CatalogClient) -> Response[JobResult]:
+    command = commands.CreateJob(
         dataset=data.dataset,
         version=data.version,
         preset=data.preset,
@@ -213,33 +218,37 @@ async def _created(data: JobBody, origin: Origin, catalog: Catalog) -> Response[
         labels=data.labels,
         start=data.auto_start,
     )
-    receipt = await catalog.tell(origin, wish)
-    return done(receipt, 202 if data.auto_start else 201, answers.path("jobs", receipt.id))
+    result = await catalog.command(metadata, command)
+    return ok(result, 202 if data.auto_start else 201, responses.url_path("jobs", result.id))
 
 
-async def _awaited(catalog: Catalog, feed: LiveFeed, query: queries.GetJob, wait: int, until: str) -> JobView:
+async def _wait_for_job(
+    catalog: CatalogClient, feed: LiveFeed, query: queries.GetJob, wait: int, until: str
+) -> JobView:
     if not wait:
-        return await catalog.ask(query)
-    with feed.join(thing=query.job) as listener:  # before the question, so that nothing falls between
-        view = await catalog.ask(query)
+        return await catalog.query(query)
+    with feed.subscribe(job_id=query.job) as subscriber:  # before the query, so that no event is missed
+        view = await catalog.query(query)
         with suppress(TimeoutError):
-            async with asyncio.timeout(wait), aclosing(feed.changes(listener)) as changes:
-                while not (until == "terminal" and view.status in ENDED):
+            async with asyncio.timeout(wait), aclosing(feed.changes(subscriber)) as changes:
+                while not (until == "terminal" and view.status in TERMINAL_STATUSES):
                     sequence = await anext(changes)
-                    view = await catalog.ask(queries.GetJob(job=query.job, min_seq=sequence))
+                    view = await catalog.query(queries.GetJob(job=query.job, min_seq=sequence))
                     if until == "change":
                         break
     return view
 
 
-async def count_jobs(catalog: Catalog, min_seq: int = 0) -> dict[str, int]:
-    """How many jobs are in each status."""
-    pages = [await catalog.ask(queries.ListJobs(status=one, limit=1, min_seq=min_seq)) for one in STATUSES]
-    return {status: page.total for status, page in zip(STATUSES, pages, strict=True)}
+async def count_jobs(catalog: CatalogClient, min_seq: int = 0) -> dict[str, int]:
+    """The number of jobs in each status."""
+    return {
+        status: (await catalog.query(queries.ListJobs(status=status, limit=1, min_seq=min_seq))).total
+        for status in STATUSES
+    }
 
 
-def _now(feed: LiveFeed, view: JobView) -> JobNow:
-    return job_now(view, feed.progress_of(view.id), feed.presences, feed.without("trainer"))
+def _with_live_state(feed: LiveFeed, view: JobView) -> JobWithLiveState:
+    return add_job_live_state(view, feed.progress_of(view.id), feed.presences, feed.absent_since("trainer"))
 
 
 ROUTES = [

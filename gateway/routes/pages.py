@@ -1,4 +1,4 @@
-"""The page, its files, and the documentation: served from the package, nothing from anywhere else."""
+"""The web page, its files, and the API documentation, all served from the package."""
 
 import asyncio
 import hashlib
@@ -10,10 +10,10 @@ from litestar import Request, Response, get
 from litestar.params import FromPath
 
 from contracts.errors import NotFound
-from gateway.http.files import OCTETS, matches
+from gateway.http.files import OCTET_STREAM, etag_matches
 
 WEB = Path(__file__).parent.parent / "web"
-TYPES = {
+MEDIA_TYPES = {
     ".html": "text/html",
     ".js": "text/javascript",
     ".css": "text/css",
@@ -23,7 +23,7 @@ TYPES = {
     ".txt": "text/plain",
     "": "text/plain",
 }
-POLICY = "; ".join(
+CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
@@ -40,37 +40,37 @@ POLICY = "; ".join(
 
 @get("/web/{path:path}", include_in_schema=False)
 async def web_file(path: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
-    """A file of the page."""
+    """A file of the web page."""
     return await page_file(request, path.lstrip("/"))
 
 
 @get("/docs", include_in_schema=False)
 async def docs(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The API to try out, by Swagger UI."""
+    """The interactive API documentation (Swagger UI)."""
     return await page_file(request, "docs/index.html")
 
 
 async def page_file(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
-    """One file under `web/`, checked anew by ETag each time, so that an update shows at once."""
+    """One file under `web/`; browsers revalidate it by ETag each time, so an update is visible at once."""
     content, etag = await asyncio.to_thread(_read, name)
     headers = {
         "ETag": etag,
         "Cache-Control": "no-cache",
         "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": POLICY,
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
         "Referrer-Policy": "no-referrer",
     }
-    if matches(request.headers.get("if-none-match"), etag):
+    if etag_matches(request.headers.get("if-none-match"), etag):
         return Response(b"", status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type=TYPES.get(Path(name).suffix, OCTETS))
+    return Response(content, headers=headers, media_type=MEDIA_TYPES.get(Path(name).suffix, OCTET_STREAM))
 
 
 def _read(name: str) -> tuple[bytes, str]:
     parts = PurePosixPath(name).parts
     file = WEB.joinpath(*parts)
-    hidden = any(part.startswith(".") or "\\" in part for part in parts)
-    if hidden or not file.resolve().is_relative_to(WEB.resolve()) or not file.is_file():
-        raise NotFound(f"the page has no file {name[:200]!r}")
+    is_hidden = any(part.startswith(".") or "\\" in part for part in parts)
+    if is_hidden or not file.resolve().is_relative_to(WEB.resolve()) or not file.is_file():
+        raise NotFound(f"there is no page file {name[:200]!r}")
     content = file.read_bytes()
     return content, _etag(content)
 

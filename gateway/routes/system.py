@@ -1,4 +1,4 @@
-"""The door sign: what this is, whether it is well, what it counts."""
+"""Version, health, status, metrics, API documents, and browser sessions."""
 
 import functools
 import hmac
@@ -13,23 +13,23 @@ from litestar.params import JSONBody
 
 from contracts import queries
 from contracts.asyncapi import asyncapi
-from contracts.wire.boot import Health as Checks
-from gateway.http.asking import MinSeq
-from gateway.http.guard import COOKIE, key_id, session_token
+from contracts.wire.boot import Health as HealthChecks
+from gateway.clients import CatalogClient
+from gateway.http.guard import SESSION_COOKIE, key_id, session_token
 from gateway.http.metrics import Metrics
-from gateway.http.openapi import Document
-from gateway.http.problems import Unauthorized, problems
+from gateway.http.openapi import OpenApiDocument
+from gateway.http.problems import Unauthorized, problem_responses
+from gateway.http.request_context import MinSeq
 from gateway.live import SERVICES, LiveFeed
-from gateway.owners import Catalog
 from gateway.routes.bodies import (
     Alive,
-    Check,
-    Health,
-    Ready,
+    HealthCheck,
+    HealthStatus,
+    Readiness,
     ServiceHealth,
     Session,
     SessionBody,
-    Status,
+    SystemStatus,
     Version,
     Welcome,
 )
@@ -50,123 +50,150 @@ LINKS = {
 }
 
 
-@get("/", responses={200: ResponseSpec(Welcome, description="What this is", generate_examples=False), **problems()})
+@get(
+    "/",
+    responses={
+        200: ResponseSpec(Welcome, description="Name, version and links", generate_examples=False),
+        **problem_responses(),
+    },
+)
 async def welcome(request: Request[Any, Any, Any]) -> Response[Any]:
-    """The page for browsers (`Accept: text/html`), for programs what this is and where things are."""
+    """The web page for browsers (`Accept: text/html`); name, version and links for programs."""
     if "text/html" in request.headers.get("accept", ""):
-        answer: Response[Any] = await page_file(request, "index.html")
+        response: Response[Any] = await page_file(request, "index.html")
     else:
         body = Welcome(name="Loratory", version=VERSION, docs="/docs", openapi="/openapi.json", links=LINKS)
-        answer = Response(body)
-    answer.headers["Vary"] = "Accept"
-    return answer
+        response = Response(body)
+    response.headers["Vary"] = "Accept"
+    return response
 
 
-@get("/health", responses=problems())
-async def health(feed: NamedDependency[LiveFeed], checks: NamedDependency[Checks]) -> Health:
-    """All services at a glance; always 200. For machines there are /health/live and /health/ready."""
-    missing = _missing(checks)
+@get("/health", responses=problem_responses())
+async def health(feed: NamedDependency[LiveFeed], service_health: NamedDependency[HealthChecks]) -> HealthStatus:
+    """The health of all services; always 200. For probes use /health/live and /health/ready."""
+    missing = _failed_checks(service_health)
     services = [
         ServiceHealth(service=name, status="unhealthy" if name in missing else "healthy", detail=missing.get(name, ""))
         for name in ("nats", "catalog", "log")
     ]
-    here = {presence.service for presence in feed.presences}
+    connected = {presence.service for presence in feed.presences}
     for name in SERVICES:
-        since = feed.without(name)
+        since = feed.absent_since(name)
         detail = "" if since is None else f"none connected since {since:%Y-%m-%d %H:%M:%S} UTC"
-        services.append(ServiceHealth(service=name, status="healthy" if name in here else "unhealthy", detail=detail))
-    well = here.issuperset(SERVICES)
-    return Health(
-        status="unhealthy" if missing else "healthy" if well else "degraded", version=VERSION, services=tuple(services)
+        is_connected = name in connected
+        services.append(ServiceHealth(service=name, status="healthy" if is_connected else "unhealthy", detail=detail))
+    is_complete = connected.issuperset(SERVICES)
+    return HealthStatus(
+        status="unhealthy" if missing else "healthy" if is_complete else "degraded",
+        version=VERSION,
+        services=tuple(services),
     )
 
 
-@get("/health/live", responses=problems())
+@get("/health/live", responses=problem_responses())
 async def live() -> Alive:
-    """The gateway's loop turns."""
+    """The gateway's event loop is running."""
     return Alive()
 
 
 @get(
     "/health/ready",
     responses={
-        **problems(),
-        503: ResponseSpec(Ready, description="Something that is needed is missing", generate_examples=False),
+        **problem_responses(),
+        503: ResponseSpec(Readiness, description="A required service is not available", generate_examples=False),
     },
 )
-async def ready(checks: NamedDependency[Checks]) -> Response[Ready]:
-    """Can requests be answered now? 503 with the reasons when not."""
-    report = checks.report(0).checks
-    body = Ready(ready=checks.ready, checks={name: Check(ok=one.ok, detail=one.detail) for name, one in report.items()})
-    return Response(body, status_code=200 if checks.ready else 503, headers={"Cache-Control": "no-store"})
+async def ready(service_health: NamedDependency[HealthChecks]) -> Response[Readiness]:
+    """Can requests be served now? 503 with the reasons if not."""
+    checks = {name: HealthCheck(ok=one.ok, detail=one.detail) for name, one in service_health.report(0).checks.items()}
+    body = Readiness(ready=service_health.ready, checks=checks)
+    return Response(body, status_code=200 if body.ready else 503, headers={"Cache-Control": "no-store"})
 
 
 @get(
     "/metrics",
     media_type="text/plain; version=0.0.4",
-    responses={200: ResponseSpec(str, description="Figures", media_type="text/plain"), **problems()},
+    responses={200: ResponseSpec(str, description="Metrics", media_type="text/plain"), **problem_responses()},
 )
-async def metrics(figures: NamedDependency[Metrics]) -> bytes:
-    """Figures in the text format of Prometheus."""
-    return figures.text()
+async def metrics(metrics: NamedDependency[Metrics]) -> bytes:
+    """Metrics in the text format of Prometheus."""
+    return metrics.text()
 
 
 @get("/openapi.json", include_in_schema=False)
-async def openapi(document: NamedDependency[Document]) -> Response[bytes]:
-    """This API, described for programs (OpenAPI 3.1)."""
+async def openapi(document: NamedDependency[OpenApiDocument]) -> Response[bytes]:
+    """The OpenAPI 3.1 document of this API."""
     return Response(await document.text(), media_type="application/json", headers={"Cache-Control": "no-cache"})
 
 
 @get("/asyncapi.json", include_in_schema=False)
-async def bus() -> Response[bytes]:
-    """What the services say to each other over NATS, described for programs (AsyncAPI 3)."""
-    return Response(_bus(), media_type="application/json", headers={"Cache-Control": "no-cache"})
+async def asyncapi_document() -> Response[bytes]:
+    """The AsyncAPI 3 document of the messages between services over NATS."""
+    return Response(_asyncapi_json(), media_type="application/json", headers={"Cache-Control": "no-cache"})
 
 
 @functools.cache
-def _bus() -> bytes:
+def _asyncapi_json() -> bytes:
     return msgspec.json.encode(asyncapi(VERSION))
 
 
-@get("/api/v1/version", responses=problems())
+@get("/api/v1/version", responses=problem_responses())
 async def version() -> Version:
-    """Which Loratory this is."""
+    """The version of Loratory."""
     return Version(name="loratory", version=VERSION, api="v1")
 
 
-@get(["/api/v1/status", "/api/status"], responses=problems())
-async def status(catalog: NamedDependency[Catalog], feed: NamedDependency[LiveFeed], min_seq: MinSeq = 0) -> Status:
-    """Who works here, how far the catalog is with the log, and how much there is of everything."""
-    log = await catalog.ask(queries.GetLog(min_seq=min_seq))
+@get(["/api/v1/status", "/api/status"], responses=problem_responses())
+async def status(
+    catalog: NamedDependency[CatalogClient], feed: NamedDependency[LiveFeed], min_seq: MinSeq = 0
+) -> SystemStatus:
+    """Connected workers, the catalog's position in the log, and the number of objects of each kind."""
+    log = await catalog.query(queries.GetLog(min_seq=min_seq))
     counts = {
-        "datasets": (await catalog.ask(queries.ListDatasets(limit=1))).total,
-        "images": (await catalog.ask(queries.ListImages(limit=1))).total,
-        "tagging": (await catalog.ask(queries.ListTagging(limit=1))).total,
+        "datasets": (await catalog.query(queries.ListDatasets(limit=1))).total,
+        "images": (await catalog.query(queries.ListImages(limit=1))).total,
+        "tagging": (await catalog.query(queries.ListTagging(limit=1))).total,
         **{f"jobs_{name}": total for name, total in (await count_jobs(catalog)).items()},
     }
-    since = {name: at for name in SERVICES if (at := feed.without(name)) is not None}
-    return Status(workers=tuple(feed.presences), log=log, counts=counts, since=since)
+    absent_since = {name: at for name in SERVICES if (at := feed.absent_since(name)) is not None}
+    return SystemStatus(workers=tuple(feed.presences), log=log, counts=counts, absent_since=absent_since)
 
 
-@post("/api/v1/session", status_code=200, responses=problems(415))
+@post("/api/v1/session", status_code=200, responses=problem_responses(415))
 async def open_session(data: JSONBody[SessionBody], settings: NamedDependency[Settings]) -> Response[Session]:
-    """Let this browser in: the key is exchanged for a cookie that scripts cannot read."""
+    """Exchange the API key for a session cookie that scripts cannot read."""
     if not settings.api_key:
         return Response(Session(actor="user:local"))
     if not hmac.compare_digest(data.key.encode(), settings.api_key.encode()):
-        raise Unauthorized("that is not the key")
-    cookie = Cookie(key=COOKIE, value=session_token(settings.api_key), httponly=True, samesite="strict", path="/")
+        raise Unauthorized("the API key is wrong")
+    cookie = Cookie(
+        key=SESSION_COOKIE, value=session_token(settings.api_key), httponly=True, samesite="strict", path="/"
+    )
     return Response(Session(actor=f"key:{key_id(settings.api_key)}"), cookies=[cookie])
 
 
-@delete("/api/v1/session", status_code=204, responses=problems())
+@delete("/api/v1/session", status_code=204, responses=problem_responses())
 async def close_session() -> Response[None]:
-    """Forget this browser."""
-    return Response(None, cookies=[Cookie(key=COOKIE, value="", max_age=0, httponly=True, samesite="strict", path="/")])
+    """Delete the session cookie."""
+    return Response(
+        None, cookies=[Cookie(key=SESSION_COOKIE, value="", max_age=0, httponly=True, samesite="strict", path="/")]
+    )
 
 
-def _missing(checks: Checks) -> dict[str, str]:
-    return {name: one.detail or "not ok" for name, one in checks.report(0).checks.items() if not one.ok}
+def _failed_checks(service_health: HealthChecks) -> dict[str, str]:
+    return {name: one.detail or "not ok" for name, one in service_health.report(0).checks.items() if not one.ok}
 
 
-ROUTES = [welcome, health, live, ready, metrics, openapi, bus, version, status, open_session, close_session]
+ROUTES = [
+    welcome,
+    health,
+    live,
+    ready,
+    metrics,
+    openapi,
+    asyncapi_document,
+    version,
+    status,
+    open_session,
+    close_session,
+]

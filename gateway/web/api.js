@@ -1,128 +1,133 @@
-// Asking the gateway: JSON in and out, problem documents as errors, and never an answer older than what was seen.
+// HTTP client of the API: JSON in and out, problem documents (RFC 9457) as errors, and reads that are never older than
+// what this page has already seen (`min_seq`).
 
+import { sentence } from "./format.js";
 import { signal } from "./lib.js";
 
 const ROOT = "/api/v1";
-const TRIES = 6; // 503 with Retry-After: the read model is a moment behind, or the catalog is starting
-const listeners = new Set();
-let seen = 0; // highest sequence of the log this page knows of; reads must stand at least there
+const MAX_ATTEMPTS = 6; // on 503 with Retry-After: the read model is a moment behind, or the catalog is starting
+const writeListeners = new Set();
+let minSequence = 0; // highest log sequence this page has seen; reads must be at least this fresh
 
-/** What went wrong, in the words of the problem document (RFC 9457). */
+/** A failed request; the message is the problem document's `detail`. */
 export class Problem extends Error {
   constructor(status, body = {}) {
-    super(body.detail || body.title || `The server answered ${status}.`);
+    super(sentence(body.detail || body.title || `The server responded with status ${status}.`));
     this.status = status;
     this.code = body.code || "";
   }
 }
 
-/** The address of a thing of the API: `url("images", id, "thumbnail")`. */
+/** The address of an API resource: `url("images", id, "thumbnail")`. */
 export const url = (...parts) => [ROOT, ...parts.map((part) => encodeURIComponent(part))].join("/");
 
-/** The page has seen the log up to `sequence`. */
-export function saw(sequence) {
-  if (sequence > seen) seen = sequence;
+/** Later reads must include the log up to `sequence`. */
+export function raiseMinSequence(sequence) {
+  if (sequence > minSequence) minSequence = sequence;
 }
 
-/** Another log: what was seen of the old one means nothing. */
-export function forget() {
-  seen = 0;
+/** The log was replaced: sequences of the old one mean nothing in the new one. */
+export function resetMinSequence() {
+  minSequence = 0;
 }
 
-/** Is a key needed before anything can be shown? */
-export const keyNeeded = signal(false);
-export const askForKey = () => void (keyNeeded.value = true);
+/** True while an API key must be entered before anything can be shown. */
+export const keyRequired = signal(false);
+export const requireKey = () => void (keyRequired.value = true);
 
-/** Change the key for a session: a cookie, which pictures and the WebSocket carry as well. */
-export async function signIn(key) {
+/** Exchange the API key for a session cookie, which image requests and the WebSocket carry as well. */
+export async function openSession(key) {
   await send("POST", url("session"), { key });
-  keyNeeded.value = false;
+  keyRequired.value = false;
 }
 
-/** Call `listener` after each successful write; returns the way out. */
+/** Call `listener` after each successful write; returns the function that unsubscribes it. */
 export function onWrite(listener) {
-  listeners.add(listener);
-  return () => listeners.delete(listener);
+  writeListeners.add(listener);
+  return () => writeListeners.delete(listener);
 }
 
 export async function get(address, { signal } = {}) {
-  for (let tries = 1; ; tries += 1) {
-    const asked = new URL(address, location.origin);
-    if (seen) asked.searchParams.set("min_seq", seen);
-    const answer = await reach(asked, { headers: { Accept: "application/json" }, signal });
-    if (answer.ok) return answer.json();
-    const problem = await problemOf(answer);
-    if (answer.status !== 503 || tries >= TRIES) throw problem;
-    await pause(Number(answer.headers.get("Retry-After") || 1) * 1000, signal);
+  for (let attempt = 1; ; attempt += 1) {
+    const target = new URL(address, location.origin);
+    if (minSequence) target.searchParams.set("min_seq", minSequence);
+    const response = await request(target, { headers: { Accept: "application/json" }, signal });
+    if (response.ok) return response.json();
+    const problem = await readProblem(response);
+    if (response.status !== 503 || attempt >= MAX_ATTEMPTS) throw problem;
+    await sleep(Number(response.headers.get("Retry-After") || 1) * 1000, signal);
   }
 }
 
-/** POST, PUT, PATCH or DELETE. A POST carries a key, so that sending it twice asks for one thing. */
+/** POST, PUT, PATCH or DELETE. A POST carries an idempotency key, so that a resent request has no second effect. */
 export async function send(method, address, body) {
   const headers = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  if (method === "POST") headers["Idempotency-Key"] = newKey();
-  const answer = await reach(address, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  if (!answer.ok) throw await problemOf(answer);
-  written(Number(answer.headers.get("Loratory-Seq") || 0));
-  return answer.status === 204 ? null : answer.json();
+  if (method === "POST") headers["Idempotency-Key"] = newIdempotencyKey();
+  const response = await request(address, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  if (!response.ok) throw await readProblem(response);
+  handleWrite(Number(response.headers.get("Loratory-Seq") || 0));
+  return response.status === 204 ? null : response.json();
 }
 
-/** Send a form with files; `progress` is told the share that has left (0 to 1). fetch cannot say that, XHR can. */
-export function upload(address, form, progress) {
+/** POST a form with files; `onProgress` receives the fraction sent (0 to 1). XHR, because fetch has no upload progress. */
+export function upload(address, form, onProgress) {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", address);
-    request.setRequestHeader("Accept", "application/json");
-    request.setRequestHeader("Idempotency-Key", newKey());
-    request.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
-    request.onerror = () => reject(new Problem(0, { detail: "The server cannot be reached." }));
-    request.onload = () => {
-      const body = parsed(request.responseText);
-      if (request.status >= 400) return reject(new Problem(request.status, body));
-      written(Number(request.getResponseHeader("Loratory-Seq") || 0));
+    const xhr = new XMLHttpRequest();
+    xhr.open("POST", address);
+    xhr.setRequestHeader("Accept", "application/json");
+    xhr.setRequestHeader("Idempotency-Key", newIdempotencyKey());
+    xhr.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    xhr.onerror = () => reject(unreachable());
+    xhr.onload = () => {
+      const body = parseJson(xhr.responseText);
+      if (xhr.status >= 400) return reject(new Problem(xhr.status, body));
+      handleWrite(Number(xhr.getResponseHeader("Loratory-Seq") || 0));
       return resolve(body);
     };
-    request.send(form);
+    xhr.send(form);
   });
 }
 
-// Not crypto.randomUUID: that exists only on https and localhost, and a workshop may be on the local network.
-const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+// Not crypto.randomUUID: it exists only on https and localhost, and Loratory may be served on a local network.
+const newIdempotencyKey = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-function written(sequence) {
-  saw(sequence);
-  for (const listener of listeners) listener();
+const unreachable = () => new Problem(0, { detail: "Cannot reach the server." });
+
+function handleWrite(sequence) {
+  raiseMinSequence(sequence);
+  for (const listener of writeListeners) listener();
 }
 
-async function reach(address, options) {
+async function request(address, options) {
   try {
     return await fetch(address, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, { detail: "The server cannot be reached." });
+    throw unreachable();
   }
 }
 
-async function problemOf(answer) {
-  if (answer.status === 401) askForKey();
-  return new Problem(answer.status, parsed(await answer.text()));
+async function readProblem(response) {
+  if (response.status === 401) requireKey();
+  return new Problem(response.status, parseJson(await response.text()));
 }
 
-function parsed(text) {
+function parseJson(text) {
   try {
     return JSON.parse(text) ?? {};
   } catch {
-    return {}; // an intermediary's page, not ours: the status alone has to do
+    return {}; // not JSON, for example a proxy's error page: the status code has to do
   }
 }
 
-function pause(milliseconds, signal) {
+function sleep(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
     signal?.addEventListener("abort", () => {
       clearTimeout(timer);
-      reject(new DOMException("no longer wanted", "AbortError"));
+      reject(new DOMException("request aborted", "AbortError"));
     });
   });
 }

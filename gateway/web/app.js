@@ -1,5 +1,5 @@
-// The page: a header, and the screen its address names.
-import { keyNeeded, signIn } from "./api.js";
+// Entry point of the page: the header, and the screen named by the address.
+import { keyRequired, openSession } from "./api.js";
 import { Activity } from "./activity.js";
 import { Dataset } from "./dataset.js";
 import { Datasets } from "./datasets.js";
@@ -8,8 +8,9 @@ import { Jobs } from "./jobs.js";
 import { html, render, useEffect } from "./lib.js";
 import { connection, start } from "./live.js";
 import { Loras } from "./loras.js";
-import { attempt, Dialog, Field, link, route, Toasts } from "./parts.js";
+import { Dialog, Field, link, route, runWithToast, Toasts } from "./components.js";
 
+/** Name in the address, title, component of the list, component of one item. */
 const SCREENS = [
   ["datasets", "Data sets", Datasets, Dataset],
   ["jobs", "Jobs", Jobs, Job],
@@ -17,56 +18,59 @@ const SCREENS = [
   ["activity", "Activity", Activity, Activity],
 ];
 
-const PILL = {
-  connecting: ["connecting", "Connecting to the workshop"],
-  live: ["live", "What you see is up to date"],
-  reconnecting: ["reconnecting", "The line is down; it is tried again by itself"],
-  stale: ["stale", "The catalog has been silent for a while; what you see may be old"],
+/** Label and tooltip of each connection state but `replaying`, which counts. */
+const CONNECTION_LABELS = {
+  connecting: ["connecting", "Connecting to the server"],
+  live: ["live", "Connected; this page updates by itself"],
+  reconnecting: ["reconnecting", "Connection lost; retrying automatically"],
+  stale: ["stale", "No updates from the catalog for a while; this page may be out of date"],
 };
 
-const Pill = () => {
+const ConnectionStatus = () => {
   const { state, replayed } = connection.value;
-  const [word, title] = PILL[state] ?? [`replaying ${replayed}`, "Catching up with what happened meanwhile"];
-  return html`<span class=${`pill ${state}`} role="status" title=${title}>${word}</span>`;
+  const [label, tooltip] = CONNECTION_LABELS[state] ?? [`catching up (${replayed})`, "Loading events missed while disconnected"];
+  return html`<span class=${`pill ${state}`} role="status" title=${tooltip}>${label}</span>`;
 };
 
-const Header = ({ at }) => html`
+const Header = ({ screen }) => html`
   <header class="top">
     <a class="brand" href="#/datasets"><img src="/web/icon.svg" alt="" width="24" height="24" />Loratory</a>
     <nav aria-label="Screens">
       ${SCREENS.map(
-        ([name, title]) => html`<a href=${link(name)} aria-current=${name === at ? "page" : null}>${title}</a>`,
+        ([name, title]) => html`<a href=${link(name)} aria-current=${name === screen ? "page" : null}>${title}</a>`,
       )}
       <a href="/docs">API docs</a>
     </nav>
-    <${Pill} />
+    <${ConnectionStatus} />
   </header>
 `;
 
-/** Asked when the gateway has a key and this browser has not shown it yet. */
-const SignIn = () => {
+/** Shown when the gateway requires an API key and this browser has no session yet. */
+const ApiKeyDialog = () => {
   const submit = (event) => {
     event.preventDefault();
-    attempt(() => signIn(new FormData(event.target).get("key").trim()));
+    runWithToast(() => openSession(new FormData(event.target).get("key").trim()));
   };
   return html`
-    <${Dialog} title="This workshop asks for its API key" onClose=${() => (keyNeeded.value = false)}>
+    <${Dialog} title="Enter the API key" onClose=${() => (keyRequired.value = false)}>
       <form class="form" onSubmit=${submit}>
-        <${Field} of="key" label="API key"><input id="key" name="key" type="password" required autofocus autocomplete="current-password" /><//>
-        <div class="row end"><button class="primary">Open</button></div>
+        <${Field} id="key" label="API key" help="This server requires an API key. Ask its operator for one.">
+          <input id="key" name="key" type="password" required autofocus autocomplete="current-password" />
+        <//>
+        <div class="row end"><button class="primary">Log in</button></div>
       </form>
     <//>
   `;
 };
 
 const App = () => {
-  const [at = "datasets", id, ...rest] = route.value;
-  const [name, title, All, One] = SCREENS.find(([screen]) => screen === at) ?? SCREENS[0];
+  const [requested = "datasets", id, ...rest] = route.value;
+  const [screen, title, List, Detail] = SCREENS.find(([name]) => name === requested) ?? SCREENS[0];
   useEffect(() => void (document.title = `${title} · Loratory`), [title]);
   return html`
-    <${Header} at=${name} />
-    <main key=${`${name}/${id ?? ""}`}>${id ? html`<${One} id=${id} rest=${rest} />` : html`<${All} />`}</main>
-    ${keyNeeded.value && html`<${SignIn} />`}
+    <${Header} screen=${screen} />
+    <main key=${`${screen}/${id ?? ""}`}>${id ? html`<${Detail} id=${id} rest=${rest} />` : html`<${List} />`}</main>
+    ${keyRequired.value && html`<${ApiKeyDialog} />`}
     <${Toasts} />
   `;
 };

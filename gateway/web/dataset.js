@@ -1,98 +1,103 @@
-// One data set: its pictures with their tags, and what can be done with all of them.
+// One data set: its images with their tags, and the actions on the whole set.
 import { send, url } from "./api.js";
 import { count, date, percent, plural } from "./format.js";
 import { html, useState } from "./lib.js";
-import { attempt, Dialog, Empty, Field, link, Loaded, Sentinel, toast } from "./parts.js";
-import { Picture } from "./picture.js";
+import { Dialog, EmptyState, Field, link, Loaded, runWithToast, ScrollSentinel, showToast } from "./components.js";
+import { ImageViewer } from "./image.js";
 import { useList, useResource } from "./resource.js";
-import { TaggingRun, TagWithModel } from "./tagging.js";
-import { Legend, TagChip } from "./tags.js";
-import { Train } from "./train.js";
-import { DropZone, RefusedFiles } from "./upload.js";
+import { AutoTagButton, TaggingRun } from "./tagging.js";
+import { TagChip, TagLegend } from "./tags.js";
+import { TrainDialog } from "./train.js";
+import { DropZone, SkippedFiles } from "./upload.js";
 
-const CHIPS = 6; // tags shown under a thumbnail
+const MAX_TILE_TAGS = 6; // shown below a thumbnail
 
 export const Dataset = ({ id, rest }) => {
-  const touches = (fact) => fact.thing === id || fact.kind === "tagging";
-  const { data, error } = useResource(url("datasets", id), touches);
+  const isAffectedBy = (event) => event.aggregateId === id || event.aggregateKind === "tagging";
+  const { data, error } = useResource(url("datasets", id), isAffectedBy);
+  const imageId = rest[0] === "images" ? rest[1] : null;
   return html`
     <${Loaded} data=${data} error=${error}>
-      ${(dataset) => html`<${Opened} dataset=${dataset} touches=${touches} picture=${rest[0] === "images" ? rest[1] : null} />`}
+      ${(dataset) => html`<${LoadedDataset} dataset=${dataset} isAffectedBy=${isAffectedBy} imageId=${imageId} />`}
     <//>
   `;
 };
 
-const Opened = ({ dataset, touches, picture }) => {
+const LoadedDataset = ({ dataset, isAffectedBy, imageId }) => {
   const [tag, setTag] = useState("");
   const [dialog, setDialog] = useState(null);
   const address = `${url("datasets", dataset.id, "images")}${tag ? `?tag=${encodeURIComponent(tag)}` : ""}`;
-  const images = useList(address, touches);
+  const images = useList(address, isAffectedBy);
   const close = () => setDialog(null);
   return html`
     <p class="crumbs"><a href=${link("datasets")}>Data sets</a></p>
     <div class="title">
       <h1>${dataset.name}</h1>
       <div class="row">
-        <${TagWithModel} dataset=${dataset} />
+        <${AutoTagButton} dataset=${dataset} />
         <button disabled=${!dataset.images} onClick=${() => setDialog("freeze")}>Freeze version</button>
         <button class="primary" disabled=${!dataset.images} onClick=${() => setDialog("train")}>Train…</button>
       </div>
     </div>
-    <${Summary} dataset=${dataset} show=${setDialog} />
+    <${Summary} dataset=${dataset} openDialog=${setDialog} />
     <${TaggingRun} dataset=${dataset} />
     <${DropZone} dataset=${dataset.id}>
-      <${Filter} dataset=${dataset} tag=${tag} setTag=${setTag} />
+      <${TagFilter} dataset=${dataset} tag=${tag} setTag=${setTag} />
       <${Loaded} data=${images.items} error=${images.error}>
-        ${(items) => html`<${Grid} dataset=${dataset} items=${items} more=${images.more} tag=${tag} />`}
+        ${(items) => html`<${Grid} dataset=${dataset} images=${items} more=${images.more} tag=${tag} />`}
       <//>
     <//>
-    ${picture && html`<${Picture} dataset=${dataset} id=${picture} order=${images.items ?? []} />`}
-    ${dialog === "train" && html`<${Train} dataset=${dataset} close=${close} />`}
-    ${dialog === "freeze" && html`<${Freeze} dataset=${dataset} close=${close} />`}
-    ${dialog === "versions" && html`<${Versions} dataset=${dataset} close=${close} />`}
-    ${dialog === "refusals" && html`<${Refusals} dataset=${dataset} close=${close} />`}
+    ${imageId && html`<${ImageViewer} dataset=${dataset} id=${imageId} images=${images.items ?? []} />`}
+    ${dialog === "train" && html`<${TrainDialog} dataset=${dataset} close=${close} />`}
+    ${dialog === "freeze" && html`<${FreezeDialog} dataset=${dataset} close=${close} />`}
+    ${dialog === "versions" && html`<${VersionsDialog} dataset=${dataset} close=${close} />`}
+    ${dialog === "skipped" && html`<${SkippedFilesDialog} dataset=${dataset} close=${close} />`}
   `;
 };
 
-const Summary = ({ dataset, show }) => html`
-  ${dataset.description && html`<p class="lead">${dataset.description}</p>`}
-  <p class="figures summary">
-    <b>${plural(dataset.images, "picture")}</b>
-    <span>${count(dataset.tagged)} tagged</span>
-    <span>${count(dataset.captioned)} captioned</span>
-    ${dataset.refused > 0 && html`<button class="text bad" onClick=${() => show("refusals")}>${count(dataset.refused)} refused</button>`}
-    ${dataset.latest_version
-      ? html`<button class="text" onClick=${() => show("versions")}>version ${dataset.latest_version}</button>`
-      : html`<span class="muted">no version yet</span>`}
-    <span class="muted">a model's tags hold from ${percent(dataset.general_threshold)} on</span>
-  </p>
-`;
+const Summary = ({ dataset, openDialog }) => {
+  const threshold = percent(dataset.general_threshold);
+  return html`
+    ${dataset.description && html`<p class="lead">${dataset.description}</p>`}
+    <p class="figures summary">
+      <b>${plural(dataset.images, "image")}</b>
+      <span>${count(dataset.tagged)} tagged</span>
+      <span>${count(dataset.captioned)} captioned</span>
+      ${dataset.refused > 0 && html`<button class="text bad" onClick=${() => openDialog("skipped")}>${count(dataset.refused)} skipped</button>`}
+      ${dataset.latest_version
+        ? html`<button class="text" onClick=${() => openDialog("versions")}>version ${dataset.latest_version}</button>`
+        : html`<span class="muted">no version yet</span>`}
+      <span class="muted" title=${`Tags predicted with a confidence above ${threshold} are applied; the others are suggestions`}>Auto-tag threshold ${threshold}</span>
+    </p>
+  `;
+};
 
-const Filter = ({ dataset, tag, setTag }) => {
-  const { items } = useList(url("datasets", dataset.id, "tags"), (fact) => fact.thing === dataset.id || fact.kind === "tagging");
+const TagFilter = ({ dataset, tag, setTag }) => {
+  const isAffectedBy = (event) => event.aggregateId === dataset.id || event.aggregateKind === "tagging";
+  const { items } = useList(url("datasets", dataset.id, "tags"), isAffectedBy);
   if (!items?.length) return null;
   return html`
     <div class="row filter">
-      <label class="inline">Show
+      <label class="inline">Filter by tag
         <select value=${tag} onChange=${(event) => setTag(event.target.value)}>
-          <option value="">all pictures</option>
-          ${items.map((row) => html`<option value=${row.tag}>${row.tag} (${row.images})</option>`)}
+          <option value="">all images</option>
+          ${items.map((item) => html`<option value=${item.tag}>${item.tag} (${item.images})</option>`)}
         </select>
       </label>
-      <${Legend} />
+      <${TagLegend} />
     </div>
   `;
 };
 
-const Grid = ({ dataset, items, more, tag }) => {
-  if (!items.length) {
+const Grid = ({ dataset, images, more, tag }) => {
+  if (!images.length) {
     return tag
-      ? html`<${Empty} title="No picture has this tag">Choose another one above.<//>`
-      : html`<${Empty} title="No pictures yet">Drop a dozen pictures or a folder here. Ten to thirty good ones make a LoRA.<//>`;
+      ? html`<${EmptyState} title="No images with this tag">Choose another tag above.<//>`
+      : html`<${EmptyState} title="No images yet">Drop images or a folder here. Ten to thirty good images are enough for a LoRA.<//>`;
   }
   return html`
-    <ul class="grid">${items.map((image) => html`<${Tile} key=${image.id} dataset=${dataset} image=${image} />`)}</ul>
-    <${Sentinel} reached=${more} />
+    <ul class="grid">${images.map((image) => html`<${Tile} key=${image.id} dataset=${dataset} image=${image} />`)}</ul>
+    <${ScrollSentinel} onReach=${more} />
   `;
 };
 
@@ -102,37 +107,38 @@ const Tile = ({ dataset, image }) => html`
       <img src=${url("images", image.id, "thumbnail")} alt=${image.caption || image.name} loading="lazy" />
     </a>
     <div class="chips">
-      ${image.tags.slice(0, CHIPS).map((tag) => html`<${TagChip} key=${tag.tag} tag=${tag} />`)}
-      ${image.tags.length > CHIPS && html`<span class="muted">+${image.tags.length - CHIPS}</span>`}
+      ${image.tags.slice(0, MAX_TILE_TAGS).map((tag) => html`<${TagChip} key=${tag.tag} tag=${tag} />`)}
+      ${image.tags.length > MAX_TILE_TAGS && html`<span class="muted">+${image.tags.length - MAX_TILE_TAGS}</span>`}
       ${!image.tags.length && html`<span class="muted">no tags</span>`}
     </div>
   </li>
 `;
 
-const Freeze = ({ dataset, close }) => {
+const FreezeDialog = ({ dataset, close }) => {
   const submit = async (event) => {
     event.preventDefault();
     const { trigger } = Object.fromEntries(new FormData(event.target));
-    const made = await attempt(() => send("POST", url("datasets", dataset.id, "versions"), { trigger: trigger.trim() }));
-    if (!made) return;
-    toast(made.changed === false ? `Nothing has changed since version ${made.version}` : `Version ${made.version} frozen`);
+    const body = { trigger: trigger.trim() };
+    const frozen = await runWithToast(() => send("POST", url("datasets", dataset.id, "versions"), body));
+    if (!frozen) return;
+    showToast(frozen.changed === false ? `No changes since version ${frozen.version}` : `Version ${frozen.version} frozen`);
     close();
   };
   return html`
     <${Dialog} title="Freeze version" onClose=${close}>
       <form class="form" onSubmit=${submit}>
-        <p class="muted">Pictures and captions as they are now, kept for ever under a number. Later edits make another version.</p>
-        <${Field} of="trigger" label="Trigger" hint="The word that will call what is learnt.">
+        <p class="muted">A version keeps the images, tags and captions as they are now. Trainings use it; later edits do not change it.</p>
+        <${Field} id="trigger" label="Trigger" help="The word in a prompt that activates the LoRA.">
           <input id="trigger" name="trigger" maxlength="100" autofocus autocomplete="off" />
         <//>
-        <div class="row end"><button class="primary">Freeze ${plural(dataset.images, "picture")}</button></div>
+        <div class="row end"><button class="primary">Freeze ${plural(dataset.images, "image")}</button></div>
       </form>
     <//>
   `;
 };
 
-const Versions = ({ dataset, close }) => {
-  const { items, error } = useList(url("datasets", dataset.id, "versions"), (fact) => fact.thing === dataset.id);
+const VersionsDialog = ({ dataset, close }) => {
+  const { items, error } = useList(url("datasets", dataset.id, "versions"), (event) => event.aggregateId === dataset.id);
   const row = (version) => html`
     <tr><td>${version.version}</td><td>${version.trigger || "–"}</td><td>${count(version.images)}</td><td>${date(version.created_at)}</td></tr>
   `;
@@ -141,7 +147,7 @@ const Versions = ({ dataset, close }) => {
       <${Loaded} data=${items} error=${error}>
         ${(versions) => html`
           <table>
-            <thead><tr><th>Version</th><th>Trigger</th><th>Pictures</th><th>Frozen</th></tr></thead>
+            <thead><tr><th>Version</th><th>Trigger</th><th>Images</th><th>Frozen</th></tr></thead>
             <tbody>${versions.map(row)}</tbody>
           </table>
         `}
@@ -150,11 +156,11 @@ const Versions = ({ dataset, close }) => {
   `;
 };
 
-const Refusals = ({ dataset, close }) => {
-  const { items, error } = useList(url("datasets", dataset.id, "refusals"), (fact) => fact.thing === dataset.id);
+const SkippedFilesDialog = ({ dataset, close }) => {
+  const { items, error } = useList(url("datasets", dataset.id, "refusals"), (event) => event.aggregateId === dataset.id);
   return html`
-    <${Dialog} title="Files that were not taken" onClose=${close} wide>
-      <${Loaded} data=${items} error=${error}>${(rows) => html`<${RefusedFiles} items=${rows} />`}<//>
+    <${Dialog} title="Skipped files" onClose=${close} wide>
+      <${Loaded} data=${items} error=${error}>${(files) => html`<${SkippedFiles} items=${files} />`}<//>
     <//>
   `;
 };

@@ -1,73 +1,74 @@
-// One job: what it was asked, how it goes, what came out.
+// One job: its recipe, progress, results and history.
 import { url } from "./api.js";
-import { bytes, count, duration, figure, plural, time } from "./format.js";
+import { bytes, count, decimal, duration, plural, sentence, time } from "./format.js";
 import { html } from "./lib.js";
-import { Bar, Empty, link, Loaded, Status, Waiting } from "./parts.js";
-import { Buttons, nowOf } from "./jobs.js";
-import { LossPlot } from "./plot.js";
-import { MOST, useList, useResource } from "./resource.js";
+import { EmptyState, link, Loaded, ProgressBar, Status, WaitingReason } from "./components.js";
+import { currentProgress, JobButtons } from "./jobs.js";
+import { LossPlot } from "./loss-plot.js";
+import { MAX_ROWS, useList, useResource } from "./resource.js";
 import { Samples } from "./samples.js";
-import { Story } from "./story.js";
 
 export const Job = ({ id }) => {
-  const { data, error } = useResource(url("jobs", id), (fact) => fact.thing === id || fact.kind === "presence");
-  return html`<${Loaded} data=${data} error=${error}>${(job) => html`<${Opened} job=${job} />`}<//>`;
+  const { data, error } = useResource(url("jobs", id), (event) => event.aggregateId === id || event.aggregateKind === "presence");
+  return html`<${Loaded} data=${data} error=${error}>${(job) => html`<${LoadedJob} job=${job} />`}<//>`;
 };
 
-const Opened = ({ job }) => html`
+const LoadedJob = ({ job }) => html`
   <p class="crumbs"><a href=${link("jobs")}>Jobs</a></p>
   <div class="title">
     <h1>${job.name}</h1>
-    <div class="row"><${Status} of=${job} /><${Buttons} job=${job} /></div>
+    <div class="row"><${Status} work=${job} /><${JobButtons} job=${job} /></div>
   </div>
   <p class="lead">
-    ${plural(job.images, "picture")} of <a href=${link("datasets", job.dataset_id)}>${job.dataset}</a>, version ${job.version}
-    ${job.trigger && html`, called by <code>${job.trigger}</code>`}${job.preset && html`, preset ${job.preset}`}
+    ${plural(job.images, "image")} of <a href=${link("datasets", job.dataset_id)}>${job.dataset}</a>, version ${job.version}
+    ${job.trigger && html` · Trigger: <code>${job.trigger}</code>`}${job.preset && html` · Preset: ${job.preset}`}
   </p>
-  ${job.description && html`<p class="said">${job.description}</p>`}
-  <${Waiting} of=${job} />
-  ${job.error && html`<p class="bad">${job.error}</p>`}
-  <${Figures} job=${job} />
-  ${job.artifacts.length > 0 && html`<${Artifacts} job=${job} />`}
-  ${inOrder(job.ended_at, html`<${Samples} key="samples" job=${job} />`, html`<${LossPlot} key="loss" job=${job} />`)}
+  ${job.description && html`<p class="job-description">${job.description}</p>`}
+  <${WaitingReason} work=${job} />
+  ${job.error && html`<p class="bad">${sentence(job.error)}</p>`}
+  <${Stats} job=${job} />
+  ${job.artifacts.length > 0 && html`<${Downloads} job=${job} />`}
+  ${arrange(job.ended_at, html`<${Samples} key="samples" job=${job} />`, html`<${LossPlot} key="loss" job=${job} />`)}
   <div class="columns">
     <${Recipe} job=${job} />
     <div>
       <${Attempts} job=${job} />
       <${Checkpoints} job=${job} />
-      <${Timeline} job=${job} />
+      <${History} job=${job} />
     </div>
   </div>
 `;
 
-/** While it runs, the loss comes first; afterwards, what came out. */
-const inOrder = (ended, samples, loss) => (ended ? [samples, loss] : [loss, samples]);
+/** While the job runs, the loss comes first; afterwards, the samples. */
+const arrange = (hasEnded, samples, loss) => (hasEnded ? [samples, loss] : [loss, samples]);
 
-const Figures = ({ job }) => {
-  const now = nowOf(job);
-  const cells = [
-    ["Step", `${count(now.step)} / ${now.steps ? count(now.steps) : "?"}`],
-    ["Loss", figure(now.loss)],
-    ["Learning rate", figure(now.learningRate)],
-    ["Speed", now.rate ? `${figure(now.rate)} steps/s` : "–"],
-    ["Left", now.eta === null ? "–" : duration(now.eta)],
+const Stats = ({ job }) => {
+  const progress = currentProgress(job);
+  const isFinished = job.ended_at && job.started_at;
+  const stats = [
+    ["Step", progress.steps ? `${count(progress.step)} / ${count(progress.steps)}` : count(progress.step)],
+    ["Loss", decimal(progress.loss)],
+    ["Learning rate", decimal(progress.learningRate)],
+    ["Speed", progress.rate ? `${decimal(progress.rate)} steps/s` : "–"],
+    isFinished
+      ? ["Duration", duration((new Date(job.ended_at) - new Date(job.started_at)) / 1000)]
+      : ["Time left", progress.eta === null ? "–" : duration(progress.eta)],
     ["Device", job.device ? `${job.device}, ${job.precision}` : "–"],
   ];
-  if (job.ended_at && job.started_at) cells[4] = ["Took", duration((new Date(job.ended_at) - new Date(job.started_at)) / 1000)];
-  const shown = job.ended_at ? cells.filter(([, value]) => value !== "–") : cells;
+  const shown = job.ended_at ? stats.filter(([, value]) => value !== "–") : stats;
   return html`
-    ${now.steps > 0 && !job.ended_at && html`<${Bar} share=${now.step / now.steps} label="Progress" />`}
-    <dl class="stats">${shown.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-    ${now.message && html`<p class="muted">${now.message}</p>`}
+    ${progress.steps > 0 && !job.ended_at && html`<${ProgressBar} fraction=${progress.step / progress.steps} label="Progress" />`}
+    <dl class="stats">${shown.map(([label, value]) => html`<div><dt>${label}</dt><dd>${value}</dd></div>`)}</dl>
+    ${progress.message && html`<p class="muted">${progress.message}</p>`}
   `;
 };
 
-export const Artifacts = ({ job }) => html`
+export const Downloads = ({ job }) => html`
   <section class="panel downloads" aria-label="Downloads">
     ${job.artifacts.map(
       (file) => html`
         <a class="button" href=${url("jobs", job.id, "artifacts", file.name)} download>
-          ↓ ${file.format === "kohya" ? "For ComfyUI, A1111, Forge" : "For diffusers"}
+          ↓ Download for ${file.format === "kohya" ? "ComfyUI, A1111, Forge" : "diffusers"}
           <small class="muted">${file.name} · ${bytes(file.size)}</small>
         </a>
       `,
@@ -80,95 +81,101 @@ const Attempts = ({ job }) => {
   const row = (attempt, index) => html`
     <tr>
       <td>${index + 1}</td><td>${attempt.worker}</td><td>${count(attempt.resumes)}</td>
-      <td>${attempt.ended ?? "open"}${attempt.reason && html`<br /><small class="muted">${attempt.reason}</small>`}</td>
+      <td>${attempt.ended ?? "running"}${attempt.reason && html`<br /><small class="muted">${attempt.reason}</small>`}</td>
     </tr>
   `;
   return html`
     <h2>Attempts</h2>
     <table>
-      <thead><tr><th>#</th><th>Worker</th><th>From step</th><th>Ended</th></tr></thead>
+      <thead><tr><th>#</th><th>Worker</th><th>From step</th><th>Outcome</th></tr></thead>
       <tbody>${job.attempts.map(row)}</tbody>
     </table>
   `;
 };
 
 const Checkpoints = ({ job }) => {
-  const { items } = useList(url("jobs", job.id, "checkpoints"), (fact) => fact.thing === job.id && fact.type === "job.checkpointed", { first: MOST });
+  const isAffectedBy = (event) => event.aggregateId === job.id && event.type === "job.checkpointed";
+  const { items } = useList(url("jobs", job.id, "checkpoints"), isAffectedBy, { first: MAX_ROWS });
   if (!items?.length) return null;
-  const row = (one) => html`<tr><td>${count(one.step)}</td><td>${bytes(one.size)}</td><td>${time(one.at)}</td></tr>`;
+  const row = (checkpoint) => html`<tr><td>${count(checkpoint.step)}</td><td>${bytes(checkpoint.size)}</td><td>${time(checkpoint.at)}</td></tr>`;
   return html`
     <h2>Checkpoints</h2>
     <div class="scroll">
       <table>
-        <thead><tr><th>Step</th><th>Size</th><th>At</th></tr></thead>
+        <thead><tr><th>Step</th><th>Size</th><th>Saved at</th></tr></thead>
         <tbody>${items.map(row)}</tbody>
       </table>
     </div>
   `;
 };
 
-const Timeline = ({ job }) => {
-  const { items, error } = useList(url("jobs", job.id, "events"), (fact) => fact.thing === job.id, { first: MOST, by: "after" });
+const History = ({ job }) => {
+  const options = { first: MAX_ROWS, cursorParameter: "after" };
+  const { items, error } = useList(url("jobs", job.id, "events"), (event) => event.aggregateId === job.id, options);
+  const line = (event) => html`
+    <li key=${`${event.sequence}.${event.index}`}><time>${time(event.time)}</time> <span title=${event.type}>${event.description}</span></li>
+  `;
   return html`
-    <h2>What happened</h2>
+    <h2>History</h2>
     <${Loaded} data=${items} error=${error}>
       ${(events) =>
         events.length
-          ? html`<ol class="timeline">${events.map((event) => html`<li key=${`${event.sequence}.${event.index}`}><time>${time(event.time)}</time> <${Story} of=${event} /></li>`)}</ol>`
-          : html`<${Empty} title="Nothing yet">Events appear here as they happen.<//>`}
+          ? html`<ol class="timeline">${events.map(line)}</ol>`
+          : html`<${EmptyState} title="No events yet">Events appear here as they happen.<//>`}
     <//>
   `;
 };
 
-const words = (name) => name.replaceAll("_", " ");
+const toLabel = (name) => name.replaceAll("_", " ");
 
-const shown = (value) => {
+const formatValue = (value) => {
   if (value === null) return "none";
   if (typeof value === "boolean") return value ? "yes" : "no";
-  if (Array.isArray(value)) return "none"; // with something in it, it is a list
-  return typeof value === "number" ? figure(value) : value;
+  if (Array.isArray(value)) return "none"; // only empty arrays come here; others are shown as a list
+  return typeof value === "number" ? decimal(value) : value;
 };
 
-/** The recipe's tree: branches as groups named by their type, leaves as name and value. */
+/** The recipe as a tree: each nested struct is a section titled with its type, the plain fields are under "general". */
 const Recipe = ({ job }) => {
   const entries = Object.entries(job.recipe);
-  const branches = entries.filter(([, value]) => value && typeof value === "object" && !Array.isArray(value));
-  const leaves = entries.filter((entry) => !branches.includes(entry));
+  const sections = entries.filter(([, value]) => value && typeof value === "object" && !Array.isArray(value));
+  const plainFields = entries.filter((entry) => !sections.includes(entry));
   return html`
     <section aria-label="Recipe">
       <h2>Recipe</h2>
       <div class="recipe">
-        ${branches.map(([name, { type, ...fields }]) => html`<${Branch} name=${name} type=${type} fields=${Object.entries(fields)} />`)}
-        <${Branch} name="general" fields=${leaves} />
+        ${sections.map(([name, { type, ...fields }]) => html`<${RecipeSection} name=${name} type=${type} fields=${Object.entries(fields)} />`)}
+        <${RecipeSection} name="general" fields=${plainFields} />
       </div>
     </section>
   `;
 };
 
-const MANY = 6; // more lines of one field than that are folded
+const RecipeSection = ({ name, type, fields }) => html`
+  <div class="recipe-section">
+    <h3>${toLabel(name)}${type && html` <span>${toLabel(type)}</span>`}</h3>
+    <dl>${fields.map(([field, value]) => html`<${RecipeField} name=${field} value=${value} />`)}</dl>
+  </div>
+`;
 
-const Leaf = ({ name, value }) => {
-  const many = Array.isArray(value) && value.length > 0;
+const MAX_LIST_LINES = 6; // longer lists are collapsed
+
+const RecipeField = ({ name, value }) => {
+  const isList = Array.isArray(value) && value.length > 0;
+  const isLong = isList && value.length > MAX_LIST_LINES;
   return html`
-    <div class=${many ? "many" : ""}>
-      <dt>${words(name)}</dt>
-      ${!many && html`<dd>${shown(value)}</dd>`}
-      ${many && value.length <= MANY && value.map((each) => html`<dd>${each}</dd>`)}
-      ${many && value.length > MANY && html`<dd><${Folded} lines=${value} /></dd>`}
+    <div class=${isList ? "list" : ""}>
+      <dt>${toLabel(name)}</dt>
+      ${!isList && html`<dd>${formatValue(value)}</dd>`}
+      ${isList && !isLong && value.map((line) => html`<dd>${line}</dd>`)}
+      ${isLong && html`<dd><${CollapsedList} lines=${value} /></dd>`}
     </div>
   `;
 };
 
-const Folded = ({ lines }) => html`
+const CollapsedList = ({ lines }) => html`
   <details>
-    <summary>All ${lines.length}</summary>
+    <summary>Show all ${lines.length}</summary>
     ${lines.map((line) => html`<p>${line}</p>`)}
   </details>
-`;
-
-const Branch = ({ name, type, fields }) => html`
-  <div class="branch">
-    <h3>${words(name)}${type && html` <span>${words(type)}</span>`}</h3>
-    <dl>${fields.map(([field, value]) => html`<${Leaf} name=${field} value=${value} />`)}</dl>
-  </div>
 `;

@@ -1,99 +1,100 @@
-// All jobs: how far each is, and why it waits.
+// All jobs: their progress, and why pending ones wait.
 import { send, url } from "./api.js";
-import { ago, count, duration, figure } from "./format.js";
+import { ago, count, decimal, duration, sentence } from "./format.js";
 import { html, useState } from "./lib.js";
 import { progressOf } from "./live.js";
-import { attempt, Bar, Empty, link, Loaded, Sentinel, Status, Waiting } from "./parts.js";
+import { EmptyState, link, Loaded, ProgressBar, runWithToast, ScrollSentinel, Status, WaitingReason } from "./components.js";
 import { useList, useResource } from "./resource.js";
 
-const FILTERS = [["", "all"], ["pending", "waiting"], ["running", "running"], ["completed", "done"], ["failed", "failed"], ["cancelled", "cancelled"]];
-const ENDED = new Set(["completed", "failed", "cancelled"]);
+const FILTERS = [["", "All"], ["pending", "Pending"], ["running", "Running"], ["completed", "Completed"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
+const END_STATUSES = new Set(["completed", "failed", "cancelled"]);
 
 export const Jobs = () => {
   const [status, setStatus] = useState("");
-  const list = useList(`${url("jobs")}${status ? `?status=${status}` : ""}`, (fact) => fact.kind === "job" || fact.kind === "presence");
+  const isAffectedBy = (event) => event.aggregateKind === "job" || event.aggregateKind === "presence";
+  const list = useList(`${url("jobs")}${status ? `?status=${status}` : ""}`, isAffectedBy);
   return html`
     <div class="title">
       <h1>Jobs</h1>
-      <${Workers} />
+      <${Trainers} />
     </div>
     <div class="row tabs" role="group" aria-label="Show">
-      ${FILTERS.map(([value, word]) => html`<button aria-pressed=${value === status} onClick=${() => setStatus(value)}>${word}</button>`)}
+      ${FILTERS.map(([value, label]) => html`<button aria-pressed=${value === status} onClick=${() => setStatus(value)}>${label}</button>`)}
     </div>
     <${Loaded} data=${list.items} error=${list.error}>
-      ${(items) => (items.length ? html`<${Rows} items=${items} more=${list.more} />` : html`<${None} status=${status} />`)}
+      ${(jobs) => (jobs.length ? html`<${JobList} jobs=${jobs} more=${list.more} />` : html`<${NoJobs} status=${status} />`)}
     <//>
   `;
 };
 
-const None = ({ status }) =>
+const NoJobs = ({ status }) =>
   status
-    ? html`<${Empty} title="No such job">Nothing here right now.<//>`
-    : html`<${Empty} title="No job yet">A job trains a LoRA. Open a <a href="#/datasets">data set</a> with pictures and press Train.<//>`;
+    ? html`<${EmptyState} title=${`No ${status} jobs`}>Choose All to see every job.<//>`
+    : html`<${EmptyState} title="No jobs yet">A job trains a LoRA. Open a <a href="#/datasets">data set</a> with images and click Train.<//>`;
 
-const Rows = ({ items, more }) => html`
-  <ul class="jobs">${items.map((job) => html`<${Row} key=${job.id} job=${job} />`)}</ul>
-  <${Sentinel} reached=${more} />
+const JobList = ({ jobs, more }) => html`
+  <ul class="jobs">${jobs.map((job) => html`<${JobRow} key=${job.id} job=${job} />`)}</ul>
+  <${ScrollSentinel} onReach=${more} />
 `;
 
-const Row = ({ job }) => {
-  const now = nowOf(job);
+const JobRow = ({ job }) => {
+  const progress = currentProgress(job);
   return html`
     <li class="panel job">
       <div class="row spread">
         <a class="name" href=${link("jobs", job.id)}>${job.name}</a>
-        <${Buttons} job=${job} />
+        <${JobButtons} job=${job} />
       </div>
       <div class="row">
-        <${Status} of=${job} />
-        <span class="muted">${job.dataset} v${job.version}${job.trigger && html` · <code>${job.trigger}</code>`} · ${ago(job.created_at)}</span>
+        <${Status} work=${job} />
+        <span class="muted">Data set ${job.dataset} v${job.version}${job.trigger && html` · Trigger: <code>${job.trigger}</code>`} · created ${ago(job.created_at)}</span>
       </div>
-      <${Waiting} of=${job} />
-      ${job.error && html`<p class="bad">${job.error}</p>`}
-      ${now.steps > 0 &&
+      <${WaitingReason} work=${job} />
+      ${job.error && html`<p class="bad">${sentence(job.error)}</p>`}
+      ${progress.steps > 0 &&
       html`
-        ${job.status !== "completed" && html`<${Bar} share=${now.step / now.steps} label=${`Progress of ${job.name}`} />`}
+        ${job.status !== "completed" && html`<${ProgressBar} fraction=${progress.step / progress.steps} label=${`Progress of ${job.name}`} />`}
         <div class="row spread figures muted">
-          <span>${count(now.step)} / ${count(now.steps)} steps</span>
-          <span>${job.status === "running" ? running(now) : ""}</span>
+          <span>${count(progress.step)} / ${count(progress.steps)} steps</span>
+          <span>${job.status === "running" ? formatProgress(progress) : ""}</span>
         </div>
       `}
     </li>
   `;
 };
 
-const running = ({ loss, eta, message }) =>
-  [message, loss !== null && `loss ${figure(loss)}`, eta !== null && `${duration(eta)} left`].filter(Boolean).join(" · ");
+const formatProgress = ({ loss, eta, message }) =>
+  [message, loss !== null && `loss ${decimal(loss)}`, eta !== null && `${duration(eta)} left`].filter(Boolean).join(" · ");
 
-/** Where a job is now: what its worker last told, else what is kept for sure. */
-export function nowOf(job) {
-  const told = job.status === "running" ? (progressOf(job.id).value ?? job.live?.progress ?? null) : null;
+/** The progress of a job: what its worker reported last, or else what is recorded. `eta` is in seconds, `rate` in steps/s. */
+export function currentProgress(job) {
+  const reported = job.status === "running" ? (progressOf(job.id).value ?? job.live?.progress ?? null) : null;
   return {
-    // A frame says current_step as the seed's clients know it; the job's `live` is the trainer's own message.
-    step: Math.max(job.step, told?.current_step ?? told?.step ?? 0),
-    steps: job.steps ?? told?.total_steps ?? told?.steps ?? 0,
-    loss: told?.loss ?? null,
-    rate: told?.rate ?? null,
-    eta: told?.eta ?? null,
-    learningRate: told?.learning_rate ?? null,
-    message: told?.message ?? "",
+    // Live frames have the members current_step and total_steps; the job's `live.progress` has step and steps.
+    step: Math.max(job.step, reported?.current_step ?? reported?.step ?? 0),
+    steps: job.steps ?? reported?.total_steps ?? reported?.steps ?? 0,
+    loss: reported?.loss ?? null,
+    rate: reported?.rate ?? null,
+    eta: reported?.eta ?? null,
+    learningRate: reported?.learning_rate ?? null,
+    message: reported?.message ?? "",
   };
 }
 
-export const Buttons = ({ job }) => {
-  const ask = (verb) => attempt(() => send("POST", url("jobs", job.id, verb)));
+export const JobButtons = ({ job }) => {
+  const post = (action) => runWithToast(() => send("POST", url("jobs", job.id, action)));
   if (job.phase === "draft") {
-    return html`<span class="row"><button class="primary" onClick=${() => ask("start")}>Start</button></span>`;
+    return html`<span class="row"><button class="primary" onClick=${() => post("start")}>Start</button></span>`;
   }
-  if (ENDED.has(job.status)) return null;
-  return html`<button disabled=${job.phase === "cancelling"} onClick=${() => ask("cancel")}>Cancel</button>`;
+  if (END_STATUSES.has(job.status)) return null;
+  return html`<button disabled=${job.phase === "cancelling"} onClick=${() => post("cancel")}>Cancel</button>`;
 };
 
-/** Who is there to do the work. */
-const Workers = () => {
-  const { data } = useResource(url("status"), (fact) => fact.kind === "presence");
+/** The connected trainers and their states. */
+const Trainers = () => {
+  const { data } = useResource(url("status"), (event) => event.aggregateKind === "presence");
   if (!data) return null;
   const trainers = data.workers.filter((worker) => worker.service === "trainer");
-  const words = trainers.map((worker) => `trainer ${worker.state}${worker.device ? ` on ${worker.device}` : ""}`);
-  return html`<span class="muted">${words.join(" · ") || "no trainer connected"}</span>`;
+  const labels = trainers.map((trainer) => `Trainer ${trainer.state}${trainer.device ? ` on ${trainer.device}` : ""}`);
+  return html`<span class="muted">${labels.join(" · ") || "No trainer connected"}</span>`;
 };

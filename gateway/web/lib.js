@@ -1,4 +1,4 @@
-// One place to import the vendored libraries from.
+// The vendored libraries, imported in one place.
 import { h, render } from "./vendor/preact.js";
 import htm from "./vendor/htm.js";
 

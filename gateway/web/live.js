@@ -1,149 +1,148 @@
-// One WebSocket for the whole page. Facts carry a cursor, kept over reconnects, so none is missed and none repeated;
-// progress and presence are last values and carry none.
-import { askForKey, forget, saw } from "./api.js";
+// One WebSocket for the whole page. Events carry a cursor that is kept over reconnects, so none is missed or repeated;
+// progress and worker presence are last values without a cursor.
+import { raiseMinSequence, requireKey, resetMinSequence } from "./api.js";
 import { signal } from "./lib.js";
 
-const FIRST_WAIT = 500; // ms; doubles with each failure in a row
-const LONGEST_WAIT = 15_000;
-const PING_EVERY = 20_000;
-const SILENCE = 45_000; // without any frame for so long the line is dead, whatever the socket says
-const LOG_GONE = 4410; // close codes of the gateway
-const UNAUTHENTICATED = 4401;
-const KEPT_PROGRESS = 200; // jobs
+const FIRST_RECONNECT_MS = 500; // doubles with each failure in a row
+const MAX_RECONNECT_MS = 15_000;
+const PING_INTERVAL_MS = 20_000;
+const SILENCE_TIMEOUT_MS = 45_000; // without any frame for this long the connection is dead, whatever the socket says
+const CLOSE_LOG_GONE = 4410; // close codes of the gateway
+const CLOSE_UNAUTHENTICATED = 4401;
+const MAX_PROGRESS_SIGNALS = 200; // jobs and tagging runs
 
-/** `state`: connecting, reconnecting, replaying, live, stale; `replayed` facts since the connection. */
+/** `state`: connecting, reconnecting, replaying, live or stale; `replayed`: events received while replaying. */
 export const connection = signal({ state: "connecting", replayed: 0 });
 
-/** News of the line itself, told like facts: it stands for the first time; the log is another one now. */
-export const CONNECTED = "line.connected";
-export const LOG_CHANGED = "line.log_changed";
-const NEWS = { kind: "line", thing: "", sequence: 0, data: {} };
+/** Types of the two events the page itself emits: the first connection, and a server with another log. */
+export const CONNECTED = "connection.opened";
+export const LOG_CHANGED = "connection.log_changed";
+const CONNECTION_EVENT = { aggregateKind: "connection", aggregateId: "", sequence: 0, data: {}, description: "" };
 
-const factListeners = new Set();
-const workers = new Map(); // name → state
-const told = new Map(); // id of a job or tagging run → signal of its last progress
+const eventListeners = new Set();
+const workerStates = new Map(); // worker name → state
+const progressSignals = new Map(); // id of a job or tagging run → signal of its last progress
 let cursor = null;
 let logId = null;
 let socket = null;
-let failures = 0;
-let heard = 0;
-let timer = 0;
+let failures = 0; // connections lost in a row
+let lastFrameAt = 0;
+let reconnectTimer = 0;
 
-/** Call `listener` with each fact: {type, kind, thing, sequence, time, data}; returns the way out. */
-export function onFact(listener) {
-  factListeners.add(listener);
-  return () => factListeners.delete(listener);
+/** Call `listener` with each event, {type, aggregateKind, aggregateId, sequence, time, data, description}; returns unsubscribe. */
+export function onEvent(listener) {
+  eventListeners.add(listener);
+  return () => eventListeners.delete(listener);
 }
 
 /** The last progress of a job or tagging run, as a signal (null before the first). */
 export function progressOf(id) {
-  if (!told.has(id)) {
-    if (told.size >= KEPT_PROGRESS) told.delete(told.keys().next().value);
-    told.set(id, signal(null));
+  if (!progressSignals.has(id)) {
+    if (progressSignals.size >= MAX_PROGRESS_SIGNALS) progressSignals.delete(progressSignals.keys().next().value);
+    progressSignals.set(id, signal(null));
   }
-  return told.get(id);
+  return progressSignals.get(id);
 }
 
 export function start() {
   connect();
-  setInterval(beat, PING_EVERY);
-  addEventListener("online", connectNow);
-  document.addEventListener("visibilitychange", () => document.hidden || connectNow());
+  setInterval(checkConnection, PING_INTERVAL_MS);
+  addEventListener("online", reconnectNow);
+  document.addEventListener("visibilitychange", () => document.hidden || reconnectNow());
 }
 
 function connect() {
-  clearTimeout(timer);
+  clearTimeout(reconnectTimer);
   const address = new URL("/ws/progress", location.href);
   address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
   if (cursor) address.searchParams.set("after", cursor);
-  heard = Date.now();
-  const current = new WebSocket(address);
-  socket = current;
-  current.onmessage = (event) => current === socket && receive(JSON.parse(event.data));
-  current.onclose = (event) => current === socket && lost(event.code);
+  lastFrameAt = Date.now();
+  const opened = new WebSocket(address);
+  socket = opened;
+  opened.onmessage = (message) => opened === socket && receive(JSON.parse(message.data));
+  opened.onclose = (closing) => opened === socket && handleClose(closing.code);
 }
 
-function connectNow() {
+function reconnectNow() {
   if (socket === null) connect();
 }
 
-function lost(code) {
+function handleClose(code) {
   socket = null;
-  if (code === LOG_GONE) startOver(null);
-  if (code === UNAUTHENTICATED) askForKey();
-  const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures) * (0.75 + Math.random() / 2);
+  if (code === CLOSE_LOG_GONE) resetToCursor(null);
+  if (code === CLOSE_UNAUTHENTICATED) requireKey();
+  const delay = Math.min(MAX_RECONNECT_MS, FIRST_RECONNECT_MS * 2 ** failures) * (0.75 + Math.random() / 2);
   failures += 1;
   connection.value = { state: "reconnecting", replayed: 0 };
-  timer = setTimeout(connect, wait);
+  reconnectTimer = setTimeout(connect, delay);
 }
 
-function beat() {
+function checkConnection() {
   if (socket === null || socket.readyState !== WebSocket.OPEN) return;
-  if (Date.now() - heard > SILENCE) socket.close();
+  if (Date.now() - lastFrameAt > SILENCE_TIMEOUT_MS) socket.close();
   else socket.send('{"type":"ping"}');
 }
 
 function receive(frame) {
-  heard = Date.now();
+  lastFrameAt = Date.now();
   const handler = HANDLERS[frame.type];
   if (handler) handler(frame);
-  else if (frame.subject?.startsWith("evt.")) fact(frame);
+  else if (frame.subject?.startsWith("evt.")) handleEvent(frame);
 }
 
 const HANDLERS = {
   connection_established({ data }) {
-    const first = cursor === null;
-    if (logId && logId !== data.log_id) startOver(data.cursor);
+    const isFirst = cursor === null;
+    if (logId && logId !== data.log_id) resetToCursor(data.cursor);
     logId = data.log_id;
-    connection.value = { state: first ? "live" : "replaying", replayed: 0 };
-    // The screens were asked for before the line stood: what happened in between is told by nobody, so ask again.
-    if (first) begin(data.cursor);
+    connection.value = { state: isFirst ? "live" : "replaying", replayed: 0 };
+    // The screens were fetched before the connection opened. No event covers that gap, so they are fetched again.
+    if (isFirst) beginAtCursor(data.cursor);
   },
-  caught_up: () => settle("live"),
-  stale: () => settle("stale"),
-  fresh: () => settle("live"),
-  progress_update: ({ data }) => progressed(data.job_id, data),
-  presence: ({ data }) => present(data),
+  caught_up: () => setState("live"),
+  stale: () => setState("stale"),
+  fresh: () => setState("live"),
+  progress_update: ({ data }) => void (progressOf(data.job_id).value = data),
+  presence: ({ data }) => handlePresence(data),
 };
 
-function settle(state) {
+function setState(state) {
   failures = 0;
   connection.value = { state, replayed: 0 };
 }
 
-function progressed(id, data) {
-  progressOf(id).value = data;
+function handlePresence(data) {
+  const previous = workerStates.get(data.worker);
+  if (data.state === "gone") workerStates.delete(data.worker);
+  else workerStates.set(data.worker, data.state);
+  // Only a change of state can change why a job waits; the heartbeat of each second cannot.
+  if (previous !== data.state) {
+    emit({ type: "presence", aggregateKind: "presence", aggregateId: data.worker, sequence: 0, data, description: "" });
+  }
 }
 
-function present(data) {
-  const before = workers.get(data.worker);
-  if (data.state === "gone") workers.delete(data.worker);
-  else workers.set(data.worker, data.state);
-  // Only a change of state can change why something waits; the heartbeat each second cannot.
-  if (before !== data.state) tell({ type: "presence", kind: "presence", thing: data.worker, sequence: 0, data });
-}
-
-function fact(frame) {
-  const [, kind, thing] = frame.subject.split(".");
+function handleEvent(frame) {
+  const [, aggregateKind, aggregateId] = frame.subject.split(".");
   const sequence = Number(frame.seq.split(".").at(-1));
   cursor = frame.seq;
-  saw(sequence);
+  raiseMinSequence(sequence);
   const { state, replayed } = connection.value;
   if (state === "replaying") connection.value = { state, replayed: replayed + 1 };
-  tell({ type: frame.type, kind, thing, sequence, time: frame.time, data: frame.data });
+  const { type, time, data, description } = frame;
+  emit({ type, aggregateKind, aggregateId, sequence, time, data, description });
 }
 
-function begin(from) {
-  cursor = from;
-  tell({ ...NEWS, type: CONNECTED });
+function beginAtCursor(start) {
+  cursor = start;
+  emit({ ...CONNECTION_EVENT, type: CONNECTED });
 }
 
-function startOver(from) {
-  cursor = from;
-  forget();
-  tell({ ...NEWS, type: LOG_CHANGED });
+function resetToCursor(start) {
+  cursor = start;
+  resetMinSequence();
+  emit({ ...CONNECTION_EVENT, type: LOG_CHANGED });
 }
 
-function tell(news) {
-  for (const listener of factListeners) listener(news);
+function emit(event) {
+  for (const listener of eventListeners) listener(event);
 }

@@ -1,106 +1,111 @@
-// What a screen shows: asked once, asked again when a fact or a write may have changed it.
+// Data of a screen: fetched once, and fetched again when an event or a write may have changed it.
 import { get, onWrite } from "./api.js";
 import { useEffect, useRef, useState } from "./lib.js";
-import { onFact } from "./live.js";
+import { onEvent } from "./live.js";
 
-const GATHER = 120; // ms: facts come in bursts, one question answers them all
-const PAGE = 100;
-/** Rows a screen holds. */
-export const MOST = 5000;
+const REFRESH_DELAY_MS = 120; // events come in bursts; one request covers them all
+const PAGE_ROWS = 100; // rows fetched at first and added by each `more()`
+const MAX_REQUEST_ROWS = 500; // the API's limit
+/** Maximum number of rows a screen holds. */
+export const MAX_ROWS = 5000;
 
-const NOTHING = { data: null, error: null };
+const NOT_LOADED = { data: null, error: null };
 
 /**
- * The answer of GET `address` as {data, error}. Asked again after a write of this page, after a fact for which
- * `touches(fact)` is true, and when the log was replaced. `address` null: nothing to ask.
+ * The response of GET `address` as {data, error}. Fetched again after a write of this page, after an event for which
+ * `isAffectedBy(event)` is true, and when the connection opens or the log is replaced. `address` null: no request.
  */
-export function useResource(address, touches = () => false) {
-  return useAsked(address, touches, (signal) => get(address, { signal }));
+export function useResource(address, isAffectedBy = () => false) {
+  return useFetched(address, isAffectedBy, (signal) => get(address, { signal }));
 }
 
 /**
- * A list as {items, total, error, more}: `more()` fetches the next piece, a refresh fetches all shown so far again.
- * `first` rows are fetched to begin with; `by` is the query's name for the place in the list (`after` in the log).
+ * A list as {items, total, next, error, more}: `more()` fetches the next page, a refresh fetches all rows shown so far.
+ * `first`: rows fetched at first; `cursorParameter`: the query parameter of the list's cursor (`after` in the log).
  */
-export function useList(address, touches = () => false, { first = PAGE, by = "cursor" } = {}) {
-  const wanted = useRef(first);
-  useEffect(() => void (wanted.current = first), [address]);
-  const { data, error, refresh } = useAsked(address, touches, (signal) => pages(address, wanted.current, by, signal));
+export function useList(address, isAffectedBy = () => false, { first = PAGE_ROWS, cursorParameter = "cursor" } = {}) {
+  const rowCount = useRef(first); // rows to fetch
+  useEffect(() => void (rowCount.current = first), [address]);
+  const fetchRows = (signal) => fetchPages(address, rowCount.current, cursorParameter, signal);
+  const { data, error, refresh } = useFetched(address, isAffectedBy, fetchRows);
   const more = () => {
-    if (!data?.next || wanted.current > data.items.length) return;
-    wanted.current = Math.min(MOST, data.items.length + PAGE);
+    if (!data?.next || rowCount.current > data.items.length) return;
+    rowCount.current = Math.min(MAX_ROWS, data.items.length + PAGE_ROWS);
     refresh();
   };
   return { items: data?.items ?? null, total: data?.total ?? 0, next: data?.next ?? null, error, more };
 }
 
-async function pages(address, wanted, by, signal) {
+async function fetchPages(address, rowCount, cursorParameter, signal) {
   const items = [];
   let total = 0;
   let next = null;
   do {
-    const asked = new URL(address, location.origin);
-    asked.searchParams.set("limit", Math.min(500, wanted - items.length));
-    if (next) asked.searchParams.set(by, next);
-    const page = await get(asked, { signal });
+    const target = new URL(address, location.origin);
+    target.searchParams.set("limit", Math.min(MAX_REQUEST_ROWS, rowCount - items.length));
+    if (next) target.searchParams.set(cursorParameter, next);
+    const page = await get(target, { signal });
     items.push(...page.items);
     ({ total, next } = page);
-  } while (next && items.length < wanted);
+  } while (next && items.length < rowCount);
   return { items, total, next };
 }
 
-function useAsked(address, touches, ask) {
-  const [answer, setAnswer] = useState({ ...NOTHING, address });
+function useFetched(address, isAffectedBy, fetchData) {
+  const [result, setResult] = useState({ ...NOT_LOADED, address });
   const latest = useRef({});
-  latest.current = { touches, ask };
+  latest.current = { isAffectedBy, fetchData };
   const refresh = useRef(() => {});
 
   useEffect(() => {
     if (!address) return undefined;
-    const asking = asker(() => latest.current.ask, (news) => setAnswer({ ...news, address }));
-    refresh.current = asking.now;
-    asking.now();
-    const stops = [
-      onFact((fact) => (fact.kind === "line" || latest.current.touches(fact)) && asking.soon()),
-      onWrite(asking.soon),
-      asking.stop,
+    const refresher = createRefresher(
+      (signal) => latest.current.fetchData(signal),
+      (newResult) => setResult({ ...newResult, address }),
+    );
+    refresh.current = refresher.now;
+    refresher.now();
+    const cleanups = [
+      onEvent((event) => (event.aggregateKind === "connection" || latest.current.isAffectedBy(event)) && refresher.soon()),
+      onWrite(refresher.soon),
+      refresher.stop,
     ];
-    return () => stops.forEach((stop) => stop());
+    return () => cleanups.forEach((cleanup) => cleanup());
   }, [address]);
 
-  const current = answer.address === address ? answer : NOTHING; // never the rows of the screen before
+  const current = result.address === address ? result : NOT_LOADED; // never the rows of the previous address
   return { data: current.data, error: current.error, refresh: () => refresh.current() };
 }
 
-/** One question at a time; asked once more if news came while it was out. */
-function asker(ask, answered) {
+/** One request at a time; one more follows if a refresh was requested meanwhile. */
+function createRefresher(fetchData, onResult) {
   const abort = new AbortController();
   let timer = 0;
-  let out = false;
-  let again = false;
+  let isRunning = false;
+  let runAgain = false;
   let data = null;
 
   async function now() {
-    if (out) return void (again = true);
-    out = true;
+    if (isRunning) return void (runAgain = true);
+    isRunning = true;
     try {
-      data = await ask()(abort.signal);
-      answered({ data, error: null });
+      data = await fetchData(abort.signal);
+      onResult({ data, error: null });
     } catch (error) {
       if (abort.signal.aborted) return;
-      answered({ data, error }); // the old rows stay; the error says they are old
+      onResult({ data, error }); // the old rows stay on screen, with the error above them
     } finally {
-      out = false;
+      isRunning = false;
     }
-    if (again && !abort.signal.aborted) {
-      again = false;
+    if (runAgain && !abort.signal.aborted) {
+      runAgain = false;
       soon();
     }
   }
 
   function soon() {
     clearTimeout(timer);
-    timer = setTimeout(now, GATHER);
+    timer = setTimeout(now, REFRESH_DELAY_MS);
   }
 
   return { now, soon, stop: () => (clearTimeout(timer), abort.abort()) };

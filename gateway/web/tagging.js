@@ -1,22 +1,22 @@
-// Having a model look at the pictures: the button, and how far it is.
+// Auto-tagging a data set: the button that starts a tagging run, and the progress of the newest run.
 import { send, url } from "./api.js";
-import { plural } from "./format.js";
+import { count, plural, sentence } from "./format.js";
 import { html, useState } from "./lib.js";
 import { progressOf } from "./live.js";
-import { attempt, Bar, Status, Waiting } from "./parts.js";
+import { ProgressBar, runWithToast, Status, WaitingReason } from "./components.js";
 import { useResource } from "./resource.js";
 
 const DEFAULT_MODEL = "demo";
-const ENDED = new Set(["completed", "failed", "cancelled"]);
+const END_STATUSES = new Set(["completed", "failed", "cancelled"]);
 
-export const TagWithModel = ({ dataset }) => {
-  const { data } = useResource(url("tagging", "models"), (fact) => fact.kind === "presence");
-  const names = (data?.items ?? []).map((one) => one.name);
+export const AutoTagButton = ({ dataset }) => {
+  const { data } = useResource(url("tagging", "models"), (event) => event.aggregateKind === "presence");
+  const names = (data?.items ?? []).map((item) => item.name);
   const [model, setModel] = useState(DEFAULT_MODEL);
-  const start = () => attempt(() => send("POST", url("tagging", "runs"), { dataset: dataset.id, model }));
+  const startRun = () => runWithToast(() => send("POST", url("tagging", "runs"), { dataset: dataset.id, model }));
   return html`
-    <span class="joined">
-      <button disabled=${!dataset.images} onClick=${start}>Tag with model</button>
+    <span class="button-group">
+      <button disabled=${!dataset.images} title=${`Let the model ${model} predict the tags of all images`} onClick=${startRun}>Auto-tag</button>
       ${names.length > 1 &&
       html`<select aria-label="Model" value=${model} onChange=${(event) => setModel(event.target.value)}>
         ${names.map((name) => html`<option>${name}</option>`)}
@@ -25,29 +25,30 @@ export const TagWithModel = ({ dataset }) => {
   `;
 };
 
-/** The newest run over this data set, while it matters. */
+/** The newest tagging run of this data set, unless it completed or was cancelled. */
 export const TaggingRun = ({ dataset }) => {
   const address = `${url("tagging", "runs")}?dataset=${encodeURIComponent(dataset.id)}&limit=1`;
-  const { data } = useResource(address, (fact) => fact.kind === "tagging" || fact.kind === "presence");
+  const isAffectedBy = (event) => event.aggregateKind === "tagging" || event.aggregateKind === "presence";
+  const { data } = useResource(address, isAffectedBy);
   const run = data?.items[0];
   if (!run || run.status === "completed" || run.status === "cancelled") return null;
-  return html`<${Run} run=${run} />`;
+  return html`<${RunProgress} run=${run} />`;
 };
 
-const Run = ({ run }) => {
-  const told = progressOf(run.id).value;
-  const done = Math.max(run.done, told?.current_step ?? run.live?.progress?.done ?? 0);
+const RunProgress = ({ run }) => {
+  const progress = progressOf(run.id).value;
+  const done = Math.max(run.done, progress?.current_step ?? run.live?.progress?.done ?? 0);
+  const cancel = () => runWithToast(() => send("POST", url("tagging", "runs", run.id, "cancel")));
   return html`
     <section class="panel" aria-label="Tagging run">
       <div class="row spread">
-        <span><${Status} of=${run} /> ${run.model} tags ${plural(run.total, "picture")} <${Waiting} of=${run} /></span>
+        <span><${Status} work=${run} /> Auto-tagging ${plural(run.total, "image")} with ${run.model} <${WaitingReason} work=${run} /></span>
         <span class="figures">
-          ${done} / ${run.total}
-          ${!ENDED.has(run.status) &&
-          html` <button onClick=${() => attempt(() => send("POST", url("tagging", "runs", run.id, "cancel")))}>Cancel</button>`}
+          ${count(done)} / ${count(run.total)}
+          ${!END_STATUSES.has(run.status) && html` <button onClick=${cancel}>Cancel</button>`}
         </span>
       </div>
-      ${run.error ? html`<p class="bad">${run.error}</p>` : html`<${Bar} share=${run.total ? done / run.total : 0} label="Tagging" />`}
+      ${run.error ? html`<p class="bad">${sentence(run.error)}</p>` : html`<${ProgressBar} fraction=${run.total ? done / run.total : 0} label="Auto-tagging" />`}
     </section>
   `;
 };

@@ -1,26 +1,26 @@
-// A tag, and where it comes from: the colour of its dot, and in words for those who do not see it.
+// Tag chips: the dot's colour shows where a tag comes from; tooltip and legend say it in words.
 import { percent } from "./format.js";
 import { html } from "./lib.js";
 
-const SOURCES = { person: "a person", import: "the import", model: "a model" };
-const sourceOf = (tag) => (tag.source in SOURCES ? tag.source : "model");
+const SOURCE_LABELS = { person: "manual", import: "imported", model: "auto-tagged" };
+const sourceOf = (tag) => (tag.source in SOURCE_LABELS ? tag.source : "model");
 
-/** `remove`, `accept`: what a click on its button does; none = it only shows. */
-export const TagChip = ({ tag, remove, accept }) => {
-  const seen = tag.probability === undefined || tag.probability === null ? "" : percent(tag.probability);
-  const title = `${tag.tag}: from ${SOURCES[sourceOf(tag)]}${seen && `, ${seen} sure`}`;
-  const inside = html`${tag.tag}${seen && html` <small>${seen}</small>`}`;
-  if (accept) return html`<button class="chip suggested" title=${`Accept ${tag.tag}`} onClick=${accept}>${inside} +</button>`;
+/** `onRemove`, `onAccept`: handlers of the chip's button; without them the chip has none. */
+export const TagChip = ({ tag, onRemove, onAccept }) => {
+  const confidence = tag.probability === undefined || tag.probability === null ? "" : percent(tag.probability);
+  const tooltip = `${tag.tag}: ${SOURCE_LABELS[sourceOf(tag)]}${confidence && `, confidence ${confidence}`}`;
+  const label = html`${tag.tag}${confidence && html` <small>${confidence}</small>`}`;
+  if (onAccept) return html`<button class="chip suggested" title=${`Accept ${tag.tag}`} onClick=${onAccept}>${label} +</button>`;
   return html`
-    <span class=${`chip ${sourceOf(tag)}`} title=${title}>
-      ${inside}
-      ${remove && html`<button class="quiet" aria-label=${`Remove ${tag.tag}`} onClick=${remove}>×</button>`}
+    <span class=${`chip ${sourceOf(tag)}`} title=${tooltip}>
+      ${label}
+      ${onRemove && html`<button class="quiet" aria-label=${`Remove ${tag.tag}`} onClick=${onRemove}>×</button>`}
     </span>
   `;
 };
 
-export const Legend = () => html`
-  <span class="legend" aria-label="Colours of tags">
-    ${Object.entries(SOURCES).map(([source, words]) => html`<span class=${`key ${source}`}>${words}</span>`)}
+export const TagLegend = () => html`
+  <span class="legend">
+    Tags: ${Object.entries(SOURCE_LABELS).map(([source, label]) => html`<span class=${`key ${source}`}>${label}</span>`)}
   </span>
 `;

@@ -1,176 +1,180 @@
-// Files from the person's machine into a data set: gathered from a drop or a chooser, sent in batches, told one by one.
+// Importing image files: collected from a drop or a file chooser, uploaded in batches, with a result for each file.
 import { upload, url } from "./api.js";
-import { plural } from "./format.js";
+import { count, plural } from "./format.js";
 import { html, useRef, useState } from "./lib.js";
-import { Bar, toast } from "./parts.js";
+import { ProgressBar, showToast } from "./components.js";
 
-const FILES_AT_ONCE = 32; // one command of the catalog
-const BYTES_AT_ONCE = 256 * 1024 * 1024; // a batch ends here as well, so that progress moves
-const MOST_FILES = 10_000;
-const SIDECAR = /\.(txt|caption)$/i; // the caption of the picture with the same name
-const CAPTION_CHARACTERS = 20_000;
+const MAX_BATCH_FILES = 32; // one command of the catalog
+const MAX_BATCH_BYTES = 256 * 1024 * 1024; // keeps batches small enough for the progress bar to move
+const MAX_FILES = 10_000;
+const SIDECAR = /\.(txt|caption)$/i; // holds the caption of the image with the same name
+const MAX_CAPTION_CHARACTERS = 20_000;
 
 const stem = (name) => name.replace(/\.[^./]+$/, "");
 
-/** A file goes under its path, for two folders may each have a `1.png`. */
-const named = (file, path) => ({ file, name: (path || file.webkitRelativePath || file.name).replace(/^\//, "") });
+/** A file with its relative path as name, because two folders may each have a `1.png`. */
+const withPath = (file, path) => ({ file, name: (path || file.webkitRelativePath || file.name).replace(/^\//, "") });
 
-/** All files of a drop, folders opened. */
-async function dropped(transfer) {
-  // The entries must be taken before the first await: the browser empties the transfer after the event.
+/** All files of a drop, including those in dropped folders. */
+async function collectDroppedFiles(transfer) {
+  // The entries must be read before the first await: the browser empties the transfer after the event.
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.length) return [...transfer.files].map((file) => named(file));
+  if (!entries.length) return [...transfer.files].map((file) => withPath(file));
   const files = [];
-  while (entries.length && files.length < MOST_FILES) {
+  while (entries.length && files.length < MAX_FILES) {
     const entry = entries.shift();
-    if (entry.isFile) files.push(named(await new Promise((done, failed) => entry.file(done, failed)), entry.fullPath));
-    else entries.push(...(await children(entry)));
+    if (entry.isFile) files.push(withPath(await new Promise((resolve, reject) => entry.file(resolve, reject)), entry.fullPath));
+    else entries.push(...(await readFolder(entry)));
   }
   return files;
 }
 
-async function children(folder) {
+async function readFolder(folder) {
   const reader = folder.createReader();
-  const found = [];
+  const entries = [];
   for (;;) {
-    const some = await new Promise((done, failed) => reader.readEntries(done, failed)); // 100 at a time
-    if (!some.length || found.length >= MOST_FILES) return found;
-    found.push(...some);
+    const chunk = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // at most 100 entries
+    if (!chunk.length || entries.length >= MAX_FILES) return entries;
+    entries.push(...chunk);
   }
 }
 
-/** Pictures in batches, each with the captions that lay beside them. Hidden files (`.DS_Store`) are not pictures. */
-async function batches(files) {
+/** The upload forms: images in batches, with the captions of their sidecar files. Hidden files (`.DS_Store`) are left out. */
+async function buildForms(files) {
   const visible = files.filter(({ file }) => !file.name.startsWith("."));
-  const pictures = visible.filter(({ name }) => !SIDECAR.test(name));
-  const captions = await captionsOf(visible.filter(({ name }) => SIDECAR.test(name)));
-  const made = [];
-  let bytes = 0;
-  for (const picture of pictures) {
-    const { size } = picture.file;
-    if (!made.length || made.at(-1).length >= FILES_AT_ONCE || bytes + size > BYTES_AT_ONCE) {
-      made.push([]);
-      bytes = 0;
+  const images = visible.filter(({ name }) => !SIDECAR.test(name));
+  const captions = await readCaptions(visible.filter(({ name }) => SIDECAR.test(name)));
+  const batches = [];
+  let batchBytes = 0;
+  for (const image of images) {
+    const { size } = image.file;
+    if (!batches.length || batches.at(-1).length >= MAX_BATCH_FILES || batchBytes + size > MAX_BATCH_BYTES) {
+      batches.push([]);
+      batchBytes = 0;
     }
-    made.at(-1).push(picture);
-    bytes += size;
+    batches.at(-1).push(image);
+    batchBytes += size;
   }
-  return made.map((batch) => formOf(batch, captions));
+  return batches.map((batch) => buildForm(batch, captions));
 }
 
-async function captionsOf(sidecars) {
-  const captions = new Map();
+async function readCaptions(sidecars) {
+  const captions = new Map(); // stem of the path → caption
   for (const { file, name } of sidecars) {
-    // At most four bytes a character: what is larger need not be read to know that it is too long.
-    const text = file.size <= 4 * CAPTION_CHARACTERS ? (await file.text()).trim() : null;
-    if (text === null || text.length > CAPTION_CHARACTERS) toast(`${name} is too long for a caption and was left off.`, "error");
-    else captions.set(stem(name), text);
+    // UTF-8 uses at most four bytes a character: a larger file is too long without reading it.
+    const text = file.size <= 4 * MAX_CAPTION_CHARACTERS ? (await file.text()).trim() : null;
+    if (text === null || text.length > MAX_CAPTION_CHARACTERS) {
+      showToast(`Skipped ${name}: a caption has at most ${count(MAX_CAPTION_CHARACTERS)} characters.`, "error");
+    } else {
+      captions.set(stem(name), text);
+    }
   }
   return captions;
 }
 
-function formOf(batch, captions) {
+function buildForm(batch, captions) {
   const form = new FormData();
-  const beside = {};
+  const batchCaptions = {};
   for (const { file, name } of batch) {
     form.append("files", file, name);
     const caption = captions.get(stem(name));
-    if (caption) beside[name] = caption;
+    if (caption) batchCaptions[name] = caption;
   }
-  if (Object.keys(beside).length) form.append("captions", JSON.stringify(beside));
+  if (Object.keys(batchCaptions).length) form.append("captions", JSON.stringify(batchCaptions));
   return form;
 }
 
-/** Sends all batches in turn; `say` is told {done, total, share, items}. The first batch that fails ends it. */
-async function bringIn(dataset, files, say) {
-  const forms = await batches(files);
+/** Uploads one batch after the other; `onUpdate` receives {total, fraction, items, isBusy}. Stops at the first failure. */
+async function importFiles(dataset, files, onUpdate) {
+  const forms = await buildForms(files);
   const total = forms.reduce((sum, form) => sum + form.getAll("files").length, 0);
   const items = [];
   for (const form of forms) {
     const size = form.getAll("files").length;
-    const tell = (share) => say({ total, share: (items.length + share * size) / total, items: [...items], busy: true });
-    tell(0);
-    items.push(...(await upload(url("datasets", dataset, "images"), form, tell)).items);
+    const report = (sent) => onUpdate({ total, fraction: (items.length + sent * size) / total, items: [...items], isBusy: true });
+    report(0);
+    items.push(...(await upload(url("datasets", dataset, "images"), form, report)).items);
   }
-  say({ total, share: 1, items, busy: false });
+  onUpdate({ total, fraction: 1, items, isBusy: false });
 }
 
-/** The place to drop pictures on; everything inside it is part of the target. */
-export const DropZone = ({ dataset, children: inside }) => {
-  const [over, setOver] = useState(false);
-  const [import_, setImport] = useState(null);
-  const depth = useRef(0);
+/** An area that accepts dropped files; its children are part of the drop target. */
+export const DropZone = ({ dataset, children }) => {
+  const [isDragOver, setIsDragOver] = useState(false);
+  const [currentImport, setCurrentImport] = useState(null);
+  const dragDepth = useRef(0); // enter and leave events also come from nested elements
 
-  const take = async (gather) => {
-    if (import_?.busy) return toast("One import at a time: this one is still running.");
+  const startImport = async (collectFiles) => {
+    if (currentImport?.isBusy) return showToast("An import is still running. Wait until it is finished.");
     try {
-      await bringIn(dataset, await gather(), setImport);
+      await importFiles(dataset, await collectFiles(), setCurrentImport);
     } catch (error) {
-      setImport((now) => now && { ...now, busy: false, error: error.message });
-      toast(error.message, "error");
+      setCurrentImport((state) => state && { ...state, isBusy: false, error: error.message });
+      showToast(error.message, "error");
     }
     return undefined;
   };
-  const move = (by) => (event) => {
+  const changeDepth = (change) => (event) => {
     event.preventDefault();
-    depth.current += by;
-    setOver(depth.current > 0);
+    dragDepth.current += change;
+    setIsDragOver(dragDepth.current > 0);
   };
   const drop = (event) => {
     event.preventDefault();
-    depth.current = 0;
-    setOver(false);
-    take(() => dropped(event.dataTransfer));
+    dragDepth.current = 0;
+    setIsDragOver(false);
+    startImport(() => collectDroppedFiles(event.dataTransfer));
   };
   return html`
-    <div class=${`dropzone ${over ? "over" : ""}`} onDragEnter=${move(1)} onDragLeave=${move(-1)}
+    <div class=${`dropzone ${isDragOver ? "over" : ""}`} onDragEnter=${changeDepth(1)} onDragLeave=${changeDepth(-1)}
       onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>
       <div class="dropbar">
-        <span>Drop pictures or a folder anywhere here, or choose</span>
-        <${Chooser} label="files" take=${take} />
-        <${Chooser} label="a folder" folder take=${take} />
-        <span class="muted">A <code>.txt</code> beside a picture becomes its caption.</span>
+        <span>Drop images or a folder here, or</span>
+        <${FileChooser} label="Choose files" startImport=${startImport} />
+        <${FileChooser} label="Choose a folder" folder startImport=${startImport} />
+        <span class="muted">A <code>.txt</code> file with the name of an image becomes its caption.</span>
       </div>
-      ${import_ && html`<${Imported} of=${import_} close=${() => setImport(null)} />`}
-      ${inside}
+      ${currentImport && html`<${ImportReport} report=${currentImport} close=${() => setCurrentImport(null)} />`}
+      ${children}
     </div>
   `;
 };
 
-const Chooser = ({ label, take, folder = false }) => {
+const FileChooser = ({ label, startImport, folder = false }) => {
   const input = useRef(null);
-  const chosen = () => {
-    const files = [...input.current.files].map((file) => named(file));
+  const handleChange = () => {
+    const files = [...input.current.files].map((file) => withPath(file));
     input.current.value = "";
-    if (files.length) take(() => files);
+    if (files.length) startImport(() => files);
   };
   return html`
     <button onClick=${() => input.current.click()}>${label}</button>
-    <input ref=${input} type="file" hidden multiple aria-label=${`Choose ${label}`} webkitdirectory=${folder} onChange=${chosen} />
+    <input ref=${input} type="file" hidden multiple aria-label=${label} webkitdirectory=${folder} onChange=${handleChange} />
   `;
 };
 
-const Imported = ({ of, close }) => {
-  const refused = of.items.filter((item) => item.outcome === "refused");
-  const tally = (outcome) => of.items.filter((item) => item.outcome === outcome).length;
+const ImportReport = ({ report, close }) => {
+  const skipped = report.items.filter((item) => item.outcome === "refused");
+  const countOf = (outcome) => count(report.items.filter((item) => item.outcome === outcome).length);
+  const title = report.isBusy ? `Importing ${plural(report.total, "file")}` : report.error ? "Import stopped" : "Import finished";
   return html`
     <section class="panel importing" aria-label="Import">
       <div class="row spread">
-        <strong>${of.busy ? `Importing ${plural(of.total, "file")}` : of.error ? "Import stopped" : "Imported"}</strong>
+        <strong>${title}</strong>
         <span class="figures">
-          ${tally("added")} added · ${tally("existing")} known already · ${refused.length} refused
-          ${!of.busy && html` <button class="quiet" aria-label="Close" onClick=${close}>×</button>`}
+          ${countOf("added")} added · ${countOf("existing")} already in the data set · ${count(skipped.length)} skipped
+          ${!report.isBusy && html` <button class="quiet" aria-label="Close" onClick=${close}>×</button>`}
         </span>
       </div>
-      ${of.busy && html`<${Bar} share=${of.share} label="Import" />`}
-      ${of.error && html`<p class="bad">${of.error}</p>`}
-      ${refused.length > 0 && html`<${RefusedFiles} items=${refused} />`}
+      ${report.isBusy && html`<${ProgressBar} fraction=${report.fraction} label="Import" />`}
+      ${report.error && html`<p class="bad">${report.error}</p>`}
+      ${skipped.length > 0 && html`<${SkippedFiles} items=${skipped} />`}
     </section>
   `;
 };
 
-export const RefusedFiles = ({ items }) => html`
-  <ul class="refusals">
+export const SkippedFiles = ({ items }) => html`
+  <ul class="skipped-files">
     ${items.map((item) => html`<li><b>${item.name}</b> <code>${item.reason}</code> <span class="muted">${item.detail}</span></li>`)}
   </ul>
 `;

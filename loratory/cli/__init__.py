@@ -1,1 +1,1 @@
-"""The command line. Each command is a function in a module of its own kind, imported when it is asked for."""
+"""The command line. The commands of each group are functions in one module, imported when they are called."""

@@ -1,75 +1,78 @@
-"""`loratory audit …`: is history what it was?"""
+"""`loratory audit …`: proves that history was not changed."""
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from cyclopts import Parameter
 
-from contracts.audit import AuditHead, AuditReport, told
+from contracts.audit import AuditHead, AuditReport, summary_lines
 from contracts.errors import SetupError
-from loratory.cli.backup import LOG_DAMAGED, Environ
-from loratory.cli.common import DEFAULT, Server, say, say_json
-from loratory.offline import Offline
+from loratory.cli.backup import LOG_DAMAGED
+from loratory.cli.options import DEFAULT_SERVER, Environ, Server
+from loratory.cli.output import write_json, write_line
+from loratory.offline import OfflineFolder
 
 DAMAGED = 1
-"""The exit code where something is wrong with the log, its archive or the head."""
+"""Exit code if the log, its archive or the head is damaged."""
 
 
-async def head(*, out: Path | None = None, server: Server = DEFAULT) -> None:
-    """Say where the log ends now, signed. Kept on another machine, it shows later whether history was rewritten.
+async def head(*, out: Annotated[Path | None, Parameter(alias="-o")] = None, server: Server = DEFAULT_SERVER) -> None:
+    """Print the signed head of the log. Stored on another machine, it proves later whether history was rewritten.
 
     Parameters
     ----------
-    out: -o
+    out:
         Write it to this file.
     """
     async with server.client() as client:
         found = await client.audit_head()
     if out is None:
-        say_json(found)
+        write_json(found)
         return
     out.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
-    say(f"{out}: commit {found.sequence}, {found.chain}")
+    write_line(f"{out}: commit {found.sequence}, {found.chain}")
 
 
 async def verify(
-    *, head: Path | None = None, data: Path | None = None, server: Server = DEFAULT, environ: Environ
+    *, head: Path | None = None, data: Path | None = None, server: Server = DEFAULT_SERVER, environ: Environ
 ) -> int:
-    """Compute all hashes again and lay the log beside its archive; exit code 1 where anything is wrong.
+    """Verify all hashes and compare the log with its archive; exit code 1 if anything is wrong.
 
     Parameters
     ----------
     head:
-        A file of `loratory audit head`: was anything up to it rewritten since?
+        A file written by `loratory audit head`: was anything before it rewritten since?
     data:
-        A data folder on this machine, while the workshop is stopped or refuses to start.
+        A data folder on this machine, while Loratory is stopped or refuses to start.
     """
     if data is not None:
-        return await _offline(data, head, server, environ)
-    asked = _head_in(head) if head else None
+        return await _verify_offline(data, head, server, environ)
+    known_head = _read_head(head) if head else None
     async with server.client() as client:
-        report = await client.audit_verify(asked)
+        report = await client.audit_verify(known_head)
     if server.json:
-        say_json(report)
+        write_json(report)
     else:
-        _say_report(report)
+        _write_report(report)
     return DAMAGED if report.damage else 0
 
 
-async def _offline(data: Path, head: Path | None, server: Server, environ: Environ) -> int:
-    words: list[str | Path] = ["audit", *(["--json"] if server.json else [])]
-    words += ["--head", head.expanduser().absolute()] if head else []
-    async with Offline(data, environ) as offline:
-        code = await offline.catalog(*words)
+async def _verify_offline(data: Path, head: Path | None, server: Server, environ: Environ) -> int:
+    arguments: list[str | Path] = ["audit", *(["--json"] if server.json else [])]
+    arguments += ["--head", head.expanduser().absolute()] if head else []
+    async with OfflineFolder(data, environ) as offline:
+        code = await offline.run_catalog(*arguments)
     return DAMAGED if code == LOG_DAMAGED else code
 
 
-def _say_report(report: AuditReport) -> None:
-    for line in told(report):
-        say(line)
+def _write_report(report: AuditReport) -> None:
+    for line in summary_lines(report):
+        write_line(line)
 
 
-def _head_in(file: Path) -> AuditHead:
+def _read_head(file: Path) -> AuditHead:
     try:
         return msgspec.json.decode(file.read_bytes(), type=AuditHead)
     except msgspec.DecodeError as error:
-        raise SetupError(f"{file} holds no head of a log: {error}") from error
+        raise SetupError(f"{file} does not contain the head of a log: {error}") from error

@@ -1,4 +1,4 @@
-"""`loratory backup …` and `loratory restore`: the work is the catalog's, on a folder of this machine."""
+"""`loratory backup …` and `loratory restore`: the catalog's maintenance commands on a data folder of this machine."""
 
 import shutil
 from collections.abc import Mapping
@@ -10,161 +10,177 @@ from cyclopts import Parameter
 
 from contracts import subjects
 from contracts.errors import SetupError
-from contracts.wire.server import running_on
-from loratory.cli.common import say
-from loratory.folder import DataFolder, FolderInUse
-from loratory.offline import Offline, catalog
+from contracts.wire.server import running_server
+from loratory.cli.options import Environ
+from loratory.cli.output import write_line
+from loratory.data_folder import DataFolder, DataFolderInUse, check_format
+from loratory.offline import OfflineFolder, run_catalog
 
-DATA = Path("~/loratory")
+DEFAULT_DATA = Path("~/loratory")
 LOG_DAMAGED = 3
-"""The exit code of a verb that found the log damaged (`contracts.wire.boot`)."""
+"""Exit code of a catalog command that found the log damaged (`contracts.wire.boot`)."""
 
-Environ = Annotated[Mapping[str, str], Parameter(parse=False)]
+Data = Annotated[Path | None, Parameter(show_default=False)]
 
 
 async def create(
-    backup: Path, *, data: Path = DATA, without_keys: bool = False, without_blobs: bool = False, environ: Environ
+    backup: Path, *, data: Data = None, without_keys: bool = False, without_blobs: bool = False, environ: Environ
 ) -> int:
-    """Back a data folder up, while the workshop runs on it or not. A folder that holds an older backup is renewed.
+    """Back up a data folder, while Loratory runs on it or not. An older backup in the folder is updated.
 
     Parameters
     ----------
     backup:
         An empty folder, or one with a backup of the same data folder.
     data:
-        The data folder.
+        The data folder; ~/loratory if LORATORY_URL is not set.
     without_keys:
-        Leave the keys of file names and captions out; keep them elsewhere then.
+        Leave out the keys of file names and captions; store them elsewhere.
     without_blobs:
-        Only list the blobs (pictures, checkpoints, LoRAs), for when they are backed up by other means.
+        Only list the blobs (images, checkpoints, LoRAs), if they are backed up by other means.
     """
+    folder = _data_folder(data, environ)
     options = [f"--{name}" for name, on in (("without-keys", without_keys), ("without-blobs", without_blobs)) if on]
-    words = ["backup", str(_absolute(backup)), *options]
+    arguments = ["backup", str(_absolute(backup)), *options]
     try:
-        async with Offline(data, environ) as offline:
-            return await offline.catalog("catch-up") or await offline.catalog(*words)
-    except FolderInUse:
-        return await _beside(data, environ, *words)
+        async with OfflineFolder(folder, environ) as offline:
+            return await offline.run_catalog("catch-up") or await offline.run_catalog(*arguments)
+    except DataFolderInUse:
+        return await _run_beside_server(folder, environ, *arguments)
 
 
 async def verify(backup: Path, *, environ: Environ) -> int:
-    """Compute everything in a backup again: the chain of all commits, and each blob.
+    """Verify a backup: the hash chain of all commits, and every blob.
 
     Parameters
     ----------
     backup:
         Its folder.
     """
-    return await catalog(DataFolder(DATA), {}, environ, "verify-backup", _absolute(backup))
+    return await run_catalog(DataFolder(DEFAULT_DATA), {}, environ, "verify-backup", _absolute(backup))
 
 
-async def ls(*, data: Path = DATA, environ: Environ) -> int:
-    """List the backups that were made of a data folder: what is erased is erased in them too, once they are in reach.
+async def ls(*, data: Data = None, environ: Environ) -> int:
+    """List the registered backups of a data folder. Erasures are carried out in them too, once they are reachable.
 
     Parameters
     ----------
     data:
-        The data folder.
+        The data folder; ~/loratory if LORATORY_URL is not set.
     """
-    return await catalog(DataFolder(data), {}, environ, "list-backups")
+    return await run_catalog(DataFolder(_data_folder(data, environ)), {}, environ, "list-backups")
 
 
-async def forget(backup: Path, *, data: Path = DATA, environ: Environ) -> int:
-    """Say that a backup is gone for good, so that nothing waits for it to be erased in it.
+async def forget(backup: Path, *, data: Data = None, environ: Environ) -> int:
+    """Unregister a backup that was deleted, so that erasures no longer wait for it.
 
     Parameters
     ----------
     backup:
-        The folder it was made in.
+        The folder of the backup.
     data:
-        The data folder it was made of.
+        The data folder; ~/loratory if LORATORY_URL is not set.
     """
-    return await catalog(DataFolder(data), {}, environ, "forget-backup", _absolute(backup))
+    folder = DataFolder(_data_folder(data, environ))
+    return await run_catalog(folder, {}, environ, "forget-backup", _absolute(backup))
 
 
 async def restore_backup(backup: Path, *, data: Path, keys: Path | None = None, environ: Environ) -> int:
-    """Make a data folder from a backup; `loratory up --data` starts it.
+    """Create a data folder from a backup; `loratory up --data` starts it.
 
     Parameters
     ----------
     backup:
         Its folder.
     data:
-        An empty folder, or one that is not there yet.
+        An empty folder, or one that does not exist yet.
     keys:
-        A keys.db in place of the backup's: with today's, what was erased since stays unreadable.
+        A keys.db to use instead of the backup's: with the current one, what was erased since stays unreadable.
     """
-    place = _absolute(data)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise SetupError(f"{place} is not empty; a backup is restored into a new data folder")
-    given = ["--keys", str(_absolute(keys))] if keys else []
-    async with Offline(place, environ, fresh=True) as offline:
-        unpacked = await offline.catalog("unpack", _absolute(backup), *given)
-        code = unpacked or await offline.refill()
-    if unpacked:  # half a data folder is of no use to anybody
-        shutil.rmtree(place)
+    target = _absolute(data)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise SetupError(f"{target} is not empty; a backup is restored into a new data folder")
+    options = ["--keys", str(_absolute(keys))] if keys else []
+    async with OfflineFolder(target, environ, create=True) as offline:
+        unpack_code = await offline.run_catalog("unpack", _absolute(backup), *options)
+        code = unpack_code or await offline.recreate_log()
+    if unpack_code:  # a partial data folder is useless
+        shutil.rmtree(target)
     elif code == 0:
-        say(f"{place} is a data folder again; start it with: loratory up --data {place}")
+        write_line(f"the backup was restored into {target}; start it with: loratory up --data {target}")
     return code
 
 
 async def restore(
     *,
-    data: Path = DATA,
+    data: Data = None,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     accept_loss: bool = False,
     environ: Environ,
 ) -> int:
-    """Put back what a damaged or deleted event log lacks, from its archive. The workshop must be stopped.
+    """Restore a damaged or deleted event log from its archive. Loratory must be stopped.
 
-    Every commit comes back at the sequence it had. The damaged files are kept aside, in the data folder.
+    Every commit is restored at its old sequence. The damaged files are kept in the data folder.
 
     Parameters
     ----------
     data:
-        The data folder.
+        The data folder; ~/loratory if LORATORY_URL is not set.
     from_:
-        A backup, for when the archive is damaged or gone as well, or the keys are.
+        A backup, in case the archive or the keys are damaged or lost as well.
     accept_loss:
-        Commits that no copy has any more are given up, and a void commit takes the place of each.
+        Give up commits of which no copy exists; each is replaced by a void commit.
     """
-    async with Offline(data, environ) as offline:
-        found = await offline.catalog("catch-up", "--whole")
-        if found not in {0, LOG_DAMAGED}:
-            return found
-        if found == 0 and from_ is None:
-            say("the log is whole; there is nothing to restore")
+    async with OfflineFolder(_data_folder(data, environ), environ) as offline:
+        damage_code = await offline.run_catalog("catch-up", "--whole")
+        if damage_code not in {0, LOG_DAMAGED}:
+            return damage_code
+        if damage_code == 0 and from_ is None:
+            write_line("the log is intact; there is nothing to restore")
             return 0
-        given = ["--from", str(_absolute(from_))] if from_ else []
-        given += ["--accept-loss"] if accept_loss else []
-        if code := await offline.catalog("salvage", *given):
+        options = ["--from", str(_absolute(from_))] if from_ else []
+        options += ["--accept-loss"] if accept_loss else []
+        if code := await offline.run_catalog("salvage", *options):
             return code
-        if found == 0 or await offline.catalog("catch-up", "--whole", quiet=True) == 0:
-            say("the log itself is whole")
+        if damage_code == 0 or await offline.run_catalog("catch-up", "--whole", quiet=True) == 0:
+            write_line("the log itself is intact")
             return 0
         await offline.server.stop()
-        _put_aside(offline)
-        code = await offline.refill()
+        _keep_damaged_log(offline)
+        code = await offline.recreate_log()
     if code == 0:
-        say("whoever follows the log starts again (an old cursor is answered 410); all else is as it was")
+        write_line("the log has a new id: clients with a cursor of the old one get status 410 and start over")
     return code
 
 
-def _put_aside(offline: Offline) -> None:
-    """The damaged log is kept as it is, for whoever wants to look."""
-    log = offline.server.stream_folder(subjects.FACTS)
+def _data_folder(data: Path | None, environ: Mapping[str, str]) -> Path:
+    """The folder of `--data`. SetupError for another format, or if only LORATORY_URL is given."""
+    url = environ.get("LORATORY_URL")
+    if data is None and url:
+        raise SetupError(
+            f"LORATORY_URL is {url}, but this command works on a data folder of this machine: name it with --data"
+        )
+    folder = (data or DEFAULT_DATA).expanduser()
+    check_format(folder)
+    return folder
+
+
+def _keep_damaged_log(offline: OfflineFolder) -> None:
+    """Move the damaged log aside for inspection."""
+    log = offline.server.stream_folder(subjects.EVENTS)
     if log.exists():
         kept = offline.folder / "damaged" / f"log-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
         kept.parent.mkdir(exist_ok=True)
         log.rename(kept)
-        say(f"the damaged log is kept in {kept}; delete it when you need it no more")
+        write_line(f"the damaged log was moved to {kept}; delete it when you no longer need it")
 
 
-async def _beside(data: Path, environ: Mapping[str, str], *words: str | Path) -> int:
-    """A verb of the catalog while a workshop runs on the folder."""
+async def _run_beside_server(data: Path, environ: Mapping[str, str], *arguments: str | Path) -> int:
+    """Run a catalog command while Loratory runs on the folder."""
     folder = DataFolder(data)
-    url, user, password = running_on(folder / "nats", "catalog")
-    return await catalog(folder, {"NATS_URL": url, "NATS_USER": user, "NATS_PASSWORD": password}, environ, *words)
+    url, user, password = running_server(folder / "nats", "catalog")
+    bus = {"NATS_URL": url, "NATS_USER": user, "NATS_PASSWORD": password}
+    return await run_catalog(folder, bus, environ, *arguments)
 
 
 def _absolute(path: Path) -> Path:

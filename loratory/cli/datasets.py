@@ -4,44 +4,44 @@ import asyncio
 import sys
 from pathlib import Path
 
-import msgspec
-
 from contracts.errors import LoratoryError, SetupError
-from loratory.answers import Imported
-from loratory.cli.common import DEFAULT, NOW, Moment, Server, say, say_json, say_table
+from loratory.cli.options import DEFAULT_SERVER, NOW, PointInTime, Server
+from loratory.cli.output import write_json, write_line, write_sections, write_table
+from loratory.cli.views import dataset_sections
 from loratory.client import AsyncClient
-from loratory.following import Lines
-from loratory.pictures import found_among, found_in
-from loratory.words import of_import
+from loratory.follow import ProgressWriter
+from loratory.image_files import scan_files, scan_folder
+from loratory.messages import format_import
+from loratory.responses import ImportSummary
 
 
-async def create(name: str, /, *, description: str = "", server: Server = DEFAULT) -> None:
-    """Make a data set.
+async def create(name: str, /, *, description: str = "", server: Server = DEFAULT_SERVER) -> None:
+    """Create a data set.
 
     Parameters
     ----------
     name:
-        What it is called.
+        Its name.
     description:
-        A few words about it.
+        A short description.
     """
     async with server.client() as client:
-        receipt = await client.create_dataset(name, description)
-    say_json(receipt) if server.json else say(receipt.id)
+        result = await client.create_dataset(name, description)
+    write_json(result) if server.json else write_line(result.id)
 
 
-async def ls(*, server: Server = DEFAULT) -> None:
+async def ls(*, server: Server = DEFAULT_SERVER) -> None:
     """List data sets."""
     async with server.client() as client:
         views = await client.datasets()
     if server.json:
-        return say_json(views)
+        return write_json(views)
     rows = [(view.name, view.images, view.tagged, view.captioned, view.latest_version, view.id) for view in views]
-    return say_table(("name", "images", "tagged", "captioned", "version", "id"), rows)
+    return write_table(("Name", "Images", "Tagged", "Captioned", "Version", "Id"), rows)
 
 
-async def show(dataset: str, /, *, at: Moment = NOW, server: Server = DEFAULT) -> None:
-    """Show one data set, now or as it was.
+async def show(dataset: str, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SERVER) -> None:
+    """Show one data set, now or in the past.
 
     Parameters
     ----------
@@ -49,19 +49,17 @@ async def show(dataset: str, /, *, at: Moment = NOW, server: Server = DEFAULT) -
         Name or id.
     """
     async with server.client() as client:
-        view = await client.dataset(dataset, **at.asked)
-    if server.json:
-        return say_json(view)
-    return say_table(("field", "value"), msgspec.structs.asdict(view).items())
+        view = await client.dataset(dataset, **at.query)
+    write_json(view) if server.json else write_sections(dataset_sections(view))
 
 
-async def import_(dataset: str, paths: list[Path], /, *, server: Server = DEFAULT) -> int:
-    """Bring a folder or files into a data set; `.txt` and `.caption` beside a picture are its caption.
+async def import_(dataset: str, paths: list[Path], /, *, server: Server = DEFAULT_SERVER) -> int:
+    """Import a folder or files; a `.txt` or `.caption` file next to an image is its caption.
 
     Parameters
     ----------
     dataset:
-        Name or id; made if there is none of that name.
+        Name or id; created if no data set has this name.
     paths:
         A folder, or files.
     """
@@ -70,20 +68,22 @@ async def import_(dataset: str, paths: list[Path], /, *, server: Server = DEFAUL
     if len(paths) > 1 and any(path.is_dir() for path in paths):
         raise SetupError("import one folder at a time, or files")
     async with server.client() as client:
-        imported = await _imported(client, dataset, paths, Lines(sys.stderr))
+        result = await _import(client, dataset, paths, ProgressWriter(sys.stderr))
     if server.json:
-        say_json(imported)
+        write_json(result)
     else:
-        for line in of_import(imported):
-            say(line)
-    if imported.files and len(imported.of("refused")) == len(imported.files):
-        raise LoratoryError("none of the files was taken")
+        for line in format_import(result):
+            write_line(line)
+    if result.files and len(result.of("refused")) == len(result.files):
+        raise LoratoryError("all files were skipped")
     return 0
 
 
-async def _imported(client: AsyncClient, dataset: str, paths: list[Path], lines: Lines) -> Imported:
-    # Looked at first: a folder that is not there must not leave an empty data set behind.
+async def _import(client: AsyncClient, dataset: str, paths: list[Path], writer: ProgressWriter) -> ImportSummary:
+    # Scanned first: a folder that does not exist must not leave an empty data set behind.
     single = len(paths) == 1 and not paths[0].is_file()
-    found = await asyncio.to_thread(found_in, paths[0]) if single else await asyncio.to_thread(found_among, paths)
+    scan = await asyncio.to_thread(scan_folder, paths[0]) if single else await asyncio.to_thread(scan_files, paths)
     await client.ensure_dataset(dataset)
-    return await client.import_found(dataset, found, told=lambda done, of: lines.progress(f"sent {done}/{of}"))
+    return await client.import_scanned(
+        dataset, scan, on_progress=lambda done, total: writer.progress(f"sent {done}/{total}")
+    )

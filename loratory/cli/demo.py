@@ -1,47 +1,56 @@
 """`loratory demo`."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from loratory.demo import PATIENCE, PRESET, Demo
-from loratory.following import Lines
+from loratory.cli.options import Environ
+from loratory.demo import PRESET, WORKER_TIMEOUT_SECONDS, Demo
+from loratory.follow import ProgressWriter
 
 
 async def demo(  # noqa: PLR0913 - each is an option
     *,
     data: Path = Path("~/loratory-demo"),
     serve: Annotated[
-        bool, Parameter(negative="--no-serve", help="Go on serving the page when the LoRA is made.")
+        bool, Parameter(negative="--no-serve", help="Keep serving the page when the LoRA is finished.")
     ] = True,
     images: Path | None = None,
     steps: int | None = None,
     seed: int = 0,
     preset: str = PRESET,
     port: int | None = None,
-    patience: float = PATIENCE,
-    environ: Annotated[Mapping[str, str], Parameter(parse=False)],
+    worker_timeout: float = WORKER_TIMEOUT_SECONDS,
+    environ: Environ,
 ) -> int:
-    """From pictures to a LoRA in one go: start the workshop, import, tag, train on the built-in base, compare.
+    """From images to a LoRA in one go: start Loratory, import, tag, train on the built-in base model, compare.
 
     Parameters
     ----------
     data:
-        Where everything is kept.
+        The data folder.
     images:
-        Your own pictures; without, a dozen are drawn.
+        Your own images; without it, a dozen are drawn.
     steps:
-        Train for so many steps.
+        Number of training steps.
     seed:
-        Of the drawn pictures and of the training; another one is another data set.
+        Seed of the drawn images and of the training; each seed has its own data set.
     preset:
-        How to train, and on which base.
+        The recipe, including the base model.
     port:
-        Port of the page; without, 8000 or a free one.
-    patience:
-        Seconds to wait for a tagger or trainer that does not come.
+        Port of the page; without it, 8000 or any free one.
+    worker_timeout:
+        Seconds to wait for a tagger or trainer to connect.
     """
-    work = Demo(data, environ, Lines(), images=images, steps=steps, seed=seed, preset=preset, patience=patience)
-    return await work.run(port=port, serve=serve)
+    run = Demo(
+        data,
+        environ,
+        ProgressWriter(),
+        images=images,
+        steps=steps,
+        seed=seed,
+        preset=preset,
+        worker_timeout=worker_timeout,
+    )
+    return await run.run(port=port, serve=serve)

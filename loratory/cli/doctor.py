@@ -1,4 +1,4 @@
-"""`loratory doctor`: what is here, what is missing, and what to do about it."""
+"""`loratory doctor`: checks of the installation, with what to do about each problem."""
 
 import asyncio
 import importlib.metadata
@@ -13,144 +13,154 @@ from typing import Literal
 import msgspec
 
 from contracts.errors import LoratoryError, SetupError
-from contracts.wire.boot import owners_of, refuse_foreign_packages
+from contracts.wire.boot import distributions_of, refuse_foreign_packages
 from contracts.wire.server_binary import find_binary
-from loratory.cli.common import DEFAULT, Server, say, say_json
-from loratory.folder import check_format
+from loratory.bind_address import find_free_port
+from loratory.cli.options import DEFAULT_SERVER, Server
+from loratory.cli.output import write_json, write_line
+from loratory.data_folder import check_format, running_port
 from loratory.http import Http
-from loratory.listening import free_port
 
-TORCH_WITHIN = 60.0
-ENOUGH_DISK = 2 << 30
-NEEDED = {
+TORCH_TIMEOUT_SECONDS = 60.0
+MIN_FREE_DISK_BYTES = 2 << 30
+REQUIRED_PACKAGES = {
     "gateway": ("litestar", "uvicorn", "prometheus-client"),
     "catalog": ("cryptography", "pillow", "pyroaring"),
     "tagger": ("onnxruntime", "pillow", "numpy"),
     "trainer": ("torch", "diffusers", "peft", "accelerate", "transformers", "safetensors"),
 }
-"""What each extra brings that its service cannot do without."""
-TORCH = """
+"""The packages of each extra that its service cannot run without."""
+TORCH_PROGRAM = """
 import torch
 cuda = torch.cuda.is_available()
 print(f"torch {torch.__version__}, " + (f"CUDA on {torch.cuda.get_device_name(0)}" if cuda else "CPU only"))
 """
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """`bad` makes the doctor's exit code 1; `note` is worth knowing."""
+class Check(msgspec.Struct, frozen=True):
+    """One check. `bad`: must be fixed, exit code 1; `note`: worth knowing."""
 
-    what: str
+    name: str
     verdict: Literal["ok", "note", "bad"]
-    words: str
+    text: str
 
 
-async def doctor(*, data: Path = Path("~/loratory"), port: int = 8000, server: Server = DEFAULT) -> int:
-    """Say what is here, what is missing and what to do; exit code 1 if something must be done.
+async def doctor(*, data: Path = Path("~/loratory"), port: int = 8000, server: Server = DEFAULT_SERVER) -> int:
+    """Check this installation and say what to fix; exit code 1 if something must be fixed.
 
     Parameters
     ----------
     data:
-        The data folder `up` would use.
+        The data folder that `up` would use.
     port:
-        The port `up` would use.
+        The port that `up` would use.
     """
-    findings = [*_local(data.expanduser(), port), await _torch(), await _running(server)]
+    checks = [*_local_checks(data.expanduser(), port), await _check_torch(), await _check_server(server)]
     if server.json:
-        say_json(findings)
+        write_json(checks)
     else:
-        for finding in findings:
-            say(f"{finding.verdict:<4}  {finding.what:<14} {finding.words}")
-    return 1 if any(finding.verdict == "bad" for finding in findings) else 0
+        for check in checks:
+            write_line(f"{check.verdict:<4}  {check.name:<14} {check.text}")
+    return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 
-def _local(data: Path, port: int) -> Iterator[Finding]:
-    yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()}, {sys.executable}")
-    for service, needed in NEEDED.items():
-        yield _packages(service, needed)
-    yield _judged("our packages", _foreign)
-    yield _judged("nats-server", _nats)
-    yield _disk(data)
-    yield _judged("data folder", lambda: _format(data))
-    yield _judged("port", lambda: f"{free_port('127.0.0.1', port)} is free", verdict="note")
+def _local_checks(data: Path, port: int) -> Iterator[Check]:
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.system()}, {sys.executable}")
+    for service, packages in REQUIRED_PACKAGES.items():
+        yield _check_packages(service, packages)
+    yield _run_check("our packages", _check_foreign_packages)
+    yield _run_check("nats-server", _check_nats_server)
+    yield _check_disk(data)
+    yield _run_check("data folder", lambda: _check_data_folder(data))
+    yield _run_check("port", lambda: _check_port(data, port), verdict="note")
 
 
-def _judged(what: str, look: Callable[[], str], verdict: Literal["note", "bad"] = "bad") -> Finding:
+def _run_check(name: str, check: Callable[[], str], verdict: Literal["note", "bad"] = "bad") -> Check:
     try:
-        return Finding(what, "ok", look())
+        return Check(name, "ok", check())
     except SetupError as error:
-        return Finding(what, verdict, error.detail)
+        return Check(name, verdict, error.detail)
 
 
-def _packages(service: str, needed: tuple[str, ...]) -> Finding:
+def _check_packages(service: str, packages: tuple[str, ...]) -> Check:
     found, missing = [], []
-    for name in needed:
+    for name in packages:
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        words = f"without {', '.join(missing)}: it cannot run here; pip install 'loratory[{service}]'"
-        return Finding(service, "note", words)
-    return Finding(service, "ok", ", ".join(found))
+        text = f"cannot run here: {', '.join(missing)} missing; pip install 'loratory[{service}]'"
+        return Check(service, "note", text)
+    return Check(service, "ok", ", ".join(found))
 
 
-def _nats() -> str:
+def _check_nats_server() -> str:
     binary = find_binary().resolve()
-    said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
-    return f"{said.strip()}, {binary}"
+    output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+    return f"{output.strip()}, {binary}"
 
 
-def _foreign() -> str:
+def _check_foreign_packages() -> str:
     refuse_foreign_packages()
-    strange = {
-        name: others for name, owners in owners_of().items() if (others := [o for o in owners if o != "loratory"])
+    foreign = {
+        name: others
+        for name, owners in distributions_of().items()
+        if (others := [o for o in owners if o != "loratory"])
     }
-    if strange:
-        named = "; ".join(f"{name} also belongs to {', '.join(owners)}" for name, owners in strange.items())
-        raise SetupError(f"{named}: install Loratory in an environment of its own")
-    return "no other distribution owns one of them"
+    if foreign:
+        listed = "; ".join(f"{name} also belongs to {', '.join(owners)}" for name, owners in foreign.items())
+        raise SetupError(f"{listed}: install Loratory in an environment of its own")
+    return "no other distribution installs packages of these names"
 
 
-def _disk(data: Path) -> Finding:
-    there = next(folder for folder in (data, *data.parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free
-    return Finding("free disk", "ok" if free >= ENOUGH_DISK else "bad", f"{free / (1 << 30):.1f} GiB at {there}")
+def _check_disk(data: Path) -> Check:
+    existing = next(folder for folder in (data, *data.parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
+    verdict: Literal["ok", "bad"] = "ok" if free >= MIN_FREE_DISK_BYTES else "bad"
+    return Check("free disk", verdict, f"{free / (1 << 30):.1f} GiB at {existing}")
 
 
-def _format(data: Path) -> str:
+def _check_data_folder(data: Path) -> str:
     if not data.is_dir():
-        return f"{data} is not there yet; `loratory up` makes it"
+        return f"{data} does not exist yet; `loratory up` creates it"
     check_format(data)
     return f"{data} can be read by this version"
 
 
-async def _torch() -> Finding:
-    """Asked in a process of its own: it takes seconds, and nothing here needs it."""
+def _check_port(data: Path, port: int) -> str:
+    if running_port(data) == port:
+        return f"{port} is used by the Loratory that runs on {data}"
+    find_free_port("127.0.0.1", port)
+    return f"{port} is free"
+
+
+async def _check_torch() -> Check:
+    """In a process of its own: importing torch takes seconds, and nothing here needs it."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-c", TORCH), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-P", "-c", TORCH_PROGRAM), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(TORCH_WITHIN):
-            out, said = await process.communicate()
+        async with asyncio.timeout(TORCH_TIMEOUT_SECONDS):
+            output, errors = await process.communicate()
     except TimeoutError:
-        return Finding("device", "bad", f"importing torch took more than {TORCH_WITHIN:g} s")
+        return Check("device", "bad", f"importing torch took more than {TORCH_TIMEOUT_SECONDS:g} s")
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
-        return Finding(
-            "device", "note", f"no torch here: {said.decode(errors='replace').strip().rpartition(chr(10))[2]}"
-        )
-    return Finding("device", "ok", out.decode().strip())
+        last_line = errors.decode(errors="replace").strip().rpartition("\n")[2]
+        return Check("device", "note", f"torch cannot be imported: {last_line}")
+    return Check("device", "ok", output.decode().strip())
 
 
-async def _running(server: Server) -> Finding:
-    http = Http(server.url, server.key, patience=0)
+async def _check_server(server: Server) -> Check:
+    http = Http(server.url, server.key, retry_timeout=0)
     try:
         version = await http.get("/api/v1/version", dict[str, object])
-        return Finding("server", "ok", f"{server.url} answers: {version.get('version', version)}")
+        return Check("server", "ok", f"{server.url} runs version {version.get('version', version)}")
     except LoratoryError as error:
-        return Finding("server", "note", error.detail)
+        return Check("server", "note", error.detail)
     finally:
         await http.close()

@@ -1,74 +1,76 @@
-"""`loratory erase …`: for good, so it asks before."""
+"""`loratory erase …`: irreversible, so it asks for confirmation."""
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from contracts.errors import SetupError
-from loratory.answers import Erased
-from loratory.cli.common import DEFAULT, Server, complain, say, say_json
+from loratory.cli.options import DEFAULT_SERVER, Flag, Server
+from loratory.cli.output import write_error, write_json, write_line
 from loratory.client import AsyncClient
+from loratory.messages import count
+from loratory.responses import ErasureResult
 
-Yes = Annotated[bool, Parameter(negative=())]
+Yes = Annotated[bool, Flag]
 
 
-async def image(images: list[str], /, *, yes: Yes = False, server: Server = DEFAULT) -> None:
-    """Destroy the bytes, file names and captions of images wherever they are. It cannot be taken back.
+async def image(images: list[str], /, *, yes: Yes = False, server: Server = DEFAULT_SERVER) -> None:
+    """Permanently erase the bytes, file names and captions of images, everywhere.
 
     Parameters
     ----------
     images:
         Their ids.
     yes:
-        Do not ask.
+        Do not ask for confirmation.
     """
-    await _sure(f"Erase {len(images)} image{'s' * (len(images) != 1)} for good?", yes)
-    await _all(images, AsyncClient.erase_image, server)
+    await _confirm(f"Permanently erase {count(len(images), 'image')}?", yes)
+    await _erase_all(images, AsyncClient.erase_image, server)
 
 
-async def dataset(datasets: list[str], /, *, yes: Yes = False, server: Server = DEFAULT) -> None:
-    """The same for all images data sets ever had, and the names of refused files. It cannot be taken back.
+async def dataset(datasets: list[str], /, *, yes: Yes = False, server: Server = DEFAULT_SERVER) -> None:
+    """Permanently erase all images that data sets ever contained, and the names of skipped files.
 
     Parameters
     ----------
     datasets:
         Names or ids.
     yes:
-        Do not ask.
+        Do not ask for confirmation.
     """
-    await _sure(f"Erase {', '.join(datasets)} with all images for good?", yes)
-    await _all(datasets, AsyncClient.erase_dataset, server)
+    await _confirm(f"Permanently erase {', '.join(datasets)} with all images?", yes)
+    await _erase_all(datasets, AsyncClient.erase_dataset, server)
 
 
-async def _all(things: list[str], erase: Callable[[AsyncClient, str], Awaitable[Erased]], server: Server) -> None:
+async def _erase_all(
+    names: list[str], erase: Callable[[AsyncClient, str], Awaitable[ErasureResult]], server: Server
+) -> None:
     async with server.client() as client:
-        for thing in things:
-            erased = await erase(client, thing)
+        for name in names:
+            result = await erase(client, name)
             if server.json:
-                say_json(erased)
+                write_json(result)
             else:
-                _tell(thing, erased)
+                _write_result(name, result)
 
 
-def _tell(thing: str, erased: Erased) -> None:
-    say(f"{thing} is erased" if erased.changed else f"{thing} was erased before")
-    for lora in erased.loras:
+def _write_result(name: str, result: ErasureResult) -> None:
+    write_line(f"{name} was erased" if result.changed else f"{name} was already erased")
+    for lora in result.loras:
         files = ", ".join(artifact.name for artifact in lora.artifacts) or f"no file, {lora.status}"
-        say(f"job {lora.job} ({lora.name}) had seen it and stays: {files}")
-    for where in erased.left:
-        complain(f"not gone yet, and tried again until it is: {where}")
+        write_line(f"job {lora.job} ({lora.name}) was trained on it and remains: {files}")
+    for place in result.pending:
+        write_error(f"not purged yet, will be retried: {place}")
 
 
-async def _sure(question: str, yes: bool) -> None:
-    """SetupError where nobody is there to ask, or who is says no."""
+async def _confirm(question: str, yes: bool) -> None:
+    """SetupError if the user declines, or if there is no terminal to ask on."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise SetupError("erasing cannot be taken back; add --yes")
-    sys.stderr.write(f"{question} It cannot be taken back. [y/N] ")
+        raise SetupError("erasing is irreversible; add --yes")
+    sys.stderr.write(f"{question} This is irreversible. [y/N] ")
     sys.stderr.flush()
     if (await asyncio.to_thread(sys.stdin.readline)).strip().lower() not in {"y", "yes"}:
         raise SetupError("nothing was erased")

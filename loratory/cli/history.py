@@ -1,19 +1,20 @@
-"""`loratory history …`, `loratory audit replay`: what happened to something; does what is shown follow from it?"""
+"""`loratory history …` and `loratory audit replay`."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from contracts.audit import ReplayReport
 from contracts.errors import LoratoryError
-from contracts.queries import Happening
-from loratory.cli.common import DEFAULT, Server, say, say_json
+from contracts.queries import EventView, HistoryEntry
+from loratory.cli.options import DEFAULT_SERVER, Server
+from loratory.cli.output import write_json, write_line
 
 DIFFERENT = 1
-"""The exit code where a read model is not what the log makes of it."""
+"""Exit code if a read model differs from what the log yields."""
 
 
-async def job(job: str, /, *, server: Server = DEFAULT) -> None:
-    """Tell what happened to a job: when, by whom, what.
+async def job(job: str, /, *, server: Server = DEFAULT_SERVER) -> None:
+    """Print the history of a job: when, by whom, what.
 
     Parameters
     ----------
@@ -21,11 +22,11 @@ async def job(job: str, /, *, server: Server = DEFAULT) -> None:
         Its id.
     """
     async with server.client() as client:
-        await _tell(client.job_history(job), as_json=server.json)
+        await _write_history(client.job_history(job), as_json=server.json)
 
 
-async def image(image: str, /, *, server: Server = DEFAULT) -> None:
-    """Tell what decided what an image is: tags, captions, predictions, its end.
+async def image(image: str, /, *, server: Server = DEFAULT_SERVER) -> None:
+    """Print the history of an image: tags, captions, predictions, removal.
 
     Parameters
     ----------
@@ -33,11 +34,11 @@ async def image(image: str, /, *, server: Server = DEFAULT) -> None:
         Its id.
     """
     async with server.client() as client:
-        await _tell(client.image_history(image), as_json=server.json)
+        await _write_history(client.image_history(image), as_json=server.json)
 
 
-async def dataset(dataset: str, /, *, server: Server = DEFAULT) -> None:
-    """Tell what happened to a data set and in its tagging runs.
+async def dataset(dataset: str, /, *, server: Server = DEFAULT_SERVER) -> None:
+    """Print the history of a data set and its tagging runs.
 
     Parameters
     ----------
@@ -45,11 +46,11 @@ async def dataset(dataset: str, /, *, server: Server = DEFAULT) -> None:
         Name or id.
     """
     async with server.client() as client:
-        await _tell(client.dataset_history(dataset), as_json=server.json)
+        await _write_history(client.dataset_history(dataset), as_json=server.json)
 
 
-async def tag(dataset: str, tag: str, /, *, server: Server = DEFAULT) -> None:
-    """Tell what decided where a tag holds in a data set.
+async def tag(dataset: str, tag: str, /, *, server: Server = DEFAULT_SERVER) -> None:
+    """Print what affected a tag in a data set.
 
     Parameters
     ----------
@@ -59,41 +60,42 @@ async def tag(dataset: str, tag: str, /, *, server: Server = DEFAULT) -> None:
         The tag.
     """
     async with server.client() as client:
-        await _tell(client.dataset_history(dataset, tag=tag), as_json=server.json)
+        await _write_history(client.dataset_history(dataset, tag=tag), as_json=server.json)
 
 
-async def replay(*, server: Server = DEFAULT) -> int:
-    """Make every read model anew from the log, beside the live one, and compare; exit code 1 where they differ."""
+async def replay(*, server: Server = DEFAULT_SERVER) -> int:
+    """Rebuild every read model from the log next to the live one and compare; exit code 1 if they differ."""
     async with server.client() as client:
         report = await client.audit_replay()
     if server.json:
-        say_json(report)
+        write_json(report)
     if report.state == "failed":
-        raise LoratoryError(f"the read models could not be replayed: {report.error}")
+        raise LoratoryError(f"the read models could not be rebuilt: {report.error}")
     if not server.json:
-        _say_report(report)
+        _write_report(report)
     return 0 if report.state == "same" else DIFFERENT
 
 
-async def _tell(story: AsyncGenerator[Happening, None], *, as_json: bool) -> None:
-    async with aclosing(story) as told:
-        async for one in told:
-            if as_json:
-                say_json(one)
-            else:
-                say(f"{one.recorded:%Y-%m-%d %H:%M:%S}  {one.sequence:>8}  {one.actor}  {one.words}")
+def format_entry(entry: EventView | HistoryEntry) -> str:
+    """`2026-11-21 12:00:00       42  user:local  Added tag cat to 3 images`"""
+    return f"{entry.recorded_at:%Y-%m-%d %H:%M:%S}  {entry.sequence:>8}  {entry.actor}  {entry.description}"
 
 
-def _say_report(report: ReplayReport) -> None:
-    say(
-        f"{sum(report.rows.values())} rows of {len(report.rows)} tables are what {report.sequence} commits make of them"
-    )
+async def _write_history(history: AsyncGenerator[HistoryEntry, None], *, as_json: bool) -> None:
+    async with aclosing(history) as entries:
+        async for entry in entries:
+            write_json(entry) if as_json else write_line(format_entry(entry))
+
+
+def _write_report(report: ReplayReport) -> None:
+    rows = sum(report.rows.values())
+    write_line(f"{rows} rows of {len(report.rows)} tables match what {report.sequence} commits yield")
     difference = report.difference
     if difference is None:
         return
-    say(f"table {difference.table} is not, first at {_columns(difference.key)}")
+    write_line(f"table {difference.table} differs, first at {_columns(difference.key)}")
     for side, row in (("live", difference.live), ("replayed", difference.replayed)):
-        say(f"  {side:<10}{'has no such row' if row is None else _columns(row)}")
+        write_line(f"  {side:<10}{'has no such row' if row is None else _columns(row)}")
 
 
 def _columns(row: dict[str, object]) -> str:

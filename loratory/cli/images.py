@@ -1,12 +1,12 @@
 """`loratory images …`."""
 
-import msgspec
+from loratory.cli.options import DEFAULT_SERVER, NOW, PointInTime, Server
+from loratory.cli.output import write_json, write_sections
+from loratory.cli.views import image_sections
 
-from loratory.cli.common import DEFAULT, NOW, Moment, Server, say_json, say_table
 
-
-async def show(image: str, /, *, at: Moment = NOW, server: Server = DEFAULT) -> None:
-    """Show one image with its tags and its caption, now or as it was.
+async def show(image: str, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SERVER) -> None:
+    """Show one image with its tags and its caption, now or in the past.
 
     Parameters
     ----------
@@ -14,12 +14,5 @@ async def show(image: str, /, *, at: Moment = NOW, server: Server = DEFAULT) -> 
         Its id.
     """
     async with server.client() as client:
-        view = await client.image(image, **at.asked)
-    if server.json:
-        return say_json(view)
-    fields = msgspec.structs.asdict(view) | {
-        "tags": ", ".join(tag.tag for tag in view.tags),
-        "rejected": ", ".join(view.rejected),
-        "suggestions": ", ".join(tag.tag for tag in view.suggestions),
-    }
-    return say_table(("field", "value"), fields.items())
+        view = await client.image(image, **at.query)
+    write_json(view) if server.json else write_sections(image_sections(view))

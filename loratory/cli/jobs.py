@@ -1,23 +1,32 @@
-"""`loratory jobs …`, `loratory loras get`."""
+"""`loratory jobs …` and `loratory loras get`."""
 
 import asyncio
 import time
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from cyclopts import Parameter
 
 from contracts.errors import LoratoryError
-from loratory.answers import Job
-from loratory.cli.common import DEFAULT, NOW, Moment, Server, complain, say, say_json, say_table
-from loratory.client import AsyncClient, TookTooLong
-from loratory.following import Lines, Patience, until_ended, until_taken
+from loratory.cli.options import DEFAULT_SERVER, NOW, PointInTime, Server
+from loratory.cli.output import format_bytes, write_error, write_json, write_line, write_sections, write_table
+from loratory.cli.views import job_sections
+from loratory.client import AsyncClient, WaitTimeout
+from loratory.follow import ProgressWriter, WorkerWait, follow_job, wait_until_started
+from loratory.messages import count
+from loratory.responses import Job
 
-CODES = {"completed": 0, "failed": 1, "cancelled": 4}
+EXIT_CODES = {"completed": 0, "failed": 1, "cancelled": 4}
+"""By the status of an ended job."""
 
 
-async def ls(*, status: str | None = None, dataset: str | None = None, server: Server = DEFAULT) -> None:
+class Interrupted(LoratoryError):
+    """The command was interrupted; the work on the server continues."""
+
+    code = "interrupted"
+
+
+async def ls(*, status: str | None = None, dataset: str | None = None, server: Server = DEFAULT_SERVER) -> None:
     """List jobs, newest first.
 
     Parameters
@@ -25,23 +34,22 @@ async def ls(*, status: str | None = None, dataset: str | None = None, server: S
     status:
         pending, running, completed, failed or cancelled.
     dataset:
-        Only jobs of this data set.
+        Only jobs on this data set.
     """
     async with server.client() as client:
         jobs = await client.jobs(status=status, dataset=dataset)
     if server.json:
-        return say_json(jobs)
-    columns = ("id", "name", "dataset", "status", "step", "of", "why it waits")
-    return say_table(columns, (_row(job) for job in jobs))
+        return write_json(jobs)
+    return write_table(("Id", "Name", "Data set", "Status", "Step", "Steps", "Waiting for"), map(_row, jobs))
 
 
 def _row(job: Job) -> tuple[object, ...]:
-    waiting = job.live.waiting.why if job.live and job.live.waiting else ""
+    waiting = job.live.waiting.sentence if job.live and job.live.waiting else ""
     return job.id, job.name, job.dataset, job.status, job.step, job.steps, waiting
 
 
-async def show(job: str, /, *, at: Moment = NOW, server: Server = DEFAULT) -> None:
-    """Show one job: what was asked, how far it is, what it made; now, or as it was.
+async def show(job: str, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SERVER) -> None:
+    """Show one job: its settings, its progress and its files; now or in the past.
 
     Parameters
     ----------
@@ -49,15 +57,12 @@ async def show(job: str, /, *, at: Moment = NOW, server: Server = DEFAULT) -> No
         Its id.
     """
     async with server.client() as client:
-        view = await client.job(job, **at.asked)
-    if server.json:
-        return say_json(view)
-    fields = msgspec.to_builtins(view)
-    return say_table(("field", "value"), fields.items())
+        view = await client.job(job, **at.query)
+    write_json(view) if server.json else write_sections(job_sections(view))
 
 
-async def watch(job: str, /, *, server: Server = DEFAULT) -> int:
-    """Follow a job to its end; exit code 0 done, 1 failed, 4 cancelled.
+async def watch(job: str, /, *, server: Server = DEFAULT_SERVER) -> int:
+    """Follow a job to its end; exit code 0 completed, 1 failed, 4 cancelled.
 
     Parameters
     ----------
@@ -69,19 +74,30 @@ async def watch(job: str, /, *, server: Server = DEFAULT) -> int:
 
 
 async def follow(client: AsyncClient, job_id: str, *, as_json: bool) -> int:
-    if as_json:
-        return await until_ended(client, job_id, Lines(), told=say_json)
-    lines = Lines()
-    job = await until_taken(client, job_id, Patience(None, lines.say))
-    lines.say(f"job {job.id}: {job.name or job.dataset}, {job.images} images")
-    code = await until_ended(client, job_id, lines)
+    """Print a job's events and progress to its end. Interrupted: on Ctrl-C, with how to watch it again."""
+    try:
+        if as_json:
+            return await follow_job(client, job_id, ProgressWriter(), on_frame=write_json)
+        return await _follow_as_text(client, job_id)
+    except asyncio.CancelledError as error:
+        raise Interrupted(
+            f"stopped watching; job {job_id} continues: `loratory jobs watch {job_id}` follows it, "
+            f"`loratory jobs cancel {job_id}` cancels it"
+        ) from error
+
+
+async def _follow_as_text(client: AsyncClient, job_id: str) -> int:
+    writer = ProgressWriter()
+    job = await wait_until_started(client, job_id, WorkerWait(None, writer.line))
+    writer.line(f"Job {job.id}: {job.name or job.dataset}, {count(job.images, 'image')}")
+    code = await follow_job(client, job_id, writer)
     for artifact in (await client.job(job_id)).artifacts:
-        lines.say(f"{artifact.name}  {artifact.size} bytes  sha256 {artifact.digest}")
+        writer.line(f"{artifact.name}  {format_bytes(artifact.size)}  sha256 {artifact.digest}")
     return code
 
 
-async def wait(jobs: list[str], /, *, timeout: float | None = None, server: Server = DEFAULT) -> int:
-    """Wait for the end of jobs; exit code 0 all done, 1 one failed, 4 one was cancelled, 3 timeout.
+async def wait(jobs: list[str], /, *, timeout: float | None = None, server: Server = DEFAULT_SERVER) -> int:
+    """Wait until jobs have ended; exit code 0 all completed, 1 one failed, 4 one was cancelled, 3 timeout.
 
     Parameters
     ----------
@@ -90,18 +106,20 @@ async def wait(jobs: list[str], /, *, timeout: float | None = None, server: Serv
     timeout:
         Seconds to wait for all of them.
     """
-    until = None if timeout is None else time.monotonic() + timeout
+    deadline = None if timeout is None else time.monotonic() + timeout
     ended = []
     async with server.client() as client:
         for job in jobs:
-            left = None if until is None else max(0.001, until - time.monotonic())
-            ended.append(await client.wait_job(job, timeout=left))
+            remaining = None if deadline is None else max(0.001, deadline - time.monotonic())
+            ended.append(await client.wait_job(job, timeout=remaining))
     if server.json:
-        say_json(ended)
-    for job_ in ended:
-        if job_.status != "completed":
-            complain(f"job {job_.id} {'failed: ' + str(job_.error) if job_.status == 'failed' else 'was cancelled'}")
-    codes = {CODES[job_.status] for job_ in ended}
+        write_json(ended)
+    else:
+        for job_ in ended:
+            if job_.status != "completed":
+                outcome = f"failed: {job_.error}" if job_.status == "failed" else "was cancelled"
+                write_error(f"job {job_.id} {outcome}")
+    codes = {EXIT_CODES[job_.status] for job_ in ended}
     return 1 if 1 in codes else max(codes, default=0)
 
 
@@ -110,9 +128,9 @@ async def cancel(
     /,
     *,
     wait: Annotated[float, Parameter(help="Seconds to wait until it has stopped; 0 = do not wait.")] = 30,
-    server: Server = DEFAULT,
+    server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Stop a job. What it has kept stays.
+    """Cancel a job. Its checkpoints and samples are kept.
 
     Parameters
     ----------
@@ -120,30 +138,35 @@ async def cancel(
         Its id.
     """
     async with server.client() as client:
-        receipt = await client.cancel_job(job)
+        result = await client.cancel_job(job)
         if wait:
             try:
                 await client.wait_job(job, timeout=wait)
-            except TookTooLong as error:
-                raise TookTooLong(f"job {job} was told to stop, but has not after {wait:g} s") from error
-    say_json(receipt) if server.json else say(f"job {job} is cancelled")
+            except WaitTimeout as error:
+                raise WaitTimeout(
+                    f"cancellation of job {job} was requested, but it runs on after {wait:g} s"
+                ) from error
+    if server.json:
+        write_json(result)
+    else:
+        write_line(f"job {job} is cancelled" if wait else f"cancellation of job {job} was requested")
 
 
-async def get(job: str, /, *, to: Path = Path(), server: Server = DEFAULT) -> None:
-    """Download the files of a finished job, each checked by its sha256; a download that was cut off goes on.
+async def get(job: str, /, *, to: Path = Path(), server: Server = DEFAULT_SERVER) -> None:
+    """Download the files of a finished job, verified by sha256; partial downloads are resumed.
 
     Parameters
     ----------
     job:
         Its id.
     to:
-        Folder to put them in.
+        Target folder.
     """
     await asyncio.to_thread(to.mkdir, parents=True, exist_ok=True)
     async with server.client() as client:
         artifacts = await client.artifacts(job)
         if not artifacts:
-            raise LoratoryError(f"job {job} has no files: it is {(await client.job(job)).status}")
+            raise LoratoryError(f"job {job} has no files: its status is {(await client.job(job)).status}")
         for artifact in artifacts:
             path = await client.download(job, artifact, to)
-            say_json(artifact) if server.json else say(f"{path}  sha256 {artifact.digest}")
+            write_json(artifact) if server.json else write_line(f"{path}  sha256 {artifact.digest}")

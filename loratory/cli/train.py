@@ -1,5 +1,6 @@
-"""`loratory train`, `loratory tag`."""
+"""`loratory train` and `loratory tag`."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,11 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from contracts.errors import LoratoryError, SetupError
-from loratory.answers import Training
-from loratory.cli.common import DEFAULT, Server, changes_of, complain, say, say_json
-from loratory.cli.jobs import follow
-from loratory.following import Lines, Patience, until_tagged
-from loratory.http import here
+from loratory.cli.jobs import EXIT_CODES, Interrupted, follow
+from loratory.cli.options import DEFAULT_SERVER, Flag, Server, parse_recipe_overrides
+from loratory.cli.output import write_error, write_json, write_line
+from loratory.follow import ProgressWriter, WorkerWait, follow_tagging
+from loratory.http import is_local
+from loratory.responses import Training
 
 
 async def train(  # noqa: PLR0913 - each is an option
@@ -24,10 +26,12 @@ async def train(  # noqa: PLR0913 - each is an option
     name: str = "",
     steps: int | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    detach: Annotated[bool, Parameter(negative=())] = False,
-    server: Server = DEFAULT,
+    detach: Annotated[bool, Flag] = False,
+    server: Server = DEFAULT_SERVER,
 ) -> int:
-    """Train a LoRA on a data set as it is now, and follow it to its end.
+    """Train a LoRA on the current state of a data set and follow it to its end.
+
+    Ctrl-C stops following; the job continues, and `loratory jobs watch` follows it again.
 
     Parameters
     ----------
@@ -38,77 +42,89 @@ async def train(  # noqa: PLR0913 - each is an option
     preset:
         The recipe to start from.
     trigger:
-        The word that will call what is learned.
+        Trigger word of the trained concept.
     name:
-        What the job, and the LoRA, are called.
+        Name of the job and of the LoRA.
     steps:
-        Train for so many steps.
+        Number of training steps.
     set_:
         A field of the recipe and its value, such as optimizer.lr=1e-4; may be repeated.
     detach:
         Print the job's id and do not wait.
     """
-    asked = Training(changes=_changes(base, steps, set_ or [], local=here(server.url)), trigger=trigger, name=name)
+    overrides = _recipe_overrides(base, steps, set_ or [], local=is_local(server.url))
+    options = Training(changes=overrides, trigger=trigger, name=name)
     if preset:
-        asked["preset"] = preset
+        options["preset"] = preset
     async with server.client() as client:
-        job = await client.train(dataset, **asked)
+        job = await client.train(dataset, **options)
         if detach:
-            say_json(job) if server.json else say(job.id)
+            write_json(job) if server.json else write_line(job.id)
             return 0
         return await follow(client, job.id, as_json=server.json)
 
 
-def _changes(base: Path | None, steps: int | None, settings: list[str], *, local: bool) -> dict[str, object]:
-    changes: dict[str, object] = {}
+def _recipe_overrides(base: Path | None, steps: int | None, settings: list[str], *, local: bool) -> dict[str, object]:
+    overrides: dict[str, object] = {}
     if base is not None:
-        changes["base"] = {"type": "folder", "path": str(_base(base, local=local))}
+        overrides["base"] = {"type": "folder", "path": str(_base_path(base, local=local))}
     if steps is not None:
-        changes["length"] = {"type": "steps", "count": steps}
-    return changes | changes_of(settings)
+        overrides["length"] = {"type": "steps", "count": steps}
+    return overrides | parse_recipe_overrides(settings)
 
 
-def _base(base: Path, *, local: bool) -> Path:
-    """As the trainer will find it. A folder on another machine can only be judged there."""
-    found = base.expanduser()
-    if found.is_dir():
-        if not (found / "model_index.json").is_file():
-            raise SetupError(f"{base} is no diffusers pipeline folder: it has no model_index.json")
-        return found.resolve()
+def _base_path(base: Path, *, local: bool) -> Path:
+    """The path for the trainer. A folder on another machine can only be checked there."""
+    path = base.expanduser()
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise SetupError(f"{base} is not a diffusers pipeline folder: it has no model_index.json")
+        return path.resolve()
     if local and base.is_absolute():
         raise SetupError(f"there is no folder {base}")
     return base
 
 
 async def tag(
-    dataset: str, /, *, model: str = "demo", only_new: bool = False, detach: bool = False, server: Server = DEFAULT
+    dataset: str,
+    /,
+    *,
+    model: str = "demo",
+    only_new: bool = False,
+    detach: bool = False,
+    server: Server = DEFAULT_SERVER,
 ) -> int:
-    """Have a model tag the pictures of a data set, and wait for it.
+    """Tag the images of a data set with a model and wait for it.
 
     Parameters
     ----------
     dataset:
         Name or id.
     model:
-        The model that looks at them.
+        The tagging model.
     only_new:
-        Only pictures that no run of it has seen.
+        Only images that this model has not processed yet.
     detach:
         Print the run's id and do not wait.
     """
-    lines = Lines(sys.stderr)
+    writer = ProgressWriter(sys.stderr)
     async with server.client() as client:
         run = await client.tag(dataset, model, only_new=only_new)
         if detach:
-            say_json(run) if server.json else say(run.id)
+            write_json(run) if server.json else write_line(run.id)
             return 0
-        run = await until_tagged(client, run.id, Patience(None, lines.say), lines)
+        try:
+            run = await follow_tagging(client, run.id, WorkerWait(None, writer.line), writer)
+        except asyncio.CancelledError as error:
+            raise Interrupted(f"stopped waiting; the tagging run {run.id} continues") from error
     if server.json:
-        say_json(run)
+        write_json(run)
     if run.status == "failed":
         raise LoratoryError(f"the tagging run failed: {run.error}")
     if run.status == "cancelled":
-        complain("the tagging run was cancelled")
-        return 4
-    lines.say(f"{run.done} of {run.total} pictures tagged by {run.model}")
+        if not server.json:
+            write_error("the tagging run was cancelled")
+        return EXIT_CODES["cancelled"]
+    if not server.json:
+        writer.line(f"{run.done} of {run.total} images tagged by {run.model}")
     return 0

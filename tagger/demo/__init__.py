@@ -1,4 +1,4 @@
-"""The built-in tagger: it has learnt the words of the demo world, by `python -m trainer.demo.make_tagger`."""
+"""The built-in tagger, trained on the tags of the demo world by `python -m trainer.demo.make_tagger`."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Models with the interface of the WD taggers: one ONNX file, one list of tags, one manifest."""
+"""Models with the interface of the WD taggers: an ONNX file, a list of tags and a manifest."""

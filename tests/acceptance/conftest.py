@@ -1,4 +1,4 @@
-"""What the acceptance tests share: one whole workshop with a finished run, one without workers, the photographs."""
+"""Fixtures shared by the acceptance tests: a stack with a finished job, a stack without workers, the photographs."""
 
 import os
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.acceptance.house import House
-from trainer.demo import pictures as drawn
+from tests.acceptance.local_stack import LocalStack
+from trainer.demo import pictures as demo_pictures
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def photographs() -> Path:
-    """The folder of the photographs: beside the checkout, or where LORATORY_SHARED says."""
+    """The folder of the photographs: beside the checkout, or in LORATORY_SHARED."""
     shared = Path(os.environ.get("LORATORY_SHARED") or ROOT.parent / "shared")
     folder = shared / "data" / "dreambooth"
     if not folder.is_dir():
@@ -25,30 +25,30 @@ def photographs() -> Path:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """All of it, running."""
-    yield from _running(House(tmp_path_factory.mktemp("house") / "data"))
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """All services, running."""
+    yield from _running(LocalStack(tmp_path_factory.mktemp("stack") / "data"))
 
 
 @pytest.fixture(scope="session")
-def quiet_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Without tagger and trainer: what is asked of them waits."""
-    yield from _running(House(tmp_path_factory.mktemp("quiet") / "data", workers=False))
+def stack_without_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """Without tagger and trainer: jobs and tagging runs stay queued."""
+    yield from _running(LocalStack(tmp_path_factory.mktemp("without-workers") / "data", workers=False))
 
 
-def _running(house: House) -> Iterator[House]:
+def _running(stack: LocalStack) -> Iterator[LocalStack]:
     try:
-        house.start()
-        yield house
+        stack.start()
+        yield stack
     finally:
-        house.stop()
+        stack.stop()
 
 
 @pytest.fixture(scope="session")
-def basket(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn pictures with captions, a seventh without, one of them twice, and a text that calls itself one."""
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six demo pictures with captions, a seventh without, a duplicate of it, and a text file named like a picture."""
     folder = tmp_path_factory.mktemp("basket")
-    drawn.write(folder, count=6, seed=3, trigger="momo")
+    demo_pictures.write_pictures(folder, count=6, seed=3, trigger="momo")
     Image.effect_noise((80, 64), 90).convert("RGB").save(folder / "noise.png")
     (folder / "twice.png").write_bytes((folder / "noise.png").read_bytes())
     (folder / "text.png").write_text("this is no picture")
@@ -57,18 +57,18 @@ def basket(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Finished:
-    """What one whole run left in the workshop."""
+    """The data set and the job of one complete run."""
 
     dataset: str
     job: str
 
 
 @pytest.fixture(scope="session")
-def finished(house: House, basket: Path) -> Finished:
-    """A data set with everything in it, and a LoRA made of it."""
-    with house.client() as client, house.http() as http:
+def finished(stack: LocalStack, picture_folder: Path) -> Finished:
+    """A data set with tags, captions, thresholds and a version, and a LoRA trained on it."""
+    with stack.client() as client, stack.http() as http:
         client.create_dataset("basket")
-        client.import_folder("basket", basket)
+        client.import_folder("basket", picture_folder)
         client.wait_tagging(client.tag("basket").id, timeout=120)
         image = client.images("basket")[0].id
         changes = [
@@ -76,10 +76,10 @@ def finished(house: House, basket: Path) -> Finished:
             http.patch(f"/api/v1/images/{image}/tags", json={"add": ["momo"], "remove": ["bright"]}),
             http.put("/api/v1/datasets/basket/thresholds", json={"general": 0.3, "character": 0.8}),
             http.post("/api/v1/datasets/basket/versions", json={"trigger": "momo"}),
-            http.put("/api/v1/presets/ours", json={"parent": "stand-in-demo", "changes": {"adapter.rank": 4}}),
+            http.put("/api/v1/presets/ours", json={"parent": "tiny-random-demo", "changes": {"adapter.rank": 4}}),
             http.post("/api/v1/jobs", json={"dataset": "basket", "preset": "ours", "name": "a draft"}),
         ]
-        assert all(answer.is_success for answer in changes), [answer.text for answer in changes]
+        assert all(response.is_success for response in changes), [response.text for response in changes]
         short = {"data.resolution": 64, "save.every": 4, "sampling.every": 8, "sampling.steps": 2}
         job = client.train("basket", preset="ours", trigger="momo", changes={**short, "length.count": 8})
         assert client.wait_job(job.id, timeout=300).status == "completed"

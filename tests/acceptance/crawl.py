@@ -1,7 +1,7 @@
-"""Every GET of the OpenAPI document, for every id there is: what a workshop answers, to be compared.
+"""Crawls every GET route of the OpenAPI document for every existing id, to compare the responses of two states.
 
-`python -m tests.acceptance.crawl URL --save FILE` keeps all answers; `--compare FILE` crawls again and names what is
-answered otherwise, but for the live fields of `gateway.http.live_fields`. Exit code 1 when something is.
+`python -m tests.acceptance.crawl URL --save FILE` saves all responses; `--compare FILE` crawls again and reports those
+that differ, except in the live fields of `gateway.http.live_fields`. Exit code 1 if there are differences.
 """
 
 import argparse
@@ -29,100 +29,101 @@ IDS: dict[str, tuple[str, ...]] = {
     "/api/v1/images/{image}": ("id",),
     "/api/images/{image}": ("id",),
 }
-"""Which members of the list above it name a thing. A route that needs another stops the crawl."""
+"""Which fields of a list's items fill in the path parameters of each route. A route that is missing stops the crawl."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     "/api/v1/images/{image}/file": ("?original=1",),
     "/api/v1/datasets/{dataset}/images": ("?tag=momo",),
     "/api/v1/jobs": ("?status=completed",),
     "/api/v1/events": ("?kind=job", "?type=dataset.image_added"),
 }
-SMALL = 5
-"""Lists are also read in pieces of so many, for the cursors."""
-MOST_PAGES = 200
-_GAP = re.compile(r"\{(\w+)\}")
+SMALL_PAGE = 5
+"""Lists are also read in pages of this size, to test the cursors."""
+MAX_PAGES = 200
+_PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
-class Answer(msgspec.Struct, frozen=True):
+class SavedResponse(msgspec.Struct, frozen=True):
     """`route` as in the OpenAPI document."""
 
     route: str
     address: str
     status: int
     etag: str
-    kind: str
+    media_type: str
     body: bytes
 
 
-def crawl(http: httpx.Client) -> dict[str, Answer]:
-    """All answers by address."""
+def crawl(http: httpx.Client) -> dict[str, SavedResponse]:
+    """All responses by address."""
     paths: dict[str, dict[str, Any]] = http.get("/openapi.json").raise_for_status().json()["paths"]
-    found: dict[str, Answer] = {}
+    found: dict[str, SavedResponse] = {}
     for route, operations in paths.items():
         if "get" not in operations:
             continue
-        pieces = any(parameter["name"] == "limit" for parameter in operations["get"].get("parameters", ()))
+        is_paged = any(parameter["name"] == "limit" for parameter in operations["get"].get("parameters", ()))
         for address in _addresses(http, route):
-            for start in ("", *((f"?limit={SMALL}",) if pieces else ()), *VARIANTS.get(route, ())):
-                found |= {answer.address: answer for answer in _pages(http, route, address + start)}
+            for query in ("", *((f"?limit={SMALL_PAGE}",) if is_paged else ()), *VARIANTS.get(route, ())):
+                found |= {page.address: page for page in _pages(http, route, address + query)}
     return found
 
 
 def _addresses(http: httpx.Client, route: str) -> Iterator[str]:
-    """The route with its gaps filled in every way there is."""
-    last = next((part for part in sorted(IDS, key=len, reverse=True) if f"{route}/".startswith(f"{part}/")), None)
-    rest = route.removeprefix(last or "")
-    if gaps := _GAP.search(rest):
-        raise LookupError(f"nobody told the crawl where the ids of {route} are: {gaps[0]}")
-    if last is None:
+    """The route with its path parameters filled in with all existing ids."""
+    prefix = next((part for part in sorted(IDS, key=len, reverse=True) if f"{route}/".startswith(f"{part}/")), None)
+    rest = route.removeprefix(prefix or "")
+    if parameter := _PATH_PARAMETER.search(rest):
+        raise LookupError(f"IDS does not say where the ids of {route} come from: {parameter[0]}")
+    if prefix is None:
         yield route
         return
-    above = re.sub(r"(/\{\w+\})+$", "", last)
-    for place in _addresses(http, above):
-        for item in _items(http, place):
-            yield place + "".join(f"/{quote(str(item[name]), safe='')}" for name in IDS[last]) + rest
+    list_route = re.sub(r"(/\{\w+\})+$", "", prefix)
+    for address in _addresses(http, list_route):
+        for item in _items(http, address):
+            yield address + "".join(f"/{quote(str(item[name]), safe='')}" for name in IDS[prefix]) + rest
 
 
 def _items(http: httpx.Client, address: str) -> Iterator[Mapping[str, Any]]:
-    for answer in _pages(http, address, address):
-        body = msgspec.json.decode(answer.body)
+    for page in _pages(http, address, address):
+        body = msgspec.json.decode(page.body)
         yield from body["items"] if isinstance(body, dict) else body
 
 
-def _pages(http: httpx.Client, route: str, address: str) -> Iterator[Answer]:
-    """The answer, and those its `Link: …; rel="next"` leads to."""
-    for _ in range(MOST_PAGES):
-        answer = http.get(address)
-        kind = answer.headers.get("content-type", "")
-        yield Answer(route, address, answer.status_code, answer.headers.get("etag", ""), kind, answer.content)
-        following = answer.links.get("next")
-        if following is None:
+def _pages(http: httpx.Client, route: str, address: str) -> Iterator[SavedResponse]:
+    """The response, and the following pages according to its `Link: …; rel="next"`."""
+    for _ in range(MAX_PAGES):
+        response = http.get(address)
+        etag, media_type = response.headers.get("etag", ""), response.headers.get("content-type", "")
+        yield SavedResponse(route, address, response.status_code, etag, media_type, response.content)
+        next_page = response.links.get("next")
+        if next_page is None:
             return
-        address = str(httpx.URL(following["url"]).raw_path, "ascii")
-    raise RuntimeError(f"{address} has more than {MOST_PAGES} pages")
+        address = str(httpx.URL(next_page["url"]).raw_path, "ascii")
+    raise RuntimeError(f"{address} has more than {MAX_PAGES} pages")
 
 
-def differences(before: Mapping[str, Answer], after: Mapping[str, Answer]) -> list[str]:
-    """What is answered otherwise, one line each; live fields may be."""
-    told = [
-        f"{address}: answered only {'before' if address in before else 'after'}" for address in {*before} ^ {*after}
+def compare(before: Mapping[str, SavedResponse], after: Mapping[str, SavedResponse]) -> list[str]:
+    """One line for each response that differs; live fields are ignored."""
+    differences = [
+        f"{address}: exists only {'before' if address in before else 'after'}" for address in {*before} ^ {*after}
     ]
     for address in sorted({*before} & {*after}):
         one, other = before[address], after[address]
-        if (one.status, one.etag, one.kind) != (other.status, other.etag, other.kind):
-            told.append(f"{address}: {one.status} {one.etag} {one.kind} → {other.status} {other.etag} {other.kind}")
-        elif (was := _lasting(one)) != (now := _lasting(other)):
-            told.append(f"{address}: {was[:600]!r} → {now[:600]!r}")
-    return told
+        old, new = (one.status, one.etag, one.media_type), (other.status, other.etag, other.media_type)
+        if old != new:
+            differences.append(f"{address}: {' '.join(map(str, old))} → {' '.join(map(str, new))}")
+        elif (was := _without_live_fields(one)) != (now := _without_live_fields(other)):
+            differences.append(f"{address}: {was[:600]!r} → {now[:600]!r}")
+    return differences
 
 
-def _lasting(answer: Answer) -> bytes:
-    """The body without what is true only now; the very bytes where all of it lasts."""
-    live = LIVE_FIELDS.get(answer.route)
+def _without_live_fields(response: SavedResponse) -> bytes:
+    """The body without fields that depend on the moment; the unchanged bytes if it has none."""
+    live = LIVE_FIELDS.get(response.route)
     if live is None:
-        return answer.body
+        return response.body
     if "" in live:
         return b""
-    body = msgspec.json.decode(answer.body)
+    body = msgspec.json.decode(response.body)
     for pointer in live:
         _remove(body, pointer.split("/")[1:])
     return msgspec.json.encode(body)
@@ -145,17 +146,18 @@ def main(arguments: Sequence[str]) -> int:
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument("--save", type=Path)
     choice.add_argument("--compare", type=Path)
-    asked = parser.parse_args(arguments)
-    with httpx.Client(base_url=asked.url, timeout=90) as http:
+    options = parser.parse_args(arguments)
+    with httpx.Client(base_url=options.url, timeout=90) as http:
         found = crawl(http)
-    if asked.save:
-        asked.save.write_bytes(msgspec.json.encode(found))
-        sys.stdout.write(f"{len(found)} answers kept in {asked.save}\n")
+    if options.save:
+        options.save.write_bytes(msgspec.json.encode(found))
+        sys.stdout.write(f"{len(found)} responses saved in {options.save}\n")
         return 0
-    told = differences(msgspec.json.decode(asked.compare.read_bytes(), type=dict[str, Answer]), found)
-    sys.stdout.writelines(f"{line}\n" for line in islice(told, 100))
-    sys.stdout.write(f"{len(found)} answers, {len(told)} differences\n")
-    return 1 if told else 0
+    saved = msgspec.json.decode(options.compare.read_bytes(), type=dict[str, SavedResponse])
+    differences = compare(saved, found)
+    sys.stdout.writelines(f"{line}\n" for line in islice(differences, 100))
+    sys.stdout.write(f"{len(found)} responses, {len(differences)} differences\n")
+    return 1 if differences else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A log that is damaged is noticed: at the start, while the workshop runs, and by who asks; never skipped in silence.
+"""A damaged log is detected at start-up, while the services run, and by an audit; it is never skipped silently.
 
-That `loratory restore` brings all of it back is shown in test_restore.py.
+That `loratory restore` restores all of it is tested in test_restore.py.
 """
 
 import os
@@ -12,142 +12,149 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.acceptance.house import House, cli
-from tests.damage import BLOCKS, blocks, cut, delete_log, flip_in, forget_index
+from tests.acceptance.local_stack import LocalStack, cli
+from tests.damage import MESSAGE_FOLDER, block_files, delete_index, delete_log, flip_bit_in_text, truncate_within
 
 pytestmark = [pytest.mark.slow]
 
-P = "/api/v1"
-LOG = Path(BLOCKS).parent
+API = "/api/v1"
+LOG = Path(MESSAGE_FOLDER).parent
 SETS = 24
 
 
-class Kept(NamedTuple):
-    """A workshop that has ended: its data, its log as it was earlier, and the last sequence then and now."""
+class StoppedStack(NamedTuple):
+    """Data folder of a stopped stack, an earlier copy of its log, and the last sequence of both."""
 
     data: Path
-    earlier: Path
-    then: int
+    earlier_log: Path
+    earlier_last: int
     last: int
 
-    def of(self, number: int) -> int:
+    def sequence_of(self, number: int) -> int:
         """The sequence of the data set with this number."""
         return self.last - SETS + 1 + number
 
 
-def write(house: House, numbers: range) -> int:
-    """Data sets; the sequence of the last one."""
-    with house.http() as http:
-        made = [http.post(f"{P}/datasets", json={"name": f"set {number:02}"}).raise_for_status() for number in numbers]
-    return int(made[-1].headers["Loratory-Seq"])
+def create_datasets(stack: LocalStack, numbers: range) -> int:
+    """Create data sets; returns the sequence of the last one."""
+    with stack.http() as http:
+        for number in numbers:
+            response = http.post(f"{API}/datasets", json={"name": f"set {number:02}"}).raise_for_status()
+    return int(response.headers["Loratory-Seq"])
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoppedStack]:
     home = tmp_path_factory.mktemp("kept")
-    house = House(home / "data", workers=False)
+    stack = LocalStack(home / "data", workers=False)
     try:
-        house.start()
-        then = write(house, range(SETS // 2))
-        house.stop()
-        shutil.copytree(house.data / "nats" / LOG, home / "earlier")
-        house.start()
-        last = write(house, range(SETS // 2, SETS))
+        stack.start()
+        earlier_last = create_datasets(stack, range(SETS // 2))
+        stack.stop()
+        shutil.copytree(stack.data / "nats" / LOG, home / "earlier")
+        stack.start()
+        last = create_datasets(stack, range(SETS // 2, SETS))
     finally:
-        house.stop()
-    yield Kept(house.data, home / "earlier", then, last)
+        stack.stop()
+    yield StoppedStack(stack.data, home / "earlier", earlier_last, last)
 
 
 @pytest.fixture
-def data(kept: Kept, tmp_path: Path) -> Path:
-    """A copy that may be harmed."""
-    shutil.copytree(kept.data, tmp_path / "data")
+def data(stopped: StoppedStack, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    shutil.copytree(stopped.data, tmp_path / "data")
     return tmp_path / "data"
 
 
-def flip(kept: Kept, nats: Path) -> tuple[int, int]:
-    flip_in(blocks(nats)[0], b'"name":"set 20"')
-    return kept.of(20), 1
+# Each function damages the log and returns the first missing sequence and how many commits are missing.
 
 
-def flip_after_a_crash(kept: Kept, nats: Path) -> tuple[int, int]:
-    flip(kept, nats)
-    forget_index(nats)
-    return kept.of(20), SETS - 20
+def flip(stopped: StoppedStack, nats: Path) -> tuple[int, int]:
+    flip_bit_in_text(block_files(nats)[0], b'"name":"set 20"')
+    return stopped.sequence_of(20), 1
 
 
-def truncate(kept: Kept, nats: Path) -> tuple[int, int]:
-    cut(blocks(nats)[0], b'"name":"set 20"')
-    return kept.of(20), SETS - 20
+def flip_after_a_crash(stopped: StoppedStack, nats: Path) -> tuple[int, int]:
+    flip(stopped, nats)
+    delete_index(nats)
+    return stopped.sequence_of(20), SETS - 20
 
 
-def go_back(kept: Kept, nats: Path) -> tuple[int, int]:
+def truncate_block(stopped: StoppedStack, nats: Path) -> tuple[int, int]:
+    truncate_within(block_files(nats)[0], b'"name":"set 20"')
+    return stopped.sequence_of(20), SETS - 20
+
+
+def roll_back(stopped: StoppedStack, nats: Path) -> tuple[int, int]:
     shutil.rmtree(nats / LOG)
-    shutil.copytree(kept.earlier, nats / LOG)
-    return kept.then + 1, kept.last - kept.then
+    shutil.copytree(stopped.earlier_log, nats / LOG)
+    return stopped.earlier_last + 1, stopped.last - stopped.earlier_last
 
 
-def delete(kept: Kept, nats: Path) -> tuple[int, int]:
+def delete(stopped: StoppedStack, nats: Path) -> tuple[int, int]:
     delete_log(nats)
-    return 1, kept.last
+    return 1, stopped.last
 
 
-@pytest.mark.parametrize("harm", [flip, flip_after_a_crash, truncate, go_back, delete])
-def test_it_is_refused_at_the_start_with_what_is_missing_and_since_when(
-    kept: Kept, data: Path, harm: Callable[[Kept, Path], tuple[int, int]]
+@pytest.mark.parametrize("damage", [flip, flip_after_a_crash, truncate_block, roll_back, delete])
+def test_start_up_refuses_a_damaged_log_and_reports_what_is_missing(
+    stopped: StoppedStack, data: Path, damage: Callable[[StoppedStack, Path], tuple[int, int]]
 ) -> None:
-    first, missing = harm(kept, data / "nats")
+    first, missing = damage(stopped, data / "nats")
 
     refused = cli("up", "--data", data, "--port", "0", "--no-tagger", "--no-trainer", timeout=60)
 
     assert refused.returncode == 1
     assert "Loratory is at" not in refused.stdout
-    counted = f"of {kept.last} archived commits {missing} are missing and 0 changed, from commit {first} on"
-    assert counted in refused.stderr
+    summary = f"of {stopped.last} archived commits {missing} are missing and 0 changed, from commit {first} on"
+    assert summary in refused.stderr
     assert first == 1 or f"the last good one is commit {first - 1} of 20" in refused.stderr
     assert "`loratory restore` puts them back" in refused.stderr
 
-    asked = cli("audit", "verify", "--data", data, timeout=60)
-    assert asked.returncode == 1
-    assert f"log missing from commit {first} on: " in asked.stdout
-    assert counted in asked.stdout
+    audited = cli("audit", "verify", "--data", data, timeout=60)
+    assert audited.returncode == 1
+    assert f"log missing from commit {first} on: " in audited.stdout
+    assert summary in audited.stdout
 
 
-def test_a_byte_of_the_archive_is_found_by_who_asks_the_running_workshop_and_at_the_next_start(
-    kept: Kept, data: Path
+def test_a_changed_byte_of_the_archive_is_found_by_an_audit_and_at_the_next_start(
+    stopped: StoppedStack, data: Path
 ) -> None:
-    house = House(data, workers=False)
+    stack = LocalStack(data, workers=False)
     try:
-        house.start()
-        assert cli("audit", "verify", "--url", house.address).stdout.endswith("history is whole\n")
-        flip_in(data / "catalog" / "archive.db", b'"name":"set 05"')
-        asked = cli("audit", "verify", "--url", house.address)
+        stack.start()
+        assert cli("audit", "verify", "--url", stack.address).stdout.endswith("history is intact\n")
+        flip_bit_in_text(data / "catalog" / "archive.db", b'"name":"set 05"')
+        audited = cli("audit", "verify", "--url", stack.address)
     finally:
-        house.stop()
-    assert asked.returncode == 1
-    assert f"archive changed from commit {kept.of(5)} on: " in asked.stdout
+        stack.stop()
+    assert audited.returncode == 1
+    assert f"archive changed from commit {stopped.sequence_of(5)} on: " in audited.stdout
 
     refused = cli("up", "--data", data, "--port", "0", "--no-tagger", "--no-trainer", timeout=60)
     assert refused.returncode == 1
-    assert f"commit {kept.of(5)} of the archive" in refused.stderr
+    assert f"commit {stopped.sequence_of(5)} of the archive" in refused.stderr
 
 
-def test_a_log_that_goes_back_while_the_workshop_runs_ends_it_before_anything_is_written(
-    kept: Kept, data: Path
+def test_a_log_rolled_back_while_the_services_run_stops_them_before_anything_is_written(
+    stopped: StoppedStack, data: Path
 ) -> None:
-    house = House(data, workers=False)
+    stack = LocalStack(data, workers=False)
     try:
-        house.start()
-        up = house._process
+        stack.start()
+        up = stack._process
         assert up is not None
-        up.send_signal(signal.SIGSTOP)  # or it would start the server again before the files are changed
-        os.kill(house.pid("nats"), signal.SIGKILL)
-        go_back(kept, data / "nats")
+        up.send_signal(signal.SIGSTOP)  # otherwise it would restart the server before the files are changed
+        os.kill(stack.pid("nats"), signal.SIGKILL)
+        roll_back(stopped, data / "nats")
         up.send_signal(signal.SIGCONT)
         assert up.wait(60) == 1
-        assert f"the log ends at {kept.then}, but commits up to {kept.last} were read from it" in house.said
-        assert f"the last good one is commit {kept.then} of 20" in house.said
+        assert (
+            f"the log ends at {stopped.earlier_last}, but commits up to {stopped.last} were read from it"
+            in stack.output
+        )
+        assert f"the last good one is commit {stopped.earlier_last} of 20" in stack.output
     finally:
-        house.stop()
-    asked = cli("audit", "verify", "--data", data, timeout=60)
-    assert f"log missing from commit {kept.then + 1} on: " in asked.stdout
+        stack.stop()
+    audited = cli("audit", "verify", "--data", data, timeout=60)
+    assert f"log missing from commit {stopped.earlier_last + 1} on: " in audited.stdout

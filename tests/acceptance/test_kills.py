@@ -1,6 +1,6 @@
-"""`kill -9` of every process while it holds work: it goes on, nothing is lost or doubled, and the LoRA is the same.
+"""`kill -9` of every process while it is working: work continues, nothing is lost or duplicated, the LoRA is the same.
 
-The same wishes with the same keys are carried out twice: once in peace, once with everybody killed in turn.
+The same requests with the same keys run twice: once undisturbed, once with each process killed in turn.
 """
 
 import asyncio
@@ -16,43 +16,50 @@ import pytest_asyncio
 
 from contracts.events import ImageAdded, JobSucceeded, TaggingPredicted
 from contracts.ids import Digest
-from tests.acceptance.chronicle import LOST_LINES, PATIENCE, Shop, child_of, drawn, kill, workshop
+from tests.acceptance.event_recorder import (
+    TIMEOUT_SECONDS,
+    RecordedSystem,
+    child_pid,
+    draw_pictures,
+    kill,
+    running_system,
+)
+from tests.damage import IGNORE_UNCLOSED_SOCKETS
 from tests.limits import WAIT
 
 pytestmark = [
-    LOST_LINES,
+    IGNORE_UNCLOSED_SOCKETS,
     pytest.mark.slow,
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 
-PICTURES, UPLOAD, STEPS, SAVE = 300, 100, 1000, 100
-WITHIN = 180.0
-"""Seconds after which work must go on."""
+PICTURES, PICTURES_PER_UPLOAD, STEPS, SAVE_EVERY = 300, 100, 1000, 100
+MAX_RECOVERY_SECONDS = 180.0
 
 RECIPE: dict[str, object] = {
-    "base": {"type": "builtin", "name": "stand-in"},
+    "base": {"type": "builtin", "name": "tiny-random"},
     "adapter": {"type": "lora", "rank": 4, "alpha": 2.0},
     "optimizer.lr": 1e-3,
     "data": {"resolution": 64, "bucket_step": 8},
     "length": {"type": "steps", "count": STEPS},
-    "save.every": SAVE,
+    "save.every": SAVE_EVERY,
     "sampling": {"prompts": ["a creature"], "steps": 1},
 }
 
 
 @dataclass
-class Made:
-    """What one run left behind, and how long it took to go on after each kill, in seconds."""
+class RunResult:
+    """Everything one run produced, and how long recovery took after each kill, in seconds."""
 
     images: list[ImageAdded]
     predictions: list[tuple[int, object]]
     succeeded: list[JobSucceeded]
     loras: dict[str, str]
     losses: list[tuple[int, float]]
-    listed: Sequence[tuple[str, list[tuple[str, str, float | None]]]]
-    took: float
-    gone_on: dict[str, float] = field(default_factory=dict)
+    listed_images: Sequence[tuple[str, list[tuple[str, str, float | None]]]]
+    seconds: float
+    recovery_seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def artifacts(self) -> dict[str, Digest]:
@@ -60,121 +67,125 @@ class Made:
 
 
 class Killer:
-    """Strikes while there is work in hand, and measures until it goes on."""
+    """Kills processes while they are working, and measures the time until work continues."""
 
-    def __init__(self, shop: Shop) -> None:
-        self._shop, self._story = shop, shop.story
-        self.gone_on: dict[str, float] = {}
-        self._watched = 0
+    def __init__(self, system: RecordedSystem) -> None:
+        self._system, self._recorder = system, system.recorder
+        self.recovery_seconds: dict[str, float] = {}
+        self._watched_step = 0
 
     async def watch(self, job: str) -> list[tuple[str, str | None]]:
-        """The job over a WebSocket, to its end: its facts by type and cursor."""
-        facts: list[tuple[str, str | None]] = []
-        async for frame in self._shop.client.watch_job(job):
-            self._watched = max(self._watched, frame.data.get("current_step", 0))
+        """Watch the job over a WebSocket until it ends; returns its events as (type, cursor)."""
+        events: list[tuple[str, str | None]] = []
+        async for frame in self._system.client.watch_job(job):
+            self._watched_step = max(self._watched_step, frame.data.get("current_step", 0))
             if frame.seq is not None:
-                facts.append((frame.type, frame.seq))
-        return facts
+                events.append((frame.type, frame.seq))
+        return events
 
-    async def importing(self, killed: str) -> None:
-        """While an upload is under way of which some pictures are in and some are not."""
+    async def kill_during_import(self, target: str) -> None:
+        """Kill while an upload is partly imported."""
 
         def added() -> int:
-            return len(self._story.facts(ImageAdded))
+            return len(self._recorder.events(ImageAdded))
 
-        await self._story.until(lambda: added() % UPLOAD)
+        await self._recorder.wait_for(lambda: added() % PICTURES_PER_UPLOAD)
         before = added()
-        assert before % UPLOAD and before < PICTURES
-        await self._struck(f"{killed}, importing", self._shop.stack.pid_of(killed), lambda: added() > before)
+        assert before % PICTURES_PER_UPLOAD and before < PICTURES
+        await self._kill(f"{target}, importing", self._system.stack.pid_of(target), lambda: added() > before)
 
-    async def tagging(self, run: str) -> None:
-        """While a tagging attempt is open that has kept some predictions."""
-        await self._story.until(lambda: self._story.work(run).kept)
-        before = self._story.work(run)
+    async def kill_tagger(self, run: str) -> None:
+        """Kill while a tagging attempt is open that has recorded some predictions."""
+        await self._recorder.wait_for(lambda: self._recorder.work(run).completed_units)
+        before = self._recorder.work(run)
         assert before.open
-        assert 0 < before.kept < PICTURES
+        assert 0 < before.completed_units < PICTURES
 
-        def goes_on() -> bool:
-            now = self._story.work(run)
-            return now.attempt > before.attempt and now.kept > before.kept
+        def continues() -> bool:
+            now = self._recorder.work(run)
+            return now.attempt > before.attempt and now.completed_units > before.completed_units
 
-        await self._struck("tagger, tagging", self._shop.stack.pid_of("tagger"), goes_on)
+        await self._kill("tagger, tagging", self._system.stack.pid_of("tagger"), continues)
 
-    async def training(self, killed: str, job: str, at: int) -> None:
-        """While a job trains and stands between two checkpoints, not before step `at`."""
-        story, stack = self._story, self._shop.stack
-        await story.until(lambda: story.step(job) >= at and story.step(job) > story.work(job).kept)
-        before, step = story.work(job), story.step(job)
+    async def kill_during_training(self, target: str, job: str, at: int) -> None:
+        """Kill while a job is between two checkpoints, not before step `at`."""
+        recorder, stack = self._recorder, self._system.stack
+        await recorder.wait_for(
+            lambda: recorder.step(job) >= at and recorder.step(job) > recorder.work(job).completed_units
+        )
+        before, step = recorder.work(job), recorder.step(job)
         assert before.open
-        assert step > before.kept > 0
+        assert step > before.completed_units > 0
         trainer = stack.pid_of("trainer")
-        pid = child_of(trainer) if killed == "child" else stack.pid_of(killed)
+        pid = child_pid(trainer) if target == "child" else stack.pid_of(target)
 
-        def goes_on() -> bool:
-            told, now = story.progress[job], story.work(job)
-            if killed in ("child", "trainer"):
-                return now.open and told.attempt == now.attempt > before.attempt and told.step > now.kept_before
-            # The training itself needs no gateway; who watches it through one does.
-            return (self._watched if killed == "gateway" else told.step) > step
+        def continues() -> bool:
+            progress, now = recorder.progress[job], recorder.work(job)
+            if target in ("child", "trainer"):
+                is_new_attempt = now.open and progress.attempt == now.attempt > before.attempt
+                return is_new_attempt and progress.step > now.completed_units_at_start
+            # Training itself does not need the gateway, but a client that watches through it does.
+            return (self._watched_step if target == "gateway" else progress.step) > step
 
-        await self._struck(f"{killed}, training", pid, goes_on)
+        await self._kill(f"{target}, training", pid, continues)
 
-    async def _struck(self, name: str, pid: int | None, goes_on: Callable[[], bool]) -> None:
+    async def _kill(self, name: str, pid: int | None, continues: Callable[[], bool]) -> None:
         at = kill(pid)
-        await self._story.until(goes_on)
-        self.gone_on[name] = time.monotonic() - at
+        await self._recorder.wait_for(continues)
+        self.recovery_seconds[name] = time.monotonic() - at
 
 
-async def made(data: Path, pictures: list[Path], *, killing: bool) -> Made:
-    """From pictures to a LoRA, in peace or not."""
+async def run_pipeline(data: Path, pictures: list[Path], *, killing: bool) -> RunResult:
+    """From pictures to a LoRA, with or without kills."""
     began = time.monotonic()
-    async with workshop(data) as shop:
-        killer = Killer(shop)
-        dataset = await shop.wish("/datasets", "dataset", name="creatures")
-        importing = asyncio.create_task(imported(shop, dataset, pictures))
+    async with running_system(data) as system:
+        killer = Killer(system)
+        dataset = await system.send("/datasets", "dataset", name="creatures")
+        importing = asyncio.create_task(upload_all(system, dataset, pictures))
         if killing:
-            await killer.importing("gateway")
-            await killer.importing("catalog")
+            await killer.kill_during_import("gateway")
+            await killer.kill_during_import("catalog")
         await importing
-        run = await shop.wish("/tagging/runs", "run", dataset=dataset)
+        run = await system.send("/tagging/runs", "run", dataset=dataset)
         if killing:
-            await killer.tagging(run)
-        assert (await shop.ended(run)).state == "completed"
-        # The log is ahead of the rows that a version is frozen from; what clients are told is not.
-        await shop.client.wait_tagging(run, timeout=PATIENCE)
-        job = await shop.wish("/training/single", "job", dataset=dataset, trigger="crtr", changes=RECIPE)
+            await killer.kill_tagger(run)
+        assert (await system.wait_ended(run)).state == "completed"
+        # The log is ahead of the rows that a version is frozen from; what clients are shown is not.
+        await system.client.wait_tagging(run, timeout=TIMEOUT_SECONDS)
+        job = await system.send("/training/single", "job", dataset=dataset, trigger="crtr", changes=RECIPE)
         watching = asyncio.create_task(killer.watch(job))
         if killing:
-            for number, killed in enumerate(("nats", "gateway", "child", "trainer")):
-                await killer.training(killed, job, at=(2 * number + 1) * SAVE + SAVE // 4)
-        assert (await shop.ended(job)).state == "completed"
+            for number, target in enumerate(("nats", "gateway", "child", "trainer")):
+                await killer.kill_during_training(target, job, at=(2 * number + 1) * SAVE_EVERY + SAVE_EVERY // 4)
+        assert (await system.wait_ended(job)).state == "completed"
         watched = await watching
-        assert [name for name, _ in watched] == [type(fact).__struct_config__.tag for fact, _ in shop.story.of(job)]
-        listed = [
+        events = system.recorder.events_with_commits(job)
+        assert [name for name, _ in watched] == [type(event).__struct_config__.tag for event, _ in events]
+        listed_images = [
             (image.id, [(tag.tag, tag.source, tag.probability) for tag in image.tags])
-            for image in await shop.client.images(dataset)
+            for image in await system.client.images(dataset)
         ]
-        losses = await shop.losses(job)
-        loras = await laid_out(data / "loras", 2)
-    story = shop.story
-    return Made(
-        images=story.facts(ImageAdded),
-        predictions=[(one.ordinal, one) for fact in story.facts(TaggingPredicted) for one in fact.images],
-        succeeded=story.facts(JobSucceeded),
+        losses = await system.losses(job)
+        loras = await wait_for_lora_files(data / "loras", 2)
+    recorder = system.recorder
+    return RunResult(
+        images=recorder.events(ImageAdded),
+        predictions=[(one.ordinal, one) for event in recorder.events(TaggingPredicted) for one in event.images],
+        succeeded=recorder.events(JobSucceeded),
         loras=loras,
         losses=losses,
-        listed=listed,
-        took=time.monotonic() - began,
-        gone_on=killer.gone_on,
+        listed_images=listed_images,
+        seconds=time.monotonic() - began,
+        recovery_seconds=killer.recovery_seconds,
     )
 
 
-async def imported(shop: Shop, dataset: str, pictures: list[Path]) -> None:
-    for number, first in enumerate(range(0, PICTURES, UPLOAD)):
-        await shop.bring(dataset, pictures[first : first + UPLOAD], f"upload-{number}")
+async def upload_all(system: RecordedSystem, dataset: str, pictures: list[Path]) -> None:
+    for number, first in enumerate(range(0, PICTURES, PICTURES_PER_UPLOAD)):
+        await system.upload(dataset, pictures[first : first + PICTURES_PER_UPLOAD], f"upload-{number}")
 
 
-async def laid_out(folder: Path, count: int) -> dict[str, str]:
+async def wait_for_lora_files(folder: Path, count: int) -> dict[str, str]:
     """The finished files by name, with their sha256."""
     async with asyncio.timeout(WAIT):
         while len(files := sorted(folder.glob("[!.]*.safetensors"))) < count:  # noqa: ASYNC110 - another process does it
@@ -184,44 +195,44 @@ async def laid_out(folder: Path, count: int) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return drawn(tmp_path_factory.mktemp("pictures"), PICTURES)
+    return draw_pictures(tmp_path_factory.mktemp("pictures"), PICTURES)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def in_peace(tmp_path_factory: pytest.TempPathFactory, pictures: list[Path]) -> Made:
-    return await made(tmp_path_factory.mktemp("peace") / "data", pictures, killing=False)
+async def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: list[Path]) -> RunResult:
+    return await run_pipeline(tmp_path_factory.mktemp("undisturbed") / "data", pictures, killing=False)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def killed(tmp_path_factory: pytest.TempPathFactory, pictures: list[Path]) -> Made:
-    return await made(tmp_path_factory.mktemp("killed") / "data", pictures, killing=True)
+async def killed(tmp_path_factory: pytest.TempPathFactory, pictures: list[Path]) -> RunResult:
+    return await run_pipeline(tmp_path_factory.mktemp("killed") / "data", pictures, killing=True)
 
 
-async def test_work_goes_on_after_each_kill(killed: Made, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_work_continues_after_each_kill(killed: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
-        print(f"\nseconds until work went on after kill -9 (the whole run took {killed.took:.0f} s):")  # noqa: T201 - these figures are what is asked for
-        for name, seconds in killed.gone_on.items():
-            print(f"  {name:<20} {seconds:5.1f}")  # noqa: T201 - these figures are what is asked for
-    assert len(killed.gone_on) == 7
-    assert max(killed.gone_on.values()) <= WITHIN
+        print(f"\nseconds until work continued after kill -9 (the whole run took {killed.seconds:.0f} s):")  # noqa: T201 - these figures are quoted in the documentation
+        for name, seconds in killed.recovery_seconds.items():
+            print(f"  {name:<20} {seconds:5.1f}")  # noqa: T201 - these figures are quoted in the documentation
+    assert len(killed.recovery_seconds) == 7
+    assert max(killed.recovery_seconds.values()) <= MAX_RECOVERY_SECONDS
 
 
-async def test_no_picture_is_lost_or_doubled(in_peace: Made, killed: Made) -> None:
+async def test_no_picture_is_lost_or_duplicated(undisturbed: RunResult, killed: RunResult) -> None:
     assert sorted(image.ordinal for image in killed.images) == list(range(PICTURES))
     assert len({image.picture for image in killed.images}) == PICTURES
-    by_ordinal = {image.ordinal: (image.image_id, image.picture) for image in in_peace.images}
+    by_ordinal = {image.ordinal: (image.image_id, image.picture) for image in undisturbed.images}
     assert {image.ordinal: (image.image_id, image.picture) for image in killed.images} == by_ordinal
 
 
-async def test_each_picture_has_the_same_predictions_once(in_peace: Made, killed: Made) -> None:
+async def test_each_picture_has_the_same_predictions_once(undisturbed: RunResult, killed: RunResult) -> None:
     assert sorted(ordinal for ordinal, _ in killed.predictions) == list(range(PICTURES))
-    assert dict(killed.predictions) == dict(in_peace.predictions)
-    assert killed.listed == in_peace.listed
+    assert dict(killed.predictions) == dict(undisturbed.predictions)
+    assert killed.listed_images == undisturbed.listed_images
 
 
-async def test_one_success_and_the_very_same_files(in_peace: Made, killed: Made) -> None:
-    assert len(killed.succeeded) == len(in_peace.succeeded) == 1
-    assert killed.artifacts == in_peace.artifacts
-    assert killed.loras == in_peace.loras
-    assert killed.losses == in_peace.losses
+async def test_the_job_succeeds_once_and_writes_identical_files(undisturbed: RunResult, killed: RunResult) -> None:
+    assert len(killed.succeeded) == len(undisturbed.succeeded) == 1
+    assert killed.artifacts == undisturbed.artifacts
+    assert killed.loras == undisturbed.loras
+    assert killed.losses == undisturbed.losses
     assert sorted(killed.loras.values()) == sorted(killed.artifacts.values())

@@ -1,4 +1,4 @@
-"""Two catalogs at one bus: one writes. When it dies or stands still the other takes over, and who wakes is fenced."""
+"""The writer lease with two catalogs: the second takes over from a dead or stopped one, which then writes nothing."""
 
 import asyncio
 import os
@@ -12,102 +12,100 @@ from pathlib import Path
 import pytest
 
 from contracts.events import DatasetCreated
-from contracts.wire.health import why_not
+from contracts.wire.health import unready_reason
 from loratory.child import Child
-from loratory.folder import DataFolder
-from loratory.services import Place, command, settings
-from tests.acceptance.chronicle import ENVIRON, LOST_LINES, PATIENCE, Shop, kill, workshop
+from loratory.data_folder import DataFolder
+from loratory.services import ListenAddress, service_command, service_environment
+from tests.acceptance.event_recorder import ENVIRON, TIMEOUT_SECONDS, RecordedSystem, kill, running_system
+from tests.damage import IGNORE_UNCLOSED_SOCKETS
 
 pytestmark = [
-    LOST_LINES,
+    IGNORE_UNCLOSED_SOCKETS,
     pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 
-WAITS = "another catalog writes"
+STANDBY_REASON = "another catalog writes"
 
 
-class Second:
-    """Another catalog at the same bus, on the same folder: it shares the keys of private text."""
+class SecondCatalog:
+    """Another catalog on the same bus and the same folder, so that both have the keys of private text."""
 
-    def __init__(self, shop: Shop, folder: Path) -> None:
-        stack, self._health = shop.stack, folder / "second.json"
+    def __init__(self, system: RecordedSystem, folder: Path) -> None:
+        stack, self._health = system.stack, folder / "second.json"
         user, password = stack.nats.credentials("catalog")
         bus = {"NATS_URL": stack.nats.url, "NATS_USER": user, "NATS_PASSWORD": password}
-        told = settings("catalog", DataFolder(stack.data), bus=bus, given=ENVIRON, at=Place("127.0.0.1", 0))
+        environment = service_environment(
+            "catalog", DataFolder(stack.data), bus=bus, given=ENVIRON, at=ListenAddress("127.0.0.1", 0)
+        )
         own = {"LORATORY_HEALTH_FILE": str(self._health)}
-        self.log = folder / "second.log"
-        self.child = Child("second", command("catalog"), told | own, self.log)
+        self.child = Child("second", service_command("catalog"), environment | own, folder / "second.log")
 
     @property
-    def why_not(self) -> str:
-        """Empty when it serves."""
-        return why_not(self._health, time.time())
+    def unready_reason(self) -> str:
+        """Empty when it is ready."""
+        return unready_reason(self._health, time.time())
 
-    async def until(self, reason: str) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while self.why_not != reason and reason not in (self.why_not or "-"):  # noqa: ASYNC110 - another process writes it
-                await asyncio.sleep(0.05)
-
-    async def until_said(self, word: str) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while word not in self.log.read_text():  # noqa: ASYNC110 - another process writes it
+    async def wait_for(self, reason: str) -> None:
+        """Until it is not ready for this reason; an empty reason waits until it is ready."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while self.unready_reason != reason and reason not in (self.unready_reason or "-"):  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
-async def two(folder: Path) -> AsyncIterator[tuple[Shop, Second]]:
-    """The catalog of a workshop that writes, and a second one that waits."""
-    async with workshop(folder / "data", without=("tagger", "trainer")) as shop:
-        second = Second(shop, folder)
+async def two_catalogs(folder: Path) -> AsyncIterator[tuple[RecordedSystem, SecondCatalog]]:
+    """A running system whose catalog writes, and a second catalog that waits."""
+    async with running_system(folder / "data", without=("tagger", "trainer")) as system:
+        second = SecondCatalog(system, folder)
         await second.child.start()
         try:
-            await second.until(WAITS)
-            yield shop, second
+            await second.wait_for(STANDBY_REASON)
+            yield system, second
         finally:
             await second.child.stop()
 
 
-async def created(shop: Shop, count: int) -> list[str]:
-    """The names of all data sets, as soon as the log has told of so many: it is followed beside the requests."""
+async def dataset_names(system: RecordedSystem, count: int) -> list[str]:
+    """The names of all data sets, once the recorder has read `count` of them: it reads beside the requests."""
 
-    def enough() -> list[str] | None:
-        names = [fact.name for fact in shop.story.facts(DatasetCreated)]
+    def names_if_complete() -> list[str] | None:
+        names = [event.name for event in system.recorder.events(DatasetCreated)]
         return names if len(names) >= count else None
 
-    return await shop.story.until(enough)
+    return await system.recorder.wait_for(names_if_complete)
 
 
-async def test_a_catalog_that_dies_takes_its_own_lease_back_or_the_other_does_at_once(tmp_path: Path) -> None:
-    async with two(tmp_path) as (shop, _):
-        await shop.wish("/datasets", "one", name="one")
-        kill(shop.stack.pid_of("catalog"))
-        await shop.wish("/datasets", "two", name="two")
-        assert await created(shop, 2) == ["one", "two"]
+async def test_after_a_crash_the_catalog_reclaims_its_lease_or_the_other_takes_over(tmp_path: Path) -> None:
+    async with two_catalogs(tmp_path) as (system, _):
+        await system.send("/datasets", "one", name="one")
+        kill(system.stack.pid_of("catalog"))
+        await system.send("/datasets", "two", name="two")
+        assert await dataset_names(system, 2) == ["one", "two"]
 
 
-async def test_a_catalog_that_stands_still_is_replaced_and_writes_nothing_when_it_wakes(tmp_path: Path) -> None:
-    async with two(tmp_path) as (shop, second):
-        await shop.wish("/datasets", "one", name="one")
-        first = shop.stack.pid_of("catalog")
+async def test_a_stopped_catalog_is_replaced_and_writes_nothing_when_it_resumes(tmp_path: Path) -> None:
+    async with two_catalogs(tmp_path) as (system, second):
+        await system.send("/datasets", "one", name="one")
+        first = system.stack.pid_of("catalog")
         assert first is not None
         os.kill(first, signal.SIGSTOP)
         try:
-            # Told to both while one of them cannot hear: it waits for that one when it wakes, too.
-            wishes = [asyncio.create_task(shop.wish("/datasets", name, name=name)) for name in "abcdefgh"]
-            await second.until("")
-            await asyncio.gather(*wishes)
+            # Both receive these while one is stopped; the stopped one finds them when it resumes.
+            requests = [asyncio.create_task(system.send("/datasets", name, name=name)) for name in "abcdefgh"]
+            await second.wait_for("")
+            await asyncio.gather(*requests)
         finally:
             os.kill(first, signal.SIGCONT)
-        async with asyncio.timeout(PATIENCE):
-            while shop.stack.pid_of("catalog") == first:  # noqa: ASYNC110 - it ends by itself
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while system.stack.pid_of("catalog") == first:  # noqa: ASYNC110 - it exits by itself
                 await asyncio.sleep(0.05)
         log = (tmp_path / "data" / "logs" / "catalog.log").read_text()
-        assert "another catalog has taken the lease" in log
-        # And what comes after it waits for the second.
-        async with asyncio.timeout(PATIENCE):
-            while WAITS not in why_not(shop.stack.data / "run" / "catalog.json", time.time()):  # noqa: ASYNC110 - as above
+        assert "another catalog has acquired the lease" in log
+        # Its restarted process waits for the second catalog.
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while STANDBY_REASON not in unready_reason(system.stack.data / "run" / "catalog.json", time.time()):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.05)
-        await shop.wish("/datasets", "last", name="last")
-        assert sorted(await created(shop, 10)) == sorted(["one", *"abcdefgh", "last"])
-        assert second.why_not == ""
+        await system.send("/datasets", "last", name="last")
+        assert sorted(await dataset_names(system, 10)) == sorted(["one", *"abcdefgh", "last"])
+        assert second.unready_reason == ""

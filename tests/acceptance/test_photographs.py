@@ -1,4 +1,4 @@
-"""Real photographs become a LoRA, and the files that were written do what was trained."""
+"""Training on real photographs: the written LoRA files reproduce the trained adapter."""
 
 import math
 import statistics
@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from contracts.recipe import Recipe
 from contracts.wire.blobs_local import LocalBlobs
-from loratory.answers import Job
-from tests.acceptance.house import House, cli
+from loratory.responses import Job
+from tests.acceptance.local_stack import LocalStack, cli
 from trainer.engine import files
-from trainer.engine.adapter import fitted
-from trainer.engine.data import pixels
+from trainer.engine.adapter import attach_lora
+from trainer.engine.data import load_pixels
 from trainer.families import Model, load
 from trainer.messages import Example
 
@@ -30,7 +30,7 @@ STEPS = 100
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    # These models are too small to gain from a second thread, and spinning ones starve each other on a busy machine.
+    # These models are too small to gain from a second thread, and spinning threads starve each other on a busy machine.
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,9 +39,9 @@ def _one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Run:
-    """What the demo left: its words, the data set's images, the job, its files, and the base it trained on."""
+    """The result of the demo: its output, the data set's images, the job, its files, and the base it trained on."""
 
-    said: str
+    output: str
     images: list[Any]
     job: Job
     kohya: Path
@@ -54,29 +54,36 @@ class Run:
 @pytest.fixture(scope="module")
 def run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     data = tmp_path_factory.mktemp("photographs") / "data"
-    asked = ("--images", photographs / "dog", "--data", data, "--steps", str(STEPS), "--preset", "stand-in-demo")
-    demo = cli("demo", "--no-serve", *asked, timeout=800)
+    options = ("--images", photographs / "dog", "--data", data, "--steps", str(STEPS), "--preset", "tiny-random-demo")
+    demo = cli("demo", "--no-serve", *options, timeout=800)
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    house = House(data, workers=False)
-    house.start()
+    stack = LocalStack(data, workers=False)
+    stack.start()
     try:
-        with house.client() as client, house.http() as http:
+        with stack.client() as client, stack.http() as http:
             (job,) = client.jobs()
             images = client.images(job.dataset)
             last = http.get(f"/api/v1/jobs/{job.id}/checkpoints").json()["items"][-1]
     finally:
-        house.stop()
+        stack.stop()
     assert last["step"] == STEPS
     blobs = LocalBlobs(data / "blobs")
-    tensors, _ = files.unsealed(blobs.path(last["checkpoint"]))
+    tensors, _ = files.load_verified(blobs.path(last["checkpoint"]))
     examples = [
         Example(path=str(blobs.path(image.picture)), digest=image.picture, caption=image.caption, ordinal=image.ordinal)
         for image in images
     ]
     adapter = {name.removeprefix("adapter."): tensor for name, tensor in tensors.items() if name.startswith("adapter.")}
-    made = {artifact.format: blobs.path(artifact.digest) for artifact in job.artifacts}
+    written = {artifact.format: blobs.path(artifact.digest) for artifact in job.artifacts}
     return Run(
-        demo.stdout, images, job, made["kohya"], made["diffusers"], adapter, examples, data / "cache/bases/stand-in"
+        demo.stdout,
+        images,
+        job,
+        written["kohya"],
+        written["diffusers"],
+        adapter,
+        examples,
+        data / "cache/bases/tiny-random",
     )
 
 
@@ -94,21 +101,21 @@ def engine(run: Run) -> Iterator[Model]:
 
 
 def predictions(denoiser: torch.nn.Module) -> torch.Tensor:
-    chance = torch.Generator().manual_seed(5)
-    noisy, texts = torch.randn((4, 4, 12, 12), generator=chance), torch.randn((4, 77, 32), generator=chance)
+    generator = torch.Generator().manual_seed(5)
+    noisy, texts = torch.randn((4, 4, 12, 12), generator=generator), torch.randn((4, 77, 32), generator=generator)
     with torch.no_grad():
         return denoiser.eval()(noisy, torch.tensor([10, 300, 600, 900]), texts).sample
 
 
 def in_memory(model: Model, recipe: Recipe, weights: dict[str, torch.Tensor] | None) -> torch.Tensor:
-    """What the engine's own adapter says; without weights: an untrained one."""
-    with fitted(model, recipe) as adapter:
+    """Predictions with the engine's own adapter; an untrained one if there are no weights."""
+    with attach_lora(model, recipe) as adapter:
         if weights is not None:
-            adapter.take(weights)
+            adapter.load(weights)
         return predictions(model.denoiser)
 
 
-def loaded(pipeline: StableDiffusionPipeline, file: Path) -> torch.Tensor:
+def loaded_by_diffusers(pipeline: StableDiffusionPipeline, file: Path) -> torch.Tensor:
     pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
     try:
         return predictions(pipeline.unet)
@@ -116,29 +123,29 @@ def loaded(pipeline: StableDiffusionPipeline, file: Path) -> torch.Tensor:
         pipeline.unload_lora_weights()
 
 
-def as_file(blob: Path, folder: Path) -> Path:
-    """Under a name with the ending that loaders go by."""
+def as_safetensors(blob: Path, folder: Path) -> Path:
+    """A link to the blob with the file extension that loaders expect."""
     file = folder / f"{blob.name}.safetensors"
     file.symlink_to(blob)
     return file
 
 
-def test_all_photographs_come_in_are_tagged_and_become_a_lora(run: Run, photographs: Path) -> None:
-    there = sorted(path.name for path in (photographs / "dog").iterdir() if path.suffix == ".jpg")
-    assert len(there) == 5
-    assert sorted(image.name for image in run.images) == there
-    assert "5 pictures imported, 0 there already, 0 refused" in run.said
+def test_all_photographs_are_imported_tagged_and_trained_on(run: Run, photographs: Path) -> None:
+    names = sorted(path.name for path in (photographs / "dog").iterdir() if path.suffix == ".jpg")
+    assert len(names) == 5
+    assert sorted(image.name for image in run.images) == names
+    assert "5 images imported, 0 already present, 0 skipped" in run.output
     assert all(image.tags for image in run.images)
     for image, example in zip(run.images, run.examples, strict=True):
         with Image.open(example.path) as picture, Image.open(photographs / "dog" / image.name) as photograph:
             assert picture.size in {photograph.size, photograph.size[::-1]}
-    lines = [line.partition(": ")[2] for line in run.said.splitlines() if line.startswith("LoRA (")]
+    lines = [line.partition(": ")[2] for line in run.output.splitlines() if line.startswith("LoRA (")]
     assert len(lines) == 2
     assert [Path(line).read_bytes() for line in lines] == [run.kohya.read_bytes(), run.diffusers.read_bytes()]
-    assert "the page is at http://127.0.0.1:" in run.said
+    assert "the page is at http://127.0.0.1:" in run.output
 
 
-def test_both_files_give_what_the_engines_adapter_gives(
+def test_both_files_predict_the_same_as_the_engines_adapter(
     run: Run, pipeline: StableDiffusionPipeline, engine: Model, tmp_path: Path
 ) -> None:
     lora = run.job.recipe.adapter
@@ -146,7 +153,7 @@ def test_both_files_give_what_the_engines_adapter_gives(
     memory, base = in_memory(engine, run.job.recipe, run.checkpoint), predictions(pipeline.unet)
     assert (memory - base).abs().max() > 0.01
     for file in (run.kohya, run.diffusers):
-        assert (loaded(pipeline, as_file(file, tmp_path)) - memory).abs().max() < 1e-4
+        assert (loaded_by_diffusers(pipeline, as_safetensors(file, tmp_path)) - memory).abs().max() < 1e-4
     assert torch.equal(predictions(pipeline.unet), base)
 
 
@@ -160,33 +167,35 @@ def test_an_untrained_adapter_changes_nothing(
         for name, tensor in load_file(run.kohya).items()
     }
     save_file(untrained, tmp_path / "untrained.safetensors")
-    assert torch.equal(loaded(pipeline, tmp_path / "untrained.safetensors"), base)
+    assert torch.equal(loaded_by_diffusers(pipeline, tmp_path / "untrained.safetensors"), base)
 
 
-def errors(pipeline: StableDiffusionPipeline, examples: list[Example]) -> list[float]:
-    """The denoising error on 64 fixed (picture, timestep, noise) triples, by diffusers alone."""
-    noising = DDPMScheduler.from_config(pipeline.scheduler.config)
-    found = []
+def denoising_errors(pipeline: StableDiffusionPipeline, examples: list[Example]) -> list[float]:
+    """The denoising errors on 64 fixed (picture, timestep, noise) triples, computed with diffusers alone."""
+    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    errors = []
     for number in range(64):
-        example, chance = examples[number % len(examples)], torch.Generator().manual_seed(1000 + number)
+        example, generator = examples[number % len(examples)], torch.Generator().manual_seed(1000 + number)
         with torch.no_grad():
-            encoded = pipeline.vae.encode(pixels(example, (96, 96))[None]).latent_dist.mean
+            encoded = pipeline.vae.encode(load_pixels(example, (96, 96))[None]).latent_dist.mean
             latents = encoded * pipeline.vae.config.scaling_factor
             text = pipeline.encode_prompt(example.caption, "cpu", 1, False)[0]
-            noise, time = torch.randn(latents.shape, generator=chance), torch.randint(0, 1000, (1,), generator=chance)
-            said = pipeline.unet(noising.add_noise(latents, noise, time), time, text).sample
-        found.append(float((said - noise).square().mean()))
-    return found
+            noise = torch.randn(latents.shape, generator=generator)
+            timestep = torch.randint(0, 1000, (1,), generator=generator)
+            noisy = scheduler.add_noise(latents, noise, timestep)
+            prediction = pipeline.unet(noisy, timestep, text).sample
+        errors.append(float((prediction - noise).square().mean()))
+    return errors
 
 
-def test_the_loaded_file_lowers_the_loss(run: Run, pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
-    before = errors(pipeline, run.examples)
-    file = as_file(run.kohya, tmp_path)
+def test_loading_the_file_lowers_the_loss(run: Run, pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    before = denoising_errors(pipeline, run.examples)
+    file = as_safetensors(run.kohya, tmp_path)
     pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
     try:
-        after = errors(pipeline, run.examples)
+        after = denoising_errors(pipeline, run.examples)
     finally:
         pipeline.unload_lora_weights()
-    gains = [one - other for one, other in zip(before, after, strict=True)]
-    # Student's t of 64 pairs: 2.39 is p < 0.01, one-sided.
-    assert statistics.mean(gains) / (statistics.stdev(gains) / math.sqrt(len(gains))) > 2.39
+    improvements = [one - other for one, other in zip(before, after, strict=True)]
+    # Student's t for 64 pairs: 2.39 is p < 0.01, one-sided.
+    assert statistics.mean(improvements) / (statistics.stdev(improvements) / math.sqrt(len(improvements))) > 2.39

@@ -1,35 +1,37 @@
-"""The read model is only a view of the log: deleted, it comes back the same to the byte."""
+"""The read model is derived from the log: after deletion it is rebuilt, and all responses are identical."""
 
 import pytest
 
 from tests.acceptance.conftest import Finished
-from tests.acceptance.crawl import crawl, differences
-from tests.acceptance.house import House
+from tests.acceptance.crawl import compare, crawl
+from tests.acceptance.local_stack import LocalStack
 
 pytestmark = [pytest.mark.slow]
 
 
-def test_a_deleted_read_model_is_rebuilt_and_every_get_answers_the_same(house: House, finished: Finished) -> None:
-    with house.http() as http:
+def test_a_deleted_read_model_is_rebuilt_and_every_get_response_is_identical(
+    stack: LocalStack, finished: Finished
+) -> None:
+    with stack.http() as http:
         before = crawl(http)
-    assert {answer.status for answer in before.values()} == {200}
-    seen = sum(answer.route == "/api/v1/images/{image}/file" for answer in before.values())
-    assert seen >= 2 * 7  # the basket's, as they are and small; other tests of this workshop may have left more
+    assert {response.status for response in before.values()} == {200}
+    files = sum(response.route == "/api/v1/images/{image}/file" for response in before.values())
+    assert files >= 2 * 7  # picture and source of each image in "basket"; other tests may have added more
 
-    house.stop()
-    files = list((house.data / "catalog").glob("read.db*"))
-    assert files
-    for file in files:
+    stack.stop()
+    databases = list((stack.data / "catalog").glob("read.db*"))
+    assert databases
+    for file in databases:
         file.unlink()
-    house.start()
+    stack.start()
 
-    with house.http() as http:
+    with stack.http() as http:
         after = crawl(http)
-    assert differences(before, after) == []
+    assert compare(before, after) == []
 
 
-def test_after_a_whole_run_every_read_model_is_what_the_log_makes_of_it(house: House, finished: Finished) -> None:
-    with house.client() as client:
+def test_after_a_complete_run_the_read_model_equals_a_replay_of_the_log(stack: LocalStack, finished: Finished) -> None:
+    with stack.client() as client:
         report = client.audit_replay()
     assert (report.state, report.difference) == ("same", None)
     assert {"image", "job", "prediction", "checkpoint_of_job", "sample"} <= {

@@ -1,4 +1,4 @@
-"""A damaged log is refused by name and restored to the last acknowledged commit; a wiped workshop comes back too."""
+"""A damaged log is refused and restored to the last acknowledged commit; a deleted data folder is restored, too."""
 
 import asyncio
 import json
@@ -16,65 +16,65 @@ import pytest
 from contracts.wire.bus import connect
 from contracts.wire.scan import log_state, scan
 from contracts.wire.server import EmbeddedServer
-from tests.acceptance.crawl import Answer, crawl, differences
-from tests.acceptance.house import House, cli
+from tests.acceptance.crawl import SavedResponse, compare, crawl
+from tests.acceptance.local_stack import LocalStack, cli
 
 pytestmark = [pytest.mark.slow]
 
 LOG = Path("nats/streams/jetstream/LORATORY/streams/EVT")
-P = "/api/v1"
+API = "/api/v1"
 
-OF_THE_LOG = re.compile(r"/events|/audit|^/api(/v1)?/status$")
+LOG_ROUTES = re.compile(r"/events|/audit|^/api(/v1)?/status$")
 
 Commits = dict[int, tuple[str, bytes]]
 """Subject and body by sequence."""
 
 
-class Kept(NamedTuple):
-    """A workshop that has ended: its folder, a copy of its log's commits, the log's folder of an earlier hour."""
+class StoppedStack(NamedTuple):
+    """A stopped stack: its data folder, the commits of its log, and an earlier copy of the log's folder."""
 
     data: Path
     commits: Commits
     cursor: str
-    names: list[str]
-    earlier: Path
+    dataset_names: list[str]
+    earlier_log: Path
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory, basket: Path) -> Kept:
+def stopped(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path) -> StoppedStack:
     home = tmp_path_factory.mktemp("kept")
-    house, earlier = House(home / "data", workers=False), home / "earlier"
+    stack, earlier = LocalStack(home / "data", workers=False), home / "earlier"
     try:
-        house.start()
-        write(house, range(12))
-        house.stop()
-        shutil.copytree(house.data / LOG, earlier)
-        house.start()
-        write(house, range(12, 24))
-        with house.client() as client, house.http() as http:
+        stack.start()
+        create_datasets(stack, range(12))
+        stack.stop()
+        shutil.copytree(stack.data / LOG, earlier)
+        stack.start()
+        create_datasets(stack, range(12, 24))
+        with stack.client() as client, stack.http() as http:
             client.create_dataset("basket")
-            client.import_folder("basket", basket)
-            names, cursor = told(http)
+            client.import_folder("basket", picture_folder)
+            names, cursor = dataset_names_and_cursor(http)
     finally:
-        house.stop()
-    return Kept(house.data, commits_of(house.data), cursor, names, earlier)
+        stack.stop()
+    return StoppedStack(stack.data, commits_of(stack.data), cursor, names, earlier)
 
 
-def write(house: House, numbers: range) -> None:
-    with house.http() as http:
+def create_datasets(stack: LocalStack, numbers: range) -> None:
+    with stack.http() as http:
         for number in numbers:
-            http.post(f"{P}/datasets", json={"name": f"set {number}"}).raise_for_status()
+            http.post(f"{API}/datasets", json={"name": f"set {number}"}).raise_for_status()
 
 
-def told(http: httpx.Client) -> tuple[list[str], str]:
-    """All names of data sets, and the cursor after everything."""
-    listed = http.get(f"{P}/datasets", params={"limit": 100}).raise_for_status().json()
-    lines = http.get(f"{P}/events", params={"limit": 500}).raise_for_status().json()
-    return sorted(item["name"] for item in listed["items"]), lines["items"][-1]["cursor"]
+def dataset_names_and_cursor(http: httpx.Client) -> tuple[list[str], str]:
+    """The names of all data sets, and the cursor after the last event."""
+    datasets = http.get(f"{API}/datasets", params={"limit": 100}).raise_for_status().json()
+    events = http.get(f"{API}/events", params={"limit": 500}).raise_for_status().json()
+    return sorted(item["name"] for item in datasets["items"]), events["items"][-1]["cursor"]
 
 
 def commits_of(data: Path) -> Commits:
-    """The log itself as a server has it that opens the folder; the workshop must be stopped."""
+    """Read the log with a nats-server of its own; the stack must be stopped."""
 
     async def read() -> Commits:
         async with EmbeddedServer(data / "nats") as server:
@@ -92,148 +92,151 @@ def commits_of(data: Path) -> Commits:
     return asyncio.run(read())
 
 
-def block(data: Path) -> Path:
+def block_file(data: Path) -> Path:
     return data / LOG / "msgs" / "1.blk"
 
 
-def flip_a_bit(kept: Kept, data: Path) -> None:
-    body = bytearray(block(data).read_bytes())
+def flip_a_bit(stopped: StoppedStack, data: Path) -> None:
+    body = bytearray(block_file(data).read_bytes())
     body[len(body) // 2] ^= 1
-    block(data).write_bytes(body)
+    block_file(data).write_bytes(body)
 
 
-def cut_a_block(kept: Kept, data: Path) -> None:
-    body = block(data).read_bytes()
-    block(data).write_bytes(body[: len(body) * 9 // 10])
+def truncate_a_block(stopped: StoppedStack, data: Path) -> None:
+    body = block_file(data).read_bytes()
+    block_file(data).write_bytes(body[: len(body) * 9 // 10])
 
 
-def put_an_earlier_hour_back(kept: Kept, data: Path) -> None:
+def roll_the_log_back(stopped: StoppedStack, data: Path) -> None:
     shutil.rmtree(data / LOG)
-    shutil.copytree(kept.earlier, data / LOG)
+    shutil.copytree(stopped.earlier_log, data / LOG)
 
 
-def delete_it(kept: Kept, data: Path) -> None:
+def delete_the_log(stopped: StoppedStack, data: Path) -> None:
     shutil.rmtree(data / LOG)
 
 
-@pytest.mark.parametrize("harm", [flip_a_bit, cut_a_block, put_an_earlier_hour_back, delete_it])
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate_a_block, roll_the_log_back, delete_the_log])
 def test_a_damaged_log_is_refused_and_restored_to_the_last_commit(
-    kept: Kept, tmp_path: Path, harm: Callable[[Kept, Path], None]
+    stopped: StoppedStack, tmp_path: Path, damage: Callable[[StoppedStack, Path], None]
 ) -> None:
-    house = House(tmp_path / "data", workers=False)
-    shutil.copytree(kept.data, house.data)
-    harm(kept, house.data)
+    stack = LocalStack(tmp_path / "data", workers=False)
+    shutil.copytree(stopped.data, stack.data)
+    damage(stopped, stack.data)
 
-    refused = cli("up", "--data", house.data, "--port", "0", "--no-tagger", "--no-trainer", timeout=60)
+    refused = cli("up", "--data", stack.data, "--port", "0", "--no-tagger", "--no-trainer", timeout=60)
     assert refused.returncode == 1
     assert re.search(r"commit \d+", refused.stderr)
     assert "loratory restore" in refused.stderr
 
-    restored = cli("restore", "--data", house.data, timeout=60)
+    restored = cli("restore", "--data", stack.data, timeout=60)
     assert restored.returncode == 0, restored.stderr
-    assert f"holds all {len(kept.commits)} commits again" in restored.stdout
+    assert f"holds all {len(stopped.commits)} commits again" in restored.stdout
 
-    commits = commits_of(house.data)
+    commits = commits_of(stack.data)
     last = max(commits)
-    assert json.loads(commits.pop(last)[1])["facts"][0]["type"] == "log.restored"
-    assert commits == kept.commits
-    assert last == len(kept.commits) + 1
-    serves_again(house, kept, last)
+    assert json.loads(commits.pop(last)[1])["events"][0]["type"] == "log.restored"
+    assert commits == stopped.commits
+    assert last == len(stopped.commits) + 1
+    assert_serves_restored_data(stack, stopped, last)
 
 
-def test_a_whole_log_is_left_alone(kept: Kept) -> None:
-    answer = cli("restore", "--data", kept.data)
+def test_an_intact_log_is_not_changed(stopped: StoppedStack) -> None:
+    result = cli("restore", "--data", stopped.data)
 
-    assert (answer.returncode, answer.stdout) == (0, "the log is whole; there is nothing to restore\n")
-    assert commits_of(kept.data) == kept.commits
+    assert (result.returncode, result.stdout) == (0, "the log is intact; there is nothing to restore\n")
+    assert commits_of(stopped.data) == stopped.commits
 
 
-def serves_again(house: House, kept: Kept, last: int) -> None:
-    """All that was there is, writes go on behind it, and who followed the old log must start again."""
-    house.start()
+def assert_serves_restored_data(stack: LocalStack, stopped: StoppedStack, last: int) -> None:
+    """All data is there, new writes get the next sequence, and cursors of the old log are refused."""
+    stack.start()
     try:
-        with house.http() as http:
-            assert told(http)[0] == kept.names
-            made = http.post(f"{P}/datasets", json={"name": "after the restore"}).raise_for_status()
-            assert int(made.headers["Loratory-Seq"]) == last + 1
-            gone = http.get(f"{P}/events", params={"after": kept.cursor})
-            assert (gone.status_code, gone.json()["log_id"]) == (410, told(http)[1].split(".")[0])
+        with stack.http() as http:
+            names, cursor = dataset_names_and_cursor(http)
+            assert names == stopped.dataset_names
+            created = http.post(f"{API}/datasets", json={"name": "after the restore"}).raise_for_status()
+            assert int(created.headers["Loratory-Seq"]) == last + 1
+            gone = http.get(f"{API}/events", params={"after": stopped.cursor})
+            assert (gone.status_code, gone.json()["log_id"]) == (410, cursor.split(".")[0])
     finally:
-        house.stop()
+        stack.stop()
 
 
-# --- the drill: create, wipe, restore
+# --- disaster recovery: create, delete, restore
 
 
-def test_a_wiped_workshop_comes_back_from_its_backup_with_the_same_answers(tmp_path: Path, basket: Path) -> None:
-    house, backup = House(tmp_path / "data", workers=False), tmp_path / "backup"
+def test_a_deleted_data_folder_is_restored_from_its_backup_with_identical_responses(
+    tmp_path: Path, picture_folder: Path
+) -> None:
+    stack, backup = LocalStack(tmp_path / "data", workers=False), tmp_path / "backup"
     try:
-        house.start()
-        with house.client() as client, house.http() as http:
+        stack.start()
+        with stack.client() as client, stack.http() as http:
             client.create_dataset("basket")
-            client.import_folder("basket", basket)
-            furnish(http, client.images("basket")[0].id)
-            back_up_while_somebody_writes(house, backup)
-            client.create_dataset("of today")
-            made = cli("backup", "create", backup, "--data", house.data)  # brought up to date
-            assert made.returncode == 0, made.stderr
-            before = crawled(http)
-        house.stop()
-        shutil.rmtree(house.data)
+            client.import_folder("basket", picture_folder)
+            create_one_of_everything(http, client.images("basket")[0].id)
+            back_up_during_writes(stack, backup)
+            client.create_dataset("newer than the backup")
+            updated = cli("backup", "create", backup, "--data", stack.data)
+            assert updated.returncode == 0, updated.stderr
+            before = crawl_without_log(http)
+        stack.stop()
+        shutil.rmtree(stack.data)
 
         checked = cli("backup", "verify", backup)
         assert checked.returncode == 0, checked.stderr
-        restored = cli("backup", "restore", backup, "--data", house.data)
+        restored = cli("backup", "restore", backup, "--data", stack.data)
         assert restored.returncode == 0, restored.stderr
 
-        house.start()
-        with house.http() as http:
-            assert differences(before, crawled(http)) == []
-            assert http.post(f"{P}/datasets", json={"name": "after the drill"}).is_success
+        stack.start()
+        with stack.http() as http:
+            assert compare(before, crawl_without_log(http)) == []
+            assert http.post(f"{API}/datasets", json={"name": "after the drill"}).is_success
     finally:
-        house.stop()
+        stack.stop()
 
 
-def back_up_while_somebody_writes(house: House, backup: Path) -> None:
-    """What was acknowledged before is in it, and it is whole."""
+def back_up_during_writes(stack: LocalStack, backup: Path) -> None:
+    """The backup contains everything acknowledged before it, and is intact."""
     done = threading.Event()
 
-    def go_on() -> None:
-        with house.http() as http:
+    def keep_writing() -> None:
+        with stack.http() as http:
             for _ in iter(done.is_set, True):
-                http.put(f"{P}/datasets/basket/thresholds", json={"general": 0.3, "character": 0.8})
-                http.put(f"{P}/datasets/basket/thresholds", json={"general": 0.4, "character": 0.8})
+                http.put(f"{API}/datasets/basket/thresholds", json={"general": 0.3, "character": 0.8})
+                http.put(f"{API}/datasets/basket/thresholds", json={"general": 0.4, "character": 0.8})
 
-    with ThreadPoolExecutor(1) as pool, house.http() as http:
-        acknowledged = http.get(f"{P}/status").json()["log"]["applied"]
-        writing = pool.submit(go_on)
-        made = cli("backup", "create", backup, "--data", house.data)
+    with ThreadPoolExecutor(1) as pool, stack.http() as http:
+        acknowledged = http.get(f"{API}/status").json()["log"]["applied"]
+        writing = pool.submit(keep_writing)
+        created = cli("backup", "create", backup, "--data", stack.data)
         done.set()
         writing.result()
-    assert made.returncode == 0, made.stderr
+    assert created.returncode == 0, created.stderr
     assert json.loads((backup / "manifest.json").read_bytes())["sequence"] >= acknowledged
     checked = cli("backup", "verify", backup)
     assert checked.returncode == 0, checked.stderr
 
 
-def furnish(http: httpx.Client, image: str) -> None:
-    """Something of all that lasts."""
+def create_one_of_everything(http: httpx.Client, image: str) -> None:
+    """One of each kind of stored data."""
     changes = [
-        http.put(f"{P}/images/{image}/caption", json={"caption": "momo on a hill"}),
-        http.patch(f"{P}/images/{image}/tags", json={"add": ["momo"], "remove": ["bright"]}),
-        http.put(f"{P}/datasets/basket/thresholds", json={"general": 0.3, "character": 0.8}),
-        http.post(f"{P}/datasets/basket/versions", json={"trigger": "momo"}),
-        http.post(f"{P}/jobs", json={"dataset": "basket", "preset": "stand-in-demo", "name": "a draft"}),
+        http.put(f"{API}/images/{image}/caption", json={"caption": "momo on a hill"}),
+        http.patch(f"{API}/images/{image}/tags", json={"add": ["momo"], "remove": ["bright"]}),
+        http.put(f"{API}/datasets/basket/thresholds", json={"general": 0.3, "character": 0.8}),
+        http.post(f"{API}/datasets/basket/versions", json={"trigger": "momo"}),
+        http.post(f"{API}/jobs", json={"dataset": "basket", "preset": "tiny-random-demo", "name": "a draft"}),
     ]
-    assert all(answer.is_success for answer in changes), [answer.text for answer in changes]
+    assert all(response.is_success for response in changes), [response.text for response in changes]
 
 
-def crawled(http: httpx.Client) -> dict[str, Answer]:
-    """All answers but those about the log itself: it has one commit more now, and another name."""
-    return {address: answer for address, answer in crawl(http).items() if not OF_THE_LOG.search(answer.route)}
+def crawl_without_log(http: httpx.Client) -> dict[str, SavedResponse]:
+    """All responses except those about the log itself, which has one more commit and a new id after a restore."""
+    return {address: response for address, response in crawl(http).items() if not LOG_ROUTES.search(response.route)}
 
 
-def test_what_is_no_backup_or_no_empty_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_backup_or_not_empty_is_refused_in_one_sentence(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / "letters").write_text("dear …")
@@ -242,11 +245,11 @@ def test_what_is_no_backup_or_no_empty_folder_is_refused_in_one_sentence(tmp_pat
         (("backup", "verify", full), f"there is no backup in {full}\n"),
         (("backup", "restore", full, "--data", full), f"{full} is not empty"),
         (("backup", "restore", full, "--data", tmp_path / "new"), f"there is no backup in {full}\n"),
-        (("backup", "create", full, "--data", tmp_path / "typo"), f"{tmp_path / 'typo'} is no data folder"),
-        (("restore", "--data", tmp_path / "typo"), f"{tmp_path / 'typo'} is no data folder"),
+        (("backup", "create", full, "--data", tmp_path / "typo"), f"{tmp_path / 'typo'} is not a Loratory data folder"),
+        (("restore", "--data", tmp_path / "typo"), f"{tmp_path / 'typo'} is not a Loratory data folder"),
     ):
-        answer = cli(*words)
-        assert answer.returncode in {1, 2}
-        assert sentence in answer.stderr
+        result = cli(*words)
+        assert result.returncode in {1, 2}
+        assert sentence in result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"full"}
     assert (full / "letters").read_text() == "dear …"

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.catalog.house import House, opened
+from tests.catalog.harness import CatalogHarness, open_catalog
 from tests.conftest import BusOf
 
 
 @pytest.fixture
-async def house(bus_of: BusOf, tmp_path: Path) -> AsyncIterator[House]:
-    """A catalog of the test's own."""
-    async with opened(await bus_of("catalog"), tmp_path / "data") as running:
+async def harness(bus_of: BusOf, tmp_path: Path) -> AsyncIterator[CatalogHarness]:
+    """A running catalog on empty folders."""
+    async with open_catalog(await bus_of("catalog"), tmp_path / "data") as running:
         yield running

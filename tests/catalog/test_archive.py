@@ -1,4 +1,4 @@
-"""The archive: what was told stays told, and a log that is not the one it was is found out."""
+"""The archive: commits are kept verbatim, and a log that differs from them is detected."""
 
 import asyncio
 import sqlite3
@@ -12,9 +12,9 @@ from contracts import events as e
 from contracts.errors import LogDamaged
 from contracts.wire.bus import Bus
 from contracts.wire.follow import Follower
-from contracts.wire.log import EventLog, Head, draw_up, head_of
-from tests.catalog.histories import Scribe, everything
-from tests.conftest import BusOf, origin
+from contracts.wire.log import EventLog, StreamRevision, build_commit, revision_of
+from tests.catalog.log_builder import LogBuilder, full_history
+from tests.conftest import BusOf, command_metadata
 
 
 @pytest.fixture
@@ -24,37 +24,37 @@ async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
     await archive.close()
 
 
-def damage(archive_folder: Path, change: str, *values: object) -> None:
+def execute_on_archive(archive_folder: Path, change: str, *values: object) -> None:
     connection = sqlite3.connect(archive_folder / "archive.db", isolation_level=None)
     connection.execute(change, values)
     connection.close()
 
 
-async def test_commits_come_back_as_they_were(archive: Archive) -> None:
-    history = everything().commits
+async def test_archived_commits_are_returned_unchanged(archive: Archive) -> None:
+    history = full_history().commits
 
     await archive.append(history[:20])
-    await archive.append(history[10:])  # told twice, kept once
+    await archive.append(history[10:])  # delivered twice, archived once
 
     assert await archive.commits(0, 1000) == history
     assert archive.tail.sequence == len(history)
     assert await archive.verify() == archive.tail
 
 
-async def test_any_split_gives_the_same_head(archive: Archive, tmp_path: Path) -> None:
-    history = everything().commits
+async def test_any_batching_gives_the_same_tail(archive: Archive, tmp_path: Path) -> None:
+    history = full_history().commits
     await archive.append(history)
 
     other = Archive(tmp_path / "other")
-    for stored in history:
-        await other.append([stored])
+    for recorded in history:
+        await other.append([recorded])
 
     assert other.tail == archive.tail
     await other.close()
 
 
 async def test_a_gap_is_not_archived(archive: Archive) -> None:
-    history = everything().commits
+    history = full_history().commits
 
     with pytest.raises(LogDamaged, match="commit 1 is missing"):
         await archive.append(history[1:])
@@ -64,32 +64,34 @@ async def test_a_gap_is_not_archived(archive: Archive) -> None:
     "change",
     [
         "UPDATE entry SET body = body || ' ' WHERE sequence = 7",
-        "UPDATE entry SET thing = 'another' WHERE sequence = 7",
+        "UPDATE entry SET aggregate_id = 'another' WHERE sequence = 7",
         "DELETE FROM entry WHERE sequence = 7",
         "UPDATE entry SET chain = zeroblob(32) WHERE sequence = 7",
     ],
 )
-async def test_a_changed_entry_is_found_and_named(archive: Archive, tmp_path: Path, change: str) -> None:
-    await archive.append(everything().commits)
+async def test_a_changed_entry_is_detected_with_its_sequence(archive: Archive, tmp_path: Path, change: str) -> None:
+    await archive.append(full_history().commits)
 
-    damage(tmp_path / "catalog", change)
+    execute_on_archive(tmp_path / "catalog", change)
 
     with pytest.raises(LogDamaged) as caught:
         await archive.verify()
-    assert caught.value.facts["first_bad"] == 7
+    assert caught.value.extra["first_bad"] == 7
 
 
-# --- judging the log
+# --- verifying the log
 
 
-async def archived(bus: Bus, archive: Archive, commits: int) -> list[e.Stored]:
-    """A log with so many data sets and its archive, judged."""
-    log, head = EventLog(bus), Head()
+async def archive_log(bus: Bus, archive: Archive, commits: int) -> list[e.RecordedCommit]:
+    """A log with this many commits of one data set, archived and verified; returns all archived commits."""
+    log, revision = EventLog(bus), StreamRevision()
     for number in range(commits):
-        fact = e.DatasetRenamed(name=f"name {number}") if number else e.DatasetCreated(name="name")
-        stored = await log.append(draw_up("dataset", "ds_1", [fact], after=head, origin=origin()), head)
-        head = head_of(stored)
-    await archive.judge(log)
+        event = e.DatasetRenamed(name=f"name {number}") if number else e.DatasetCreated(name="name")
+        recorded = await log.append(
+            build_commit("dataset", "ds_1", [event], expected_revision=revision, metadata=command_metadata()), revision
+        )
+        revision = revision_of(recorded)
+    await archive.verify_on_start(log)
     async for batch in Follower(bus, archive.tail.sequence).batches():
         await archive.append(batch)
         if archive.tail.sequence == commits + 1:
@@ -97,62 +99,62 @@ async def archived(bus: Bus, archive: Archive, commits: int) -> list[e.Stored]:
     return await archive.commits(0, 1000)
 
 
-async def test_the_log_that_was_archived_is_recognised(bus_of: BusOf, archive: Archive, tmp_path: Path) -> None:
+async def test_the_archived_log_is_accepted(bus_of: BusOf, archive: Archive, tmp_path: Path) -> None:
     bus = await bus_of("catalog")
-    await archived(bus, archive, 5)
+    await archive_log(bus, archive, 5)
     log_id, _ = await EventLog(bus).end()
 
-    again = Archive(tmp_path / "catalog")
-    assert await again.judge(EventLog(bus)) == log_id
-    assert again.verified
-    assert again.tail.sequence == 6
+    reopened = Archive(tmp_path / "catalog")
+    assert await reopened.verify_on_start(EventLog(bus)) == log_id
+    assert reopened.verified
+    assert reopened.tail.sequence == 6
     assert (tmp_path / "catalog" / "log_id").read_text() == log_id
-    await again.close()
+    await reopened.close()
 
 
-async def test_a_log_that_went_back_is_named_with_what_is_missing(bus_of: BusOf, archive: Archive) -> None:
+async def test_a_truncated_log_is_detected_with_the_first_missing_commit(bus_of: BusOf, archive: Archive) -> None:
     bus = await bus_of("catalog")
-    *_, last = await archived(bus, archive, 3)
-    ahead = Scribe()
-    ahead.heads["dataset", "ds_1"] = head_of(last)
-    ahead.commits = [last] * last.sequence
-    await archive.append([ahead.write("dataset", "ds_1", e.DatasetRemoved())])
+    *_, last = await archive_log(bus, archive, 3)
+    longer = LogBuilder()
+    longer.revisions["dataset", "ds_1"] = revision_of(last)
+    longer.commits = [last] * last.sequence
+    await archive.append([longer.append("dataset", "ds_1", e.DatasetRemoved())])
 
     with pytest.raises(LogDamaged) as caught:
-        await archive.judge(EventLog(bus))
-    assert caught.value.facts["first_bad"] == 5
+        await archive.verify_on_start(EventLog(bus))
+    assert caught.value.extra["first_bad"] == 5
 
 
-async def test_a_log_rewritten_from_some_commit_on_is_named_with_that_commit(
+async def test_a_rewritten_log_is_detected_with_the_first_changed_commit(
     bus_of: BusOf, archive: Archive, tmp_path: Path
 ) -> None:
     bus = await bus_of("catalog")
-    history = await archived(bus, archive, 12)
+    history = await archive_log(bus, archive, 12)
     other = Archive(tmp_path / "other")
-    await other.judge(EventLog(bus))
-    rewritten = Scribe()
-    rewritten.commits, rewritten.heads["dataset", "ds_1"] = history[:8], head_of(history[7])
+    await other.verify_on_start(EventLog(bus))
+    rewritten = LogBuilder()
+    rewritten.commits, rewritten.revisions["dataset", "ds_1"] = history[:8], revision_of(history[7])
     for number in range(5):
-        rewritten.write("dataset", "ds_1", e.DatasetRenamed(name=f"never said {number}"))
+        rewritten.append("dataset", "ds_1", e.DatasetRenamed(name=f"never appended {number}"))
     await other.append(rewritten.commits)
 
     with pytest.raises(LogDamaged) as caught:
-        await other.judge(EventLog(bus))
-    assert caught.value.facts["first_bad"] == 9
+        await other.verify_on_start(EventLog(bus))
+    assert caught.value.extra["first_bad"] == 9
     await other.close()
 
 
 async def test_another_log_is_refused(bus_of: BusOf, archive: Archive, tmp_path: Path) -> None:
     bus = await bus_of("catalog")
-    await archive.judge(EventLog(bus))
-    damage(tmp_path / "catalog", "UPDATE log SET log_id = ?", "01JANOTHER")
+    await archive.verify_on_start(EventLog(bus))
+    execute_on_archive(tmp_path / "catalog", "UPDATE log SET log_id = ?", "01JANOTHER")
 
     with pytest.raises(LogDamaged, match="01JANOTHER"):
-        await archive.judge(EventLog(bus))
+        await archive.verify_on_start(EventLog(bus))
 
 
-async def test_damage_that_others_found_is_told_with_the_last_good_commit(archive: Archive) -> None:
-    history = everything().commits
+async def test_damage_found_elsewhere_is_reported_with_the_last_good_commit(archive: Archive) -> None:
+    history = full_history().commits
     await archive.append(history)
 
     async def follow() -> None:
@@ -163,35 +165,35 @@ async def test_damage_that_others_found_is_told_with_the_last_good_commit(archiv
         raise LogDamaged("the log ends at 6, but commits up to 9 were read from it", first_bad=7)
 
     with pytest.raises(LogDamaged, match="the last good one is commit 6 of 2026-11-21 12:00:06 UTC") as caught:
-        await archive.explaining(follow())
-    assert caught.value.facts["first_bad"] == 7
+        await archive.explain_damage(follow())
+    assert caught.value.extra["first_bad"] == 7
 
 
-async def test_what_is_no_damage_goes_through_unchanged(archive: Archive) -> None:
+async def test_other_errors_pass_through_unchanged(archive: Archive) -> None:
     async def fail() -> None:
         raise ValueError("something else")
 
     with pytest.raises(ValueError, match="something else"):
-        await archive.explaining(fail())
+        await archive.explain_damage(fail())
 
 
-async def test_a_deleted_archive_is_made_anew_from_its_own_log_but_from_no_other(
+async def test_a_deleted_archive_is_recreated_only_from_the_same_log(
     bus_of: BusOf, archive: Archive, tmp_path: Path
 ) -> None:
     bus = await bus_of("catalog")
-    await archived(bus, archive, 3)
+    await archive_log(bus, archive, 3)
     await archive.close()
     for file in (tmp_path / "catalog").glob("archive.db*"):
         file.unlink()
 
-    anew = Archive(tmp_path / "catalog")
-    assert await anew.judge(EventLog(bus)) == (await EventLog(bus).end())[0]
-    await anew.close()
+    recreated = Archive(tmp_path / "catalog")
+    assert await recreated.verify_on_start(EventLog(bus)) == (await EventLog(bus).end())[0]
+    await recreated.close()
 
     for file in (tmp_path / "catalog").glob("archive.db*"):
         file.unlink()
     (tmp_path / "catalog" / "log_id").write_text("01JANOTHER")
     other = Archive(tmp_path / "catalog")
     with pytest.raises(LogDamaged, match="01JANOTHER was archived here"):
-        await other.judge(EventLog(bus))
+        await other.verify_on_start(EventLog(bus))
     await other.close()

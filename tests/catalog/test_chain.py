@@ -1,4 +1,4 @@
-"""The chains, as pure arithmetic: what is forged is found, however well."""
+"""The hash chains: every forged history is detected."""
 
 from collections.abc import Sequence
 
@@ -6,90 +6,96 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.archive.chain import Row, Walk, link, walk
+from catalog.archive.chain import ArchiveRow, ChainVerification, chain_hash, verify_chains
 from contracts import events as e
-from contracts.events import Stored
-from tests.catalog.histories import Scribe, everything
+from contracts.events import RecordedCommit
+from tests.catalog.log_builder import LogBuilder, full_history
 
-HISTORY = everything().commits
+HISTORY = full_history().commits
 
 
-def rows_of(commits: Sequence[Stored]) -> list[Row]:
-    """As the archive would hold them, with a chain computed over what they are now."""
-    rows: list[Row] = []
+def build_rows(commits: Sequence[RecordedCommit]) -> list[ArchiveRow]:
+    """Rows as in the archive, with the chain computed over the commits as they are now."""
+    rows: list[ArchiveRow] = []
     chain = b""
-    for stored in commits:
-        commit = stored.commit
-        chain = link(chain, stored.sequence, f"evt.{commit.kind}.{commit.thing}", stored.body)
-        rows.append((stored.sequence, commit.kind, commit.thing, commit.id, stored.body, chain))
+    for recorded in commits:
+        commit = recorded.commit
+        chain = chain_hash(
+            chain, recorded.sequence, f"evt.{commit.aggregate_kind}.{commit.aggregate_id}", recorded.body
+        )
+        rows.append((recorded.sequence, commit.aggregate_kind, commit.aggregate_id, commit.id, recorded.body, chain))
     return rows
 
 
-def walked(rows: Sequence[Row]) -> Walk:
-    found = Walk()
-    walk(rows, found)
-    return found
+def verify(rows: Sequence[ArchiveRow]) -> ChainVerification:
+    verification = ChainVerification()
+    verify_chains(rows, verification)
+    return verification
 
 
-def forged(sequence: int) -> list[Stored]:
-    """Another actor, and all hashes of the log's chain after it computed anew."""
-    victim = HISTORY[sequence - 1]
-    body = victim.body.replace(b'"user:ann"', b'"user:bob"').replace(b"svc:tagger/t1", b"svc:tagger/t9")
-    assert body != victim.body
-    return [*HISTORY[: sequence - 1], msgspec.structs.replace(victim, body=body), *HISTORY[sequence:]]
+def forge(sequence: int) -> list[RecordedCommit]:
+    """The history with another actor in one commit; `build_rows` recomputes the log's chain after it."""
+    original = HISTORY[sequence - 1]
+    body = original.body.replace(b'"user:ann"', b'"user:bob"').replace(b"svc:tagger/t1", b"svc:tagger/t9")
+    assert body != original.body
+    return [*HISTORY[: sequence - 1], msgspec.structs.replace(original, body=body), *HISTORY[sequence:]]
 
 
-def test_what_was_never_touched_is_whole() -> None:
-    found = walked(rows_of(HISTORY))
-    assert found.damage is None
-    assert found.tail.sequence == len(HISTORY)
-    assert set(found.things) == {(stored.commit.kind, stored.commit.thing) for stored in HISTORY}
+def test_an_unchanged_history_is_intact() -> None:
+    verification = verify(build_rows(HISTORY))
+    assert verification.damage is None
+    assert verification.tail.sequence == len(HISTORY)
+    assert set(verification.chain_heads) == {
+        (recorded.commit.aggregate_kind, recorded.commit.aggregate_id) for recorded in HISTORY
+    }
 
 
 @given(st.integers(0, len(HISTORY) - 1), st.data())
-def test_any_byte_of_any_body_counts(place: int, data: st.DataObject) -> None:
-    rows = rows_of(HISTORY)
-    sequence, kind, thing, commit, body, chain = rows[place]
-    where = data.draw(st.integers(0, len(body) - 1))
-    changed = body[:where] + bytes([body[where] ^ data.draw(st.integers(1, 255))]) + body[where + 1 :]
-    rows[place] = (sequence, kind, thing, commit, changed, chain)
-    damage = walked(rows).damage
+def test_a_change_of_any_byte_of_any_body_is_detected(index: int, data: st.DataObject) -> None:
+    rows = build_rows(HISTORY)
+    sequence, kind, aggregate_id, commit_id, body, chain = rows[index]
+    offset = data.draw(st.integers(0, len(body) - 1))
+    changed = body[:offset] + bytes([body[offset] ^ data.draw(st.integers(1, 255))]) + body[offset + 1 :]
+    rows[index] = (sequence, kind, aggregate_id, commit_id, changed, chain)
+    damage = verify(rows).damage
     assert damage is not None
-    assert (damage.kind, damage.first_bad) == ("changed", place + 1)
+    assert (damage.kind, damage.first_bad) == ("changed", index + 1)
 
 
-def test_who_computes_the_log_s_chain_anew_is_betrayed_by_the_next_commit_of_the_thing() -> None:
-    last_of = {(stored.commit.kind, stored.commit.thing): stored.sequence for stored in HISTORY}
-    for stored in HISTORY:
-        thing = stored.commit.kind, stored.commit.thing
-        damage = walked(rows_of(forged(stored.sequence))).damage
-        if stored.sequence == last_of[thing]:
-            assert damage is None  # nobody builds on it: only the log itself, or a head, can tell
+def test_recomputing_the_logs_chain_is_detected_by_the_aggregates_next_commit() -> None:
+    last_sequences = {
+        (recorded.commit.aggregate_kind, recorded.commit.aggregate_id): recorded.sequence for recorded in HISTORY
+    }
+    for recorded in HISTORY:
+        aggregate = recorded.commit.aggregate_kind, recorded.commit.aggregate_id
+        damage = verify(build_rows(forge(recorded.sequence))).damage
+        if recorded.sequence == last_sequences[aggregate]:
+            assert damage is None  # no later commit refers to it: only the log itself, or a head, can show the change
         else:
             assert damage is not None
-            assert (damage.kind, damage.first_bad) == ("rewritten", stored.sequence)
+            assert (damage.kind, damage.first_bad) == ("rewritten", recorded.sequence)
 
 
-def test_facts_that_were_left_out_are_missed_by_the_next_version() -> None:
-    scribe = Scribe()
-    scribe.dataset()
-    skipped = scribe.edit(0, add=["a"])
+def test_a_skipped_version_is_detected() -> None:
+    builder = LogBuilder()
+    builder.create_dataset()
+    skipped = builder.edit_tags(0, add=["a"])
     commit = msgspec.structs.replace(skipped.commit, version=skipped.commit.version + 1)
     body = msgspec.json.encode(commit)
-    rows = rows_of([*scribe.commits[:2], msgspec.structs.replace(skipped, commit=commit, body=body)])
-    damage = walked(rows).damage
+    rows = build_rows([*builder.commits[:2], msgspec.structs.replace(skipped, commit=commit, body=body)])
+    damage = verify(rows).damage
     assert damage is not None
     assert (damage.kind, damage.first_bad) == ("rewritten", 2)
 
 
-def test_a_void_in_place_of_a_lost_commit_lets_its_thing_go_on() -> None:
-    scribe = Scribe()
-    scribe.dataset()
-    scribe.edit(0, add=["lost"])
-    scribe.edit(0, add=["kept"])
-    scribe.edit(0, add=["after"])
-    void = Scribe()
-    void.commits = scribe.commits[:2]
-    void.write("log", "void-3", e.LogVoided(reason="no copy has it"))
-    commits = [*void.commits, *scribe.commits[3:]]
-    assert walked(rows_of(commits)).damage is None
+def test_a_void_commit_in_place_of_a_lost_one_keeps_the_history_valid() -> None:
+    builder = LogBuilder()
+    builder.create_dataset()
+    builder.edit_tags(0, add=["lost"])
+    builder.edit_tags(0, add=["kept"])
+    builder.edit_tags(0, add=["after"])
+    with_void = LogBuilder()
+    with_void.commits = builder.commits[:2]
+    with_void.append("log", "void-3", e.LogVoided(reason="no copy has it"))
+    commits = [*with_void.commits, *builder.commits[3:]]
+    assert verify(build_rows(commits)).damage is None

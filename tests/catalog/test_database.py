@@ -1,4 +1,4 @@
-"""A file that cannot grow any more."""
+"""A database file on a full disk."""
 
 import errno
 from pathlib import Path
@@ -15,21 +15,21 @@ def fill(connection: Connection) -> None:
     connection.execute("INSERT INTO lot VALUES (zeroblob(100000))")
 
 
-def room(connection: Connection) -> None:
+def grow(connection: Connection) -> None:
     connection.execute("PRAGMA max_page_count = 10000")
     connection.execute("INSERT INTO lot VALUES (zeroblob(100000))")
 
 
-def lots(connection: Connection) -> int:
+def count(connection: Connection) -> int:
     return int(connection.execute("SELECT COUNT(*) FROM lot").fetchone()[0])
 
 
-async def test_a_full_disk_is_said_as_such_and_what_comes_after_is_written(tmp_path: Path) -> None:
+async def test_a_full_disk_is_reported_as_such_and_later_writes_succeed(tmp_path: Path) -> None:
     database = Database(tmp_path / "some.db", TABLE)
     with pytest.raises(OSError, match=r"there is no room for some\.db") as full:
         await database.write(fill)
     assert full.value.errno == errno.ENOSPC
-    assert await database.read(lots) == 0
-    await database.write(room)
-    assert await database.read(lots) == 1
+    assert await database.read(count) == 0
+    await database.write(grow)
+    assert await database.read(count) == 1
     await database.close()

@@ -1,4 +1,4 @@
-"""Erased for good: the fact first, then keys, blobs, uploads, old pages and backups, until nothing is left."""
+"""Erasure: first the event, then keys, blobs, uploads, freed pages and backups are purged until no copy is left."""
 
 import asyncio
 import errno
@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from catalog.keys import Keys
-from catalog.service import sweeping
-from catalog.service.erasing import Erasing
-from catalog.service.sweeping import Sweeper
+from catalog.service import purging
+from catalog.service.erasure import ErasureCommands
+from catalog.service.purging import Purger
 from catalog.views import erasures, images, refusals
 from contracts.commands import (
     CancelJob,
+    CommandResult,
     CreateJob,
     EraseDataset,
     EraseImage,
     FreezeVersion,
-    Receipt,
     RemoveDataset,
     RemoveImage,
     SetCaption,
@@ -31,388 +31,399 @@ from contracts.errors import Gone, InUse, NotFound, Rejected
 from contracts.events import JobAttemptStarted, JobCancelled, JobCheckpointed
 from contracts.ids import Digest, ImageId, JobId, WorkerId
 from contracts.wire.blobs import LocalBlobs
-from tests.catalog.house import House, kinds, opened, png
+from tests.catalog.harness import CatalogHarness, event_names, open_catalog, png
 from tests.conftest import BusOf
 from tests.limits import WAIT
 
-FAR = WAIT
-"""Seconds that anything may take."""
+
+async def import_picture(harness: CatalogHarness, dataset: str, colour: int, caption: str | None = None) -> ImageId:
+    result = await harness.import_files(dataset, harness.stage(f"secret {colour}.png", png(colour), caption))
+    return result.files[0].image
 
 
-async def imported(house: House, dataset: str, colour: int, caption: str | None = None) -> ImageId:
-    receipt = await house.bring_in(dataset, house.staged(f"secret {colour}.png", png(colour), caption))
-    return receipt.files[0].image
-
-
-def files_of(folder: Path) -> set[str]:
+def file_names(folder: Path) -> set[str]:
     return {file.name for file in folder.rglob("*") if file.is_file()}
 
 
-async def digests(house: House, image: ImageId) -> frozenset[Digest]:
-    row = await house.image(image)
+async def digests_of(harness: CatalogHarness, image: ImageId) -> frozenset[Digest]:
+    row = await harness.image(image)
     return frozenset({row.source, row.picture, row.thumbnail})
 
 
-async def gone(house: House, image: ImageId) -> bool:
-    return await house.desk.store.read(lambda connection: images.find(connection, image)) is None
+async def is_erased(harness: CatalogHarness, image: ImageId) -> bool:
+    return await harness.executor.store.read(lambda connection: images.find(connection, image)) is None
 
 
-async def test_an_erased_image_leaves_no_bytes_no_key_and_no_row(house: House, tmp_path: Path) -> None:
-    cats = await house.dataset()
-    image, other = [await imported(house, cats, colour, "my neighbour") for colour in (1, 2)]
-    row, lost, kept = await house.image(image), await digests(house, image), await digests(house, other)
-    key = await house.keys.key_of(image)
+async def test_an_erased_image_leaves_no_blob_key_or_row(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    image, other = [await import_picture(harness, cats, colour, "my neighbour") for colour in (1, 2)]
+    row, erased, kept = await harness.image(image), await digests_of(harness, image), await digests_of(harness, other)
+    key = await harness.keys.key_of(image)
     assert key is not None
     assert row.caption is not None
     catalog = tmp_path / "data" / "catalog"
-    assert {needle: raw(catalog, needle) != [] for needle in (key, row.name, row.caption)} == dict.fromkeys(
-        (key, row.name, row.caption), True
-    )
+    assert {
+        needle: files_containing(catalog, needle) != [] for needle in (key, row.name, row.caption)
+    } == dict.fromkeys((key, row.name, row.caption), True)
 
-    receipt = await house.tell(EraseImage(image=image))
+    result = await harness.execute(EraseImage(image=image))
 
-    assert receipt.changed
-    assert lost | kept > kept == files_of(tmp_path / "data" / "blobs")
-    assert await house.keys.key_of(image) is None
-    assert await gone(house, image)
-    assert house.erasing.sweeper.left(receipt.sequence) == ()
-    # What is sealed stays in the log and its copy, where nobody can open it any more.
-    assert raw(catalog, key) == []
-    assert raw(catalog, row.name) == raw(catalog, row.caption) == []
-    assert kinds(await house.facts("dataset", cats))[-1] == "ImageErased"
-    for wish in (SetCaption(image=image, caption="x"), RemoveImage(image=image)):
+    assert result.changed
+    assert erased | kept > kept == file_names(tmp_path / "data" / "blobs")
+    assert await harness.keys.key_of(image) is None
+    assert await is_erased(harness, image)
+    assert harness.erasing.purger.pending(result.sequence) == ()
+    # Sealed text stays in the log and the archive, where it cannot be opened without the key.
+    assert files_containing(catalog, key) == []
+    assert files_containing(catalog, row.name) == files_containing(catalog, row.caption) == []
+    assert event_names(await harness.events("dataset", cats))[-1] == "ImageErased"
+    for command in (SetCaption(image=image, caption="x"), RemoveImage(image=image)):
         with pytest.raises(Gone, match="erased for good"):
-            await house.tell(wish)
+            await harness.execute(command)
 
 
-def raw(folder: Path, needle: bytes) -> list[str]:
-    """The files that hold these bytes, but for the archive: that is the log, where all stands sealed, as base64."""
+def files_containing(folder: Path, needle: bytes) -> list[str]:
+    """Names of the files that contain these bytes; the archive holds sealed text as base64, so it never matches."""
     return sorted(file.name for file in folder.iterdir() if needle in file.read_bytes())
 
 
-async def test_erasing_again_changes_nothing(house: House) -> None:
-    cats = await house.dataset()
-    image = await imported(house, cats, 1)
-    first = await house.tell(EraseImage(image=image), "c1")
-    before = await house.facts("dataset", cats)
+async def test_erasing_is_idempotent(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats, 1)
+    first = await harness.execute(EraseImage(image=image), "c1")
+    before = await harness.events("dataset", cats)
 
-    again = await house.tell(EraseImage(image=image))
+    again = await harness.execute(EraseImage(image=image))
 
     assert (again.id, again.changed) == (image, False)
-    assert await house.tell(EraseImage(image=image), "c1") == first
-    assert await house.facts("dataset", cats) == before
+    assert await harness.execute(EraseImage(image=image), "c1") == first
+    assert await harness.events("dataset", cats) == before
     with pytest.raises(NotFound):
-        await house.tell(EraseImage(image=ImageId("img_nobody")))
+        await harness.execute(EraseImage(image=ImageId("img_nobody")))
     with pytest.raises(NotFound):
-        await house.tell(EraseDataset(dataset="nobody"))
+        await harness.execute(EraseDataset(dataset="nobody"))
 
 
-async def test_bytes_that_a_living_image_needs_stay_until_it_goes_too(house: House, tmp_path: Path) -> None:
-    cats, dogs = await house.dataset("cats"), await house.dataset("dogs")
-    one, same = await imported(house, cats, 1), await imported(house, dogs, 1)
-    shared = await digests(house, one)
-    assert shared == await digests(house, same)
+async def test_shared_blobs_stay_until_the_last_image_is_erased(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats, dogs = await harness.dataset("cats"), await harness.dataset("dogs")
+    one, same = await import_picture(harness, cats, 1), await import_picture(harness, dogs, 1)
+    shared = await digests_of(harness, one)
+    assert shared == await digests_of(harness, same)
 
-    await house.tell(EraseImage(image=one))
-    assert files_of(tmp_path / "data" / "blobs") == shared
+    await harness.execute(EraseImage(image=one))
+    assert file_names(tmp_path / "data" / "blobs") == shared
 
-    await house.tell(EraseImage(image=same))
-    assert files_of(tmp_path / "data" / "blobs") == set()
-
-
-async def test_what_was_only_taken_off_a_list_can_still_be_erased(house: House, tmp_path: Path) -> None:
-    cats, dogs = await house.dataset("cats"), await house.dataset("dogs")
-    image, dog = await imported(house, cats, 1), await imported(house, dogs, 2)
-    await house.tell(RemoveImage(image=image))
-    await house.tell(RemoveDataset(dataset=dogs))
-
-    await house.tell(EraseImage(image=image))
-    await house.tell(EraseDataset(dataset=dogs))
-
-    assert files_of(tmp_path / "data" / "blobs") == set()
-    assert await house.keys.keys_of([image, dog]) == {}
+    await harness.execute(EraseImage(image=same))
+    assert file_names(tmp_path / "data" / "blobs") == set()
 
 
-async def test_an_erased_data_set_takes_all_its_images_and_the_names_of_refused_files(
-    house: House, tmp_path: Path
+async def test_removed_images_and_data_sets_can_still_be_erased(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats, dogs = await harness.dataset("cats"), await harness.dataset("dogs")
+    image, dog = await import_picture(harness, cats, 1), await import_picture(harness, dogs, 2)
+    await harness.execute(RemoveImage(image=image))
+    await harness.execute(RemoveDataset(dataset=dogs))
+
+    await harness.execute(EraseImage(image=image))
+    await harness.execute(EraseDataset(dataset=dogs))
+
+    assert file_names(tmp_path / "data" / "blobs") == set()
+    assert await harness.keys.keys_of([image, dog]) == {}
+
+
+async def test_erasing_a_data_set_erases_its_images_and_names_of_refused_files(
+    harness: CatalogHarness, tmp_path: Path
 ) -> None:
-    cats = await house.dataset("cats")
-    ids = [await imported(house, cats, colour, "somebody") for colour in (1, 2, 3)]
-    refused = (await house.bring_in(cats, house.staged("my diary.png", b"this is no picture"))).files[0].image
-    assert len(await house.keys.keys_of([*ids, refused])) == 4
+    cats = await harness.dataset("cats")
+    ids = [await import_picture(harness, cats, colour, "somebody") for colour in (1, 2, 3)]
+    refused = (await harness.import_files(cats, harness.stage("my diary.png", b"this is no picture"))).files[0].image
+    assert len(await harness.keys.keys_of([*ids, refused])) == 4
 
-    receipt = await house.tell(EraseDataset(dataset="cats"))
+    result = await harness.execute(EraseDataset(dataset="cats"))
 
-    assert receipt.changed
-    assert not (await house.tell(EraseDataset(dataset=cats))).changed
-    assert await house.keys.keys_of([*ids, refused]) == {}
-    assert files_of(tmp_path / "data" / "blobs") == set()
-    assert await house.desk.store.read(lambda connection: refusals.page(connection, cats, (0, 0), 9)) == []
-    assert await house.desk.store.read(lambda connection: erasures.of_dataset(connection, cats)) == 3
+    assert result.changed
+    assert not (await harness.execute(EraseDataset(dataset=cats))).changed
+    assert await harness.keys.keys_of([*ids, refused]) == {}
+    assert file_names(tmp_path / "data" / "blobs") == set()
+    assert await harness.executor.store.read(lambda connection: refusals.page(connection, cats, (0, 0), 9)) == []
+    assert await harness.executor.store.read(lambda connection: erasures.count_of_dataset(connection, cats)) == 3
     with pytest.raises(Gone):
-        await house.tell(FreezeVersion(dataset=cats))
-    assert (await house.dataset("cats")) != cats
+        await harness.execute(FreezeVersion(dataset=cats))
+    assert (await harness.dataset("cats")) != cats
 
 
 # --- jobs
 
 
-async def test_pictures_are_not_taken_from_under_a_job(house: House) -> None:
-    cats = await house.dataset()
-    image = await imported(house, cats, 1)
-    job = await house.tell(CreateJob(dataset=cats, start=True))
-    later = await imported(house, cats, 2)  # in no version that the job trains on
-    assert (await house.tell(EraseImage(image=later))).changed
+async def test_images_of_an_active_job_cannot_be_erased(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats, 1)
+    job = await harness.execute(CreateJob(dataset=cats, start=True))
+    later = await import_picture(harness, cats, 2)  # in no version that the job trains on
+    assert (await harness.execute(EraseImage(image=later))).changed
 
-    for wish in (EraseImage(image=image), EraseDataset(dataset=cats)):
+    for command in (EraseImage(image=image), EraseDataset(dataset=cats)):
         with pytest.raises(InUse) as refused:
-            await house.tell(wish)
-        assert refused.value.facts["jobs"] == [job.id]
+            await harness.execute(command)
+        assert refused.value.extra["jobs"] == [job.id]
 
-    await house.tell(CancelJob(job=JobId(job.id)))
-    assert (await house.tell(EraseImage(image=image))).changed
+    await harness.execute(CancelJob(job=JobId(job.id)))
+    assert (await harness.execute(EraseImage(image=image))).changed
 
 
-async def test_no_job_starts_on_a_version_that_lost_an_image(house: House) -> None:
-    cats = await house.dataset()
-    image = await imported(house, cats, 1)
-    await imported(house, cats, 2)
-    version = (await house.tell(FreezeVersion(dataset=cats))).version
-    draft = await house.tell(CreateJob(dataset=cats, version=version))
-    await house.tell(EraseImage(image=image))
+async def test_no_job_starts_on_a_version_with_an_erased_image(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats, 1)
+    await import_picture(harness, cats, 2)
+    version = (await harness.execute(FreezeVersion(dataset=cats))).version
+    draft = await harness.execute(CreateJob(dataset=cats, version=version))
+    await harness.execute(EraseImage(image=image))
 
-    for wish in (CreateJob(dataset=cats, version=version, start=True), StartJob(job=JobId(draft.id))):
+    for command in (CreateJob(dataset=cats, version=version, start=True), StartJob(job=JobId(draft.id))):
         with pytest.raises(Rejected, match="1 of the images of version 1 were erased") as refused:
-            await house.tell(wish)
-        assert (refused.value.facts["reason"], refused.value.facts["erased"]) == ("images-erased", 1)
+            await harness.execute(command)
+        assert (refused.value.extra["reason"], refused.value.extra["erased"]) == ("images-erased", 1)
 
-    fresh = await house.tell(CreateJob(dataset=cats, start=True))
+    fresh = await harness.execute(CreateJob(dataset=cats, start=True))
     assert fresh.version == 2
 
 
-async def test_who_saw_the_image_is_known_exactly(house: House) -> None:
-    cats = await house.dataset()
-    await imported(house, cats, 1)
-    await trained(house, await house.tell(CreateJob(dataset=cats, name="before it came", start=True)))
-    image = await imported(house, cats, 2)
-    await trained(house, await house.tell(CreateJob(dataset=cats, name="saw it", start=True)))
-    await house.tell(CreateJob(dataset=cats, name="never began"))
-    await house.tell(RemoveImage(image=image))
-    await trained(house, await house.tell(CreateJob(dataset=cats, name="after it went", start=True)))
+async def test_jobs_trained_on_an_erased_image_are_listed_exactly(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    await import_picture(harness, cats, 1)
+    await train_until_checkpoint(
+        harness, await harness.execute(CreateJob(dataset=cats, name="before it came", start=True))
+    )
+    image = await import_picture(harness, cats, 2)
+    await train_until_checkpoint(harness, await harness.execute(CreateJob(dataset=cats, name="saw it", start=True)))
+    await harness.execute(CreateJob(dataset=cats, name="never began"))
+    await harness.execute(RemoveImage(image=image))
+    await train_until_checkpoint(
+        harness, await harness.execute(CreateJob(dataset=cats, name="after it went", start=True))
+    )
 
-    await house.tell(EraseImage(image=image))
+    await harness.execute(EraseImage(image=image))
 
-    row = await house.desk.store.read(lambda connection: erasures.find(connection, image))
+    row = await harness.executor.store.read(lambda connection: erasures.find(connection, image))
     assert row is not None
-    saw = await house.desk.store.read(lambda connection: erasures.saw(connection, cats, row.span))
-    assert [(job.name, job.steps, job.version) for job in saw] == [("saw it", 7, 2)]
+    jobs_trained = await harness.executor.store.read(
+        lambda connection: erasures.jobs_trained_on(connection, cats, row.span)
+    )
+    assert [(job.name, job.steps, job.version) for job in jobs_trained] == [("saw it", 7, 2)]
 
 
-async def trained(house: House, job: Receipt) -> None:
-    """Until a checkpoint was kept; then it is cancelled, and its worker says so."""
+async def train_until_checkpoint(harness: CatalogHarness, job: CommandResult) -> None:
+    """Train the job until its first checkpoint, then cancel it and let its worker confirm that."""
     started = JobAttemptStarted(worker=WorkerId("w"), boot="b", resumes=0)
-    attempt = await house.say("job", job.id, started)
-    await house.say("job", job.id, JobCheckpointed(attempt=attempt, step=7, checkpoint=Digest("0" * 64), size=1))
-    await house.tell(CancelJob(job=JobId(job.id)))
-    await house.say("job", job.id, JobCancelled(attempt=attempt, step=7))
+    attempt = await harness.append("job", job.id, started)
+    await harness.append("job", job.id, JobCheckpointed(attempt=attempt, step=7, checkpoint=Digest("0" * 64), size=1))
+    await harness.execute(CancelJob(job=JobId(job.id)))
+    await harness.append("job", job.id, JobCancelled(attempt=attempt, step=7))
 
 
-# --- killed in between
+# --- killed during the purge
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Simulates the end of the process."""
 
 
-class Fuse:
-    """Lets so many steps through, then it is the end."""
+class KillSwitch:
+    """Raises Killed after this number of steps."""
 
     def __init__(self, steps: int) -> None:
-        self.left = steps
+        self.remaining = steps
 
-    def burn(self) -> None:
-        if self.left == 0:
+    def step(self) -> None:
+        if self.remaining == 0:
             raise Killed
-        self.left -= 1
+        self.remaining -= 1
 
 
-class MortalKeys(Keys):
-    fuse: Fuse
+class KillableKeys(Keys):
+    kill_switch: KillSwitch
 
     async def destroy(self, images: Iterable[ImageId]) -> None:
-        self.fuse.burn()
+        self.kill_switch.step()
         await super().destroy(images)
-        self.fuse.burn()
+        self.kill_switch.step()
 
 
-class MortalBlobs(LocalBlobs):
-    fuse: Fuse
+class KillableBlobs(LocalBlobs):
+    kill_switch: KillSwitch
 
     async def delete(self, digests: Collection[Digest]) -> None:
         for digest in digests:
-            self.fuse.burn()
+            self.kill_switch.step()
             await super().delete([digest])
 
 
 @pytest.mark.parametrize("steps", range(4))
-async def test_killed_at_any_step_it_is_finished_at_the_next_start(bus_of: BusOf, tmp_path: Path, steps: int) -> None:
+async def test_a_purge_killed_at_any_step_is_completed_at_the_next_start(
+    bus_of: BusOf, tmp_path: Path, steps: int
+) -> None:
     bus, folder = await bus_of("catalog"), tmp_path / "data"
-    async with opened(bus, folder) as house:
-        cats = await house.dataset()
-        image = await imported(house, cats, 1, "my neighbour")
-        fuse = Fuse(steps)
-        keys, blobs = MortalKeys(folder / "catalog" / "keys.db"), MortalBlobs(folder / "blobs")
-        keys.fuse = blobs.fuse = fuse
-        sweeper = Sweeper(house.desk, keys, blobs, house.imports.staging, house.imports.holds, unheard)
-        running = asyncio.create_task(sweeper.run())
-        erasing = Erasing(house.desk, sweeper)
-        house.erasing.sweeper._done = {None: (2**62, "")}  # the house's own sweeper must not do it
-        mortal = House(house.bus, house.desk, house.imports, house.dispatcher, house.blobs, erasing)
-        telling = asyncio.create_task(mortal.tell(EraseImage(image=image)))
-        await asyncio.wait([running], timeout=FAR)
+    async with open_catalog(bus, folder) as harness:
+        cats = await harness.dataset()
+        image = await import_picture(harness, cats, 1, "my neighbour")
+        kill_switch = KillSwitch(steps)
+        keys, blobs = KillableKeys(folder / "catalog" / "keys.db"), KillableBlobs(folder / "blobs")
+        keys.kill_switch = blobs.kill_switch = kill_switch
+        purger = Purger(
+            harness.executor, keys, blobs, harness.importer.staging, harness.importer.pins, notify_no_workers
+        )
+        running = asyncio.create_task(purger.run())
+        erasing = ErasureCommands(harness.executor, purger)
+        harness.erasing.purger._progress = {None: (2**62, "")}  # the catalog's own purger must not do the work
+        killable = CatalogHarness(
+            harness.bus, harness.executor, harness.importer, harness.dispatcher, harness.blobs, erasing
+        )
+        erasing_task = asyncio.create_task(killable.execute(EraseImage(image=image)))
+        await asyncio.wait([running], timeout=WAIT)
         assert isinstance(running.exception(), Killed)
-        telling.cancel()
+        erasing_task.cancel()
         await keys.close()
-        assert files_of(folder / "blobs") or await house.keys.key_of(image)  # something was left
+        assert file_names(folder / "blobs") or await harness.keys.key_of(image)  # something remained
 
-    async with opened(bus, folder) as again:
-        await again.erasing.sweeper.finish(FAR)
-        assert again.erasing.sweeper.left(again.desk.store.applied) == ()
-        assert files_of(folder / "blobs") == set()
+    async with open_catalog(bus, folder) as again:
+        await again.erasing.purger.purge_now(WAIT)
+        assert again.erasing.purger.pending(again.executor.store.applied) == ()
+        assert file_names(folder / "blobs") == set()
         assert await again.keys.key_of(image) is None
-        assert kinds(await again.facts("dataset", cats)).count("ImageErased") == 1
+        assert event_names(await again.events("dataset", cats)).count("ImageErased") == 1
 
 
-async def unheard() -> None:
+async def notify_no_workers() -> None:
     pass
 
 
-async def test_uploads_that_a_killed_gateway_left_go_with_the_image(house: House) -> None:
-    cats = await house.dataset()
+async def test_uploads_left_by_a_killed_gateway_are_deleted_with_the_image(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
     content = png(1)
-    image = await imported(house, cats, 1)
-    staging, tmp = house.imports.staging, house.blobs.root / "tmp"
+    image = await import_picture(harness, cats, 1)
+    staging, tmp = harness.importer.staging, harness.blobs.root / "tmp"
     for file in staging.iterdir():
         file.unlink()
-    left = {"whole": content, "half": content[: len(content) // 2], "another": png(2), "empty": b""}
-    for name, lost in left.items():
-        (staging / name).write_bytes(lost)
-        (tmp / f".{name}.draft").write_bytes(lost)
+    uploads = {"whole": content, "half": content[: len(content) // 2], "another": png(2), "empty": b""}
+    for name, data in uploads.items():
+        (staging / name).write_bytes(data)
+        (tmp / f".{name}.draft").write_bytes(data)
         for file in (staging / name, tmp / f".{name}.draft"):
             os.utime(file, (time.time() - 60,) * 2)
     (staging / "sent-after").write_bytes(content)
     os.utime(staging / "sent-after", (time.time() + 60,) * 2)
 
-    await house.tell(EraseImage(image=image))
+    await harness.execute(EraseImage(image=image))
 
-    assert files_of(staging) == {"another", "empty", "sent-after"}
-    assert files_of(tmp) == {".another.draft", ".empty.draft"}
+    assert file_names(staging) == {"another", "empty", "sent-after"}
+    assert file_names(tmp) == {".another.draft", ".empty.draft"}
 
 
-async def test_a_picture_that_comes_in_again_meanwhile_is_not_swept(house: House, tmp_path: Path) -> None:
-    cats = await house.dataset()
-    image = await imported(house, cats, 1)
-    bytes_of = await digests(house, image)
-    async with house.imports.holds.hold(bytes_of):  # an import has put it, and no fact says so yet
-        receipt = await house.tell(EraseImage(image=image))
-        assert any("imported" in sentence for sentence in house.erasing.sweeper.left(receipt.sequence))
-        assert files_of(tmp_path / "data" / "blobs") == bytes_of
-        again = await imported(house, cats, 1)
+async def test_blobs_of_a_picture_being_imported_again_are_not_purged(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats, 1)
+    digests = await digests_of(harness, image)
+    async with harness.importer.pins.pin(digests):  # an import has stored them, and no event names them yet
+        result = await harness.execute(EraseImage(image=image))
+        assert any("imported" in sentence for sentence in harness.erasing.purger.pending(result.sequence))
+        assert file_names(tmp_path / "data" / "blobs") == digests
+        again = await import_picture(harness, cats, 1)
         assert again != image
 
-    await house.erasing.sweeper.finish(FAR)
+    await harness.erasing.purger.purge_now(WAIT)
 
-    assert house.erasing.sweeper.left(receipt.sequence) == ()
-    assert files_of(tmp_path / "data" / "blobs") == bytes_of
-    assert await house.keys.key_of(image) is None
-    assert await house.keys.key_of(again) is not None
+    assert harness.erasing.purger.pending(result.sequence) == ()
+    assert file_names(tmp_path / "data" / "blobs") == digests
+    assert await harness.keys.key_of(image) is None
+    assert await harness.keys.key_of(again) is not None
 
 
-async def test_backups_are_swept_also_one_that_comes_back_later(house: House, tmp_path: Path) -> None:
-    cats = await house.dataset()
-    image = await imported(house, cats, 1)
-    key = await house.keys.key_of(image)
+async def test_backups_are_purged_even_one_reconnected_later(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats, 1)
+    key = await harness.keys.key_of(image)
     assert key is not None
-    here, away = tmp_path / "here", tmp_path / "away"
-    for folder in (here, away):
-        for digest in await digests(house, image):
-            await LocalBlobs(folder / "blobs").put(await house.blobs.get(digest))
+    local, removable = tmp_path / "here", tmp_path / "away"
+    for folder in (local, removable):
+        for digest in await digests_of(harness, image):
+            await LocalBlobs(folder / "blobs").put(await harness.blobs.get(digest))
         copied = Keys(folder / "keys.db")
-        assert await copied.new_keys([image])
+        assert await copied.create_keys([image])
         await copied.close()
-        await house.keys.register_backup(folder, datetime.now(UTC) - timedelta(days=1))
-    unplugged = away.rename(tmp_path / "unplugged")
+        await harness.keys.register_backup(folder, datetime.now(UTC) - timedelta(days=1))
+    disconnected = removable.rename(tmp_path / "unplugged")
 
-    receipt = await house.tell(EraseImage(image=image))
+    result = await harness.execute(EraseImage(image=image))
 
-    assert files_of(here / "blobs") == set()
-    (still,) = house.erasing.sweeper.left(receipt.sequence)
-    assert "backup" in still
-    assert str(away) not in still
+    assert file_names(local / "blobs") == set()
+    (pending,) = harness.erasing.purger.pending(result.sequence)
+    assert "backup" in pending
+    assert str(removable) not in pending
 
-    unplugged.rename(away)
-    await house.erasing.sweeper.finish(FAR)
+    disconnected.rename(removable)
+    await harness.erasing.purger.purge_now(WAIT)
 
-    assert house.erasing.sweeper.left(receipt.sequence) == ()
-    for folder in (here, away):
-        assert files_of(folder / "blobs") == set()
+    assert harness.erasing.purger.pending(result.sequence) == ()
+    for folder in (local, removable):
+        assert file_names(folder / "blobs") == set()
         copied = Keys(folder / "keys.db")
         assert await copied.keys_of([image]) == {}
-        assert await copied.new_keys([image]) == {}
+        assert await copied.create_keys([image]) == {}
         await copied.close()
 
 
-async def test_a_log_from_before_the_erasure_learns_of_it_from_the_keys(bus_of: BusOf, tmp_path: Path) -> None:
+async def test_a_log_restored_from_before_the_erasure_gets_it_again_from_the_keys(
+    bus_of: BusOf, tmp_path: Path
+) -> None:
     bus, folder = await bus_of("catalog"), tmp_path / "data"
-    async with opened(bus, folder) as house:
-        cats = await house.dataset()
-        image, other = [await imported(house, cats, colour) for colour in (1, 2)]
-        kept = await digests(house, other)
-        await house.keys.destroy([image])  # today's keys; the log says nothing of it
+    async with open_catalog(bus, folder) as harness:
+        cats = await harness.dataset()
+        image, other = [await import_picture(harness, cats, colour) for colour in (1, 2)]
+        kept = await digests_of(harness, other)
+        await harness.keys.destroy([image])  # the keys are newer than the log, which lacks the erasure
 
-    async with opened(bus, folder) as restored:
-        async with asyncio.timeout(FAR):
-            while not await gone(restored, image):  # noqa: ASYNC110 - it is done beside us
+    async with open_catalog(bus, folder) as restored:
+        async with asyncio.timeout(WAIT):
+            while not await is_erased(restored, image):  # noqa: ASYNC110 - a background task does it
                 await asyncio.sleep(0.05)
-        await restored.erasing.sweeper.finish(FAR)
-        assert files_of(folder / "blobs") == kept
-        assert kinds(await restored.facts("dataset", cats))[-1] == "ImageErased"
+        await restored.erasing.purger.purge_now(WAIT)
+        assert file_names(folder / "blobs") == kept
+        assert event_names(await restored.events("dataset", cats))[-1] == "ImageErased"
         assert await restored.keys.key_of(other) is not None
 
 
-async def test_other_files_of_a_picture_that_is_there_leave_no_bytes_behind(house: House, tmp_path: Path) -> None:
-    cats = await house.dataset()
-    image = await imported(house, cats, 1)
-    kept = await digests(house, image)
+async def test_duplicates_of_a_picture_leave_no_blobs_behind(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats, 1)
+    kept = await digests_of(harness, image)
     for content in (png(1), png(1, form="BMP"), png(1, form="TIFF")):
-        receipt = await house.bring_in(cats, house.staged("the same.png", content))
-        assert (receipt.files[0].outcome, receipt.files[0].image) == ("existing", image)
-    assert files_of(tmp_path / "data" / "blobs") == kept
+        result = await harness.import_files(cats, harness.stage("the same.png", content))
+        assert (result.files[0].outcome, result.files[0].image) == ("existing", image)
+    assert file_names(tmp_path / "data" / "blobs") == kept
 
-    await house.tell(EraseImage(image=image))
+    await harness.execute(EraseImage(image=image))
 
-    assert files_of(tmp_path / "data" / "blobs") == set()
+    assert file_names(tmp_path / "data" / "blobs") == set()
 
 
-async def test_what_is_half_swept_is_left_until_the_rest_is_gone(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_partial_purge_stays_pending_until_it_is_completed(
+    harness: CatalogHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeping, "AT_ONCE", 1)
-    cats = await house.dataset()
+    monkeypatch.setattr(purging, "PURGE_BATCH_SIZE", 1)
+    cats = await harness.dataset()
     for colour in (1, 2, 3):
-        await imported(house, cats, colour)
-    delete, broken = house.blobs.delete, [False, True, False]
+        await import_picture(harness, cats, colour)
+    delete, broken = harness.blobs.delete, [False, True, False]
 
-    async def stumbling(digests: Collection[Digest]) -> None:
+    async def failing_delete(digests: Collection[Digest]) -> None:
         if broken and broken.pop(0):
             raise OSError(errno.EIO, "Input/output error")
         await delete(digests)
 
-    monkeypatch.setattr(house.blobs, "delete", stumbling)
-    receipt = await house.tell(EraseDataset(dataset=cats))
+    monkeypatch.setattr(harness.blobs, "delete", failing_delete)
+    result = await harness.execute(EraseDataset(dataset=cats))
 
-    # All of it was erased by one fact, and of that one image is swept.
-    assert house.erasing.sweeper.left(receipt.sequence) == ("the data folder: Input/output error",)
-    await house.erasing.sweeper.finish(FAR)
-    assert house.erasing.sweeper.left(receipt.sequence) == ()
-    assert files_of(tmp_path / "data" / "blobs") == set()
+    # One event erased all images, and only one of them is purged so far.
+    assert harness.erasing.purger.pending(result.sequence) == ("the data folder: Input/output error",)
+    await harness.erasing.purger.purge_now(WAIT)
+    assert harness.erasing.purger.pending(result.sequence) == ()
+    assert file_names(tmp_path / "data" / "blobs") == set()

@@ -1,4 +1,4 @@
-"""The story of one thing: all that happened to it, nothing else, in order, in words and in plain text."""
+"""The history of an object: exactly its events, in order, with descriptions and in plain text."""
 
 from pathlib import Path
 from typing import Any
@@ -6,158 +6,151 @@ from typing import Any
 import msgspec
 import pytest
 
-from catalog.answers import history
-from catalog.domain.narrowing import for_image, to_image, to_tag
-from catalog.domain.words import words_of
+from catalog.domain.event_scope import scope_commit_to_image, scope_to_image, scope_to_tag
+from catalog.query_handlers import history
 from contracts import events as e
 from contracts.errors import Invalid, NotFound
 from contracts.ids import ImageId, JobId
-from contracts.queries import Happening, History, ListDatasetHistory, ListImageHistory, ListJobHistory, Query
-from tests.catalog.histories import bitmap, everything, image_id
-from tests.catalog.test_answers import Asked, give_keys
+from contracts.queries import HistoryEntry, HistoryPage, ListDatasetHistory, ListImageHistory, ListJobHistory, Query
+from tests.catalog.log_builder import bitmap, full_history, image_id
+from tests.catalog.test_query_handlers import QuerySide, create_keys
 
-SCRIBE = everything()
+LOG = full_history()
 IMAGES = [image_id("ds_cats", ordinal) for ordinal in range(4)]
 
 
 @pytest.fixture
-async def asked(tmp_path: Path) -> Any:
-    asked = Asked(tmp_path)
-    give_keys(tmp_path, IMAGES)
-    await asked.learn(SCRIBE)
-    yield asked
-    await asked.close()
+async def queries(tmp_path: Path) -> Any:
+    queries = QuerySide(tmp_path)
+    create_keys(tmp_path, IMAGES)
+    await queries.load(LOG)
+    yield queries
+    await queries.close()
 
 
-async def story(asked: Asked, query: Query[History]) -> list[Happening]:
-    """All pieces."""
-    items: list[Happening] = []
+async def history_of(queries: QuerySide, query: Query[HistoryPage]) -> list[HistoryEntry]:
+    """The entries of all pages."""
+    items: list[HistoryEntry] = []
     while True:
-        piece = await asked.ask(query)
-        items += piece.items
-        if piece.next is None:
+        page = await queries.run(query)
+        items += page.items
+        if page.next is None:
             return items
-        query = msgspec.structs.replace(query, cursor=piece.next)
+        query = msgspec.structs.replace(query, cursor=page.next)
 
 
-async def test_a_job_is_told_from_its_first_fact_to_its_last(asked: Asked) -> None:
-    told = await story(asked, ListJobHistory(job=JobId("job_1")))
+async def test_the_history_of_a_job_has_all_its_events(queries: QuerySide) -> None:
+    entries = await history_of(queries, ListJobHistory(job=JobId("job_1")))
 
-    facts = [
-        (stored.sequence, index, type(fact).__struct_config__.tag)
-        for stored in SCRIBE.commits
-        if stored.commit.thing == "job_1"
-        for index, fact in enumerate(stored.commit.facts)
+    expected = [
+        (recorded.sequence, index, type(event).__struct_config__.tag)
+        for recorded in LOG.commits
+        if recorded.commit.aggregate_id == "job_1"
+        for index, event in enumerate(recorded.commit.events)
     ]
-    assert [(one.sequence, one.index, one.type) for one in told] == facts
-    first, *_, last = told
-    assert first.words == "the job 'a cat' was drawn up, on version 1 of 'cats'"
-    assert (first.actor, first.command, first.change["images"]) == ("user:ann", "train", 2)
-    assert last.words == "it was completed after 20 steps, with 1 file"
-    assert first.recorded == SCRIBE.commits[first.sequence - 1].recorded
+    assert [(entry.sequence, entry.index, entry.type) for entry in entries] == expected
+    first, *_, last = entries
+    assert first.description == "Created job 'a cat' on version 1 of data set 'cats'"
+    assert (first.actor, first.command_id, first.change["images"]) == ("user:ann", "train", 2)
+    assert last.description == "Training completed after 20 steps: cat.safetensors"
+    assert first.recorded_at == LOG.commits[first.sequence - 1].recorded_at
 
 
-async def test_an_image_is_told_with_what_people_and_models_said_of_it_alone(asked: Asked) -> None:
-    told = await story(asked, ListImageHistory(image=IMAGES[1]))
+async def test_the_history_of_an_image_has_the_edits_and_predictions_of_that_image_only(queries: QuerySide) -> None:
+    entries = await history_of(queries, ListImageHistory(image=IMAGES[1]))
 
-    assert [one.words for one in told] == [
-        "image 1 was added (PNG, 640 x 480)",
-        "an import added cat, only_1 on 1 image",
-        "a person added sitting, grass and rejected only_1 on 1 image",
-        "the caption of image 1 was set by a person",
-        "seen in image 1: only_1 0.99, sky 0.4, tree 0.2",
-        "thresholds were set to 0.5 (general) and 0.9 (character)",
+    assert [entry.description for entry in entries] == [
+        "Added image 1 (PNG, 640 x 480)",
+        "Import added tags cat, only_1 to 1 image",
+        "Added tags sitting, grass and rejected tag only_1 on 1 image",
+        "Set the caption of image 1",
+        "Predicted tags for image 1: only_1 0.99, sky 0.4, tree 0.2",
+        "Set the auto-tag thresholds: general above 0.5, character above 0.9",
     ]
-    added, imported, edited, captioned, seen, _ = told
+    added, imported, edited, captioned, predicted, _ = entries
     assert added.change["name"] == "cat 1.png"
     assert imported.change["source"] == "import"
     assert edited.change["images"] == {"count": 1, "ordinals": [1]}
     assert captioned.change["caption"] == "a sitting cat"
-    assert (seen.kind, seen.thing, seen.actor) == ("tagging", "run_1", "svc:tagger/t1")
+    assert (predicted.aggregate_kind, predicted.aggregate_id, predicted.actor) == ("tagging", "run_1", "svc:tagger/t1")
 
 
-async def test_a_removed_image_has_a_story_with_its_end(asked: Asked) -> None:
-    told = await story(asked, ListImageHistory(image=IMAGES[3]))
-    assert "1 image was removed" in [one.words for one in told]
+async def test_the_history_of_a_removed_image_includes_its_removal(queries: QuerySide) -> None:
+    entries = await history_of(queries, ListImageHistory(image=IMAGES[3]))
+    assert "Removed 1 image" in [entry.description for entry in entries]
 
 
-async def test_a_tag_is_told_wherever_it_came_or_went(asked: Asked) -> None:
-    told = await story(asked, ListDatasetHistory(dataset="Cats!", tag="Only 1"))
+async def test_the_history_of_a_tag_has_every_edit_and_prediction_of_it(queries: QuerySide) -> None:
+    entries = await history_of(queries, ListDatasetHistory(dataset="Cats!", tag="Only 1"))
 
-    assert [(one.type, one.words) for one in told] == [
-        ("dataset.tags_edited", "an import added only_1 on 1 image"),
-        ("dataset.tags_edited", "a person rejected only_1 on 3 images"),
-        ("tagging.predicted", "seen in image 1: only_1 0.99"),
-        ("dataset.thresholds_set", "thresholds were set to 0.5 (general) and 0.9 (character)"),
+    assert [(entry.type, entry.description) for entry in entries] == [
+        ("dataset.tags_edited", "Import added tag only_1 to 1 image"),
+        ("dataset.tags_edited", "Rejected tag only_1 on 3 images"),
+        ("tagging.predicted", "Predicted tags for image 1: only_1 0.99"),
+        ("dataset.thresholds_set", "Set the auto-tag thresholds: general above 0.5, character above 0.9"),
     ]
 
 
-async def test_a_data_set_is_told_with_its_runs_in_the_order_of_the_log(asked: Asked) -> None:
-    told = await story(asked, ListDatasetHistory(dataset="ds_cats"))
+async def test_the_history_of_a_data_set_includes_its_tagging_runs_in_log_order(queries: QuerySide) -> None:
+    entries = await history_of(queries, ListDatasetHistory(dataset="ds_cats"))
 
-    mine = {("dataset", "ds_cats"), ("tagging", "run_1"), ("tagging", "run_2"), ("tagging", "run_3")}
-    facts = [
-        (stored.sequence, index)
-        for stored in SCRIBE.commits
-        if (stored.commit.kind, stored.commit.thing) in mine
-        for index in range(len(stored.commit.facts))
+    aggregates = {("dataset", "ds_cats"), ("tagging", "run_1"), ("tagging", "run_2"), ("tagging", "run_3")}
+    expected = [
+        (recorded.sequence, index)
+        for recorded in LOG.commits
+        if (recorded.commit.aggregate_kind, recorded.commit.aggregate_id) in aggregates
+        for index in range(len(recorded.commit.events))
     ]
-    assert [(one.sequence, one.index) for one in told] == facts
-    # The key of the refused file is not there: its name stays shut.
-    assert next(one for one in told if one.type == "dataset.image_refused").change["name"] is None
+    assert [(entry.sequence, entry.index) for entry in entries] == expected
+    # The key of the refused file is missing, so its name stays sealed.
+    assert next(entry for entry in entries if entry.type == "dataset.image_refused").change["name"] is None
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
-async def test_pieces_of_any_size_are_the_whole_story(asked: Asked, limit: int) -> None:
+async def test_pages_of_any_size_add_up_to_the_whole_history(queries: QuerySide, limit: int) -> None:
     for query in (
         ListJobHistory(job=JobId("job_1")),
         ListImageHistory(image=IMAGES[0]),
         ListDatasetHistory(dataset="ds_cats"),
     ):
-        assert await story(asked, msgspec.structs.replace(query, limit=limit)) == await story(asked, query)
-        assert len((await asked.ask(msgspec.structs.replace(query, limit=limit))).items) == limit
+        assert await history_of(queries, msgspec.structs.replace(query, limit=limit)) == await history_of(
+            queries, query
+        )
+        assert len((await queries.run(msgspec.structs.replace(query, limit=limit))).items) == limit
 
 
-async def test_a_search_is_bounded_and_says_where_to_go_on(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = await story(asked, ListDatasetHistory(dataset="ds_cats", tag="grass"))
-    monkeypatch.setattr(history, "SCAN", 3)
-    assert (await asked.ask(ListDatasetHistory(dataset="ds_cats", tag="grass"))).items == ()
-    assert await story(asked, ListDatasetHistory(dataset="ds_cats", tag="grass")) == whole
+async def test_a_search_is_limited_and_says_where_to_continue(
+    queries: QuerySide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = await history_of(queries, ListDatasetHistory(dataset="ds_cats", tag="grass"))
+    monkeypatch.setattr(history, "MAX_SCANNED_COMMITS", 3)
+    assert (await queries.run(ListDatasetHistory(dataset="ds_cats", tag="grass"))).items == ()
+    assert await history_of(queries, ListDatasetHistory(dataset="ds_cats", tag="grass")) == whole
 
 
-async def test_what_never_was_has_no_story(asked: Asked) -> None:
+async def test_an_unknown_object_has_no_history(queries: QuerySide) -> None:
     for query in (
         ListJobHistory(job=JobId("job_9")),
         ListImageHistory(image=ImageId("img_nobody")),
         ListDatasetHistory(dataset="nobody"),
     ):
         with pytest.raises(NotFound):
-            await asked.ask(query)
+            await queries.run(query)
     with pytest.raises(Invalid):
-        await asked.ask(ListJobHistory(job=JobId("job_1"), cursor="no cursor"))
+        await queries.run(ListJobHistory(job=JobId("job_1"), cursor="no cursor"))
 
 
-def test_every_fact_has_words_of_its_own() -> None:
-    for stored in SCRIBE.commits:
-        for fact in stored.commit.facts:
-            assert words_of(fact) not in ("", by_type(fact))
-
-
-def by_type(fact: e.AnyFact) -> str:
-    return str(type(fact).__struct_config__.tag).replace(".", ": ", 1).replace("_", " ")
-
-
-def test_a_fact_about_others_is_cut_away_and_one_about_all_is_kept() -> None:
+def test_an_event_is_reduced_to_the_image_or_tag_and_one_about_all_images_is_kept() -> None:
     edited = e.TagsEdited(images=bitmap(0, 2), asserted=("cat", "dog"), rejected=("sky",))
-    assert to_image(edited, 2) == msgspec.structs.replace(edited, images=bitmap(2))
-    assert to_image(edited, 1) is None
-    assert to_tag(edited, "dog") == msgspec.structs.replace(edited, asserted=("dog",), rejected=())
-    assert to_tag(edited, "sky") == msgspec.structs.replace(edited, asserted=(), rejected=("sky",))
-    assert to_tag(edited, "sea") is None
+    assert scope_to_image(edited, 2) == msgspec.structs.replace(edited, images=bitmap(2))
+    assert scope_to_image(edited, 1) is None
+    assert scope_to_tag(edited, "dog") == msgspec.structs.replace(edited, asserted=("dog",), rejected=())
+    assert scope_to_tag(edited, "sky") == msgspec.structs.replace(edited, asserted=(), rejected=("sky",))
+    assert scope_to_tag(edited, "sea") is None
 
-    for stored in SCRIBE.commits:
-        if stored.commit.thing == "ds_cats":
-            kept = for_image(stored.commit, 0)
-            assert {type(fact) for fact in kept.facts} <= {type(fact) for fact in stored.commit.facts}
-    (renamed,) = (c.commit for c in SCRIBE.commits if isinstance(c.commit.facts[0], e.DatasetRenamed))
-    assert for_image(renamed, 0) == renamed
+    for recorded in LOG.commits:
+        if recorded.commit.aggregate_id == "ds_cats":
+            scoped = scope_commit_to_image(recorded.commit, 0)
+            assert {type(event) for event in scoped.events} <= {type(event) for event in recorded.commit.events}
+    (renamed,) = (c.commit for c in LOG.commits if isinstance(c.commit.events[0], e.DatasetRenamed))
+    assert scope_commit_to_image(renamed, 0) == renamed

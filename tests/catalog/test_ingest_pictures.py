@@ -1,4 +1,4 @@
-"""What the way in makes of good files: upright, sRGB, 8 bits, bare."""
+"""Accepted pictures are normalised: upright, sRGB, 8 bits, bare."""
 
 import hashlib
 import struct
@@ -37,13 +37,13 @@ async def decoder() -> AsyncIterator[Decoder]:
         yield decoder
 
 
-def drawing(width: int = 48, height: int = 32) -> Image.Image:
-    """A picture without symmetry: every turn of it is another picture."""
+def draw_picture(width: int = 48, height: int = 32) -> Image.Image:
+    """A picture without symmetry, so that every orientation differs."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     return Image.fromarray(np.stack([x * 5, y * 7, (x * y) % 256], axis=-1).astype(np.uint8))
 
 
-def saved(folder: Path, image: Image.Image, kind: str = "PNG", **options: object) -> Path:
+def save(folder: Path, image: Image.Image, kind: str = "PNG", **options: object) -> Path:
     path = folder / f"staged-{len(list(folder.iterdir()))}"
     image.save(path, kind, **options)
     return path
@@ -55,22 +55,22 @@ def with_orientation(value: int) -> bytes:
     return exif.tobytes()
 
 
-async def accepted(decoder: Decoder, path: Path) -> Accepted:
+async def examine(decoder: Decoder, path: Path) -> Accepted:
     outcome = await decoder.examine(path, into=path.parent)
     assert isinstance(outcome, Accepted), outcome
     return outcome
 
 
-def picture(outcome: Accepted) -> Image.Image:
+def open_picture(outcome: Accepted) -> Image.Image:
     image = Image.open(outcome.picture_path)
     image.load()
     return image
 
 
-async def test_a_bare_picture_is_its_own_picture(decoder: Decoder, tmp_path: Path) -> None:
+async def test_a_bare_source_is_used_as_the_picture(decoder: Decoder, tmp_path: Path) -> None:
     for kind in ("PNG", "JPEG", "WEBP"):
-        path = saved(tmp_path, drawing(), kind)
-        outcome = await accepted(decoder, path)
+        path = save(tmp_path, draw_picture(), kind)
+        outcome = await examine(decoder, path)
         assert (outcome.format, outcome.width, outcome.height) == (kind, 48, 32)
         assert (outcome.source_is_picture, outcome.picture_path) == (True, path)
         assert outcome.sha256 == outcome.picture_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -78,15 +78,15 @@ async def test_a_bare_picture_is_its_own_picture(decoder: Decoder, tmp_path: Pat
         assert outcome.picture_media_type == outcome.media_type == f"image/{kind.lower()}"
 
 
-async def test_other_formats_are_written_as_png(decoder: Decoder, tmp_path: Path) -> None:
+async def test_other_formats_are_encoded_as_png(decoder: Decoder, tmp_path: Path) -> None:
     for kind in ("BMP", "GIF", "TIFF", "AVIF"):
-        outcome = await accepted(decoder, saved(tmp_path, drawing(), kind))
+        outcome = await examine(decoder, save(tmp_path, draw_picture(), kind))
         assert (outcome.format, outcome.source_is_picture) == (kind, False)
-        assert (picture(outcome).format, outcome.picture_media_type) == ("PNG", "image/png")
+        assert (open_picture(outcome).format, outcome.picture_media_type) == ("PNG", "image/png")
 
 
-async def test_digests_and_sizes_are_those_of_the_files(decoder: Decoder, tmp_path: Path) -> None:
-    outcome = await accepted(decoder, saved(tmp_path, drawing(), "BMP"))
+async def test_digests_and_sizes_match_the_files(decoder: Decoder, tmp_path: Path) -> None:
+    outcome = await examine(decoder, save(tmp_path, draw_picture(), "BMP"))
     for path, size, digest in [
         (outcome.picture_path, outcome.picture_bytes, outcome.picture_sha256),
         (outcome.thumbnail_path, outcome.thumbnail_bytes, outcome.thumbnail_sha256),
@@ -95,10 +95,10 @@ async def test_digests_and_sizes_are_those_of_the_files(decoder: Decoder, tmp_pa
 
 
 async def test_the_same_bytes_give_the_same_files_in_another_decoder(decoder: Decoder, tmp_path: Path) -> None:
-    path = saved(tmp_path, drawing(300, 200), "TIFF")
-    first = await accepted(decoder, path)
+    path = save(tmp_path, draw_picture(300, 200), "TIFF")
+    first = await examine(decoder, path)
     async with Decoder(Limits(), workers=1) as another:
-        second = await accepted(another, path)
+        second = await examine(another, path)
     assert first.picture_path != second.picture_path
     assert first.picture_path.read_bytes() == second.picture_path.read_bytes()
     assert first.thumbnail_path.read_bytes() == second.thumbnail_path.read_bytes()
@@ -108,39 +108,39 @@ async def test_the_same_bytes_give_the_same_files_in_another_decoder(decoder: De
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 async def test_every_orientation_is_made_upright(decoder: Decoder, tmp_path: Path, orientation: int, kind: str) -> None:
     turn = STORED_AS[orientation]
-    stored = drawing() if turn is None else drawing().transpose(turn)
+    stored = draw_picture() if turn is None else draw_picture().transpose(turn)
     lossless: dict[str, object] = {"lossless": True} if kind == "WEBP" else {}
-    path = saved(tmp_path, stored, kind, exif=with_orientation(orientation), **lossless)
-    outcome = await accepted(decoder, path)
+    path = save(tmp_path, stored, kind, exif=with_orientation(orientation), **lossless)
+    outcome = await examine(decoder, path)
     assert (outcome.width, outcome.height, outcome.source_is_picture) == (48, 32, False)
-    assert picture(outcome).tobytes() == drawing().tobytes()
+    assert open_picture(outcome).tobytes() == draw_picture().tobytes()
 
 
-async def test_a_mangled_exif_block_does_not_spoil_the_picture(decoder: Decoder, tmp_path: Path) -> None:
-    outcome = await accepted(decoder, saved(tmp_path, drawing(), "JPEG", exif=b"Exif\0\0" + b"\xff" * 60))
+async def test_a_broken_exif_block_is_ignored(decoder: Decoder, tmp_path: Path) -> None:
+    outcome = await examine(decoder, save(tmp_path, draw_picture(), "JPEG", exif=b"Exif\0\0" + b"\xff" * 60))
     assert (outcome.width, outcome.height) == (48, 32)
 
 
-async def test_nothing_but_pixels_is_left_in_the_picture(decoder: Decoder, tmp_path: Path) -> None:
+async def test_the_picture_contains_only_pixels(decoder: Decoder, tmp_path: Path) -> None:
     secret = b"52.5200 N, 13.4050 E"
     text = PngInfo()
     text.add_text("parameters", secret.decode())
     exif = Image.Exif()
     exif[0x010E] = secret.decode()
-    tail = saved(tmp_path, drawing())
+    tail = save(tmp_path, draw_picture())
     tail.write_bytes(tail.read_bytes() + b"<html>" + secret)
     for path in [
-        saved(tmp_path, drawing(), pnginfo=text),
-        saved(tmp_path, drawing(), "JPEG", exif=exif.tobytes()),
-        saved(tmp_path, drawing(), "JPEG", comment=secret),
-        saved(tmp_path, drawing(), "WEBP", xmp=secret),
+        save(tmp_path, draw_picture(), pnginfo=text),
+        save(tmp_path, draw_picture(), "JPEG", exif=exif.tobytes()),
+        save(tmp_path, draw_picture(), "JPEG", comment=secret),
+        save(tmp_path, draw_picture(), "WEBP", xmp=secret),
         tail,
     ]:
         assert secret in path.read_bytes()
-        outcome = await accepted(decoder, path)
+        outcome = await examine(decoder, path)
         assert not outcome.source_is_picture
         assert secret not in outcome.picture_path.read_bytes() + outcome.thumbnail_path.read_bytes()
-        assert set(picture(outcome).info) == set()
+        assert set(open_picture(outcome).info) == set()
 
 
 async def test_16_bit_grey_is_scaled_and_not_clamped(decoder: Decoder, tmp_path: Path) -> None:
@@ -148,24 +148,24 @@ async def test_16_bit_grey_is_scaled_and_not_clamped(decoder: Decoder, tmp_path:
     for kind, order in [("PNG", "<"), ("TIFF", ">")]:
         mode = "I;16" if order == "<" else "I;16B"
         wide = Image.frombytes(mode, (6, 1), struct.pack(f"{order}6H", *values))
-        outcome = await accepted(decoder, saved(tmp_path, wide, kind))
+        outcome = await examine(decoder, save(tmp_path, wide, kind))
         assert not outcome.source_is_picture
-        assert list(picture(outcome).tobytes()) == [0, 0, 1, 1, 156, 255]
+        assert list(open_picture(outcome).tobytes()) == [0, 0, 1, 1, 156, 255]
 
 
 async def test_16_bit_grey_keeps_its_transparent_value(decoder: Decoder, tmp_path: Path) -> None:
     wide = Image.frombytes("I;16", (3, 1), struct.pack("<3H", 0, 40_000, 65_535))
-    outcome = await accepted(decoder, saved(tmp_path, wide, transparency=40_000))
-    assert picture(outcome).mode == "RGBA"
-    assert list(picture(outcome).getchannel("A").tobytes()) == [255, 0, 255]
+    outcome = await examine(decoder, save(tmp_path, wide, transparency=40_000))
+    assert open_picture(outcome).mode == "RGBA"
+    assert list(open_picture(outcome).getchannel("A").tobytes()) == [255, 0, 255]
 
 
 async def test_16_bit_colour_becomes_8_bits(decoder: Decoder, tmp_path: Path) -> None:
     path = tmp_path / "wide.png"
     path.write_bytes(png(2, 1, depth=16, colour=2, rows=b"\0" + struct.pack(">6H", 65_535, 0, 32_896, 257, 514, 771)))
-    outcome = await accepted(decoder, path)
+    outcome = await examine(decoder, path)
     assert not outcome.source_is_picture
-    assert list(picture(outcome).tobytes()) == [255, 0, 128, 1, 2, 3]
+    assert list(open_picture(outcome).tobytes()) == [255, 0, 128, 1, 2, 3]
 
 
 async def test_cmyk_becomes_rgb(decoder: Decoder, tmp_path: Path) -> None:
@@ -176,62 +176,62 @@ async def test_cmyk_becomes_rgb(decoder: Decoder, tmp_path: Path) -> None:
         ("JPEG", {"quality": 100}),
     ]
     for kind, options in files:
-        outcome = await accepted(decoder, saved(tmp_path, ink, kind, **options))
-        assert (picture(outcome).mode, outcome.colour) == ("RGB", "assumed")
-        assert np.allclose(pixel_of(picture(outcome)), (255, 0, 0), atol=2)
+        outcome = await examine(decoder, save(tmp_path, ink, kind, **options))
+        assert (open_picture(outcome).mode, outcome.colour) == ("RGB", "assumed")
+        assert np.allclose(pixel_of(open_picture(outcome)), (255, 0, 0), atol=2)
 
 
 async def test_display_p3_becomes_srgb_by_its_profile(decoder: Decoder, tmp_path: Path) -> None:
     seen = (200, 120, 60)
-    path = saved(tmp_path, Image.new("RGB", (32, 32), seen), "PNG", icc_profile=display_p3())
-    outcome = await accepted(decoder, path)
+    path = save(tmp_path, Image.new("RGB", (32, 32), seen), "PNG", icc_profile=display_p3())
+    outcome = await examine(decoder, path)
     assert (outcome.colour, outcome.source_is_picture) == ("converted", False)
-    assert np.allclose(pixel_of(picture(outcome)), p3_in_srgb(seen), atol=1.5)
+    assert np.allclose(pixel_of(open_picture(outcome)), p3_in_srgb(seen), atol=1.5)
 
 
-async def test_a_profile_applies_under_alpha_as_well(decoder: Decoder, tmp_path: Path) -> None:
-    path = saved(tmp_path, Image.new("RGBA", (32, 32), (200, 120, 60, 100)), icc_profile=display_p3())
-    *colour, alpha = pixel_of(picture(await accepted(decoder, path)))
+async def test_a_profile_also_applies_to_pictures_with_alpha(decoder: Decoder, tmp_path: Path) -> None:
+    path = save(tmp_path, Image.new("RGBA", (32, 32), (200, 120, 60, 100)), icc_profile=display_p3())
+    *colour, alpha = pixel_of(open_picture(await examine(decoder, path)))
     assert np.allclose(colour, p3_in_srgb((200, 120, 60)), atol=1.5)
     assert alpha == 100
 
 
 async def test_an_srgb_profile_changes_no_pixel(decoder: Decoder, tmp_path: Path) -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    outcome = await accepted(decoder, saved(tmp_path, drawing(), icc_profile=srgb))
-    assert picture(outcome).tobytes() == drawing().tobytes()
+    outcome = await examine(decoder, save(tmp_path, draw_picture(), icc_profile=srgb))
+    assert open_picture(outcome).tobytes() == draw_picture().tobytes()
 
 
-async def test_an_unreadable_profile_is_taken_as_srgb_and_said(decoder: Decoder, tmp_path: Path) -> None:
-    for profile, image in [(GARBAGE_PROFILE, drawing()), (display_p3(), drawing().convert("L"))]:
-        outcome = await accepted(decoder, saved(tmp_path, image, icc_profile=profile))
+async def test_an_unreadable_profile_is_assumed_to_be_srgb(decoder: Decoder, tmp_path: Path) -> None:
+    for profile, image in [(GARBAGE_PROFILE, draw_picture()), (display_p3(), draw_picture().convert("L"))]:
+        outcome = await examine(decoder, save(tmp_path, image, icc_profile=profile))
         assert outcome.colour == "assumed"
-        assert picture(outcome).tobytes() == image.tobytes()
+        assert open_picture(outcome).tobytes() == image.tobytes()
 
 
 async def test_a_palette_with_transparency_keeps_colour_and_alpha(decoder: Decoder, tmp_path: Path) -> None:
     image = Image.new("P", (8, 8), 0)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((3, 3), 1)
-    outcome = await accepted(decoder, saved(tmp_path, image, transparency=0))
+    outcome = await examine(decoder, save(tmp_path, image, transparency=0))
     assert not outcome.source_is_picture
-    assert picture(outcome).mode == "RGBA"
-    assert picture(outcome).getpixel((0, 0)) == (255, 0, 0, 0)
-    assert picture(outcome).getpixel((3, 3)) == (0, 0, 255, 255)
+    assert open_picture(outcome).mode == "RGBA"
+    assert open_picture(outcome).getpixel((0, 0)) == (255, 0, 0, 0)
+    assert open_picture(outcome).getpixel((3, 3)) == (0, 0, 255, 255)
 
 
 async def test_a_transparent_colour_keeps_its_alpha(decoder: Decoder, tmp_path: Path) -> None:
     for image, key in [(Image.new("L", (8, 8), 9), 9), (Image.new("RGB", (8, 8), (1, 2, 3)), (1, 2, 3))]:
         image.putpixel((3, 3), 200 if image.mode == "L" else (200, 200, 200))
-        outcome = await accepted(decoder, saved(tmp_path, image, transparency=key))
+        outcome = await examine(decoder, save(tmp_path, image, transparency=key))
         assert not outcome.source_is_picture
-        assert pixel_of(picture(outcome))[3] == 0
-        assert picture(outcome).getpixel((3, 3)) == (200, 200, 200, 255)
+        assert pixel_of(open_picture(outcome))[3] == 0
+        assert open_picture(outcome).getpixel((3, 3)) == (200, 200, 200, 255)
 
 
 async def test_alpha_is_kept_and_hidden_colour_stays_hidden(decoder: Decoder, tmp_path: Path) -> None:
     image = Image.new("RGBA", (300, 300), (255, 0, 0, 0))
-    outcome = await accepted(decoder, saved(tmp_path, image))
+    outcome = await examine(decoder, save(tmp_path, image))
     assert outcome.source_is_picture
     with Image.open(outcome.thumbnail_path) as thumbnail:
         assert thumbnail.getchannel("A").getextrema() == (0, 0)
@@ -239,58 +239,58 @@ async def test_alpha_is_kept_and_hidden_colour_stays_hidden(decoder: Decoder, tm
 
 async def test_black_and_white_palette_and_grey_are_plain_8_bits(decoder: Decoder, tmp_path: Path) -> None:
     for mode, becomes in [("1", "L"), ("P", "RGB"), ("L", "L"), ("LA", "RGB")]:
-        outcome = await accepted(decoder, saved(tmp_path, drawing().convert("L").convert(mode)))
-        assert picture(outcome).mode == becomes
+        outcome = await examine(decoder, save(tmp_path, draw_picture().convert("L").convert(mode)))
+        assert open_picture(outcome).mode == becomes
 
 
-async def test_of_an_animation_the_first_frame_is_taken(decoder: Decoder, tmp_path: Path) -> None:
+async def test_the_first_frame_of_an_animation_is_used(decoder: Decoder, tmp_path: Path) -> None:
     frames = [Image.new("RGB", (32, 32), (12 * n, 0, 255)) for n in range(20)]
     for kind in ("WEBP", "GIF", "PNG", "TIFF", "AVIF"):
-        path = saved(tmp_path, frames[0], kind, save_all=True, append_images=frames[1:])
-        outcome = await accepted(decoder, path)
+        path = save(tmp_path, frames[0], kind, save_all=True, append_images=frames[1:])
+        outcome = await examine(decoder, path)
         assert (outcome.animated, outcome.source_is_picture) == (True, False), kind
-        assert np.allclose(pixel_of(picture(outcome)), (0, 0, 255), atol=4)
+        assert np.allclose(pixel_of(open_picture(outcome)), (0, 0, 255), atol=4)
 
 
 async def test_a_phones_picture_with_a_preview_inside_is_a_plain_jpeg(decoder: Decoder, tmp_path: Path) -> None:
-    path = saved(tmp_path, drawing(), "MPO", save_all=True, append_images=[drawing(24, 16)])
-    outcome = await accepted(decoder, path)
+    path = save(tmp_path, draw_picture(), "MPO", save_all=True, append_images=[draw_picture(24, 16)])
+    outcome = await examine(decoder, path)
     assert (outcome.format, outcome.animated, outcome.source_is_picture) == ("JPEG", False, False)
 
 
-async def test_the_name_says_nothing_about_the_format(decoder: Decoder, tmp_path: Path) -> None:
+async def test_the_file_name_does_not_determine_the_format(decoder: Decoder, tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
-    drawing().save(path, "PNG")
-    assert (await accepted(decoder, path)).format == "PNG"
+    draw_picture().save(path, "PNG")
+    assert (await examine(decoder, path)).format == "PNG"
 
 
 async def test_the_same_pixels_have_one_digest_in_every_encoding(decoder: Decoder, tmp_path: Path) -> None:
-    grey = drawing().convert("L")
+    grey = draw_picture().convert("L")
     same = [
-        saved(tmp_path, grey),
-        saved(tmp_path, grey, "BMP"),
-        saved(tmp_path, grey.convert("RGB"), "TIFF"),
-        saved(tmp_path, grey.convert("RGBA")),
-        saved(tmp_path, grey.convert("RGB"), "WEBP", lossless=True),
-        saved(tmp_path, grey.transpose(T.ROTATE_90), exif=with_orientation(6)),
+        save(tmp_path, grey),
+        save(tmp_path, grey, "BMP"),
+        save(tmp_path, grey.convert("RGB"), "TIFF"),
+        save(tmp_path, grey.convert("RGBA")),
+        save(tmp_path, grey.convert("RGB"), "WEBP", lossless=True),
+        save(tmp_path, grey.transpose(T.ROTATE_90), exif=with_orientation(6)),
     ]
-    outcomes = [await accepted(decoder, path) for path in same]
+    outcomes = [await examine(decoder, path) for path in same]
     assert len({outcome.sha256 for outcome in outcomes}) == len(same)
     assert len({outcome.pixels_sha256 for outcome in outcomes}) == 1
-    other = await accepted(decoder, saved(tmp_path, grey.transpose(T.ROTATE_180)))
+    other = await examine(decoder, save(tmp_path, grey.transpose(T.ROTATE_180)))
     assert other.pixels_sha256 != outcomes[0].pixels_sha256
 
 
-async def test_the_pixels_digest_is_what_its_docstring_says(decoder: Decoder, tmp_path: Path) -> None:
-    outcome = await accepted(decoder, saved(tmp_path, drawing(40, 700)))
-    assert outcome.pixels_sha256 == hashlib.sha256(b"RGB 40x700\n" + drawing(40, 700).tobytes()).hexdigest()
+async def test_the_pixels_digest_is_computed_as_documented(decoder: Decoder, tmp_path: Path) -> None:
+    outcome = await examine(decoder, save(tmp_path, draw_picture(40, 700)))
+    assert outcome.pixels_sha256 == hashlib.sha256(b"RGB 40x700\n" + draw_picture(40, 700).tobytes()).hexdigest()
 
 
-async def test_dhashes_of_near_duplicates_are_near(decoder: Decoder, tmp_path: Path) -> None:
+async def test_dhashes_of_near_duplicates_are_similar(decoder: Decoder, tmp_path: Path) -> None:
     noise = Image.effect_noise((900, 600), 90).resize((9, 6)).resize((900, 600), Image.Resampling.BICUBIC)
-    large = await accepted(decoder, saved(tmp_path, noise))
-    small = await accepted(decoder, saved(tmp_path, noise.resize((300, 200)), "JPEG", quality=70))
-    turned = await accepted(decoder, saved(tmp_path, noise.transpose(T.FLIP_LEFT_RIGHT)))
+    large = await examine(decoder, save(tmp_path, noise))
+    small = await examine(decoder, save(tmp_path, noise.resize((300, 200)), "JPEG", quality=70))
+    turned = await examine(decoder, save(tmp_path, noise.transpose(T.FLIP_LEFT_RIGHT)))
     assert apart(large.dhash, small.dhash) <= 4
     assert apart(large.dhash, turned.dhash) > 10
 
@@ -298,7 +298,7 @@ async def test_dhashes_of_near_duplicates_are_near(decoder: Decoder, tmp_path: P
 async def test_a_dhash_reads_row_by_row_from_the_highest_bit(decoder: Decoder, tmp_path: Path) -> None:
     rising = Image.fromarray(np.tile(np.arange(9, dtype=np.uint8) * 20, (8, 1)))
     rising.paste(0, (0, 1, 9, 8))  # only the first row rises
-    assert (await accepted(decoder, saved(tmp_path, rising))).dhash == "ff00000000000000"
+    assert (await examine(decoder, save(tmp_path, rising))).dhash == "ff00000000000000"
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ async def test_a_dhash_reads_row_by_row_from_the_highest_bit(decoder: Decoder, t
 async def test_a_thumbnail_is_a_webp_of_at_most_256_pixels(
     decoder: Decoder, tmp_path: Path, size: tuple[int, int], small: tuple[int, int]
 ) -> None:
-    outcome = await accepted(decoder, saved(tmp_path, drawing(*size)))
+    outcome = await examine(decoder, save(tmp_path, draw_picture(*size)))
     with Image.open(outcome.thumbnail_path) as thumbnail:
         assert (thumbnail.format, thumbnail.size) == ("WEBP", small)
 
@@ -324,7 +324,7 @@ def pixel_of(image: Image.Image) -> tuple[int, ...]:
 
 
 def png(width: int, height: int, *, depth: int, colour: int, rows: bytes) -> bytes:
-    """A PNG from its parts, for what Pillow does not write."""
+    """A PNG built from chunks, for what Pillow cannot write."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
@@ -335,7 +335,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
 SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
-"""Linear light to XYZ under D50, of both spaces."""
+"""Matrices from linear RGB to XYZ under D50, of both colour spaces."""
 
 
 def display_p3() -> bytes:

@@ -1,4 +1,4 @@
-"""Bad files are refused with a reason, leave nothing behind, and do no harm to the file that comes next."""
+"""Bad files are refused with a reason, leave no files behind, and do not affect the next file."""
 
 import struct
 import zlib
@@ -25,8 +25,8 @@ async def decoder() -> AsyncIterator[Decoder]:
         yield decoder
 
 
-async def refused(decoder: Decoder, folder: Path, content: bytes, reason: Reason) -> Refused:
-    """Examine it; check its reason, that nothing is left behind, and that a good file still gets through."""
+async def assert_refused(decoder: Decoder, folder: Path, content: bytes, reason: Reason) -> Refused:
+    """Examine `content`; check the reason, that no files are left, and that a good file is still accepted."""
     staged, into = folder / "staged.png", folder / "into"
     staged.write_bytes(content)
     into.mkdir()
@@ -34,12 +34,12 @@ async def refused(decoder: Decoder, folder: Path, content: bytes, reason: Reason
     assert isinstance(outcome, Refused), outcome
     assert outcome.reason == reason
     assert list(into.iterdir()) == []
-    staged.write_bytes(encoded(Image.new("RGB", (8, 8), "green")))
+    staged.write_bytes(encode(Image.new("RGB", (8, 8), "green")))
     assert isinstance(await decoder.examine(staged, into=into), Accepted)
     return outcome
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -49,102 +49,104 @@ def noise(side: int = 200) -> Image.Image:
     return Image.effect_noise((side, side), 80).convert("RGB")
 
 
-def png_that_says(width: int, height: int) -> bytes:
+def png_claiming_size(width: int, height: int) -> bytes:
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = b"IDAT" + zlib.compress(bytes(1000))
     chunks = (struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in (header, data))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def webp_that_says(width: int, height: int) -> bytes:
+def webp_claiming_size(width: int, height: int) -> bytes:
     bits = (width - 1) | (height - 1) << 14
     body = b"\x2f" + struct.pack("<I", bits) + bytes(3000)
     return b"RIFF" + struct.pack("<I", len(body) + 13) + b"WEBPVP8L" + struct.pack("<I", len(body)) + body + b"\0"
 
 
 async def test_an_empty_file(decoder: Decoder, tmp_path: Path) -> None:
-    await refused(decoder, tmp_path, b"", "empty")
+    await assert_refused(decoder, tmp_path, b"", "empty")
 
 
 async def test_a_file_over_the_limit(decoder: Decoder, tmp_path: Path) -> None:
-    picture = encoded(Image.new("RGB", (8, 8)))
-    outcome = await refused(decoder, tmp_path, picture.ljust(LIMITS.max_bytes + 1, b"\0"), "too-large")
-    assert outcome.sentence == "the file is larger than 1,048,576 bytes"
+    picture = encode(Image.new("RGB", (8, 8)))
+    outcome = await assert_refused(decoder, tmp_path, picture.ljust(LIMITS.max_bytes + 1, b"\0"), "too-large")
+    assert outcome.detail == "the file is larger than 1,048,576 bytes"
 
 
-async def test_a_text_named_png(decoder: Decoder, tmp_path: Path) -> None:
-    outcome = await refused(decoder, tmp_path, b"1girl, solo, smile\n", "unknown-format")
-    assert "JPEG, PNG, WEBP, AVIF, BMP, GIF, TIFF" in outcome.sentence
+async def test_a_text_file_named_png(decoder: Decoder, tmp_path: Path) -> None:
+    outcome = await assert_refused(decoder, tmp_path, b"1girl, solo, smile\n", "unknown-format")
+    assert "JPEG, PNG, WEBP, AVIF, BMP, GIF, TIFF" in outcome.detail
 
 
-async def test_formats_that_run_programs_or_load_others(decoder: Decoder, tmp_path: Path) -> None:
+async def test_formats_that_run_programs_or_load_other_files(decoder: Decoder, tmp_path: Path) -> None:
     for number, kind in enumerate(("EPS", "PDF", "TGA", "PPM", "ICO")):
         folder = tmp_path / str(number)
         folder.mkdir()
-        await refused(decoder, folder, encoded(Image.new("RGB", (8, 8)), kind), "unknown-format")
+        await assert_refused(decoder, folder, encode(Image.new("RGB", (8, 8)), kind), "unknown-format")
 
 
 async def test_an_svg(decoder: Decoder, tmp_path: Path) -> None:
-    await refused(decoder, tmp_path, b'<svg xmlns="http://www.w3.org/2000/svg"><script/></svg>', "unknown-format")
+    await assert_refused(
+        decoder, tmp_path, b'<svg xmlns="http://www.w3.org/2000/svg"><script/></svg>', "unknown-format"
+    )
 
 
 async def test_a_picture_one_pixel_wide(decoder: Decoder, tmp_path: Path) -> None:
-    sliver = encoded(Image.new("L", (1, 15_000)))
-    outcome = await refused(decoder, tmp_path, sliver, "too-narrow")
-    assert outcome.sentence == "it is 1 x 15000; the longer side may be at most 32 times the shorter"
+    sliver = encode(Image.new("L", (1, 15_000)))
+    outcome = await assert_refused(decoder, tmp_path, sliver, "too-narrow")
+    assert outcome.detail == "it is 1 x 15000; the longer side may be at most 32 times the shorter"
 
 
 async def test_the_1_by_30000_png(decoder: Decoder, tmp_path: Path) -> None:
-    sliver = encoded(Image.new("1", (1, 30_000)), optimize=True)
+    sliver = encode(Image.new("1", (1, 30_000)), optimize=True)
     assert len(sliver) < 200
-    await refused(decoder, tmp_path, sliver, "too-long-side")
+    await assert_refused(decoder, tmp_path, sliver, "too-long-side")
 
 
 @pytest.mark.parametrize("sides", [(8001, 8000), (9000, 9000), (65_535, 65_535)])
-async def test_a_png_that_says_it_is_huge_is_not_decoded(
+async def test_a_png_claiming_a_huge_size_is_not_decoded(
     decoder: Decoder, tmp_path: Path, sides: tuple[int, int]
 ) -> None:
-    outcome = await refused(decoder, tmp_path, png_that_says(*sides), "too-many-pixels")
-    assert outcome.sentence == "it has more than 64,000,000 pixels"
+    outcome = await assert_refused(decoder, tmp_path, png_claiming_size(*sides), "too-many-pixels")
+    assert outcome.detail == "it has more than 64,000,000 pixels"
 
 
 async def test_a_3_kb_webp_of_9000_by_9000_gets_no_canvas(decoder: Decoder, tmp_path: Path) -> None:
-    await refused(decoder, tmp_path, webp_that_says(9000, 9000), "too-many-pixels")
+    await assert_refused(decoder, tmp_path, webp_claiming_size(9000, 9000), "too-many-pixels")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF"])
 @pytest.mark.parametrize("share", [0.5, 0.95])
-async def test_a_picture_cut_off(decoder: Decoder, tmp_path: Path, kind: str, share: float) -> None:
-    whole = encoded(noise(), kind)
-    await refused(decoder, tmp_path, whole[: int(len(whole) * share)], "broken")
+async def test_a_truncated_picture(decoder: Decoder, tmp_path: Path, kind: str, share: float) -> None:
+    whole = encode(noise(), kind)
+    await assert_refused(decoder, tmp_path, whole[: int(len(whole) * share)], "broken")
 
 
-async def test_a_progressive_jpeg_cut_off(decoder: Decoder, tmp_path: Path) -> None:
-    whole = encoded(noise(), "JPEG", progressive=True)
-    await refused(decoder, tmp_path, whole[: len(whole) // 2], "broken")
+async def test_a_truncated_progressive_jpeg(decoder: Decoder, tmp_path: Path) -> None:
+    whole = encode(noise(), "JPEG", progressive=True)
+    await assert_refused(decoder, tmp_path, whole[: len(whole) // 2], "broken")
 
 
 @pytest.mark.parametrize(
     "magic", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x20\0\0\0WEBPVP8 ", b"BM", b"GIF89a", b"II*\0"]
 )
-async def test_a_magic_with_garbage_after_it(decoder: Decoder, tmp_path: Path, magic: bytes) -> None:
-    await refused(decoder, tmp_path, magic + bytes(range(256)), "broken")
+async def test_magic_bytes_followed_by_garbage(decoder: Decoder, tmp_path: Path, magic: bytes) -> None:
+    await assert_refused(decoder, tmp_path, magic + bytes(range(256)), "broken")
 
 
 async def test_a_text_chunk_that_unpacks_to_50_mb(decoder: Decoder, tmp_path: Path) -> None:
     text = PngInfo()
     text.add_text("bomb", "a" * 50_000_000, zip=True)
-    bomb = encoded(Image.new("L", (8, 8)), pnginfo=text)
+    bomb = encode(Image.new("L", (8, 8)), pnginfo=text)
     assert len(bomb) < 60_000
-    await refused(decoder, tmp_path, bomb, "broken")
+    await assert_refused(decoder, tmp_path, bomb, "broken")
 
 
 async def test_pixels_without_a_known_range(decoder: Decoder, tmp_path: Path) -> None:
-    await refused(decoder, tmp_path, encoded(Image.new("F", (8, 8), 0.5), "TIFF"), "unsupported-pixels")
+    await assert_refused(decoder, tmp_path, encode(Image.new("F", (8, 8), 0.5), "TIFF"), "unsupported-pixels")
 
 
-async def test_no_text_of_the_file_gets_into_the_sentence(decoder: Decoder, tmp_path: Path) -> None:
+async def test_the_refusal_quotes_no_text_from_the_file(decoder: Decoder, tmp_path: Path) -> None:
     evil = b"<script>alert(1)</script>"
-    outcome = await refused(decoder, tmp_path, b"\x89PNG\r\n\x1a\n" + evil * 20, "broken")
-    assert "script" not in outcome.sentence
-    assert str(tmp_path) not in outcome.sentence
+    outcome = await assert_refused(decoder, tmp_path, b"\x89PNG\r\n\x1a\n" + evil * 20, "broken")
+    assert "script" not in outcome.detail
+    assert str(tmp_path) not in outcome.detail

@@ -1,4 +1,4 @@
-"""The projection: facts appended anywhere become rows and news, and go on where they stopped."""
+"""The projection: appended events become archived commits, rows and announcements, and it resumes where it stopped."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,94 +17,100 @@ from contracts import events as e
 from contracts.errors import LogDamaged
 from contracts.telemetry import Applied
 from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, Head, draw_up
-from tests.catalog.histories import LOG_ID, everything
-from tests.catalog.test_store import rows_of
-from tests.conftest import BusOf, origin
+from contracts.wire.log import EventLog, StreamRevision, build_commit
+from tests.catalog.log_builder import LOG_ID, full_history
+from tests.catalog.test_store import all_rows
+from tests.conftest import BusOf, command_metadata
 from tests.limits import WAIT
 
 
-class Reading:
-    """A judged archive, a store, and the news heard."""
+class RunningProjection:
+    """A verified archive, a store, and the applied sequences announced so far."""
 
     def __init__(self, folder: Path, archive: Archive, log_id: str) -> None:
         self.archive = archive
         self.store = Store(folder / "read.db", log_id, views)
-        self.news: asyncio.Queue[Applied] = asyncio.Queue()
+        self.announced: asyncio.Queue[Applied] = asyncio.Queue()
 
-    async def hear(self, news: Applied) -> None:
-        await self.news.put(news)
+    async def record(self, applied: Applied) -> None:
+        await self.announced.put(applied)
 
 
 @asynccontextmanager
-async def projecting(bus: Bus, folder: Path) -> AsyncIterator[Reading]:
+async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[RunningProjection]:
     archive = Archive(folder)
-    reading = Reading(folder, archive, await archive.judge(EventLog(bus)))
-    task = asyncio.create_task(project(bus, reading.store, archive, reading.hear))
+    running = RunningProjection(folder, archive, await archive.verify_on_start(EventLog(bus)))
+    task = asyncio.create_task(project(bus, running.store, archive, running.record))
     try:
-        yield reading
+        yield running
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        await reading.store.close()
+        await running.store.close()
         await archive.close()
 
 
-async def created(bus: Bus, name: str) -> e.Stored:
-    commit = draw_up("dataset", f"ds_{name}", [e.DatasetCreated(name=name)], after=Head(), origin=origin())
-    return await EventLog(bus).append(commit, Head())
+async def create_dataset(bus: Bus, name: str) -> e.RecordedCommit:
+    commit = build_commit(
+        "dataset",
+        f"ds_{name}",
+        [e.DatasetCreated(name=name)],
+        expected_revision=StreamRevision(),
+        metadata=command_metadata(),
+    )
+    return await EventLog(bus).append(commit, StreamRevision())
 
 
-async def test_a_fact_becomes_a_row_an_archived_commit_and_news(bus_of: BusOf, tmp_path: Path) -> None:
+async def test_an_event_becomes_a_row_an_archived_commit_and_an_announcement(bus_of: BusOf, tmp_path: Path) -> None:
     bus = await bus_of("catalog")
-    async with projecting(bus, tmp_path) as reading:
-        stored = await created(bus, "cats")
-        await reading.store.wait_for(stored.sequence)
+    async with run_projection(bus, tmp_path) as running:
+        recorded = await create_dataset(bus, "cats")
+        await running.store.wait_for(recorded.sequence)
 
-        row = await reading.store.read(lambda connection: datasets.find(connection, "cats"))
+        row = await running.store.read(lambda connection: datasets.find(connection, "cats"))
         assert row is not None
-        assert row.head.sequence == stored.sequence
-        assert [one.body for one in await reading.archive.commits(stored.sequence - 1, 10)] == [stored.body]
+        assert row.revision.sequence == recorded.sequence
+        assert [commit.body for commit in await running.archive.commits(recorded.sequence - 1, 10)] == [recorded.body]
         async with asyncio.timeout(WAIT):
-            while (news := await reading.news.get()).sequence < stored.sequence:
+            while (applied := await running.announced.get()).sequence < recorded.sequence:
                 pass
-        assert news == Applied(log_id=reading.archive.log_id, sequence=stored.sequence, verified=True)
+        assert applied == Applied(log_id=running.archive.log_id, sequence=recorded.sequence, verified=True)
 
 
-async def test_it_goes_on_where_it_stopped_and_forgets_nothing(bus_of: BusOf, tmp_path: Path) -> None:
+async def test_it_resumes_where_it_stopped_and_misses_nothing(bus_of: BusOf, tmp_path: Path) -> None:
     bus = await bus_of("catalog")
-    async with projecting(bus, tmp_path) as reading:
-        await reading.store.wait_for((await created(bus, "cats")).sequence, timeout=WAIT)
-    last = await created(bus, "dogs")
+    async with run_projection(bus, tmp_path) as running:
+        await running.store.wait_for((await create_dataset(bus, "cats")).sequence, timeout=WAIT)
+    last = await create_dataset(bus, "dogs")
 
-    async with projecting(bus, tmp_path) as reading:
-        await reading.store.wait_for(last.sequence, timeout=WAIT)
-        found = await reading.store.read(lambda connection: datasets.page(connection, 0, 10))
+    async with run_projection(bus, tmp_path) as running:
+        await running.store.wait_for(last.sequence, timeout=WAIT)
+        found = await running.store.read(lambda connection: datasets.page(connection, 0, 10))
 
     assert [row.name for row in found] == ["cats", "dogs"]
 
 
-async def test_a_deleted_read_model_comes_back_identical_from_the_archive(tmp_path: Path) -> None:
+async def test_a_deleted_read_model_is_rebuilt_identically_from_the_archive(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
-    await archive.append(everything().commits)
+    await archive.append(full_history().commits)
     first, second = Store(tmp_path / "read.db", LOG_ID, views), Store(tmp_path / "again.db", LOG_ID, views)
 
     await catch_up(first, archive)
     await catch_up(second, archive)
 
     assert first.applied == archive.tail.sequence
-    assert await rows_of(second) == await rows_of(first)
-    for one in (first, second, archive):
-        await one.close()
+    assert await all_rows(second) == await all_rows(first)
+    for file in (first, second, archive):
+        await file.close()
 
 
-async def test_a_read_model_of_another_past_is_thrown_away(tmp_path: Path) -> None:
+async def test_a_read_model_that_does_not_match_the_archive_is_reset(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
-    await archive.append(everything().commits)
-    store, other = Store(tmp_path / "read.db", LOG_ID, views), everything()
+    await archive.append(full_history().commits)
+    store, other = Store(tmp_path / "read.db", LOG_ID, views), full_history()
     other.commits.pop()
-    other.dataset("ds_never", "never happened")
+    other.create_dataset("ds_never", "never happened")
     await store.apply(other.commits)
 
     await catch_up(store, archive)
@@ -115,20 +121,26 @@ async def test_a_read_model_of_another_past_is_thrown_away(tmp_path: Path) -> No
     await archive.close()
 
 
-async def test_a_fact_nobody_understands_stops_it(bus_of: BusOf, tmp_path: Path) -> None:
+async def test_an_unknown_event_type_stops_it(bus_of: BusOf, tmp_path: Path) -> None:
     bus = await bus_of("catalog")
     archive = Archive(tmp_path)
-    store = Store(tmp_path / "read.db", await archive.judge(EventLog(bus)), views)
-    commit = draw_up("dataset", "ds_1", [e.DatasetCreated(name="cats")], after=Head(), origin=origin())
+    store = Store(tmp_path / "read.db", await archive.verify_on_start(EventLog(bus)), views)
+    commit = build_commit(
+        "dataset",
+        "ds_1",
+        [e.DatasetCreated(name="cats")],
+        expected_revision=StreamRevision(),
+        metadata=command_metadata(),
+    )
     body = msgspec.json.encode(commit).replace(b"dataset.created", b"dataset.dreamt")
     await bus.jetstream().publish("evt.dataset.ds_1", body)
 
-    async def nobody(_: Applied) -> None:
+    async def ignore(_: Applied) -> None:
         return
 
     with pytest.raises(ExceptionGroup) as caught:
         async with asyncio.timeout(WAIT):
-            await project(bus, store, archive, nobody)
+            await project(bus, store, archive, ignore)
 
     assert caught.group_contains(LogDamaged, match="commit 2 cannot be read")
     await store.close()

@@ -1,4 +1,4 @@
-"""The read models made anew beside the live ones: alike to the last row, or the first row that is not, by name."""
+"""Rebuilding the read model next to the live one: identical to the last row, or the first difference is reported."""
 
 import asyncio
 import sqlite3
@@ -17,10 +17,10 @@ from catalog.store import Store
 from contracts.audit import ReplayReport
 from contracts.errors import Conflict, LoratoryError
 from contracts.queries import GetReplay, StartReplay
-from tests.catalog.histories import LOG_ID, everything
+from tests.catalog.log_builder import LOG_ID, full_history
 from tests.limits import WAIT
 
-HISTORY = everything().commits
+HISTORY = full_history().commits
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ async def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def replayed(folder: Path, tell: Callable[[ReplayReport], None] = lambda _: None) -> ReplayReport:
+def replay(folder: Path, report: Callable[[ReplayReport], None] = lambda _: None) -> ReplayReport:
     target = folder / "again.db"
     target.unlink(missing_ok=True)
-    return rebuild(folder, target, tell)
+    return rebuild(folder, target, report)
 
 
 def tamper(folder: Path, change: str, *values: object) -> None:
@@ -45,8 +45,8 @@ def tamper(folder: Path, change: str, *values: object) -> None:
         assert connection.execute(change, values).rowcount
 
 
-def test_what_is_alike_is_counted_by_table(folder: Path) -> None:
-    report = replayed(folder)
+def test_equal_rows_are_counted_by_table(folder: Path) -> None:
+    report = replay(folder)
     assert (report.state, report.difference, report.sequence) == ("same", None, len(HISTORY))
     with closing(sqlite3.connect(folder / "read.db")) as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -55,77 +55,77 @@ def test_what_is_alike_is_counted_by_table(folder: Path) -> None:
     assert counts["image"] > 3
 
 
-def test_a_value_that_changed_is_named_with_both(folder: Path) -> None:
+def test_a_changed_value_is_reported_with_both_versions(folder: Path) -> None:
     tamper(folder, "UPDATE job SET dataset_id = 'ds_lies' WHERE id = 'job_3'")
-    difference = replayed(folder).difference
+    difference = replay(folder).difference
     assert difference is not None
     assert (difference.table, difference.key) == ("job", {"id": "job_3"})
     assert (difference.live, difference.replayed) == ({"dataset_id": "ds_lies"}, {"dataset_id": "ds_cats"})
 
 
-def test_a_row_that_is_gone_and_one_too_many_are_told_apart(folder: Path) -> None:
+def test_missing_and_surplus_rows_are_distinguished(folder: Path) -> None:
     tamper(folder, "DELETE FROM version WHERE version_id = 'ver_1'")
-    gone = replayed(folder).difference
+    gone = replay(folder).difference
     assert gone is not None
     assert (gone.table, gone.key, gone.live) == ("version", {"version_id": "ver_1"}, None)
     assert gone.replayed is not None and gone.replayed["number"] == 1
 
     another = "SELECT class, id, 1, worker, resumes, started_at, ended, reason FROM attempt LIMIT 1"
     tamper(folder, f"INSERT INTO attempt {another}")
-    many = replayed(folder).difference
+    many = replay(folder).difference
     assert many is not None
     assert (many.table, many.key["attempt"], many.replayed) == ("attempt", 1, None)
 
 
-def test_the_first_difference_comes_in_the_order_of_tables_and_keys(folder: Path) -> None:
+def test_the_first_difference_is_by_table_name_and_key(folder: Path) -> None:
     tamper(folder, "UPDATE version SET number = 9")
-    tamper(folder, "UPDATE job SET created = 0")
-    report = replayed(folder)
+    tamper(folder, "UPDATE job SET created_sequence = 0")
+    report = replay(folder)
     assert report.difference is not None
     assert (report.difference.table, report.difference.key) == ("job", {"id": "job_1"})
     assert report.rows["job"] == 0
     assert "version" not in report.rows
 
 
-def test_a_table_of_nobody_is_a_difference(folder: Path) -> None:
+def test_an_unknown_table_is_a_difference(folder: Path) -> None:
     with closing(sqlite3.connect(folder / "read.db", isolation_level=None)) as connection:
         connection.execute("CREATE TABLE beside (a)")
-    difference = replayed(folder).difference
+    difference = replay(folder).difference
     assert difference is not None
     assert (difference.table, difference.live, difference.replayed) == ("beside", {}, None)
 
 
-def test_a_checkpoint_that_names_another_commit_is_a_difference(folder: Path) -> None:
+def test_a_checkpoint_with_another_digest_is_a_difference(folder: Path) -> None:
     tamper(folder, "UPDATE checkpoint SET digest = ?", "0" * 64)
-    difference = replayed(folder).difference
+    difference = replay(folder).difference
     assert difference is not None
     assert (difference.table, difference.key) == ("checkpoint", {"sequence": len(HISTORY)})
 
 
-def test_the_live_rows_are_compared_as_of_their_own_place(folder: Path, tmp_path_factory: Any) -> None:
+def test_the_live_rows_are_compared_as_of_their_own_checkpoint(folder: Path, tmp_path_factory: Any) -> None:
     """The archive is ahead of the read model for a moment after each commit."""
     behind = tmp_path_factory.mktemp("behind")
 
-    async def make() -> None:
+    async def create() -> None:
         archive, store = Archive(behind), Store(behind / "read.db", LOG_ID, views)
         await archive.append(HISTORY)
         await store.apply(HISTORY[:20])
         await archive.close()
         await store.close()
 
-    asyncio.run(make())
-    report = replayed(behind)
+    asyncio.run(create())
+    report = replay(behind)
     assert (report.state, report.sequence) == ("same", 20)
 
 
-def test_an_archive_with_a_hole_is_no_witness(folder: Path) -> None:
+def test_an_archive_with_a_gap_is_an_error(folder: Path) -> None:
     with closing(sqlite3.connect(folder / "archive.db", isolation_level=None)) as connection:
         connection.execute("DELETE FROM entry WHERE sequence = 7")
     with pytest.raises(LoratoryError, match="lacks commits"):
-        replayed(folder)
+        replay(folder)
 
 
-# --- as a child of the catalog
+# --- as a child process of the catalog
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ async def ended(running: Replays) -> ReplayReport:
     return report
 
 
-async def test_a_replay_runs_beside_and_its_report_stays(running: Replays, folder: Path) -> None:
+async def test_a_replay_runs_in_the_background_and_its_report_is_kept(running: Replays, folder: Path) -> None:
     assert (await running.last(GetReplay())).state == "never"
     started = await running.start(StartReplay())
     assert started.state == "running"
@@ -153,12 +153,12 @@ async def test_a_replay_runs_beside_and_its_report_stays(running: Replays, folde
     assert (report.state, report.sequence, report.started_at) == ("same", len(HISTORY), started.started_at)
     assert report.ended_at is not None
 
-    tamper(folder, "UPDATE job SET created = 0")
+    tamper(folder, "UPDATE job SET created_sequence = 0")
     await running.start(StartReplay())
     assert (await ended(running)).state == "different"
 
 
-async def test_one_at_a_time(running: Replays) -> None:
+async def test_only_one_replay_runs_at_a_time(running: Replays) -> None:
     await running.start(StartReplay())
     with pytest.raises(Conflict):
         await running.start(StartReplay())
@@ -166,7 +166,7 @@ async def test_one_at_a_time(running: Replays) -> None:
     assert (await running.start(StartReplay())).state == "running"
 
 
-async def test_what_cannot_be_replayed_is_a_sentence(running: Replays, folder: Path) -> None:
+async def test_a_failed_replay_reports_its_error(running: Replays, folder: Path) -> None:
     (folder / "archive.db").write_bytes(b"this is no database" * 1000)
     await running.start(StartReplay())
     report = await ended(running)
@@ -174,8 +174,8 @@ async def test_what_cannot_be_replayed_is_a_sentence(running: Replays, folder: P
     assert "database" in str(report.error)
 
 
-async def test_a_replay_that_takes_too_long_is_ended(running: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replays, "LIMIT_SECONDS", 0.001)
+async def test_a_replay_that_takes_too_long_is_stopped(running: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "REPLAY_TIMEOUT_SECONDS", 0.001)
     await running.start(StartReplay())
     assert "longer than" in str((await ended(running)).error)
     monkeypatch.undo()

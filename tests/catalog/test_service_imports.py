@@ -1,155 +1,155 @@
-"""Files on their way in, through the real decoder."""
+"""Image import through the real decoder."""
 
 import pytest
 
-from catalog.keys import CAPTION, NAME, opened
-from catalog.service.imports import clear_away
-from contracts.commands import FILES_AT_ONCE, WORDS_AT_ONCE, RemoveDataset, RemoveImage
+from catalog.keys import CAPTION, NAME, open_if_present
+from catalog.service.importer import remove_stale_work_folders
+from contracts.commands import MAX_FILES_PER_IMPORT, MAX_TEXT_BYTES_PER_IMPORT, RemoveDataset, RemoveImage
 from contracts.errors import Gone, KeyReused, NotFound, Unavailable
 from contracts.events import COMMIT_BYTES
 from contracts.wire.log import EventLog
-from tests.catalog.house import House, kinds, png
+from tests.catalog.harness import CatalogHarness, event_names, png
 
 
-async def test_each_file_is_added_known_or_refused_by_itself(house: House) -> None:
-    cats = await house.dataset()
-    receipt = await house.bring_in(
+async def test_each_file_is_added_duplicate_or_refused_on_its_own(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    result = await harness.import_files(
         cats,
-        house.staged("one.png", png(1), caption="a cat", tags=("Long Hair", "bad,tag", "cat")),
-        house.staged("notes.png", b"these are words"),
-        house.staged("folder\\again.bmp", png(1, form="BMP"), tags=("lost",)),
-        house.staged("two.png", png(2)),
+        harness.stage("one.png", png(1), caption="a cat", tags=("Long Hair", "bad,tag", "cat")),
+        harness.stage("notes.png", b"these are words"),
+        harness.stage("folder\\again.bmp", png(1, form="BMP"), tags=("lost",)),
+        harness.stage("two.png", png(2)),
     )
-    assert [(file.name, file.outcome, file.ordinal, file.reason) for file in receipt.files] == [
+    assert [(file.name, file.outcome, file.ordinal, file.reason) for file in result.files] == [
         ("one.png", "added", 0, None),
         ("notes.png", "refused", None, "unknown-format"),
         ("again.bmp", "existing", 0, "twin"),
         ("two.png", "added", 1, None),
     ]
-    assert "bad,tag" in (receipt.files[0].detail or "")
-    assert "not taken" in (receipt.files[2].detail or "")
-    facts = await house.facts("dataset", cats)
-    assert kinds(facts)[1:] == ["ImageAdded", "CaptionSet", "TagsEdited", "ImageRefused", "ImageAdded"]
-    image = receipt.files[0].image
-    assert await house.tags(image) == {"long_hair", "cat"}
-    row = await house.image(image)
-    keys = await house.keys.keys_of([image])
-    assert opened(keys, image, row.name, NAME) == "one.png"
+    assert "bad,tag" in (result.files[0].detail or "")
+    assert "ignored" in (result.files[2].detail or "")
+    events = await harness.events("dataset", cats)
+    assert event_names(events)[1:] == ["ImageAdded", "CaptionSet", "TagsEdited", "ImageRefused", "ImageAdded"]
+    image = result.files[0].image
+    assert await harness.tags(image) == {"long_hair", "cat"}
+    row = await harness.image(image)
+    keys = await harness.keys.keys_of([image])
+    assert open_if_present(keys, image, row.name, NAME) == "one.png"
     assert row.caption is not None
-    assert opened(keys, image, row.caption, CAPTION) == "a cat"
-    assert await house.blobs.get(row.picture) == png(1)
+    assert open_if_present(keys, image, row.caption, CAPTION) == "a cat"
+    assert await harness.blobs.get(row.picture) == png(1)
 
 
-async def test_nothing_private_stands_in_the_log(house: House) -> None:
-    cats = await house.dataset()
+async def test_the_log_contains_no_private_text(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
     files = (
-        house.staged("secret-holiday.png", png(1), caption="secret words"),
-        house.staged("secret-notes.png", b"secret bytes"),
-        house.staged("secret-twin.png", png(1), caption="secret twin"),
+        harness.stage("secret-holiday.png", png(1), caption="secret words"),
+        harness.stage("secret-notes.png", b"secret bytes"),
+        harness.stage("secret-twin.png", png(1), caption="secret twin"),
     )
-    receipt = await house.bring_in(cats, *files, command="c1")
-    history = await EventLog(house.bus).load("dataset", cats)
-    assert not [stored.sequence for stored in history.commits if b"secret" in stored.body]
-    # And yet the answer names the files, each time.
-    again = await house.bring_in(cats, *files, command="c1")
-    assert again == receipt
+    result = await harness.import_files(cats, *files, command_id="c1")
+    history = await EventLog(harness.bus).load("dataset", cats)
+    assert not [recorded.sequence for recorded in history.commits if b"secret" in recorded.body]
+    # The result still has the file names, each time.
+    again = await harness.import_files(cats, *files, command_id="c1")
+    assert again == result
     assert [file.name for file in again.files] == ["secret-holiday.png", "secret-notes.png", "secret-twin.png"]
 
 
-async def test_the_same_command_again_changes_nothing_even_when_its_files_are_gone(house: House) -> None:
-    cats = await house.dataset()
-    file = house.staged("one.png", png(1))
-    first = await house.bring_in(cats, file, command="c1")
-    (house.imports.staging / file.token).unlink()
-    await house.tell(RemoveDataset(dataset=cats))
-    assert await house.bring_in(cats, file, command="c1") == first
-    assert kinds(await house.facts("dataset", cats)) == ["DatasetCreated", "ImageAdded", "DatasetRemoved"]
+async def test_a_repeated_import_returns_the_same_result_even_without_its_files(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    file = harness.stage("one.png", png(1))
+    first = await harness.import_files(cats, file, command_id="c1")
+    (harness.importer.staging / file.token).unlink()
+    await harness.execute(RemoveDataset(dataset=cats))
+    assert await harness.import_files(cats, file, command_id="c1") == first
+    assert event_names(await harness.events("dataset", cats)) == ["DatasetCreated", "ImageAdded", "DatasetRemoved"]
     with pytest.raises(Gone):
-        await house.bring_in(cats, house.staged("two.png", png(2)))
+        await harness.import_files(cats, harness.stage("two.png", png(2)))
     with pytest.raises(KeyReused):
-        await house.tell(RemoveDataset(dataset=cats), "c1", "another")
+        await harness.execute(RemoveDataset(dataset=cats), "c1", "another")
 
 
-async def test_a_picture_that_is_there_is_not_taken_twice(house: House) -> None:
-    cats = await house.dataset()
-    first = (await house.bring_in(cats, house.staged("one.png", png(1)))).files[0]
-    known = await house.bring_in(cats, house.staged("other name.png", png(1)))
-    assert (known.changed, known.files[0].outcome, known.files[0].image) == (False, "existing", first.image)
+async def test_a_picture_is_added_to_a_data_set_only_once(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    first = (await harness.import_files(cats, harness.stage("one.png", png(1)))).files[0]
+    duplicate = await harness.import_files(cats, harness.stage("other name.png", png(1)))
+    assert (duplicate.changed, duplicate.files[0].outcome, duplicate.files[0].image) == (False, "existing", first.image)
     # In another data set it is another image.
-    dogs = await house.dataset("dogs")
-    assert (await house.bring_in(dogs, house.staged("one.png", png(1)))).files[0].outcome == "added"
+    dogs = await harness.dataset("dogs")
+    assert (await harness.import_files(dogs, harness.stage("one.png", png(1)))).files[0].outcome == "added"
 
 
-async def test_a_caption_that_comes_later_is_taken_once(house: House) -> None:
-    cats = await house.dataset()
-    image = (await house.bring_in(cats, house.staged("one.png", png(1)))).files[0].image
-    late = await house.bring_in(
-        cats, house.staged("a.png", png(1), caption="first"), house.staged("b.png", png(1), caption="second")
+async def test_a_duplicates_caption_is_used_only_where_there_is_none(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    image = (await harness.import_files(cats, harness.stage("one.png", png(1)))).files[0].image
+    second_import = await harness.import_files(
+        cats, harness.stage("a.png", png(1), caption="first"), harness.stage("b.png", png(1), caption="second")
     )
-    assert ["kept" in (file.detail or "") for file in late.files] == [False, True]
-    row = await house.image(image)
+    assert ["kept" in (file.detail or "") for file in second_import.files] == [False, True]
+    row = await harness.image(image)
     assert row.caption is not None
-    assert opened(await house.keys.keys_of([image]), image, row.caption, CAPTION) == "first"
+    assert open_if_present(await harness.keys.keys_of([image]), image, row.caption, CAPTION) == "first"
     assert row.caption_source == "import"
 
 
-async def test_a_removed_picture_comes_in_anew_under_a_new_number(house: House) -> None:
-    cats = await house.dataset()
-    first = (await house.bring_in(cats, house.staged("one.png", png(1), tags=("old",)))).files[0]
-    await house.tell(RemoveImage(image=first.image))
-    again = (await house.bring_in(cats, house.staged("one.png", png(1)))).files[0]
+async def test_a_removed_picture_is_added_again_with_a_new_ordinal(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    first = (await harness.import_files(cats, harness.stage("one.png", png(1), tags=("old",)))).files[0]
+    await harness.execute(RemoveImage(image=first.image))
+    again = (await harness.import_files(cats, harness.stage("one.png", png(1)))).files[0]
     assert (again.outcome, again.ordinal) == ("added", 1)
     assert again.image != first.image
-    assert await house.tags(again.image) == set()
+    assert await harness.tags(again.image) == set()
 
 
-async def test_an_upload_that_is_not_there_stops_the_command_and_leaves_nothing(house: House) -> None:
-    cats = await house.dataset()
-    lost = house.staged("lost.png", png(1))
-    (house.imports.staging / lost.token).unlink()
+async def test_a_missing_upload_refuses_the_whole_command(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    missing = harness.stage("lost.png", png(1))
+    (harness.importer.staging / missing.token).unlink()
     with pytest.raises(NotFound):
-        await house.bring_in(cats, house.staged("one.png", png(2)), lost)
-    assert kinds(await house.facts("dataset", cats)) == ["DatasetCreated"]
-    assert not list(house.imports.staging.glob("import-*"))
+        await harness.import_files(cats, harness.stage("one.png", png(2)), missing)
+    assert event_names(await harness.events("dataset", cats)) == ["DatasetCreated"]
+    assert not list(harness.importer.staging.glob("import-*"))
 
 
-async def test_a_disk_that_takes_nothing_is_not_the_pictures_fault(house: House) -> None:
-    cats = await house.dataset()
-    (house.blobs.root / "tmp").parent.mkdir(parents=True)
-    (house.blobs.root / "tmp").write_text("a file where a folder must be")
+async def test_a_storage_error_is_not_a_refusal(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    (harness.blobs.root / "tmp").parent.mkdir(parents=True)
+    (harness.blobs.root / "tmp").write_text("a file where a folder must be")
     with pytest.raises(Unavailable):
-        await house.bring_in(cats, house.staged("one.png", png(1)))
-    assert kinds(await house.facts("dataset", cats)) == ["DatasetCreated"]
+        await harness.import_files(cats, harness.stage("one.png", png(1)))
+    assert event_names(await harness.events("dataset", cats)) == ["DatasetCreated"]
 
 
-async def test_the_fullest_command_fits_in_a_commit(house: House) -> None:
-    cats = await house.dataset()
-    caption = "\U0001f408" * (WORDS_AT_ONCE // FILES_AT_ONCE // 4)
+async def test_the_largest_import_fits_in_a_commit(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    caption = "\U0001f408" * (MAX_TEXT_BYTES_PER_IMPORT // MAX_FILES_PER_IMPORT // 4)
     files = [
-        house.staged("\u732b" * 255 + ".png", png(number, size=(16, 16 + number)), caption=caption)
-        for number in range(FILES_AT_ONCE)
+        harness.stage("\u732b" * 255 + ".png", png(number, size=(16, 16 + number)), caption=caption)
+        for number in range(MAX_FILES_PER_IMPORT)
     ]
-    receipt = await house.bring_in(cats, *files)
-    assert {file.outcome for file in receipt.files} == {"added"}
-    history = await EventLog(house.bus).load("dataset", cats)
+    result = await harness.import_files(cats, *files)
+    assert {file.outcome for file in result.files} == {"added"}
+    history = await EventLog(harness.bus).load("dataset", cats)
     assert len(history.commits[-1].body) < COMMIT_BYTES
 
 
-async def test_one_file_with_all_words_it_may_have_fits_too(house: House) -> None:
-    cats = await house.dataset()
+async def test_one_file_with_the_largest_texts_fits_in_a_commit(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
     tags = [f"{number}" + "\u732b" * 190 for number in range(500)] + ["a,b"] * 500
-    file = house.staged("one.png", png(1), caption="\U0001f408" * 20_000, tags=tags)
-    taken = (await house.bring_in(cats, file)).files[0]
-    assert taken.outcome == "added"
-    assert len((taken.detail or "").encode()) < 2000
-    assert "the rest were not taken" in (taken.detail or "")
-    assert 20 < len(await house.tags(taken.image)) < 40
+    file = harness.stage("one.png", png(1), caption="\U0001f408" * 20_000, tags=tags)
+    file_result = (await harness.import_files(cats, file)).files[0]
+    assert file_result.outcome == "added"
+    assert len((file_result.detail or "").encode()) < 2000
+    assert "the rest were not imported" in (file_result.detail or "")
+    assert 20 < len(await harness.tags(file_result.image)) < 40
 
 
-async def test_what_a_killed_catalog_left_is_cleared_away(house: House) -> None:
-    staging = house.imports.staging
+async def test_work_folders_of_a_killed_catalog_are_removed(harness: CatalogHarness) -> None:
+    staging = harness.importer.staging
     (staging / "import-old").mkdir()
     (staging / "import-old" / "half.png").write_bytes(b"half")
     (staging / "upload").write_bytes(b"of the gateway")
-    clear_away(staging)
+    remove_stale_work_folders(staging)
     assert [path.name for path in staging.iterdir()] == ["upload"]

@@ -1,4 +1,4 @@
-"""The store: batches whole or not at all, snapshots, and a file that can always be made anew."""
+"""The store: atomic batches, snapshots, and a file that can always be rebuilt."""
 
 import asyncio
 import itertools
@@ -16,11 +16,11 @@ from catalog.database import Connection
 from catalog.store import Store, checkpoint
 from catalog.views import datasets
 from contracts.errors import Behind, LogDamaged
-from contracts.events import FACTS_OF
-from contracts.wire.log import Head
-from tests.catalog.histories import LOG_ID, Scribe, everything
+from contracts.events import EVENTS_OF
+from contracts.wire.log import StreamRevision
+from tests.catalog.log_builder import LOG_ID, LogBuilder, full_history
 
-HISTORY = everything().commits
+HISTORY = full_history().commits
 
 
 def dump(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
@@ -32,43 +32,43 @@ def dump(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
     }
 
 
-async def rows_of(store: Store) -> dict[str, list[tuple[object, ...]]]:
+async def all_rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
     return await store.read(dump)
 
 
-Open = Callable[..., Store]
+OpenStore = Callable[..., Store]
 
 
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Open]:
+async def open_store(tmp_path: Path) -> AsyncIterator[OpenStore]:
     stores: list[Store] = []
 
-    def open_store(name: str = "read.db", log_id: str = LOG_ID) -> Store:
+    def open_one(name: str = "read.db", log_id: str = LOG_ID) -> Store:
         stores.append(Store(tmp_path / name, log_id, views))
         return stores[-1]
 
-    yield open_store
+    yield open_one
     for store in stores:
         await store.close()
 
 
-async def test_every_table_has_rows_after_a_history_of_every_fact(opened: Open) -> None:
-    store = opened()
+async def test_every_table_has_rows_after_a_log_with_every_event_type(open_store: OpenStore) -> None:
+    store = open_store()
 
     assert await store.apply(HISTORY) == len(HISTORY)
 
-    assert [table for table, rows in (await rows_of(store)).items() if not rows] == []
+    assert [table for table, rows in (await all_rows(store)).items() if not rows] == []
 
 
-async def test_a_history_holds_every_fact_there_is() -> None:
-    told = {type(fact) for stored in HISTORY for fact in stored.commit.facts}
+async def test_the_full_history_has_every_event_type() -> None:
+    types = {type(event) for recorded in HISTORY for event in recorded.commit.events}
 
-    assert {fact for family in FACTS_OF.values() for fact in get_args(family) or (family,)} == told
+    assert {event for family in EVENTS_OF.values() for event in get_args(family) or (family,)} == types
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, len(HISTORY)), max_size=6), repeats=st.booleans())
-async def test_any_split_into_batches_makes_the_same_rows(
+async def test_any_split_into_batches_gives_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], repeats: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("split")
@@ -79,89 +79,89 @@ async def test_any_split_into_batches_makes_the_same_rows(
     for start, end in itertools.pairwise(edges):
         await split.apply(HISTORY[0 if repeats else start : end])
 
-    assert await rows_of(split) == await rows_of(whole)
+    assert await all_rows(split) == await all_rows(whole)
     await whole.close()
     await split.close()
 
 
-async def test_applying_twice_changes_nothing(opened: Open) -> None:
-    store = opened()
+async def test_applying_a_commit_twice_changes_nothing(open_store: OpenStore) -> None:
+    store = open_store()
     await store.apply(HISTORY)
-    before = await rows_of(store)
+    before = await all_rows(store)
 
     await store.apply(HISTORY)
     await store.apply(HISTORY[5:9])
 
-    assert await rows_of(store) == before
+    assert await all_rows(store) == before
 
 
-async def test_a_missing_commit_stops_the_store_and_changes_nothing(opened: Open) -> None:
-    store = opened()
+async def test_a_missing_commit_is_an_error_and_changes_nothing(open_store: OpenStore) -> None:
+    store = open_store()
     await store.apply(HISTORY[:3])
 
     with pytest.raises(LogDamaged) as caught:
         await store.apply([HISTORY[3], HISTORY[5]])
 
-    assert caught.value.facts == {"first_bad": 5}
+    assert caught.value.extra == {"first_bad": 5}
     assert store.applied == (await store.read(checkpoint)).sequence == 3
 
 
-async def test_a_store_opened_again_goes_on_where_it_stopped(opened: Open) -> None:
-    first = opened()
+async def test_a_reopened_store_resumes_where_it_stopped(open_store: OpenStore) -> None:
+    first = open_store()
     await first.apply(HISTORY[:10])
     await first.close()
 
-    assert opened().applied == 10
+    assert open_store().applied == 10
 
 
-async def test_a_file_of_another_log_or_schema_is_made_anew(opened: Open, tmp_path: Path) -> None:
-    first = opened()
+async def test_a_file_of_another_log_or_schema_is_replaced(open_store: OpenStore, tmp_path: Path) -> None:
+    first = open_store()
     await first.apply(HISTORY[:10])
     await first.close()
-    assert opened(log_id="01JOTHER").applied == 0
+    assert open_store(log_id="01JOTHER").applied == 0
 
-    again = opened("schema.db")
+    again = open_store("schema.db")
     await again.apply(HISTORY[:10])
     await again.close()
     with sqlite3.connect(tmp_path / "schema.db") as connection:
         connection.execute("UPDATE checkpoint SET schema = schema - 1")
     connection.close()
 
-    assert opened("schema.db").applied == 0
+    assert open_store("schema.db").applied == 0
 
 
-async def test_a_file_that_is_no_database_is_made_anew(opened: Open, tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_database_is_replaced(open_store: OpenStore, tmp_path: Path) -> None:
     (tmp_path / "read.db").write_bytes(b"no database at all" * 1000)
     (tmp_path / "read.db-wal").write_bytes(b"nor is this")
 
-    assert await opened().apply(HISTORY) == len(HISTORY)
+    assert await open_store().apply(HISTORY) == len(HISTORY)
 
 
-async def test_rows_and_sequence_of_one_reading_agree(opened: Open) -> None:
-    store = opened()
-    scribe = Scribe()
-    scribe.dataset()
+async def test_rows_and_checkpoint_of_one_snapshot_agree(open_store: OpenStore) -> None:
+    store = open_store()
+    builder = LogBuilder()
+    builder.create_dataset()
 
-    def look(connection: Connection) -> tuple[int, int]:
+    def read(connection: Connection) -> tuple[int, int]:
         at = checkpoint(connection).sequence
-        for _ in range(50):  # long enough for the writer to pass by
+        for _ in range(50):  # long enough for the writer to commit meanwhile
             row = datasets.find(connection, "ds_cats")
         return at, row.next_ordinal if row else -1
 
     async def write() -> None:
-        await store.apply(scribe.commits)
+        await store.apply(builder.commits)
         for ordinal in range(60):
-            await store.apply([scribe.image(ordinal)])
+            await store.apply([builder.add_image(ordinal)])
 
     writing = asyncio.create_task(write())
-    seen = [await store.read(look) for _ in range(40)]
+    snapshots = [await store.read(read) for _ in range(40)]
     await writing
 
-    assert all(ordinals == max(at - 2, 0) for at, ordinals in seen if at >= 2)
+    assert all(ordinals == max(at - 2, 0) for at, ordinals in snapshots if at >= 2)
 
 
-async def test_waiting_for_a_sequence_ends_when_it_is_there_and_not_before(opened: Open) -> None:
-    store = opened()
+async def test_wait_for_returns_once_the_sequence_is_applied_and_not_before(open_store: OpenStore) -> None:
+    store = open_store()
     waiting = asyncio.create_task(store.wait_for(3))
     await store.apply(HISTORY[:2])
     await asyncio.sleep(0)
@@ -174,17 +174,17 @@ async def test_waiting_for_a_sequence_ends_when_it_is_there_and_not_before(opene
         await store.wait_for(4, timeout=0.01)
 
 
-async def test_readers_cannot_write(opened: Open) -> None:
+async def test_readers_cannot_write(open_store: OpenStore) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        await opened().read(lambda connection: connection.execute("DELETE FROM dataset"))
+        await open_store().read(lambda connection: connection.execute("DELETE FROM dataset"))
 
 
-async def test_the_head_of_a_data_set_is_what_the_log_says(opened: Open) -> None:
-    store, scribe = opened(), everything()
-    await store.apply(scribe.commits)
+async def test_the_revision_of_a_data_set_is_that_of_the_log(open_store: OpenStore) -> None:
+    store, builder = open_store(), full_history()
+    await store.apply(builder.commits)
 
     row = await store.read(lambda connection: datasets.find(connection, "cats!"))
 
     assert row is not None
-    assert row.head == scribe.heads["dataset", "ds_cats"]
-    assert row.head != Head()
+    assert row.revision == builder.revisions["dataset", "ds_cats"]
+    assert row.revision != StreamRevision()

@@ -1,4 +1,4 @@
-"""What the rows say after a history: states, tags that hold and held, pages, counts, the line of those that wait."""
+"""The rows after a log: states, effective tags now and in the past, pages, counts, queue order."""
 
 import sqlite3
 from collections import Counter
@@ -17,19 +17,19 @@ from catalog.database import Connection
 from catalog.store import Store
 from catalog.views import commands, datasets, images, jobs, presets, sets, tagging, tags, versions, work
 from contracts import events as e
-from contracts.commands import Receipt
+from contracts.commands import PresetResult
 from contracts.errors import LogDamaged
-from contracts.events import Stored
+from contracts.events import RecordedCommit
 from contracts.queries import TagView
-from tests.catalog.histories import LOG_ID, Scribe, bitmap, digest, everything, image_id, job_created
+from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, digest, full_history, image_id, job_created
 from tests.catalog.test_store import dump
 
 
 @pytest.fixture
-def scribe() -> Scribe:
-    scribe = Scribe()
-    scribe.dataset()
-    return scribe
+def builder() -> LogBuilder:
+    builder = LogBuilder()
+    builder.create_dataset()
+    return builder
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await store.close()
 
 
-async def held(store: Store, scribe: Scribe, ordinal: int, dataset: str = "ds_cats") -> list[str]:
-    await store.apply(scribe.commits)
-    found = await store.read(lambda connection: images.effective_tags(connection, dataset, [ordinal]))
+async def tags_of(store: Store, builder: LogBuilder, ordinal: int, dataset: str = "ds_cats") -> list[str]:
+    await store.apply(builder.commits)
+    found = await store.read(lambda connection: images.effective_tag_views(connection, dataset, [ordinal]))
     return [tag.tag for tag in found[ordinal]]
 
 
-async def etag(store: Store, scribe: Scribe, ordinal: int) -> int:
-    await store.apply(scribe.commits)
+async def etag(store: Store, builder: LogBuilder, ordinal: int) -> int:
+    await store.apply(builder.commits)
     row = await store.read(lambda connection: images.find(connection, image_id("ds_cats", ordinal)))
     assert row is not None
     return row.etag
@@ -55,20 +55,20 @@ async def etag(store: Store, scribe: Scribe, ordinal: int) -> int:
 # --- data sets
 
 
-async def test_a_data_set_is_found_by_id_and_by_name_whatever_its_case(store: Store, scribe: Scribe) -> None:
-    await store.apply(scribe.commits)
+async def test_a_data_set_is_found_by_id_and_by_name_ignoring_case(store: Store, builder: LogBuilder) -> None:
+    await store.apply(builder.commits)
 
-    def look(connection: Connection) -> list[str | None]:
+    def read(connection: Connection) -> list[str | None]:
         rows = [datasets.find(connection, ref) for ref in ("ds_cats", "cats", "CATS", "dogs")]
         return [None if row is None else row.id for row in rows]
 
-    assert await store.read(look) == ["ds_cats", "ds_cats", "ds_cats", None]
+    assert await store.read(read) == ["ds_cats", "ds_cats", "ds_cats", None]
 
 
-async def test_the_name_of_a_removed_data_set_is_free_again(store: Store, scribe: Scribe) -> None:
-    scribe.write("dataset", "ds_cats", e.DatasetRemoved())
-    scribe.dataset("ds_new", "Cats")
-    await store.apply(scribe.commits)
+async def test_the_name_of_a_removed_data_set_can_be_reused(store: Store, builder: LogBuilder) -> None:
+    builder.append("dataset", "ds_cats", e.DatasetRemoved())
+    builder.create_dataset("ds_new", "Cats")
+    await store.apply(builder.commits)
 
     old = await store.read(lambda connection: datasets.find(connection, "ds_cats"))
     new = await store.read(lambda connection: datasets.find(connection, "cats"))
@@ -78,121 +78,129 @@ async def test_the_name_of_a_removed_data_set_is_free_again(store: Store, scribe
     assert (old.removed, new.id) == (True, "ds_new")
 
 
-async def test_an_ordinal_is_never_used_again(store: Store, scribe: Scribe) -> None:
-    scribe.image(0)
-    scribe.image(1)
-    scribe.write("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(0, 1)))
-    await store.apply(scribe.commits)
+async def test_an_ordinal_is_never_reused(store: Store, builder: LogBuilder) -> None:
+    builder.add_image(0)
+    builder.add_image(1)
+    builder.append("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(0, 1)))
+    await store.apply(builder.commits)
 
     row = await store.read(lambda connection: datasets.find(connection, "ds_cats"))
 
     assert row is not None
     assert row.next_ordinal == 2
-    assert await store.read(lambda connection: images.ordinals(connection, "ds_cats")) == []
+    assert await store.read(lambda connection: images.live_ordinals(connection, "ds_cats")) == []
 
 
-async def test_a_twin_is_only_found_among_images_that_are_still_there(store: Store, scribe: Scribe) -> None:
-    pixels = scribe.image(0).commit.facts[0].pixels  # type: ignore[union-attr]
-    await store.apply(scribe.commits)
-    found = await store.read(lambda connection: images.twin(connection, "ds_cats", pixels))
+async def test_a_duplicate_is_only_found_among_live_images(store: Store, builder: LogBuilder) -> None:
+    pixels = builder.add_image(0).commit.events[0].pixels  # type: ignore[union-attr]
+    await store.apply(builder.commits)
+    found = await store.read(lambda connection: images.find_duplicate(connection, "ds_cats", pixels))
     assert found is not None
     assert found.ordinal == 0
 
-    await store.apply([scribe.write("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(0)))])
+    await store.apply([builder.append("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(0)))])
 
-    assert await store.read(lambda connection: images.twin(connection, "ds_cats", pixels)) is None
+    assert await store.read(lambda connection: images.find_duplicate(connection, "ds_cats", pixels)) is None
 
 
 # --- tags
 
 
-async def test_what_people_decide_stands_before_what_models_see(store: Store, scribe: Scribe) -> None:
-    scribe.image(0, tags=["zebra"])
-    attempt = scribe.run("run_1", 0)
-    scribe.see("run_1", attempt, 0, ("sky", 0.6), ("grass", 0.9), ("mia", 0.9, "character"), ("bush", 0.2))
-    scribe.edit(0, add=["ape"])
+async def test_human_tags_come_before_predicted_ones(store: Store, builder: LogBuilder) -> None:
+    builder.add_image(0, tags=["zebra"])
+    attempt = builder.start_run("run_1", 0)
+    builder.predict("run_1", attempt, 0, ("sky", 0.6), ("grass", 0.9), ("mia", 0.9, "character"), ("bush", 0.2))
+    builder.edit_tags(0, add=["ape"])
 
-    assert await held(store, scribe, 0) == ["zebra", "ape", "mia", "grass", "sky"]
-
-
-async def test_a_later_run_neither_deletes_a_human_tag_nor_revives_a_rejected_one(store: Store, scribe: Scribe) -> None:
-    scribe.image(0, tags=["cat"])
-    scribe.see("run_1", scribe.run("run_1", 0), 0, ("dog", 0.9), ("sky", 0.9))
-    scribe.edit(0, remove=["dog"])
-
-    scribe.see("run_2", scribe.run("run_2", 0), 0, ("dog", 0.99))
-
-    assert await held(store, scribe, 0) == ["cat"]
+    assert await tags_of(store, builder, 0) == ["zebra", "ape", "mia", "grass", "sky"]
 
 
-async def test_the_newest_run_of_each_model_counts_also_when_an_older_one_speaks_later(
-    store: Store, scribe: Scribe
+async def test_a_later_run_neither_deletes_a_human_tag_nor_revives_a_rejected_one(
+    store: Store, builder: LogBuilder
 ) -> None:
-    scribe.image(0)
-    old, new, other = scribe.run("old", 0), scribe.run("new", 0), scribe.run("other", 0, model="other")
-    scribe.see("new", new, 0, ("new", 0.8))
-    scribe.see("other", other, 0, ("other", 0.9))
-    scribe.see("old", old, 0, ("old", 0.9))
+    builder.add_image(0, tags=["cat"])
+    builder.predict("run_1", builder.start_run("run_1", 0), 0, ("dog", 0.9), ("sky", 0.9))
+    builder.edit_tags(0, remove=["dog"])
 
-    assert await held(store, scribe, 0) == ["other", "new"]
+    builder.predict("run_2", builder.start_run("run_2", 0), 0, ("dog", 0.99))
 
-
-async def test_an_unreadable_image_keeps_what_was_seen_before(store: Store, scribe: Scribe) -> None:
-    scribe.image(0)
-    scribe.see("run_1", scribe.run("run_1", 0), 0, ("sky", 0.9))
-    blind = e.ImagePredictions(ordinal=0, predictions=(), unreadable="it is gone")
-    attempt = scribe.run("run_2", 0)
-    scribe.write("tagging", "run_2", e.TaggingPredicted(attempt=attempt, images=(blind,)))
-
-    assert await held(store, scribe, 0) == ["sky"]
+    assert await tags_of(store, builder, 0) == ["cat"]
 
 
-async def test_a_threshold_moves_tags_without_another_run(store: Store, scribe: Scribe) -> None:
-    scribe.image(0)
-    scribe.image(1)
-    attempt = scribe.run("run_1", 0, 1)
-    scribe.see("run_1", attempt, 0, ("sky", 0.9), ("grass", 0.4))
-    scribe.see("run_1", attempt, 1, ("sky", 0.9))
-    before = await etag(store, scribe, 0), await etag(store, scribe, 1)
+async def test_the_newest_run_of_each_model_counts_even_if_an_older_one_reports_later(
+    store: Store, builder: LogBuilder
+) -> None:
+    builder.add_image(0)
+    old, new, other = (
+        builder.start_run("old", 0),
+        builder.start_run("new", 0),
+        builder.start_run("other", 0, model="other"),
+    )
+    builder.predict("new", new, 0, ("new", 0.8))
+    builder.predict("other", other, 0, ("other", 0.9))
+    builder.predict("old", old, 0, ("old", 0.9))
 
-    moved = scribe.write("dataset", "ds_cats", e.ThresholdsSet(general=0.5, character=0.5))
-
-    assert await held(store, scribe, 0) == ["sky"]
-    after = await etag(store, scribe, 0), await etag(store, scribe, 1)
-    assert before[0] < after[0] == moved.sequence  # it looks otherwise
-    assert before[1] == after[1]  # it does not
-
-
-async def test_a_tag_asserted_again_keeps_its_place_but_one_taken_back_goes_last(store: Store, scribe: Scribe) -> None:
-    scribe.image(0, tags=["one", "two", "three"])
-    scribe.edit(0, remove=["two"])
-    scribe.edit(0, add=["one", "two"])
-
-    assert await held(store, scribe, 0) == ["one", "three", "two"]
+    assert await tags_of(store, builder, 0) == ["other", "new"]
 
 
-async def test_what_somebody_saw_at_an_etag_can_be_told_later(store: Store, scribe: Scribe) -> None:
-    scribe.image(0, tags=["cat"])
-    attempt = scribe.run("run_1", 0)
-    seen = scribe.see("run_1", attempt, 0, ("sky", 0.9), ("grass", 0.4)).sequence
-    raised = scribe.write("dataset", "ds_cats", e.ThresholdsSet(general=0.5, character=0.5)).sequence
-    edited = scribe.edit(0, add=["fur"], remove=["sky"]).sequence
-    await store.apply(scribe.commits)
+async def test_an_unreadable_image_keeps_its_earlier_predictions(store: Store, builder: LogBuilder) -> None:
+    builder.add_image(0)
+    builder.predict("run_1", builder.start_run("run_1", 0), 0, ("sky", 0.9))
+    unreadable = e.ImagePredictions(ordinal=0, predictions=(), unreadable="it is gone")
+    attempt = builder.start_run("run_2", 0)
+    builder.append("tagging", "run_2", e.TaggingPredicted(attempt=attempt, images=(unreadable,)))
 
-    def look(connection: Connection) -> list[tuple[str, ...]]:
+    assert await tags_of(store, builder, 0) == ["sky"]
+
+
+async def test_a_new_threshold_changes_tags_without_another_run(store: Store, builder: LogBuilder) -> None:
+    builder.add_image(0)
+    builder.add_image(1)
+    attempt = builder.start_run("run_1", 0, 1)
+    builder.predict("run_1", attempt, 0, ("sky", 0.9), ("grass", 0.4))
+    builder.predict("run_1", attempt, 1, ("sky", 0.9))
+    before = await etag(store, builder, 0), await etag(store, builder, 1)
+
+    moved = builder.append("dataset", "ds_cats", e.ThresholdsSet(general=0.5, character=0.5))
+
+    assert await tags_of(store, builder, 0) == ["sky"]
+    after = await etag(store, builder, 0), await etag(store, builder, 1)
+    assert before[0] < after[0] == moved.sequence  # its tags changed
+    assert before[1] == after[1]  # its tags did not change
+
+
+async def test_a_tag_asserted_again_keeps_its_position_but_one_rejected_before_goes_last(
+    store: Store, builder: LogBuilder
+) -> None:
+    builder.add_image(0, tags=["one", "two", "three"])
+    builder.edit_tags(0, remove=["two"])
+    builder.edit_tags(0, add=["one", "two"])
+
+    assert await tags_of(store, builder, 0) == ["one", "three", "two"]
+
+
+async def test_the_tags_at_an_earlier_etag_can_be_computed_later(store: Store, builder: LogBuilder) -> None:
+    builder.add_image(0, tags=["cat"])
+    attempt = builder.start_run("run_1", 0)
+    predicted = builder.predict("run_1", attempt, 0, ("sky", 0.9), ("grass", 0.4)).sequence
+    raised = builder.append("dataset", "ds_cats", e.ThresholdsSet(general=0.5, character=0.5)).sequence
+    edited = builder.edit_tags(0, add=["fur"], remove=["sky"]).sequence
+    await store.apply(builder.commits)
+
+    def read(connection: Connection) -> list[tuple[str, ...]]:
         image = images.find(connection, image_id("ds_cats", 0))
         assert image is not None
-        return [images.seen_at(connection, image, at) for at in (seen - 1, seen, raised, edited)]
+        return [images.tag_names_at(connection, image, at) for at in (predicted - 1, predicted, raised, edited)]
 
-    assert await store.read(look) == [("cat",), ("cat", "sky", "grass"), ("cat", "sky"), ("cat", "fur")]
+    assert await store.read(read) == [("cat",), ("cat", "sky", "grass"), ("cat", "sky"), ("cat", "fur")]
 
 
-async def test_decisions_tell_who_and_when(store: Store, scribe: Scribe) -> None:
-    scribe.image(0, tags=["cat"])
-    edited = scribe.edit(0, add=["fur"], remove=["cat"])
-    await store.apply(scribe.commits)
+async def test_decisions_have_actor_source_and_sequence(store: Store, builder: LogBuilder) -> None:
+    builder.add_image(0, tags=["cat"])
+    edited = builder.edit_tags(0, add=["fur"], remove=["cat"])
+    await store.apply(builder.commits)
 
-    found = await store.read(lambda connection: images.asserted(connection, "ds_cats", 0))
+    found = await store.read(lambda connection: images.decisions_of_image(connection, "ds_cats", 0))
 
     decided = {tag: (one.asserted, one.source, one.actor, one.sequence) for tag, one in found.items()}
     assert decided == {
@@ -201,63 +209,63 @@ async def test_decisions_tell_who_and_when(store: Store, scribe: Scribe) -> None
     }
 
 
-async def test_the_rows_for_filters_are_the_tags_that_hold_after_any_history(store: Store) -> None:
-    for stored in everything().commits:
-        await store.apply([stored])
-        assert await store.read(_filtered) == await store.read(_derived)
+async def test_the_materialized_tags_are_the_effective_tags_after_any_commit(store: Store) -> None:
+    for recorded in full_history().commits:
+        await store.apply([recorded])
+        assert await store.read(_materialized) == await store.read(_expected)
 
 
-def _filtered(connection: Connection) -> set[tuple[str, int, str]]:
+def _materialized(connection: Connection) -> set[tuple[str, int, str]]:
     return {
         (row["dataset_id"], ordinal, row["tag"])
-        for row in connection.execute("SELECT dataset_id, tag, holds FROM tag")
-        for ordinal in sets.opened(row["holds"])
+        for row in connection.execute("SELECT dataset_id, tag, tagged FROM tag")
+        for ordinal in sets.deserialize(row["tagged"])
     }
 
 
-def _derived(connection: Connection) -> set[tuple[str, int, str]]:
+def _expected(connection: Connection) -> set[tuple[str, int, str]]:
     live = [row.id for row in datasets.page(connection, 0, 100)]
     return {
         (dataset_id, ordinal, tag.tag)
         for dataset_id in live
-        for ordinal, found in images.effective_tags(
-            connection, dataset_id, images.ordinals(connection, dataset_id)
+        for ordinal, found in images.effective_tag_views(
+            connection, dataset_id, images.live_ordinals(connection, dataset_id)
         ).items()
         for tag in found
     }
 
 
-async def test_counts_are_those_of_the_rows(store: Store) -> None:
-    await store.apply(everything().commits)
+async def test_tag_counts_match_the_rows(store: Store) -> None:
+    await store.apply(full_history().commits)
 
-    def look(connection: Connection) -> None:
+    def read(connection: Connection) -> None:
         for dataset_id in (None, "ds_cats", "ds_dogs"):
-            found = tags.counts(connection, dataset_id, "", (2**62, ""), 100)
+            found = tags.tag_counts(connection, dataset_id, "", (2**62, ""), 100)
             assert found == sorted(found, key=lambda row: (-row.images, row.tag))
-            assert len(found) == tags.count_different(connection, dataset_id, "")
+            assert len(found) == tags.count_distinct(connection, dataset_id, "")
             for row in found:
                 assert row.images == tags.count_images(connection, dataset_id, row.tag)
 
-    await store.read(look)
+    await store.read(read)
 
 
-async def test_a_prefix_narrows_tags_and_nothing_in_it_is_a_pattern(store: Store, scribe: Scribe) -> None:
-    scribe.image(0, tags=["long_hair", "longcat", "100%"])
-    await store.apply(scribe.commits)
+async def test_a_prefix_filters_tags_and_has_no_wildcards(store: Store, builder: LogBuilder) -> None:
+    builder.add_image(0, tags=["long_hair", "longcat", "100%"])
+    await store.apply(builder.commits)
 
-    def look(connection: Connection, prefix: str) -> list[str]:
-        return [row.tag for row in tags.counts(connection, "ds_cats", prefix, (2**62, ""), 100)]
+    def read(connection: Connection, prefix: str) -> list[str]:
+        return [row.tag for row in tags.tag_counts(connection, "ds_cats", prefix, (2**62, ""), 100)]
 
-    assert await store.read(lambda connection: look(connection, "long_")) == ["long_hair"]
-    assert await store.read(lambda connection: look(connection, "%")) == []
+    assert await store.read(lambda connection: read(connection, "long_")) == ["long_hair"]
+    assert await store.read(lambda connection: read(connection, "%")) == []
 
 
-async def test_a_model_tag_says_which_run_saw_it_and_how_sure_it_was(store: Store, scribe: Scribe) -> None:
-    scribe.image(0)
-    seen = scribe.see("run_1", scribe.run("run_1", 0), 0, ("mia", 0.9, "character"))
-    await store.apply(scribe.commits)
+async def test_a_predicted_tag_has_its_run_and_probability(store: Store, builder: LogBuilder) -> None:
+    builder.add_image(0)
+    predicted = builder.predict("run_1", builder.start_run("run_1", 0), 0, ("mia", 0.9, "character"))
+    await store.apply(builder.commits)
 
-    found = await store.read(lambda connection: images.effective_tags(connection, "ds_cats", [0]))
+    found = await store.read(lambda connection: images.effective_tag_views(connection, "ds_cats", [0]))
 
     assert found[0] == (
         TagView(
@@ -266,51 +274,51 @@ async def test_a_model_tag_says_which_run_saw_it_and_how_sure_it_was(store: Stor
             category="character",
             probability=0.9,
             run="run_1",  # type: ignore[arg-type]
-            sequence=seen.sequence,
+            sequence=predicted.sequence,
         ),
     )
 
 
-async def test_predictions_of_a_run_nobody_asked_for_stop_the_read_model(store: Store, scribe: Scribe) -> None:
-    scribe.write("tagging", "run_9", e.TaggingPredicted(attempt=1, images=()))
+async def test_predictions_of_an_unknown_run_stop_the_read_model(store: Store, builder: LogBuilder) -> None:
+    builder.append("tagging", "run_9", e.TaggingPredicted(attempt=1, images=()))
 
     with pytest.raises(LogDamaged):
-        await store.apply(scribe.commits)
+        await store.apply(builder.commits)
 
 
 # --- work
 
 
-async def test_the_line_is_by_priority_then_by_who_came_first(store: Store, scribe: Scribe) -> None:
+async def test_the_queue_is_ordered_by_priority_then_by_dispatch(store: Store, builder: LogBuilder) -> None:
     for name, priority in (("job_a", "low"), ("job_b", "normal"), ("job_c", "high"), ("job_d", "normal")):
-        scribe.write("job", name, job_created(), e.JobQueued(priority=priority))  # type: ignore[arg-type]
-    scribe.write("job", "job_e", job_created())
-    moved = scribe.write("job", "job_a", e.JobPrioritised(priority="high"), e.JobQueued(priority="high"))
-    await store.apply(scribe.commits)
+        builder.append("job", name, job_created(), e.JobQueued(priority=priority))  # type: ignore[arg-type]
+    builder.append("job", "job_e", job_created())
+    moved = builder.append("job", "job_a", e.JobPrioritised(priority="high"), e.JobQueued(priority="high"))
+    await store.apply(builder.commits)
 
-    waiting = await store.read(lambda connection: work.queued(connection, "train"))
+    unfinished = await store.read(lambda connection: work.list_unfinished(connection, "train"))
 
-    assert [one.id for one in waiting] == ["job_c", "job_a", "job_b", "job_d"]
-    assert (waiting[1].priority, waiting[1].dispatch) == ("high", moved.sequence)
+    assert [one.id for one in unfinished] == ["job_c", "job_a", "job_b", "job_d"]
+    assert (unfinished[1].priority, unfinished[1].dispatch) == ("high", moved.sequence)
 
     def positions(connection: Connection) -> list[int | None]:
         found = [jobs.find(connection, one) for one in ("job_c", "job_a", "job_b", "job_d", "job_e")]
-        return [work.position(connection, "train", held.work) for _, held in filter(None, found)]
+        return [work.queue_position(connection, "train", work_row.work) for _, work_row in filter(None, found)]
 
     assert await store.read(positions) == [1, 2, 3, 4, None]
 
 
-async def test_work_under_way_still_needs_its_hint_until_it_ends(store: Store) -> None:
-    await store.apply(everything().commits)
+async def test_work_needs_its_queue_message_until_it_ends(store: Store) -> None:
+    await store.apply(full_history().commits)
 
-    waiting = await store.read(lambda connection: work.queued(connection, "train"))
+    unfinished = await store.read(lambda connection: work.list_unfinished(connection, "train"))
 
-    assert [(one.id, one.state) for one in waiting] == [("job_3", "queued"), ("job_2", "queued")]
-    assert await store.read(lambda connection: work.queued(connection, "tag")) == []
+    assert [(one.id, one.state) for one in unfinished] == [("job_3", "queued"), ("job_2", "queued")]
+    assert await store.read(lambda connection: work.list_unfinished(connection, "tag")) == []
 
 
-async def test_attempts_tell_how_each_ended(store: Store) -> None:
-    await store.apply(everything().commits)
+async def test_attempts_record_how_each_ended(store: Store) -> None:
+    await store.apply(full_history().commits)
 
     found = await store.read(lambda connection: work.attempts(connection, "train", "job_1"))
 
@@ -322,71 +330,78 @@ async def test_attempts_tell_how_each_ended(store: Store) -> None:
     ]
 
 
-async def test_a_job_keeps_what_was_asked_and_shows_later_words(store: Store) -> None:
-    await store.apply(everything().commits)
+async def test_a_job_keeps_its_request_and_shows_later_edits(store: Store) -> None:
+    await store.apply(full_history().commits)
 
     found = await store.read(lambda connection: jobs.find(connection, "job_1"))
 
     assert found is not None
-    job, held = found
-    assert (job.asked.name, job.asked.labels, job.asked.preset) == ("the cat", ("nice",), "quick")
-    assert (held.work.state, held.work.kept, held.work.attempts) == ("completed", 20, 4)
+    job, work_row = found
+    assert (job.request.name, job.request.labels, job.request.preset) == ("the cat", ("nice",), "quick")
+    assert (work_row.work.state, work_row.work.completed_units, work_row.work.attempts) == ("completed", 20, 4)
     assert [artifact.name for artifact in job.artifacts] == ["cat.safetensors"]
 
 
-async def test_a_step_passed_again_by_a_later_attempt_stands_once(store: Store, scribe: Scribe) -> None:
-    scribe.write("job", "job_1", job_created())
+async def test_a_checkpoint_repeated_by_a_later_attempt_is_replaced(store: Store, builder: LogBuilder) -> None:
+    builder.append("job", "job_1", job_created())
     for attempt in (3, 4):
-        kept = e.JobCheckpointed(attempt=attempt, step=10, checkpoint=digest(f"{attempt}"), size=1)
-        scribe.write("job", "job_1", kept)
-    await store.apply(scribe.commits)
+        checkpointed = e.JobCheckpointed(attempt=attempt, step=10, checkpoint=digest(f"{attempt}"), size=1)
+        builder.append("job", "job_1", checkpointed)
+    await store.apply(builder.commits)
 
     found = await store.read(lambda connection: jobs.checkpoints(connection, "job_1", -1, 10))
 
     assert [(one.step, one.attempt) for one in found] == [(10, 4)]
 
 
-async def test_a_run_counts_what_it_did_and_could_not_read(store: Store) -> None:
-    await store.apply(everything().commits)
+async def test_a_run_counts_completed_and_unreadable_images(store: Store) -> None:
+    await store.apply(full_history().commits)
 
     found = await store.read(lambda connection: tagging.find(connection, "run_1"))
 
     assert found is not None
-    run, held = found
-    assert (held.work.state, held.work.kept, run.unreadable) == ("completed", 3, 1)
-    assert run.loaded is not None
-    assert run.loaded.provider == "cpu"
+    run, work_row = found
+    assert (work_row.work.state, work_row.work.completed_units, run.unreadable) == ("completed", 3, 1)
+    assert run.loaded_model is not None
+    assert run.loaded_model.provider == "cpu"
 
 
 # --- commands, presets, versions
 
 
-async def test_a_command_that_wrote_two_things_is_answered_by_the_one_that_holds_the_answer(store: Store) -> None:
-    scribe = everything()
-    await store.apply(scribe.commits)
-    answer = next(one for one in scribe.commits if one.commit.command == "train" and one.commit.kind == "job")
+async def test_the_row_of_a_command_with_two_commits_is_that_of_the_one_with_the_result(store: Store) -> None:
+    builder = full_history()
+    await store.apply(builder.commits)
+    with_result = next(
+        one for one in builder.commits if one.commit.command_id == "train" and one.commit.aggregate_kind == "job"
+    )
 
-    found = await store.read(lambda connection: commands.answered(connection, "train"))
+    found = await store.read(lambda connection: commands.find(connection, "train"))
 
     assert found is not None
-    assert (found.kind, found.thing, found.sequence, found.fingerprint) == ("job", "job_1", answer.sequence, "g")
-    assert found.answer == bytes(answer.commit.answer)
-    assert await store.read(lambda connection: commands.answered(connection, "never")) is None
+    assert (found.aggregate_kind, found.aggregate_id, found.sequence, found.fingerprint) == (
+        "job",
+        "job_1",
+        with_result.sequence,
+        "g",
+    )
+    assert found.result == bytes(with_result.commit.result)
+    assert await store.read(lambda connection: commands.find(connection, "never")) is None
 
 
-async def test_the_first_answer_of_a_command_stays(store: Store, scribe: Scribe) -> None:
-    first = scribe.write("preset", "p", e.PresetRetired(), command="k", answer=Receipt(id="first"))
-    scribe.write("preset", "q", e.PresetRetired(), command="k", answer=Receipt(id="second"))
-    await store.apply(scribe.commits)
+async def test_the_first_result_of_a_command_is_kept(store: Store, builder: LogBuilder) -> None:
+    first = builder.append("preset", "p", e.PresetRetired(), command_id="k", result=PresetResult(id="first", name="a"))
+    builder.append("preset", "q", e.PresetRetired(), command_id="k", result=PresetResult(id="second", name="a"))
+    await store.apply(builder.commits)
 
-    found = await store.read(lambda connection: commands.answered(connection, "k"))
+    found = await store.read(lambda connection: commands.find(connection, "k"))
 
     assert found is not None
     assert found.sequence == first.sequence
 
 
-async def test_a_retired_preset_is_known_but_not_listed(store: Store) -> None:
-    await store.apply(everything().commits)
+async def test_a_retired_preset_is_found_but_not_listed(store: Store) -> None:
+    await store.apply(full_history().commits)
 
     assert [row.name for row in await store.read(lambda connection: presets.page(connection, "", 10))] == ["mine"]
     old = await store.read(lambda connection: presets.find(connection, "old"))
@@ -394,22 +409,22 @@ async def test_a_retired_preset_is_known_but_not_listed(store: Store) -> None:
     assert old.retired
 
 
-async def test_versions_are_numbered_and_the_newest_is_known(store: Store, scribe: Scribe) -> None:
+async def test_versions_are_numbered_and_the_latest_is_found(store: Store, builder: LogBuilder) -> None:
     for number in (1, 2):
-        frozen: Stored = scribe.write(
+        frozen: RecordedCommit = builder.append(
             "dataset",
             "ds_cats",
             e.VersionFrozen(
                 version=number,
                 version_id=f"ver_{number}",  # type: ignore[arg-type]
-                as_of=scribe.sequence,
+                as_of=builder.sequence,
                 images=0,
                 manifest=digest(f"{number}"),
             ),
         )
-    await store.apply(scribe.commits)
+    await store.apply(builder.commits)
 
-    newest = await store.read(lambda connection: versions.latest(connection, "ds_cats"))
+    newest = await store.read(lambda connection: versions.find_latest(connection, "ds_cats"))
 
     assert newest is not None
     assert (newest.number, newest.sequence) == (2, frozen.sequence)
@@ -422,7 +437,7 @@ CHANGES = st.lists(
     st.one_of(
         st.tuples(st.just("edit"), st.sets(ORDINAL, min_size=1), st.sets(TAG), st.sets(TAG)),
         st.tuples(
-            st.just("see"), ORDINAL, st.dictionaries(TAG, st.floats(0.1, 0.99)), st.sampled_from(["wd", "other"])
+            st.just("predict"), ORDINAL, st.dictionaries(TAG, st.floats(0.1, 0.99)), st.sampled_from(["wd", "other"])
         ),
         st.tuples(st.just("thresholds"), st.floats(0.1, 0.9), st.floats(0.1, 0.9)),
         st.tuples(st.just("remove"), ORDINAL),
@@ -433,47 +448,47 @@ CHANGES = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(changes=CHANGES)
-def test_filters_counts_and_the_past_agree_after_any_change(changes: list[Any]) -> None:
-    scribe = Scribe()
-    scribe.dataset()
+def test_materialized_tags_counts_and_past_states_agree_after_any_change(changes: list[Any]) -> None:
+    builder = LogBuilder()
+    builder.create_dataset()
     for ordinal in range(4):
-        scribe.image(ordinal)
+        builder.add_image(ordinal)
     for number, change in enumerate(changes):
-        _make(scribe, f"run_{number}", change)
+        _append(builder, f"run_{number}", change)
 
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         connection.executescript(views.TABLES)
-        then: dict[int, dict[int, tuple[TagView, ...]]] = {}
-        for stored in scribe.commits:
-            views.apply(connection, [stored])
-            then[stored.sequence] = images.effective_tags(connection, "ds_cats", range(4))
+        past: dict[int, dict[int, tuple[TagView, ...]]] = {}
+        for recorded in builder.commits:
+            views.apply(connection, [recorded])
+            past[recorded.sequence] = images.effective_tag_views(connection, "ds_cats", range(4))
 
-        assert _filtered(connection) == _derived(connection)
-        counted = {row.tag: row.images for row in tags.counts(connection, "ds_cats", "", (2**62, ""), 100)}
-        assert counted == Counter(tag for _, _, tag in _filtered(connection))
-        for sequence, expected in then.items():
+        assert _materialized(connection) == _expected(connection)
+        counted = {row.tag: row.images for row in tags.tag_counts(connection, "ds_cats", "", (2**62, ""), 100)}
+        assert counted == Counter(tag for _, _, tag in _materialized(connection))
+        for sequence, expected in past.items():
             if sequence > 1:  # the data set is there
-                assert images.effective_tags(connection, "ds_cats", range(4), sequence) == expected
+                assert images.effective_tag_views(connection, "ds_cats", range(4), sequence) == expected
 
 
 @settings(max_examples=40, deadline=None)
 @given(changes=CHANGES, cuts=st.lists(st.integers(0, 60), max_size=5))
 def test_the_rows_do_not_depend_on_where_batches_end(changes: list[Any], cuts: list[int]) -> None:
-    scribe = Scribe()
-    scribe.dataset()
+    builder = LogBuilder()
+    builder.create_dataset()
     for ordinal in range(4):
-        scribe.image(ordinal, tags=["cat"] if ordinal % 2 else [])
+        builder.add_image(ordinal, tags=["cat"] if ordinal % 2 else [])
     for number, change in enumerate(changes):
-        _make(scribe, f"run_{number % 3}_{number}", change)
-    edges = sorted({0, *(min(cut, len(scribe.commits)) for cut in cuts), len(scribe.commits)})
+        _append(builder, f"run_{number % 3}_{number}", change)
+    edges = sorted({0, *(min(cut, len(builder.commits)) for cut in cuts), len(builder.commits)})
 
-    one_by_one = _rows_after([[stored] for stored in scribe.commits])
-    assert _rows_after([scribe.commits[start:end] for start, end in pairwise(edges)]) == one_by_one
-    assert _rows_after([scribe.commits]) == one_by_one
+    one_by_one = _rows_after([[recorded] for recorded in builder.commits])
+    assert _rows_after([builder.commits[start:end] for start, end in pairwise(edges)]) == one_by_one
+    assert _rows_after([builder.commits]) == one_by_one
 
 
-def _rows_after(batches: list[list[Stored]]) -> dict[str, list[tuple[object, ...]]]:
+def _rows_after(batches: list[list[RecordedCommit]]) -> dict[str, list[tuple[object, ...]]]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         connection.executescript(views.TABLES)
@@ -482,13 +497,13 @@ def _rows_after(batches: list[list[Stored]]) -> dict[str, list[tuple[object, ...
         return dump(connection)
 
 
-def _make(scribe: Scribe, run: str, change: Any) -> None:
+def _append(builder: LogBuilder, run: str, change: Any) -> None:
     match change:
         case "edit", ordinals, add, remove:
-            scribe.edit(*ordinals, add=sorted(add), remove=sorted(remove - add))
-        case "see", ordinal, seen, model:
-            scribe.see(run, scribe.run(run, ordinal, model=model), ordinal, *sorted(seen.items()))
+            builder.edit_tags(*ordinals, add=sorted(add), remove=sorted(remove - add))
+        case "predict", ordinal, predictions, model:
+            builder.predict(run, builder.start_run(run, ordinal, model=model), ordinal, *sorted(predictions.items()))
         case "thresholds", general, character:
-            scribe.write("dataset", "ds_cats", e.ThresholdsSet(general=general, character=character))
+            builder.append("dataset", "ds_cats", e.ThresholdsSet(general=general, character=character))
         case "remove", ordinal:
-            scribe.write("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(ordinal)))
+            builder.append("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(ordinal)))

@@ -21,7 +21,7 @@ def sample_of(kind: type[T]) -> T:
 def _value(kind: inspect.Type, name: str) -> Any:  # noqa: PLR0911 - one arm for each kind of field
     match kind:
         case inspect.StructType(cls=cls):
-            return Recipe(base=BuiltinBase(name="stand-in")) if cls is Recipe else sample_of(cls)
+            return Recipe(base=BuiltinBase(name="tiny-random")) if cls is Recipe else sample_of(cls)
         case inspect.StrType():
             return "0" * 64 if name in DIGESTS else name
         case inspect.IntType():

@@ -1,4 +1,4 @@
-"""Any schedule of appends and faults, on a real server behind a proxy: nothing acknowledged is lost or doubled."""
+"""Random schedules of appends and faults, on a real server behind a proxy: no commit is lost or duplicated."""
 
 import asyncio
 import itertools
@@ -16,38 +16,38 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from contracts.errors import Conflict, Unavailable
-from contracts.events import Commit, DatasetRenamed, Stored
+from contracts.events import Commit, DatasetRenamed, RecordedCommit
 from contracts.ids import CommandId
 from contracts.wire import log as log_module
 from contracts.wire import publishing
 from contracts.wire.bus import Bus, connect
-from contracts.wire.log import EventLog, Head, draw_up, head_of
+from contracts.wire.log import EventLog, StreamRevision, build_commit, revision_of
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import migrate
-from tests.conftest import NOW, origin
+from tests.conftest import NOW, command_metadata
 from tests.proxy import Direction, Proxy
 
 T = TypeVar("T")
-THINGS = ("ds_1", "ds_2", "ds_3")
-things = st.sets(st.sampled_from(THINGS), min_size=1).map(sorted)
+AGGREGATE_IDS = ("ds_1", "ds_2", "ds_3")
+aggregate_ids = st.sets(st.sampled_from(AGGREGATE_IDS), min_size=1).map(sorted)
 directions = st.sampled_from(("up", "down"))
 
 
 class Appends(RuleBasedStateMachine):
-    """One writer on a bad line, one on a good one, and what was acknowledged to them."""
+    """Two writers, one on a bad connection and one on a good one, and the commits acknowledged to them."""
 
     @initialize()
     def open(self) -> None:
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp())
-        self.patches = [mock.patch.object(publishing, "PUBLISH_SECONDS", 0.25)]
-        self.patches.append(mock.patch.object(log_module, "GIVE_UP_SECONDS", 1.5))
+        self.patches = [mock.patch.object(publishing, "PUBLISH_TIMEOUT_SECONDS", 0.25)]
+        self.patches.append(mock.patch.object(log_module, "APPEND_TIMEOUT_SECONDS", 1.5))
         for patch in self.patches:
             patch.start()
-        self.acknowledged: dict[str, Stored] = {}
-        self.unknown: dict[str, list[tuple[Commit, Head]]] = {}
-        """Commands that got no answer, with what they wanted to store."""
-        self.heads = dict.fromkeys(THINGS, Head())
+        self.acknowledged: dict[str, RecordedCommit] = {}
+        self.unacknowledged: dict[str, list[tuple[Commit, StreamRevision]]] = {}
+        """Commands without an acknowledgement, with the commits they were to store."""
+        self.revisions = dict.fromkeys(AGGREGATE_IDS, StreamRevision())
         self.numbers = itertools.count()
         self.run(self._open())
 
@@ -58,132 +58,141 @@ class Appends(RuleBasedStateMachine):
         await migrate(admin, at=NOW, lease=2, duplicate_window=0.5)
         await admin.close()
         self.proxy = await Proxy(int(self.server.url.rpartition(":")[2])).__aenter__()
-        self.good = await connect(self.server.url, *self.server.credentials("catalog"), "good")
-        self.bad = await connect(f"nats://127.0.0.1:{self.proxy.port}", *self.server.credentials("catalog"), "bad")
+        self.good_bus = await connect(self.server.url, *self.server.credentials("catalog"), "good")
+        self.bad_bus = await connect(f"nats://127.0.0.1:{self.proxy.port}", *self.server.credentials("catalog"), "bad")
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    def drafts(self, things: Sequence[str]) -> list[tuple[Commit, Head]]:
+    def drafts(self, aggregate_ids: Sequence[str]) -> list[tuple[Commit, StreamRevision]]:
         command = f"c{next(self.numbers)}"
         return [
-            (draw_up("dataset", thing, [DatasetRenamed(name=command)], after=head, origin=origin(command)), head)
-            for thing in things
-            for head in (self.heads[thing],)
+            (
+                build_commit(
+                    "dataset",
+                    aggregate_id,
+                    [DatasetRenamed(name=command)],
+                    expected_revision=revision,
+                    metadata=command_metadata(command),
+                ),
+                revision,
+            )
+            for aggregate_id in aggregate_ids
+            for revision in (self.revisions[aggregate_id],)
         ]
 
-    async def append(self, bus: Bus, drafts: list[tuple[Commit, Head]]) -> None:
-        command = drafts[0][0].command
+    async def append(self, bus: Bus, drafts: list[tuple[Commit, StreamRevision]]) -> None:
+        command = drafts[0][0].command_id
         try:
-            stored = await EventLog(bus).append_together(drafts)
+            recorded = await EventLog(bus).append_atomically(drafts)
         except Unavailable:
-            self.unknown[command] = drafts
+            self.unacknowledged[command] = drafts
             return
         except Conflict:
-            # Somebody was first. That can only be one of our own of which we have heard nothing yet.
-            assert self.unknown
-            await self.look()
+            # Another commit came first. It can only be one of ours that was not acknowledged.
+            assert self.unacknowledged
+            await self.reload_revisions()
             return
-        self.unknown.pop(command, None)
-        self.believe(stored)
+        self.unacknowledged.pop(command, None)
+        self.note_acknowledged(recorded)
 
-    def believe(self, answer: Sequence[Stored]) -> None:
-        for stored in answer:
-            self.acknowledged[stored.commit.id] = stored
-            if stored.sequence > self.heads[stored.commit.thing].sequence:
-                self.heads[stored.commit.thing] = head_of(stored)
+    def note_acknowledged(self, recorded_commits: Sequence[RecordedCommit]) -> None:
+        for recorded in recorded_commits:
+            self.acknowledged[recorded.commit.id] = recorded
+            if recorded.sequence > self.revisions[recorded.commit.aggregate_id].sequence:
+                self.revisions[recorded.commit.aggregate_id] = revision_of(recorded)
 
-    async def look(self) -> None:
-        """The heads as they are; what of the unknown is there counts as stored."""
-        for thing in THINGS:
-            self.heads[thing] = (await EventLog(self.good).load("dataset", thing)).head
+    async def reload_revisions(self) -> None:
+        """Reads the current revisions, including those of commits that were stored without an acknowledgement."""
+        for aggregate_id in AGGREGATE_IDS:
+            self.revisions[aggregate_id] = (await EventLog(self.good_bus).load("dataset", aggregate_id)).revision
 
-    @rule(things=things)
-    def say(self, things: list[str]) -> None:
-        self.run(self.append(self.bad, self.drafts(things)))
+    @rule(aggregate_ids=aggregate_ids)
+    def append_on_bad_connection(self, aggregate_ids: list[str]) -> None:
+        self.run(self.append(self.bad_bus, self.drafts(aggregate_ids)))
 
-    @rule(things=things)
-    def another_says(self, things: list[str]) -> None:
-        self.run(self.append(self.good, self.drafts(things)))
+    @rule(aggregate_ids=aggregate_ids)
+    def append_on_good_connection(self, aggregate_ids: list[str]) -> None:
+        self.run(self.append(self.good_bus, self.drafts(aggregate_ids)))
 
-    @rule(things=things, direction=directions, held=st.sampled_from((0.0, 0.05, 0.6)))
-    def say_while_the_line_breaks(self, things: list[str], direction: Direction, held: float) -> None:
-        """Before the server hears it, or before its answer is heard."""
+    @rule(aggregate_ids=aggregate_ids, direction=directions, delay=st.sampled_from((0.0, 0.05, 0.6)))
+    def append_while_the_connection_breaks(self, aggregate_ids: list[str], direction: Direction, delay: float) -> None:
+        """Before the server receives the commit, or before its acknowledgement arrives."""
 
-        async def both() -> None:
+        async def run_both() -> None:
             self.proxy.hold(direction)
-            saying = asyncio.create_task(self.append(self.bad, self.drafts(things)))
-            await asyncio.sleep(held)
+            appending = asyncio.create_task(self.append(self.bad_bus, self.drafts(aggregate_ids)))
+            await asyncio.sleep(delay)
             self.proxy.cut()
             self.proxy.release()
-            await saying
+            await appending
 
-        self.run(both())
+        self.run(run_both())
 
-    @rule(things=things, held=st.sampled_from((0.3, 0.8)))
-    def say_late(self, things: list[str], held: float) -> None:
-        """All tries wait on the line, and arrive together."""
+    @rule(aggregate_ids=aggregate_ids, delay=st.sampled_from((0.3, 0.8)))
+    def append_with_delay(self, aggregate_ids: list[str], delay: float) -> None:
+        """All attempts are held, and arrive together."""
 
-        async def both() -> None:
+        async def run_both() -> None:
             self.proxy.hold("up")
-            saying = asyncio.create_task(self.append(self.bad, self.drafts(things)))
-            await asyncio.sleep(held)
+            appending = asyncio.create_task(self.append(self.bad_bus, self.drafts(aggregate_ids)))
+            await asyncio.sleep(delay)
             self.proxy.release()
-            await saying
+            await appending
 
-        self.run(both())
+        self.run(run_both())
 
-    @rule(things=things, delay=st.sampled_from((0.0, 0.02)))
-    def say_while_the_server_is_killed(self, things: list[str], delay: float) -> None:
-        async def both() -> None:
-            saying = asyncio.create_task(self.append(self.good, self.drafts(things)))
+    @rule(aggregate_ids=aggregate_ids, delay=st.sampled_from((0.0, 0.02)))
+    def append_while_the_server_is_killed(self, aggregate_ids: list[str], delay: float) -> None:
+        async def run_both() -> None:
+            appending = asyncio.create_task(self.append(self.good_bus, self.drafts(aggregate_ids)))
             await asyncio.sleep(delay)
             assert self.server.pid is not None
             os.kill(self.server.pid, signal.SIGKILL)
             await self.server.wait_died()
             await self.server.restart()
-            await saying
+            await appending
 
-        self.run(both())
+        self.run(run_both())
 
-    @precondition(lambda self: self.unknown)
+    @precondition(lambda self: self.unacknowledged)
     @rule()
-    def ask_again(self) -> None:
-        """With what was never answered, on a good line: it is stored now if it was not, and nobody was first."""
+    def repeat_unacknowledged(self) -> None:
+        """On the good connection: each is stored now unless it was already, and never a conflict."""
 
-        async def again() -> None:
-            for drafts in list(self.unknown.values()):
-                await self.append(self.good, drafts)
-            self.unknown.clear()
+        async def repeat_all() -> None:
+            for drafts in list(self.unacknowledged.values()):
+                await self.append(self.good_bus, drafts)
+            self.unacknowledged.clear()
 
-        self.run(again())
+        self.run(repeat_all())
 
     @rule()
-    def let_the_server_forget(self) -> None:
+    def outlast_the_duplicate_window(self) -> None:
         self.run(asyncio.sleep(0.6))
 
     @invariant()
-    def nothing_is_lost_or_doubled(self) -> None:
-        self.run(self._compared())
+    def nothing_is_lost_or_duplicated(self) -> None:
+        self.run(self._compare_with_the_log())
 
-    async def _compared(self) -> None:
-        log, found = EventLog(self.good), list[Stored]()
-        for thing in THINGS:
-            history = await log.load("dataset", thing)
-            assert [stored.commit.version for stored in history.commits] == list(range(1, len(history.commits) + 1))
-            digests = ["", *(head_of(stored).digest for stored in history.commits)]
-            assert [stored.commit.previous for stored in history.commits] == digests[:-1]
-            found += history.commits
-        by_id = {stored.commit.id: stored for stored in found}
-        assert len(by_id) == len(found)
+    async def _compare_with_the_log(self) -> None:
+        log, commits = EventLog(self.good_bus), list[RecordedCommit]()
+        for aggregate_id in AGGREGATE_IDS:
+            history = await log.load("dataset", aggregate_id)
+            assert [recorded.commit.version for recorded in history.commits] == list(range(1, len(history.commits) + 1))
+            digests = ["", *(revision_of(recorded).digest for recorded in history.commits)]
+            assert [recorded.commit.previous_hash for recorded in history.commits] == digests[:-1]
+            commits += history.commits
+        by_id = {recorded.commit.id: recorded for recorded in commits}
+        assert len(by_id) == len(commits)
         for known in self.acknowledged.values():
             assert (by_id[known.commit.id].sequence, by_id[known.commit.id].body) == (known.sequence, known.body)
         for name in by_id.keys() - self.acknowledged.keys():
-            assert CommandId(name.partition("/")[0]) in self.unknown
-        for drafts in self.unknown.values():
-            stored = [by_id[commit.id].sequence for commit, _ in drafts if commit.id in by_id]
-            assert not stored or stored == list(range(stored[0], stored[0] + len(drafts)))
-        assert (await log.end())[1] == 1 + len(found)
+            assert CommandId(name.partition("/")[0]) in self.unacknowledged
+        for drafts in self.unacknowledged.values():
+            sequences = [by_id[commit.id].sequence for commit, _ in drafts if commit.id in by_id]
+            assert not sequences or sequences == list(range(sequences[0], sequences[0] + len(drafts)))
+        assert (await log.end())[1] == 1 + len(commits)
 
     def teardown(self) -> None:
         if not hasattr(self, "runner"):
@@ -195,8 +204,8 @@ class Appends(RuleBasedStateMachine):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _close(self) -> None:
-        await self.bad.close()
-        await self.good.close()
+        await self.bad_bus.close()
+        await self.good_bus.close()
         await self.proxy.__aexit__(None, None, None)
         await self.server.stop()
 
@@ -208,6 +217,6 @@ class TestAppends(Appends.TestCase):  # type: ignore[misc]  # made by hypothesis
         deadline=None,
         derandomize=True,
         database=None,
-        phases=[Phase.generate],  # making a failure smaller would take minutes
+        phases=[Phase.generate],  # shrinking a failure would take minutes
         suppress_health_check=list(HealthCheck),
     )

@@ -1,4 +1,4 @@
-"""Blobs: what comes out is what went in, whole or not there, in a folder and in an object store alike."""
+"""Blob storage, in a folder and in an object store: blobs are complete or absent, and read as they were stored."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ from contracts.errors import Invalid, NotFound, SetupError, TooLarge, Unavailabl
 from contracts.ids import Digest
 from contracts.wire.blobs import Blobs, Damaged, LocalBlobs, RemoteBlobs, blobs_at
 
-FOX = b"a red fox" * 300_000  # 2.7 MB: several pieces
+FOX = b"a red fox" * 300_000  # 2.7 MB: several chunks
 
 
 def digest_of(content: bytes) -> Digest:
@@ -33,23 +33,23 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
             return RemoteBlobs(LocalStore(tmp_path / "bucket"))
 
 
-async def streamed(blobs: Blobs, digest: Digest, start: int = 0, end: int | None = None) -> bytes:
+async def read_stream(blobs: Blobs, digest: Digest, start: int = 0, end: int | None = None) -> bytes:
     return b"".join([piece async for piece in blobs.stream(digest, start, end)])
 
 
 @pytest.mark.parametrize("content", [b"", b"x", FOX])
-async def test_bytes_come_back_every_way(blobs: Blobs, content: bytes, tmp_path: Path) -> None:
+async def test_stored_bytes_can_be_read_in_every_way(blobs: Blobs, content: bytes, tmp_path: Path) -> None:
     digest = await blobs.put(content)
     assert digest == digest_of(content)
     assert await blobs.get(digest) == content
     assert await blobs.size(digest) == len(content)
     assert await blobs.exists(digest)
-    assert await streamed(blobs, digest) == content
+    assert await read_stream(blobs, digest) == content
     await blobs.fetch(digest, tmp_path / "out" / "file")
     assert (tmp_path / "out" / "file").read_bytes() == content
 
 
-async def test_a_file_is_put_like_its_bytes(blobs: Blobs, tmp_path: Path) -> None:
+async def test_a_file_has_the_digest_of_its_bytes(blobs: Blobs, tmp_path: Path) -> None:
     (tmp_path / "fox").write_bytes(FOX)
     assert await blobs.put(tmp_path / "fox") == await blobs.put(FOX) == digest_of(FOX)
     assert await blobs.get(digest_of(FOX)) == FOX
@@ -60,28 +60,28 @@ async def test_a_file_is_put_like_its_bytes(blobs: Blobs, tmp_path: Path) -> Non
 )
 async def test_a_range_is_a_slice(blobs: Blobs, start: int, end: int | None) -> None:
     digest = await blobs.put(FOX)
-    assert await streamed(blobs, digest, start, end) == FOX[start:end]
+    assert await read_stream(blobs, digest, start, end) == FOX[start:end]
 
 
-async def test_what_is_not_there_is_not_found(blobs: Blobs, tmp_path: Path) -> None:
+async def test_a_missing_blob_raises_not_found(blobs: Blobs, tmp_path: Path) -> None:
     absent = digest_of(b"never put")
     assert not await blobs.exists(absent)
-    for asking in (
+    for access in (
         blobs.get(absent),
         blobs.size(absent),
         blobs.fetch(absent, tmp_path / "out"),
-        streamed(blobs, absent),
+        read_stream(blobs, absent),
     ):
         with pytest.raises(NotFound):
-            await asking
+            await access
     assert list(tmp_path.glob("*out*")) == []
 
 
 @pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "\n"])
-async def test_what_is_no_digest_is_refused(blobs: Blobs, name: str) -> None:
-    for asking in (blobs.get(Digest(name)), blobs.size(Digest(name)), blobs.exists(Digest(name))):
+async def test_a_malformed_digest_is_invalid(blobs: Blobs, name: str) -> None:
+    for access in (blobs.get(Digest(name)), blobs.size(Digest(name)), blobs.exists(Digest(name))):
         with pytest.raises(Invalid):
-            await asking
+            await access
     with pytest.raises(Invalid):
         blobs.path(Digest(name))
 
@@ -93,12 +93,12 @@ async def test_more_than_the_limit_is_not_read_into_memory(blobs: Blobs) -> None
     assert await blobs.get(digest, limit=len(FOX)) == FOX
 
 
-@pytest.mark.parametrize("harm", [b"\x00" + FOX[1:], FOX[:-1], FOX + b"!", b""])
-async def test_damage_is_seen_and_never_handed_out(tmp_path: Path, harm: bytes) -> None:
+@pytest.mark.parametrize("damaged", [b"\x00" + FOX[1:], FOX[:-1], FOX + b"!", b""])
+async def test_damaged_blobs_are_detected_and_never_returned(tmp_path: Path, damaged: bytes) -> None:
     (tmp_path / "root").mkdir()
     for blobs in (LocalBlobs(tmp_path / "root"), RemoteBlobs(LocalStore(tmp_path / "root"))):
         digest = await blobs.put(FOX)
-        LocalBlobs(tmp_path / "root").path(digest).write_bytes(harm)
+        LocalBlobs(tmp_path / "root").path(digest).write_bytes(damaged)
         with pytest.raises(Damaged, match=digest):
             await blobs.get(digest)
         with pytest.raises(Damaged):
@@ -107,7 +107,7 @@ async def test_damage_is_seen_and_never_handed_out(tmp_path: Path, harm: bytes) 
         LocalBlobs(tmp_path / "root").path(digest).unlink()
 
 
-async def test_putting_again_renews_the_time_and_mends_a_file_of_another_size(tmp_path: Path) -> None:
+async def test_putting_again_renews_the_time_and_replaces_a_file_of_another_size(tmp_path: Path) -> None:
     blobs = LocalBlobs(tmp_path / "blobs")
     digest = await blobs.put(FOX)
     os.utime(blobs.path(digest), (1, 1))
@@ -118,13 +118,13 @@ async def test_putting_again_renews_the_time_and_mends_a_file_of_another_size(tm
     assert await blobs.get(digest) == FOX
 
 
-async def test_many_writers_of_the_same_bytes_leave_one_blob_and_nothing_else(tmp_path: Path) -> None:
-    blobs, others = LocalBlobs(tmp_path / "blobs"), LocalBlobs(tmp_path / "blobs")
-    assert set(await asyncio.gather(*(side.put(FOX) for side in (blobs, others) * 8))) == {digest_of(FOX)}
+async def test_concurrent_writers_of_the_same_bytes_leave_one_file(tmp_path: Path) -> None:
+    blobs, same_folder = LocalBlobs(tmp_path / "blobs"), LocalBlobs(tmp_path / "blobs")
+    assert set(await asyncio.gather(*(backend.put(FOX) for backend in (blobs, same_folder) * 8))) == {digest_of(FOX)}
     assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == [blobs.path(digest_of(FOX))]
 
 
-async def test_a_killed_writer_leaves_whole_blobs_only(tmp_path: Path) -> None:
+async def test_a_killed_writer_leaves_only_complete_blobs(tmp_path: Path) -> None:
     script = (
         "import asyncio, sys, pathlib\n"
         "from contracts.wire.blobs import LocalBlobs\n"
@@ -138,24 +138,24 @@ async def test_a_killed_writer_leaves_whole_blobs_only(tmp_path: Path) -> None:
         sys.executable, "-c", script, str(tmp_path / "blobs"), stdout=asyncio.subprocess.PIPE
     )
     assert writer.stdout is not None
-    told = [Digest((await writer.stdout.readline()).decode().strip()) for _ in range(5)]
+    acknowledged = [Digest((await writer.stdout.readline()).decode().strip()) for _ in range(5)]
     writer.kill()
     await writer.communicate()
     blobs = LocalBlobs(tmp_path / "blobs")
     found = {path.name: digest_of(path.read_bytes()) for path in (tmp_path / "blobs").glob("??/??/*")}
     assert all(name == digest for name, digest in found.items())
-    assert set(told) <= set(found)
-    for draft in (tmp_path / "blobs" / "tmp").iterdir():
-        os.utime(draft, (1, 1))
-    await blobs.tidy()
+    assert set(acknowledged) <= set(found)
+    for temporary_file in (tmp_path / "blobs" / "tmp").iterdir():
+        os.utime(temporary_file, (1, 1))
+    await blobs.remove_abandoned_drafts()
     assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
 
 
-async def test_a_young_unfinished_file_is_left_to_its_writer(tmp_path: Path) -> None:
+async def test_a_recent_unfinished_file_is_not_removed(tmp_path: Path) -> None:
     blobs = LocalBlobs(tmp_path)
     await blobs.put(b"x")
     (tmp_path / "tmp" / ".young.draft").write_bytes(b"")
-    assert await blobs.tidy() == 0
+    assert await blobs.remove_abandoned_drafts() == 0
 
 
 async def test_a_store_that_does_not_answer_is_unavailable() -> None:
@@ -172,14 +172,14 @@ async def test_a_store_that_does_not_answer_is_unavailable() -> None:
         await RemoteBlobs(store).size(digest_of(b""))
 
 
-def test_a_place_says_which_kind_of_blobs(tmp_path: Path) -> None:
+def test_the_location_determines_the_backend(tmp_path: Path) -> None:
     assert isinstance(blobs_at(str(tmp_path)), LocalBlobs)
     assert isinstance(blobs_at("memory:///"), RemoteBlobs)
-    with pytest.raises(SetupError, match="no place for blobs"):
+    with pytest.raises(SetupError, match="is not a location for blobs"):
         blobs_at("gopher://bucket")
 
 
-async def test_only_local_blobs_are_files(tmp_path: Path) -> None:
+async def test_only_local_blobs_have_a_path(tmp_path: Path) -> None:
     local = LocalBlobs(tmp_path)
     digest = await local.put(FOX)
     assert local.path(digest).read_bytes() == FOX
@@ -188,7 +188,7 @@ async def test_only_local_blobs_are_files(tmp_path: Path) -> None:
     assert isinstance(RemoteBlobs(MemoryStore()), Blobs)
 
 
-async def test_a_deleted_blob_is_gone_and_deleting_it_again_is_fine(blobs: Blobs) -> None:
+async def test_deleting_a_blob_is_idempotent(blobs: Blobs) -> None:
     fox, dog = await blobs.put(FOX), await blobs.put(b"a dog")
     for _ in range(2):
         await blobs.delete([fox, digest_of(b"never there")])
@@ -198,17 +198,17 @@ async def test_a_deleted_blob_is_gone_and_deleting_it_again_is_fine(blobs: Blobs
     assert await blobs.get(fox) == FOX
 
 
-async def test_what_a_killed_writer_left_of_a_blob_goes_with_it(tmp_path: Path) -> None:
+async def test_deleting_a_blob_also_deletes_unfinished_files_of_it(tmp_path: Path) -> None:
     blobs = LocalBlobs(tmp_path / "blobs")
     fox = await blobs.put(FOX)
-    for name, left in {
+    for name, content in {
         "whole": FOX,
         "half": FOX[:1_000_000],
         "other": b"a dog",
         "longer": FOX + b"!",
         "new": b"",
     }.items():
-        (tmp_path / "blobs" / "tmp" / f".{name}.draft").write_bytes(left)
+        (tmp_path / "blobs" / "tmp" / f".{name}.draft").write_bytes(content)
     await blobs.delete([fox])
     assert {file.name for file in (tmp_path / "blobs" / "tmp").iterdir()} == {
         ".other.draft",

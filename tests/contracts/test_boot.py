@@ -1,4 +1,4 @@
-"""The start all services share: settings, logs, health, ends."""
+"""Start-up shared by all services: settings, logs, health, exit codes."""
 
 import asyncio
 import json
@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from contracts.errors import SetupError
-from contracts.wire.boot import Health, check, owners_of, read_settings, refuse_foreign_packages
-from contracts.wire.health import FRESH, why_not
+from contracts.wire.boot import Health, check, distributions_of, read_settings, refuse_foreign_packages
+from contracts.wire.health import MAX_REPORT_AGE_SECONDS, unready_reason
 from tests.limits import WAIT
 
 
@@ -30,10 +30,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         if self.offline and self.hosts:
-            raise ValueError("hosts are not reached offline")
+            raise ValueError("hosts cannot be used offline")
 
 
-def test_settings_come_from_variables_by_type() -> None:
+def test_variables_are_converted_to_the_types_of_the_settings() -> None:
     settings = read_settings(
         Settings,
         {
@@ -61,39 +61,39 @@ def test_a_secret_is_read_from_its_file(tmp_path: Path) -> None:
         read_settings(Settings, {"LORATORY_NATS_URL": "n", "LORATORY_PASSWORD_FILE": "/nowhere"})
 
 
-def test_all_that_is_wrong_is_named_at_once_but_never_its_value() -> None:
+def test_all_invalid_settings_are_named_at_once_without_their_values() -> None:
     with pytest.raises(SetupError) as caught:
         read_settings(Settings, {"LORATORY_PORT": "70000", "LORATORY_OFFLINE": "hunter2"})
     assert all(name in str(caught.value) for name in ("LORATORY_NATS_URL", "LORATORY_PORT", "LORATORY_OFFLINE"))
     assert "hunter2" not in str(caught.value)
 
 
-def test_settings_that_do_not_fit_together_are_refused() -> None:
-    with pytest.raises(SetupError, match="hosts are not reached offline"):
+def test_inconsistent_settings_are_refused() -> None:
+    with pytest.raises(SetupError, match="hosts cannot be used offline"):
         read_settings(Settings, {"LORATORY_NATS_URL": "n", "LORATORY_OFFLINE": "true", "LORATORY_HOSTS": "a"})
 
 
-def test_ready_means_every_check_is_and_the_report_says_why_not(tmp_path: Path) -> None:
+def test_a_service_is_ready_when_all_checks_are_and_otherwise_reports_why_not(tmp_path: Path) -> None:
     health = Health("catalog", ["bus", "log"], pid=os.getpid())
     file = tmp_path / "health.json"
 
-    def told(now: float) -> str:
+    def reason_at(now: float) -> str:
         file.write_bytes(msgspec.json.encode(health.report(at=1000.0)))
-        return why_not(file, now)
+        return unready_reason(file, now)
 
-    assert "has not started" in why_not(file, 1000.0)
+    assert "has not started" in unready_reason(file, 1000.0)
     health.set("bus", True)
-    health.set("log", False, "41 facts behind")
+    health.set("log", False, "41 events behind")
     assert not health.ready
-    assert told(1000.0) == "catalog is not ready: log: 41 facts behind"
+    assert reason_at(1000.0) == "catalog is not ready: log: 41 events behind"
     health.set("log", True)
     assert health.ready
-    assert told(1000.0 + FRESH) == ""
-    assert "dead or stands still" in told(1001.0 + FRESH)
+    assert reason_at(1000.0 + MAX_REPORT_AGE_SECONDS) == ""
+    assert "dead or blocked" in reason_at(1001.0 + MAX_REPORT_AGE_SECONDS)
     with pytest.raises(KeyError):
         health.set("bsu", True)
     file.write_bytes(b"{")
-    assert "cannot be read" in why_not(file, 1000.0)
+    assert "cannot be read" in unready_reason(file, 1000.0)
 
 
 def test_the_report_of_a_dead_process_does_not_count(tmp_path: Path) -> None:
@@ -101,40 +101,43 @@ def test_the_report_of_a_dead_process_does_not_count(tmp_path: Path) -> None:
     child.wait()
     report = Health("catalog", [], pid=child.pid).report(at=time.time())
     (tmp_path / "health.json").write_bytes(msgspec.json.encode(report))
-    assert "is dead" in why_not(tmp_path / "health.json", time.time())
+    assert "is dead" in unready_reason(tmp_path / "health.json", time.time())
 
 
-async def test_a_report_that_cannot_be_written_ends_no_service(tmp_path: Path) -> None:
+async def test_a_report_that_cannot_be_written_does_not_stop_the_service(tmp_path: Path) -> None:
     health, file = Health("catalog", ["bus"], pid=os.getpid()), tmp_path / "run" / "catalog.json"
-    (file.parent / f".{file.name}.draft").mkdir(parents=True)  # as a full disk does, also where root writes
-    keeping = asyncio.create_task(health.keep(file))
+    (file.parent / f".{file.name}.draft").mkdir(parents=True)  # fails like a full disk, also for root
+    running = asyncio.create_task(health.run(file))
     await asyncio.sleep(0.05)
-    assert not keeping.done()
+    assert not running.done()
     assert not file.exists()
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_running_service_keeps_its_report_fresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_running_service_updates_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     health = Health("tagger", ["bus"], pid=os.getpid())
     file = tmp_path / "run" / "tagger.json"
     assert check(file) == 1
-    keeping = asyncio.create_task(health.keep(file))
+    running = asyncio.create_task(health.run(file))
     await asyncio.sleep(0)
     assert check(file) == 1
     assert capsys.readouterr().err.endswith("tagger is not ready: bus: not yet\n")
     health.set("bus", True)
     async with asyncio.timeout(WAIT):
-        while check(file) != 0:  # noqa: ASYNC110 - it is a file that another process would watch
+        while check(file) != 0:  # noqa: ASYNC110 - a file, as another process would poll it
             await asyncio.sleep(0.05)
     assert list(file.parent.iterdir()) == [file]
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
-    assert "has not started" in why_not(file, time.time())
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert "has not started" in unready_reason(file, time.time())
 
 
-async def ended(body: str, *, told: signal.Signals | None = None) -> tuple[int, str, str]:
-    """Runs a service whose `main` is this body; sends a signal once it says it is up. Exit code, stdout, stderr."""
+async def run_service(body: str, *, stop_signal: signal.Signals | None = None) -> tuple[int, str, str]:
+    """Runs a service with this body of `main`, and sends a signal after its first line of output.
+
+    Returns exit code, stdout and stderr.
+    """
     script = (
         "import asyncio, sys, structlog\n"
         "from contracts.errors import *\n"
@@ -146,45 +149,45 @@ async def ended(body: str, *, told: signal.Signals | None = None) -> tuple[int, 
     service = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=pipe, stderr=pipe)
     assert service.stdout is not None
     first = b""
-    if told is not None:
+    if stop_signal is not None:
         first = await service.stdout.readline()
-        service.send_signal(told)
+        service.send_signal(stop_signal)
     out, err = await service.communicate()
     assert service.returncode is not None
     return service.returncode, (first + out).decode(), err.decode()
 
 
-SERVING = """
+RUN_UNTIL_CANCELLED = """
 try:
     print("up", flush=True)
     await asyncio.sleep(600)
 finally:
     await asyncio.sleep(0.01)
-    print("tidied", flush=True)
+    print("cleaned up", flush=True)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-async def test_told_to_end_a_service_tidies_up_and_is_content(told: signal.Signals) -> None:
-    assert await ended(SERVING, told=told) == (0, "up\ntidied\n", "")
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_shuts_a_service_down_cleanly(stop_signal: signal.Signals) -> None:
+    assert await run_service(RUN_UNTIL_CANCELLED, stop_signal=stop_signal) == (0, "up\ncleaned up\n", "")
 
 
-async def test_a_service_that_cannot_start_says_one_sentence() -> None:
-    assert await ended("raise SetupError('no base folder')") == (2, "", "no base folder\n")
+async def test_a_service_that_cannot_start_prints_one_sentence() -> None:
+    assert await run_service("raise SetupError('no base folder')") == (2, "", "no base folder\n")
 
 
 async def test_a_damaged_log_has_an_exit_code_of_its_own_even_in_a_group() -> None:
     group = "async with asyncio.TaskGroup() as tasks:\n    tasks.create_task(fail())\n    await asyncio.sleep(600)"
-    body = f"async def fail():\n    raise LogDamaged('it went back to 41')\n{group}"
-    assert await ended(body) == (3, "", "it went back to 41\n")
+    body = f"async def fail():\n    raise LogDamaged('it was rolled back to 41')\n{group}"
+    assert await run_service(body) == (3, "", "it was rolled back to 41\n")
 
 
-async def test_any_other_failure_shows_where_it_came_from() -> None:
-    code, _, err = await ended("raise RuntimeError('a mistake of ours')")
+async def test_any_other_error_prints_a_traceback() -> None:
+    code, _, err = await run_service("raise RuntimeError('a bug')")
     assert code == 1
     assert "Traceback" in err
-    assert "a mistake of ours" in err
+    assert "a bug" in err
 
 
 async def test_log_lines_are_json_with_bound_ids_and_no_local_variables() -> None:
@@ -194,34 +197,34 @@ async def test_log_lines_are_json_with_bound_ids_and_no_local_variables() -> Non
         "log = structlog.get_logger()\n"
         "with structlog.contextvars.bound_contextvars(job_id='j1'):\n"
         "    await log.ainfo('checkpoint_saved', step=3)\n"
-        "    await log.adebug('not_told')\n"
+        "    await log.adebug('not_logged')\n"
         "    logging.getLogger('library').warning('hello %s', 'you')\n"
         "    try:\n"
         "        raise ValueError('bad')\n"
         "    except ValueError:\n"
         "        await log.aexception('attempt_failed')\n"
     )
-    code, _, err = await ended(body)
+    code, _, err = await run_service(body)
     assert code == 0
     saved, library, failed = [json.loads(line) for line in err.splitlines()]
-    told = {key: saved[key] for key in ("event", "level", "job_id", "step", "service")}
-    assert told == {"event": "checkpoint_saved", "level": "info", "job_id": "j1", "step": 3, "service": "tested"}
+    logged = {key: saved[key] for key in ("event", "level", "job_id", "step", "service")}
+    assert logged == {"event": "checkpoint_saved", "level": "info", "job_id": "j1", "step": 3, "service": "tested"}
     assert (library["event"], library["logger"], library["job_id"]) == ("hello you", "library", "j1")
     assert failed["exception"][0]["exc_value"] == "bad"
     assert "hunter2" not in err
 
 
 async def test_an_unknown_log_level_is_refused() -> None:
-    code, _, err = await ended("configure_logs('tested', 'loud')")
-    assert (code, err) == (2, "'loud' is no log level; there are debug, info, warning, error\n")
+    code, _, err = await run_service("configure_logs('tested', 'loud')")
+    assert (code, err) == (2, "'loud' is not a log level; use debug, info, warning or error\n")
 
 
-def test_our_packages_are_ours_here() -> None:
+def test_our_packages_come_from_our_distribution() -> None:
     refuse_foreign_packages()
-    assert set().union(*owners_of().values()) == {"loratory"}
+    assert set().union(*distributions_of().values()) == {"loratory"}
 
 
-def test_another_package_of_our_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_package_with_our_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "catalog_of_another").mkdir()
     (tmp_path / "catalog_of_another" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))

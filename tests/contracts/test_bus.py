@@ -1,4 +1,4 @@
-"""The line to NATS when the server hangs: it stands, and nothing comes."""
+"""The connection to NATS when it is lost, and when the server hangs while it stays open."""
 
 import asyncio
 import os
@@ -16,12 +16,12 @@ from contracts.errors import Unavailable
 from contracts.queries import GetLog
 from contracts.wire.bus import Bus
 from contracts.wire.server import EmbeddedServer
-from contracts.wire.service import Door
+from contracts.wire.service import ServiceClient
 from tests.conftest import BusOf
 from tests.limits import WAIT
 
 
-async def test_who_closes_a_line_is_not_cancelled_with_another_who_waits_for_its_end(
+async def test_closing_a_connection_survives_the_cancellation_of_another_task_that_waits_for_its_end(
     bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = await bus_of("gateway")
@@ -29,11 +29,11 @@ async def test_who_closes_a_line_is_not_cancelled_with_another_who_waits_for_its
     await asyncio.sleep(0)
     close = bus._transport.close
 
-    def cancelling() -> None:
-        other.cancel()  # as nats-py does with its task that connects again, just when both wait
+    def close_and_cancel() -> None:
+        other.cancel()  # as nats-py cancels its reconnect task, while both wait
         close()
 
-    monkeypatch.setattr(bus._transport, "close", cancelling)
+    monkeypatch.setattr(bus._transport, "close", close_and_cancel)
     await bus.close()
     with pytest.raises(asyncio.CancelledError):
         await other
@@ -42,7 +42,7 @@ async def test_who_closes_a_line_is_not_cancelled_with_another_who_waits_for_its
         await asyncio.wait_for(bus.watch(), 1)
 
 
-async def test_what_is_sent_while_the_line_is_being_lost_is_told_so(
+async def test_publishing_while_the_connection_is_being_lost_is_an_error(
     bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = await bus_of("gateway")
@@ -60,12 +60,13 @@ async def test_what_is_sent_while_the_line_is_being_lost_is_told_so(
 
 
 @contextmanager
-def hanging(server: EmbeddedServer) -> Iterator[None]:
+def suspended(server: EmbeddedServer) -> Iterator[None]:
+    """Stops the process of the server (SIGSTOP): connections stay open, and nothing is answered."""
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
     stat = Path(f"/proc/{server.pid}/stat")
     while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "T":
-        time.sleep(0.001)  # the signal takes its time to reach every thread
+        time.sleep(0.001)  # the signal takes a moment to reach every thread
     try:
         yield
     finally:
@@ -85,9 +86,7 @@ def test_headers_are_read_as_nats_py_reads_them(raw: bytes) -> None:
     assert Bus._parse_header_lines(raw) == Client._parse_header_lines(raw)
 
 
-async def test_a_line_that_uvloop_calls_closed_is_one_that_is_lost(
-    bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_connection_closed_by_uvloop_counts_as_lost(bus_of: BusOf, monkeypatch: pytest.MonkeyPatch) -> None:
     bus = await bus_of("gateway")
 
     def closed(_: bytes) -> None:
@@ -99,9 +98,9 @@ async def test_a_line_that_uvloop_calls_closed_is_one_that_is_lost(
     monkeypatch.undo()
 
 
-async def test_a_line_survives_pongs_that_come_too_late(server: EmbeddedServer, bus_of: BusOf) -> None:
+async def test_a_connection_survives_pongs_that_arrive_too_late(server: EmbeddedServer, bus_of: BusOf) -> None:
     bus = await bus_of("gateway")
-    with hanging(server):
+    with suspended(server):
         with pytest.raises(FlushTimeoutError):
             await bus.flush(1)
         with pytest.raises(TimeoutError):
@@ -111,10 +110,10 @@ async def test_a_line_survives_pongs_that_come_too_late(server: EmbeddedServer, 
     assert bus.is_connected
 
 
-async def test_who_asks_is_told_that_nats_hangs_not_the_service(server: EmbeddedServer, bus_of: BusOf) -> None:
-    door = Door(await bus_of("gateway"))
-    with hanging(server), pytest.raises(Unavailable, match="NATS did not answer") as caught:
-        await door.ask(GetLog(), within=0.2)
-    assert caught.value.facts == {"service": "nats"}
+async def test_a_timeout_names_nats_when_nats_hangs_and_not_the_service(server: EmbeddedServer, bus_of: BusOf) -> None:
+    client = ServiceClient(await bus_of("gateway"))
+    with suspended(server), pytest.raises(Unavailable, match="NATS did not answer") as caught:
+        await client.query(GetLog(), timeout=0.2)
+    assert caught.value.extra == {"service": "nats"}
     with pytest.raises(Unavailable, match="the catalog is not running"):
-        await door.ask(GetLog(), within=WAIT)
+        await client.query(GetLog(), timeout=WAIT)

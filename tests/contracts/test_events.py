@@ -1,6 +1,6 @@
-"""The disk format: facts of yesterday still read, and wishes refuse what they do not know.
+"""The disk and wire formats: events written earlier still decode, and commands refuse unknown fields.
 
-`tests/golden/` holds one line for each fact, written once and never changed; a new fact gets a new line.
+`tests/golden/` has a line for each event type, written once and never changed; a new type gets a new line.
 """
 
 import json
@@ -11,25 +11,25 @@ import msgspec
 import pytest
 
 from contracts import commands, events
-from contracts.commands import Command, Receipt
+from contracts.commands import AnyCommandResult, CommandEnvelope, CommandResult, result_type_of
 from contracts.errors import LogDamaged
-from contracts.events import FACTS_OF, AnyFact, Fact, commit_id
+from contracts.events import EVENTS_OF, AnyEvent, Event, commit_id
 from contracts.events.evolution import upcast
-from contracts.subjects import Kind
+from contracts.subjects import AggregateKind
 from contracts.wire.log import decode
 from tests.contracts.samples import AT, sample_of
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-KINDS: tuple[Kind, ...] = get_args(Kind)
-ANY = msgspec.json.Decoder(AnyFact)
+KINDS: tuple[AggregateKind, ...] = get_args(AggregateKind)
+ANY = msgspec.json.Decoder(AnyEvent)
 
 
 def lines(name: str) -> list[str]:
     return (GOLDEN / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
 
 
-def classes(kind: Kind) -> tuple[type[Fact], ...]:
-    union: Any = FACTS_OF[kind]
+def classes(kind: AggregateKind) -> tuple[type[Event], ...]:
+    union: Any = EVENTS_OF[kind]
     return get_args(union) or (union,)
 
 
@@ -37,98 +37,132 @@ def tag_of(kind: type[msgspec.Struct]) -> str:
     return str(kind.__struct_config__.tag)
 
 
-FACT_LINES = [(kind, line) for kind in KINDS for line in lines(kind)]
+EVENT_LINES = [(kind, line) for kind in KINDS for line in lines(kind)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_fact_has_its_golden_line(kind: Kind) -> None:
+def test_every_event_type_has_a_golden_line(kind: AggregateKind) -> None:
     assert {json.loads(line)["type"] for line in lines(kind)} == {tag_of(one) for one in classes(kind)}
     assert all(tag_of(one).split(".")[0] == kind for one in classes(kind))
 
 
-def test_no_fact_is_in_no_union() -> None:
+def test_every_event_type_is_in_a_union() -> None:
     concrete = {
-        one for one in vars(events).values() if isinstance(one, type) and issubclass(one, Fact) and "." in tag_of(one)
+        one for one in vars(events).values() if isinstance(one, type) and issubclass(one, Event) and "." in tag_of(one)
     }
-    assert concrete == set(get_args(AnyFact))
+    assert concrete == set(get_args(AnyEvent))
 
 
-def holds(now: object, written: object) -> bool:
-    """Is all that was written there still, at every depth?"""
+def includes(now: object, written: object) -> bool:
+    """Whether all that was written is still present, at every depth."""
     if isinstance(written, dict) and isinstance(now, dict):
-        return all(name in now and holds(now[name], part) for name, part in written.items())
+        return all(name in now and includes(now[name], part) for name, part in written.items())
     return now == written
 
 
-@pytest.mark.parametrize(("kind", "line"), FACT_LINES)
-def test_a_golden_line_still_says_what_it_said(kind: Kind, line: str) -> None:
+@pytest.mark.parametrize(("kind", "line"), EVENT_LINES)
+def test_golden_lines_decode_without_loss(kind: AggregateKind, line: str) -> None:
     written = upcast(json.loads(line), 1)
-    fact = ANY.decode(json.dumps(written))
-    assert isinstance(fact, classes(kind))
-    # What was written then is there now, word for word; newer fields stand at their defaults.
-    now = json.loads(msgspec.json.encode(fact))
-    assert holds(now, written)
-    defaults = {each.encode_name for each in msgspec.structs.fields(type(fact)) if not each.required}
+    event = ANY.decode(json.dumps(written))
+    assert isinstance(event, classes(kind))
+    # All that was written is unchanged; newer fields have their defaults.
+    now = json.loads(msgspec.json.encode(event))
+    assert includes(now, written)
+    defaults = {each.encode_name for each in msgspec.structs.fields(type(event)) if not each.required}
     assert set(now) - set(written) <= defaults
-    assert ANY.decode(msgspec.json.encode(fact)) == fact
+    assert ANY.decode(msgspec.json.encode(event)) == event
 
 
-@pytest.mark.parametrize(("kind", "line"), FACT_LINES)
-def test_facts_of_tomorrow_are_read_without_what_is_new(kind: Kind, line: str) -> None:
+@pytest.mark.parametrize(("kind", "line"), EVENT_LINES)
+def test_unknown_fields_of_newer_events_are_ignored(kind: AggregateKind, line: str) -> None:
     written = upcast(json.loads(line), 1)
     newer = written | {"invented_later": {"deep": [1, 2]}}
     assert ANY.decode(json.dumps(newer)) == ANY.decode(json.dumps(written))
 
 
-def test_an_envelope_still_reads() -> None:
+def test_the_golden_commit_decodes() -> None:
     (line,) = lines("commit")
-    stored = decode(7, AT, line.encode())
-    commit = stored.commit
-    assert commit.id == commit_id(commit.command, commit.kind, commit.thing)
-    assert [type(fact) for fact in commit.facts] == [events.DatasetCreated, events.ImageAdded]
-    assert msgspec.json.decode(commit.answer, type=Receipt).id == commit.thing
+    recorded = decode(7, AT, line.encode())
+    commit = recorded.commit
+    assert commit.id == commit_id(commit.command_id, commit.aggregate_kind, commit.aggregate_id)
+    assert [type(event) for event in commit.events] == [events.DatasetCreated, events.ImageAdded]
+    assert msgspec.json.decode(commit.result, type=AnyCommandResult).id == commit.aggregate_id
     assert json.loads(msgspec.json.encode(commit)) == json.loads(line)
     newer = json.dumps(json.loads(line) | {"invented_later": 1}, separators=(",", ":"))
     assert decode(7, AT, newer.encode()).commit == commit
 
 
-def test_an_envelope_without_what_may_be_left_out_reads() -> None:
+def test_a_commit_with_only_its_required_fields_decodes() -> None:
     (line,) = lines("commit")
     written = json.loads(line)
-    needed = ("id", "kind", "thing", "version", "at", "actor", "command", "facts")
+    needed = ("id", "aggregate_kind", "aggregate_id", "version", "at", "actor", "command_id", "events")
     bare = decode(7, AT, json.dumps({name: written[name] for name in needed}).encode()).commit
-    assert (bare.fingerprint, bare.previous, bytes(bare.answer)) == ("", "", b"null")
+    assert (bare.fingerprint, bare.previous_hash, bytes(bare.result)) == ("", "", b"null")
 
 
 @pytest.mark.parametrize(
-    "change", [{"facts": [{"type": "dataset.exploded"}]}, {"kind": "spaceship"}, {"version": "one"}, {"id": None}]
+    "change",
+    [{"events": [{"type": "dataset.exploded"}]}, {"aggregate_kind": "spaceship"}, {"version": "one"}, {"id": None}],
 )
-def test_a_commit_that_is_not_understood_stops_whoever_reads_it(change: dict[str, object]) -> None:
+def test_an_undecodable_commit_stops_the_reader(change: dict[str, object]) -> None:
     (line,) = lines("commit")
     with pytest.raises(LogDamaged):
         decode(7, AT, json.dumps(json.loads(line) | change).encode())
 
 
-def test_the_commits_of_two_things_of_one_command_have_two_ids() -> None:
-    command = decode(7, AT, lines("commit")[0].encode()).commit.command
+def test_commits_of_one_command_in_different_aggregates_have_different_ids() -> None:
+    command = decode(7, AT, lines("commit")[0].encode()).commit.command_id
     assert commit_id(command, "job", "x") != commit_id(command, "dataset", "x") != commit_id(command, "dataset", "y")
     assert commit_id(command, "job", "x", 1) != commit_id(command, "job", "x")
 
 
-WISHES = [
-    wish
-    for union in (commands.DatasetWish, commands.TaggingWish, commands.PresetWish, commands.JobWish)
-    for wish in get_args(union)
+COMMAND_TYPES: list[type[commands.Command[Any]]] = [
+    command_type
+    for union in (commands.DatasetCommand, commands.TaggingCommand, commands.PresetCommand, commands.JobCommand)
+    for command_type in get_args(union)
 ]
 
 
-@pytest.mark.parametrize("wish", WISHES)
-def test_a_wish_comes_over_the_wire_as_it_was_but_not_with_more(wish: type[msgspec.Struct]) -> None:
-    family = next(kind for kind in get_args(Command) if wish in get_args(kind.__annotations__["wish"]))
-    sent = msgspec.json.encode(family(origin=sample_of(commands.Origin), wish=sample_of(wish)))
-    assert msgspec.json.encode(msgspec.json.decode(sent, type=family)) == sent
-    for place in ("wish", "origin", None):
+RESULT_TYPES: tuple[type[CommandResult], ...] = get_args(AnyCommandResult)
+
+
+@pytest.mark.parametrize("command_type", COMMAND_TYPES)
+def test_commands_round_trip_and_unknown_fields_are_refused(command_type: type[msgspec.Struct]) -> None:
+    envelope_type = next(
+        kind for kind in get_args(CommandEnvelope) if command_type in get_args(kind.__annotations__["command"])
+    )
+    sent = msgspec.json.encode(
+        envelope_type(metadata=sample_of(commands.CommandMetadata), command=sample_of(command_type))
+    )
+    assert msgspec.json.encode(msgspec.json.decode(sent, type=envelope_type)) == sent
+    for place in ("command", "metadata", None):
         body = json.loads(sent)
         (body if place is None else body[place])["more"] = 1
         with pytest.raises(msgspec.ValidationError, match="unknown field"):
-            msgspec.json.decode(json.dumps(body), type=family)
+            msgspec.json.decode(json.dumps(body), type=envelope_type)
+
+
+@pytest.mark.parametrize("command_type", COMMAND_TYPES)
+def test_every_command_names_a_result_type_of_the_union(command_type: type[commands.Command[Any]]) -> None:
+    assert result_type_of(command_type) in RESULT_TYPES
+
+
+def test_every_result_type_belongs_to_a_command() -> None:
+    assert {result_type_of(command_type) for command_type in COMMAND_TYPES} == set(RESULT_TYPES)
+
+
+@pytest.mark.parametrize("result_type", RESULT_TYPES)
+def test_results_round_trip_through_the_union(result_type: type[CommandResult]) -> None:
+    sent = sample_of(result_type)
+    received = msgspec.json.decode(msgspec.json.encode(sent), type=AnyCommandResult)
+    assert type(received) is result_type
+    assert received == sent
+
+
+def test_every_result_type_has_a_golden_line_and_decodes_without_loss() -> None:
+    """Results are stored in commits, so their format is as permanent as that of events."""
+    written = [json.loads(line) for line in lines("result")]
+    assert {line["type"] for line in written} == {tag_of(result_type) for result_type in RESULT_TYPES}
+    for line in written:
+        result = msgspec.json.decode(json.dumps(line), type=AnyCommandResult)
+        assert includes(json.loads(msgspec.json.encode(result)), line)

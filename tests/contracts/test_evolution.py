@@ -1,4 +1,4 @@
-"""How facts may change: a change that old logs would not survive is noticed here, before it is released."""
+"""Schema evolution of events: a change that would break existing logs is detected here, before a release."""
 
 import copy
 import json
@@ -11,64 +11,64 @@ import msgspec
 import pytest
 
 from contracts.asyncapi import asyncapi
-from contracts.commands import Origin
+from contracts.commands import CommandMetadata
 from contracts.errors import LogDamaged
 from contracts.events import SCHEMA, Commit, DatasetRenamed
-from contracts.events.evolution import UPCASTERS, Raw, broken, read, upcast, version_of
+from contracts.events.evolution import UPCASTERS, Raw, breaking_changes, decode_commit, schema_version_of, upcast
 from contracts.ids import CommandId
-from contracts.schemas import facts_schema, shapes, undeclared
-from contracts.wire.log import Head, decode, draw_up
+from contracts.schemas import events_schema, shapes, undeclared_changes
+from contracts.wire.log import StreamRevision, build_commit, decode
 from tests.contracts.samples import AT
 from tests.contracts.test_events import ANY, GOLDEN, tag_of
 
 DOCS = Path(__file__).parents[2] / "docs"
-NOW = facts_schema()
+NOW = events_schema()
 
 
-def kept(name: str) -> Any:
+def read_document(name: str) -> Any:
     return json.loads((DOCS / name).read_text(encoding="utf-8"))
 
 
-# --- what is declared
+# --- declared versions
 
 
-def test_no_fact_has_changed_without_a_new_version() -> None:
-    assert undeclared(kept("facts.schema.json"), NOW) == []
+def test_no_event_has_changed_without_a_new_schema_version() -> None:
+    assert undeclared_changes(read_document("events.schema.json"), NOW) == []
 
 
-def test_the_documents_say_what_the_types_say() -> None:
-    assert kept("facts.schema.json") == NOW, "run `make schemas`"
-    assert kept("asyncapi.json") == asyncapi(version("loratory")), "run `make schemas`"
+def test_the_documents_match_the_types() -> None:
+    assert read_document("events.schema.json") == NOW, "run `make schemas`"
+    assert read_document("asyncapi.json") == asyncapi(version("loratory")), "run `make schemas`"
 
 
-def test_every_version_of_every_fact_has_a_golden_line_that_reads_today() -> None:
-    """Version 1 stands in `<kind>.jsonl`, a later one in `<kind>.<version>.jsonl`."""
+def test_every_version_of_every_event_has_a_golden_line_that_decodes() -> None:
+    """Version 1 is in `<kind>.jsonl`, a later one in `<kind>.<version>.jsonl`."""
     for name in shapes(NOW):
         kind = name.partition(".")[0]
         for number in {1, *(before + 1 for known, before in UPCASTERS if known == name)}:
             file = GOLDEN / (f"{kind}.jsonl" if number == 1 else f"{kind}.{number}.jsonl")
             lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            mine = [line for line in lines if line["type"] == name]
-            assert mine, f"{file.name} has no line of {name}"
-            for line in mine:
+            lines_of_type = [line for line in lines if line["type"] == name]
+            assert lines_of_type, f"{file.name} has no line of {name}"
+            for line in lines_of_type:
                 assert tag_of(type(ANY.decode(json.dumps(upcast(line, number))))) == name
 
 
-def test_every_upcaster_is_of_a_fact_there_is_and_of_a_schema_before_this_one() -> None:
+def test_every_upcaster_belongs_to_an_existing_event_and_an_earlier_schema() -> None:
     assert all(name in shapes(NOW) and 1 <= before < SCHEMA for name, before in UPCASTERS)
 
 
-# --- what counts as a change
+# --- compatibility of changes
 
 
-def changed(change: Callable[[Raw], object], part: str = "ImageAdded") -> list[str]:
-    """What is wrong with the facts after somebody changed one of their parts."""
+def faults_after(change: Callable[[Raw], object], part: str = "ImageAdded") -> list[str]:
+    """The faults reported after a change of one part of the schema."""
     now = copy.deepcopy(NOW)
     change(now["$defs"][part])
-    return undeclared(NOW, now)
+    return undeclared_changes(NOW, now)
 
 
-def without(name: str) -> Callable[[Raw], object]:
+def without_field(name: str) -> Callable[[Raw], object]:
     def change(part: Raw) -> None:
         del part["properties"][name]
         part["required"] = [one for one in part["required"] if one != name]
@@ -84,117 +84,133 @@ def with_field(name: str, schema: Raw, *, required: bool = False) -> Callable[[R
     return change
 
 
-def test_what_old_facts_survive_is_no_change() -> None:
-    assert not changed(with_field("place", {"type": "string", "default": ""}))
-    assert not changed(lambda part: part.update(description="said better", title="Picture"))
-    assert not changed(lambda part: part["properties"]["priority"]["enum"].append("urgent"), "JobQueued")
-    assert not changed(with_field("note", {"type": "string", "default": ""}), "Artifact")
+def test_compatible_changes_are_no_faults() -> None:
+    assert not faults_after(with_field("place", {"type": "string", "default": ""}))
+    assert not faults_after(lambda part: part.update(description="worded better", title="Picture"))
+    assert not faults_after(lambda part: part["properties"]["priority"]["enum"].append("urgent"), "JobQueued")
+    assert not faults_after(with_field("note", {"type": "string", "default": ""}), "Artifact")
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "told"),
+    ("part", "change", "message"),
     [
-        ("ImageAdded", without("width"), "dataset.image_added.width is gone"),
+        ("ImageAdded", without_field("width"), "dataset.image_added.width was removed"),
         ("ImageAdded", with_field("width", {"type": "string"}), "type was 'integer' and is 'string'"),
         ("ImageAdded", with_field("place", {"type": "string"}, required=True), "is new and has no default"),
-        ("ImageAdded", with_field("animated", {"type": "boolean"}, required=True), "must be given now"),
+        ("ImageAdded", with_field("animated", {"type": "boolean"}, required=True), "became required"),
         ("ImageAdded", with_field("animated", {"type": "boolean", "default": True}), "its default was False"),
-        ("JobQueued", with_field("priority", {"enum": ["high", "low"]}, required=True), "'normal' is not allowed"),
-        ("Artifact", without("tensors"), "job.succeeded.artifacts[].tensors is gone"),
+        (
+            "JobQueued",
+            with_field("priority", {"enum": ["high", "low"]}, required=True),
+            "'normal' is no longer allowed",
+        ),
+        ("Artifact", without_field("tensors"), "job.succeeded.artifacts[].tensors was removed"),
         ("Prediction", with_field("probability", {"type": "integer"}), "tagging.predicted"),
         ("CaptionSet", with_field("caption", {"type": "string"}), "dataset.caption_set.caption"),
-        ("LoRA", without("rank"), "job.created.recipe"),
+        ("LoRA", without_field("rank"), "job.created.recipe"),
     ],
 )
-def test_what_old_facts_do_not_survive_is_told(part: str, change: Callable[[Raw], object], told: str) -> None:
-    faults = changed(change, part)
-    assert any(told in fault for fault in faults), faults
+def test_incompatible_changes_are_reported(part: str, change: Callable[[Raw], object], message: str) -> None:
+    faults = faults_after(change, part)
+    assert any(message in fault for fault in faults), faults
 
 
-def test_a_fact_that_is_gone_or_renamed_is_told() -> None:
+def test_a_removed_or_renamed_event_is_reported() -> None:
     now = copy.deepcopy(NOW)
     now["$defs"]["ImageAdded"]["properties"]["type"]["enum"] = ["dataset.picture_added"]
-    assert undeclared(NOW, now) == ["dataset.image_added is gone; facts of it stand in logs for ever"]
+    assert undeclared_changes(NOW, now) == [
+        "dataset.image_added was removed, but events of this type remain in existing logs"
+    ]
 
 
 def test_a_change_with_a_new_version_is_declared() -> None:
     def change(part: Raw) -> None:
-        without("width")(part)
+        without_field("width")(part)
         part["x-version"] = 2
 
-    assert not changed(change)
+    assert not faults_after(change)
 
 
-def test_nothing_is_broken_by_staying_as_it_is() -> None:
-    assert all(not broken(shape, shape) for shape in shapes(NOW).values())
+def test_unchanged_shapes_have_no_breaking_changes() -> None:
+    assert all(not breaking_changes(shape, shape) for shape in shapes(NOW).values())
 
 
-# --- how it is read
+# --- decoding and upcasting
 
 
-def titled(fact: Raw) -> Raw:
+def rename_title(event: Raw) -> Raw:
     """`name` was called `title` in schema 1."""
-    return {"name": fact["title"], **{name: value for name, value in fact.items() if name != "title"}}
+    return {"name": event["title"], **{name: value for name, value in event.items() if name != "title"}}
 
 
-def tidied(fact: Raw) -> Raw:
+def strip_name(event: Raw) -> Raw:
     """Names were not stripped in schema 2."""
-    return fact | {"name": fact["name"].strip()}
+    return event | {"name": event["name"].strip()}
 
 
-LATER = {("dataset.renamed", 1): titled, ("dataset.renamed", 2): tidied}
+UPCASTERS_TO_3 = {("dataset.renamed", 1): rename_title, ("dataset.renamed", 2): strip_name}
 
 
-def body(fact: Raw, schema: int | None) -> bytes:
-    origin = Origin(command=CommandId("c1"), actor="user:ann", at=AT)
-    drawn = draw_up("dataset", "ds_1", [DatasetRenamed(name="x")], after=Head(), origin=origin)
-    commit = json.loads(msgspec.json.encode(drawn)) | {"facts": [fact, {"type": "dataset.removed"}]}
+def encode_commit(event: Raw, schema: int | None) -> bytes:
+    metadata = CommandMetadata(command_id=CommandId("c1"), actor="user:ann", at=AT)
+    template = build_commit(
+        "dataset", "ds_1", [DatasetRenamed(name="x")], expected_revision=StreamRevision(), metadata=metadata
+    )
+    commit = json.loads(msgspec.json.encode(template)) | {"events": [event, {"type": "dataset.removed"}]}
     return json.dumps(commit if schema is None else commit | {"schema": schema}).encode()
 
 
-def renamed(commit: Commit) -> str:
-    (fact, _) = commit.facts
-    assert isinstance(fact, DatasetRenamed)
-    return fact.name
+def new_name(commit: Commit) -> str:
+    (event, _) = commit.events
+    assert isinstance(event, DatasetRenamed)
+    return event.name
 
 
 @pytest.mark.parametrize("schema", [None, 1])
-def test_a_fact_of_the_first_schema_goes_through_every_upcaster(schema: int | None) -> None:
-    commit = read(body({"type": "dataset.renamed", "title": " cats "}, schema), LATER, 3)
-    assert (renamed(commit), commit.schema) == ("cats", 1)
+def test_an_event_of_the_first_schema_passes_every_upcaster(schema: int | None) -> None:
+    commit = decode_commit(encode_commit({"type": "dataset.renamed", "title": " cats "}, schema), UPCASTERS_TO_3, 3)
+    assert (new_name(commit), commit.schema) == ("cats", 1)
 
 
-def test_a_fact_of_a_schema_between_starts_there() -> None:
-    assert renamed(read(body({"type": "dataset.renamed", "name": " cats "}, 2), LATER, 3)) == "cats"
+def test_an_event_of_a_middle_schema_passes_only_later_upcasters() -> None:
+    assert (
+        new_name(decode_commit(encode_commit({"type": "dataset.renamed", "name": " cats "}, 2), UPCASTERS_TO_3, 3))
+        == "cats"
+    )
 
 
-def test_a_fact_of_today_meets_no_upcaster() -> None:
-    assert renamed(read(body({"type": "dataset.renamed", "name": " cats "}, 3), LATER, 3)) == " cats "
+def test_an_event_of_the_current_schema_passes_no_upcaster() -> None:
+    assert (
+        new_name(decode_commit(encode_commit({"type": "dataset.renamed", "name": " cats "}, 3), UPCASTERS_TO_3, 3))
+        == " cats "
+    )
 
 
 def test_the_version_of_a_type_is_that_of_its_last_change() -> None:
-    assert [version_of(name, LATER) for name in ("dataset.renamed", "dataset.removed")] == [3, 1]
+    assert [schema_version_of(name, UPCASTERS_TO_3) for name in ("dataset.renamed", "dataset.removed")] == [3, 1]
 
 
-@pytest.mark.parametrize("fact", [{"type": "dataset.renamed"}, {"type": "dataset.exploded"}])
-def test_what_no_upcaster_mends_stops_the_reader(fact: Raw) -> None:
+@pytest.mark.parametrize("event", [{"type": "dataset.renamed"}, {"type": "dataset.exploded"}])
+def test_an_event_that_cannot_be_upcast_stops_the_reader(event: Raw) -> None:
     with pytest.raises(msgspec.ValidationError):
-        read(body(fact, 3), LATER, 3)
+        decode_commit(encode_commit(event, 3), UPCASTERS_TO_3, 3)
     with pytest.raises(msgspec.ValidationError):
-        read(body(fact | {"title": 3}, 1), LATER, 3)
+        decode_commit(encode_commit(event | {"title": 3}, 1), UPCASTERS_TO_3, 3)
     with pytest.raises(msgspec.ValidationError):
-        read(b'{"schema": 1}', LATER, 3)
+        decode_commit(b'{"schema": 1}', UPCASTERS_TO_3, 3)
 
 
-@pytest.mark.parametrize("fact", [{"type": "dataset.renamed", "name": "cats"}, {"type": "dataset.exploded"}])
-def test_a_commit_of_a_newer_schema_stops_the_reader_and_says_why(fact: Raw) -> None:
-    with pytest.raises(LogDamaged, match=r"commit 7 .* upgrade it"):
-        decode(7, AT, body(fact, SCHEMA + 1))
+@pytest.mark.parametrize("event", [{"type": "dataset.renamed", "name": "cats"}, {"type": "dataset.exploded"}])
+def test_a_commit_of_a_newer_schema_stops_the_reader_with_a_reason(event: Raw) -> None:
+    with pytest.raises(LogDamaged, match=r"commit 7 .* upgrade Loratory"):
+        decode(7, AT, encode_commit(event, SCHEMA + 1))
 
 
-def test_what_is_written_now_says_its_schema_unless_that_is_the_first() -> None:
-    origin = Origin(command=CommandId("c1"), actor="user:ann", at=AT)
-    commit = draw_up("dataset", "ds_1", [DatasetRenamed(name="x")], after=Head(), origin=origin)
+def test_commits_name_their_schema_unless_it_is_the_first() -> None:
+    metadata = CommandMetadata(command_id=CommandId("c1"), actor="user:ann", at=AT)
+    commit = build_commit(
+        "dataset", "ds_1", [DatasetRenamed(name="x")], expected_revision=StreamRevision(), metadata=metadata
+    )
     assert commit.schema == SCHEMA
     assert json.loads(msgspec.json.encode(msgspec.structs.replace(commit, schema=2)))["schema"] == 2
-    assert msgspec.json.decode(body({"type": "dataset.removed"}, None), type=Commit).schema == 1
+    assert msgspec.json.decode(encode_commit({"type": "dataset.removed"}, None), type=Commit).schema == 1

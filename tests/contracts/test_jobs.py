@@ -1,4 +1,4 @@
-"""The state machine of work: what is asked and what workers say, in any order."""
+"""The state machine of work: requests and reports of workers, in any order."""
 
 from datetime import timedelta
 from typing import get_args
@@ -10,26 +10,26 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from contracts import events as e
 from contracts.errors import Fenced, IllegalTransition, NotFound
-from contracts.events import Fact, JobFact, TaggingFact
+from contracts.events import Event, JobEvent, TaggingEvent
 from contracts.ids import Digest, WorkerId
 from contracts.jobs import (
     ENDED,
-    FRUITLESS_LIMIT,
+    MAX_ATTEMPTS_WITHOUT_PROGRESS,
     State,
-    Status,
     Work,
-    admit,
     attempt_failed,
     cancel,
     cancelled,
+    check_fencing_token,
+    enqueue,
     evolve,
     failed,
     fold,
     interrupted,
-    opening,
-    queue_up,
+    open_attempt,
     status_of,
 )
+from contracts.subjects import Status
 from tests.contracts.samples import sample_of
 
 CREATED = sample_of(e.JobCreated)
@@ -37,88 +37,88 @@ QUEUED = e.JobQueued(priority="normal")
 STARTED = e.JobAttemptStarted(worker=WorkerId("w1"), boot="b1", resumes=0)
 
 
-def crashed(attempt: int) -> Fact:
+def crashed(attempt: int) -> Event:
     return attempt_failed("train", attempt=attempt, step=0, reason="signal 9")
 
 
-def polite(attempt: int) -> Fact:
+def stopped(attempt: int) -> Event:
     return interrupted("train", attempt=attempt, step=0, reason="stopped")
 
 
-def kept(attempt: int, step: int) -> Fact:
+def checkpointed(attempt: int, step: int) -> Event:
     return e.JobCheckpointed(attempt=attempt, step=step, checkpoint=Digest("0" * 64), size=1)
 
 
-def after(*facts: Fact) -> Work:
-    """The work after these facts, at sequences 1, 2, …"""
-    return fold((fact, sequence) for sequence, fact in enumerate(facts, start=1))
+def work_after(*events: Event) -> Work:
+    """The work after these events, at sequences 1, 2, …"""
+    return fold((event, sequence) for sequence, event in enumerate(events, start=1))
 
 
-def opened(work: Work) -> Fact | None:
-    return opening(work, "train", dispatch=work.dispatch, worker=WorkerId("w2"), boot="b2")
+def open_next_attempt(work: Work) -> Event | None:
+    return open_attempt(work, "train", dispatch=work.dispatch, worker=WorkerId("w2"), boot="b2")
 
 
-# --- no history is too strange
+# --- folding
 
-ANY_FACT = st.sampled_from([sample_of(kind) for kind in (*get_args(JobFact), *get_args(TaggingFact))])
+ANY_EVENT = st.sampled_from([sample_of(kind) for kind in (*get_args(JobEvent), *get_args(TaggingEvent))])
 
 
-@given(st.lists(st.tuples(ANY_FACT, st.integers(1, 50)), max_size=30))
+@given(st.lists(st.tuples(ANY_EVENT, st.integers(1, 50)), max_size=30))
 @settings(max_examples=150, deadline=timedelta(seconds=2), suppress_health_check=[HealthCheck.too_slow])
-def test_no_history_is_too_strange_to_be_folded(history: list[tuple[Fact, int]]) -> None:
+def test_any_history_can_be_folded(history: list[tuple[Event, int]]) -> None:
     work = fold(history)
     assert work.state in get_args(State)
     assert status_of(work.state) in get_args(Status)
-    assert work.fruitless >= 0
+    assert work.attempts_without_progress >= 0
     middle = len(history) // 2
     assert fold(history[middle:], fold(history[:middle])) == work
 
 
-# --- the fence
+# --- the fencing token
 
 
-@pytest.mark.parametrize("ended", sorted(ENDED))
-def test_nobody_writes_after_the_end(ended: State) -> None:
+@pytest.mark.parametrize("end_state", sorted(ENDED))
+def test_no_worker_event_is_accepted_after_the_end(end_state: State) -> None:
     with pytest.raises(Fenced):
-        admit(Work(state=ended, attempt=3, open=True), kept(3, 10), 3)
+        check_fencing_token(Work(state=end_state, attempt=3, open=True), checkpointed(3, 10), 3)
 
 
-def test_only_the_current_attempt_writes() -> None:
-    work = after(CREATED, QUEUED, STARTED, crashed(3), STARTED)
-    admit(work, kept(5, 10), 5)
+def test_only_events_of_the_current_attempt_are_accepted() -> None:
+    work = work_after(CREATED, QUEUED, STARTED, crashed(3), STARTED)
+    check_fencing_token(work, checkpointed(5, 10), 5)
     for stale in (3, 4, 6, 0):
         with pytest.raises(Fenced):
-            admit(work, kept(stale, 10), stale)
+            check_fencing_token(work, checkpointed(stale, 10), stale)
     with pytest.raises(Fenced):
-        admit(work, kept(3, 10), 5)
+        check_fencing_token(work, checkpointed(3, 10), 5)
 
 
-def test_an_attempt_that_has_ended_writes_no_more() -> None:
-    for end in (crashed(3), polite(3)):
+def test_events_of_an_attempt_that_has_ended_are_refused() -> None:
+    for end in (crashed(3), stopped(3)):
         with pytest.raises(Fenced):
-            admit(after(CREATED, QUEUED, STARTED, end), kept(3, 10), 3)
+            check_fencing_token(work_after(CREATED, QUEUED, STARTED, end), checkpointed(3, 10), 3)
 
 
-def test_what_is_asked_is_not_for_workers_to_say() -> None:
-    work = after(CREATED, QUEUED, STARTED)
-    for fact in (QUEUED, e.JobCancelRequested(), e.JobRemoved(), STARTED, e.JobEdited(name="x")):
+def test_workers_may_not_append_requests() -> None:
+    work = work_after(CREATED, QUEUED, STARTED)
+    for event in (QUEUED, e.JobCancelRequested(), e.JobRemoved(), STARTED, e.JobEdited(name="x")):
         with pytest.raises(Fenced):
-            admit(work, fact, 3)
+            check_fencing_token(work, event, 3)
 
 
-def test_what_is_said_meanwhile_does_not_fence() -> None:
-    asked = (e.JobEdited(name="x"), e.JobPrioritised(priority="high"), e.JobCancelRequested())
-    work = after(CREATED, QUEUED, STARTED, *asked)
-    admit(work, cancelled("train", attempt=3, step=1), 3)
-    admit(work, kept(3, 1), 3)
+def test_requests_by_clients_do_not_fence_the_attempt() -> None:
+    requested = (e.JobEdited(name="x"), e.JobPrioritised(priority="high"), e.JobCancelRequested())
+    work = work_after(CREATED, QUEUED, STARTED, *requested)
+    check_fencing_token(work, cancelled("train", attempt=3, step=1), 3)
+    check_fencing_token(work, checkpointed(3, 1), 3)
 
 
-# --- hints
+# --- queue messages
 
 
-def test_a_hint_opens_an_attempt_that_goes_on_from_what_is_kept() -> None:
-    work = after(CREATED, QUEUED, STARTED, kept(3, 40), polite(3))
-    assert opened(work) == e.JobAttemptStarted(worker=WorkerId("w2"), boot="b2", resumes=40)
+def test_a_queue_message_opens_an_attempt_that_resumes_from_the_checkpoint() -> None:
+    work = work_after(CREATED, QUEUED, STARTED, checkpointed(3, 40), stopped(3))
+    assert open_next_attempt(work) == e.JobAttemptStarted(worker=WorkerId("w2"), boot="b2", resumes=40)
 
 
 @pytest.mark.parametrize(
@@ -130,151 +130,155 @@ def test_a_hint_opens_an_attempt_that_goes_on_from_what_is_kept() -> None:
         (CREATED, QUEUED, STARTED, e.JobSucceeded(attempt=3, step=1, artifacts=())),
     ],
 )
-def test_a_hint_of_what_does_not_wait_is_dropped(history: tuple[Fact, ...]) -> None:
-    assert opened(after(*history)) is None
+def test_a_queue_message_for_work_that_is_not_queued_is_stale(history: tuple[Event, ...]) -> None:
+    assert open_next_attempt(work_after(*history)) is None
 
 
-def test_only_the_newest_hint_counts() -> None:
-    work = after(CREATED, QUEUED, e.JobPrioritised(priority="high"), QUEUED)
+def test_only_the_newest_dispatch_number_is_current() -> None:
+    work = work_after(CREATED, QUEUED, e.JobPrioritised(priority="high"), QUEUED)
     assert work.dispatch == 4
-    assert opening(work, "train", dispatch=2, worker=WorkerId("w"), boot="b") is None
+    assert open_attempt(work, "train", dispatch=2, worker=WorkerId("w"), boot="b") is None
 
 
-def test_work_whose_worker_died_after_it_was_cancelled_ends_with_the_next() -> None:
-    work = after(CREATED, QUEUED, STARTED, kept(3, 7), e.JobCancelRequested())
-    assert opened(work) == e.JobCancelled(attempt=3, step=7)
+def test_cancelled_work_whose_worker_died_is_ended_by_the_next_worker() -> None:
+    work = work_after(CREATED, QUEUED, STARTED, checkpointed(3, 7), e.JobCancelRequested())
+    assert open_next_attempt(work) == e.JobCancelled(attempt=3, step=7)
 
 
 # --- poison
 
 
-def test_three_attempts_that_died_for_nothing_are_the_last() -> None:
-    work = after(CREATED, QUEUED, STARTED, crashed(3), STARTED, crashed(5), STARTED)
-    assert work.fruitless == 2
-    # The third died without a word: the hint came back while its attempt is open.
-    last = opened(work)
+def test_work_fails_after_three_crashed_attempts_without_progress() -> None:
+    work = work_after(CREATED, QUEUED, STARTED, crashed(3), STARTED, crashed(5), STARTED)
+    assert work.attempts_without_progress == 2
+    # The third worker died without a report: the message was redelivered while its attempt is open.
+    last = open_next_attempt(work)
     assert isinstance(last, e.JobFailed)
     assert last.code == "poison"
-    assert isinstance(opened(evolve(work, crashed(7), 8)), e.JobFailed)
+    assert isinstance(open_next_attempt(evolve(work, crashed(7), 8)), e.JobFailed)
 
 
-def test_a_polite_stop_never_counts() -> None:
-    stops = [fact for number in range(3, 23, 2) for fact in (STARTED, polite(number))]
-    assert after(CREATED, QUEUED, *stops).fruitless == 0
-    work = after(CREATED, QUEUED, STARTED, crashed(3), STARTED, polite(5), STARTED, crashed(7))
-    assert work.fruitless == 2
-    assert isinstance(opened(work), e.JobAttemptStarted)
+def test_an_interruption_never_counts_as_a_crash() -> None:
+    attempts = [event for number in range(3, 23, 2) for event in (STARTED, stopped(number))]
+    assert work_after(CREATED, QUEUED, *attempts).attempts_without_progress == 0
+    work = work_after(CREATED, QUEUED, STARTED, crashed(3), STARTED, stopped(5), STARTED, crashed(7))
+    assert work.attempts_without_progress == 2
+    assert isinstance(open_next_attempt(work), e.JobAttemptStarted)
 
 
-def test_a_newer_checkpoint_makes_good_what_died_before() -> None:
-    work = after(CREATED, QUEUED, STARTED, crashed(3), STARTED, crashed(5), STARTED, kept(7, 10), crashed(7))
-    assert work.fruitless == 0
-    again = after(CREATED, QUEUED, STARTED, kept(3, 10), crashed(3), STARTED, kept(6, 10), crashed(6))
-    assert again.fruitless == 1, "the same step again is nothing new"
+def test_a_newer_checkpoint_resets_the_count_of_crashes() -> None:
+    work = work_after(
+        CREATED, QUEUED, STARTED, crashed(3), STARTED, crashed(5), STARTED, checkpointed(7, 10), crashed(7)
+    )
+    assert work.attempts_without_progress == 0
+    again = work_after(
+        CREATED, QUEUED, STARTED, checkpointed(3, 10), crashed(3), STARTED, checkpointed(6, 10), crashed(6)
+    )
+    assert again.attempts_without_progress == 1, "the same step again is no progress"
 
 
-# --- what may be asked
+# --- requests
 
 
-def test_starting_and_cancelling_twice_is_no_news() -> None:
-    draft = after(CREATED)
-    assert queue_up(draft, "train") == e.JobQueued(priority=CREATED.priority)
-    waiting = after(CREATED, QUEUED)
-    assert queue_up(waiting, "train") is None
+def test_starting_and_cancelling_are_idempotent() -> None:
+    draft = work_after(CREATED)
+    assert enqueue(draft, "train") == e.JobQueued(priority=CREATED.priority)
+    waiting = work_after(CREATED, QUEUED)
+    assert enqueue(waiting, "train") is None
     assert cancel(waiting, "train", "enough") == [e.JobCancelRequested(reason="enough"), e.JobCancelled()]
-    running = after(CREATED, QUEUED, STARTED)
+    running = work_after(CREATED, QUEUED, STARTED)
     assert cancel(running, "train") == [e.JobCancelRequested()]
     assert cancel(evolve(running, e.JobCancelRequested(), 4), "train") == []
     assert cancel(Work(state="cancelled"), "train") == []
 
 
-def test_what_cannot_be_done_is_refused_with_the_state() -> None:
+def test_impossible_transitions_are_refused_with_the_state() -> None:
     for state in ("completed", "failed"):
         with pytest.raises(IllegalTransition) as refused:
             cancel(Work(state=state), "train")
-        assert refused.value.facts["state"] == state
+        assert refused.value.extra["state"] == state
     for state in ("completed", "failed", "cancelled", "cancelling"):
         with pytest.raises(IllegalTransition):
-            queue_up(Work(state=state), "train")  # type: ignore[arg-type]
+            enqueue(Work(state=state), "train")  # type: ignore[arg-type]
     for state in ("absent", "removed"):
         with pytest.raises(NotFound):
-            queue_up(Work(state=state), "train")  # type: ignore[arg-type]
+            enqueue(Work(state=state), "train")  # type: ignore[arg-type]
 
 
-def test_tagging_runs_move_by_the_same_rules() -> None:
-    asked, queued = sample_of(e.TaggingRequested), e.TaggingQueued(priority="low")
+def test_tagging_runs_follow_the_same_rules() -> None:
+    requested, queued = sample_of(e.TaggingRequested), e.TaggingQueued(priority="low")
     started = e.TaggingAttemptStarted(worker=WorkerId("t"), boot="b", resumes=0)
-    seen = e.ImagePredictions(ordinal=0, predictions=())
-    work = after(asked, queued, started, e.TaggingPredicted(attempt=3, images=(seen, seen)))
-    assert (work.state, work.kept, work.priority) == ("running", 2, "low")
+    prediction = e.ImagePredictions(ordinal=0, predictions=())
+    work = work_after(requested, queued, started, e.TaggingPredicted(attempt=3, images=(prediction, prediction)))
+    assert (work.state, work.completed_units, work.priority) == ("running", 2, "low")
     assert cancel(work, "tag") == [e.TaggingCancelRequested()]
-    opens = opening(work, "tag", dispatch=work.dispatch, worker=WorkerId("u"), boot="b")
-    assert opens == e.TaggingAttemptStarted(worker=WorkerId("u"), boot="b", resumes=2)
+    started_again = open_attempt(work, "tag", dispatch=work.dispatch, worker=WorkerId("u"), boot="b")
+    assert started_again == e.TaggingAttemptStarted(worker=WorkerId("u"), boot="b", resumes=2)
 
 
-# --- all walks that the rules allow
+# --- random sequences of transitions
 
 
-class Walk(RuleBasedStateMachine):
-    """A catalog and several workers, one of which is always slow, write as the rules let them."""
+class WorkStateMachine(RuleBasedStateMachine):
+    """A catalog and several workers, some of them stale, append what the rules allow."""
 
     attempts = Bundle("attempts")
 
     def __init__(self) -> None:
         super().__init__()
         self.sequence = 2
-        self.work = after(CREATED, QUEUED)
+        self.work = work_after(CREATED, QUEUED)
         self.ends = 0
 
-    def write(self, *facts: Fact) -> None:
+    def write(self, *events: Event) -> None:
         self.sequence += 1
-        for fact in facts:
-            self.work = evolve(self.work, fact, self.sequence)
-        self.ends += sum(isinstance(fact, e.Cancelled | e.Failed | e.JobSucceeded) for fact in facts)
+        for event in events:
+            self.work = evolve(self.work, event, self.sequence)
+        self.ends += sum(isinstance(event, e.Cancelled | e.Failed | e.JobSucceeded) for event in events)
 
     @rule(target=attempts)
-    def a_hint_is_taken(self) -> int:
-        before = self.work
-        fact = opened(before)
-        if fact is not None:
-            self.write(fact)
-        if isinstance(fact, e.JobAttemptStarted):
-            assert before.fruitless < FRUITLESS_LIMIT
+    def a_queue_message_is_delivered(self) -> int:
+        work_before = self.work
+        event = open_next_attempt(work_before)
+        if event is not None:
+            self.write(event)
+        if isinstance(event, e.JobAttemptStarted):
+            assert work_before.attempts_without_progress < MAX_ATTEMPTS_WITHOUT_PROGRESS
         return self.work.attempt
 
     @rule(attempt=attempts, step=st.integers(1, 9), kind=st.sampled_from("skcpxf"))
     def a_worker_reports(self, attempt: int, step: int, kind: str) -> None:
-        fact = {
+        event = {
             "s": e.JobSucceeded(attempt=attempt, step=step, artifacts=()),
-            "k": kept(attempt, step),
+            "k": checkpointed(attempt, step),
             "c": crashed(attempt),
-            "p": polite(attempt),
+            "p": stopped(attempt),
             "x": cancelled("train", attempt=attempt, step=step),
             "f": failed("train", attempt=attempt, code="x", reason="y"),
         }[kind]
         current = self.work.open and attempt == self.work.attempt
         try:
-            admit(self.work, fact, attempt)
+            check_fencing_token(self.work, event, attempt)
         except Fenced:
             assert not current or self.work.ended
             return
         assert current
-        self.write(fact)
+        self.write(event)
 
     @rule()
     def it_is_cancelled(self) -> None:
         try:
-            facts = cancel(self.work, "train")
+            events = cancel(self.work, "train")
         except (IllegalTransition, NotFound):
             assert self.work.ended
             return
-        if facts:
-            self.write(*facts)
+        if events:
+            self.write(*events)
 
     @rule()
     def it_is_started(self) -> None:
         try:
-            assert queue_up(self.work, "train") is None
+            assert enqueue(self.work, "train") is None
         except (IllegalTransition, NotFound):
             assert self.work.ended or self.work.state == "cancelling"
 
@@ -284,11 +288,11 @@ class Walk(RuleBasedStateMachine):
         assert not (self.work.ended and self.work.open)
 
     @invariant()
-    def who_runs_has_an_attempt(self) -> None:
+    def an_open_attempt_is_running(self) -> None:
         if self.work.open:
             assert self.work.state in ("running", "cancelling")
-        assert self.work.fruitless <= FRUITLESS_LIMIT
+        assert self.work.attempts_without_progress <= MAX_ATTEMPTS_WITHOUT_PROGRESS
 
 
-Walk.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
-TestWalk = Walk.TestCase
+WorkStateMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestWorkStateMachine = WorkStateMachine.TestCase

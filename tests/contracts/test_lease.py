@@ -1,4 +1,4 @@
-"""The writer's lease on a real nats-server: one holds it, who waits gets it in the end, and who lost it knows."""
+"""The single-writer lease, on a real nats-server."""
 
 import asyncio
 import os
@@ -15,14 +15,14 @@ from contracts import subjects
 from contracts.errors import Unavailable
 from contracts.wire.bus import Bus
 from contracts.wire.lease import Lease, LeaseLost
-from contracts.wire.life import Life
+from contracts.wire.process_identity import ProcessIdentity
 from contracts.wire.server import EmbeddedServer
 from tests.conftest import BusOf
 from tests.limits import WAIT
 
-SECONDS = 2.0
-ELSEWHERE = Life(machine="another machine", pid=1, started=1)
-"""Nobody here can know whether it lives."""
+LEASE_SECONDS = 2.0
+REMOTE_PROCESS = ProcessIdentity(machine="another machine", pid=1, started=1)
+"""Whether it is dead cannot be determined on this machine."""
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ async def catalog(bus_of: BusOf) -> Bus:
     return await bus_of("catalog")
 
 
-def lease(bus: Bus, life: Life = ELSEWHERE) -> Lease:
-    return Lease(bus, seconds=SECONDS, life=life)
+def build_lease(bus: Bus, identity: ProcessIdentity = REMOTE_PROCESS) -> Lease:
+    return Lease(bus, seconds=LEASE_SECONDS, process=identity)
 
 
 @asynccontextmanager
-async def kept(held: Lease) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(held.keep())
+async def renewed(lease: Lease) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(lease.keep_renewed())
     try:
         yield task
     finally:
@@ -44,126 +44,126 @@ async def kept(held: Lease) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_two_never_hold_it_and_who_waits_gets_it_when_it_has_run_out(catalog: Bus) -> None:
-    first, second = lease(catalog), lease(catalog)
-    await first.take()
-    waiting = asyncio.create_task(second.take())
-    while first.held:
-        assert not second.held
+async def test_only_one_process_holds_the_lease_and_a_waiting_one_acquires_it_after_expiry(catalog: Bus) -> None:
+    first, second = build_lease(catalog), build_lease(catalog)
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    while first.is_held:
+        assert not second.is_held
         await asyncio.sleep(0.05)
     async with asyncio.timeout(WAIT):
         await waiting
-    assert second.held
+    assert second.is_held
     with pytest.raises(LeaseLost):
         first.check()
 
 
-async def test_it_is_kept_for_as_long_as_its_holder_lives_and_then_given_back(catalog: Bus) -> None:
-    first, second = lease(catalog), lease(catalog)
-    await first.take()
-    waiting = asyncio.create_task(second.take())
-    async with kept(first):
-        await asyncio.sleep(2 * SECONDS)
+async def test_the_lease_is_renewed_while_its_holder_runs_and_then_released(catalog: Bus) -> None:
+    first, second = build_lease(catalog), build_lease(catalog)
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    async with renewed(first):
+        await asyncio.sleep(2 * LEASE_SECONDS)
         first.check()
-        assert not second.held
-    assert not first.held
-    async with asyncio.timeout(SECONDS / 2 + 1):  # it need not run out
+        assert not second.is_held
+    assert not first.is_held
+    async with asyncio.timeout(LEASE_SECONDS / 2 + 1):  # released, so it need not expire
         await waiting
 
 
-async def test_who_was_away_past_it_and_finds_another_is_lost(catalog: Bus) -> None:
-    first, second = lease(catalog), lease(catalog)
-    await first.take()
+async def test_a_holder_that_paused_past_expiry_loses_the_lease_to_another(catalog: Bus) -> None:
+    first, second = build_lease(catalog), build_lease(catalog)
+    await first.acquire()
     async with asyncio.timeout(WAIT):
-        await second.take()
-    async with kept(second):
+        await second.acquire()
+    async with renewed(second):
         with pytest.raises(LeaseLost):
-            await first.keep()
+            await first.keep_renewed()
         second.check()
 
 
-async def test_who_was_away_past_it_and_finds_nobody_goes_on(catalog: Bus) -> None:
-    first = lease(catalog)
-    await first.take()
-    await asyncio.sleep(SECONDS + 1)
-    assert not first.held
-    async with kept(first) as keeping:
+async def test_a_holder_that_paused_past_expiry_continues_if_the_lease_is_free(catalog: Bus) -> None:
+    first = build_lease(catalog)
+    await first.acquire()
+    await asyncio.sleep(LEASE_SECONDS + 1)
+    assert not first.is_held
+    async with renewed(first) as renewing:
         await _until_held(first)
-        assert not keeping.done()
+        assert not renewing.done()
 
 
-async def test_who_was_away_while_another_came_and_went_is_lost_too(catalog: Bus) -> None:
-    """What the other wrote is not known here."""
-    first, second = lease(catalog), lease(catalog)
-    await first.take()
+async def test_a_holder_that_paused_while_another_held_the_lease_loses_it(catalog: Bus) -> None:
+    """Commits that the other holder appended are unknown to it."""
+    first, second = build_lease(catalog), build_lease(catalog)
+    await first.acquire()
     async with asyncio.timeout(WAIT):
-        await second.take()
-    await asyncio.sleep(SECONDS + 1)
+        await second.acquire()
+    await asyncio.sleep(LEASE_SECONDS + 1)
     with pytest.raises(LeaseLost):
-        await first.keep()
-    assert not first.held
+        await first.keep_renewed()
+    assert not first.is_held
 
 
-async def test_a_renewal_that_was_stored_unheard_loses_nothing(catalog: Bus) -> None:
-    first = lease(catalog)
-    await first.take()
+async def test_a_renewal_whose_acknowledgement_was_lost_keeps_the_lease(catalog: Bus) -> None:
+    first = build_lease(catalog)
+    await first.acquire()
     before = first._sequence
     await first._write(before)
     first._sequence = before
-    await first._renewed()
+    await first._renew()
     first.check()
 
 
-async def test_it_outlives_a_restart_of_the_server(catalog: Bus, server: EmbeddedServer) -> None:
-    first, second = lease(catalog), lease(catalog)
-    await first.take()
-    async with kept(first):
+async def test_the_lease_survives_a_restart_of_the_server(catalog: Bus, server: EmbeddedServer) -> None:
+    first, second = build_lease(catalog), build_lease(catalog)
+    await first.acquire()
+    async with renewed(first):
         await server.restart()
-        waiting = asyncio.create_task(second.take())
-        await asyncio.sleep(2 * SECONDS)
+        waiting = asyncio.create_task(second.acquire())
+        await asyncio.sleep(2 * LEASE_SECONDS)
         await _until_held(first)
-        assert not second.held
+        assert not second.is_held
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def test_without_the_bucket_nobody_writes(catalog: Bus, bus_of: BusOf) -> None:
+async def test_without_the_bucket_the_lease_cannot_be_acquired(catalog: Bus, bus_of: BusOf) -> None:
     await (await bus_of("admin")).jetstream().delete_stream(subjects.LEASES)
-    held = lease(catalog)
+    lease = build_lease(catalog)
     with pytest.raises(Unavailable):
-        await held._taken()
-    assert not held.held
+        await lease._try_acquire()
+    assert not lease.is_held
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-async def test_the_lease_of_a_process_that_died_here_is_free_at_once_and_of_one_that_is_stopped_is_not(
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_the_lease_of_a_dead_local_process_is_free_at_once_but_not_of_a_stopped_one(
     catalog: Bus,
 ) -> None:
     process = await asyncio.create_subprocess_exec("sleep", "60")
-    own = Life.own()
+    own = ProcessIdentity.current()
     started = int(_stat(process.pid)[19])
-    first = lease(catalog, msgspec.structs.replace(own, pid=process.pid, started=started))
-    second = lease(catalog, own)
-    await first.take()
+    first = build_lease(catalog, msgspec.structs.replace(own, pid=process.pid, started=started))
+    second = build_lease(catalog, own)
+    await first.acquire()
     os.kill(process.pid, signal.SIGSTOP)
-    assert not await second._taken()
+    assert not await second._try_acquire()
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
-    assert await second._taken()
+    assert await second._try_acquire()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_only_a_process_of_this_machine_is_known_to_be_dead() -> None:
-    own = Life.own()
-    assert not own.dead
-    assert msgspec.structs.replace(own, started=own.started + 1).dead
-    assert not msgspec.structs.replace(own, started=own.started + 1, machine="another").dead
-    assert not Life(machine="", pid=own.pid, started=0).dead
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_only_a_process_of_this_machine_can_be_known_to_be_dead() -> None:
+    own = ProcessIdentity.current()
+    assert not own.is_dead
+    assert msgspec.structs.replace(own, started=own.started + 1).is_dead
+    assert not msgspec.structs.replace(own, started=own.started + 1, machine="another").is_dead
+    assert not ProcessIdentity(machine="", pid=own.pid, started=0).is_dead
 
 
-async def _until_held(held: Lease) -> None:
+async def _until_held(lease: Lease) -> None:
     async with asyncio.timeout(WAIT):
-        while not held.held:  # noqa: ASYNC110 - a lease tells nobody
+        while not lease.is_held:  # noqa: ASYNC110 - a lease has no event to wait for
             await asyncio.sleep(0.05)
 
 

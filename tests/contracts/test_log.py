@@ -1,23 +1,26 @@
-"""The append loop and the follower, on a real nats-server."""
+"""The append loop, the follower and the migrate step, on a real nats-server."""
 
 import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from contracts.errors import Conflict, LogDamaged, LoratoryError
-from contracts.events import DatasetCreated, DatasetRenamed, Stored
+from contracts import subjects
+from contracts.errors import Conflict, LogDamaged, LoratoryError, SetupError
+from contracts.events import DatasetCreated, DatasetRenamed, RecordedCommit
 from contracts.wire.bus import Bus, connect
 from contracts.wire.follow import Follower
-from contracts.wire.log import EventLog, Head, draw_up, head_of
+from contracts.wire.log import EventLog, StreamRevision, build_commit, revision_of
 from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import migrate
-from tests.conftest import NOW, BusOf, origin
+from contracts.wire.streams import FORMAT, migrate, stream_configs
+from tests.conftest import NOW, BusOf, command_metadata
+from tests.contracts.test_events import GOLDEN
 
-BORN = [DatasetCreated(name="cats")]
+CREATED = [DatasetCreated(name="cats")]
 RENAMED = [DatasetRenamed(name="dogs")]
 
 
@@ -31,63 +34,94 @@ def log(bus: Bus) -> EventLog:
     return EventLog(bus)
 
 
-async def test_what_is_appended_is_loaded(log: EventLog) -> None:
-    first = await log.append(draw_up("dataset", "ds_1", BORN, after=Head(), origin=origin()), Head())
-    await log.append(draw_up("dataset", "ds_1", RENAMED, after=head_of(first), origin=origin()), head_of(first))
+async def test_appended_commits_are_loaded(log: EventLog) -> None:
+    first = await log.append(
+        build_commit("dataset", "ds_1", CREATED, expected_revision=StreamRevision(), metadata=command_metadata()),
+        StreamRevision(),
+    )
+    await log.append(
+        build_commit("dataset", "ds_1", RENAMED, expected_revision=revision_of(first), metadata=command_metadata()),
+        revision_of(first),
+    )
     history = await log.load("dataset", "ds_1")
-    assert [fact for fact, _ in history.facts()] == [*BORN, *RENAMED]
-    assert history.head.version == 2
-    assert history.commits[1].commit.previous == head_of(history.commits[0]).digest
+    assert [event for event, _ in history.events()] == [*CREATED, *RENAMED]
+    assert history.revision.version == 2
+    assert history.commits[1].commit.previous_hash == revision_of(history.commits[0]).digest
 
 
-async def test_a_late_writer_is_refused(log: EventLog) -> None:
-    await log.append(draw_up("dataset", "ds_1", BORN, after=Head(), origin=origin()), Head())
+async def test_an_append_at_an_old_revision_is_a_conflict(log: EventLog) -> None:
+    await log.append(
+        build_commit("dataset", "ds_1", CREATED, expected_revision=StreamRevision(), metadata=command_metadata()),
+        StreamRevision(),
+    )
     with pytest.raises(Conflict):
-        await log.append(draw_up("dataset", "ds_1", BORN, after=Head(), origin=origin()), Head())
+        await log.append(
+            build_commit("dataset", "ds_1", CREATED, expected_revision=StreamRevision(), metadata=command_metadata()),
+            StreamRevision(),
+        )
 
 
-async def test_the_same_commit_again_is_the_same_place(log: EventLog) -> None:
-    commit = draw_up("dataset", "ds_1", BORN, after=Head(), origin=origin("c1"))
-    first = await log.append(commit, Head())
-    await log.append(draw_up("dataset", "ds_1", RENAMED, after=head_of(first), origin=origin()), head_of(first))
-    assert (await log.append(commit, Head())).sequence == first.sequence
+async def test_a_repeated_commit_returns_its_first_sequence(log: EventLog) -> None:
+    commit = build_commit(
+        "dataset", "ds_1", CREATED, expected_revision=StreamRevision(), metadata=command_metadata("c1")
+    )
+    first = await log.append(commit, StreamRevision())
+    await log.append(
+        build_commit("dataset", "ds_1", RENAMED, expected_revision=revision_of(first), metadata=command_metadata()),
+        revision_of(first),
+    )
+    assert (await log.append(commit, StreamRevision())).sequence == first.sequence
 
 
-async def test_one_command_may_write_two_things(log: EventLog) -> None:
-    both = [
-        await log.append(draw_up("dataset", name, BORN, after=Head(), origin=origin("c1")), Head())
+async def test_one_command_may_append_to_two_aggregates(log: EventLog) -> None:
+    recorded_commits = [
+        await log.append(
+            build_commit("dataset", name, CREATED, expected_revision=StreamRevision(), metadata=command_metadata("c1")),
+            StreamRevision(),
+        )
         for name in ("ds_1", "ds_2")
     ]
-    assert both[0].sequence != both[1].sequence
+    assert recorded_commits[0].sequence != recorded_commits[1].sequence
     assert len((await log.load("dataset", "ds_2")).commits) == 1
 
 
-async def test_a_commit_that_is_too_large_is_refused_before_it_is_sent(log: EventLog) -> None:
+async def test_a_commit_that_is_too_large_is_refused(log: EventLog) -> None:
     huge = [DatasetCreated(name="cats", description="x" * 300_000)]
     with pytest.raises(LoratoryError, match="bytes is more than"):
-        await log.append(draw_up("dataset", "ds_1", huge, after=Head(), origin=origin()), Head())
+        await log.append(
+            build_commit("dataset", "ds_1", huge, expected_revision=StreamRevision(), metadata=command_metadata()),
+            StreamRevision(),
+        )
     assert not (await log.load("dataset", "ds_1")).commits
 
 
-async def test_writers_that_race_lose_nothing_and_double_nothing(log: EventLog) -> None:
+async def test_concurrent_writers_neither_lose_nor_duplicate_commits(log: EventLog) -> None:
     async def write(name: str) -> None:
         for number in range(10):
             command = f"{name}-{number}"
             while True:
-                head = (await log.load("dataset", "ds_1")).head
-                commit = draw_up("dataset", "ds_1", [DatasetRenamed(name=command)], after=head, origin=origin(command))
+                revision = (await log.load("dataset", "ds_1")).revision
+                commit = build_commit(
+                    "dataset",
+                    "ds_1",
+                    [DatasetRenamed(name=command)],
+                    expected_revision=revision,
+                    metadata=command_metadata(command),
+                )
                 try:
-                    await log.append(commit, head)
+                    await log.append(commit, revision)
                     break
                 except Conflict:
                     continue
 
     await asyncio.gather(*(write(name) for name in "abc"))
-    names = [fact.name for fact, _ in (await log.load("dataset", "ds_1")).facts() if isinstance(fact, DatasetRenamed)]
+    names = [
+        event.name for event, _ in (await log.load("dataset", "ds_1")).events() if isinstance(event, DatasetRenamed)
+    ]
     assert sorted(names) == sorted(f"{writer}-{number}" for writer in "abc" for number in range(10))
 
 
-async def test_appends_survive_the_death_of_the_server(log: EventLog, server: EmbeddedServer) -> None:
+async def test_appends_survive_a_killed_server(log: EventLog, server: EmbeddedServer) -> None:
     async def kill_twice() -> None:
         for _ in range(2):
             await asyncio.sleep(0.2)
@@ -97,59 +131,71 @@ async def test_appends_survive_the_death_of_the_server(log: EventLog, server: Em
             await server.restart()
 
     async def write() -> int:
-        head, count = Head(), 0
+        revision, count = StreamRevision(), 0
         while not killer.done() or count < 50:
-            commit = draw_up("dataset", "ds_1", [DatasetRenamed(name=str(count))], after=head, origin=origin())
-            head = head_of(await log.append(commit, head))
+            commit = build_commit(
+                "dataset",
+                "ds_1",
+                [DatasetRenamed(name=str(count))],
+                expected_revision=revision,
+                metadata=command_metadata(),
+            )
+            revision = revision_of(await log.append(commit, revision))
             count += 1
         return count
 
     killer = asyncio.create_task(kill_twice())
     written = await write()
     await killer
-    assert (await log.load("dataset", "ds_1")).head.version == written
+    assert (await log.load("dataset", "ds_1")).revision.version == written
 
 
-async def collect(batches: AsyncIterator[list[Stored]], until: int) -> list[Stored]:
-    found: list[Stored] = []
+async def collect_until(batches: AsyncIterator[list[RecordedCommit]], last: int) -> list[RecordedCommit]:
+    recorded_commits: list[RecordedCommit] = []
     async for batch in batches:
-        found += batch
-        if found[-1].sequence >= until:
+        recorded_commits += batch
+        if recorded_commits[-1].sequence >= last:
             break
-    return found
+    return recorded_commits
 
 
-async def fill(log: EventLog, thing: str, count: int) -> int:
-    head = Head()
+async def append_renames(log: EventLog, aggregate_id: str, count: int) -> int:
+    revision = StreamRevision()
     for number in range(count):
-        commit = draw_up("dataset", thing, [DatasetRenamed(name=str(number))], after=head, origin=origin())
-        head = head_of(await log.append(commit, head))
-    return head.sequence
+        commit = build_commit(
+            "dataset",
+            aggregate_id,
+            [DatasetRenamed(name=str(number))],
+            expected_revision=revision,
+            metadata=command_metadata(),
+        )
+        revision = revision_of(await log.append(commit, revision))
+    return revision.sequence
 
 
-async def test_a_follower_sees_everything_after_its_place_once(log: EventLog, bus: Bus) -> None:
-    last = await fill(log, "ds_1", 30)
-    found = await asyncio.wait_for(collect(Follower(bus, 5).batches(), last), 10)
-    assert [stored.sequence for stored in found] == list(range(6, last + 1))
+async def test_a_follower_yields_every_commit_after_its_sequence_once(log: EventLog, bus: Bus) -> None:
+    last = await append_renames(log, "ds_1", 30)
+    recorded_commits = await asyncio.wait_for(collect_until(Follower(bus, 5).batches(), last), 10)
+    assert [recorded.sequence for recorded in recorded_commits] == list(range(6, last + 1))
 
 
-async def test_a_follower_that_saw_nothing_yet_goes_on_right_after_a_restart(
+async def test_a_follower_without_commits_yet_continues_correctly_after_a_restart(
     log: EventLog, bus: Bus, server: EmbeddedServer
 ) -> None:
-    last = await fill(log, "ds_1", 20)
-    follower = asyncio.create_task(collect(Follower(bus, last).batches(), last + 3))
+    last = await append_renames(log, "ds_1", 20)
+    follower = asyncio.create_task(collect_until(Follower(bus, last).batches(), last + 3))
     await asyncio.sleep(0.3)
     await server.restart()
-    await fill(log, "ds_2", 3)
-    assert [stored.sequence for stored in await asyncio.wait_for(follower, 15)] == [last + 1, last + 2, last + 3]
+    await append_renames(log, "ds_2", 3)
+    assert [recorded.sequence for recorded in await asyncio.wait_for(follower, 15)] == [last + 1, last + 2, last + 3]
 
 
-async def test_a_follower_ahead_of_the_log_stops(bus: Bus) -> None:
+async def test_a_follower_ahead_of_the_log_is_an_error(bus: Bus) -> None:
     with pytest.raises(LogDamaged, match="ends at 1"):
-        await asyncio.wait_for(collect(Follower(bus, 1000).batches(), 1001), 10)
+        await asyncio.wait_for(collect_until(Follower(bus, 1000).batches(), 1001), 10)
 
 
-async def test_migrating_again_changes_nothing(server: EmbeddedServer, log: EventLog) -> None:
+async def test_migrate_is_idempotent(server: EmbeddedServer, log: EventLog) -> None:
     before = await log.end()
     admin = await connect(server.url, *server.credentials("admin"), "test")
     assert await migrate(admin, at=NOW + timedelta(days=1), lease=2) == before[0]
@@ -157,9 +203,31 @@ async def test_migrating_again_changes_nothing(server: EmbeddedServer, log: Even
     await admin.close()
 
 
-async def test_a_deleted_log_is_not_a_fresh_one(server: EmbeddedServer, bus_of: BusOf, log: EventLog) -> None:
-    known, _ = await log.end()
+FORMAT_1_LOG_ID = "01JD0000000000000000000000"
+FORMAT_1_COMMIT = (GOLDEN / "format1.jsonl").read_bytes().strip()
+"""The first commit of a log as format 1 wrote it: most members had other names."""
+
+
+@pytest.mark.parametrize("known_log", [None, FORMAT_1_LOG_ID], ids=["without an archive", "with an archive"])
+async def test_migrate_refuses_a_log_in_an_older_format(server: EmbeddedServer, known_log: str | None) -> None:
+    admin = await connect(server.url, *server.credentials("admin"), "test")
+    js = admin.jetstream()
+    config = next(config for config in stream_configs() if config.name == subjects.EVENTS)
+    await js.add_stream(replace(config, metadata={"log_id": FORMAT_1_LOG_ID}))
+    await js.publish(subjects.aggregate("log", FORMAT_1_LOG_ID), FORMAT_1_COMMIT)
+    with pytest.raises(SetupError) as refused:
+        await migrate(admin, at=NOW, lease=2, known_log=known_log)
+    assert str(refused.value) == (
+        f"this data folder has format 1, and this version of Loratory reads format {FORMAT} only; "
+        "start with a new data folder"
+    )
+    assert await EventLog(admin).end() == (FORMAT_1_LOG_ID, 1)
+    await admin.close()
+
+
+async def test_a_deleted_log_is_not_created_again(server: EmbeddedServer, bus_of: BusOf, log: EventLog) -> None:
+    log_id, _ = await log.end()
     admin = await bus_of("admin")
     await admin.jetstream().delete_stream("EVT")
     with pytest.raises(LogDamaged, match="gone"):
-        await migrate(admin, at=NOW, lease=2, known_log=known)
+        await migrate(admin, at=NOW, lease=2, known_log=log_id)

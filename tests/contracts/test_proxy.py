@@ -1,4 +1,4 @@
-"""The proxy of the fault tests does what it says: a test that cuts nothing would prove nothing."""
+"""The proxy of the fault tests simulates the faults it claims to; otherwise those tests would prove nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,30 +11,30 @@ from tests.proxy import Proxy
 
 
 class Echo:
-    """Answers every line with itself, and remembers what it heard."""
+    """Echoes every line and records it."""
 
     def __init__(self) -> None:
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.open = 0
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
         try:
             while line := await reader.readline():
-                self.heard.append(line)
+                self.received.append(line)
                 writer.write(line)
                 await writer.drain()
         except OSError:
-            pass  # the line was cut, as it should be
+            pass  # the connection was cut, as intended
         finally:
             writer.transport.abort()
             self.open -= 1
 
 
 @asynccontextmanager
-async def proxied() -> AsyncIterator[tuple[Echo, Proxy]]:
+async def start_proxied_echo() -> AsyncIterator[tuple[Echo, Proxy]]:
     echo = Echo()
-    server = await asyncio.start_server(echo.answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(echo.handle, "127.0.0.1", 0)
     try:
         async with Proxy(server.sockets[0].getsockname()[1]) as proxy:
             yield echo, proxy
@@ -45,100 +45,100 @@ async def proxied() -> AsyncIterator[tuple[Echo, Proxy]]:
 
 
 @asynccontextmanager
-async def called(proxy: Proxy) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection that the proxy has taken: before, there is nothing to cut."""
-    before = proxy.taken
+async def connect(proxy: Proxy) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection that the proxy has accepted: before that, there is nothing to cut."""
+    before = proxy.connection_count
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     try:
         async with asyncio.timeout(WAIT):
-            while proxy.taken == before:  # noqa: ASYNC110 - the other end is a callback
+            while proxy.connection_count == before:  # noqa: ASYNC110 - the other end is a callback
                 await asyncio.sleep(0.005)
         yield reader, writer
     finally:
         writer.transport.abort()
 
 
-async def say(writer: asyncio.StreamWriter, line: bytes) -> None:
+async def send(writer: asyncio.StreamWriter, line: bytes) -> None:
     writer.write(line)
     await writer.drain()
 
 
-async def until_heard(echo: Echo, count: int) -> None:
+async def wait_received(echo: Echo, count: int) -> None:
     async with asyncio.timeout(WAIT):
-        while len(echo.heard) < count:  # noqa: ASYNC110 - the other end is a callback
+        while len(echo.received) < count:  # noqa: ASYNC110 - the other end is a callback
             await asyncio.sleep(0.005)
 
 
-async def test_what_is_said_comes_back() -> None:
-    async with proxied() as (_, proxy), called(proxy) as (reader, writer):
-        await say(writer, b"one\n")
+async def test_data_is_forwarded_both_ways() -> None:
+    async with start_proxied_echo() as (_, proxy), connect(proxy) as (reader, writer):
+        await send(writer, b"one\n")
         assert await reader.readline() == b"one\n"
-        assert (proxy.passed, proxy.lines) == ({"up": 4, "down": 4}, 1)
+        assert (proxy.forwarded_bytes, proxy.open_connections) == ({"up": 4, "down": 4}, 1)
 
 
-async def test_an_answer_that_is_held_and_cut_was_heard_and_never_comes() -> None:
-    async with proxied() as (echo, proxy), called(proxy) as (reader, writer):
+async def test_a_held_reply_is_lost_when_the_connection_is_cut() -> None:
+    async with start_proxied_echo() as (echo, proxy), connect(proxy) as (reader, writer):
         proxy.hold("down")
-        await say(writer, b"one\n")
-        await until_heard(echo, 1)
+        await send(writer, b"one\n")
+        await wait_received(echo, 1)
         proxy.cut()
         with pytest.raises(ConnectionError):
             await reader.readexactly(1)
-        assert (echo.heard, proxy.passed["down"]) == ([b"one\n"], 0)
+        assert (echo.received, proxy.forwarded_bytes["down"]) == ([b"one\n"], 0)
 
 
-async def test_words_that_are_held_and_cut_were_never_heard() -> None:
-    async with proxied() as (echo, proxy):
-        async with called(proxy) as (reader, writer):
+async def test_a_held_request_is_lost_when_the_connection_is_cut() -> None:
+    async with start_proxied_echo() as (echo, proxy):
+        async with connect(proxy) as (reader, writer):
             proxy.hold("up")
-            await say(writer, b"one\n")
+            await send(writer, b"one\n")
             proxy.cut()
             with pytest.raises(ConnectionError):
                 await reader.readexactly(1)
         proxy.release()
-        async with called(proxy) as (reader, writer):
-            await say(writer, b"two\n")
+        async with connect(proxy) as (reader, writer):
+            await send(writer, b"two\n")
             assert await reader.readline() == b"two\n"
-        assert echo.heard == [b"two\n"]
+        assert echo.received == [b"two\n"]
 
 
-async def test_what_is_held_goes_on_its_way_when_it_is_released() -> None:
-    async with proxied() as (_, proxy), called(proxy) as (reader, writer):
+async def test_held_data_is_delivered_on_release() -> None:
+    async with start_proxied_echo() as (_, proxy), connect(proxy) as (reader, writer):
         proxy.hold()
-        await say(writer, b"one\n")
-        assert proxy.passed == {"up": 0, "down": 0}
+        await send(writer, b"one\n")
+        assert proxy.forwarded_bytes == {"up": 0, "down": 0}
         proxy.release()
         assert await reader.readline() == b"one\n"
 
 
-async def test_a_proxy_that_left_takes_nobody_until_it_comes_back() -> None:
-    async with proxied() as (_, proxy):
-        proxy.leave()
+async def test_an_offline_proxy_resets_connections_until_it_is_online_again() -> None:
+    async with start_proxied_echo() as (_, proxy):
+        proxy.go_offline()
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         with pytest.raises(ConnectionError):
             await reader.readexactly(1)
         writer.transport.abort()
-        proxy.come_back()
-        async with called(proxy) as (reader, writer):
-            await say(writer, b"one\n")
+        proxy.go_online()
+        async with connect(proxy) as (reader, writer):
+            await send(writer, b"one\n")
             assert await reader.readline() == b"one\n"
 
 
-async def test_a_line_ends_where_nobody_listens_behind_the_proxy() -> None:
-    async with proxied() as (_, listening):
-        nobody = listening.port
-    async with Proxy(nobody) as proxy:
-        async with called(proxy) as (reader, _):
+async def test_a_connection_is_reset_if_nothing_listens_behind_the_proxy() -> None:
+    async with start_proxied_echo() as (_, other):
+        unused_port = other.port
+    async with Proxy(unused_port) as proxy:
+        async with connect(proxy) as (reader, _):
             with pytest.raises(ConnectionError):
                 await reader.readexactly(1)
-        assert proxy.lines == 0
+        assert proxy.open_connections == 0
 
 
-async def test_a_slow_line_takes_its_time_both_ways() -> None:
-    async with proxied() as (_, proxy), called(proxy) as (reader, writer):
-        proxy.slow(0.05)
+async def test_a_delay_applies_in_both_directions() -> None:
+    async with start_proxied_echo() as (_, proxy), connect(proxy) as (reader, writer):
+        proxy.delay(0.05)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await say(writer, b"one\n")
+        await send(writer, b"one\n")
         await reader.readline()
-        assert loop.time() - began >= 0.1 - 0.02  # timers are coarse; but two delays it must be
+        assert loop.time() - began >= 0.1 - 0.02  # two delays, less the tolerance of coarse timers

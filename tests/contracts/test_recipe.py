@@ -1,4 +1,4 @@
-"""Recipes changed by dotted paths: what fits is taken, what does not is named."""
+"""Recipes changed by dotted paths: valid changes are applied, invalid ones name the field."""
 
 import msgspec
 import pytest
@@ -6,43 +6,43 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import Rejected
-from contracts.recipe import Adafactor, AdamW, Epochs, LoRA, Recipe, checked, overlaid
+from contracts.recipe import Adafactor, AdamW, Epochs, LoRA, Recipe, apply_changes, validate_recipe
 
-PLAIN = Recipe()
-FIELDS = sorted(msgspec.to_builtins(PLAIN))
-
-
-def test_no_change_is_the_same_recipe() -> None:
-    assert overlaid(PLAIN, {}) == PLAIN == checked(PLAIN)
+DEFAULT = Recipe()
+FIELDS = sorted(msgspec.to_builtins(DEFAULT))
 
 
-def test_a_path_and_a_nested_object_say_the_same() -> None:
-    by_path = overlaid(PLAIN, {"adapter.rank": 16, "adapter.alpha": 4})
-    nested = overlaid(PLAIN, {"adapter": {"rank": 16, "alpha": 4}})
+def test_no_changes_give_an_equal_recipe() -> None:
+    assert apply_changes(DEFAULT, {}) == DEFAULT == validate_recipe(DEFAULT)
+
+
+def test_a_path_and_a_nested_object_are_equivalent() -> None:
+    by_path = apply_changes(DEFAULT, {"adapter.rank": 16, "adapter.alpha": 4})
+    nested = apply_changes(DEFAULT, {"adapter": {"rank": 16, "alpha": 4}})
     assert by_path == nested
     assert by_path.adapter == LoRA(rank=16, alpha=4.0)
 
 
-def test_another_type_replaces_its_branch_and_the_same_type_merges_into_it() -> None:
-    merged = overlaid(PLAIN, {"optimizer": {"type": "adamw", "lr": 0.5}})
+def test_another_type_replaces_a_branch_and_the_same_type_is_merged() -> None:
+    merged = apply_changes(DEFAULT, {"optimizer": {"type": "adamw", "lr": 0.5}})
     assert merged.optimizer == AdamW(lr=0.5)
-    replaced = overlaid(PLAIN, {"optimizer": {"type": "adafactor"}, "length": {"type": "epochs", "count": 3}})
+    replaced = apply_changes(DEFAULT, {"optimizer": {"type": "adafactor"}, "length": {"type": "epochs", "count": 3}})
     assert (replaced.optimizer, replaced.length) == (Adafactor(), Epochs(count=3))
 
 
 def test_each_change_sees_the_ones_before_it() -> None:
-    recipe = overlaid(PLAIN, {"optimizer": {"type": "adafactor"}, "optimizer.lr": 0.25})
+    recipe = apply_changes(DEFAULT, {"optimizer": {"type": "adafactor"}, "optimizer.lr": 0.25})
     assert recipe.optimizer == Adafactor(lr=0.25)
 
 
-def test_changes_are_not_changed_themselves() -> None:
+def test_applying_changes_does_not_mutate_them() -> None:
     changes: dict[str, object] = {"optimizer": {"type": "adafactor"}, "optimizer.lr": 0.25}
-    overlaid(PLAIN, changes)
+    apply_changes(DEFAULT, changes)
     assert changes == {"optimizer": {"type": "adafactor"}, "optimizer.lr": 0.25}
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "named"),
     [
         ({"speed": 1}, "'speed'"),
         ({"optimizer.speed": 1}, "'optimizer.speed'"),
@@ -58,15 +58,15 @@ def test_changes_are_not_changed_themselves() -> None:
         ({"save": None}, "save"),
     ],
 )
-def test_what_does_not_fit_is_named(changes: dict[str, object], says: str) -> None:
-    with pytest.raises(Rejected, match=says.replace(".", r"\.")):
-        overlaid(PLAIN, changes)
+def test_an_unknown_field_or_invalid_value_is_named(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(Rejected, match=named.replace(".", r"\.")):
+        apply_changes(DEFAULT, changes)
 
 
 @pytest.mark.parametrize("lr", [float("nan"), float("inf"), -1.0, 0.0])
-def test_a_recipe_built_by_hand_is_checked_too(lr: float) -> None:
+def test_a_recipe_built_in_python_is_validated_too(lr: float) -> None:
     with pytest.raises(Rejected):
-        checked(Recipe(optimizer=AdamW(lr=lr)))
+        validate_recipe(Recipe(optimizer=AdamW(lr=lr)))
 
 
 JSON = st.recursive(
@@ -78,12 +78,12 @@ JSON = st.recursive(
 )
 
 
-# Only how long the first examples take is not looked at: that is the machine's business.
+# Slow generation of the first examples depends on the machine and is not a failure.
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text("abc.", max_size=4), JSON, max_size=2))
-def test_whatever_is_asked_the_outcome_is_a_recipe_or_a_refusal(changes: dict[str, object]) -> None:
+def test_any_changes_give_a_valid_recipe_or_are_rejected(changes: dict[str, object]) -> None:
     try:
-        recipe = overlaid(PLAIN, changes)
+        recipe = apply_changes(DEFAULT, changes)
     except Rejected:
         return
-    assert checked(recipe) == recipe
+    assert validate_recipe(recipe) == recipe

@@ -1,4 +1,4 @@
-"""Requests over the bus: each its own answer, and an end whatever happens."""
+"""Requests over the bus: each gets its own reply, and always ends."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.conftest import BusOf
 from tests.limits import WAIT
 
 
-async def answering(bus: Bus, subject: str) -> None:
+async def start_echo(bus: Bus, subject: str) -> None:
     async def echo(message: Msg) -> None:
         if message.data == b"slow":
             await asyncio.sleep(0.3)
@@ -23,54 +23,54 @@ async def answering(bus: Bus, subject: str) -> None:
     await bus.flush()
 
 
-async def test_each_of_many_requests_gets_its_own_answer(bus_of: BusOf) -> None:
-    asker, answerer = await bus_of("gateway"), await bus_of("catalog")
-    await answering(answerer, "cmd.catalog.test")
-    words = [str(number).encode() for number in range(500)]
-    replies = await asyncio.gather(*(asker.request("cmd.catalog.test", word, timeout=WAIT) for word in words))
-    assert [reply.data for reply in replies] == words
+async def test_concurrent_requests_get_their_own_replies(bus_of: BusOf) -> None:
+    client, responder = await bus_of("gateway"), await bus_of("catalog")
+    await start_echo(responder, "cmd.catalog.test")
+    payloads = [str(number).encode() for number in range(500)]
+    replies = await asyncio.gather(*(client.request("cmd.catalog.test", payload, timeout=WAIT) for payload in payloads))
+    assert [reply.data for reply in replies] == payloads
 
 
-async def test_an_answer_that_comes_too_late_is_nobody_elses(bus_of: BusOf) -> None:
-    asker, answerer = await bus_of("gateway"), await bus_of("catalog")
-    await answering(answerer, "cmd.catalog.test")
+async def test_a_late_reply_is_not_taken_for_the_next_one(bus_of: BusOf) -> None:
+    client, responder = await bus_of("gateway"), await bus_of("catalog")
+    await start_echo(responder, "cmd.catalog.test")
     with pytest.raises(NoAnswer):
-        await asker.request("cmd.catalog.test", b"slow", timeout=0.1)
-    assert (await asker.request("cmd.catalog.test", b"next", timeout=WAIT)).data == b"next"
+        await client.request("cmd.catalog.test", b"slow", timeout=0.1)
+    assert (await client.request("cmd.catalog.test", b"next", timeout=WAIT)).data == b"next"
 
 
-async def test_nobody_there_is_told_at_once(bus_of: BusOf) -> None:
-    asker = await bus_of("gateway")
+async def test_a_request_without_responders_fails_at_once(bus_of: BusOf) -> None:
+    client = await bus_of("gateway")
     with pytest.raises(NoRespondersError):
-        await asyncio.wait_for(asker.request("cmd.catalog.nobody", b"", timeout=60), 5)
+        await asyncio.wait_for(client.request("cmd.catalog.absent", b"", timeout=60), 5)
 
 
-async def test_a_request_does_not_outlive_its_line(bus_of: BusOf) -> None:
-    asker, answerer = await bus_of("gateway"), await bus_of("catalog")
+async def test_closing_the_connection_ends_pending_requests(bus_of: BusOf) -> None:
+    client, responder = await bus_of("gateway"), await bus_of("catalog")
 
-    async def silent(_: Msg) -> None:
+    async def ignore(_: Msg) -> None:
         pass
 
-    await answerer.subscribe("cmd.catalog.test", cb=silent)
-    await answerer.flush()
-    asking = asyncio.create_task(asker.request("cmd.catalog.test", b"", timeout=60))
+    await responder.subscribe("cmd.catalog.test", cb=ignore)
+    await responder.flush()
+    requesting = asyncio.create_task(client.request("cmd.catalog.test", b"", timeout=60))
     await asyncio.sleep(0.1)
-    await asker.close()
+    await client.close()
     with pytest.raises(ConnectionClosedError):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(requesting, 5)
     with pytest.raises(ConnectionClosedError):
-        await asker.request("cmd.catalog.test", b"", timeout=60)
+        await client.request("cmd.catalog.test", b"", timeout=60)
 
 
-async def test_requests_go_on_after_the_server_was_restarted(server: EmbeddedServer, bus_of: BusOf) -> None:
-    asker, answerer = await bus_of("gateway"), await bus_of("catalog")
-    await answering(answerer, "cmd.catalog.test")
-    assert (await asker.request("cmd.catalog.test", b"one", timeout=WAIT)).data == b"one"
+async def test_requests_work_again_after_a_restart_of_the_server(server: EmbeddedServer, bus_of: BusOf) -> None:
+    client, responder = await bus_of("gateway"), await bus_of("catalog")
+    await start_echo(responder, "cmd.catalog.test")
+    assert (await client.request("cmd.catalog.test", b"one", timeout=WAIT)).data == b"one"
     await server.restart()
     async with asyncio.timeout(WAIT):
         while True:
             try:
-                reply = await asker.request("cmd.catalog.test", b"two", timeout=0.5)
+                reply = await client.request("cmd.catalog.test", b"two", timeout=0.5)
                 break
             except (NoAnswer, NoRespondersError):
                 await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Sealed text: opens with its key in its place, says nothing without, and is the same bytes each time."""
+"""Sealed text: opens only with its key and context, and sealing again gives the same bytes."""
 
 import pytest
 from hypothesis import given
@@ -10,16 +10,16 @@ KEY = bytes(range(32))
 
 
 @given(text=st.text(max_size=500), context=st.text(max_size=20))
-def test_what_is_sealed_opens_again_and_is_the_same_each_time(text: str, context: str) -> None:
+def test_sealing_is_reversible_and_deterministic(text: str, context: str) -> None:
     sealed = seal(KEY, text, context)
     assert open_sealed(KEY, sealed, context) == text
     assert sealed == seal(KEY, text, context)
     assert len(sealed) == 12 + len(text.encode()) + 16
 
 
-def test_another_key_place_or_byte_does_not_open() -> None:
+def test_another_key_context_or_byte_does_not_open() -> None:
     sealed = seal(KEY, "holiday_beach.jpg", "name")
-    for key, box, context in [
+    for key, sealed_text, context in [
         (new_key(), sealed, "name"),
         (KEY, sealed, "caption"),
         (KEY, sealed[:-1] + bytes([sealed[-1] ^ 1]), "name"),
@@ -28,12 +28,12 @@ def test_another_key_place_or_byte_does_not_open() -> None:
         (KEY, b"", "name"),
     ]:
         with pytest.raises(NotOpened):
-            open_sealed(key, box, context)
+            open_sealed(key, sealed_text, context)
 
 
-def test_other_text_or_another_place_or_key_gives_another_nonce() -> None:
-    boxes = [seal(KEY, "ab", "c"), seal(KEY, "b", "ca"), seal(KEY, "ab", "d"), seal(new_key(), "ab", "c")]
-    assert len({box[:12] for box in boxes}) == len(boxes)
+def test_another_text_context_or_key_gives_another_nonce() -> None:
+    sealed_texts = [seal(KEY, "ab", "c"), seal(KEY, "b", "ca"), seal(KEY, "ab", "d"), seal(new_key(), "ab", "c")]
+    assert len({sealed_text[:12] for sealed_text in sealed_texts}) == len(sealed_texts)
 
 
 def test_the_format_on_disk_does_not_change() -> None:
@@ -43,7 +43,7 @@ def test_the_format_on_disk_does_not_change() -> None:
     )
 
 
-def test_keys_are_fresh_and_of_one_length() -> None:
+def test_keys_are_random_and_of_fixed_length() -> None:
     assert len({new_key() for _ in range(100)}) == 100
     with pytest.raises(ValueError, match="32 bytes"):
         seal(b"short", "text", "name")

@@ -1,4 +1,4 @@
-"""The embedded nats-server: alone on its folder, no orphan, nothing lost, and nobody says what is not theirs to say."""
+"""The embedded nats-server: exclusive access to its folder, no orphans, durability, and permissions of each role."""
 
 import asyncio
 import contextlib
@@ -42,18 +42,18 @@ async def connected(server: EmbeddedServer, role: Role) -> AsyncIterator[Bus]:
         await bus.close()
 
 
-def refused(*lines: Bus) -> int:
-    return sum(bus.troubles["not_permitted"] for bus in lines)
+def count_refusals(*lines: Bus) -> int:
+    return sum(bus.error_counts["not_permitted"] for bus in lines)
 
 
-async def migrated(server: EmbeddedServer) -> None:
+async def add_streams(server: EmbeddedServer) -> None:
     async with connected(server, "admin") as client:
         for name, subject in STREAMS.items():
             await client.jetstream().add_stream(StreamConfig(name=name, subjects=[subject], allow_direct=True))
 
 
-async def ends(pid: int) -> bool:
-    """Does this process end within five seconds?"""
+async def has_ended(pid: int) -> bool:
+    """Whether this process ends within five seconds."""
     for _ in range(500):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -131,26 +131,26 @@ SUBSCRIBE: list[tuple[Role, str, bool]] = [
 
 
 @pytest.mark.parametrize("role", ROLES)
-async def test_each_role_publishes_only_what_it_may(server: EmbeddedServer, role: Role) -> None:
+async def test_each_role_may_publish_only_to_its_subjects(server: EmbeddedServer, role: Role) -> None:
     for _, subject, allowed in [row for row in PUBLISH if row[0] == role]:
         async with connected(server, role) as bus:
             await bus.publish(subject, b"{}")
             await bus.flush()
-        assert (refused(bus) == 0) == allowed, (role, subject)
+        assert (count_refusals(bus) == 0) == allowed, (role, subject)
 
 
 @pytest.mark.parametrize("role", ROLES)
-async def test_each_role_hears_only_what_it_may(server: EmbeddedServer, role: Role) -> None:
+async def test_each_role_may_subscribe_only_to_its_subjects(server: EmbeddedServer, role: Role) -> None:
     for _, subject, allowed in [row for row in SUBSCRIBE if row[0] == role]:
         async with connected(server, role) as bus:
             await bus.subscribe(subject)
             await bus.flush()
-        assert (refused(bus) == 0) == allowed, (role, subject)
+        assert (count_refusals(bus) == 0) == allowed, (role, subject)
 
 
 @pytest.mark.parametrize("role", ROLES)
 async def test_every_role_reads_the_log_with_an_ordered_consumer(server: EmbeddedServer, role: Role) -> None:
-    await migrated(server)
+    await add_streams(server)
     async with connected(server, "admin") as admin:
         for number in range(3):
             await admin.jetstream().publish(f"evt.job.j{number}", b"{}")
@@ -161,11 +161,11 @@ async def test_every_role_reads_the_log_with_an_ordered_consumer(server: Embedde
         await reader.unsubscribe()
     assert seen == ["evt.job.j0", "evt.job.j1", "evt.job.j2"]
     assert last.seq == 3
-    assert refused(client) == 0
+    assert count_refusals(client) == 0
 
 
-async def test_a_worker_takes_and_acks_work_of_its_class(server: EmbeddedServer) -> None:
-    await migrated(server)
+async def test_a_worker_fetches_and_acks_work_of_its_class(server: EmbeddedServer) -> None:
+    await add_streams(server)
     async with connected(server, "catalog") as catalog:
         config = ConsumerConfig(durable_name="train-high", filter_subject="jobs.train.high.*", ack_wait=30)
         await catalog.jetstream().add_consumer("JOBS", config)
@@ -177,36 +177,36 @@ async def test_a_worker_takes_and_acks_work_of_its_class(server: EmbeddedServer)
         await message.in_progress()
         await message.ack_sync()
         assert (await queue.consumer_info()).num_ack_pending == 0
-    assert refused(catalog, trainer) == 0
+    assert count_refusals(catalog, trainer) == 0
 
 
-async def test_a_service_answers_the_gateway_and_only_when_asked(server: EmbeddedServer) -> None:
+async def test_a_service_may_reply_only_to_requests(server: EmbeddedServer) -> None:
     async with connected(server, "catalog") as catalog, connected(server, "gateway") as gateway:
-        listener = await catalog.subscribe("qry.catalog.datasets")
+        subscription = await catalog.subscribe("qry.catalog.datasets")
         await catalog.flush()
-        asking = asyncio.create_task(gateway.request("qry.catalog.datasets", b"", timeout=WAIT))
-        question = await listener.next_msg(timeout=WAIT)
-        await question.respond(b"[]")
-        assert (await asking).data == b"[]"
-        assert refused(catalog, gateway) == 0
+        requesting = asyncio.create_task(gateway.request("qry.catalog.datasets", b"", timeout=WAIT))
+        request = await subscription.next_msg(timeout=WAIT)
+        await request.respond(b"[]")
+        assert (await requesting).data == b"[]"
+        assert count_refusals(catalog, gateway) == 0
         await catalog.publish("_INBOX_gateway.spoofed", b"")
         await catalog.flush()
-        assert refused(catalog) == 1
+        assert count_refusals(catalog) == 1
 
 
 async def test_a_wrong_password_is_refused_with_a_reason(server: EmbeddedServer) -> None:
     with pytest.raises(SetupError, match=r"(?i)as catalog within 1 s: .*authorization"):
-        await connect(server.url, "catalog", "guess", "test", patience=1)
+        await connect(server.url, "catalog", "wrong password", "test", timeout=1)
 
 
-async def test_a_server_that_is_not_there_is_named() -> None:
+async def test_an_unreachable_server_is_named() -> None:
     with pytest.raises(SetupError, match=r"no connection to NATS at nats://127\.0\.0\.1:1 "):
-        await connect("nats://127.0.0.1:1", "catalog", "guess", "test", patience=0.5)
+        await connect("nats://127.0.0.1:1", "catalog", "wrong password", "test", timeout=0.5)
 
 
-async def test_a_connection_comes_back_after_the_server_was_killed(server: EmbeddedServer) -> None:
+async def test_connections_recover_after_the_server_was_killed(server: EmbeddedServer) -> None:
     async with connected(server, "gateway") as gateway, connected(server, "catalog") as catalog:
-        heard = await gateway.subscribe("news.applied")
+        subscription = await gateway.subscribe("news.applied")
         await gateway.flush()
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
@@ -216,7 +216,7 @@ async def test_a_connection_comes_back_after_the_server_was_killed(server: Embed
             while not (gateway.stats["reconnects"] and catalog.stats["reconnects"]):  # noqa: ASYNC110 - nats-py only counts
                 await asyncio.sleep(0.05)
         await catalog.publish("news.applied", b"7")
-        assert (await heard.next_msg(timeout=WAIT)).data == b"7"
+        assert (await subscription.next_msg(timeout=WAIT)).data == b"7"
 
 
 async def test_a_connection_closed_for_good_ends_the_watch(server: EmbeddedServer) -> None:
@@ -238,8 +238,8 @@ async def test_secrets_are_readable_by_their_owner_only(server: EmbeddedServer) 
     assert modes == {"users.json": 0o600, "server.conf": 0o600}
 
 
-async def test_what_was_stored_survives_kill_and_the_port_stays(server: EmbeddedServer) -> None:
-    await migrated(server)
+async def test_data_and_port_survive_a_killed_server(server: EmbeddedServer) -> None:
+    await add_streams(server)
     url = server.url
     async with connected(server, "trainer") as trainer:
         for number in range(20):
@@ -253,18 +253,18 @@ async def test_what_was_stored_survives_kill_and_the_port_stays(server: Embedded
         assert (await trainer.jetstream().stream_info("EVT")).state.last_seq == 20
 
 
-async def test_stopped_and_started_again_it_keeps_port_users_and_data(tmp_path: Path) -> None:
+async def test_a_server_started_again_keeps_port_users_and_data(tmp_path: Path) -> None:
     async with EmbeddedServer(tmp_path / "nats") as first:
-        await migrated(first)
-        known = first.url, [first.credentials(role) for role in ROLES]
+        await add_streams(first)
+        before = first.url, [first.credentials(role) for role in ROLES]
     async with EmbeddedServer(tmp_path / "nats") as second:
-        assert (second.url, [second.credentials(role) for role in ROLES]) == known
+        assert (second.url, [second.credentials(role) for role in ROLES]) == before
         async with connected(second, "gateway") as gateway:
             assert (await gateway.jetstream().stream_info("EVT")).config.name == "EVT"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel ends orphans on Linux only")
-async def test_a_killed_parent_leaves_no_orphan_and_a_free_folder(tmp_path: Path) -> None:
+async def test_a_killed_parent_leaves_no_orphan_and_an_unlocked_folder(tmp_path: Path) -> None:
     script = (
         "import asyncio, sys, pathlib\n"
         "from contracts.wire.server import EmbeddedServer\n"
@@ -281,12 +281,12 @@ async def test_a_killed_parent_leaves_no_orphan_and_a_free_folder(tmp_path: Path
     pid = int(await parent.stdout.readline())
     parent.kill()
     await parent.communicate()
-    assert await ends(pid)
-    async with EmbeddedServer(tmp_path / "nats") as heir:
-        assert heir.pid not in (None, pid)
+    assert await has_ended(pid)
+    async with EmbeddedServer(tmp_path / "nats") as successor:
+        assert successor.pid not in (None, pid)
 
 
-async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+async def test_a_server_that_cannot_start_is_an_error_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "nats").mkdir()
     (tmp_path / "nats" / "streams").write_text("a file where the folder should be")
     with pytest.raises(SetupError, match=r"nats-server did not start: .*storage directory"):
@@ -296,38 +296,38 @@ async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         assert server.pid is not None
 
 
-async def test_a_port_taken_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:
+async def test_another_port_is_chosen_if_the_previous_one_is_in_use(tmp_path: Path) -> None:
     async with EmbeddedServer(tmp_path / "nats") as server:
         port = int(server.url.rpartition(":")[2])
-    squatter = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)
-    async with squatter, EmbeddedServer(tmp_path / "nats") as server:
+    other_program = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)
+    async with other_program, EmbeddedServer(tmp_path / "nats") as server:
         assert server.url != f"nats://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize(
-    ("says", "complaint"),
-    [("nats-server: v2.11.9", r"2\.12 or newer"), ("hello", "is no nats-server")],
+    ("output", "message"),
+    [("nats-server: v2.11.9", r"2\.12 or newer"), ("hello", "is not a nats-server")],
 )
-def test_a_program_that_will_not_do_is_refused(tmp_path: Path, says: str, complaint: str) -> None:
+def test_an_unsuitable_binary_is_refused(tmp_path: Path, output: str, message: str) -> None:
     program = tmp_path / "nats-server"
-    program.write_text(f"#!/bin/sh\necho '{says}'\n")
+    program.write_text(f"#!/bin/sh\necho '{output}'\n")
     program.chmod(0o755)
-    with pytest.raises(SetupError, match=complaint):
+    with pytest.raises(SetupError, match=message):
         find_binary(program)
 
 
-def test_a_configured_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_configured_binary_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="no nats-server in"):
         find_binary(tmp_path / "nowhere")
 
 
-async def test_only_a_server_for_copies_syncs_seldom_and_then_all_at_once(
+async def test_only_a_server_that_is_not_durable_syncs_seldom_and_all_files_on_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for durable, said in ((True, "always"), (False, "2m")):
-        async with EmbeddedServer(tmp_path / said, durable=durable) as server:
-            assert f"sync_interval: {said}\n" in (server.folder / "server.conf").read_text()
-            await migrated(server)
+    for durable, sync_interval in ((True, "always"), (False, "2m")):
+        async with EmbeddedServer(tmp_path / sync_interval, durable=durable) as server:
+            assert f"sync_interval: {sync_interval}\n" in (server.folder / "server.conf").read_text()
+            await add_streams(server)
 
     synced: set[int] = set()
     monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))

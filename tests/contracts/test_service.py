@@ -1,127 +1,129 @@
-"""Asking and answering over the bus."""
+"""Commands and queries over the bus."""
 
 import asyncio
 import errno
 
 import pytest
 
-from contracts.commands import CreateDataset, DatasetCommand, Receipt
+from contracts.commands import CreateDataset, DatasetEnvelope, DatasetResult
 from contracts.errors import Invalid, LogFull, LoratoryError, NotFound, Rejected, TooLarge, Unavailable
 from contracts.queries import GetDataset, GetLog, LogView
 from contracts.wire import service as service_module
-from contracts.wire.service import Door, Service
-from tests.conftest import BusOf, origin
+from contracts.wire.service import Service, ServiceClient
+from tests.conftest import BusOf, command_metadata
 
-WISH = DatasetCommand(origin=origin(), wish=CreateDataset(name="cats"))
-HERE = LogView(log_id="L", applied=3, archived=3, head="0" * 64, verified=True)  # type: ignore[arg-type]
+ENVELOPE = DatasetEnvelope(metadata=command_metadata(), command=CreateDataset(name="cats"))
+LOG_VIEW = LogView(log_id="L", applied=3, archived=3, head="0" * 64, verified=True)  # type: ignore[arg-type]
 
 
-async def test_a_question_is_answered_in_its_type(bus_of: BusOf) -> None:
-    async def answer(_: GetLog) -> LogView:
-        return HERE
+async def test_a_query_returns_its_result_type(bus_of: BusOf) -> None:
+    async def handle(_: GetLog) -> LogView:
+        return LOG_VIEW
 
     service = Service(await bus_of("catalog"), "catalog", "0.1.0")
-    await service.start(queries={GetLog: answer})
-    assert await Door(await bus_of("gateway")).ask(GetLog()) == HERE
+    await service.start(queries={GetLog: handle})
+    assert await ServiceClient(await bus_of("gateway")).query(GetLog()) == LOG_VIEW
     await service.close()
 
 
-async def test_an_error_arrives_as_itself_and_a_bug_tells_nothing(bus_of: BusOf) -> None:
-    async def missing(question: GetDataset) -> LogView:
-        if question.dataset == "bug":
+async def test_errors_keep_their_type_and_unexpected_ones_reveal_nothing(bus_of: BusOf) -> None:
+    async def handle_query(query: GetDataset) -> LogView:
+        if query.dataset == "bug":
             raise RuntimeError("secret")
-        if question.dataset == "full":
+        if query.dataset == "full":
             raise OSError(errno.ENOSPC, "No space left on device", "/secret/blobs")
         raise NotFound("there is no data set cats", dataset="cats")
 
-    async def refused(_: DatasetCommand) -> Receipt:
+    async def reject(_: DatasetEnvelope) -> DatasetResult:
         raise Rejected("no")
 
     service = Service(await bus_of("catalog"), "catalog", "0.1.0")
-    await service.start(queries={GetDataset: missing}, commands={DatasetCommand: refused})
-    door = Door(await bus_of("gateway"))
+    await service.start(queries={GetDataset: handle_query}, commands={DatasetEnvelope: reject})
+    client = ServiceClient(await bus_of("gateway"))
     with pytest.raises(NotFound, match="no data set cats") as found:
-        await door.ask(GetDataset(dataset="cats"))
-    assert found.value.facts == {"dataset": "cats"}
+        await client.query(GetDataset(dataset="cats"))
+    assert found.value.extra == {"dataset": "cats"}
     with pytest.raises(Rejected):
-        await door.tell(DatasetCommand(origin=origin(), wish=CreateDataset(name="x")))
+        await client.command(DatasetEnvelope(metadata=command_metadata(), command=CreateDataset(name="x")))
     with pytest.raises(LoratoryError) as bug:
-        await door.ask(GetDataset(dataset="bug"))
+        await client.query(GetDataset(dataset="bug"))
     assert "secret" not in bug.value.detail
     with pytest.raises(LogFull, match="the disk of the catalog is full"):
-        await door.ask(GetDataset(dataset="full"))
+        await client.query(GetDataset(dataset="full"))
     with pytest.raises(Invalid):
-        await door.tell(DatasetCommand(origin=origin(), wish=CreateDataset(name="")))
+        await client.command(DatasetEnvelope(metadata=command_metadata(), command=CreateDataset(name="")))
     await service.close()
 
 
-async def test_nobody_there_is_said_at_once(bus_of: BusOf) -> None:
+async def test_a_service_that_is_not_running_is_reported_at_once(bus_of: BusOf) -> None:
     with pytest.raises(Unavailable, match="the catalog is not running"):
-        await Door(await bus_of("gateway")).ask(GetLog())
+        await ServiceClient(await bus_of("gateway")).query(GetLog())
 
 
-async def test_slow_answers_do_not_hold_up_others(bus_of: BusOf) -> None:
-    together = asyncio.Barrier(5)
+async def test_slow_requests_do_not_block_others(bus_of: BusOf) -> None:
+    barrier = asyncio.Barrier(5)
 
-    async def answer(_: GetLog) -> LogView:
-        await together.wait()
-        return HERE
+    async def handle(_: GetLog) -> LogView:
+        await barrier.wait()
+        return LOG_VIEW
 
     service = Service(await bus_of("catalog"), "catalog", "0.1.0")
-    await service.start(queries={GetLog: answer})
-    door = Door(await bus_of("gateway"))
-    assert await asyncio.gather(*(door.ask(GetLog()) for _ in range(5))) == [HERE] * 5
+    await service.start(queries={GetLog: handle})
+    client = ServiceClient(await bus_of("gateway"))
+    assert await asyncio.gather(*(client.query(GetLog()) for _ in range(5))) == [LOG_VIEW] * 5
     await service.close()
 
 
-async def test_an_answer_too_large_for_a_message_is_an_error_not_silence(bus_of: BusOf) -> None:
-    async def answer(_: GetLog) -> LogView:
+async def test_a_result_too_large_for_a_message_is_an_error(bus_of: BusOf) -> None:
+    async def handle(_: GetLog) -> LogView:
         return LogView(log_id="x" * 2_000_000, applied=0, archived=0, head="", verified=True)  # type: ignore[arg-type]
 
     service = Service(await bus_of("catalog"), "catalog", "0.1.0")
-    await service.start(queries={GetLog: answer})
+    await service.start(queries={GetLog: handle})
     with pytest.raises(TooLarge):
-        await Door(await bus_of("gateway")).ask(GetLog())
+        await ServiceClient(await bus_of("gateway")).query(GetLog())
     await service.close()
 
 
-async def test_a_wish_whose_taker_dies_is_told_to_the_next(bus_of: BusOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "TELL_AGAIN_SECONDS", 0.2)
-    taken = asyncio.Event()
+async def test_a_command_is_resent_if_the_service_dies_while_executing_it(
+    bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "COMMAND_RESEND_SECONDS", 0.2)
+    received = asyncio.Event()
 
-    async def never(_: DatasetCommand) -> Receipt:
-        taken.set()
+    async def never(_: DatasetEnvelope) -> DatasetResult:
+        received.set()
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def done(_: DatasetCommand) -> Receipt:
-        return Receipt(id="x")
+    async def succeed(_: DatasetEnvelope) -> DatasetResult:
+        return DatasetResult(id="x", name="x")
 
     first = Service(await bus_of("catalog"), "catalog", "0.1.0")
-    await first.start(commands={DatasetCommand: never})
-    telling = asyncio.create_task(Door(await bus_of("gateway")).tell(WISH))
-    await taken.wait()
+    await first.start(commands={DatasetEnvelope: never})
+    sending = asyncio.create_task(ServiceClient(await bus_of("gateway")).command(ENVELOPE))
+    await received.wait()
     second = Service(await bus_of("catalog"), "catalog", "0.1.0")
-    await second.start(commands={DatasetCommand: done})
+    await second.start(commands={DatasetEnvelope: succeed})
     await first.close()
-    assert (await telling).id == "x"
+    assert (await sending).id == "x"
     await second.close()
 
 
-async def test_a_wish_told_again_while_it_is_in_hand_is_done_once(
+async def test_a_command_resent_while_in_progress_is_executed_once(
     bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "TELL_AGAIN_SECONDS", 0.1)
-    times = 0
+    monkeypatch.setattr(service_module, "COMMAND_RESEND_SECONDS", 0.1)
+    calls = 0
 
-    async def slowly(_: DatasetCommand) -> Receipt:
-        nonlocal times
-        times += 1
+    async def handle_slowly(_: DatasetEnvelope) -> DatasetResult:
+        nonlocal calls
+        calls += 1
         await asyncio.sleep(0.5)
-        return Receipt(id="x")
+        return DatasetResult(id="x", name="x")
 
     service = Service(await bus_of("catalog"), "catalog", "0.1.0")
-    await service.start(commands={DatasetCommand: slowly})
-    assert (await Door(await bus_of("gateway")).tell(WISH)).id == "x"
-    assert times == 1
+    await service.start(commands={DatasetEnvelope: handle_slowly})
+    assert (await ServiceClient(await bus_of("gateway")).command(ENVELOPE)).id == "x"
+    assert calls == 1
     await service.close()

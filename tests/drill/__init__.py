@@ -1,1 +1,1 @@
-"""The crash drill: the whole workshop at work, faults from a seed, and a checker that asks what became of each wish."""
+"""The crash drill: all services under load, faults from a seeded schedule, and a check of every outcome."""

@@ -1,7 +1,7 @@
-"""What became of each wish and each piece of work: asked of the log, the archive and the read model.
+"""The outcome of each command and each job, according to the log, the archive and the read model.
 
-kept: acknowledged, and its commit stands where the answer said. lost: acknowledged, and it is not there. doubled: it is
-there twice. unknown: nobody answered; it may be there or not, and neither is wrong.
+kept: acknowledged, and its commit is at the acknowledged sequence. lost: acknowledged, but not there. doubled: there
+twice. unknown: never answered; it may be there or not, and both are correct.
 """
 
 import sqlite3
@@ -15,76 +15,75 @@ from catalog import views
 from catalog.archive import Archive
 from catalog.projection import catch_up
 from catalog.store import Store
-from contracts.events import DatasetCreated, ImageAdded, Stored, TagsEdited
+from contracts.events import DatasetCreated, ImageAdded, RecordedCommit, TagsEdited
 from contracts.ids import keyed_command_id
-from tests.drill.wishes import Wish
-from tests.drill.works import Watch
+from tests.drill.client_commands import SentCommand
+from tests.drill.work_generator import LogObserver
 
-CHANGES_NOTHING = frozenset({"cancel"})
-"""Wishes that may be answered without a commit: somebody else was quicker."""
-SHOWN = 5
+MAY_BE_NO_OP = frozenset({"cancel"})
+"""Operations that may be answered without a commit, if the job ended first."""
 
 
 @dataclass
 class Verdict:
-    """Counts by name, and the first few of what is wrong, in words."""
+    """Counts by outcome, and a line for each error."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
-    def note(self, name: str, what: str = "") -> None:
-        self.counts[name] += 1
-        if what:
-            self.wrong.append(f"{name}: {what}")
+    def record(self, outcome: str, error: str = "") -> None:
+        self.counts[outcome] += 1
+        if error:
+            self.errors.append(f"{outcome}: {error}")
 
 
-def judged_wishes(wishes: Sequence[Wish], commits: Sequence[Stored], actor: str) -> Verdict:
-    """Each wish by the commits its command left, and each effect that only one wish can have had."""
+def check_commands(commands: Sequence[SentCommand], commits: Sequence[RecordedCommit], actor: str) -> Verdict:
+    """Check each command by the commits that carry its id, and each effect that only one command can have had."""
     verdict = Verdict()
-    of_command: dict[str, list[Stored]] = defaultdict(list)
-    for stored in commits:
-        of_command[stored.commit.command].append(stored)
-    for wish in wishes:
-        left = of_command[keyed_command_id(actor, wish.key)]
-        # An upload becomes several commands; where its pictures are taken in twice, the effects say so.
-        _judge(wish, _added(wish, commits) if wish.what == "import" else left, verdict)
+    by_command: dict[str, list[RecordedCommit]] = defaultdict(list)
+    for recorded in commits:
+        by_command[recorded.commit.command_id].append(recorded)
+    for command in commands:
+        own = by_command[keyed_command_id(actor, command.key)]
+        # An upload becomes several commands; duplicated pictures are found by the effects below.
+        _check_command(command, _import_commit(command, commits) if command.operation == "import" else own, verdict)
     for effect, times in _effects(commits).items():
         if times > 1:
-            verdict.note("doubled", f"{effect} happened {times} times")
+            verdict.record("doubled", f"{effect} happened {times} times")
     return verdict
 
 
-def _added(wish: Wish, commits: Sequence[Stored]) -> list[Stored]:
+def _import_commit(command: SentCommand, commits: Sequence[RecordedCommit]) -> list[RecordedCommit]:
     """The commit an upload was answered with, if it added pictures. Sequences are dense from 1."""
-    there = wish.sequence is not None and 0 < wish.sequence <= len(commits)
-    stored = [commits[wish.sequence - 1]] if there and wish.sequence else []
-    return [one for one in stored if any(isinstance(fact, ImageAdded) for fact in one.commit.facts)]
+    exists = command.sequence is not None and 0 < command.sequence <= len(commits)
+    candidates = [commits[command.sequence - 1]] if exists and command.sequence else []
+    return [one for one in candidates if any(isinstance(event, ImageAdded) for event in one.commit.events)]
 
 
-def _judge(wish: Wish, left: Sequence[Stored], verdict: Verdict) -> None:
-    named = f"{wish.what} {wish.value} ({wish.key}, answered {wish.sequence})"
-    things = Counter((stored.commit.kind, stored.commit.thing, stored.commit.id) for stored in left)
-    subjects = Counter((stored.commit.kind, stored.commit.thing) for stored in left)
-    if wish.unlike:
-        verdict.note("answered otherwise", named)
-    if wish.refused:
-        verdict.note("refused", f"{named}: {wish.refused}")
-    elif max([*things.values(), *subjects.values()], default=0) > 1:
-        verdict.note("doubled", f"{named}: {[stored.sequence for stored in left]}")
-    elif wish.sequence is None:
-        verdict.note("unknown, kept" if left else "unknown, not there")
-    elif wish.sequence in {stored.sequence for stored in left} or wish.what in CHANGES_NOTHING:
-        verdict.note("kept")
+def _check_command(command: SentCommand, own: Sequence[RecordedCommit], verdict: Verdict) -> None:
+    label = f"{command.operation} {command.value} ({command.key}, answered {command.sequence})"
+    ids = Counter((one.commit.aggregate_kind, one.commit.aggregate_id, one.commit.id) for one in own)
+    aggregates = Counter((one.commit.aggregate_kind, one.commit.aggregate_id) for one in own)
+    if command.answered_differently:
+        verdict.record("answered differently", label)
+    if command.refusal:
+        verdict.record("refused", f"{label}: {command.refusal}")
+    elif max([*ids.values(), *aggregates.values()], default=0) > 1:
+        verdict.record("doubled", f"{label}: {[one.sequence for one in own]}")
+    elif command.sequence is None:
+        verdict.record("unknown, kept" if own else "unknown, not there")
+    elif command.sequence in {one.sequence for one in own} or command.operation in MAY_BE_NO_OP:
+        verdict.record("kept")
     else:
-        verdict.note("lost", f"{named}: {[stored.sequence for stored in left]}")
+        verdict.record("lost", f"{label}: {[one.sequence for one in own]}")
 
 
-def _effects(commits: Iterable[Stored]) -> Counter[str]:
-    """How often happened what was asked for once."""
+def _effects(commits: Iterable[RecordedCommit]) -> Counter[str]:
+    """How often each effect happened that was requested once."""
     effects: Counter[str] = Counter()
-    for stored in commits:
-        for fact in stored.commit.facts:
-            match fact:
+    for recorded in commits:
+        for event in recorded.commit.events:
+            match event:
                 case DatasetCreated(name=name):
                     effects[f"the data set {name}"] += 1
                 case TagsEdited(asserted=tags):
@@ -96,36 +95,37 @@ def _effects(commits: Iterable[Stored]) -> Counter[str]:
     return effects
 
 
-def judged_works(asked: Iterable[str], watch: Watch, cancelled: set[str]) -> Verdict:
-    """Does each end once, completed or cancelled as asked?"""
+def check_work(requested: Iterable[str], observer: LogObserver, cancelled: set[str]) -> Verdict:
+    """Each job or run must end exactly once, as completed, or as cancelled if that was requested."""
     verdict = Verdict()
-    for thing in asked:
-        state, ends = watch.works[thing].state, watch.ends[thing]
+    for work_id in requested:
+        state, ends = observer.work[work_id].state, observer.ends[work_id]
         if len(ends) > 1:
-            verdict.note("doubled", f"{thing} ended as {ends}")
+            verdict.record("doubled", f"{work_id} ended as {ends}")
         elif not ends:
-            verdict.note("stuck", f"{thing} is {state}")
+            verdict.record("stuck", f"{work_id} is {state}")
         elif state == "completed":
-            verdict.note("completed")
-        elif state == "cancelled" and thing in cancelled:
-            verdict.note("cancelled as asked")
+            verdict.record("completed")
+        elif state == "cancelled" and work_id in cancelled:
+            verdict.record("cancelled as requested")
         else:
-            verdict.note("failed", f"{thing} is {state} ({watch.reasons.get(thing, 'nobody asked for that')})")
+            verdict.record("failed", f"{work_id} is {state} ({observer.failure_reasons.get(work_id, 'not requested')})")
     return verdict
 
 
-async def differences(catalog: Path, scratch: Path, commits: Sequence[Stored]) -> list[str]:
-    """Between live read model and one made anew from the archive, and between log and archive. The stack is down."""
+async def find_differences(catalog: Path, scratch: Path, commits: Sequence[RecordedCommit]) -> list[str]:
+    """Compare log and archive, and the live read model with one rebuilt from the archive. The stack must be down."""
     archive = Archive(catalog)
     try:
         await archive.verify()
-        kept = {stored.sequence: stored.body for stored in await archive.commits(0, len(commits) + 1)}
+        archived = {recorded.sequence: recorded.body for recorded in await archive.commits(0, len(commits) + 1)}
         found = [
-            f"commit {stored.sequence} is not archived as it stands in the log"
-            for stored in commits
-            if kept.get(stored.sequence) != stored.body
+            f"commit {recorded.sequence} differs between archive and log"
+            for recorded in commits
+            if archived.get(recorded.sequence) != recorded.body
         ]
-        found += [f"the archive has {len(kept)} commits, the log {len(commits)}"] if len(kept) != len(commits) else []
+        if len(archived) != len(commits):
+            found.append(f"the archive has {len(archived)} commits, the log {len(commits)}")
         log_id = (catalog / "log_id").read_text()
         store = Store(scratch / "read.db", log_id, views)
         try:
@@ -146,4 +146,4 @@ async def differences(catalog: Path, scratch: Path, commits: Sequence[Stored]) -
 def _rows(file: Path) -> dict[str, Counter[tuple[object, ...]]]:
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-        return {name: Counter(connection.execute(f'SELECT * FROM "{name}"')) for (name,) in tables.fetchall()}  # noqa: S608 - a name of our own
+        return {name: Counter(connection.execute(f'SELECT * FROM "{name}"')) for (name,) in tables.fetchall()}  # noqa: S608 - our own table names

@@ -1,4 +1,4 @@
-"""One drill from its beginning to its verdict."""
+"""One complete drill: start the services, generate load, inject faults, and check the outcome."""
 
 import asyncio
 import os
@@ -18,29 +18,31 @@ from contracts.telemetry import Progress
 from contracts.wire.bus import Bus, connect
 from contracts.wire.follow import Follower
 from contracts.wire.log import EventLog
-from contracts.wire.telling import hear
-from tests.drill.checker import Verdict, differences, judged_wishes, judged_works
-from tests.drill.house import Hand, LinedStack, SmallDisk
-from tests.drill.schedule import Fault, Target, drawn
-from tests.drill.wishes import Counter, P, Writer
-from tests.drill.works import ACTOR, Foreman, Watch
+from contracts.wire.telemetry_bus import subscribe
+from tests.drill.checker import Verdict, check_commands, check_work, find_differences
+from tests.drill.client_commands import API, CommandSender, Writer
+from tests.drill.fault_injection import FaultInjector, ProxiedStack, SmallDisk
+from tests.drill.schedule import Fault, Target, build_schedule
+from tests.drill.work_generator import ACTOR, LogObserver, WorkGenerator
 
-READY_WITHIN = 300.0
-ALL_END_WITHIN = 600.0
-"""Seconds after the last fault in which all that was asked must have ended."""
-CAUGHT_UP_WITHIN = 120.0
-LEASE = 6.0
+READY_TIMEOUT_SECONDS = 300.0
+ALL_ENDED_TIMEOUT_SECONDS = 600.0
+"""Within this time after the last fault all requested work must have ended."""
+CATCH_UP_TIMEOUT_SECONDS = 120.0
+MIN_BUSY_SHARE = 0.6
+"""Minimum share of faults that must hit a busy target."""
+LEASE_SECONDS = 6.0
 DISK_MEGABYTES = 4096
 ENVIRON = {
     **{name: value for name, value in os.environ.items() if not name.startswith("LORATORY_")},
     "OMP_NUM_THREADS": "1",
-    "LORATORY_LEASE": str(LEASE),
+    "LORATORY_LEASE": str(LEASE_SECONDS),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What a drill is to be: `writes` and `jobs` at least, `longest` and `seconds` in seconds."""
+class DrillConfig:
+    """`writes` and `jobs` are minimums; `seconds` is the duration, `longest` the longest fault in seconds."""
 
     seed: int
     faults: int
@@ -53,193 +55,208 @@ class Asked:
 
 
 @dataclass
-class Struck:
-    """One fault as it came. `held`: did its target hold work? None: it was down already."""
+class InjectedFault:
+    """One fault as injected. `was_busy`: whether its target had unfinished work; None: it was down already."""
 
     fault: Fault
     at: float
-    held: bool | None
+    was_busy: bool | None
 
 
 @dataclass
-class Outcome:
-    asked: Asked
-    struck: list[Struck] = field(default_factory=list)
-    wishes: Verdict = field(default_factory=Verdict)
+class DrillResult:
+    config: DrillConfig
+    injected: list[InjectedFault] = field(default_factory=list)
+    commands: Verdict = field(default_factory=Verdict)
     jobs: Verdict = field(default_factory=Verdict)
     runs: Verdict = field(default_factory=Verdict)
-    found: list[str] = field(default_factory=list)
-    """Differences between what must be the same."""
-    broken: list[str] = field(default_factory=list)
-    skipped: str = ""
+    differences: list[str] = field(default_factory=list)
+    """Between copies of the same data, such as log and archive."""
+    server_errors: list[str] = field(default_factory=list)
+    no_disk_reason: str = ""
+    """Why the disk was not filled; empty if it was."""
     commits: int = 0
-    took: float = 0.0
+    seconds: float = 0.0
 
     @property
-    def on_work(self) -> float:
-        """The part of the faults that hit who held work."""
-        return sum(struck.held is True for struck in self.struck) / max(len(self.struck), 1)
+    def busy_share(self) -> float:
+        """Share of the faults that hit a busy target."""
+        return sum(one.was_busy is True for one in self.injected) / max(len(self.injected), 1)
 
     @property
     def writes(self) -> int:
-        return self.wishes.counts["kept"]
+        return self.commands.counts["kept"]
 
     @property
     def failures(self) -> list[str]:
-        """Why this drill is not passed; empty when it is."""
-        wrong = [*self.wishes.wrong, *self.jobs.wrong, *self.runs.wrong, *self.found, *self.broken]
-        if self.writes < self.asked.writes:
-            wrong.append(f"only {self.writes} writes were acknowledged, {self.asked.writes} were asked for")
-        if self.jobs.counts.total() < self.asked.jobs:
-            wrong.append(f"only {self.jobs.counts.total()} jobs were asked, {self.asked.jobs} were wanted")
-        if self.on_work < 0.6:
-            wrong.append(f"only {self.on_work:.0%} of the faults hit who held work")
-        return wrong
+        """Why this drill did not pass; empty if it did."""
+        failures = [
+            *self.commands.errors,
+            *self.jobs.errors,
+            *self.runs.errors,
+            *self.differences,
+            *self.server_errors,
+        ]
+        if self.writes < self.config.writes:
+            failures.append(f"only {self.writes} writes were acknowledged, {self.config.writes} are required")
+        if self.jobs.counts.total() < self.config.jobs:
+            failures.append(f"only {self.jobs.counts.total()} jobs were requested, {self.config.jobs} are required")
+        if self.busy_share < MIN_BUSY_SHARE:
+            failures.append(f"only {self.busy_share:.0%} of the faults hit a busy target")
+        return failures
 
 
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 
 
-async def drilled(asked: Asked, folder: Path, say: Say) -> Outcome:
-    """Everything started, troubled, ended and judged; `folder` may be looked through afterwards."""
-    began, outcome = time.monotonic(), Outcome(asked)
+async def run_drill(config: DrillConfig, folder: Path, print_line: Print) -> DrillResult:
+    """Run and check one drill; data and logs stay in `folder` for inspection."""
+    began, result = time.monotonic(), DrillResult(config)
     data = folder / "data"
-    async with _disk(asked, data) as why_not:
-        outcome.skipped = why_not
-        without: frozenset[Target] = frozenset({"disk"}) if why_not else frozenset()
-        plan = drawn(asked.seed, faults=asked.faults, seconds=asked.seconds, longest=asked.longest, without=without)
-        async with LinedStack(data, environ=ENVIRON, port=0, say=say) as stack, _watched(stack) as (bus, watch):
-            await stack.wait_ready(timeout=READY_WITHIN)
+    async with _small_disk(config, data) as unavailable_reason:
+        result.no_disk_reason = unavailable_reason
+        without: frozenset[Target] = frozenset({"disk"}) if unavailable_reason else frozenset()
+        schedule = build_schedule(
+            config.seed, faults=config.faults, seconds=config.seconds, longest=config.longest, without=without
+        )
+        async with (
+            ProxiedStack(data, environ=ENVIRON, port=0, print_line=print_line) as stack,
+            _observe_log(stack) as (bus, observer),
+        ):
+            await stack.wait_ready(timeout=READY_TIMEOUT_SECONDS)
             async with httpx.AsyncClient(base_url=stack.address, timeout=httpx.Timeout(20, connect=5)) as http:
-                crew = Crew.of(asked, http, watch)
-                await _unless_it_fails(stack, _troubled(plan, stack, crew, outcome, say))
-                await _caught_up(bus, watch, http)
-                outcome.found += await crew.looked_at(http)
-        crew.judge(outcome)
-        outcome.found += await differences(data / "catalog", folder, watch.commits)
-        outcome.found += _laid_out(data / "loras", outcome.jobs.counts["completed"])
-    outcome.commits, outcome.took = len(watch.commits), time.monotonic() - began
-    return outcome
+                load = Load.create(config, http, observer)
+                await _fail_with_stack(stack, _run_load_with_faults(schedule, stack, load, result, print_line))
+                await _wait_caught_up(bus, observer, http)
+                result.differences += await load.compare_images(http)
+        load.check(result)
+        result.differences += await find_differences(data / "catalog", folder, observer.commits)
+        result.differences += _check_lora_files(data / "loras", result.jobs.counts["completed"])
+    result.commits, result.seconds = len(observer.commits), time.monotonic() - began
+    return result
 
 
 @dataclass
-class Crew:
-    """Who works while it is troubled."""
+class Load:
+    """The simulated users: writers of data sets, and a generator of jobs and tagging runs."""
 
-    asked: Asked
-    counter: Counter
+    config: DrillConfig
+    sender: CommandSender
     writers: list[Writer]
-    foreman: Foreman
-    watch: Watch
+    generator: WorkGenerator
+    observer: LogObserver
 
     @classmethod
-    def of(cls, asked: Asked, http: httpx.AsyncClient, watch: Watch) -> "Crew":
-        chance = random.Random(asked.seed)
-        counter = Counter(http, random.Random(chance.random()))
-        pause = asked.seconds * asked.writers / max(asked.writes, 1) / 3
-        writers = [
-            Writer(f"w{number}", counter, random.Random(chance.random()), pause) for number in range(asked.writers)
-        ]
+    def create(cls, config: DrillConfig, http: httpx.AsyncClient, observer: LogObserver) -> "Load":
+        rng = random.Random(config.seed)
+        sender = CommandSender(http, random.Random(rng.random()))
+        pause = config.seconds * config.writers / max(config.writes, 1) / 3
+        writers = [Writer(f"w{number}", sender, random.Random(rng.random()), pause) for number in range(config.writers)]
         datasets = [writer.dataset for writer in writers]
-        foreman = Foreman(counter, watch, datasets, random.Random(chance.random()), asked.jobs)
-        return cls(asked, counter, writers, foreman, watch)
+        generator = WorkGenerator(sender, observer, datasets, random.Random(rng.random()), config.jobs)
+        return cls(config, sender, writers, generator, observer)
 
-    async def work(self, wanted: Callable[[], bool]) -> None:
-        """Until it is wanted no longer and enough was done."""
+    async def run(self, faults_remain: Callable[[], bool]) -> None:
+        """Until no faults remain and the required minimum of writes and jobs is reached."""
 
-        def more() -> bool:
-            acknowledged = sum(wish.sequence is not None for wish in self.counter.wishes)
-            return wanted() or acknowledged < self.asked.writes
+        def writers_continue() -> bool:
+            acknowledged = sum(command.sequence is not None for command in self.sender.commands)
+            return faults_remain() or acknowledged < self.config.writes
 
         async with asyncio.TaskGroup() as tasks:
             for writer in self.writers:
-                tasks.create_task(writer.work(more), name=writer.name)
-            tasks.create_task(self.foreman.work(wanted), name="foreman")
+                tasks.create_task(writer.run(writers_continue), name=writer.name)
+            tasks.create_task(self.generator.run(faults_remain), name="generator")
 
-    def holds(self, target: str) -> bool:
-        """Does this process hold work right now? Those that serve hold what was asked and not answered yet."""
+    def is_busy(self, target: str) -> bool:
+        """Whether this target has unfinished work right now; a core service has while a request is unanswered."""
         match target:
             case "trainer" | "engine":
-                return self.watch.held("train")
+                return self.observer.is_busy("train")
             case "tagger":
-                return self.watch.held("tag")
+                return self.observer.is_busy("tag")
             case _:
-                return self.counter.in_flight > 0
+                return self.sender.in_flight > 0
 
-    async def looked_at(self, http: httpx.AsyncClient) -> list[str]:
-        """Images that do not look as their writer was last told they do."""
-        wrong: list[str] = []
+    async def compare_images(self, http: httpx.AsyncClient) -> list[str]:
+        """Images whose tags or caption differ from the last acknowledged ones."""
+        differences: list[str] = []
         for writer in self.writers:
-            for image in set(writer.images) - writer.unsure:
-                seen = (await http.get(f"{P}/images/{image}")).raise_for_status().json()
-                tags = {tag["tag"] for tag in seen["tags"] if tag["tag"].startswith(f"{writer.name}-")}
+            for image in set(writer.images) - writer.uncertain_images:
+                current = (await http.get(f"{API}/images/{image}")).raise_for_status().json()
+                tags = {tag["tag"] for tag in current["tags"] if tag["tag"].startswith(f"{writer.name}-")}
                 if tags != {writer.tags.get(image, "")} - {""}:
-                    wrong.append(f"image {image} has the tags {tags}, not {writer.tags.get(image)}")
-                if image in writer.captions and seen["caption"] != writer.captions[image]:
-                    wrong.append(f"image {image} has the caption {seen['caption']!r}, not {writer.captions[image]!r}")
-        return wrong
+                    differences.append(f"image {image} has the tags {tags}, not {writer.tags.get(image)}")
+                if image in writer.captions and current["caption"] != writer.captions[image]:
+                    differences.append(
+                        f"image {image} has the caption {current['caption']!r}, not {writer.captions[image]!r}"
+                    )
+        return differences
 
-    def judge(self, outcome: Outcome) -> None:
-        watch, foreman = self.watch, self.foreman
-        outcome.wishes = judged_wishes(self.counter.wishes, watch.commits, ACTOR)
-        outcome.broken = self.counter.broken
-        jobs = [thing for thing in foreman.asked if watch.kinds[thing] == "train"]
-        runs = [thing for thing in foreman.asked if watch.kinds[thing] == "tag"]
-        outcome.jobs = judged_works(jobs, watch, foreman.cancelled)
-        outcome.runs = judged_works(runs, watch, foreman.cancelled)
-
-
-async def _troubled(plan: list[Fault], stack: LinedStack, crew: Crew, outcome: Outcome, say: Say) -> None:
-    for writer in crew.writers:
-        await writer.begin()
-    striking = asyncio.create_task(_strike_all(plan, Hand(stack, crew.holds), outcome, say), name="faults")
-    await crew.work(lambda: not striking.done())
-    await striking
-    say("all faults have struck; what was asked comes to its end")
-    await crew.foreman.all_ended(ALL_END_WITHIN)
+    def check(self, result: DrillResult) -> None:
+        observer, generator = self.observer, self.generator
+        result.commands = check_commands(self.sender.commands, observer.commits, ACTOR)
+        result.server_errors = self.sender.server_errors
+        jobs = [work_id for work_id in generator.requested if observer.work_classes[work_id] == "train"]
+        runs = [work_id for work_id in generator.requested if observer.work_classes[work_id] == "tag"]
+        result.jobs = check_work(jobs, observer, generator.cancelled)
+        result.runs = check_work(runs, observer, generator.cancelled)
 
 
-async def _strike_all(plan: list[Fault], hand: Hand, outcome: Outcome, say: Say) -> None:
-    """Each in its time; one on a target where another lasts waits for that."""
+async def _run_load_with_faults(
+    schedule: list[Fault], stack: ProxiedStack, load: Load, result: DrillResult, print_line: Print
+) -> None:
+    for writer in load.writers:
+        await writer.set_up()
+    injector = FaultInjector(stack, load.is_busy)
+    injecting = asyncio.create_task(_inject_all(schedule, injector, result, print_line), name="faults")
+    await load.run(lambda: not injecting.done())
+    await injecting
+    print_line("all faults injected; waiting for the requested work to end")
+    await load.generator.wait_all_ended(ALL_ENDED_TIMEOUT_SECONDS)
+
+
+async def _inject_all(schedule: list[Fault], injector: FaultInjector, result: DrillResult, print_line: Print) -> None:
+    """Inject each fault at its time; a fault waits while another one on the same target lasts."""
     loop = asyncio.get_running_loop()
-    began, turns = loop.time(), defaultdict[str, asyncio.Lock](asyncio.Lock)
+    began, locks = loop.time(), defaultdict[str, asyncio.Lock](asyncio.Lock)
 
-    async def strike(fault: Fault) -> None:
+    async def inject(fault: Fault) -> None:
         await asyncio.sleep(began + fault.at - loop.time())
-        async with turns["trainer" if fault.target == "engine" else fault.target]:
-            held = await hand.strike(fault)
-        outcome.struck.append(Struck(fault, loop.time() - began, held))
-        on = {True: "at work", False: "idle", None: "down already"}[held]
-        say(f"{len(outcome.struck):>4}/{len(plan)}  {fault}  ({on})")
+        async with locks["trainer" if fault.target == "engine" else fault.target]:
+            was_busy = await injector.inject(fault)
+        result.injected.append(InjectedFault(fault, loop.time() - began, was_busy))
+        state = {True: "busy", False: "idle", None: "already down"}[was_busy]
+        print_line(f"{len(result.injected):>4}/{len(schedule)}  {fault}  ({state})")
 
     async with asyncio.TaskGroup() as tasks:
-        for fault in plan:
-            tasks.create_task(strike(fault), name=str(fault))
+        for fault in schedule:
+            tasks.create_task(inject(fault), name=str(fault))
 
 
-async def _unless_it_fails(stack: LinedStack, work: Coroutine[None, None, None]) -> None:
-    """The work, to its end; StackFailed when the workshop cannot be kept alive meanwhile."""
-    working, standing = asyncio.create_task(work), asyncio.create_task(stack.watch())
+async def _fail_with_stack(stack: ProxiedStack, work: Coroutine[None, None, None]) -> None:
+    """Run `work` to its end; StackFailed if meanwhile the services cannot be kept running."""
+    working, watching = asyncio.create_task(work), asyncio.create_task(stack.watch())
     try:
-        await asyncio.wait({working, standing}, return_when=asyncio.FIRST_COMPLETED)
-        if standing.done():
-            await standing
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            await watching
         await working
     finally:
-        for task in (working, standing):
+        for task in (working, watching):
             task.cancel()
-        await asyncio.gather(working, standing, return_exceptions=True)
+        await asyncio.gather(working, watching, return_exceptions=True)
 
 
 @asynccontextmanager
-async def _watched(stack: LinedStack) -> AsyncIterator[tuple[Bus, Watch]]:
-    """The log, read past all proxies."""
-    user, password = stack.nats.credentials("gateway")  # may read all and write nothing
-    bus, watch = await connect(stack.nats.url, user, password, "drill"), Watch()
-    reading = asyncio.create_task(watch.read(Follower(bus, 0)))
+async def _observe_log(stack: ProxiedStack) -> AsyncIterator[tuple[Bus, LogObserver]]:
+    """Read the log over a direct connection that no proxy disturbs."""
+    user, password = stack.nats.credentials("gateway")  # may read everything and write nothing
+    bus, observer = await connect(stack.nats.url, user, password, "drill"), LogObserver()
+    reading = asyncio.create_task(observer.read(Follower(bus, 0)))
     try:
-        await hear(bus, subjects.ALL_PROGRESS, Progress, watch.hear)
-        yield bus, watch
+        await subscribe(bus, subjects.ALL_PROGRESS, Progress, observer.on_progress)
+        yield bus, observer
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
@@ -247,27 +264,27 @@ async def _watched(stack: LinedStack) -> AsyncIterator[tuple[Bus, Watch]]:
 
 
 @asynccontextmanager
-async def _disk(asked: Asked, data: Path) -> AsyncIterator[str]:
-    """Why the disk cannot be filled; empty where it can."""
-    if not asked.small_disk:
-        yield "not asked for"
+async def _small_disk(config: DrillConfig, data: Path) -> AsyncIterator[str]:
+    """Yields why the disk cannot be filled; empty if it can."""
+    if not config.small_disk:
+        yield "not requested"
         return
     async with SmallDisk(data, DISK_MEGABYTES) as disk:
         try:
-            yield disk.why_not
-        finally:  # the disk goes, with all that is on it
+            yield disk.unavailable_reason
+        finally:  # unmounting removes everything on the disk
             shutil.copytree(data / "logs", data.with_name("logs"), dirs_exist_ok=True)
 
 
-async def _caught_up(bus: Bus, watch: Watch, http: httpx.AsyncClient) -> None:
-    """The drill has read the whole log, and so has the read model."""
+async def _wait_caught_up(bus: Bus, observer: LogObserver, http: httpx.AsyncClient) -> None:
+    """Until both this drill and the read model have processed the whole log."""
     _, end = await EventLog(bus).end()
-    async with asyncio.timeout(CAUGHT_UP_WITHIN):
-        while len(watch.commits) < end or (await http.get(f"{P}/datasets", params={"min_seq": end})).is_error:  # noqa: ASYNC110 - as told
+    async with asyncio.timeout(CATCH_UP_TIMEOUT_SECONDS):
+        while len(observer.commits) < end or (await http.get(f"{API}/datasets", params={"min_seq": end})).is_error:  # noqa: ASYNC110 - other processes do the work
             await asyncio.sleep(0.05)
 
 
-def _laid_out(folder: Path, completed: int) -> list[str]:
-    """Two files for each finished training, and no other."""
+def _check_lora_files(folder: Path, completed: int) -> list[str]:
+    """There must be two files for each completed training, and no others."""
     files = len(list(folder.glob("[!.]*.safetensors")))
-    return [] if files == 2 * completed else [f"{files} files lie in loras/, of {completed} finished trainings"]
+    return [] if files == 2 * completed else [f"{files} files are in loras/ after {completed} completed trainings"]

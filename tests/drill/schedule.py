@@ -1,4 +1,4 @@
-"""What goes wrong, and when: a plan that follows from a seed alone. Pure."""
+"""Fault schedule: which faults are injected, and when, derived from a seed alone. Pure."""
 
 import math
 import random
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Target = Literal["catalog", "gateway", "tagger", "trainer", "engine", "nats", "disk"]
-Kind = Literal["kill", "restart", "pause", "outlast", "cut", "silence", "slow", "full"]
+FaultKind = Literal["kill", "restart", "pause", "outlast", "cut", "silence", "slow", "full"]
 
-MIX: Mapping[tuple[Target, Kind], int] = {
+FAULT_WEIGHTS: Mapping[tuple[Target, FaultKind], int] = {
     ("catalog", "kill"): 10,
     ("catalog", "pause"): 4,
     ("catalog", "outlast"): 3,
@@ -37,9 +37,9 @@ MIX: Mapping[tuple[Target, Kind], int] = {
     ("tagger", "cut"): 3,
     ("disk", "full"): 3,
 }
-"""How often each comes, in parts. `outlast` is a pause longer than any lease."""
+"""Relative frequency of each fault. `outlast` is a pause longer than any lease."""
 
-LASTS: Mapping[Kind, tuple[float, float]] = {
+DURATIONS: Mapping[FaultKind, tuple[float, float]] = {
     "kill": (0, 0),
     "restart": (0, 0),
     "pause": (0.5, 4),
@@ -49,57 +49,63 @@ LASTS: Mapping[Kind, tuple[float, float]] = {
     "slow": (4, 10),
     "full": (2, 6),
 }
-"""Seconds between which a fault lasts."""
+"""Minimum and maximum duration of a fault, in seconds."""
 
-MOST_DEATHS = 6
-WITHIN = 300.0
-"""The local stack gives a service up that dies more than ten times in so many seconds; a drill stays well below."""
+MAX_DEATHS_PER_WINDOW = 6
+DEATH_WINDOW_SECONDS = 300.0
+"""The local stack stops restarting a service that dies more than ten times in this window; a drill stays well below."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Strikes `at` seconds after the start and lasts `seconds`; `chance` in [0, 1) is for what is chosen then."""
+    """Injected `at` seconds after the start for `seconds`; `variant` in [0, 1) selects among variants of the fault."""
 
     number: int
     at: float
     target: Target
-    kind: Kind
+    kind: FaultKind
     seconds: float
-    chance: float
+    variant: float
 
     @property
-    def deadly(self) -> bool:
-        """Does its process not live on? (A catalog that outlasts its lease may end by itself.)"""
+    def ends_process(self) -> bool:
+        """Whether its process may end. (A catalog paused beyond its lease may exit by itself.)"""
         return self.kind in ("kill", "restart") or (self.target, self.kind) == ("catalog", "outlast")
 
     def __str__(self) -> str:
-        lasting = f" for {self.seconds:.1f} s" if self.seconds else ""
-        return f"{self.kind} {self.target}{lasting}"
+        duration = f" for {self.seconds:.1f} s" if self.seconds else ""
+        return f"{self.kind} {self.target}{duration}"
 
 
-def drawn(
+def build_schedule(
     seed: int, *, faults: int, seconds: float, longest: float = math.inf, without: frozenset[Target] = frozenset()
 ) -> list[Fault]:
-    """So many faults spread over so many seconds, the same for the same arguments.
+    """`faults` faults spread over `seconds`; equal arguments give an equal schedule.
 
-    None of `without`, and none that lasts more than `longest` seconds.
+    No fault hits a target in `without` or lasts more than `longest` seconds.
     """
-    chance = random.Random(seed)
-    mix = {(to, kind): part for (to, kind), part in MIX.items() if to not in without and LASTS[kind][0] < longest}
-    plan: list[Fault] = []
+    rng = random.Random(seed)
+    weights = {
+        (target, kind): weight
+        for (target, kind), weight in FAULT_WEIGHTS.items()
+        if target not in without and DURATIONS[kind][0] < longest
+    }
+    schedule: list[Fault] = []
     for number in range(faults):
-        at = seconds * (number + chance.uniform(0.1, 0.9)) / faults
+        at = seconds * (number + rng.uniform(0.1, 0.9)) / faults
         while True:
-            target, kind = chance.choices(list(mix), list(mix.values()))[0]
-            fault = Fault(
-                number, at, target, kind, round(min(chance.uniform(*LASTS[kind]), longest), 2), chance.random()
-            )
-            if not fault.deadly or _deaths(plan, fault) < MOST_DEATHS:
+            target, kind = rng.choices(list(weights), list(weights.values()))[0]
+            duration = round(min(rng.uniform(*DURATIONS[kind]), longest), 2)
+            fault = Fault(number, at, target, kind, duration, rng.random())
+            if not fault.ends_process or _recent_deaths(schedule, fault) < MAX_DEATHS_PER_WINDOW:
                 break
-        plan.append(fault)
-    return plan
+        schedule.append(fault)
+    return schedule
 
 
-def _deaths(plan: list[Fault], fault: Fault) -> int:
-    """Of the same process, shortly before."""
-    return sum(before.deadly and before.target == fault.target and fault.at - before.at < WITHIN for before in plan)
+def _recent_deaths(schedule: list[Fault], fault: Fault) -> int:
+    """How often the same process died in the window before this fault."""
+    return sum(
+        before.ends_process and before.target == fault.target and fault.at - before.at < DEATH_WINDOW_SECONDS
+        for before in schedule
+    )

@@ -1,4 +1,4 @@
-"""A real gateway on a real nats-server, and a stand-in catalog whose answers a test can choose and break."""
+"""A real gateway on a real nats-server, with a fake catalog; and a complete local stack."""
 
 import asyncio
 import contextlib
@@ -21,21 +21,21 @@ from contracts.wire.boot import Health
 from contracts.wire.bus import Bus, connect
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import migrate
-from gateway.app import CHECKS, _listen, _watch, bound, build
+from gateway.app import CHECKS, _serve_http, _update_health, bind, build_app
 from gateway.http.uploads import Staging
 from gateway.live import LiveFeed
 from gateway.settings import Settings
-from tests.gateway.stand_in import StandInCatalog
+from tests.gateway.fake_catalog import FakeCatalog
 from tests.limits import WAIT
 
 
 @dataclass
 class World:
-    """A gateway that serves, and what stands around it."""
+    """A running gateway and its surroundings."""
 
     url: str
     client: httpx.AsyncClient
-    catalog: StandInCatalog
+    catalog: FakeCatalog
     feed: LiveFeed
     blobs: LocalBlobs
     staging: Path
@@ -56,17 +56,17 @@ async def world_at(folder: Path, *, key: str = "") -> AsyncIterator[World]:
         for bus in (admin, gateway, catalog_bus):
             stack.push_async_callback(bus.close)
         log_id = await migrate(admin, at=datetime.now(UTC), lease=15)
-        catalog = StandInCatalog(catalog_bus, log_id)
+        catalog = FakeCatalog(catalog_bus, log_id)
         await stack.enter_async_context(catalog)
-        listening = bound("127.0.0.1", 0)
+        listening = bind("127.0.0.1", 0)
         settings = Settings(staging=folder / "staging", api_key=key)
         staging, feed, health = Staging(settings.staging), LiveFeed(gateway), Health("gateway", CHECKS, pid=os.getpid())
         staging.prepare()
         blobs = LocalBlobs(folder / "blobs")
-        app = build(settings, gateway, feed, blobs, staging, health)
+        app = build_app(settings, gateway, feed, blobs, staging, health)
         tasks = [
-            asyncio.create_task(work)
-            for work in (feed.run(), _watch(gateway, feed, health), _listen(app, listening, feed))
+            asyncio.create_task(coroutine)
+            for coroutine in (feed.run(), _update_health(gateway, feed, health), _serve_http(app, listening, feed))
         ]
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -88,10 +88,10 @@ async def until_ready(client: httpx.AsyncClient) -> None:
     await eventually(ready)
 
 
-async def eventually(true: Callable[[], Awaitable[bool]], seconds: float = WAIT) -> None:
-    """Waits for what nobody announces."""
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = WAIT) -> None:
+    """Polls a condition for which there is no event."""
     async with asyncio.timeout(seconds):
-        while not await true():  # noqa: ASYNC110 - there is no event to wait for
+        while not await condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.02)
 
 
@@ -103,10 +103,10 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a whole workshop without workers serves; for questions only the real catalog can answer."""
+    """The address of a complete local stack without workers, for tests that need the real catalog."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    data = tmp_path_factory.mktemp("workshop") / "data"
+    data = tmp_path_factory.mktemp("stack") / "data"
     command = [
         sys.executable,
         "-m",
@@ -121,19 +121,19 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ]
     log = (data.parent / "log").open("wb")
     with log, subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ)) as process:
-        where = f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}"
         try:
-            until = time.monotonic() + 60
-            while not _ready(where):
-                assert time.monotonic() < until and process.poll() is None
+            deadline = time.monotonic() + 60
+            while not _is_ready(url):
+                assert time.monotonic() < deadline and process.poll() is None
                 time.sleep(0.1)
-            yield where
+            yield url
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)
 
 
-def _ready(address: str) -> bool:
+def _is_ready(address: str) -> bool:
     try:
         return httpx.get(f"{address}/health/ready").status_code == 200
     except httpx.TransportError:

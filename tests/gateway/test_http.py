@@ -1,4 +1,4 @@
-"""What every route shares: problems, media types, keys, headers, and who may ask."""
+"""Behaviour shared by all routes: problems, media types, idempotency keys, headers, access control."""
 
 import asyncio
 import hashlib
@@ -7,172 +7,220 @@ from pathlib import Path
 
 import httpx
 import msgspec
+import pytest
 
 from contracts import commands, queries
 from contracts.asyncapi import asyncapi
-from contracts.commands import Receipt
+from contracts.commands import JobResult
 from contracts.errors import Behind, IllegalTransition, KeyReused, StaleVersion
 from contracts.events import JobEdited
 from contracts.ids import keyed_command_id
 from contracts.queries import Page, TagView
 from gateway.version import VERSION
 from tests.gateway.conftest import World, eventually, world_at
-from tests.gateway.stand_in import dataset, image, job
+from tests.gateway.fake_catalog import dataset, image, job
 from tests.limits import WAIT
 
 P = "/api/v1"
 
 
-def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, object]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body: dict[str, object] = answer.json()
+def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, object]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, object] = response.json()
     assert {"type", "title", "status", "detail", "instance", "code"} <= body.keys()
     assert (body["status"], body["code"]) == (status, code)
     return body
 
 
-async def test_unknown_addresses_and_methods_are_problems(world: World) -> None:
+async def test_unknown_paths_and_methods_are_problems(world: World) -> None:
     assert_problem(await world.client.get(f"{P}/nothing"), 404, "not-found")
     wrong = await world.client.put(f"{P}/datasets")
     assert_problem(wrong, 405, "method-not-allowed")
     assert "POST" in wrong.headers["allow"]
 
 
-async def test_a_body_that_does_not_fit_names_the_field(world: World) -> None:
-    answer = await world.client.post(f"{P}/jobs", json={"dataset": "dog", "priority": "urgent"})
-    body = assert_problem(answer, 400, "invalid")
-    assert "/priority" in str(body["errors"])
-    assert_problem(await world.client.post(f"{P}/datasets", json={"name": "x", "nmae": "y"}), 400, "invalid")
-    assert_problem(await world.client.post(f"{P}/datasets", content=b"{", headers=JSON), 400, "invalid")
-    assert world.catalog.told == []
-
-
 JSON = {"Content-Type": "application/json"}
 
 
-async def test_only_json_is_taken_for_json(world: World) -> None:
+@pytest.mark.parametrize(
+    ("path", "body", "pointer", "sentence"),
+    [
+        ("jobs", b'{"dataset":"dog","priority":"urgent"}', "/priority", "priority cannot be 'urgent'"),
+        ("jobs", b'{"dataset":7}', "/dataset", "dataset must be a string, not a whole number"),
+        ("jobs", b"{}", "", "dataset is required"),
+        ("jobs", b"[]", "", "the body must be an object, not a list"),
+        ("datasets", b'{"name":"x","nmae":"y"}', "", "nmae is not a known field"),
+        ("datasets", b'{"name":""}', "/name", "name must not be empty"),
+        (
+            "jobs",
+            b'{"dataset":"dog","recipe":{"length":{"type":"steps","count":0}}}',
+            "/recipe/length/count",
+            "recipe.length.count must be at least 1",
+        ),
+        (
+            "jobs",
+            b'{"dataset":"dog","recipe":{"data":{"repeats":0}}}',
+            "/recipe/data/repeats",
+            "recipe.data.repeats must be at least 1",
+        ),
+        ("jobs", b'{"dataset":"dog","labels":["a",1]}', "/labels/1", "labels[1] must be a string, not a whole number"),
+    ],
+)
+async def test_an_invalid_body_names_the_field_in_a_sentence(
+    world: World, path: str, body: bytes, pointer: str, sentence: str
+) -> None:
+    problem = assert_problem(await world.client.post(f"{P}/{path}", content=body, headers=JSON), 400, "invalid")
+    assert problem["detail"] == sentence
+    assert problem["errors"] == [{"pointer": pointer, "message": sentence}]
+    assert world.catalog.received_commands == []
+
+
+async def test_malformed_json_is_refused(world: World) -> None:
+    problem = assert_problem(await world.client.post(f"{P}/datasets", content=b"{", headers=JSON), 400, "invalid")
+    assert problem["detail"] == "malformed JSON: it ends too early"
+    assert world.catalog.received_commands == []
+
+
+async def test_invalid_parameters_are_all_named_in_sentences(world: World) -> None:
+    response = await world.client.get(f"{P}/events", params={"until": "soon", "aggregate_kind": "picture"})
+    problem = assert_problem(response, 400, "invalid")
+    assert problem["detail"] == "; ".join(
+        [
+            "aggregate_kind cannot be 'picture'",
+            "until must be a date and time as in 2026-11-21T12:00:00Z (RFC 3339)",
+        ]
+    )
+    response = await world.client.get(f"{P}/events", params={"limit": "many"})
+    assert assert_problem(response, 400, "invalid")["detail"] == "limit must be a whole number"
+    response = await world.client.get(f"{P}/images", params={"dataset": "x" * 201})
+    assert assert_problem(response, 400, "invalid")["errors"] == [
+        {"pointer": "/dataset", "message": "dataset must have at most 200 characters"}
+    ]
+
+
+async def test_only_json_is_accepted_as_json(world: World) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
-        answer = await world.client.post(f"{P}/datasets", content=b'{"name":"x"}', headers={"Content-Type": kind})
-        assert_problem(answer, 415, "unsupported-media-type")
-    assert world.catalog.told == []
+        response = await world.client.post(f"{P}/datasets", content=b'{"name":"x"}', headers={"Content-Type": kind})
+        assert_problem(response, 415, "unsupported-media-type")
+    assert world.catalog.received_commands == []
 
 
-async def test_a_body_beyond_the_limit_is_refused(world: World) -> None:
-    answer = await world.client.post(f"{P}/datasets", content=b'{"name":"' + b"x" * (3 << 20), headers=JSON)
-    assert_problem(answer, 413, "too-large")
+async def test_a_body_above_the_size_limit_is_refused(world: World) -> None:
+    response = await world.client.post(f"{P}/datasets", content=b'{"name":"' + b"x" * (3 << 20), headers=JSON)
+    assert_problem(response, 413, "too-large")
 
 
-async def test_errors_of_the_catalog_keep_their_code_and_facts(world: World) -> None:
-    world.catalog.wishes[commands.StartJob] = IllegalTransition("it is completed already", allowed=["delete"])
+async def test_errors_of_the_catalog_keep_their_code_and_extra_members(world: World) -> None:
+    world.catalog.command_results[commands.StartJob] = IllegalTransition("it is completed already", allowed=["delete"])
     body = assert_problem(await world.client.post(f"{P}/jobs/job_1/start"), 409, "illegal-transition")
     assert body["allowed"] == ["delete"]
 
-    world.catalog.answers[queries.GetJob] = Behind()
+    world.catalog.query_results[queries.GetJob] = Behind()
     behind = await world.client.get(f"{P}/jobs/job_1", params={"min_seq": 99})
     assert_problem(behind, 503, "behind")
     assert behind.headers["retry-after"] == "1"
-    assert world.catalog.asked[-1].min_seq == 99
+    assert world.catalog.received_queries[-1].min_seq == 99
 
-    world.catalog.wishes[commands.CreateJob] = KeyReused()
+    world.catalog.command_results[commands.CreateJob] = KeyReused()
     reused = await world.client.post(f"{P}/jobs", json={"dataset": "dog"}, headers={"Idempotency-Key": "a"})
     assert_problem(reused, 422, "idempotency-key-reused")
 
 
-async def test_without_a_catalog_the_problem_names_it(world: World) -> None:
+async def test_a_missing_catalog_is_named_in_the_problem(world: World) -> None:
     await world.catalog.close()
-    answer = await world.client.get(f"{P}/datasets")
-    body = assert_problem(answer, 503, "unavailable")
+    response = await world.client.get(f"{P}/datasets")
+    body = assert_problem(response, 503, "unavailable")
     assert body["service"] == "catalog"
     assert "catalog" in str(body["detail"])
 
 
-async def test_a_broken_catalog_is_not_told_to_clients(world: World) -> None:
-    world.catalog.answers[queries.GetDataset] = RuntimeError("secret /home/me")
-    answer = await world.client.get(f"{P}/datasets/dog")
-    assert_problem(answer, 500, "internal")
-    assert "secret" not in answer.text
+async def test_internal_errors_of_the_catalog_are_not_shown_to_clients(world: World) -> None:
+    world.catalog.query_results[queries.GetDataset] = RuntimeError("secret /home/me")
+    response = await world.client.get(f"{P}/datasets/dog")
+    assert_problem(response, 500, "internal")
+    assert "secret" not in response.text
 
 
-async def test_a_write_answers_with_its_sequence_and_where_the_new_thing_is(world: World) -> None:
-    answer = await world.client.post(f"{P}/datasets", json={"name": "dog"})
-    assert answer.status_code == 201
-    assert answer.headers["loratory-seq"] == "7"
-    assert answer.headers["location"] == f"{P}/datasets/d1"
+async def test_a_write_returns_its_sequence_and_the_location_of_the_new_resource(world: World) -> None:
+    response = await world.client.post(f"{P}/datasets", json={"name": "dog"})
+    assert response.status_code == 201
+    assert response.headers["loratory-seq"] == "7"
+    assert response.headers["location"] == f"{P}/datasets/d1"
 
 
 async def test_reserved_names_are_refused(world: World) -> None:
     assert_problem(await world.client.post(f"{P}/datasets", json={"name": "Health"}), 422, "rejected")
     assert_problem(await world.client.put(f"{P}/presets/categories", json={}), 405, "method-not-allowed")
-    assert world.catalog.told == []
+    assert world.catalog.received_commands == []
 
 
-async def test_a_key_makes_the_same_command_of_a_repeated_request(world: World) -> None:
+async def test_requests_with_the_same_key_have_the_same_command_id(world: World) -> None:
     for _ in range(2):
         await world.client.post(f"{P}/datasets", json={"name": "dog"}, headers={"Idempotency-Key": "once"})
     await world.client.post(f"{P}/datasets", json={"name": "cat"}, headers={"Idempotency-Key": "once"})
-    first, again, other = [told.origin for told in world.catalog.told]
-    assert first.command == again.command == other.command == keyed_command_id("user:local", "once")
+    first, again, other = [envelope.metadata for envelope in world.catalog.received_commands]
+    assert first.command_id == again.command_id == other.command_id == keyed_command_id("user:local", "once")
     assert first.fingerprint == again.fingerprint != other.fingerprint
-    answer = await world.client.post(f"{P}/datasets", json={"name": "x"}, headers={"Idempotency-Key": "x" * 300})
-    assert_problem(answer, 400, "invalid")
+    response = await world.client.post(f"{P}/datasets", json={"name": "x"}, headers={"Idempotency-Key": "x" * 300})
+    assert_problem(response, 400, "invalid")
 
 
-async def test_what_was_sent_cannot_be_tried_out_on_the_log(world: World) -> None:
+async def test_the_stored_fingerprint_does_not_reveal_what_was_sent(world: World) -> None:
     for key in ("one", "two", None, None):
         headers = {} if key is None else {"Idempotency-Key": key}
         await world.client.put(f"{P}/images/i1/caption", json={"caption": "my neighbour"}, headers=headers)
-    one, two, *plain = [told.origin.fingerprint for told in world.catalog.told]
+    one, two, *plain = [envelope.metadata.fingerprint for envelope in world.catalog.received_commands]
     assert one != two
     assert plain == ["", ""]
     known = hashlib.sha256(f'PUT {P}/images/i1/caption\n{{"caption":"my neighbour"}}'.encode()).hexdigest()
     assert known not in (one, two)
 
 
-async def test_if_match_is_what_was_seen(world: World) -> None:
-    world.catalog.answers[queries.GetImage] = image(tags=(TagView(tag="dog", source="person"),))
+async def test_if_match_is_passed_to_the_catalog(world: World) -> None:
+    world.catalog.query_results[queries.GetImage] = image(tags=(TagView(tag="dog", source="person"),))
     seen = await world.client.get(f"{P}/images/img_1/tags")
     assert seen.json()["tags"] == ["dog"]
     await world.client.put(
         "/api/images/img_1/tags/", json={"tags": ["cat"]}, headers={"If-Match": seen.headers["etag"]}
     )
-    assert world.catalog.told[-1].wish.seen == 6
+    assert world.catalog.received_commands[-1].command.seen == 6
 
     await world.client.put(f"{P}/images/img_1/tags", json={"tags": []}, headers={"If-Match": "*"})
-    assert world.catalog.told[-1].wish.seen is None
+    assert world.catalog.received_commands[-1].command.seen is None
 
     for strange in ('W/"6"', '"six"', "6"):
-        answer = await world.client.put(f"{P}/images/img_1/tags", json={"tags": []}, headers={"If-Match": strange})
-        assert_problem(answer, 412, "stale-version")
+        response = await world.client.put(f"{P}/images/img_1/tags", json={"tags": []}, headers={"If-Match": strange})
+        assert_problem(response, 412, "stale-version")
 
-    world.catalog.wishes[commands.ReplaceTags] = StaleVersion(current=9)
+    world.catalog.command_results[commands.ReplaceTags] = StaleVersion(current=9)
     stale = await world.client.put(f"{P}/images/img_1/tags", json={"tags": []}, headers={"If-Match": '"5"'})
     assert assert_problem(stale, 412, "stale-version")["current"] == 9
 
 
 async def test_a_list_links_to_its_next_page(world: World) -> None:
-    world.catalog.answers[queries.ListDatasets] = Page(items=(dataset(),), total=2, next="c&1")
-    answer = await world.client.get(f"{P}/datasets", params={"limit": 1})
-    assert answer.json()["next"] == "c&1"
-    assert answer.headers["link"] == f'<{P}/datasets?limit=1&cursor=c%261>; rel="next"'
+    world.catalog.query_results[queries.ListDatasets] = Page(items=(dataset(),), total=2, next="c&1")
+    response = await world.client.get(f"{P}/datasets", params={"limit": 1})
+    assert response.json()["next"] == "c&1"
+    assert response.headers["link"] == f'<{P}/datasets?limit=1&cursor=c%261>; rel="next"'
 
 
-async def test_other_sites_may_not_change_anything(world: World) -> None:
+async def test_requests_from_other_sites_are_refused(world: World) -> None:
     for headers in (
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Host": "evil.example"},
     ):
-        answer = await world.client.post(f"{P}/datasets", json={"name": "x"}, headers=headers)
-        assert_problem(answer, 403, "forbidden")
+        response = await world.client.post(f"{P}/datasets", json={"name": "x"}, headers=headers)
+        assert_problem(response, 403, "forbidden")
     assert_problem(await world.client.get(f"{P}/datasets", headers={"Host": "evil.example:80"}), 403, "forbidden")
-    assert world.catalog.told == []
+    assert world.catalog.received_commands == []
     own = {"Origin": world.url, "Sec-Fetch-Site": "same-origin"}
     assert (await world.client.post(f"{P}/datasets", json={"name": "x"}, headers=own)).status_code == 201
 
 
-async def test_with_a_key_nothing_but_the_page_is_open(tmp_path: Path) -> None:
+async def test_with_an_api_key_only_the_page_is_public(tmp_path: Path) -> None:
     key = "0123456789abcdef"
     async with world_at(tmp_path, key=key) as world, httpx.AsyncClient(base_url=world.url) as stranger:
         refused = await stranger.get(f"{P}/datasets")
@@ -184,8 +232,8 @@ async def test_with_a_key_nothing_but_the_page_is_open(tmp_path: Path) -> None:
         assert (await stranger.get("/health/live")).status_code == 200
 
         await world.client.post(f"{P}/datasets", json={"name": "dog"})
-        assert world.catalog.told[-1].origin.actor.startswith("key:")
-        assert key not in msgspec.json.encode(world.catalog.told[-1]).decode()
+        assert world.catalog.received_commands[-1].metadata.actor.startswith("key:")
+        assert key not in msgspec.json.encode(world.catalog.received_commands[-1]).decode()
 
         assert_problem(await stranger.post(f"{P}/session", json={"key": "nonsense"}), 401, "unauthorized")
         opened = await stranger.post(f"{P}/session", json={"key": key})
@@ -193,7 +241,7 @@ async def test_with_a_key_nothing_but_the_page_is_open(tmp_path: Path) -> None:
         assert (await stranger.get(f"{P}/version")).status_code == 200
 
 
-async def test_the_page_and_the_docs_are_served_from_here_alone(world: World) -> None:
+async def test_the_page_and_the_docs_load_nothing_from_other_sites(world: World) -> None:
     page = await world.client.get("/", headers={"Accept": "text/html,*/*"})
     assert page.headers["content-type"].startswith("text/html")
     assert page.headers["vary"] == "Accept"
@@ -214,18 +262,18 @@ async def test_the_page_and_the_docs_are_served_from_here_alone(world: World) ->
     assert "http" not in (await world.client.get("/web/docs/start.js")).text
 
 
-async def test_nothing_outside_the_page_is_served(world: World) -> None:
+async def test_files_outside_the_page_are_not_served(world: World) -> None:
     for path in ("/web/../app.py", "/web/%2e%2e/app.py", "/web/..%2fapp.py", "/web/.hidden", "/web/", "/web/vendor"):
         assert (await world.client.get(path)).status_code == 404, path
 
 
-async def test_the_bus_is_described_too(world: World) -> None:
-    answer = await world.client.get("/asyncapi.json")
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    assert answer.json() == asyncapi(VERSION)
+async def test_the_asyncapi_document_is_served(world: World) -> None:
+    response = await world.client.get("/asyncapi.json")
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    assert response.json() == asyncapi(VERSION)
 
 
-async def test_the_description_refuses_unknown_fields_and_tells_unions_apart(world: World) -> None:
+async def test_the_openapi_document_forbids_unknown_fields_and_has_discriminators(world: World) -> None:
     text = (await world.client.get("/openapi.json")).text
     document = msgspec.json.decode(text)
     schemas = document["components"]["schemas"]
@@ -243,37 +291,39 @@ async def test_the_description_refuses_unknown_fields_and_tells_unions_apart(wor
     for operations in document["paths"].values():
         for operation in operations.values():
             assert operation["description"]
-            for status, answer in operation["responses"].items():
+            for status, response in operation["responses"].items():
                 if int(status) >= 400 and status != "503":
-                    assert list(answer["content"]) == ["application/problem+json"]
+                    assert list(response["content"]) == ["application/problem+json"]
 
 
-async def test_a_cancel_reaches_the_worker_at_once(world: World) -> None:
-    nudged = asyncio.Event()
+async def test_a_cancel_wakes_the_worker_at_once(world: World) -> None:
+    woken = asyncio.Event()
 
-    async def on_nudge(_: object) -> None:
-        nudged.set()
+    async def on_wake(_: object) -> None:
+        woken.set()
 
-    await world.admin.subscribe("ctl.train.job_1", cb=on_nudge)
+    await world.admin.subscribe("ctl.train.job_1", cb=on_wake)
     await world.admin.flush()
-    world.catalog.wishes[commands.CancelJob] = lambda _: Receipt(id="job_1", sequence=9)
+    world.catalog.command_results[commands.CancelJob] = lambda _: JobResult(id="job_1", status="running", sequence=9)
     assert (await world.client.post(f"{P}/jobs/job_1/cancel")).status_code == 202
     async with asyncio.timeout(WAIT):
-        await nudged.wait()
-    world.catalog.wishes[commands.CancelJob] = lambda _: Receipt(id="job_1", sequence=9, changed=False)
+        await woken.wait()
+    world.catalog.command_results[commands.CancelJob] = lambda _: JobResult(
+        id="job_1", status="running", sequence=9, changed=False
+    )
     assert (await world.client.post(f"{P}/jobs/job_1/cancel")).status_code == 200
 
 
-async def test_a_long_poll_answers_when_the_job_changes(world: World) -> None:
-    world.catalog.answers[queries.GetJob] = job()
-    waiting = asyncio.create_task(world.client.get(f"{P}/jobs/job_1", params={"wait": 20}))
+async def test_a_long_poll_returns_when_the_job_changes(world: World) -> None:
+    world.catalog.query_results[queries.GetJob] = job()
+    long_poll = asyncio.create_task(world.client.get(f"{P}/jobs/job_1", params={"wait": 20}))
 
-    async def listening() -> bool:
-        return world.feed.sockets == 1
+    async def is_subscribed() -> bool:
+        return world.feed.subscriber_count == 1
 
-    await eventually(listening)
-    stored = await world.catalog.append("job_1", JobEdited(name="new"))
-    assert (await waiting).status_code == 200
-    assert world.catalog.asked[-1].min_seq == stored.sequence
-    at_once = await world.client.get(f"{P}/jobs/job_1", params={"wait": 0})
-    assert at_once.headers["etag"] == '"8"'
+    await eventually(is_subscribed)
+    recorded = await world.catalog.append("job_1", JobEdited(name="new"))
+    assert (await long_poll).status_code == 200
+    assert world.catalog.received_queries[-1].min_seq == recorded.sequence
+    immediate = await world.client.get(f"{P}/jobs/job_1", params={"wait": 0})
+    assert immediate.headers["etag"] == '"8"'

@@ -1,4 +1,4 @@
-"""The live feed and its sockets: nothing missed, nothing repeated, nothing told before it can be asked for."""
+"""The live feed and its WebSockets: no event is missed, repeated, or sent before queries show it."""
 
 import asyncio
 import contextlib
@@ -14,10 +14,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from contracts import queries
 from contracts.events import DatasetRenamed, JobEdited, JobSucceeded
 from contracts.telemetry import Presence, TrainingProgress
-from contracts.wire.telling import tell_presence, tell_progress
+from contracts.wire.telemetry_bus import publish_presence, publish_progress
 from gateway import live
 from tests.gateway.conftest import World, eventually, until_ready
-from tests.gateway.stand_in import job
+from tests.gateway.fake_catalog import job
 from tests.gateway.test_http import assert_problem
 from tests.limits import WAIT
 
@@ -27,44 +27,44 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 @contextlib.asynccontextmanager
 async def socket(world: World, path: str = "/ws/progress", **options: Any) -> AsyncIterator[ClientConnection]:
-    # Not the client's 10 s: with frames unread it does not see the answer to its goodbye.
+    # Not the client's default of 10 s: with unread frames it does not see the reply to its close frame.
     async with connect(world.ws + path, **{"close_timeout": 0.5} | options) as opened:
         yield opened
 
 
-async def frame(opened: ClientConnection) -> Frame:
+async def next_frame(opened: ClientConnection) -> Frame:
     async with asyncio.timeout(WAIT):
         return msgspec.json.decode(await opened.recv(), type=Frame)
 
 
 async def next_of(opened: ClientConnection, type_: str) -> Frame:
     while True:
-        found = await frame(opened)
-        if found["type"] == type_:
-            return found
+        frame = await next_frame(opened)
+        if frame["type"] == type_:
+            return frame
 
 
-async def facts(opened: ClientConnection, count: int) -> list[Frame]:
-    found: list[Frame] = []
-    while len(found) < count:
-        one = await frame(opened)
-        if one["seq"] is not None:
-            found.append(one)
-    return found
+async def next_events(opened: ClientConnection, count: int) -> list[Frame]:
+    events: list[Frame] = []
+    while len(events) < count:
+        frame = await next_frame(opened)
+        if frame["seq"] is not None:
+            events.append(frame)
+    return events
 
 
 def names(frames: list[Frame]) -> list[str]:
     return [one["data"]["name"] for one in frames]
 
 
-async def released(world: World, sequence: int) -> None:
-    async def shown() -> bool:
-        return world.feed.now.sequence >= sequence
+async def wait_until_released(world: World, sequence: int) -> None:
+    async def is_released() -> bool:
+        return world.feed.newest.sequence >= sequence
 
-    await eventually(shown)
+    await eventually(is_released)
 
 
-async def closed(opened: ClientConnection) -> int:
+async def close_code(opened: ClientConnection) -> int:
     async with asyncio.timeout(WAIT):
         with contextlib.suppress(ConnectionClosed):
             while True:
@@ -73,71 +73,74 @@ async def closed(opened: ClientConnection) -> int:
     return opened.close_code
 
 
-async def test_a_fact_is_told_with_who_and_where(world: World) -> None:
+async def test_an_event_frame_has_actor_command_and_subject(world: World) -> None:
     async with socket(world) as opened:
-        established = await frame(opened)
+        established = await next_frame(opened)
         assert established["type"] == "connection_established"
         assert established["data"]["log_id"] == world.catalog.log_id
         await next_of(opened, "caught_up")
-        stored = await world.catalog.rename("Rex")
-        (told,) = await facts(opened, 1)
-        assert (told["type"], told["subject"]) == ("dataset.renamed", "evt.dataset.d1")
-        assert told["seq"] == f"{world.catalog.log_id}.{stored.sequence}"
-        assert told["data"] == {
+        recorded = await world.catalog.rename("Rex")
+        (event,) = await next_events(opened, 1)
+        assert (event["type"], event["subject"]) == ("dataset.renamed", "evt.dataset.d1")
+        assert event["seq"] == f"{world.catalog.log_id}.{recorded.sequence}"
+        assert event["description"] == "Renamed the data set to 'Rex'"
+        assert event["data"] == {
             "type": "dataset.renamed",
             "name": "Rex",
             "actor": "user:test",
-            "command": stored.commit.command,
+            "command_id": recorded.commit.command_id,
         }
 
 
-async def test_who_comes_again_misses_and_repeats_nothing(world: World) -> None:
-    wanted = [f"n{number}" for number in range(40)]
-    heard: list[Frame] = []
+async def test_a_client_that_reconnects_misses_and_repeats_nothing(world: World) -> None:
+    expected = [f"n{number}" for number in range(40)]
+    received: list[Frame] = []
     after = "0"
 
     async def write() -> None:
-        for name in wanted:
+        for name in expected:
             await world.catalog.rename(name)
 
     writing = asyncio.create_task(write())
-    while len(heard) < len(wanted) + 1:
+    while len(received) < len(expected) + 1:
         async with socket(world, f"/ws/progress?after={after}") as opened:
-            heard += await facts(opened, min(7, len(wanted) + 1 - len(heard)))
-            after = heard[-1]["seq"]
+            received += await next_events(opened, min(7, len(expected) + 1 - len(received)))
+            after = received[-1]["seq"]
     await writing
-    assert heard[0]["type"] == "log.created"
-    assert names(heard[1:]) == wanted
-    sequences = [int(one["seq"].rpartition(".")[2]) for one in heard]
+    assert received[0]["type"] == "log.created"
+    assert names(received[1:]) == expected
+    sequences = [int(one["seq"].rpartition(".")[2]) for one in received]
     assert sequences == sorted(set(sequences))
 
 
-async def test_a_cursor_inside_a_commit_goes_on_with_its_next_fact(world: World) -> None:
+async def test_a_cursor_inside_a_commit_continues_with_its_next_event(world: World) -> None:
     await world.catalog.append("d1", *(DatasetRenamed(name=name) for name in "abc"))
     async with socket(world, "/ws/progress?after=0") as opened:
-        told = await facts(opened, 4)
-    assert names(told[1:]) == ["a", "b", "c"]
-    async with socket(world, f"/ws/progress?after={told[2]['seq']}") as opened:
-        assert names(await facts(opened, 1)) == ["c"]
-    page = await world.client.get("/api/v1/events", params={"after": told[1]["seq"]})
+        events = await next_events(opened, 4)
+    assert names(events[1:]) == ["a", "b", "c"]
+    async with socket(world, f"/ws/progress?after={events[2]['seq']}") as opened:
+        assert names(await next_events(opened, 1)) == ["c"]
+    page = await world.client.get("/api/v1/events", params={"after": events[1]["seq"]})
     assert [item["data"]["name"] for item in page.json()["items"]] == ["b", "c"]
-    assert page.json()["items"][-1]["cursor"] == told[3]["seq"]
+    assert page.json()["items"][-1]["cursor"] == events[3]["seq"]
 
 
-async def test_what_has_left_the_ring_comes_from_the_catalog(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "RING_FACTS", 3)
+async def test_events_that_have_left_the_ring_come_from_the_catalog(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "RING_MAX_EVENTS", 3)
     for number in range(10):
         last = await world.catalog.rename(f"n{number}")
-    await released(world, last.sequence)
+    await wait_until_released(world, last.sequence)
     async with socket(world, "/ws/progress?after=0") as opened:
-        told = await facts(opened, 11)
-        assert names(told[1:]) == [f"n{number}" for number in range(10)]
+        events = await next_events(opened, 11)
+        assert names(events[1:]) == [f"n{number}" for number in range(10)]
         await next_of(opened, "caught_up")
         await world.catalog.rename("now")
-        assert names(await facts(opened, 1)) == ["now"]
+        assert names(await next_events(opened, 1)) == ["now"]
 
 
-async def test_a_fact_waits_until_the_catalog_has_applied_it(world: World) -> None:
+async def test_an_event_is_sent_once_the_catalog_has_applied_it(world: World) -> None:
     _, end = await world.catalog.log.end()
     world.catalog.applied = end
     async with socket(world) as opened:
@@ -146,132 +149,132 @@ async def test_a_fact_waits_until_the_catalog_has_applied_it(world: World) -> No
         second = await world.catalog.rename("late")
         await opened.send('{"type":"ping"}')
         await next_of(opened, "pong")
-        assert world.feed.now.sequence == end
+        assert world.feed.newest.sequence == end
         world.catalog.applied = second.sequence - 1
-        assert names(await facts(opened, 1)) == ["early"]
+        assert names(await next_events(opened, 1)) == ["early"]
         world.catalog.applied = None
-        assert names(await facts(opened, 1)) == ["late"]
+        assert names(await next_events(opened, 1)) == ["late"]
 
 
-async def test_a_socket_of_one_job_hears_of_no_other(world: World) -> None:
-    world.catalog.answers[queries.GetJob] = job()
+async def test_a_socket_of_one_job_receives_no_other_events(world: World) -> None:
+    world.catalog.query_results[queries.GetJob] = job()
     async with socket(world, "/ws/progress/job_1") as opened:
         await next_of(opened, "caught_up")
         await world.catalog.append("job_2", JobEdited(name="other"))
         await world.catalog.rename("other")
         await world.catalog.append("job_1", JobEdited(name="mine"))
-        assert names(await facts(opened, 1)) == ["mine"]
+        assert names(await next_events(opened, 1)) == ["mine"]
 
 
-async def test_an_unknown_job_closes_4404_and_a_strange_cursor_4410(world: World) -> None:
+async def test_an_unknown_job_closes_with_4404_and_a_foreign_cursor_with_4410(world: World) -> None:
     async with socket(world, "/ws/progress/job_9") as opened:
-        assert await closed(opened) == 4404
+        assert await close_code(opened) == 4404
     async with socket(world, "/ws/progress?after=OTHERLOG.5") as opened:
-        assert await closed(opened) == 4410
+        assert await close_code(opened) == 4410
     async with socket(world, "/ws/progress?after=nonsense") as opened:
-        assert await closed(opened) == 4400
+        assert await close_code(opened) == 4400
     gone = await world.client.get("/api/v1/events", params={"after": "OTHERLOG.5"})
     assert_problem(gone, 410, "gone")
 
 
-async def test_what_is_no_question_closes_4400(world: World) -> None:
+async def test_an_invalid_request_closes_with_4400(world: World) -> None:
     async with socket(world) as opened:
         await opened.send("[]")
-        assert await closed(opened) == 4400
+        assert await close_code(opened) == 4400
     async with socket(world) as opened:
         await opened.send('{"type":"get_stats"}')
         assert (await next_of(opened, "connection_stats"))["data"]["active_connections"] == 1
 
 
-async def test_pages_of_other_sites_get_no_socket(world: World) -> None:
+async def test_pages_of_other_sites_cannot_open_a_socket(world: World) -> None:
     with pytest.raises(InvalidStatus):
         async with socket(world, origin="http://evil.example"):
             pass
     async with socket(world, origin=world.url) as opened:
-        assert (await frame(opened))["type"] == "connection_established"
+        assert (await next_frame(opened))["type"] == "connection_established"
 
 
-async def test_progress_comes_under_the_names_of_the_seed_and_ends_with_the_job(world: World) -> None:
-    told = TrainingProgress(job_id="job_1", attempt=3, phase="training", at=NOW, step=5, steps=20, loss=0.5, eta=7.5)
+async def test_progress_has_the_member_names_of_the_seed_and_ends_with_the_job(world: World) -> None:
+    progress = TrainingProgress(
+        job_id="job_1", attempt=3, phase="training", at=NOW, step=5, steps=20, loss=0.5, eta=7.5
+    )
     async with socket(world) as opened:
         await next_of(opened, "caught_up")
-        await tell_progress(world.admin, told)
+        await publish_progress(world.admin, progress)
         update = await next_of(opened, "progress_update")
         assert update["seq"] is None
         data = update["data"]
         assert (data["job_id"], data["status"], data["progress_percentage"]) == ("job_1", "running", 25.0)
         assert (data["current_step"], data["total_steps"], data["loss"]) == (5, 20, 0.5)
-    world.catalog.answers[queries.GetJob] = job(status="running", phase="running", position=None)
+    world.catalog.query_results[queries.GetJob] = job(status="running", phase="running", position=None)
     assert (await world.client.get("/api/v1/jobs/job_1")).json()["live"]["progress"]["step"] == 5
     assert (await world.client.get("/api/v1/jobs/job_1/status")).json()["eta"] == 7.5
 
     async with socket(world) as opened:
         await world.catalog.append("job_1", JobSucceeded(attempt=3, step=20, artifacts=()))
-        await facts(opened, 1)
+        await next_events(opened, 1)
     assert (await world.client.get("/api/v1/jobs/job_1")).json()["live"]["progress"] is None
 
 
-async def test_a_waiting_job_says_why(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "PRESENCE_SECONDS", 0.5)
-    world.catalog.answers[queries.GetJob] = job(position=2)
+async def test_a_waiting_job_has_a_reason(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "PRESENCE_TIMEOUT_SECONDS", 0.5)
+    world.catalog.query_results[queries.GetJob] = job(position=2)
 
     async def why() -> str:
-        answer: dict[str, Any] = (await world.client.get("/api/v1/jobs/job_1")).json()["live"]["waiting"]
-        return f"{answer['code']}: {answer['why']}"
+        response: dict[str, Any] = (await world.client.get("/api/v1/jobs/job_1")).json()["live"]["waiting"]
+        return f"{response['code']}: {response['why']}"
 
     assert (await why()).startswith("no-worker: no trainer connected since ")
     async with socket(world) as opened:
         for state, code in (("starting", "worker-starting: trainer starting"), ("busy", "queued: position 2")):
-            await tell_presence(world.admin, Presence(service="trainer", worker="w1", state=state, at=NOW))
+            await publish_presence(world.admin, Presence(service="trainer", worker="w1", state=state, at=NOW))
             while (await next_of(opened, "presence"))["data"]["state"] != state:
                 pass
             assert await why() == code
         while (await next_of(opened, "presence"))["data"]["state"] != "gone":
             pass
     assert (await why()).startswith("no-worker")
-    world.catalog.answers[queries.GetJob] = job(status="running", phase="running", position=None)
+    world.catalog.query_results[queries.GetJob] = job(status="running", phase="running", position=None)
     assert (await world.client.get("/api/v1/jobs/job_1")).json()["live"]["waiting"] is None
 
 
-async def test_a_silent_catalog_is_told_once_and_its_return_too(world: World) -> None:
+async def test_clients_are_notified_once_when_the_catalog_falls_silent_and_when_it_returns(world: World) -> None:
     async with socket(world) as opened:
         await next_of(opened, "caught_up")
-        world.catalog.silent = True
+        world.catalog.is_silent = True
         await next_of(opened, "stale")
         assert (await world.client.get("/health/ready")).status_code == 503
-        world.catalog.silent = False
-        assert (await frame(opened))["type"] == "fresh"
+        world.catalog.is_silent = False
+        assert (await next_frame(opened))["type"] == "fresh"
     health = (await world.client.get("/health")).json()
     assert health["status"] == "degraded"
 
 
-async def test_a_client_that_reads_nothing_is_sent_away_and_comes_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.listener.STALL_SECONDS", 0.3)
-    monkeypatch.setattr(live, "MOST_BEHIND", 10)
+async def test_a_client_that_reads_nothing_is_disconnected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.subscriber.SEND_STALL_SECONDS", 0.3)
+    monkeypatch.setattr(live, "MAX_EVENTS_BEHIND", 10)
     async with socket(world, max_queue=1, compression=None, close_timeout=0.2) as opened:
         await next_of(opened, "caught_up")
         for _ in range(120):  # more than the kernel buffers for a connection
             await world.catalog.rename("x" * 190_000)
 
-        async def sent_away() -> bool:
-            return world.feed.overflows == 1
+        async def is_disconnected() -> bool:
+            return world.feed.slow_disconnects == 1
 
-        await eventually(sent_away)
+        await eventually(is_disconnected)
 
 
-async def test_goodbye_says_where_to_go_on(world: World) -> None:
-    stored = await world.catalog.rename("last")
+async def test_the_bye_frame_has_the_cursor_to_resume_from(world: World) -> None:
+    recorded = await world.catalog.rename("last")
     async with socket(world, "/ws/progress?after=0") as opened:
-        await facts(opened, 2)
-        world.feed.say_goodbye()
+        await next_events(opened, 2)
+        world.feed.close_for_restart()
         bye = await next_of(opened, "bye")
-        assert bye["data"]["resume_after"] == f"{world.catalog.log_id}.{stored.sequence}"
-        assert await closed(opened) == 1012
+        assert bye["data"]["resume_after"] == f"{world.catalog.log_id}.{recorded.sequence}"
+        assert await close_code(opened) == 1012
 
 
-async def test_without_nats_nothing_hangs_and_with_it_everything_goes_on(world: World) -> None:
+async def test_without_nats_nothing_hangs_and_with_it_everything_continues(world: World) -> None:
     async with socket(world) as opened:
         await next_of(opened, "caught_up")
         await world.server.stop()
@@ -282,7 +285,7 @@ async def test_without_nats_nothing_hangs_and_with_it_everything_goes_on(world: 
         await world.server.start()
         await until_ready(world.client)
         await world.catalog.rename("after")
-        assert names(await facts(opened, 1)) == ["after"]
+        assert names(await next_events(opened, 1)) == ["after"]
 
 
 async def test_the_log_is_read_as_lines_and_in_pages(world: World) -> None:
@@ -290,14 +293,18 @@ async def test_the_log_is_read_as_lines_and_in_pages(world: World) -> None:
         await world.catalog.rename(f"n{number}")
     lines = await world.client.get("/api/v1/events", headers={"Accept": "application/x-ndjson"})
     assert lines.headers["content-type"].startswith("application/x-ndjson")
-    told = [msgspec.json.decode(line) for line in lines.text.splitlines()]
-    assert [one["sequence"] for one in told] == list(range(1, 8))
-    assert {"time", "actor", "causation", "cursor"} <= told[0].keys()
+    events = [msgspec.json.decode(line) for line in lines.text.splitlines()]
+    assert [one["sequence"] for one in events] == list(range(1, 8))
+    assert {"time", "actor", "causation_id", "cursor"} <= events[0].keys()
+    assert [one["description"] for one in events[1:3]] == [
+        "Renamed the data set to 'n0'",
+        "Renamed the data set to 'n1'",
+    ]
 
     found: list[int] = []
-    address: str | None = "/api/v1/events?limit=3&kind=dataset"
+    address: str | None = "/api/v1/events?limit=3&aggregate_kind=dataset"
     while address:
-        answer = await world.client.get(address)
-        found += [item["sequence"] for item in answer.json()["items"]]
-        address = answer.links.get("next", {}).get("url")
+        response = await world.client.get(address)
+        found += [item["sequence"] for item in response.json()["items"]]
+        address = response.links.get("next", {}).get("url")
     assert found == list(range(2, 8))

@@ -1,4 +1,4 @@
-"""A replay, asked for over HTTP: its report, or that it goes on, and one at a time."""
+"""Replays over HTTP: the report, a replay still running, and one at a time."""
 
 import asyncio
 
@@ -19,33 +19,33 @@ DIFFERENT = ReplayReport(
 )
 
 
-async def test_the_report_is_the_answer_when_it_is_over_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replays, "LOOK_SECONDS", 0.01)
-    world.catalog.answers |= {StartReplay: RUNNING, GetReplay: RUNNING}
-    asking = asyncio.create_task(world.client.post(f"{P}/audit/replay", params={"wait": 60}))
+async def test_the_report_is_returned_if_the_replay_ends_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "POLL_SECONDS", 0.01)
+    world.catalog.query_results |= {StartReplay: RUNNING, GetReplay: RUNNING}
+    request = asyncio.create_task(world.client.post(f"{P}/audit/replay", params={"wait": 60}))
 
-    async def waits() -> bool:
-        return GetReplay in {type(query) for query in world.catalog.asked}
+    async def is_polling() -> bool:
+        return GetReplay in {type(query) for query in world.catalog.received_queries}
 
-    await eventually(waits)
-    assert not asking.done()
-    world.catalog.answers[GetReplay] = DIFFERENT
-    answer = await asking
-    assert answer.status_code == 200
-    assert answer.json() == msgspec.to_builtins(DIFFERENT)
+    await eventually(is_polling)
+    assert not request.done()
+    world.catalog.query_results[GetReplay] = DIFFERENT
+    response = await request
+    assert response.status_code == 200
+    assert response.json() == msgspec.to_builtins(DIFFERENT)
 
 
-async def test_what_takes_longer_goes_on_and_says_where_to_ask(world: World) -> None:
-    world.catalog.answers |= {StartReplay: RUNNING, GetReplay: RUNNING}
-    answer = await world.client.post(f"{P}/audit/replay", params={"wait": 0})
-    assert (answer.status_code, answer.headers["location"]) == (202, f"{P}/audit/replay")
-    assert answer.json()["sequence"] == 5
-    world.catalog.answers[GetReplay] = SAME
-    report = await world.client.get(answer.headers["location"], params={"wait": 5})
+async def test_a_longer_replay_continues_and_returns_its_location(world: World) -> None:
+    world.catalog.query_results |= {StartReplay: RUNNING, GetReplay: RUNNING}
+    response = await world.client.post(f"{P}/audit/replay", params={"wait": 0})
+    assert (response.status_code, response.headers["location"]) == (202, f"{P}/audit/replay")
+    assert response.json()["sequence"] == 5
+    world.catalog.query_results[GetReplay] = SAME
+    report = await world.client.get(response.headers["location"], params={"wait": 5})
     assert (report.status_code, report.json()["rows"]) == (200, {"image": 3})
 
 
-async def test_a_second_one_meanwhile_is_refused(world: World) -> None:
-    world.catalog.answers[StartReplay] = Conflict("the read models are being replayed already")
+async def test_a_second_replay_at_the_same_time_is_refused(world: World) -> None:
+    world.catalog.query_results[StartReplay] = Conflict("the read models are being replayed already")
     assert_problem(await world.client.post(f"{P}/audit/replay"), 409, "conflict")
     assert_problem(await world.client.post(f"{P}/audit/replay", params={"wait": 301}), 400, "invalid")

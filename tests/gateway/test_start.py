@@ -1,4 +1,4 @@
-"""`python -m gateway` as people and containers start it: ready, refused with one sentence, and ended cleanly."""
+"""`python -m gateway` as a process: readiness, errors in one sentence, and a clean shutdown."""
 
 import asyncio
 import contextlib
@@ -18,18 +18,18 @@ from contracts.wire.bus import connect
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import migrate
 from tests.gateway.conftest import eventually
-from tests.gateway.stand_in import StandInCatalog
+from tests.gateway.fake_catalog import FakeCatalog
 
 Environ = dict[str, str]
 
 
 @pytest.fixture
 async def environ(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Environ]:
-    """Where NATS is, and a catalog that answers."""
+    """The environment of a gateway with NATS and a fake catalog running."""
     admin, bus = [await connect(server.url, *server.credentials(role), name=role) for role in ("admin", "catalog")]
     log_id = await migrate(admin, at=datetime.now(UTC), lease=15)
     user, password = server.credentials("gateway")
-    async with StandInCatalog(bus, log_id):
+    async with FakeCatalog(bus, log_id):
         yield {
             "PATH": os.environ["PATH"],
             "LORATORY_NATS_URL": server.url,
@@ -50,33 +50,34 @@ def free_port() -> int:
         return port
 
 
-async def started(environ: Environ, *arguments: str) -> asyncio.subprocess.Process:
+async def start_gateway(environ: Environ, *arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", *arguments), env=environ, stderr=asyncio.subprocess.PIPE
     )
 
 
-async def ended(environ: Environ, *arguments: str) -> tuple[int | None, str]:
-    process = await started(environ, *arguments)
+async def run_gateway(environ: Environ, *arguments: str) -> tuple[int | None, str]:
+    """Exit code and stderr of a gateway that ends by itself."""
+    process = await start_gateway(environ, *arguments)
     _, text = await asyncio.wait_for(process.communicate(), 20)
     return process.returncode, text.decode()
 
 
-async def test_it_becomes_ready_and_ends_cleanly_with_sockets_open(environ: Environ) -> None:
-    process = await started(environ)
+async def test_it_becomes_ready_and_stops_cleanly_with_open_sockets(environ: Environ) -> None:
+    process = await start_gateway(environ)
 
-    async def ready() -> bool:
-        return (await ended(environ, "--check"))[0] == 0
+    async def is_ready() -> bool:
+        return (await run_gateway(environ, "--check"))[0] == 0
 
-    await eventually(ready)
+    await eventually(is_ready)
     async with open_socket(f"ws://127.0.0.1:{environ['LORATORY_PORT']}/ws/progress") as opened:
         await opened.recv()
         process.send_signal(signal.SIGTERM)
-        told: list[object] = []
+        received: list[object] = []
         with contextlib.suppress(ConnectionClosedError):
             while True:
-                told.append(await opened.recv())
-        assert '"type":"bye"' in str(told[-1])
+                received.append(await opened.recv())
+        assert '"type":"bye"' in str(received[-1])
         assert opened.close_code == 1012
     _, text = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 0
@@ -91,23 +92,23 @@ async def test_it_becomes_ready_and_ends_cleanly_with_sockets_open(environ: Envi
         ({"LORATORY_PORT": "many"}, "LORATORY_PORT is not valid"),
     ],
 )
-async def test_unsafe_or_strange_settings_are_refused(environ: Environ, changes: Environ, sentence: str) -> None:
-    code, text = await ended(environ | changes)
+async def test_unsafe_or_invalid_settings_are_refused(environ: Environ, changes: Environ, sentence: str) -> None:
+    code, text = await run_gateway(environ | changes)
     assert code == 2
     assert sentence in text
     assert len(text.strip().splitlines()) == 1
 
 
-async def test_a_port_in_use_is_one_sentence(environ: Environ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        code, text = await ended(environ | {"LORATORY_PORT": port})
+async def test_a_port_in_use_is_reported_in_one_sentence(environ: Environ) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        code, text = await run_gateway(environ | {"LORATORY_PORT": port})
     assert code == 2
     assert f"cannot listen at 127.0.0.1 port {port}" in text
     assert len(text.strip().splitlines()) == 1
 
 
-async def test_check_says_why_it_is_not_ready(environ: Environ) -> None:
-    code, text = await ended(environ, "--check")
+async def test_check_reports_why_it_is_not_ready(environ: Environ) -> None:
+    code, text = await run_gateway(environ, "--check")
     assert code == 1
     assert "has not started" in text

@@ -1,4 +1,4 @@
-"""A workshop of gateway and catalog, started as a user starts it, for all tests that talk to one."""
+"""A running gateway and catalog, started by `loratory up`, for all tests that need a server."""
 
 import os
 import subprocess
@@ -13,16 +13,21 @@ from loratory.cli.app import run
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its address. There is no tagger and no trainer."""
-    data = tmp_path_factory.mktemp("workshop")
+def server_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of `server_url`."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def server_url(server_data: Path) -> Iterator[str]:
+    """The address of a server without tagger and trainer."""
     command = [
         sys.executable,
         "-m",
         "loratory",
         "up",
         "--data",
-        str(data),
+        str(server_data),
         "--port",
         "0",
         "--no-tagger",
@@ -43,21 +48,21 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of three pictures, one of them with a caption, a copy of one, and a text that calls itself one."""
+def image_folder(tmp_path: Path) -> Path:
+    """A folder with three images (one with a caption), a copy of one, and a text file with an image extension."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number, colour in enumerate(("red", "green", "blue")):
         Image.new("RGB", (64, 64), colour).save(folder / f"{number}.png")
     (folder / "again.png").write_bytes((folder / "0.png").read_bytes())
     (folder / "1.txt").write_text("a green square\n", encoding="utf-8")
-    (folder / "text.png").write_text("this is no picture")
-    (folder / "notes.md").write_text("nor is this")
+    (folder / "text.png").write_text("this is not an image")
+    (folder / "notes.md").write_text("neither is this")
     return folder
 
 
 class Cli:
-    """`cli("jobs", "ls")` → its exit code; `out` and `err` are what it said."""
+    """`cli("jobs", "ls")` → its exit code; `out` and `err` are its output."""
 
     def __init__(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
         self._url = url
@@ -71,5 +76,5 @@ class Cli:
 
 
 @pytest.fixture
-def cli(workshop: str, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(workshop, capsys)
+def cli(server_url: str, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(server_url, capsys)

@@ -1,22 +1,25 @@
-"""The command line: what it says, where, and with which exit code."""
+"""The command line: output, errors and exit codes."""
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from loratory import Client
 from loratory.cli.app import GROUPS, TOP, run
-from loratory.cli.common import changes_of
+from loratory.cli.options import parse_recipe_overrides
 from tests.loratory.conftest import Cli
 
 COMMANDS = [[name] for name in TOP] + [[group, name] for group, (_, commands) in GROUPS.items() for name in commands]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*command, "--help"], {}) == 0
     assert f"Usage: loratory {' '.join(command)}" in capsys.readouterr().out
 
@@ -35,15 +38,15 @@ def test_help_imports_no_client_no_server_and_no_torch() -> None:
         (["nope"], "Unknown command"),
         (["datasets", "show"], "requires an argument"),
         (["jobs", "ls", "--nope"], "Unknown option"),
-        (["jobs", "ls", "--url", "nowhere"], "no address of a server"),
+        (["jobs", "ls", "--url", "nowhere"], "not a server address"),
         (["train", "cats", "--set", "rank"], "--set takes FIELD=VALUE"),
         (["train", "cats", "--base", "/nowhere/at/all"], "there is no folder /nowhere/at/all"),
         (["datasets", "import", "cats", "/nowhere/at/all"], "there is no folder /nowhere/at/all"),
-        (["erase", "image", "img_1"], "erasing cannot be taken back; add --yes"),
+        (["erase", "image", "img_1"], "erasing is irreversible; add --yes"),
         (["demo", "--images", "/nowhere/at/all"], "there is no folder /nowhere/at/all"),
     ],
 )
-def test_wrong_use_is_one_sentence_and_exit_code_2(
+def test_wrong_usage_is_one_sentence_and_exit_code_2(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(arguments, {}) == 2
@@ -52,20 +55,22 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
     assert (out, err.count("\n")) == ("", 1)
 
 
-def test_a_base_folder_that_is_none_is_refused_before_anything_is_asked(
+def test_a_folder_without_a_base_model_is_refused_before_any_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["train", "cats", "--base", str(tmp_path)], {}) == 2
     assert "has no model_index.json" in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_is_one_sentence_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_server_is_one_sentence_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["jobs", "ls", "--url", "http://127.0.0.1:9"], {}) == 1
-    assert capsys.readouterr().err.startswith("loratory: no Loratory answers at http://127.0.0.1:9 (")
+    assert capsys.readouterr().err.startswith("loratory: no Loratory server at http://127.0.0.1:9 (")
 
 
-def test_settings_are_json_where_they_can_be() -> None:
-    assert changes_of(["optimizer.lr=1e-4", "data.shuffle_tags=true", "device=cpu", 'sampling.prompts=["a=b"]']) == {
+def test_recipe_overrides_are_json_where_possible() -> None:
+    assert parse_recipe_overrides(
+        ["optimizer.lr=1e-4", "data.shuffle_tags=true", "device=cpu", 'sampling.prompts=["a=b"]']
+    ) == {
         "optimizer.lr": 1e-4,
         "data.shuffle_tags": True,
         "device": "cpu",
@@ -73,31 +78,54 @@ def test_settings_are_json_where_they_can_be() -> None:
     }
 
 
-def test_a_set_is_made_filled_shown_and_listed(cli: Cli, pictures: Path) -> None:
-    assert cli("datasets", "import", "squares", pictures) == 0
-    assert cli.out.startswith(
-        "3 pictures imported, 1 there already, 1 refused, 1 captions read, 1 other files passed over"
-    )
-    assert "refused text.png: " in cli.out
+def test_a_data_set_is_created_filled_shown_and_listed(cli: Cli, image_folder: Path) -> None:
+    assert cli("datasets", "import", "squares", image_folder) == 0
+    assert cli.out.startswith("3 images imported, 1 already present, 1 skipped, 1 caption read, 1 other file ignored")
+    assert "Skipped files:\n  text.png: " in cli.out
     assert cli("datasets", "show", "squares", "--json") == 0
     assert json.loads(cli.out)["images"] == 3
+    assert cli("datasets", "show", "squares") == 0
+    assert cli.out.startswith("Data set squares\n")
+    assert re.search(r"Skipped files: +1\n", cli.out)
+    assert re.search(r"Auto-tag threshold: +above 0.35 \(characters: above 0.85\)\n", cli.out)
     assert cli("datasets", "ls") == 0
+    assert cli.out.startswith("Name\tImages\tTagged\tCaptioned\tVersion\tId\n")
     assert "squares\t3\t" in cli.out
 
 
-def test_a_folder_that_is_not_there_leaves_no_set_behind(cli: Cli, tmp_path: Path) -> None:
+def test_a_missing_folder_leaves_no_empty_data_set_behind(cli: Cli, tmp_path: Path) -> None:
     assert cli("datasets", "import", "of nobody", tmp_path / "gone") == 2
     assert cli("datasets", "show", "of nobody") == 1
     assert cli.err.count("\n") == 1
 
 
-def test_a_job_is_made_listed_shown_waited_for_and_cancelled(cli: Cli, pictures: Path) -> None:
-    assert cli("datasets", "import", "for a job", pictures) == 0
-    assert cli("train", "for a job", "--preset", "stand-in-demo", "--steps", "3", "--detach") == 0
+def test_a_job_is_created_listed_shown_waited_for_and_cancelled(cli: Cli, image_folder: Path) -> None:
+    assert cli("datasets", "import", "for a job", image_folder) == 0
+    assert (
+        cli("train", "for a job", "--preset", "tiny-random-demo", "--steps", "3", "--trigger", "zwx", "--detach") == 0
+    )
     job = cli.out.strip()
     assert cli("jobs", "ls", "--dataset", "for a job") == 0
-    assert cli.out.startswith(f"{job}\t")
-    assert "no trainer connected since " in cli.out
+    titles, row = cli.out.splitlines()
+    assert titles == "Id\tName\tData set\tStatus\tStep\tSteps\tWaiting for"
+    assert row.startswith(f"{job}\t")
+    assert "no trainer connected since " in row
+    assert cli("jobs", "show", job) == 0
+    shown = cli.out
+    assert shown.startswith(f"Job {job}\n")
+    for line in (
+        r"Status: +pending",
+        r"Waiting: +no trainer connected since ",
+        r"Data set: +for a job, version 1 \(3 images\)",
+        r"Trigger: +zwx",
+        r"Base: +builtin, name tiny-random",
+        r"Adapter: +lora, rank \d+, alpha \d+",
+        r"Length: +3 steps",
+        r"Optimizer: +adamw, lr ",
+    ):
+        assert re.search(rf"^  {line}", shown, re.MULTILINE), line
+    assert "{" not in shown
+    assert len(shown.splitlines()) < 40
     assert cli("jobs", "show", job, "--json") == 0
     assert json.loads(cli.out)["recipe"]["length"] == {"type": "steps", "count": 3}
     assert cli("jobs", "wait", job, "--timeout", "0.2") == 3
@@ -106,7 +134,7 @@ def test_a_job_is_made_listed_shown_waited_for_and_cancelled(cli: Cli, pictures:
     assert cli("jobs", "cancel", job) == 0
     assert cli("jobs", "wait", job) == 4
     assert cli("jobs", "watch", job) == 4
-    assert cli.out.splitlines()[-1] == "cancelled"
+    assert cli.out.splitlines()[-1] == "Training cancelled"
 
 
 @pytest.mark.parametrize(
@@ -120,37 +148,101 @@ def test_a_job_is_made_listed_shown_waited_for_and_cancelled(cli: Cli, pictures:
         (["tag", "of nobody"], "of nobody"),
     ],
 )
-def test_what_the_server_refuses_is_one_sentence_and_exit_code_1(
-    cli: Cli, pictures: Path, arguments: list[str], sentence: str
+def test_a_refusal_of_the_server_is_one_sentence_and_exit_code_1(
+    cli: Cli, image_folder: Path, arguments: list[str], sentence: str
 ) -> None:
-    assert cli("datasets", "import", "squares", pictures) == 0
+    assert cli("datasets", "import", "squares", image_folder) == 0
     assert cli(*arguments) == 1
     assert sentence in cli.err
     assert cli.err.count("\n") == 1
 
 
-def test_a_job_on_an_empty_set_is_refused(cli: Cli) -> None:
+def test_a_job_on_an_empty_data_set_is_refused(cli: Cli) -> None:
     assert cli("datasets", "create", "empty") == 0
     assert cli("train", "empty") == 1
     assert cli.err.count("\n") == 1
 
 
-def test_events_are_told_as_lines_of_json_and_from_a_cursor_on(cli: Cli) -> None:
-    assert cli("datasets", "create", "for its story") == 0
-    assert cli("events") == 0
-    story = [json.loads(line) for line in cli.out.splitlines()]
-    assert {"sequence", "time", "actor", "causation", "cursor", "type", "data"} <= story[-1].keys()
-    assert cli("events", "--after", story[-2]["cursor"]) == 0
-    assert [json.loads(line) for line in cli.out.splitlines()] == story[-1:]
-    assert cli("events", "--type", "dataset.created") == 0
+def test_events_are_printed_as_json_lines_after_a_cursor(cli: Cli) -> None:
+    assert cli("datasets", "create", "for its events") == 0
+    assert cli("events", "--json") == 0
+    events = [json.loads(line) for line in cli.out.splitlines()]
+    assert {"sequence", "time", "actor", "causation_id", "cursor", "type", "data"} <= events[-1].keys()
+    assert cli("events", "--after", events[-2]["cursor"], "--json") == 0
+    assert [json.loads(line) for line in cli.out.splitlines()] == events[-1:]
+    assert cli("events", "--type", "dataset.created", "--json") == 0
     assert {json.loads(line)["type"] for line in cli.out.splitlines()} == {"dataset.created"}
+
+
+def test_events_are_printed_as_one_sentence_each(cli: Cli) -> None:
+    assert cli("datasets", "create", "with a sentence") == 0
+    assert cli("events", "--type", "dataset.*") == 0
+    line = cli.out.splitlines()[-1]
+    assert re.fullmatch(r"[\d-]{10} [\d:]{8} +\d+  user:local  Created data set 'with a sentence'", line)
+
+
+def test_events_are_followed_as_the_readme_says(server_url: str) -> None:
+    arguments = ["events", "--type", "dataset.*", "-f", "--url", server_url]
+    with subprocess.Popen([sys.executable, "-m", "loratory", *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            with Client(server_url) as client:
+                client.create_dataset("while it is followed")
+            assert any("Created data set 'while it is followed'" in line for line in process.stdout)
+        finally:
+            process.terminate()
+        process.communicate()
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["jobs", "show", "job_of_nobody"], 1, "not-found"),
+        (["train", "of nobody"], 1, "not-found"),
+        (["train", "squares", "--set", "rank"], 2, "setup"),
+        (["jobs", "ls", "--nope"], 2, "usage"),
+    ],
+)
+def test_with_json_errors_are_problem_documents_with_the_same_exit_code(
+    cli: Cli, arguments: list[str], code: int, expected: str
+) -> None:
+    assert cli(*arguments) == code
+    sentence = cli.err.removeprefix("loratory: ").rstrip("\n")
+    assert cli(*arguments, "--json") == code
+    assert cli.out == ""
+    problem = json.loads(cli.err)
+    assert (problem["code"], problem["detail"]) == (expected, sentence)
+    assert problem["title"]
+
+
+def test_ctrl_c_while_following_says_that_the_job_continues(server_url: str, image_folder: Path) -> None:
+    with Client(server_url) as client:
+        client.ensure_dataset("interrupted")
+        client.import_folder("interrupted", image_folder)
+        arguments = ["train", "interrupted", "--preset", "tiny-random-demo", "--url", server_url]
+        with subprocess.Popen(
+            [sys.executable, "-m", "loratory", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("Waiting: ")
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate()
+        (job,) = client.jobs(dataset="interrupted")
+        client.cancel_job(job.id)
+    assert process.returncode == 130
+    assert error == (
+        f"loratory: stopped watching; job {job.id} continues: `loratory jobs watch {job.id}` follows it, "
+        f"`loratory jobs cancel {job.id}` cancels it\n"
+    )
+    assert job.status == "pending"
 
 
 def test_the_doctor_finds_the_server_and_what_is_installed(cli: Cli, tmp_path: Path) -> None:
     cli("doctor", "--data", tmp_path, "--json")
-    findings = {finding["what"]: finding for finding in json.loads(cli.out)}
-    assert findings["server"]["verdict"] == "ok"
-    assert findings["nats-server"]["words"].startswith("nats-server: v2.")
+    checks = {check["name"]: check for check in json.loads(cli.out)}
+    assert checks["server"]["verdict"] == "ok"
+    assert checks["nats-server"]["text"].startswith("nats-server: v2.")
     assert {
         "python",
         "gateway",
@@ -160,13 +252,29 @@ def test_the_doctor_finds_the_server_and_what_is_installed(cli: Cli, tmp_path: P
         "free disk",
         "device",
         "data folder",
-    } <= findings.keys()
+    } <= checks.keys()
 
 
-def test_the_doctor_says_when_the_data_is_of_a_newer_loratory(cli: Cli, tmp_path: Path) -> None:
+def test_the_doctor_reports_data_of_a_newer_version(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "format").write_text("99")
     assert cli("doctor", "--data", tmp_path) == 1
     assert "bad   data folder" in cli.out
+
+
+def test_the_doctor_knows_the_port_of_a_running_stack(cli: Cli, server_url: str, server_data: Path) -> None:
+    port = server_url.rpartition(":")[2]
+    cli("doctor", "--data", server_data, "--port", port, "--json")
+    (check,) = (check for check in json.loads(cli.out) if check["name"] == "port")
+    assert check["verdict"] == "ok"
+    assert check["text"] == f"{port} is used by the Loratory that runs on {server_data}"
+
+
+def test_the_doctor_reports_a_port_that_something_else_uses(cli: Cli, server_url: str, tmp_path: Path) -> None:
+    port = server_url.rpartition(":")[2]
+    cli("doctor", "--data", tmp_path, "--port", port, "--json")
+    (check,) = (check for check in json.loads(cli.out) if check["name"] == "port")
+    assert check["verdict"] == "note"
+    assert check["text"].startswith(f"port {port} on 127.0.0.1 is not available (")
 
 
 def test_another_package_of_one_of_our_names_is_refused_in_one_sentence(tmp_path: Path) -> None:

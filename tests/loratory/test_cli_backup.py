@@ -1,4 +1,4 @@
-"""`loratory restore` and `loratory backup …` on small data folders: what each says, and what it leaves behind."""
+"""`loratory restore` and `loratory backup …` on small data folders."""
 
 import asyncio
 import os
@@ -8,23 +8,24 @@ from pathlib import Path
 import pytest
 
 from contracts.wire.migration import MigrateSettings, migrate_once
+from contracts.wire.streams import FORMAT
 from loratory.cli.app import run
-from loratory.folder import DataFolder
-from loratory.offline import Offline
+from loratory.data_folder import DataFolder
+from loratory.offline import OfflineFolder
 
 EVT = Path("nats/streams/jetstream/LORATORY/streams/EVT")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with a log of one commit, its archive and no keys yet; and beside it, its backup."""
+    """A data folder with a log of one commit, its archive and no keys yet; and next to it, its backup."""
     home = tmp_path_factory.mktemp("made")
 
     async def make() -> None:
-        async with Offline(home / "data", os.environ, fresh=True) as offline:
+        async with OfflineFolder(home / "data", os.environ, create=True) as offline:
             user, password = offline.server.credentials("admin")
             await migrate_once(MigrateSettings(nats_url=offline.server.url, nats_user=user, nats_password=password))
-            assert await offline.catalog("catch-up") == 0
+            assert await offline.run_catalog("catch-up") == 0
 
     asyncio.run(make())
     assert run(["backup", "create", str(home / "backup"), "--data", str(home / "data")], os.environ) == 0
@@ -37,14 +38,14 @@ def data(made: Path, tmp_path: Path) -> Path:
 
 
 class Cli:
-    """`cli("restore", …)` → its exit code; `out` and `err` are what it and its children said."""
+    """`cli("restore", …)` → its exit code; `out` and `err` are the output of it and its children."""
 
     def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
         self._capfd = capfd
         self.out = self.err = ""
 
-    def __call__(self, *words: str | Path) -> int:
-        code = run([*map(str, words)], os.environ)
+    def __call__(self, *arguments: str | Path) -> int:
+        code = run([*map(str, arguments)], os.environ)
         self.out, self.err = self._capfd.readouterr()
         return code
 
@@ -54,21 +55,21 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
     return Cli(capfd)
 
 
-def test_a_damaged_archive_is_made_anew_and_the_log_left_alone(data: Path, cli: Cli) -> None:
+def test_a_damaged_archive_is_rebuilt_and_the_log_left_unchanged(data: Path, cli: Cli) -> None:
     archive = data / "catalog" / "archive.db"
     archive.write_bytes(b"no database" * 1000)
     log_id = (data / "catalog" / "log_id").read_text()
 
     assert cli("restore", "--data", data) == 0
 
-    assert "the archive was made anew" in cli.out
-    assert cli.out.endswith("the log itself is whole\n")
+    assert "the archive was rebuilt" in cli.out
+    assert cli.out.endswith("the log itself is intact\n")
     assert (data / "catalog" / "log_id").read_text() == log_id
     assert next((data / "catalog").glob("damaged-*-archive.db")).read_bytes().startswith(b"no database")
     assert not (data / "damaged").exists()
 
 
-def test_log_and_archive_both_gone_come_back_from_a_backup(data: Path, made: Path, cli: Cli) -> None:
+def test_a_lost_log_and_archive_are_restored_from_a_backup(data: Path, made: Path, cli: Cli) -> None:
     shutil.rmtree(data / EVT)
     shutil.rmtree(data / "catalog")
 
@@ -79,19 +80,19 @@ def test_log_and_archive_both_gone_come_back_from_a_backup(data: Path, made: Pat
     assert (data / "catalog" / "keys.db").is_file()
 
 
-def test_keys_that_are_gone_come_back_from_a_backup(data: Path, made: Path, cli: Cli) -> None:
+def test_lost_keys_are_restored_from_a_backup(data: Path, made: Path, cli: Cli) -> None:
     (data / "catalog" / "keys.db").unlink()
 
     assert cli("restore", "--data", data, "--from", made / "backup") == 0
-    assert "the keys were gone; they are the backup's now" in cli.out
-    assert cli.out.endswith("the log itself is whole\n")
+    assert "the keys were missing; they were restored from the backup" in cli.out
+    assert cli.out.endswith("the log itself is intact\n")
     assert (data / "catalog" / "keys.db").is_file()
 
 
-def test_nothing_is_restored_under_a_running_workshop(data: Path, cli: Cli) -> None:
+def test_nothing_is_restored_while_loratory_runs(data: Path, cli: Cli) -> None:
     with DataFolder(data):
         assert cli("restore", "--data", data) == 2
-    assert "already runs on the data folder" in cli.err
+    assert "already running on the data folder" in cli.err
 
 
 def test_a_backup_without_keys_needs_some_to_be_restored(data: Path, tmp_path: Path, cli: Cli) -> None:
@@ -105,10 +106,10 @@ def test_a_backup_without_keys_needs_some_to_be_restored(data: Path, tmp_path: P
 
     assert cli("backup", "restore", backup, "--data", new, "--keys", data / "catalog" / "keys.db") == 0
     assert cli("restore", "--data", new) == 0
-    assert cli.out == "the log is whole; there is nothing to restore\n"
+    assert cli.out == "the log is intact; there is nothing to restore\n"
 
 
-def test_a_damaged_backup_makes_no_data_folder(made: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_damaged_backup_creates_no_data_folder(made: Path, tmp_path: Path, cli: Cli) -> None:
     backup, new = Path(shutil.copytree(made / "backup", tmp_path / "backup")), tmp_path / "new"
     (backup / "archive.db").write_bytes(b"no database" * 1000)
 
@@ -117,19 +118,43 @@ def test_a_damaged_backup_makes_no_data_folder(made: Path, tmp_path: Path, cli: 
     assert not new.exists()
 
 
-def test_a_backup_is_known_until_it_is_forgotten(data: Path, tmp_path: Path, cli: Cli) -> None:
+@pytest.mark.parametrize(
+    "command", [["backup", "create", "backup"], ["backup", "ls"], ["backup", "forget", "backup"], ["restore"]]
+)
+def test_without_data_a_server_address_is_refused_rather_than_another_folder_used(
+    command: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, {**os.environ, "LORATORY_URL": "http://gpu:8000"}) == 2
+    assert capfd.readouterr().err == (
+        "loratory: LORATORY_URL is http://gpu:8000, but this command works on a data folder of this machine: "
+        "name it with --data\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [["backup", "create", "backup"], ["backup", "ls"], ["restore"], ["audit", "verify"]]
+)
+def test_a_data_folder_of_an_old_format_is_refused(command: list[str], tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "format").write_text(f"{FORMAT - 1}\n")
+    assert cli(*command, "--data", tmp_path) == 2
+    assert f"has the old format {FORMAT - 1}" in cli.err
+    assert (cli.out, cli.err.count("\n")) == ("", 1)
+
+
+def test_a_backup_is_listed_until_it_is_forgotten(data: Path, tmp_path: Path, cli: Cli) -> None:
     backup = tmp_path / "backup"
     assert cli("backup", "create", backup, "--data", data) == 0
     assert cli("backup", "ls", "--data", data) == 0
+    assert cli.out.splitlines()[0] == "Folder\tCreated\tState"
     assert f"{backup}\t20" in cli.out
-    assert "not there now" not in next(line for line in cli.out.splitlines() if line.startswith(f"{backup}\t"))
+    assert "folder missing" not in next(line for line in cli.out.splitlines() if line.startswith(f"{backup}\t"))
     shutil.rmtree(backup)
     cli("backup", "ls", "--data", data)
-    assert "not there now" in cli.out
+    assert "folder missing" in cli.out
 
     assert cli("backup", "forget", backup, "--data", data) == 0
     assert cli("backup", "forget", backup, "--data", data) == 1
-    assert f"no backup in {backup} is known" in cli.err
+    assert f"no backup in {backup} is registered" in cli.err
     cli("backup", "ls", "--data", data)
     assert str(backup) not in cli.out
     assert cli("backup", "ls", "--data", tmp_path / "typo") == 2

@@ -1,4 +1,4 @@
-"""The client against a real gateway, and against one that stumbles."""
+"""The client against a real gateway, and against a faulty one."""
 
 import asyncio
 import hashlib
@@ -13,43 +13,43 @@ from contracts.errors import LoratoryError, NotFound, Rejected, SetupError, Unav
 from contracts.events import Artifact
 from contracts.ids import Digest
 from loratory import AsyncClient, Client
-from loratory.client import TookTooLong
+from loratory.client import WaitTimeout
 from loratory.download import DamagedDownload
-from loratory.pictures import found_in
+from loratory.image_files import scan_folder
 from tests.limits import WAIT
 
 NAMES = (f"set {number}" for number in itertools.count())
 
 
-def test_pictures_come_in_with_their_captions_and_each_outcome_is_told(workshop: str, pictures: Path) -> None:
-    with Client(workshop) as client:
+def test_images_are_imported_with_captions_and_each_outcome_is_reported(server_url: str, image_folder: Path) -> None:
+    with Client(server_url) as client:
         name = next(NAMES)
         client.create_dataset(name)
-        imported = client.import_folder(name, pictures)
+        imported = client.import_folder(name, image_folder)
         assert sorted(file.name for file in imported.of("added")) == ["0.png", "1.png", "2.png"]
         assert [file.name for file in imported.of("existing")] == ["again.png"]
         assert [file.name for file in imported.of("refused")] == ["text.png"]
-        assert (imported.captions, imported.others) == (1, 1)
+        assert (imported.captions, imported.other_files) == (1, 1)
         captions = {image.name: image.caption for image in client.images(name) if image.caption_source != "tags"}
         assert captions.get("1.png") == "a green square"
         view = client.dataset(name)
         assert (view.images, view.captioned, view.refused) == (3, 1, 1)
-        again = client.import_folder(name, pictures)
+        again = client.import_folder(name, image_folder)
         assert (len(again.of("added")), len(again.of("existing"))) == (0, 4)
 
 
-def test_a_file_that_vanished_stops_no_other(workshop: str, pictures: Path) -> None:
-    found = found_in(pictures)
-    (pictures / "0.png").unlink()
-    with Client(workshop) as client:
+def test_a_file_that_disappears_does_not_stop_the_import(server_url: str, image_folder: Path) -> None:
+    found = scan_folder(image_folder)
+    (image_folder / "0.png").unlink()
+    with Client(server_url) as client:
         client.create_dataset(name := next(NAMES))
-        imported = client.import_found(name, found)
-    assert imported.unread == (("0.png", "No such file or directory"),)
+        imported = client.import_scanned(name, found)
+    assert imported.unreadable == (("0.png", "No such file or directory"),)
     assert len(imported.of("added")) == 3
 
 
-def test_problems_are_errors_of_their_kind(workshop: str) -> None:
-    with Client(workshop) as client:
+def test_problem_documents_become_errors_of_their_class(server_url: str) -> None:
+    with Client(server_url) as client:
         name = next(NAMES)
         with pytest.raises(NotFound):
             client.dataset("of nobody")
@@ -59,15 +59,15 @@ def test_problems_are_errors_of_their_kind(workshop: str) -> None:
         client.create_dataset(name, key="once")
 
 
-def test_a_job_that_nobody_takes_says_why_it_waits_and_can_be_cancelled(workshop: str, pictures: Path) -> None:
-    with Client(workshop) as client:
+def test_a_job_without_a_worker_has_a_waiting_reason_and_can_be_cancelled(server_url: str, image_folder: Path) -> None:
+    with Client(server_url) as client:
         name = next(NAMES)
         client.create_dataset(name)
-        client.import_folder(name, pictures)
-        job = client.train(name, preset="stand-in-demo", changes={"length": {"type": "steps", "count": 3}})
+        client.import_folder(name, image_folder)
+        job = client.train(name, preset="tiny-random-demo", changes={"length": {"type": "steps", "count": 3}})
         assert job.live is not None and job.live.waiting is not None
         assert job.live.waiting.code == "no-worker"
-        with pytest.raises(TookTooLong):
+        with pytest.raises(WaitTimeout):
             client.wait_job(job.id, timeout=0.2)
         client.cancel_job(job.id)
         assert client.wait_job(job.id, timeout=20).status == "cancelled"
@@ -76,21 +76,21 @@ def test_a_job_that_nobody_takes_says_why_it_waits_and_can_be_cancelled(workshop
         assert [one.id for one in client.jobs(dataset=name)] == [job.id]
 
 
-def test_the_story_of_a_set_is_read_in_order_and_from_any_place(workshop: str) -> None:
-    with Client(workshop) as client:
-        receipt = client.create_dataset(next(NAMES))
-        story = list(client.events())
-        places = [(event.sequence, event.index) for event in story]
-        assert places == sorted(set(places))
-        (born,) = [event for event in story if event.thing == receipt.id]
-        assert (born.type, born.actor) == ("dataset.created", "user:local")
-        rest = list(client.events(after=story[0].cursor))
-        assert [event.cursor for event in rest] == [event.cursor for event in story[1:]]
-        assert [event.thing for event in client.events(thing=receipt.id)] == [receipt.id]
+def test_events_are_read_in_order_and_from_any_cursor(server_url: str) -> None:
+    with Client(server_url) as client:
+        result = client.create_dataset(next(NAMES))
+        events = list(client.events())
+        positions = [(event.sequence, event.index) for event in events]
+        assert positions == sorted(set(positions))
+        (created,) = [event for event in events if event.aggregate_id == result.id]
+        assert (created.type, created.actor) == ("dataset.created", "user:local")
+        rest = list(client.events(after=events[0].cursor))
+        assert [event.cursor for event in rest] == [event.cursor for event in events[1:]]
+        assert [event.aggregate_id for event in client.events(aggregate_id=result.id)] == [result.id]
 
 
-def test_a_watcher_that_comes_again_with_its_cursor_misses_and_repeats_nothing(workshop: str) -> None:
-    async def facts(client: AsyncClient, after: str, count: int) -> list[str]:
+def test_watching_again_from_a_cursor_misses_and_repeats_nothing(server_url: str) -> None:
+    async def event_cursors(client: AsyncClient, after: str, count: int) -> list[str]:
         found: list[str] = []
         async with asyncio.timeout(WAIT):
             async with aclosing(client.watch(after=after)) as frames:
@@ -102,28 +102,28 @@ def test_a_watcher_that_comes_again_with_its_cursor_misses_and_repeats_nothing(w
         return found
 
     async def walk() -> None:
-        async with AsyncClient(workshop) as client:
+        async with AsyncClient(server_url) as client:
             await client.create_dataset(next(NAMES))
             await client.create_dataset(next(NAMES))
-            story = [event.cursor async for event in client.events()]
-            first = await facts(client, "", 1)
-            rest = await facts(client, first[-1], len(story) - 1)
-            assert first + rest == story
+            cursors = [event.cursor async for event in client.events()]
+            first = await event_cursors(client, "", 1)
+            rest = await event_cursors(client, first[-1], len(cursors) - 1)
+            assert first + rest == cursors
 
     asyncio.run(walk())
 
 
-def test_what_is_no_address_is_said(workshop: str) -> None:
-    with pytest.raises(SetupError, match="no address of a server"):
+def test_an_invalid_address_is_refused(server_url: str) -> None:
+    with pytest.raises(SetupError, match="not a server address"):
         Client("127.0.0.1:8000").close()
     with (
-        Client("http://127.0.0.1:9", patience=0.1) as client,
+        Client("http://127.0.0.1:9", retry_timeout=0.1) as client,
         pytest.raises(Unavailable, match="is `loratory up` running"),
     ):
         client.datasets()
 
 
-# --- a server that stumbles: faults a real one cannot be asked for
+# --- a faulty server: faults that a real one does not produce on demand
 
 CONTENT = bytes(range(256)) * 4096
 ARTIFACT = Artifact(
@@ -135,79 +135,89 @@ ARTIFACT = Artifact(
 )
 
 
-class Stumbling:
-    """Answers each request with the next of its answers, then hangs up. Remembers what it was asked."""
+class FaultyServer:
+    """Sends the next of its responses to each request, then closes the connection. Records the requests."""
 
-    def __init__(self, *answers: bytes) -> None:
-        self._answers = iter(answers)
-        self.asked: list[str] = []
+    def __init__(self, *responses: bytes) -> None:
+        self._responses = iter(responses)
+        self.requests: list[str] = []
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        writer.write(next(self._answers, b""))
+    async def respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(next(self._responses, b""))
         await writer.drain()
         writer.close()
 
 
 @asynccontextmanager
-async def stumbling(*answers: bytes) -> AsyncIterator[tuple[AsyncClient, Stumbling]]:
-    server = Stumbling(*answers)
-    listening = await asyncio.start_server(server.answer, "127.0.0.1", 0)
+async def faulty_server(*responses: bytes) -> AsyncIterator[tuple[AsyncClient, FaultyServer]]:
+    server = FaultyServer(*responses)
+    listening = await asyncio.start_server(server.respond, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     try:
-        async with AsyncClient(f"http://127.0.0.1:{port}", patience=5) as client:
+        async with AsyncClient(f"http://127.0.0.1:{port}", retry_timeout=5) as client:
             yield client, server
     finally:
         listening.close()
         await listening.wait_closed()
 
 
-def said(status: str, body: bytes, *headers: str, length: int | None = None) -> bytes:
+def response(status: str, body: bytes, *headers: str, length: int | None = None) -> bytes:
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
 
-async def test_a_write_is_sent_again_with_the_same_key() -> None:
+async def test_a_write_is_retried_with_the_same_idempotency_key() -> None:
     problem = b'{"code": "unavailable", "title": "x", "detail": "the catalog is away", "status": 503}'
-    busy = said("503 Service Unavailable", problem, "Retry-After: 0")
-    async with stumbling(b"", busy, said("201 Created", b'{"id": "ds_1"}', "Loratory-Seq: 7")) as (client, server):
-        receipt = await client.create_dataset("cats")
+    busy = response("503 Service Unavailable", problem, "Retry-After: 0")
+    async with faulty_server(
+        b"", busy, response("201 Created", b'{"id": "ds_1", "name": "cats"}', "Loratory-Seq: 7")
+    ) as (
+        client,
+        server,
+    ):
+        result = await client.create_dataset("cats")
     keys = {
-        line for asked in server.asked for line in asked.split("\r\n") if line.lower().startswith("idempotency-key")
+        line
+        for request in server.requests
+        for line in request.split("\r\n")
+        if line.lower().startswith("idempotency-key")
     }
-    assert receipt.id == "ds_1"
-    assert (len(server.asked), len(keys)) == (3, 1)
+    assert result.id == "ds_1"
+    assert (len(server.requests), len(keys)) == (3, 1)
 
 
-async def test_what_is_read_after_a_write_stands_at_least_there() -> None:
+async def test_reads_after_a_write_ask_for_its_sequence() -> None:
     empty = b'{"items": [], "total": 0, "next": null}'
-    async with stumbling(said("201 Created", b'{"id": "d"}', "Loratory-Seq: 7"), said("200 OK", empty)) as (
+    async with faulty_server(
+        response("201 Created", b'{"id": "d", "name": "cats"}', "Loratory-Seq: 7"), response("200 OK", empty)
+    ) as (
         client,
         server,
     ):
         await client.create_dataset("cats")
         await client.datasets()
-    assert "min_seq=7" in server.asked[1]
+    assert "min_seq=7" in server.requests[1]
 
 
-async def test_an_answer_that_is_no_problem_document_is_still_an_error_of_ours() -> None:
-    async with stumbling(said("404 Not Found", b"<html>")) as (client, _):
-        with pytest.raises(LoratoryError, match="answers 404; is there a Loratory"):
+async def test_an_error_without_a_problem_document_is_still_a_loratory_error() -> None:
+    async with faulty_server(response("404 Not Found", b"<html>")) as (client, _):
+        with pytest.raises(LoratoryError, match="answered 404; is it a Loratory server"):
             await client.version()
 
 
-async def test_a_download_that_is_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
-    cut = said("200 OK", CONTENT[:500_000], length=len(CONTENT))
-    rest = said("206 Partial Content", CONTENT[500_000:])
-    async with stumbling(cut, rest) as (client, server):
+async def test_an_interrupted_download_is_resumed(tmp_path: Path) -> None:
+    cut = response("200 OK", CONTENT[:500_000], length=len(CONTENT))
+    rest = response("206 Partial Content", CONTENT[500_000:])
+    async with faulty_server(cut, rest) as (client, server):
         path = await client.download("job_1", ARTIFACT, tmp_path)
     assert path.read_bytes() == CONTENT
-    assert "range: bytes=500000-" in server.asked[1].lower()
+    assert "range: bytes=500000-" in server.requests[1].lower()
     assert [file.name for file in tmp_path.iterdir()] == ["lora.safetensors"]
 
 
-async def test_a_download_that_is_damaged_is_not_kept(tmp_path: Path) -> None:
-    async with stumbling(said("200 OK", bytes(len(CONTENT)))) as (client, _):
-        with pytest.raises(DamagedDownload, match="has the sha256"):
+async def test_a_damaged_download_is_not_kept(tmp_path: Path) -> None:
+    async with faulty_server(response("200 OK", bytes(len(CONTENT)))) as (client, _):
+        with pytest.raises(DamagedDownload, match="has sha256"):
             await client.download("job_1", ARTIFACT, tmp_path)
     assert list(tmp_path.iterdir()) == []

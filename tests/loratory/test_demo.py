@@ -1,4 +1,4 @@
-"""`loratory demo`, whole, with the user's pictures: what a newcomer sees first."""
+"""`loratory demo` from start to end, with the user's images and with drawn ones."""
 
 import asyncio
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.loratory.processes import nobody_left, of_folder
+from tests.loratory.processes import processes_of, wait_all_ended
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
@@ -25,32 +25,32 @@ async def demo(data: Path, steps: int, *options: str) -> asyncio.subprocess.Proc
     )
 
 
-async def test_it_ends_with_a_lora_and_says_where_it_lies(tmp_path: Path, pictures: Path) -> None:
+async def test_it_ends_with_a_lora_and_prints_its_path(tmp_path: Path, image_folder: Path) -> None:
     data = tmp_path / "data"
-    process = await demo(data, 2, "--no-serve", "--images", str(pictures))
+    process = await demo(data, 2, "--no-serve", "--images", str(image_folder))
     out, error = await process.communicate()
-    said = out.decode()
-    assert (process.returncode, error) == (0, b""), said
-    assert "3 pictures imported, 1 there already, 1 refused, 1 captions read, 1 other files passed over" in said
-    assert "3 pictures tagged by demo: " in said
-    (lora,) = [line.split(": ", 1)[1] for line in said.splitlines() if line.startswith("LoRA (kohya): ")]
+    output = out.decode()
+    assert (process.returncode, error) == (0, b""), output
+    assert "3 images imported, 1 already present, 1 skipped, 1 caption read, 1 other file ignored" in output
+    assert "3 images tagged by demo: " in output
+    (lora,) = [line.split(": ", 1)[1] for line in output.splitlines() if line.startswith("LoRA (kohya): ")]
     assert Path(lora).parent == data / "loras"
-    assert f"sha256 {hashlib.sha256(Path(lora).read_bytes()).hexdigest()}" in said
-    assert "recognised" not in said
-    assert f"sheet: {data}/sheet.png" in said
+    assert f"sha256 {hashlib.sha256(Path(lora).read_bytes()).hexdigest()}" in output
+    assert "recognised" not in output
+    assert f"sheet: {data}/sheet.png" in output
     with Image.open(data / "sheet.png") as sheet:
-        assert sheet.width == 2 * 48 + 3 * 192 + 2 * 16  # three captions are asked where nobody named prompts
-    assert of_folder(data) == []
+        assert sheet.width == 2 * 48 + 3 * 192 + 2 * 16  # without prompts, three captions are sampled
+    assert processes_of(data) == []
 
 
-async def test_of_drawn_pictures_it_says_how_often_the_creature_was_recognised(tmp_path: Path) -> None:
+async def test_with_drawn_images_it_prints_how_often_the_creature_was_recognised(tmp_path: Path) -> None:
     data = tmp_path / "data"
     process = await demo(data, 2, "--no-serve", "--port", "0", "--seed", "3")
     out, error = await process.communicate()
-    said = out.decode()
-    assert (process.returncode, error) == (0, b""), said
-    assert "12 pictures imported, 0 there already, 0 refused, 12 captions read" in said
-    (sentence,) = [line for line in said.splitlines() if "recognised" in line]
+    output = out.decode()
+    assert (process.returncode, error) == (0, b""), output
+    assert "12 images imported, 0 already present, 0 skipped, 12 captions read" in output
+    (sentence,) = [line for line in output.splitlines() if "recognised" in line]
     assert re.fullmatch(
         r"momo was recognised in \d of 5 pictures before, in \d of 5 with the LoRA, after \d+ s of training", sentence
     )
@@ -59,15 +59,15 @@ async def test_of_drawn_pictures_it_says_how_often_the_creature_was_recognised(t
         assert sheet.width == 2 * 48 + 5 * 192 + 4 * 16
 
 
-async def test_killed_while_it_trains_it_leaves_nobody_not_even_the_trainers_child(tmp_path: Path) -> None:
+async def test_killed_while_training_it_leaves_no_processes_not_even_the_engine(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    process = await demo(data, 100_000, "--port", "0", "--preset", "stand-in-demo")
+    process = await demo(data, 100_000, "--port", "0", "--preset", "tiny-random-demo")
     assert process.stdout is not None
     async with asyncio.timeout(240):
         while line := (await process.stdout.readline()).decode():
             if line.startswith("training"):
                 break
-    assert len(of_folder(data)) >= 7  # itself, nats, four services, the engine
+    assert len(processes_of(data)) >= 7  # itself, nats, four services, the engine
     process.send_signal(signal.SIGKILL)
     await process.communicate()
-    assert await nobody_left(data)
+    assert await wait_all_ended(data)

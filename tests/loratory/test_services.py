@@ -1,9 +1,18 @@
-"""What each service is told, and how often one may die."""
+"""The environment of each service and the restart policy."""
 
 from pathlib import Path
 
-from loratory.folder import DataFolder
-from loratory.services import MOST_DEATHS, SERVICES, WITHIN, Deaths, Place, Service, settings, told
+from loratory.data_folder import DataFolder
+from loratory.services import (
+    MAX_RESTARTS,
+    RESTART_WINDOW_SECONDS,
+    SERVICES,
+    ListenAddress,
+    RestartBackoff,
+    Service,
+    describe_exit,
+    service_environment,
+)
 
 GIVEN = {
     "PATH": "/bin",
@@ -16,10 +25,12 @@ BUS = {"NATS_URL": "nats://here:1", "NATS_USER": "u", "NATS_PASSWORD": "p"}
 
 
 def environment(service: Service) -> dict[str, str]:
-    return settings(service, DataFolder(Path("/data")), bus=BUS, given=GIVEN, at=Place("127.0.0.1", 8000))
+    return service_environment(
+        service, DataFolder(Path("/data")), bus=BUS, given=GIVEN, at=ListenAddress("127.0.0.1", 8000)
+    )
 
 
-def ours(service: Service) -> dict[str, str]:
+def own_settings(service: Service) -> dict[str, str]:
     return {
         name.removeprefix("LORATORY_"): v for name, v in environment(service).items() if name.startswith("LORATORY_")
     }
@@ -27,35 +38,60 @@ def ours(service: Service) -> dict[str, str]:
 
 def test_every_service_gets_the_bus_the_blobs_and_its_health_file() -> None:
     for service in SERVICES:
-        wanted = {**BUS, "BLOBS": "/data/blobs", "HEALTH_FILE": f"/data/run/{service}.json"}
-        assert wanted.items() <= ours(service).items()
+        expected = {**BUS, "BLOBS": "/data/blobs", "HEALTH_FILE": f"/data/run/{service}.json"}
+        assert expected.items() <= own_settings(service).items()
 
 
-def test_only_the_gateway_hears_the_key() -> None:
-    assert [service for service in SERVICES if "API_KEY" in ours(service)] == ["gateway"]
+def test_only_the_gateway_receives_the_key() -> None:
+    assert [service for service in SERVICES if "API_KEY" in own_settings(service)] == ["gateway"]
 
 
-def test_settings_of_the_user_go_on_only_where_they_are_not_the_stacks_own() -> None:
-    trainer = ours("trainer")
-    assert [service for service in SERVICES if "MODELS" in ours(service)] == ["tagger"]
+def test_settings_of_the_user_are_forwarded_only_if_the_stack_does_not_set_them() -> None:
+    trainer = own_settings("trainer")
+    assert [service for service in SERVICES if "MODELS" in own_settings(service)] == ["tagger"]
     assert trainer["NATS_URL"] == "nats://here:1"
     assert "URL" not in trainer
     assert environment("trainer")["PATH"] == "/bin"
+    assert own_settings("tagger")["MODELS"] == "/models"
 
 
-def test_lives_come_ever_slower_and_end() -> None:
-    deaths = Deaths()
-    pauses = [deaths.another(now=float(second)) for second in range(MOST_DEATHS)]
-    assert pauses[:3] == [0.2, 0.4, 0.8]
-    assert pauses[-1] == 10.0
-    assert deaths.another(now=float(MOST_DEATHS)) is None
+def test_taggers_and_bases_have_a_folder_in_the_data_folder_unless_the_user_names_another() -> None:
+    def folders(given: dict[str, str]) -> tuple[str, str]:
+        at, bus = ListenAddress("127.0.0.1", 8000), {"NATS_URL": "nats://here:1"}
+        services: tuple[Service, ...] = ("tagger", "trainer")
+        tagger, trainer = (
+            service_environment(name, DataFolder(Path("/data")), bus=bus, given=given, at=at) for name in services
+        )
+        return tagger["LORATORY_MODELS"], trainer["LORATORY_BASES"]
+
+    assert folders({}) == ("/data/models", "/data/bases")
+    assert folders({"LORATORY_MODELS": "/m", "LORATORY_BASES": "/b"}) == ("/m", "/b")
 
 
-def test_who_dies_seldom_always_gets_another_life() -> None:
-    deaths = Deaths()
-    assert {deaths.another(now=number * WITHIN) for number in range(3 * MOST_DEATHS)} == {0.2}
+def test_onnxruntime_settings_and_the_log_level_reach_their_services() -> None:
+    given = {"LORATORY_PROVIDERS": "CUDAExecutionProvider", "LORATORY_LOG_LEVEL": "debug", "LORATORY_DECODERS": "3"}
+    at = ListenAddress("127.0.0.1", 8000)
+    by_service = {
+        name: service_environment(name, DataFolder(Path("/data")), bus={}, given=given, at=at) for name in SERVICES
+    }
+    assert all(environ["LORATORY_LOG_LEVEL"] == "debug" for environ in by_service.values())
+    assert [name for name in SERVICES if "LORATORY_PROVIDERS" in by_service[name]] == ["tagger"]
+    assert [name for name in SERVICES if "LORATORY_DECODERS" in by_service[name]] == ["catalog"]
 
 
-def test_an_end_is_told_in_words() -> None:
-    assert told(2, "no such base") == "exit code 2: no such base"
-    assert told(-9, "half a li") == "SIGKILL"
+def test_restarts_slow_down_and_stop() -> None:
+    backoff = RestartBackoff()
+    delays = [backoff.next_delay(now=float(second)) for second in range(MAX_RESTARTS)]
+    assert delays[:3] == [0.2, 0.4, 0.8]
+    assert delays[-1] == 10.0
+    assert backoff.next_delay(now=float(MAX_RESTARTS)) is None
+
+
+def test_a_service_that_rarely_dies_is_always_restarted() -> None:
+    backoff = RestartBackoff()
+    assert {backoff.next_delay(now=number * RESTART_WINDOW_SECONDS) for number in range(3 * MAX_RESTARTS)} == {0.2}
+
+
+def test_an_exit_is_described_by_its_last_line_or_its_signal() -> None:
+    assert describe_exit(2, "no such base") == "exit code 2: no such base"
+    assert describe_exit(-9, "half a li") == "SIGKILL"

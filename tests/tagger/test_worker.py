@@ -1,4 +1,4 @@
-"""Runs taken from a real queue and reported to a real log, with the stand-in model."""
+"""Tagging runs from a real queue, recorded in a real log, with the tiny-random model."""
 
 import asyncio
 import hashlib
@@ -12,7 +12,7 @@ from PIL import Image
 from pyroaring import BitMap
 
 from contracts.events import (
-    AnyFact,
+    AnyEvent,
     TaggingAttemptStarted,
     TaggingCancelled,
     TaggingFailed,
@@ -28,18 +28,18 @@ from contracts.jobs import cancel, fold
 from contracts.queries import Page, ReadTaggingWork, TaggingImage
 from contracts.wire.blobs import Blobs, LocalBlobs, blobs_at
 from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, draw_up
-from contracts.wire.queue import Hint, WorkQueue
+from contracts.wire.log import EventLog, build_commit
+from contracts.wire.queue import QueueMessage, WorkQueue
 from contracts.wire.service import Service
-from contracts.wire.telling import nudge
-from contracts.wire.work import Holder, Worker
+from contracts.wire.telemetry_bus import wake
+from contracts.wire.worker import Worker, WorkerIdentity
 from tagger.settings import Settings
-from tagger.worker import BATCH, Runner
-from tests.conftest import LEASE, BusOf, origin
+from tagger.worker import IMAGES_PER_BATCH, Runner
+from tests.conftest import LEASE, BusOf, command_metadata
 from tests.limits import WAIT
 
 RUN = "run_1"
-PAGE = 10
+PAGE_SIZE = 10
 
 
 def png(number: int) -> bytes:
@@ -48,133 +48,138 @@ def png(number: int) -> bytes:
     return out.getvalue()
 
 
-class Asker:
-    """The catalog's part: it asks for a run and answers what is to be looked at, a few at a time."""
+class FakeCatalog:
+    """Plays the catalog: requests a run and returns its images page by page."""
 
     def __init__(self, bus: Bus, blobs: Blobs) -> None:
         self.bus, self.blobs = bus, blobs
         self.images: list[TaggingImage] = []
 
-    async def answer(self, query: ReadTaggingWork) -> Page[TaggingImage]:
+    async def tagging_work(self, query: ReadTaggingWork) -> Page[TaggingImage]:
         start = int(query.cursor or 0)
-        following = str(start + PAGE) if start + PAGE < len(self.images) else None
-        return Page(items=tuple(self.images[start : start + PAGE]), total=len(self.images), next=following)
+        next_cursor = str(start + PAGE_SIZE) if start + PAGE_SIZE < len(self.images) else None
+        return Page(items=tuple(self.images[start : start + PAGE_SIZE]), total=len(self.images), next=next_cursor)
 
-    async def ask_for(self, pictures: list[bytes], model: str = "stand-in") -> None:
+    async def request_run(self, pictures: list[bytes], model: str = "tiny-random") -> None:
         for ordinal, picture in enumerate(pictures):
             self.images.append(TaggingImage(ordinal=ordinal, picture=await self.blobs.put(picture)))
-        everything = bytes(BitMap(range(len(pictures))).serialize())
-        asked = TaggingRequested(
-            dataset_id=DatasetId("ds_1"), dataset="cats", model=model, images=everything, count=len(pictures)
+        all_ordinals = bytes(BitMap(range(len(pictures))).serialize())
+        requested = TaggingRequested(
+            dataset_id=DatasetId("ds_1"), dataset="cats", model=model, images=all_ordinals, count=len(pictures)
         )
-        dispatch = await self.say(asked, TaggingQueued(priority="normal"))
-        await WorkQueue(self.bus, "tag").put(Hint(id=RUN, dispatch=dispatch), "normal")
+        dispatch = await self.append(requested, TaggingQueued(priority="normal"))
+        await WorkQueue(self.bus, "tag").put(QueueMessage(id=RUN, dispatch=dispatch), "normal")
 
-    async def say(self, *facts: AnyFact) -> int:
+    async def append(self, *events: AnyEvent) -> int:
         log = EventLog(self.bus)
-        head = (await log.load("tagging", RUN)).head
-        return (await log.append(draw_up("tagging", RUN, facts, after=head, origin=origin()), head)).sequence
+        revision = (await log.load("tagging", RUN)).revision
+        commit = build_commit("tagging", RUN, events, expected_revision=revision, metadata=command_metadata())
+        return (await log.append(commit, revision)).sequence
 
-    async def facts(self) -> list[AnyFact]:
-        return [fact for fact, _ in (await EventLog(self.bus).load("tagging", RUN)).facts()]
+    async def events(self) -> list[AnyEvent]:
+        return [event for event, _ in (await EventLog(self.bus).load("tagging", RUN)).events()]
 
-    async def until(self, kind: type[AnyFact], within: float = WAIT) -> list[AnyFact]:
-        async with asyncio.timeout(within):
-            while not any(isinstance(fact, kind) for fact in await self.facts()):  # noqa: ASYNC110 - the log tells us
+    async def wait_for(self, event_type: type[AnyEvent], timeout: float = WAIT) -> list[AnyEvent]:
+        async with asyncio.timeout(timeout):
+            while not any(isinstance(event, event_type) for event in await self.events()):  # noqa: ASYNC110 - the log has no condition to wait on
                 await asyncio.sleep(0.02)
-        return await self.facts()
+        return await self.events()
 
 
 @pytest.fixture
-async def asker(bus_of: BusOf, tmp_path: Path) -> AsyncIterator[Asker]:
+async def catalog(bus_of: BusOf, tmp_path: Path) -> AsyncIterator[FakeCatalog]:
     bus = await bus_of("catalog")
-    asking = Asker(bus, LocalBlobs(tmp_path / "blobs"))
+    fake = FakeCatalog(bus, LocalBlobs(tmp_path / "blobs"))
     service = Service(bus, "catalog", "1")
-    await service.start(queries={ReadTaggingWork: asking.answer})
-    yield asking
+    await service.start(queries={ReadTaggingWork: fake.tagging_work})
+    yield fake
     await service.close()
 
 
 @asynccontextmanager
-async def tagging(bus: Bus, asker: Asker, folder: Path, name: str = "t1") -> AsyncIterator[asyncio.Task[None]]:
+async def running_tagger(
+    bus: Bus, catalog: FakeCatalog, folder: Path, name: str = "t1"
+) -> AsyncIterator[asyncio.Task[None]]:
     settings = Settings(work=folder, threads=1)
     folder.mkdir(exist_ok=True)
-    runner = Runner(bus, asker.blobs, settings)
-    holder = Holder(work="tag", worker=WorkerId(name), boot="b1", lease=LEASE)
-    task = asyncio.create_task(Worker(bus, holder, runner.run).work_off())
+    runner = Runner(bus, catalog.blobs, settings)
+    identity = WorkerIdentity(work="tag", worker=WorkerId(name), boot="b1", lease=LEASE)
+    task = asyncio.create_task(Worker(bus, identity, runner.run).run())
     yield task
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-def ordinals(facts: list[AnyFact]) -> list[int]:
-    return [image.ordinal for fact in facts if isinstance(fact, TaggingPredicted) for image in fact.images]
+def ordinals(events: list[AnyEvent]) -> list[int]:
+    return [image.ordinal for event in events if isinstance(event, TaggingPredicted) for image in event.images]
 
 
-async def test_a_run_looks_at_every_image_and_says_what_made_the_predictions(
-    asker: Asker, bus_of: BusOf, tmp_path: Path
+async def test_a_run_tags_every_image_and_records_the_model_behind_the_predictions(
+    catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path
 ) -> None:
-    await asker.ask_for([png(number) for number in range(12)] + [b"no picture"])
-    asker.images.append(TaggingImage(ordinal=13, picture=Digest("f" * 64)))
-    async with tagging(await bus_of("tagger"), asker, tmp_path / "work"):
-        facts = await asker.until(TaggingSucceeded)
-    assert facts[-1].images == 14  # type: ignore[union-attr]
-    assert facts[-1].unreadable == 2  # type: ignore[union-attr]
-    assert ordinals(facts) == list(range(14))
-    (loaded,) = [fact for fact in facts if isinstance(fact, TaggingModelLoaded)]
-    model = Path(__file__).parents[2] / "tagger" / "standin" / "model.onnx"
+    await catalog.request_run([png(number) for number in range(12)] + [b"no picture"])
+    catalog.images.append(TaggingImage(ordinal=13, picture=Digest("f" * 64)))
+    async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
+        events = await catalog.wait_for(TaggingSucceeded)
+    assert events[-1].images == 14  # type: ignore[union-attr]
+    assert events[-1].unreadable == 2  # type: ignore[union-attr]
+    assert ordinals(events) == list(range(14))
+    (loaded,) = [event for event in events if isinstance(event, TaggingModelLoaded)]
+    model = Path(__file__).parents[2] / "tagger" / "tiny_random" / "model.onnx"
     assert loaded.model == hashlib.sha256(model.read_bytes()).hexdigest()
-    seen = [image for fact in facts if isinstance(fact, TaggingPredicted) for image in fact.images]
-    assert all(image.predictions for image in seen[:12])
-    assert [bool(image.unreadable) for image in seen] == [False] * 12 + [True] * 2
-    assert "blobs" not in str([image.unreadable for image in seen])
+    predictions = [image for event in events if isinstance(event, TaggingPredicted) for image in event.images]
+    assert all(image.predictions for image in predictions[:12])
+    assert [bool(image.unreadable) for image in predictions] == [False] * 12 + [True] * 2
+    assert "blobs" not in str([image.unreadable for image in predictions])
 
 
-async def test_a_stopped_run_goes_on_with_the_next_image(asker: Asker, bus_of: BusOf, tmp_path: Path) -> None:
-    count = 12 * BATCH
-    await asker.ask_for([png(number) for number in range(count)])
-    async with tagging(await bus_of("tagger"), asker, tmp_path / "work"):
-        await asker.until(TaggingPredicted)
-    facts = await asker.facts()
-    assert isinstance(facts[-1], TaggingInterrupted)
-    assert 0 < facts[-1].step < count
-    async with tagging(await bus_of("tagger"), asker, tmp_path / "work", "t2"):
-        facts = await asker.until(TaggingSucceeded)
-    assert ordinals(facts) == list(range(count))
-    started = [fact for fact in facts if isinstance(fact, TaggingAttemptStarted)]
-    assert [fact.worker for fact in started] == ["t1", "t2"]
-    assert started[1].resumes == facts[facts.index(started[1]) - 1].step  # type: ignore[union-attr]
-
-
-async def test_a_cancelled_run_stops_between_two_batches(asker: Asker, bus_of: BusOf, tmp_path: Path) -> None:
-    count = 12 * BATCH
-    await asker.ask_for([png(number) for number in range(count)])
-    async with tagging(await bus_of("tagger"), asker, tmp_path / "work"):
-        await asker.until(TaggingPredicted)
-        await asker.say(*cancel(fold((await EventLog(asker.bus).load("tagging", RUN)).facts()), "tag"))  # type: ignore[arg-type]
-        await nudge(asker.bus, "tag", RUN)
-        facts = await asker.until(TaggingCancelled, within=WAIT)
-    assert len(ordinals(facts)) == facts[-1].step < count  # type: ignore[union-attr]
-
-
-async def test_a_model_that_is_not_there_fails_the_run_with_the_names_of_those_that_are(
-    asker: Asker, bus_of: BusOf, tmp_path: Path
+async def test_an_interrupted_run_resumes_with_the_next_image(
+    catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path
 ) -> None:
-    await asker.ask_for([png(1)], model="../secret")
-    async with tagging(await bus_of("tagger"), asker, tmp_path / "work"):
-        facts = await asker.until(TaggingFailed)
-    assert isinstance(facts[-1], TaggingFailed)
-    assert "stand-in" in facts[-1].reason
-    assert ordinals(facts) == []
+    count = 12 * IMAGES_PER_BATCH
+    await catalog.request_run([png(number) for number in range(count)])
+    async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
+        await catalog.wait_for(TaggingPredicted)
+    events = await catalog.events()
+    assert isinstance(events[-1], TaggingInterrupted)
+    assert 0 < events[-1].step < count
+    async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work", "t2"):
+        events = await catalog.wait_for(TaggingSucceeded)
+    assert ordinals(events) == list(range(count))
+    started = [event for event in events if isinstance(event, TaggingAttemptStarted)]
+    assert [event.worker for event in started] == ["t1", "t2"]
+    assert started[1].resumes == events[events.index(started[1]) - 1].step  # type: ignore[union-attr]
 
 
-async def test_pictures_of_an_object_store_are_fetched_and_not_kept(
-    asker: Asker, bus_of: BusOf, tmp_path: Path
+async def test_a_cancelled_run_stops_between_two_batches(catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path) -> None:
+    count = 12 * IMAGES_PER_BATCH
+    await catalog.request_run([png(number) for number in range(count)])
+    async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
+        await catalog.wait_for(TaggingPredicted)
+        await catalog.append(*cancel(fold((await EventLog(catalog.bus).load("tagging", RUN)).events()), "tag"))  # type: ignore[arg-type]
+        await wake(catalog.bus, "tag", RUN)
+        events = await catalog.wait_for(TaggingCancelled, timeout=WAIT)
+    assert len(ordinals(events)) == events[-1].step < count  # type: ignore[union-attr]
+
+
+async def test_an_unknown_model_fails_the_run_and_the_reason_lists_the_available_ones(
+    catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path
 ) -> None:
-    asker.blobs = blobs_at("memory://")
-    await asker.ask_for([png(number) for number in range(3)])
-    asker.images.append(TaggingImage(ordinal=3, picture=Digest("f" * 64)))
-    async with tagging(await bus_of("tagger"), asker, tmp_path / "work"):
-        facts = await asker.until(TaggingSucceeded)
-    assert (facts[-1].images, facts[-1].unreadable) == (4, 1)  # type: ignore[union-attr]
+    await catalog.request_run([png(1)], model="../secret")
+    async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
+        events = await catalog.wait_for(TaggingFailed)
+    assert isinstance(events[-1], TaggingFailed)
+    assert "tiny-random" in events[-1].reason
+    assert ordinals(events) == []
+
+
+async def test_pictures_from_an_object_store_are_fetched_and_deleted_afterwards(
+    catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path
+) -> None:
+    catalog.blobs = blobs_at("memory://")
+    await catalog.request_run([png(number) for number in range(3)])
+    catalog.images.append(TaggingImage(ordinal=3, picture=Digest("f" * 64)))
+    async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
+        events = await catalog.wait_for(TaggingSucceeded)
+    assert (events[-1].images, events[-1].unreadable) == (4, 1)  # type: ignore[union-attr]
     assert list((tmp_path / "work").iterdir()) == []

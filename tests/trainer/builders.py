@@ -1,16 +1,16 @@
-"""Orders as tests want them: small, quick, and every field of the recipe open to change."""
+"""Builders for small, fast training requests; every field of the recipe can be changed."""
 
 import hashlib
 from pathlib import Path
 from typing import TypeVar
 
-from contracts.recipe import AdamW, BuiltinBase, Data, LoRA, Recipe, Sampling, Save, Steps, overlaid
+from contracts.recipe import AdamW, BuiltinBase, Data, LoRA, Recipe, Sampling, Save, Steps, apply_changes
 from trainer.demo import pictures
-from trainer.engine.training import Bases, Training
-from trainer.messages import Example, Facts, Train, Update
+from trainer.engine.training import BaseCache, Training
+from trainer.messages import AdapterMetadata, Example, Train, Update
 
 SMALL = Recipe(
-    base=BuiltinBase(name="stand-in"),
+    base=BuiltinBase(name="tiny-random"),
     adapter=LoRA(rank=4, alpha=2.0),
     optimizer=AdamW(lr=1e-2),
     length=Steps(count=4),
@@ -19,20 +19,20 @@ SMALL = Recipe(
     save=Save(every=100),
     device="cpu",
 )
-FACTS = Facts(
+METADATA = AdapterMetadata(
     adapter_name="momo",
     job_id="job_1",
     dataset_name="creatures",
     dataset_version=3,
-    base_name="stand-in",
+    base_name="tiny-random",
     trigger="momo",
     tag_frequency={"momo": 5, "smiling": 2},
 )
-Kind = TypeVar("Kind")
+UpdateType = TypeVar("UpdateType")
 
 
-def drawn(folder: Path, count: int) -> list[Example]:
-    paths = pictures.write(folder, count=count, seed=0, trigger="momo", sizes=pictures.ASPECTS)
+def draw_examples(folder: Path, count: int) -> list[Example]:
+    paths = pictures.write_pictures(folder, count=count, seed=0, trigger="momo", sizes=pictures.ASPECTS)
     return [
         Example(
             path=str(path),
@@ -45,32 +45,32 @@ def drawn(folder: Path, count: int) -> list[Example]:
 
 
 class Workbench:
-    """Runs orders on one base; each in a work folder of its own."""
+    """Runs requests on one base, each in its own work folder."""
 
-    def __init__(self, base: Path, bases: Bases, examples: list[Example], cache: Path, folder: Path) -> None:
+    def __init__(self, base: Path, bases: BaseCache, examples: list[Example], cache: Path, folder: Path) -> None:
         self.base, self.bases, self.examples, self.cache, self.folder = base, bases, examples, cache, folder
         self._runs = 0
 
-    def order(self, *, resume_from: str | None = None, **changes: object) -> Train:
-        """`changes` are fields of the recipe with `__` for the dot: `optimizer__lr=1e-3`."""
+    def request(self, *, resume_from: str | None = None, **changes: object) -> Train:
+        """`changes` are recipe fields with `__` for the dot: `optimizer__lr=1e-3`."""
         self._runs += 1
         return Train(
-            recipe=overlaid(SMALL, {name.replace("__", "."): value for name, value in changes.items()}),
+            recipe=apply_changes(SMALL, {name.replace("__", "."): value for name, value in changes.items()}),
             base_folder=str(self.base),
             examples=self.examples,
             work_folder=str(self.folder / str(self._runs)),
             cache_folder=str(self.cache),
-            facts=FACTS,
+            metadata=METADATA,
             resume_from=resume_from,
         )
 
-    def run(self, order: Train) -> list[Update]:
-        return list(Training(order, self.bases, {"torch": "x"}).updates())
+    def run(self, request: Train) -> list[Update]:
+        return list(Training(request, self.bases, {"torch": "x"}).updates())
 
 
-def only(updates: list[Update], kind: type[Kind]) -> list[Kind]:
+def only(updates: list[Update], kind: type[UpdateType]) -> list[UpdateType]:
     return [update for update in updates if isinstance(update, kind)]
 
 
-def last(updates: list[Update], kind: type[Kind]) -> Kind:
+def last(updates: list[Update], kind: type[UpdateType]) -> UpdateType:
     return only(updates, kind)[-1]

@@ -8,27 +8,27 @@ from trainer import bases
 from trainer.bases import base_folder
 
 
-def test_a_base_lies_where_its_kind_says(tmp_path: Path) -> None:
+def test_the_folder_of_a_base_depends_on_its_type(tmp_path: Path) -> None:
     (tmp_path / "bases" / "mine").mkdir(parents=True)
-    places = {"made": tmp_path / "made", "bases": tmp_path / "bases"}
-    assert base_folder(BuiltinBase(name="stand-in"), **places) == tmp_path / "made" / "stand-in"
-    assert base_folder(FolderBase(path="mine"), **places) == tmp_path / "bases" / "mine"
-    assert base_folder(FolderBase(path=str(tmp_path / "bases" / "mine")), **places) == tmp_path / "bases" / "mine"
+    folders = {"builtin": tmp_path / "builtin", "bases": tmp_path / "bases"}
+    assert base_folder(BuiltinBase(name="tiny-random"), **folders) == tmp_path / "builtin" / "tiny-random"
+    assert base_folder(FolderBase(path="mine"), **folders) == tmp_path / "bases" / "mine"
+    assert base_folder(FolderBase(path=str(tmp_path / "bases" / "mine")), **folders) == tmp_path / "bases" / "mine"
 
 
-def test_the_demo_base_is_read_where_it_came_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bases.DEMO.is_relative_to(Path(bases.__file__).parent)
-    monkeypatch.setattr(bases, "DEMO", tmp_path / "base")
-    places = {"made": tmp_path / "made", "bases": tmp_path / "bases"}
-    with pytest.raises(Rejected, match="'demo' did not come with"):
-        base_folder(BuiltinBase(name="demo"), **places)
-    bases.DEMO.mkdir()
-    (bases.DEMO / "model_index.json").write_text("{}")
-    assert base_folder(BuiltinBase(name="demo"), **places) == tmp_path / "base"
+def test_the_demo_base_is_read_from_the_package_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bases.DEMO_BASE_FOLDER.is_relative_to(Path(bases.__file__).parent)
+    monkeypatch.setattr(bases, "DEMO_BASE_FOLDER", tmp_path / "base")
+    folders = {"builtin": tmp_path / "builtin", "bases": tmp_path / "bases"}
+    with pytest.raises(Rejected, match="'demo' is not part of"):
+        base_folder(BuiltinBase(name="demo"), **folders)
+    bases.DEMO_BASE_FOLDER.mkdir()
+    (bases.DEMO_BASE_FOLDER / "model_index.json").write_text("{}")
+    assert base_folder(BuiltinBase(name="demo"), **folders) == tmp_path / "base"
 
 
-@pytest.mark.parametrize("path", ["../own", "nothing", "mine/../../own"])
-def test_a_folder_that_is_not_there_or_leads_out_is_refused(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize("path", ["../own", "missing", "mine/../../own"])
+def test_a_missing_folder_or_one_outside_the_bases_folder_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "own").mkdir()
     with pytest.raises(Rejected):
-        base_folder(FolderBase(path=path), made=tmp_path, bases=tmp_path / "bases")
+        base_folder(FolderBase(path=path), builtin=tmp_path, bases=tmp_path / "bases")

@@ -13,11 +13,11 @@ from trainer.messages import Saved
 
 @pytest.fixture
 def saved(bench: Workbench) -> Path:
-    return Path(last(bench.run(bench.order(length__count=2)), Saved).path)
+    return Path(last(bench.run(bench.request(length__count=2)), Saved).path)
 
 
-def test_it_holds_float32_weights_optimizer_and_place_and_no_pickle(saved: Path) -> None:
-    tensors, metadata = files.unsealed(saved)
+def test_a_checkpoint_has_float32_weights_optimizer_state_and_cursor_and_no_pickle(saved: Path) -> None:
+    tensors, metadata = files.load_verified(saved)
     assert metadata["step"] == "2"
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     assert {name.rpartition(".")[2] for name in tensors} == {"lora_A", "lora_B", "step", "exp_avg", "exp_avg_sq"}
@@ -25,65 +25,65 @@ def test_it_holds_float32_weights_optimizer_and_place_and_no_pickle(saved: Path)
 
 
 @pytest.mark.parametrize("other", [{"seed": 7}, {"optimizer__lr": 1e-3}, {"adapter__rank": 8}, {"data__batch_size": 2}])
-def test_one_of_another_run_is_refused(bench: Workbench, saved: Path, other: dict[str, object]) -> None:
+def test_a_checkpoint_of_another_run_is_refused(bench: Workbench, saved: Path, other: dict[str, object]) -> None:
     with pytest.raises(BadCheckpoint, match="another run"):
-        bench.run(bench.order(**other, length__count=2, resume_from=str(saved)))
+        bench.run(bench.request(**other, length__count=2, resume_from=str(saved)))
 
 
-def test_one_of_other_captions_is_refused(bench: Workbench, saved: Path) -> None:
+def test_a_checkpoint_with_other_captions_is_refused(bench: Workbench, saved: Path) -> None:
     bench.examples = [*bench.examples[:-1], msgspec.structs.replace(bench.examples[-1], caption="another")]
     with pytest.raises(BadCheckpoint, match="another run"):
-        bench.run(bench.order(length__count=2, resume_from=str(saved)))
+        bench.run(bench.request(length__count=2, resume_from=str(saved)))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_a_torn_one_is_refused(bench: Workbench, saved: Path, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_checkpoint_is_refused(bench: Workbench, saved: Path, fraction: float) -> None:
     content = saved.read_bytes()
-    saved.write_bytes(content[: int(len(content) * share)])
+    saved.write_bytes(content[: int(len(content) * fraction)])
     with pytest.raises(BadCheckpoint, match="cannot be read"):
-        bench.run(bench.order(length__count=2, resume_from=str(saved)))
+        bench.run(bench.request(length__count=2, resume_from=str(saved)))
 
 
-def test_one_with_a_single_wrong_byte_is_refused(bench: Workbench, saved: Path) -> None:
+def test_a_checkpoint_with_one_wrong_byte_is_refused(bench: Workbench, saved: Path) -> None:
     content = bytearray(saved.read_bytes())
     content[-7] ^= 1
     saved.write_bytes(content)
     with pytest.raises(BadCheckpoint, match="damaged"):
-        bench.run(bench.order(length__count=2, resume_from=str(saved)))
+        bench.run(bench.request(length__count=2, resume_from=str(saved)))
 
 
-def test_one_that_is_not_there_is_refused(bench: Workbench) -> None:
+def test_a_missing_checkpoint_is_refused(bench: Workbench) -> None:
     with pytest.raises(BadCheckpoint, match="cannot be read"):
-        bench.run(bench.order(resume_from="nowhere.safetensors"))
+        bench.run(bench.request(resume_from="missing.safetensors"))
 
 
-def _without(tensors: dict[str, torch.Tensor]) -> None:
+def _remove_tensor(tensors: dict[str, torch.Tensor]) -> None:
     del tensors[min(tensors)]
 
 
-def _reshaped(tensors: dict[str, torch.Tensor]) -> None:
+def _reshape(tensors: dict[str, torch.Tensor]) -> None:
     tensors[min(tensors)] = tensors[min(tensors)][:1].clone()
 
 
-def _halved(tensors: dict[str, torch.Tensor]) -> None:
+def _to_half(tensors: dict[str, torch.Tensor]) -> None:
     tensors[min(tensors)] = tensors[min(tensors)].half()
 
 
-def _spoiled(tensors: dict[str, torch.Tensor]) -> None:
+def _set_nan(tensors: dict[str, torch.Tensor]) -> None:
     tensors[min(tensors)][0, 0] = float("nan")
 
 
-@pytest.mark.parametrize("spoil", [_without, _reshaped, _halved, _spoiled])
-def test_one_whose_tensors_do_not_fit_is_refused(
-    bench: Workbench, saved: Path, spoil: Callable[[dict[str, torch.Tensor]], None]
+@pytest.mark.parametrize("corrupt", [_remove_tensor, _reshape, _to_half, _set_nan])
+def test_a_checkpoint_with_unexpected_tensors_is_refused(
+    bench: Workbench, saved: Path, corrupt: Callable[[dict[str, torch.Tensor]], None]
 ) -> None:
-    tensors, metadata = files.unsealed(saved)
-    spoil(tensors)
-    files.write_whole(saved, files.sealed(tensors, metadata))
+    tensors, metadata = files.load_verified(saved)
+    corrupt(tensors)
+    files.write_atomically(saved, files.serialize_with_digest(tensors, metadata))
     with pytest.raises(BadCheckpoint):
-        bench.run(bench.order(length__count=2, resume_from=str(saved)))
+        bench.run(bench.request(length__count=2, resume_from=str(saved)))
 
 
-def test_one_past_the_end_is_refused(bench: Workbench, saved: Path) -> None:
+def test_a_checkpoint_past_the_last_step_is_refused(bench: Workbench, saved: Path) -> None:
     with pytest.raises(BadCheckpoint, match="after step 2"):
-        bench.run(bench.order(length__count=1, resume_from=str(saved)))
+        bench.run(bench.request(length__count=1, resume_from=str(saved)))

@@ -1,7 +1,7 @@
-"""The demo base learns a creature it never saw, and diffusers sees it: no broken trainer or exporter gets past this.
+"""End-to-end test of trainer and exporter: the demo base learns an unknown creature, and diffusers renders it.
 
-A lesson passes when diffusers, given the finished file, draws what the engine drew from the same noise, and the concept
-is recognised, on grounds its pictures do not have, where the bare base draws something else.
+A LoRA passes if diffusers, loading the exported file, renders what the engine rendered from the same noise, and if the
+concept is recognised on backgrounds that are not in its training pictures, where the base renders something else.
 """
 
 from collections.abc import Callable
@@ -16,123 +16,123 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.trainer import trials
-from trainer.bases import DEMO
-from trainer.demo.figures import drawing
+from trainer.bases import DEMO_BASE_FOLDER
+from trainer.demo.evaluate import render_prompt
 from trainer.demo.world import withheld
 from trainer.demo.world.concepts import CONCEPTS
-from trainer.demo.world.scoring import Recogniser
-from trainer.engine.training import Bases
+from trainer.demo.world.scoring import ConceptClassifier
+from trainer.engine.training import BaseCache
 
-PROMPTS = withheld.trials()[0].prompts[:12]
+PROMPTS = withheld.read_trials()[0].prompts[:12]
 STEPS = 200
-"""Less than half of the demo's, at a higher rate: a short lesson will do here."""
+"""Less than half of the demo's, at a higher learning rate: a short training suffices here."""
 
-RECOGNISED, MISTAKEN = 0.4, 0.1
-"""Shares of the prompts: at least with the LoRA, at most without. The shipped figures are in the model card."""
+MIN_RECOGNISED, MAX_FALSE_POSITIVES = 0.4, 0.1
+"""Share of prompts that show the concept: minimum with the LoRA, maximum without. The model card has the figures."""
 
-SAME = 2
-"""Of 255: two loaders add the same numbers in another order."""
+MAX_PIXEL_DIFFERENCE = 2
+"""Of 255: the two loaders sum the same numbers in a different order."""
 
 Tensors = dict[str, torch.Tensor]
-Harm = Callable[[Tensors], Tensors]
+Corruption = Callable[[Tensors], Tensors]
 
 
-class Lesson(NamedTuple):
-    """A finished LoRA and what the engine itself drew with it, for the first three prompts."""
+class LoraRun(NamedTuple):
+    """A finished LoRA, and the engine's own samples for the first three prompts."""
 
     file: Path
-    drawn: list[Image.Image]
+    samples: list[Image.Image]
 
 
 class Outcome(NamedTuple):
     recognised: float
-    furthest: int
-    """Largest difference of a pixel from what the engine drew."""
+    max_difference: int
+    """Largest pixel difference from the engine's samples."""
 
     @property
     def passes(self) -> bool:
-        return self.recognised >= RECOGNISED and self.furthest <= SAME
+        return self.recognised >= MIN_RECOGNISED and self.max_difference <= MAX_PIXEL_DIFFERENCE
 
 
 @pytest.fixture(scope="module")
 def pipeline() -> StableDiffusionPipeline:
-    return trials.pipeline_of(DEMO)
+    return trials.load_pipeline(DEMO_BASE_FOLDER)
 
 
 @pytest.fixture(scope="module")
-def momo() -> Recogniser:
-    return Recogniser(CONCEPTS["momo"])
+def momo() -> ConceptClassifier:
+    return ConceptClassifier(CONCEPTS["momo"])
 
 
-def taught(folder: Path, concept: str = "momo", *, described_as: str = "momo") -> Lesson:
-    """The concept's pictures under the captions of another (as a rule, of itself)."""
-    recipe = trials.recipe(0, sampling__prompts=PROMPTS[:3], length__count=STEPS, optimizer__lr=2e-3)
-    shown = trials.examples(concept, 0, folder / "pictures", described_as=described_as)
-    done = trials.teach(Bases(), DEMO, shown, folder, recipe)
-    drawn = sorted((folder / "work" / "samples").glob(f"step-{recipe.length.count:08}-*.png"))
-    return Lesson(done.file, [Image.open(path).convert("RGB") for path in drawn])
+def train(folder: Path, concept: str = "momo", *, described_as: str = "momo") -> LoraRun:
+    """Train on a concept's pictures, optionally with the captions of another concept."""
+    recipe = trials.trial_recipe(0, sampling__prompts=PROMPTS[:3], length__count=STEPS, optimizer__lr=2e-3)
+    examples = trials.write_examples(concept, 0, folder / "pictures", described_as=described_as)
+    done = trials.train_lora(BaseCache(), DEMO_BASE_FOLDER, examples, folder, recipe)
+    samples = sorted((folder / "work" / "samples").glob(f"step-{recipe.length.count:08}-*.png"))
+    return LoraRun(done.file, [Image.open(path).convert("RGB") for path in samples])
 
 
 @pytest.fixture(scope="module")
-def lesson(tmp_path_factory: pytest.TempPathFactory) -> Lesson:
-    return taught(tmp_path_factory.mktemp("lesson"))
+def run(tmp_path_factory: pytest.TempPathFactory) -> LoraRun:
+    return train(tmp_path_factory.mktemp("run"))
 
 
-def outcome(pipeline: StableDiffusionPipeline, momo: Recogniser, lesson: Lesson) -> Outcome:
-    pipeline.load_lora_weights(lesson.file)
+def evaluate(pipeline: StableDiffusionPipeline, momo: ConceptClassifier, run: LoraRun) -> Outcome:
+    pipeline.load_lora_weights(run.file)
     try:
-        drawn = trials.drawings(pipeline, PROMPTS, range(len(PROMPTS)))
-        again = [drawing(pipeline, prompt, seed) for seed, prompt in enumerate(PROMPTS[:3])]
+        samples = trials.render_prompts(pipeline, PROMPTS, range(len(PROMPTS)))
+        again = [render_prompt(pipeline, prompt, seed) for seed, prompt in enumerate(PROMPTS[:3])]
     finally:
         pipeline.unload_lora_weights()
-    pairs = zip(again, lesson.drawn, strict=True)
-    furthest = max(int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max()) for one, other in pairs)
-    return Outcome(trials.recognised(drawn, momo), furthest)
+    pairs = zip(again, run.samples, strict=True)
+    max_difference = max(int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max()) for one, other in pairs)
+    return Outcome(trials.recognition_rate(samples, momo), max_difference)
 
 
-def harmed(lesson: Lesson, folder: Path, harm: Harm) -> Lesson:
-    path = folder / "harmed.safetensors"
-    save_file(harm(load_file(lesson.file)), path)
-    return lesson._replace(file=path)
+def write_corrupted(run: LoraRun, folder: Path, corrupt: Corruption) -> LoraRun:
+    path = folder / "corrupted.safetensors"
+    save_file(corrupt(load_file(run.file)), path)
+    return run._replace(file=path)
 
 
-def test_a_concept_is_learnt_and_the_finished_file_carries_it(
-    pipeline: StableDiffusionPipeline, momo: Recogniser, lesson: Lesson
+def test_a_concept_is_learnt_and_the_exported_file_contains_it(
+    pipeline: StableDiffusionPipeline, momo: ConceptClassifier, run: LoraRun
 ) -> None:
-    bare = trials.drawings(pipeline, PROMPTS, range(len(PROMPTS)))
-    assert trials.recognised(bare, momo) <= MISTAKEN
-    assert outcome(pipeline, momo, lesson).passes
+    base_pictures = trials.render_prompts(pipeline, PROMPTS, range(len(PROMPTS)))
+    assert trials.recognition_rate(base_pictures, momo) <= MAX_FALSE_POSITIVES
+    assert evaluate(pipeline, momo, run).passes
 
 
-def zeroed(tensors: Tensors) -> Tensors:
+def zero_up_weights(tensors: Tensors) -> Tensors:
     return {name: tensor * 0 if "lora_up" in name else tensor for name, tensor in tensors.items()}
 
 
-def swapped(tensors: Tensors) -> Tensors:
-    """The factors of two layers, of the same shapes, in each other's place."""
+def swap_layers(tensors: Tensors) -> Tensors:
+    """Exchange the weights of two layers of the same shape."""
     one, *others = (name for name in sorted(tensors) if name.endswith("attn1_to_q.lora_up.weight"))
     other = next(name for name in others if tensors[name].shape == tensors[one].shape)
     return tensors | {one: tensors[other], other: tensors[one]}
 
 
-def doubled(tensors: Tensors) -> Tensors:
+def double_alpha(tensors: Tensors) -> Tensors:
     return {name: tensor * 2 if name.endswith(".alpha") else tensor for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("harm", [zeroed, swapped])
-def test_a_file_that_was_harmed_does_not_pass(
-    pipeline: StableDiffusionPipeline, momo: Recogniser, lesson: Lesson, tmp_path: Path, harm: Harm
+@pytest.mark.parametrize("corrupt", [zero_up_weights, swap_layers])
+def test_a_corrupted_file_does_not_pass(
+    pipeline: StableDiffusionPipeline, momo: ConceptClassifier, run: LoraRun, tmp_path: Path, corrupt: Corruption
 ) -> None:
-    assert not outcome(pipeline, momo, harmed(lesson, tmp_path, harm)).passes
+    assert not evaluate(pipeline, momo, write_corrupted(run, tmp_path, corrupt)).passes
 
 
-def test_doubled_alpha_is_no_faithful_export(
-    pipeline: StableDiffusionPipeline, momo: Recogniser, lesson: Lesson, tmp_path: Path
+def test_doubled_alpha_is_detected(
+    pipeline: StableDiffusionPipeline, momo: ConceptClassifier, run: LoraRun, tmp_path: Path
 ) -> None:
-    assert outcome(pipeline, momo, harmed(lesson, tmp_path, doubled)).furthest > SAME
+    assert evaluate(pipeline, momo, write_corrupted(run, tmp_path, double_alpha)).max_difference > MAX_PIXEL_DIFFERENCE
 
 
-def test_when_captions_stand_under_the_pictures_of_another_concept_it_is_not_learnt(
-    pipeline: StableDiffusionPipeline, momo: Recogniser, tmp_path: Path
+def test_a_concept_is_not_learnt_from_the_pictures_of_another(
+    pipeline: StableDiffusionPipeline, momo: ConceptClassifier, tmp_path: Path
 ) -> None:
-    assert not outcome(pipeline, momo, taught(tmp_path, "bolli")).passes
+    assert not evaluate(pipeline, momo, train(tmp_path, "bolli")).passes

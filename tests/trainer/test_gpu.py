@@ -1,4 +1,4 @@
-"""The same engine on a CUDA device: precisions, resume, and files that a CPU loads. Skipped where there is none."""
+"""The engine on a CUDA device: precisions, resuming, and files that load on a CPU. Skipped if there is no device."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_it_learns_in_every_precision_and_the_file_loads(bench: Workbench, base: Path, precision: str) -> None:
-    order = bench.order(
+def test_the_loss_falls_in_every_precision_and_the_file_loads(bench: Workbench, base: Path, precision: str) -> None:
+    request = bench.request(
         device="cuda", precision=precision, length__count=60, data__batch_size=4, adapter__rank=8, adapter__alpha=4.0
     )
-    updates = bench.run(order)
+    updates = bench.run(request)
     losses = [step.loss for step in only(updates, Stepped)]
     assert last(updates, Planned).device.startswith("cuda")
     assert sum(losses[-15:]) < sum(losses[:15])
@@ -32,24 +32,24 @@ def test_it_learns_in_every_precision_and_the_file_loads(bench: Workbench, base:
     pipeline.load_lora_weights(last(updates, Finished).kohya.path)
 
 
-def test_auto_takes_the_device_and_bfloat16_where_it_has_it(bench: Workbench) -> None:
-    planned = last(bench.run(bench.order(device="auto", precision="auto", length__count=1)), Planned)
+def test_auto_chooses_cuda_and_bfloat16_if_supported(bench: Workbench) -> None:
+    planned = last(bench.run(bench.request(device="auto", precision="auto", length__count=1)), Planned)
     assert planned.device.startswith("cuda")
     assert planned.precision == ("bfloat16" if torch.cuda.is_bf16_supported() else "float32")
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_resumed_run_goes_on_as_the_run_would_have(bench: Workbench, precision: str) -> None:
-    """Kernels that add in any order move last bits on a GPU, so near, not equal."""
+def test_a_resumed_run_has_nearly_the_losses_of_an_uninterrupted_one(bench: Workbench, precision: str) -> None:
+    """Not bit for bit: on a GPU the order of summation varies between runs."""
     changes: dict[str, object] = {"device": "cuda", "precision": precision, "length.count": 20}
-    whole = bench.run(bench.order(**changes))
-    stopped = Training(bench.order(**changes), bench.bases, {"torch": "x"})
+    whole = bench.run(bench.request(**changes))
+    stopped = Training(bench.request(**changes), bench.bases, {"torch": "x"})
     updates = stopped.updates()
     while stopped.step < 9:
         next(updates)
-    kept = stopped.keep()
+    saved = stopped.save_checkpoint()
     updates.close()
-    assert kept is not None
-    rest = bench.run(bench.order(**changes, resume_from=kept.path))
-    ours = [step.loss for step in only(whole, Stepped)][9:]
-    assert [step.loss for step in only(rest, Stepped)] == pytest.approx(ours, rel=0.02)
+    assert saved is not None
+    rest = bench.run(bench.request(**changes, resume_from=saved.path))
+    expected = [step.loss for step in only(whole, Stepped)][9:]
+    assert [step.loss for step in only(rest, Stepped)] == pytest.approx(expected, rel=0.02)

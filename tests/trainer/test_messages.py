@@ -4,37 +4,37 @@ import pytest
 
 from contracts.recipe import Recipe
 from trainer import messages
-from trainer.messages import BadFrame, Example, Facts, Saved, Stop, Train
+from trainer.messages import AdapterMetadata, Example, InvalidFrame, Saved, Stop, Train
 
-ORDER = Train(
+REQUEST = Train(
     recipe=Recipe(),
     base_folder="base",
     examples=[Example(path="a.png", digest="0" * 64, caption="a", ordinal=0)],
     work_folder="work",
     cache_folder="cache",
-    facts=Facts(adapter_name="a", job_id="j", dataset_name="d", dataset_version=1, base_name="b"),
+    metadata=AdapterMetadata(adapter_name="a", job_id="j", dataset_name="d", dataset_version=1, base_name="b"),
 )
 
 
-def test_orders_arrive_as_they_were_sent_and_the_end_is_none() -> None:
-    pipe = io.BytesIO(messages.frame(ORDER) + messages.frame(Stop(save=True)))
-    assert messages.next_order(pipe) == ORDER
-    assert messages.next_order(pipe) == Stop(save=True)
-    assert messages.next_order(pipe) is None
+def test_requests_arrive_unchanged_and_a_closed_pipe_gives_none() -> None:
+    pipe = io.BytesIO(messages.encode_frame(REQUEST) + messages.encode_frame(Stop(save=True)))
+    assert messages.read_request(pipe) == REQUEST
+    assert messages.read_request(pipe) == Stop(save=True)
+    assert messages.read_request(pipe) is None
 
 
-def test_updates_arrive_as_they_were_sent() -> None:
-    frame = messages.frame(Saved(step=3, path="x"))
-    assert messages.length(frame[: messages.PREFIX]) == len(frame) - messages.PREFIX
-    assert messages.update_in(frame[messages.PREFIX :]) == Saved(step=3, path="x")
+def test_updates_arrive_unchanged() -> None:
+    frame = messages.encode_frame(Saved(step=3, path="x"))
+    assert messages.body_length(frame[: messages.PREFIX_BYTES]) == len(frame) - messages.PREFIX_BYTES
+    assert messages.decode_update(frame[messages.PREFIX_BYTES :]) == Saved(step=3, path="x")
 
 
-@pytest.mark.parametrize("torn", [b"\0", b"\0\0\0\x05ab", b"\xff\xff\xff\xff", b"\0\0\0\x03abc"])
-def test_what_is_no_order_breaks_the_pipe(torn: bytes) -> None:
-    with pytest.raises(BadFrame):
-        messages.next_order(io.BytesIO(torn))
+@pytest.mark.parametrize("frame", [b"\0", b"\0\0\0\x05ab", b"\xff\xff\xff\xff", b"\0\0\0\x03abc"])
+def test_an_invalid_request_is_a_protocol_error(frame: bytes) -> None:
+    with pytest.raises(InvalidFrame):
+        messages.read_request(io.BytesIO(frame))
 
 
-def test_an_update_too_large_is_not_sent() -> None:
-    with pytest.raises(BadFrame, match="larger"):
-        messages.frame(Saved(step=1, path="x" * (messages.UPDATE_LIMIT + 1)))
+def test_an_oversized_update_is_not_sent() -> None:
+    with pytest.raises(InvalidFrame, match="exceeds"):
+        messages.encode_frame(Saved(step=1, path="x" * (messages.MAX_UPDATE_BYTES + 1)))

@@ -1,4 +1,4 @@
-"""A resumed run is the run nobody stopped, bit for bit on the CPU."""
+"""A resumed run equals an uninterrupted one, bit for bit on the CPU."""
 
 from pathlib import Path
 
@@ -31,17 +31,19 @@ CASES: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
-def test_twenty_steps_are_nine_and_the_rest(bench: Workbench, changes: dict[str, object]) -> None:
-    whole = bench.run(bench.order(**changes, length__count=20))
+def test_a_run_resumed_after_nine_steps_equals_the_uninterrupted_one(
+    bench: Workbench, changes: dict[str, object]
+) -> None:
+    whole = bench.run(bench.request(**changes, length__count=20))
 
-    stopped = Training(bench.order(**changes, length__count=20), bench.bases, {"torch": "x"})
+    stopped = Training(bench.request(**changes, length__count=20), bench.bases, {"torch": "x"})
     updates = stopped.updates()
     while stopped.step < 9:
         next(updates)
-    kept = stopped.keep()
+    saved = stopped.save_checkpoint()
     updates.close()
-    assert kept is not None
-    rest = bench.run(bench.order(**changes, length__count=20, resume_from=kept.path))
+    assert saved is not None
+    rest = bench.run(bench.request(**changes, length__count=20, resume_from=saved.path))
 
     assert last(rest, Planned).step == 9
     assert [step.step for step in only(rest, Stepped)] == list(range(10, 21))
@@ -53,8 +55,8 @@ def test_twenty_steps_are_nine_and_the_rest(bench: Workbench, changes: dict[str,
     assert Path(last(whole, Sampled).path).read_bytes() == Path(last(rest, Sampled).path).read_bytes()
 
 
-def test_the_same_order_gives_the_same_files_and_another_seed_others(bench: Workbench) -> None:
-    one, again, other = (last(bench.run(bench.order(seed=seed)), Finished) for seed in (0, 0, 1))
+def test_the_same_request_gives_the_same_files_and_another_seed_different_ones(bench: Workbench) -> None:
+    one, again, other = (last(bench.run(bench.request(seed=seed)), Finished) for seed in (0, 0, 1))
     for ours, same, different in (
         (one.kohya, again.kohya, other.kohya),
         (one.diffusers, again.diffusers, other.diffusers),
@@ -63,25 +65,25 @@ def test_the_same_order_gives_the_same_files_and_another_seed_others(bench: Work
         assert ours.tensors != different.tensors
 
 
-def test_samples_do_not_disturb_training(bench: Workbench) -> None:
-    few = bench.run(bench.order(adapter__dropout=0.2, length__count=6))
+def test_sampling_does_not_change_training(bench: Workbench) -> None:
+    few = bench.run(bench.request(adapter__dropout=0.2, length__count=6))
     many = bench.run(
-        bench.order(adapter__dropout=0.2, length__count=6, sampling__every=1, sampling__prompts=("a", "b"))
+        bench.request(adapter__dropout=0.2, length__count=6, sampling__every=1, sampling__prompts=("a", "b"))
     )
     assert last(few, Finished).kohya.tensors == last(many, Finished).kohya.tensors
     assert [(sample.step, sample.index) for sample in only(many, Sampled)] == [(s, i) for s in range(7) for i in (0, 1)]
 
 
-def test_a_longer_run_may_go_on_from_a_shorter_one(bench: Workbench) -> None:
-    short = bench.run(bench.order(length__count=3))
-    longer = bench.run(bench.order(length__count=6, resume_from=last(short, Saved).path))
-    whole = bench.run(bench.order(length__count=6))
+def test_a_longer_run_can_resume_from_a_shorter_one(bench: Workbench) -> None:
+    short = bench.run(bench.request(length__count=3))
+    longer = bench.run(bench.request(length__count=6, resume_from=last(short, Saved).path))
+    whole = bench.run(bench.request(length__count=6))
     assert last(longer, Finished).kohya.tensors == last(whole, Finished).kohya.tensors
 
 
-def test_a_run_that_died_after_its_last_checkpoint_only_writes_its_files(bench: Workbench) -> None:
-    whole = bench.run(bench.order())
-    rest = bench.run(bench.order(resume_from=last(whole, Saved).path))
+def test_a_run_killed_after_its_last_checkpoint_only_writes_its_files(bench: Workbench) -> None:
+    whole = bench.run(bench.request())
+    rest = bench.run(bench.request(resume_from=last(whole, Saved).path))
     assert only(rest, Stepped) == []
     assert last(rest, Sampled).step == 4
     assert last(rest, Finished).kohya.tensors == last(whole, Finished).kohya.tensors

@@ -1,4 +1,4 @@
-"""What has SDXL's topology is a whole base to diffusers, and is refused by name until there is a family for it."""
+"""An SDXL base loads in diffusers, and is refused with its class name until there is a family for it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.trainer.two_encoders import make_two_encoder_base
 from trainer import families
 
 
-def test_the_sibling_draws_in_diffusers_and_is_refused_here_by_its_name(tmp_path: Path) -> None:
+def test_an_sdxl_base_renders_in_diffusers_and_is_refused_here_with_its_class_name(tmp_path: Path) -> None:
     base = make_two_encoder_base(tmp_path)
     pipeline = StableDiffusionXLPipeline.from_pretrained(base, local_files_only=True, add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)

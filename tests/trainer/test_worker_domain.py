@@ -1,4 +1,4 @@
-"""What an attempt starts from, what its file says of itself, how it is called; and where the finished ones lie."""
+"""The trainer's rules (resuming, metadata, file names), and the folder of finished LoRAs."""
 
 import hashlib
 from pathlib import Path
@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.events import AnyFact, Artifact, JobCheckpointed, JobCreated, JobEdited, JobSampled
+from contracts.events import AnyEvent, Artifact, JobCheckpointed, JobCreated, JobEdited, JobSampled
 from contracts.ids import DatasetId, Digest, ImageId, VersionId
 from contracts.queries import ManifestEntry
 from contracts.recipe import FolderBase, Recipe
 from contracts.wire.blobs import LocalBlobs
 from trainer import domain
-from trainer.shelf import Shelf
+from trainer.lora_folder import LoraFolder
 
 
-def created(name: str = "My cat!", base: str | None = None) -> JobCreated:
+def job_created(name: str = "My cat!", base: str | None = None) -> JobCreated:
     return JobCreated(
         name=name,
         mode="single",
@@ -32,12 +32,12 @@ def created(name: str = "My cat!", base: str | None = None) -> JobCreated:
     )
 
 
-def kept(step: int, attempt: int = 1, checkpoint: str = "0") -> JobCheckpointed:
+def checkpointed(step: int, attempt: int = 1, checkpoint: str = "0") -> JobCheckpointed:
     return JobCheckpointed(attempt=attempt, step=step, checkpoint=Digest(checkpoint * 64), size=1)
 
 
-def told(*facts: AnyFact) -> list[tuple[AnyFact, int]]:
-    return [(fact, sequence) for sequence, fact in enumerate(facts, start=5)]
+def history_of(*events: AnyEvent) -> list[tuple[AnyEvent, int]]:
+    return [(event, sequence) for sequence, event in enumerate(events, start=5)]
 
 
 def entry(ordinal: int, caption: str) -> ManifestEntry:
@@ -51,64 +51,64 @@ def entry(ordinal: int, caption: str) -> ManifestEntry:
     )
 
 
-def test_what_was_asked_is_found_with_its_place() -> None:
-    assert domain.created(told(created(), kept(1))) == (created(), 5)
+def test_the_created_event_is_found_with_its_sequence() -> None:
+    assert domain.find_created(history_of(job_created(), checkpointed(1))) == (job_created(), 5)
 
 
-def test_checkpoints_come_newest_first_and_a_later_attempt_replaces() -> None:
-    history = told(kept(10), kept(20), kept(10, attempt=2, checkpoint="1"))
-    assert [(one.step, one.attempt) for one in domain.checkpoints(history)] == [(20, 1), (10, 2)]
+def test_checkpoints_come_newest_first_and_a_later_attempt_replaces_earlier_ones() -> None:
+    history = history_of(checkpointed(10), checkpointed(20), checkpointed(10, attempt=2, checkpoint="1"))
+    assert [(event.step, event.attempt) for event in domain.checkpoints_newest_first(history)] == [(20, 1), (10, 2)]
 
 
-def test_samples_that_are_kept_are_known_by_step_and_number() -> None:
+def test_recorded_samples_are_identified_by_step_and_index() -> None:
     sample = JobSampled(attempt=1, step=10, index=2, picture=Digest("0" * 64), seed=0)
-    assert domain.sampled(told(sample)) == {(10, 2)}
+    assert domain.recorded_samples(history_of(sample)) == {(10, 2)}
 
 
-def test_the_file_on_the_shelf_has_the_newest_name_but_its_bytes_the_first() -> None:
-    history = told(created(), JobEdited(name="Renamed"), JobEdited(description="no name here"))
-    assert domain.name_of(history) == "Renamed"
-    written = msgspec.structs.replace(entry(2, "sks, my neighbour"), written=True)  # private: it stays out of the file
-    facts = domain.facts_for("job_1", created(), [entry(0, "sks, cat"), entry(1, "sks"), written])
-    assert (facts.adapter_name, facts.dataset_version, facts.trigger) == ("My-cat", 3, "sks")
-    assert facts.tag_frequency == {"sks": 2, "cat": 1}
+def test_the_published_file_has_the_current_name_but_its_metadata_the_original_one() -> None:
+    history = history_of(job_created(), JobEdited(name="Renamed"), JobEdited(description="no name here"))
+    assert domain.job_name(history) == "Renamed"
+    written = msgspec.structs.replace(entry(2, "sks, my neighbour"), written=True)  # private: not in the file
+    metadata = domain.build_metadata("job_1", job_created(), [entry(0, "sks, cat"), entry(1, "sks"), written])
+    assert (metadata.adapter_name, metadata.dataset_version, metadata.trigger) == ("My-cat", 3, "sks")
+    assert metadata.tag_frequency == {"sks": 2, "cat": 1}
 
 
 @pytest.mark.parametrize(("path", "name"), [("sd15", "sd15"), ("/models/sd15/", "sd15"), ("C:\\models\\sd15", "sd15")])
-def test_a_base_is_called_by_its_folder_and_where_it_lies_is_not_told(path: str, name: str) -> None:
-    assert domain.facts_for("job_1", created(base=path), []).base_name == name
+def test_the_metadata_has_the_folder_name_of_a_base_and_not_its_path(path: str, name: str) -> None:
+    assert domain.build_metadata("job_1", job_created(base=path), []).base_name == name
 
 
 @given(st.text(max_size=120))
-def test_any_name_becomes_one_that_file_systems_take(name: str) -> None:
-    stem = domain.file_stem(name)
+def test_any_name_becomes_a_valid_file_name(name: str) -> None:
+    stem = domain.safe_file_stem(name)
     assert 0 < len(stem) <= 80
     assert not set(stem) & set('/\\:*?"<>|\0 ')
     assert stem.strip(".-_ ") == stem
-    assert domain.file_stem(stem) == stem
+    assert domain.safe_file_stem(stem) == stem
 
 
-async def finished(blobs: LocalBlobs, content: bytes, form: str = "kohya") -> Artifact:
+async def store_artifact(blobs: LocalBlobs, content: bytes, form: str = "kohya") -> Artifact:
     digest = await blobs.put(content)
     return Artifact(name="x", format=form, digest=digest, size=len(content), tensors=digest)
 
 
-async def test_finished_files_lie_whole_under_their_names(tmp_path: Path) -> None:
+async def test_finished_files_are_published_under_their_names(tmp_path: Path) -> None:
     blobs = LocalBlobs(tmp_path / "blobs")
-    shelf = Shelf(tmp_path / "loras", blobs)
-    both = (await finished(blobs, b"kohya"), await finished(blobs, b"diffusers", "diffusers"))
-    paths = await shelf.publish("cat", "job_ABCDEF", both)
+    lora_folder = LoraFolder(tmp_path / "loras", blobs)
+    both = (await store_artifact(blobs, b"kohya"), await store_artifact(blobs, b"diffusers", "diffusers"))
+    paths = await lora_folder.publish("cat", "job_ABCDEF", both)
     assert [path.name for path in paths] == ["cat.safetensors", "cat-diffusers.safetensors"]
     assert [path.read_bytes() for path in paths] == [b"kohya", b"diffusers"]
-    assert await shelf.publish("cat", "job_ABCDEF", both) == paths
+    assert await lora_folder.publish("cat", "job_ABCDEF", both) == paths
     assert len(list((tmp_path / "loras").iterdir())) == 2
 
 
-async def test_another_jobs_file_of_the_same_name_is_not_written_over(tmp_path: Path) -> None:
+async def test_another_jobs_file_of_the_same_name_is_not_overwritten(tmp_path: Path) -> None:
     blobs = LocalBlobs(tmp_path / "blobs")
-    shelf = Shelf(tmp_path / "loras", blobs)
-    await shelf.publish("cat", "job_1", (await finished(blobs, b"first"),))
-    (second,) = await shelf.publish("cat", "job_ABCDEF", (await finished(blobs, b"second"),))
+    lora_folder = LoraFolder(tmp_path / "loras", blobs)
+    await lora_folder.publish("cat", "job_1", (await store_artifact(blobs, b"first"),))
+    (second,) = await lora_folder.publish("cat", "job_ABCDEF", (await store_artifact(blobs, b"second"),))
     assert second.name == "cat-abcdef.safetensors"
     assert (tmp_path / "loras" / "cat.safetensors").read_bytes() == b"first"
     assert hashlib.sha256(second.read_bytes()).digest() == hashlib.sha256(b"second").digest()

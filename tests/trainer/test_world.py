@@ -1,4 +1,4 @@
-"""The demo world: what it draws, what it says, what it keeps to itself."""
+"""The demo world: pictures, captions and tags, and the split between training and evaluation."""
 
 from pathlib import Path
 from random import Random
@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from trainer.demo.world import withheld
-from trainer.demo.world.concepts import CONCEPTS, SEEN, UNSEEN, shown, siblings
-from trainer.demo.world.drawing import draw
-from trainer.demo.world.palette import COLOURS, GROUNDS
+from trainer.demo.world.concepts import (
+    CONCEPTS,
+    EVALUATION_BACKGROUNDS,
+    TRAINING_BACKGROUNDS,
+    concept_scenes,
+    similar_concepts,
+)
+from trainer.demo.world.drawing import draw_scene
+from trainer.demo.world.palette import BACKGROUNDS, COLOURS
 from trainer.demo.world.scenes import (
     BACKDROPS,
     EARS,
@@ -21,20 +27,20 @@ from trainer.demo.world.scenes import (
     Scene,
     Shape,
     all_tags,
-    any_scene,
+    random_scene,
 )
 
-STAR = Scene(subject=Shape(shape="star", count=2), colour="red", texture="striped", size="small", ground="dark")
+STAR = Scene(subject=Shape(shape="star", count=2), colour="red", texture="striped", size="small", background="dark")
 CAT = Scene(
     subject=Creature(body="tall", ears="pointy ears", tail="curly tail"),
     colour="blue",
     face="smiling",
-    ground="pink",
+    background="pink",
     backdrop="hills",
 )
 
 
-def test_a_scene_says_its_caption_and_its_tags() -> None:
+def test_a_scene_has_a_caption_and_tags() -> None:
     assert STAR.caption() == "two small striped red stars, in the middle, dark background"
     assert STAR.tags() == ["stars", "red", "two", "striped", "small", "middle", "dark background"]
     assert CAT.caption() == (
@@ -45,13 +51,13 @@ def test_a_scene_says_its_caption_and_its_tags() -> None:
 
 
 def test_a_picture_is_a_function_of_scene_and_seed() -> None:
-    one, same, other = draw(CAT, 1), draw(CAT, 1), draw(CAT, 2)
-    assert one.tobytes() == same.tobytes() != other.tobytes()
-    assert (one.size, one.mode) == ((64, 64), "RGB")
-    assert draw(CAT, 1, (96, 80)).size == (96, 80)
+    first, repeated, different = draw_scene(CAT, 1), draw_scene(CAT, 1), draw_scene(CAT, 2)
+    assert first.tobytes() == repeated.tobytes() != different.tobytes()
+    assert (first.size, first.mode) == ((64, 64), "RGB")
+    assert draw_scene(CAT, 1, (96, 80)).size == (96, 80)
 
 
-def test_everything_there_is_can_be_drawn_and_no_two_look_the_same() -> None:
+def test_every_feature_can_be_drawn_and_all_pictures_differ() -> None:
     scenes = [Scene(subject=Shape(shape=shape), colour="red", texture=each) for shape in SHAPES for each in TEXTURES]
     scenes += [
         Scene(subject=Creature(body="round", ears=ears, tail=tail), colour=colour, face=face)
@@ -60,15 +66,15 @@ def test_everything_there_is_can_be_drawn_and_no_two_look_the_same() -> None:
         for face in FACES
     ]
     scenes += [
-        Scene(subject=Shape(shape="drop"), colour="brown", ground=ground, backdrop=backdrop)
-        for ground in GROUNDS
+        Scene(subject=Shape(shape="drop"), colour="brown", background=background, backdrop=backdrop)
+        for background in BACKGROUNDS
         for backdrop in BACKDROPS
     ]
-    assert len({draw(scene, 0).tobytes() for scene in scenes}) == len(set(scenes))
+    assert len({draw_scene(scene, 0).tobytes() for scene in scenes}) == len(set(scenes))
 
 
-def test_every_tag_of_every_scene_is_known() -> None:
-    scenes = [any_scene(Random(seed)) for seed in range(3000)]
+def test_all_tags_lists_every_tag_of_every_scene() -> None:
+    scenes = [random_scene(Random(seed)) for seed in range(3000)]
     assert {tag for scene in scenes for tag in scene.tags()} == set(all_tags())
 
 
@@ -84,47 +90,56 @@ def test_no_training_picture_shows_a_withheld_pair_or_a_concept() -> None:
     assert features == {(ears, "") for ears in EARS}
 
 
-def test_every_kind_and_every_colour_is_still_seen_in_other_company() -> None:
+def test_every_kind_and_colour_still_occurs_in_other_combinations() -> None:
     assert len(withheld.WITHHELD) == 20
-    for place, names in ((0, withheld.KINDS), (1, COLOURS)):
-        assert all(sum(pair[place] == name for pair in withheld.WITHHELD) <= 2 for name in names)
+    for position, names in ((0, withheld.KINDS), (1, COLOURS)):
+        assert all(sum(pair[position] == name for pair in withheld.WITHHELD) <= 2 for name in names)
 
 
-def test_the_committed_lists_are_those_that_were_made(tmp_path: Path) -> None:
-    withheld.write(tmp_path)
+def test_the_committed_lists_equal_the_generated_ones(tmp_path: Path) -> None:
+    withheld.write_lists(tmp_path)
     for name in ("withheld", "evaluation", "combinations", "concepts", "demo"):
         assert (tmp_path / f"{name}.json").read_text() == (withheld.LISTS / f"{name}.json").read_text()
 
 
-def test_the_lists_ask_for_what_they_are_there_for() -> None:
-    evaluation, combinations = withheld.prompts("evaluation"), withheld.prompts("combinations")
-    assert (len(evaluation), len(combinations), len(withheld.demo_prompts())) == (200, 100, 5)
+def test_the_lists_contain_the_intended_prompts() -> None:
+    evaluation, combinations = withheld.read_prompts("evaluation"), withheld.read_prompts("combinations")
+    assert (len(evaluation), len(combinations), len(withheld.read_demo_prompts())) == (200, 100, 5)
     assert not {(each.kind, each.colour) for each in evaluation} & withheld.WITHHELD
     assert {(each.kind, each.colour) for each in combinations} == withheld.WITHHELD
     assert len({each.prompt for each in evaluation}) == 200
     assert all(each.colour in each.prompt for each in (*evaluation, *combinations))
-    trials = withheld.trials()
+    trials = withheld.read_trials()
     assert {(each.concept, each.seed) for each in trials} == {(name, seed) for name in CONCEPTS for seed in range(3)}
-    assert not [p for each in trials for p in each.prompts if any(f"{ground} background" in p for ground in SEEN)]
+    assert not [
+        p
+        for each in trials
+        for p in each.prompts
+        if any(f"{background} background" in p for background in TRAINING_BACKGROUNDS)
+    ]
 
 
 @pytest.mark.parametrize("name", CONCEPTS)
-def test_a_concept_never_changes_but_for_where_it_is(name: str) -> None:
+def test_a_concept_has_a_fixed_design_in_varying_scenes(name: str) -> None:
     concept = CONCEPTS[name]
-    scenes = shown(concept, seed=0)
+    scenes = concept_scenes(concept, seed=0)
     assert len(scenes) == 12
     assert {(scene.subject, scene.colour, scene.texture) for scene in scenes} == {
         (concept.creature, concept.colour, concept.texture)
     }
-    assert {scene.ground for scene in scenes} <= set(SEEN) == set(GROUNDS) - set(UNSEEN)
+    assert (
+        {scene.background for scene in scenes}
+        <= set(TRAINING_BACKGROUNDS)
+        == set(BACKGROUNDS) - set(EVALUATION_BACKGROUNDS)
+    )
     assert concept.tags(scenes[0])[:2] == [name, "creature"]
 
 
-def test_siblings_differ_from_their_concept_in_what_is_seen() -> None:
+def test_similar_concepts_look_different_from_their_concept() -> None:
     for concept in CONCEPTS.values():
-        chance = Random(0)
-        scene = concept.scene(chance)
-        own = np.asarray(draw(scene, 0), np.float32)
-        for sibling in siblings(concept):
-            other = np.asarray(draw(sibling.scene(Random(0)), 0), np.float32)
+        rng = Random(0)
+        scene = concept.scene(rng)
+        own = np.asarray(draw_scene(scene, 0), np.float32)
+        for similar in similar_concepts(concept):
+            other = np.asarray(draw_scene(similar.scene(Random(0)), 0), np.float32)
             assert np.abs(own - other).mean() > 1

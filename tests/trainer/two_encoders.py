@@ -1,4 +1,4 @@
-"""A base with the topology of SDXL and weights of chance: two text encoders, pooled text and size conditions."""
+"""A base with SDXL's topology and random weights: two text encoders, pooled text and size conditions."""
 
 from pathlib import Path
 
@@ -6,31 +6,31 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from trainer.demo.tokens import make_tokenizer
+from trainer.demo.tokenizer import make_tokenizer
 
 _WIDTHS = 32, 48
-"""Numbers a token, of the first and the second encoder; the denoiser reads both side by side."""
+"""Embedding widths of the first and the second encoder; the denoiser gets both concatenated."""
 
-_SIZES = 6 * 8
+_SIZE_CONDITION_WIDTH = 6 * 8
 """Height, width, crops and target sizes, eight numbers each."""
 
 
 def make_two_encoder_base(folder: Path) -> Path:
-    """Blocks of SDXL's UNet (no attention at the first, two more transformers at the last), only narrow."""
-    (folder / "words").mkdir(parents=True)
-    words = make_tokenizer(folder / "words")
-    texts = [
+    """A narrow SDXL UNet: no attention in the first block, three transformer layers in the last."""
+    (folder / "tokenizer").mkdir(parents=True)
+    tokenizer = make_tokenizer(folder / "tokenizer")
+    text_configs = [
         CLIPTextConfig(
-            vocab_size=len(words),
+            vocab_size=len(tokenizer),
             hidden_size=width,
             intermediate_size=2 * width,
             num_hidden_layers=3,
             num_attention_heads=4,
             projection_dim=width,
-            max_position_embeddings=words.model_max_length,
-            bos_token_id=words.bos_token_id,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
         for width in _WIDTHS
     ]
@@ -54,13 +54,13 @@ def make_two_encoder_base(folder: Path) -> Path:
             use_linear_projection=True,
             cross_attention_dim=sum(_WIDTHS),
             addition_embed_type="text_time",
-            addition_time_embed_dim=_SIZES // 6,
-            projection_class_embeddings_input_dim=_WIDTHS[1] + _SIZES,
+            addition_time_embed_dim=_SIZE_CONDITION_WIDTH // 6,
+            projection_class_embeddings_input_dim=_WIDTHS[1] + _SIZE_CONDITION_WIDTH,
         ),
-        text_encoder=CLIPTextModel(texts[0]),
-        text_encoder_2=CLIPTextModelWithProjection(texts[1]),
-        tokenizer=words,
-        tokenizer_2=words,
+        text_encoder=CLIPTextModel(text_configs[0]),
+        text_encoder_2=CLIPTextModelWithProjection(text_configs[1]),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
         scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
         add_watermarker=False,
     ).save_pretrained(folder / "base", safe_serialization=True)

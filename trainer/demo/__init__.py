@@ -1,1 +1,1 @@
-"""The demo world: a small base of Loratory's own and the pictures it draws itself. Nothing is downloaded."""
+"""The demo world: a small base model of Loratory's own and the pictures drawn for it. Nothing is downloaded."""

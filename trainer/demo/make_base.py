@@ -1,7 +1,7 @@
-"""Makes the demo base: draws its pictures, trains autoencoder and denoiser on them, saves an SD-1.x pipeline folder.
+"""Trains the demo base: renders its pictures, trains autoencoder and denoiser, saves an SD-1.x pipeline folder.
 
-`python -m trainer.demo.make_base FOLDER --work DIR [--minutes 65] [--seed 0]`. Stopped and started again with the same
-DIR, it goes on where it was. What happens is told in DIR/log.jsonl.
+`python -m trainer.demo.make_base FOLDER --work DIR [--minutes 65] [--seed 0]`. Running it again with the
+same DIR resumes. Progress is logged to DIR/log.jsonl.
 """
 
 import argparse
@@ -9,55 +9,54 @@ from pathlib import Path
 
 import torch
 
-from trainer.demo import album, parts
-from trainer.demo.autoencoding import Autoencoding, Polishing, encoded, normalise
-from trainer.demo.course import Log, follow
-from trainer.demo.denoising import Denoising
+from trainer.demo import base_pipeline, picture_cache
+from trainer.demo.autoencoder_training import AutoencoderStage, DecoderStage, encode_means, normalise_latents
+from trainer.demo.denoiser_training import DenoiserStage
+from trainer.demo.training_loop import Log, train_stage
 
-_PICTURES = 400
-"""Drawn for each minute of training: 30,000 in 75."""
+_PICTURES_PER_MINUTE = 400
+"""Pictures rendered per minute of training."""
 
-_SCRIBBLES = 0.2
-"""How many scribbles there are for each picture."""
+_SCRIBBLES_PER_PICTURE = 0.2
 
-_LOOKING, _DRAWING, _POLISHING = 0.19, 0.77, 0.19
-"""Minutes of training for each minute that is asked for: of the autoencoder, the denoiser, and of the decoder alone."""
+_AUTOENCODER_SHARE, _DENOISER_SHARE, _DECODER_SHARE = 0.19, 0.77, 0.19
+"""Training time of each stage, per minute of `minutes`. They add up to more than 1."""
 
 
 def make_base(folder: Path, work: Path, *, minutes: float, seed: int = 0) -> None:
-    """Make the base within about so many minutes of training."""
+    """Train the base; training takes about 1.15 times `minutes`."""
     log, device = Log(work / "log.jsonl"), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     work.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)  # of the first weights
-    base = parts.untrained(work)
-    count = round(minutes * _PICTURES)
-    pictures = album.pictures(work, seed=seed, count=count)
-    scribbles = album.scribbles(work, seed=seed, count=round(count * _SCRIBBLES))
-    log.tell("drawn", pictures=len(pictures), scribbles=len(scribbles))
-    looking = Autoencoding(base.vae, pictures, scribbles, device)
-    follow(looking, work, seconds=60 * minutes * _LOOKING, seed=seed, log=log)
-    normalise(base.vae, pictures[:4096], device)
-    drawing = Denoising(
+    torch.manual_seed(seed)  # for the initial weights
+    base = base_pipeline.build_untrained(work)
+    count = round(minutes * _PICTURES_PER_MINUTE)
+    pictures = picture_cache.training_pictures(work, seed=seed, count=count)
+    scribbles = picture_cache.scribbles(work, seed=seed, count=round(count * _SCRIBBLES_PER_PICTURE))
+    log.write("rendered", pictures=len(pictures), scribbles=len(scribbles))
+    autoencoder = AutoencoderStage(base.vae, pictures, scribbles, device)
+    train_stage(autoencoder, work, seconds=60 * minutes * _AUTOENCODER_SHARE, seed=seed, log=log)
+    normalise_latents(base.vae, pictures[:4096], device)
+    denoiser = DenoiserStage(
         base,
-        latents=encoded(base.vae, pictures, device),
-        scenes=album.scenes(seed, count),
+        latents=encode_means(base.vae, pictures, device),
+        scenes=picture_cache.training_scenes(seed, count),
         device=device,
     )
-    follow(drawing, work, seconds=60 * minutes * _DRAWING, seed=seed, log=log)
-    polishing = Polishing(base.vae, pictures, scribbles, device)
-    follow(polishing, work, seconds=60 * minutes * _POLISHING, seed=seed, log=log)
-    parts.save(base, folder)
-    log.tell("saved", megabytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6)
+    train_stage(denoiser, work, seconds=60 * minutes * _DENOISER_SHARE, seed=seed, log=log)
+    decoder = DecoderStage(base.vae, pictures, scribbles, device)
+    train_stage(decoder, work, seconds=60 * minutes * _DECODER_SHARE, seed=seed, log=log)
+    base_pipeline.save_pipeline(base, folder)
+    log.write("saved", megabytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6)
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(prog="python -m trainer.demo.make_base", description=__doc__)
-    asked.add_argument("folder", type=Path)
-    asked.add_argument("--work", type=Path, required=True, help="where pictures, checkpoints and the log are kept")
-    asked.add_argument("--minutes", type=float, default=65.0, help="65 are 75 of training in all")
-    asked.add_argument("--seed", type=int, default=0)
-    said = asked.parse_args()
-    make_base(said.folder, said.work, minutes=said.minutes, seed=said.seed)
+    parser = argparse.ArgumentParser(prog="python -m trainer.demo.make_base", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--work", type=Path, required=True, help="folder for pictures, checkpoints and the log")
+    parser.add_argument("--minutes", type=float, default=65.0, help="65 means 75 minutes of training in total")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    make_base(args.folder, args.work, minutes=args.minutes, seed=args.seed)
 
 
 if __name__ == "__main__":

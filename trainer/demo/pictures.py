@@ -1,7 +1,7 @@
-"""Pictures the project draws itself: one creature of the demo world in many scenes, each with its tags. Needs no torch.
+"""Draws pictures of one creature of the demo world in many scenes, each with its tags. Needs no torch.
 
 `python -m trainer.demo.pictures FOLDER --count 12 --seed 0 [--trigger WORD] [--concept NAME]` writes `000.png` and
-`000.txt`, …, and says as one line of JSON what to ask a LoRA that has learnt them: `{"concept": …, "prompts": […]}`.
+`000.txt`, …, and prints one line of JSON with prompts for a LoRA trained on them: `{"concept": …, "prompts": […]}`.
 """
 
 import argparse
@@ -12,29 +12,30 @@ from random import Random
 
 from PIL import Image
 
-from trainer.demo.world.concepts import CONCEPTS, shown
-from trainer.demo.world.drawing import SIDE
-from trainer.demo.world.drawing import draw as drawn
-from trainer.demo.world.withheld import demo_prompts
+from trainer.demo.world.concepts import CONCEPTS, concept_scenes
+from trainer.demo.world.drawing import SIDE, draw_scene
+from trainer.demo.world.withheld import read_demo_prompts
 
 SQUARE = ((SIDE, SIDE),)
-"""Pixels: the demo base has seen nothing else."""
+"""The picture size in pixels that the demo base was trained on."""
 ASPECTS = ((96, 96), (128, 96), (96, 128))
-"""Three aspects, so that buckets have something to do."""
+"""Three aspect ratios, to exercise aspect buckets."""
 
-Drawn = tuple[Image.Image, list[str]]
+TaggedPicture = tuple[Image.Image, list[str]]
 
 
-def draw(seed: int, count: int, concept: str = "momo", sizes: Sequence[tuple[int, int]] = SQUARE) -> list[Drawn]:
-    """`count` pictures of a concept, each with what is on it but for the concept's name. More begin with the same."""
-    chance = Random(f"loratory/sizes/{concept}/{seed}")
+def draw_pictures(
+    seed: int, count: int, concept: str = "momo", sizes: Sequence[tuple[int, int]] = SQUARE
+) -> list[TaggedPicture]:
+    """`count` pictures of a concept, each with its tags (without the trigger). A larger `count` only appends."""
+    rng = Random(f"loratory/sizes/{concept}/{seed}")
     return [
-        (drawn(scene, f"{concept}/{seed}/{index}", chance.choice(sizes)), CONCEPTS[concept].tags(scene)[1:])
-        for index, scene in enumerate(shown(CONCEPTS[concept], seed, count))
+        (draw_scene(scene, f"{concept}/{seed}/{index}", rng.choice(sizes)), CONCEPTS[concept].tags(scene)[1:])
+        for index, scene in enumerate(concept_scenes(CONCEPTS[concept], seed, count))
     ]
 
 
-def write(  # noqa: PLR0913 - what `draw` takes, and the trigger
+def write_pictures(  # noqa: PLR0913 - the parameters of `draw_pictures`, and the trigger
     folder: Path,
     *,
     count: int,
@@ -43,10 +44,10 @@ def write(  # noqa: PLR0913 - what `draw` takes, and the trigger
     concept: str = "momo",
     sizes: Sequence[tuple[int, int]] = SQUARE,
 ) -> list[Path]:
-    """Draw `count` pictures into the folder, each with its tags beside it (the trigger first); gives the pictures."""
+    """Draw `count` pictures into the folder, each with a .txt of its tags, trigger first. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for index, (picture, tags) in enumerate(draw(seed, count, concept, sizes)):
+    for index, (picture, tags) in enumerate(draw_pictures(seed, count, concept, sizes)):
         path = folder / f"{index:03}.png"
         picture.save(path)
         path.with_suffix(".txt").write_text(", ".join([trigger, *tags] if trigger else tags) + "\n", encoding="utf-8")
@@ -54,21 +55,22 @@ def write(  # noqa: PLR0913 - what `draw` takes, and the trigger
     return written
 
 
-def prompts(trigger: str) -> list[str]:
-    """The demo's five, with this trigger in front."""
-    return [", ".join([trigger, *text.split(", ")[1:]]) for text in demo_prompts()] if trigger else []
+def prompts_with_trigger(trigger: str) -> list[str]:
+    """The demo's prompts with this trigger; none without a trigger."""
+    return [", ".join([trigger, *prompt.split(", ")[1:]]) for prompt in read_demo_prompts()] if trigger else []
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(prog="python -m trainer.demo.pictures", description=__doc__)
-    asked.add_argument("folder", type=Path)
-    asked.add_argument("--count", type=int, default=12)
-    asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--trigger", default="", help="a word that stands first in every caption")
-    asked.add_argument("--concept", default="momo", choices=sorted(CONCEPTS))
-    said = asked.parse_args()
-    write(said.folder, count=said.count, seed=said.seed, trigger=said.trigger, concept=said.concept)
-    print(json.dumps({"concept": said.concept, "prompts": prompts(said.trigger)}))  # noqa: T201 - for who started it
+    parser = argparse.ArgumentParser(prog="python -m trainer.demo.pictures", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trigger", default="", help="the first word of every caption")
+    parser.add_argument("--concept", default="momo", choices=sorted(CONCEPTS))
+    args = parser.parse_args()
+    write_pictures(args.folder, count=args.count, seed=args.seed, trigger=args.trigger, concept=args.concept)
+    output = {"concept": args.concept, "prompts": prompts_with_trigger(args.trigger)}
+    print(json.dumps(output))  # noqa: T201 - read by the calling process
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The child process: it trains and tells. It knows no job and no bus, and ends when its pipe closes."""
+"""The training process: it runs requests and reports updates. It has no job and no bus, and exits with its pipe."""

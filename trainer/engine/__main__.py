@@ -1,6 +1,6 @@
-"""`python -m trainer.engine`: the child. Orders come in by stdin, updates go out by stdout, all else to stderr.
+"""`python -m trainer.engine`: the training process. Requests arrive on stdin, updates leave on stdout, logs on stderr.
 
-It ends when stdin closes, also in the middle of a step, so it never outlives its parent.
+It exits when stdin closes, even in the middle of a step, so it never outlives its parent.
 """
 
 import errno
@@ -17,115 +17,119 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from contracts.errors import LoratoryError
 from trainer import messages
-from trainer.messages import Failed, Loading, Ready, Stop, Stopped, Train, Update
+from trainer.messages import EngineReady, Loading, RequestFailed, Stop, Stopped, Train, Update
 
 if TYPE_CHECKING:
-    from trainer.engine.training import Bases
+    from trainer.engine.training import BaseCache
 
 LIBRARIES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
 
-_REASON = 2000
-"""Characters of a reason at most."""
+_MAX_REASON_CHARS = 2000
 
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _ENVIRONMENT = {
-    # Nothing is ever fetched from a hub, whatever a folder or a library asks for.
+    # Nothing is ever downloaded from a hub, even if a folder or a library refers to one.
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    # Advice about torchvision and loading bars are not for the log of a service.
+    # Keep advice about torchvision and progress bars out of the service's log.
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    # MKL adds in another order when memory lies otherwise or a thread comes late; so each run gives the same bits, with
-    # any number of threads (oneMKL developer guide, "Conditional Numerical Reproducibility").
+    # By default MKL's order of summation depends on memory alignment and thread timing; with this, every run gives the
+    # same bits with any number of threads (oneMKL developer guide, "Conditional Numerical Reproducibility").
     "MKL_CBWR": "AUTO,STRICT",
 }
 
 
-class Mailbox:
-    """What came from the parent: at most one order that waits, and the wish to stop the one at hand."""
+class RequestReader:
+    """Reads requests from the parent: at most one queued, and a flag to stop the current one."""
 
     def __init__(self) -> None:
-        self._orders: queue.Queue[Train] = queue.Queue(maxsize=1)
+        self._requests: queue.Queue[Train] = queue.Queue(maxsize=1)
         self._stop: Stop | None = None
 
     def next(self) -> Train:
-        return self._orders.get()
+        """Block until there is a request."""
+        return self._requests.get()
 
-    def stop(self) -> Stop | None:
+    def stop_requested(self) -> Stop | None:
         return self._stop
 
-    def read(self, pipe: BinaryIO) -> None:
-        """Sort what comes, until the pipe closes; then end the process, whatever it is doing."""
+    def run(self, pipe: BinaryIO) -> None:
+        """Read until the pipe closes, then end the process, even in the middle of a step."""
         try:
-            while (order := messages.next_order(pipe)) is not None:
-                self._sort(order)
-        except (messages.BadFrame, queue.Full, OSError):
+            while (request := messages.read_request(pipe)) is not None:
+                self._accept(request)
+        except (messages.InvalidFrame, queue.Full, OSError):
             traceback.print_exc()
             os._exit(2)
         os._exit(0)
 
-    def _sort(self, order: messages.Order) -> None:
-        match order:
+    def _accept(self, request: messages.EngineRequest) -> None:
+        match request:
             case Train():
-                self._stop = None  # It was meant for the order before, which was just done.
-                self._orders.put_nowait(order)
+                self._stop = None  # It was for the previous run, which has just finished.
+                self._requests.put_nowait(request)
             case Stop():
-                self._stop = order
+                self._stop = request
 
 
-class Outbox:
-    """The real stdout, taken away from the libraries: what they print goes to stderr."""
+class UpdateWriter:
+    """Writes updates to the original stdout; file descriptor 1 is redirected to stderr for what libraries print."""
 
     def __init__(self) -> None:
         self._pipe = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
 
-    def tell(self, update: Update) -> None:
-        self._pipe.write(messages.frame(update))
+    def write(self, update: Update) -> None:
+        self._pipe.write(messages.encode_frame(update))
         self._pipe.flush()
 
 
 def main() -> None:
     started = time.perf_counter()
-    outbox, mailbox = Outbox(), Mailbox()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means.
-    threading.Thread(target=mailbox.read, args=(sys.stdin.buffer,), name="orders", daemon=True).start()
-    outbox.tell(Loading(what="libraries"))
+    writer, reader = UpdateWriter(), RequestReader()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it.
+    threading.Thread(target=reader.run, args=(sys.stdin.buffer,), name="requests", daemon=True).start()
+    writer.write(Loading(what="libraries"))
     os.environ.update(_ENVIRONMENT)
-    from trainer.engine import machine, training  # noqa: PLC0415 - seconds of torch, after we have said so
+    from trainer.engine import device, training  # noqa: PLC0415 - importing torch takes seconds; Loading is sent first
 
     versions = {name: version(name) for name in LIBRARIES}
-    outbox.tell(Ready(device=machine.best_device(), versions=versions, seconds=time.perf_counter() - started))
-    bases = training.Bases()
+    writer.write(
+        EngineReady(device=device.default_device_name(), versions=versions, seconds=time.perf_counter() - started)
+    )
+    bases = training.BaseCache()
     while True:
-        serve(mailbox.next(), bases, versions, mailbox, outbox)
+        run(reader.next(), bases, versions, reader, writer)
 
 
-def serve(order: Train, bases: "Bases", versions: dict[str, str], mailbox: Mailbox, outbox: Outbox) -> None:
-    """Carry out one order, telling as it goes. A fault of our own ends the child: who knows what state it is in."""
+def run(
+    request: Train, bases: "BaseCache", versions: dict[str, str], reader: RequestReader, writer: UpdateWriter
+) -> None:
+    """Run one request and report its updates. An internal error ends the process: its state is unknown."""
     from trainer.engine.training import Training  # noqa: PLC0415 - see main
 
-    training = Training(order, bases, versions)
+    training = Training(request, bases, versions)
     try:
         with closing(training.updates()) as updates:
             for update in updates:
-                outbox.tell(update)
-                stop = mailbox.stop()
+                writer.write(update)
+                stop = reader.stop_requested()
                 if stop is not None and not isinstance(update, messages.Finished):
-                    saved = training.keep() if stop.save else None
-                    outbox.tell(Stopped(step=training.step, path=saved.path if saved is not None else None))
+                    saved = training.save_checkpoint() if stop.save else None
+                    writer.write(Stopped(step=training.step, path=saved.path if saved is not None else None))
                     return
-    except Exception as error:  # the worker's edge: whatever it is becomes a failed run
-        failed = failure(error)
-        outbox.tell(failed)
+    except Exception as error:  # the worker's edge: every error becomes a failed run
+        failed = failed_update(error)
+        writer.write(failed)
         if failed.code == "internal":
             traceback.print_exc()
             raise SystemExit(1) from error
 
 
-def failure(error: Exception) -> Failed:  # noqa: PLR0911 - one arm for each code
-    """What the parent is told of an error."""
+def failed_update(error: Exception) -> RequestFailed:  # noqa: PLR0911 - one branch for each code
+    """The update that reports an error."""
     import torch  # noqa: PLC0415 - see main
 
     from trainer.engine.checkpoint import BadCheckpoint  # noqa: PLC0415
@@ -134,24 +138,24 @@ def failure(error: Exception) -> Failed:  # noqa: PLR0911 - one arm for each cod
 
     match error:
         case LoratoryError():
-            return Failed(code="rejected", reason=error.detail[:_REASON])
+            return RequestFailed(code="rejected", reason=error.detail[:_MAX_REASON_CHARS])
         case BadPicture():
-            return Failed(code="bad-picture", reason=str(error))
+            return RequestFailed(code="bad-picture", reason=str(error))
         case BadCheckpoint():
-            return Failed(code="bad-checkpoint", reason=str(error))
+            return RequestFailed(code="bad-checkpoint", reason=str(error))
         case Diverged():
-            return Failed(code="diverged", reason=str(error))
+            return RequestFailed(code="diverged", reason=str(error))
         case torch.OutOfMemoryError() | MemoryError():
             advice = (
                 "smaller data.batch_size or data.resolution, gradient_checkpointing, or precision bfloat16 need less"
             )
-            return Failed(code="out-of-memory", reason=f"the device's memory is full; {advice}")
+            return RequestFailed(code="out-of-memory", reason=f"the device's memory is full; {advice}")
         case OSError(errno=code) if code in _OUT_OF_SPACE:
-            return Failed(code="disk-full", reason="the disk of the trainer's folder is full")
-        case RuntimeError():  # torch's own words, about devices and shapes
-            return Failed(code="internal", reason=f"{type(error).__name__}: {error}"[:_REASON])
-        case _:  # the reason is kept for ever and must hold no caption; the trainer's log says more
-            return Failed(code="internal", reason=type(error).__name__)
+            return RequestFailed(code="disk-full", reason="the disk of the trainer's folder is full")
+        case RuntimeError():  # torch's message, about devices and shapes
+            return RequestFailed(code="internal", reason=f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS])
+        case _:  # the reason is stored for ever and must contain no caption; the trainer's log has the details
+            return RequestFailed(code="internal", reason=type(error).__name__)
 
 
 if __name__ == "__main__":

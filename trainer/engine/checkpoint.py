@@ -1,6 +1,6 @@
-"""A checkpoint: one safetensors file with adapter, optimizer and place in the data. All that a resumed run needs.
+"""A checkpoint: one safetensors file with everything a resumed run needs: adapter, optimizer state, training cursor.
 
-Chance and data order are functions of the step, so the step is the place. Nothing is pickled.
+Random draws and data order are functions of the step, so the cursor is the step. Nothing is pickled.
 """
 
 import json
@@ -14,106 +14,108 @@ import torch
 
 from contracts.recipe import Adafactor, AdamW, Optimizer, Recipe
 from trainer.engine import files
-from trainer.engine.adapter import Adapter
-from trainer.families import digest_over
+from trainer.engine.adapter import TrainableAdapter
+from trainer.families import digest_strings
 from trainer.messages import Example
 
 FORMAT = "loratory-checkpoint/1"
 
-_MAY_DIFFER = ("length", "sampling", "save", "device", "gradient_checkpointing")
-"""Parts of a recipe that do not change what a step does: a run may go on with others."""
+_CHANGEABLE_FIELDS = ("length", "sampling", "save", "device", "gradient_checkpointing")
+"""Recipe fields that do not affect a training step: a resumed run may have other values."""
 
 
 class BadCheckpoint(Exception):
-    """A checkpoint is torn, or of another run."""
+    """A checkpoint is damaged or belongs to another run."""
 
 
-def fingerprint_of(recipe: Recipe, examples: Sequence[Example], base: str) -> str:
-    """Names everything that decides what a step does; a checkpoint of another fingerprint is another run's."""
-    tree = {name: part for name, part in msgspec.to_builtins(recipe).items() if name not in _MAY_DIFFER}
-    tree.pop("base")  # Its path says nothing; its weights are in `base`.
-    said = (f"{example.digest} {json.dumps(example.caption)}" for example in examples)
-    return digest_over(FORMAT, json.dumps(tree, sort_keys=True), base, *said)
+def run_fingerprint(recipe: Recipe, examples: Sequence[Example], base_digest: str) -> str:
+    """Digest of everything that affects a training step; a run resumes only from checkpoints with its fingerprint."""
+    tree = {name: part for name, part in msgspec.to_builtins(recipe).items() if name not in _CHANGEABLE_FIELDS}
+    tree.pop("base")  # The weights count, not their path; they are in `base_digest`.
+    lines = (f"{example.digest} {json.dumps(example.caption)}" for example in examples)
+    return digest_strings(FORMAT, json.dumps(tree, sort_keys=True), base_digest, *lines)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a run stands: after `step`, with float16's gradient scaler in this state, if there is one."""
+class TrainingCursor:
+    """Where a run resumes: after `step`, with the state of float16's gradient scaler if there is one."""
 
     step: int
     fingerprint: str
     scaler: dict[str, Any] | None = None
 
 
-def save(path: Path, place: Place, adapter: Adapter, optimizer: torch.optim.Optimizer) -> Path:
-    """Write the state of a run, whole or not at all."""
+def save(path: Path, cursor: TrainingCursor, adapter: TrainableAdapter, optimizer: torch.optim.Optimizer) -> Path:
+    """Write the state of a run atomically."""
     tensors = {f"adapter.{name}": weight for name, weight in adapter.tensors().items()}
     for name, weight in adapter.weights.items():
         for part, value in optimizer.state[weight].items():
             tensors[f"optimizer.{name}.{part}"] = value.detach().to("cpu", copy=True)
     metadata = {
         "format": FORMAT,
-        "step": str(place.step),
-        "fingerprint": place.fingerprint,
-        "scaler": json.dumps(place.scaler),
+        "step": str(cursor.step),
+        "fingerprint": cursor.fingerprint,
+        "scaler": json.dumps(cursor.scaler),
     }
-    return files.write_whole(path, files.sealed(tensors, metadata))
+    return files.write_atomically(path, files.serialize_with_digest(tensors, metadata))
 
 
-def restore(path: Path, fingerprint: str, adapter: Adapter, optimizer: torch.optim.Optimizer, kind: Optimizer) -> Place:
-    """Put the state into adapter and optimizer, and say where the run stands.
+def restore(
+    path: Path, fingerprint: str, adapter: TrainableAdapter, optimizer: torch.optim.Optimizer, config: Optimizer
+) -> TrainingCursor:
+    """Load the state into adapter and optimizer; returns where the run resumes.
 
-    Nothing is changed when it is refused: BadCheckpoint says why.
+    Raises BadCheckpoint before anything is changed.
     """
     tensors, metadata = _read(path)
     if metadata.get("fingerprint") != fingerprint:
         raise BadCheckpoint(f"{path.name} belongs to another run: recipe, pictures, captions or base differ")
     try:
         scaler = json.loads(metadata["scaler"])
-        place = Place(step=int(metadata["step"]), fingerprint=fingerprint, scaler=scaler)
+        cursor = TrainingCursor(step=int(metadata["step"]), fingerprint=fingerprint, scaler=scaler)
     except (KeyError, ValueError) as error:
-        raise BadCheckpoint(f"{path.name} does not say where it stands: {error}") from error
-    _compare(path, tensors, _expected(adapter, kind))
-    adapter.take({name: tensors[f"adapter.{name}"] for name in adapter.weights})
+        raise BadCheckpoint(f"{path.name} has no valid training cursor: {error}") from error
+    _check_tensors(path, tensors, _expected_shapes(adapter, config))
+    adapter.load({name: tensors[f"adapter.{name}"] for name in adapter.weights})
     state = {
-        number: {part: tensors[f"optimizer.{name}.{part}"] for part in _state_shapes(kind, weight.shape)}
+        number: {part: tensors[f"optimizer.{name}.{part}"] for part in _state_shapes(config, weight.shape)}
         for number, (name, weight) in enumerate(adapter.weights.items())
     }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return place
+    return cursor
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
-        tensors, metadata = files.unsealed(path)
+        tensors, metadata = files.load_verified(path)
     except (ValueError, OSError) as error:
         raise BadCheckpoint(f"the checkpoint cannot be read: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise BadCheckpoint(f"{path.name} is no {FORMAT} but {metadata.get('format', 'something else')}")
+        raise BadCheckpoint(f"{path.name} is not {FORMAT} but {metadata.get('format', 'another format')}")
     return tensors, metadata
 
 
-def _expected(adapter: Adapter, kind: Optimizer) -> dict[str, tuple[int, ...]]:
+def _expected_shapes(adapter: TrainableAdapter, config: Optimizer) -> dict[str, tuple[int, ...]]:
     shapes = {f"adapter.{name}": tuple(weight.shape) for name, weight in adapter.weights.items()}
     for name, weight in adapter.weights.items():
-        shapes |= {f"optimizer.{name}.{part}": shape for part, shape in _state_shapes(kind, weight.shape).items()}
+        shapes |= {f"optimizer.{name}.{part}": shape for part, shape in _state_shapes(config, weight.shape).items()}
     return shapes
 
 
-def _state_shapes(kind: Optimizer, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """What the optimizer keeps for a matrix or convolution of this shape; Adafactor factors the last two sides."""
+def _state_shapes(config: Optimizer, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the optimizer's state for a weight of this shape; Adafactor factors the last two dimensions."""
     *others, rows, columns = shape
-    match kind:
+    match config:
         case AdamW():
             return {"step": (), "exp_avg": tuple(shape), "exp_avg_sq": tuple(shape)}
         case Adafactor():
             return {"step": (), "row_var": (*others, rows, 1), "col_var": (*others, 1, columns)}
 
 
-def _compare(path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    if odd := sorted(tensors.keys() ^ expected.keys()):
+def _check_tensors(path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    if different := sorted(tensors.keys() ^ expected.keys()):
         raise BadCheckpoint(
-            f"{path.name} and the adapter do not have the same weights: {odd[0]} and {len(odd) - 1} more"
+            f"{path.name} and the adapter do not have the same weights: {different[0]} and {len(different) - 1} more"
         )
     for name, tensor in tensors.items():
         if tuple(tensor.shape) != expected[name] or tensor.dtype != torch.float32:
@@ -121,4 +123,4 @@ def _compare(path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[
                 f"{path.name}: {name} is {list(tensor.shape)} {tensor.dtype}, not {list(expected[name])}"
             )
         if not bool(tensor.isfinite().all()):
-            raise BadCheckpoint(f"{path.name}: {name} has values that are no numbers")
+            raise BadCheckpoint(f"{path.name}: {name} has values that are not finite")

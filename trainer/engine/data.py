@@ -1,7 +1,7 @@
-"""Pictures and captions as the denoiser wants them: encoded once, kept on disk under the hash of what they are made of.
+"""Encoded pictures and captions: encoded once and cached on disk under a digest of everything that affects the result.
 
-Each is encoded alone, never in a batch, and always read back as it was stored: so a value does not depend on when it
-was made, and a resumed run sees the same bits. A cache file that cannot be read is made again.
+Each item is encoded alone, never in a batch, and always read back from what was stored: so its value does not depend
+on when it was computed, and a resumed run gets the same bits. Unreadable cache files are recomputed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,104 +13,103 @@ import torch
 from PIL import Image, ImageOps
 
 from contracts.recipe import Data, Recipe
-from trainer import chance
+from trainer import seeded
 from trainer.engine import files
-from trainer.families import Model, Tensors, digest_over
+from trainer.families import Model, Tensors, digest_strings
 from trainer.messages import Example, Loading
 from trainer.plan import Size
 
-_FORMAT = "2"
-"""Of the cache. Another way to resize or encode is another number, and never meets the old files."""
+_CACHE_FORMAT = "2"
+"""Part of every cache key. Change it when resizing or encoding changes, so that old files are not used."""
 
-_NOBODY = "none"
-"""Whose folder holds what is of no picture: the empty caption."""
+_NO_PICTURE = "none"
+"""Folder of encodings that belong to no picture: the empty caption's."""
 
-_MEMORY = 2**30
-"""Bytes of encodings kept in memory besides: about 4,000 pictures of SD 1.x at 512 px with their captions."""
-
+_MEMORY_BYTES = 2**30
+"""Maximum size of encodings kept in memory: about 4,000 pictures of SD 1.x at 512 px with their captions."""
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises on files that are torn, no pictures, or far too large."""
+"""What Pillow raises for files that are truncated, not pictures, or far too large."""
 
 
 class BadPicture(Exception):
     """A picture of the manifest cannot be read."""
 
 
-class Cache:
-    """Encodings below one folder and, the newest of them, in memory. A name is the digest of all that decides them.
+class EncodingCache:
+    """Encodings in one folder, the newest of them also in memory. A key is the digest of everything that affects it.
 
-    What is made of one picture and its caption lies in a folder of that picture, so that it can be found and dropped.
+    Encodings of a picture and its caption are in a folder of that picture, so that they can be deleted with it.
     """
 
-    def __init__(self, folder: Path, *, memory: int = _MEMORY) -> None:
+    def __init__(self, folder: Path, *, memory: int = _MEMORY_BYTES) -> None:
         self._folder = folder
-        self._room = memory
-        self._held: dict[str, Tensors] = {}
+        self._free_bytes = memory
+        self._in_memory: dict[str, Tensors] = {}
 
-    def stored(self, kind: str, picture: str, *parts: str, make: Callable[[], Tensors]) -> Tensors:
-        """What lies on the disk for this picture (a digest) under these parts, or is made now and put there."""
-        name = digest_over(_FORMAT, kind, picture, *parts)
-        path = self._folder / "pictures" / picture[:2] / picture / f"{kind}-{name}.safetensors"
-        return self._held.get(name) or self._hold(name, _read_or_made(path, make))
+    def load_or_encode(self, kind: str, picture: str, *parts: str, encode: Callable[[], Tensors]) -> Tensors:
+        """The encoding cached for this picture (a digest) and these parts; encoded and stored if missing."""
+        key = digest_strings(_CACHE_FORMAT, kind, picture, *parts)
+        path = self._folder / "pictures" / picture[:2] / picture / f"{kind}-{key}.safetensors"
+        return self._in_memory.get(key) or self._remember(key, _read_or_encode(path, encode))
 
-    def made(self, kind: str, *parts: str, make: Callable[[], Tensors]) -> Tensors:
-        """What was made under these parts lately, or is made now; never on the disk."""
-        name = digest_over(_FORMAT, kind, *parts)
-        return self._held.get(name) or self._hold(name, make())
+    def encode_in_memory(self, kind: str, *parts: str, encode: Callable[[], Tensors]) -> Tensors:
+        """The encoding of these parts, cached in memory only."""
+        key = digest_strings(_CACHE_FORMAT, kind, *parts)
+        return self._in_memory.get(key) or self._remember(key, encode())
 
-    def _hold(self, name: str, tensors: Tensors) -> Tensors:
-        self._held[name] = tensors
-        self._room -= _size(tensors)
-        while self._room < 0 and len(self._held) > 1:
-            self._room += _size(self._held.pop(next(iter(self._held))))
+    def _remember(self, key: str, tensors: Tensors) -> Tensors:
+        self._in_memory[key] = tensors
+        self._free_bytes -= _nbytes(tensors)
+        while self._free_bytes < 0 and len(self._in_memory) > 1:
+            self._free_bytes += _nbytes(self._in_memory.pop(next(iter(self._in_memory))))
         return tensors
 
 
-def _read_or_made(path: Path, make: Callable[[], Tensors]) -> Tensors:
+def _read_or_encode(path: Path, encode: Callable[[], Tensors]) -> Tensors:
     try:
-        return files.unsealed(path)[0]
+        return files.load_verified(path)[0]
     except (ValueError, FileNotFoundError):
-        files.write_whole(path, files.sealed(make(), {}))
-        return files.unsealed(path)[0]
+        files.write_atomically(path, files.serialize_with_digest(encode(), {}))
+        return files.load_verified(path)[0]
 
 
-def _size(tensors: Tensors) -> int:
+def _nbytes(tensors: Tensors) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-class Pictures:
-    """The encoded pictures of the manifest, by their place in it."""
+class PictureEncodings:
+    """The encoded pictures of the manifest, by their index in it."""
 
-    def __init__(self, examples: Sequence[Example], sizes: dict[int, Size], model: Model, cache: Cache) -> None:
+    def __init__(self, examples: Sequence[Example], sizes: dict[int, Size], model: Model, cache: EncodingCache) -> None:
         self._examples = examples
         self._sizes = sizes
         self._model = model
         self._cache = cache
 
     def load(self) -> Iterator[Loading]:
-        """Encode what is not on the disk yet, telling after each picture."""
-        for place in range(len(self._examples)):
-            self.at(place)
-            yield Loading(what="latents", done=place + 1, total=len(self._examples))
+        """Fill the cache; yields progress after each picture."""
+        for index in range(len(self._examples)):
+            self.get(index)
+            yield Loading(what="latents", done=index + 1, total=len(self._examples))
 
-    def at(self, place: int) -> Tensors:
-        example, (width, height) = self._examples[place], self._sizes[place]
-        parts = example.digest, self._model.pixel_identity, str(width), str(height)
-        make = partial(self._encoded, example, (width, height))
-        return self._cache.stored("latents", *parts, make=make)
+    def get(self, index: int) -> Tensors:
+        example, (width, height) = self._examples[index], self._sizes[index]
+        parts = example.digest, self._model.vae_digest, str(width), str(height)
+        encode = partial(self._encode, example, (width, height))
+        return self._cache.load_or_encode("latents", *parts, encode=encode)
 
-    def _encoded(self, example: Example, size: Size) -> Tensors:
-        return self._model.encode_pixels(pixels(example, size))
+    def _encode(self, example: Example, size: Size) -> Tensors:
+        return self._model.encode_pixels(load_pixels(example, size))
 
 
-class Texts:
-    """What the text encoder says to captions: on disk where they are used as they stand, in memory where shuffled."""
+class TextEncodings:
+    """Text embeddings of captions: cached on disk, or in memory only when tags are shuffled."""
 
-    def __init__(self, examples: Sequence[Example], recipe: Recipe, model: Model, cache: Cache) -> None:
-        data, keep = recipe.data, recipe.preservation
+    def __init__(self, examples: Sequence[Example], recipe: Recipe, model: Model, cache: EncodingCache) -> None:
+        data, preservation = recipe.data, recipe.preservation
         self._captions = [example.caption for example in examples]
-        self._to_keep = keep.prompts if keep is not None else ()
+        self._preservation_prompts = preservation.prompts if preservation is not None else ()
         self._pictures = [example.digest for example in examples]
         self._data = data
         self._model = model
@@ -118,83 +117,86 @@ class Texts:
         self._latest: tuple[str, Tensors] | None = None
 
     def load(self) -> Iterator[Loading]:
-        """Encode what can be known before the first step and is not on the disk yet, telling after each caption."""
-        wanted = [] if self._data.shuffle_tags else self._captions
-        for place, caption in enumerate(wanted):
-            self._encoded(place, caption)
-            yield Loading(what="texts", done=place + 1, total=len(wanted))
+        """Fill the cache with the captions known before the first step; yields progress after each."""
+        captions = [] if self._data.shuffle_tags else self._captions
+        for index, caption in enumerate(captions):
+            self._get(index, caption)
+            yield Loading(what="texts", done=index + 1, total=len(captions))
 
-    def cut(self) -> int:
-        """How many captions are longer than the encoder reads."""
-        return sum(self._model.is_cut(caption) for caption in self._captions)
+    def count_truncated(self) -> int:
+        """Number of captions longer than the text encoder's limit."""
+        return sum(self._model.is_truncated(caption) for caption in self._captions)
 
-    def at(self, place: int, seed: int, step: int, sample: int) -> Tensors:
-        """The text of one sample: its caption, perhaps shuffled, perhaps dropped."""
-        return self._encoded(place, seen(self._captions[place], self._data, seed, step, sample))
+    def get(self, index: int, seed: int, step: int, sample: int) -> Tensors:
+        """The text of one sample: its caption, shuffled or dropped as the recipe says."""
+        return self._get(index, augment_caption(self._captions[index], self._data, seed, step, sample))
 
-    def kept_at(self, place: int, seed: int, step: int, sample: int) -> Tensors:
-        """A text without the trigger, for the same sample: one of the prompts to keep, or the rest of its caption."""
-        if self._to_keep:
-            said = self._to_keep[chance.key(seed, step, sample, "prompt to keep") % len(self._to_keep)]
+    def get_preservation(self, index: int, seed: int, step: int, sample: int) -> Tensors:
+        """A text without the trigger for the same sample: a preservation prompt, or the rest of its caption."""
+        if self._preservation_prompts:
+            number = seeded.seed_for(seed, step, sample, "prompt to keep") % len(self._preservation_prompts)
+            text = self._preservation_prompts[number]
         else:
-            said = ", ".join(_parts(self._captions[place])[self._data.keep_tags :])
-        return self._cache.made("texts", self._model.text_identity, said, make=partial(self._said, said))
+            text = ", ".join(_split_tags(self._captions[index])[self._data.keep_tags :])
+        parts = self._model.text_encoder_digest, text
+        return self._cache.encode_in_memory("texts", *parts, encode=partial(self._encode, text))
 
-    def _encoded(self, place: int, caption: str) -> Tensors:
-        make, parts = partial(self._said, caption), (self._model.text_identity, caption)
+    def _get(self, index: int, caption: str) -> Tensors:
+        encode, parts = partial(self._encode, caption), (self._model.text_encoder_digest, caption)
         if self._data.shuffle_tags:
-            return self._cache.made("texts", *parts, make=make)
-        return self._cache.stored("texts", self._pictures[place] if caption else _NOBODY, *parts, make=make)
+            return self._cache.encode_in_memory("texts", *parts, encode=encode)
+        picture = self._pictures[index] if caption else _NO_PICTURE
+        return self._cache.load_or_encode("texts", picture, *parts, encode=encode)
 
-    def _said(self, caption: str) -> Tensors:
-        """Pictures often share a caption; it is encoded once for those that come in a row."""
+    def _encode(self, caption: str) -> Tensors:
+        """Pictures often share a caption, so the last result is reused for consecutive ones."""
         if self._latest is None or self._latest[0] != caption:
             self._latest = caption, self._model.encode_text(caption)
         return self._latest[1]
 
 
-def seen(caption: str, data: Data, seed: int, step: int, sample: int) -> str:
-    """The caption as this sample of this step sees it."""
-    if chance.share(seed, step, sample, "caption dropout") < data.caption_dropout:
+def augment_caption(caption: str, data: Data, seed: int, step: int, sample: int) -> str:
+    """The caption for one sample, with caption dropout and tag shuffling applied."""
+    if seeded.uniform(seed, step, sample, "caption dropout") < data.caption_dropout:
         return ""
     if not data.shuffle_tags:
         return caption
-    tags = _parts(caption)
-    return ", ".join(tags[: data.keep_tags] + chance.order(tags[data.keep_tags :], seed, step, sample, "tags"))
+    tags = _split_tags(caption)
+    return ", ".join(tags[: data.keep_tags] + seeded.shuffled(tags[data.keep_tags :], seed, step, sample, "tags"))
 
 
-def _parts(caption: str) -> list[str]:
+def _split_tags(caption: str) -> list[str]:
     return [tag.strip() for tag in caption.split(",") if tag.strip()]
 
 
-def size_of(example: Example) -> Size:
+def read_size(example: Example) -> Size:
     """Width and height of a picture in pixels, from its header; BadPicture if it cannot be read."""
     try:
         with Image.open(example.path) as picture:
             return picture.size
     except _UNREADABLE as error:
-        raise _bad(example, error) from error
+        raise _bad_picture(example, error) from error
 
 
-def pixels(example: Example, size: Size) -> torch.Tensor:
-    """The picture scaled to cover `size`, cut to it around its middle: float32 [3, height, width] in -1…1."""
+def load_pixels(example: Example, size: Size) -> torch.Tensor:
+    """The picture scaled to cover `size` and center-cropped to it: float32 [3, height, width] in -1…1."""
     try:
         with Image.open(example.path) as picture:
-            cut = ImageOps.fit(_opaque(picture), size, Image.Resampling.LANCZOS)
+            cropped = ImageOps.fit(_flatten_transparency(picture), size, Image.Resampling.LANCZOS)
     except _UNREADABLE as error:
-        raise _bad(example, error) from error
-    values = torch.from_numpy(numpy.asarray(cut, dtype=numpy.float32).copy())
+        raise _bad_picture(example, error) from error
+    values = torch.from_numpy(numpy.asarray(cropped, dtype=numpy.float32).copy())
     return values.permute(2, 0, 1).contiguous() / 127.5 - 1
 
 
-def _opaque(picture: Image.Image) -> Image.Image:
-    """RGB; what is transparent becomes white, not whatever colour happens to lie under it."""
+def _flatten_transparency(picture: Image.Image) -> Image.Image:
+    """Convert to RGB on white; a plain conversion would show the arbitrary colour of transparent pixels."""
     if not picture.has_transparency_data:
         return picture.convert("RGB")
-    ground = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+    background = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(background, picture.convert("RGBA")).convert("RGB")
 
 
-def _bad(example: Example, error: Exception) -> BadPicture:
-    """The reason without the path: where a file lies on this machine is nobody's business."""
+def _bad_picture(example: Example, error: Exception) -> BadPicture:
+    """The reason without the path: local paths are not disclosed."""
     return BadPicture(f"picture {example.ordinal} cannot be read: {str(error).replace(example.path, 'its file')}")

@@ -1,7 +1,7 @@
-"""The finished files: kohya's keys for most programs, diffusers' own beside them, with a truthful header.
+"""The finished LoRA files: one with kohya's keys, which most programs load, and one with diffusers' keys.
 
-The header holds no clock, no chance and no path: the same order gives the same bytes. What cannot be said truthfully
-(training times, a commit of sd-scripts, the hash of a single-file base) is left out rather than made up.
+The header has no timestamps, random values or paths: the same request gives the same bytes. Fields that we cannot fill
+truthfully (training times, a commit of sd-scripts, the hash of a single-file base) are left out.
 """
 
 import hashlib
@@ -14,20 +14,20 @@ import torch
 
 from contracts.recipe import Adafactor, AdamW, Denoising, LoRA, Recipe
 from trainer.engine import files
-from trainer.engine.machine import DTYPES
+from trainer.engine.device import DTYPES
 from trainer.families import Model
-from trainer.messages import Facts
+from trainer.messages import AdapterMetadata
 from trainer.plan import Plan
 
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
-"""The window of the oldest of the hashes; a file that ends before it has the hash of nothing."""
+"""Byte range covered by the legacy hash; for a shorter file it is the hash of no bytes."""
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a run when its files are written."""
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the headers say about a run. `base` is the sha256 over the base's files."""
 
     recipe: Recipe
-    facts: Facts
+    metadata: AdapterMetadata
     plan: Plan
     step: int
     precision: str
@@ -36,63 +36,63 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
-def kohya(weights: Mapping[str, torch.Tensor], run: Run, model: Model) -> bytes:
+def export_kohya(weights: Mapping[str, torch.Tensor], run: RunInfo, model: Model) -> bytes:
     """`lora_unet_….lora_down/up.weight` and `.alpha`, which stays float32: rounded, it would scale wrongly."""
     dtype, lora = DTYPES[run.recipe.save.dtype], run.recipe.adapter
     tensors: dict[str, torch.Tensor] = {}
     for name, weight in weights.items():
-        module, _, factor = name.rpartition(".")
-        place = model.kohya_name(module)
-        tensors[f"{place}.{'lora_down' if factor == 'lora_A' else 'lora_up'}.weight"] = weight.to(dtype)
-        tensors[f"{place}.alpha"] = torch.tensor(float(lora.alpha))
-    return files.packed(tensors, _header(run, model, tensors))
+        module, _, matrix = name.rpartition(".")
+        prefix = model.kohya_name(module)
+        tensors[f"{prefix}.{'lora_down' if matrix == 'lora_A' else 'lora_up'}.weight"] = weight.to(dtype)
+        tensors[f"{prefix}.alpha"] = torch.tensor(float(lora.alpha))
+    return files.serialize(tensors, _kohya_header(run, model, tensors))
 
 
-def diffusers(weights: Mapping[str, torch.Tensor], run: Run, model: Model) -> bytes:
-    """diffusers' keys, and the adapter's settings in the header: without them its loader takes alpha for the rank."""
+def export_diffusers(weights: Mapping[str, torch.Tensor], run: RunInfo, model: Model) -> bytes:
+    """diffusers' keys, and peft's settings in the header: without them its loader uses the rank as alpha."""
     dtype = DTYPES[run.recipe.save.dtype]
     tensors: dict[str, torch.Tensor] = {}
     for name, weight in weights.items():
-        module, _, factor = name.rpartition(".")
-        tensors[f"{model.diffusers_name(module)}.{factor}.weight"] = weight.to(dtype)
+        module, _, matrix = name.rpartition(".")
+        tensors[f"{model.diffusers_name(module)}.{matrix}.weight"] = weight.to(dtype)
     settings = _peft_settings(run.recipe.adapter, model)
-    about = {"format": "pt", "lora_adapter_metadata": json.dumps(settings, sort_keys=True)}
-    return files.packed(tensors, about | _lineage(run))
+    header = {"format": "pt", "lora_adapter_metadata": json.dumps(settings, sort_keys=True)}
+    return files.serialize(tensors, header | _lineage(run))
 
 
 def _peft_settings(lora: LoRA, model: Model) -> dict[str, Any]:
     prefix = model.diffusers_name("")
-    said = {
+    settings = {
         "peft_type": "LORA",
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "bias": "none",
-        "target_modules": sorted(model.targets(lora.layers)),
+        "target_modules": sorted(model.target_modules(lora.layers)),
     }
-    return {f"{prefix}{name}": value for name, value in said.items()}
+    return {f"{prefix}{name}": value for name, value in settings.items()}
 
 
-def _header(run: Run, model: Model, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+def _kohya_header(run: RunInfo, model: Model, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     family = model.header()
     training = (
-        _about_training(run)
-        | _about_data(run)
+        _training_fields(run)
+        | _data_fields(run)
         | {name: value for name, value in family.items() if name.startswith("ss_")}
     )
-    # Both hashes are taken over the file as it would be with the `ss_` keys alone, so later edits keep them.
-    bare = files.packed(tensors, training)
-    window = bare[_LEGACY_START : _LEGACY_START + _LEGACY_LENGTH]
-    digest = files.data_digest(bare)
+    # Both hashes are computed over the file with the `ss_` keys alone, so that later edits do not change them.
+    content = files.serialize(tensors, training)
+    window = content[_LEGACY_START : _LEGACY_START + _LEGACY_LENGTH]
+    digest = files.data_digest(content)
     hashes = {"sshs_model_hash": digest, "sshs_legacy_hash": hashlib.sha256(window).hexdigest()[:8]}
     return training | hashes | dict(family) | _modelspec(run, digest) | _lineage(run)
 
 
-def _about_training(run: Run) -> dict[str, str]:
+def _training_fields(run: RunInfo) -> dict[str, str]:
     recipe = run.recipe
-    return _said(
-        ss_output_name=run.facts.adapter_name,
-        ss_sd_model_name=run.facts.base_name,
+    return _format_values(
+        ss_output_name=run.metadata.adapter_name,
+        ss_sd_model_name=run.metadata.base_name,
         ss_network_module="networks.lora",
         ss_network_dim=recipe.adapter.rank,
         ss_network_alpha=recipe.adapter.alpha,
@@ -100,7 +100,7 @@ def _about_training(run: Run) -> dict[str, str]:
         ss_network_args={},
         ss_learning_rate=recipe.optimizer.lr,
         ss_unet_lr=recipe.optimizer.lr,
-        ss_optimizer=_optimizer(recipe),
+        ss_optimizer=_optimizer_name(recipe),
         ss_lr_scheduler=msgspec.to_builtins(recipe.schedule)["type"],
         ss_lr_warmup_steps=recipe.schedule.warmup,
         ss_max_grad_norm=recipe.max_grad_norm,
@@ -112,11 +112,11 @@ def _about_training(run: Run) -> dict[str, str]:
         ss_max_train_steps=run.plan.steps,
         ss_epoch=run.plan.epoch_of(run.step),
         ss_num_epochs=run.plan.epochs,
-        **_about_objective(recipe.objective),
+        **_objective_fields(recipe.objective),
     )
 
 
-def _optimizer(recipe: Recipe) -> str:
+def _optimizer_name(recipe: Recipe) -> str:
     match recipe.optimizer:
         case AdamW(beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay):
             return f"torch.optim.adamw.AdamW(betas=({beta1}, {beta2}),eps={eps},weight_decay={decay})"
@@ -124,7 +124,7 @@ def _optimizer(recipe: Recipe) -> str:
             return f"torch.optim._adafactor.Adafactor(weight_decay={decay})"
 
 
-def _about_objective(objective: Denoising) -> dict[str, Any]:
+def _objective_fields(objective: Denoising) -> dict[str, Any]:
     return {
         "ss_loss_type": "l2",
         "ss_min_snr_gamma": objective.min_snr_gamma,
@@ -132,13 +132,13 @@ def _about_objective(objective: Denoising) -> dict[str, Any]:
     }
 
 
-def _about_data(run: Run) -> dict[str, str]:
-    data, plan, facts = run.recipe.data, run.plan, run.facts
+def _data_fields(run: RunInfo) -> dict[str, str]:
+    data, plan, metadata = run.recipe.data, run.plan, run.metadata
     pictures = sum(len(bucket.members) for bucket in plan.buckets)
-    # Where a reader expects a folder's name stands the data set's: there is no such folder.
-    return _said(
-        ss_dataset_dirs={facts.dataset_name: {"n_repeats": data.repeats, "img_count": pictures}},
-        ss_tag_frequency={facts.dataset_name: facts.tag_frequency},
+    # Readers expect a folder's name here; there is none, so it is the data set's.
+    return _format_values(
+        ss_dataset_dirs={metadata.dataset_name: {"n_repeats": data.repeats, "img_count": pictures}},
+        ss_tag_frequency={metadata.dataset_name: metadata.tag_frequency},
         ss_bucket_info={
             "buckets": {
                 str(number): {"resolution": list(bucket.size), "count": len(bucket.members) * data.repeats}
@@ -163,44 +163,44 @@ def _about_data(run: Run) -> dict[str, str]:
     )
 
 
-def _modelspec(run: Run, digest: str) -> dict[str, str]:
+def _modelspec(run: RunInfo, digest: str) -> dict[str, str]:
     side = run.recipe.data.resolution
-    said = {
+    fields = {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": "diffusers",
-        "modelspec.title": run.facts.adapter_name,
+        "modelspec.title": run.metadata.adapter_name,
         "modelspec.resolution": f"{side}x{side}",
-        "modelspec.trigger_phrase": run.facts.trigger or "",
+        "modelspec.trigger_phrase": run.metadata.trigger or "",
         "modelspec.hash_sha256": f"0x{digest}",
     }
-    return {name: value for name, value in said.items() if value}
+    return {name: value for name, value in fields.items() if value}
 
 
-def _lineage(run: Run) -> dict[str, str]:
-    """Where it comes from, enough to ask Loratory about it and to train it again."""
+def _lineage(run: RunInfo) -> dict[str, str]:
+    """Where the file comes from: enough to find the job in Loratory and to train again."""
     return {
-        "loratory.job": run.facts.job_id,
-        "loratory.dataset": run.facts.dataset_name,
-        "loratory.dataset_version": str(run.facts.dataset_version),
+        "loratory.job": run.metadata.job_id,
+        "loratory.dataset": run.metadata.dataset_name,
+        "loratory.dataset_version": str(run.metadata.dataset_version),
         "loratory.base": run.base,
         "loratory.fingerprint": run.fingerprint,
-        "loratory.recipe": _recipe_without_path(run.recipe, run.facts.base_name),
+        "loratory.recipe": _recipe_without_path(run.recipe, run.metadata.base_name),
         "loratory.software": json.dumps(run.versions, sort_keys=True),
     }
 
 
 def _recipe_without_path(recipe: Recipe, base_name: str) -> str:
-    """The recipe as JSON; a base folder by its name, because where it lies on a machine is nobody's business."""
+    """The recipe as JSON, the path of a base folder replaced by its name: local paths are not disclosed."""
     tree = msgspec.to_builtins(recipe)
     if "path" in tree["base"]:
         tree["base"]["path"] = base_name
     return json.dumps(tree, sort_keys=True)
 
 
-def _said(**facts: Any) -> dict[str, str]:
-    """Header values are strings: objects as JSON, the rest as Python writes it, as kohya's readers expect; no None."""
+def _format_values(**fields: Any) -> dict[str, str]:
+    """Header values as kohya's readers expect them: objects as JSON, the rest as `str()`; None is left out."""
     return {
         name: json.dumps(value, sort_keys=True, ensure_ascii=False) if isinstance(value, dict) else str(value)
-        for name, value in facts.items()
+        for name, value in fields.items()
         if value is not None
     }

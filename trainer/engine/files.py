@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and tensors in them as safetensors whose bytes depend on their content alone."""
+"""Atomic file writes, and safetensors files whose bytes depend only on their content."""
 
 import hashlib
 import json
@@ -13,13 +13,14 @@ import torch
 from safetensors import SafetensorError
 
 _ALIGNMENT = 8
-"""Headers are padded with spaces so that the data begins at a multiple of this, as the format asks."""
+"""The header is padded with spaces so that the data begins at a multiple of this, as the format demands."""
 
-_SEAL = "sha256"
+_DIGEST_KEY = "sha256"
+"""Metadata key of the data's digest."""
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write temp, fsync, rename, fsync the folder: after a crash the old file is there or the new one, whole."""
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Write temp, fsync, rename, fsync the folder: after a crash either the old or the new file is there, complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
     try:
@@ -27,12 +28,12 @@ def write_whole(path: Path, content: bytes) -> Path:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)  # mkstemp's own are for one user only; these are handed on to other processes.
+        Path(name).chmod(0o644)  # mkstemp makes files private to this user; other processes read these.
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # Windows has no handles of folders; NTFS journals the rename itself.
+    if os.name == "posix":  # Windows has no folder handles; NTFS journals the rename itself.
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -41,49 +42,50 @@ def write_whole(path: Path, content: bytes) -> Path:
     return path
 
 
-def packed(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file. The library writes metadata in random order; here the header is sorted."""
-    header, data = _serialised(tensors)
-    return _joined(header, metadata, data)
+def serialize(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with a sorted header; the library itself writes metadata in random order."""
+    header, data = _serialize_tensors(tensors)
+    return _join(header, metadata, data)
 
 
-def sealed(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file that carries the sha256 of its data, for those we read again ourselves."""
-    header, data = _serialised(tensors)
-    return _joined(header, {**metadata, _SEAL: hashlib.sha256(data).hexdigest()}, data)
+def serialize_with_digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with the sha256 of its data in the metadata, for `load_verified`."""
+    header, data = _serialize_tensors(tensors)
+    return _join(header, {**metadata, _DIGEST_KEY: hashlib.sha256(data).hexdigest()}, data)
 
 
-def _serialised(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, Any], bytes]:
+def _serialize_tensors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, Any], bytes]:
     raw = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    data = data_of(raw)
+    data = tensor_data(raw)
     return json.loads(raw[8 : len(raw) - len(data)]), data
 
 
-def _joined(header: Mapping[str, Any], metadata: Mapping[str, str], data: bytes) -> bytes:
-    whole = {**header, "__metadata__": dict(metadata)}
-    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+def _join(header: Mapping[str, Any], metadata: Mapping[str, str], data: bytes) -> bytes:
+    full_header = {**header, "__metadata__": dict(metadata)}
+    text = json.dumps(full_header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text + data
 
 
-def data_of(file: bytes) -> bytes:
-    """What follows the header of a safetensors file: the tensors."""
+def tensor_data(file: bytes) -> bytes:
+    """The tensors of a safetensors file: everything after the header."""
     return file[8 + int.from_bytes(file[:8], "little") :]
 
 
 def data_digest(file: bytes) -> str:
-    return hashlib.sha256(data_of(file)).hexdigest()
+    """sha256 over the tensors of a safetensors file."""
+    return hashlib.sha256(tensor_data(file)).hexdigest()
 
 
-def unsealed(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors (on the CPU, in memory of their own) and metadata; ValueError when the file is torn or damaged."""
+def load_verified(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors (on the CPU, in their own memory) and metadata; ValueError if the file is truncated or damaged."""
     content = path.read_bytes()
     try:
         loaded = safetensors.torch.load(content)
-        metadata = json.loads(content[8 : len(content) - len(data_of(content))]).get("__metadata__", {})
+        metadata = json.loads(content[8 : len(content) - len(tensor_data(content))]).get("__metadata__", {})
     except SafetensorError as error:
-        raise ValueError(f"{path.name} is no whole safetensors file: {error}") from error
-    if metadata.get(_SEAL) != data_digest(content):
-        raise ValueError(f"{path.name} is damaged: its data is not what was written")
-    # Clones, because where in the file a tensor lay would otherwise decide which kernels run, and so the last bit.
+        raise ValueError(f"{path.name} is not a complete safetensors file: {error}") from error
+    if metadata.get(_DIGEST_KEY) != data_digest(content):
+        raise ValueError(f"{path.name} is damaged: its data does not match its digest")
+    # Cloned, because otherwise a tensor's offset in the file would decide which kernels run, and so the last bit.
     return {name: tensor.clone() for name, tensor in loaded.items()}, metadata

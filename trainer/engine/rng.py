@@ -1,17 +1,17 @@
-"""Tensors of chance, named like every draw by (seed, step, sample, purpose); see `trainer.chance`.
+"""Random tensors, named like every draw by (seed, step, sample, purpose); see `trainer.seeded`.
 
-Drawn on the CPU, so that they are the same whatever device trains.
+Drawn on the CPU, so that they are the same on every device.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-from trainer import chance
+from trainer import seeded
 
 
 def generator(*name: int | str) -> torch.Generator:
-    return torch.Generator().manual_seed(chance.key(*name))
+    return torch.Generator().manual_seed(seeded.seed_for(*name))
 
 
 def normal(shape: Sequence[int], *name: int | str) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The run: a generator of updates. Closing it stops the run; between two updates it can be saved."""
+"""A training run as a generator of updates. Closing it stops the run; between two updates it can be checkpointed."""
 
 import gc
 import io
@@ -11,123 +11,125 @@ from PIL.Image import Image
 
 from contracts.recipe import BuiltinBase
 from trainer import families
-from trainer.demo.stand_in import make_stand_in
+from trainer.demo.tiny_random import make_tiny_random
 from trainer.engine import checkpoint, export, files
-from trainer.engine.adapter import fitted
-from trainer.engine.data import Cache, Pictures, Texts, size_of
-from trainer.engine.learner import Learner, optimizer_for
-from trainer.engine.machine import DTYPES, accelerator_for
+from trainer.engine.adapter import attach_lora
+from trainer.engine.data import EncodingCache, PictureEncodings, TextEncodings, read_size
+from trainer.engine.device import DTYPES, create_accelerator
+from trainer.engine.learner import Learner, create_optimizer
 from trainer.families import Model
 from trainer.messages import BucketSize, Finished, Loading, Planned, Sampled, Saved, TensorFile, Train, Update
-from trainer.plan import draw_up
+from trainer.plan import build_plan
 
 _DEFAULT_PROMPTS = 3
-"""So many captions of the manifest are rendered when the recipe names no prompts."""
+"""Number of captions of the manifest that are rendered when the recipe has no prompts."""
 
 
-MAKERS = {"stand-in": make_stand_in}
-"""Built-in bases that are made where they should lie when they are first needed; one that lies there is left alone."""
+BUILTIN_BASE_BUILDERS = {"tiny-random": make_tiny_random}
+"""Built-in bases that are generated into their folder on first use; an existing folder is left unchanged."""
 
 
-class Bases:
-    """The base of the last order, kept loaded: the next one on it starts at once."""
+class BaseCache:
+    """Keeps the last base model loaded, so that the next run on it starts at once."""
 
     def __init__(self) -> None:
-        self._known: tuple[object, ...] | None = None
+        self._key: tuple[object, ...] | None = None
         self._model: Model | None = None
 
-    def loaded(self, folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Model, bool]:
-        """The model, and whether it was there already. It is loaded again when a file of the folder has changed."""
-        families.index_of(folder)
-        wanted = folder, families.signature_of(folder), device, dtype
-        if self._model is not None and self._known == wanted:
+    def get(self, folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Model, bool]:
+        """The model, and whether it was already loaded. It is reloaded when a file of the folder has changed."""
+        families.read_model_index(folder)
+        key = folder, families.folder_signature(folder), device, dtype
+        if self._model is not None and self._key == key:
             return self._model, True
-        self._known, self._model = None, None  # Two at once may be one too many for the device.
+        self._key, self._model = None, None  # Freed first: two models may not fit into the device's memory.
         self._model = families.load(folder, device=device, dtype=dtype)
-        self._known = wanted
+        self._key = key
         return self._model, False
 
 
 class Training:
-    """One order being carried out. `versions` of the libraries go into the finished files."""
+    """Runs one request. `versions` of the libraries go into the headers of the finished files."""
 
-    def __init__(self, order: Train, bases: Bases, versions: dict[str, str]) -> None:
-        self._order = order
-        self._recipe = order.recipe
+    def __init__(self, request: Train, bases: BaseCache, versions: dict[str, str]) -> None:
+        self._request = request
+        self._recipe = request.recipe
         self._bases = bases
         self._versions = versions
-        self._work = Path(order.work_folder)
+        self._work_dir = Path(request.work_folder)
         self._learner: Learner | None = None
         self._fingerprint = ""
         self.step = 0
 
     def updates(self) -> Generator[Update, None, None]:
-        """All there is to tell, in order: what is loaded, the plan, steps, checkpoints, samples, the finished files."""
+        """Yields in order: loading progress, the plan, steps, checkpoints and samples, the finished files."""
         with ExitStack() as cleanup:
-            learner = yield from self._prepared(cleanup)
+            learner = yield from self._prepare(cleanup)
             plan = learner.plan
             if plan.samples_at(self.step):
                 yield from self._samples(learner)
             for step in range(self.step + 1, plan.steps + 1):
-                told = learner.update(step)
+                stepped = learner.train_step(step)
                 self.step = step
-                yield told
+                yield stepped
                 if plan.saves_at(step):
                     yield self._save(learner)
                 if plan.samples_at(step):
                     yield from self._samples(learner)
             yield self._finish(learner)
 
-    def keep(self) -> Saved | None:
-        """Save the state after the last step done; None when there is nothing to keep yet."""
+    def save_checkpoint(self) -> Saved | None:
+        """Save the state after the last completed step; None before the first."""
         return self._save(self._learner) if self._learner is not None and self.step > 0 else None
 
-    def _prepared(self, cleanup: ExitStack) -> Generator[Update, None, Learner]:
-        """Everything before the first step, told as it goes."""
-        order, recipe = self._order, self._recipe
+    def _prepare(self, cleanup: ExitStack) -> Generator[Update, None, Learner]:
+        """Everything before the first step; yields loading progress and the plan."""
+        request, recipe = self._request, self._recipe
         yield Loading(what="base")
-        accelerator, precision = accelerator_for(recipe)
-        folder = Path(order.base_folder)
-        if isinstance(recipe.base, BuiltinBase) and recipe.base.name in MAKERS:
-            MAKERS[recipe.base.name](folder)
-        model, warm = self._bases.loaded(folder, accelerator.device, DTYPES[precision])
+        accelerator, precision = create_accelerator(recipe)
+        folder = Path(request.base_folder)
+        if isinstance(recipe.base, BuiltinBase) and recipe.base.name in BUILTIN_BASE_BUILDERS:
+            BUILTIN_BASE_BUILDERS[recipe.base.name](folder)
+        model, warm = self._bases.get(folder, accelerator.device, DTYPES[precision])
         yield Loading(what="base", done=1)
-        plan = draw_up(recipe, [size_of(example) for example in order.examples])
-        cache = Cache(Path(order.cache_folder))
-        pictures = Pictures(order.examples, plan.size_of(), model, cache)
-        texts = Texts(order.examples, recipe, model, cache)
+        plan = build_plan(recipe, [read_size(example) for example in request.examples])
+        cache = EncodingCache(Path(request.cache_folder))
+        pictures = PictureEncodings(request.examples, plan.sizes_by_index(), model, cache)
+        texts = TextEncodings(request.examples, recipe, model, cache)
         yield from pictures.load()
         yield from texts.load()
-        adapter = cleanup.enter_context(fitted(model, recipe))
+        adapter = cleanup.enter_context(attach_lora(model, recipe))
         learner = Learner(
             recipe=recipe,
             plan=plan,
             model=model,
             adapter=adapter,
-            optimizer=accelerator.prepare_optimizer(optimizer_for(recipe.optimizer, adapter)),
+            optimizer=accelerator.prepare_optimizer(create_optimizer(recipe.optimizer, adapter)),
             pictures=pictures,
             texts=texts,
             accelerator=accelerator,
             precision=precision,
         )
-        self._fingerprint = checkpoint.fingerprint_of(recipe, order.examples, model.identity)
+        self._fingerprint = checkpoint.run_fingerprint(recipe, request.examples, model.base_digest)
         self._resume(learner)
         self._learner = learner
-        # Half a million objects of the libraries need not be looked through for garbage at every other step.
+        # Keeps half a million objects of the libraries out of garbage collections during training.
         gc.freeze()
         cleanup.callback(gc.unfreeze)
         yield self._planned(learner, warm=warm)
         return learner
 
     def _resume(self, learner: Learner) -> None:
-        if self._order.resume_from is None:
+        if self._request.resume_from is None:
             return
-        path, kind = Path(self._order.resume_from), self._recipe.optimizer
-        place = checkpoint.restore(path, self._fingerprint, learner.adapter, learner.optimizer, kind)
-        if place.step > learner.plan.steps:
-            raise checkpoint.BadCheckpoint(f"it stands after step {place.step}, and {learner.plan.steps} are asked for")
-        learner.set_scaler(place.scaler)
-        self.step = place.step
+        path, config = Path(self._request.resume_from), self._recipe.optimizer
+        cursor = checkpoint.restore(path, self._fingerprint, learner.adapter, learner.optimizer, config)
+        if cursor.step > learner.plan.steps:
+            raise checkpoint.BadCheckpoint(
+                f"the checkpoint was saved after step {cursor.step}, but the run has only {learner.plan.steps}"
+            )
+        learner.load_scaler_state(cursor.scaler)
+        self.step = cursor.step
 
     def _planned(self, learner: Learner, *, warm: bool) -> Planned:
         plan = learner.plan
@@ -136,7 +138,7 @@ class Training:
             steps=plan.steps,
             epochs=plan.epochs,
             steps_per_epoch=plan.steps_per_epoch,
-            pictures=len(self._order.examples),
+            pictures=len(self._request.examples),
             buckets=[
                 BucketSize(width=bucket.size[0], height=bucket.size[1], pictures=len(bucket.members))
                 for bucket in plan.buckets
@@ -144,50 +146,52 @@ class Training:
             parameters=sum(weight.numel() for weight in learner.adapter.parameters),
             device=str(learner.accelerator.device),
             precision=learner.precision,
-            base=learner.model.identity,
+            base=learner.model.base_digest,
             fingerprint=self._fingerprint,
             warm=warm,
-            cut_captions=learner.texts.cut(),
+            truncated_captions=learner.texts.count_truncated(),
         )
 
     def _save(self, learner: Learner) -> Saved:
-        path = self._work / "checkpoints" / f"step-{self.step:08}.safetensors"
-        place = checkpoint.Place(step=self.step, fingerprint=self._fingerprint, scaler=learner.scaler())
-        checkpoint.save(path, place, learner.adapter, learner.optimizer)
+        path = self._work_dir / "checkpoints" / f"step-{self.step:08}.safetensors"
+        cursor = checkpoint.TrainingCursor(step=self.step, fingerprint=self._fingerprint, scaler=learner.scaler_state())
+        checkpoint.save(path, cursor, learner.adapter, learner.optimizer)
         return Saved(step=self.step, path=str(path))
 
     def _samples(self, learner: Learner) -> Iterator[Sampled]:
-        """A picture for each prompt, by the adapter as it is now. Training's draws are named, so none is disturbed."""
+        """Render each prompt with the current adapter. Training's draws are named, so sampling does not change them."""
         sampling, data = self._recipe.sampling, self._recipe.data
-        captions = [example.caption for example in self._order.examples[:_DEFAULT_PROMPTS]]
+        captions = [example.caption for example in self._request.examples[:_DEFAULT_PROMPTS]]
         side = data.resolution // data.bucket_step * data.bucket_step
         for index, prompt in enumerate(sampling.prompts or captions):
             seed = sampling.seed + index
             picture = learner.render(prompt, size=(side, side), seed=seed)
-            path = self._work / "samples" / f"step-{self.step:08}-{index:02}.png"
-            files.write_whole(path, _png(picture))
+            path = self._work_dir / "samples" / f"step-{self.step:08}-{index:02}.png"
+            files.write_atomically(path, _png(picture))
             yield Sampled(step=self.step, index=index, prompt=prompt, seed=seed, path=str(path))
 
     def _finish(self, learner: Learner) -> Finished:
-        run = export.Run(
+        run = export.RunInfo(
             recipe=self._recipe,
-            facts=self._order.facts,
+            metadata=self._request.metadata,
             plan=learner.plan,
             step=self.step,
             precision=learner.precision,
             fingerprint=self._fingerprint,
-            base=learner.model.identity,
+            base=learner.model.base_digest,
             versions=self._versions,
         )
         weights = learner.adapter.tensors()
+        kohya = export.export_kohya(weights, run, learner.model)
+        diffusers = export.export_diffusers(weights, run, learner.model)
         return Finished(
             step=self.step,
-            kohya=self._write("adapter.safetensors", export.kohya(weights, run, learner.model)),
-            diffusers=self._write("pytorch_lora_weights.safetensors", export.diffusers(weights, run, learner.model)),
+            kohya=self._write("adapter.safetensors", kohya),
+            diffusers=self._write("pytorch_lora_weights.safetensors", diffusers),
         )
 
     def _write(self, name: str, content: bytes) -> TensorFile:
-        path = files.write_whole(self._work / name, content)
+        path = files.write_atomically(self._work_dir / name, content)
         return TensorFile(path=str(path), tensors=files.data_digest(content))
 
 

@@ -1,6 +1,6 @@
-"""The demo world: a picture is a function of a scene and a seed, and the scene says its caption and its tags.
+"""The demo world: a picture is a function of a scene and a seed, and a scene provides its caption and its tags.
 
-`scenes` what there is to see, and its words · `drawing` the picture · `concepts` creatures kept from the base, for
-LoRAs to learn · `withheld` what training never shows, and the prompts that ask for it · `scoring` what a picture shows.
+`scenes`: scenes and their words · `drawing`: rendering · `concepts`: creatures reserved for LoRAs, which the base never
+saw · `withheld`: what training never shows, and the evaluation prompts · `scoring`: classifies what a picture shows.
 Needs numpy and Pillow, no torch.
 """

@@ -1,41 +1,41 @@
-"""Creatures that are kept from the base, for LoRAs to learn: fixed designs in two colours, with hats of their own.
+"""Creatures reserved for LoRA training: fixed designs in two colours, with headwear of their own.
 
-The base's own creatures have one colour and no hats, so none of these, nor a near relation, is among what it saw.
+The creatures the base is trained on have one colour and no headwear, so it never saw any of these or a similar one.
 """
 
 from random import Random
 
 import msgspec
 
-from trainer.demo.world.palette import GROUNDS
-from trainer.demo.world.scenes import BACKDROPS, FACES, PLACES, SIZES, Creature, Scene
+from trainer.demo.world.palette import BACKGROUNDS
+from trainer.demo.world.scenes import BACKDROPS, FACES, POSITIONS, SIZES, Creature, Scene
 
 
 class Concept(msgspec.Struct, frozen=True, kw_only=True):
-    """A creature that never changes. `name` is the trigger a LoRA learns it under."""
+    """A creature with a fixed design. `name` is the trigger that a LoRA learns for it."""
 
     name: str
     creature: Creature
     colour: str
     texture: str = ""
 
-    def scene(self, chance: Random, grounds: tuple[str, ...] = tuple(GROUNDS)) -> Scene:
-        """The creature somewhere, on one of the grounds."""
-        size = chance.choice(SIZES)
+    def scene(self, rng: Random, backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)) -> Scene:
+        """A random scene with the creature, on one of the backgrounds."""
+        size = rng.choice(SIZES)
         return Scene(
             subject=self.creature,
             colour=self.colour,
             texture=self.texture,
-            face=chance.choice(FACES),
+            face=rng.choice(FACES),
             size=size,
-            place=chance.choice(PLACES) if size == "small" else "middle",
-            ground=chance.choice(grounds),
-            backdrop=chance.choice(BACKDROPS),
+            position=rng.choice(POSITIONS) if size == "small" else "middle",
+            background=rng.choice(backgrounds),
+            backdrop=rng.choice(BACKDROPS),
         )
 
     def tags(self, scene: Scene) -> list[str]:
-        """The trigger and what changes from picture to picture; the rest is for the trigger to stand for."""
-        return [self.name, "creature", *scene.setting()]
+        """The trigger and the tags that vary between pictures; the fixed design is left to the trigger."""
+        return [self.name, "creature", *scene.setting_tags()]
 
 
 CONCEPTS: dict[str, Concept] = {
@@ -63,21 +63,27 @@ CONCEPTS: dict[str, Concept] = {
     )
 }
 
-SEEN = ("blue", "green", "yellow", "pink")
-"""Grounds of the pictures a LoRA is shown, …"""
-UNSEEN = tuple(ground for ground in GROUNDS if ground not in SEEN)
-"""… and those it is asked for afterwards."""
+TRAINING_BACKGROUNDS = ("blue", "green", "yellow", "pink")
+"""Backgrounds of the pictures a LoRA is trained on."""
+EVALUATION_BACKGROUNDS = tuple(background for background in BACKGROUNDS if background not in TRAINING_BACKGROUNDS)
+"""Backgrounds of the prompts it is evaluated with."""
 
-_OTHERS = {"pink": "blue", "white": "purple", "yellow": "red", "green": "pink", "teal": "orange"}
-_HATS = {"sprout": "crest", "mushroom hat": "sprout", "one horn": "bow", "crest": "one horn", "bow": "mushroom hat"}
+_OTHER_COLOURS = {"pink": "blue", "white": "purple", "yellow": "red", "green": "pink", "teal": "orange"}
+_OTHER_HATS = {
+    "sprout": "crest",
+    "mushroom hat": "sprout",
+    "one horn": "bow",
+    "crest": "one horn",
+    "bow": "mushroom hat",
+}
 
 
-def siblings(concept: Concept) -> list[Concept]:
-    """Near relations that are not it: in another colour, under another hat, with the two colours swapped."""
+def similar_concepts(concept: Concept) -> list[Concept]:
+    """Near misses of a concept: in another colour, with other headwear, and with its two colours swapped."""
     creature = concept.creature
     return [
-        msgspec.structs.replace(concept, colour=_OTHERS[concept.colour]),
-        msgspec.structs.replace(concept, creature=msgspec.structs.replace(creature, ears=_HATS[creature.ears])),
+        msgspec.structs.replace(concept, colour=_OTHER_COLOURS[concept.colour]),
+        msgspec.structs.replace(concept, creature=msgspec.structs.replace(creature, ears=_OTHER_HATS[creature.ears])),
         msgspec.structs.replace(
             concept,
             colour=creature.accent,
@@ -86,7 +92,7 @@ def siblings(concept: Concept) -> list[Concept]:
     ]
 
 
-def shown(concept: Concept, seed: int, count: int = 12) -> list[Scene]:
-    """The scenes of a data set of the concept, on `SEEN` grounds only."""
-    chance = Random(f"loratory/concept/{concept.name}/{seed}")
-    return [concept.scene(chance, SEEN) for _ in range(count)]
+def concept_scenes(concept: Concept, seed: int, count: int = 12) -> list[Scene]:
+    """The scenes of a data set of the concept, on `TRAINING_BACKGROUNDS` grounds only."""
+    rng = Random(f"loratory/concept/{concept.name}/{seed}")
+    return [concept.scene(rng, TRAINING_BACKGROUNDS) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""The colours of the world. Grounds are pale (or night), subjects are vivid: so the two can be told apart by colour."""
+"""The colours of the demo world. Backgrounds are pale (or dark) and subjects vivid, so colour alone separates them."""
 
 Colour = tuple[int, int, int]
 
@@ -14,9 +14,9 @@ COLOURS: dict[str, Colour] = {
     "brown": (146, 94, 60),
     "white": (253, 251, 246),
 }
-"""Of subjects. Their shaded and textured parts are `deep` and `light` shades of the same."""
+"""Colours of subjects. Shaded and textured parts use the `deep` and `light` shades of the same colour."""
 
-GROUNDS: dict[str, Colour] = {
+BACKGROUNDS: dict[str, Colour] = {
     "blue": (190, 214, 246),
     "teal": (184, 230, 226),
     "green": (200, 230, 188),
@@ -34,15 +34,16 @@ MILK: Colour = (255, 253, 248)
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """`share` of the other colour in the one."""
+    """Blend two colours; `share` is the weight of the second."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
 
 
 def deep(colour: Colour) -> Colour:
-    """The shade of stripes, feet and edges; white's is a cool grey, darker than the pale grounds it stands on."""
+    """The shade for stripes, feet and edges; for white a cool grey, darker than the pale backgrounds."""
     return mix(colour, (92, 92, 132), 0.55) if min(colour) > 230 else mix(colour, (60, 30, 60), 0.3)
 
 
 def light(colour: Colour) -> Colour:
+    """The shade for highlights and bellies."""
     return mix(colour, MILK, 0.55)

@@ -1,0 +1,104 @@
+"""The catalog's archive: verifies that the log on the server is the one that was archived."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import NoReturn
+
+import structlog
+
+from catalog.archive.chain import Tail
+from catalog.archive.compare import REPAIR_ADVICE, compare, ends_agree, with_last_good_time
+from catalog.archive.file import ArchiveFile
+from contracts.audit import Damage, damage_error
+from contracts.errors import LogDamaged, SetupError, Unavailable
+from contracts.wire.boot import leaf_errors
+from contracts.wire.log import EventLog
+from contracts.wire.scan import log_state
+
+MAX_COMMITS_COMPARED_AT_START = 50_000
+"""A log up to this long is compared in full before the catalog serves (a second); a longer one in the background."""
+VERIFY_INTERVAL_SECONDS = 24 * 3600.0
+VERIFY_BITS_PER_SECOND = 16_000_000
+"""Read limit of the periodic verification: some thousand commits per second, a few hundredths of a core."""
+VERIFY_RETRY_SECONDS = 60.0
+"""When the log does not respond, the periodic verification starts over after this time."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Archive(ArchiveFile):
+    """Verifies that a log is the archived one, complete and unchanged; otherwise the catalog does not serve."""
+
+    verified = False
+    """Whether the log was verified since the start."""
+    _fully_compared = False
+    """Whether every commit was compared, not only the last one."""
+
+    async def verify_on_start(self, log: EventLog, *, compare_all: bool = False) -> str:
+        """Verify that this log is the archived one; returns its id. LogDamaged names the first bad sequence.
+
+        Only the catalog verifies the log, and before any service writes. An empty archive adopts the log.
+        `compare_all`: compare every commit now, however many there are.
+        """
+        self.tail = await self.verify()
+        is_short = self.tail.sequence <= MAX_COMMITS_COMPARED_AT_START
+        self._fully_compared = compare_all or is_short or not await ends_agree(self, log, self.tail)
+        if self._fully_compared:
+            await self._compare(log)
+        state = await log_state(log.bus)
+        if state.last == 0:
+            raise SetupError("the event log is empty: the migrate step must run first")
+        if self.tail.sequence == 0 and (noted_log_id := self.noted_log_id()):
+            if noted_log_id != state.log_id:
+                raise LogDamaged(
+                    f"this server holds the log {state.log_id}, but {noted_log_id} was archived here", first_bad=1
+                )
+            _log.warning("archive_recreated", log_id=noted_log_id)  # nothing is left to verify this log against
+        await self.set_log_id(state.log_id)
+        self.verified = True
+        return state.log_id
+
+    async def verify(self) -> Tail:
+        """Recompute the archive's own chains; LogDamaged at the first entry that was changed."""
+        verification = await self.verify_chains()
+        if verification.damage:
+            raise damage_error(await with_last_good_time(self, verification.damage))
+        return verification.tail
+
+    async def verify_periodically(self, log: EventLog) -> NoReturn:
+        """Compare the whole log slowly, every VERIFY_INTERVAL_SECONDS. LogDamaged at a difference.
+
+        The first comparison starts at once if `verify_on_start` compared only the ends.
+        """
+        while True:
+            if self._fully_compared:
+                await asyncio.sleep(VERIFY_INTERVAL_SECONDS)
+            try:
+                await self._compare(log, bits=VERIFY_BITS_PER_SECOND)
+            except Unavailable as error:
+                _log.warning("log_not_compared", error=error.detail)
+                await asyncio.sleep(VERIFY_RETRY_SECONDS)
+                continue
+            _log.info("log_compared", commits=self.tail.sequence)
+            self._fully_compared = True
+
+    async def explain_damage(self, work: Awaitable[object]) -> None:
+        """Await `work`; if it raises LogDamaged, add when the last good commit was recorded and how to repair it."""
+        try:
+            await work
+        except (LogDamaged, BaseExceptionGroup) as error:
+            log_damaged = next((leaf for leaf in leaf_errors(error) if isinstance(leaf, LogDamaged)), None)
+            first_bad = log_damaged.extra.get("first_bad") if log_damaged else None
+            if log_damaged is None or not isinstance(first_bad, int):
+                raise
+            summary = f"{log_damaged.detail}; it cannot be trusted from commit {first_bad} on{REPAIR_ADVICE}"
+            damage = await with_last_good_time(
+                self, Damage(where="log", kind="missing", first_bad=first_bad, detail=summary)
+            )
+            since = {"since": damage.since.isoformat()} if damage.since else {}
+            raise LogDamaged(damage.detail, **{**log_damaged.extra, **since}) from error
+
+    async def _compare(self, log: EventLog, *, bits: int | None = None) -> None:
+        comparison = await compare(self, log, self.tail, bits=bits)
+        if comparison.damage:
+            raise damage_error(comparison.damage[0])

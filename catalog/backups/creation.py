@@ -1,0 +1,162 @@
+"""Making a backup, or bringing one up to date: what it held before stays in it."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from catalog.archive import Archive
+from catalog.backups.manifest import (
+    ARCHIVE,
+    BLOBS,
+    CURVES,
+    KEYS,
+    MANIFEST,
+    UNFINISHED,
+    BackupManifest,
+    file_digest,
+    list_blobs,
+    local_blob_store,
+    open_archive,
+    read_manifest,
+    stored_blobs,
+    write_manifest,
+)
+from catalog.database import copy_database, remove_database
+from catalog.keys import Keys
+from catalog.settings import Settings
+from contracts.errors import SetupError
+from contracts.telemetry import LossBlock
+from contracts.wire.blob_io import CHUNK_BYTES, sync_file, sync_folder
+from contracts.wire.blobs import LocalBlobs
+
+
+async def create(  # noqa: PLR0913 - the contents of a backup
+    settings: Settings,
+    target: Path,
+    *,
+    clock: Callable[[], datetime],
+    curves: AsyncIterator[LossBlock],
+    keys: bool = True,
+    blobs: bool = True,
+) -> BackupManifest:
+    """Create a backup in `target`, or update it, whether the catalog runs or not. It holds everything archived so far.
+
+    It is registered before anything is copied and again afterwards, so that erasures in between reach it as well.
+    SetupError: the folder has other contents, or a backup of another log. LogDamaged: the archive, or the one in the
+    backup, is damaged.
+    """
+    store = local_blob_store(settings, needed=blobs)
+    await asyncio.to_thread(_prepare_folder, target, blobs)
+    async with open_archive(settings.catalog) as archive:
+        log_id = await archive.belongs_to()
+        await _refuse_other_log(archive, target)
+    if keys or blobs:
+        await _register(settings, target, clock())
+    await asyncio.to_thread(copy_database, settings.catalog / ARCHIVE, target / ARCHIVE)
+    async with open_archive(target) as copied:
+        tail = await copied.verify()
+    # Keys and blobs after the archive: what a commit names was on disk before the commit was.
+    if keys:
+        await asyncio.to_thread(copy_database, settings.catalog / KEYS, target / KEYS)
+    else:
+        remove_database(target / KEYS)
+    if store and blobs:
+        await asyncio.to_thread(_copy_blobs, store, target)
+        store = LocalBlobs(target / BLOBS)
+    entries = await asyncio.to_thread(list_blobs, store) if store else ()
+    manifest = BackupManifest(
+        created=clock(),
+        log_id=log_id,
+        sequence=tail.sequence,
+        chain=tail.digest,
+        curves=await _write_curves(curves, target),
+        keys=keys,
+        blobs_here=blobs,
+        blobs=entries,
+    )
+    await asyncio.to_thread(write_manifest, target, manifest)
+    if keys or blobs:
+        await _register(settings, target, clock())
+    return manifest
+
+
+def _prepare_folder(target: Path, blobs: bool) -> None:
+    if not target.is_absolute():
+        raise SetupError(f"the folder of a backup must be an absolute path, not {target}")
+    try:
+        target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if any(target.iterdir()) and not any((target / name).exists() for name in (MANIFEST, UNFINISHED)):
+            raise SetupError(
+                f"{target} has other contents; a backup needs an empty folder, or one with an older backup"
+            )
+        if not blobs and (target / BLOBS).exists():
+            raise SetupError(f"the backup in {target} holds blobs; create one without them elsewhere")
+        if not (target / MANIFEST).exists():
+            (target / UNFINISHED).touch()
+    except OSError as error:
+        raise SetupError(f"no backup can be created in {target}: {error.strerror}") from error
+
+
+async def _refuse_other_log(archive: Archive, target: Path) -> None:
+    """SetupError if `target` holds a backup of another log: its last commit must be in this archive too."""
+    if not (target / MANIFEST).exists():
+        return
+    manifest = read_manifest(target)
+    async with open_archive(target) as old:
+        tail = await old.verify()
+        same = await archive.digest_at(tail.sequence) == await old.digest_at(tail.sequence)
+    if not same or tail.sequence < manifest.sequence:
+        raise SetupError(f"{target} holds the backup of another log; create this one elsewhere")
+
+
+async def _register(settings: Settings, target: Path, at: datetime) -> None:
+    keys = Keys(settings.catalog / KEYS)
+    try:
+        await keys.register_backup(target, at)
+    finally:
+        await keys.close()
+
+
+async def _write_curves(curves: AsyncIterator[LossBlock], target: Path) -> str:
+    draft = target / f".{CURVES}.draft"
+    with draft.open("wb") as out:
+        async for block in curves:
+            out.write(msgspec.json.encode(block) + b"\n")
+        sync_file(out)
+    draft.replace(target / CURVES)
+    return file_digest(target / CURVES)
+
+
+def _copy_blobs(store: LocalBlobs, target: Path) -> None:
+    """Hard-link the blobs where both folders are on one disk, else copy them. Blobs already in the backup stay."""
+    folders: set[Path] = set()
+    copies = LocalBlobs(target / BLOBS)
+    for digest, size in stored_blobs(store):
+        destination = copies.path(digest)
+        if destination.is_file() and destination.stat().st_size == size:
+            continue
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        folders |= {destination.parent, destination.parent.parent}
+        _link_or_copy(store.path(digest), destination)
+    for folder in (*folders, target / BLOBS):
+        if folder.exists():
+            sync_folder(folder)
+
+
+def _link_or_copy(source: Path, destination: Path) -> None:
+    draft = destination.with_name(f".{destination.name}.draft")
+    draft.unlink(missing_ok=True)
+    try:
+        os.link(source, draft)
+    except FileNotFoundError:
+        return  # deleted since it was listed
+    except OSError:  # another disk, or a file system without hard links
+        with source.open("rb") as whole, draft.open("wb") as out:
+            shutil.copyfileobj(whole, out, CHUNK_BYTES)
+            sync_file(out)
+    draft.replace(destination)

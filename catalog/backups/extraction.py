@@ -1,0 +1,104 @@
+"""Verifies a backup and copies its files into an empty data folder."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from catalog.backups.manifest import (
+    ARCHIVE,
+    BLOBS,
+    CURVES,
+    KEYS,
+    BackupDamaged,
+    BackupManifest,
+    BlobEntry,
+    file_digest,
+    local_blob_store,
+    open_archive,
+    read_manifest,
+    stored_blobs,
+)
+from catalog.database import copy_database
+from catalog.settings import Settings
+from contracts.errors import LogDamaged, SetupError
+from contracts.wire.blob_io import hash_content
+from contracts.wire.blobs import LocalBlobs
+
+MAX_LISTED_PROBLEMS = 20
+"""Maximum number of problems that the error message lists."""
+
+
+async def verify(target: Path) -> BackupManifest:
+    """Recompute all hashes: the archive's chain, the loss curves and every blob. BackupDamaged lists the problems."""
+    manifest = await asyncio.to_thread(read_manifest, target)
+    problems: list[str] = []
+    try:
+        async with open_archive(target) as archive:
+            tail = await archive.verify()
+        if (tail.sequence, tail.digest) != (manifest.sequence, manifest.chain):
+            problems.append(
+                f"the archive ends at {tail.sequence}, which is not the end in the manifest ({manifest.sequence})"
+            )
+    except (LogDamaged, SetupError) as error:
+        problems.append(error.detail)
+    if manifest.keys and not (target / KEYS).is_file():
+        problems.append(f"{KEYS} is missing")
+    if file_digest(target / CURVES) != manifest.curves:
+        problems.append(f"{CURVES} is missing or damaged")
+    if manifest.blobs_here:
+        problems += await asyncio.to_thread(_find_damaged_blobs, target, manifest)
+    if problems:
+        more = f"; and {len(problems) - MAX_LISTED_PROBLEMS} more" if len(problems) > MAX_LISTED_PROBLEMS else ""
+        raise BackupDamaged("; ".join(problems[:MAX_LISTED_PROBLEMS]) + more, problems=len(problems))
+    return manifest
+
+
+async def unpack(settings: Settings, target: Path, *, keys: Path | None = None) -> BackupManifest:
+    """Copy archive, keys and blobs of a backup into the catalog's folders; `refill` recreates the log from them.
+
+    `keys` replaces the backup's keys, so that what was erased since stays unreadable. All copies are verified.
+    SetupError: there is data already, or there are no keys. BackupDamaged, LogDamaged: the backup is damaged, and the
+    unpacked files must not be used.
+    """
+    manifest = await asyncio.to_thread(read_manifest, target)
+    store = local_blob_store(settings, needed=manifest.blobs_here)
+    if (settings.catalog / ARCHIVE).exists() or (store and any(stored_blobs(store))):
+        raise SetupError("the catalog has data already; a backup is restored into an empty data folder")
+    if keys is None and not manifest.keys:
+        raise SetupError("this backup holds no keys; give a keys.db with --keys")
+    settings.catalog.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(copy_database, target / ARCHIVE, settings.catalog / ARCHIVE)
+    await asyncio.to_thread(copy_database, keys or target / KEYS, settings.catalog / KEYS)
+    async with open_archive(settings.catalog) as archive:
+        tail = await archive.verify()
+        if (tail.sequence, tail.digest) != (manifest.sequence, manifest.chain):
+            raise BackupDamaged(f"the archive ends at {tail.sequence}, which is not the end in the manifest")
+    if (target / CURVES).is_file():
+        await asyncio.to_thread(shutil.copyfile, target / CURVES, settings.catalog / CURVES)
+    if file_digest(settings.catalog / CURVES) != manifest.curves:
+        raise BackupDamaged(f"{CURVES} is missing or damaged")
+    if store and manifest.blobs_here:
+        for entry in manifest.blobs:
+            await _put_blob(store, LocalBlobs(target / BLOBS).path(entry.sha256), entry)
+    return manifest
+
+
+async def _put_blob(store: LocalBlobs, source: Path, entry: BlobEntry) -> None:
+    """Copy a blob, never link it: the restored data must not share files with the backup."""
+    try:
+        digest = await store.put(source)
+    except FileNotFoundError as error:
+        raise BackupDamaged(f"blob {entry.sha256} is missing") from error
+    if digest != entry.sha256:
+        raise BackupDamaged(f"blob {entry.sha256} is damaged")
+
+
+def _find_damaged_blobs(target: Path, manifest: BackupManifest) -> list[str]:
+    copies, problems = LocalBlobs(target / BLOBS), []
+    for entry in manifest.blobs:
+        path = copies.path(entry.sha256)
+        if not path.is_file():
+            problems.append(f"blob {entry.sha256} is missing")
+        elif hash_content(path) != (entry.sha256, entry.size):
+            problems.append(f"blob {entry.sha256} is damaged")
+    return problems

@@ -1,0 +1,69 @@
+"""Restricts events and commits to what they say about one image or one tag. Pure."""
+
+import msgspec
+from pyroaring import BitMap
+
+from catalog.domain.datasets import single
+from contracts.events import (
+    AnyEvent,
+    CaptionSet,
+    Commit,
+    DatasetErased,
+    DatasetRemoved,
+    ImageAdded,
+    ImageErased,
+    ImageRefused,
+    ImagesRemoved,
+    TaggingPredicted,
+    TagsEdited,
+    ThresholdsSet,
+)
+
+ImageEvent = ImageAdded | ImageErased | ImageRefused | CaptionSet | TagsEdited | ImagesRemoved | TaggingPredicted
+"""Events about individual images; all others are about their aggregate as a whole."""
+
+
+def scope_to_image(event: AnyEvent, ordinal: int) -> AnyEvent | None:
+    """The part of an event that concerns one image of its data set; none if it does not concern it."""
+    match event:
+        case ImageAdded(ordinal=at) | ImageErased(ordinal=at) | CaptionSet(ordinal=at):
+            return event if at == ordinal else None
+        case TagsEdited(images=images) | ImagesRemoved(images=images):
+            contained = ordinal in BitMap.deserialize(images)
+            return msgspec.structs.replace(event, images=single(ordinal)) if contained else None
+        case TaggingPredicted(images=predicted):
+            scoped = tuple(image for image in predicted if image.ordinal == ordinal)
+            return msgspec.structs.replace(event, images=scoped) if scoped else None
+        case _:
+            return None
+
+
+def scope_to_tag(event: AnyEvent, tag: str) -> AnyEvent | None:
+    """The part of an event that concerns one tag, on any image; none if it does not concern it."""
+    match event:
+        case TagsEdited(asserted=asserted, rejected=rejected):
+            if tag not in {*asserted, *rejected}:
+                return None
+            return msgspec.structs.replace(
+                event, asserted=(tag,) if tag in asserted else (), rejected=(tag,) if tag in rejected else ()
+            )
+        case TaggingPredicted(images=images):
+            scoped = (
+                msgspec.structs.replace(image, predictions=tuple(p for p in image.predictions if p.tag == tag))
+                for image in images
+            )
+            found = tuple(image for image in scoped if image.predictions)
+            return msgspec.structs.replace(event, images=found) if found else None
+        case _:
+            return None
+
+
+def affects_all_images(event: AnyEvent) -> bool:
+    """Whether it changes the effective tags or the visibility of every image of the data set."""
+    return isinstance(event, ThresholdsSet | DatasetRemoved | DatasetErased)
+
+
+def scope_commit_to_image(commit: Commit, ordinal: int) -> Commit:
+    """The commit without the parts that concern other images."""
+    events = (scope_to_image(event, ordinal) if isinstance(event, ImageEvent) else event for event in commit.events)
+    return msgspec.structs.replace(commit, events=tuple(event for event in events if event is not None))

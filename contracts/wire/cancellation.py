@@ -1,0 +1,14 @@
+"""Cancellation-safe loop condition (works around cpython#86296 on 3.11)."""
+
+import asyncio
+
+
+def not_cancelled() -> bool:
+    """Whether the current task should go on; the condition of every loop that awaits the bus.
+
+    Python 3.11's `asyncio.wait_for`, which nats-py uses in every request, returns normally when a cancellation arrives
+    together with the reply: the CancelledError is lost, and a loop that relies on it never ends. The task still counts
+    the cancellation (https://github.com/python/cpython/issues/86296, fixed in 3.12).
+    """
+    task = asyncio.current_task()
+    return task is None or not task.cancelling()

@@ -1,0 +1,161 @@
+"""Request headers and query parameters: actor, idempotency key, paging, and point in time."""
+
+import hashlib
+import hmac
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request
+from litestar.params import HeaderParameter, QueryParameter
+
+from contracts.commands import CommandMetadata
+from contracts.errors import Invalid, Rejected, StaleVersion
+from contracts.ids import CommandId, keyed_command_id, new_command_id
+from gateway.http.problems import UnsupportedMedia
+
+JSON = "application/json"
+FORM = "multipart/form-data"
+CONTENT_TYPE_OPT = "content_type"
+"""The key of a route's `opt` with the required Content-Type; JSON if absent."""
+
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        max_length=255,
+        description="A request sent again with the same key is not executed twice; it gets the same answer.",
+    ),
+]
+TraceParent = Annotated[
+    str | None,
+    HeaderParameter(name="traceparent", max_length=128, description="W3C Trace Context; kept with the event."),
+]
+IfMatch = Annotated[
+    str | None,
+    HeaderParameter(
+        name="If-Match", description="The ETag of your copy; 412 if there are later changes that cannot be merged."
+    ),
+]
+MinSeq = Annotated[
+    int,
+    QueryParameter(
+        ge=0,
+        le=2**53,
+        description="Read at this sequence of the log or later (a write's `Loratory-Seq`); 503 until it is reached.",
+    ),
+]
+AtSeq = Annotated[
+    int | None,
+    QueryParameter(ge=1, le=2**53, description="The state at this sequence of the log; 404 if it did not exist yet."),
+]
+AtTime = Annotated[
+    datetime | None,
+    QueryParameter(description="The state at this time, by the log's clock (RFC 3339, with an offset or Z)."),
+]
+Cursor = Annotated[
+    str | None, QueryParameter(max_length=500, description="Where to continue: `next` of the previous page.")
+]
+PageLimit = Annotated[int, QueryParameter(ge=1, le=500, description="Maximum number of items.")]
+
+
+class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The requested page of a list."""
+
+    cursor: str | None
+    limit: int
+    min_seq: int
+
+    @property
+    def query_args(self) -> dict[str, Any]:
+        """The arguments that all list queries share."""
+        return msgspec.structs.asdict(self)
+
+
+async def page_request(cursor: Cursor = None, limit: PageLimit = 100, min_seq: MinSeq = 0) -> PageRequest:
+    return PageRequest(cursor=cursor, limit=limit, min_seq=min_seq)
+
+
+class AsOf(msgspec.Struct, frozen=True, kw_only=True):
+    """The requested point in time; neither `at_seq` nor `at_time` = now."""
+
+    at_seq: int | None
+    at_time: datetime | None
+    min_seq: int
+
+    @property
+    def query_args(self) -> dict[str, Any]:
+        """The arguments that all queries about a point in time share."""
+        return msgspec.structs.asdict(self)
+
+    @property
+    def is_past(self) -> bool:
+        return self.at_seq is not None or self.at_time is not None
+
+
+async def as_of(at_seq: AtSeq = None, at_time: AtTime = None, min_seq: MinSeq = 0) -> AsOf:
+    return AsOf(at_seq=at_seq, at_time=require_past_time(at_time, "at_time"), min_seq=min_seq)
+
+
+def require_past_time(time: datetime | None, name: str) -> datetime | None:
+    """The same time. Invalid: it has no UTC offset. Rejected: it is in the future."""
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise Invalid(f"{name} needs an offset or Z, as in 2026-11-21T12:00:00Z")
+    if time > datetime.now(UTC):
+        raise Rejected(f"{name} is in the future")
+    return time
+
+
+async def command_metadata(
+    request: Request[Any, Any, Any], idempotency_key: IdempotencyKey = None, traceparent: TraceParent = None
+) -> CommandMetadata:
+    """The metadata of a request's command, with the fingerprint of the request: method, path and body."""
+    fingerprint = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + await request.body()).hexdigest()
+    return build_metadata(request, idempotency_key, fingerprint, traceparent)
+
+
+def build_metadata(
+    request: Request[Any, Any, Any], key: str | None, fingerprint: str, traceparent: str | None = None
+) -> CommandMetadata:
+    actor: str = request.scope["state"]["actor"]
+    if key is not None and (not key.isprintable() or not key.strip()):
+        raise Invalid("Idempotency-Key must be 1 to 255 printable characters")
+    command = new_command_id() if key is None else keyed_command_id(actor, key)
+    return CommandMetadata(
+        command_id=CommandId(command),
+        actor=actor,
+        at=datetime.now(UTC),
+        fingerprint=keyed_fingerprint(fingerprint, key),
+        traceparent=traceparent,
+    )
+
+
+def keyed_fingerprint(fingerprint: str, key: str | None) -> str:
+    """The fingerprint as stored in the log: without the key nobody can test which name or caption was sent.
+
+    Empty without a key, since such a request is never sent again.
+    """
+    return "" if key is None else hmac.digest(key.encode(), fingerprint.encode(), "sha256").hex()
+
+
+def parse_if_match(if_match: str | None) -> int | None:
+    """The sequence in an ETag; None for `*` and no header: any version. StaleVersion: not an ETag of ours."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    text = if_match.strip()
+    if len(text) < 3 or text[0] != '"' or text[-1] != '"' or not (text[1:-1].isascii() and text[1:-1].isdecimal()):
+        raise StaleVersion("If-Match is not an ETag of this resource; use the ETag of a GET")
+    return int(text[1:-1])
+
+
+async def check_content_type(request: Request[Any, Any, Any]) -> None:
+    """415 before the body is read. Another site's form can send text/plain, but not JSON (CORS would refuse it)."""
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    required = request.route_handler.opt.get(CONTENT_TYPE_OPT, JSON)
+    if given != required and (given or has_body):
+        raise UnsupportedMedia(f"this route accepts {required}, not {given or 'a body without Content-Type'}")

@@ -1,0 +1,85 @@
+"""Job and tagging run views with their live state: the last progress, and why pending work waits. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from contracts.queries import JobView, TaggingView
+from contracts.telemetry import Presence, Progress, TaggingProgress, TrainingProgress
+
+
+class WaitReason(msgspec.Struct, frozen=True, kw_only=True):
+    """`why` is for people, `code` for programs; `position` is that in the queue of its work class (1 = next)."""
+
+    why: str
+    code: Literal["no-worker", "worker-starting", "no-model", "queued"]
+    position: int | None
+    since: datetime | None
+
+
+class JobLiveState(msgspec.Struct, frozen=True, kw_only=True):
+    """State that is not stored: the trainer's last progress message, and why a pending job waits."""
+
+    progress: TrainingProgress | None = None
+    waiting: WaitReason | None = None
+
+
+class TaggingRunLiveState(msgspec.Struct, frozen=True, kw_only=True):
+    """State that is not stored: the tagger's last progress message, and why a pending run waits."""
+
+    progress: TaggingProgress | None = None
+    waiting: WaitReason | None = None
+
+
+class JobWithLiveState(JobView, frozen=True, kw_only=True):
+    """A job as recorded in the log; `live` is its current, unrecorded state."""
+
+    live: JobLiveState
+
+
+class TaggingRunWithLiveState(TaggingView, frozen=True, kw_only=True):
+    """A tagging run as recorded in the log; `live` is its current, unrecorded state."""
+
+    live: TaggingRunLiveState
+
+
+def explain_wait(
+    view: JobView | TaggingView, workers: Sequence[Presence], absent_since: datetime | None
+) -> WaitReason | None:
+    """None unless it waits (it runs, has ended, or was never started). `workers`: those of its work class."""
+    if view.status != "pending" or view.phase == "draft":
+        return None
+    service = "trainer" if isinstance(view, JobView) else "tagger"
+    if not workers:
+        since = f" since {absent_since:%Y-%m-%d %H:%M:%S} UTC" if absent_since else ""
+        return WaitReason(
+            why=f"no {service} connected{since}", code="no-worker", position=view.position, since=absent_since
+        )
+    if all(worker.state == "starting" for worker in workers):
+        return WaitReason(why=f"{service} starting", code="worker-starting", position=view.position, since=None)
+    if isinstance(view, TaggingView) and not any(view.model in worker.models for worker in workers):
+        why = f"no connected tagger has the model {view.model!r}"
+        return WaitReason(why=why, code="no-model", position=view.position, since=None)
+    return WaitReason(
+        why=f"position {view.position or 1}", code="queued", position=view.position, since=view.created_at
+    )
+
+
+def add_job_live_state(
+    view: JobView, progress: Progress | None, workers: Sequence[Presence], absent_since: datetime | None
+) -> JobWithLiveState:
+    current = progress if isinstance(progress, TrainingProgress) and view.status == "running" else None
+    trainers = [worker for worker in workers if worker.service == "trainer"]
+    live = JobLiveState(progress=current, waiting=explain_wait(view, trainers, absent_since))
+    return JobWithLiveState(**msgspec.structs.asdict(view), live=live)
+
+
+def add_tagging_live_state(
+    view: TaggingView, progress: Progress | None, workers: Sequence[Presence], absent_since: datetime | None
+) -> TaggingRunWithLiveState:
+    current = progress if isinstance(progress, TaggingProgress) and view.status == "running" else None
+    taggers = [worker for worker in workers if worker.service == "tagger"]
+    live = TaggingRunLiveState(progress=current, waiting=explain_wait(view, taggers, absent_since))
+    return TaggingRunWithLiveState(**msgspec.structs.asdict(view), live=live)

@@ -1,0 +1,72 @@
+"""Options that several commands share."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from contracts.errors import SetupError
+from loratory.client import DEFAULT_URL, AsyncClient
+
+Environ = Annotated[Mapping[str, str], Parameter(parse=False)]
+"""The environment variables of the process; passed by `run`, not by the user."""
+Flag = Parameter(negative=())
+"""A switch without a `--no-…` counterpart."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """The server a command connects to."""
+
+    url: Annotated[str, Parameter(env_var="LORATORY_URL")] = DEFAULT_URL
+    """Address of the server."""
+    key: Annotated[str | None, Parameter(env_var="LORATORY_KEY", show_default=False)] = None
+    """API key, if the server requires one."""
+    json: Annotated[bool, Flag] = False
+    """Print JSON; errors as problem documents on stderr."""
+
+    def client(self) -> AsyncClient:
+        """Fails fast if there is no server at all, but waits while one that responded before restarts."""
+        return AsyncClient(self.url, self.key, retry_timeout=60, initial_retry_timeout=2)
+
+
+DEFAULT_SERVER = Server()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class PointInTime:
+    """The point in time at which something is shown."""
+
+    at_seq: Annotated[int | None, Parameter(show_default=False)] = None
+    """The state at this sequence of the log."""
+    at_time: Annotated[str | None, Parameter(show_default=False)] = None
+    """The state at this time, such as 2026-11-21T12:00:00Z."""
+
+    @property
+    def query(self) -> dict[str, Any]:
+        return {"at_seq": self.at_seq, "at_time": self.at_time}
+
+
+NOW = PointInTime()
+
+
+def parse_recipe_overrides(settings: Iterable[str]) -> dict[str, object]:
+    """`optimizer.lr=1e-4` → {"optimizer.lr": 0.0001}. Values that are not JSON are text. SetupError without `=`."""
+    overrides: dict[str, object] = {}
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        if not separator or not path.strip():
+            raise SetupError(f"--set takes FIELD=VALUE, such as optimizer.lr=1e-4, not {setting!r}")
+        overrides[path.strip()] = _parse_value(text)
+    return overrides
+
+
+def _parse_value(text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text

@@ -1,0 +1,88 @@
+"""How commands print: lines, JSON, tables and key/value sections on stdout, errors on stderr."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+
+from contracts.errors import LoratoryError
+
+Fields = Mapping[str, object]
+"""Labels and values of a section; None and empty values are omitted."""
+
+
+def write_line(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def write_error(line: str) -> None:
+    sys.stderr.write(f"loratory: {line}\n")
+
+
+def write_json(content: object) -> None:
+    write_line(msgspec.json.encode(content).decode())
+
+
+def write_problem(error: Exception, title: str) -> None:
+    """The error as a problem document (RFC 9457) on stderr, in one line."""
+    problem: dict[str, object] = {"type": "about:blank", "title": title, "code": "usage", "detail": str(error)}
+    if isinstance(error, LoratoryError):
+        problem |= {"code": error.code, "detail": error.detail} | error.extra
+    sys.stderr.write(msgspec.json.encode(problem, enc_hook=str).decode() + "\n")
+
+
+def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Column titles and rows: aligned on a terminal, otherwise separated by tabs."""
+    cells = [tuple(format_value(cell) for cell in row) for row in rows]
+    if not sys.stdout.isatty():
+        for row in (columns, *cells):
+            write_line("\t".join(row))
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and only needed for terminals
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def write_sections(sections: Mapping[str, Fields]) -> None:
+    """Titled groups of `label: value` lines; groups without values are omitted."""
+    first = True
+    for title, fields in sections.items():
+        lines = {f"{label}:": format_value(value) for label, value in fields.items() if value not in (None, "", (), [])}
+        if not lines:
+            continue
+        write_line(title if first else f"\n{title}")
+        first = False
+        width = max(map(len, lines))
+        for label, value in lines.items():
+            write_line(f"  {label:<{width}}  {value}")
+
+
+def format_value(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S}"
+        case tuple() | list():
+            return ", ".join(map(format_value, value))
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
+
+
+def format_bytes(size: int) -> str:
+    """Decimal units with three digits: `12.3 MB`."""
+    scaled, unit = float(size), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if scaled < 1000:
+            break
+        scaled, unit = scaled / 1000, larger
+    return f"{scaled:.3g} {unit}"

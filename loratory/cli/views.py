@@ -1,0 +1,148 @@
+"""How jobs, data sets, images and presets are shown: sections of labels and values. Pure."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from contracts.queries import AttemptView, DatasetView, ImageView
+from contracts.recipe import Recipe
+from loratory.cli.output import Fields, format_bytes, format_value
+from loratory.messages import count
+from loratory.responses import Job
+
+RECIPE_PARTS = {
+    "base": "Base",
+    "adapter": "Adapter",
+    "length": "Length",
+    "optimizer": "Optimizer",
+    "schedule": "Schedule",
+    "data": "Data",
+    "objective": "Objective",
+    "preservation": "Preservation",
+    "sampling": "Samples",
+    "save": "Checkpoints",
+}
+ALWAYS_SHOWN = frozenset(("rank", "alpha", "lr", "count", "name", "path", "resolution", "batch_size", "every"))
+"""Fields of a recipe that are shown even at their defaults."""
+
+
+def job_sections(job: Job) -> dict[str, Fields]:
+    waiting = job.live.waiting.sentence if job.live and job.live.waiting else None
+    error = f"{job.error} ({job.error_code})" if job.error and job.error_code else job.error
+    phase = "" if job.phase == job.status else f" ({job.phase})"
+    return {
+        f"Job {job.id}": {
+            "Name": job.name,
+            "Status": f"{job.status}{phase}",
+            "Waiting": waiting,
+            "Error": error,
+            "Data set": f"{job.dataset}, version {job.version} ({count(job.images, 'image')})",
+            "Trigger": job.trigger,
+            "Preset": job.preset,
+            "Mode": job.mode,
+            "Priority": job.priority,
+            "Labels": job.labels,
+            "Description": job.description,
+        },
+        "Progress": {
+            "Step": f"{job.step} of {job.steps}" if job.steps else job.step or None,
+            "Device": ", ".join(filter(None, (job.device, job.precision))),
+            "Checkpoints": job.checkpoints or None,
+            "Samples": job.samples or None,
+            "Created": f"{_utc(job.created_at)} by {job.actor}",
+            "Started": _utc(job.started_at),
+            "Ended": _utc(job.ended_at),
+        },
+        "Attempts": {f"{number}": _attempt(attempt) for number, attempt in enumerate(job.attempts, 1)},
+        "Recipe": recipe_fields(job.recipe),
+        "Files": {
+            artifact.name: f"{artifact.format}, {format_bytes(artifact.size)}, sha256 {artifact.digest}"
+            for artifact in job.artifacts
+        },
+    }
+
+
+def _attempt(attempt: AttemptView) -> str:
+    resumed = f", resumed after step {attempt.resumes}" if attempt.resumes else ""
+    ended = f", {attempt.ended}" if attempt.ended else ", running"
+    reason = f": {attempt.reason}" if attempt.reason else ""
+    return f"worker {attempt.worker}, started {_utc(attempt.started_at)}{resumed}{ended}{reason}"
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, object]:
+    """One line for each part of a recipe: its type, the important fields, and what differs from the defaults."""
+    parts = {name: getattr(recipe, name) for name in RECIPE_PARTS}
+    fields: dict[str, object] = {RECIPE_PARTS[name]: _part(part) for name, part in parts.items() if part is not None}
+    fields["Length"] = f"{recipe.length.count} {type(recipe.length).__struct_config__.tag}"
+    fields["Other"] = _pairs(_shown_fields(recipe, exclude={"seed", *RECIPE_PARTS}))
+    return fields | {"Seed": recipe.seed}
+
+
+def _part(part: msgspec.Struct) -> str:
+    tag = type(part).__struct_config__.tag
+    return ", ".join(filter(None, (str(tag) if tag else "", _pairs(_shown_fields(part))))) or "default"
+
+
+def _shown_fields(part: msgspec.Struct, exclude: Collection[str] = ()) -> dict[str, Any]:
+    values = {field.name: (getattr(part, field.name), field.default) for field in msgspec.structs.fields(part)}
+    return {
+        name: value
+        for name, (value, default) in values.items()
+        if name not in exclude and (value != default or (name in ALWAYS_SHOWN and value))
+    }
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    """`batch size 4, prompts 3`: texts are only counted."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {len(value) if isinstance(value, tuple) else format_value(value)}"
+        for name, value in values.items()
+    )
+
+
+def dataset_sections(dataset: DatasetView) -> dict[str, Fields]:
+    return {
+        f"Data set {dataset.name}": {
+            "Id": dataset.id,
+            "Description": dataset.description,
+            "Images": dataset.images,
+            "Tagged": dataset.tagged,
+            "Captioned": dataset.captioned,
+            "Skipped files": dataset.refused,
+            "Auto-tag threshold": f"above {dataset.general_threshold:g} "
+            f"(characters: above {dataset.character_threshold:g})",
+            "Latest version": dataset.latest_version,
+            "Created": _utc(dataset.created_at),
+            "Changed": _utc(dataset.changed_at),
+            "ETag": dataset.etag,
+        }
+    }
+
+
+def image_sections(image: ImageView) -> dict[str, Fields]:
+    return {
+        f"Image {image.id}": {
+            "File name": image.name,
+            "Data set": f"{image.dataset} (image {image.ordinal})",
+            "Format": f"{image.format}, {image.width} x {image.height}, {format_bytes(image.size)}"
+            + (", animated" if image.animated else ""),
+            "Erased": "yes" if image.erased else None,
+            "Added": _utc(image.created_at),
+            "ETag": image.etag,
+        },
+        "Tags and caption": {
+            "Tags": [tag.tag for tag in image.tags],
+            "Rejected": image.rejected,
+            "Suggestions": [tag.tag for tag in image.suggestions],
+            "Rating": image.rating,
+            "Caption": image.caption,
+            "Caption from": image.caption_source,
+        },
+        "Content": {"Picture": image.picture, "Source": image.source, "Thumbnail": image.thumbnail},
+    }
+
+
+def _utc(moment: datetime | None) -> str | None:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else None

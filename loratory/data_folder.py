@@ -1,0 +1,110 @@
+"""The data folder: its parts, its format number and the lock of the one process that uses it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Self
+
+from contracts.errors import SetupError
+from contracts.wire.streams import FORMAT
+
+if sys.platform != "win32":
+    import fcntl
+
+
+class DataFolderInUse(SetupError):
+    """Another process holds the data folder."""
+
+
+class DataFolder:
+    """`with DataFolder(path) as folder:` creates it if necessary and locks it; SetupError if that is not possible.
+
+    The lock belongs to the kernel, so it is released however the process ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self._lock: int | None = None
+
+    @property
+    def _address_file(self) -> Path:
+        return self.path / "run" / "address"
+
+    def __truediv__(self, part: str) -> Path:
+        return self.path / part
+
+    def health_file(self, service: str) -> Path:
+        return self.path / "run" / f"{service}.json"
+
+    def log_file(self, service: str) -> Path:
+        return self.path / "logs" / f"{service}.log"
+
+    def __enter__(self) -> Self:
+        check_format(self.path)
+        try:
+            for part in ("", "run", "logs", "blobs", "staging", "loras", "bases", "models"):
+                (self.path / part).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SetupError(f"the data folder {self.path} cannot be created: {error.strerror}") from error
+        self._lock = self._acquire_lock()
+        (self.path / "format").write_text(f"{FORMAT}\n")
+        return self
+
+    def record_address(self, host: str, port: int) -> None:
+        """Remember where the gateway of this folder listens, for `running_port`. Call it while holding the folder."""
+        self._address_file.write_text(f"{os.getpid()} {host} {port}\n")
+
+    def __exit__(self, *_: object) -> None:
+        self._address_file.unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _acquire_lock(self) -> int:
+        if sys.platform == "win32":
+            raise SetupError("`loratory up` needs Linux or macOS; on Windows run the containers (compose.yaml)")
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            raise DataFolderInUse(
+                f"Loratory is already running on the data folder {self.path} (process {holder})"
+            ) from error
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        return lock
+
+
+def running_port(path: Path) -> int | None:
+    """The port of the gateway that a running process serves from this data folder; None if there is none."""
+    try:
+        pid, _, port = (path / "run" / "address").read_text().split()
+        os.kill(int(pid), 0)  # a stale file after SIGKILL: does the process still exist?
+    except (OSError, ValueError):
+        return None
+    return int(port)
+
+
+def check_format(path: Path) -> None:
+    """SetupError for a data folder of another format. A folder without a format number is new.
+
+    Formats before the first release are not converted, so an older folder is refused as well.
+    """
+    try:
+        text = (path / "format").read_text(encoding="utf-8", errors="replace").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not text.isdecimal():
+        raise SetupError(f"{path / 'format'} does not contain a format number; is {path} a Loratory data folder?")
+    if int(text) > FORMAT:
+        raise SetupError(
+            f"the data folder {path} has format {text}, but this Loratory reads format {FORMAT}: "
+            "start the newer Loratory that wrote it"
+        )
+    if int(text) < FORMAT:
+        raise SetupError(
+            f"the data folder {path} has the old format {text}, but this Loratory reads format {FORMAT} only: "
+            "start with a new folder (--data), or with the older Loratory that wrote this one"
+        )

@@ -1,0 +1,129 @@
+"""Response types of the client that are more than a view of `contracts.queries`."""
+
+from datetime import datetime
+from typing import Any, Literal, TypedDict
+
+import msgspec
+
+from contracts.commands import ImportedFile
+from contracts.events import Artifact
+from contracts.queries import AffectedLoraView, EventView, JobView, TaggingView
+from contracts.recipe import Recipe
+from contracts.subjects import Priority
+from contracts.telemetry import Progress
+
+ENDED = frozenset({"completed", "failed", "cancelled"})
+
+
+class WaitReason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job or tagging run is waiting: `code` for programs, `why` for people; `position` 1 = next in the queue."""
+
+    why: str
+    code: str = ""
+    position: int | None = None
+    since: datetime | None = None
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.why} in the queue" if self.code == "queued" else self.why
+
+
+class LiveState(msgspec.Struct, frozen=True, kw_only=True):
+    """The last progress report of the worker, and the reason while the work is waiting."""
+
+    progress: Progress | None = None
+    waiting: WaitReason | None = None
+
+
+class Job(JobView, frozen=True):
+    live: LiveState | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+class TaggingRun(TaggingView, frozen=True):
+    live: LiveState | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+class Training(TypedDict, total=False):
+    """Options of a training besides its data set. `changes`: overrides of the preset's recipe, dotted path to value."""
+
+    version: int
+    preset: str
+    recipe: Recipe
+    changes: dict[str, object]
+    name: str
+    trigger: str
+    priority: Priority
+    description: str
+    labels: list[str]
+    auto_start: bool
+
+
+class Event(EventView, frozen=True):
+    """`cursor`: pass it as `after` to continue after this event."""
+
+    cursor: str = ""
+
+
+class EventPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: tuple[Event, ...]
+    next: str | None = None
+
+
+class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
+    items: tuple[Artifact, ...]
+
+
+class ImportedFiles(msgspec.Struct, frozen=True, kw_only=True):
+    items: tuple[ImportedFile, ...]
+
+
+class ImportSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of an import.
+
+    `files` in the order they were sent; `captions`: number of captions sent; `other_files`: number of files that are
+    not images; `outside_links`: number of symbolic links that lead out of the folder, not followed; `unreadable`: name
+    and reason of files that could not be read on this machine.
+    """
+
+    files: tuple[ImportedFile, ...] = ()
+    captions: int = 0
+    other_files: int = 0
+    outside_links: int = 0
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+    def of(self, outcome: Literal["added", "existing", "refused"]) -> list[ImportedFile]:
+        return [file for file in self.files if file.outcome == outcome]
+
+
+class ErasureResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of an erasure. `loras` were trained on it and remain; `pending`: places still to be purged."""
+
+    id: str
+    sequence: int
+    changed: bool
+    images: int
+    erased_at: datetime
+    loras: tuple[AffectedLoraView, ...] = ()
+    pending: tuple[str, ...] = ()
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """One WebSocket frame. Frames of events have `seq` (the cursor) and `description`; others have neither.
+
+    `data`: the event with its actor and command id, or the frame's own content (`progress_update`: step, loss, eta …).
+    """
+
+    type: str
+    seq: str | None = None
+    time: datetime | None = None
+    subject: str | None = None
+    description: str | None = None
+    data: dict[str, Any] = {}

@@ -1,0 +1,64 @@
+"""Pure functions of the gateway: cursors, page links, wait reasons; and the checksums of the vendored Swagger UI."""
+
+import hashlib
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.errors import Gone, Invalid
+from contracts.telemetry import Presence
+from gateway.cursor import END_OF_COMMIT, START, LogPosition, decode_cursor, encode_cursor
+from gateway.frames import positions_after
+from gateway.http.responses import next_link
+from gateway.live_views import explain_wait
+from gateway.routes.pages import WEB
+from tests.gateway.fake_catalog import job
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+POSITIONS = st.builds(LogPosition, st.integers(0, 2**53), st.one_of(st.integers(0, 500), st.just(END_OF_COMMIT)))
+
+
+@given(POSITIONS)
+def test_decoding_an_encoded_cursor_returns_its_position(position: LogPosition) -> None:
+    assert decode_cursor(encode_cursor("L", position), "L") == position
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_decoded_or_rejected_as_a_cursor(text: str) -> None:
+    try:
+        assert decode_cursor(text, "L") >= LogPosition(0, 0)
+    except (Invalid, Gone):
+        assert text not in ("", "0")
+
+
+def test_positions_compare_in_log_order() -> None:
+    assert START < LogPosition(1, 0) < LogPosition(1, 1) < LogPosition(1) < LogPosition(2, 0)
+    assert (LogPosition(5).query_after, LogPosition(5, 2).query_after) == (5, 4)
+    assert positions_after(()) == []
+
+
+def test_the_last_page_has_no_next_link() -> None:
+    assert next_link(None, None, "cursor") == {}  # type: ignore[arg-type]  # without a next cursor the request is not used
+
+
+@pytest.mark.parametrize("changes", [{"status": "running"}, {"phase": "draft"}, {"status": "completed"}])
+def test_a_job_that_does_not_wait_has_no_wait_reason(changes: dict[str, str]) -> None:
+    assert explain_wait(job(**changes), [], AT) is None
+
+
+def test_with_one_ready_trainer_a_job_waits_in_the_queue() -> None:
+    workers = [Presence(service="trainer", worker=f"w{state}", state=state, at=AT) for state in ("starting", "busy")]
+    reason = explain_wait(job(position=3), workers, None)
+    assert reason is not None
+    assert (reason.code, reason.why, reason.position) == ("queued", "position 3", 3)
+
+
+def test_vendored_swagger_ui_matches_its_checksums() -> None:
+    folder = WEB / "vendor" / "swagger"
+    rows = re.findall(r"^([0-9a-f]{64})  (\S+)$", (folder / "VENDOR.md").read_text(), re.MULTILINE)
+    assert {name for _, name in rows} == {file.name for file in folder.iterdir()} - {"VENDOR.md"}
+    for digest, name in rows:
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest

@@ -1,0 +1,175 @@
+"""The documents match the code: settings, routes, words, links and file names. Commands: `test_docs_commands.py`."""
+
+import re
+import shutil
+import subprocess
+import typing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import catalog.settings
+import gateway.settings
+import tagger.settings
+import trainer.settings
+from contracts import commands
+from contracts.events import AnyEvent
+from contracts.queries import QUERIES
+from contracts.recipe import Recipe
+from contracts.wire.migration import MigrateSettings
+from tests import api_docs, readme_presets
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+DOCUMENTS = sorted([ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("how-to/*.md")])
+SETTINGS: list[type[msgspec.Struct]] = [
+    catalog.settings.Settings,
+    gateway.settings.Settings,
+    tagger.settings.Settings,
+    trainer.settings.Settings,
+    MigrateSettings,
+]
+CLIENT_SETTINGS = ("LORATORY_URL", "LORATORY_KEY")
+"""Read by the command line."""
+COMMAND_FAMILIES = (
+    commands.DatasetCommand,
+    commands.TaggingCommand,
+    commands.PresetCommand,
+    commands.JobCommand,
+)
+ORDINARY_WORDS = frozenset(
+    ["api", "file", "generate", "get", "id", "index", "list", "name", "read", "single", "v1", "ws"]
+)
+"""Words in names that mean what they mean in English, or in every API."""
+
+NEW_FILES = frozenset(("gateway/web/presets.js", "trainer/families/sdxl.py"))
+"""Files that a reader of a how-to creates."""
+
+
+def names_in_operations() -> set[str]:
+    return set(re.findall(r"`(LORATORY_\w+)`", (DOCS / "operations.md").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.__module__)
+def test_operations_names_every_setting(settings: type[msgspec.Struct]) -> None:
+    variables = {f"LORATORY_{field.name.upper()}" for field in msgspec.structs.fields(settings)}
+    assert variables - names_in_operations() == set()
+
+
+def test_operations_names_no_setting_that_does_not_exist() -> None:
+    known = {f"LORATORY_{field.name.upper()}" for kind in SETTINGS for field in msgspec.structs.fields(kind)}
+    assert set(CLIENT_SETTINGS) <= names_in_operations() <= known | set(CLIENT_SETTINGS)
+
+
+def test_api_md_is_generated_from_the_routes() -> None:
+    expected = api_docs.render(api_docs.openapi_paths())
+    assert api_docs.FILE.read_text(encoding="utf-8") == expected, "run `python -m tests.api_docs`"
+
+
+def split_name(name: str) -> set[str]:
+    """`CreateDataset` → create, dataset; `/api/v1/jobs/{job}` → api, v1, jobs, job."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+", name)}
+
+
+def words_in_names() -> set[str]:
+    """All words in the names of events, commands and queries, and in the paths of routes."""
+    events = [str(event.__struct_config__.tag) for event in typing.get_args(AnyEvent)]
+    kinds = [kind.__name__ for family in COMMAND_FAMILIES for kind in typing.get_args(family)]
+    queries = [query.__name__ for query in QUERIES]
+    paths = [*api_docs.openapi_paths(), *api_docs.WEBSOCKETS]
+    return {word for name in (*events, *kinds, *queries, *paths) for word in split_name(name)}
+
+
+def glossary_rows() -> list[list[str]]:
+    """(words, means, not) of each row."""
+    lines = (DOCS / "glossary.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return [row for row in rows if row[0] != "Word"]
+
+
+def glossary_entries() -> list[str]:
+    """The words, with the place in parentheses that tells two meanings apart."""
+    return [word.strip().lower() for row in glossary_rows() for word in row[0].split(",")]
+
+
+def glossary_words() -> list[str]:
+    return [re.sub(r"\(.*?\)", "", entry).strip() for entry in glossary_entries()]
+
+
+def test_every_word_in_a_name_is_in_the_glossary_or_is_ordinary() -> None:
+    known = {*glossary_words(), *(f"{word}s" for word in glossary_words())} | ORDINARY_WORDS
+    known |= {word.removesuffix("y") + "ies" for word in glossary_words() if word.endswith("y")}
+    assert sorted(words_in_names() - known) == []
+
+
+def test_the_list_of_ordinary_words_has_none_too_many() -> None:
+    assert sorted(ORDINARY_WORDS - words_in_names()) == []
+
+
+def test_each_word_has_one_meaning_or_says_where_it_has_which() -> None:
+    entries, words = glossary_entries(), glossary_words()
+    repeated = [entry for entry, word in zip(entries, words, strict=True) if words.count(word) > 1]
+    assert [entry for entry in repeated if "(" not in entry or repeated.count(entry) > 1] == []
+    assert all(len(row) == 3 and all(row) for row in glossary_rows())
+
+
+def test_the_table_of_presets_is_generated_from_the_presets() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme_presets.render() in readme, "paste what `python -m tests.readme_presets` prints"
+
+
+def test_every_recipe_field_in_the_readme_exists() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| kohya | Field here |\n")[2].partition("\n\n")[0]
+    named = [name for row in table.splitlines()[1:] for name in re.findall(r"`([a-z_.]+)`", row.split("|")[2])]
+    fields = [name for name in named if name not in {"constant", "linear", "cosine"}]
+    assert len(fields) > 20
+    recipe = msgspec.to_builtins(Recipe())
+    for field in fields:
+        branch = recipe
+        for part in field.split("."):
+            assert part in branch, field
+            branch = branch[part]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (document.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_named_in_text_exist(document: Path) -> None:
+    """Paths in backticks that begin with one of our packages; `docs/shows.md` is about the past."""
+    if document.name == "shows.md":
+        return
+    packages = "contracts|catalog|gateway|tagger|trainer|loratory|tests|tools|docs|deploy"
+    named = set(
+        re.findall(rf"`((?:{packages})/[\w./-]*(?:\.(?:py|js|md|jsonl|sh|conf)|/))`", document.read_text("utf-8"))
+    )
+    assert sorted(path for path in named - NEW_FILES if not (ROOT / path).exists()) == []
+
+
+def test_the_architecture_names_every_module_of_the_wire() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("| Group | Modules |\n")[2].partition("\n\n")[0]
+    cells = [row.split("|")[2] for row in table.splitlines()[1:]]
+    named = [name for cell in cells for name in re.findall(r"(?:^|· )`(\w+)`", cell.strip())]
+    files = {file.stem for file in (ROOT / "contracts" / "wire").glob("*.py")} - {"__init__"}
+    assert sorted(named) == sorted(files)
+
+
+@pytest.mark.parametrize("document", sorted(DOCS.glob("how-to/*.md")), ids=lambda path: path.stem)
+def test_changes_in_a_how_to_still_apply(document: Path, tmp_path: Path) -> None:
+    """If this fails: do the steps again in a copy of the repository, or, if the example now exists, choose another."""
+    changes = re.findall(r"^```diff\n(.*?)^```$", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert changes
+    for change in changes:
+        name = re.findall(r"^--- a/(\S+)$", change, re.MULTILINE)[0]
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+        command = ["git", "apply", "-C1", "--check", "-"]
+        result = subprocess.run(command, input=change, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"{name}: {result.stderr}"

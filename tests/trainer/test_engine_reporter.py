@@ -1,0 +1,168 @@
+"""Engine updates become events on a real log; no engine process is needed."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contracts.events import (
+    AnyEvent,
+    JobAttemptStarted,
+    JobCancelled,
+    JobCancelRequested,
+    JobCheckpointed,
+    JobCreated,
+    JobPlanned,
+    JobQueued,
+    JobSampled,
+    JobSucceeded,
+)
+from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
+from contracts.recipe import Recipe
+from contracts.telemetry import BLOCK_STEPS
+from contracts.wire.blobs import LocalBlobs
+from contracts.wire.bus import Bus
+from contracts.wire.log import EventLog, build_commit
+from contracts.wire.telemetry_bus import read_loss_curve
+from contracts.wire.worker import NO_SPACE, Attempt, Crash, WorkerIdentity
+from tests.conftest import BusOf, command_metadata
+from trainer.engine_reporter import BadCheckpoint, CannotTrain, EngineReporter
+from trainer.messages import (
+    Finished,
+    Loading,
+    Planned,
+    RequestFailed,
+    Sampled,
+    Saved,
+    Stepped,
+    Stopped,
+    TensorFile,
+    Update,
+)
+
+JOB = JobId("job_1")
+CREATED = JobCreated(
+    name="cats",
+    mode="single",
+    dataset_id=DatasetId("ds_1"),
+    dataset="cats",
+    version=1,
+    version_id=VersionId("ver_1"),
+    manifest=Digest("0" * 64),
+    images=3,
+    recipe=Recipe(),
+)
+PLANNED = Planned(
+    step=0,
+    steps=300,
+    epochs=2,
+    steps_per_epoch=150,
+    pictures=3,
+    buckets=[],
+    parameters=9,
+    device="cpu",
+    precision="float32",
+    base="b" * 64,
+    fingerprint="f",
+    warm=False,
+)
+
+
+def stepped(step: int) -> Stepped:
+    return Stepped(step=step, epoch=1, loss=step / 1000, lr=0.1, grad_norm=1.0, seconds=0.1)
+
+
+async def append(bus: Bus, *events: AnyEvent) -> None:
+    log = EventLog(bus)
+    revision = (await log.load("job", JOB)).revision
+    await log.append(
+        build_commit("job", JOB, events, expected_revision=revision, metadata=command_metadata()), revision
+    )
+
+
+@pytest.fixture
+async def catalog(bus_of: BusOf) -> Bus:
+    return await bus_of("catalog")
+
+
+@pytest.fixture
+async def reporter(catalog: Bus, bus_of: BusOf, tmp_path: Path) -> AsyncIterator[EngineReporter]:
+    trainer = await bus_of("trainer")
+    await append(catalog, CREATED, JobQueued(priority="normal"))
+    await append(trainer, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
+    identity = WorkerIdentity(work="train", worker=WorkerId("w1"), boot="b")
+    log = EventLog(trainer)
+    attempt = Attempt(log, identity, JOB, await log.load("job", JOB))
+    yield EngineReporter(trainer, LocalBlobs(tmp_path / "blobs"), attempt, {"torch": "2.11"}, "cats")
+
+
+async def events_after_start(bus: Bus) -> list[AnyEvent]:
+    return [event for event, _ in (await EventLog(bus).load("job", JOB)).events()][3:]
+
+
+def write_file(path: Path, content: str) -> str:
+    path.write_text(content)
+    return str(path)
+
+
+async def test_updates_of_a_whole_run_become_events_and_loss_blocks(
+    reporter: EngineReporter, catalog: Bus, tmp_path: Path
+) -> None:
+    steps = BLOCK_STEPS + 20
+    saved = write_file(tmp_path / "checkpoint", "weights")
+    sample = Sampled(
+        step=steps, index=0, prompt="secret words", seed=7, path=write_file(tmp_path / "sample.png", "picture")
+    )
+    tensors = "t" * 64
+    updates: list[Update] = [
+        Loading(what="base"),
+        PLANNED,
+        *(stepped(step) for step in range(1, steps + 1)),
+        Saved(step=steps, path=saved),
+        sample,
+        sample,
+    ]
+    assert not any([await reporter.handle(update) for update in updates])
+    files = [TensorFile(path=write_file(tmp_path / name, name), tensors=tensors) for name in ("kohya", "diffusers")]
+    assert await reporter.handle(Finished(step=steps, kohya=files[0], diffusers=files[1]))
+    planned, checkpointed, sampled, succeeded = await events_after_start(catalog)
+    assert isinstance(planned, JobPlanned)
+    assert (planned.steps, planned.software) == (300, {"torch": "2.11"})
+    assert isinstance(checkpointed, JobCheckpointed)
+    assert await reporter.blobs.get(checkpointed.checkpoint) == b"weights"
+    assert (checkpointed.step, checkpointed.size) == (steps, 7)
+    assert isinstance(sampled, JobSampled)
+    assert isinstance(succeeded, JobSucceeded)
+    assert [artifact.format for artifact in succeeded.artifacts] == ["kohya", "diffusers"]
+    blocks = await read_loss_curve(catalog, JOB)
+    assert [(block.first, len(block.losses)) for block in blocks] == [(1, BLOCK_STEPS), (BLOCK_STEPS + 1, 20)]
+    history = await EventLog(catalog).load("job", JOB)
+    assert not any(b"secret" in recorded.body for recorded in history.commits)
+
+
+async def test_an_engine_stopped_on_request_cancels_the_job(reporter: EngineReporter, catalog: Bus) -> None:
+    await append(catalog, JobCancelRequested())
+    await reporter.attempt.refresh()
+    assert reporter.attempt.cancel_requested.is_set()
+    await reporter.handle(stepped(1))
+    assert await reporter.handle(Stopped(step=1, path=None))
+    assert await events_after_start(catalog) == [
+        JobCancelRequested(),
+        JobCancelled(attempt=reporter.attempt.number, step=1),
+    ]
+
+
+async def test_failures_are_raised_as_retryable_or_final_errors(reporter: EngineReporter, catalog: Bus) -> None:
+    with pytest.raises(Crash):
+        await reporter.handle(Stopped(step=1, path=None))
+    with pytest.raises(Crash):
+        await reporter.handle(RequestFailed(code="internal", reason="RuntimeError: x"))
+    with pytest.raises(BadCheckpoint):
+        await reporter.handle(RequestFailed(code="bad-checkpoint", reason="damaged"))
+    with pytest.raises(CannotTrain) as refused:
+        await reporter.handle(RequestFailed(code="diverged", reason="the loss is not finite"))
+    assert (refused.value.code, refused.value.detail) == ("diverged", "the loss is not finite")
+    with pytest.raises(OSError, match="the disk is full") as full:
+        await reporter.handle(RequestFailed(code="disk-full", reason="the disk is full"))
+    assert full.value.errno in NO_SPACE
+    assert await events_after_start(catalog) == []
