@@ -182,7 +182,7 @@ def _prediction(event: TaggingPredicted) -> str:
 
 def _by(source: str, action: str) -> str:
     """The actor is shown beside the sentence; only an import is named in it."""
-    return f"Import {action}" if source == "import" else action[0].upper() + action[1:]
+    return f"The import {action}" if source == "import" else action[0].upper() + action[1:]
 
 
 def _after(completed: int, *, tagging: bool) -> str:

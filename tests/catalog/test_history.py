@@ -61,7 +61,7 @@ async def test_the_history_of_an_image_has_the_edits_and_predictions_of_that_ima
 
     assert [entry.description for entry in entries] == [
         "Added image 1 (PNG, 640 x 480)",
-        "Import added tags cat, only_1 to 1 image",
+        "The import added tags cat, only_1 to 1 image",
         "Added tags sitting, grass and rejected tag only_1 on 1 image",
         "Set the caption of image 1",
         "Predicted tags for image 1: only_1 0.99, sky 0.4, tree 0.2",
@@ -84,7 +84,7 @@ async def test_the_history_of_a_tag_has_every_edit_and_prediction_of_it(queries:
     entries = await history_of(queries, ListDatasetHistory(dataset="Cats!", tag="Only 1"))
 
     assert [(entry.type, entry.description) for entry in entries] == [
-        ("dataset.tags_edited", "Import added tag only_1 to 1 image"),
+        ("dataset.tags_edited", "The import added tag only_1 to 1 image"),
         ("dataset.tags_edited", "Rejected tag only_1 on 3 images"),
         ("tagging.predicted", "Predicted tags for image 1: only_1 0.99"),
         ("dataset.thresholds_set", "Set the auto-tag thresholds: general above 0.5, character above 0.9"),

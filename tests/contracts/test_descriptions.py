@@ -62,7 +62,7 @@ def test_an_event_type_without_a_sentence_is_described_by_its_name() -> None:
 
 def test_tag_edits_name_the_tags_and_count_the_images() -> None:
     assert edit(*range(12), asserted=("1girl", "solo")) == "Added tags 1girl, solo to 12 images"
-    assert edit(1, asserted=("cat", "only_1"), source="import") == "Import added tags cat, only_1 to 1 image"
+    assert edit(1, asserted=("cat", "only_1"), source="import") == "The import added tags cat, only_1 to 1 image"
     assert edit(1, 2, 3, rejected=("sky",)) == "Rejected tag sky on 3 images"
     assert (
         edit(1, asserted=("sitting", "grass"), rejected=("only_1",))
@@ -82,7 +82,7 @@ def test_image_and_caption_events_name_the_image() -> None:
     assert describe(msgspec.structs.replace(cleared, caption=b"sealed")) == "Set the caption of image 4"
     assert (
         describe(msgspec.structs.replace(cleared, caption=b"sealed", source="import"))
-        == "Import set the caption of image 4"
+        == "The import set the caption of image 4"
     )
     assert describe(e.ImagesRemoved(images=bitmap(3))) == "Removed 1 image"
     refused = e.ImageRefused(
