@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from contracts.commands import CommandMetadata
+from contracts.errors import Conflict
+from contracts.events import AnyEvent
 from contracts.ids import CommandId, ulid
+from contracts.subjects import AggregateKind
 from contracts.wire.bus import Bus, connect
+from contracts.wire.log import EventLog, build_commit
 from contracts.wire.permissions import Role
 from contracts.wire.server import EmbeddedServer
 from contracts.wire.streams import migrate
@@ -26,6 +30,20 @@ BusOf = Callable[[Role], Awaitable[Bus]]
 def command_metadata(command: str | None = None, *, actor: str = "user:test", fingerprint: str = "") -> CommandMetadata:
     """The metadata of a command in a test."""
     return CommandMetadata(command_id=CommandId(command or ulid()), actor=actor, at=NOW, fingerprint=fingerprint)
+
+
+async def append_events(bus: Bus, aggregate_kind: AggregateKind, aggregate_id: str, *events: AnyEvent) -> int:
+    """Append as the catalog does while a worker appends too: after a lost race again. The sequence of the commit."""
+    log = EventLog(bus)
+    while True:
+        revision = (await log.load(aggregate_kind, aggregate_id)).revision
+        commit = build_commit(
+            aggregate_kind, aggregate_id, events, expected_revision=revision, metadata=command_metadata()
+        )
+        try:
+            return (await log.append(commit, revision)).sequence
+        except Conflict:
+            continue
 
 
 @pytest.fixture

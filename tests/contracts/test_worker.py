@@ -30,11 +30,11 @@ from contracts.recipe import Recipe
 from contracts.subjects import AggregateKind
 from contracts.wire import worker as worker_module
 from contracts.wire.bus import Bus
-from contracts.wire.log import AggregateHistory, EventLog, StreamRevision, build_commit
+from contracts.wire.log import AggregateHistory, EventLog, StreamRevision
 from contracts.wire.queue import QueueMessage, WorkQueue
 from contracts.wire.telemetry_bus import wake
 from contracts.wire.worker import Attempt, Crash, Worker, WorkerIdentity
-from tests.conftest import LEASE, BusOf, command_metadata
+from tests.conftest import LEASE, BusOf, append_events
 from tests.limits import WAIT
 
 JOB = JobId("job_1")
@@ -51,19 +51,13 @@ CREATED = JobCreated(
 )
 
 
-async def append_events(bus: Bus, job: str, *events: AnyEvent) -> int:
-    log = EventLog(bus)
-    revision = (await log.load("job", job)).revision
-    return (
-        await log.append(
-            build_commit("job", job, events, expected_revision=revision, metadata=command_metadata()), revision
-        )
-    ).sequence
+async def append_to_job(bus: Bus, job: str, *events: AnyEvent) -> int:
+    return await append_events(bus, "job", job, *events)
 
 
 async def create_and_queue_job(bus: Bus, job: str = JOB) -> None:
-    await append_events(bus, job, CREATED)
-    dispatch = await append_events(bus, job, JobQueued(priority="normal"))
+    await append_to_job(bus, job, CREATED)
+    dispatch = await append_to_job(bus, job, JobQueued(priority="normal"))
     await WorkQueue(bus, "train").put(QueueMessage(id=job, dispatch=dispatch), "normal")
 
 
@@ -120,7 +114,7 @@ async def test_work_is_fetched_run_and_acknowledged(catalog: Bus, trainer: Bus) 
 async def test_commits_of_the_catalog_do_not_fence_the_attempt(catalog: Bus, trainer: Bus) -> None:
     async def run(attempt: Attempt) -> None:
         for number in range(5):
-            await append_events(catalog, JOB, JobEdited(name=f"name {number}"))
+            await append_to_job(catalog, JOB, JobEdited(name=f"name {number}"))
             await attempt.report(
                 JobCheckpointed(attempt=attempt.number, step=number + 1, checkpoint=Digest("1" * 64), size=1)
             )
@@ -184,7 +178,7 @@ async def test_a_cancelled_job_stops_at_once(catalog: Bus, trainer: Bus) -> None
     await create_and_queue_job(catalog)
     async with run_worker(trainer, run):
         await started.wait()
-        await append_events(catalog, JOB, *cancel(fold((await EventLog(catalog).load("job", JOB)).events()), "train"))  # type: ignore[arg-type]
+        await append_to_job(catalog, JOB, *cancel(fold((await EventLog(catalog).load("job", JOB)).events()), "train"))  # type: ignore[arg-type]
         await wake(catalog, "train", JOB)
         assert isinstance((await wait_until_ended(catalog))[-1], JobCancelled)
 
@@ -261,9 +255,9 @@ async def test_a_transient_error_counts_neither_as_a_crash_nor_as_a_failure(
 
 
 async def test_a_report_waits_while_the_log_is_full(catalog: Bus, trainer: Bus) -> None:
-    await append_events(catalog, JOB, CREATED)
-    await append_events(catalog, JOB, JobQueued(priority="normal"))
-    await append_events(trainer, JOB, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
+    await append_to_job(catalog, JOB, CREATED)
+    await append_to_job(catalog, JOB, JobQueued(priority="normal"))
+    await append_to_job(trainer, JOB, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
     identity = WorkerIdentity(work="train", worker=WorkerId("w1"), boot="b")
     full_log = UnavailableLog(trainer, appends=2, error=LogFull("no space"))
     attempt = Attempt(full_log, identity, JOB, await EventLog(trainer).load("job", JOB))
@@ -384,15 +378,15 @@ class UnavailableLog(EventLog):
 
 
 async def test_a_report_waits_while_the_log_is_unavailable_also_while_catching_up(catalog: Bus, trainer: Bus) -> None:
-    await append_events(catalog, JOB, CREATED)
-    await append_events(catalog, JOB, JobQueued(priority="normal"))
-    await append_events(trainer, JOB, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
+    await append_to_job(catalog, JOB, CREATED)
+    await append_to_job(catalog, JOB, JobQueued(priority="normal"))
+    await append_to_job(trainer, JOB, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
     identity = WorkerIdentity(work="train", worker=WorkerId("w1"), boot="b")
     attempt = Attempt(
         UnavailableLog(trainer, appends=2, loads=2), identity, JOB, await EventLog(trainer).load("job", JOB)
     )
     # Another writer's commit comes first, so the report has to catch up before it is repeated.
-    await append_events(catalog, JOB, JobEdited(name="renamed"))
+    await append_to_job(catalog, JOB, JobEdited(name="renamed"))
     await attempt.report(finish(attempt))
     assert [type(event) for event in (await load_events(catalog))[-2:]] == [JobEdited, JobSucceeded]
 

@@ -28,14 +28,14 @@ from contracts.jobs import cancel, fold
 from contracts.queries import Page, ReadTaggingWork, TaggingImage
 from contracts.wire.blobs import Blobs, LocalBlobs, blobs_at
 from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, build_commit
+from contracts.wire.log import EventLog
 from contracts.wire.queue import QueueMessage, WorkQueue
 from contracts.wire.service import Service
 from contracts.wire.telemetry_bus import wake
 from contracts.wire.worker import Worker, WorkerIdentity
 from tagger.settings import Settings
 from tagger.worker import IMAGES_PER_BATCH, Runner
-from tests.conftest import LEASE, BusOf, command_metadata
+from tests.conftest import LEASE, BusOf, append_events
 from tests.limits import WAIT
 
 RUN = "run_1"
@@ -71,10 +71,7 @@ class FakeCatalog:
         await WorkQueue(self.bus, "tag").put(QueueMessage(id=RUN, dispatch=dispatch), "normal")
 
     async def append(self, *events: AnyEvent) -> int:
-        log = EventLog(self.bus)
-        revision = (await log.load("tagging", RUN)).revision
-        commit = build_commit("tagging", RUN, events, expected_revision=revision, metadata=command_metadata())
-        return (await log.append(commit, revision)).sequence
+        return await append_events(self.bus, "tagging", RUN, *events)
 
     async def events(self) -> list[AnyEvent]:
         return [event for event, _ in (await EventLog(self.bus).load("tagging", RUN)).events()]

@@ -22,10 +22,10 @@ from contracts.recipe import Recipe
 from contracts.telemetry import BLOCK_STEPS
 from contracts.wire.blobs import LocalBlobs
 from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, build_commit
+from contracts.wire.log import EventLog
 from contracts.wire.telemetry_bus import read_loss_curve
 from contracts.wire.worker import NO_SPACE, Attempt, Crash, WorkerIdentity
-from tests.conftest import BusOf, command_metadata
+from tests.conftest import BusOf, append_events
 from trainer.engine_reporter import BadCheckpoint, CannotTrain, EngineReporter
 from trainer.messages import (
     Finished,
@@ -73,11 +73,7 @@ def stepped(step: int) -> Stepped:
 
 
 async def append(bus: Bus, *events: AnyEvent) -> None:
-    log = EventLog(bus)
-    revision = (await log.load("job", JOB)).revision
-    await log.append(
-        build_commit("job", JOB, events, expected_revision=revision, metadata=command_metadata()), revision
-    )
+    await append_events(bus, "job", JOB, *events)
 
 
 @pytest.fixture

@@ -34,12 +34,12 @@ from contracts.recipe import apply_changes
 from contracts.wire.blobs import LocalBlobs
 from contracts.wire.bus import Bus
 from contracts.wire.heartbeat import HeartbeatPublisher
-from contracts.wire.log import EventLog, build_commit
+from contracts.wire.log import EventLog
 from contracts.wire.queue import QueueMessage, WorkQueue
 from contracts.wire.service import Service
 from contracts.wire.telemetry_bus import read_loss_curve, wake
 from contracts.wire.worker import Worker, WorkerIdentity
-from tests.conftest import LEASE, BusOf, command_metadata
+from tests.conftest import LEASE, BusOf, append_events
 from tests.limits import WAIT
 from tests.trainer.builders import SMALL
 from trainer.messages import Example
@@ -61,13 +61,7 @@ class FakeCatalog:
         return Page(items=tuple(self.entries), total=len(self.entries))
 
     async def append(self, job: str, *events: AnyEvent) -> int:
-        log = EventLog(self.bus)
-        revision = (await log.load("job", job)).revision
-        return (
-            await log.append(
-                build_commit("job", job, events, expected_revision=revision, metadata=command_metadata()), revision
-            )
-        ).sequence
+        return await append_events(self.bus, "job", job, *events)
 
     async def create_job(self, job: str, **changes: object) -> None:
         recipe = apply_changes(SMALL, {name.replace("__", "."): value for name, value in changes.items()})
