@@ -31,7 +31,7 @@ from loratory.responses import (
     ImportSummary,
     Job,
     TaggingRun,
-    Training,
+    TrainingOptions,
 )
 
 API = "/api/v1"
@@ -217,7 +217,7 @@ class AsyncClient(EventLogApi):
     async def preset(self, name: str) -> PresetView:
         return await self._http.get(f"{API}/presets/{_quote(name)}", PresetView)
 
-    async def train(self, dataset: str, **options: Unpack[Training]) -> Job:
+    async def train(self, dataset: str, **options: Unpack[TrainingOptions]) -> Job:
         """Create and start a training on the current state of a data set."""
         body = msgspec.to_builtins({"dataset": dataset, **options})
         result = await self._http.post(f"{API}/training/single", JobResult, lambda: {"json": body})

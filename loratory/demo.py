@@ -17,7 +17,7 @@ from loratory.demo_programs import DrawnConcept, SheetInput
 from loratory.follow import ProgressWriter, WorkerWait, follow_job, follow_tagging, wait_until_started
 from loratory.image_files import ScanResult, scan_folder
 from loratory.messages import count, format_import
-from loratory.responses import Job, Training
+from loratory.responses import Job, TrainingOptions
 from loratory.services import CORE_SERVICES
 from loratory.stack import Stack
 
@@ -124,7 +124,7 @@ class Demo:
             changes["length"] = {"type": "steps", "count": self._steps}
         if concept.prompts:
             changes["sampling.prompts"] = concept.prompts
-        options = Training(preset=self._preset, name=dataset, trigger=concept.concept, changes=changes)
+        options = TrainingOptions(preset=self._preset, name=dataset, trigger=concept.concept, changes=changes)
         job = await client.train(dataset, **options)
         await _explain_timeout(stack, "trainer", wait_until_started(client, job.id, self._worker_wait()))
         code = await follow_job(client, job.id, self._writer)

@@ -14,7 +14,7 @@ from contracts.audit import ReplayReport
 from contracts.errors import Behind, LoratoryError, Unavailable
 from contracts.queries import HistoryEntry, HistoryPage
 from loratory.http import Http
-from loratory.responses import Event, EventPage
+from loratory.responses import EventPage, LoggedEvent
 
 API = "/api/v1"
 PAGE_SIZE = 500
@@ -44,7 +44,7 @@ class EventLogApi:
         since: Timestamp | None = None,
         until: Timestamp | None = None,
         follow: bool = False,
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[LoggedEvent, None]:
         """Events after a cursor, oldest first; `follow`: then wait for new ones, across reconnections.
 
         `aggregate_kind`: such as `job`; `type`: such as `job.succeeded` or `job.*`.
@@ -85,7 +85,7 @@ class EventLogApi:
             report = await self._http.get(f"{API}/audit/replay", ReplayReport, wait=REPLAY_LONG_POLL_SECONDS)
         return report
 
-    async def _pages(self, after: str, query: dict[str, str]) -> AsyncGenerator[Event, None]:
+    async def _pages(self, after: str, query: dict[str, str]) -> AsyncGenerator[LoggedEvent, None]:
         """An empty page may still have a next one: the server bounds each search."""
         cursor: str | None = after
         while cursor is not None:
@@ -94,7 +94,7 @@ class EventLogApi:
                 yield event
             cursor = page.next
 
-    async def _follow(self, after: str, query: dict[str, str]) -> AsyncGenerator[Event, None]:
+    async def _follow(self, after: str, query: dict[str, str]) -> AsyncGenerator[LoggedEvent, None]:
         """Each event exactly once across reconnections. Unavailable: no stream for RECONNECT_TIMEOUT_SECONDS."""
         loop = asyncio.get_running_loop()
         last_contact = loop.time()
@@ -126,7 +126,7 @@ class EventLogApi:
             cursor = page.next
 
 
-async def _parse_sse(response: httpx.Response) -> AsyncGenerator[tuple[str, Event | None], None]:
+async def _parse_sse(response: httpx.Response) -> AsyncGenerator[tuple[str, LoggedEvent | None], None]:
     """Server-sent events: the new cursor and the event; a message with only an id has none."""
     cursor, data = "", ""
     async for line in response.aiter_lines():
@@ -140,9 +140,9 @@ async def _parse_sse(response: httpx.Response) -> AsyncGenerator[tuple[str, Even
             cursor, data = "", ""
 
 
-def _decode_event(data: str) -> Event:
+def _decode_event(data: str) -> LoggedEvent:
     try:
-        return msgspec.json.decode(data, type=Event)
+        return msgspec.json.decode(data, type=LoggedEvent)
     except msgspec.DecodeError as error:
         raise LoratoryError(f"the server sent an event that this client cannot read: {error}") from error
 

@@ -51,7 +51,7 @@ class TaggingRun(TaggingView, frozen=True):
         return self.status in ENDED
 
 
-class Training(TypedDict, total=False):
+class TrainingOptions(TypedDict, total=False):
     """Options of a training besides its data set. `changes`: overrides of the preset's recipe, dotted path to value."""
 
     version: int
@@ -66,14 +66,14 @@ class Training(TypedDict, total=False):
     auto_start: bool
 
 
-class Event(EventView, frozen=True):
+class LoggedEvent(EventView, frozen=True):
     """`cursor`: pass it as `after` to continue after this event."""
 
     cursor: str = ""
 
 
 class EventPage(msgspec.Struct, frozen=True, kw_only=True):
-    items: tuple[Event, ...]
+    items: tuple[LoggedEvent, ...]
     next: str | None = None
 
 

@@ -53,7 +53,7 @@ class CannotTrain(LoratoryError):
         self.code = code  # type: ignore[misc]  # the engine's code, one of several
 
 
-class BadCheckpoint(Exception):
+class CheckpointRejected(Exception):
     """The checkpoint to resume from is damaged or of another run; an older one may work."""
 
 
@@ -101,7 +101,7 @@ class EngineReporter:
             case Stopped():
                 return await self._stopped(update)
             case RequestFailed(code="bad-checkpoint", reason=reason):
-                raise BadCheckpoint(reason)
+                raise CheckpointRejected(reason)
             case RequestFailed(code="internal", reason=reason):
                 raise Crash(reason)
             case RequestFailed(code="disk-full", reason=reason):

@@ -24,7 +24,7 @@ from contracts.wire.worker import Attempt, Crash
 from trainer import domain
 from trainer.bases import base_folder
 from trainer.engine_process import EngineProcess
-from trainer.engine_reporter import BadCheckpoint, CannotTrain, EngineReporter
+from trainer.engine_reporter import CannotTrain, CheckpointRejected, EngineReporter
 from trainer.lora_folder import LoraFolder
 from trainer.messages import EngineReady, Example, Saved, Stop, Stopped, Train
 from trainer.settings import Settings
@@ -113,7 +113,7 @@ class Trainer:
             try:
                 await self._run_engine(task, path)
                 return
-            except BadCheckpoint as error:
+            except CheckpointRejected as error:
                 _log.warning("checkpoint_skipped", step=checkpoint.step, error=str(error))
         await self._run_engine(task, None)
 
@@ -137,7 +137,7 @@ class Trainer:
                 if not not_cancelled():
                     raise asyncio.CancelledError
             request_pending = False
-        except (BadCheckpoint, CannotTrain):
+        except (CheckpointRejected, CannotTrain):
             request_pending = False
             raise
         except Crash:
@@ -229,5 +229,5 @@ async def _save_on_shutdown(engine: EngineProcess, reporter: EngineReporter) -> 
                         return
                     case _ if await reporter.handle(update):
                         return
-    except (TimeoutError, Crash, Fenced, BadCheckpoint, CannotTrain) as error:
+    except (TimeoutError, Crash, Fenced, CheckpointRejected, CannotTrain) as error:
         _log.warning("shutdown_checkpoint_failed", error=repr(error))

@@ -20,7 +20,7 @@ EXIT_CODES = {"completed": 0, "failed": 1, "cancelled": 4}
 """By the status of an ended job."""
 
 
-class Interrupted(LoratoryError):
+class WatchInterrupted(LoratoryError):
     """The command was interrupted; the work on the server continues."""
 
     code = "interrupted"
@@ -74,13 +74,13 @@ async def watch(job: str, /, *, server: Server = DEFAULT_SERVER) -> int:
 
 
 async def follow(client: AsyncClient, job_id: str, *, as_json: bool) -> int:
-    """Print a job's events and progress to its end. Interrupted: on Ctrl-C, with how to watch it again."""
+    """Print a job's events and progress to its end. WatchInterrupted: on Ctrl-C, with how to watch it again."""
     try:
         if as_json:
             return await follow_job(client, job_id, ProgressWriter(), on_frame=write_json)
         return await _follow_as_text(client, job_id)
     except asyncio.CancelledError as error:
-        raise Interrupted(
+        raise WatchInterrupted(
             f"stopped watching; job {job_id} continues: `loratory jobs watch {job_id}` follows it, "
             f"`loratory jobs cancel {job_id}` cancels it"
         ) from error

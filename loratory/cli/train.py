@@ -8,12 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from contracts.errors import LoratoryError, SetupError
-from loratory.cli.jobs import EXIT_CODES, Interrupted, follow
+from loratory.cli.jobs import EXIT_CODES, WatchInterrupted, follow
 from loratory.cli.options import DEFAULT_SERVER, Flag, Server, parse_recipe_overrides
 from loratory.cli.output import write_error, write_json, write_line
 from loratory.follow import ProgressWriter, WorkerWait, follow_tagging
 from loratory.http import is_local
-from loratory.responses import Training
+from loratory.responses import TrainingOptions
 
 
 async def train(  # noqa: PLR0913 - each is an option
@@ -53,7 +53,7 @@ async def train(  # noqa: PLR0913 - each is an option
         Print the job's id and do not wait.
     """
     overrides = _recipe_overrides(base, steps, set_ or [], local=is_local(server.url))
-    options = Training(changes=overrides, trigger=trigger, name=name)
+    options = TrainingOptions(changes=overrides, trigger=trigger, name=name)
     if preset:
         options["preset"] = preset
     async with server.client() as client:
@@ -116,7 +116,7 @@ async def tag(
         try:
             run = await follow_tagging(client, run.id, WorkerWait(None, writer.line), writer)
         except asyncio.CancelledError as error:
-            raise Interrupted(f"stopped waiting; the tagging run {run.id} continues") from error
+            raise WatchInterrupted(f"stopped waiting; the tagging run {run.id} continues") from error
     if server.json:
         write_json(run)
     if run.status == "failed":

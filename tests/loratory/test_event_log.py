@@ -12,7 +12,7 @@ import pytest
 from contracts.errors import Invalid, NotFound, Rejected
 from contracts.queries import ImageView
 from loratory import AsyncClient, Client, event_log
-from loratory.responses import Event
+from loratory.responses import LoggedEvent
 from tests.limits import WAIT
 from tests.loratory.conftest import Cli
 
@@ -89,7 +89,7 @@ def test_following_yields_new_events_and_nothing_else(server_url: str) -> None:
         async with AsyncClient(server_url) as client, asyncio.timeout(WAIT):
             cursors = [event.cursor async for event in client.events()]
             async with aclosing(client.events(after=cursors[-1], aggregate_kind="dataset", follow=True)) as following:
-                received: list[Event] = []
+                received: list[LoggedEvent] = []
                 for _ in range(2):
                     made = await client.create_dataset(next(NAMES))
                     received.append(await anext(following))

@@ -26,7 +26,7 @@ from contracts.wire.log import EventLog
 from contracts.wire.telemetry_bus import read_loss_curve
 from contracts.wire.worker import NO_SPACE, Attempt, Crash, WorkerIdentity
 from tests.conftest import BusOf, append_events
-from trainer.engine_reporter import BadCheckpoint, CannotTrain, EngineReporter
+from trainer.engine_reporter import CannotTrain, CheckpointRejected, EngineReporter
 from trainer.messages import (
     Finished,
     Loading,
@@ -153,7 +153,7 @@ async def test_failures_are_raised_as_retryable_or_final_errors(reporter: Engine
         await reporter.handle(Stopped(step=1, path=None))
     with pytest.raises(Crash):
         await reporter.handle(RequestFailed(code="internal", reason="RuntimeError: x"))
-    with pytest.raises(BadCheckpoint):
+    with pytest.raises(CheckpointRejected):
         await reporter.handle(RequestFailed(code="bad-checkpoint", reason="damaged"))
     with pytest.raises(CannotTrain) as refused:
         await reporter.handle(RequestFailed(code="diverged", reason="the loss is not finite"))
