@@ -15,7 +15,7 @@ from contracts.queries import ReadTaggingWork, TaggingImage
 from contracts.telemetry import TaggingProgress
 from contracts.wire.blobs import Blobs, Damaged
 from contracts.wire.bus import Bus
-from contracts.wire.cancellation import not_cancelled
+from contracts.wire.cancellation import is_cancelled
 from contracts.wire.service import ServiceClient
 from contracts.wire.telemetry_bus import publish_progress
 from contracts.wire.worker import Attempt
@@ -55,7 +55,7 @@ class Runner:
         domain.check_same_model(attempt.events, loaded)
         await attempt.report(loaded)
         async for batch in self._batches(RunId(attempt.aggregate_id), sequence, completed):
-            if not not_cancelled():
+            if is_cancelled():
                 raise asyncio.CancelledError
             if attempt.cancel_requested.is_set():
                 await attempt.report(cancelled("tag", attempt=attempt.number, step=len(completed)))  # type: ignore[arg-type]

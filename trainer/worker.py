@@ -16,7 +16,7 @@ from contracts.jobs import cancelled
 from contracts.queries import ManifestEntry, ReadManifest
 from contracts.wire.blobs import Blobs, Damaged
 from contracts.wire.bus import Bus
-from contracts.wire.cancellation import not_cancelled
+from contracts.wire.cancellation import is_cancelled
 from contracts.wire.heartbeat import HeartbeatPublisher
 from contracts.wire.log import AggregateHistory
 from contracts.wire.service import ServiceClient
@@ -134,7 +134,7 @@ class Trainer:
             request_pending = True
             await engine.send(request)
             while not await reporter.handle(await engine.next_update()):
-                if not not_cancelled():
+                if is_cancelled():
                     raise asyncio.CancelledError
             request_pending = False
         except (CheckpointRejected, CannotTrain):

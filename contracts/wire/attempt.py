@@ -14,7 +14,7 @@ from contracts.events import AnyEvent, Commit, RecordedCommit
 from contracts.ids import WorkerId, new_command_id
 from contracts.jobs import Work, check_fencing_token, fold
 from contracts.subjects import KIND_OF, WorkClass
-from contracts.wire.cancellation import not_cancelled
+from contracts.wire.cancellation import is_cancelled
 from contracts.wire.log import AggregateHistory, EventLog, StreamRevision, build_commit
 
 POLL_SECONDS = 0.25
@@ -100,7 +100,7 @@ class Attempt:
                 try:
                     recorded = await self._append(commit, revision)
                 except (Unavailable, LogFull):
-                    if asyncio.get_running_loop().time() > deadline or not not_cancelled():
+                    if asyncio.get_running_loop().time() > deadline or is_cancelled():
                         raise
                     self.touch()  # waiting for the log, or for room in it, is no stall
                     await asyncio.sleep(POLL_SECONDS)

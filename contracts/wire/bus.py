@@ -21,7 +21,7 @@ from nats.errors import (
 from nats.js.api import Header
 
 from contracts.errors import SetupError, Unavailable
-from contracts.wire.cancellation import not_cancelled
+from contracts.wire.cancellation import is_cancelled
 from contracts.wire.permissions import inbox
 
 CONNECT_TIMEOUT_SECONDS = 15.0
@@ -130,7 +130,7 @@ class Bus(Client):
         except asyncio.CancelledError:
             # All tasks that wait for the end of a connection share one future; cancelling one of them (nats-py cancels
             # its reconnect task) cancels it for all.
-            if not not_cancelled():
+            if is_cancelled():
                 raise
             self._closed_for_good.set()
 

@@ -12,3 +12,8 @@ def not_cancelled() -> bool:
     """
     task = asyncio.current_task()
     return task is None or not task.cancelling()
+
+
+def is_cancelled() -> bool:
+    """Whether the current task has been cancelled, even if the CancelledError was lost."""
+    return not not_cancelled()

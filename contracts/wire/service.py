@@ -23,7 +23,7 @@ from contracts.commands import COMMAND_FAMILIES, AnyCommandResult, CommandEnvelo
 from contracts.errors import Behind, ErrorReply, Invalid, LogFull, LoratoryError, TooLarge, Unavailable
 from contracts.queries import Query, query_name_of, result_type_of
 from contracts.validation import describe_decode_error
-from contracts.wire.cancellation import not_cancelled
+from contracts.wire.cancellation import is_cancelled
 
 T = TypeVar("T")
 Handler = Callable[[Any], Awaitable[msgspec.Struct]]
@@ -167,7 +167,7 @@ class ServiceClient:
                 body = await self._request(subjects.query(self._service, query_name_of(kind)), query, timeout)
                 return msgspec.json.decode(body, type=result_type_of(kind))
             except (Unavailable, Behind):
-                if asyncio.get_running_loop().time() >= deadline or not not_cancelled():
+                if asyncio.get_running_loop().time() >= deadline or is_cancelled():
                     raise
             await asyncio.sleep(QUERY_RETRY_SECONDS)
 
@@ -179,7 +179,7 @@ class ServiceClient:
             try:
                 return _results.decode(await self._request(subject, command, COMMAND_RESEND_SECONDS))
             except _NoReply as error:
-                if asyncio.get_running_loop().time() >= deadline or not not_cancelled():
+                if asyncio.get_running_loop().time() >= deadline or is_cancelled():
                     raise Unavailable(error.detail, **error.extra) from error
 
     async def _request(self, subject: str, content: msgspec.Struct, timeout: float) -> bytes:
