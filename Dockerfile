@@ -19,6 +19,7 @@ COPY gateway gateway
 COPY tagger tagger
 COPY trainer trainer
 COPY loratory loratory
+COPY demo_world demo_world
 
 FROM source AS built-init
 RUN pip install --no-cache-dir --constraint constraints.txt .

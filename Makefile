@@ -15,7 +15,7 @@ up:  ## start all services on your data (ARGS="--data DIR --port P")
 	@$(BIN)/loratory up $(ARGS)
 
 # Three files in parallel (they mostly wait), in the order of their folders: the long ones of tests/acceptance come first.
-test:  ## the whole test suite, with a real nats-server (ARGS="-k name" for a part)
+test:  ## the tests, with a real nats-server (ARGS=--all: also the slow ones, ARGS="-k name": a part)
 	@tools/environment.sh dev
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -42,16 +42,16 @@ figures:  ## quality figures of the demo world's models, from the committed weig
 
 world:  ## retrain the demo world's models into the folder WORLD (75 minutes on two cores; can be stopped and resumed)
 	@tools/environment.sh dev
-	@$(BIN)/python -m trainer.demo.make_base $(WORLD)/base --work $(WORLD)/work --minutes $(MINUTES)
-	@$(BIN)/python -m trainer.demo.make_tagger $(WORLD)/tagger --work $(WORLD)/work
+	@$(BIN)/python -m demo_world.models.make_base $(WORLD)/base --work $(WORLD)/work --minutes $(MINUTES)
+	@$(BIN)/python -m demo_world.models.make_tagger $(WORLD)/tagger --work $(WORLD)/work
 
 drill:  ## crash drill: 200 faults in 40 minutes under load, and a check of the outcome (ARGS="--seed 8 --minutes 5")
 	@tools/environment.sh dev
 	@$(BIN)/python -m tests.drill --seed 7 $(ARGS)
 
-schemas:  ## generate docs/events.schema.json and docs/asyncapi.json; refused if an event changed without a new version
+schemas:  ## generate what follows from the code: documents in docs/, deploy/nats.conf, golden lines, the version of the read model
 	@tools/environment.sh dev
-	@$(BIN)/python tools/schemas.py
+	@$(BIN)/python -m tools.schemas
 
 clean:  ## delete the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

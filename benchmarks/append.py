@@ -21,14 +21,15 @@ import msgspec
 import nats
 from nats.js import JetStreamContext
 
-from contracts.commands import CommandMetadata
-from contracts.events import DatasetRenamed, TagsEdited
+from contracts import subjects
+from contracts.commands.base import CommandMetadata
+from contracts.commits import StreamRevision, build_commit, revision_of
+from contracts.events.datasets import DatasetRenamed, TagsEdited
 from contracts.ids import new_command_id
-from contracts.wire.bus import connect
-from contracts.wire.log import EventLog, StreamRevision, build_commit, revision_of
-from contracts.wire.permissions import inbox
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import migrate
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.migration import migrate
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import connect
 
 WRITERS = 64
 ROUNDS = 9
@@ -83,7 +84,7 @@ async def measure(server: EmbeddedServer, appends: int) -> dict[str, list[float]
     await admin.close()
     bus = await connect(server.url, *server.credentials("catalog"), "benchmark")
     user, password = server.credentials("catalog")
-    raw_client = await nats.connect(server.url, user=user, password=password, inbox_prefix=inbox("catalog"))
+    raw_client = await nats.connect(server.url, user=user, password=password, inbox_prefix=subjects.inbox("catalog"))
     js, log = raw_client.jetstream(timeout=30), EventLog(bus)
     commit = build_commit(
         "dataset", "raw-0-0", [EVENT], expected_revision=StreamRevision(1000, 1000, "0" * 64), metadata=new_metadata()

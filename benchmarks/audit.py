@@ -20,13 +20,14 @@ from pathlib import Path
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from benchmarks.replay import write_log
-from catalog.archive import Archive, compare
+from catalog.archive.archive import Archive
+from catalog.archive.compare import compare
 from contracts import subjects
-from contracts.wire.bus import Bus, connect
-from contracts.wire.follow import Follower
-from contracts.wire.log import EventLog
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import migrate
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.follow import Follower
+from contracts.wire.log.migration import migrate
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus, connect
 
 ROUNDS = 5
 COMMITS_PER_READ = 200

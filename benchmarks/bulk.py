@@ -18,9 +18,10 @@ from pyroaring import BitMap
 from benchmarks.replay import START_TIME, LogGenerator, SyntheticDataset
 from catalog import views
 from catalog.store import Store
-from contracts import events as e
-from contracts.subjects import AggregateKind
-from contracts.wire.log import decode
+from contracts.aggregates import AnyEvent
+from contracts.commits import RecordedCommit, decode
+from contracts.events.base import Event
+from contracts.events.datasets import ImagesRemoved, TagsEdited, ThresholdsSet
 
 IMAGES_PER_COMMIT = 100
 TAGS = ("outdoors", "daylight", "photo", "sharp", "holiday")
@@ -33,11 +34,11 @@ class CommitWriter:
         self.generator = LogGenerator(random.Random(4), sequence=0)
         self.dataset: SyntheticDataset = self.generator.new_dataset(0)
 
-    def write(self, aggregate_kind: AggregateKind, aggregate_id: str, *events: e.AnyEvent) -> e.RecordedCommit:
+    def write(self, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> RecordedCommit:
         _, body, _ = self.generator.encode_message(*self.generator.build(aggregate_kind, aggregate_id, *events))
         return decode(self.generator.sequence, START_TIME, body)
 
-    def initial_commits(self, images: int) -> Iterator[e.RecordedCommit]:
+    def initial_commits(self, images: int) -> Iterator[RecordedCommit]:
         """A data set with this number of images, all with predictions."""
         dataset = self.dataset
         for _, body, _ in self.generator.opening_messages(dataset):
@@ -50,14 +51,14 @@ class CommitWriter:
             for ordinal in batch:
                 yield self.write("tagging", dataset.run, self.generator.predictions_event(dataset, ordinal))
 
-    def changes(self, images: int) -> Iterator[tuple[str, e.RecordedCommit]]:
+    def changes(self, images: int) -> Iterator[tuple[str, RecordedCommit]]:
         all_ordinals, half = (bytes(BitMap(range(0, images, next_commit)).serialize()) for next_commit in (1, 2))
-        events: tuple[tuple[str, e.DatasetEvent], ...] = (
-            ("five tags for all images", e.TagsEdited(images=all_ordinals, asserted=TAGS)),
-            ("the same tags removed", e.TagsEdited(images=all_ordinals, rejected=TAGS)),
-            ("threshold 0.35 → 0.25", e.ThresholdsSet(general=0.25, character=0.85)),
-            ("threshold 0.25 → 0.5", e.ThresholdsSet(general=0.5, character=0.85)),
-            ("half of the images removed", e.ImagesRemoved(images=half)),
+        events: tuple[tuple[str, Event], ...] = (
+            ("five tags for all images", TagsEdited(images=all_ordinals, asserted=TAGS)),
+            ("the same tags removed", TagsEdited(images=all_ordinals, rejected=TAGS)),
+            ("threshold 0.35 → 0.25", ThresholdsSet(general=0.25, character=0.85)),
+            ("threshold 0.25 → 0.5", ThresholdsSet(general=0.5, character=0.85)),
+            ("half of the images removed", ImagesRemoved(images=half)),
         )
         for name, event in events:
             yield name, self.write("dataset", self.dataset.id, event)

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from contracts.recipe import AdamW, Data, LoRA, Recipe, Sampling, Save, Steps
-from trainer import messages
-from trainer.demo import pictures
-from trainer.demo.tiny_random import make_tiny_random
+from demo_world import pictures
+from trainer.engine.tiny_random import make_tiny_random
 from trainer.engine.training import BaseCache, Training
+from trainer.engine_pipe import UPDATES
 from trainer.messages import AdapterMetadata, EngineReady, Example, Stepped, Train
 
 TURNS, STEPS, WARM_UP = 9, 20, 20
@@ -93,8 +93,8 @@ def measure_startup() -> float:
         stderr=subprocess.DEVNULL,
     ) as child:
         assert child.stdout is not None
-        while prefix := child.stdout.read(messages.PREFIX_BYTES):
-            if isinstance(messages.decode_update(child.stdout.read(messages.body_length(prefix))), EngineReady):
+        while update := UPDATES.read(child.stdout):
+            if isinstance(update, EngineReady):
                 return time.perf_counter() - started
     raise RuntimeError("the child ended before it was ready")
 

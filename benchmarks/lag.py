@@ -17,18 +17,18 @@ from pathlib import Path
 
 from benchmarks.replay import COMMITS_PER_DATASET, START_TIME, LogGenerator, SyntheticDataset
 from catalog import views
-from catalog.archive import Archive
+from catalog.archive.archive import Archive
 from catalog.database import Connection
 from catalog.projection import project
 from catalog.store import Store
-from catalog.views import images, sets
-from contracts.events import TagsEdited
+from catalog.views import decisions, sets
+from contracts.events.datasets import TagsEdited
 from contracts.telemetry import Applied
-from contracts.wire.bus import Bus, connect
-from contracts.wire.log import EventLog
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import migrate
-from contracts.wire.telemetry_bus import publish_applied
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.migration import migrate
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.telemetry import publish
 
 PAUSE_SECONDS = 0.02
 TIMEOUT_SECONDS = 60.0
@@ -41,7 +41,7 @@ async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[Store]:
     store = Store(folder / "read.db", await archive.verify_on_start(EventLog(bus)), views)
 
     async def announce(applied: Applied) -> None:
-        await publish_applied(bus, applied)
+        await publish(bus, applied)
 
     task = asyncio.create_task(project(bus, store, archive, announce))
     try:
@@ -78,7 +78,7 @@ async def measure_lag(log: EventLog, store: Store, generator: LogGenerator, data
 
     def read_tags(connection: Connection) -> set[str]:
         (ordinal,) = sets.ordinals(edit.images)
-        return set(images.effective_tags(connection, dataset.id, [ordinal])[ordinal].names)
+        return set(decisions.effective_tags(connection, dataset.id, [ordinal])[ordinal].names)
 
     visible = await store.read(read_tags)
     lag = (time.perf_counter() - accepted) * 1000

@@ -31,22 +31,32 @@ from nats.js.api import ConsumerConfig, DeliverPolicy, Header
 from pyroaring import BitMap
 
 from catalog import views
-from catalog.archive import Archive
+from catalog.archive.archive import Archive
 from catalog.projection import project
 from catalog.store import Store
-from contracts import events as e
 from contracts import subjects
-from contracts.commands import CommandMetadata, ImageResult
+from contracts.aggregates import AnyEvent
+from contracts.commands.base import CommandMetadata
+from contracts.commands.datasets import ImageResult
+from contracts.commits import Commit, StreamRevision, build_commit, decode
+from contracts.events.datasets import DatasetCreated, ImageAdded, TagsEdited
+from contracts.events.tagging import (
+    ImagePredictions,
+    Prediction,
+    TaggingAttemptStarted,
+    TaggingPredicted,
+    TaggingQueued,
+    TaggingRequested,
+)
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, RunId, WorkerId, derived
 from contracts.sealed import seal
-from contracts.subjects import AggregateKind
 from contracts.telemetry import Applied
-from contracts.wire import follow
-from contracts.wire.bus import Bus, connect
-from contracts.wire.log import EventLog, StreamRevision, build_commit, decode
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import migrate
-from contracts.wire.telemetry_bus import publish_applied
+from contracts.wire.log import follow
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.migration import migrate
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.telemetry import publish
 
 MIX_PERCENT = {"image": 25, "edit": 60, "predict": 15}
 IMAGES_PER_DATASET = 1000
@@ -80,9 +90,7 @@ class LogGenerator:
     sequence: int = 1
     revisions: dict[str, StreamRevision] = field(default_factory=dict)
 
-    def build(
-        self, aggregate_kind: AggregateKind, aggregate_id: str, *events: e.AnyEvent
-    ) -> tuple[e.Commit, StreamRevision]:
+    def build(self, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> tuple[Commit, StreamRevision]:
         expected = self.revisions.get(aggregate_id, StreamRevision())
         at = START_TIME + timedelta(seconds=self.sequence)
         number = int(at.timestamp() * 1000) << 80 | self.rng.getrandbits(80)
@@ -99,13 +107,13 @@ class LogGenerator:
             result=ImageResult(id=aggregate_id),
         ), expected
 
-    def encode_message(self, commit: e.Commit, expected: StreamRevision) -> tuple[str, bytes, dict[str, str]]:
+    def encode_message(self, commit: Commit, expected: StreamRevision) -> tuple[str, bytes, dict[str, str]]:
         body = msgspec.json.encode(commit)
         self.sequence += 1
         self.revisions[commit.aggregate_id] = StreamRevision(
             self.sequence, commit.version, hashlib.sha256(body).hexdigest()
         )
-        headers = {
+        headers: dict[str, str] = {
             Header.MSG_ID: commit.id,
             Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected.sequence),
             Header.EXPECTED_STREAM: subjects.EVENTS,
@@ -144,17 +152,17 @@ class LogGenerator:
 
     def opening_messages(self, dataset: SyntheticDataset) -> Iterator[tuple[str, bytes, dict[str, str]]]:
         name = f"set {len(self.revisions)}"
-        yield self.encode_message(*self.build("dataset", dataset.id, e.DatasetCreated(name=name)))
+        yield self.encode_message(*self.build("dataset", dataset.id, DatasetCreated(name=name)))
         all_ordinals = bytes(BitMap(range(IMAGES_PER_DATASET)).serialize())
-        requested = e.TaggingRequested(
+        requested = TaggingRequested(
             dataset_id=dataset.id, dataset=name, model="wd", images=all_ordinals, count=IMAGES_PER_DATASET
         )
-        yield self.encode_message(*self.build("tagging", dataset.run, requested, e.TaggingQueued(priority="normal")))
-        started = e.TaggingAttemptStarted(worker=WorkerId("tagger"), boot="boot", resumes=0)
+        yield self.encode_message(*self.build("tagging", dataset.run, requested, TaggingQueued(priority="normal")))
+        started = TaggingAttemptStarted(worker=WorkerId("tagger"), boot="boot", resumes=0)
         yield self.encode_message(*self.build("tagging", dataset.run, started))
         dataset.attempt = self.sequence
 
-    def next_commit(self, dataset: SyntheticDataset, action: str) -> tuple[e.Commit, StreamRevision]:
+    def next_commit(self, dataset: SyntheticDataset, action: str) -> tuple[Commit, StreamRevision]:
         if action == "image":
             dataset.images += 1
             return self.build("dataset", dataset.id, self.image_event(dataset, dataset.images - 1))
@@ -163,9 +171,7 @@ class LogGenerator:
             return self.build("tagging", dataset.run, self.predictions_event(dataset, ordinal))
         tags = self.sample_tags(dataset, 4)
         one = bytes(BitMap([ordinal]).serialize())
-        return self.build(
-            "dataset", dataset.id, e.TagsEdited(images=one, asserted=tuple(tags[:3]), rejected=(tags[3],))
-        )
+        return self.build("dataset", dataset.id, TagsEdited(images=one, asserted=tuple(tags[:3]), rejected=(tags[3],)))
 
     def sample_tags(self, dataset: SyntheticDataset, count: int) -> list[str]:
         """Distinct random tags; the first of the vocabulary are much more frequent than the last."""
@@ -174,21 +180,19 @@ class LogGenerator:
             chosen[dataset.vocabulary[int(len(dataset.vocabulary) * self.rng.random() ** 3)]] = None
         return list(chosen)
 
-    def predictions_event(self, dataset: SyntheticDataset, ordinal: int) -> e.TaggingPredicted:
+    def predictions_event(self, dataset: SyntheticDataset, ordinal: int) -> TaggingPredicted:
         tags = [
-            e.Prediction(tag=tag, probability=round(0.05 + 0.94 * self.rng.random() ** 2, 4))
+            Prediction(tag=tag, probability=round(0.05 + 0.94 * self.rng.random() ** 2, 4))
             for tag in self.sample_tags(dataset, PREDICTIONS_PER_IMAGE - 4)
         ]
-        ratings = [
-            e.Prediction(tag=name, probability=round(self.rng.random(), 4), category="rating") for name in RATINGS
-        ]
-        image = e.ImagePredictions(ordinal=ordinal, predictions=(*tags, *ratings))
-        return e.TaggingPredicted(attempt=dataset.attempt, images=(image,))
+        ratings = [Prediction(tag=name, probability=round(self.rng.random(), 4), category="rating") for name in RATINGS]
+        image = ImagePredictions(ordinal=ordinal, predictions=(*tags, *ratings))
+        return TaggingPredicted(attempt=dataset.attempt, images=(image,))
 
-    def image_event(self, dataset: SyntheticDataset, ordinal: int) -> e.ImageAdded:
+    def image_event(self, dataset: SyntheticDataset, ordinal: int) -> ImageAdded:
         image_event = ImageId(derived("img", dataset.id, f"{ordinal}"))
         digests = [Digest(self.rng.randbytes(32).hex()) for _ in range(3)]
-        return e.ImageAdded(
+        return ImageAdded(
             ordinal=ordinal,
             image_id=image_event,
             source=digests[0],
@@ -251,7 +255,7 @@ class CatalogReplay:
         reached = asyncio.Event()
 
         async def announce(applied: Applied) -> None:
-            await publish_applied(self.bus, applied)
+            await publish(self.bus, applied)
             if applied.sequence >= until:
                 reached.set()
 

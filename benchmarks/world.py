@@ -16,16 +16,15 @@ import numpy as np
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from contracts.shipped_models import shipped_models
+from demo_world import withheld
+from demo_world.concepts import CONCEPTS
+from demo_world.models.evaluate import evaluate, picture_grid, render_prompts
+from demo_world.scoring import ConceptClassifier, SceneClassifier
 from tagger.wd.model import OnnxTagger
-from tests.trainer import trials
-from trainer.bases import DEMO_BASE_FOLDER
-from trainer.demo.evaluate import evaluate, picture_grid, render_prompt
-from trainer.demo.world import withheld
-from trainer.demo.world.concepts import CONCEPTS
-from trainer.demo.world.scoring import ConceptClassifier, SceneClassifier
+from tests.demo_world import trials
 from trainer.engine.training import BaseCache
 
-TAGGER = Path(__file__).parents[1] / "tagger" / "demo"
 GENERAL_PROMPTS = 40
 """Prompts without a trigger, whose score a LoRA should not lower."""
 
@@ -50,7 +49,7 @@ def measure_speed(pipeline: StableDiffusionPipeline) -> None:
     seconds = []
     for seed in range(5):
         started = time.monotonic()
-        render_prompt(pipeline, withheld.read_prompts("evaluation")[seed].prompt, seed)
+        render_prompts(pipeline, [withheld.read_prompts("evaluation")[seed].prompt], [seed])
         seconds.append(time.monotonic() - started)
     print_figure("one picture", seconds=statistics.median(seconds))
 
@@ -72,20 +71,20 @@ def evaluate_concepts(
     general = evaluation[:: len(evaluation) // GENERAL_PROMPTS]
     seeds = [prompt.seed for prompt in general]
     texts = [prompt.prompt for prompt in general]
-    score_before = trials.prompt_score(trials.render_prompts(pipeline, texts, seeds), general, classifier)
+    score_before = trials.prompt_score(render_prompts(pipeline, texts, seeds), general, classifier)
     bases, all_pictures, rows = BaseCache(), [], []
     for trial in withheld.read_trials()[::few]:
         concept_classifier = ConceptClassifier(CONCEPTS[trial.concept])
         numbers = range(len(trial.prompts))
-        without_lora = trials.render_prompts(pipeline, trial.prompts, numbers)
+        without_lora = render_prompts(pipeline, trial.prompts, numbers)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             examples = trials.write_examples(trial.concept, trial.seed, folder / "pictures")
             lora = trials.train_lora(bases, base, examples, folder, trials.trial_recipe(trial.seed))
             pipeline.load_lora_weights(lora.file)
         try:
-            with_lora = trials.render_prompts(pipeline, trial.prompts, numbers)
-            score_after = trials.prompt_score(trials.render_prompts(pipeline, texts, seeds), general, classifier)
+            with_lora = render_prompts(pipeline, trial.prompts, numbers)
+            score_after = trials.prompt_score(render_prompts(pipeline, texts, seeds), general, classifier)
         finally:
             pipeline.unload_lora_weights()
         row = {
@@ -104,8 +103,8 @@ def evaluate_concepts(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.world", description=__doc__)
-    parser.add_argument("--base", type=Path, default=DEMO_BASE_FOLDER)
-    parser.add_argument("--tagger", type=Path, default=TAGGER)
+    parser.add_argument("--base", type=Path, default=shipped_models("bases")["demo"])
+    parser.add_argument("--tagger", type=Path, default=shipped_models("taggers")["demo"])
     parser.add_argument("--few", action="store_true", help="a tenth of each list")
     parser.add_argument("--sheet", type=Path, help="write the pictures to this PNG")
     args = parser.parse_args()

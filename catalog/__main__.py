@@ -8,18 +8,14 @@ import os
 import sys
 
 from catalog.settings import Settings
-from contracts.wire.boot import Serve, start
+from contracts.wire.service.boot import Serve, start
 
 MAINTENANCE_COMMANDS = {
-    "catch-up": "catalog.maintenance_commands:catch_up",
-    "backup": "catalog.maintenance_commands:backup",
-    "verify-backup": "catalog.maintenance_commands:verify_backup",
-    "list-backups": "catalog.maintenance_commands:list_backups",
-    "forget-backup": "catalog.maintenance_commands:forget_backup",
-    "unpack": "catalog.maintenance_commands:unpack",
-    "salvage": "catalog.maintenance_commands:salvage",
-    "refill": "catalog.maintenance_commands:refill",
-    "audit": "catalog.maintenance_commands:audit",
+    command: f"catalog.maintenance_commands:{command.replace('-', '_')}"
+    for command in (
+        *("catch-up", "backup", "verify-backup", "check-files", "list-backups", "forget-backup"),
+        *("unpack", "salvage", "refill", "audit"),
+    )
 }
 """Each is `async def command(settings, arguments)` and raises errors."""
 

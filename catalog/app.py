@@ -4,45 +4,92 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 
 from catalog import audit, views
-from catalog.archive import Archive
+from catalog.archive.archive import Archive
 from catalog.audit import Auditor
-from catalog.dispatch import Dispatcher
+from catalog.dispatch import Dispatcher, DispatchTiming
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
-from catalog.keys import Keys
+from catalog.keys import KEYS, Keys
 from catalog.projection import project
-from catalog.query_handlers import QueryHandlers
+from catalog.query_handlers.context import ManifestReader, QueryContext
+from catalog.query_handlers.table import query_handlers
 from catalog.replays import Replays
-from catalog.service.datasets import DatasetCommands
-from catalog.service.erasure import ErasureCommands
+from catalog.service import erasure
+from catalog.service.blob_pins import BlobPins
+from catalog.service.context import CommandContext
 from catalog.service.execution import CommandExecutor
-from catalog.service.importer import ImageImporter, remove_stale_work_folders
-from catalog.service.purging import Purger
-from catalog.service.versions import VersionFreezer
-from catalog.service.work import JobCommands, PresetCommands, TaggingCommands
+from catalog.service.handlers import command_handlers
+from catalog.service.imports import ImageImporter, remove_stale_work_folders
+from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
 from catalog.settings import Settings
 from catalog.store import Store
-from contracts.commands import CommandEnvelope, DatasetEnvelope, JobEnvelope, PresetEnvelope, TaggingEnvelope
 from contracts.errors import LogDamaged
-from contracts.telemetry import Applied
-from contracts.wire.blobs import blobs_at
-from contracts.wire.boot import Health, leaf_errors
-from contracts.wire.bus import Bus, connect
-from contracts.wire.lease import Lease
-from contracts.wire.log import EventLog
-from contracts.wire.service import Handler, Service
-from contracts.wire.telemetry_bus import publish_applied, publish_erased
+from contracts.retry import repeat
+from contracts.telemetry import Applied, ImagesErased
+from contracts.wire.blobs.store import Blobs, blobs_at
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.lease import Lease
+from contracts.wire.service.boot import leaf_errors
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.health import Health
+from contracts.wire.service.requests import Service, require_all_handlers
+from contracts.wire.service.telemetry import publish
 
 CATCH_UP_TIMEOUT_SECONDS = 600.0
 """Time limit at start for applying the log to the read model, which may include a complete rebuild."""
 
+DRAFTS_SECONDS = 3600.0
+"""Interval at which unfinished blobs of killed writers are removed."""
+
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a catalog owns while it runs; `folder` holds its files, `staging` the gateway's uploads."""
+
+    folder: Path
+    staging: Path
+    archive: Archive
+    store: Store
+    keys: Keys
+    blobs: Blobs
+    decoder: Decoder
+
+
+class Catalog:
+    """The parts of a catalog, connected; `log` is fenced by the lease."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        log: EventLog,
+        resources: Resources,
+        timing: DispatchTiming,
+        limits: PurgeLimits = DEFAULT_PURGE_LIMITS,
+    ) -> None:
+        archive, store, keys, blobs = resources.archive, resources.store, resources.keys, resources.blobs
+        self.dispatcher = Dispatcher(bus, store, log, timing)
+        executor = CommandExecutor(log, store, self.dispatcher.on_appended)
+        self.importer = ImageImporter(blobs, resources.decoder, resources.staging, BlobPins())
+        notify_workers = partial(publish, bus, ImagesErased())
+        self.purger = Purger(executor, keys, blobs, resources.staging, self.importer.pins, notify_workers, limits)
+        self.replays = Replays(resources.folder)
+        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now)
+        self.commands = command_handlers(self.context, self.importer)
+        queried = QueryContext(
+            store=store, archive=archive, keys=keys, manifests=ManifestReader(blobs), pending_purges=self.purger.pending
+        )
+        audits = audit.handlers(Auditor(archive, log, keys), store)
+        self.queries = {**query_handlers(queried), **audits, **self.replays.handlers()}
 
 
 async def serve(settings: Settings) -> None:
@@ -52,10 +99,9 @@ async def serve(settings: Settings) -> None:
     """
     health = Health("catalog", ["writer", "log", "read_model"], pid=os.getpid())
     health.set("writer", False, "another catalog writes; this one is on standby")
-    for folder in (settings.catalog, settings.staging):
-        folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        bus = await stack.enter_async_context(_connected(settings))
+        bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "catalog")
+        await stack.enter_async_context(bus)
         await stack.enter_async_context(_publish_damage(bus))
         background = await stack.enter_async_context(asyncio.TaskGroup())
         background.create_task(health.run(settings.health_file), name="health")
@@ -65,61 +111,49 @@ async def serve(settings: Settings) -> None:
         await lease.acquire()
         background.create_task(lease.keep_renewed(), name="lease")
         health.set("writer", True)
-        archive = Archive(settings.catalog)
-        stack.push_async_callback(archive.close)
-        log_id = await archive.verify_on_start(EventLog(bus))
-        store = Store(settings.catalog / "read.db", log_id, views)
-        stack.push_async_callback(store.close)
-        keys = Keys(settings.catalog / "keys.db")
-        stack.push_async_callback(keys.close)
-        decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
-        blobs = blobs_at(settings.blobs)
-        health.set("log", True)
+        await _run(settings, bus, lease, health)
 
+
+async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health) -> None:
+    """Runs the catalog that holds the lease."""
+    log = EventLog(bus, lease.check)
+    async with AsyncExitStack() as stack:
+        resources = await _open(settings, log, stack)
+        health.set("log", True)
         remove_stale_work_folders(settings.staging)
-        log = EventLog(bus, lease.check)
-        dispatcher = Dispatcher(bus, store, log, lease=settings.lease)
-        executor = CommandExecutor(log, store)
-        importer = ImageImporter(executor, keys, blobs, decoder, settings.staging)
-        purger = Purger(executor, keys, blobs, settings.staging, importer.pins, partial(publish_erased, bus))
-        erasures = ErasureCommands(executor, purger)
-        replays = Replays(settings.catalog)
+        catalog = Catalog(bus, log, resources, DispatchTiming(lease=settings.lease))
+        require_all_handlers("catalog", catalog.commands, catalog.queries)
         service = Service(bus, "catalog", version("loratory"))
         stack.push_async_callback(service.close)
-
-        async def announce(applied: Applied) -> None:
-            await publish_applied(bus, applied)
-
+        archive, store = resources.archive, resources.store
         async with asyncio.TaskGroup() as tasks:
-            projection = project(bus, store, archive, announce)
+            projection = project(bus, store, archive, partial(publish, bus))
             tasks.create_task(archive.explain_damage(projection), name="projection")
-            _, end = await EventLog(bus).end()
+            _, end = await log.end()
             await store.wait_for(end, CATCH_UP_TIMEOUT_SECONDS)
-            await service.start(
-                commands=command_handlers(importer, dispatcher, erasures),
-                queries=QueryHandlers(store, archive, keys, blobs, purger.pending).handlers()
-                | audit.handlers(Auditor(archive, log, keys), store)
-                | replays.handlers(),
-            )
-            tasks.create_task(replays.run(), name="replays")
+            await service.start(commands=catalog.commands, queries=catalog.queries)
+            tasks.create_task(catalog.replays.run(), name="replays")
             tasks.create_task(archive.verify_periodically(log), name="verification")
-            tasks.create_task(erasures.run(), name="erasures")
-            tasks.create_task(dispatcher.run(), name="dispatcher")
+            tasks.create_task(erasure.run(catalog.context, catalog.purger), name="erasures")
+            tasks.create_task(catalog.dispatcher.run(), name="dispatcher")
+            remove_drafts = resources.blobs.remove_abandoned_drafts
+            drafts = repeat(remove_drafts, every=DRAFTS_SECONDS, on=OSError, warn="drafts_not_removed")
+            tasks.create_task(drafts, name="drafts")
             health.set("read_model", True)
-            _log.info("catalog_ready", applied=store.applied, log_id=log_id)
+            _log.info("catalog_ready", applied=store.applied, log_id=archive.log_id)
 
 
-def command_handlers(
-    importer: ImageImporter, dispatcher: Dispatcher, erasures: ErasureCommands
-) -> dict[type[CommandEnvelope], Handler]:
-    executor, keys = importer.executor, importer.keys
-    freezer = VersionFreezer(executor, keys, importer.blobs)
-    return {
-        DatasetEnvelope: DatasetCommands(executor, keys, importer, freezer, erasures).handle,
-        TaggingEnvelope: TaggingCommands(executor, dispatcher).handle,
-        PresetEnvelope: PresetCommands(executor).handle,
-        JobEnvelope: JobCommands(executor, freezer, dispatcher).handle,
-    }
+async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Resources:
+    """LogDamaged: the log is not the one that was archived."""
+    for folder in (settings.catalog, settings.staging):
+        folder.mkdir(parents=True, exist_ok=True)
+    archive = await stack.enter_async_context(Archive(settings.catalog))
+    log_id = await archive.verify_on_start(log)
+    store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
+    keys = await stack.enter_async_context(await Keys.open(settings.catalog / KEYS))
+    decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
+    blobs = blobs_at(settings.blobs)
+    return Resources(settings.catalog, settings.staging, archive, store, keys, blobs, decoder)
 
 
 @asynccontextmanager
@@ -130,14 +164,5 @@ async def _publish_damage(bus: Bus) -> AsyncIterator[None]:
     except (LogDamaged, BaseExceptionGroup) as error:
         damage = next((leaf.detail for leaf in leaf_errors(error) if isinstance(leaf, LogDamaged)), "")
         if damage:
-            await publish_applied(bus, Applied(log_id="", sequence=0, verified=False, damage=damage))
+            await publish(bus, Applied(log_id="", sequence=0, verified=False, damage=damage))
         raise
-
-
-@asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[Bus]:
-    bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "catalog")
-    try:
-        yield bus
-    finally:
-        await bus.close()

@@ -2,22 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from catalog.archive import Archive, ChainVerification, Comparison, compare, with_last_good_time
+from catalog.archive.archive import Archive
+from catalog.archive.chain import ChainVerification
+from catalog.archive.compare import Comparison, compare, with_last_good_time
 from catalog.keys import Keys
 from catalog.store import Store
 from contracts.audit import AuditHead, AuditReport, Damage, DamageKind
 from contracts.errors import Conflict
 from contracts.ids import Digest
-from contracts.queries import GetAuditHead, Query, VerifyLog
-from contracts.wire.log import EventLog
+from contracts.queries.log import GetAuditHead, VerifyLog
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.requests import QueryHandlers
 
 
 class Auditor:
@@ -73,20 +74,19 @@ class Auditor:
 
     async def _check_head(self, head: AuditHead, verification: ChainVerification) -> Damage | None:
         """The damage if history up to this head changed since it was signed."""
-        subject = f"the head of commit {head.sequence}, signed at {head.at:%Y-%m-%d %H:%M:%S} UTC,"
+        found: tuple[DamageKind, int, str]
+        end, chain = verification.tail.sequence, await self._archive.chain_at(head.sequence)
         if not is_genuine(head):
-            return _head_damage("changed", head.sequence, f"{subject} was changed after it was signed")
-        if verification.tail.sequence < head.sequence:
-            end = verification.tail.sequence
-            return _head_damage(
-                "missing", end + 1, f"{subject} names more commits than there are: history ends at {end}"
-            )
-        chain = await self._archive.chain_at(head.sequence)
-        if chain is None or Digest(chain.hex()) != head.chain:
-            return _head_damage(
-                "rewritten", head.sequence, f"{subject} has another hash: a commit up to it was rewritten since"
-            )
-        return None
+            found = "changed", head.sequence, "was changed after it was signed"
+        elif end < head.sequence:
+            found = "missing", end + 1, f"names more commits than there are: history ends at {end}"
+        elif chain is None or Digest(chain.hex()) != head.chain:
+            found = "rewritten", head.sequence, "has another hash: a commit up to it was rewritten since"
+        else:
+            return None
+        kind, first_bad, why = found
+        signed = f"the head of commit {head.sequence}, signed at {head.at:%Y-%m-%d %H:%M:%S} UTC,"
+        return Damage(where="head", kind=kind, first_bad=first_bad, detail=f"{signed} {why}")
 
 
 def is_genuine(head: AuditHead) -> bool:
@@ -99,7 +99,7 @@ def is_genuine(head: AuditHead) -> bool:
     return True
 
 
-def handlers(auditor: Auditor, store: Store) -> dict[type[Query[Any]], Callable[[Any], Awaitable[msgspec.Struct]]]:
+def handlers(auditor: Auditor, store: Store) -> QueryHandlers:
     """The query handlers of audits."""
 
     async def get_head(query: GetAuditHead) -> AuditHead:
@@ -111,7 +111,3 @@ def handlers(auditor: Auditor, store: Store) -> dict[type[Query[Any]], Callable[
         return await auditor.verify(query.head)
 
     return {GetAuditHead: get_head, VerifyLog: verify}
-
-
-def _head_damage(kind: DamageKind, first_bad: int, detail: str) -> Damage:
-    return Damage(where="head", kind=kind, first_bad=first_bad, detail=detail)

@@ -9,18 +9,21 @@ import errno
 import os
 import queue
 import sqlite3
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from contracts.errors import SetupError, Unavailable
+from contracts.wire.system.files import move_into_place
 
 Connection = sqlite3.Connection
 Row = sqlite3.Row
 DatabaseError = sqlite3.DatabaseError
 T = TypeVar("T")
+Prepare = Callable[[Connection], None]
 
 MAX_SEQUENCE = 2**63 - 1
 """Later than any sequence of the log: the largest integer of SQLite."""
@@ -33,36 +36,32 @@ WAL_PAGES = 8 * 1024
 SCRATCH_CACHE_KIB = 16 * 1024
 SUFFIXES = ("", "-wal", "-shm")
 """The files of one database."""
+TRUNCATE_WAL = "PRAGMA wal_checkpoint(TRUNCATE)"
+"""Empties the WAL, which still contains deleted content."""
 
 
-class Database:
-    """One file, readable by its owner only. `tables` is executed at every open, so it must be idempotent."""
+class Closing(ABC):
+    """Something that the end of its `async with` closes."""
 
-    def __init__(
-        self,
-        path: Path,
-        tables: str,
-        *,
-        secure_delete: bool = False,
-        rebuildable: bool = False,
-        cache_kib: int = CACHE_KIB,
-    ) -> None:
-        """`rebuildable`: a power cut may lose the last transactions (they can be redone), but not corrupt the file."""
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class Database(Closing):
+    """One file: the connection that writes, from `open_writer`, and a few that read."""
+
+    def __init__(self, path: Path, writer: Connection) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        try:
-            self._connection = _connect(path, writes=True)
-            self._connection.execute(f"PRAGMA cache_size = -{cache_kib}")
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-            self._connection.execute(f"PRAGMA synchronous = {'NORMAL' if rebuildable else 'FULL'}")
-            self._connection.execute(f"PRAGMA secure_delete = {int(secure_delete)}")
-            self._connection.executescript(f"BEGIN IMMEDIATE; {tables}; COMMIT;")
-            self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-            for _ in range(READERS):
-                self._idle.put(_connect(path, writes=False))
-        except sqlite3.DatabaseError as error:
-            raise SetupError(f"{path.name} cannot be opened: {error}") from error
+        self._connection = writer
+        self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        for _ in range(READERS):
+            self._idle.put(open_reader(path))
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write-{path.stem}")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"read-{path.stem}")
 
@@ -89,29 +88,26 @@ class Database:
 
     async def truncate_wal(self) -> None:
         """Empty the WAL, which still contains deleted content. Unavailable: a reader is using it."""
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._truncate_wal)
+
+        def truncate() -> None:
+            check_wal_truncated(*self._connection.execute(TRUNCATE_WAL).fetchone())
+
+        await asyncio.get_running_loop().run_in_executor(self._writer, truncate)
 
     async def close(self) -> None:
         """Waits for running reads and writes, then closes the file."""
         await asyncio.to_thread(self._close)
 
     def _write(self, work: Callable[[Connection], T]) -> T:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            result = work(self._connection)
-            self._connection.execute("COMMIT")
-        except BaseException as error:
-            if self._connection.in_transaction:  # SQLite rolls back some by itself
-                self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise OSError(errno.ENOSPC, f"there is no room for {self._path.name}") from error
-            raise
+        with report_full_disk(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(self._connection)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.rollback()  # without effect where SQLite has rolled back by itself
+                raise
         return result
-
-    def _truncate_wal(self) -> None:
-        busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise Unavailable("the WAL of a database is in use and could not be truncated", service="catalog")
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         connection = self._idle.get()
@@ -143,9 +139,53 @@ def peek(path: Path, work: Callable[[Connection], T]) -> T | None:
         return None
 
 
+def open_writer(
+    path: Path, prepare: Prepare, *, secure_delete: bool = False, rebuildable: bool = False, cache_kib: int = CACHE_KIB
+) -> Connection:
+    """A connection that writes; creates the file if it is missing, readable by its owner only.
+
+    `prepare` creates what is missing in it. `rebuildable`: a power cut may lose the last transactions (they can be
+    redone), but not corrupt the file. SetupError: it is not an intact database.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _create_private(path)
+    with _opening(path), ExitStack() as closed_on_error:
+        connection = closed_on_error.enter_context(closing(_connect(path, writes=True)))
+        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        connection.execute(f"PRAGMA synchronous = {'NORMAL' if rebuildable else 'FULL'}")
+        connection.execute(f"PRAGMA secure_delete = {int(secure_delete)}")
+        prepare(connection)
+        closed_on_error.pop_all()
+    return connection
+
+
 def open_reader(path: Path) -> Connection:
-    """A read-only connection to a file that another process writes; several statements need BEGIN for one snapshot."""
-    return _connect(path, writes=False)
+    """A read-only connection; several statements need BEGIN for one snapshot. SetupError: not an intact database."""
+    with _opening(path):
+        return _connect(path, writes=False)
+
+
+def create_tables(tables: str, connection: Connection) -> None:
+    """Execute a script, which must be idempotent, in one transaction."""
+    connection.executescript(f"BEGIN IMMEDIATE; {tables}; COMMIT;")
+
+
+@contextmanager
+def report_full_disk(path: Path) -> Iterator[None]:
+    """Raise OSError (ENOSPC) where SQLite reports a full disk."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, f"there is no room for {path.name}") from error
+        raise
+
+
+def check_wal_truncated(busy: int, *_: int) -> None:
+    """Check the row that TRUNCATE_WAL returns. Unavailable: a reader was using the WAL."""
+    if busy:
+        raise Unavailable("the WAL of a database is in use and could not be truncated", service="catalog")
 
 
 def open_scratch(tables: str, path: Path | None = None) -> Connection:
@@ -172,7 +212,7 @@ def copy_database(source: Path, target: Path) -> None:
         raise SetupError(f"there is no {source}")
     draft = target.with_name(f".{target.name}.draft")
     remove_database(draft)
-    os.close(os.open(draft, os.O_CREAT | os.O_RDWR, 0o600))
+    _create_private(draft)
     try:
         with closing(_connect(source, writes=False)) as connection, closing(sqlite3.connect(draft)) as copied:
             connection.backup(copied)
@@ -180,11 +220,22 @@ def copy_database(source: Path, target: Path) -> None:
     except sqlite3.DatabaseError as error:
         remove_database(draft)
         raise SetupError(f"{source} cannot be copied: {error}") from error
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
     for suffix in SUFFIXES[1:]:  # a WAL of the replaced file must not be applied to this one
         target.with_name(target.name + suffix).unlink(missing_ok=True)
-    draft.replace(target)
+    move_into_place(draft, target)
+
+
+def _create_private(path: Path) -> None:
+    """Create the file unless it exists, readable by its owner only; SQLite gives the WAL the same mode."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise SetupError(f"{path.name} cannot be opened: {error}") from error
 
 
 def _connect(path: Path, *, writes: bool) -> Connection:

@@ -5,17 +5,17 @@ dense, and the times at which commits were recorded never decrease.
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import get_args
+from datetime import datetime
 
 import msgspec
 
 from catalog.database import Connection
 from catalog.domain.event_view import event_views
-from contracts.events import RecordedCommit
-from contracts.queries import EventView, ListEvents, Page
-from contracts.subjects import AggregateKind
-from contracts.wire.log import decode
+from catalog.rows import EPOCH, MICROSECOND, fetch_number, from_microseconds
+from contracts.aggregates import REGISTRY
+from contracts.commits import RecordedCommit, decode
+from contracts.queries.base import Page
+from contracts.queries.log import EventView, ListEvents
 
 ENTRY = "SELECT sequence, recorded, body FROM entry "
 BETWEEN = """
@@ -43,12 +43,8 @@ MAX_PAGE_BYTES = 700_000
 """Maximum size of a page of events, so that it fits in one message."""
 READ_CHUNK = 500
 """Commits read by one statement."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-KINDS: tuple[AggregateKind, ...] = get_args(AggregateKind)
-TICK = timedelta(microseconds=1)
-"""The resolution of the archive's times."""
 
-AggregateKey = tuple[AggregateKind, str]
+AggregateKey = tuple[str, str]
 """Aggregate kind and id."""
 
 
@@ -58,13 +54,15 @@ def list_events(connection: Connection, query: ListEvents) -> Page[EventView]:
     With a filter a page may have fewer, or none, and still a `next`, because MAX_SCANNED_COMMITS bounds the search.
     """
     end = last_sequence(connection)
-    at = query.after if query.since is None else max(query.after, sequence_at(connection, query.since - TICK))
-    last = end if query.until is None else sequence_at(connection, query.until - TICK)
+    at = query.after if query.since is None else max(query.after, sequence_at(connection, query.since - MICROSECOND))
+    last = end if query.until is None else sequence_at(connection, query.until - MICROSECOND)
     kind = _aggregate_kind(connection, query)
     stop = _scan_end(connection, kind, query.aggregate_id, at, last)
     items: list[EventView] = []
     size = 0
-    for sequence, recorded, body in _rows(connection, kind, query.aggregate_id, at, stop):
+    entries = ENTRY + (BETWEEN if query.aggregate_id is None else OF_AGGREGATE)
+    parameters = {"kind": kind, "id": query.aggregate_id, "after": at, "last": stop}
+    for sequence, recorded, body in connection.execute(entries, parameters):
         found = [view for view in event_views(sequence, from_microseconds(recorded), body) if _matches(query, view)]
         cost = len(msgspec.json.encode(found)) if found else 0
         if items and (size + cost > MAX_PAGE_BYTES or len(items) >= query.limit):
@@ -95,35 +93,30 @@ def commits_at(connection: Connection, sequences: Sequence[int]) -> Iterator[Rec
 
 def last_sequence(connection: Connection) -> int:
     """The sequence of the last archived commit."""
-    return int(connection.execute(LAST).fetchone()[0])
+    return fetch_number(connection, LAST)
 
 
 def sequence_at(connection: Connection, time: datetime) -> int:
     """The last commit recorded by the log up to this time; 0 = none."""
-    limit = (time - EPOCH) // TICK
+    limit = (time - EPOCH) // MICROSECOND
     before, after = 0, last_sequence(connection) + 1
     while after - before > 1:
         middle = (before + after) // 2
-        if connection.execute(RECORDED, (middle,)).fetchone()[0] <= limit:
+        if fetch_number(connection, RECORDED, (middle,)) <= limit:
             before = middle
         else:
             after = middle
     return before
 
 
-def from_microseconds(recorded: int) -> datetime:
-    """The time at which the log recorded a commit, from microseconds since 1970."""
-    return EPOCH + timedelta(microseconds=recorded)
-
-
 def _aggregate_kind(connection: Connection, query: ListEvents) -> str | None:
     """The queried aggregate kind: given, the prefix of the type, or looked up by the id, which has only one kind."""
     of_type = (query.type or "").partition(".")[0]
-    if query.aggregate_kind or of_type in KINDS:
+    if query.aggregate_kind or of_type in REGISTRY.by_name:
         return query.aggregate_kind or of_type
     if query.aggregate_id is None:
         return None
-    found = (connection.execute(EXISTS, (kind, query.aggregate_id)).fetchone() for kind in KINDS)
+    found = (connection.execute(EXISTS, (kind, query.aggregate_id)).fetchone() for kind in REGISTRY.by_name)
     return next((row[0] for row in found if row is not None), "")
 
 
@@ -133,13 +126,6 @@ def _scan_end(connection: Connection, kind: str | None, aggregate_id: str | None
         return min(last, after + MAX_SCANNED_COMMITS)
     row = connection.execute(NTH, (kind, aggregate_id, after, MAX_SCANNED_COMMITS - 1)).fetchone()
     return last if row is None else min(last, row[0])
-
-
-def _rows(
-    connection: Connection, kind: str | None, aggregate_id: str | None, after: int, last: int
-) -> Iterator[tuple[int, int, bytes]]:
-    parameters = {"kind": kind, "id": aggregate_id, "after": after, "last": last}
-    yield from connection.execute(ENTRY + (BETWEEN if aggregate_id is None else OF_AGGREGATE), parameters)
 
 
 def _matches(query: ListEvents, view: EventView) -> bool:

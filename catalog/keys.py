@@ -4,31 +4,38 @@ A key is on disk before the event that needs it is appended. Deleting a key make
 copies of keys and blobs, so the file also registers where backups are: erasures are carried out there too.
 """
 
+import asyncio
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Self
 
+import aiosqlite
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from catalog.database import Connection, Database
+from catalog.database import TRUNCATE_WAL, Closing, check_wal_truncated, open_reader, open_writer, report_full_disk
+from catalog.migrations import Schema
 from contracts.errors import Unavailable
-from contracts.events import Sealed
+from contracts.events.base import Sealed
 from contracts.ids import ImageId
 from contracts.sealed import new_key, open_sealed
 
-NAME = "name"
-"""Sealing context of file names."""
-CAPTION = "caption"
-"""Sealing context of captions, in events and in manifests."""
-
-TABLES = """
-CREATE TABLE IF NOT EXISTS key (image_id TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS backup (path TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS erased (image_id TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS signer (one INTEGER PRIMARY KEY CHECK (one = 1), key BLOB NOT NULL);
-"""
+KEYS = "keys.db"
+KEYS_SCHEMA = Schema(
+    KEYS,
+    (
+        (  # 1; a file from before there were numbers has these tables already
+            "CREATE TABLE IF NOT EXISTS key (image_id TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID",
+            "CREATE TABLE IF NOT EXISTS backup (path TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID",
+            "CREATE TABLE IF NOT EXISTS erased (image_id TEXT PRIMARY KEY) WITHOUT ROWID",
+            "CREATE TABLE IF NOT EXISTS signer (one INTEGER PRIMARY KEY CHECK (one = 1), key BLOB NOT NULL)",
+        ),
+    ),
+)
 # An erased image never gets a key again, whatever log or backup this file is used with.
 CREATE = """
 INSERT OR IGNORE INTO key SELECT :image, :key WHERE NOT EXISTS (SELECT 1 FROM erased WHERE image_id = :image)
@@ -51,27 +58,35 @@ class RegisteredBackup(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
-class Keys:
+class Keys(Closing):
     """`keys.db`: image keys, erased images, registered backups and the signing key; readable only by its owner."""
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path, TABLES, secure_delete=True)
+    def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+        self._path = path
+        self._writer, self._reader = writer, reader
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        """Create the file if it is missing. SetupError: it is damaged, or a newer version wrote it."""
+        writer = await _connect(partial(open_writer, path, KEYS_SCHEMA.migrate, secure_delete=True))
+        try:
+            return cls(path, writer, await _connect(partial(open_reader, path)))
+        except BaseException:
+            await writer.close()
+            raise
 
     async def create_keys(self, images: Iterable[ImageId]) -> dict[ImageId, bytes]:
         """A key per image, on disk when this returns; existing keys are returned again. Erased images get none."""
         ids = list(images)
-        new_rows = [{"image": image, "key": new_key()} for image in ids]
-
-        def create(connection: Connection) -> dict[ImageId, bytes]:
-            connection.executemany(CREATE, new_rows)
-            return _read(connection, ids)
-
-        return await self._database.write(create)
+        async with self._transaction():
+            await self._writer.executemany(CREATE, [{"image": image, "key": new_key()} for image in ids])
+            return await _read(self._writer, ids)
 
     async def keys_of(self, images: Iterable[ImageId]) -> dict[ImageId, bytes]:
         """The existing keys of these images; an erased image has none."""
         ids = list(images)
-        return await self._database.read(lambda connection: _read(connection, ids)) if ids else {}
+        return await _read(self._reader, ids) if ids else {}
 
     async def key_of(self, image: ImageId) -> bytes | None:
         return (await self.keys_of([image])).get(image)
@@ -82,37 +97,36 @@ class Keys:
         Unavailable: the file cannot be written, or a reader blocks the truncation; then traces may remain.
         """
         parameters = (msgspec.json.encode(list(images)).decode(),)
-
-        def delete_and_mark(connection: Connection) -> None:
-            connection.execute(DESTROY, parameters)
-            connection.execute(MARK_ERASED, parameters)
-
         try:
-            await self._database.write(delete_and_mark)
-            await self._database.truncate_wal()
+            async with self._transaction():
+                await self._writer.execute(DESTROY, parameters)
+                await self._writer.execute(MARK_ERASED, parameters)
+            async with self._writing:
+                (row,) = await self._writer.execute_fetchall(TRUNCATE_WAL)
         except sqlite3.Error as error:
             raise Unavailable(f"the keys cannot be written: {error}", service="catalog") from error
+        check_wal_truncated(*row)
 
     async def erased_images(self, after: str, limit: int) -> list[ImageId]:
         """At most `limit` images whose keys were destroyed, in order of id, after one id."""
-        return await self._database.read(
-            lambda connection: [row["image_id"] for row in connection.execute(ERASED, (after, limit))]
-        )
+        return [row["image_id"] for row in await self._reader.execute_fetchall(ERASED, (after, limit))]
 
     async def register_backup(self, path: Path, at: datetime) -> None:
         """Register a folder that holds copies of keys and blobs, or update its time."""
         if not path.is_absolute():
             raise ValueError(f"{path} is not absolute")
-        row = (str(path), at.astimezone(UTC).isoformat())
-        await self._database.write(lambda connection: connection.execute(REGISTER_BACKUP, row))
+        async with self._transaction():
+            await self._writer.execute(REGISTER_BACKUP, (str(path), at.astimezone(UTC).isoformat()))
 
     async def backups(self) -> list[RegisteredBackup]:
         """All registered backups, oldest first; some may be on a disk that is not connected now."""
-        return await self._database.read(_backups)
+        rows = await self._reader.execute_fetchall(BACKUPS)
+        return [RegisteredBackup(path=Path(row["path"]), at=datetime.fromisoformat(row["at"])) for row in rows]
 
     async def forget_backup(self, path: Path) -> None:
         """Unregister a backup that was deleted; nothing happens if it is not registered."""
-        await self._database.write(lambda connection: connection.execute(FORGET_BACKUP, (str(path),)))
+        async with self._transaction():
+            await self._writer.execute(FORGET_BACKUP, (str(path),))
 
     async def public_key(self) -> bytes:
         """The public key that verifies this catalog's signatures: 32 bytes, Ed25519."""
@@ -124,16 +138,35 @@ class Keys:
 
     async def _signing_key(self) -> Ed25519PrivateKey:
         """The signing key, created by the first call."""
-        new_private_key = Ed25519PrivateKey.generate().private_bytes_raw()
-
-        def create(connection: Connection) -> bytes:
-            connection.execute(CREATE_SIGNING_KEY, (new_private_key,))
-            return bytes(connection.execute(SIGNING_KEY).fetchone()["key"])
-
-        return Ed25519PrivateKey.from_private_bytes(await self._database.write(create))
+        async with self._transaction():
+            await self._writer.execute(CREATE_SIGNING_KEY, (Ed25519PrivateKey.generate().private_bytes_raw(),))
+            (row,) = await self._writer.execute_fetchall(SIGNING_KEY)
+        return Ed25519PrivateKey.from_private_bytes(row["key"])
 
     async def close(self) -> None:
-        await self._database.close()
+        """Waits for running reads and writes, then closes the file."""
+        try:
+            await self._reader.close()
+        finally:  # also when cancelled: the process does not end before both threads have
+            async with self._writing:
+                await self._writer.close()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        """A transaction of the writer, rolled back if its body raises or is cancelled; one at a time, in call order.
+
+        The statements of a connection run in the order of the calls, also those whose caller was cancelled meanwhile,
+        so the rollback comes last. OSError (ENOSPC): the disk is full.
+        """
+        async with self._writing:
+            with report_full_disk(self._path):
+                try:
+                    await self._writer.execute("BEGIN IMMEDIATE")
+                    yield
+                    await self._writer.commit()
+                except BaseException:
+                    await self._writer.rollback()  # without effect where SQLite has rolled back by itself
+                    raise
 
 
 def open_if_present(keys: dict[ImageId, bytes], image: ImageId, sealed: Sealed, context: str) -> str:
@@ -142,11 +175,12 @@ def open_if_present(keys: dict[ImageId, bytes], image: ImageId, sealed: Sealed, 
     return "" if key is None else open_sealed(key, sealed, context)
 
 
-def _backups(connection: Connection) -> list[RegisteredBackup]:
-    rows = connection.execute(BACKUPS)
-    return [RegisteredBackup(path=Path(row["path"]), at=datetime.fromisoformat(row["at"])) for row in rows]
+async def _connect(open_file: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
+    """Opens the file first: a thread of aiosqlite whose own opening fails is not awaited and may outlive the loop."""
+    connection = await asyncio.to_thread(open_file)
+    return await aiosqlite.Connection(lambda: connection, iter_chunk_size=64)
 
 
-def _read(connection: Connection, images: list[ImageId]) -> dict[ImageId, bytes]:
-    rows = connection.execute(KEYS_OF, (msgspec.json.encode(images).decode(),))
+async def _read(connection: aiosqlite.Connection, images: list[ImageId]) -> dict[ImageId, bytes]:
+    rows = await connection.execute_fetchall(KEYS_OF, (msgspec.json.encode(images).decode(),))
     return {row["image_id"]: row["key"] for row in rows}

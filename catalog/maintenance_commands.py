@@ -7,25 +7,27 @@ import argparse
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
-from catalog import backups, restoring
-from catalog.archive import Archive
+from catalog import restoring
+from catalog.archive.archive import COMPARE_ALL_AT_START, DEFAULT_POLICY, Archive, open_archive
+from catalog.archive.file import ARCHIVE
 from catalog.audit import Auditor
+from catalog.backups import creation, extraction
+from catalog.backups.manifest import MANIFEST, BackupManifest
 from catalog.entries import last_sequence
-from catalog.keys import Keys
+from catalog.keys import KEYS, Keys
 from catalog.settings import Settings
 from contracts.audit import AuditHead, damage_error, summary_lines
 from contracts.errors import NotFound, SetupError, Unavailable
 from contracts.telemetry import LossBlock
-from contracts.wire.bus import Bus, connect
-from contracts.wire.log import EventLog
-from contracts.wire.telemetry_bus import jobs_with_loss_curves, read_loss_curve
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.telemetry import jobs_with_loss_curves, read_loss_curve
 
 ARCHIVE_TIMEOUT_SECONDS = 60.0
 """How long a backup waits for the archive to reach the end of the log."""
@@ -36,23 +38,19 @@ async def catch_up(settings: Settings, arguments: Sequence[str]) -> None:
 
     `--whole`: first compare every commit, even of a long log.
     """
-    parser = _ArgumentParser("catch-up")
-    parser.add_argument("--whole", action="store_true")
-    options = parser.parse_args(arguments)
-    async with _connected(settings) as bus:
-        await restoring.catch_up(bus, settings.catalog, compare_all=options.whole)
+    options = _parse("catch-up", arguments, flags=["--whole"])
+    async with await _connect(settings) as bus:
+        await restoring.catch_up(bus, settings.catalog, COMPARE_ALL_AT_START if options.whole else DEFAULT_POLICY)
 
 
-async def backup(settings: Settings, arguments: Sequence[str]) -> None:
+async def backup(
+    settings: Settings, arguments: Sequence[str], *, archive_timeout: float = ARCHIVE_TIMEOUT_SECONDS
+) -> None:
     """`backup FOLDER [--without-keys] [--without-blobs]`: the catalog must be running, or have caught up."""
-    parser = _ArgumentParser("backup")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--without-keys", action="store_true")
-    parser.add_argument("--without-blobs", action="store_true")
-    options = parser.parse_args(arguments)
-    async with _connected(settings) as bus:
-        await _wait_until_archived(bus, settings.catalog)
-        manifest = await backups.create(
+    options = _parse("backup", arguments, paths=["folder"], flags=["--without-keys", "--without-blobs"])
+    async with await _connect(settings) as bus:
+        await _wait_until_archived(bus, settings.catalog, archive_timeout)
+        manifest = await creation.create(
             settings,
             options.folder,
             clock=lambda: datetime.now(UTC),
@@ -66,30 +64,32 @@ async def backup(settings: Settings, arguments: Sequence[str]) -> None:
 async def verify_backup(settings: Settings, arguments: Sequence[str]) -> None:
     """`verify-backup FOLDER`: recompute the hashes of the chain, the manifest and every blob."""
     del settings
-    parser = _ArgumentParser("verify-backup")
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(arguments).folder
-    manifest = await backups.verify(folder)
+    folder = _parse("verify-backup", arguments, paths=["folder"]).folder
+    manifest = await extraction.verify(folder)
     time = f"{manifest.created:%Y-%m-%d %H:%M} UTC"
     _print(f"{folder} is intact: {manifest.sequence} commits of {time}, {_describe_contents(manifest)}")
 
 
+async def check_files(settings: Settings, arguments: Sequence[str]) -> None:
+    """`check-files`: whether this version can read the catalog's files; nothing is changed."""
+    _parse("check-files", arguments)
+    extraction.refuse_newer_files(settings.catalog / ARCHIVE, settings.catalog / KEYS)
+
+
 async def list_backups(settings: Settings, arguments: Sequence[str]) -> None:
     """`list-backups`: the registered backups, in which erasures are carried out too, with their time."""
-    _ArgumentParser("list-backups").parse_args(arguments)
-    async with _open_keys(settings) as keys:
+    _parse("list-backups", arguments)
+    async with await _open_keys(settings) as keys:
         _print("Folder\tCreated\tState")
         for registered in await keys.backups():
-            missing = "" if (registered.path / backups.MANIFEST).exists() else "\tfolder missing"
+            missing = "" if (registered.path / MANIFEST).exists() else "\tfolder missing"
             _print(f"{registered.path}\t{registered.at:%Y-%m-%d %H:%M} UTC{missing}")
 
 
 async def forget_backup(settings: Settings, arguments: Sequence[str]) -> None:
     """`forget-backup FOLDER`: unregister a backup that was deleted, so that erasures no longer wait for it."""
-    parser = _ArgumentParser("forget-backup")
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(arguments).folder
-    async with _open_keys(settings) as keys:
+    folder = _parse("forget-backup", arguments, paths=["folder"]).folder
+    async with await _open_keys(settings) as keys:
         if folder not in [registered.path for registered in await keys.backups()]:
             raise NotFound(f"no backup in {folder} is registered")
         await keys.forget_backup(folder)
@@ -97,17 +97,14 @@ async def forget_backup(settings: Settings, arguments: Sequence[str]) -> None:
 
 async def salvage(settings: Settings, arguments: Sequence[str]) -> None:
     """`salvage [--from FOLDER] [--accept-loss]`: complete the archive with every commit that any copy has."""
-    parser = _ArgumentParser("salvage")
-    parser.add_argument("--from", dest="backup", type=Path)
-    parser.add_argument("--accept-loss", action="store_true")
-    options = parser.parse_args(arguments)
-    async with _connected(settings) as bus:
+    options = _parse("salvage", arguments, paths=["--from"], flags=["--accept-loss"])
+    async with await _connect(settings) as bus:
         last = await restoring.salvage(
             bus,
             settings.catalog,
             at=datetime.now(UTC),
             report=_print,
-            backup=options.backup,
+            backup=vars(options)["from"],
             accept_loss=options.accept_loss,
         )
     _print(f"the archive holds all {last} commits")
@@ -115,8 +112,8 @@ async def salvage(settings: Settings, arguments: Sequence[str]) -> None:
 
 async def refill(settings: Settings, arguments: Sequence[str]) -> None:
     """`refill`: recreate the log from the archive. Needs the user `admin` and a server without a log."""
-    _ArgumentParser("refill").parse_args(arguments)
-    async with _connected(settings) as bus:
+    _parse("refill", arguments)
+    async with await _connect(settings) as bus:
         restored = await restoring.refill(bus, settings.catalog, at=datetime.now(UTC), report=_print)
         await restoring.restore_loss_curves(bus, settings.catalog)
     voids = f", {restored.voided} of them in place of lost ones" if restored.voided else ""
@@ -125,28 +122,21 @@ async def refill(settings: Settings, arguments: Sequence[str]) -> None:
 
 async def unpack(settings: Settings, arguments: Sequence[str]) -> None:
     """`unpack FOLDER [--keys FILE]`: copy a backup's archive, keys and blobs into an empty data folder."""
-    parser = _ArgumentParser("unpack")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--keys", type=Path)
-    options = parser.parse_args(arguments)
-    manifest = await backups.unpack(settings, options.folder, keys=options.keys)
+    options = _parse("unpack", arguments, paths=["folder", "--keys"])
+    manifest = await extraction.unpack(settings, options.folder, keys=options.keys)
     _print(f"unpacked {manifest.sequence} commits, {_describe_contents(manifest)}")
 
 
 async def audit(settings: Settings, arguments: Sequence[str]) -> None:
     """`audit [--head FILE] [--json]`: verify archive and log, whether the catalog runs or not."""
-    parser = _ArgumentParser("audit")
-    parser.add_argument("--head", type=Path)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(arguments)
+    options = _parse("audit", arguments, paths=["--head"], flags=["--json"])
     head = _read_signed_head(options.head) if options.head else None
-    async with _connected(settings) as bus:
-        archive, keys = Archive(settings.catalog), Keys(settings.catalog / "keys.db")
-        try:
-            report = await Auditor(archive, EventLog(bus), keys).verify(head)
-        finally:
-            await keys.close()
-            await archive.close()
+    async with (
+        await _connect(settings) as bus,
+        Archive(settings.catalog) as archive,
+        await Keys.open(settings.catalog / KEYS) as keys,
+    ):
+        report = await Auditor(archive, EventLog(bus), keys).verify(head)
     for line in [msgspec.json.encode(report).decode()] if options.json else summary_lines(report):
         _print(line)
     if report.damage:
@@ -161,41 +151,38 @@ def _read_signed_head(file: Path) -> AuditHead:
 
 
 class _ArgumentParser(argparse.ArgumentParser):
-    """Parses a command's arguments; raises SetupError instead of exiting."""
-
-    def __init__(self, command: str) -> None:
-        super().__init__(prog=f"python -m catalog {command}", add_help=False, allow_abbrev=False)
-
     def error(self, message: str) -> NoReturn:
         raise SetupError(f"{message}; {self.format_usage().strip()}")
 
 
-@asynccontextmanager
-async def _open_keys(settings: Settings) -> AsyncIterator[Keys]:
-    file = settings.catalog / backups.KEYS
+def _parse(
+    command: str, arguments: Sequence[str], *, paths: Sequence[str] = (), flags: Sequence[str] = ()
+) -> argparse.Namespace:
+    """The options of a command. SetupError: they are wrong."""
+    parser = _ArgumentParser(prog=f"python -m catalog {command}", add_help=False, allow_abbrev=False)
+    for path in paths:
+        parser.add_argument(path, type=Path)
+    for flag in flags:
+        parser.add_argument(flag, action="store_true")
+    return parser.parse_args(arguments)
+
+
+async def _open_keys(settings: Settings) -> Keys:
+    file = settings.catalog / KEYS
     if not file.is_file():
         raise SetupError(f"there is no {file}")
-    keys = Keys(file)
-    try:
-        yield keys
-    finally:
-        await keys.close()
+    return await Keys.open(file)
 
 
-@asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[Bus]:
-    bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "catalog-maintenance")
-    try:
-        yield bus
-    finally:
-        await bus.close()
+async def _connect(settings: Settings) -> Bus:
+    return await connect(settings.nats_url, settings.nats_user, settings.nats_password, "catalog-maintenance")
 
 
-async def _wait_until_archived(bus: Bus, folder: Path) -> None:
+async def _wait_until_archived(bus: Bus, folder: Path, timeout: float) -> None:
     """Wait until the archive holds every commit the log has now; the running catalog archives them."""
     _, end = await EventLog(bus).end()
     try:
-        async with asyncio.timeout(ARCHIVE_TIMEOUT_SECONDS), backups.open_archive(folder) as archive:
+        async with asyncio.timeout(timeout), open_archive(folder) as archive:
             while await archive.read(last_sequence) < end:  # noqa: ASYNC110 - a file that another process writes
                 await asyncio.sleep(0.1)
     except TimeoutError as error:
@@ -208,7 +195,7 @@ async def _curves(bus: Bus) -> AsyncIterator[LossBlock]:
             yield block
 
 
-def _describe_contents(manifest: backups.BackupManifest) -> str:
+def _describe_contents(manifest: BackupManifest) -> str:
     blobs = f"{len(manifest.blobs)} blobs of {sum(line.size for line in manifest.blobs)} bytes"
     return f"{blobs}{'' if manifest.blobs_here else ' (listed only)'}, {'keys' if manifest.keys else 'no keys'}"
 

@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from catalog.archive import Archive
+from catalog.archive.archive import Archive
 from catalog.store import Store, checkpoint
+from contracts.retry import repeat
 from contracts.telemetry import Applied
-from contracts.wire.bus import Bus
-from contracts.wire.cancellation import not_cancelled
-from contracts.wire.follow import Follower
+from contracts.wire.log.follow import Follower
+from contracts.wire.service.bus import Bus
 
 CATCH_UP_BATCH = 2000
 """Archived commits applied in one transaction; each is at most COMMIT_BYTES."""
@@ -29,7 +29,8 @@ async def project(bus: Bus, store: Store, archive: Archive, announce: Announce) 
     """
     await catch_up(store, archive)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_announce_periodically(store, archive, announce), name="announcements")
+        announcements = repeat(lambda: announce(_applied(store, archive)), every=ANNOUNCE_INTERVAL_SECONDS)
+        tasks.create_task(announcements, name="announcements")
         last = archive.tail.sequence
         async for batch in Follower(bus, last, await archive.digest_at(last)).batches():
             await archive.append(batch)
@@ -49,9 +50,3 @@ async def catch_up(store: Store, archive: Archive) -> None:
 
 def _applied(store: Store, archive: Archive) -> Applied:
     return Applied(log_id=archive.log_id, sequence=store.applied, verified=archive.verified)
-
-
-async def _announce_periodically(store: Store, archive: Archive, announce: Announce) -> None:
-    while not_cancelled():
-        await announce(_applied(store, archive))
-        await asyncio.sleep(ANNOUNCE_INTERVAL_SECONDS)

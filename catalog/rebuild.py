@@ -1,6 +1,6 @@
 """The child process `python -m catalog.rebuild FOLDER TARGET`: rebuilds all views from the archive and compares them.
 
-FOLDER is the catalog's; it is only read. TARGET is a file for the rebuilt rows. Reports go to stdout, one per line:
+FOLDER is the catalog's; it is only read. TARGET is a file for the rebuilt rows. Reports (`REPORTS`) go to stdout:
 progress about once a second, and finally the result. The process exits when its stdin closes.
 """
 
@@ -13,16 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import Any, Literal
 
 from catalog import entries, views
 from catalog.database import Connection, DatabaseError, Row, open_reader, open_scratch
 from catalog.store import Checkpoint, checkpoint
 from contracts.audit import Difference, ReplayReport
 from contracts.errors import LoratoryError
+from contracts.wire.system.pipe import Frames
 
 BATCH_SIZE = 2000
 """Commits applied in one transaction, as when the catalog starts."""
@@ -34,6 +34,8 @@ TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 
 KEYS = "SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk"
 COLUMNS = "SELECT name FROM pragma_table_info(?)"
 
+REPORTS: Frames[ReplayReport] = Frames(ReplayReport, 1 << 20)
+
 OnProgress = Callable[[ReplayReport], None]
 
 
@@ -42,10 +44,11 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this process exits when its pipe closes
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.nice(10)
+    report = partial(REPORTS.write, sys.stdout.buffer)
     try:
-        _print(rebuild(folder, target, _print))
+        report(rebuild(folder, target, report))
     except (LoratoryError, DatabaseError) as error:
-        _print(ReplayReport(state="failed", error=str(error)))
+        report(ReplayReport(state="failed", error=str(error)))
     return 0
 
 
@@ -65,9 +68,8 @@ def rebuild(folder: Path, target: Path, report: OnProgress) -> ReplayReport:
         at = _replay(log, rebuilt, at, live_checkpoint.sequence, report)
         difference, rows = _compare(live, rebuilt)
         difference = _compare_checkpoint(log, live_checkpoint) or difference
-    if difference is None:
-        return ReplayReport(state="same", sequence=at, until=at, rows=rows)
-    return ReplayReport(state="different", sequence=at, until=at, rows=rows, difference=difference)
+    state: Literal["same", "different"] = "same" if difference is None else "different"
+    return ReplayReport(state=state, sequence=at, until=at, rows=rows, difference=difference)
 
 
 def _replay(log: Connection, rebuilt: Connection, after: int, last: int, report: OnProgress) -> int:
@@ -162,11 +164,6 @@ def _plain(value: Any) -> object:
         except UnicodeDecodeError:
             value = value.hex()
     return value[:MAX_SHOWN_CHARACTERS] if isinstance(value, str) else value
-
-
-def _print(report: ReplayReport) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
-    sys.stdout.buffer.flush()
 
 
 def _exit_with_parent() -> None:

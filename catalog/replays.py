@@ -3,23 +3,23 @@
 import asyncio
 import shutil
 import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
 
+from catalog.rebuild import REPORTS
 from contracts.audit import ReplayReport
+from contracts.cancellation import not_cancelled
 from contracts.errors import Conflict
-from contracts.queries import GetReplay, Query, StartReplay
-from contracts.wire.cancellation import not_cancelled
+from contracts.queries.log import GetReplay, StartReplay
+from contracts.wire.service.requests import QueryHandlers
+from contracts.wire.system.child import PipedChild
+from contracts.wire.system.pipe import PipeClosed
 
 REPLAY_TIMEOUT_SECONDS = 3_600.0
 """A replay that takes longer is killed, so that it cannot take resources for ever."""
-MAX_LINE_BYTES = 1 << 20
 
 _log = structlog.get_logger()
 
@@ -27,13 +27,14 @@ _log = structlog.get_logger()
 class Replays:
     """Replays of the catalog in this folder. `run()` does the work and must be running when one is started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, timeout: float = REPLAY_TIMEOUT_SECONDS) -> None:
         self._folder = folder
+        self._timeout = timeout
         self._work_dir = folder / "replay"
         self._started = asyncio.Event()
         self._report = ReplayReport(state="never")
 
-    def handlers(self) -> dict[type[Query[Any]], Callable[[Any], Awaitable[msgspec.Struct]]]:
+    def handlers(self) -> QueryHandlers:
         return {StartReplay: self.start, GetReplay: self.last}
 
     async def start(self, _: StartReplay) -> ReplayReport:
@@ -53,10 +54,10 @@ class Replays:
             await self._started.wait()
             self._started.clear()
             try:
-                async with asyncio.timeout(REPLAY_TIMEOUT_SECONDS):
+                async with asyncio.timeout(self._timeout):
                     report = await self._run_child()
             except TimeoutError:
-                report = ReplayReport(state="failed", error=f"it took longer than {REPLAY_TIMEOUT_SECONDS:g} seconds")
+                report = ReplayReport(state="failed", error=f"it took longer than {self._timeout:g} seconds")
             except OSError as error:
                 report = ReplayReport(state="failed", error=f"it could not be started: {error}")
             finally:
@@ -66,24 +67,20 @@ class Replays:
     async def _run_child(self) -> ReplayReport:
         await asyncio.to_thread(_create_empty, self._work_dir)
         program = (sys.executable, "-m", "catalog.rebuild", str(self._folder), str(self._work_dir / "read.db"))
-        process = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE, limit=MAX_LINE_BYTES)
+        process = await PipedChild.start(program)
         try:
             return await self._read_reports(process)
+        except PipeClosed:
+            code = await process.wait()
+            return ReplayReport(state="failed", error=f"it exited with code {code}; the catalog's log file says why")
         finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            await process.kill()
 
-    async def _read_reports(self, process: Process) -> ReplayReport:
+    async def _read_reports(self, process: PipedChild) -> ReplayReport:
         """The child's final report; updates the current one with those before it."""
-        assert process.stdout is not None  # noqa: S101 - for the type checker; it is a pipe
-        async for line in process.stdout:
-            report = msgspec.json.decode(line, type=ReplayReport)
-            if report.ended:
-                return report
+        while not (report := await process.receive(REPORTS)).ended:
             self._update(report)
-        code = await process.wait()
-        return ReplayReport(state="failed", error=f"it exited with code {code}; the catalog's log file says why")
+        return report
 
     def _update(self, report: ReplayReport) -> None:
         ended_at = datetime.now(UTC) if report.ended else None

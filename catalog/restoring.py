@@ -13,22 +13,27 @@ from pathlib import Path
 
 import msgspec
 
-from catalog.archive import Archive
-from catalog.backups import ARCHIVE, CURVES, KEYS, open_archive
+from catalog.archive.archive import DEFAULT_POLICY, Archive, VerificationPolicy, open_archive
+from catalog.archive.file import ARCHIVE
+from catalog.backups.extraction import refuse_newer_files
+from catalog.backups.manifest import CURVES
 from catalog.database import SUFFIXES, copy_database, peek, remove_database
 from catalog.entries import last_sequence
+from catalog.keys import KEYS
 from catalog.store import checkpoint, rename_log
-from contracts.commands import CommandMetadata
+from contracts.commands.base import CommandMetadata
+from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, decode
 from contracts.errors import LogDamaged, LoratoryError, SetupError
-from contracts.events import LogRestored, LogVoided, RecordedCommit
+from contracts.events.log import LogRestored, LogVoided
 from contracts.ids import new_command_id, ulid
 from contracts.telemetry import LossBlock
-from contracts.wire.bus import Bus
-from contracts.wire.follow import Follower
-from contracts.wire.log import EventLog, StreamRevision, build_commit, decode
-from contracts.wire.recreate import readable_commits, recreate_metrics_stream, recreate_stream, restore_commits
-from contracts.wire.scan import log_state
-from contracts.wire.telemetry_bus import store_loss_block
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.follow import Follower
+from contracts.wire.log.recreate import readable_commits, recreate_metrics_stream, recreate_stream, restore_commits
+from contracts.wire.log.scan import log_state
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.telemetry import store_loss_block
+from contracts.wire.system.files import move_into_place
 
 COMMIT_BATCH_SIZE = 500
 PROGRESS_INTERVAL_COMMITS = 50_000
@@ -53,15 +58,14 @@ class RestoredLog:
     voided: int
 
 
-async def catch_up(bus: Bus, folder: Path, *, compare_all: bool = False) -> int:
+async def catch_up(bus: Bus, folder: Path, policy: VerificationPolicy = DEFAULT_POLICY) -> int:
     """Archive the log's commits that are not archived yet; returns the last sequence. The catalog must be stopped.
 
-    LogDamaged if the log is not the archived one. `compare_all`: compare every commit, even of a long log.
+    LogDamaged if the log is not the archived one.
     """
-    archive = Archive(folder)
-    try:
-        log = EventLog(bus)
-        await archive.verify_on_start(log, compare_all=compare_all)
+    log = EventLog(bus)
+    async with Archive(folder, policy) as archive:
+        await archive.verify_on_start(log)
         _, end = await log.end()
         if archive.tail.sequence < end:
             async with aclosing(Follower(bus, archive.tail.sequence).batches()) as batches:
@@ -70,8 +74,6 @@ async def catch_up(bus: Bus, folder: Path, *, compare_all: bool = False) -> int:
                     if archive.tail.sequence >= end:
                         break
         return archive.tail.sequence
-    finally:
-        await archive.close()
 
 
 async def salvage(  # noqa: PLR0913 - the copies and the options
@@ -80,26 +82,23 @@ async def salvage(  # noqa: PLR0913 - the copies and the options
     """Complete the archive in `folder` with every commit that any copy has; returns its last sequence.
 
     CommitsLost: a commit is in no copy; with `accept_loss` a void commit replaces each of them. SetupError: the backup
-    is of another log. LogDamaged: the backup is damaged.
+    is of another log, or a newer version wrote it. LogDamaged: the backup is damaged.
     """
+    if backup is not None:
+        refuse_newer_files(backup / ARCHIVE, backup / KEYS)
     claimed = await asyncio.to_thread(_highest_known_sequence, folder)
     target = folder if await _has_valid_archive(folder) else folder / "rebuilt"
     if target != folder:
         await asyncio.to_thread(_start_rebuild, target, backup)
-    archive = Archive(target)
-    try:
+    async with Archive(target) as archive:
         if backup is not None:
             await _append_from_backup(archive, backup)
         commits = _read_log_beyond_archive(bus, archive, report)
-        await _append_in_batches(
-            archive,
-            _fill_gaps(commits, await archive.read(last_sequence), claimed, _VoidCommitFactory(at, accept_loss)),
-        )
         last = await archive.read(last_sequence)
-        if last == 0:
-            raise SetupError("there is nothing here to restore from; give a backup with --from")
-    finally:
-        await archive.close()
+        await _append_in_batches(archive, _fill_gaps(commits, last, claimed, at, accept_loss=accept_loss))
+        last = await archive.read(last_sequence)
+    if last == 0:
+        raise SetupError("there is nothing here to restore from; give a backup with --from")
     if target != folder:
         await asyncio.to_thread(_replace_damaged_archive, target, folder, at, report)
     if backup is not None and not (folder / KEYS).exists() and (backup / KEYS).exists():
@@ -153,14 +152,15 @@ async def _restore_all_commits(bus: Bus, archive: Archive, report: OnProgress) -
 
 
 async def _append_log_restored(bus: Bus, archive: Archive, event: LogRestored, at: datetime) -> None:
-    metadata = CommandMetadata(command_id=new_command_id(), actor=ACTOR, at=at)
     log = EventLog(bus)
-    appended = await log.append(
-        build_commit("log", event.log_id, [event], expected_revision=StreamRevision(), metadata=metadata),
-        StreamRevision(),
-    )
+    appended = await log.append(_build_commit(event.log_id, event, at), StreamRevision())
     recorded = await log.commit_at(appended.sequence)  # with the server's time
     await archive.append([recorded or appended])
+
+
+def _build_commit(aggregate_id: str, event: LogRestored | LogVoided, at: datetime) -> Commit:
+    metadata = CommandMetadata(command_id=new_command_id(), actor=ACTOR, at=at)
+    return build_commit("log", aggregate_id, [event], expected_revision=StreamRevision(), metadata=metadata)
 
 
 # --- reading the copies
@@ -236,34 +236,26 @@ async def _log_agrees_with_archive(log: EventLog, archive: Archive, common: int)
     return True
 
 
-@dataclass(frozen=True)
-class _VoidCommitFactory:
-    """Builds the void commit that replaces a lost one; CommitsLost unless the loss is accepted."""
+async def _fill_gaps(
+    commits: AsyncIterator[RecordedCommit], last: int, until: int, at: datetime, *, accept_loss: bool
+) -> AsyncIterator[RecordedCommit]:
+    """Every sequence after `last` once, at least up to `until`, with void commits in the gaps.
 
-    at: datetime
-    accept_loss: bool
+    A void commit has the time of the commit before it, because times in a log never decrease. CommitsLost: there is a
+    gap, and the loss is not accepted.
+    """
 
-    def __call__(self, sequence: int, recorded_at: datetime) -> RecordedCommit:
-        if not self.accept_loss:
+    def void_commit(sequence: int, recorded_at: datetime) -> RecordedCommit:
+        if not accept_loss:
             raise CommitsLost(
                 f"commit {sequence} is in no copy; give a backup that has it (--from), or replace all lost commits "
                 "with void ones (--accept-loss)",
                 first_lost=sequence,
             )
-        metadata = CommandMetadata(command_id=new_command_id(), actor=ACTOR, at=self.at)
         event = LogVoided(reason="no copy had this commit when the log was restored")
-        commit = build_commit("log", f"void-{sequence}", [event], expected_revision=StreamRevision(), metadata=metadata)
-        return decode(sequence, recorded_at, msgspec.json.encode(commit))
+        return decode(sequence, recorded_at, msgspec.json.encode(_build_commit(f"void-{sequence}", event, at)))
 
-
-async def _fill_gaps(
-    commits: AsyncIterator[RecordedCommit], last: int, until: int, void_commit: _VoidCommitFactory
-) -> AsyncIterator[RecordedCommit]:
-    """Every sequence after `last` once, at least up to `until`, with void commits in the gaps.
-
-    A void commit has the time of the commit before it, because times in a log never decrease.
-    """
-    recorded_at = void_commit.at
+    recorded_at = at
     async for recorded in commits:
         for missing in range(last + 1, recorded.sequence):
             yield void_commit(missing, min(recorded_at, recorded.recorded_at))
@@ -290,5 +282,5 @@ def _replace_damaged_archive(target: Path, folder: Path, at: datetime, report: O
         damaged = folder / f"{ARCHIVE}{suffix}"
         if damaged.exists():
             damaged.replace(folder / f"damaged-{stamp}-{ARCHIVE}{suffix}")
-    (target / ARCHIVE).replace(folder / ARCHIVE)
+    move_into_place(target / ARCHIVE, folder / ARCHIVE)
     report(f"the archive was rebuilt; the damaged one is kept as damaged-{stamp}-{ARCHIVE} in {folder}")

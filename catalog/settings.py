@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from contracts.wire.settings import ServiceSettings
+from contracts.wire.service.settings import ServiceSettings
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):

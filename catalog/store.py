@@ -6,14 +6,15 @@ It may be deleted at any time and is rebuilt identically, so a file of another s
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from catalog.database import Connection, Database, peek, remove_database
+from catalog.database import Connection, Database, create_tables, open_writer, peek, remove_database
+from contracts.commits import RecordedCommit
 from contracts.errors import Behind, LogDamaged
-from contracts.events import RecordedCommit
 
 T = TypeVar("T")
 
@@ -36,13 +37,10 @@ MOVE_CHECKPOINT = "UPDATE checkpoint SET sequence = ?, digest = ?"
 
 
 class ReadModel(Protocol):
-    """All views together. A new VERSION causes the tables to be rebuilt from the log."""
+    """All views together. Another VERSION causes the tables to be rebuilt from the log."""
 
-    @property
-    def VERSION(self) -> int: ...  # noqa: N802 - a module's constant
-
-    @property
-    def TABLES(self) -> str: ...  # noqa: N802 - a module's constant
+    VERSION: int
+    TABLES: str
 
     def apply(self, connection: Connection, commits: Sequence[RecordedCommit]) -> None: ...
 
@@ -57,40 +55,34 @@ class Checkpoint:
     digest: str
 
 
-class Store:
-    """`applied` is a sequence that every new snapshot includes."""
+class Store(Database):
+    """`applied` is a sequence that every new snapshot includes; `checkpoint` reads that of a snapshot."""
 
     def __init__(self, path: Path, log_id: str, model: ReadModel) -> None:
-        self._path = path
         self._log_id = log_id
         self._model = model
         self._advanced = asyncio.Condition()
-        self._open()
+        super().__init__(path, self._open_writer(path))
 
-    def _open(self) -> None:
-        found = peek(self._path, checkpoint)
+    def _open_writer(self, path: Path) -> Connection:
+        found = peek(path, checkpoint)
         if found is None or (found.schema, found.log_id) != (self._model.VERSION, self._log_id):
-            remove_database(self._path)
+            remove_database(path)
             found = None
-        self._database = Database(
-            self._path, CHECKPOINT + self._model.TABLES, secure_delete=True, rebuildable=True, cache_kib=CACHE_KIB
-        )
         self.applied = found.sequence if found else 0
+        tables = partial(create_tables, CHECKPOINT + self._model.TABLES)
+        return open_writer(path, tables, secure_delete=True, rebuildable=True, cache_kib=CACHE_KIB)
 
     async def apply(self, batch: Sequence[RecordedCommit]) -> int:
         """Apply commits in the order of the log, skipping those applied before. Returns the new `applied`.
 
         LogDamaged, and nothing changed, if a commit is missing after the last applied one.
         """
-        applied = await self._database.write(lambda connection: self._apply(connection, batch))
+        applied = await self.write(lambda connection: self._apply(connection, batch))
         self.applied = max(self.applied, applied)
         async with self._advanced:
             self._advanced.notify_all()
         return self.applied
-
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` on one snapshot; `checkpoint` gives the sequence of the snapshot."""
-        return await self._database.read(work)
 
     async def wait_for(self, sequence: int, timeout: float = 2.0) -> None:
         """Wait until this sequence is applied; Behind after `timeout` seconds."""
@@ -100,18 +92,11 @@ class Store:
         except TimeoutError as error:
             raise Behind(applied=self.applied, asked=sequence) from error
 
-    async def purge_deleted(self) -> None:
-        """Remove the last traces of deleted rows from the file and its WAL. Unavailable: a reader is using the WAL."""
-        await self._database.truncate_wal()
-
     async def reset(self) -> None:
         """Delete all rows; the next batch must begin at the log's first commit."""
-        await self._database.close()
+        await self.close()
         remove_database(self._path)
-        self._open()
-
-    async def close(self) -> None:
-        await self._database.close()
+        super().__init__(self._path, self._open_writer(self._path))
 
     def _apply(self, connection: Connection, batch: Sequence[RecordedCommit]) -> int:
         connection.execute(CREATE_CHECKPOINT, (self._model.VERSION, self._log_id))

@@ -6,8 +6,9 @@ POSIX and Windows. Exit codes as for every service: 0 done, 2 invalid configurat
 import os
 import sys
 
-from contracts.wire.boot import configure_logs, read_settings, refuse_foreign_packages, run
-from contracts.wire.migration import MigrateSettings, migrate_once
+from contracts.wire.log.migration import MigrateSettings, migrate_once
+from contracts.wire.service.boot import configure_logs, refuse_foreign_packages, run
+from contracts.wire.service.settings import read_settings
 
 
 async def _main() -> None:

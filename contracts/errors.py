@@ -21,7 +21,7 @@ stable name that clients match on, over HTTP and over the bus; in brackets the H
     ├── Fenced                    fenced                    [-]   another attempt holds this work
     └── SetupError                setup                     [-]   cannot start with these settings
 
-Some modules add a child of their own next to the code that raises it, such as `Crash` in `contracts.wire.attempt`.
+Some modules add a child of their own next to the code that raises it, such as `Crash` in `contracts.wire.work.attempt`.
 """
 
 from typing import ClassVar
@@ -41,6 +41,10 @@ class LoratoryError(Exception):
 
     code: ClassVar[str] = "internal"
 
+    def __init_subclass__(cls, *, code: str | None = None) -> None:
+        """A child without a code of its own has that of its parent."""
+        cls.code = code or cls.code
+
     def __init__(self, detail: str = "", **extra: object) -> None:
         """`extra` are additional members of the problem document; they must be plain JSON values."""
         self.detail = detail or (type(self).__doc__ or "").strip()
@@ -48,110 +52,73 @@ class LoratoryError(Exception):
         super().__init__(self.detail)
 
 
-class Invalid(LoratoryError):
+class Invalid(LoratoryError, code="invalid"):
     """The request is malformed."""
 
-    code = "invalid"
 
-
-class NotFound(LoratoryError):
+class NotFound(LoratoryError, code="not-found"):
     """It does not exist."""
 
-    code = "not-found"
 
-
-class Gone(LoratoryError):
+class Gone(LoratoryError, code="gone"):
     """It existed, and was removed for good."""
 
-    code = "gone"
 
-
-class Conflict(LoratoryError):
+class Conflict(LoratoryError, code="conflict"):
     """It was changed concurrently; load it again and retry."""
 
-    code = "conflict"
 
-
-class IllegalTransition(LoratoryError):
+class IllegalTransition(LoratoryError, code="illegal-transition"):
     """This is not possible in its current state."""
 
-    code = "illegal-transition"
 
-
-class InUse(LoratoryError):
+class InUse(LoratoryError, code="in-use"):
     """Unfinished work needs it; wait until that has ended, or cancel it, and retry."""
 
-    code = "in-use"
 
-
-class StaleVersion(LoratoryError):
+class StaleVersion(LoratoryError, code="stale-version"):
     """It has changed since the version in If-Match."""
 
-    code = "stale-version"
 
-
-class Rejected(LoratoryError):
+class Rejected(LoratoryError, code="rejected"):
     """The request is well formed, but the rules do not allow it."""
 
-    code = "rejected"
 
-
-class KeyReused(LoratoryError):
+class KeyReused(LoratoryError, code="idempotency-key-reused"):
     """This Idempotency-Key was already used with a different request."""
 
-    code = "idempotency-key-reused"
 
-
-class TooLarge(LoratoryError):
+class TooLarge(LoratoryError, code="too-large"):
     """This is larger than allowed."""
 
-    code = "too-large"
 
-
-class Unavailable(LoratoryError):
+class Unavailable(LoratoryError, code="unavailable"):
     """A required service does not answer."""
 
-    code = "unavailable"
 
-
-class Behind(LoratoryError):
+class Behind(LoratoryError, code="behind"):
     """The read model has not applied that write yet; retry."""
 
-    code = "behind"
 
-
-class LogFull(LoratoryError):
+class LogFull(LoratoryError, code="log-full"):
     """Nothing more can be stored: the event log is full, or the disk of NATS or of a service is."""
 
-    code = "log-full"
 
-
-class LogDamaged(LoratoryError):
+class LogDamaged(LoratoryError, code="log-damaged"):
     """The event log is not what was written; nothing is served or appended until it is restored."""
 
-    code = "log-damaged"
 
-
-class Fenced(LoratoryError):
+class Fenced(LoratoryError, code="fenced"):
     """Another attempt holds this work now; this one must stop and append nothing."""
 
-    code = "fenced"
 
-
-class SetupError(LoratoryError):
+class SetupError(LoratoryError, code="setup"):
     """The service cannot start with these settings or on this machine."""
 
-    code = "setup"
 
-
-def _by_code(kind: type[LoratoryError]) -> dict[str, type[LoratoryError]]:
-    found = {kind.code: kind}
-    for child in kind.__subclasses__():
-        found |= _by_code(child)
-    return found
-
-
-BY_CODE: dict[str, type[LoratoryError]] = _by_code(LoratoryError)
+BY_CODE: dict[str, type[LoratoryError]] = {"internal": LoratoryError} | {
+    kind.code: kind for kind in LoratoryError.__subclasses__()
+}
 
 
 class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -20,7 +20,6 @@ Digest = NewType("Digest", str)
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]
 """Lookup table, two characters for ten bits: ids are made for every command and every commit."""
-_TOKEN = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -52,11 +51,6 @@ def derived(prefix: str, command_id: str, *parts: str) -> str:
 def worker_id(host: str, boot: str) -> WorkerId:
     """The id of one worker process: its host, and the end of the ULID of this start."""
     return WorkerId(f"{re.sub('[^0-9A-Za-z-]', '-', host)[:32] or 'host'}-{boot[-6:]}")
-
-
-def is_token(text: str) -> bool:
-    """Whether this is a valid subject token (no dot, wildcard or space, at most 64 characters)."""
-    return _TOKEN.match(text) is not None
 
 
 def is_digest(text: str) -> bool:

@@ -7,63 +7,31 @@ attempt than the current one or comes after the end, whatever the log's sequence
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Literal
 
 from contracts.errors import Fenced, IllegalTransition, NotFound
-from contracts.events import (
+from contracts.events.base import Event
+from contracts.events.jobs import JobCheckpointed, JobCreated, JobPrioritised, JobRemoved, JobSucceeded
+from contracts.events.tagging import TaggingPredicted, TaggingRequested, TaggingSucceeded
+from contracts.events.work import (
+    AttemptEvent,
     AttemptFailed,
     AttemptStarted,
     Cancelled,
     CancelRequested,
-    Event,
     Failed,
     Interrupted,
-    JobAttemptFailed,
-    JobAttemptStarted,
-    JobCancelled,
-    JobCancelRequested,
-    JobCheckpointed,
-    JobCreated,
-    JobFailed,
-    JobInterrupted,
-    JobPlanned,
-    JobPrioritised,
-    JobQueued,
-    JobRemoved,
-    JobSampled,
-    JobSucceeded,
     Queued,
-    TaggingAttemptFailed,
-    TaggingAttemptStarted,
-    TaggingCancelled,
-    TaggingCancelRequested,
-    TaggingFailed,
-    TaggingInterrupted,
-    TaggingModelLoaded,
-    TaggingPredicted,
-    TaggingQueued,
-    TaggingRequested,
-    TaggingSucceeded,
+    WorkKind,
 )
 from contracts.ids import Digest, WorkerId
-from contracts.subjects import Priority, Status, WorkClass
+from contracts.subjects import Priority, Status
 
 State = Literal["absent", "draft", "queued", "running", "cancelling", "completed", "failed", "cancelled", "removed"]
 ENDED: frozenset[State] = frozenset({"completed", "failed", "cancelled", "removed"})
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
 """Consecutive attempts that crashed without progress, after which the work fails instead of being retried for ever."""
-
-WorkerEvent = (
-    Interrupted
-    | AttemptFailed
-    | JobPlanned
-    | JobCheckpointed
-    | JobSampled
-    | JobSucceeded
-    | TaggingModelLoaded
-    | TaggingPredicted
-    | TaggingSucceeded
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +58,10 @@ class Work:
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def attempt_has_progressed(self) -> bool:
+        return self.completed_units > self.completed_units_at_start
+
 
 def evolve(work: Work, event: Event, sequence: int) -> Work:  # noqa: PLR0911, PLR0912 - one arm for each kind of event
     """The work after an event. It never refuses: the event has already happened."""
@@ -97,9 +69,8 @@ def evolve(work: Work, event: Event, sequence: int) -> Work:  # noqa: PLR0911, P
         case JobCreated(priority=priority) | TaggingRequested(priority=priority):
             return replace(work, state="draft", priority=priority)
         case Queued(priority=priority):
-            return replace(
-                work, state="queued" if work.state == "draft" else work.state, priority=priority, dispatch=sequence
-            )
+            state = "queued" if work.state == "draft" else work.state
+            return replace(work, state=state, priority=priority, dispatch=sequence)
         case JobPrioritised(priority=priority):
             return replace(work, priority=priority)
         case AttemptStarted():
@@ -116,15 +87,9 @@ def evolve(work: Work, event: Event, sequence: int) -> Work:  # noqa: PLR0911, P
         case TaggingPredicted(images=images):
             return replace(work, completed_units=work.completed_units + len(images))
         case Interrupted():
-            attempts_without_progress = (
-                0 if work.completed_units > work.completed_units_at_start else work.attempts_without_progress
-            )
-            return replace(
-                work,
-                state=_state_without_worker(work.state),
-                open=False,
-                attempts_without_progress=attempts_without_progress,
-            )
+            without_progress = 0 if work.attempt_has_progressed else work.attempts_without_progress
+            work = replace(work, open=False, attempts_without_progress=without_progress)
+            return replace(work, state=_state_without_worker(work.state))
         case AttemptFailed():
             return replace(_close_attempt(work), state=_state_without_worker(work.state))
         case CancelRequested():
@@ -150,21 +115,13 @@ def _close_attempt(work: Work) -> Work:
     """Ends an attempt that is still open as crashed, and counts it if it made no progress."""
     if not work.open:
         return work
-    return replace(
-        work,
-        open=False,
-        attempts_without_progress=0
-        if work.completed_units > work.completed_units_at_start
-        else work.attempts_without_progress + 1,
-    )
+    without_progress = 0 if work.attempt_has_progressed else work.attempts_without_progress + 1
+    return replace(work, open=False, attempts_without_progress=without_progress)
 
 
 def fold(history: Iterable[tuple[Event, int]], start: Work | None = None) -> Work:
     """The work after a history of (event, sequence of its commit)."""
-    work = start or Work()
-    for event, sequence in history:
-        work = evolve(work, event, sequence)
-    return work
+    return reduce(lambda work, recorded: evolve(work, *recorded), history, start or Work())
 
 
 def check_fencing_token(work: Work, event: Event, attempt: int) -> None:
@@ -173,76 +130,51 @@ def check_fencing_token(work: Work, event: Event, attempt: int) -> None:
         raise Fenced(f"the work has ended ({work.state})")
     if attempt != work.attempt or not work.open:
         raise Fenced(f"attempt {work.attempt} holds the work now, not {attempt}")
-    if not isinstance(event, WorkerEvent | Cancelled | Failed) or event.attempt != attempt:
+    if not isinstance(event, AttemptEvent) or event.attempt != attempt:
         raise Fenced(f"{type(event).__name__} is not an event of attempt {attempt}")
 
 
-def open_attempt(work: Work, work_class: WorkClass, *, dispatch: int, worker: WorkerId, boot: str) -> Event | None:
+def open_attempt(work: Work, kind: WorkKind, *, dispatch: int, worker: WorkerId, boot: str) -> Event | None:
     """The event to append when a worker fetches the message with this dispatch number; None: the message is stale."""
     if work.state in ("absent", "draft") or work.ended or dispatch != work.dispatch:
         return None
     crashed = _close_attempt(work)
     if work.state == "cancelling":
-        return (JobCancelled if work_class == "train" else TaggingCancelled)(
-            attempt=work.attempt, step=work.completed_units
-        )
+        return kind.cancelled(attempt=work.attempt, step=work.completed_units)
     if crashed.attempts_without_progress >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
         count = crashed.attempts_without_progress
         reason = f"{count} consecutive attempts crashed without progress; see the log of the worker"
-        return failed(work_class, attempt=work.attempt, code="poison", reason=reason)
-    start = JobAttemptStarted if work_class == "train" else TaggingAttemptStarted
-    return start(worker=worker, boot=boot, resumes=work.completed_units)
+        return kind.failed(attempt=work.attempt, code="poison", reason=reason)
+    return kind.attempt_started(worker=worker, boot=boot, resumes=work.completed_units)
 
 
-def enqueue(work: Work, work_class: WorkClass, priority: Priority | None = None) -> Event | None:
+def enqueue(work: Work, kind: WorkKind, priority: Priority | None = None) -> Event | None:
     """The event that queues the work with a new dispatch number; None where it is already queued or running."""
     match work.state:
         case "absent" | "removed":
             raise NotFound("this job or tagging run does not exist")
         case "draft":
-            return (JobQueued if work_class == "train" else TaggingQueued)(priority=priority or work.priority)
+            return kind.queued(priority=priority or work.priority)
         case "queued" | "running":
             return None
         case state:
-            raise IllegalTransition(
-                f"it is {_describe_state(state)} and cannot be started", state=state, allowed=_allowed_actions(state)
-            )
+            raise _illegal(state, "started")
 
 
-def cancel(work: Work, work_class: WorkClass, reason: str = "") -> list[Event]:
+def cancel(work: Work, kind: WorkKind, reason: str = "") -> list[Event]:
     """The events of a cancellation: queued work ends at once, running work is asked to stop; repeating is a no-op."""
-    requested = (JobCancelRequested if work_class == "train" else TaggingCancelRequested)(reason=reason)
+    requested = kind.cancel_requested(reason=reason)
     match work.state:
         case "absent" | "removed":
             raise NotFound("this job or tagging run does not exist")
         case "draft" | "queued":
-            return [requested, (JobCancelled if work_class == "train" else TaggingCancelled)()]
+            return [requested, kind.cancelled()]
         case "running":
             return [requested]
         case "cancelling" | "cancelled":
             return []
         case state:
-            raise IllegalTransition(
-                f"it is {_describe_state(state)} and cannot be cancelled", state=state, allowed=_allowed_actions(state)
-            )
-
-
-def interrupted(work_class: WorkClass, *, attempt: int, step: int, reason: str) -> Event:
-    return (JobInterrupted if work_class == "train" else TaggingInterrupted)(attempt=attempt, step=step, reason=reason)
-
-
-def attempt_failed(work_class: WorkClass, *, attempt: int, step: int, reason: str) -> Event:
-    return (JobAttemptFailed if work_class == "train" else TaggingAttemptFailed)(
-        attempt=attempt, step=step, reason=reason
-    )
-
-
-def cancelled(work_class: WorkClass, *, attempt: int, step: int) -> Event:
-    return (JobCancelled if work_class == "train" else TaggingCancelled)(attempt=attempt, step=step)
-
-
-def failed(work_class: WorkClass, *, attempt: int, code: str, reason: str) -> Event:
-    return (JobFailed if work_class == "train" else TaggingFailed)(attempt=attempt, code=code, reason=reason)
+            raise _illegal(state, "cancelled")
 
 
 def status_of(state: State) -> Status:
@@ -252,18 +184,14 @@ def status_of(state: State) -> Status:
             return "pending"
         case "running" | "cancelling":
             return "running"
-        case "completed":
-            return "completed"
-        case "failed":
-            return "failed"
+        case "completed" | "failed":
+            return state
         case "cancelled" | "removed":
             return "cancelled"
 
 
-def _describe_state(state: State) -> str:
-    return {"cancelling": "being cancelled", "completed": "completed already"}.get(state, state)
-
-
-def _allowed_actions(state: State) -> list[str]:
-    """The actions that are still possible, for the error's `allowed` member."""
-    return [] if state == "cancelling" else ["delete"]
+def _illegal(state: State, action: str) -> IllegalTransition:
+    """The error of an impossible action; its member `allowed` names the actions that are still possible."""
+    described = {"cancelling": "being cancelled", "completed": "completed already"}.get(state, state)
+    allowed = [] if state == "cancelling" else ["delete"]
+    return IllegalTransition(f"it is {described} and cannot be {action}", state=state, allowed=allowed)

@@ -44,8 +44,6 @@ class FolderBase(_Part, frozen=True, tag="folder"):
 
 
 Base = BuiltinBase | FolderBase
-
-
 Layers = Literal["attention", "transformer"]
 
 

@@ -11,15 +11,18 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from contracts.errors import LoratoryError
 
+NAME = "name"
+"""Sealing context of file names."""
+CAPTION = "caption"
+"""Sealing context of captions, in events and in manifests."""
+
 KEY_BYTES = 32
 NONCE_BYTES = 12
 TAG_BYTES = 16
 
 
-class NotOpened(LoratoryError):
+class NotOpened(LoratoryError, code="sealed"):
     """The sealed text cannot be decrypted: wrong key, wrong context, or damaged bytes."""
-
-    code = "sealed"
 
 
 def new_key() -> bytes:

@@ -1,4 +1,4 @@
-"""Tags: their canonical form, which predictions are accepted, how concurrent edits merge. Pure.
+"""Tags: their canonical form, which predictions are accepted, what an edit changes. Pure.
 
 The rules follow booru practice (Danbooru names, WD taggers), so that a data set means the same here as in other tools
 that read its captions.
@@ -6,7 +6,7 @@ that read its captions.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Annotated
 
@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from contracts.errors import Rejected
-from contracts.events import Category, Prediction
+from contracts.events.base import Category
+from contracts.events.tagging import Prediction
 
 MAX_TAG_CHARACTERS = 200
 """Danbooru allows 170."""
@@ -135,21 +136,8 @@ def most_probable_rating(predictions: Iterable[Prediction]) -> str | None:
 def diff(seen: Iterable[str], proposed: Sequence[str]) -> Delta:
     """The edit of a client that saw one list of tags and sent another."""
     before, after = dict.fromkeys(seen), dict.fromkeys(proposed)
-    return Delta(
-        add=tuple(tag for tag in after if tag not in before),
-        remove=tuple(tag for tag in before if tag not in after),
-    )
-
-
-def merge(current: Iterable[str], edit: Delta, aliases: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Applies an edit to the current tags, as Danbooru merges: current + (alias(add) - remove) - remove.
-
-    Concurrent additions are not lost, and concurrent removals are not undone. Existing tags keep their order; new ones
-    follow in the order given.
-    """
-    new = ((aliases or {}).get(tag, tag) for tag in edit.add)
-    removed = set(edit.remove)
-    return tuple(tag for tag in dict.fromkeys((*current, *new)) if tag not in removed)
+    added, removed = (tag for tag in after if tag not in before), (tag for tag in before if tag not in after)
+    return Delta(add=tuple(added), remove=tuple(removed))
 
 
 def _fold(text: str) -> str:

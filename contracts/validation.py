@@ -26,20 +26,20 @@ _TYPES = {
 }
 _UNITS = {"str": "character", "bytes": "byte", "array": "item", "object": "entry"}
 _COMPARISONS = {">=": "at least", "<=": "at most", ">": "greater than", "<": "less than"}
+_COMPARISONS |= {"least": "at least", "most": "at most"}
+_EMPTINESS = {("at least", 1): "must not be empty", ("at most", 0): "must be empty"}
 _SENTENCES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"Expected `(\w+)` (>=|<=|>|<) (.+)", lambda m: f"must be {_COMPARISONS[m[2]]} {_number(m[3])}"),
     (r"Expected `\w+` that's a multiple of (.+)", lambda m: f"must be a multiple of {_number(m[1])}"),
     (r"Expected `(\w+)` of length (>=|<=) (\d+)", lambda m: _length(m[1], m[2], int(m[3]))),
-    (
-        r"Expected `(\w+)` of at (least|most) length (\d+)(?:, got \d+)?",
-        lambda m: _length(m[1], ">=" if m[2] == "least" else "<=", int(m[3])),
-    ),
+    (r"Expected `(\w+)` of at (least|most) length (\d+)(?:, got \d+)?", lambda m: _length(m[1], m[2], int(m[3]))),
     (r"Expected `(\w+)` of length (\d+) to (\d+)(?:, got \d+)?", lambda m: f"must have {m[2]} to {_count(m[1], m[3])}"),
     (r"Expected `(\w+)` of length (\d+)(?:, got \d+)?", lambda m: f"must have exactly {_count(m[1], m[2])}"),
     (r"Expected `str` matching regex (.+)", lambda m: f"must match the regular expression {m[1]}"),
     (r"Expected `\w+` with a timezone component", lambda _: "needs an offset or Z, as in 2026-11-21T12:00:00Z"),
     (r"Expected `\w+` with no timezone component", lambda _: "must not have a time zone"),
-    (r"Expected `([\w |]+)`(?:, got `([\w |]+)`)?", lambda m: f"must be {_type(m[1])}" + _received(m[2])),
+    (r"Expected `([\w |]+)`, got `([\w |]+)`", lambda m: f"must be {_type(m[1])}, not {_type(m[2])}"),
+    (r"Expected `([\w |]+)`", lambda m: f"must be {_type(m[1])}"),
     (r"Invalid (?:enum )?value (.+)", lambda m: f"cannot be {m[1]}"),
     (r"Invalid RFC3339 encoded datetime", lambda _: "must be a date and time as in 2026-11-21T12:00:00Z (RFC 3339)"),
     (r"Invalid RFC3339 encoded date", lambda _: "must be a date as in 2026-11-21 (RFC 3339)"),
@@ -101,16 +101,9 @@ def _type(names: str) -> str:
     return " or ".join(_TYPES.get(name, name) for name in names.split(" | "))
 
 
-def _received(name: str | None) -> str:
-    return f", not {_type(name)}" if name else ""
-
-
 def _length(kind: str, comparison: str, length: int) -> str:
-    if (comparison, length) == (">=", 1):
-        return "must not be empty"
-    if (comparison, length) == ("<=", 0):
-        return "must be empty"
-    return f"must have {_COMPARISONS[comparison]} {_count(kind, length)}"
+    limit = _COMPARISONS[comparison]
+    return _EMPTINESS.get((limit, length), f"must have {limit} {_count(kind, length)}")
 
 
 def _count(kind: str, length: int | str) -> str:

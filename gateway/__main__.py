@@ -3,7 +3,7 @@
 import os
 import sys
 
-from contracts.wire.boot import Serve, start
+from contracts.wire.service.boot import Serve, start
 from gateway.settings import Settings
 
 

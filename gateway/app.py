@@ -5,19 +5,20 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from types import ModuleType
 
 import uvicorn
 from litestar import Litestar, Router
 from litestar.di import Provide
-from litestar.handlers import HTTPRouteHandler
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ASGIApp
 from litestar.types.internal_types import PathParameterDefinition
 
 from contracts.errors import SetupError
-from contracts.wire.blobs import Blobs, blobs_at
-from contracts.wire.boot import Health
-from contracts.wire.bus import Bus, connect
+from contracts.wire.blobs.store import Blobs, blobs_at
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.health import Health
 from gateway.clients import CatalogClient
 from gateway.http import problems, request_context
 from gateway.http.guard import Guard
@@ -25,7 +26,10 @@ from gateway.http.metrics import Metrics
 from gateway.http.openapi import OpenApiDocument
 from gateway.http.stall_timeout import with_stall_timeout
 from gateway.http.uploads import Staging
-from gateway.live import LiveFeed
+from gateway.limits import HTTP_LIMITS, HttpLimits
+from gateway.live.feed import LiveFeed
+from gateway.live.image_ids import ImageIds
+from gateway.past_events import PastEvents
 from gateway.routes import (
     audit,
     datasets,
@@ -35,7 +39,6 @@ from gateway.routes import (
     jobs,
     pages,
     presets,
-    replays,
     results,
     sockets,
     system,
@@ -54,14 +57,15 @@ API_DESCRIPTION = (
     "Errors are problem documents (RFC 9457) with a stable `code`. Lists are paged by `cursor` or the `Link` header. "
     "Every POST accepts an `Idempotency-Key`. Events and progress are published at `/ws/progress`."
 )
-ROUTES_BY_TAG = {
-    "Datasets": [*datasets.ROUTES, *erasures.ROUTES],
-    "Tagging": tagging.ROUTES,
-    "Presets": presets.ROUTES,
-    "Jobs": [*jobs.ROUTES, *results.ROUTES],
-    "Events": events.ROUTES,
-    "Audit": [*audit.ROUTES, *replays.ROUTES],
+MODULES_BY_TAG = {
+    "Datasets": (datasets, erasures),
+    "Tagging": (tagging,),
+    "Presets": (presets,),
+    "Jobs": (jobs, results),
+    "Events": (events,),
+    "Audit": (audit,),
 }
+"""All handlers that a module defines are routes."""
 
 
 def _operation_id(handler: HTTPRouteHandler, method: str, parts: list[str | PathParameterDefinition]) -> str:
@@ -89,7 +93,7 @@ async def serve(settings: Settings) -> None:
         try:
             staging = Staging(settings.staging)
             await asyncio.to_thread(staging.prepare)
-            feed, health = LiveFeed(bus), Health("gateway", CHECKS, pid=os.getpid())
+            feed, health = LiveFeed(bus, ImageIds(CatalogClient(bus))), Health("gateway", CHECKS, pid=os.getpid())
             app = build_app(settings, bus, feed, blobs_at(settings.blobs), staging, health)
             async with asyncio.TaskGroup() as tasks:
                 background = [
@@ -106,31 +110,39 @@ async def serve(settings: Settings) -> None:
 
 
 def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
-    settings: Settings, bus: Bus, feed: LiveFeed, blobs: Blobs, staging: Staging, health: Health
+    settings: Settings,
+    bus: Bus,
+    feed: LiveFeed,
+    blobs: Blobs,
+    staging: Staging,
+    health: Health,
+    limits: HttpLimits = HTTP_LIMITS,
 ) -> ASGIApp:
     """The whole app: routes, their dependencies, and the middleware around them."""
-    metrics = Metrics(feed)
+    metrics, catalog = Metrics(feed), CatalogClient(bus)
     dependencies: dict[str, object] = {
         "settings": settings,
-        "catalog": CatalogClient(bus),
+        "catalog": catalog,
+        "past_events": PastEvents(catalog, feed.images),
         "feed": feed,
         "blobs": blobs,
         "staging": staging,
         "service_health": health,
+        "limits": limits,
         "metrics": metrics,
     }
     dependencies["document"] = OpenApiDocument(lambda: _litestar(dependencies, OPENAPI_CONFIG))
-    return Guard(metrics.wrap(with_stall_timeout(_litestar(dependencies, None))), settings)
+    app = with_stall_timeout(_litestar(dependencies, None), limits.response_stall)
+    return Guard(metrics.wrap(app), settings)
 
 
 def _litestar(dependencies: dict[str, object], openapi_config: OpenAPIConfig | None) -> Litestar:
     return Litestar(
         route_handlers=[
-            *(Router("/api/v1", route_handlers=routes, tags=[tag]) for tag, routes in ROUTES_BY_TAG.items()),
-            Router("/", route_handlers=images.ROUTES, tags=["Images"]),
-            Router("/", route_handlers=system.ROUTES, tags=["System"]),
-            *sockets.ROUTES,
-            *pages.ROUTES,
+            *(Router("/api/v1", route_handlers=_routes(*found), tags=[tag]) for tag, found in MODULES_BY_TAG.items()),
+            Router("/", route_handlers=_routes(images), tags=["Images"]),
+            Router("/", route_handlers=_routes(system), tags=["System"]),
+            *_routes(sockets, pages),
         ],
         dependencies={
             **{name: _constant(value) for name, value in dependencies.items()},
@@ -144,6 +156,10 @@ def _litestar(dependencies: dict[str, object], openapi_config: OpenAPIConfig | N
         openapi_config=openapi_config,
         logging_config=None,
     )
+
+
+def _routes(*modules: ModuleType) -> list[BaseRouteHandler]:
+    return [value for module in modules for value in vars(module).values() if isinstance(value, BaseRouteHandler)]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -200,7 +216,7 @@ async def _update_health(bus: Bus, feed: LiveFeed, health: Health) -> None:
         health.set("catalog", not no_catalog, no_catalog)
         is_verified = applied is not None and applied.verified
         reported = applied.damage if applied else ""
-        damage = feed.damage or reported or ("" if is_verified else "the catalog has not verified the log yet")
+        damage = feed.reader.damage or reported or ("" if is_verified else "the catalog has not verified the log yet")
         health.set("log", not damage, damage)
         await asyncio.sleep(0.25)
 

@@ -1,4 +1,4 @@
-"""Job and tagging run views with their live state: the last progress, and why pending work waits. Pure."""
+"""Job and tagging run views with their live state: the last progress, and why pending work waits."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,8 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from contracts.queries import JobView, TaggingView
-from contracts.telemetry import Presence, Progress, TaggingProgress, TrainingProgress
+from contracts.queries.jobs import JobView
+from contracts.queries.tagging import TaggingView
+from contracts.telemetry import Presence, TaggingProgress, TrainingProgress
+from gateway.live.feed import LiveFeed
 
 
 class WaitReason(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,19 +69,17 @@ def explain_wait(
     )
 
 
-def add_job_live_state(
-    view: JobView, progress: Progress | None, workers: Sequence[Presence], absent_since: datetime | None
-) -> JobWithLiveState:
-    current = progress if isinstance(progress, TrainingProgress) and view.status == "running" else None
-    trainers = [worker for worker in workers if worker.service == "trainer"]
-    live = JobLiveState(progress=current, waiting=explain_wait(view, trainers, absent_since))
+def add_job_live_state(feed: LiveFeed, view: JobView) -> JobWithLiveState:
+    """The job with its progress while it runs, and the reason while it waits."""
+    progress = feed.progress_of(view.id, TrainingProgress) if view.status == "running" else None
+    waiting = explain_wait(view, feed.workers("trainer"), feed.absent_since("trainer"))
+    live = JobLiveState(progress=progress, waiting=waiting)
     return JobWithLiveState(**msgspec.structs.asdict(view), live=live)
 
 
-def add_tagging_live_state(
-    view: TaggingView, progress: Progress | None, workers: Sequence[Presence], absent_since: datetime | None
-) -> TaggingRunWithLiveState:
-    current = progress if isinstance(progress, TaggingProgress) and view.status == "running" else None
-    taggers = [worker for worker in workers if worker.service == "tagger"]
-    live = TaggingRunLiveState(progress=current, waiting=explain_wait(view, taggers, absent_since))
+def add_tagging_live_state(feed: LiveFeed, view: TaggingView) -> TaggingRunWithLiveState:
+    """The tagging run with its progress while it runs, and the reason while it waits."""
+    progress = feed.progress_of(view.id, TaggingProgress) if view.status == "running" else None
+    waiting = explain_wait(view, feed.workers("tagger"), feed.absent_since("tagger"))
+    live = TaggingRunLiveState(progress=progress, waiting=waiting)
     return TaggingRunWithLiveState(**msgspec.structs.asdict(view), live=live)

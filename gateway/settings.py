@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from contracts.errors import SetupError
-from contracts.wire.settings import ServiceSettings
+from contracts.wire.service.settings import ServiceSettings
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """User interfaces: `from loratory import Client` is the Python client, `loratory --help` the command line."""
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,4 @@ def __getattr__(name: str) -> object:
     """Lazy imports: `loratory --help` needs no HTTP client."""
     if name not in _MODULES:
         raise AttributeError(f"module 'loratory' has no attribute {name!r}")
-    import importlib  # noqa: PLC0415 - as above
-
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -4,7 +4,7 @@ import os
 import sys
 
 from contracts.errors import SetupError
-from contracts.wire.boot import refuse_foreign_packages
+from contracts.wire.service.boot import refuse_foreign_packages
 from loratory.cli.app import USAGE, run
 
 

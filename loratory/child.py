@@ -1,26 +1,25 @@
-"""A service as a child process: output in a log file, stopped together with everything it started. POSIX.
-
-On Linux the kernel kills the child with its parent (PR_SET_PDEATHSIG), so a killed `up` leaves no processes behind.
-"""
+"""Child processes: a service that logs into a file and ends with all it started (POSIX); a program that runs once."""
 
 import asyncio
 import contextlib
-import ctypes
+import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from asyncio.subprocess import PIPE
+from collections.abc import Mapping, Sequence
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from loratory.rotating_file import RotatingFile
+from contracts.errors import LoratoryError
+from contracts.wire.system.child import SessionChild
 
 STOP_TIMEOUT_SECONDS = 15.0
 """Time between SIGTERM and SIGKILL."""
 TAIL_BYTES = 2000
 """Size of the end of the output that is kept for error messages."""
 MAX_LINE_CHARACTERS = 500
-
-_PR_SET_PDEATHSIG = 1
+MAX_LOG_BYTES = 4 << 20
+MAX_OLD_LOGS = 3
 
 
 class Child:
@@ -30,14 +29,14 @@ class Child:
         self.name = name
         self._command = command
         self._environ = environ
-        self._log = RotatingFile(log)
+        self._log = OutputLog(log)
         self._tail = b""
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: SessionChild | None = None
         self._reading: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process and self._process.returncode is None else None
+        return self._process.pid if self._process and self._process.is_running else None
 
     @property
     def last_line(self) -> str:
@@ -47,19 +46,11 @@ class Child:
         return printed[-1][:MAX_LINE_CHARACTERS] if printed else "it printed nothing"
 
     async def start(self) -> None:
-        """OSError if the program cannot be started. Call it from the main thread (see `kill_with_parent`)."""
+        """OSError if the program cannot be started. Call it from the main thread (see `SessionChild`)."""
         # Our own pipe: with asyncio's, `wait` would also wait for grandchildren that still hold the other end.
         ours, theirs = os.pipe()
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=dict(self._environ),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
-                start_new_session=True,  # Ctrl-C reaches only the parent, which stops its children in order
-                preexec_fn=kill_with_parent(os.getpid()),
-            )
+            self._process = await SessionChild.start(self._command, environment=dict(self._environ), output=theirs)
         except BaseException:
             os.close(ours)
             raise
@@ -72,24 +63,15 @@ class Child:
         """Wait until the process and everything it started have ended; its exit code."""
         assert self._process is not None and self._reading is not None  # noqa: S101 - only after start()
         code = await self._process.wait()
-        with contextlib.suppress(ProcessLookupError):  # the normal case: no process left in its session
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process = None  # the pid may be reused by another process
         await asyncio.wait([self._reading], timeout=1)
         self._reading.cancel()
         return code
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL to it and its descendants after STOP_TIMEOUT_SECONDS. Idempotent."""
-        if self._process is None:
-            return
-        if self.pid is not None:
-            self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT_SECONDS)
-            except TimeoutError:
-                os.killpg(self._process.pid, signal.SIGKILL)
-        await self.wait()
+        if self._process is not None:
+            await self._process.stop(STOP_TIMEOUT_SECONDS)
+            await self.wait()
 
     async def _read_output(self, pipe: int) -> None:
         loop = asyncio.get_running_loop()
@@ -103,19 +85,51 @@ class Child:
             transport.close()
 
 
-def kill_with_parent(parent: int) -> Callable[[], None] | None:
-    """Code that runs between fork and exec on Linux: asks the kernel to kill the child when its parent dies.
+class OutputLog(RotatingFileHandler):
+    """The output of a process in files of bounded size.
 
-    SIGKILL rather than SIGTERM: the bus dies with the parent, and a graceful shutdown would wait for it. The kernel
-    watches the *thread* that forked, hence the main thread.
+    Bytes that cannot be written (disk full) are dropped and counted, never raised: logging must not stop the service.
     """
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl  # resolved before the fork: afterwards no locks may be taken and nothing imported
 
-    def request_parent_death_signal() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before the call
-            os._exit(1)
+    terminator = ""  # output comes in chunks, not in records
 
-    return request_parent_death_signal
+    def __init__(self, path: Path, *, limit: int = MAX_LOG_BYTES, old: int = MAX_OLD_LOGS) -> None:
+        # With latin-1 one byte is one character, so whatever a process prints is kept as it is.
+        super().__init__(path, maxBytes=limit, backupCount=old, encoding="latin-1", delay=True)
+        self._dropped = 0
+
+    def write(self, output: bytes) -> None:
+        text = output.decode("latin-1")
+        if self._dropped:
+            text = f"({self._dropped} bytes could not be written here)\n{text}"
+        before = self._dropped
+        self.emit(logging.makeLogRecord({"msg": text, "bytes": len(output)}))
+        if self._dropped == before:
+            self._dropped = 0
+        with contextlib.suppress(OSError):  # reported by the write itself
+            self.close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        self._dropped += vars(record)["bytes"]
+
+
+async def run_python(
+    *arguments: str, timeout: float, environ: Mapping[str, str] | None = None, stdin: bytes = b""
+) -> bytes:
+    """Run a Python program to its end and return its stdout.
+
+    LoratoryError with the last line of its stderr if it fails; TimeoutError after `timeout` seconds.
+    """
+    command = (sys.executable, "-P", *arguments)
+    process = await asyncio.create_subprocess_exec(*command, env=environ, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    try:
+        async with asyncio.timeout(timeout):
+            output, errors = await process.communicate(stdin)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        last_line = errors.decode(errors="replace").strip().rpartition("\n")[2]
+        raise LoratoryError(last_line or f"exit code {process.returncode}")
+    return output

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from contracts.errors import SetupError
-from contracts.wire.streams import FORMAT
+from filelock import FileLock, Timeout
 
-if sys.platform != "win32":
-    import fcntl
+from contracts.errors import SetupError
+from contracts.wire.log.migration import FORMAT
+from contracts.wire.system.files import write_atomically
 
 
 class DataFolderInUse(SetupError):
@@ -24,7 +24,7 @@ class DataFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
-        self._lock: int | None = None
+        self._lock = FileLock(self.path / "lock", mode=0o600, thread_local=False)
 
     @property
     def _address_file(self) -> Path:
@@ -46,35 +46,30 @@ class DataFolder:
                 (self.path / part).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SetupError(f"the data folder {self.path} cannot be created: {error.strerror}") from error
-        self._lock = self._acquire_lock()
-        (self.path / "format").write_text(f"{FORMAT}\n")
+        self._acquire_lock()
+        write_atomically(self.path / "format", f"{FORMAT}\n".encode())
         return self
 
     def record_address(self, host: str, port: int) -> None:
         """Remember where the gateway of this folder listens, for `running_port`. Call it while holding the folder."""
-        self._address_file.write_text(f"{os.getpid()} {host} {port}\n")
+        write_atomically(self._address_file, f"{os.getpid()} {host} {port}\n".encode())
 
     def __exit__(self, *_: object) -> None:
         self._address_file.unlink(missing_ok=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
-    def _acquire_lock(self) -> int:
+    def _acquire_lock(self) -> None:
         if sys.platform == "win32":
             raise SetupError("`loratory up` needs Linux or macOS; on Windows run the containers (compose.yaml)")
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = Path(self._lock.lock_file)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(lock)
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            holder = lock.read_text(errors="replace").strip() or "unknown"
             raise DataFolderInUse(
                 f"Loratory is already running on the data folder {self.path} (process {holder})"
             ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
-        return lock
+        lock.write_text(str(os.getpid()))
 
 
 def running_port(path: Path) -> int | None:

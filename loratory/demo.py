@@ -1,27 +1,29 @@
 """The demo: images, data set, tags, training, LoRA and a contact sheet of what was learnt, on this machine."""
 
 import asyncio
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import LoratoryError, SetupError
-from contracts.events import Artifact
+from contracts.events.jobs import Artifact
+from contracts.wording import count
 from loratory import demo_programs
+from loratory.api.base import WaitTimeout, poll
 from loratory.bind_address import find_free_port
-from loratory.client import AsyncClient, WaitTimeout
+from loratory.client import AsyncClient
 from loratory.demo_programs import DrawnConcept, SheetInput
-from loratory.follow import ProgressWriter, WorkerWait, follow_job, follow_tagging, wait_until_started
+from loratory.download import sha256_of
+from loratory.follow import ProgressWriter, WorkerWait, follow_job, follow_tagging, format_import, wait_until_started
 from loratory.image_files import ScanResult, scan_folder
-from loratory.messages import count, format_import
 from loratory.responses import Job, TrainingOptions
 from loratory.services import CORE_SERVICES
 from loratory.stack import Stack
 
-PRESET = "demo"
 DRAWN_IMAGES = 12
 WORKER_TIMEOUT_SECONDS = 60.0
 MAX_SHEET_COLUMNS = 5
@@ -32,50 +34,48 @@ MAX_NAME_CHARACTERS = 100
 DEFAULT_PORT = 8000
 
 
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What one run of the demo does; the command line shows these texts."""
+
+    data: Path = Path("~/loratory-demo")
+    """The data folder."""
+    images: Path | None = None
+    """Your own images; without it, a dozen are drawn."""
+    steps: int | None = None
+    """Number of training steps."""
+    seed: int = 0
+    """Seed of the drawn images and of the training; each seed has its own data set."""
+    preset: str = "demo"
+    """The recipe, including the base model."""
+    worker_timeout: float = WORKER_TIMEOUT_SECONDS
+    """Seconds to wait for a tagger or trainer to connect."""
+
+
+@dataclass(frozen=True)
 class Demo:
-    """One run of the demo.
+    """One run of the demo."""
 
-    `images`: a folder of images, None = draw some; `steps`: None = the preset's. `seed`: of the drawn images and the
-    training. `preset`: recipe and base model. `worker_timeout`: seconds to wait for a tagger or trainer to connect.
-    """
-
-    def __init__(  # noqa: PLR0913 - each is an option of `loratory demo`
-        self,
-        data: Path,
-        environ: Mapping[str, str],
-        writer: ProgressWriter,
-        *,
-        images: Path | None,
-        steps: int | None,
-        seed: int = 0,
-        preset: str = PRESET,
-        worker_timeout: float = WORKER_TIMEOUT_SECONDS,
-    ) -> None:
-        self._data = data.expanduser().absolute()
-        # Models this small gain nothing from a second thread, and lose on shared cores: 36 s instead of 124 s.
-        self._environ = {"OMP_NUM_THREADS": "1"} | dict(environ)
-        self._writer = writer
-        self._images = images.expanduser() if images else None
-        self._steps = steps
-        self._seed = seed
-        self._preset = preset
-        self._worker_timeout = worker_timeout
+    options: DemoOptions
+    environ: Mapping[str, str]
+    writer: ProgressWriter
 
     async def run(self, *, port: int | None, serve: bool) -> int:
         """The exit code. SetupError, before anything is started, for a folder without images."""
-        scan = await asyncio.to_thread(scan_folder, self._images) if self._images else None
-        if self._steps is not None and self._steps < 1:
+        images, steps = self.options.images, self.options.steps
+        scan = await asyncio.to_thread(scan_folder, images.expanduser()) if images else None
+        if steps is not None and steps < 1:
             raise SetupError("--steps must be at least 1")
         completed = False
         try:
             port = _choose_port(port)
-            async with Stack(self._data, environ=self._environ, port=port, print_line=self._writer.line) as stack:
+            async with Stack(self.options.data, environ=self.environ, port=port, print_line=self.writer.line) as stack:
                 await stack.wait_ready(CORE_SERVICES)
-                self._writer.line(f"the page is at {stack.address}")
-                code = await _run_with_stack(stack, self._work(stack, scan))
+                self.writer.line(f"the page is at {stack.address}")
+                code = await stack.run(self._work(stack, scan))
                 completed = code == 0
                 if completed and serve:
-                    self._writer.line(f"\nthe page is at {stack.address}; Ctrl-C stops Loratory")
+                    self.writer.line(f"\nthe page is at {stack.address}; Ctrl-C stops Loratory")
                     await stack.watch()
                 return code
         except asyncio.CancelledError:
@@ -85,53 +85,57 @@ class Demo:
 
     async def _work(self, stack: Stack, scan: ScanResult | None) -> int:
         concept = DrawnConcept()
-        name = f"demo {self._images.resolve().name}" if self._images else self._with_seed("demo", " ")
+        images = self.options.images
+        name = f"demo {images.expanduser().resolve().name}" if images else self._with_seed("demo", " ")
         dataset = name[:MAX_NAME_CHARACTERS]
         if scan is None:
-            folder = self._data / self._with_seed("demo-pictures", "-")
-            self._writer.line(f"drawing {DRAWN_IMAGES} images")
-            concept = await demo_programs.draw(folder, self._environ, count=DRAWN_IMAGES, seed=self._seed)
+            folder = stack.data / self._with_seed("demo-pictures", "-")
+            self.writer.line(f"drawing {DRAWN_IMAGES} images")
+            concept = await demo_programs.draw(folder, self.environ, count=DRAWN_IMAGES, seed=self.options.seed)
             scan = await asyncio.to_thread(scan_folder, folder)
-        async with AsyncClient(stack.address, _api_key(self._environ)) as client:
+        async with AsyncClient(stack.address, _api_key(self.environ)) as client:
             await self._import(client, dataset, scan)
             await self._tag(client, dataset, stack)
             return await self._train(client, dataset, stack, concept)
 
     def _with_seed(self, name: str, separator: str) -> str:
         """Each seed has its own data set and files; seed 0 has the bare name."""
-        return f"{name}{separator}{self._seed}" if self._seed else name
+        return f"{name}{separator}{self.options.seed}" if self.options.seed else name
 
     async def _import(self, client: AsyncClient, dataset: str, scan: ScanResult) -> None:
         await client.ensure_dataset(dataset)
         result = await client.import_scanned(dataset, scan)
         for line in format_import(result):
-            self._writer.line(line)
+            self.writer.line(line)
         if not result.of("added") and not result.of("existing"):
             raise LoratoryError("all images were skipped, so there is nothing to train on")
 
     async def _tag(self, client: AsyncClient, dataset: str, stack: Stack) -> None:
         run = await client.tag(dataset)
-        run = await _explain_timeout(stack, "tagger", follow_tagging(client, run.id, self._worker_wait(), self._writer))
+        run = await _explain_timeout(stack, "tagger", follow_tagging(client, run.id, self._worker_wait(), self.writer))
         if run.status != "completed":
             raise LoratoryError(f"the tagging run {run.status}: {run.error or 'no reason given'}")
         tags = (await client.tags(dataset))[:MAX_LISTED_TAGS]
         listed = ", ".join(f"{tag.tag} ({tag.images})" for tag in tags)
-        self._writer.line(f"{count(run.done, 'image')} tagged by {run.model}: {listed or 'no tag above the threshold'}")
+        self.writer.line(f"{count(run.done, 'image')} tagged by {run.model}: {listed or 'no tag above the threshold'}")
 
     async def _train(self, client: AsyncClient, dataset: str, stack: Stack, concept: DrawnConcept) -> int:
-        changes: dict[str, object] = {"seed": self._seed}
-        if self._steps is not None:
-            changes["length"] = {"type": "steps", "count": self._steps}
+        changes: dict[str, object] = {"seed": self.options.seed}
+        if self.options.steps is not None:
+            changes["length"] = {"type": "steps", "count": self.options.steps}
         if concept.prompts:
             changes["sampling.prompts"] = concept.prompts
-        options = TrainingOptions(preset=self._preset, name=dataset, trigger=concept.concept, changes=changes)
-        job = await client.train(dataset, **options)
+        training = TrainingOptions(preset=self.options.preset, name=dataset, trigger=concept.concept, changes=changes)
+        job = await client.train(dataset, **training)
         await _explain_timeout(stack, "trainer", wait_until_started(client, job.id, self._worker_wait()))
-        code = await follow_job(client, job.id, self._writer)
+        code = await follow_job(client, job.id, self.writer)
         if code == 0:
             job = await client.job(job.id)
             lora = await self._print_lora_files(job, stack)
-            await self._compare(client, job, concept, lora)
+            sheet = stack.data / f"{self._with_seed('sheet', '-')}.png"
+            await self._compare(client, job, concept, sheet)
+            if lora:
+                await asyncio.to_thread(shutil.copyfile, sheet, lora.with_suffix(".png"))
         return code
 
     async def _print_lora_files(self, job: Job, stack: Stack) -> Path | None:
@@ -139,34 +143,29 @@ class Demo:
         files = [(artifact, await self._wait_for_file(artifact, stack.data / "loras")) for artifact in job.artifacts]
         for artifact, path in files:
             location = path or f"{stack.address}/api/v1/jobs/{job.id}/artifacts/{artifact.name}"
-            self._writer.line(f"LoRA ({artifact.format}): {location}\n  sha256 {artifact.digest}")
+            self.writer.line(f"LoRA ({artifact.format}): {location}\n  sha256 {artifact.digest}")
         return next((path for artifact, path in files if artifact.format == "kohya"), None)
 
-    async def _compare(self, client: AsyncClient, job: Job, concept: DrawnConcept, lora: Path | None) -> None:
-        """Write the contact sheet into the data folder and next to the LoRA; the score goes to the job's page."""
-        self._writer.line("comparing samples before and after the training")
-        sheet = self._data / f"{self._with_seed('sheet', '-')}.png"
+    async def _compare(self, client: AsyncClient, job: Job, concept: DrawnConcept, sheet: Path) -> None:
+        """Write the contact sheet; the score goes to the job's page."""
+        self.writer.line("comparing samples before and after the training")
         with tempfile.TemporaryDirectory(prefix="loratory-sheet-") as folder:
             sheet_input = await _collect_images(client, job, concept, Path(folder))
-            score = await demo_programs.write_contact_sheet(sheet, sheet_input, self._environ)
-        if lora:
-            await asyncio.to_thread(shutil.copyfile, sheet, lora.with_suffix(".png"))
+            score = await demo_programs.write_contact_sheet(sheet, sheet_input, self.environ)
         if score.sentence:
             await client.set_job_description(job.id, score.sentence)
-            self._writer.line(score.sentence)
-        self._writer.line(f"sheet: {sheet}")
+            self.writer.line(score.sentence)
+        self.writer.line(f"sheet: {sheet}")
 
     async def _wait_for_file(self, artifact: Artifact, loras: Path) -> Path | None:
         """The file of an artifact. The trainer writes it just after it has reported success."""
-        deadline = asyncio.get_running_loop().time() + LORA_FILE_TIMEOUT_SECONDS
-        while asyncio.get_running_loop().time() < deadline:
-            if path := await asyncio.to_thread(_find_file, artifact, loras):
-                return path
-            await asyncio.sleep(0.1)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LORA_FILE_TIMEOUT_SECONDS):
+                return await poll(lambda: asyncio.to_thread(_find_file, artifact, loras), bool, lambda _none: None)
         return None
 
     def _worker_wait(self) -> WorkerWait:
-        return WorkerWait(self._worker_timeout, self._writer.line)
+        return WorkerWait(self.options.worker_timeout, self.writer.line)
 
 
 async def _collect_images(client: AsyncClient, job: Job, concept: DrawnConcept, folder: Path) -> SheetInput:
@@ -207,20 +206,6 @@ async def _explain_timeout(stack: Stack, service: str, waiting: Coroutine[Any, A
         raise LoratoryError(f"{error}; {stack.why_not_ready(service) or f'the {service} is ready'}") from error
 
 
-async def _run_with_stack(stack: Stack, work: Coroutine[Any, Any, int]) -> int:
-    """The result of `work`; StackFailed if the stack fails first."""
-    watching, working = asyncio.create_task(stack.watch()), asyncio.create_task(work)
-    try:
-        await asyncio.wait({watching, working}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            await watching
-        return await working
-    finally:
-        watching.cancel()
-        working.cancel()
-        await asyncio.gather(watching, working, return_exceptions=True)
-
-
 def _choose_port(requested: int | None) -> int:
     """The requested port, else 8000 if it is free, else any free one."""
     if requested is not None:
@@ -240,11 +225,7 @@ def _api_key(environ: Mapping[str, str]) -> str | None:
 
 def _find_file(artifact: Artifact, loras: Path) -> Path | None:
     """The file under the LoRA folder that has exactly these bytes."""
-    for number, path in enumerate(sorted(loras.rglob("*.safetensors"))):
-        if number == MAX_LORA_FILES:
-            break
-        if path.stat().st_size == artifact.size:
-            with path.open("rb") as source:
-                if hashlib.file_digest(source, "sha256").hexdigest() == artifact.digest:
-                    return path
+    for path in sorted(loras.rglob("*.safetensors"))[:MAX_LORA_FILES]:
+        if path.stat().st_size == artifact.size and sha256_of(path) == artifact.digest:
+            return path
     return None

@@ -1,7 +1,5 @@
 """The programs of the demo world, run as child processes: drawing a creature, and scoring the contact sheet."""
 
-import asyncio
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from contracts.errors import LoratoryError
+from loratory.child import run_python
 
 T = TypeVar("T")
 
@@ -45,36 +44,24 @@ class SheetScore(msgspec.Struct, frozen=True, kw_only=True):
 async def draw(folder: Path, environ: Mapping[str, str], *, count: int, seed: int) -> DrawnConcept:
     """Draw a creature in `count` scenes, as images with captions in the folder."""
     arguments = (str(folder), "--count", str(count), "--seed", str(seed), "--trigger", "momo")
-    return await _run(environ, DrawnConcept, "trainer.demo.pictures", *arguments)
+    return await _run(environ, DrawnConcept, "demo_world.pictures", *arguments)
 
 
 async def write_contact_sheet(file: Path, sheet: SheetInput, environ: Mapping[str, str]) -> SheetScore:
     """Write the contact sheet as a PNG and score it."""
-    return await _run(environ, SheetScore, "trainer.demo.contact_sheet", str(file), stdin=msgspec.json.encode(sheet))
+    return await _run(environ, SheetScore, "demo_world.contact_sheet", str(file), stdin=msgspec.json.encode(sheet))
 
 
 async def _run(environ: Mapping[str, str], output_type: type[T], module: str, *arguments: str, stdin: bytes = b"") -> T:
     """The program's JSON output; LoratoryError with the last line of its stderr if it fails."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", module, *arguments),
-        env=dict(environ),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
     try:
-        async with asyncio.timeout(PROGRAM_TIMEOUT_SECONDS):
-            output, errors = await process.communicate(stdin)
+        output = await run_python(
+            "-m", module, *arguments, timeout=PROGRAM_TIMEOUT_SECONDS, environ=environ, stdin=stdin
+        )
+        return msgspec.json.decode(output, type=output_type)
     except TimeoutError as error:
         raise LoratoryError(f"{module} has not ended after {PROGRAM_TIMEOUT_SECONDS:g} s") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        last_line = errors.decode(errors="replace").strip().rpartition("\n")[2]
-        raise LoratoryError(f"{module} failed: {last_line or f'exit code {process.returncode}'}")
-    try:
-        return msgspec.json.decode(output, type=output_type)
+    except LoratoryError as error:
+        raise LoratoryError(f"{module} failed: {error}") from error
     except msgspec.DecodeError as error:
         raise LoratoryError(f"{module} printed unexpected output: {error}") from error

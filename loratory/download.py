@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 
 from contracts.errors import LoratoryError, Unavailable
-from contracts.events import Artifact
+from contracts.events.jobs import Artifact
+from contracts.wire.system.files import move_into_place
 from loratory.http import Http
 
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 8
@@ -25,7 +26,7 @@ async def download(http: Http, path: str, artifact: Artifact, to: Path) -> Path:
 
     DamagedDownload: the sha256 differs; the partial file is deleted so that the next download starts over.
     """
-    if to.is_file() and await asyncio.to_thread(_digest, to) == artifact.digest:
+    if to.is_file() and await asyncio.to_thread(sha256_of, to) == artifact.digest:
         return to
     part = to.with_name(f"{to.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -38,11 +39,11 @@ async def download(http: Http, path: str, artifact: Artifact, to: Path) -> Path:
             if attempts_without_progress == MAX_ATTEMPTS_WITHOUT_PROGRESS:
                 raise
             await asyncio.sleep(RETRY_DELAY_SECONDS)
-    digest = await asyncio.to_thread(_digest, part)
+    digest = await asyncio.to_thread(sha256_of, part)
     if digest != artifact.digest:
         part.unlink()
         raise DamagedDownload(f"{artifact.name} has sha256 {digest}, expected {artifact.digest}")
-    part.replace(to)
+    await asyncio.to_thread(move_into_place, part, to)
     return to
 
 
@@ -62,6 +63,6 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _digest(file: Path) -> str:
+def sha256_of(file: Path) -> str:
     with file.open("rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()

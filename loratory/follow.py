@@ -1,17 +1,28 @@
-"""Following jobs and tagging runs to their end, printed on a terminal or into a log."""
+"""Following jobs and tagging runs to their end, and the lines printed about them and about imports."""
 
-import asyncio
 import sys
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import TextIO
+from typing import Any, TextIO
 
-from loratory.client import AsyncClient, WaitTimeout
-from loratory.messages import EXIT_CODES, describe_frame, format_progress
-from loratory.responses import Frame, Job, TaggingRun, WaitReason
+from contracts.wording import count
+from loratory.api.base import WaitTimeout, poll
+from loratory.client import AsyncClient
+from loratory.responses import Frame, ImportSummary, Job, TaggingRun, WaitReason
 
-POLL_SECONDS = 0.5
+EXIT_CODES = {"job.succeeded": 0, "job.failed": 1, "job.cancelled": 4}
+"""Exit code of a command that followed a job, by the event that ended the job."""
+
+FOLLOWED_EVENTS = EXIT_CODES.keys() | {
+    "job.queued",
+    "job.attempt_started",
+    "job.planned",
+    "job.checkpointed",
+    "job.interrupted",
+    "job.attempt_failed",
+    "job.cancel_requested",
+}
 LOG_PROGRESS_SECONDS = 3.0
 """Minimum time between two progress lines where the previous one cannot be overwritten."""
 STABLE_REASON_SECONDS = 1.0
@@ -67,24 +78,26 @@ class WorkerWait:
 
 async def wait_until_started(client: AsyncClient, job_id: str, wait: WorkerWait) -> Job:
     """Print why the job is waiting until it starts (or ends, or turns out to be a draft)."""
-    while True:
-        job = await client.job(job_id)
-        waiting = job.live.waiting if job.live else None
-        wait.check(waiting, time.monotonic())
-        if job.status != "pending" or (waiting is None and job.phase == "draft"):
-            return job
-        await asyncio.sleep(POLL_SECONDS)
+
+    def is_over(job: Job) -> bool:
+        return job.status != "pending" or (_waiting(job) is None and job.phase == "draft")
+
+    return await poll(lambda: client.job(job_id), is_over, lambda job: wait.check(_waiting(job), time.monotonic()))
 
 
 async def follow_tagging(client: AsyncClient, run: str, wait: WorkerWait, writer: ProgressWriter) -> TaggingRun:
     """Print the progress of a tagging run until it has ended."""
 
     def show(now: TaggingRun) -> None:
-        wait.check(now.live.waiting if now.live else None, time.monotonic())
+        wait.check(_waiting(now), time.monotonic())
         if now.status == "running":
             writer.progress(f"tagging  {now.done}/{now.total}")
 
     return await client.wait_tagging(run, on_progress=show)
+
+
+def _waiting(work: Job | TaggingRun) -> WaitReason | None:
+    return work.live.waiting if work.live else None
 
 
 async def follow_job(
@@ -102,3 +115,42 @@ async def follow_job(
             if frame.type in EXIT_CODES:
                 return EXIT_CODES[frame.type]
     raise AssertionError("watch_job ends with the event that ends the job")
+
+
+def describe_frame(frame: Frame) -> str | None:
+    """One line for a frame while following a job; None for frames that are not shown."""
+    if frame.type == "stale":
+        return "(the catalog does not respond; the state shown may be out of date)"
+    # Of the samples of one step only the first gets a line.
+    if frame.type in FOLLOWED_EVENTS or (frame.type == "job.sampled" and frame.data.get("index") == 0):
+        return frame.description or frame.type
+    return None
+
+
+def format_progress(data: dict[str, Any]) -> str:
+    """`training  120/400  loss 0.1234  8.1 steps/s  35 s left`"""
+    parts = [str(data.get("phase") or data.get("status", ""))]
+    if data.get("total_steps"):
+        parts.append(f"{data.get('current_step', 0)}/{data['total_steps']}")
+    if data.get("loss") is not None:
+        parts.append(f"loss {data['loss']:.4f}")
+    if data.get("rate") is not None:
+        parts.append(f"{data['rate']:.1f} steps/s")
+    if data.get("eta") is not None:
+        parts.append(f"{data['eta']:.0f} s left")
+    if data.get("message"):
+        parts.append(str(data["message"]))
+    return "  ".join(parts)
+
+
+def format_import(result: ImportSummary) -> list[str]:
+    """The result of an import: counts first, then each skipped file with its reason."""
+    added, existing, refused = (result.of(outcome) for outcome in ("added", "existing", "refused"))
+    counts = f"{count(len(added), 'image')} imported, {len(existing)} already present, {len(refused)} skipped, "
+    counts += f"{count(result.captions, 'caption')} read"
+    if result.other_files:
+        counts += f", {count(result.other_files, 'other file')} ignored"
+    if result.outside_links:
+        counts += f", {count(result.outside_links, 'link')} out of the folder not followed"
+    reasons = [(file.name, file.detail or file.reason or "refused") for file in refused] + list(result.unreadable)
+    return [counts, *(["Skipped files:"] if reasons else []), *(f"  {name}: {reason}" for name, reason in reasons)]

@@ -1,10 +1,9 @@
 """HTTP requests to the gateway: API key, retries, and problem documents as LoratoryErrors."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 import httpx
@@ -12,6 +11,7 @@ import msgspec
 
 from contracts.errors import BY_CODE, Behind, LoratoryError, SetupError, TooLarge, Unavailable
 from contracts.ids import ulid
+from contracts.retry import Outage, RetryPolicy
 
 T = TypeVar("T")
 
@@ -19,9 +19,30 @@ MAX_RESPONSE_BYTES = 64 << 20
 """Maximum size of a response that is held in memory."""
 RETRY_DELAY_SECONDS = 0.5
 """Delay before a retry if the server sends no Retry-After."""
+RECONNECT = RetryPolicy(first_delay=0.5, time_limit=60.0)
+"""Of a stream of events or frames: `time_limit` without a connection before following fails."""
 
 Body = Callable[[], dict[str, Any]]
 """Builds httpx's `json=` or `files=` arguments for each attempt: a file that was sent once has been read to its end."""
+
+
+class HttpOptions(TypedDict, total=False):
+    """`retry_timeout`: seconds a request is retried while the server is unreachable or answers 503; 20 if not given.
+
+    `initial_retry_timeout`: the same before the first response; if not given, `retry_timeout`.
+    `page_size`: items of a list per request; 500 if not given.
+    """
+
+    retry_timeout: float
+    initial_retry_timeout: float
+    page_size: int
+
+
+class Items(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """A list, or one page of it; `next` is the cursor of the following page."""
+
+    items: tuple[T, ...]
+    next: str | None = None
 
 
 def no_body() -> dict[str, Any]:
@@ -36,29 +57,19 @@ def is_local(url: str) -> bool:
 class Http:
     """HTTP connection to one gateway.
 
-    `retry_timeout`: seconds a request is retried while the server is unreachable or answers 503.
-    `initial_retry_timeout`: the same before the first response; None = `retry_timeout`.
-
     Every POST carries an Idempotency-Key, so a retry never takes effect twice. Reads after a write are at least as new
     as that write (`min_seq`).
     """
 
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        *,
-        retry_timeout: float = 20.0,
-        initial_retry_timeout: float | None = None,
-    ) -> None:
+    def __init__(self, url: str, key: str | None = None, **options: Unpack[HttpOptions]) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise SetupError(f"{url!r} is not a server address; expected something like http://127.0.0.1:8000")
         self.url = url.rstrip("/")
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._retry_timeout = retry_timeout
-        self._initial_retry_timeout = retry_timeout if initial_retry_timeout is None else initial_retry_timeout
-        self._reached = False
+        self._retry_timeout = options.get("retry_timeout", 20.0)
+        self._timeout_now = options.get("initial_retry_timeout", self._retry_timeout)
+        self._page_size = options.get("page_size", 500)
         self._sequence = 0
         self._http = httpx.AsyncClient(
             base_url=self.url,
@@ -72,14 +83,27 @@ class Http:
 
     async def get(self, path: str, response_type: type[T], **query: object) -> T:
         """Query parameters that are None are omitted."""
-        params = {name: _query_value(value) for name, value in query.items() if value is not None}
-        if self._sequence:
-            params["min_seq"] = self._sequence
+        params = query_parameters(query | {"min_seq": self._sequence or None})
         return await self._request("GET", path, response_type, params=params)
+
+    async def items(
+        self, path: str, page_type: type[Items[T]], *, cursor: str = "cursor", start: str = "", **query: object
+    ) -> AsyncGenerator[T, None]:
+        """All items of a list, page by page; `cursor`: the name of the parameter. An empty page may have a next one."""
+        position: str | None = start
+        while position is not None:
+            where: dict[str, object] = {cursor: position or None, "limit": self._page_size}
+            page = await self.get(path, page_type, **query, **where)
+            for item in page.items:
+                yield item
+            position = page.next
 
     async def post(self, path: str, response_type: type[T], body: Body = no_body, *, key: str | None = None) -> T:
         """`key`: an Idempotency-Key; requests with the same key take effect once, also across processes."""
         return await self._request("POST", path, response_type, body=body, headers={"Idempotency-Key": key or ulid()})
+
+    async def put(self, path: str, response_type: type[T], body: Body) -> T:
+        return await self._request("PUT", path, response_type, body=body)
 
     async def patch(self, path: str, response_type: type[T], body: Body) -> T:
         return await self._request("PATCH", path, response_type, body=body)
@@ -92,27 +116,19 @@ class Http:
         self, method: str, path: str, response_type: type[T], *, body: Body = no_body, **request: Any
     ) -> T:
         content = await self._send_with_retries(method, path, body, request)
-        try:
-            return msgspec.json.decode(content, type=response_type)
-        except msgspec.DecodeError as error:
-            raise LoratoryError(
-                f"{self.url} sent a response for {path} that this client cannot read: {error}"
-            ) from error
+        return decode(content, response_type, f"{self.url} sent a response for {path}")
 
     async def _send_with_retries(self, method: str, path: str, body: Body, request: dict[str, Any]) -> bytes:
-        started = asyncio.get_running_loop().time()
+        outage = Outage(None, RetryPolicy(first_delay=RETRY_DELAY_SECONDS, time_limit=self._timeout_now))
         while True:
             try:
                 async with self.stream(method, path, **body(), **request) as response:
-                    self._reached = True
+                    self._timeout_now = self._retry_timeout
                     self._sequence = max(self._sequence, _log_sequence(response))
                     return await _read_bounded(response)
             except (Unavailable, Behind) as error:
-                delay = float(str(error.extra.get("retry_after", RETRY_DELAY_SECONDS)))
-                timeout = self._retry_timeout if self._reached else self._initial_retry_timeout
-                if asyncio.get_running_loop().time() + delay > started + timeout:
-                    raise
-                await asyncio.sleep(delay)
+                retry_after = error.extra.get("retry_after")
+                await outage.wait(error, delay=None if retry_after is None else float(str(retry_after)))
 
     @asynccontextmanager
     async def stream(self, method: str, path: str, **request: Any) -> AsyncIterator[httpx.Response]:
@@ -129,9 +145,18 @@ class Http:
             raise SetupError(f"{self.url!r} is not a server address: {error}") from error
 
 
-def _query_value(value: object) -> object:
-    """Times as RFC 3339."""
-    return value.isoformat() if isinstance(value, datetime) else value
+def decode(content: bytes | str, expected: type[T], sent: str) -> T:
+    """LoratoryError, which begins with `sent`, if it is not what this version expects."""
+    try:
+        return msgspec.json.decode(content, type=expected)
+    except msgspec.DecodeError as error:
+        raise LoratoryError(f"{sent} that this client cannot read: {error}") from error
+
+
+def query_parameters(values: Mapping[str, object]) -> dict[str, Any]:
+    """Without those that are None; times as RFC 3339."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in given.items()}
 
 
 class _Problem(msgspec.Struct):
@@ -146,17 +171,14 @@ def error_from_problem(response: httpx.Response, content: bytes) -> LoratoryErro
         problem = msgspec.json.decode(content, type=_Problem)
         members: Mapping[str, object] = msgspec.json.decode(content, type=dict[str, object])
     except msgspec.DecodeError:
-        return _error_without_problem(response)
+        answer = f"{response.url} answered {response.status_code}"
+        if response.status_code in {502, 503, 504}:
+            return Unavailable(answer)
+        return LoratoryError(f"{answer}; is it a Loratory server?")
     extensions = {name: value for name, value in members.items() if name not in {"code", "detail", "retry_after"}}
     if "Retry-After" in response.headers and response.headers["Retry-After"].isdecimal():
         extensions["retry_after"] = int(response.headers["Retry-After"])
     return BY_CODE.get(problem.code, LoratoryError)(problem.detail or problem.title, **extensions)
-
-
-def _error_without_problem(response: httpx.Response) -> LoratoryError:
-    if response.status_code in {502, 503, 504}:
-        return Unavailable(f"{response.url} answered {response.status_code}")
-    return LoratoryError(f"{response.url} answered {response.status_code}; is it a Loratory server?")
 
 
 def _log_sequence(response: httpx.Response) -> int:

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from contracts.commands import MAX_FILES_PER_IMPORT
+from contracts.commands.datasets import MAX_FILES_PER_IMPORT
 from contracts.errors import SetupError
 
-IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
-)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 """Extensions of image files; whether the content is a supported image is decided by the server."""
 CAPTION_SUFFIXES = (".txt", ".caption")
 """Extensions of caption files, which have the image's stem; the first existing one is used."""
@@ -72,9 +70,8 @@ def batches(images: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
     """Split into requests of at most MAX_FILES_PER_IMPORT files and MAX_BATCH_BYTES bytes."""
     batch: list[ImageFile] = []
     for image in images:
-        if batch and (
-            len(batch) == MAX_FILES_PER_IMPORT or sum(one.size for one in batch) + image.size > MAX_BATCH_BYTES
-        ):
+        too_large = sum(one.size for one in batch) + image.size > MAX_BATCH_BYTES
+        if batch and (len(batch) == MAX_FILES_PER_IMPORT or too_large):
             yield batch
             batch = []
         batch.append(image)

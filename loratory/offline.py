@@ -4,17 +4,17 @@
 """
 
 import asyncio
-import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
 from contracts.errors import SetupError
-from contracts.wire.server import EmbeddedServer
-from loratory.child import kill_with_parent
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.system.child import SessionChild
+from loratory.child import STOP_TIMEOUT_SECONDS
 from loratory.data_folder import DataFolder
-from loratory.services import ListenAddress, service_command, service_environment
+from loratory.services import bus_settings, service_command, service_environment
 
 
 class OfflineFolder:
@@ -32,8 +32,7 @@ class OfflineFolder:
 
     async def run_catalog(self, *arguments: str | Path, admin: bool = False, quiet: bool = False) -> int:
         """Run a catalog command; its exit code. `admin`: as the NATS user that may create streams."""
-        user, password = self.server.credentials("admin" if admin else "catalog")
-        bus = {"NATS_URL": self.server.url, "NATS_USER": user, "NATS_PASSWORD": password}
+        bus = bus_settings(self.server.url, *self.server.credentials("admin" if admin else "catalog"))
         return await run_catalog(self.folder, bus, self._environ, *arguments, quiet=quiet)
 
     async def recreate_log(self) -> int:
@@ -72,20 +71,12 @@ async def run_catalog(
 
     `quiet`: discard the output.
     """
-    output = asyncio.subprocess.DEVNULL if quiet else None
-    process = await asyncio.create_subprocess_exec(
-        *service_command("catalog"),
-        *map(str, arguments),
-        env=service_environment("catalog", folder, bus=bus, given=environ, at=ListenAddress("127.0.0.1", 0)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        preexec_fn=kill_with_parent(os.getpid()),
+    process = await SessionChild.start(
+        [*service_command("catalog"), *arguments],
+        environment=service_environment("catalog", folder, given=environ, settings=bus),
+        output=asyncio.subprocess.DEVNULL if quiet else None,
     )
     try:
         return await process.wait()
-    except asyncio.CancelledError:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-        raise
+    finally:
+        await process.stop(STOP_TIMEOUT_SECONDS)

@@ -5,9 +5,11 @@ from typing import Any, Literal, TypedDict
 
 import msgspec
 
-from contracts.commands import ImportedFile
-from contracts.events import Artifact
-from contracts.queries import AffectedLoraView, EventView, JobView, TaggingView
+from contracts.commands.datasets import ImportedFile
+from contracts.queries.datasets import AffectedLoraView
+from contracts.queries.jobs import JobView
+from contracts.queries.log import EventView
+from contracts.queries.tagging import TaggingView
 from contracts.recipe import Recipe
 from contracts.subjects import Priority
 from contracts.telemetry import Progress
@@ -70,19 +72,6 @@ class LoggedEvent(EventView, frozen=True):
     """`cursor`: pass it as `after` to continue after this event."""
 
     cursor: str = ""
-
-
-class EventPage(msgspec.Struct, frozen=True, kw_only=True):
-    items: tuple[LoggedEvent, ...]
-    next: str | None = None
-
-
-class Artifacts(msgspec.Struct, frozen=True, kw_only=True):
-    items: tuple[Artifact, ...]
-
-
-class ImportedFiles(msgspec.Struct, frozen=True, kw_only=True):
-    items: tuple[ImportedFile, ...]
 
 
 class ImportSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,13 +7,14 @@ from functools import partial
 
 import structlog
 
+from contracts.events.tagging import TAGGING_WORK
 from contracts.ids import ulid, worker_id
-from contracts.wire.blobs import blobs_at
-from contracts.wire.boot import Health
-from contracts.wire.bus import connect
-from contracts.wire.erased_copies import purge_erased
-from contracts.wire.heartbeat import HeartbeatPublisher
-from contracts.wire.worker import Attempt, Worker, WorkerIdentity
+from contracts.wire.blobs.erased_copies import purge_erased
+from contracts.wire.blobs.store import blobs_at
+from contracts.wire.service.bus import connect
+from contracts.wire.service.health import Health
+from contracts.wire.work.heartbeat import HeartbeatPublisher
+from contracts.wire.work.worker import Attempt, Worker, WorkerIdentity
 from tagger import models
 from tagger.settings import Settings
 from tagger.worker import Runner, delete_temporary_files
@@ -28,7 +29,7 @@ async def serve(settings: Settings) -> None:
     bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "tagger")
     boot = ulid()
     worker = worker_id(platform.node(), boot)
-    identity = WorkerIdentity(work="tag", worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
+    identity = WorkerIdentity(kind=TAGGING_WORK, worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
     heartbeat = HeartbeatPublisher(
         service="tagger", worker=worker, models=lambda: tuple(models.available_models(settings.models)), state="idle"
     )

@@ -1,42 +1,60 @@
-"""The tagger's rules: which images remain, and how predictions are split into commits. Pure."""
+"""What the tagger knows of a run, folded from its history, and how predictions are split into commits. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from contracts.errors import Rejected
-from contracts.events import AnyEvent, ImagePredictions, TaggingModelLoaded, TaggingPredicted, TaggingRequested
-from contracts.queries import TaggingImage
+from contracts.errors import LogDamaged, Rejected
+from contracts.events.base import Event
+from contracts.events.tagging import ImagePredictions, TaggingModelLoaded, TaggingPredicted, TaggingRequested
+from contracts.queries.tagging import TaggingImage
 
 MAX_PREDICTION_BYTES = 64 * 1024
 """Maximum encoded size of the predictions in one commit: a third of a commit's own limit."""
 
 
-def find_request(events: Iterable[tuple[AnyEvent, int]]) -> tuple[TaggingRequested, int]:
-    """The event that requested the run, and its sequence in the log."""
-    return next((event, sequence) for event, sequence in events if isinstance(event, TaggingRequested))
+@dataclass(frozen=True)
+class RunState:
+    """A tagging run: what was requested, and what earlier attempts recorded of it."""
 
-
-def completed_images(events: Iterable[tuple[AnyEvent, int]]) -> dict[int, bool]:
+    request: TaggingRequested
+    requested_at: int
+    """Sequence of the request."""
+    model: TaggingModelLoaded | None
+    """The model of the latest attempt that loaded one."""
+    completed: Mapping[int, bool]
     """Ordinals of the images with recorded predictions → whether the picture was unreadable."""
-    return {
-        image.ordinal: image.unreadable is not None
-        for event, _ in events
-        if isinstance(event, TaggingPredicted)
-        for image in event.images
-    }
+
+    def remaining(self, page: Sequence[TaggingImage]) -> list[TaggingImage]:
+        return [image for image in page if image.ordinal not in self.completed]
+
+    def check_same_model(self, loaded: TaggingModelLoaded) -> None:
+        """All attempts of a run must use the same model. Rejected: its files changed since an earlier attempt."""
+        earlier = self.model
+        identity = (loaded.model, loaded.tags, loaded.preprocessing)
+        if earlier is not None and (earlier.model, earlier.tags, earlier.preprocessing) != identity:
+            raise Rejected("the model's files have changed since this run began; start a new run")
 
 
-def remaining_images(page: Sequence[TaggingImage], completed: dict[int, bool]) -> list[TaggingImage]:
-    return [image for image in page if image.ordinal not in completed]
-
-
-def check_same_model(events: Iterable[tuple[AnyEvent, int]], loaded: TaggingModelLoaded) -> None:
-    """All attempts of a run must use the same model. Rejected: its files changed since an earlier attempt."""
-    earlier = [event for event, _ in events if isinstance(event, TaggingModelLoaded)]
-    identity = (loaded.model, loaded.tags, loaded.preprocessing)
-    if earlier and (earlier[-1].model, earlier[-1].tags, earlier[-1].preprocessing) != identity:
-        raise Rejected("the model's files have changed since this run began; start a new run")
+def fold(history: Sequence[tuple[Event, int]]) -> RunState:
+    """The run after a history of (event, sequence of its commit)."""
+    match history:
+        case [(TaggingRequested() as request, sequence), *later]:
+            pass
+        case _:
+            raise LogDamaged("the history of the tagging run does not begin with its request")
+    model: TaggingModelLoaded | None = None
+    completed: dict[int, bool] = {}
+    for event, _ in later:
+        match event:
+            case TaggingModelLoaded():
+                model = event
+            case TaggingPredicted(images=images):
+                completed |= {image.ordinal: image.unreadable is not None for image in images}
+            case _:
+                pass
+    return RunState(request, sequence, model, completed)
 
 
 def split_into_commits(predictions: Iterable[ImagePredictions]) -> Iterator[tuple[ImagePredictions, ...]]:

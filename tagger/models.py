@@ -1,20 +1,18 @@
-"""The available tagger models: the built-in ones and the folders in the user's models folder."""
+"""The available tagger models: the shipped ones and the folders in the user's models folder."""
 
 from pathlib import Path
 
 from contracts.errors import Rejected
-from tagger.demo import DEMO
-from tagger.tiny_random import TINY_RANDOM
+from contracts.shipped_models import shipped_models
 from tagger.wd.manifest import MANIFEST, MODEL
-
-BUILT_IN = {"demo": DEMO, "tiny-random": TINY_RANDOM}
 
 
 def available_models(models: Path | None) -> dict[str, Path]:
-    """Name → folder, built-in models first. A folder with a manifest or a `model.onnx` is a model."""
+    """Name → folder, shipped models first. A folder with a manifest or a `model.onnx` is a model."""
+    shipped = shipped_models("taggers")
     folders = sorted(models.iterdir()) if models is not None and models.is_dir() else []
     custom = {each.name: each for each in folders if (each / MANIFEST).is_file() or (each / MODEL).is_file()}
-    return {**BUILT_IN, **{name: folder for name, folder in custom.items() if name not in BUILT_IN}}
+    return {**shipped, **{name: folder for name, folder in custom.items() if name not in shipped}}
 
 
 def model_folder(name: str, models: Path | None) -> Path:

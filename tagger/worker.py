@@ -7,24 +7,27 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from contracts.cancellation import is_cancelled
 from contracts.errors import NotFound, SetupError
-from contracts.events import ImagePredictions, TaggingModelLoaded, TaggingPredicted, TaggingSucceeded
+from contracts.events.tagging import (
+    TAGGING_WORK,
+    ImagePredictions,
+    TaggingModelLoaded,
+    TaggingPredicted,
+    TaggingSucceeded,
+)
 from contracts.ids import Digest, RunId, ulid
-from contracts.jobs import cancelled
-from contracts.queries import ReadTaggingWork, TaggingImage
+from contracts.queries.tagging import ReadTaggingWork, TaggingImage
 from contracts.telemetry import TaggingProgress
-from contracts.wire.blobs import Blobs, Damaged
-from contracts.wire.bus import Bus
-from contracts.wire.cancellation import is_cancelled
-from contracts.wire.service import ServiceClient
-from contracts.wire.telemetry_bus import publish_progress
-from contracts.wire.worker import Attempt
+from contracts.wire.blobs.store import Blobs, Damaged
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.requests import ServiceClient
+from contracts.wire.service.telemetry import publish
+from contracts.wire.work.worker import Attempt
 from tagger import domain, models
 from tagger.settings import Settings
 from tagger.wd.tagger import Predicted, Tagger, Unreadable
 
-IMAGES_PER_BATCH = 16
-"""Images tagged between two checks for cancellation."""
 CATALOG_RETRY_SECONDS = 120.0
 """How long queries to an unavailable catalog are retried during a run."""
 
@@ -36,15 +39,16 @@ class Runner:
     bus: Bus
     blobs: Blobs
     settings: Settings
+    batch_size: int = 16
+    """Images tagged between two checks for cancellation."""
     _loaded: dict[str, Tagger] = field(default_factory=dict)
 
     async def run(self, attempt: Attempt) -> None:
         """Tag all images without recorded predictions. Rejected: the model does not exist or cannot be used."""
-        request, sequence = domain.find_request(attempt.events)
-        progress = ProgressPublisher(self.bus, attempt, request.count)
+        run = domain.fold(attempt.history.events())
+        progress = ProgressPublisher(self.bus, attempt, run.request.count)
         await progress.publish("loading")
-        tagger = await self._load_model(request.model)
-        completed = domain.completed_images(attempt.events)
+        tagger = await self._load_model(run.request.model)
         loaded = TaggingModelLoaded(
             attempt=attempt.number,
             model=tagger.identity.model,
@@ -52,13 +56,14 @@ class Runner:
             preprocessing=tagger.identity.preprocessing,
             provider=tagger.identity.provider,
         )
-        domain.check_same_model(attempt.events, loaded)
+        run.check_same_model(loaded)
         await attempt.report(loaded)
-        async for batch in self._batches(RunId(attempt.aggregate_id), sequence, completed):
+        completed = dict(run.completed)
+        async for batch in self._batches(RunId(attempt.aggregate_id), run):
             if is_cancelled():
                 raise asyncio.CancelledError
             if attempt.cancel_requested.is_set():
-                await attempt.report(cancelled("tag", attempt=attempt.number, step=len(completed)))  # type: ignore[arg-type]
+                await attempt.report(TAGGING_WORK.cancelled(attempt=attempt.number, step=len(completed)))
                 return
             predictions = await self._predict(tagger, batch)
             for group in domain.split_into_commits(predictions):
@@ -81,16 +86,14 @@ class Runner:
                 raise models.unusable_model_error(name, error.detail) from error
         return self._loaded[name]
 
-    async def _batches(
-        self, run: RunId, sequence: int, completed: dict[int, bool]
-    ) -> AsyncIterator[list[TaggingImage]]:
+    async def _batches(self, run_id: RunId, run: domain.RunState) -> AsyncIterator[list[TaggingImage]]:
         cursor: str | None = None
         while True:
-            query = ReadTaggingWork(run=run, cursor=cursor, min_seq=sequence)
+            query = ReadTaggingWork(run=run_id, cursor=cursor, min_seq=run.requested_at)
             page = await ServiceClient(self.bus).query(query, retry_timeout=CATALOG_RETRY_SECONDS)
-            remaining = domain.remaining_images(page.items, completed)
-            for start in range(0, len(remaining), IMAGES_PER_BATCH):
-                yield remaining[start : start + IMAGES_PER_BATCH]
+            remaining = run.remaining(page.items)
+            for start in range(0, len(remaining), self.batch_size):
+                yield remaining[start : start + self.batch_size]
             cursor = page.next
             if cursor is None:
                 return
@@ -145,7 +148,7 @@ class ProgressPublisher:
     total: int
 
     async def publish(self, phase: str, *, done: int = 0) -> None:
-        await publish_progress(
+        await publish(
             self.bus,
             TaggingProgress(
                 run_id=RunId(self.attempt.aggregate_id),

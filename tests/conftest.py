@@ -1,26 +1,30 @@
-"""Shared fixtures: a real nats-server for each test that needs one, with the streams created by the migrate step."""
+"""Shared fixtures: connections to a real nats-server, with the streams created by the migrate step."""
 
+import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
-from contracts.commands import CommandMetadata
+from contracts.aggregates import AnyEvent
+from contracts.commands.base import CommandMetadata
+from contracts.commits import CommitLog, build_commit
 from contracts.errors import Conflict
-from contracts.events import AnyEvent
 from contracts.ids import CommandId, ulid
-from contracts.subjects import AggregateKind
-from contracts.wire.bus import Bus, connect
-from contracts.wire.log import EventLog, build_commit
-from contracts.wire.permissions import Role
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import migrate
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.migration import migrate
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.server.permissions import Role
+from contracts.wire.service.bus import Bus, connect
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+ONE_STACK = frozenset(f"tests/acceptance/test_{name}.py" for name in ("bad_input", "erase", "event_stream", "rebuild"))
+"""Files whose tests share one running stack, so they run in the same process."""
 LEASE = 2.0
 """Seconds; short, because some tests wait for it to expire."""
 
@@ -32,9 +36,13 @@ def command_metadata(command: str | None = None, *, actor: str = "user:test", fi
     return CommandMetadata(command_id=CommandId(command or ulid()), actor=actor, at=NOW, fingerprint=fingerprint)
 
 
-async def append_events(bus: Bus, aggregate_kind: AggregateKind, aggregate_id: str, *events: AnyEvent) -> int:
+async def append_events(bus: Bus, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> int:
     """Append as the catalog does while a worker appends too: after a lost race again. The sequence of the commit."""
-    log = EventLog(bus)
+    return await append_to(EventLog(bus), aggregate_kind, aggregate_id, *events)
+
+
+async def append_to(log: CommitLog, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> int:
+    """The same, on any log."""
     while True:
         revision = (await log.load(aggregate_kind, aggregate_id)).revision
         commit = build_commit(
@@ -48,26 +56,81 @@ async def append_events(bus: Bus, aggregate_kind: AggregateKind, aggregate_id: s
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
-    """A nats-server for one test, with its own folder and port."""
+    """A nats-server of its own, for tests that stop it, damage its files or look into its folder."""
     async with EmbeddedServer(tmp_path / "nats") as running:
         yield running
 
 
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The nats-server of all other tests; its streams are created anew for each. It syncs nothing, for speed."""
+    with asyncio.Runner() as runner:
+        server = EmbeddedServer(tmp_path_factory.mktemp("nats"), durable=False)
+        runner.run(server.start())
+        yield server
+        runner.run(server.stop())
+
+
 @pytest.fixture
-async def bus_of(server: EmbeddedServer) -> AsyncIterator[BusOf]:
-    """Opens connections to `server` in a role; the streams exist."""
+def server_in_use(request: pytest.FixtureRequest) -> EmbeddedServer:
+    """The `server` of this test if it asks for one, else the shared one."""
+    server = request.getfixturevalue("server" if "server" in request.fixturenames else "shared_server")
+    assert isinstance(server, EmbeddedServer)
+    return server
+
+
+@pytest.fixture
+async def bus_of(server_in_use: EmbeddedServer) -> AsyncIterator[BusOf]:
+    """Opens connections in a role; the streams exist and are empty."""
     opened: list[Bus] = []
 
     async def open_as(role: Role) -> Bus:
-        user, password = server.credentials(role)
-        bus = await connect(server.url, user, password, f"test-{role}")
+        bus = await connect(server_in_use.url, *server_in_use.credentials(role), f"test-{role}")
         opened.append(bus)
         return bus
 
-    await migrate(await open_as("admin"), at=NOW, lease=LEASE)
+    admin = await open_as("admin")
+    for stream in await admin.jetstream().streams_info():
+        await admin.jetstream().delete_stream(str(stream.config.name))
+    await migrate(admin, at=NOW, lease=LEASE)
     yield open_as
     for bus in opened:
         await bus.close()
+
+
+class FileScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """Each file runs in one of the parallel processes, those of `ONE_STACK` together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "one stack" if file in ONE_STACK else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    return FileScheduling(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also run the tests that are marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without `--all`, a slow test runs only if its file or itself is named, or -k or -m selects it."""
+    if not _leaves_out_slow(config):
+        return
+    named = {str(config.invocation_params.dir / argument.partition("::")[0]) for argument in config.args}
+    left_out = [item for item in items if item.get_closest_marker("slow") and str(item.path) not in named]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if _leaves_out_slow(config):
+        terminalreporter.write_line("Without --all (ARGS=--all), tests marked slow run only if they are named.")
+
+
+def _leaves_out_slow(config: pytest.Config) -> bool:
+    return not (config.getoption("--all") or config.getoption("-k") or config.getoption("-m"))
 
 
 @pytest.hookimpl(wrapper=True)

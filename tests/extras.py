@@ -17,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from contracts.wire.permissions import Role
-from contracts.wire.server import EmbeddedServer
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.server.permissions import Role
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory")
+PACKAGES = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory", "demo_world")
 SERVICES: tuple[Role, ...] = ("gateway", "catalog", "tagger", "trainer")
 FORBIDDEN_LIBRARIES = {
     "gateway": ("torch", "onnxruntime", "PIL", "numpy"),

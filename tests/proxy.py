@@ -18,10 +18,10 @@ CHUNK = 64 * 1024
 
 
 class Proxy:
-    """Listens on a loopback port and forwards every connection to `host:port`."""
+    """Listens on a loopback port and forwards every connection to `target`."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self._target = (host, port)
+        self.target = (host, port)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._open = {direction: asyncio.Event() for direction in BOTH}
@@ -99,7 +99,7 @@ class Proxy:
     async def _forward(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """Until either end closes, or the connection is cut."""
         try:
-            server, to_server = await asyncio.open_connection(*self._target, limit=CHUNK)
+            server, to_server = await asyncio.open_connection(*self.target, limit=CHUNK)
             try:
                 await self._forward_both(client, to_client, server, to_server)
             finally:

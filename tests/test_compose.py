@@ -20,7 +20,7 @@ import httpx
 import pytest
 import yaml
 
-from contracts.wire.server_binary import find_binary
+from contracts.wire.server.binary import find_binary
 from loratory.deploy import nats_conf
 
 ROOT = Path(__file__).parents[1]
@@ -210,7 +210,9 @@ def test_the_migrate_step_creates_no_log_if_another_one_is_known(host: ComposeHo
     assert "but the archive was made from 01JANOTHERLOG" in result.stderr
 
 
-@pytest.mark.parametrize("service", OURS)
+@pytest.mark.parametrize(
+    "service", [pytest.param(name, marks=[pytest.mark.slow] if name == "trainer" else []) for name in OURS]
+)
 def test_each_service_becomes_ready_with_its_command_and_environment(host: ComposeHost, service: str) -> None:
     assert host.run_once(host.command("init"), "init").returncode == 0
     with ExitStack() as running:

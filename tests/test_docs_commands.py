@@ -18,11 +18,11 @@ from typing import Any
 import httpx
 import pytest
 
+from demo_world import pictures as demo_pictures
 from tests.acceptance.local_stack import environment, free_port
 from tests.ldm_checkpoint import write_single_file
 from tests.limits import WAIT
-from trainer.demo import pictures as demo_pictures
-from trainer.demo.tiny_random import make_tiny_random
+from trainer.engine.tiny_random import make_tiny_random
 
 pytestmark = [
     pytest.mark.slow,
@@ -120,7 +120,7 @@ class Shell:
         write_single_file(base, home / "Downloads" / "my-model.safetensors")
         tagger = home / "loratory" / "models" / "wd-vit-tagger-v3"
         tagger.mkdir(parents=True)
-        for file in (ROOT / "tagger" / "tiny_random").iterdir():
+        for file in (ROOT / "demo_world" / "taggers" / "tiny-random").iterdir():
             if file.is_file() and file.suffix != ".py":
                 (tagger / file.name).write_bytes(file.read_bytes())
 

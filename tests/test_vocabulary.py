@@ -15,6 +15,7 @@ FOLDERS = (
     "benchmarks",
     "catalog",
     "contracts",
+    "demo_world",
     "deploy",
     "docs",
     "gateway",
@@ -28,7 +29,7 @@ TEXT = frozenset(
     (".py", ".js", ".html", ".css", ".md", ".toml", ".yaml", ".conf", ".sh", ".txt", ".json", ".jsonl", "")
 )
 NOT_OURS = re.compile(
-    r"gateway/web/vendor/|trainer/demo/(base|world/lists)/|tagger/\w+/training\.jsonl|LICENSE\Z|tests/golden/format1\.jsonl"
+    r"gateway/web/vendor/|demo_world/(bases|lists)/|demo_world/taggers/\w+/training\.jsonl|LICENSE\Z|tests/golden/format1\.jsonl"
 )
 
 REFUSED = frozenset(
@@ -59,8 +60,8 @@ def own_files() -> Iterator[Path]:
 
 def refused_words(text: str) -> set[str]:
     """The refused words and phrases of one line."""
-    words = _WORD.findall(_CAMEL.sub(" ", text).lower())
-    return REFUSED.intersection(words) | {match[0] for match in REFUSED_PHRASES.finditer(text)}
+    words = _WORD.findall(_CAMEL.sub(" ", text.replace("get_type_hints", "")).lower())  # a name of the standard library
+    return set(REFUSED.intersection(words)) | {match[0] for match in REFUSED_PHRASES.finditer(text)}
 
 
 def test_no_file_uses_a_refused_word() -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 from functools import partial
 
-from contracts.wire.boot import Serve, start
+from contracts.wire.service.boot import Serve, start
 from trainer.settings import Settings
 
 

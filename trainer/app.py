@@ -12,15 +12,19 @@ from pathlib import Path
 import structlog
 
 from contracts.errors import SetupError
+from contracts.events.jobs import JOB_WORK
 from contracts.ids import ulid, worker_id
-from contracts.wire.blobs import blobs_at
-from contracts.wire.boot import Health
-from contracts.wire.bus import connect
-from contracts.wire.erased_copies import purge_erased
-from contracts.wire.heartbeat import HeartbeatPublisher
-from contracts.wire.worker import Worker, WorkerIdentity
+from contracts.wire.blobs.erased_copies import purge_erased
+from contracts.wire.blobs.store import blobs_at
+from contracts.wire.service.bus import connect
+from contracts.wire.service.health import Health
+from contracts.wire.system.files import remove_abandoned_drafts
+from contracts.wire.work.heartbeat import HeartbeatPublisher
+from contracts.wire.work.worker import Worker, WorkerIdentity
 from trainer.erasure import purge_pictures, purge_unattributed
+from trainer.lora_folder import LoraFolder
 from trainer.settings import Settings
+from trainer.warm_engine import WarmEngine
 from trainer.worker import Trainer
 
 STALE_WORK_DIR_SECONDS = 7 * 24 * 3600.0
@@ -35,13 +39,14 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     # A folder of this process alone: other trainers may use the same work folder.
     work_dir = settings.work / boot
     _create_folders(settings.bases, settings.cache, settings.loras, work_dir)
-    await asyncio.to_thread(_remove_stale_work_dirs, settings.work, time.time() - STALE_WORK_DIR_SECONDS)
-    await asyncio.to_thread(purge_unattributed, settings.cache)
+    await asyncio.to_thread(remove_leftovers, settings)
     bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "trainer")
     worker = worker_id(platform.node(), boot)
-    identity = WorkerIdentity(work="train", worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
+    identity = WorkerIdentity(kind=JOB_WORK, worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
     heartbeat = HeartbeatPublisher(service="trainer", worker=worker)
-    trainer = Trainer(bus, blobs_at(settings.blobs), settings, work_dir, heartbeat, environment)
+    engine, blobs = WarmEngine(environment, heartbeat), blobs_at(settings.blobs)
+    trainer = Trainer(bus, blobs, settings, engine, work_dir)
+    loras = LoraFolder(settings.loras, blobs)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(health.run(settings.health_file), name="health")
@@ -50,13 +55,13 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
             health.set("bus", True)
             purge = partial(purge_pictures, cache=settings.cache, work=settings.work)
             tasks.create_task(purge_erased(bus, purge), name="erased")
-            await trainer.warm_up()
+            await engine.start()
             heartbeat.state = "idle"
             health.set("engine", True)
             _log.info("trainer_ready", worker=worker, device=heartbeat.device)
-            tasks.create_task(Worker(bus, identity, trainer.run, trainer.publish_artifacts).run(), name="worker")
+            tasks.create_task(Worker(bus, identity, trainer.run, on_ended=loras.publish_finished).run(), name="worker")
     finally:
-        await trainer.close()
+        await engine.close()
         await bus.close()
         await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
 
@@ -69,8 +74,10 @@ def _create_folders(*folders: Path) -> None:
             raise SetupError(f"the folder {folder} cannot be created: {error.strerror}") from error
 
 
-def _remove_stale_work_dirs(work: Path, before: float) -> None:
-    """Delete work folders of killed trainers; a recently modified one may belong to a running trainer."""
-    for folder in work.iterdir():
-        if folder.is_dir() and folder.stat().st_mtime < before:
+def remove_leftovers(settings: Settings) -> None:
+    """Delete what killed trainers left in the folders, and old caches. What is recent may be a running trainer's."""
+    for folder in settings.work.iterdir():
+        if folder.is_dir() and folder.stat().st_mtime < time.time() - STALE_WORK_DIR_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
+    remove_abandoned_drafts(settings.loras)
+    purge_unattributed(settings.cache)

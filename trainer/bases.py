@@ -4,9 +4,7 @@ from pathlib import Path
 
 from contracts.errors import Rejected
 from contracts.recipe import Base, BuiltinBase, FolderBase
-
-DEMO_BASE_FOLDER = Path(__file__).parent / "demo" / "base"
-"""The demo base is part of the package and is read from there."""
+from contracts.shipped_models import shipped_models
 
 
 def base_folder(base: Base, *, builtin: Path, bases: Path) -> Path:
@@ -16,12 +14,13 @@ def base_folder(base: Base, *, builtin: Path, bases: Path) -> Path:
     creates it on first use.
     """
     match base:
-        case BuiltinBase(name="demo"):
-            if not (DEMO_BASE_FOLDER / "model_index.json").is_file():
-                raise Rejected("the base 'demo' is not part of this installation of the trainer")
-            return DEMO_BASE_FOLDER
-        case BuiltinBase(name=name):
+        case BuiltinBase(name="tiny-random" as name):
             return builtin / name
+        case BuiltinBase(name=name):
+            shipped = shipped_models("bases").get(name)
+            if shipped is None or not (shipped / "model_index.json").is_file():
+                raise Rejected(f"the base {name!r} is not part of this installation of the trainer")
+            return shipped
         case FolderBase(path=path):
             folder = Path(path) if Path(path).is_absolute() else (bases / path).resolve()
             if not Path(path).is_absolute() and not folder.is_relative_to(bases.resolve()):

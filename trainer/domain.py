@@ -1,81 +1,50 @@
-"""The trainer's rules: what an attempt resumes from, the file metadata and the file name of an adapter. Pure."""
+"""What the trainer knows of a job, folded from its history once for each attempt. Pure."""
 
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from contracts.events import AnyEvent, JobCheckpointed, JobCreated, JobEdited, JobSampled, JobSucceeded
-from contracts.queries import ManifestEntry
-from contracts.recipe import BuiltinBase
-from trainer.messages import AdapterMetadata
-
-History = Iterable[tuple[AnyEvent, int]]
-"""Events of a job, each with its sequence."""
+from contracts.errors import LogDamaged
+from contracts.events.base import Event
+from contracts.events.jobs import Artifact, JobCheckpointed, JobCreated, JobEdited, JobSampled, JobSucceeded
 
 
-def find_created(history: History) -> tuple[JobCreated, int]:
-    """The job as it was created, and the sequence of that event."""
-    return next((event, sequence) for event, sequence in history if isinstance(event, JobCreated))
+@dataclass(frozen=True)
+class JobState:
+    """A job: what was requested, and what earlier attempts recorded of it."""
+
+    request: JobCreated
+    requested_at: int
+    """Sequence of the request."""
+    name: str
+    """The current name; the request has the original one."""
+    checkpoints: tuple[JobCheckpointed, ...] = ()
+    """One per step, the newest first: if it cannot be read, an older one may work."""
+    samples: frozenset[tuple[int, int]] = frozenset()
+    """(step, index) of each recorded sample."""
+    artifacts: tuple[Artifact, ...] = ()
+    """The finished files; none before the job has succeeded."""
 
 
-def job_name(history: History) -> str:
-    """The job's current name."""
-    current = ""
-    for event, _ in history:
+def fold(history: Sequence[tuple[Event, int]]) -> JobState:
+    """The job after a history of (event, sequence of its commit)."""
+    match history:
+        case [(JobCreated() as request, sequence), *later]:
+            job = JobState(request, sequence, request.name)
+        case _:
+            raise LogDamaged("the history of the job does not begin with its creation")
+    checkpoint_of_step: dict[int, JobCheckpointed] = {}
+    samples: set[tuple[int, int]] = set()
+    for event, _ in later:
         match event:
-            case JobCreated(name=name) | JobEdited(name=str(name)):
-                current = name
+            case JobEdited(name=str(name)):
+                job = replace(job, name=name)
+            case JobCheckpointed(step=step):
+                checkpoint_of_step[step] = event
+            case JobSampled(step=step, index=index):
+                samples.add((step, index))
+            case JobSucceeded(artifacts=artifacts):
+                job = replace(job, artifacts=artifacts)
             case _:
                 pass
-    return current
-
-
-def checkpoints_newest_first(history: History) -> list[JobCheckpointed]:
-    """One per step, the newest first: if it cannot be read, an older one may work."""
-    by_step = {event.step: event for event, _ in history if isinstance(event, JobCheckpointed)}
-    return [by_step[step] for step in sorted(by_step, reverse=True)]
-
-
-def recorded_samples(history: History) -> set[tuple[int, int]]:
-    """(step, index) of the samples that are already recorded."""
-    return {(event.step, event.index) for event, _ in history if isinstance(event, JobSampled)}
-
-
-def find_succeeded(history: History) -> JobSucceeded | None:
-    return next((event for event, _ in history if isinstance(event, JobSucceeded)), None)
-
-
-def build_metadata(job_id: str, job: JobCreated, entries: Sequence[ManifestEntry]) -> AdapterMetadata:
-    """Metadata for the file header. Uses the name at creation: later edits must not change the file's bytes."""
-    base = job.recipe.base
-    return AdapterMetadata(
-        adapter_name=safe_file_stem(job.name),
-        job_id=job_id,
-        dataset_name=job.dataset,
-        dataset_version=job.version,
-        base_name=base.name if isinstance(base, BuiltinBase) else re.split(r"[\\/]", base.path.rstrip("\\/"))[-1],
-        trigger=job.trigger or None,
-        # Captions written by people are private, and the file may be published.
-        tag_frequency=tag_frequency(entry.caption for entry in entries if not entry.written),
-    )
-
-
-def tag_frequency(captions: Iterable[str]) -> dict[str, int]:
-    """The number of captions with each comma-separated part, as in kohya's `ss_tag_frequency`."""
-    counts: Counter[str] = Counter()
-    for caption in captions:
-        counts.update({part.strip() for part in caption.split(",")} - {""})
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def safe_file_stem(name: str) -> str:
-    """A file name valid on every file system: letters, digits, `-`, `_`, `.`; at most 80 characters."""
-    normalized = unicodedata.normalize("NFC", name)
-    stem = re.sub(r"[^\w.-]+", "-", normalized).strip("-._")[:80].rstrip("-._")
-    return stem or "lora"
-
-
-def unique_stem(stem: str, job_id: str) -> str:
-    """The file stem with a part of the job's id, for when another job's file already has the plain name."""
-    return f"{stem}-{job_id[-6:].lower()}"
+    newest_first = sorted(checkpoint_of_step.values(), key=lambda checkpoint: checkpoint.step, reverse=True)
+    return replace(job, checkpoints=tuple(newest_first), samples=frozenset(samples))

@@ -3,10 +3,12 @@
 import asyncio
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 
-from contracts.wire.worker import Crash
-from trainer.messages import PREFIX_BYTES, EngineRequest, InvalidFrame, Update, body_length, decode_update, encode_frame
+from contracts.wire.system.child import PipedChild
+from contracts.wire.system.pipe import PipeError
+from contracts.wire.work.worker import Crash
+from trainer.engine_pipe import REQUESTS, UPDATES
+from trainer.messages import EngineRequest, Update
 
 EXIT_TIMEOUT_SECONDS = 5.0
 
@@ -14,71 +16,49 @@ EXIT_TIMEOUT_SECONDS = 5.0
 class EngineProcess:
     """One `python -m trainer.engine` process. It exits when its pipe closes, so also when this process is killed."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._body_length: int | None = None
-        """Length of the update whose prefix has already been read."""
+    def __init__(self, child: PipedChild) -> None:
+        self._child = child
 
     @classmethod
     async def start(cls, environment: Mapping[str, str]) -> "EngineProcess":
         """Start the process. It sends Loading, then Ready once it accepts requests; its logs go to our own stderr."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-P", "-m", "trainer.engine"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=engine_environment(environment),
-        )
-        return cls(process)
+        command = (sys.executable, "-P", "-m", "trainer.engine")
+        return cls(await PipedChild.start(command, engine_environment(environment)))
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     @property
     def is_running(self) -> bool:
-        return self._process.returncode is None
+        return self._child.is_running
 
     async def send(self, request: EngineRequest) -> None:
         """Crash if the process has ended."""
-        assert self._process.stdin is not None  # noqa: S101 - start() creates a pipe
+        frame = REQUESTS.encode(request)
         try:
-            self._process.stdin.write(encode_frame(request))
-            await self._process.stdin.drain()
-        except (BrokenPipeError, ConnectionResetError) as error:
+            await self._child.send(frame)
+        except PipeError as error:
             raise Crash(await self._exit_reason()) from error
 
     async def next_update(self) -> Update:
         """The next update; Crash if the process ended. Cancel-safe: the next call continues in the same frame."""
-        assert self._process.stdout is not None  # noqa: S101 - start() creates a pipe
         try:
-            if self._body_length is None:
-                self._body_length = body_length(await self._process.stdout.readexactly(PREFIX_BYTES))
-            update = decode_update(await self._process.stdout.readexactly(self._body_length))
-        except (asyncio.IncompleteReadError, InvalidFrame) as error:
+            return await self._child.receive(UPDATES)
+        except PipeError as error:
             raise Crash(await self._exit_reason()) from error
-        self._body_length = None
-        return update
 
     async def close(self) -> None:
         """Close the pipe and wait; kill the process after a timeout."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            async with asyncio.timeout(EXIT_TIMEOUT_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
-            await self.kill()
+        await self._child.stop(EXIT_TIMEOUT_SECONDS)
 
     async def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+        await self._child.kill()
 
     async def _exit_reason(self) -> str:
         try:
             async with asyncio.timeout(EXIT_TIMEOUT_SECONDS):
-                code = await self._process.wait()
+                code = await self._child.wait()
         except TimeoutError:
             await self.kill()
             return "the training process broke the protocol and was killed"

@@ -2,20 +2,33 @@
 
 import asyncio
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.events import Artifact
+import structlog
+
+from contracts.commits import AggregateHistory
+from contracts.events.jobs import Artifact
 from contracts.ids import Digest
-from contracts.wire.blobs import Blobs
-from trainer.domain import unique_stem
+from contracts.wire.blobs.store import Blobs
+from trainer.adapter_metadata import safe_file_stem, unique_stem
+from trainer.domain import fold
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class LoraFolder:
     folder: Path
     blobs: Blobs
+
+    async def publish_finished(self, history: AggregateHistory) -> None:
+        """Write the files of a job that has ended, if it succeeded, under its current name."""
+        job = fold(history.events())
+        if job.artifacts:
+            stem = safe_file_stem(job.name)
+            paths = await self.publish(stem, history.commits[0].commit.aggregate_id, job.artifacts)
+            _log.info("lora_published", names=[path.name for path in paths])
 
     async def publish(self, stem: str, job_id: str, artifacts: tuple[Artifact, ...]) -> list[Path]:
         """Write the files of a finished job; idempotent. Another job's file is never overwritten, see `unique_stem`."""
@@ -28,13 +41,7 @@ class LoraFolder:
             path = self.folder / f"{unique_stem(stem, job_id)}{suffix}.safetensors"
         if await asyncio.to_thread(_has_content, path, artifact.digest):
             return path
-        await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
-        temporary = self.folder / f".{path.name}.{os.getpid()}.draft"
-        try:
-            await self.blobs.fetch(artifact.digest, temporary)
-            await asyncio.to_thread(_rename_durably, temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        await self.blobs.fetch(artifact.digest, path)
         return path
 
 
@@ -47,15 +54,3 @@ def _has_content(path: Path, digest: Digest) -> bool:
 
 def _has_other_content(path: Path, digest: Digest) -> bool:
     return path.exists() and not _has_content(path, digest)
-
-
-def _rename_durably(temporary: Path, path: Path) -> None:
-    """fsync the file, rename it, fsync the folder."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,26 +1,10 @@
-"""The pipe protocol between trainer and engine process: requests down, updates up, one length-prefixed frame each.
+"""The messages between trainer and engine process: requests down, updates up."""
 
-A frame is a length (four bytes, big-endian) and a MessagePack body. The engine exits when its pipe closes.
-"""
-
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import msgspec
 
 from contracts.recipe import Recipe
-
-PREFIX_BYTES = 4
-"""Size of the length field before every frame's body."""
-
-MAX_REQUEST_BYTES = 256 * 2**20
-"""Maximum size of a request: enough for a hundred thousand pictures with a page of caption each."""
-
-MAX_UPDATE_BYTES = 2**20
-"""Maximum size of an update."""
-
-
-class InvalidFrame(Exception):
-    """Protocol error: a frame is truncated, too long, or cannot be decoded."""
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,45 +72,30 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
     total: int = 1
 
 
-class BucketSize(msgspec.Struct, frozen=True, kw_only=True):
-    """Width and height in pixels, and the number of pictures of the manifest cropped to it."""
-
-    width: int
-    height: int
-    pictures: int
-
-
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     """The plan of the run, sent before the first step. `step` is the step it resumes after (0: from the beginning).
 
-    `base` is the sha256 over the base's files, `fingerprint` the digest of everything that affects a step, `warm` means
-    that the base was already loaded. `truncated_captions` counts captions longer than the text encoder's limit.
+    `base` is the sha256 over the base's files, `warm` means that the base was already loaded. `truncated_captions`
+    counts captions longer than the text encoder's limit.
     """
 
     step: int
     steps: int
     epochs: int
-    steps_per_epoch: int
-    pictures: int
-    buckets: list[BucketSize]
-    parameters: int
     device: str
     precision: str
     base: str
-    fingerprint: str
     warm: bool
     truncated_captions: int = 0
 
 
 class Stepped(msgspec.Struct, frozen=True, kw_only=True, tag="stepped"):
-    """One optimizer update is done. `grad_norm` is measured before clipping; `seconds` is this step's wall time."""
+    """One optimizer update is done."""
 
     step: int
     epoch: int
     loss: float
     lr: float
-    grad_norm: float
-    seconds: float
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True, tag="saved"):
@@ -180,44 +149,3 @@ class RequestFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 Update = EngineReady | Loading | Planned | Stepped | Saved | Sampled | Finished | Stopped | RequestFailed
-
-_encoder = msgspec.msgpack.Encoder()
-_request_decoder: msgspec.msgpack.Decoder[EngineRequest] = msgspec.msgpack.Decoder(EngineRequest)
-_update_decoder: msgspec.msgpack.Decoder[Update] = msgspec.msgpack.Decoder(Update)
-
-
-def encode_frame(message: EngineRequest | Update) -> bytes:
-    """The message as a frame; InvalidFrame if it is larger than the limit."""
-    body = _encoder.encode(message)
-    limit = MAX_REQUEST_BYTES if isinstance(message, Train | Stop) else MAX_UPDATE_BYTES
-    if len(body) > limit:
-        raise InvalidFrame(f"a message of {len(body)} bytes exceeds the limit of {limit}")
-    return len(body).to_bytes(PREFIX_BYTES) + body
-
-
-def body_length(prefix: bytes, *, limit: int = MAX_UPDATE_BYTES) -> int:
-    """The length of a frame's body from its prefix; InvalidFrame if it exceeds the limit."""
-    size = int.from_bytes(prefix)
-    if size > limit:
-        raise InvalidFrame(f"a frame of {size} bytes exceeds the limit of {limit}")
-    return size
-
-
-def decode_update(body: bytes) -> Update:
-    """Decode the body of a frame; InvalidFrame if it is not an update."""
-    try:
-        return _update_decoder.decode(body)
-    except msgspec.DecodeError as error:
-        raise InvalidFrame(f"the engine sent an invalid update: {error}") from error
-
-
-def read_request(pipe: BinaryIO) -> EngineRequest | None:
-    """Block until the next request; None if the pipe was closed between two frames."""
-    prefix = pipe.read(PREFIX_BYTES)
-    if not prefix:
-        return None
-    body = pipe.read(body_length(prefix, limit=MAX_REQUEST_BYTES)) if len(prefix) == PREFIX_BYTES else b""
-    try:
-        return _request_decoder.decode(body)
-    except msgspec.DecodeError as error:
-        raise InvalidFrame(f"the parent sent an invalid request: {error}") from error

@@ -2,47 +2,61 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import NoReturn
+from pathlib import Path
 
+import msgspec
 import structlog
 
 from catalog.archive.chain import Tail
 from catalog.archive.compare import REPAIR_ADVICE, compare, ends_agree, with_last_good_time
-from catalog.archive.file import ArchiveFile
+from catalog.archive.file import ARCHIVE, ArchiveFile
+from catalog.database import MAX_SEQUENCE
 from contracts.audit import Damage, damage_error
 from contracts.errors import LogDamaged, SetupError, Unavailable
-from contracts.wire.boot import leaf_errors
-from contracts.wire.log import EventLog
-from contracts.wire.scan import log_state
-
-MAX_COMMITS_COMPARED_AT_START = 50_000
-"""A log up to this long is compared in full before the catalog serves (a second); a longer one in the background."""
-VERIFY_INTERVAL_SECONDS = 24 * 3600.0
-VERIFY_BITS_PER_SECOND = 16_000_000
-"""Read limit of the periodic verification: some thousand commits per second, a few hundredths of a core."""
-VERIFY_RETRY_SECONDS = 60.0
-"""When the log does not respond, the periodic verification starts over after this time."""
+from contracts.retry import RetryPolicy, repeat
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.scan import log_state
+from contracts.wire.service.boot import leaf_errors
 
 _log = structlog.get_logger(__name__)
+
+
+class VerificationPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the log is compared with the archive, and when."""
+
+    max_commits_at_start: int = 50_000
+    """A log up to this long is compared before the catalog serves (a second); a longer one in the background."""
+    interval_seconds: float = 24 * 3600.0
+    """Time between two periodic verifications."""
+    retry: RetryPolicy = RetryPolicy(first_delay=60.0)
+    """When a periodic verification starts over after the log did not respond."""
+    bits_per_second: int = 16_000_000
+    """Read limit of the periodic verification: some thousand commits per second, a few hundredths of a core."""
+
+
+DEFAULT_POLICY = VerificationPolicy()
+COMPARE_ALL_AT_START = VerificationPolicy(max_commits_at_start=MAX_SEQUENCE)
 
 
 class Archive(ArchiveFile):
     """Verifies that a log is the archived one, complete and unchanged; otherwise the catalog does not serve."""
 
-    verified = False
-    """Whether the log was verified since the start."""
-    _fully_compared = False
-    """Whether every commit was compared, not only the last one."""
+    def __init__(self, folder: Path, policy: VerificationPolicy = DEFAULT_POLICY) -> None:
+        super().__init__(folder)
+        self.verified = False
+        """Whether the log was verified since the start."""
+        self._policy = policy
+        self._fully_compared = False
+        """Whether every commit was compared, not only the last one."""
 
-    async def verify_on_start(self, log: EventLog, *, compare_all: bool = False) -> str:
+    async def verify_on_start(self, log: EventLog) -> str:
         """Verify that this log is the archived one; returns its id. LogDamaged names the first bad sequence.
 
         Only the catalog verifies the log, and before any service writes. An empty archive adopts the log.
-        `compare_all`: compare every commit now, however many there are.
         """
         self.tail = await self.verify()
-        is_short = self.tail.sequence <= MAX_COMMITS_COMPARED_AT_START
-        self._fully_compared = compare_all or is_short or not await ends_agree(self, log, self.tail)
+        is_short = self.tail.sequence <= self._policy.max_commits_at_start
+        self._fully_compared = is_short or not await ends_agree(self, log, self.tail)
         if self._fully_compared:
             await self._compare(log)
         state = await log_state(log.bus)
@@ -65,22 +79,26 @@ class Archive(ArchiveFile):
             raise damage_error(await with_last_good_time(self, verification.damage))
         return verification.tail
 
-    async def verify_periodically(self, log: EventLog) -> NoReturn:
-        """Compare the whole log slowly, every VERIFY_INTERVAL_SECONDS. LogDamaged at a difference.
+    async def verify_periodically(self, log: EventLog) -> None:
+        """Compare the whole log slowly, again and again, until cancelled. LogDamaged at a difference.
 
         The first comparison starts at once if `verify_on_start` compared only the ends.
         """
-        while True:
-            if self._fully_compared:
-                await asyncio.sleep(VERIFY_INTERVAL_SECONDS)
-            try:
-                await self._compare(log, bits=VERIFY_BITS_PER_SECOND)
-            except Unavailable as error:
-                _log.warning("log_not_compared", error=error.detail)
-                await asyncio.sleep(VERIFY_RETRY_SECONDS)
-                continue
+
+        async def compare_slowly() -> None:
+            await self._compare(log, bits=policy.bits_per_second)
             _log.info("log_compared", commits=self.tail.sequence)
-            self._fully_compared = True
+
+        policy = self._policy
+        if self._fully_compared:
+            await asyncio.sleep(policy.interval_seconds)
+        await repeat(
+            compare_slowly,
+            every=policy.interval_seconds,
+            on=Unavailable,
+            warn="log_not_compared",
+            after_error=policy.retry,
+        )
 
     async def explain_damage(self, work: Awaitable[object]) -> None:
         """Await `work`; if it raises LogDamaged, add when the last good commit was recorded and how to repair it."""
@@ -102,3 +120,10 @@ class Archive(ArchiveFile):
         comparison = await compare(self, log, self.tail, bits=bits)
         if comparison.damage:
             raise damage_error(comparison.damage[0])
+
+
+def open_archive(folder: Path) -> Archive:
+    """The archive in a folder, open. SetupError if there is none; it is not created."""
+    if not (folder / ARCHIVE).is_file():
+        raise SetupError(f"there is no archive in {folder}")
+    return Archive(folder)

@@ -8,13 +8,12 @@ commit, so recomputing the log's chain alone is not enough to hide a change.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import NamedTuple
 
 import msgspec
 
 from contracts import subjects
 from contracts.audit import Damage, DamageKind
-from contracts.events import Commit
+from contracts.commits import Commit, StreamRevision
 from contracts.ids import Digest
 
 ArchiveRow = tuple[int, str, str, str, bytes, bytes]
@@ -34,24 +33,16 @@ class Tail:
         return Digest(self.chain.hex() or sha256().hexdigest())
 
 
-class ChainHead(NamedTuple):
-    """The last commit of one aggregate: the next one must name this digest and continue from this version."""
-
-    sequence: int = 0
-    version: int = 0
-    digest: str = ""
-
-
-EMPTY_CHAIN = ChainHead()
-
-
 @dataclass
 class ChainVerification:
-    """Progress of recomputing the chains. `damage` is the first damage found; nothing after it was checked."""
+    """Progress of recomputing the chains. `damage` is the first damage found; nothing after it was checked.
+
+    `chain_heads`: the last commit of each aggregate. The next one must name its digest and continue from its version.
+    """
 
     sequence: int = 0
     chain: bytes = b""
-    chain_heads: dict[tuple[str, str], ChainHead] = field(default_factory=dict)
+    chain_heads: dict[tuple[str, str], StreamRevision] = field(default_factory=dict)
     damage: Damage | None = None
 
     @property
@@ -80,13 +71,13 @@ def chain_hash(previous: bytes, sequence: int, subject: str, body: bytes) -> byt
 
 def verify_chains(rows: Iterable[ArchiveRow], verification: ChainVerification) -> None:
     """Recompute both chains from the first entry on; stop at the first entry that was changed or cannot be read."""
-    previous, expected, voided = b"", 1, 0
+    previous, expected, voided, new = b"", 1, 0, StreamRevision()
     chain_heads = verification.chain_heads
     for sequence, aggregate_kind, aggregate_id, commit_id, body, chain in rows:
         if sequence != expected:
             verification.damage = _damage("missing", expected, f"the next entry is commit {sequence}")
             break
-        subject = subjects.aggregate(aggregate_kind, aggregate_id)  # type: ignore[arg-type]  # as stored, maybe damaged
+        subject = subjects.aggregate(aggregate_kind, aggregate_id)
         if chain != chain_hash(previous, sequence, subject, body):
             verification.damage = _damage("changed", sequence, "its hash differs from the archived one")
             break
@@ -98,19 +89,19 @@ def verify_chains(rows: Iterable[ArchiveRow], verification: ChainVerification) -
         if commit.id != commit_id or commit.aggregate_kind != aggregate_kind or commit.aggregate_id != aggregate_id:
             verification.damage = _damage("changed", sequence, "its columns contradict its body")
             break
-        chain_head = chain_heads.get((aggregate_kind, aggregate_id), EMPTY_CHAIN)
+        chain_head = chain_heads.get((aggregate_kind, aggregate_id), new)
         # A void commit replaces a lost one of an unknown aggregate, so a gap in any history before it is accepted.
         if (why := check_link(commit, chain_head)) and voided <= chain_head.sequence:
             verification.damage = _damage("rewritten", chain_head.sequence or sequence, why)
             break
         if aggregate_kind == "log" and VOIDED in body:
             voided = sequence
-        chain_heads[aggregate_kind, aggregate_id] = ChainHead(sequence, commit.version, sha256(body).hexdigest())
+        chain_heads[aggregate_kind, aggregate_id] = StreamRevision(sequence, commit.version, sha256(body).hexdigest())
         previous, expected = chain, sequence + 1
         verification.sequence, verification.chain = sequence, chain
 
 
-def check_link(commit: Envelope | Commit, previous: ChainHead) -> str:
+def check_link(commit: Envelope | Commit, previous: StreamRevision) -> str:
     """Empty if this commit continues the history of its aggregate, else the reason why not."""
     if commit.previous_hash != previous.digest:
         return f"the next commit of {commit.aggregate_kind} {commit.aggregate_id} ({commit.id}) follows another commit"
@@ -119,9 +110,9 @@ def check_link(commit: Envelope | Commit, previous: ChainHead) -> str:
     return ""
 
 
-def advance(sequence: int, body: bytes) -> ChainHead:
+def advance(sequence: int, body: bytes) -> StreamRevision:
     """The chain head of an aggregate after this commit."""
-    return ChainHead(sequence, _envelope(body).version, sha256(body).hexdigest())
+    return StreamRevision(sequence, _envelope(body).version, sha256(body).hexdigest())
 
 
 def _damage(kind: DamageKind, sequence: int, why: str) -> Damage:

@@ -1,6 +1,5 @@
 """Compares the log with the archive, commit by commit: which commits are missing from it, which were changed?"""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -10,8 +9,9 @@ from catalog.archive.file import ArchiveFile, Entry
 from contracts import subjects
 from contracts.audit import Damage, DamageKind
 from contracts.errors import LogDamaged
-from contracts.wire.log import EventLog
-from contracts.wire.scan import Message, log_state, scan
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.flow_control import Message
+from contracts.wire.log.scan import log_state, scan
 
 TIME_TOLERANCE_MICROSECONDS = 2
 """The server records nanoseconds, and they are rounded on their way to the archive."""
@@ -52,7 +52,7 @@ class _Differences:
         if entry is None:
             self.chain = b""
             return
-        subject = subjects.aggregate(entry.aggregate_kind, entry.aggregate_id)  # type: ignore[arg-type]  # as stored, maybe damaged
+        subject = subjects.aggregate(entry.aggregate_kind, entry.aggregate_id)
         if message.body == entry.body and message.subject == subject:
             if timed and abs(message.recorded_us - entry.recorded) > TIME_TOLERANCE_MICROSECONDS:
                 self.wrong_time = self.wrong_time or message.sequence
@@ -75,7 +75,8 @@ async def compare(file: ArchiveFile, log: EventLog, tail: Tail, *, bits: int | N
     restored = await file.restored_up_to()
     async for batch in scan(log.bus, 0, min(state.last, tail.sequence), bits_per_second=bits):
         entries = await file.entries(batch[0].sequence - 1, batch[-1].sequence)
-        _compare_batch(batch, entries, differences, restored)
+        for message in batch:
+            differences.compare(message, entries.get(message.sequence), timed=message.sequence > restored)
     compared = differences.at
     differences.advance_to(tail.sequence + 1)
     damage: list[Damage] = []
@@ -116,13 +117,6 @@ async def with_last_good_time(file: ArchiveFile, damage: Damage) -> Damage:
         return damage
     last = f"; the last good one is commit {damage.first_bad - 1} of {since:%Y-%m-%d %H:%M:%S} UTC"
     return msgspec.structs.replace(damage, since=since, detail=damage.detail + last)
-
-
-def _compare_batch(
-    batch: list[Message], entries: Mapping[int, Entry], differences: _Differences, restored: int
-) -> None:
-    for message in batch:
-        differences.compare(message, entries.get(message.sequence), timed=message.sequence > restored)
 
 
 def _log_damage(tail: Tail, differences: _Differences, *, summary: str, kind: DamageKind) -> Damage:

@@ -2,48 +2,43 @@
 
 import asyncio
 import hashlib
-import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from catalog.archive.chain import (
-    EMPTY_CHAIN,
-    VOIDED,
-    ChainHead,
-    ChainVerification,
-    Tail,
-    advance,
-    chain_hash,
-    check_link,
-    verify_chains,
-)
-from catalog.database import Connection, Database
+from catalog.archive.chain import VOIDED, ChainVerification, Tail, advance, chain_hash, check_link, verify_chains
+from catalog.database import Connection, Database, open_writer
+from catalog.migrations import Schema
+from catalog.rows import EPOCH, MICROSECOND, fetch_number, fetch_value, from_microseconds
 from contracts import subjects
 from contracts.audit import Damage, damage_error
+from contracts.commits import RecordedCommit, StreamRevision, decode, revision_of
 from contracts.errors import LogDamaged, SetupError
-from contracts.events import RecordedCommit
-from contracts.subjects import AggregateKind
-from contracts.wire.log import decode
+from contracts.wire.system.files import write_atomically
 
-TABLES = """
-CREATE TABLE IF NOT EXISTS log (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    log_id TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS entry (
-    sequence INTEGER PRIMARY KEY,
-    aggregate_kind TEXT NOT NULL,
-    aggregate_id TEXT NOT NULL,
-    id TEXT NOT NULL,
-    recorded INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    chain BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS entry_of_aggregate ON entry (aggregate_kind, aggregate_id, sequence);
-"""
+ARCHIVE = "archive.db"
+ARCHIVE_SCHEMA = Schema(
+    ARCHIVE,
+    (
+        (  # 1; a file from before there were numbers has these tables already
+            "CREATE TABLE IF NOT EXISTS log (one INTEGER PRIMARY KEY CHECK (one = 1), log_id TEXT NOT NULL)",
+            """
+            CREATE TABLE IF NOT EXISTS entry (
+                sequence INTEGER PRIMARY KEY,
+                aggregate_kind TEXT NOT NULL,
+                aggregate_id TEXT NOT NULL,
+                id TEXT NOT NULL,
+                recorded INTEGER NOT NULL,
+                body BLOB NOT NULL,
+                chain BLOB NOT NULL
+            )
+            """,
+            "CREATE INDEX IF NOT EXISTS entry_of_aggregate ON entry (aggregate_kind, aggregate_id, sequence)",
+        ),
+    ),
+)
 
 SET_LOG_ID = "INSERT INTO log VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET log_id = excluded.log_id"
 LOG = "SELECT log_id FROM log"
@@ -71,9 +66,7 @@ SELECT sequence, body FROM entry WHERE aggregate_kind = ? AND aggregate_id = ? O
 LAST_VOID = "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE aggregate_kind = 'log' AND instr(body, '\"log.voided\"')"
 
 T = TypeVar("T")
-AggregateKey = tuple[AggregateKind, str]
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+AggregateKey = tuple[str, str]
 MAX_CACHED_CHAIN_HEADS = 20_000
 LOG_ID_FILE = "log_id"
 """The file beside the archive from which the migrate step reads which log was archived."""
@@ -90,16 +83,16 @@ class Entry(NamedTuple):
     chain: bytes
 
 
-class ArchiveFile:
+class ArchiveFile(Database):
     """`folder/archive.db`, and beside it the file `log_id`, from which the migrate step reads the archived log's id."""
 
     def __init__(self, folder: Path) -> None:
-        """LogDamaged when the file exists and is not a database."""
+        """LogDamaged: the file exists and is not a database. SetupError: a newer version wrote it."""
         self._folder = folder
-        self._database = _open(folder / "archive.db")
+        super().__init__(folder / ARCHIVE, _open_writer(folder / ARCHIVE))
         self.tail = Tail()
         self.log_id = ""
-        self._chain_heads: dict[AggregateKey, ChainHead] = {}
+        self._chain_heads: dict[AggregateKey, StreamRevision] = {}
         """Cache: the last commit of the aggregates that were written most recently."""
 
     async def append(self, batch: Sequence[RecordedCommit]) -> None:
@@ -107,40 +100,40 @@ class ArchiveFile:
 
         LogDamaged, and nothing archived, at a gap or at a commit that does not continue the history of its aggregate.
         """
-        self.tail = await self._database.write(lambda connection: self._append(connection, batch))
+        self.tail = await self.write(lambda connection: self._append(connection, batch))
 
     async def commits(self, after: int, limit: int) -> list[RecordedCommit]:
         """At most `limit` commits archived after a sequence, oldest first."""
-        return await self._database.read(lambda connection: _commits(connection, after, limit))
+        return await self.read(lambda connection: _commits(connection, after, limit))
 
     async def entries(self, after: int, to: int) -> dict[int, Entry]:
         """The entries after one sequence and up to another, by sequence, not decoded."""
-        return await self._database.read(lambda connection: _entries(connection, after, to))
+        return await self.read(lambda connection: _entries(connection, after, to))
 
     async def digest_at(self, sequence: int) -> str | None:
         """sha256 of the commit's body; None if this sequence is not archived."""
-        body = await self._database.read(lambda connection: _read_value(connection, BODY, sequence))
+        body = await self.read(lambda connection: fetch_value(connection, BODY, (sequence,)))
         return None if body is None else hashlib.sha256(body).hexdigest()
 
     async def chain_at(self, sequence: int) -> bytes | None:
         """The log's chain hash after this commit; None if this sequence is not archived."""
-        return await self._database.read(lambda connection: _read_value(connection, CHAIN, sequence))
+        return await self.read(lambda connection: fetch_value(connection, CHAIN, (sequence,)))
 
     async def recorded_at(self, sequence: int) -> datetime | None:
         """When the server stored this commit; None if it is not archived or the file cannot be read."""
         try:
-            found = await self._database.read(lambda connection: _read_value(connection, RECORDED, sequence))
+            found = await self.read(lambda connection: fetch_value(connection, RECORDED, (sequence,)))
         except sqlite3.DatabaseError:
             return None
-        return None if found is None else _to_datetime(found)
+        return None if found is None else from_microseconds(found)
 
     async def restored_up_to(self) -> int:
         """The last sequence of a restore: the log has the commits up to here with other times. 0: never restored."""
-        return await self._database.read(lambda connection: int(connection.execute(LAST_RESTORED).fetchone()[0]))
+        return await self.read(lambda connection: fetch_number(connection, LAST_RESTORED))
 
     async def belongs_to(self) -> str:
         """The id of the log that is archived here; empty while nothing is archived."""
-        return await self._database.read(_log_id)
+        return await self.read(lambda connection: fetch_value(connection, LOG) or "")
 
     def noted_log_id(self) -> str:
         """The log id in the file beside the archive, which may have outlived the archive. Empty if there is none."""
@@ -149,24 +142,17 @@ class ArchiveFile:
 
     async def set_log_id(self, log_id: str) -> None:
         """Assign the archive to this log, also in the file that the migrate step reads."""
-        await self._database.write(lambda connection: connection.execute(SET_LOG_ID, (log_id,)))
-        await asyncio.to_thread(_write_atomically, self._folder / LOG_ID_FILE, log_id)
+        await self.write(lambda connection: connection.execute(SET_LOG_ID, (log_id,)))
+        await asyncio.to_thread(write_atomically, self._folder / LOG_ID_FILE, log_id.encode())
         self.log_id = log_id
 
     async def verify_chains(self) -> ChainVerification:
         """Recompute all chains from the file itself, not from cached pages."""
-        return await self._database.read_uncached(_verify_chains)
+        return await self.read_uncached(_verify_chains)
 
     async def end(self) -> Tail:
         """The last entry of the file, verified or not."""
-        return await self._database.read(_tail)
-
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run a query of `catalog.entries` in one snapshot."""
-        return await self._database.read(work)
-
-    async def close(self) -> None:
-        await self._database.close()
+        return await self.read(_tail)
 
     def _append(self, connection: Connection, batch: Sequence[RecordedCommit]) -> Tail:
         if len(self._chain_heads) > MAX_CACHED_CHAIN_HEADS:
@@ -178,9 +164,9 @@ class ArchiveFile:
             raise
 
 
-def _open(path: Path) -> Database:
+def _open_writer(path: Path) -> Connection:
     try:
-        return Database(path, TABLES)
+        return open_writer(path, ARCHIVE_SCHEMA.migrate)
     except SetupError as error:
         cause = error.__cause__
         if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode in CORRUPT_FILE_CODES:
@@ -189,14 +175,9 @@ def _open(path: Path) -> Database:
         raise
 
 
-def _log_id(connection: Connection) -> str:
-    row = connection.execute(LOG).fetchone()
-    return "" if row is None else str(row["log_id"])
-
-
 def _tail(connection: Connection) -> Tail:
     row = connection.execute(TAIL).fetchone()
-    return Tail() if row is None else Tail(row["sequence"], row["chain"])
+    return Tail() if row is None else Tail(*row)
 
 
 def _verify_chains(connection: Connection) -> ChainVerification:
@@ -214,7 +195,7 @@ def _verify_chains(connection: Connection) -> ChainVerification:
 
 
 def _append(
-    connection: Connection, batch: Sequence[RecordedCommit], chain_heads: dict[AggregateKey, ChainHead]
+    connection: Connection, batch: Sequence[RecordedCommit], chain_heads: dict[AggregateKey, StreamRevision]
 ) -> Tail:
     tail = _tail(connection)
     sequence, chain = tail.sequence, tail.chain
@@ -230,7 +211,7 @@ def _append(
         chain_head = chain_heads.get(aggregate) or _chain_head(connection, *aggregate)
         if (why := check_link(commit, chain_head)) and _last_voided(connection, rows) <= chain_head.sequence:
             raise LogDamaged(f"commit {sequence} does not continue what was archived: {why}", first_bad=sequence)
-        chain_heads[aggregate] = ChainHead(sequence, commit.version, hashlib.sha256(recorded.body).hexdigest())
+        chain_heads[aggregate] = revision_of(recorded)
         chain = chain_hash(chain, sequence, subjects.aggregate(*aggregate), recorded.body)
         microseconds = (recorded.recorded_at - EPOCH) // MICROSECOND
         rows.append((sequence, *aggregate, commit.id, microseconds, recorded.body, chain))
@@ -238,26 +219,21 @@ def _append(
     return Tail(sequence, chain)
 
 
-def _chain_head(connection: Connection, aggregate_kind: str, aggregate_id: str) -> ChainHead:
+def _chain_head(connection: Connection, aggregate_kind: str, aggregate_id: str) -> StreamRevision:
     """The last archived commit of an aggregate."""
     row = connection.execute(LATEST_OF_AGGREGATE, (aggregate_kind, aggregate_id)).fetchone()
-    return EMPTY_CHAIN if row is None else advance(row["sequence"], row["body"])
+    return StreamRevision() if row is None else advance(row["sequence"], row["body"])
 
 
 def _last_voided(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
     """The sequence of the newest void commit, in `rows` or the file; 0: none."""
     voided = [sequence for sequence, kind, _, _, _, body, _ in rows if kind == "log" and VOIDED in body]
-    return voided[-1] if voided else int(connection.execute(LAST_VOID).fetchone()[0])
-
-
-def _read_value(connection: Connection, query: str, sequence: int) -> Any:
-    row = connection.execute(query, (sequence,)).fetchone()
-    return None if row is None else row[0]
+    return voided[-1] if voided else fetch_number(connection, LAST_VOID)
 
 
 def _commits(connection: Connection, after: int, limit: int) -> list[RecordedCommit]:
     rows = _tuple_cursor(connection).execute(COMMITS_AFTER, (after, limit)).fetchall()
-    return [decode(sequence, _to_datetime(recorded), body) for sequence, recorded, body in rows]
+    return [decode(sequence, from_microseconds(recorded), body) for sequence, recorded, body in rows]
 
 
 def _entries(connection: Connection, after: int, to: int) -> dict[int, Entry]:
@@ -269,18 +245,3 @@ def _tuple_cursor(connection: Connection) -> sqlite3.Cursor:
     cursor = connection.cursor()
     cursor.row_factory = None
     return cursor
-
-
-def _to_datetime(microseconds: int) -> datetime:
-    """Exact: a float of today's seconds since 1970 has a resolution of a quarter of a microsecond."""
-    return datetime.fromtimestamp(microseconds / 1e6, UTC)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Replace the file atomically: the old or the new text, never a part, also after a power cut."""
-    draft = path.with_suffix(".draft")
-    with draft.open("w") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    draft.replace(path)

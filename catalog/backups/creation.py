@@ -9,30 +9,28 @@ from pathlib import Path
 
 import msgspec
 
-from catalog.archive import Archive
+from catalog.archive.archive import Archive, open_archive
+from catalog.archive.file import ARCHIVE
 from catalog.backups.manifest import (
-    ARCHIVE,
     BLOBS,
     CURVES,
-    KEYS,
     MANIFEST,
     UNFINISHED,
     BackupManifest,
+    BlobEntry,
     file_digest,
-    list_blobs,
     local_blob_store,
-    open_archive,
     read_manifest,
     stored_blobs,
     write_manifest,
 )
 from catalog.database import copy_database, remove_database
-from catalog.keys import Keys
+from catalog.keys import KEYS, Keys
 from catalog.settings import Settings
 from contracts.errors import SetupError
 from contracts.telemetry import LossBlock
-from contracts.wire.blob_io import CHUNK_BYTES, sync_file, sync_folder
-from contracts.wire.blobs import LocalBlobs
+from contracts.wire.blobs.store import LocalBlobs
+from contracts.wire.system.files import draft_beside, open_atomically, sync_file, sync_folder
 
 
 async def create(  # noqa: PLR0913 - the contents of a backup
@@ -68,7 +66,7 @@ async def create(  # noqa: PLR0913 - the contents of a backup
     if store and blobs:
         await asyncio.to_thread(_copy_blobs, store, target)
         store = LocalBlobs(target / BLOBS)
-    entries = await asyncio.to_thread(list_blobs, store) if store else ()
+    stored = await asyncio.to_thread(list, stored_blobs(store)) if store else []
     manifest = BackupManifest(
         created=clock(),
         log_id=log_id,
@@ -77,7 +75,7 @@ async def create(  # noqa: PLR0913 - the contents of a backup
         curves=await _write_curves(curves, target),
         keys=keys,
         blobs_here=blobs,
-        blobs=entries,
+        blobs=tuple(BlobEntry(digest, size) for digest, size in stored),
     )
     await asyncio.to_thread(write_manifest, target, manifest)
     if keys or blobs:
@@ -115,20 +113,14 @@ async def _refuse_other_log(archive: Archive, target: Path) -> None:
 
 
 async def _register(settings: Settings, target: Path, at: datetime) -> None:
-    keys = Keys(settings.catalog / KEYS)
-    try:
+    async with await Keys.open(settings.catalog / KEYS) as keys:
         await keys.register_backup(target, at)
-    finally:
-        await keys.close()
 
 
 async def _write_curves(curves: AsyncIterator[LossBlock], target: Path) -> str:
-    draft = target / f".{CURVES}.draft"
-    with draft.open("wb") as out:
+    with open_atomically(target / CURVES) as out:
         async for block in curves:
             out.write(msgspec.json.encode(block) + b"\n")
-        sync_file(out)
-    draft.replace(target / CURVES)
     return file_digest(target / CURVES)
 
 
@@ -149,14 +141,12 @@ def _copy_blobs(store: LocalBlobs, target: Path) -> None:
 
 
 def _link_or_copy(source: Path, destination: Path) -> None:
-    draft = destination.with_name(f".{destination.name}.draft")
-    draft.unlink(missing_ok=True)
-    try:
-        os.link(source, draft)
-    except FileNotFoundError:
-        return  # deleted since it was listed
-    except OSError:  # another disk, or a file system without hard links
-        with source.open("rb") as whole, draft.open("wb") as out:
-            shutil.copyfileobj(whole, out, CHUNK_BYTES)
-            sync_file(out)
-    draft.replace(destination)
+    with draft_beside(destination) as draft:
+        try:
+            os.link(source, draft)
+        except FileNotFoundError:
+            return  # deleted since it was listed
+        except OSError:  # another disk, or a file system without hard links
+            shutil.copyfile(source, draft)
+            sync_file(draft)
+        draft.replace(destination)  # the folders are synced once, after all blobs

@@ -4,33 +4,37 @@ import asyncio
 import shutil
 from pathlib import Path
 
+from catalog.archive.archive import open_archive
+from catalog.archive.file import ARCHIVE, ARCHIVE_SCHEMA
 from catalog.backups.manifest import (
-    ARCHIVE,
     BLOBS,
     CURVES,
-    KEYS,
     BackupDamaged,
     BackupManifest,
     BlobEntry,
     file_digest,
     local_blob_store,
-    open_archive,
     read_manifest,
     stored_blobs,
 )
-from catalog.database import copy_database
+from catalog.database import copy_database, peek
+from catalog.keys import KEYS, KEYS_SCHEMA
 from catalog.settings import Settings
 from contracts.errors import LogDamaged, SetupError
-from contracts.wire.blob_io import hash_content
-from contracts.wire.blobs import LocalBlobs
+from contracts.wire.blobs.io import hash_content
+from contracts.wire.blobs.store import LocalBlobs
 
 MAX_LISTED_PROBLEMS = 20
 """Maximum number of problems that the error message lists."""
 
 
 async def verify(target: Path) -> BackupManifest:
-    """Recompute all hashes: the archive's chain, the loss curves and every blob. BackupDamaged lists the problems."""
+    """Recompute all hashes: the archive's chain, the loss curves and every blob. BackupDamaged lists the problems.
+
+    SetupError: a newer version of Loratory wrote the backup.
+    """
     manifest = await asyncio.to_thread(read_manifest, target)
+    refuse_newer_files(target / ARCHIVE, target / KEYS)
     problems: list[str] = []
     try:
         async with open_archive(target) as archive:
@@ -39,7 +43,7 @@ async def verify(target: Path) -> BackupManifest:
             problems.append(
                 f"the archive ends at {tail.sequence}, which is not the end in the manifest ({manifest.sequence})"
             )
-    except (LogDamaged, SetupError) as error:
+    except (LogDamaged, SetupError) as error:  # damaged, or missing
         problems.append(error.detail)
     if manifest.keys and not (target / KEYS).is_file():
         problems.append(f"{KEYS} is missing")
@@ -57,10 +61,11 @@ async def unpack(settings: Settings, target: Path, *, keys: Path | None = None) 
     """Copy archive, keys and blobs of a backup into the catalog's folders; `refill` recreates the log from them.
 
     `keys` replaces the backup's keys, so that what was erased since stays unreadable. All copies are verified.
-    SetupError: there is data already, or there are no keys. BackupDamaged, LogDamaged: the backup is damaged, and the
-    unpacked files must not be used.
+    SetupError: there is data already, or there are no keys, or a newer version wrote the backup. BackupDamaged,
+    LogDamaged: the backup is damaged, and the unpacked files must not be used.
     """
     manifest = await asyncio.to_thread(read_manifest, target)
+    refuse_newer_files(target / ARCHIVE, keys or target / KEYS)
     store = local_blob_store(settings, needed=manifest.blobs_here)
     if (settings.catalog / ARCHIVE).exists() or (store and any(stored_blobs(store))):
         raise SetupError("the catalog has data already; a backup is restored into an empty data folder")
@@ -81,6 +86,12 @@ async def unpack(settings: Settings, target: Path, *, keys: Path | None = None) 
         for entry in manifest.blobs:
             await _put_blob(store, LocalBlobs(target / BLOBS).path(entry.sha256), entry)
     return manifest
+
+
+def refuse_newer_files(archive: Path, keys: Path) -> None:
+    """SetupError if a newer version wrote one of the files. Missing and damaged ones are found elsewhere."""
+    peek(archive, ARCHIVE_SCHEMA.check)
+    peek(keys, KEYS_SCHEMA.check)
 
 
 async def _put_blob(store: LocalBlobs, source: Path, entry: BlobEntry) -> None:

@@ -1,24 +1,21 @@
 """The files of a backup and its manifest, with helpers for creation and extraction."""
 
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from catalog.archive import Archive
 from catalog.settings import Settings
 from contracts.errors import LoratoryError, NotFound, SetupError
 from contracts.ids import Digest, is_digest
-from contracts.wire.blob_io import hash_content, sync_file, sync_folder
-from contracts.wire.blobs import LocalBlobs, blobs_at
+from contracts.wire.blobs.io import hash_content
+from contracts.wire.blobs.store import LocalBlobs, blobs_at
+from contracts.wire.system.files import sync_folder, write_atomically
 
 FORMAT = 2
 """Format of a backup; that of the data folder it was made from (`contracts.wire.streams.FORMAT`)."""
 MANIFEST = "manifest.json"
-ARCHIVE = "archive.db"
-KEYS = "keys.db"
 BLOBS = "blobs"
 CURVES = "curves.ndjson"
 """Loss curves as JSON lines, one block per line: they are telemetry, not events, so the archive lacks them."""
@@ -70,11 +67,7 @@ def read_manifest(target: Path) -> BackupManifest:
 
 
 def write_manifest(target: Path, manifest: BackupManifest) -> None:
-    draft = target / f".{MANIFEST}.draft"
-    with draft.open("wb") as out:
-        out.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-        sync_file(out)
-    draft.replace(target / MANIFEST)
+    write_atomically(target / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     (target / UNFINISHED).unlink(missing_ok=True)
     sync_folder(target)
 
@@ -87,18 +80,6 @@ def remove_from_manifest(target: Path, blobs: Collection[Digest]) -> None:
     entries = tuple(entry for entry in manifest.blobs if entry.sha256 not in blobs)
     if entries != manifest.blobs:
         write_manifest(target, msgspec.structs.replace(manifest, blobs=entries))
-
-
-@asynccontextmanager
-async def open_archive(folder: Path) -> AsyncIterator[Archive]:
-    """Open the archive in a folder. SetupError if there is none; it is not created."""
-    if not (folder / ARCHIVE).is_file():
-        raise SetupError(f"there is no archive in {folder}")
-    archive = Archive(folder)
-    try:
-        yield archive
-    finally:
-        await archive.close()
 
 
 def local_blob_store(settings: Settings, *, needed: bool) -> LocalBlobs | None:
@@ -118,10 +99,6 @@ def stored_blobs(store: LocalBlobs) -> Iterator[tuple[Digest, int]]:
     for path in sorted(store.root.glob("??/??/*")):
         if is_digest(path.name) and path.is_file():
             yield Digest(path.name), path.stat().st_size
-
-
-def list_blobs(store: LocalBlobs) -> tuple[BlobEntry, ...]:
-    return tuple(BlobEntry(digest, size) for digest, size in stored_blobs(store))
 
 
 def file_digest(file: Path) -> str:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from contracts.recipe import (
     Adafactor,
     AdamW,
@@ -103,16 +105,8 @@ PRESETS: tuple[BuiltinPreset, ...] = (
         name="sd15-low-memory",
         description="Like sd15-lora with less memory: Adafactor, gradient checkpointing, rank 8.",
         category="sd15",
-        recipe=Recipe(
-            base=SD15,
-            adapter=LoRA(rank=8, alpha=4.0),
-            optimizer=Adafactor(lr=1e-3),
-            schedule=_SD15_LORA.schedule,
-            length=_SD15_LORA.length,
-            data=_SD15_LORA.data,
-            sampling=_SD15_LORA.sampling,
-            save=_SD15_LORA.save,
-            gradient_checkpointing=True,
+        recipe=replace(
+            _SD15_LORA, adapter=LoRA(rank=8, alpha=4.0), optimizer=Adafactor(lr=1e-3), gradient_checkpointing=True
         ),
     ),
     BuiltinPreset(

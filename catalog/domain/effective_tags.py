@@ -5,12 +5,14 @@ restores one they rejected.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from contracts import tags
-from contracts.events import Category, Prediction
+from contracts.events.base import Category
+from contracts.events.tagging import Prediction
 from contracts.ids import RunId
-from contracts.queries import TagView
+from contracts.queries.datasets import TagView
 from contracts.tags import Acceptance, Fixed
 
 MAX_SUGGESTIONS = 20
@@ -20,8 +22,7 @@ DEFAULT_THRESHOLDS: dict[Category, float] = {"general": 0.35, "character": 0.85}
 """Thresholds of a data set until others are set: the usual ones for WD models."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """A person or an import asserted or rejected a tag of one image."""
 
     tag: str
@@ -31,8 +32,7 @@ class Decision:
     sequence: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelPredictions:
+class ModelPredictions(msgspec.Struct, frozen=True, kw_only=True):
     """The predictions of one model run for one image; `sequence` of the commit that recorded them."""
 
     run: RunId
@@ -40,8 +40,7 @@ class ModelPredictions:
     predictions: tuple[Prediction, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EffectiveTags:
+class EffectiveTags(msgspec.Struct, frozen=True, kw_only=True):
     """`tags` in caption order: decided ones as they were asserted, then characters, then general by probability."""
 
     tags: tuple[TagView, ...]
@@ -73,8 +72,10 @@ def derive_effective_tags(
     best = _most_probable(predictions)
     categories = {tag: prediction.category for tag, (_, prediction) in best.items()}
     undecided = {tag: found for tag, found in best.items() if tag not in decided}
-    accepted = _accept(undecided, thresholds)
+    acceptance = Acceptance(threshold=Fixed(above=thresholds))
+    accepted = {found.tag: None for found in tags.accept((found for _, found in undecided.values()), acceptance)}
     below = sorted((-p.probability, tag) for tag, (_, p) in undecided.items() if tag not in accepted)
+    ratings = (tags.most_probable_rating(run.predictions) for run in predictions)  # that of the newest run with one
     return EffectiveTags(
         tags=(
             *(_decided_tag(decision, categories) for decision in decided.values() if decision.asserted),
@@ -82,49 +83,29 @@ def derive_effective_tags(
         ),
         rejected=tuple(tag for tag, decision in decided.items() if not decision.asserted),
         suggestions=tuple(_predicted_tag(*undecided[tag]) for _, tag in below[:MAX_SUGGESTIONS]),
-        rating=_rating(predictions),
+        rating=next((rating for rating in ratings if rating is not None), None),
     )
 
 
 def accepted_tags(predictions: Sequence[ModelPredictions], thresholds: dict[Category, float]) -> set[str]:
     """The tags above their thresholds, decisions ignored: as in `derive_effective_tags`, but unordered."""
-    lowest = min(thresholds.values())
-    best: dict[str, Prediction] = {}
-    for run in predictions:
-        for prediction in run.predictions:
-            if prediction.probability > lowest and prediction.category != "rating":
-                known = best.get(prediction.tag)
-                if known is None or prediction.probability > known.probability:
-                    best[prediction.tag] = prediction
-    return {tag for tag, found in best.items() if found.probability > thresholds.get(found.category, 1.0)}
+    best = _most_probable(predictions, above=min(thresholds.values()))
+    return {tag for tag, (_, found) in best.items() if found.probability > thresholds.get(found.category, 1.0)}
 
 
-def _most_probable(predictions: Sequence[ModelPredictions]) -> dict[str, tuple[ModelPredictions, Prediction]]:
-    """The highest probability of each tag and the run it comes from; the newest run in a tie."""
+def _most_probable(
+    predictions: Sequence[ModelPredictions], above: float = -1.0
+) -> dict[str, tuple[ModelPredictions, Prediction]]:
+    """The highest probability of each tag, if it is above a limit, and its run; the newest run in a tie."""
     best: dict[str, tuple[ModelPredictions, Prediction]] = {}
     for run in predictions:
         for prediction in run.predictions:
-            if prediction.category == "rating":
+            if prediction.probability <= above or prediction.category == "rating":
                 continue
             known = best.get(prediction.tag)
             if known is None or prediction.probability > known[1].probability:
                 best[prediction.tag] = (run, prediction)
     return best
-
-
-def _accept(
-    candidates: dict[str, tuple[ModelPredictions, Prediction]], thresholds: dict[Category, float]
-) -> dict[str, None]:
-    acceptance = Acceptance(threshold=Fixed(above=thresholds))
-    accepted = tags.accept((prediction for _, prediction in candidates.values()), acceptance)
-    return dict.fromkeys(prediction.tag for prediction in accepted)
-
-
-def _rating(predictions: Sequence[ModelPredictions]) -> str | None:
-    """The rating of the newest run that has one."""
-    return next(
-        (found for run in predictions if (found := tags.most_probable_rating(run.predictions)) is not None), None
-    )
 
 
 def _decided_tag(decision: Decision, categories: dict[str, Category]) -> TagView:

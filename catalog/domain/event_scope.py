@@ -3,21 +3,21 @@
 import msgspec
 from pyroaring import BitMap
 
-from catalog.domain.datasets import single
-from contracts.events import (
-    AnyEvent,
+from catalog.domain.images import single
+from contracts.aggregates import AnyEvent
+from contracts.commits import Commit
+from contracts.events.datasets import (
     CaptionSet,
-    Commit,
     DatasetErased,
     DatasetRemoved,
     ImageAdded,
     ImageErased,
     ImageRefused,
     ImagesRemoved,
-    TaggingPredicted,
     TagsEdited,
     ThresholdsSet,
 )
+from contracts.events.tagging import TaggingPredicted
 
 ImageEvent = ImageAdded | ImageErased | ImageRefused | CaptionSet | TagsEdited | ImagesRemoved | TaggingPredicted
 """Events about individual images; all others are about their aggregate as a whole."""

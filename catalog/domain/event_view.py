@@ -4,55 +4,41 @@ from datetime import datetime
 
 import msgspec
 
-from contracts.descriptions import describe
-from contracts.events.evolution import decode_commit
-from contracts.ids import CommandId
-from contracts.queries import EventView
+from catalog.domain.compose import compose
+from contracts.commits import decode_commit
+from contracts.queries.log import EventView
 
 
-class _Commit(msgspec.Struct, frozen=True, kw_only=True):
-    """A commit whose events are not decoded."""
+class _StoredEvents(msgspec.Struct, frozen=True):
+    """The events of a commit, not decoded."""
 
-    aggregate_kind: str
-    aggregate_id: str
-    version: int
-    at: datetime
-    actor: str
-    command_id: CommandId
     events: tuple[msgspec.Raw, ...]
-    correlation_id: str = ""
-    causation_id: str = ""
 
 
 class _Type(msgspec.Struct, frozen=True):
     type: str
 
 
-_decode_commit = msgspec.json.Decoder(_Commit).decode
+_decode_events = msgspec.json.Decoder(_StoredEvents).decode
 _decode_type = msgspec.json.Decoder(_Type).decode
 
 
 def event_views(sequence: int, recorded_at: datetime, body: bytes) -> list[EventView]:
     """The events of a commit in order. Each has its own version, so an aggregate's versions have no gaps."""
-    commit = _decode_commit(body)
-    descriptions = [describe(event) for event in decode_commit(body).events]
-    before = commit.version - len(commit.events)
+    commit = decode_commit(body)
+    first = commit.version - len(commit.events) + 1
     return [
-        EventView(
+        compose(
+            EventView,
+            commit,
             sequence=sequence,
             index=index,
-            type=_decode_type(event).type,
-            aggregate_kind=commit.aggregate_kind,
-            aggregate_id=commit.aggregate_id,
-            version=before + index + 1,
+            type=_decode_type(stored).type,
+            version=first + index,
             time=commit.at,
             recorded_at=recorded_at,
-            actor=commit.actor,
-            command_id=commit.command_id,
-            correlation_id=commit.correlation_id,
-            causation_id=commit.causation_id,
-            description=descriptions[index],
-            data=event,
+            description=event.describe(),
+            data=stored,
         )
-        for index, event in enumerate(commit.events)
+        for index, (event, stored) in enumerate(zip(commit.events, _decode_events(body).events, strict=True))
     ]

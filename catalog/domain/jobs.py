@@ -2,58 +2,83 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
+import msgspec
+
+from catalog.domain.compose import compose
+from catalog.domain.versions import refuse_erased_images
 from contracts import jobs
-from contracts.commands import CancelJob, CreateJob, EditJob, JobCommand, RemoveJob, StartJob
+from contracts.aggregates import AnyEvent
+from contracts.commands.jobs import CancelJob, CreateJob, EditJob, RemoveJob, StartJob
 from contracts.errors import IllegalTransition, NotFound, Rejected
-from contracts.events import AnyEvent, Event, JobCreated, JobEdited, JobPrioritised, JobQueued, JobRemoved
-from contracts.jobs import Work
+from contracts.events.base import Event
+from contracts.events.datasets import VersionFrozen
+from contracts.events.jobs import JOB_WORK, JobCreated, JobEdited, JobPrioritised, JobQueued, JobRemoved
+from contracts.ids import DatasetId
 from contracts.recipe import Recipe, apply_changes, validate_recipe
 
 
 @dataclass(frozen=True)
 class JobState:
-    """The state that job commands are decided on: the work's state and the editable details."""
+    """What job commands are decided from: the work, the editable details, and its version of the data set.
 
-    work: Work = field(default_factory=Work)
+    `erased_images` of that version is no part of the history: the caller fills it in.
+    """
+
+    work: jobs.Work = field(default_factory=jobs.Work)
     name: str = ""
     description: str = ""
     labels: tuple[str, ...] = ()
+    version: int = 0
+    erased_images: int = 0
 
 
 def evolve(job: JobState, event: AnyEvent, sequence: int) -> JobState:
     job = replace(job, work=jobs.evolve(job.work, event, sequence))
     match event:
-        case JobCreated(name=name, description=description, labels=labels):
-            return replace(job, name=name, description=description, labels=labels)
-        case JobEdited(name=name, description=description, labels=labels):
-            return replace(
-                job,
-                name=job.name if name is None else name,
-                description=job.description if description is None else description,
-                labels=job.labels if labels is None else labels,
-            )
+        case JobCreated(name=name, description=description, labels=labels, version=version):
+            return replace(job, name=name, description=description, labels=labels, version=version)
+        case JobEdited():
+            changes = msgspec.structs.asdict(event)
+            return replace(job, **{field: value for field, value in changes.items() if value is not None})
         case _:
             return job
 
 
 def fold(history: Iterable[tuple[AnyEvent, int]]) -> JobState:
-    job = JobState()
-    for event, sequence in history:
-        job = evolve(job, event, sequence)
-    return job
+    return reduce(lambda job, recorded: evolve(job, *recorded), history, JobState())
 
 
-def decide(job: JobState, command: JobCommand) -> list[Event]:
+def create(
+    command: CreateJob, recipe: Recipe, *, dataset_id: DatasetId, dataset: str, version: VersionFrozen
+) -> list[Event]:
+    """The events of a new job that trains on this version of a data set."""
+    created = compose(
+        JobCreated,
+        version,
+        command,
+        name=command.name or dataset,
+        dataset_id=dataset_id,
+        dataset=dataset,
+        recipe=recipe,
+    )
+    return [created, JobQueued(priority=command.priority)] if command.start else [created]
+
+
+def decide(job: JobState, command: EditJob | StartJob | CancelJob | RemoveJob) -> list[Event]:
     """The events that a command causes in an existing job; none if nothing changes."""
     if job.work.state in ("absent", "removed"):
         raise NotFound("there is no such job")
     match command:
         case StartJob():
-            queued = jobs.enqueue(job.work, "train")
-            return [] if queued is None else [queued]
+            queued = jobs.enqueue(job.work, JOB_WORK)
+            if queued is None:
+                return []
+            refuse_erased_images(job.version, job.erased_images)
+            return [queued]
         case CancelJob(reason=reason):
-            return jobs.cancel(job.work, "train", reason)
+            return jobs.cancel(job.work, JOB_WORK, reason)
         case EditJob():
             return [*_edit_details(job, command), *_change_priority(job, command)]
         case RemoveJob():
@@ -61,8 +86,6 @@ def decide(job: JobState, command: JobCommand) -> list[Event]:
                 return [JobRemoved()]
             detail = "a job that waits or runs cannot be removed; cancel it first"
             raise IllegalTransition(detail, state=job.work.state, allowed=["cancel"])
-        case CreateJob():
-            raise Rejected("the job exists already")
 
 
 def _edit_details(job: JobState, command: EditJob) -> list[Event]:

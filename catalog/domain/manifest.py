@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from contracts.errors import LoratoryError
-from contracts.events import Sealed
+from contracts.events.base import Sealed
 from contracts.ids import Digest, ImageId
 from contracts.tags import render
 

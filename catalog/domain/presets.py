@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from catalog.domain import builtin_presets
 from catalog.domain.datasets import normalize_name
-from contracts.commands import PresetCommand, RetirePreset, SavePreset
+from contracts.aggregates import AnyEvent
+from contracts.commands.presets import PresetCommand, RetirePreset, SavePreset
 from contracts.errors import NotFound, Rejected
-from contracts.events import AnyEvent, PresetEvent, PresetRetired, PresetSaved
+from contracts.events.base import Event
+from contracts.events.presets import PresetRetired, PresetSaved
 from contracts.ids import PresetId, derived
 from contracts.recipe import Recipe, apply_changes, validate_recipe
 
@@ -34,14 +37,11 @@ def evolve(preset: Preset, event: AnyEvent) -> Preset:
 
 
 def fold(history: Iterable[tuple[AnyEvent, int]]) -> Preset:
-    preset = Preset()
-    for event, _ in history:
-        preset = evolve(preset, event)
-    return preset
+    return reduce(evolve, (event for event, _ in history), Preset())
 
 
-def decide(preset: Preset, command: PresetCommand, parent: Recipe) -> PresetEvent | None:
-    """The event to record, none if nothing changes. `parent`: the recipe of the command's parent, or the default."""
+def decide(preset: Preset, command: PresetCommand, parent: Recipe) -> list[Event]:
+    """The events of a command, none if nothing changes. `parent`: the recipe of its parent, or the default."""
     name = normalize_name(command.name)
     if name.casefold() in builtin_presets.BY_NAME:
         raise Rejected(f"{name!r} comes with Loratory and cannot be changed; save yours under another name")
@@ -49,8 +49,8 @@ def decide(preset: Preset, command: PresetCommand, parent: Recipe) -> PresetEven
         case SavePreset(changes=changes, description=description):
             recipe = validate_recipe(apply_changes(parent, changes))
             saved = PresetSaved(name=name, recipe=recipe, parent=command.parent, description=description)
-            return None if saved == preset.saved and not preset.retired else saved
+            return [] if saved == preset.saved and not preset.retired else [saved]
         case RetirePreset():
             if preset.saved is None:
                 raise NotFound(f"there is no preset {name!r}")
-            return None if preset.retired else PresetRetired()
+            return [] if preset.retired else [PresetRetired()]

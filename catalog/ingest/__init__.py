@@ -1,6 +1,6 @@
 """Examining uploaded pictures: `pool.Decoder` turns one staged file into its properties, or a refusal with a reason.
 
 `outcomes` defines the results, `pool` runs the child processes and their limits. Inside a child: `decoder` reads
-requests, `examine` handles one of them, with `containers` (file format, and whether it holds more than pixels) and
+requests, `examine` handles one of them, with `file_formats` (which format, and whether it holds more than pixels) and
 `orientation` (upright sRGB pixels). Nothing here depends on data sets, events or blobs.
 """

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from catalog.ingest.decoder_messages import DecoderReady, DecodingFailed, Examine, Result, encode_frame, read_body
+from catalog.ingest.decoder_messages import READY, REQUESTS, RESULTS, DecoderReady, DecodingFailed, Examine, Result
 from catalog.ingest.examine import examine, set_pillow_limits
 from catalog.ingest.outcomes import Limits
 
@@ -31,11 +31,10 @@ def main() -> None:
 
 
 def _serve(requests: BinaryIO, results: BinaryIO, limits: Limits) -> None:
-    results.write(encode_frame(DecoderReady()))
-    while body := read_body(requests):
-        request = msgspec.msgpack.decode(body, type=Examine)
+    READY.write(results, DecoderReady())
+    while request := REQUESTS.read(requests):
         _set_alarm(math.ceil(limits.seconds) + 1)
-        results.write(encode_frame(_execute(request, limits)))
+        RESULTS.write(results, _execute(request, limits))
         _set_alarm(0)
 
 

@@ -1,13 +1,11 @@
-"""The protocol between the pool and its children: msgpack bodies, each prefixed with its length in four bytes."""
-
-from typing import BinaryIO
+"""The messages between the pool and its children: first that a child is ready, then a result for each request."""
 
 import msgspec
 
 from catalog.ingest.outcomes import PictureInfo, Refused
+from contracts.wire.system.pipe import Frames
 
 MAX_FRAME_BYTES = 1 << 16
-LENGTH_BYTES = 4
 
 
 class DecoderReady(msgspec.Struct, frozen=True, tag="ready"):
@@ -31,22 +29,6 @@ class DecodingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 Result = PictureInfo | Refused | DecodingFailed
-
-
-def encode_frame(message: DecoderReady | Examine | Result) -> bytes:
-    body = msgspec.msgpack.encode(message)
-    return len(body).to_bytes(LENGTH_BYTES, "big") + body
-
-
-def body_length(header: bytes) -> int:
-    """The length in a frame's header; ValueError if it exceeds MAX_FRAME_BYTES."""
-    length = int.from_bytes(header, "big")
-    if length > MAX_FRAME_BYTES:
-        raise ValueError(f"a frame of {length} bytes")
-    return length
-
-
-def read_body(stream: BinaryIO) -> bytes | None:
-    """The next body from a blocking pipe, or None at its end."""
-    header = stream.read(LENGTH_BYTES)
-    return stream.read(body_length(header)) if len(header) == LENGTH_BYTES else None
+REQUESTS: Frames[Examine] = Frames(Examine, MAX_FRAME_BYTES)
+READY: Frames[DecoderReady] = Frames(DecoderReady, MAX_FRAME_BYTES)
+RESULTS: Frames[Result] = Frames(Result, MAX_FRAME_BYTES)

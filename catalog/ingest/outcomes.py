@@ -77,15 +77,6 @@ class PictureInfo(msgspec.Struct, frozen=True, kw_only=True, tag="examined"):
     colour: ColourConversion
     source_is_picture: bool
 
-    @property
-    def media_type(self) -> str:
-        """Of the source."""
-        return f"image/{self.format.lower()}"
-
-    @property
-    def picture_media_type(self) -> str:
-        return self.media_type if self.source_is_picture else "image/png"
-
 
 class Accepted(PictureInfo, frozen=True, kw_only=True):
     """The properties, and the paths of the picture (possibly the source itself) and a WebP thumbnail of ≤ 256 px."""

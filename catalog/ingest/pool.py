@@ -5,30 +5,20 @@ Processes start when first needed and are reused. One that hangs, grows too larg
 
 import asyncio
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import msgspec
 
-from catalog.ingest.decoder_messages import (
-    LENGTH_BYTES,
-    DecoderReady,
-    DecodingFailed,
-    Examine,
-    Result,
-    body_length,
-    encode_frame,
-)
+from catalog.ingest.decoder_messages import READY, REQUESTS, RESULTS, DecodingFailed, Examine, Result
 from catalog.ingest.outcomes import Accepted, Limits, Outcome, PictureInfo, Reason, Refused
 from contracts.errors import Unavailable
 from contracts.ids import ulid
+from contracts.wire.system.child import PipedChild
+from contracts.wire.system.pipe import PipeError
 
-T = TypeVar("T")
-READY = msgspec.msgpack.Decoder(DecoderReady)
-RESULTS: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
 START_TIMEOUT_SECONDS = 60.0  # a child is ready within 0.1 s; on a machine that swaps it may take long
 REASONS_TO_RETRY: frozenset[Reason] = frozenset({"decoder-crashed", "too-much-memory"})
 """After these the file is tried again in a new child, as the first may have died idle or grown large over time."""
@@ -90,7 +80,7 @@ class Decoder:
         except TimeoutError:
             detail = f"decoding it took longer than {self._limits.seconds:g} seconds"
             return Refused(reason="took-too-long", detail=detail)
-        except _ChildDied:
+        except PipeError:
             return Refused(reason="decoder-crashed", detail="decoding it crashed the decoder")
         if isinstance(result, DecodingFailed):
             raise OSError(result.errno, result.message, result.path)
@@ -105,71 +95,50 @@ class Decoder:
             self._idle.put_nowait(child)
 
 
-class _ChildDied(Exception):
-    """The child ended, or sent invalid data, before its result was complete."""
-
-
 class _Child:
     """One process, started by its first request and restarted after it ended."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._process: Process | None = None
+        self._process: PipedChild | None = None
         self._stopped = False
 
     async def request(self, request: Examine) -> Result:
-        """The result. TimeoutError: the child was killed after the time limit; _ChildDied: it ended by itself."""
-        if self._process is None or self._process.returncode is not None:
+        """The result. TimeoutError: the child was killed after the time limit; PipeError: it ended by itself."""
+        if self._process is None or not self._process.is_running:
             self._process = await self._start()
-        return await _exchange(self._process, encode_frame(request), self._limits.seconds, RESULTS)
+        async with _killed_on_failure(self._process), asyncio.timeout(self._limits.seconds):
+            await self._process.send(REQUESTS.encode(request))
+            return await self._process.receive(RESULTS)
 
     async def kill(self) -> None:
         """End the process; the next request starts another."""
         if self._process is not None:
-            await _kill(self._process)
+            await self._process.kill()
 
     async def stop(self) -> None:
         """End the process and start no other."""
         self._stopped = True
         await self.kill()
 
-    async def _start(self) -> Process:
+    async def _start(self) -> PipedChild:
         if self._stopped:
             raise Unavailable("the picture decoder is closed")
         limits = msgspec.json.encode(self._limits).decode()
-        program = (sys.executable, "-m", "catalog.ingest.decoder", limits)
-        process = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE)
+        process = await PipedChild.start((sys.executable, "-m", "catalog.ingest.decoder", limits))
         try:
-            await _exchange(process, b"", START_TIMEOUT_SECONDS, READY)
-        except (TimeoutError, _ChildDied) as error:
+            async with _killed_on_failure(process), asyncio.timeout(START_TIMEOUT_SECONDS):
+                await process.receive(READY)
+        except (TimeoutError, PipeError) as error:
             raise Unavailable("the picture decoder does not start; its log says why") from error
         return process
 
 
-async def _exchange(process: Process, frame: bytes, seconds: float, decoder: msgspec.msgpack.Decoder[T]) -> T:
-    """Send a frame and read the result. On any failure the child is killed: its next frame would be the late result."""
-    result = None
+@asynccontextmanager
+async def _killed_on_failure(process: PipedChild) -> AsyncIterator[None]:
+    """Also when cancelled: the next message of the child would be the late result."""
     try:
-        async with asyncio.timeout(seconds):
-            result = decoder.decode(await _send_and_receive(process, frame))
-    except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
-        raise _ChildDied from error
-    finally:
-        if result is None:
-            await _kill(process)
-    return result
-
-
-async def _send_and_receive(process: Process, frame: bytes) -> bytes:
-    stdin, stdout = process.stdin, process.stdout
-    if stdin is None or stdout is None:
-        raise ConnectionError("started without pipes")
-    stdin.write(frame)
-    await stdin.drain()
-    return await stdout.readexactly(body_length(await stdout.readexactly(LENGTH_BYTES)))
-
-
-async def _kill(process: Process) -> None:
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
+        yield
+    except BaseException:
+        await process.kill()
+        raise

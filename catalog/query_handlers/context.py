@@ -1,53 +1,106 @@
-"""What query handlers read from, and the lookups they share."""
+"""What query handlers read from, and the limits of the expensive ones."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any, TypeVar
 
-from catalog.archive import Archive
+import msgspec
+
+from catalog.archive.archive import Archive
 from catalog.database import Connection
+from catalog.domain import manifest
+from catalog.entries import MAX_SCANNED_COMMITS
 from catalog.keys import Keys
 from catalog.store import Store
-from catalog.views import datasets
-from catalog.views.datasets import DatasetRow
-from contracts.errors import Gone, NotFound
-from contracts.queries import Query
-from contracts.wire.blobs import Blobs
+from contracts.errors import Unavailable
+from contracts.ids import Digest
+from contracts.queries.base import Query
+from contracts.wire.blobs.store import Blobs
 
 T = TypeVar("T")
+Q = TypeVar("Q", bound=Query[Any])
 
 
-@dataclass(frozen=True)
+class QueryLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Commits that a page of a history scans and a historical query replays; historical queries at once and waiting.
+
+    `read_timeout`: seconds that a query waits for the read model to show its `min_seq`.
+    """
+
+    read_timeout: float = 2.0
+    scanned_commits: int = MAX_SCANNED_COMMITS
+    replayed_commits: int = 100_000
+    concurrent_replays: int = 2
+    queued_replays: int = 16
+
+
+class ManifestReader:
+    """Reads the manifests of frozen versions from their blobs; caches the last two, so that a page needs no re-read."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._cache: dict[Digest, list[manifest.ManifestLine]] = {}
+
+    async def lines(self, digest: Digest) -> list[manifest.ManifestLine]:
+        if digest not in self._cache:
+            lines = await asyncio.to_thread(manifest.decode, await self._blobs.get(digest))
+            self._cache = dict([*self._cache.items(), (digest, lines)][-2:])
+        return self._cache[digest]
+
+
+class ReplaySlots:
+    """Bounds historical queries: the number that runs at once and the number that waits; others are rejected."""
+
+    def __init__(self, limits: QueryLimits) -> None:
+        self._slots = asyncio.Semaphore(limits.concurrent_replays)
+        self._free = limits.concurrent_replays + limits.queued_replays
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        if self._free <= 0:
+            raise Unavailable("too many historical queries at once; try again", service="catalog")
+        self._free -= 1
+        try:
+            async with self._slots:
+                yield
+        finally:
+            self._free += 1
+
+
+@dataclass(kw_only=True)
 class QueryContext:
     """The sources of all query handlers."""
 
     store: Store
     archive: Archive
     keys: Keys
-    blobs: Blobs
+    manifests: ManifestReader
+    pending_purges: Callable[[int], tuple[str, ...]]
+    """Where data erased up to a sequence may still exist, one sentence per place."""
+    limits: QueryLimits = field(default_factory=QueryLimits)
+    replays: ReplaySlots = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.replays = ReplaySlots(self.limits)
 
     async def read(self, query: Query[Any], work: Callable[[Connection], T]) -> T:
-        """Run `work` on one snapshot of the read model that shows the query's `min_seq`; Behind if it does not yet."""
-        await self.store.wait_for(query.min_seq)
+        """Run `work` on one snapshot of the read model that shows the query's `min_seq`."""
+        await self.wait_for(query)
         return await self.store.read(work)
 
-
-def require_live_dataset(connection: Connection, ref: str) -> DatasetRow:
-    """By name or id; Gone if it was removed, NotFound if there never was one."""
-    row = require_dataset(connection, ref)
-    if row.removed:
-        raise Gone(f"the data set {row.name!r} has been removed")
-    return row
+    async def wait_for(self, query: Query[Any]) -> None:
+        """Wait until the read model shows the query's `min_seq`; Behind if it does not in time."""
+        await self.store.wait_for(query.min_seq, self.limits.read_timeout)
 
 
-def require_dataset(connection: Connection, ref: str) -> DatasetRow:
-    """Also a removed one, by its id: its versions remain."""
-    row = datasets.find(connection, ref)
-    if row is None:
-        raise NotFound(f"there is no data set {ref!r}")
-    return row
+def on_snapshot(handler: Callable[[Connection, Q], T]) -> Callable[[QueryContext, Q], Awaitable[T]]:
+    """A query handler that runs on one snapshot of the read model, which shows the query's `min_seq`."""
 
+    @wraps(handler)
+    async def run(context: QueryContext, query: Q) -> T:
+        return await context.read(query, lambda connection: handler(connection, query))
 
-def optional_dataset_id(connection: Connection, ref: str | None) -> str | None:
-    """The id of the data set that a list is filtered by."""
-    return None if ref is None else require_dataset(connection, ref).id
+    return run

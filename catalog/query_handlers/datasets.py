@@ -1,200 +1,158 @@
-"""Queries about data sets: the data sets themselves, refused files, tags, versions and their manifests."""
+"""Queries about data sets: lists of them, of their images, refused files and tags; versions, manifests, erasures."""
 
-import asyncio
-import functools
+from functools import partial
 
 from catalog.database import Connection
-from catalog.domain import manifest
+from catalog.domain.compose import compose
 from catalog.domain.manifest import ManifestLine
-from catalog.keys import CAPTION, NAME, open_if_present
-from catalog.query_handlers.context import QueryContext, require_dataset, require_live_dataset
-from catalog.query_handlers.paging import build_page, decode_cursor
+from catalog.keys import open_if_present
+from catalog.lookup import known_dataset, not_found, require_dataset, require_version
+from catalog.query_handlers.context import QueryContext, on_snapshot
+from catalog.query_handlers.paging import build_page, decode_cursor, encode_cursor
+from catalog.query_handlers.results import TaggedImage, dataset_view, image_view, version_view, with_tags
 from catalog.views import datasets, erasures, images, refusals, tags, versions
-from catalog.views.datasets import DatasetRow
-from catalog.views.refusals import RefusalRow
-from catalog.views.versions import VersionRow
 from contracts.errors import NotFound
-from contracts.ids import Digest, ImageId
-from contracts.queries import (
-    DatasetView,
-    GetDataset,
-    GetVersion,
-    ListDatasets,
-    ListRefusals,
-    ListTags,
-    ListVersions,
-    ManifestEntry,
-    Page,
-    ReadManifest,
-    RefusalView,
-    TagCount,
-    VersionView,
-)
+from contracts.ids import ImageId
+from contracts.queries import datasets as queries
+from contracts.queries.base import Page
+from contracts.sealed import CAPTION, NAME
+from contracts.tags import canonicalize
 
 MAX_TAG_COUNT = 2**62
 """Larger than the number of images of any tag: lists by descending count start below it."""
 
 
-async def list_datasets(context: QueryContext, query: ListDatasets) -> Page[DatasetView]:
+@on_snapshot
+def list_datasets(connection: Connection, query: queries.ListDatasets) -> Page[queries.DatasetView]:
     """In creation order."""
     (after,) = decode_cursor(query.cursor, (0,))
-
-    def read(connection: Connection) -> Page[DatasetView]:
-        rows = datasets.page(connection, after, query.limit + 1)
-        view = functools.partial(_dataset_view, connection)
-        total = datasets.count(connection)
-        return build_page(rows, view, lambda row: (row.created_sequence,), total=total, limit=query.limit)
-
-    return await context.read(query, read)
+    rows, total = datasets.page(connection, after, query.limit + 1), datasets.count(connection)
+    return build_page(query, rows, partial(dataset_view, connection), lambda row: (row.created_sequence,), total)
 
 
-async def get_dataset(context: QueryContext, query: GetDataset) -> DatasetView:
-    return await context.read(query, lambda connection: read_dataset(connection, query.dataset))
+async def list_images(context: QueryContext, query: queries.ListImages) -> Page[queries.ImageView]:
+    """In import order."""
+    after = decode_cursor(query.cursor, (0, -1))
+    tag = None if query.tag is None else canonicalize(query.tag)
+
+    def read(connection: Connection) -> tuple[list[TaggedImage], int]:
+        dataset_id = None if query.dataset is None else require_dataset(connection, query.dataset).id
+        rows = tags.page(connection, dataset_id, tag, after, query.limit + 1)
+        return with_tags(connection, rows), tags.count_images(connection, dataset_id, tag)
+
+    found, total = await context.read(query, read)
+    keys = await context.keys.keys_of(row.id for row, _ in found)
+
+    def key(image: TaggedImage) -> tuple[int, int]:
+        return image[0].added_sequence, image[0].ordinal
+
+    return build_page(query, found, lambda image: image_view(image, keys), key, total)
 
 
-async def list_refusals(context: QueryContext, query: ListRefusals) -> Page[RefusalView]:
+@on_snapshot
+def list_image_ids(connection: Connection, query: queries.ListImageIds) -> queries.ImageIdsView:
+    return queries.ImageIdsView(ids=images.ids_by_ordinal(connection, query.dataset, query.ordinals))
+
+
+async def list_refusals(context: QueryContext, query: queries.ListRefusals) -> Page[queries.RefusalView]:
     after = decode_cursor(query.cursor, (0, 0))
 
-    def read(connection: Connection) -> tuple[list[RefusalRow], int]:
-        dataset = require_live_dataset(connection, query.dataset)
+    def read(connection: Connection) -> tuple[list[refusals.RefusalRow], int]:
+        dataset = require_dataset(connection, query.dataset)
         return refusals.page(connection, dataset.id, after, query.limit + 1), dataset.refused
 
     rows, total = await context.read(query, read)
     keys = await context.keys.keys_of(row.image_id for row in rows)
 
-    def view(row: RefusalRow) -> RefusalView:
-        return RefusalView(
-            name=open_if_present(keys, row.image_id, row.name, NAME),
-            reason=row.reason,
-            detail=row.detail,
-            size=row.size,
-            at=row.at,
-            sequence=row.sequence,
-        )
+    def view(row: refusals.RefusalRow) -> queries.RefusalView:
+        return compose(queries.RefusalView, row, name=open_if_present(keys, row.image_id, row.name, NAME))
 
-    return build_page(rows, view, lambda row: (row.sequence, row.event_index), total=total, limit=query.limit)
+    return build_page(query, rows, view, lambda row: (row.sequence, row.event_index), total)
 
 
-async def list_tags(context: QueryContext, query: ListTags) -> Page[TagCount]:
+@on_snapshot
+def list_tags(connection: Connection, query: queries.ListTags) -> Page[queries.TagCount]:
     after = decode_cursor(query.cursor, (MAX_TAG_COUNT, ""))
-
-    def read(connection: Connection) -> Page[TagCount]:
-        dataset_id = None if query.dataset is None else require_live_dataset(connection, query.dataset).id
-        # A prefix such as "long_" need not be a valid tag: it is normalized like one, but not validated.
-        prefix = datasets.name_key(query.prefix.strip()).replace(" ", "_")
-        rows = tags.tag_counts(connection, dataset_id, prefix, after, query.limit + 1)
-        total = tags.count_distinct(connection, dataset_id, prefix)
-        return build_page(rows, lambda row: row, lambda row: (row.images, row.tag), total=total, limit=query.limit)
-
-    return await context.read(query, read)
+    dataset_id = None if query.dataset is None else require_dataset(connection, query.dataset).id
+    # A prefix such as "long_" need not be a valid tag: it is normalized like one, but not validated.
+    prefix = datasets.name_key(query.prefix.strip()).replace(" ", "_")
+    rows = tags.tag_counts(connection, dataset_id, prefix, after, query.limit + 1)
+    total = tags.count_distinct(connection, dataset_id, prefix)
+    return build_page(query, rows, lambda row: row, lambda row: (row.images, row.tag), total)
 
 
-async def list_versions(context: QueryContext, query: ListVersions) -> Page[VersionView]:
+@on_snapshot
+def list_versions(connection: Connection, query: queries.ListVersions) -> Page[queries.VersionView]:
     """Oldest first; those of a removed data set remain, by its id."""
     (after,) = decode_cursor(query.cursor, (0,))
-
-    def read(connection: Connection) -> Page[VersionView]:
-        dataset = require_dataset(connection, query.dataset)
-        rows = versions.page(connection, dataset.id, after, query.limit + 1)
-        view = functools.partial(_version_view, connection, dataset)
-        total = versions.count(connection, dataset.id)
-        return build_page(rows, view, lambda row: (row.number,), total=total, limit=query.limit)
-
-    return await context.read(query, read)
+    dataset = known_dataset(connection, query.dataset)
+    rows, total = versions.page(connection, dataset.id, after, query.limit + 1), versions.count(connection, dataset.id)
+    return build_page(query, rows, partial(version_view, connection, dataset), lambda row: (row.number,), total)
 
 
-async def get_version(context: QueryContext, query: GetVersion) -> VersionView:
-    def read(connection: Connection) -> VersionView:
-        dataset = require_dataset(connection, query.dataset)
-        row = versions.find(connection, dataset.id, query.version)
-        if row is None:
-            raise NotFound(f"the data set {dataset.name!r} has no version {query.version}")
-        return _version_view(connection, dataset, row)
-
-    return await context.read(query, read)
+@on_snapshot
+def get_version(connection: Connection, query: queries.GetVersion) -> queries.VersionView:
+    dataset = known_dataset(connection, query.dataset)
+    return version_view(connection, dataset, require_version(connection, dataset, query.version))
 
 
-class ManifestReader:
-    """Reads the manifests of frozen versions from their blobs; caches the last two, so that a page needs no re-read."""
-
-    def __init__(self, context: QueryContext) -> None:
-        self._context = context
-        self._cache: dict[Digest, list[ManifestLine]] = {}
-
-    async def read_manifest(self, query: ReadManifest) -> Page[ManifestEntry]:
-        """By ordinal, captions in plain text; the caption of an erased image is empty."""
-        (after,) = decode_cursor(query.cursor, (-1,))
-        row = await self._context.read(query, lambda connection: versions.by_id(connection, query.version_id))
-        if row is None:
-            raise NotFound(f"there is no version {query.version_id!r}")
-        lines = await self.lines(row.manifest)
-        rest = [line for line in lines if line.ordinal > after][: query.limit + 1]
-        keys = await self._context.keys.keys_of(line.image for line in rest)
-        view = functools.partial(_manifest_entry, keys)
-        return build_page(rest, view, lambda line: (line.ordinal,), total=len(lines), limit=query.limit)
-
-    async def captions(self, digest: Digest, first: int) -> list[str]:
-        """The captions of the first entries: the sample prompts of a job that has none of its own."""
-        lines = (await self.lines(digest))[:first]
-        keys = await self._context.keys.keys_of(line.image for line in lines)
-        return [_manifest_entry(keys, line).caption for line in lines]
-
-    async def lines(self, digest: Digest) -> list[ManifestLine]:
-        if digest not in self._cache:
-            content = await self._context.blobs.get(digest)
-            lines = await asyncio.to_thread(manifest.decode, content)
-            self._cache = dict([*self._cache.items(), (digest, lines)][-2:])
-        return self._cache[digest]
+async def read_manifest(context: QueryContext, query: queries.ReadManifest) -> Page[queries.ManifestEntry]:
+    """By ordinal, captions in plain text; the caption of an erased image is empty."""
+    (after,) = decode_cursor(query.cursor, (-1,))
+    row = await context.read(query, lambda connection: versions.by_id(connection, query.version_id))
+    if row is None:
+        raise not_found("version", query.version_id)
+    lines = await context.manifests.lines(row.manifest)
+    rest = [line for line in lines if line.ordinal > after][: query.limit + 1]
+    keys = await context.keys.keys_of(line.image for line in rest)
+    return build_page(query, rest, partial(_manifest_entry, keys), lambda line: (line.ordinal,), len(lines))
 
 
-def _manifest_entry(keys: dict[ImageId, bytes], line: ManifestLine) -> ManifestEntry:
-    return ManifestEntry(
-        ordinal=line.ordinal,
-        image=line.image,
-        picture=line.picture,
-        caption=open_if_present(keys, line.image, line.caption, CAPTION),
-        width=line.width,
-        height=line.height,
-        written=line.written,
-    )
+def _manifest_entry(keys: dict[ImageId, bytes], line: ManifestLine) -> queries.ManifestEntry:
+    return compose(queries.ManifestEntry, line, caption=open_if_present(keys, line.image, line.caption, CAPTION))
 
 
-def read_dataset(connection: Connection, ref: str) -> DatasetView:
-    """NotFound if there is none, Gone if it was removed."""
-    return _dataset_view(connection, require_live_dataset(connection, ref))
+async def get_erasure(context: QueryContext, query: queries.GetErasure) -> queries.ErasureView:
+    """NotFound if the id is unknown, or not erased."""
+    return await context.read(query, partial(_erasure, context, query.aggregate_id))
 
 
-def _dataset_view(connection: Connection, row: DatasetRow) -> DatasetView:
-    counts = images.image_counts(connection, row.id)
-    return DatasetView(
+@on_snapshot
+def list_erased(connection: Connection, query: queries.ListErased) -> Page[queries.ErasedImage]:
+    def view(row: erasures.ErasedRow) -> queries.ErasedImage:
+        return queries.ErasedImage(image=row.image_id, picture=row.picture, cursor=encode_cursor(_sort_key(row)))
+
+    rows = erasures.image_page(connection, decode_cursor(query.cursor, (0, "")), query.limit + 1)
+    return build_page(query, rows, view, _sort_key, erasures.count_images(connection))
+
+
+def _sort_key(row: erasures.ErasedRow) -> tuple[int, str]:
+    return row.sequence, row.image_id
+
+
+def _erasure(context: QueryContext, ref: str, connection: Connection) -> queries.ErasureView:
+    image = erasures.find(connection, ref)
+    if image is not None:
+        return queries.ErasureView(
+            id=ref,
+            dataset_id=image.dataset_id,
+            images=1,
+            erased_at=image.at,
+            loras=tuple(erasures.jobs_trained_on(connection, image.dataset_id, image.span)),
+            pending=context.pending_purges(image.sequence),
+            etag=image.sequence,
+        )
+    if images.find(connection, ref) is not None:
+        raise NotFound(f"the image {ref!r} was not erased")
+    row = known_dataset(connection, ref)
+    if not row.erased:
+        raise NotFound(f"the data set {row.name!r} was not erased")
+    return queries.ErasureView(
         id=row.id,
-        name=row.name,
-        description=row.description,
-        images=counts.images,
-        tagged=counts.tagged,
-        captioned=counts.captioned,
-        refused=row.refused,
-        general_threshold=row.general,
-        character_threshold=row.character,
-        latest_version=row.latest_version,
-        cover=counts.cover,
-        created_at=row.created_at,
-        changed_at=row.changed_at,
+        dataset_id=row.id,
+        images=erasures.count_of_dataset(connection, row.id),
+        erased_at=row.changed_at,
+        loras=tuple(erasures.jobs_trained_on(connection, row.id)),
+        pending=context.pending_purges(row.revision.sequence),
         etag=row.etag,
-    )
-
-
-def _version_view(connection: Connection, dataset: DatasetRow, row: VersionRow) -> VersionView:
-    return VersionView(
-        version=row.number,
-        version_id=row.version_id,
-        dataset_id=row.dataset_id,
-        dataset=dataset.name,
-        images=row.images,
-        manifest=row.manifest,
-        trigger=row.trigger,
-        as_of=row.as_of,
-        created_at=row.created_at,
-        etag=max(row.sequence, dataset.name_sequence),
-        erased=erasures.count_erased_in_version(connection, dataset.id, row.as_of),
     )

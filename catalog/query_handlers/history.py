@@ -1,4 +1,4 @@
-"""The history of a job, an image, a data set or one of its tags, event by event, read from the archive."""
+"""Queries about the log, read from the archive: its events, and the history of a job, an image, a data set or a tag."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,29 +6,24 @@ from dataclasses import dataclass
 import msgspec
 
 from catalog import entries
-from catalog.database import MAX_SEQUENCE, Connection
+from catalog.database import Connection
+from catalog.domain.compose import compose
 from catalog.domain.event_scope import affects_all_images, scope_to_image, scope_to_tag
-from catalog.entries import MAX_SCANNED_COMMITS, AggregateKey
-from catalog.keys import CAPTION, NAME, open_if_present
-from catalog.query_handlers.context import QueryContext, require_dataset
-from catalog.query_handlers.images import dataset_and_ordinal
+from catalog.entries import AggregateKey
+from catalog.keys import open_if_present
+from catalog.lookup import aggregates_of_dataset, known_dataset, known_job, ordinal_of
+from catalog.query_handlers.context import QueryContext
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, decode_cursor, encode_cursor
-from catalog.views import images, jobs, sets, tagging
-from contracts.descriptions import describe
-from contracts.errors import NotFound
-from contracts.events import (
-    AnyEvent,
-    CaptionSet,
-    ImageAdded,
-    ImageRefused,
-    ImagesRemoved,
-    RecordedCommit,
-    Sealed,
-    TaggingRequested,
-    TagsEdited,
-)
+from catalog.views import images, sets
+from contracts.aggregates import AnyEvent
+from contracts.commits import RecordedCommit
+from contracts.events.base import Sealed
+from contracts.events.datasets import CaptionSet, ImageAdded, ImageRefused, ImagesRemoved, TagsEdited
+from contracts.events.tagging import TaggingRequested
 from contracts.ids import ImageId
-from contracts.queries import HistoryEntry, HistoryPage, ListDatasetHistory, ListImageHistory, ListJobHistory
+from contracts.queries import log as queries
+from contracts.queries.base import Page
+from contracts.sealed import CAPTION, NAME
 from contracts.tags import canonicalize
 
 EventPosition = tuple[int, int]
@@ -54,11 +49,31 @@ class _ScopedEvent:
 
 
 @dataclass(frozen=True)
-class _SearchResult:
-    """The events found, and the position where the search stopped (none = at the end of the log)."""
+class _Search:
+    """A search for the events after a position that are in scope, in at most `max_commits` commits."""
 
-    events: list[_ScopedEvent]
-    stopped_at: EventPosition | None
+    aggregates: Sequence[AggregateKey]
+    scope: EventFilter
+    start: EventPosition
+    limit: int
+    max_commits: int
+
+    def run(self, log: Connection) -> tuple[list[_ScopedEvent], EventPosition | None]:
+        """As many events as `limit`, and as fit in a message; and where the search stopped, none = at the log's end."""
+        last, after = entries.last_sequence(log), max(0, self.start[0] - 1)
+        sequences = entries.sequences_of(log, self.aggregates, after=after, last=last, limit=self.max_commits)
+        events: list[_ScopedEvent] = []
+        size = 0
+        for recorded in entries.commits_at(log, sequences):
+            for index, event in enumerate(recorded.commit.events):
+                if (recorded.sequence, index) <= self.start or (scoped := self.scope(event)) is None:
+                    continue
+                size += 2 * len(msgspec.json.encode(scoped)) + ENVELOPE_BYTES
+                if events and (len(events) == self.limit or size > MAX_PAGE_BYTES):
+                    return events, (events[-1].recorded.sequence, events[-1].index)
+                events.append(_ScopedEvent(recorded, index, scoped))
+        is_partial = len(sequences) == self.max_commits
+        return events, (sequences[-1], END_OF_COMMIT) if is_partial else None
 
 
 @dataclass(frozen=True)
@@ -73,20 +88,32 @@ class _PrivateTexts:
         return None if image is None or image not in self.keys else open_if_present(self.keys, image, sealed, context)
 
 
-async def list_job_history(context: QueryContext, query: ListJobHistory) -> HistoryPage:
-    def read(connection: Connection) -> list[AggregateKey]:
-        if jobs.find(connection, query.job) is None:
-            raise NotFound(f"there is no job {query.job!r}")
-        return [("job", query.job)]
-
-    aggregates = await context.read(query, read)
-    return await _history_page(context, query, aggregates, lambda event: event)
+async def list_events(context: QueryContext, query: queries.ListEvents) -> Page[queries.EventView]:
+    await context.wait_for(query)
+    return await context.archive.read(lambda connection: entries.list_events(connection, query))
 
 
-async def list_image_history(context: QueryContext, query: ListImageHistory) -> HistoryPage:
+async def get_log(context: QueryContext, query: queries.GetLog) -> queries.LogView:
+    await context.wait_for(query)
+    tail = context.archive.tail
+    return queries.LogView(
+        log_id=context.archive.log_id,
+        applied=context.store.applied,
+        archived=tail.sequence,
+        head=tail.digest,
+        verified=context.archive.verified,
+    )
+
+
+async def list_job_history(context: QueryContext, query: queries.ListJobHistory) -> queries.HistoryPage:
+    job, _ = await context.read(query, lambda connection: known_job(connection, query.job))
+    return await _history_page(context, query, [("job", job.id)], lambda event: event)
+
+
+async def list_image_history(context: QueryContext, query: queries.ListImageHistory) -> queries.HistoryPage:
     def read(connection: Connection) -> tuple[int, list[AggregateKey]]:
-        dataset_id, ordinal = dataset_and_ordinal(connection, query.image)
-        return ordinal, _aggregates_of_dataset(connection, dataset_id)
+        dataset_id, ordinal = ordinal_of(connection, query.image)
+        return ordinal, aggregates_of_dataset(connection, dataset_id)
 
     ordinal, aggregates = await context.read(query, read)
 
@@ -96,92 +123,57 @@ async def list_image_history(context: QueryContext, query: ListImageHistory) -> 
     return await _history_page(context, query, aggregates, scope, query.image)
 
 
-async def list_dataset_history(context: QueryContext, query: ListDatasetHistory) -> HistoryPage:
+async def list_dataset_history(context: QueryContext, query: queries.ListDatasetHistory) -> queries.HistoryPage:
     tag = None if query.tag is None else canonicalize(query.tag)
 
     def scope(event: AnyEvent) -> AnyEvent | None:
         return event if tag is None or affects_all_images(event) else scope_to_tag(event, tag)
 
     def read(connection: Connection) -> list[AggregateKey]:
-        return _aggregates_of_dataset(connection, require_dataset(connection, query.dataset).id)
+        return aggregates_of_dataset(connection, known_dataset(connection, query.dataset).id)
 
     return await _history_page(context, query, await context.read(query, read), scope)
 
 
-def _aggregates_of_dataset(connection: Connection, dataset_id: str) -> list[AggregateKey]:
-    """The data set and the tagging runs on it."""
-    runs = tagging.run_ids_of_dataset(connection, dataset_id, MAX_SEQUENCE)
-    return [("dataset", dataset_id), *(("tagging", run) for run in runs)]
-
-
 async def _history_page(
     context: QueryContext,
-    query: ListJobHistory | ListImageHistory | ListDatasetHistory,
+    query: queries.ListJobHistory | queries.ListImageHistory | queries.ListDatasetHistory,
     aggregates: Sequence[AggregateKey],
     scope: EventFilter,
     image: ImageId | None = None,
-) -> HistoryPage:
+) -> queries.HistoryPage:
     start = decode_cursor(query.cursor, (0, END_OF_COMMIT))
-    found = await context.archive.read(lambda log: _search(log, aggregates, scope, start, query.limit))
+    search = _Search(aggregates, scope, start, query.limit, context.limits.scanned_commits)
+    found, stopped_at = await context.archive.read(search.run)
     captioned = await _captioned_images(context, aggregates[0][1], found, image)
-    keys = await context.keys.keys_of({*captioned.values(), *_named_images(found)})
-    items = tuple(_history_entry(event, _PrivateTexts(captioned, keys)) for event in found.events)
-    return HistoryPage(items=items, next=None if found.stopped_at is None else encode_cursor(found.stopped_at))
-
-
-def _search(
-    log: Connection, aggregates: Sequence[AggregateKey], scope: EventFilter, start: EventPosition, limit: int
-) -> _SearchResult:
-    """The events after a position that are in scope, from at most MAX_SCANNED_COMMITS, as many as fit in a message."""
-    last = entries.last_sequence(log)
-    sequences = entries.sequences_of(log, aggregates, after=max(0, start[0] - 1), last=last, limit=MAX_SCANNED_COMMITS)
-    events: list[_ScopedEvent] = []
-    size = 0
-    for recorded in entries.commits_at(log, sequences):
-        for index, event in enumerate(recorded.commit.events):
-            if (recorded.sequence, index) <= start or (scoped := scope(event)) is None:
-                continue
-            size += 2 * len(msgspec.json.encode(scoped)) + ENVELOPE_BYTES
-            if events and (len(events) == limit or size > MAX_PAGE_BYTES):
-                return _SearchResult(events, (events[-1].recorded.sequence, events[-1].index))
-            events.append(_ScopedEvent(recorded, index, scoped))
-    is_partial = len(sequences) == MAX_SCANNED_COMMITS
-    return _SearchResult(events, (sequences[-1], END_OF_COMMIT) if is_partial else None)
+    named = {one.event.image_id for one in found if isinstance(one.event, ImageAdded | ImageRefused)}
+    keys = await context.keys.keys_of({*captioned.values(), *named})
+    items = tuple(_history_entry(event, _PrivateTexts(captioned, keys)) for event in found)
+    return queries.HistoryPage(items=items, next=None if stopped_at is None else encode_cursor(stopped_at))
 
 
 async def _captioned_images(
-    context: QueryContext, dataset_id: str, found: _SearchResult, image: ImageId | None
+    context: QueryContext, dataset_id: str, found: Sequence[_ScopedEvent], image: ImageId | None
 ) -> dict[int, ImageId]:
     """The images whose captions are shown, by ordinal."""
-    ordinals = {scoped.event.ordinal for scoped in found.events if isinstance(scoped.event, CaptionSet)}
+    ordinals = {scoped.event.ordinal for scoped in found if isinstance(scoped.event, CaptionSet)}
     if image is not None:
         return dict.fromkeys(ordinals, image)
     rows = await context.store.read(lambda connection: images.by_ordinals(connection, dataset_id, ordinals))
     return {row.ordinal: row.id for row in rows}
 
 
-def _named_images(found: _SearchResult) -> set[ImageId]:
-    """The images whose file names are shown."""
-    events = (scoped.event for scoped in found.events)
-    return {event.image_id for event in events if isinstance(event, ImageAdded | ImageRefused)}
-
-
-def _history_entry(scoped: _ScopedEvent, texts: _PrivateTexts) -> HistoryEntry:
-    commit = scoped.recorded.commit
-    return HistoryEntry(
-        sequence=scoped.recorded.sequence,
-        index=scoped.index,
-        type=str(type(scoped.event).__struct_config__.tag),
-        aggregate_kind=commit.aggregate_kind,
-        aggregate_id=commit.aggregate_id,
+def _history_entry(scoped: _ScopedEvent, texts: _PrivateTexts) -> queries.HistoryEntry:
+    commit, event = scoped.recorded.commit, scoped.event
+    return compose(
+        queries.HistoryEntry,
+        scoped,
+        scoped.recorded,
+        commit,
+        type=event.type_name,
         time=commit.at,
-        recorded_at=scoped.recorded.recorded_at,
-        actor=commit.actor,
-        command_id=commit.command_id,
-        correlation_id=commit.correlation_id,
-        causation_id=commit.causation_id,
-        description=describe(scoped.event),
-        change=_plain_change(scoped.event, texts),
+        description=event.describe(),
+        change=_plain_change(event, texts),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from contracts.errors import Invalid
-from contracts.queries import Page
+from contracts.queries.base import Page, QueryPage
 
 Key = TypeVar("Key", bound=tuple[int | str, ...])
 R = TypeVar("R")
@@ -36,12 +36,12 @@ def decode_cursor(cursor: str | None, start: Key) -> Key:
 
 
 def build_page(
-    rows: Sequence[R], view: Callable[[R], V], key: Callable[[R], tuple[int | str, ...]], *, total: int, limit: int
+    query: QueryPage[Any], rows: Sequence[R], view: Callable[[R], V], key: Callable[[R], Key], total: int
 ) -> Page[V]:
-    """The page of these rows. Pass one row more than `limit`, if there is one: it shows that the list continues."""
+    """The page of these rows. Pass one row more than the limit, if there is one: it shows that the list continues."""
     items: list[V] = []
     size = 0
-    for row in rows[:limit]:
+    for row in rows[: query.limit]:
         item = view(row)
         size += len(msgspec.json.encode(item))
         if items and size > MAX_PAGE_BYTES:

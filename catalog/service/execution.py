@@ -5,25 +5,27 @@ conflict with another writer the command is decided again; a user sees an error 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
 
 from catalog.store import Store
 from catalog.views import commands
-from contracts.commands import AnyCommandResult, CommandMetadata, CommandResult, R
+from contracts.aggregates import AnyCommandResult, AnyEvent
+from contracts.commands.base import CommandMetadata, CommandResult, R
+from contracts.commits import RecordedCommit, StreamRevision, build_commit
 from contracts.errors import Behind, Conflict, KeyReused
-from contracts.events import AnyEvent
-from contracts.subjects import AggregateKind
-from contracts.wire.log import EventLog, StreamRevision, build_commit
+from contracts.wire.log.event_log import EventLog
 
 MAX_DECISIONS = 20
 """How often one command is decided when other writers keep changing the aggregate."""
 APPLY_TIMEOUT_SECONDS = 10.0
 """How long an accepted command waits for the read model; it is in the log either way."""
+
+OnAppended = Callable[[Sequence[RecordedCommit]], Awaitable[None]]
 
 _log = structlog.get_logger()
 _results: msgspec.json.Decoder[AnyCommandResult] = msgspec.json.Decoder(AnyCommandResult)
@@ -33,21 +35,23 @@ _results: msgspec.json.Decoder[AnyCommandResult] = msgspec.json.Decoder(AnyComma
 class Change:
     """Events of one aggregate, to be appended at the revision they were decided from."""
 
-    aggregate_kind: AggregateKind
+    aggregate_kind: str
     aggregate_id: str
     events: Sequence[AnyEvent]
     expected_revision: StreamRevision
 
 
 class CommandExecutor:
-    """Runs the commands of all families against one log and one read model."""
+    """Runs all commands against one log and one read model; `on_appended` follows what they append."""
 
-    def __init__(self, log: EventLog, store: Store) -> None:
+    def __init__(self, log: EventLog, store: Store, on_appended: OnAppended) -> None:
         self.log = log
         self.store = store
+        self._on_appended = on_appended
         self._last_written = 0
         """Sequence of the newest commit written here; no command is decided from rows older than this."""
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By name; each is dropped with its last user."""
 
     async def execute_once(
         self, metadata: CommandMetadata, lock: str, decide: Callable[[], Awaitable[CommandResult]]
@@ -56,7 +60,7 @@ class CommandExecutor:
 
         `lock` names the aggregate lock: commands with the same name run one at a time.
         """
-        async with self._aggregate_lock(lock):
+        async with self._locks.setdefault(lock, asyncio.Lock()):
             await self.wait_until_applied()
             for _ in range(MAX_DECISIONS):
                 previous = await self.previous_result(metadata)
@@ -89,52 +93,29 @@ class CommandExecutor:
         result = _results.decode(previous.result)
         return msgspec.structs.replace(result, sequence=previous.sequence)
 
-    async def append(self, change: Change, metadata: CommandMetadata, result: R) -> R:
-        """Append one commit and wait until the read model shows it. Conflict: decide again."""
-        return await self.append_atomically([change], metadata, result)
+    async def append(self, metadata: CommandMetadata, result: R, *changes: Change) -> R:
+        """Append all changes or none, and wait until the read model shows them. Conflict: decide again.
 
-    async def append_atomically(self, changes: Sequence[Change], metadata: CommandMetadata, result: R) -> R:
-        """The same for a command that changes several aggregates: all commits are stored, or none.
-
-        The last change is the command's main one: its commit carries the result, and its sequence is the result's.
+        Changes without events are left out. The last one carries the result, and its sequence is the result's.
         """
-        commits = [
-            build_commit(
-                change.aggregate_kind,
-                change.aggregate_id,
-                change.events,
+        changes = tuple(change for change in changes if change.events)
+        if not changes:
+            return msgspec.structs.replace(result, changed=False, sequence=self.store.applied)
+        commits = []
+        for change in changes:
+            commit = build_commit(
+                *(change.aggregate_kind, change.aggregate_id, change.events),
                 expected_revision=change.expected_revision,
                 metadata=metadata,
                 result=result if change is changes[-1] else None,
             )
-            for change in changes
-        ]
-        recorded = await self.log.append_atomically(
-            [(commit, change.expected_revision) for commit, change in zip(commits, changes, strict=True)]
-        )
+            commits.append((commit, change.expected_revision))
+        recorded = await self.log.append_atomically(commits)
         sequence = recorded[-1].sequence
         self._last_written = max(self._last_written, sequence)
         try:
             await self.store.wait_for(sequence, APPLY_TIMEOUT_SECONDS)
         except Behind:
             _log.warning("read_model_behind", sequence=sequence, applied=self.store.applied)
+        await self._on_appended(recorded)
         return msgspec.structs.replace(result, sequence=sequence)
-
-    def unchanged(self, result: R) -> R:
-        """The result of a command that changes nothing, so that no commit is written."""
-        return msgspec.structs.replace(result, changed=False, sequence=self.store.applied)
-
-    @asynccontextmanager
-    async def _aggregate_lock(self, name: str) -> AsyncIterator[None]:
-        """Hold the lock of this name; it is dropped with its last user."""
-        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
-        self._locks[name] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            _, users = self._locks[name]
-            if users == 1:
-                del self._locks[name]
-            else:
-                self._locks[name] = (lock, users - 1)

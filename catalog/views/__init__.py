@@ -9,6 +9,7 @@ from catalog.database import Connection
 from catalog.views import (
     commands,
     datasets,
+    decisions,
     erasures,
     images,
     jobs,
@@ -22,15 +23,16 @@ from catalog.views import (
     work,
 )
 from catalog.views.batch import split_batches
-from contracts.events import RecordedCommit
+from catalog.views.version import VERSION
+from contracts.commits import RecordedCommit
 
 __all__ = ["TABLES", "VERSION", "apply"]
 
-VERSION = 5
-"""Increase it with every change of a table or of how an event changes it: the read model is then rebuilt."""
-
 # The order matters: each view may read what earlier ones wrote for the same batch; `tags` reads older predictions.
-VIEWS = (commands, tagging, datasets, erasures, images, refusals, versions, presets, work, jobs, tags, predictions)
+VIEWS = (
+    *(commands, tagging, datasets, erasures, images, decisions, refusals, versions, presets, work, jobs, tags),
+    predictions,
+)
 TABLES = sets.TABLES + "".join(view.TABLES for view in VIEWS)
 
 

@@ -6,14 +6,18 @@ applied so, because they look at all images of a data set at that moment, get a 
 (`SINGLE_COMMIT_EVENTS`).
 """
 
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar, overload
 
-from catalog.views import sets
-from contracts.events import DatasetErased, DatasetRemoved, Event, ImageErased, RecordedCommit, ThresholdsSet
+from pyroaring import BitMap
+
+from contracts.commits import RecordedCommit
+from contracts.events.base import Event
+from contracts.events.datasets import DatasetErased, DatasetRemoved, ImageErased, ThresholdsSet
 
 E = TypeVar("E", bound=Event)
 
@@ -39,24 +43,20 @@ class CommitBatch:
     def events(self, *types: type[Event]) -> list[tuple[RecordedCommit, Any]]:
         """The events of these types with their commits, in log order."""
         if types not in self._events:
-            self._events[types] = [(recorded, event) for _, recorded, event in self.indexed_events(*types)]
+            found = [self._by_type[event_type] for event_type in types if event_type in self._by_type]
+            merged = found[0] if len(found) == 1 else sorted(chain.from_iterable(found), key=itemgetter(0, 1))
+            self._events[types] = [(recorded, event) for _, _, recorded, event in merged]
         return self._events[types]
 
-    @overload
-    def indexed_events(self, event_type: type[E], /) -> list[tuple[int, RecordedCommit, E]]: ...
-    @overload
-    def indexed_events(self, *types: type[Event]) -> list[tuple[int, RecordedCommit, Any]]: ...
-    def indexed_events(self, *types: type[Event]) -> list[tuple[int, RecordedCommit, Any]]:
-        """The same, with the index of each event in its commit."""
-        found = [self._by_type[event_type] for event_type in types if event_type in self._by_type]
-        merged = found[0] if len(found) == 1 else sorted(chain.from_iterable(found), key=itemgetter(0, 1))
-        return [(index, recorded, event) for _, index, recorded, event in merged]
+    def indexed_events(self, event_type: type[E]) -> list[tuple[int, RecordedCommit, E]]:
+        """The events of one type, with the index of each in its commit."""
+        return [(index, recorded, event) for _, index, recorded, event in self._by_type.get(event_type, ())]
 
     def ordinals(self, images: bytes) -> list[int]:
         """The ordinals of a serialized set, ascending; cached, as several views need the same."""
         found = self._ordinals.get(images)
         if found is None:
-            found = self._ordinals[images] = sets.ordinals(images)
+            found = self._ordinals[images] = list(BitMap.deserialize(images))
         return found
 
 
@@ -71,3 +71,12 @@ def split_batches(commits: Sequence[RecordedCommit]) -> Iterator[CommitBatch]:
             start = number + 1
     if start < len(commits):
         yield CommitBatch(commits[start:])
+
+
+def delete_erased(connection: sqlite3.Connection, batch: CommitBatch, table: str) -> None:
+    """Delete the rows of erased images and data sets from a table that has their `dataset_id` and `ordinal`."""
+    for recorded, image in batch.events(ImageErased):
+        row = (recorded.commit.aggregate_id, image.ordinal)
+        connection.execute(f"DELETE FROM {table} WHERE dataset_id = ? AND ordinal = ?", row)  # noqa: S608 - our tables
+    for recorded, _ in batch.events(DatasetErased):
+        connection.execute(f"DELETE FROM {table} WHERE dataset_id = ?", (recorded.commit.aggregate_id,))  # noqa: S608 - our tables

@@ -1,8 +1,9 @@
 """The result of each command, so that a repeated command is answered without being executed again."""
 
-from dataclasses import dataclass
+import msgspec
 
 from catalog.database import Connection
+from catalog.rows import fetch_one
 from catalog.views.batch import CommitBatch
 
 TABLES = """
@@ -28,8 +29,7 @@ WHERE command.result = X'6E756C6C' AND excluded.result != X'6E756C6C'
 FIND = "SELECT fingerprint, sequence, aggregate_kind, aggregate_id, result FROM command WHERE id = ?"
 
 
-@dataclass(frozen=True, kw_only=True)
-class CommandRow:
+class CommandRow(msgspec.Struct, frozen=True, kw_only=True):
     """`result` is JSON as stored, `null` while the commit that holds the result has not been applied."""
 
     fingerprint: str
@@ -55,5 +55,4 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 def find(connection: Connection, command_id: str) -> CommandRow | None:
     """What the command did; none if it never changed anything."""
-    row = connection.execute(FIND, (command_id,)).fetchone()
-    return None if row is None else CommandRow(**dict(row))
+    return fetch_one(connection, CommandRow, FIND, (command_id,))

@@ -1,31 +1,29 @@
 """Data sets: names, revisions, and thresholds, current and past."""
 
-import hashlib
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+
+import msgspec
 
 from catalog.database import Connection
+from catalog.domain.datasets import DatasetState
 from catalog.domain.effective_tags import DEFAULT_THRESHOLDS
-from catalog.views import tagging
+from catalog.rows import fetch, fetch_number, fetch_one
 from catalog.views.batch import CommitBatch
-from contracts.events import (
-    Category,
+from contracts.commits import RecordedCommit, StreamRevision, revision_of
+from contracts.events.base import Category, Event
+from contracts.events.datasets import (
     DatasetCreated,
     DatasetErased,
     DatasetRemoved,
     DatasetRenamed,
-    Event,
     ImageAdded,
     ImageRefused,
-    RecordedCommit,
-    TaggingPredicted,
     ThresholdsSet,
 )
+from contracts.events.tagging import TaggingPredicted
 from contracts.ids import DatasetId
-from contracts.wire.log import StreamRevision
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS dataset (
@@ -75,6 +73,10 @@ SET_THRESHOLDS = "UPDATE dataset SET general = ?, character = ? WHERE id = ?"
 KEEP_THRESHOLDS = "INSERT OR REPLACE INTO threshold VALUES (?, ?, ?, ?)"
 SET_REVISION = "UPDATE dataset SET revision_sequence = ?, revision_version = ?, revision_digest = ? WHERE id = ?"
 SET_ETAG = "UPDATE dataset SET etag = ?, changed_at = ? WHERE id = ?"
+SET_ETAG_BY_RUN = """
+UPDATE dataset SET etag = :sequence, changed_at = :at
+WHERE id = (SELECT dataset_id FROM tagging WHERE id = :run) AND etag < :sequence
+"""
 
 BY_ID = "SELECT * FROM dataset WHERE id = ?"
 BY_NAME = "SELECT * FROM dataset WHERE name_key = ? AND removed = 0"
@@ -85,8 +87,7 @@ SELECT general, character FROM threshold WHERE dataset_id = ? AND sequence <= ? 
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetRow:
+class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     """`revision` is what the next append expects; `etag` the last sequence that changed what clients see of it.
 
     `created_sequence` and `name_sequence` are the sequences of its creation and of its current name.
@@ -97,7 +98,9 @@ class DatasetRow:
     description: str
     removed: bool
     erased: bool
-    revision: StreamRevision
+    revision_sequence: int
+    revision_version: int
+    revision_digest: str
     next_ordinal: int
     refused: int
     general: float
@@ -110,8 +113,13 @@ class DatasetRow:
     changed_at: datetime
 
     @property
-    def thresholds(self) -> dict[Category, float]:
-        return {"general": self.general, "character": self.character}
+    def revision(self) -> StreamRevision:
+        return StreamRevision(self.revision_sequence, self.revision_version, self.revision_digest)
+
+    @property
+    def state(self) -> DatasetState:
+        """What commands are decided from."""
+        return DatasetState(name=self.name, thresholds=(self.general, self.character), erased=self.erased)
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
@@ -123,8 +131,10 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     refused = Counter(recorded.commit.aggregate_id for recorded, _ in batch.events(ImageRefused))
     connection.executemany(ADD_REFUSED, [(number, dataset_id) for dataset_id, number in refused.items()])
     last = _last_commits(batch)
-    connection.executemany(SET_REVISION, [(*_revision(recorded), dataset_id) for dataset_id, recorded in last.items()])
-    _update_etags(connection, batch)
+    connection.executemany(
+        SET_REVISION, [(*revision_of(recorded), dataset_id) for dataset_id, recorded in last.items()]
+    )
+    _update_etags(connection, batch, last)
 
 
 def _apply_event(connection: Connection, recorded: RecordedCommit, event: Event) -> None:
@@ -153,21 +163,16 @@ def _last_commits(batch: CommitBatch) -> dict[str, RecordedCommit]:
     return {recorded.commit.aggregate_id: recorded for recorded in commits}
 
 
-def _revision(recorded: RecordedCommit) -> tuple[int, int, str]:
-    return recorded.sequence, recorded.commit.version, hashlib.sha256(recorded.body).hexdigest()
-
-
-def _update_etags(connection: Connection, batch: CommitBatch) -> None:
+def _update_etags(connection: Connection, batch: CommitBatch, last: dict[str, RecordedCommit]) -> None:
     """What clients see of a data set is changed by its own events and by those of tagging runs on it."""
-    last = _last_commits(batch)
-    runs = tagging.runs_by_id(connection, batch)
-    for recorded, _ in batch.events(TaggingPredicted):
-        dataset_id = runs[recorded.commit.aggregate_id].request.dataset_id
-        last[dataset_id] = max(last.get(dataset_id, recorded), recorded, key=lambda commit: commit.sequence)
-    connection.executemany(
-        SET_ETAG,
-        [(recorded.sequence, recorded.commit.at.isoformat(), dataset_id) for dataset_id, recorded in last.items()],
+    own = [(recorded.sequence, recorded.commit.at.isoformat(), dataset_id) for dataset_id, recorded in last.items()]
+    connection.executemany(SET_ETAG, own)
+    runs = {recorded.commit.aggregate_id: recorded for recorded, _ in batch.events(TaggingPredicted)}
+    by_run = (
+        {"sequence": recorded.sequence, "at": recorded.commit.at.isoformat(), "run": run}
+        for run, recorded in runs.items()
     )
+    connection.executemany(SET_ETAG_BY_RUN, by_run)
 
 
 def name_key(name: str) -> str:
@@ -177,8 +182,8 @@ def name_key(name: str) -> str:
 
 def find(connection: Connection, ref: str) -> DatasetRow | None:
     """By id (also when removed), else by name (not when removed)."""
-    row = connection.execute(BY_ID, (ref,)).fetchone() or connection.execute(BY_NAME, (name_key(ref),)).fetchone()
-    return None if row is None else _row(dict(row))
+    by_id = fetch_one(connection, DatasetRow, BY_ID, (ref,))
+    return by_id or fetch_one(connection, DatasetRow, BY_NAME, (name_key(ref),))
 
 
 def is_name_taken(connection: Connection, name: str) -> bool:
@@ -187,22 +192,14 @@ def is_name_taken(connection: Connection, name: str) -> bool:
 
 def page(connection: Connection, after: int, limit: int) -> list[DatasetRow]:
     """In creation order, those created after a sequence."""
-    return [_row(dict(row)) for row in connection.execute(PAGE, (after, limit))]
+    return fetch(connection, DatasetRow, PAGE, (after, limit))
 
 
 def count(connection: Connection) -> int:
-    return int(connection.execute(COUNT).fetchone()[0])
+    return fetch_number(connection, COUNT)
 
 
 def thresholds_at(connection: Connection, dataset_id: str, sequence: int) -> dict[Category, float]:
     """The thresholds as of a sequence of the log."""
     row = connection.execute(THRESHOLDS_AT, (dataset_id, sequence)).fetchone()
     return DEFAULT_THRESHOLDS if row is None else {"general": row["general"], "character": row["character"]}
-
-
-def _row(row: dict[str, Any]) -> DatasetRow:
-    del row["name_key"]
-    revision = StreamRevision(row.pop("revision_sequence"), row.pop("revision_version"), row.pop("revision_digest"))
-    times = {name: datetime.fromisoformat(row[name]) for name in ("created_at", "changed_at")}
-    flags = {name: bool(row[name]) for name in ("removed", "erased")}
-    return DatasetRow(**row | times | flags | {"revision": revision})

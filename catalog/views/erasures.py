@@ -9,11 +9,12 @@ from datetime import datetime
 
 import msgspec
 
-from catalog.database import MAX_SEQUENCE, Connection, Row
+from catalog.database import MAX_SEQUENCE, Connection
+from catalog.rows import fetch, fetch_number, fetch_one
 from catalog.views.batch import CommitBatch
-from contracts.events import Artifact, DatasetErased, ImageErased
+from contracts.events.datasets import DatasetErased, ImageErased
 from contracts.ids import DatasetId, Digest, ImageId, JobId
-from contracts.queries import AffectedLoraView
+from contracts.queries.datasets import AffectedLoraView
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS erased (
@@ -55,19 +56,21 @@ SELECT COUNT(*) FROM erased WHERE dataset_id = :dataset AND ordinal IS NOT NULL
     AND added_sequence <= :as_of AND (removed_sequence = 0 OR removed_sequence > :as_of) AND sequence > :as_of
 """
 JOBS = """
-SELECT job.id AS job, work.state, work.status, work.work, job.request, job.artifacts, version.number
+SELECT job.id AS job, json_extract(CAST(job.request AS TEXT), '$.name') AS name, work.status, version.number AS version,
+    json_extract(CAST(work.work AS TEXT), '$.completed_units') AS steps, job.artifacts
 FROM job JOIN version ON version.version_id = json_extract(CAST(job.request AS TEXT), '$.version_id')
     JOIN work ON work.class = 'train' AND work.id = job.id
-WHERE version.dataset_id = ? AND version.as_of >= ? AND version.as_of < ? ORDER BY job.created_sequence
+WHERE version.dataset_id = :dataset AND version.as_of >= :start AND version.as_of < :end AND {which}
+ORDER BY job.created_sequence
 """
+ACTIVE_JOBS = JOBS.format(which="work.state IN ('queued', 'running', 'cancelling')")
+STARTED_JOBS = JOBS.format(which="json_extract(CAST(work.work AS TEXT), '$.attempts') > 0")
 DIGESTS_IN_USE = """
 SELECT source, picture, thumbnail FROM image
 WHERE source IN (SELECT value FROM json_each(:digests)) OR picture IN (SELECT value FROM json_each(:digests))
     OR thumbnail IN (SELECT value FROM json_each(:digests))
 """
 SAMPLES = "SELECT picture FROM sample WHERE picture IN (SELECT value FROM json_each(?))"
-SPAN = "SELECT added_sequence, removed_sequence FROM image WHERE id = ?"
-ACTIVE_STATES = frozenset({"queued", "running", "cancelling"})
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,7 @@ ALWAYS = VersionRange()
 """For a whole data set: every version of it contains some of its images."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ErasedRow:
+class ErasedRow(msgspec.Struct, frozen=True, kw_only=True):
     """`ordinal` none: a refused file, of which only the name was stored. `sequence`: of the erasure."""
 
     image_id: ImageId
@@ -106,15 +108,6 @@ class ErasedRow:
         return frozenset({self.source, self.picture, self.thumbnail} - {Digest("")})
 
 
-class _Request(msgspec.Struct):
-    name: str
-
-
-class _Work(msgspec.Struct):
-    attempts: int = 0
-    completed_units: int = 0
-
-
 def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, event in batch.events(ImageErased, DatasetErased):
         commit = recorded.commit
@@ -128,50 +121,43 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 
 def find(connection: Connection, image_id: str) -> ErasedRow | None:
-    row = connection.execute(FIND, (image_id,)).fetchone()
-    return None if row is None else _row(row)
+    return fetch_one(connection, ErasedRow, FIND, (image_id,))
 
 
 def page(connection: Connection, after: tuple[int, str], limit: int) -> list[ErasedRow]:
     """Everything erased after (sequence, image id), including names of refused files, in that order."""
-    return [_row(row) for row in connection.execute(PAGE, (*after, limit))]
+    return fetch(connection, ErasedRow, PAGE, (*after, limit))
 
 
 def image_page(connection: Connection, after: tuple[int, str], limit: int) -> list[ErasedRow]:
     """The same, but only images."""
-    return [_row(row) for row in connection.execute(IMAGE_PAGE, (*after, limit))]
+    return fetch(connection, ErasedRow, IMAGE_PAGE, (*after, limit))
 
 
 def count_images(connection: Connection) -> int:
-    return int(connection.execute(COUNT_IMAGES).fetchone()[0])
+    return fetch_number(connection, COUNT_IMAGES)
 
 
 def count_of_dataset(connection: Connection, dataset_id: str) -> int:
     """The number of erased images of a data set."""
-    return int(connection.execute(COUNT_OF_DATASET, (dataset_id,)).fetchone()[0])
+    return fetch_number(connection, COUNT_OF_DATASET, (dataset_id,))
 
 
 def count_erased_in_version(connection: Connection, dataset_id: str, as_of: int) -> int:
     """The number of images of the version computed at `as_of` that were erased since."""
-    return int(connection.execute(COUNT_IN_VERSION, {"dataset": dataset_id, "as_of": as_of}).fetchone()[0])
-
-
-def span_of(connection: Connection, image_id: str) -> VersionRange:
-    """The span of an image that was not erased."""
-    row = connection.execute(SPAN, (image_id,)).fetchone()
-    return VersionRange(row["added_sequence"], row["removed_sequence"] or MAX_SEQUENCE)
+    return fetch_number(connection, COUNT_IN_VERSION, {"dataset": dataset_id, "as_of": as_of})
 
 
 def active_jobs(connection: Connection, dataset_id: str, span: VersionRange = ALWAYS) -> list[JobId]:
     """The jobs that wait for or train on a version in the span."""
-    rows = connection.execute(JOBS, (dataset_id, span.start, span.end))
-    return [row["job"] for row in rows if row["state"] in ACTIVE_STATES]
+    parameters = {"dataset": dataset_id, "start": span.start, "end": span.end}
+    return [row["job"] for row in connection.execute(ACTIVE_JOBS, parameters)]
 
 
 def jobs_trained_on(connection: Connection, dataset_id: str, span: VersionRange = ALWAYS) -> list[AffectedLoraView]:
     """The jobs that started to train on a version in the span, oldest first."""
-    rows = connection.execute(JOBS, (dataset_id, span.start, span.end))
-    return [_affected_lora(row) for row in rows if _work(row).attempts]
+    parameters = {"dataset": dataset_id, "start": span.start, "end": span.end}
+    return fetch(connection, AffectedLoraView, STARTED_JOBS, parameters)
 
 
 def digests_in_use(connection: Connection, digests: Iterable[Digest]) -> set[Digest]:
@@ -179,23 +165,3 @@ def digests_in_use(connection: Connection, digests: Iterable[Digest]) -> set[Dig
     values = msgspec.json.encode(list(digests)).decode()
     found = {digest for row in connection.execute(DIGESTS_IN_USE, {"digests": values}) for digest in row}
     return found | {row["picture"] for row in connection.execute(SAMPLES, (values,))}
-
-
-def _affected_lora(row: Row) -> AffectedLoraView:
-    return AffectedLoraView(
-        job=row["job"],
-        name=msgspec.json.decode(row["request"], type=_Request).name,
-        status=row["status"],
-        version=row["number"],
-        steps=_work(row).completed_units,
-        artifacts=msgspec.json.decode(row["artifacts"], type=tuple[Artifact, ...]),
-    )
-
-
-def _work(row: Row) -> _Work:
-    return msgspec.json.decode(row["work"], type=_Work)
-
-
-def _row(row: Row) -> ErasedRow:
-    columns = dict(row)
-    return ErasedRow(**columns | {"at": datetime.fromisoformat(columns["at"])})

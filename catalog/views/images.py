@@ -1,31 +1,22 @@
-"""Images: metadata, captions, decisions on their tags, and their effective tags, current or as of a sequence."""
+"""Images: metadata and captions; their tags are in `decisions`, `predictions` and `tags`."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import msgspec
 from pyroaring import BitMap
 
-from catalog.database import MAX_SEQUENCE, Connection, Row
-from catalog.domain.effective_tags import Decision, EffectiveTags, derive_effective_tags, latest_decisions
-from catalog.views import datasets, predictions, sets
-from catalog.views.batch import CommitBatch
+from catalog.database import MAX_SEQUENCE, Connection
+from catalog.rows import fetch, fetch_one, fetch_value
+from catalog.views import sets
+from catalog.views.batch import CommitBatch, delete_erased
+from catalog.views.erasures import VersionRange
 from catalog.views.sets import json_array
-from contracts.events import (
-    CaptionSet,
-    DatasetErased,
-    Event,
-    ImageAdded,
-    ImageErased,
-    ImagesRemoved,
-    RecordedCommit,
-    Sealed,
-    TagsEdited,
-)
+from contracts.commits import RecordedCommit
+from contracts.events.base import Event, Sealed
+from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, ImagesRemoved
 from contracts.ids import DatasetId, Digest, ImageId
-from contracts.queries import TagView
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS image (
@@ -60,19 +51,9 @@ CREATE TABLE IF NOT EXISTS image_change (
     sequence INTEGER NOT NULL,
     PRIMARY KEY (dataset_id, ordinal)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS decision (
-    dataset_id TEXT NOT NULL,
-    ordinal INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    event_index INTEGER NOT NULL,
-    asserted BLOB NOT NULL,
-    rejected BLOB NOT NULL,
-    source TEXT NOT NULL,
-    actor TEXT NOT NULL,
-    PRIMARY KEY (dataset_id, ordinal, sequence, event_index)
-) WITHOUT ROWID;
 """
 
+# The columns after the first are the fields of ImageAdded in their order.
 ADD = """
 INSERT INTO image (dataset_id, ordinal, id, source, picture, thumbnail, pixels, dhash, format, width, height, size,
     name, animated, added_sequence, created_at)
@@ -87,12 +68,9 @@ REMOVE = """
 UPDATE image SET removed_sequence = ?
 WHERE dataset_id = ? AND removed_sequence = 0 AND ordinal IN (SELECT value FROM json_each(?))
 """
-ERASE = ("DELETE FROM image", "DELETE FROM image_change", "DELETE FROM decision")
-OF_IMAGE, OF_DATASET = " WHERE dataset_id = ? AND ordinal = ?", " WHERE dataset_id = ?"
 SET_CAPTION = """
 UPDATE image SET caption = ?, caption_source = ?, caption_sequence = ? WHERE dataset_id = ? AND ordinal = ?
 """
-ADD_DECISION = "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 # The ETag is the sequence of the last change. An image shows its data set's name, so a rename is a change too.
 SELECT_IMAGE = """
@@ -112,22 +90,16 @@ BY_PIXELS = (
 BY_ORDINALS = (
     SELECT_IMAGE + "WHERE image.dataset_id = ? AND image.ordinal IN (SELECT value FROM json_each(?)) ORDER BY ordinal"  # noqa: S608 - constants
 )
-DECISIONS = """
-SELECT ordinal, asserted, rejected, source, actor, sequence FROM decision
-WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ?
-ORDER BY ordinal, sequence, event_index
-"""
-CAPTIONS = """
-SELECT ordinal, caption FROM image
-WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND caption IS NOT NULL
+IDS = """
+SELECT ordinal, id FROM image WHERE dataset_id = :dataset AND ordinal IN (SELECT value FROM json_each(:ordinals))
+UNION ALL
+SELECT ordinal, image_id AS id FROM erased
+WHERE dataset_id = :dataset AND ordinal IN (SELECT value FROM json_each(:ordinals))
 """
 COVER = "SELECT id FROM image WHERE dataset_id = ? AND ordinal = ?"
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageRow:
+class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
     """`name` and `caption` are sealed. `etag` is the last sequence that changed what clients see of the image."""
 
     id: ImageId
@@ -157,9 +129,12 @@ class ImageRow:
     def removed(self) -> bool:
         return self.removed_sequence > 0
 
+    @property
+    def span(self) -> VersionRange:
+        return VersionRange(self.added_sequence, self.removed_sequence or MAX_SEQUENCE)
 
-@dataclass(frozen=True, kw_only=True)
-class ImageCounts:
+
+class ImageCounts(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers of live images of a data set, and the first of them."""
 
     images: int
@@ -177,47 +152,29 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, removed in batch.events(ImagesRemoved):
         ordinals = json_array(batch.ordinals(removed.images))
         connection.execute(REMOVE, (recorded.sequence, recorded.commit.aggregate_id, ordinals))
-    connection.executemany(ADD_DECISION, _decision_rows(batch))
     _update_sets(connection, batch)
-    _erase(connection, batch)
+    for table in ("image", "image_change"):
+        delete_erased(connection, batch, table)
+    for recorded, _ in batch.events(DatasetErased):
+        sets.delete_all(connection, recorded.commit.aggregate_id)
 
 
 def _add(connection: Connection, added: Sequence[tuple[RecordedCommit, ImageAdded]]) -> None:
-    connection.executemany(
-        ADD,
-        [
-            (
-                *(recorded.commit.aggregate_id, image.ordinal, image.image_id),
-                *(image.source, image.picture, image.thumbnail, image.pixels, image.dhash),
-                *(image.format, image.width, image.height, image.size, image.name, image.animated),
-                *(recorded.sequence, recorded.commit.at.isoformat()),
-            )
-            for recorded, image in added
-        ],
+    rows = (
+        (
+            recorded.commit.aggregate_id,
+            *msgspec.structs.astuple(image),
+            recorded.sequence,
+            recorded.commit.at.isoformat(),
+        )
+        for recorded, image in added
     )
-
-
-def _decision_rows(batch: CommitBatch) -> Iterator[tuple[object, ...]]:
-    for index, recorded, edit in batch.indexed_events(TagsEdited):
-        commit = recorded.commit
-        decision = (_encode(edit.asserted), _encode(edit.rejected), edit.source, commit.actor)
-        for ordinal in batch.ordinals(edit.images):
-            yield (commit.aggregate_id, ordinal, recorded.sequence, index, *decision)
+    connection.executemany(ADD, rows)
 
 
 def mark_changed(connection: Connection, dataset_id: str, ordinals: Iterable[int], sequence: int) -> None:
     """Give images a new ETag because of an event that does not name them."""
     connection.executemany(MARK_CHANGED, [(dataset_id, ordinal, sequence) for ordinal in ordinals])
-
-
-def _erase(connection: Connection, batch: CommitBatch) -> None:
-    for recorded, image in batch.events(ImageErased):
-        for delete in ERASE:
-            connection.execute(delete + OF_IMAGE, (recorded.commit.aggregate_id, image.ordinal))
-    for recorded, _ in batch.events(DatasetErased):
-        for delete in ERASE:
-            connection.execute(delete + OF_DATASET, (recorded.commit.aggregate_id,))
-        sets.delete_all(connection, recorded.commit.aggregate_id)
 
 
 def _update_sets(connection: Connection, batch: CommitBatch) -> None:
@@ -247,19 +204,23 @@ def _update_sets(connection: Connection, batch: CommitBatch) -> None:
 
 def find(connection: Connection, image_id: str) -> ImageRow | None:
     """Also a removed one."""
-    row = connection.execute(BY_ID, (image_id,)).fetchone()
-    return None if row is None else parse_row(row)
+    return fetch_one(connection, ImageRow, BY_ID, (image_id,))
 
 
 def find_duplicate(connection: Connection, dataset_id: str, pixels: str) -> ImageRow | None:
     """The live image of the data set with exactly these pixels."""
-    row = connection.execute(BY_PIXELS, (dataset_id, pixels)).fetchone()
-    return None if row is None else parse_row(row)
+    return fetch_one(connection, ImageRow, BY_PIXELS, (dataset_id, pixels))
 
 
 def by_ordinals(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list[ImageRow]:
     """In ascending order; includes removed images."""
-    return [parse_row(row) for row in connection.execute(BY_ORDINALS, (dataset_id, json_array(ordinals)))]
+    return fetch(connection, ImageRow, BY_ORDINALS, (dataset_id, json_array(ordinals)))
+
+
+def ids_by_ordinal(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> dict[int, ImageId]:
+    """Also of removed and erased images."""
+    rows = connection.execute(IDS, {"dataset": dataset_id, "ordinals": json_array(ordinals)})
+    return {row["ordinal"]: row["id"] for row in rows}
 
 
 def live_ordinals(connection: Connection, dataset_id: str) -> list[int]:
@@ -269,69 +230,9 @@ def live_ordinals(connection: Connection, dataset_id: str) -> list[int]:
 
 def image_counts(connection: Connection, dataset_id: str) -> ImageCounts:
     live = sets.load(connection, dataset_id, "live")
-    cover = connection.execute(COVER, (dataset_id, live[0])).fetchone() if live else None
     return ImageCounts(
         images=len(live),
         tagged=len(sets.load(connection, dataset_id, "tagged")),
         captioned=len(sets.load(connection, dataset_id, "captioned")),
-        cover=None if cover is None else cover["id"],
+        cover=fetch_value(connection, COVER, (dataset_id, live[0])) if live else None,
     )
-
-
-def captions(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> dict[int, Sealed]:
-    """The written captions, sealed, of those images that have one."""
-    rows = connection.execute(CAPTIONS, (dataset_id, json_array(ordinals)))
-    return {row["ordinal"]: row["caption"] for row in rows}
-
-
-def decisions_of_image(connection: Connection, dataset_id: str, ordinal: int) -> dict[str, Decision]:
-    """The latest decision on each tag of an image: asserted or rejected."""
-    return latest_decisions(_decisions(connection, dataset_id, [ordinal], MAX_SEQUENCE).get(ordinal, []))
-
-
-def effective_tags(
-    connection: Connection, dataset_id: str, ordinals: Sequence[int], as_of: int | None = None
-) -> dict[int, EffectiveTags]:
-    """The effective tags by ordinal, now or as of a sequence of the log (edits, runs and thresholds alike)."""
-    until = MAX_SEQUENCE if as_of is None else as_of
-    thresholds = datasets.thresholds_at(connection, dataset_id, until)
-    decisions = _decisions(connection, dataset_id, ordinals, until)
-    predicted = predictions.load_current(connection, dataset_id, json_array(ordinals), until)
-    return {
-        ordinal: derive_effective_tags(decisions.get(ordinal, ()), predicted.get(ordinal, ()), thresholds)
-        for ordinal in ordinals
-    }
-
-
-def effective_tag_views(
-    connection: Connection, dataset_id: str, ordinals: Sequence[int], as_of: int | None = None
-) -> dict[int, tuple[TagView, ...]]:
-    """The effective tags in caption order: decided, characters, general by probability."""
-    found = effective_tags(connection, dataset_id, ordinals, as_of)
-    return {ordinal: effective.tags for ordinal, effective in found.items()}
-
-
-def tag_names_at(connection: Connection, image: ImageRow, sequence: int) -> tuple[str, ...]:
-    """The tags that a client with this ETag saw: the base of a three-way merge."""
-    return effective_tags(connection, image.dataset_id, [image.ordinal], sequence)[image.ordinal].names
-
-
-def parse_row(row: Row) -> ImageRow:
-    columns = dict(row)
-    columns["created_at"] = datetime.fromisoformat(columns["created_at"])
-    columns["animated"] = bool(columns["animated"])
-    return ImageRow(**columns)
-
-
-def _decisions(
-    connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int
-) -> dict[int, list[Decision]]:
-    found: dict[int, list[Decision]] = {}
-    for row in connection.execute(DECISIONS, (dataset_id, json_array(ordinals), until)):
-        ordinal, asserted, rejected, source, actor, sequence = row
-        found.setdefault(ordinal, []).extend(
-            Decision(tag=tag, asserted=is_asserted, source=source, actor=actor, sequence=sequence)
-            for tags, is_asserted in ((asserted, True), (rejected, False))
-            for tag in _decode(tags)
-        )
-    return found

@@ -1,26 +1,13 @@
 """Jobs as requested, and their outputs: plan, checkpoints, samples, artifacts. Their state is in `work`."""
 
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
-
 import msgspec
 
 from catalog.database import Connection
-from catalog.views import work
+from catalog.rows import fetch, fetch_number, fetch_one
 from catalog.views.batch import CommitBatch
-from catalog.views.work import WorkRow
-from contracts.events import (
-    Artifact,
-    JobCheckpointed,
-    JobCreated,
-    JobEdited,
-    JobPlanned,
-    JobSampled,
-    JobSucceeded,
-)
-from contracts.ids import Digest, JobId
-from contracts.queries import CheckpointView
+from contracts.events.jobs import Artifact, JobCheckpointed, JobCreated, JobEdited, JobPlanned, JobSampled, JobSucceeded
+from contracts.ids import JobId
+from contracts.queries.jobs import CheckpointView, SampleView
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS job (
@@ -76,15 +63,14 @@ CHECKPOINTS = """
 SELECT step, attempt, checkpoint, size, at FROM checkpoint_of_job WHERE job_id = ? AND step > ? ORDER BY step LIMIT ?
 """
 SAMPLES = """
-SELECT step, number, picture, seed, at FROM sample
+SELECT step, number AS "index", '' AS prompt, seed, picture, at FROM sample
 WHERE job_id = ? AND (step, number) > (?, ?) ORDER BY step, number LIMIT ?
 """
 
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobRow:
+class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """`request` includes later edits of name, description and labels; the current priority is in the work."""
 
     id: JobId
@@ -92,15 +78,6 @@ class JobRow:
     plan: JobPlanned | None
     artifacts: tuple[Artifact, ...]
     created_sequence: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleRow:
-    step: int
-    number: int
-    picture: Digest
-    seed: int
-    at: datetime
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
@@ -124,28 +101,25 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 
 def _edit(connection: Connection, job_id: str, edit: JobEdited) -> None:
-    row = connection.execute(FIND, (job_id,)).fetchone()
+    job = find(connection, job_id)
     changes = {name: value for name, value in msgspec.structs.asdict(edit).items() if value is not None}
-    if row is not None and changes:
-        request = msgspec.json.decode(row["request"], type=JobCreated)
-        connection.execute(SET_REQUEST, (_encode(msgspec.structs.replace(request, **changes)), job_id))
+    if job is not None and changes:
+        connection.execute(SET_REQUEST, (_encode(msgspec.structs.replace(job.request, **changes)), job_id))
 
 
-def find(connection: Connection, job_id: str) -> tuple[JobRow, WorkRow] | None:
-    """Also a removed one (its state says so)."""
-    row = connection.execute(FIND, (job_id,)).fetchone()
-    work_row = work.find(connection, "train", job_id)
-    return None if row is None or work_row is None else (_row(dict(row)), work_row)
+def find(connection: Connection, job_id: str) -> JobRow | None:
+    """Also a removed one (the state of its work says so)."""
+    return fetch_one(connection, JobRow, FIND, (job_id,))
 
 
 def page(connection: Connection, status: str | None, dataset_id: str | None, before: int, limit: int) -> list[JobRow]:
     """Newest first, those created before a sequence."""
     parameters = {"status": status, "dataset": dataset_id, "before": before, "limit": limit}
-    return [_row(dict(row)) for row in connection.execute(PAGE, parameters)]
+    return fetch(connection, JobRow, PAGE, parameters)
 
 
 def count(connection: Connection, status: str | None, dataset_id: str | None) -> int:
-    return int(connection.execute(COUNT, {"status": status, "dataset": dataset_id}).fetchone()[0])
+    return fetch_number(connection, COUNT, {"status": status, "dataset": dataset_id})
 
 
 def count_outputs(connection: Connection, job_id: str) -> tuple[int, int]:
@@ -156,30 +130,9 @@ def count_outputs(connection: Connection, job_id: str) -> tuple[int, int]:
 
 def checkpoints(connection: Connection, job_id: str, after: int, limit: int) -> list[CheckpointView]:
     """By step, those after a step."""
-    return [
-        CheckpointView(
-            step=row["step"],
-            attempt=row["attempt"],
-            checkpoint=row["checkpoint"],
-            size=row["size"],
-            at=datetime.fromisoformat(row["at"]),
-        )
-        for row in connection.execute(CHECKPOINTS, (job_id, after, limit))
-    ]
+    return fetch(connection, CheckpointView, CHECKPOINTS, (job_id, after, limit))
 
 
-def samples(connection: Connection, job_id: str, after: tuple[int, int], limit: int) -> list[SampleRow]:
-    """By step, those after (step, number)."""
-    rows = (dict(row) for row in connection.execute(SAMPLES, (job_id, *after, limit)))
-    return [SampleRow(**row | {"at": datetime.fromisoformat(row["at"])}) for row in rows]
-
-
-def _row(row: dict[str, Any]) -> JobRow:
-    plan = row["plan"]
-    return JobRow(
-        id=row["id"],
-        request=msgspec.json.decode(row["request"], type=JobCreated),
-        plan=None if plan is None else msgspec.json.decode(plan, type=JobPlanned),
-        artifacts=msgspec.json.decode(row["artifacts"], type=tuple[Artifact, ...]),
-        created_sequence=row["created_sequence"],
-    )
+def samples(connection: Connection, job_id: str, after: tuple[int, int], limit: int) -> list[SampleView]:
+    """By step, those after (step, number); their prompts are not known here."""
+    return fetch(connection, SampleView, SAMPLES, (job_id, *after, limit))

@@ -1,7 +1,6 @@
 """Model predictions, one row per run and image; the current ones are from each model's newest run that read it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -11,9 +10,9 @@ import msgspec
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.effective_tags import ModelPredictions
 from catalog.views import tagging
-from catalog.views.batch import CommitBatch
+from catalog.views.batch import CommitBatch, delete_erased
 from catalog.views.sets import json_array
-from contracts.events import DatasetErased, ImageErased, Prediction, TaggingPredicted
+from contracts.events.tagging import Prediction, TaggingPredicted
 from contracts.ids import RunId
 
 TABLES = """
@@ -39,16 +38,13 @@ OF_DATASET = """
 SELECT ordinal, run_id, model, run_sequence, sequence, predictions FROM prediction
 WHERE dataset_id = ? AND unreadable IS NULL ORDER BY ordinal
 """
-ERASE_IMAGE = "DELETE FROM prediction WHERE dataset_id = ? AND ordinal = ?"
-ERASE_DATASET = "DELETE FROM prediction WHERE dataset_id = ?"
 PREDICTED_ORDINALS = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[Prediction, ...]).decode
 
 
-@dataclass(frozen=True)
-class RunPrediction:
+class RunPrediction(msgspec.Struct, frozen=True):
     """One run's predictions for one image; none, and the reason in `unreadable`, if it could not read the image.
 
     Runs are ordered by `run_sequence`, the sequence at which they were requested.
@@ -64,6 +60,8 @@ class RunPrediction:
 
 PredictionsByRun = dict[int, dict[RunId, RunPrediction]]
 """By ordinal and run."""
+PredictionChange = tuple[int, list[ModelPredictions], list[ModelPredictions]]
+"""An ordinal, and its current predictions before and after."""
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
@@ -79,17 +77,12 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
             for run, found in by_run.items()
         ],
     )
-    for recorded, erased in batch.events(ImageErased):
-        connection.execute(ERASE_IMAGE, (recorded.commit.aggregate_id, erased.ordinal))
-    for recorded, _ in batch.events(DatasetErased):
-        connection.execute(ERASE_DATASET, (recorded.commit.aggregate_id,))
+    delete_erased(connection, batch, "prediction")
 
 
-def changes(
-    connection: Connection, batch: CommitBatch
-) -> dict[str, list[tuple[int, list[ModelPredictions], list[ModelPredictions]]]]:
+def changes(connection: Connection, batch: CommitBatch) -> dict[str, list[PredictionChange]]:
     """By data set, for each image with predictions in a batch not yet applied: (ordinal, current before, after)."""
-    found: dict[str, list[tuple[int, list[ModelPredictions], list[ModelPredictions]]]] = {}
+    found: dict[str, list[PredictionChange]] = {}
     for dataset_id, by_ordinal in _predictions_in(connection, batch).items():
         stored = _by_ordinal(connection.execute(OF_IMAGES, (dataset_id, json_array(by_ordinal), MAX_SEQUENCE)))
         found[dataset_id] = [

@@ -1,14 +1,13 @@
 """Presets saved by users. The built-in ones are in `catalog.domain.builtin_presets` and have no rows."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from catalog.database import Connection
+from catalog.rows import fetch, fetch_number, fetch_one
 from catalog.views.batch import CommitBatch
-from contracts.events import PresetRetired, PresetSaved
+from contracts.events.presets import PresetRetired, PresetSaved
 from contracts.ids import PresetId
 from contracts.recipe import Recipe
 
@@ -38,8 +37,7 @@ PAGE = "SELECT * FROM preset WHERE retired = 0 AND name > ? ORDER BY name LIMIT 
 COUNT = "SELECT COUNT(*) FROM preset WHERE retired = 0"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PresetRow:
+class PresetRow(msgspec.Struct, frozen=True, kw_only=True):
     id: PresetId
     name: str
     recipe: Recipe
@@ -63,20 +61,13 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 def find(connection: Connection, name: str) -> PresetRow | None:
     """The preset of this name; a retired one if there is no other."""
-    row = connection.execute(BY_NAME, (name,)).fetchone()
-    return None if row is None else _row(dict(row))
+    return fetch_one(connection, PresetRow, BY_NAME, (name,))
 
 
 def page(connection: Connection, after: str, limit: int) -> list[PresetRow]:
     """By name, those after a name."""
-    return [_row(dict(row)) for row in connection.execute(PAGE, (after, limit))]
+    return fetch(connection, PresetRow, PAGE, (after, limit))
 
 
 def count(connection: Connection) -> int:
-    return int(connection.execute(COUNT).fetchone()[0])
-
-
-def _row(row: dict[str, Any]) -> PresetRow:
-    recipe = msgspec.json.decode(row["recipe"], type=Recipe)
-    created_at = datetime.fromisoformat(row["created_at"])
-    return PresetRow(**row | {"recipe": recipe, "created_at": created_at, "retired": bool(row["retired"])})
+    return fetch_number(connection, COUNT)

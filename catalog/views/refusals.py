@@ -1,11 +1,14 @@
 """Files that were refused (skipped) by imports, and the reasons."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from catalog.database import Connection
+from catalog.rows import fetch
 from catalog.views.batch import CommitBatch
-from contracts.events import DatasetErased, ImageRefused, Sealed
+from contracts.events.base import Sealed
+from contracts.events.datasets import DatasetErased, ImageRefused
 from contracts.ids import ImageId
 
 TABLES = """
@@ -23,6 +26,7 @@ CREATE TABLE IF NOT EXISTS refusal (
 ) WITHOUT ROWID;
 """
 
+# Between the index and the time: the fields of ImageRefused in their order.
 ADD = "INSERT OR IGNORE INTO refusal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ERASE = "DELETE FROM refusal WHERE dataset_id = ?"
 PAGE = """
@@ -31,8 +35,7 @@ WHERE dataset_id = ? AND (sequence, event_index) > (?, ?) ORDER BY sequence, eve
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class RefusalRow:
+class RefusalRow(msgspec.Struct, frozen=True, kw_only=True):
     """`name` is sealed under the key of `image_id`; `event_index` is the position in the commit."""
 
     sequence: int
@@ -47,14 +50,12 @@ class RefusalRow:
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     for index, recorded, event in batch.indexed_events(ImageRefused):
-        commit = recorded.commit
-        row = (event.image_id, event.name, event.reason, event.detail, event.size, commit.at.isoformat())
-        connection.execute(ADD, (commit.aggregate_id, recorded.sequence, index, *row))
+        row = (recorded.commit.aggregate_id, recorded.sequence, index, *msgspec.structs.astuple(event))
+        connection.execute(ADD, (*row, recorded.commit.at.isoformat()))
     for recorded, _ in batch.events(DatasetErased):
         connection.execute(ERASE, (recorded.commit.aggregate_id,))
 
 
 def page(connection: Connection, dataset_id: str, after: tuple[int, int], limit: int) -> list[RefusalRow]:
     """In log order, those after (sequence, event index)."""
-    rows = (dict(row) for row in connection.execute(PAGE, (dataset_id, *after, limit)))
-    return [RefusalRow(**row | {"at": datetime.fromisoformat(row["at"])}) for row in rows]
+    return fetch(connection, RefusalRow, PAGE, (dataset_id, *after, limit))

@@ -7,6 +7,7 @@ import msgspec
 from pyroaring import BitMap
 
 from catalog.database import Connection
+from catalog.rows import fetch_value
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS image_set (
@@ -28,8 +29,8 @@ SetName = Literal["live", "captioned", "tagged"]
 
 
 def load(connection: Connection, dataset_id: str, name: SetName) -> BitMap:
-    row = connection.execute(LOAD, (dataset_id, name)).fetchone()
-    return BitMap() if row is None else deserialize(row["images"])
+    images = fetch_value(connection, LOAD, (dataset_id, name))
+    return BitMap() if images is None else BitMap.deserialize(images)
 
 
 def save(connection: Connection, dataset_id: str, name: SetName, images: BitMap) -> None:
@@ -42,10 +43,6 @@ def save(connection: Connection, dataset_id: str, name: SetName, images: BitMap)
 
 def delete_all(connection: Connection, dataset_id: str) -> None:
     connection.execute(DELETE_ALL, (dataset_id,))
-
-
-def deserialize(images: bytes) -> BitMap:
-    return BitMap.deserialize(images)
 
 
 def serialize(images: BitMap) -> bytes:

@@ -1,17 +1,14 @@
 """Tagging runs as requested, and the model their worker loaded. Their state and progress are in `work`."""
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from catalog.database import Connection
-from catalog.views import work
+from catalog.rows import fetch, fetch_number, fetch_one
 from catalog.views.batch import CommitBatch
-from catalog.views.work import WorkRow
 from contracts.errors import LogDamaged
-from contracts.events import TaggingModelLoaded, TaggingPredicted, TaggingRequested
+from contracts.events.tagging import TaggingModelLoaded, TaggingPredicted, TaggingRequested
 from contracts.ids import RunId
 
 TABLES = """
@@ -32,19 +29,17 @@ SET_LOADED_MODEL = "UPDATE tagging SET loaded_model = ? WHERE id = ?"
 ADD_UNREADABLE = "UPDATE tagging SET unreadable = unreadable + ? WHERE id = ?"
 
 FIND = "SELECT * FROM tagging WHERE id = ?"
-PAGE = "SELECT * FROM tagging WHERE created_sequence < ? ORDER BY created_sequence DESC LIMIT ?"
-PAGE_OF_DATASET = """
-SELECT * FROM tagging WHERE dataset_id = ? AND created_sequence < ? ORDER BY created_sequence DESC LIMIT ?
+PAGE = """
+SELECT * FROM tagging WHERE (:dataset IS NULL OR dataset_id = :dataset) AND created_sequence < :before
+ORDER BY created_sequence DESC LIMIT :limit
 """
 IDS_OF_DATASET = "SELECT id FROM tagging WHERE dataset_id = ? AND created_sequence <= ? ORDER BY created_sequence"
-COUNT = "SELECT COUNT(*) FROM tagging"
-COUNT_OF_DATASET = "SELECT COUNT(*) FROM tagging WHERE dataset_id = ?"
+COUNT = "SELECT COUNT(*) FROM tagging WHERE :dataset IS NULL OR dataset_id = :dataset"
 
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunRow:
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """`unreadable` counts images that could not be read; `created_sequence` is that of the run's first commit."""
 
     id: RunId
@@ -69,18 +64,8 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     connection.executemany(ADD_UNREADABLE, [(number, run_id) for run_id, number in unreadable.items()])
 
 
-def find(connection: Connection, run_id: str) -> tuple[RunRow, WorkRow] | None:
-    row = connection.execute(FIND, (run_id,)).fetchone()
-    work_row = work.find(connection, "tag", run_id)
-    return None if row is None or work_row is None else (_row(dict(row)), work_row)
-
-
-def get_run(connection: Connection, run_id: str) -> RunRow:
-    """The run that predictions belong to; LogDamaged if it was never requested."""
-    row = connection.execute(FIND, (run_id,)).fetchone()
-    if row is None:
-        raise LogDamaged(f"predictions of the tagging run {run_id}, which was never requested")
-    return _row(dict(row))
+def find(connection: Connection, run_id: str) -> RunRow | None:
+    return fetch_one(connection, RunRow, FIND, (run_id,))
 
 
 def run_ids_of_dataset(connection: Connection, dataset_id: str, last: int) -> list[RunId]:
@@ -89,31 +74,20 @@ def run_ids_of_dataset(connection: Connection, dataset_id: str, last: int) -> li
 
 
 def runs_by_id(connection: Connection, batch: CommitBatch) -> dict[str, RunRow]:
-    """The runs whose predictions are in this batch."""
-    ids = dict.fromkeys(recorded.commit.aggregate_id for recorded, _ in batch.events(TaggingPredicted))
-    return {run_id: get_run(connection, run_id) for run_id in ids}
+    """The runs whose predictions are in this batch. LogDamaged: one of them was never requested."""
+    runs: dict[str, RunRow] = {}
+    for run_id in dict.fromkeys(recorded.commit.aggregate_id for recorded, _ in batch.events(TaggingPredicted)):
+        run = find(connection, run_id)
+        if run is None:
+            raise LogDamaged(f"predictions of the tagging run {run_id}, which was never requested")
+        runs[run_id] = run
+    return runs
 
 
 def page(connection: Connection, dataset_id: str | None, before: int, limit: int) -> list[RunRow]:
     """Newest first, those created before a sequence."""
-    if dataset_id is None:
-        rows = connection.execute(PAGE, (before, limit))
-    else:
-        rows = connection.execute(PAGE_OF_DATASET, (dataset_id, before, limit))
-    return [_row(dict(row)) for row in rows]
+    return fetch(connection, RunRow, PAGE, {"dataset": dataset_id, "before": before, "limit": limit})
 
 
 def count(connection: Connection, dataset_id: str | None) -> int:
-    found = connection.execute(COUNT) if dataset_id is None else connection.execute(COUNT_OF_DATASET, (dataset_id,))
-    return int(found.fetchone()[0])
-
-
-def _row(row: dict[str, Any]) -> RunRow:
-    loaded = row["loaded_model"]
-    return RunRow(
-        id=row["id"],
-        request=msgspec.json.decode(row["request"], type=TaggingRequested),
-        loaded_model=None if loaded is None else msgspec.json.decode(loaded, type=TaggingModelLoaded),
-        unreadable=row["unreadable"],
-        created_sequence=row["created_sequence"],
-    )
+    return fetch_number(connection, COUNT, {"dataset": dataset_id})

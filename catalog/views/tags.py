@@ -13,12 +13,20 @@ from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.effective_tags import accepted_tags
+from catalog.rows import fetch, fetch_number
 from catalog.views import datasets, images, predictions, sets
 from catalog.views.batch import CommitBatch
-from catalog.views.images import SELECT_IMAGE, ImageRow, parse_row
-from catalog.views.sets import deserialize, json_array, serialize
-from contracts.events import DatasetErased, DatasetRemoved, ImageErased, ImagesRemoved, TagsEdited, ThresholdsSet
-from contracts.queries import TagCount
+from catalog.views.images import SELECT_IMAGE, ImageRow
+from catalog.views.sets import json_array, serialize
+from contracts.events.datasets import (
+    DatasetErased,
+    DatasetRemoved,
+    ImageErased,
+    ImagesRemoved,
+    TagsEdited,
+    ThresholdsSet,
+)
+from contracts.queries.datasets import TagCount
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS tag (
@@ -43,8 +51,9 @@ DELETE = "DELETE FROM tag WHERE dataset_id = ? AND tag = ?"
 DELETE_ALL = "DELETE FROM tag WHERE dataset_id = ?"
 MOST_USED = "SELECT tagged FROM tag WHERE dataset_id = ? AND images > 0 ORDER BY images DESC"
 
-TAGGED = "SELECT tagged FROM tag WHERE dataset_id = ? AND tag = ?"
-TAGGED_OF_ALL = "SELECT dataset_id, tagged FROM tag WHERE tag = ? AND images > 0"
+TAGGED = """
+SELECT dataset_id, tagged FROM tag WHERE tag = :tag AND (:dataset IS NULL OR dataset_id = :dataset) AND images > 0
+"""
 PAGE_OF_ALL = f"""{SELECT_IMAGE}
 WHERE image.removed_sequence = 0 AND dataset.removed = 0
     AND (image.added_sequence, image.ordinal) > (:added, :ordinal)
@@ -185,7 +194,7 @@ def _remove_images(connection: Connection, dataset_id: str, ordinals: Iterable[i
 
 def _rows(connection: Connection, query: str, parameters: tuple[str, ...]) -> dict[str, TagRow]:
     rows = connection.execute(query, parameters)
-    return {tag: TagRow(deserialize(tagged), deserialize(decided)) for tag, tagged, decided in rows}
+    return {tag: TagRow(BitMap.deserialize(tagged), BitMap.deserialize(decided)) for tag, tagged, decided in rows}
 
 
 def _save(connection: Connection, dataset_id: str, rows: dict[str, TagRow]) -> None:
@@ -208,7 +217,7 @@ def _untagged(connection: Connection, dataset_id: str, candidates: BitMap) -> Bi
     for row in connection.execute(MOST_USED, (dataset_id,)):
         if not left:
             break
-        left = left - deserialize(row["tagged"])
+        left = left - BitMap.deserialize(row["tagged"])
     return left
 
 
@@ -218,27 +227,25 @@ def page(
     """Images in import order, those after (sequence of the import, ordinal)."""
     parameters = {"added": after[0], "ordinal": after[1], "limit": limit}
     if dataset_id is None and tag is None:
-        return [parse_row(row) for row in connection.execute(PAGE_OF_ALL, parameters)]
+        return fetch(connection, ImageRow, PAGE_OF_ALL, parameters)
     found: list[ImageRow] = []
     for one_dataset, ordinals in _matching(connection, dataset_id, tag):
         in_dataset = parameters | {"dataset": one_dataset, "ordinals": json_array(ordinals)}
-        found.extend(parse_row(row) for row in connection.execute(PAGE, in_dataset))
+        found.extend(fetch(connection, ImageRow, PAGE, in_dataset))
     return sorted(found, key=lambda row: (row.added_sequence, row.ordinal))[:limit]
 
 
 def _matching(connection: Connection, dataset_id: str | None, tag: str | None) -> list[tuple[str, BitMap]]:
     """The matching images of each data set."""
-    if dataset_id is None:
-        return [(row["dataset_id"], deserialize(row["tagged"])) for row in connection.execute(TAGGED_OF_ALL, (tag,))]
-    if tag is None:
+    if dataset_id is not None and tag is None:
         return [(dataset_id, sets.load(connection, dataset_id, "live"))]
-    row = connection.execute(TAGGED, (dataset_id, tag)).fetchone()
-    return [] if row is None else [(dataset_id, deserialize(row["tagged"]))]
+    rows = connection.execute(TAGGED, {"tag": tag, "dataset": dataset_id})
+    return [(row["dataset_id"], BitMap.deserialize(row["tagged"])) for row in rows]
 
 
 def count_images(connection: Connection, dataset_id: str | None, tag: str | None) -> int:
     query = COUNT_LIVE if tag is None else COUNT_TAGGED
-    return int(connection.execute(query, {"dataset": dataset_id, "tag": tag}).fetchone()[0])
+    return fetch_number(connection, query, {"dataset": dataset_id, "tag": tag})
 
 
 def tag_counts(
@@ -247,11 +254,11 @@ def tag_counts(
     """The most used tags first, then by name; those after (images, tag)."""
     query = TAG_COUNTS_OF_ALL if dataset_id is None else TAG_COUNTS
     parameters = _prefix_range(dataset_id, prefix) | {"images": after[0], "tag": after[1], "limit": limit}
-    return [TagCount(tag=row["tag"], images=row["images"]) for row in connection.execute(query, parameters)]
+    return fetch(connection, TagCount, query, parameters)
 
 
 def count_distinct(connection: Connection, dataset_id: str | None, prefix: str) -> int:
-    return int(connection.execute(COUNT_DISTINCT, _prefix_range(dataset_id, prefix)).fetchone()[0])
+    return fetch_number(connection, COUNT_DISTINCT, _prefix_range(dataset_id, prefix))
 
 
 def _prefix_range(dataset_id: str | None, prefix: str) -> dict[str, object]:

@@ -1,11 +1,14 @@
 """Frozen versions of data sets."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
-from catalog.database import Connection, Row
+import msgspec
+
+from catalog.database import Connection
+from catalog.domain.compose import compose
+from catalog.rows import fetch, fetch_number, fetch_one
 from catalog.views.batch import CommitBatch
-from contracts.events import VersionFrozen
+from contracts.events.datasets import VersionFrozen
 from contracts.ids import DatasetId, Digest, VersionId
 
 TABLES = """
@@ -34,8 +37,7 @@ PAGE = "SELECT * FROM version WHERE dataset_id = ? AND number > ? ORDER BY numbe
 COUNT = "SELECT COUNT(*) FROM version WHERE dataset_id = ?"
 
 
-@dataclass(frozen=True, kw_only=True)
-class VersionRow:
+class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
     """`number` identifies it to users; `sequence` is that of the commit that froze it."""
 
     version_id: VersionId
@@ -48,6 +50,11 @@ class VersionRow:
     sequence: int
     created_at: datetime
 
+    @property
+    def event(self) -> VersionFrozen:
+        """The event that froze it."""
+        return compose(VersionFrozen, self, version=self.number)
+
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, frozen in batch.events(VersionFrozen):
@@ -59,29 +66,21 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 
 def find(connection: Connection, dataset_id: str, number: int) -> VersionRow | None:
-    return _row(connection.execute(BY_NUMBER, (dataset_id, number)).fetchone())
+    return fetch_one(connection, VersionRow, BY_NUMBER, (dataset_id, number))
 
 
 def by_id(connection: Connection, version_id: str) -> VersionRow | None:
-    return _row(connection.execute(BY_ID, (version_id,)).fetchone())
+    return fetch_one(connection, VersionRow, BY_ID, (version_id,))
 
 
 def find_latest(connection: Connection, dataset_id: str) -> VersionRow | None:
-    return _row(connection.execute(LATEST, (dataset_id,)).fetchone())
+    return fetch_one(connection, VersionRow, LATEST, (dataset_id,))
 
 
 def page(connection: Connection, dataset_id: str, after: int, limit: int) -> list[VersionRow]:
     """Oldest first, those after a number."""
-    rows = connection.execute(PAGE, (dataset_id, after, limit))
-    return [row for raw in rows if (row := _row(raw)) is not None]
+    return fetch(connection, VersionRow, PAGE, (dataset_id, after, limit))
 
 
 def count(connection: Connection, dataset_id: str) -> int:
-    return int(connection.execute(COUNT, (dataset_id,)).fetchone()[0])
-
-
-def _row(row: Row | None) -> VersionRow | None:
-    if row is None:
-        return None
-    columns = dict(row)
-    return VersionRow(**columns | {"created_at": datetime.fromisoformat(columns["created_at"])})
+    return fetch_number(connection, COUNT, (dataset_id,))

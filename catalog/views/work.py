@@ -1,27 +1,22 @@
 """Work of both classes (jobs and tagging runs): state machine state (`contracts.jobs`), attempts, queue order."""
 
 from collections import defaultdict
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
 from catalog.database import Connection
+from catalog.rows import fetch, fetch_number, fetch_one
 from catalog.views.batch import CommitBatch
-from contracts.events import (
-    AttemptFailed,
-    AttemptStarted,
-    Cancelled,
-    Failed,
-    Interrupted,
-    JobSucceeded,
-    RecordedCommit,
-    TaggingSucceeded,
-)
+from contracts.aggregates import REGISTRY
+from contracts.commits import RecordedCommit
+from contracts.events.jobs import JobSucceeded
+from contracts.events.tagging import TaggingSucceeded
+from contracts.events.work import AttemptFailed, AttemptStarted, Cancelled, Failed, Interrupted
 from contracts.ids import WorkerId
 from contracts.jobs import Work, evolve, status_of
-from contracts.queries import AttemptView
-from contracts.subjects import CLASS_OF, PRIORITIES, Priority, WorkClass
+from contracts.queries.jobs import AttemptView
+from contracts.subjects import PRIORITIES, Priority, WorkClass
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS work (
@@ -68,7 +63,10 @@ END = "UPDATE work SET ended_at = ?, error_code = ?, error = ? WHERE class = ? A
 START_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)"
 END_ATTEMPT = "UPDATE attempt SET ended = ?, reason = ? WHERE class = ? AND id = ? AND ended IS NULL"
 
-FIND = "SELECT * FROM work WHERE class = ? AND id = ?"
+FIND = """
+SELECT work, worker, error_code, error, actor, created_at, started_at, ended_at, etag FROM work
+WHERE class = ? AND id = ?
+"""
 ATTEMPTS = """
 SELECT attempt, worker, resumes, started_at, ended, reason FROM attempt WHERE class = ? AND id = ? ORDER BY attempt
 """
@@ -83,8 +81,12 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Work).decode
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkRow:
+WorkKey = tuple[WorkClass, str]
+WorkError = tuple[str | None, str | None]
+"""Code and reason."""
+
+
+class WorkRow(msgspec.Struct, frozen=True, kw_only=True):
     """`work` is the state machine's state; `etag` the sequence of the last commit."""
 
     work: Work
@@ -98,22 +100,25 @@ class WorkRow:
     etag: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnfinishedWork:
+class UnfinishedWork(msgspec.Struct, frozen=True, kw_only=True):
     """Work that has not ended and needs a message in the queue with this dispatch number."""
 
     id: str
     state: str
-    priority: Priority
+    priority_rank: int
     dispatch: int
+
+    @property
+    def priority(self) -> Priority:
+        return PRIORITIES[self.priority_rank]
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
-    by_work: defaultdict[tuple[WorkClass, str], list[RecordedCommit]] = defaultdict(list)
+    by_work: defaultdict[WorkKey, list[RecordedCommit]] = defaultdict(list)
     for recorded in batch.commits:
-        work_class = CLASS_OF.get(recorded.commit.aggregate_kind)
-        if work_class is not None:
-            by_work[work_class, recorded.commit.aggregate_id].append(recorded)
+        kind = REGISTRY.by_name[recorded.commit.aggregate_kind].work
+        if kind is not None:
+            by_work[kind.work_class, recorded.commit.aggregate_id].append(recorded)
     for key, commits in by_work.items():
         first = commits[0].commit
         connection.execute(CREATE, (*key, _encode(Work()), first.actor, first.at.isoformat()))
@@ -124,7 +129,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         connection.execute(UPDATE, (*row, _encode(work), commits[-1].sequence, *key))
 
 
-def _apply_commit(connection: Connection, key: tuple[WorkClass, str], work: Work, recorded: RecordedCommit) -> Work:
+def _apply_commit(connection: Connection, key: WorkKey, work: Work, recorded: RecordedCommit) -> Work:
     """The work after a commit; also writes the rows of its attempts and its end."""
     at = recorded.commit.at.isoformat()
     for event in recorded.commit.events:
@@ -149,42 +154,18 @@ def _apply_commit(connection: Connection, key: tuple[WorkClass, str], work: Work
     return work
 
 
-def _end(
-    connection: Connection,
-    key: tuple[str, str],
-    outcome: str,
-    at: str,
-    error: tuple[str | None, str | None] = (None, None),
-) -> None:
+def _end(connection: Connection, key: WorkKey, outcome: str, at: str, error: WorkError = (None, None)) -> None:
     connection.execute(END_ATTEMPT, (outcome, error[1], *key))
     connection.execute(END, (at, *error, *key))
 
 
 def find(connection: Connection, work_class: WorkClass, work_id: str) -> WorkRow | None:
-    row = connection.execute(FIND, (work_class, work_id)).fetchone()
-    if row is None:
-        return None
-    return WorkRow(
-        work=_decode(row["work"]),
-        worker=row["worker"],
-        error_code=row["error_code"],
-        error=row["error"],
-        actor=row["actor"],
-        created_at=datetime.fromisoformat(row["created_at"]),
-        started_at=_parse_time(row["started_at"]),
-        ended_at=_parse_time(row["ended_at"]),
-        etag=row["etag"],
-    )
+    return fetch_one(connection, WorkRow, FIND, (work_class, work_id))
 
 
 def list_unfinished(connection: Connection, work_class: WorkClass) -> list[UnfinishedWork]:
     """All work that has not ended, in queue order: for the dispatcher."""
-    return [
-        UnfinishedWork(
-            id=row["id"], state=row["state"], priority=PRIORITIES[row["priority_rank"]], dispatch=row["dispatch"]
-        )
-        for row in connection.execute(UNFINISHED, (work_class,))
-    ]
+    return fetch(connection, UnfinishedWork, UNFINISHED, (work_class,))
 
 
 def unfinished_since(connection: Connection, work_class: WorkClass, sequence: int) -> list[str]:
@@ -197,23 +178,9 @@ def queue_position(connection: Connection, work_class: WorkClass, work: Work) ->
     if work.state != "queued":
         return None
     rank = PRIORITIES.index(work.priority)
-    return int(connection.execute(POSITION, (work_class, rank, work.dispatch)).fetchone()[0])
+    return fetch_number(connection, POSITION, (work_class, rank, work.dispatch))
 
 
 def attempts(connection: Connection, work_class: WorkClass, work_id: str) -> tuple[AttemptView, ...]:
     """Oldest first."""
-    return tuple(
-        AttemptView(
-            attempt=row["attempt"],
-            worker=row["worker"],
-            resumes=row["resumes"],
-            started_at=datetime.fromisoformat(row["started_at"]),
-            ended=row["ended"],
-            reason=row["reason"],
-        )
-        for row in connection.execute(ATTEMPTS, (work_class, work_id))
-    )
-
-
-def _parse_time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    return tuple(fetch(connection, AttemptView, ATTEMPTS, (work_class, work_id)))

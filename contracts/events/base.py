@@ -11,9 +11,20 @@ Source = Literal["person", "import"]
 
 SCHEMA = 1
 """Schema version of events written now; older ones are upcast when read."""
-COMMIT_BYTES = 200 * 1024
-"""Maximum size of a commit in bytes, checked before it is appended: bulk data belongs in blobs and bitmaps."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", gc=False):
     """Something that happened; named in the past tense; immutable."""
+
+    @property
+    def type_name(self) -> str:
+        """The name in the log: `job.queued`."""
+        return str(self.__struct_config__.tag)
+
+    def describe(self) -> str:
+        """What happened, as a sentence without a full stop and without private text: `Added tags solo to 12 images`.
+
+        File names and captions are sealed and never appear in it. Data set names, tags, triggers and the reasons of
+        failures are not private text.
+        """
+        return self.type_name.replace(".", ": ", 1).replace("_", " ").capitalize()

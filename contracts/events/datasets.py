@@ -1,20 +1,31 @@
 """Events of data sets: images, tags, captions, thresholds, versions."""
 
+from contracts.definitions import union_in
 from contracts.events.base import Event, Ordinals, Sealed, Source
 from contracts.ids import Digest, ImageId, VersionId
+from contracts.wording import by_source, count, image_count, tag_list
 
 
 class DatasetCreated(Event, frozen=True, tag="dataset.created"):
     name: str
     description: str = ""
 
+    def describe(self) -> str:
+        return f"Created data set {self.name!r}"
+
 
 class DatasetRenamed(Event, frozen=True, tag="dataset.renamed"):
     name: str
 
+    def describe(self) -> str:
+        return f"Renamed the data set to {self.name!r}"
+
 
 class DatasetRemoved(Event, frozen=True, tag="dataset.removed"):
     """No longer listed. Versions, jobs and LoRAs made from it stay."""
+
+    def describe(self) -> str:
+        return "Removed the data set"
 
 
 class ImageAdded(Event, frozen=True, tag="dataset.image_added"):
@@ -39,6 +50,9 @@ class ImageAdded(Event, frozen=True, tag="dataset.image_added"):
     name: Sealed
     animated: bool = False
 
+    def describe(self) -> str:
+        return f"Added image {self.ordinal} ({self.format}, {self.width} x {self.height})"
+
 
 class ImageRefused(Event, frozen=True, tag="dataset.image_refused"):
     """A file was skipped: `reason` is a stable code, `detail` a sentence without private text."""
@@ -49,11 +63,17 @@ class ImageRefused(Event, frozen=True, tag="dataset.image_refused"):
     detail: str
     size: int
 
+    def describe(self) -> str:
+        return f"Skipped a file: {self.detail or self.reason}"
+
 
 class ImagesRemoved(Event, frozen=True, tag="dataset.images_removed"):
     """These images are in no later version; their history and the versions that contain them stay."""
 
     images: Ordinals
+
+    def describe(self) -> str:
+        return f"Removed {image_count(self.images)}"
 
 
 class ImageErased(Event, frozen=True, tag="dataset.image_erased"):
@@ -65,9 +85,15 @@ class ImageErased(Event, frozen=True, tag="dataset.image_erased"):
     ordinal: int
     image_id: ImageId
 
+    def describe(self) -> str:
+        return f"Permanently erased image {self.ordinal}"
+
 
 class DatasetErased(Event, frozen=True, tag="dataset.erased"):
     """All images of the data set and the names of its skipped files are erased, and it is no longer listed."""
+
+    def describe(self) -> str:
+        return "Permanently erased the data set"
 
 
 class TagsEdited(Event, frozen=True, tag="dataset.tags_edited"):
@@ -78,6 +104,18 @@ class TagsEdited(Event, frozen=True, tag="dataset.tags_edited"):
     rejected: tuple[str, ...] = ()
     source: Source = "person"
 
+    def describe(self) -> str:
+        images, added, rejected = image_count(self.images), tag_list(self.asserted), tag_list(self.rejected)
+        match added, rejected:
+            case "", "":
+                return by_source(self.source, f"left the tags of {images} unchanged")
+            case added, "":
+                return by_source(self.source, f"added {added} to {images}")
+            case "", rejected:
+                return by_source(self.source, f"rejected {rejected} on {images}")
+            case _:
+                return by_source(self.source, f"added {added} and rejected {rejected} on {images}")
+
 
 class CaptionSet(Event, frozen=True, tag="dataset.caption_set"):
     """A written caption; none = joined from the tags."""
@@ -86,12 +124,20 @@ class CaptionSet(Event, frozen=True, tag="dataset.caption_set"):
     caption: Sealed | None
     source: Source = "person"
 
+    def describe(self) -> str:
+        if self.caption is None:
+            return f"Cleared the caption of image {self.ordinal}"
+        return by_source(self.source, f"set the caption of image {self.ordinal}")
+
 
 class ThresholdsSet(Event, frozen=True, tag="dataset.thresholds_set"):
     """Predictions above these probabilities become tags of the image, unless a person decided otherwise."""
 
     general: float
     character: float
+
+    def describe(self) -> str:
+        return f"Set the auto-tag thresholds: general above {self.general:g}, character above {self.character:g}"
 
 
 class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
@@ -107,18 +153,8 @@ class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
     manifest: Digest
     trigger: str = ""
 
+    def describe(self) -> str:
+        return f"Froze version {self.version} with {count(self.images, 'image')}"
 
-DatasetEvent = (
-    DatasetCreated
-    | DatasetRenamed
-    | DatasetRemoved
-    | ImageAdded
-    | ImageRefused
-    | ImagesRemoved
-    | ImageErased
-    | DatasetErased
-    | TagsEdited
-    | CaptionSet
-    | ThresholdsSet
-    | VersionFrozen
-)
+
+DatasetEvent = union_in(__name__, Event)

@@ -4,11 +4,13 @@ from typing import Literal
 
 import msgspec
 
+from contracts.definitions import union_in
 from contracts.events.base import Event
-from contracts.events.work import AttemptFailed, AttemptStarted, Cancelled, CancelRequested, Failed, Interrupted, Queued
+from contracts.events.work import AttemptEvent, define_work
 from contracts.ids import DatasetId, Digest, VersionId
 from contracts.recipe import Recipe
 from contracts.subjects import Priority
+from contracts.wording import count, enumerated, listed, size_of
 
 
 class JobCreated(Event, frozen=True, tag="job.created"):
@@ -28,7 +30,9 @@ class JobCreated(Event, frozen=True, tag="job.created"):
     priority: Priority = "normal"
     description: str = ""
     labels: tuple[str, ...] = ()
-    group: str | None = None
+
+    def describe(self) -> str:
+        return f"Created job {self.name!r} on version {self.version} of data set {self.dataset!r}"
 
 
 class JobEdited(Event, frozen=True, tag="job.edited"):
@@ -38,27 +42,28 @@ class JobEdited(Event, frozen=True, tag="job.edited"):
     description: str | None = None
     labels: tuple[str, ...] | None = None
 
+    def describe(self) -> str:
+        changed = [field for field in ("name", "description", "labels") if getattr(self, field) is not None]
+        return f"Changed the {enumerated(changed)} of the job"
+
 
 class JobPrioritised(Event, frozen=True, tag="job.prioritised"):
     priority: Priority
+
+    def describe(self) -> str:
+        return f"Changed the priority to {self.priority}"
 
 
 class JobRemoved(Event, frozen=True, tag="job.removed"):
     """No longer listed. Its adapter and its history stay."""
 
-
-class JobQueued(Queued, frozen=True, tag="job.queued"):
-    pass
-
-
-class JobAttemptStarted(AttemptStarted, frozen=True, tag="job.attempt_started"):
-    pass
+    def describe(self) -> str:
+        return "Removed the job"
 
 
-class JobPlanned(Event, frozen=True, tag="job.planned"):
+class JobPlanned(AttemptEvent, frozen=True, tag="job.planned"):
     """The plan of the attempt, computed before its first step, and the device it runs on."""
 
-    attempt: int
     steps: int
     epochs: int
     device: str
@@ -67,24 +72,32 @@ class JobPlanned(Event, frozen=True, tag="job.planned"):
     """Digest over the base's weight files."""
     software: dict[str, str] = {}
 
+    def describe(self) -> str:
+        length = f"{count(self.steps, 'step')} ({count(self.epochs, 'epoch')})"
+        return f"Planned {length} on {self.device} in {self.precision}"
 
-class JobCheckpointed(Event, frozen=True, tag="job.checkpointed"):
+
+class JobCheckpointed(AttemptEvent, frozen=True, tag="job.checkpointed"):
     """Adapter, optimizer and position in the data after `step`, in one complete blob."""
 
-    attempt: int
     step: int
     checkpoint: Digest
     size: int
 
+    def describe(self) -> str:
+        return f"Saved a checkpoint at step {self.step} ({size_of(self.size)})"
 
-class JobSampled(Event, frozen=True, tag="job.sampled"):
+
+class JobSampled(AttemptEvent, frozen=True, tag="job.sampled"):
     """A sample rendered after `step`. Its prompt is the recipe's, or the caption of manifest entry `index`."""
 
-    attempt: int
     step: int
     index: int
     picture: Digest
     seed: int
+
+    def describe(self) -> str:
+        return f"Rendered sample {self.index + 1} at step {self.step}"
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,46 +110,22 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     tensors: Digest
 
 
-class JobSucceeded(Event, frozen=True, tag="job.succeeded"):
-    attempt: int
+class JobSucceeded(AttemptEvent, frozen=True, tag="job.succeeded"):
     step: int
     artifacts: tuple[Artifact, ...]
 
-
-class JobInterrupted(Interrupted, frozen=True, tag="job.interrupted"):
-    pass
-
-
-class JobAttemptFailed(AttemptFailed, frozen=True, tag="job.attempt_failed"):
-    pass
+    def describe(self) -> str:
+        files = listed([artifact.name for artifact in self.artifacts])
+        return f"Training completed after {count(self.step, 'step')}" + (f": {files}" if files else "")
 
 
-class JobCancelRequested(CancelRequested, frozen=True, tag="job.cancel_requested"):
-    pass
+JOB_WORK = define_work("job", "train", "trainer", __name__)
+JobQueued = JOB_WORK.queued
+JobAttemptStarted = JOB_WORK.attempt_started
+JobInterrupted = JOB_WORK.interrupted
+JobAttemptFailed = JOB_WORK.attempt_failed
+JobCancelRequested = JOB_WORK.cancel_requested
+JobCancelled = JOB_WORK.cancelled
+JobFailed = JOB_WORK.failed
 
-
-class JobCancelled(Cancelled, frozen=True, tag="job.cancelled"):
-    pass
-
-
-class JobFailed(Failed, frozen=True, tag="job.failed"):
-    pass
-
-
-JobEvent = (
-    JobCreated
-    | JobEdited
-    | JobPrioritised
-    | JobRemoved
-    | JobQueued
-    | JobAttemptStarted
-    | JobPlanned
-    | JobCheckpointed
-    | JobSampled
-    | JobSucceeded
-    | JobInterrupted
-    | JobAttemptFailed
-    | JobCancelRequested
-    | JobCancelled
-    | JobFailed
-)
+JobEvent = union_in(__name__, Event)

@@ -1,5 +1,6 @@
 """Events of presets."""
 
+from contracts.definitions import union_in
 from contracts.events.base import Event
 from contracts.recipe import Recipe
 
@@ -12,9 +13,15 @@ class PresetSaved(Event, frozen=True, tag="preset.saved"):
     parent: str | None = None
     description: str = ""
 
+    def describe(self) -> str:
+        return f"Saved preset {self.name!r}"
+
 
 class PresetRetired(Event, frozen=True, tag="preset.retired"):
     """No longer offered. Jobs are not affected: they carry their resolved recipe."""
 
+    def describe(self) -> str:
+        return "Retired the preset"
 
-PresetEvent = PresetSaved | PresetRetired
+
+PresetEvent = union_in(__name__, Event)

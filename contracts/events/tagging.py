@@ -2,10 +2,12 @@
 
 import msgspec
 
+from contracts.definitions import union_in
 from contracts.events.base import Category, Event, Ordinals
-from contracts.events.work import AttemptFailed, AttemptStarted, Cancelled, CancelRequested, Failed, Interrupted, Queued
+from contracts.events.work import AttemptEvent, define_work
 from contracts.ids import DatasetId, Digest
 from contracts.subjects import Priority
+from contracts.wording import count, listed
 
 
 class TaggingRequested(Event, frozen=True, tag="tagging.requested"):
@@ -18,15 +20,20 @@ class TaggingRequested(Event, frozen=True, tag="tagging.requested"):
     count: int
     priority: Priority = "normal"
 
+    def describe(self) -> str:
+        return f"Requested tagging of {count(self.count, 'image')} with model {self.model!r}"
 
-class TaggingModelLoaded(Event, frozen=True, tag="tagging.model_loaded"):
+
+class TaggingModelLoaded(AttemptEvent, frozen=True, tag="tagging.model_loaded"):
     """Which model files made the predictions of this attempt, and which provider they ran on."""
 
-    attempt: int
     model: Digest
     tags: Digest
     preprocessing: str
     provider: str
+
+    def describe(self) -> str:
+        return f"Loaded the tagging model on {self.provider}"
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -45,55 +52,36 @@ class ImagePredictions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unreadable: str | None = None
 
 
-class TaggingPredicted(Event, frozen=True, tag="tagging.predicted"):
-    attempt: int
+class TaggingPredicted(AttemptEvent, frozen=True, tag="tagging.predicted"):
     images: tuple[ImagePredictions, ...]
 
+    def describe(self) -> str:
+        if len(self.images) != 1:
+            return f"Predicted tags for {count(len(self.images), 'image')}"
+        (image,) = self.images
+        if image.unreadable is not None:
+            return f"Could not read image {image.ordinal}: {image.unreadable}"
+        by_probability = sorted(image.predictions, key=lambda prediction: -prediction.probability)
+        tags = listed([f"{prediction.tag} {prediction.probability:g}" for prediction in by_probability])
+        return f"Predicted {'tags' if tags else 'no tags'} for image {image.ordinal}" + (f": {tags}" if tags else "")
 
-class TaggingSucceeded(Event, frozen=True, tag="tagging.succeeded"):
-    attempt: int
+
+class TaggingSucceeded(AttemptEvent, frozen=True, tag="tagging.succeeded"):
     images: int
     unreadable: int = 0
 
-
-class TaggingQueued(Queued, frozen=True, tag="tagging.queued"):
-    pass
-
-
-class TaggingAttemptStarted(AttemptStarted, frozen=True, tag="tagging.attempt_started"):
-    pass
+    def describe(self) -> str:
+        unreadable = f", {self.unreadable} unreadable" if self.unreadable else ""
+        return f"Tagging completed: {count(self.images, 'image')}{unreadable}"
 
 
-class TaggingInterrupted(Interrupted, frozen=True, tag="tagging.interrupted"):
-    pass
+TAGGING_WORK = define_work("tagging", "tag", "tagger", __name__)
+TaggingQueued = TAGGING_WORK.queued
+TaggingAttemptStarted = TAGGING_WORK.attempt_started
+TaggingInterrupted = TAGGING_WORK.interrupted
+TaggingAttemptFailed = TAGGING_WORK.attempt_failed
+TaggingCancelRequested = TAGGING_WORK.cancel_requested
+TaggingCancelled = TAGGING_WORK.cancelled
+TaggingFailed = TAGGING_WORK.failed
 
-
-class TaggingAttemptFailed(AttemptFailed, frozen=True, tag="tagging.attempt_failed"):
-    pass
-
-
-class TaggingCancelRequested(CancelRequested, frozen=True, tag="tagging.cancel_requested"):
-    pass
-
-
-class TaggingCancelled(Cancelled, frozen=True, tag="tagging.cancelled"):
-    pass
-
-
-class TaggingFailed(Failed, frozen=True, tag="tagging.failed"):
-    pass
-
-
-TaggingEvent = (
-    TaggingRequested
-    | TaggingModelLoaded
-    | TaggingPredicted
-    | TaggingSucceeded
-    | TaggingQueued
-    | TaggingAttemptStarted
-    | TaggingInterrupted
-    | TaggingAttemptFailed
-    | TaggingCancelRequested
-    | TaggingCancelled
-    | TaggingFailed
-)
+TaggingEvent = union_in(__name__, Event)

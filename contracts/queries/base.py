@@ -26,6 +26,13 @@ class QueryAt(Query[T], Generic[T], frozen=True, kw_only=True):
     at_time: datetime | None = None
 
 
+class QueryPage(Query[T], Generic[T], frozen=True, kw_only=True):
+    """A query whose result is a page."""
+
+    cursor: str | None = None
+    limit: Limit = 100
+
+
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """Rows as shown to clients. `etag` is the sequence of the last event that changed the object."""
 

@@ -1,13 +1,18 @@
 """Queries about data sets and images."""
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from contracts.events import Artifact, Category
+from contracts.events.base import Category
+from contracts.events.jobs import Artifact
 from contracts.ids import DatasetId, Digest, ImageId, JobId, RunId, VersionId
-from contracts.queries.base import Limit, Page, Query, QueryAt, View
+from contracts.queries.base import Limit, Page, Query, QueryAt, QueryPage, View
 from contracts.subjects import Status
+
+MAX_ORDINALS = 5_000
 
 
 class VersionView(View, frozen=True):
@@ -98,9 +103,8 @@ class TagCount(View, frozen=True):
     images: int
 
 
-class ListDatasets(Query[Page[DatasetView]], frozen=True):
-    cursor: str | None = None
-    limit: Limit = 100
+class ListDatasets(QueryPage[Page[DatasetView]], frozen=True):
+    pass
 
 
 class GetDataset(QueryAt[DatasetView], frozen=True):
@@ -109,17 +113,28 @@ class GetDataset(QueryAt[DatasetView], frozen=True):
     dataset: str
 
 
-class ListImages(Query[Page[ImageView]], frozen=True):
+class ListImages(QueryPage[Page[ImageView]], frozen=True):
     """In import order. `dataset` none = of all data sets; `tag` = only images with this tag."""
 
     dataset: str | None = None
     tag: str | None = None
-    cursor: str | None = None
-    limit: Limit = 100
 
 
 class GetImage(QueryAt[ImageView], frozen=True):
     image: ImageId
+
+
+class ImageIdsView(View, frozen=True):
+    """Image ids by ordinal."""
+
+    ids: dict[int, ImageId]
+
+
+class ListImageIds(Query[ImageIdsView], frozen=True):
+    """The ids of a data set's images with these ordinals, also of removed and erased ones."""
+
+    dataset: DatasetId
+    ordinals: Annotated[tuple[int, ...], Meta(max_length=MAX_ORDINALS)]
 
 
 class AffectedLoraView(View, frozen=True):
@@ -163,32 +178,25 @@ class ErasedImage(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str
 
 
-class ListErased(Query[Page[ErasedImage]], frozen=True):
+class ListErased(QueryPage[Page[ErasedImage]], frozen=True, kw_only=True):
     """All erased images, in the order of erasure; services that keep copies of pictures delete those."""
 
-    cursor: str | None = None
     limit: Limit = 500
 
 
-class ListRefusals(Query[Page[RefusalView]], frozen=True):
+class ListRefusals(QueryPage[Page[RefusalView]], frozen=True):
     dataset: str
-    cursor: str | None = None
-    limit: Limit = 100
 
 
-class ListTags(Query[Page[TagCount]], frozen=True):
+class ListTags(QueryPage[Page[TagCount]], frozen=True):
     """Most used first. `prefix` filters by the start of the tag."""
 
     dataset: str | None = None
     prefix: str = ""
-    cursor: str | None = None
-    limit: Limit = 100
 
 
-class ListVersions(Query[Page[VersionView]], frozen=True):
+class ListVersions(QueryPage[Page[VersionView]], frozen=True):
     dataset: str
-    cursor: str | None = None
-    limit: Limit = 100
 
 
 class GetVersion(Query[VersionView], frozen=True):
@@ -208,9 +216,8 @@ class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
     written: bool = False
 
 
-class ReadManifest(Query[Page[ManifestEntry]], frozen=True):
+class ReadManifest(QueryPage[Page[ManifestEntry]], frozen=True, kw_only=True):
     """The images a job trains on, with captions in plain text."""
 
     version_id: VersionId
-    cursor: str | None = None
     limit: Limit = 500

@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from contracts.events import Artifact
+from contracts.events.jobs import Artifact
 from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
-from contracts.queries.base import Limit, Page, Query, QueryAt, View
+from contracts.queries.base import Limit, Page, QueryAt, QueryPage, View
 from contracts.recipe import Recipe
 from contracts.subjects import Priority, Status
 
@@ -77,26 +77,22 @@ class JobView(View, frozen=True):
     etag: int
 
 
-class ListJobs(Query[Page[JobView]], frozen=True):
+class ListJobs(QueryPage[Page[JobView]], frozen=True):
     """Newest first."""
 
     status: Status | None = None
     dataset: str | None = None
-    cursor: str | None = None
-    limit: Limit = 100
 
 
 class GetJob(QueryAt[JobView], frozen=True):
     job: JobId
 
 
-class ListCheckpoints(Query[Page[CheckpointView]], frozen=True):
+class ListCheckpoints(QueryPage[Page[CheckpointView]], frozen=True, kw_only=True):
     job: JobId
-    cursor: str | None = None
     limit: Limit = 500
 
 
-class ListSamples(Query[Page[SampleView]], frozen=True):
+class ListSamples(QueryPage[Page[SampleView]], frozen=True, kw_only=True):
     job: JobId
-    cursor: str | None = None
     limit: Limit = 500

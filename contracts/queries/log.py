@@ -6,19 +6,21 @@ import msgspec
 
 from contracts.audit import AuditHead, AuditReport, ReplayReport
 from contracts.ids import CommandId, Digest, ImageId, JobId
-from contracts.queries.base import Limit, Page, Query, View
-from contracts.subjects import AggregateKind
+from contracts.queries.base import Limit, Page, Query, QueryPage, View
 
 
-class EventView(View, frozen=True):
-    """One event with the metadata of its commit. `data` is the event as stored, with private text still sealed."""
+class RecordedEvent(View, frozen=True):
+    """One event with the metadata of its commit.
+
+    `description` is a sentence for people. `time` is when the command was sent, `recorded_at` when the log stored the
+    commit.
+    """
 
     sequence: int
     index: int
     type: str
     aggregate_kind: str
     aggregate_id: str
-    version: int
     time: datetime
     recorded_at: datetime
     actor: str
@@ -26,6 +28,13 @@ class EventView(View, frozen=True):
     correlation_id: str
     causation_id: str
     description: str
+
+
+class EventView(RecordedEvent, frozen=True):
+    """One event with the metadata of its commit. `data` is as stored: in `schema`, with private text still sealed."""
+
+    version: int
+    schema: int
     data: msgspec.Raw
 
 
@@ -37,7 +46,7 @@ class ListEvents(Query[Page[EventView]], frozen=True):
     """
 
     after: int = 0
-    aggregate_kind: AggregateKind | None = None
+    aggregate_kind: str | None = None
     aggregate_id: str | None = None
     type: str | None = None
     actor: str | None = None
@@ -46,25 +55,12 @@ class ListEvents(Query[Page[EventView]], frozen=True):
     limit: Limit = 500
 
 
-class HistoryEntry(View, frozen=True):
+class HistoryEntry(RecordedEvent, frozen=True):
     """One event in the history of an object: who did what, when and why.
 
-    `description` is a sentence for people. `change` is the event reduced to that object, in plain text; private text
-    whose key is gone is null. `time` is when the command was sent, `recorded_at` when the log stored the commit.
+    `change` is the event reduced to that object, in plain text; private text whose key is gone is null.
     """
 
-    sequence: int
-    index: int
-    type: str
-    aggregate_kind: str
-    aggregate_id: str
-    time: datetime
-    recorded_at: datetime
-    actor: str
-    command_id: CommandId
-    correlation_id: str
-    causation_id: str
-    description: str
     change: dict[str, object]
 
 
@@ -76,27 +72,21 @@ class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None = None
 
 
-class ListJobHistory(Query[HistoryPage], frozen=True):
+class ListJobHistory(QueryPage[HistoryPage], frozen=True):
     job: JobId
-    cursor: str | None = None
-    limit: Limit = 100
 
 
-class ListImageHistory(Query[HistoryPage], frozen=True):
+class ListImageHistory(QueryPage[HistoryPage], frozen=True):
     """Everything that affected one image: import, tags, captions, predictions, thresholds, removal."""
 
     image: ImageId
-    cursor: str | None = None
-    limit: Limit = 100
 
 
-class ListDatasetHistory(Query[HistoryPage], frozen=True):
+class ListDatasetHistory(QueryPage[HistoryPage], frozen=True):
     """Of the data set and its tagging runs; `tag` = only what affected which images have this tag."""
 
     dataset: str
     tag: str | None = None
-    cursor: str | None = None
-    limit: Limit = 100
 
 
 class LogView(View, frozen=True):

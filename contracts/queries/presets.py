@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from contracts.queries.base import Limit, Page, Query, View
+from contracts.queries.base import Page, Query, QueryPage, View
 from contracts.recipe import Recipe
 
 
@@ -17,9 +17,8 @@ class PresetView(View, frozen=True):
     etag: int
 
 
-class ListPresets(Query[Page[PresetView]], frozen=True):
-    cursor: str | None = None
-    limit: Limit = 100
+class ListPresets(QueryPage[Page[PresetView]], frozen=True):
+    pass
 
 
 class GetPreset(Query[PresetView], frozen=True):

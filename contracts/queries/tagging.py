@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 
 from contracts.ids import DatasetId, Digest, RunId, WorkerId
-from contracts.queries.base import Limit, Page, Query, View
+from contracts.queries.base import Limit, Page, Query, QueryPage, View
 from contracts.subjects import Priority, Status
 
 
@@ -36,10 +36,8 @@ class TaggingView(View, frozen=True):
     etag: int
 
 
-class ListTagging(Query[Page[TaggingView]], frozen=True):
+class ListTagging(QueryPage[Page[TaggingView]], frozen=True):
     dataset: str | None = None
-    cursor: str | None = None
-    limit: Limit = 100
 
 
 class GetTagging(Query[TaggingView], frozen=True):
@@ -51,9 +49,8 @@ class TaggingImage(msgspec.Struct, frozen=True, kw_only=True):
     picture: Digest
 
 
-class ReadTaggingWork(Query[Page[TaggingImage]], frozen=True):
+class ReadTaggingWork(QueryPage[Page[TaggingImage]], frozen=True, kw_only=True):
     """The images of a run, in the order of their ordinals."""
 
     run: RunId
-    cursor: str | None = None
     limit: Limit = 500

@@ -2,18 +2,15 @@
 
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from litestar import Request, Response
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.response import Stream
 
 from contracts.ids import Digest
-from contracts.wire.blobs import Blobs
-from gateway.http.problems import MEDIA_TYPE, Problem, RangeNotSatisfiable, problem_responses
+from contracts.wire.blobs.store import Blobs
+from gateway.http.problems import MEDIA_TYPE, Problem, RangeNotSatisfiable, Responses, problem_responses, response_spec
 
 OCTET_STREAM = "application/octet-stream"
 CACHE_FOREVER = "max-age=31536000, immutable"
@@ -31,16 +28,7 @@ MAGIC_BYTES: tuple[tuple[bytes, str], ...] = (
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 
 
-@dataclass(frozen=True)
-class ByteRange:
-    """Bytes `start` up to but not including `end`, of a file of `size`."""
-
-    start: int
-    end: int
-    size: int
-
-
-def parse_range(header: str | None, size: int) -> ByteRange | None:
+def parse_range(header: str | None, size: int) -> range | None:
     """A single byte range (RFC 9110 §14). None: the whole file, also for several ranges or other units."""
     found = _RANGE.match(header.strip()) if header else None
     if found is None or found.groups() == ("", ""):
@@ -54,7 +42,7 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
             return None
     if start >= size or start >= end:
         raise RangeNotSatisfiable(f"the file has {size} bytes", size=size)
-    return ByteRange(start, end, size)
+    return range(start, end)
 
 
 def etag_matches(header: str | None, etag: str) -> bool:
@@ -100,20 +88,13 @@ async def blob_response(
         return Response(b"", status_code=304, headers=headers)
     requested = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
     byte_range = parse_range(requested, size)
-    status = 200
     if byte_range is not None:
-        status = 206
-        headers["Content-Range"] = f"bytes {byte_range.start}-{byte_range.end - 1}/{byte_range.size}"
-    else:
-        byte_range = ByteRange(0, size, size)
-    headers["Content-Length"] = str(byte_range.end - byte_range.start)
-    chunks = _read_range(blobs, digest, byte_range)
+        headers["Content-Range"] = f"bytes {byte_range[0]}-{byte_range[-1]}/{size}"
+    served = range(size) if byte_range is None else byte_range
+    headers["Content-Length"] = str(len(served))
+    chunks = blobs.stream(digest, served.start, served.stop)
+    status = 200 if byte_range is None else 206
     return Stream(chunks, status_code=status, headers=headers, media_type=sniff_media_type(head))
-
-
-async def _read_range(blobs: Blobs, digest: Digest, byte_range: ByteRange) -> AsyncIterator[bytes]:
-    async for chunk in blobs.stream(digest, byte_range.start, byte_range.end):
-        yield chunk
 
 
 def sniff_media_type(head: bytes) -> str:
@@ -123,14 +104,12 @@ def sniff_media_type(head: bytes) -> str:
     return next((media_type for magic, media_type in MAGIC_BYTES if head.startswith(magic)), OCTET_STREAM)
 
 
-def file_responses(media_type: str = "image/*") -> dict[int, ResponseSpec]:
+def file_responses(media_type: str = "image/*") -> Responses:
     """For the OpenAPI document: the responses of a route that serves a file."""
     return {
-        200: ResponseSpec(bytes, description="The file", media_type=media_type, generate_examples=False),
-        206: ResponseSpec(bytes, description="The requested range", media_type=media_type, generate_examples=False),
-        304: ResponseSpec(None, description="Not modified", generate_examples=False),
-        416: ResponseSpec(
-            Problem, description="The range begins after the end", media_type=MEDIA_TYPE, generate_examples=False
-        ),
+        **response_spec(200, bytes, "The file", media_type),
+        **response_spec(206, bytes, "The requested range", media_type),
+        **response_spec(304, None, "Not modified"),
+        **response_spec(416, Problem, "The range begins after the end", MEDIA_TYPE),
         **problem_responses(404),
     }

@@ -6,7 +6,7 @@ from typing import Any
 from litestar.types import ASGIApp, Message, Receive, Send
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from gateway.live import LiveFeed
+from gateway.live.feed import LiveFeed
 
 BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 EXCLUDED_PATHS = ("/web/", "/health", "/metrics")
@@ -23,9 +23,13 @@ class Metrics:
             "loratory_http_seconds", "Time to the first byte", ["route"], buckets=BUCKETS, registry=self._registry
         )
         for name, description, read in (
-            ("loratory_ws_clients", "Open WebSockets", lambda: feed.subscriber_count),
-            ("loratory_ws_dropped", "WebSockets closed because they were too slow", lambda: feed.slow_disconnects),
-            ("loratory_projection_lag_commits", "Commits the catalog has not announced yet", lambda: feed.lag),
+            ("loratory_ws_clients", "Open WebSockets", lambda: len(feed.subscribers)),
+            (
+                "loratory_ws_dropped",
+                "WebSockets closed because they were too slow",
+                lambda: feed.subscribers.slow_disconnects,
+            ),
+            ("loratory_projection_lag_commits", "Commits the catalog has not announced yet", lambda: feed.reader.lag),
             ("loratory_catalog_silent", "1 while the catalog is silent", lambda: float(feed.is_stale)),
         ):
             Gauge(name, description, registry=self._registry).set_function(read)

@@ -14,6 +14,7 @@ from litestar import Litestar, Response
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
+from contracts.asyncapi import any_json
 from gateway.http.problems import MEDIA_TYPE, Problem
 
 REF = "#/components/schemas/"
@@ -57,16 +58,9 @@ def _components(app: Litestar) -> dict[str, Any]:
             for handler in route.route_handlers:
                 kinds.update(_structs(handler))
     _, components = msgspec.json.schema_components(
-        sorted(kinds, key=str), ref_template=REF + "{name}", schema_hook=_any_json_schema
+        sorted(kinds, key=str), ref_template=REF + "{name}", schema_hook=any_json
     )
     return dict(sorted(components.items()))
-
-
-def _any_json_schema(kind: type) -> dict[str, Any]:
-    """`object` is any JSON value."""
-    if kind is not object:
-        raise NotImplementedError(kind.__name__)
-    return {"description": "any JSON value"}
 
 
 def _structs(handler: HTTPRouteHandler) -> list[Any]:

@@ -15,6 +15,8 @@ from contracts import errors
 from contracts.errors import FieldError, LoratoryError
 from contracts.validation import describe_message, split_message
 
+Responses = dict[int, ResponseSpec]
+
 MEDIA_TYPE = "application/problem+json"
 TYPE = "https://loratory.invalid/problems/"
 """Problem types are identifiers, not addresses: `.invalid` never resolves (RFC 2606). The docs explain each code."""
@@ -73,14 +75,12 @@ STATUS_BY_ERROR: dict[type[LoratoryError], int] = {
     errors.LogDamaged: 503,
     errors.LogFull: 507,
 }
-ERROR_BY_STATUS: dict[int, type[LoratoryError]] = {
-    401: Unauthorized,
-    403: Forbidden,
-    404: errors.NotFound,
-    405: MethodNotAllowed,
-    413: errors.TooLarge,
-    415: UnsupportedMedia,
+ERROR_BY_STATUS = {
+    STATUS_BY_ERROR[kind]: kind
+    for kind in (Unauthorized, Forbidden, errors.NotFound, MethodNotAllowed, errors.TooLarge, UnsupportedMedia)
 }
+"""The errors with a status that Litestar answers with too."""
+HEADERS_BY_STATUS = {401: {"WWW-Authenticate": 'Bearer realm="loratory"'}, 503: {"Retry-After": "1"}}
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,26 +117,15 @@ def encode_problem(error: LoratoryError, instance: str) -> bytes:
 
 
 def problem_headers(error: LoratoryError) -> dict[str, str]:
-    match status_of(error):
-        case 401:
-            return {"WWW-Authenticate": 'Bearer realm="loratory"'}
-        case 503:
-            return {"Retry-After": "1"}
-        case _:
-            return {}
+    return HEADERS_BY_STATUS.get(status_of(error), {})
 
 
-def problem_response(error: LoratoryError, instance: str, headers: Mapping[str, str] | None = None) -> Response[bytes]:
-    return Response(
-        encode_problem(error, instance),
-        status_code=status_of(error),
-        media_type=MEDIA_TYPE,
-        headers={**problem_headers(error), **(headers or {})},
-    )
-
-
-def on_loratory_error(request: Request[Any, Any, Any], error: LoratoryError) -> Response[bytes]:
-    return problem_response(error, request.url.path)
+def problem_response(
+    request: Request[Any, Any, Any], error: LoratoryError, headers: Mapping[str, str] | None = None
+) -> Response[bytes]:
+    all_headers = {**problem_headers(error), **(headers or {})}
+    body = encode_problem(error, request.url.path)
+    return Response(body, status_code=status_of(error), media_type=MEDIA_TYPE, headers=all_headers)
 
 
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -145,20 +134,20 @@ def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Resp
     if isinstance(error, ValidationException):
         fields = _field_errors(error)
         detail = "; ".join(field.message for field in fields) or error.detail
-        return problem_response(kind(detail, errors=msgspec.to_builtins(fields)), request.url.path)
+        return problem_response(request, kind(detail, errors=msgspec.to_builtins(fields)))
     detail = describe_message(error.detail) if kind is errors.Invalid else ""
-    return problem_response(kind(detail), request.url.path, error.headers)
+    return problem_response(request, kind(detail), error.headers)
 
 
 def on_deep_body(request: Request[Any, Any, Any], _error: RecursionError) -> Response[bytes]:
     """Raised by msgspec for thousands of nested brackets; nothing else here recurses as deep as its input."""
-    return problem_response(errors.Invalid("the body is nested too deeply"), request.url.path)
+    return problem_response(request, errors.Invalid("the body is nested too deeply"))
 
 
 def on_any_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Any other exception: logged with its traceback; the client gets no details."""
     _log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
-    return problem_response(LoratoryError("internal error; see the gateway's log"), request.url.path)
+    return problem_response(request, LoratoryError("internal error; see the gateway's log"))
 
 
 def _field_errors(error: ValidationException) -> list[FieldError]:
@@ -184,27 +173,25 @@ def _pointer(field: str) -> str:
     return "/" + re.sub(r"\[(\d+)\]", r".\1", field).lstrip(".").replace(".", "/") if field else ""
 
 
-def problem_responses(*statuses: int) -> dict[int, ResponseSpec]:
+def response_spec(status: int, body: Any, description: str, media_type: str = "application/json") -> Responses:
+    """For the OpenAPI document: a response of a route besides the one that its return type describes."""
+    return {status: ResponseSpec(body, description=description, media_type=media_type, generate_examples=False)}
+
+
+def problem_responses(*statuses: int) -> Responses:
     """For the OpenAPI document: the errors of a route. The errors that every route has are always included.
 
     404 implies 410 (removed) and 422 (an invalid name).
     """
     implied = {410, 422} if 404 in statuses else set()
-    return {
-        status: ResponseSpec(
-            Problem, description=HTTPStatus(status).phrase, media_type=MEDIA_TYPE, generate_examples=False
-        )
-        for status in sorted({400, 401, 403, 500, 503, *statuses} | implied)
-    }
-
-
-def response_spec(status: int, body: type[msgspec.Struct], description: str) -> dict[int, ResponseSpec]:
-    """For the OpenAPI document: a second success response of a route."""
-    return {status: ResponseSpec(body, description=description, generate_examples=False)}
+    specs: Responses = {}
+    for status in sorted({400, 401, 403, 500, 503, *statuses} | implied):
+        specs |= response_spec(status, Problem, HTTPStatus(status).phrase, MEDIA_TYPE)
+    return specs
 
 
 HANDLERS: dict[int | type[Exception], Any] = {
-    LoratoryError: on_loratory_error,
+    LoratoryError: problem_response,
     HTTPException: on_http_error,
     RecursionError: on_deep_body,
     Exception: on_any_error,

@@ -2,17 +2,23 @@
 
 import hashlib
 import hmac
+import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-import msgspec
-from litestar import Request
+from litestar import Request, Response
 from litestar.params import HeaderParameter, QueryParameter
 
-from contracts.commands import CommandMetadata
+from contracts.commands.base import CommandMetadata
 from contracts.errors import Invalid, Rejected, StaleVersion
-from contracts.ids import CommandId, keyed_command_id, new_command_id
+from contracts.ids import keyed_command_id, new_command_id
+from contracts.queries.base import Page
+from contracts.queries.log import HistoryPage
 from gateway.http.problems import UnsupportedMedia
+from gateway.http.responses import next_link
+
+P = TypeVar("P", bound=Page[Any] | HistoryPage)
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -59,53 +65,44 @@ Cursor = Annotated[
 PageLimit = Annotated[int, QueryParameter(ge=1, le=500, description="Maximum number of items.")]
 
 
-class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The requested page of a list."""
+@dataclass(frozen=True)
+class PageRequest:
+    """The requested page of a list; `query_args` are the arguments that all list queries share."""
 
-    cursor: str | None
-    limit: int
-    min_seq: int
+    request: Request[Any, Any, Any]
+    query_args: dict[str, Any]
 
-    @property
-    def query_args(self) -> dict[str, Any]:
-        """The arguments that all list queries share."""
-        return msgspec.structs.asdict(self)
-
-
-async def page_request(cursor: Cursor = None, limit: PageLimit = 100, min_seq: MinSeq = 0) -> PageRequest:
-    return PageRequest(cursor=cursor, limit=limit, min_seq=min_seq)
+    def response(self, page: P) -> Response[P]:
+        """The page of a list or history, with a link to the next one."""
+        return Response(page, headers={"Cache-Control": "no-cache", **next_link(self.request, page.next, "cursor")})
 
 
-class AsOf(msgspec.Struct, frozen=True, kw_only=True):
-    """The requested point in time; neither `at_seq` nor `at_time` = now."""
-
-    at_seq: int | None
-    at_time: datetime | None
-    min_seq: int
-
-    @property
-    def query_args(self) -> dict[str, Any]:
-        """The arguments that all queries about a point in time share."""
-        return msgspec.structs.asdict(self)
-
-    @property
-    def is_past(self) -> bool:
-        return self.at_seq is not None or self.at_time is not None
+async def page_request(
+    request: Request[Any, Any, Any], cursor: Cursor = None, limit: PageLimit = 100, min_seq: MinSeq = 0
+) -> PageRequest:
+    return PageRequest(request, {"cursor": cursor, "limit": limit, "min_seq": min_seq})
 
 
-async def as_of(at_seq: AtSeq = None, at_time: AtTime = None, min_seq: MinSeq = 0) -> AsOf:
-    return AsOf(at_seq=at_seq, at_time=require_past_time(at_time, "at_time"), min_seq=min_seq)
+@dataclass(frozen=True)
+class AsOfRequest:
+    """The requested point in time, or now; `query_args` are the arguments that all queries about one share."""
+
+    query_args: dict[str, Any]
+    is_past: bool
 
 
-def require_past_time(time: datetime | None, name: str) -> datetime | None:
-    """The same time. Invalid: it has no UTC offset. Rejected: it is in the future."""
-    if time is None:
-        return None
-    if time.tzinfo is None:
+async def as_of(at_seq: AtSeq = None, at_time: AtTime = None, min_seq: MinSeq = 0) -> AsOfRequest:
+    require_offset("at_time", at_time)
+    if at_time is not None and at_time > datetime.now(UTC):
+        raise Rejected("at_time is in the future")
+    is_past = at_seq is not None or at_time is not None
+    return AsOfRequest({"at_seq": at_seq, "at_time": at_time, "min_seq": min_seq}, is_past)
+
+
+def require_offset(name: str, time: datetime | None) -> None:
+    """Invalid: the time has no UTC offset."""
+    if time is not None and time.tzinfo is None:
         raise Invalid(f"{name} needs an offset or Z, as in 2026-11-21T12:00:00Z")
-    if time > datetime.now(UTC):
-        raise Rejected(f"{name} is in the future")
-    return time
 
 
 async def command_metadata(
@@ -122,9 +119,8 @@ def build_metadata(
     actor: str = request.scope["state"]["actor"]
     if key is not None and (not key.isprintable() or not key.strip()):
         raise Invalid("Idempotency-Key must be 1 to 255 printable characters")
-    command = new_command_id() if key is None else keyed_command_id(actor, key)
     return CommandMetadata(
-        command_id=CommandId(command),
+        command_id=new_command_id() if key is None else keyed_command_id(actor, key),
         actor=actor,
         at=datetime.now(UTC),
         fingerprint=keyed_fingerprint(fingerprint, key),
@@ -144,10 +140,10 @@ def parse_if_match(if_match: str | None) -> int | None:
     """The sequence in an ETag; None for `*` and no header: any version. StaleVersion: not an ETag of ours."""
     if if_match is None or if_match.strip() == "*":
         return None
-    text = if_match.strip()
-    if len(text) < 3 or text[0] != '"' or text[-1] != '"' or not (text[1:-1].isascii() and text[1:-1].isdecimal()):
+    sequence = re.fullmatch(r'"([0-9]{1,19})"', if_match.strip())
+    if sequence is None:
         raise StaleVersion("If-Match is not an ETag of this resource; use the ETag of a GET")
-    return int(text[1:-1])
+    return int(sequence[1])
 
 
 async def check_content_type(request: Request[Any, Any, Any]) -> None:

@@ -9,8 +9,6 @@ from litestar import Request, Response
 from litestar.response import Stream
 from litestar.types import ASGIApp, Message, Receive, Send
 
-RESPONSE_STALL_SECONDS = 60.0
-"""Maximum time for one chunk of a response to be sent; then the response is aborted."""
 STREAM_SCOPE_KEY = "loratory.stream"
 """The ASGI scope's key of the response's generator, which is closed when the response ends."""
 
@@ -29,8 +27,8 @@ def stream_response(
     return Stream(chunks, media_type=media_type, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
 
-def with_stall_timeout(app: ASGIApp) -> ASGIApp:
-    """The same app with the timeout; the server then closes the connection of the aborted response."""
+def with_stall_timeout(app: ASGIApp, seconds: float) -> ASGIApp:
+    """The same app; a response of which one chunk takes longer to send is aborted, and its connection closed."""
 
     async def wrapped(scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # WebSockets have a limit of their own
@@ -43,7 +41,7 @@ def with_stall_timeout(app: ASGIApp) -> ASGIApp:
             if stalled:
                 raise Stalled
             try:
-                async with asyncio.timeout(RESPONSE_STALL_SECONDS):
+                async with asyncio.timeout(seconds):
                     await send(message)
             except TimeoutError as error:
                 stalled = True
@@ -54,7 +52,7 @@ def with_stall_timeout(app: ASGIApp) -> ASGIApp:
         except Exception:
             if not stalled:
                 raise
-            _log.warning("client_stalled", path=scope["path"], seconds=RESPONSE_STALL_SECONDS)
+            _log.warning("client_stalled", path=scope["path"], seconds=seconds)
         finally:
             if STREAM_SCOPE_KEY in scope:
                 await scope[STREAM_SCOPE_KEY].aclose()

@@ -2,133 +2,156 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Request, Response, delete, get, patch, post, put
+from litestar import Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from contracts import commands, queries
-from contracts.commands import (
+from contracts.commands.base import CommandMetadata, Description, Name, Probability, Trigger
+from contracts.commands.datasets import (
     MAX_FILES_PER_IMPORT,
     MAX_TEXT_BYTES_PER_IMPORT,
-    CommandMetadata,
+    CreateDataset,
     DatasetResult,
+    FreezeVersion,
+    ImportedFile,
     ImportImages,
     ImportResult,
+    RemoveDataset,
+    RenameDataset,
+    SetThresholds,
     StagedFile,
+    VersionResult,
 )
 from contracts.ids import CommandId, ImageId, derived
-from contracts.queries import DatasetView, HistoryPage, ImageView, Page, RefusalView, TagCount, VersionView
-from gateway.clients import CatalogClient
-from gateway.http import responses
-from gateway.http.problems import problem_responses, response_spec
-from gateway.http.request_context import (
-    CONTENT_TYPE_OPT,
-    FORM,
-    AsOf,
-    IdempotencyKey,
-    MinSeq,
-    PageRequest,
-    TraceParent,
-    build_metadata,
+from contracts.queries.base import Page
+from contracts.queries.datasets import (
+    DatasetView,
+    GetDataset,
+    GetVersion,
+    ImageView,
+    ListDatasets,
+    ListImages,
+    ListRefusals,
+    ListTags,
+    ListVersions,
+    RefusalView,
+    TagCount,
+    VersionView,
 )
-from gateway.http.responses import created, history_page, ok, page, single_page, with_etag
+from contracts.queries.log import GetLog, HistoryPage, ListDatasetHistory
+from gateway.clients import CatalogClient
+from gateway.http.problems import problem_responses, response_spec
+from gateway.http.request_context import CONTENT_TYPE_OPT, FORM, IdempotencyKey, MinSeq, TraceParent, build_metadata
+from gateway.http.responses import SEQUENCE_HEADER, created, ok, single_page, with_etag
 from gateway.http.uploads import MAX_REQUEST_BYTES, Staging, Upload
-from gateway.routes.bodies import (
-    DatasetBody,
-    DatasetPatch,
-    SamplePrompt,
+from gateway.routes.shared import (
+    AnyRequest,
+    AsOf,
+    Body,
+    Catalog,
+    Metadata,
+    Paging,
+    Prefix,
     ServiceHealth,
-    ThresholdsBody,
-    UploadResult,
-    VersionBody,
-    VersionCreated,
+    TagFilter,
     refuse_reserved_name,
 )
 
 MAX_SAMPLE_PROMPTS = 10
-TagFilter = Annotated[str | None, QueryParameter(max_length=200, description="Only images with this tag.")]
 HistoryTag = Annotated[str | None, QueryParameter(max_length=200, description="Only events about this tag.")]
-Prefix = Annotated[str, QueryParameter(max_length=200, description="Only tags with this prefix.")]
+
+
+class DatasetBody(Body, frozen=True):
+    name: Name
+    description: Description = ""
+
+
+class DatasetPatch(Body, frozen=True):
+    name: Name
+
+
+class ThresholdsBody(Body, frozen=True):
+    """Minimum probabilities at which predictions become tags, unless a person decided otherwise."""
+
+    general: Probability
+    character: Probability
+
+
+class VersionBody(Body, frozen=True):
+    trigger: Trigger = ""
+
+
+class UploadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of each file, in the order of the form; files that were too large come last."""
+
+    items: tuple[ImportedFile, ...]
+    sequence: int
+
+
+class SamplePrompt(msgspec.Struct, frozen=True, kw_only=True):
+    image: ImageId
+    prompt: str
 
 
 @get("/datasets", responses=problem_responses())
-async def list_datasets(
-    request: Request[Any, Any, Any], paging: NamedDependency[PageRequest], catalog: NamedDependency[CatalogClient]
-) -> Response[Page[DatasetView]]:
+async def list_datasets(paging: Paging, catalog: Catalog) -> Response[Page[DatasetView]]:
     """All data sets, without removed ones."""
-    return page(request, await catalog.query(queries.ListDatasets(**paging.query_args)))
+    return paging.response(await catalog.query(ListDatasets(**paging.query_args)))
 
 
 @post(
     "/datasets",
     status_code=201,
-    responses={**response_spec(200, DatasetResult, "It existed already"), **problem_responses(409, 415, 422)},
+    responses=response_spec(200, DatasetResult, "It existed already") | problem_responses(409, 415, 422),
 )
-async def create_dataset(
-    data: JSONBody[DatasetBody], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
-) -> Response[DatasetResult]:
+async def create_dataset(data: JSONBody[DatasetBody], metadata: Metadata, catalog: Catalog) -> Response[DatasetResult]:
     """Create an empty data set with a unique name."""
-    command = commands.CreateDataset(name=refuse_reserved_name(data.name), description=data.description)
+    command = CreateDataset(name=refuse_reserved_name(data.name), description=data.description)
     result = await catalog.command(metadata, command)
-    return created(result, responses.url_path("datasets", result.id))
+    return created(result, "datasets", result.id)
 
 
 @get("/datasets/health", responses=problem_responses())
-async def datasets_health(catalog: NamedDependency[CatalogClient]) -> ServiceHealth:
+async def datasets_health(catalog: Catalog) -> ServiceHealth:
     """Does the service that owns data sets respond?"""
-    await catalog.query(queries.GetLog())
+    await catalog.query(GetLog())
     return ServiceHealth(status="healthy", service="datasets")
 
 
 @get("/datasets/{dataset:str}", responses=problem_responses(404))
-async def get_dataset(
-    dataset: FromPath[str], catalog: NamedDependency[CatalogClient], as_of: NamedDependency[AsOf]
-) -> Response[DatasetView]:
+async def get_dataset(dataset: FromPath[str], catalog: Catalog, as_of: AsOf) -> Response[DatasetView]:
     """One data set, by id or current name; with `at_seq` or `at_time` its state at that point."""
-    view = await catalog.query(queries.GetDataset(dataset=dataset, **as_of.query_args))
+    view = await catalog.query(GetDataset(dataset=dataset, **as_of.query_args))
     return with_etag(view, view.etag)
 
 
 @get("/datasets/{dataset:str}/history", responses=problem_responses(404))
 async def get_dataset_history(
-    dataset: FromPath[str],
-    request: Request[Any, Any, Any],
-    paging: NamedDependency[PageRequest],
-    catalog: NamedDependency[CatalogClient],
-    tag: HistoryTag = None,
+    dataset: FromPath[str], paging: Paging, catalog: Catalog, tag: HistoryTag = None
 ) -> Response[HistoryPage]:
     """The history of a data set and its tagging runs, oldest first; with `tag` that of one tag in it.
 
     Who did what, when and why, each with a description. Each request searches a limited part of the log, so a page can
     be empty although more follow: continue while there is a `next`.
     """
-    return history_page(
-        request, await catalog.query(queries.ListDatasetHistory(dataset=dataset, tag=tag, **paging.query_args))
-    )
+    return paging.response(await catalog.query(ListDatasetHistory(dataset=dataset, tag=tag, **paging.query_args)))
 
 
 @patch("/datasets/{dataset:str}", responses=problem_responses(404, 409, 415, 422))
 async def rename_dataset(
-    dataset: FromPath[str],
-    data: JSONBody[DatasetPatch],
-    metadata: NamedDependency[CommandMetadata],
-    catalog: NamedDependency[CatalogClient],
+    dataset: FromPath[str], data: JSONBody[DatasetPatch], metadata: Metadata, catalog: Catalog
 ) -> Response[DatasetResult]:
     """Rename a data set."""
-    return ok(
-        await catalog.command(metadata, commands.RenameDataset(dataset=dataset, name=refuse_reserved_name(data.name)))
-    )
+    return ok(await catalog.command(metadata, RenameDataset(dataset=dataset, name=refuse_reserved_name(data.name))))
 
 
 @delete("/datasets/{dataset:str}", status_code=200, responses=problem_responses(404, 409, 422))
-async def remove_dataset(
-    dataset: FromPath[str], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
-) -> Response[DatasetResult]:
+async def remove_dataset(dataset: FromPath[str], metadata: Metadata, catalog: Catalog) -> Response[DatasetResult]:
     """Remove a data set. Its versions, and the jobs and LoRAs trained on it, stay."""
-    return ok(await catalog.command(metadata, commands.RemoveDataset(dataset=dataset)))
+    return ok(await catalog.command(metadata, RemoveDataset(dataset=dataset)))
 
 
 @post(
@@ -136,15 +159,14 @@ async def remove_dataset(
     status_code=200,
     request_max_body_size=MAX_REQUEST_BYTES,
     opt={CONTENT_TYPE_OPT: FORM},
-    responses={
-        **response_spec(201, UploadResult, "At least one file was added"),
-        **problem_responses(404, 413, 415, 422, 507),
-    },
+    responses=(
+        response_spec(201, UploadResult, "At least one file was added") | problem_responses(404, 413, 415, 422, 507)
+    ),
 )
 async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
     dataset: FromPath[str],
-    request: Request[Any, Any, Any],
-    catalog: NamedDependency[CatalogClient],
+    request: AnyRequest,
+    catalog: Catalog,
     staging: NamedDependency[Staging],
     idempotency_key: IdempotencyKey = None,
     traceparent: TraceParent = None,
@@ -157,14 +179,14 @@ async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
     """
     if idempotency_key is None:
         # Fail before receiving files for an unknown data set; a repeated request is answered even after its removal.
-        await catalog.query(queries.GetDataset(dataset=dataset))
+        await catalog.query(GetDataset(dataset=dataset))
     async with staging.receive(request) as upload:
         metadata = build_metadata(request, idempotency_key, _fingerprint(request, upload), traceparent)
-        results = await _import_in_batches(catalog, metadata, dataset, upload.files_with_texts())
+        results = await _import_in_batches(catalog, metadata, dataset, upload.files)
     files = [file for result in results for file in result.files] + upload.refused
     sequence = max((result.sequence for result in results), default=0)
     status = 201 if any(file.outcome == "added" for file in files) else 200
-    headers = {responses.SEQUENCE_HEADER: str(sequence)} if sequence else {}
+    headers = {SEQUENCE_HEADER: str(sequence)} if sequence else {}
     return Response(UploadResult(items=tuple(files), sequence=sequence), status_code=status, headers=headers)
 
 
@@ -198,11 +220,11 @@ def split_into_batches(files: list[StagedFile]) -> Iterator[tuple[StagedFile, ..
         yield tuple(batch)
 
 
-def _fingerprint(request: Request[Any, Any, Any], upload: Upload) -> str:
+def _fingerprint(request: AnyRequest, upload: Upload) -> str:
     """The hash of the request's content. Not of its body: a repeated form has another boundary, but the same files."""
     content = {
         "request": f"{request.method} {request.url.path}",
-        "files": [(file.name, file.digest, file.caption, file.tags) for file in upload.files_with_texts()],
+        "files": [(file.name, file.digest, file.caption, file.tags) for file in upload.files],
         "refused": [file.name for file in upload.refused],
     }
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
@@ -210,120 +232,70 @@ def _fingerprint(request: Request[Any, Any, Any], upload: Upload) -> str:
 
 @get("/datasets/{dataset:str}/images", responses=problem_responses(404))
 async def list_dataset_images(
-    dataset: FromPath[str],
-    request: Request[Any, Any, Any],
-    paging: NamedDependency[PageRequest],
-    catalog: NamedDependency[CatalogClient],
-    tag: TagFilter = None,
+    dataset: FromPath[str], paging: Paging, catalog: Catalog, tag: TagFilter = None
 ) -> Response[Page[ImageView]]:
     """The images of a data set, in the order of import."""
-    return page(request, await catalog.query(queries.ListImages(dataset=dataset, tag=tag, **paging.query_args)))
+    return paging.response(await catalog.query(ListImages(dataset=dataset, tag=tag, **paging.query_args)))
 
 
 @get("/datasets/{dataset:str}/refusals", responses=problem_responses(404))
-async def list_refusals(
-    dataset: FromPath[str],
-    request: Request[Any, Any, Any],
-    paging: NamedDependency[PageRequest],
-    catalog: NamedDependency[CatalogClient],
-) -> Response[Page[RefusalView]]:
+async def list_refusals(dataset: FromPath[str], paging: Paging, catalog: Catalog) -> Response[Page[RefusalView]]:
     """Refused files, with the reasons."""
-    return page(request, await catalog.query(queries.ListRefusals(dataset=dataset, **paging.query_args)))
+    return paging.response(await catalog.query(ListRefusals(dataset=dataset, **paging.query_args)))
 
 
 @get("/datasets/{dataset:str}/tags", responses=problem_responses(404))
 async def list_dataset_tags(
-    dataset: FromPath[str],
-    request: Request[Any, Any, Any],
-    paging: NamedDependency[PageRequest],
-    catalog: NamedDependency[CatalogClient],
-    prefix: Prefix = "",
+    dataset: FromPath[str], paging: Paging, catalog: Catalog, prefix: Prefix = ""
 ) -> Response[Page[TagCount]]:
     """The tags of a data set, most used first."""
-    return page(request, await catalog.query(queries.ListTags(dataset=dataset, prefix=prefix, **paging.query_args)))
+    return paging.response(await catalog.query(ListTags(dataset=dataset, prefix=prefix, **paging.query_args)))
 
 
 @put("/datasets/{dataset:str}/thresholds", responses=problem_responses(404, 409, 415, 422))
 async def set_thresholds(
-    dataset: FromPath[str],
-    data: JSONBody[ThresholdsBody],
-    metadata: NamedDependency[CommandMetadata],
-    catalog: NamedDependency[CatalogClient],
+    dataset: FromPath[str], data: JSONBody[ThresholdsBody], metadata: Metadata, catalog: Catalog
 ) -> Response[DatasetResult]:
     """Set the probabilities from which predictions become tags. No model is run again."""
-    command = commands.SetThresholds(dataset=dataset, general=data.general, character=data.character)
+    command = SetThresholds(dataset=dataset, general=data.general, character=data.character)
     return ok(await catalog.command(metadata, command))
 
 
 @post(
     "/datasets/{dataset:str}/versions",
     status_code=201,
-    responses={**response_spec(200, VersionCreated, "It was frozen before"), **problem_responses(404, 409, 415, 422)},
+    responses=response_spec(200, VersionResult, "It was frozen before") | problem_responses(404, 409, 415, 422),
 )
 async def freeze_version(
-    dataset: FromPath[str],
-    data: JSONBody[VersionBody],
-    metadata: NamedDependency[CommandMetadata],
-    catalog: NamedDependency[CatalogClient],
-) -> Response[VersionCreated]:
+    dataset: FromPath[str], data: JSONBody[VersionBody], metadata: Metadata, catalog: Catalog
+) -> Response[VersionResult]:
     """Freeze the current content: 201, or 200 if the same content with the same trigger was frozen before."""
-    result = await catalog.command(metadata, commands.FreezeVersion(dataset=dataset, trigger=data.trigger))
-    version = result.version or 0
-    body = VersionCreated(id=result.id, version=version, changed=result.changed, sequence=result.sequence)
-    where = responses.API_ROOT + responses.url_path("datasets", dataset, "versions", version)
-    headers = {responses.SEQUENCE_HEADER: str(result.sequence), "Location": where}
-    return Response(body, status_code=201 if result.changed else 200, headers=headers)
+    result = await catalog.command(metadata, FreezeVersion(dataset=dataset, trigger=data.trigger))
+    return created(result, "datasets", dataset, "versions", result.version)
 
 
 @get("/datasets/{dataset:str}/versions", responses=problem_responses(404))
-async def list_versions(
-    dataset: FromPath[str],
-    request: Request[Any, Any, Any],
-    paging: NamedDependency[PageRequest],
-    catalog: NamedDependency[CatalogClient],
-) -> Response[Page[VersionView]]:
+async def list_versions(dataset: FromPath[str], paging: Paging, catalog: Catalog) -> Response[Page[VersionView]]:
     """The frozen versions of a data set."""
-    return page(request, await catalog.query(queries.ListVersions(dataset=dataset, **paging.query_args)))
+    return paging.response(await catalog.query(ListVersions(dataset=dataset, **paging.query_args)))
 
 
 @get("/datasets/{dataset:str}/versions/{version:int}", responses=problem_responses(404))
 async def get_version(
-    dataset: FromPath[str], version: FromPath[int], catalog: NamedDependency[CatalogClient], min_seq: MinSeq = 0
+    dataset: FromPath[str], version: FromPath[int], catalog: Catalog, min_seq: MinSeq = 0
 ) -> Response[VersionView]:
     """One frozen version, by its number."""
-    view = await catalog.query(queries.GetVersion(dataset=dataset, version=version, min_seq=min_seq))
+    view = await catalog.query(GetVersion(dataset=dataset, version=version, min_seq=min_seq))
     return with_etag(view, view.etag)
 
 
 @get("/datasets/{dataset:str}/sample-prompts", responses=problem_responses(404))
-async def sample_prompts(
-    dataset: FromPath[str], catalog: NamedDependency[CatalogClient], min_seq: MinSeq = 0
-) -> Page[SamplePrompt]:
+async def sample_prompts(dataset: FromPath[str], catalog: Catalog, min_seq: MinSeq = 0) -> Page[SamplePrompt]:
     """Suggested sample prompts: the first ten different captions of the data set."""
-    images = (await catalog.query(queries.ListImages(dataset=dataset, min_seq=min_seq))).items
+    images = (await catalog.query(ListImages(dataset=dataset, min_seq=min_seq))).items
     first: dict[str, ImageId] = {}
     for image in images:
         if image.caption:
             first.setdefault(image.caption, image.id)
     prompts = [SamplePrompt(image=image, prompt=caption) for caption, image in first.items()]
     return single_page(tuple(prompts[:MAX_SAMPLE_PROMPTS]))
-
-
-ROUTES = [
-    list_datasets,
-    create_dataset,
-    datasets_health,
-    get_dataset,
-    get_dataset_history,
-    rename_dataset,
-    remove_dataset,
-    import_images,
-    list_dataset_images,
-    list_refusals,
-    list_dataset_tags,
-    set_thresholds,
-    freeze_version,
-    list_versions,
-    get_version,
-    sample_prompts,
-]

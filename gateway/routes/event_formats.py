@@ -5,38 +5,44 @@ In each, one page of the catalog is held in memory; the next is queried once the
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 
 from contracts.errors import Behind, Unavailable
-from contracts.queries import EventView, ListEvents
-from gateway.clients import CatalogClient
+from contracts.frames import EventItem
+from contracts.queries.log import ListEvents
 from gateway.cursor import END_OF_COMMIT, LogPosition, encode_cursor
-from gateway.frames import EventFrame, positions_after
 from gateway.http.responses import next_link
-from gateway.live import LiveFeed
-from gateway.routes.bodies import EventItem, Events
-from gateway.subscriber import Subscriber
+from gateway.limits import HttpLimits
+from gateway.live.encoding import EncodedEvent
+from gateway.live.feed import LiveFeed
+from gateway.live.subscribers import Subscriber
+from gateway.past_events import PastEvent, PastEvents
+from gateway.routes.shared import AnyRequest
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 SSE_RETRY_MILLISECONDS = 2_000
-KEEPALIVE_SECONDS = 15.0
-"""Maximum time without a message on a stream; then its current cursor is sent."""
-CATALOG_RETRY_SECONDS = 1.0
-MAX_STREAMS = 200
-"""Maximum open streams per gateway; each may hold a page in memory."""
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True):
+    """Events, oldest first. `next` is the cursor of the next page (null on the last), `head` that of the log's end."""
+
+    items: tuple[EventItem, ...]
+    next: str | None
+    head: str
 
 
 async def page_response(
-    request: Request[Any, Any, Any], catalog: CatalogClient, log_id: str, query: ListEvents, start: LogPosition
+    request: AnyRequest, past_events: PastEvents, log_id: str, query: ListEvents, start: LogPosition
 ) -> Response[Events]:
-    found = await catalog.query(query)
+    found = await past_events.page(query)
     items = _items_after(start, found.items, log_id)
     next_cursor = encode_cursor(log_id, LogPosition(int(found.next))) if found.next else None
     if len(items) > query.limit:  # pages of the catalog hold whole commits
@@ -47,15 +53,15 @@ async def page_response(
 
 
 async def ndjson_lines(
-    catalog: CatalogClient, log_id: str, query: ListEvents, start: LogPosition, limit: int | None
+    past_events: PastEvents, log_id: str, query: ListEvents, start: LogPosition, limit: int | None
 ) -> AsyncGenerator[bytes, None]:
     """All events up to now. The first page is queried before the response starts, so an error is a problem document."""
-    pages = catalog.events(query)
+    pages = past_events.pages(query)
     first = await anext(pages)
 
     async def lines() -> AsyncGenerator[bytes, None]:
         remaining = END_OF_COMMIT if limit is None else limit
-        events: tuple[EventView, ...] | None = first
+        events: tuple[PastEvent, ...] | None = first
         while events is not None and remaining > 0:
             items = _items_after(start, events, log_id)[:remaining]
             remaining -= len(items)
@@ -65,81 +71,85 @@ async def ndjson_lines(
     return lines()
 
 
-def sse_stream(
-    catalog: CatalogClient, feed: LiveFeed, query: ListEvents, start: LogPosition, limit: int | None
-) -> AsyncGenerator[bytes, None]:
+@dataclass(frozen=True)
+class EventStream:
     """Past and future events, until the client disconnects, the gateway stops, or `limit` or `until` is reached."""
-    if feed.open_streams >= MAX_STREAMS:
-        raise Unavailable(f"{MAX_STREAMS} streams of events are open already; try again later", service="gateway")
-    return _count_open(feed, _sse_messages(catalog, feed, query, start, limit))
 
+    past_events: PastEvents
+    feed: LiveFeed
+    limits: HttpLimits
+    query: ListEvents
 
-async def _count_open(feed: LiveFeed, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    feed.open_streams += 1
-    try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
-    finally:
-        feed.open_streams -= 1
-
-
-async def _sse_messages(
-    catalog: CatalogClient, feed: LiveFeed, query: ListEvents, start: LogPosition, limit: int | None
-) -> AsyncGenerator[bytes, None]:
-    remaining = END_OF_COMMIT if limit is None else limit
-    now = asyncio.get_running_loop().time
-    with feed.subscribe(start) as subscriber:
-        yield b"retry: %d\n\n" % SSE_RETRY_MILLISECONDS
-        keepalive_at = now() + KEEPALIVE_SECONDS
-        while not subscriber.closed.done():
-            subscriber.wake.clear()
-            deque(subscriber.drain(), maxlen=0)  # progress and presence are sent over the WebSocket only
-            async with aclosing(_new_items(catalog, feed, query, subscriber)) as new_items:
-                async for item in new_items:
-                    yield b"id: %s\ndata: %s\n\n" % (item.cursor.encode(), msgspec.json.encode(item))
-                    keepalive_at = now() + KEEPALIVE_SECONDS
-                    remaining -= 1
-                    if remaining == 0:
-                        return
-            seconds_left = (
-                KEEPALIVE_SECONDS if query.until is None else (query.until - datetime.now(UTC)).total_seconds()
+    def open(self, start: LogPosition, limit: int | None) -> AsyncGenerator[bytes, None]:
+        """The text of the stream. Unavailable: too many are open."""
+        if self.feed.open_streams >= self.limits.event_streams:
+            raise Unavailable(
+                f"{self.limits.event_streams} streams of events are open already; try again later", service="gateway"
             )
-            if seconds_left <= 0:
-                return
-            if now() >= keepalive_at:
-                yield f"id: {encode_cursor(feed.log_id, subscriber.position)}\n\n".encode()
-                keepalive_at = now() + KEEPALIVE_SECONDS
-            await _wait_for_wake(subscriber, min(seconds_left, keepalive_at - now()))
+        return self._count_open(self._messages(start, END_OF_COMMIT if limit is None else limit))
 
-
-async def _new_items(
-    catalog: CatalogClient, feed: LiveFeed, query: ListEvents, subscriber: Subscriber
-) -> AsyncGenerator[EventItem, None]:
-    """The matching events between the subscriber's position and the newest released one; advances the subscriber.
-
-    The archive may be slightly ahead of what the catalog shows: later events are left for the next call. While the
-    catalog is unavailable nothing is returned and the position stays, so no event is lost.
-    """
-    newest, recent = feed.newest, feed.events_after(subscriber.position)
-    if recent is None or any(_may_match(query, event) for event in recent):
-        following = msgspec.structs.replace(query, after=subscriber.position.query_after, min_seq=newest.sequence)
+    async def _count_open(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        self.feed.open_streams += 1
         try:
-            async for events in catalog.events(following):
-                for position, item in _positioned_items(subscriber.position, events, feed.log_id):
-                    if position > newest:
-                        subscriber.position = max(subscriber.position, newest)
-                        return
-                    yield item
-                    subscriber.position = position
-        except (Unavailable, Behind):
-            await asyncio.sleep(CATALOG_RETRY_SECONDS)
-            subscriber.wake.set()
-            return
-    subscriber.position = max(subscriber.position, newest)
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self.feed.open_streams -= 1
+
+    async def _messages(self, start: LogPosition, remaining: int) -> AsyncGenerator[bytes, None]:
+        now, keepalive = asyncio.get_running_loop().time, self.limits.keepalive
+        with self.feed.subscribe(start) as subscriber:
+            yield b"retry: %d\n\n" % SSE_RETRY_MILLISECONDS
+            keepalive_at = now() + keepalive
+            while not subscriber.closed.done():
+                subscriber.wake.clear()
+                deque(subscriber.drain(), maxlen=0)  # progress and presence are sent over the WebSocket only
+                async with aclosing(self._new_items(subscriber)) as new_items:
+                    async for item in new_items:
+                        yield b"id: %s\ndata: %s\n\n" % (item.cursor.encode(), msgspec.json.encode(item))
+                        keepalive_at = now() + keepalive
+                        remaining -= 1
+                        if remaining == 0:
+                            return
+                seconds_left = self._seconds_left()
+                if seconds_left <= 0:
+                    return
+                if now() >= keepalive_at:
+                    yield f"id: {encode_cursor(self.feed.log_id, subscriber.position)}\n\n".encode()
+                    keepalive_at = now() + keepalive
+                await _wait_for_wake(subscriber, min(seconds_left, keepalive_at - now()))
+
+    def _seconds_left(self) -> float:
+        until = self.query.until
+        return float("inf") if until is None else (until - datetime.now(UTC)).total_seconds()
+
+    async def _new_items(self, subscriber: Subscriber) -> AsyncGenerator[EventItem, None]:
+        """The matching events between the subscriber's position and the newest released one; advances the subscriber.
+
+        The archive may be slightly ahead of what the catalog shows: later events are left for the next call. While the
+        catalog is unavailable nothing is returned and the position stays, so no event is lost.
+        """
+        ring, after = self.feed.ring, subscriber.position.query_after
+        newest, recent = ring.newest, ring.after(subscriber.position)
+        if recent is None or any(_may_match(self.query, event) for event in recent):
+            following = msgspec.structs.replace(self.query, after=after, min_seq=newest.sequence)
+            try:
+                async for events in self.past_events.pages(following):
+                    for event in _after(subscriber.position, events):
+                        if event.position > newest:
+                            subscriber.position = max(subscriber.position, newest)
+                            return
+                        yield _item(event, self.feed.log_id)
+                        subscriber.position = event.position
+            except (Unavailable, Behind):
+                await asyncio.sleep(self.limits.catalog_retry)
+                subscriber.wake.set()
+                return
+        subscriber.position = max(subscriber.position, newest)
 
 
-def _may_match(query: ListEvents, event: EventFrame) -> bool:
+def _may_match(query: ListEvents, event: EncodedEvent) -> bool:
     """Could the catalog return it? Only the catalog can check the actor and the time of recording."""
     pattern = query.type or event.type
     matches_type = event.type.startswith(pattern[:-1]) if pattern.endswith("*") else event.type == pattern
@@ -160,16 +170,14 @@ async def _wait_for_wake(subscriber: Subscriber, timeout: float) -> None:
         waking.cancel()
 
 
-def _items_after(start: LogPosition, events: tuple[EventView, ...], log_id: str) -> list[EventItem]:
-    return [item for _, item in _positioned_items(start, events, log_id)]
+def _after(start: LogPosition, events: Iterable[PastEvent]) -> list[PastEvent]:
+    return [event for event in events if event.position > start]
 
 
-def _positioned_items(
-    start: LogPosition, events: tuple[EventView, ...], log_id: str
-) -> list[tuple[LogPosition, EventItem]]:
-    """The events after `start`, each with the position after it."""
-    return [
-        (position, EventItem(**msgspec.structs.asdict(event), cursor=encode_cursor(log_id, position)))
-        for event, position in zip(events, positions_after(events), strict=True)
-        if position > start
-    ]
+def _items_after(start: LogPosition, events: Iterable[PastEvent], log_id: str) -> list[EventItem]:
+    return [_item(event, log_id) for event in _after(start, events)]
+
+
+def _item(event: PastEvent, log_id: str) -> EventItem:
+    fields = msgspec.structs.asdict(event.view)
+    return EventItem(**fields, cursor=encode_cursor(log_id, event.position), images=event.images)

@@ -1,27 +1,23 @@
 """The event log: who did what, when and why."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.di import NamedDependency, Provide
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 
-from contracts import queries
-from contracts.errors import Invalid, Unavailable
+from contracts.aggregates import REGISTRY
 from contracts.ids import JobId
-from contracts.queries import ListEvents
-from contracts.subjects import AggregateKind
-from gateway.clients import CatalogClient
-from gateway.cursor import decode_cursor
-from gateway.http.problems import problem_responses
-from gateway.http.request_context import MinSeq
+from contracts.queries.jobs import GetJob
+from contracts.queries.log import ListEvents
+from gateway.http.problems import problem_responses, response_spec
+from gateway.http.request_context import MinSeq, require_offset
 from gateway.http.stall_timeout import stream_response
-from gateway.live import LiveFeed
-from gateway.routes.bodies import Events
-from gateway.routes.event_formats import NDJSON, SSE, ndjson_lines, page_response, sse_stream
+from gateway.past_events import PastEvents
+from gateway.routes.event_formats import NDJSON, SSE, Events, EventStream, ndjson_lines, page_response
+from gateway.routes.shared import AnyRequest, Catalog, Feed, Limits
 
 After = Annotated[
     str, QueryParameter(max_length=200, description="The cursor of the last event received; 0: from the start.")
@@ -34,7 +30,11 @@ Limit = Annotated[
     int | None,
     QueryParameter(ge=1, le=500, description="Maximum number of events; lines and streams have no default limit."),
 ]
-AggregateKindFilter = Annotated[AggregateKind | None, QueryParameter(description="Only events of this aggregate kind.")]
+if TYPE_CHECKING:
+    KindName: TypeAlias = str
+else:
+    KindName = Literal[tuple(REGISTRY.by_name)]
+AggregateKindFilter = Annotated[KindName | None, QueryParameter(description="Only events of this aggregate kind.")]
 AggregateIdFilter = Annotated[
     str | None, QueryParameter(max_length=100, description="Only events of the aggregate with this id.")
 ]
@@ -65,9 +65,8 @@ async def event_query(  # noqa: PLR0913, PLR0917 - one parameter per filter
     min_seq: MinSeq = 0,
 ) -> ListEvents:
     """The filters of a request, without the position from which to read."""
-    for name, time in (("from", since), ("until", until)):
-        if time is not None and time.tzinfo is None:
-            raise Invalid(f"{name} needs an offset or Z, as in 2026-11-21T12:00:00Z")
+    require_offset("from", since)
+    require_offset("until", until)
     return ListEvents(
         aggregate_kind=aggregate_kind,
         aggregate_id=aggregate_id,
@@ -83,15 +82,13 @@ async def event_query(  # noqa: PLR0913, PLR0917 - one parameter per filter
 @get(
     "/events",
     dependencies={"filters": Provide(event_query)},
-    responses={
-        200: ResponseSpec(Events, description="Events, oldest first", generate_examples=False),
-        **problem_responses(410),
-    },
+    responses=response_spec(200, Events, "Events, oldest first") | problem_responses(410),
 )
 async def list_events(  # noqa: PLR0913, PLR0917 - filters, position and limit
-    request: Request[Any, Any, Any],
-    catalog: NamedDependency[CatalogClient],
-    feed: NamedDependency[LiveFeed],
+    request: AnyRequest,
+    past_events: NamedDependency[PastEvents],
+    feed: Feed,
+    limits: Limits,
     filters: NamedDependency[ListEvents],
     after: After = "",
     limit: Limit = None,
@@ -105,39 +102,32 @@ async def list_events(  # noqa: PLR0913, PLR0917 - filters, position and limit
     captions) stays sealed. Each request searches a limited part of the log, so a page can be empty although more
     follow: continue while there is a `next`.
     """
-    start = decode_cursor(last_event_id or after, _log_id(feed))
+    start = feed.position(last_event_id or after)
     query = msgspec.structs.replace(filters, after=start.query_after, limit=limit or 500)
     accepted = request.headers.get("accept", "")
     if SSE in accepted:
-        return stream_response(request, sse_stream(catalog, feed, query, start, limit), SSE)
+        stream = EventStream(past_events, feed, limits, query)
+        return stream_response(request, stream.open(start, limit), SSE)
     if NDJSON in accepted:
-        return stream_response(request, await ndjson_lines(catalog, feed.log_id, query, start, limit), NDJSON)
-    return await page_response(request, catalog, feed.log_id, query, start)
+        return stream_response(request, await ndjson_lines(past_events, feed.log_id, query, start, limit), NDJSON)
+    return await page_response(request, past_events, feed.log_id, query, start)
 
 
 @get("/jobs/{job:str}/events", responses=problem_responses(404, 410))
 async def list_job_events(  # noqa: PLR0913, PLR0917 - position and limit
-    job: FromPath[str],
-    request: Request[Any, Any, Any],
-    catalog: NamedDependency[CatalogClient],
-    feed: NamedDependency[LiveFeed],
+    job: FromPath[JobId],
+    request: AnyRequest,
+    catalog: Catalog,
+    past_events: NamedDependency[PastEvents],
+    feed: Feed,
     after: After = "",
     limit: Annotated[int, QueryParameter(ge=1, le=500, description="Maximum number of events.")] = 100,
     min_seq: MinSeq = 0,
 ) -> Response[Events]:
     """The events of one job, oldest first."""
-    view = await catalog.query(queries.GetJob(job=JobId(job), min_seq=min_seq))
-    start = decode_cursor(after, _log_id(feed))
+    view = await catalog.query(GetJob(job=job, min_seq=min_seq))
+    start = feed.position(after)
     query = ListEvents(
         after=start.query_after, aggregate_kind="job", aggregate_id=view.id, limit=limit, min_seq=min_seq
     )
-    return await page_response(request, catalog, feed.log_id, query, start)
-
-
-def _log_id(feed: LiveFeed) -> str:
-    if not feed.log_id:
-        raise Unavailable("the gateway has not found the event log yet", service="nats")
-    return feed.log_id
-
-
-ROUTES = [list_events, list_job_events]
+    return await page_response(request, past_events, feed.log_id, query, start)

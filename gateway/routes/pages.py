@@ -4,13 +4,13 @@ import asyncio
 import hashlib
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.params import FromPath
 
 from contracts.errors import NotFound
 from gateway.http.files import OCTET_STREAM, etag_matches
+from gateway.routes.shared import AnyRequest
 
 WEB = Path(__file__).parent.parent / "web"
 MEDIA_TYPES = {
@@ -39,18 +39,18 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 
 @get("/web/{path:path}", include_in_schema=False)
-async def web_file(path: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
+async def web_file(path: FromPath[str], request: AnyRequest) -> Response[bytes]:
     """A file of the web page."""
     return await page_file(request, path.lstrip("/"))
 
 
 @get("/docs", include_in_schema=False)
-async def docs(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def docs(request: AnyRequest) -> Response[bytes]:
     """The interactive API documentation (Swagger UI)."""
     return await page_file(request, "docs/index.html")
 
 
-async def page_file(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+async def page_file(request: AnyRequest, name: str) -> Response[bytes]:
     """One file under `web/`; browsers revalidate it by ETag each time, so an update is visible at once."""
     content, etag = await asyncio.to_thread(_read, name)
     headers = {
@@ -78,6 +78,3 @@ def _read(name: str) -> tuple[bytes, str]:
 @lru_cache(maxsize=64)
 def _etag(content: bytes) -> str:
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-
-
-ROUTES = [web_file, docs]

@@ -1,53 +1,78 @@
 """Presets: named recipes."""
 
 from collections import defaultdict
-from typing import Any
 
 import msgspec
-from litestar import Request, Response, delete, get, post, put
-from litestar.di import NamedDependency
+from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody
 
-from contracts import commands, queries
-from contracts.commands import CommandMetadata, PresetResult
-from contracts.queries import Page, PresetView
+from contracts.commands.base import Description
+from contracts.commands.presets import PresetResult, RetirePreset, SavePreset
+from contracts.queries.base import Page
+from contracts.queries.datasets import GetDataset
+from contracts.queries.log import GetLog
+from contracts.queries.presets import GetPreset, ListPresets, PresetView
 from contracts.recipe import Recipe, apply_changes
-from gateway.clients import CatalogClient
-from gateway.http import responses
 from gateway.http.problems import problem_responses, response_spec
-from gateway.http.request_context import MinSeq, PageRequest
-from gateway.http.responses import created, ok, page, single_page, with_etag
-from gateway.routes.bodies import (
-    ConfigBody,
-    PresetBody,
-    PresetCategory,
-    PresetParameters,
-    ResolvedConfig,
-    ServiceHealth,
-    refuse_reserved_name,
-)
+from gateway.http.request_context import MinSeq
+from gateway.http.responses import created, ok, single_page, with_etag
+from gateway.routes.shared import Body, Catalog, Metadata, Paging, ServiceHealth, refuse_reserved_name
+
+
+class PresetBody(Body, frozen=True):
+    """The parent's recipe with some fields changed, given as dotted paths (`optimizer.lr`) or nested objects."""
+
+    changes: dict[str, object] = {}
+    parent: str | None = None
+    description: Description = ""
+
+
+class ConfigBody(Body, frozen=True):
+    dataset: str
+    preset: str
+    changes: dict[str, object] = {}
+
+
+class PresetCategory(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    presets: tuple[str, ...]
+
+
+class PresetParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """The preset's values, and the JSON Schema of their allowed values."""
+
+    name: str
+    values: Recipe
+    json_schema: dict[str, object] = msgspec.field(name="schema")
+
+
+class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job would train: the current data set and the resolved recipe. Nothing is stored."""
+
+    dataset: str
+    images: int
+    preset: str
+    recipe: Recipe
 
 
 @get("/presets", responses=problem_responses())
-async def list_presets(
-    request: Request[Any, Any, Any], paging: NamedDependency[PageRequest], catalog: NamedDependency[CatalogClient]
-) -> Response[Page[PresetView]]:
+async def list_presets(paging: Paging, catalog: Catalog) -> Response[Page[PresetView]]:
     """All presets: built-in ones and your own."""
-    return page(request, await catalog.query(queries.ListPresets(**paging.query_args)))
+    return paging.response(await catalog.query(ListPresets(**paging.query_args)))
 
 
 @get("/presets/health", responses=problem_responses())
-async def presets_health(catalog: NamedDependency[CatalogClient]) -> ServiceHealth:
+async def presets_health(catalog: Catalog) -> ServiceHealth:
     """Does the service that owns presets respond?"""
-    await catalog.query(queries.GetLog())
+    await catalog.query(GetLog())
     return ServiceHealth(status="healthy", service="presets")
 
 
 @get("/presets/categories", responses=problem_responses())
-async def list_categories(catalog: NamedDependency[CatalogClient], min_seq: MinSeq = 0) -> Page[PresetCategory]:
+async def list_categories(catalog: Catalog, min_seq: MinSeq = 0) -> Page[PresetCategory]:
     """The presets by category (the first 500)."""
     found: dict[str, list[str]] = defaultdict(list)
-    for preset in (await catalog.query(queries.ListPresets(limit=500, min_seq=min_seq))).items:
+    for preset in (await catalog.query(ListPresets(limit=500, min_seq=min_seq))).items:
         found[preset.category].append(preset.name)
     return single_page(
         tuple(PresetCategory(name=name, presets=tuple(presets)) for name, presets in sorted(found.items()))
@@ -55,29 +80,25 @@ async def list_categories(catalog: NamedDependency[CatalogClient], min_seq: MinS
 
 
 @post("/presets/generate-config", status_code=200, responses=problem_responses(404, 415, 422))
-async def generate_config(data: JSONBody[ConfigBody], catalog: NamedDependency[CatalogClient]) -> ResolvedConfig:
+async def generate_config(data: JSONBody[ConfigBody], catalog: Catalog) -> ResolvedConfig:
     """The complete recipe that results from a data set, a preset and changes. Nothing is stored."""
-    dataset = await catalog.query(queries.GetDataset(dataset=data.dataset))
-    preset = await catalog.query(queries.GetPreset(name=data.preset))
+    dataset = await catalog.query(GetDataset(dataset=data.dataset))
+    preset = await catalog.query(GetPreset(name=data.preset))
     recipe = apply_changes(preset.recipe, data.changes)
     return ResolvedConfig(dataset=dataset.name, images=dataset.images, preset=preset.name, recipe=recipe)
 
 
 @get("/presets/{name:str}", responses=problem_responses(404))
-async def get_preset(
-    name: FromPath[str], catalog: NamedDependency[CatalogClient], min_seq: MinSeq = 0
-) -> Response[PresetView]:
+async def get_preset(name: FromPath[str], catalog: Catalog, min_seq: MinSeq = 0) -> Response[PresetView]:
     """One preset with its complete recipe."""
-    view = await catalog.query(queries.GetPreset(name=name, min_seq=min_seq))
+    view = await catalog.query(GetPreset(name=name, min_seq=min_seq))
     return with_etag(view, view.etag)
 
 
 @get("/presets/{name:str}/parameters", responses=problem_responses(404))
-async def get_parameters(
-    name: FromPath[str], catalog: NamedDependency[CatalogClient], min_seq: MinSeq = 0
-) -> Response[PresetParameters]:
+async def get_parameters(name: FromPath[str], catalog: Catalog, min_seq: MinSeq = 0) -> Response[PresetParameters]:
     """The preset's values, and the JSON Schema of their allowed values."""
-    view = await catalog.query(queries.GetPreset(name=name, min_seq=min_seq))
+    view = await catalog.query(GetPreset(name=name, min_seq=min_seq))
     return with_etag(
         PresetParameters(name=view.name, values=view.recipe, json_schema=msgspec.json.schema(Recipe)), view.etag
     )
@@ -86,36 +107,19 @@ async def get_parameters(
 @put(
     "/presets/{name:str}",
     status_code=200,
-    responses={**response_spec(201, PresetResult, "It was saved"), **problem_responses(404, 409, 415, 422)},
+    responses=response_spec(201, PresetResult, "It was saved") | problem_responses(404, 409, 415, 422),
 )
 async def save_preset(
-    name: FromPath[str],
-    data: JSONBody[PresetBody],
-    metadata: NamedDependency[CommandMetadata],
-    catalog: NamedDependency[CatalogClient],
+    name: FromPath[str], data: JSONBody[PresetBody], metadata: Metadata, catalog: Catalog
 ) -> Response[PresetResult]:
     """Save a recipe under a name: 201 if it changed something, or 200."""
-    command = commands.SavePreset(
+    command = SavePreset(
         name=refuse_reserved_name(name), changes=data.changes, parent=data.parent, description=data.description
     )
-    return created(await catalog.command(metadata, command), responses.url_path("presets", name))
+    return created(await catalog.command(metadata, command), "presets", name)
 
 
 @delete("/presets/{name:str}", status_code=200, responses=problem_responses(404, 409, 422))
-async def retire_preset(
-    name: FromPath[str], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
-) -> Response[PresetResult]:
+async def retire_preset(name: FromPath[str], metadata: Metadata, catalog: Catalog) -> Response[PresetResult]:
     """Remove a preset. Jobs have their own copy of the recipe and are not affected."""
-    return ok(await catalog.command(metadata, commands.RetirePreset(name=name)))
-
-
-ROUTES = [
-    list_presets,
-    presets_health,
-    list_categories,
-    generate_config,
-    get_preset,
-    get_parameters,
-    save_preset,
-    retire_preset,
-]
+    return ok(await catalog.command(metadata, RetirePreset(name=name)))

@@ -1,11 +1,13 @@
 """`/ws/progress`: events, progress and presence over a WebSocket, from any position in the log.
 
-A socket has a position in the log. It reads the events after it from the feed's ring buffer, or from the catalog where
-they have left the buffer; so a client that reconnects with `after=` its last `seq` misses and repeats nothing.
+A socket has a position in the log. It reads the events after it from the feed's ring, or from the catalog where they
+have left the ring; so a client that reconnects with `after=` its last `seq` misses and repeats nothing.
 """
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -14,64 +16,47 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
 
-from contracts.errors import Gone, Invalid, LoratoryError, NotFound, Unavailable
+from contracts import frames
+from contracts.errors import Gone, Invalid, LoratoryError, NotFound
 from contracts.ids import JobId
-from contracts.queries import GetJob, ListEvents
-from contracts.subjects import AggregateKind
+from contracts.queries.jobs import GetJob
+from contracts.queries.log import ListEvents
 from contracts.validation import describe_decode_error
-from gateway import frames
-from gateway.clients import CatalogClient
-from gateway.cursor import decode_cursor, encode_cursor
-from gateway.live import LiveFeed
-from gateway.subscriber import CLOSE_LOG_GONE, CLOSE_RESTARTING, Subscriber
+from gateway.cursor import encode_cursor
+from gateway.live.encoding import encode_frame
+from gateway.live.feed import LiveFeed
+from gateway.live.subscribers import CLOSE_LOG_GONE, CLOSE_RESTARTING, Subscriber
+from gateway.past_events import PastEvents
+from gateway.routes.shared import Feed
 
 CLOSE_BAD_FRAME, CLOSE_UNKNOWN_JOB, CLOSE_TRY_LATER = 4400, 4404, 1013
 CLOSE_TIMEOUT_SECONDS = 2.0
 
 Socket = WebSocket[Any, Any, Any]
-
-
-class Ping(msgspec.Struct, frozen=True, tag="ping"):
-    """Answered by `pong`."""
-
-
-class GetStats(msgspec.Struct, frozen=True, tag="get_stats"):
-    """Answered by `connection_stats`."""
-
-
-_request_decoder = msgspec.json.Decoder(Ping | GetStats)
+_request_decoder = msgspec.json.Decoder(frames.ClientFrame)
 
 
 @websocket("/ws/progress")
-async def progress(socket: Socket, feed: NamedDependency[LiveFeed], catalog: NamedDependency[CatalogClient]) -> None:
+async def progress(socket: Socket, feed: Feed, past_events: NamedDependency[PastEvents]) -> None:
     """All events, progress and presence."""
-    await _serve_socket(socket, feed, catalog, None)
+    await _serve_socket(socket, feed, past_events)
 
 
 @websocket("/ws/progress/{job:str}")
 async def job_progress(
-    socket: Socket, job: FromPath[str], feed: NamedDependency[LiveFeed], catalog: NamedDependency[CatalogClient]
+    socket: Socket, job: FromPath[JobId], feed: Feed, past_events: NamedDependency[PastEvents]
 ) -> None:
     """Events and progress of one job."""
-    await _serve_socket(socket, feed, catalog, JobId(job))
+    await _serve_socket(socket, feed, past_events, job)
 
 
-async def _serve_socket(socket: Socket, feed: LiveFeed, catalog: CatalogClient, job: JobId | None) -> None:
+async def _serve_socket(socket: Socket, feed: LiveFeed, past_events: PastEvents, job: JobId | None = None) -> None:
     await socket.accept()
     try:
         if job is not None:
-            await catalog.query(GetJob(job=job))
-        if not feed.log_id:
-            raise Unavailable("the gateway has not found the event log yet", service="nats")
-        after = socket.query_params.get("after")
-        position = None if after is None else decode_cursor(after, feed.log_id)
-        with feed.subscribe(position, job) as subscriber:
-            code, reason = await _run_until_closed(socket, feed, catalog, subscriber)
-            if code == CLOSE_RESTARTING:
-                cursor = encode_cursor(feed.log_id, subscriber.position)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                        await socket.send_text(frames.encode_frame("bye", {"reason": reason, "resume_after": cursor}))
+            await past_events.catalog.query(GetJob(job=job))
+        with feed.subscribe(feed.position(socket.query_params.get("after")), job) as subscriber:
+            code, reason = await _Connection(socket, feed, past_events, subscriber).run()
     except (WebSocketDisconnect, OSError):  # the client disconnected; while sending, uvicorn raises an OSError for it
         return
     except LoratoryError as error:
@@ -93,83 +78,99 @@ def _close_code(error: LoratoryError) -> int:
             return CLOSE_TRY_LATER
 
 
-async def _run_until_closed(
-    socket: Socket, feed: LiveFeed, catalog: CatalogClient, subscriber: Subscriber
-) -> tuple[int, str]:
-    """Send and receive until one of the two ends or the subscriber is closed; both have stopped when it returns."""
-    sender = asyncio.create_task(_send_events(socket, feed, catalog, subscriber), name="send")
-    receiver = asyncio.create_task(_receive_requests(socket, feed, subscriber), name="receive")
-    first_of: list[asyncio.Future[Any]] = [sender, receiver, subscriber.closed]
-    try:
-        await asyncio.wait(first_of, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (sender, receiver):
-            task.cancel()
-        results = await asyncio.gather(sender, receiver, return_exceptions=True)
-    if subscriber.closed.done():
-        return subscriber.closed.result()
-    raise next(error for error in results if isinstance(error, Exception))
+@dataclass(frozen=True)
+class _Connection:
+    """An open socket and its place in the feed."""
 
+    socket: Socket
+    feed: LiveFeed
+    past_events: PastEvents
+    subscriber: Subscriber
 
-async def _send_events(socket: Socket, feed: LiveFeed, catalog: CatalogClient, subscriber: Subscriber) -> None:
-    greeting = {"cursor": encode_cursor(feed.log_id, subscriber.position), "log_id": feed.log_id}
-    await _send(socket, subscriber, frames.encode_frame("connection_established", greeting))
-    caught_up = False
-    while True:
-        subscriber.wake.clear()
-        while (events := feed.events_after(subscriber.position)) is None:
-            await _replay(socket, feed, catalog, subscriber)
-        for event in events:
-            if subscriber.accepts(event):
-                await _send(socket, subscriber, event.text)
-            subscriber.position = event.position
-        if not caught_up:
-            caught_up = True
-            cursor = encode_cursor(feed.log_id, subscriber.position)
-            await _send(socket, subscriber, frames.encode_frame("caught_up", {"cursor": cursor}))
-        for text in subscriber.drain():
-            await _send(socket, subscriber, text)
-        await subscriber.wake.wait()
-
-
-async def _replay(socket: Socket, feed: LiveFeed, catalog: CatalogClient, subscriber: Subscriber) -> None:
-    """Send the events that have left the ring buffer from the catalog, up to where the buffer begins."""
-    start, end = subscriber.position, feed.oldest
-    kind: AggregateKind | None = None if subscriber.job_id is None else "job"
-    query = ListEvents(
-        after=start.query_after, aggregate_kind=kind, aggregate_id=subscriber.job_id, limit=500, min_seq=end.sequence
-    )
-    async for events in catalog.events(query):
-        for event, position in zip(events, frames.positions_after(events), strict=True):
-            if position > end:
-                break
-            if position > start:
-                await _send(socket, subscriber, frames.event_frame(event, position, feed.log_id).text)
-                subscriber.position = position
-        if events and events[-1].sequence > end.sequence:
-            break
-    subscriber.position = max(subscriber.position, end)
-
-
-async def _send(socket: Socket, subscriber: Subscriber, text: str) -> None:
-    async with subscriber.sending():
-        await socket.send_text(text)
-
-
-async def _receive_requests(socket: Socket, feed: LiveFeed, subscriber: Subscriber) -> None:
-    while True:
-        text = await socket.receive_text()
+    async def run(self) -> tuple[int, str]:
+        """Send and receive until one of the two ends or the subscriber is closed: the close code and its reason."""
+        sender = asyncio.create_task(self._send_events(), name="send")
+        receiver = asyncio.create_task(self._receive_requests(), name="receive")
+        closed = self.subscriber.closed
+        first_of: list[asyncio.Future[Any]] = [sender, receiver, closed]
         try:
-            request = _request_decoder.decode(text)
-        except msgspec.DecodeError as error:
-            raise Invalid(f"invalid frame: {describe_decode_error(error, whole='it')}") from error
-        match request:
-            case Ping():
-                subscriber.enqueue(frames.encode_frame("pong", {}))
-            case GetStats():
-                cursor = encode_cursor(feed.log_id, subscriber.position)
-                stats = {"active_connections": feed.subscriber_count, "cursor": cursor}
-                subscriber.enqueue(frames.encode_frame("connection_stats", stats))
+            await asyncio.wait(first_of, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sender, receiver):
+                task.cancel()
+            results = await asyncio.gather(sender, receiver, return_exceptions=True)
+        if not closed.done():
+            raise next(error for error in results if isinstance(error, Exception))
+        code, reason = closed.result()
+        if code == CLOSE_RESTARTING:
+            bye = frames.ByeData(reason=reason, resume_after=self._cursor)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                    await self._send_frame(frames.Bye(time=datetime.now(UTC), data=bye))
+        return code, reason
 
+    @property
+    def _cursor(self) -> str:
+        return encode_cursor(self.feed.log_id, self.subscriber.position)
 
-ROUTES = [progress, job_progress]
+    async def _send_events(self) -> None:
+        greeting = frames.ConnectionData(cursor=self._cursor, log_id=self.feed.log_id)
+        await self._send_frame(frames.ConnectionEstablished(time=datetime.now(UTC), data=greeting))
+        subscriber, caught_up = self.subscriber, False
+        while True:
+            subscriber.wake.clear()
+            while (events := self.feed.ring.after(subscriber.position)) is None:
+                await self._replay()
+            for event in events:
+                if subscriber.accepts(event):
+                    await self._send(event.text)
+                subscriber.position = event.position
+            if not caught_up:
+                caught_up = True
+                cursor = frames.CursorData(cursor=self._cursor)
+                await self._send_frame(frames.CaughtUp(time=datetime.now(UTC), data=cursor))
+            for text in subscriber.drain():
+                await self._send(text)
+            await subscriber.wake.wait()
+
+    async def _replay(self) -> None:
+        """Send the events that have left the ring from the catalog, up to where the ring begins."""
+        subscriber, end = self.subscriber, self.feed.ring.oldest
+        start = subscriber.position
+        query = ListEvents(
+            after=start.query_after,
+            aggregate_kind=None if subscriber.job_id is None else "job",
+            aggregate_id=subscriber.job_id,
+            min_seq=end.sequence,
+        )
+        async for events in self.past_events.pages(query):
+            for event in events:
+                if event.position > end:
+                    break
+                if event.position > start:
+                    await self._send(event.encode(self.feed.log_id).text)
+                    subscriber.position = event.position
+            if events and events[-1].view.sequence > end.sequence:
+                break
+        subscriber.position = max(subscriber.position, end)
+
+    async def _receive_requests(self) -> None:
+        while True:
+            text = await self.socket.receive_text()
+            try:
+                request = _request_decoder.decode(text)
+            except msgspec.DecodeError as error:
+                raise Invalid(f"invalid frame: {describe_decode_error(error, whole='it')}") from error
+            match request:
+                case frames.Ping():
+                    self.subscriber.enqueue(encode_frame(frames.Pong(time=datetime.now(UTC))))
+                case frames.GetStats():
+                    stats = frames.StatsData(active_connections=len(self.feed.subscribers), cursor=self._cursor)
+                    self.subscriber.enqueue(encode_frame(frames.ConnectionStats(time=datetime.now(UTC), data=stats)))
+
+    async def _send_frame(self, frame: frames.Frame) -> None:
+        await self._send(encode_frame(frame))
+
+    async def _send(self, text: str) -> None:
+        async with self.subscriber.sending():
+            await self.socket.send_text(text)

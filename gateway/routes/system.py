@@ -2,39 +2,31 @@
 
 import functools
 import hmac
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, Response, delete, get, post
+from litestar import Response, delete, get, post
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
+from msgspec import Meta
 
-from contracts import queries
 from contracts.asyncapi import asyncapi
-from contracts.wire.boot import Health as HealthChecks
-from gateway.clients import CatalogClient
+from contracts.queries.datasets import ListDatasets, ListImages
+from contracts.queries.log import GetLog, LogView
+from contracts.queries.tagging import ListTagging
+from contracts.telemetry import Presence
+from contracts.wire.service.health import Health as HealthChecks
 from gateway.http.guard import SESSION_COOKIE, key_id, session_token
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import OpenApiDocument
-from gateway.http.problems import Unauthorized, problem_responses
+from gateway.http.problems import Unauthorized, problem_responses, response_spec
 from gateway.http.request_context import MinSeq
-from gateway.live import SERVICES, LiveFeed
-from gateway.routes.bodies import (
-    Alive,
-    HealthCheck,
-    HealthStatus,
-    Readiness,
-    ServiceHealth,
-    Session,
-    SessionBody,
-    SystemStatus,
-    Version,
-    Welcome,
-)
+from gateway.live.last_values import WORKER_SERVICES
 from gateway.routes.jobs import count_jobs
 from gateway.routes.pages import page_file
+from gateway.routes.shared import AnyRequest, Body, Catalog, Feed, ServiceHealth
 from gateway.settings import Settings
 from gateway.version import VERSION
 
@@ -50,14 +42,60 @@ LINKS = {
 }
 
 
-@get(
-    "/",
-    responses={
-        200: ResponseSpec(Welcome, description="Name, version and links", generate_examples=False),
-        **problem_responses(),
-    },
-)
-async def welcome(request: Request[Any, Any, Any]) -> Response[Any]:
+class SessionBody(Body, frozen=True):
+    key: Annotated[str, Meta(max_length=1000)]
+
+
+class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
+    workers: tuple[Presence, ...]
+    log: LogView
+    counts: dict[str, int]
+    absent_since: dict[str, datetime]
+    """For each service without a connected worker: since when."""
+
+
+class HealthStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`healthy`: all services are running; `degraded`: no trainer or no tagger; `unhealthy`: requests will fail."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    version: str
+    services: tuple[ServiceHealth, ...]
+
+
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
+    ok: bool
+    detail: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    ready: bool
+    checks: dict[str, HealthCheck]
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True):
+    status: Literal["alive"] = "alive"
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    version: str
+    api: str
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    version: str
+    docs: str
+    openapi: str
+    links: dict[str, str]
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    actor: str
+
+
+@get("/", responses=response_spec(200, Welcome, "Name, version and links") | problem_responses())
+async def welcome(request: AnyRequest) -> Response[Any]:
     """The web page for browsers (`Accept: text/html`); name, version and links for programs."""
     if "text/html" in request.headers.get("accept", ""):
         response: Response[Any] = await page_file(request, "index.html")
@@ -69,7 +107,7 @@ async def welcome(request: Request[Any, Any, Any]) -> Response[Any]:
 
 
 @get("/health", responses=problem_responses())
-async def health(feed: NamedDependency[LiveFeed], service_health: NamedDependency[HealthChecks]) -> HealthStatus:
+async def health(feed: Feed, service_health: NamedDependency[HealthChecks]) -> HealthStatus:
     """The health of all services; always 200. For probes use /health/live and /health/ready."""
     missing = _failed_checks(service_health)
     services = [
@@ -77,12 +115,12 @@ async def health(feed: NamedDependency[LiveFeed], service_health: NamedDependenc
         for name in ("nats", "catalog", "log")
     ]
     connected = {presence.service for presence in feed.presences}
-    for name in SERVICES:
+    for name in WORKER_SERVICES:
         since = feed.absent_since(name)
         detail = "" if since is None else f"none connected since {since:%Y-%m-%d %H:%M:%S} UTC"
         is_connected = name in connected
         services.append(ServiceHealth(service=name, status="healthy" if is_connected else "unhealthy", detail=detail))
-    is_complete = connected.issuperset(SERVICES)
+    is_complete = connected.issuperset(WORKER_SERVICES)
     return HealthStatus(
         status="unhealthy" if missing else "healthy" if is_complete else "degraded",
         version=VERSION,
@@ -98,10 +136,7 @@ async def live() -> Alive:
 
 @get(
     "/health/ready",
-    responses={
-        **problem_responses(),
-        503: ResponseSpec(Readiness, description="A required service is not available", generate_examples=False),
-    },
+    responses=problem_responses() | response_spec(503, Readiness, "A required service is not available"),
 )
 async def ready(service_health: NamedDependency[HealthChecks]) -> Response[Readiness]:
     """Can requests be served now? 503 with the reasons if not."""
@@ -113,7 +148,7 @@ async def ready(service_health: NamedDependency[HealthChecks]) -> Response[Readi
 @get(
     "/metrics",
     media_type="text/plain; version=0.0.4",
-    responses={200: ResponseSpec(str, description="Metrics", media_type="text/plain"), **problem_responses()},
+    responses=response_spec(200, str, "Metrics", "text/plain") | problem_responses(),
 )
 async def metrics(metrics: NamedDependency[Metrics]) -> bytes:
     """Metrics in the text format of Prometheus."""
@@ -144,18 +179,16 @@ async def version() -> Version:
 
 
 @get(["/api/v1/status", "/api/status"], responses=problem_responses())
-async def status(
-    catalog: NamedDependency[CatalogClient], feed: NamedDependency[LiveFeed], min_seq: MinSeq = 0
-) -> SystemStatus:
+async def status(catalog: Catalog, feed: Feed, min_seq: MinSeq = 0) -> SystemStatus:
     """Connected workers, the catalog's position in the log, and the number of objects of each kind."""
-    log = await catalog.query(queries.GetLog(min_seq=min_seq))
+    log = await catalog.query(GetLog(min_seq=min_seq))
     counts = {
-        "datasets": (await catalog.query(queries.ListDatasets(limit=1))).total,
-        "images": (await catalog.query(queries.ListImages(limit=1))).total,
-        "tagging": (await catalog.query(queries.ListTagging(limit=1))).total,
+        "datasets": (await catalog.query(ListDatasets(limit=1))).total,
+        "images": (await catalog.query(ListImages(limit=1))).total,
+        "tagging": (await catalog.query(ListTagging(limit=1))).total,
         **{f"jobs_{name}": total for name, total in (await count_jobs(catalog)).items()},
     }
-    absent_since = {name: at for name in SERVICES if (at := feed.absent_since(name)) is not None}
+    absent_since = {name: at for name in WORKER_SERVICES if (at := feed.absent_since(name)) is not None}
     return SystemStatus(workers=tuple(feed.presences), log=log, counts=counts, absent_since=absent_since)
 
 
@@ -166,34 +199,19 @@ async def open_session(data: JSONBody[SessionBody], settings: NamedDependency[Se
         return Response(Session(actor="user:local"))
     if not hmac.compare_digest(data.key.encode(), settings.api_key.encode()):
         raise Unauthorized("the API key is wrong")
-    cookie = Cookie(
-        key=SESSION_COOKIE, value=session_token(settings.api_key), httponly=True, samesite="strict", path="/"
-    )
+    cookie = _session_cookie(session_token(settings.api_key))
     return Response(Session(actor=f"key:{key_id(settings.api_key)}"), cookies=[cookie])
 
 
 @delete("/api/v1/session", status_code=204, responses=problem_responses())
 async def close_session() -> Response[None]:
     """Delete the session cookie."""
-    return Response(
-        None, cookies=[Cookie(key=SESSION_COOKIE, value="", max_age=0, httponly=True, samesite="strict", path="/")]
-    )
+    return Response(None, cookies=[_session_cookie("", max_age=0)])
+
+
+def _session_cookie(value: str, max_age: int | None = None) -> Cookie:
+    return Cookie(key=SESSION_COOKIE, value=value, max_age=max_age, httponly=True, samesite="strict", path="/")
 
 
 def _failed_checks(service_health: HealthChecks) -> dict[str, str]:
     return {name: one.detail or "not ok" for name, one in service_health.report(0).checks.items() if not one.ok}
-
-
-ROUTES = [
-    welcome,
-    health,
-    live,
-    ready,
-    metrics,
-    openapi,
-    asyncapi_document,
-    version,
-    status,
-    open_session,
-    close_session,
-]

@@ -1,98 +1,88 @@
 """Tagging runs: a model predicts tags for the images of a data set."""
 
 from collections import defaultdict
-from typing import Any
 
-from litestar import Request, Response, get, post
-from litestar.di import NamedDependency
+import msgspec
+from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody
 
-from contracts import commands, queries
-from contracts.commands import CommandMetadata, TaggingRunResult
+from contracts.commands.base import Name
+from contracts.commands.tagging import CancelTagging, RequestTagging, TaggingRunResult
 from contracts.ids import RunId, WorkerId
-from contracts.queries import Page, TaggingView
-from gateway.clients import CatalogClient
-from gateway.http import responses
+from contracts.queries.base import Page
+from contracts.queries.tagging import GetTagging, ListTagging
+from contracts.subjects import Priority
 from gateway.http.problems import problem_responses, response_spec
-from gateway.http.request_context import MinSeq, PageRequest
-from gateway.http.responses import accepted, created, page, single_page, with_etag
-from gateway.live import LiveFeed
+from gateway.http.request_context import MinSeq
+from gateway.http.responses import accepted, created, single_page, with_etag
 from gateway.live_views import TaggingRunWithLiveState, add_tagging_live_state
-from gateway.routes.bodies import TaggerModel, TaggingBody
-from gateway.routes.images import DatasetFilter
+from gateway.routes.shared import Body, Catalog, DatasetFilter, Feed, Metadata, Paging
+
+
+class TaggingBody(Body, frozen=True):
+    """`only_new`: only images that no run of this model has processed."""
+
+    dataset: str
+    model: Name = "demo"
+    only_new: bool = False
+    priority: Priority = "normal"
+
+
+class TaggerModel(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    workers: tuple[WorkerId, ...]
 
 
 @post(
     "/tagging/runs",
     status_code=202,
-    responses={
-        **response_spec(200, TaggingRunResult, "There is no image to tag"),
-        **problem_responses(404, 409, 415, 422),
-    },
+    responses=response_spec(200, TaggingRunResult, "There is no image to tag") | problem_responses(404, 409, 415, 422),
 )
 async def request_tagging(
-    data: JSONBody[TaggingBody], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
+    data: JSONBody[TaggingBody], metadata: Metadata, catalog: Catalog
 ) -> Response[TaggingRunResult]:
     """Predict tags for the images of a data set."""
-    command = commands.RequestTagging(
-        dataset=data.dataset, model=data.model, only_new=data.only_new, priority=data.priority
-    )
+    command = RequestTagging(dataset=data.dataset, model=data.model, only_new=data.only_new, priority=data.priority)
     result = await catalog.command(metadata, command)
-    return created(result, responses.url_path("tagging", "runs", result.id), status=202)
+    return created(result, "tagging", "runs", result.id, status=202)
 
 
 @get("/tagging/runs", responses=problem_responses(404))
 async def list_tagging_runs(
-    request: Request[Any, Any, Any],
-    paging: NamedDependency[PageRequest],
-    catalog: NamedDependency[CatalogClient],
-    feed: NamedDependency[LiveFeed],
-    dataset: DatasetFilter = None,
+    paging: Paging, catalog: Catalog, feed: Feed, dataset: DatasetFilter = None
 ) -> Response[Page[TaggingRunWithLiveState]]:
     """All tagging runs, newest first."""
-    found = await catalog.query(queries.ListTagging(dataset=dataset, **paging.query_args))
-    items = tuple(_with_live_state(feed, view) for view in found.items)
-    return page(request, Page(items=items, total=found.total, next=found.next))
+    found = await catalog.query(ListTagging(dataset=dataset, **paging.query_args))
+    items = tuple(add_tagging_live_state(feed, view) for view in found.items)
+    return paging.response(Page(items=items, total=found.total, next=found.next))
 
 
 @get("/tagging/runs/{run:str}", responses=problem_responses(404))
 async def get_tagging_run(
-    run: FromPath[str],
-    catalog: NamedDependency[CatalogClient],
-    feed: NamedDependency[LiveFeed],
-    min_seq: MinSeq = 0,
+    run: FromPath[RunId], catalog: Catalog, feed: Feed, min_seq: MinSeq = 0
 ) -> Response[TaggingRunWithLiveState]:
     """One tagging run: its progress and the exact model."""
-    view = await catalog.query(queries.GetTagging(run=RunId(run), min_seq=min_seq))
-    return with_etag(_with_live_state(feed, view), view.etag)
+    view = await catalog.query(GetTagging(run=run, min_seq=min_seq))
+    return with_etag(add_tagging_live_state(feed, view), view.etag)
 
 
 @post(
     "/tagging/runs/{run:str}/cancel",
     status_code=202,
-    responses={**response_spec(200, TaggingRunResult, "It was cancelled already"), **problem_responses(404, 409)},
+    responses=response_spec(200, TaggingRunResult, "It was cancelled already") | problem_responses(404, 409),
 )
-async def cancel_tagging(
-    run: FromPath[str], metadata: NamedDependency[CommandMetadata], catalog: NamedDependency[CatalogClient]
-) -> Response[TaggingRunResult]:
+async def cancel_tagging(run: FromPath[RunId], metadata: Metadata, catalog: Catalog) -> Response[TaggingRunResult]:
     """Cancel a tagging run; its predictions so far stay. 200 if it was cancelled already."""
-    result = await catalog.command(metadata, commands.CancelTagging(run=RunId(run)))
-    await catalog.wake_worker("tag", RunId(run))
+    result = await catalog.command(metadata, CancelTagging(run=run))
+    await catalog.wake_worker("tag", run)
     return accepted(result)
 
 
 @get("/tagging/models", responses=problem_responses())
-async def list_tagging_models(feed: NamedDependency[LiveFeed]) -> Page[TaggerModel]:
+async def list_tagging_models(feed: Feed) -> Page[TaggerModel]:
     """The models that the connected taggers can load."""
     found: dict[str, list[WorkerId]] = defaultdict(list)
     for presence in feed.presences:
         for model in presence.models:
             found[model].append(presence.worker)
     return single_page(tuple(TaggerModel(name=name, workers=tuple(workers)) for name, workers in sorted(found.items())))
-
-
-def _with_live_state(feed: LiveFeed, view: TaggingView) -> TaggingRunWithLiveState:
-    return add_tagging_live_state(view, feed.progress_of(view.id), feed.presences, feed.absent_since("tagger"))
-
-
-ROUTES = [request_tagging, list_tagging_runs, get_tagging_run, cancel_tagging, list_tagging_models]

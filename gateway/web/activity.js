@@ -1,9 +1,10 @@
 // The event log, newest event last, updated as events are written.
+import { link } from "./address.js";
 import { get, url } from "./api.js";
 import { time } from "./format.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 import { LOG_CHANGED, onEvent } from "./live.js";
-import { EmptyState, link, Loaded } from "./components.js";
+import { EmptyState, Loaded } from "./components.js";
 
 const PAGE_SEQUENCES = 300; // log sequences loaded at first and by each click on "Load older events"
 const MAX_EVENTS = 3000; // events a screen holds; the oldest are dropped

@@ -1,4 +1,5 @@
 // Entry point of the page: the header, and the screen named by the address.
+import { link } from "./address.js";
 import { keyRequired, openSession } from "./api.js";
 import { Activity } from "./activity.js";
 import { Dataset } from "./dataset.js";
@@ -8,7 +9,7 @@ import { Jobs } from "./jobs.js";
 import { html, render, useEffect } from "./lib.js";
 import { connection, start } from "./live.js";
 import { Loras } from "./loras.js";
-import { Dialog, Field, link, route, runWithToast, Toasts } from "./components.js";
+import { Dialog, Field, route, runWithToast, Toasts } from "./components.js";
 
 /** Name in the address, title, component of the list, component of one item. */
 const SCREENS = [

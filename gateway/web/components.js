@@ -1,4 +1,5 @@
 // Components and helpers shared by all screens.
+import { parseRoute } from "./address.js";
 import { html, signal, useEffect, useRef } from "./lib.js";
 import { percent, sentence } from "./format.js";
 
@@ -7,18 +8,8 @@ const MAX_TOASTS = 4;
 const MAX_PIXELATED_SIDE = 128; // pixels
 
 /** The current screen: the decoded parts of the address after `#/`. */
-export const route = signal(parseRoute());
-addEventListener("hashchange", () => (route.value = parseRoute()));
-
-function parseRoute() {
-  try {
-    return location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
-  } catch {
-    return []; // not valid percent-encoding: show the first screen
-  }
-}
-
-export const link = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
+export const route = signal(parseRoute(location.hash));
+addEventListener("hashchange", () => (route.value = parseRoute(location.hash)));
 
 export const toasts = signal([]);
 

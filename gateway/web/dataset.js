@@ -1,8 +1,10 @@
 // One data set: its images with their tags, and the actions on the whole set.
+import { link } from "./address.js";
 import { send, url } from "./api.js";
+import { concernsDataset } from "./events.js";
 import { count, date, percent, plural } from "./format.js";
 import { html, useState } from "./lib.js";
-import { Dialog, EmptyState, Field, link, Loaded, runWithToast, ScrollSentinel, showToast } from "./components.js";
+import { Dialog, EmptyState, Field, Loaded, runWithToast, ScrollSentinel, showToast } from "./components.js";
 import { ImageViewer } from "./image.js";
 import { useList, useResource } from "./resource.js";
 import { AutoTagButton, TaggingRun } from "./tagging.js";
@@ -13,7 +15,7 @@ import { DropZone, SkippedFiles } from "./upload.js";
 const MAX_TILE_TAGS = 6; // shown below a thumbnail
 
 export const Dataset = ({ id, rest }) => {
-  const isAffectedBy = (event) => event.aggregateId === id || event.aggregateKind === "tagging";
+  const isAffectedBy = (event) => concernsDataset(event, id);
   const { data, error } = useResource(url("datasets", id), isAffectedBy);
   const imageId = rest[0] === "images" ? rest[1] : null;
   return html`

@@ -1,8 +1,9 @@
 // All data sets, as cards.
+import { link } from "./address.js";
 import { send, url } from "./api.js";
 import { ago, count, plural } from "./format.js";
 import { html, useState } from "./lib.js";
-import { Dialog, EmptyState, Field, link, Loaded, runWithToast, ScrollSentinel } from "./components.js";
+import { Dialog, EmptyState, Field, Loaded, runWithToast, ScrollSentinel } from "./components.js";
 import { useList } from "./resource.js";
 
 export const Datasets = () => {

@@ -1,8 +1,10 @@
 // The image viewer: one image at full size with its tags, suggestions and caption.
+import { link } from "./address.js";
 import { send, url } from "./api.js";
+import { concernsImage } from "./events.js";
 import { bytes, plural } from "./format.js";
 import { html, useEffect, useRef, useState } from "./lib.js";
-import { link, Loaded, pixelClass, runWithToast, showToast } from "./components.js";
+import { Loaded, pixelClass, runWithToast, showToast } from "./components.js";
 import { useList, useResource } from "./resource.js";
 import { TagChip, TagLegend } from "./tags.js";
 
@@ -12,7 +14,7 @@ const isTyping = (event) => /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagNam
 
 /** `images`: the images of the grid in their order, for previous and next. */
 export const ImageViewer = ({ dataset, id, images }) => {
-  const isAffectedBy = (event) => event.aggregateId === dataset.id || event.aggregateKind === "tagging";
+  const isAffectedBy = (event) => concernsImage(event, dataset.id, id);
   const { data, error } = useResource(url("images", id), isAffectedBy);
   const dialog = useRef(null);
   const index = images.findIndex((image) => image.id === id);

@@ -1,8 +1,9 @@
 // One job: its recipe, progress, results and history.
+import { link } from "./address.js";
 import { url } from "./api.js";
 import { bytes, count, decimal, duration, plural, sentence, time } from "./format.js";
 import { html } from "./lib.js";
-import { EmptyState, link, Loaded, ProgressBar, Status, WaitingReason } from "./components.js";
+import { EmptyState, Loaded, ProgressBar, Status, WaitingReason } from "./components.js";
 import { currentProgress, JobButtons } from "./jobs.js";
 import { LossPlot } from "./loss-plot.js";
 import { MAX_ROWS, useList, useResource } from "./resource.js";

@@ -1,9 +1,11 @@
 // All jobs: their progress, and why pending ones wait.
+import { link } from "./address.js";
 import { send, url } from "./api.js";
 import { ago, count, decimal, duration, sentence } from "./format.js";
 import { html, useState } from "./lib.js";
 import { progressOf } from "./live.js";
-import { EmptyState, link, Loaded, ProgressBar, runWithToast, ScrollSentinel, Status, WaitingReason } from "./components.js";
+import { mergeProgress } from "./progress.js";
+import { EmptyState, Loaded, ProgressBar, runWithToast, ScrollSentinel, Status, WaitingReason } from "./components.js";
 import { useList, useResource } from "./resource.js";
 
 const FILTERS = [["", "All"], ["pending", "Pending"], ["running", "Running"], ["completed", "Completed"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
@@ -66,20 +68,7 @@ const JobRow = ({ job }) => {
 const formatProgress = ({ loss, eta, message }) =>
   [message, loss !== null && `loss ${decimal(loss)}`, eta !== null && `${duration(eta)} left`].filter(Boolean).join(" · ");
 
-/** The progress of a job: what its worker reported last, or else what is recorded. `eta` is in seconds, `rate` in steps/s. */
-export function currentProgress(job) {
-  const reported = job.status === "running" ? (progressOf(job.id).value ?? job.live?.progress ?? null) : null;
-  return {
-    // Live frames have the members current_step and total_steps; the job's `live.progress` has step and steps.
-    step: Math.max(job.step, reported?.current_step ?? reported?.step ?? 0),
-    steps: job.steps ?? reported?.total_steps ?? reported?.steps ?? 0,
-    loss: reported?.loss ?? null,
-    rate: reported?.rate ?? null,
-    eta: reported?.eta ?? null,
-    learningRate: reported?.learning_rate ?? null,
-    message: reported?.message ?? "",
-  };
-}
+export const currentProgress = (job) => mergeProgress(job, progressOf(job.id).value);
 
 export const JobButtons = ({ job }) => {
   const post = (action) => runWithToast(() => send("POST", url("jobs", job.id, action)));

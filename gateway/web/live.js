@@ -1,6 +1,7 @@
 // One WebSocket for the whole page. Events carry a cursor that is kept over reconnects, so none is missed or repeated;
 // progress and worker presence are last values without a cursor.
 import { raiseMinSequence, requireKey, resetMinSequence } from "./api.js";
+import { parseEvent } from "./events.js";
 import { signal } from "./lib.js";
 
 const FIRST_RECONNECT_MS = 500; // doubles with each failure in a row
@@ -122,14 +123,12 @@ function handlePresence(data) {
 }
 
 function handleEvent(frame) {
-  const [, aggregateKind, aggregateId] = frame.subject.split(".");
-  const sequence = Number(frame.seq.split(".").at(-1));
+  const event = parseEvent(frame);
   cursor = frame.seq;
-  raiseMinSequence(sequence);
+  raiseMinSequence(event.sequence);
   const { state, replayed } = connection.value;
   if (state === "replaying") connection.value = { state, replayed: replayed + 1 };
-  const { type, time, data, description } = frame;
-  emit({ type, aggregateKind, aggregateId, sequence, time, data, description });
+  emit(event);
 }
 
 function beginAtCursor(start) {

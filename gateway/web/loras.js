@@ -1,10 +1,11 @@
 // Finished LoRAs: trigger, training data, key settings and files.
+import { link } from "./address.js";
 import { url } from "./api.js";
 import { date, plural } from "./format.js";
 import { html } from "./lib.js";
 import { Downloads } from "./job.js";
 import { samplePixelClass, sampleUrl } from "./samples.js";
-import { EmptyState, link, Loaded, ScrollSentinel } from "./components.js";
+import { EmptyState, Loaded, ScrollSentinel } from "./components.js";
 import { MAX_ROWS, useList } from "./resource.js";
 
 export const Loras = () => {

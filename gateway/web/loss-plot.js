@@ -1,11 +1,11 @@
 // The loss curve: raw and smoothed, with the learning rate below. The history is fetched; live progress extends it.
 import { get, url } from "./api.js";
+import { appendPoint, mergeHistory, smooth } from "./curve.js";
 import { count, decimal } from "./format.js";
 import { html, useEffect, useRef, useState } from "./lib.js";
 import { onEvent, progressOf } from "./live.js";
 import uPlot from "./vendor/uplot.js";
 
-const SMOOTHING = 0.97; // weight of the previous smoothed value
 const HEIGHTS = { loss: 240, rate: 96 }; // pixels
 const TABLE_ROWS = 12;
 const STEP_INCREMENTS = [1, 2, 5] // allowed distances between ticks of the x axis
@@ -13,25 +13,6 @@ const STEP_INCREMENTS = [1, 2, 5] // allowed distances between ticks of the x ax
   .sort((one, other) => one - other);
 /** Events after which the stored history is fetched again. */
 const REFETCH_EVENTS = new Set(["job.checkpointed", "job.succeeded", "job.attempt_started", "job.failed", "job.cancelled"]);
-
-/** Exponential moving average with bias correction (Kingma & Ba 2014, §3). */
-export function smooth(values) {
-  let average = 0;
-  let weight = 0;
-  return values.map((value) => {
-    average = SMOOTHING * average + (1 - SMOOTHING) * value;
-    weight = SMOOTHING * weight + (1 - SMOOTHING);
-    return average / weight;
-  });
-}
-
-/** `history` with one more point; points from this step on belong to an older attempt and are dropped. */
-export function appendPoint(history, step, loss, rate) {
-  const { steps, losses, rates } = history;
-  let end = steps.length;
-  while (end > 0 && steps[end - 1] >= step) end -= 1;
-  return { steps: [...steps.slice(0, end), step], losses: [...losses.slice(0, end), loss], rates: [...rates.slice(0, end), rate] };
-}
 
 export const LossPlot = ({ job }) => {
   const [history, setHistory] = useState(null);
@@ -61,16 +42,6 @@ export const LossPlot = ({ job }) => {
   }
   return html`<section class="plot" aria-label="Loss"><${Charts} ...${history} /><${Table} ...${history} /></section>`;
 };
-
-/** The stored points, followed by the live points after the last stored step. */
-function mergeHistory(stored, live) {
-  if (!live) return stored;
-  const lastStored = stored.steps.at(-1) ?? 0;
-  const firstLive = live.steps.findIndex((step) => step > lastStored);
-  if (firstLive < 0) return stored;
-  const concat = (name) => [...stored[name], ...live[name].slice(firstLive)];
-  return { steps: concat("steps"), losses: concat("losses"), rates: concat("rates") };
-}
 
 const Charts = ({ steps, losses, rates }) => {
   const container = useRef(null);

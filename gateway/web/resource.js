@@ -2,10 +2,10 @@
 import { get, onWrite } from "./api.js";
 import { useEffect, useRef, useState } from "./lib.js";
 import { onEvent } from "./live.js";
+import { collectPages } from "./paging.js";
 
 const REFRESH_DELAY_MS = 120; // events come in bursts; one request covers them all
 const PAGE_ROWS = 100; // rows fetched at first and added by each `more()`
-const MAX_REQUEST_ROWS = 500; // the API's limit
 /** Maximum number of rows a screen holds. */
 export const MAX_ROWS = 5000;
 
@@ -36,19 +36,13 @@ export function useList(address, isAffectedBy = () => false, { first = PAGE_ROWS
   return { items: data?.items ?? null, total: data?.total ?? 0, next: data?.next ?? null, error, more };
 }
 
-async function fetchPages(address, rowCount, cursorParameter, signal) {
-  const items = [];
-  let total = 0;
-  let next = null;
-  do {
+function fetchPages(address, rowCount, cursorParameter, signal) {
+  return collectPages(rowCount, (limit, cursor) => {
     const target = new URL(address, location.origin);
-    target.searchParams.set("limit", Math.min(MAX_REQUEST_ROWS, rowCount - items.length));
-    if (next) target.searchParams.set(cursorParameter, next);
-    const page = await get(target, { signal });
-    items.push(...page.items);
-    ({ total, next } = page);
-  } while (next && items.length < rowCount);
-  return { items, total, next };
+    target.searchParams.set("limit", limit);
+    if (cursor) target.searchParams.set(cursorParameter, cursor);
+    return get(target, { signal });
+  });
 }
 
 function useFetched(address, isAffectedBy, fetchData) {

@@ -1,8 +1,9 @@
 // Samples of a job: before and after next to the training images, and the samples of all steps.
+import { link } from "./address.js";
 import { url } from "./api.js";
 import { count, date, plural } from "./format.js";
 import { html, useState } from "./lib.js";
-import { Dialog, link, pixelClass } from "./components.js";
+import { Dialog, pixelClass } from "./components.js";
 import { MAX_ROWS, useList } from "./resource.js";
 
 const MAX_PROMPTS = 16; // of a recipe

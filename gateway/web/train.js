@@ -1,8 +1,9 @@
 // The dialog that starts a training: a preset, and the values that differ from it.
+import { link } from "./address.js";
 import { send, url } from "./api.js";
 import { plural } from "./format.js";
 import { html, useState } from "./lib.js";
-import { Dialog, Field, link, Loaded, runWithToast } from "./components.js";
+import { Dialog, Field, Loaded, runWithToast } from "./components.js";
 import { useList } from "./resource.js";
 
 const DEFAULT_STEPS = 1000; // of a recipe without a preset

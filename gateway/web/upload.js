@@ -1,16 +1,12 @@
 // Importing image files: collected from a drop or a file chooser, uploaded in batches, with a result for each file.
 import { upload, url } from "./api.js";
+import { partition, splitIntoBatches, stem } from "./batches.js";
 import { count, plural } from "./format.js";
 import { html, useRef, useState } from "./lib.js";
 import { ProgressBar, showToast } from "./components.js";
 
-const MAX_BATCH_FILES = 32; // one command of the catalog
-const MAX_BATCH_BYTES = 256 * 1024 * 1024; // keeps batches small enough for the progress bar to move
 const MAX_FILES = 10_000;
-const SIDECAR = /\.(txt|caption)$/i; // holds the caption of the image with the same name
 const MAX_CAPTION_CHARACTERS = 20_000;
-
-const stem = (name) => name.replace(/\.[^./]+$/, "");
 
 /** A file with its relative path as name, because two folders may each have a `1.png`. */
 const withPath = (file, path) => ({ file, name: (path || file.webkitRelativePath || file.name).replace(/^\//, "") });
@@ -39,23 +35,11 @@ async function readFolder(folder) {
   }
 }
 
-/** The upload forms: images in batches, with the captions of their sidecar files. Hidden files (`.DS_Store`) are left out. */
+/** The upload forms: images in batches, with the captions of their sidecar files. */
 async function buildForms(files) {
-  const visible = files.filter(({ file }) => !file.name.startsWith("."));
-  const images = visible.filter(({ name }) => !SIDECAR.test(name));
-  const captions = await readCaptions(visible.filter(({ name }) => SIDECAR.test(name)));
-  const batches = [];
-  let batchBytes = 0;
-  for (const image of images) {
-    const { size } = image.file;
-    if (!batches.length || batches.at(-1).length >= MAX_BATCH_FILES || batchBytes + size > MAX_BATCH_BYTES) {
-      batches.push([]);
-      batchBytes = 0;
-    }
-    batches.at(-1).push(image);
-    batchBytes += size;
-  }
-  return batches.map((batch) => buildForm(batch, captions));
+  const { images, sidecars } = partition(files);
+  const captions = await readCaptions(sidecars);
+  return splitIntoBatches(images).map((batch) => buildForm(batch, captions));
 }
 
 async function readCaptions(sidecars) {

@@ -20,71 +20,49 @@ from loratory.cli.output import write_error, write_problem
 
 USAGE, TIMEOUT, INTERRUPTED = 2, 3, 130
 
-TOP = {
+GROUPS = {
+    "datasets": "Data sets and their images.",
+    "images": "Images.",
+    "history": "What happened, when, and by whom.",
+    "jobs": "Training jobs.",
+    "erase": "Permanently erase bytes, file names and captions, everywhere.",
+    "backup": "Backups of a data folder.",
+    "audit": "Prove that history was not changed.",
+    "loras": "Finished LoRAs.",
+}
+COMMANDS = {
     "up": ("up:up", "Start Loratory on this machine."),
     "demo": ("demo:demo", "From drawn (or your) images to a LoRA in one go."),
     "train": ("train:train", "Train a LoRA on a data set."),
     "tag": ("train:tag", "Tag the images of a data set with a model."),
-    "events": ("events:events", "Print the event log."),
+    "events": ("history:events", "Print the event log."),
     "restore": ("backup:restore", "Restore a damaged or deleted event log."),
     "doctor": ("doctor:doctor", "Check this installation and say what to fix."),
-}
-GROUPS = {
-    "datasets": (
-        "Data sets and their images.",
-        {
-            "create": ("datasets:create", "Create a data set."),
-            "ls": ("datasets:ls", "List data sets."),
-            "show": ("datasets:show", "Show one data set."),
-            "import": ("datasets:import_", "Import a folder or files into a data set, with their captions."),
-        },
-    ),
-    "images": ("Images.", {"show": ("images:show", "Show one image, now or in the past.")}),
-    "history": (
-        "What happened, when, and by whom.",
-        {
-            "job": ("history:job", "History of a job."),
-            "image": ("history:image", "History of an image."),
-            "dataset": ("history:dataset", "History of a data set and its tagging runs."),
-            "tag": ("history:tag", "History of a tag in a data set."),
-        },
-    ),
-    "jobs": (
-        "Training jobs.",
-        {
-            "ls": ("jobs:ls", "List jobs, newest first."),
-            "show": ("jobs:show", "Show one job."),
-            "watch": ("jobs:watch", "Follow a job to its end."),
-            "wait": ("jobs:wait", "Wait until jobs have ended."),
-            "cancel": ("jobs:cancel", "Cancel a job."),
-        },
-    ),
-    "erase": (
-        "Permanently erase bytes, file names and captions, everywhere.",
-        {
-            "image": ("erase:image", "Erase images."),
-            "dataset": ("erase:dataset", "Erase data sets with all their images."),
-        },
-    ),
-    "backup": (
-        "Backups of a data folder.",
-        {
-            "create": ("backup:create", "Create or update a backup, while Loratory runs or not."),
-            "verify": ("backup:verify", "Verify every hash and file of a backup."),
-            "ls": ("backup:ls", "List the registered backups."),
-            "forget": ("backup:forget", "Unregister a backup that was deleted."),
-            "restore": ("backup:restore_backup", "Create a data folder from a backup."),
-        },
-    ),
-    "audit": (
-        "Prove that history was not changed.",
-        {
-            "head": ("audit:head", "Print the signed head of the log, to be stored elsewhere."),
-            "verify": ("audit:verify", "Verify all hashes and compare the log with its archive."),
-            "replay": ("history:replay", "Rebuild every read model from the log and compare."),
-        },
-    ),
-    "loras": ("Finished LoRAs.", {"get": ("jobs:get", "Download the files of a finished job.")}),
+    "datasets create": ("datasets:create", "Create a data set."),
+    "datasets ls": ("datasets:ls", "List data sets."),
+    "datasets show": ("datasets:show", "Show one data set."),
+    "datasets import": ("datasets:import_", "Import a folder or files into a data set, with their captions."),
+    "images show": ("datasets:show_image", "Show one image, now or in the past."),
+    "history job": ("history:job", "History of a job."),
+    "history image": ("history:image", "History of an image."),
+    "history dataset": ("history:dataset", "History of a data set and its tagging runs."),
+    "history tag": ("history:tag", "History of a tag in a data set."),
+    "jobs ls": ("jobs:ls", "List jobs, newest first."),
+    "jobs show": ("jobs:show", "Show one job."),
+    "jobs watch": ("jobs:watch", "Follow a job to its end."),
+    "jobs wait": ("jobs:wait", "Wait until jobs have ended."),
+    "jobs cancel": ("jobs:cancel", "Cancel a job."),
+    "erase image": ("erase:image", "Erase images."),
+    "erase dataset": ("erase:dataset", "Erase data sets with all their images."),
+    "backup create": ("backup:create", "Create or update a backup, while Loratory runs or not."),
+    "backup verify": ("backup:verify", "Verify every hash and file of a backup."),
+    "backup ls": ("backup:ls", "List the registered backups."),
+    "backup forget": ("backup:forget", "Unregister a backup that was deleted."),
+    "backup restore": ("backup:restore_backup", "Create a data folder from a backup."),
+    "audit head": ("audit:head", "Print the signed head of the log, to be stored elsewhere."),
+    "audit verify": ("audit:verify", "Verify all hashes and compare the log with its archive."),
+    "audit replay": ("audit:replay", "Rebuild every read model from the log and compare."),
+    "loras get": ("jobs:get", "Download the files of a finished job."),
 }
 
 
@@ -95,17 +73,12 @@ def build() -> App:
         version=lambda: version("loratory"),
         suppress_keyboard_interrupt=False,
     )
-    _add(app, TOP)
-    for name, (description, commands) in GROUPS.items():
-        group = App(name=name, help=description)
-        _add(group, commands)
-        app.command(group)
+    for group, description in GROUPS.items():
+        app.command(App(name=group, help=description))
+    for words, (target, description) in COMMANDS.items():
+        group, _, name = words.rpartition(" ")
+        (app[group] if group else app).command(f"loratory.cli.{target}", name=name, help=description)
     return app
-
-
-def _add(app: App, commands: Mapping[str, tuple[str, str]]) -> None:
-    for name, (target, description) in commands.items():
-        app.command(f"loratory.cli.{target}", name=name, help=description)
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -169,16 +142,14 @@ def _run_cancellable(work: Coroutine[Any, Any, object]) -> object:
     async def run_it() -> object:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a running coroutine belongs to a task
-        received: list[signal.Signals] = []
 
-        def stop(number: signal.Signals) -> None:
-            if not received:  # a second signal must not interrupt the cleanup
+        def stop() -> None:
+            if not task.cancelling():  # a second signal must not interrupt the cleanup
                 task.cancel()
-            received.append(number)
 
         if sys.platform != "win32":
             for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, stop, number)
+                asyncio.get_running_loop().add_signal_handler(number, stop)
         return await work
 
     return asyncio.run(run_it())

@@ -1,29 +1,29 @@
 """`loratory audit …`: proves that history was not changed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
-from contracts.audit import AuditHead, AuditReport, summary_lines
-from contracts.errors import SetupError
-from loratory.cli.backup import LOG_DAMAGED
+from contracts.audit import AuditHead, ReplayReport, summary_lines
+from contracts.errors import LoratoryError, SetupError
 from loratory.cli.options import DEFAULT_SERVER, Environ, Server
-from loratory.cli.output import write_json, write_line
+from loratory.cli.output import write_json, write_line, write_lines
 from loratory.offline import OfflineFolder
+from loratory.services import LOG_DAMAGED
 
 DAMAGED = 1
 """Exit code if the log, its archive or the head is damaged."""
+DIFFERENT = 1
+"""Exit code if a read model differs from what the log yields."""
 
 
 async def head(*, out: Annotated[Path | None, Parameter(alias="-o")] = None, server: Server = DEFAULT_SERVER) -> None:
     """Print the signed head of the log. Stored on another machine, it proves later whether history was rewritten.
 
-    Parameters
-    ----------
-    out:
-        Write it to this file.
+    :param out: Write it to this file.
     """
     async with server.client() as client:
         found = await client.audit_head()
@@ -39,23 +39,29 @@ async def verify(
 ) -> int:
     """Verify all hashes and compare the log with its archive; exit code 1 if anything is wrong.
 
-    Parameters
-    ----------
-    head:
-        A file written by `loratory audit head`: was anything before it rewritten since?
-    data:
-        A data folder on this machine, while Loratory is stopped or refuses to start.
+    :param head: A file written by `loratory audit head`: was anything before it rewritten since?
+    :param data: A data folder on this machine, while Loratory is stopped or refuses to start.
     """
     if data is not None:
         return await _verify_offline(data, head, server, environ)
     known_head = _read_head(head) if head else None
     async with server.client() as client:
         report = await client.audit_verify(known_head)
+    write_json(report) if server.json else write_lines(summary_lines(report))
+    return DAMAGED if report.damage else 0
+
+
+async def replay(*, server: Server = DEFAULT_SERVER) -> int:
+    """Rebuild every read model from the log next to the live one and compare; exit code 1 if they differ."""
+    async with server.client() as client:
+        report = await client.audit_replay()
     if server.json:
         write_json(report)
-    else:
-        _write_report(report)
-    return DAMAGED if report.damage else 0
+    if report.state == "failed":
+        raise LoratoryError(f"the read models could not be rebuilt: {report.error}")
+    if not server.json:
+        write_lines(_describe_replay(report))
+    return 0 if report.state == "same" else DIFFERENT
 
 
 async def _verify_offline(data: Path, head: Path | None, server: Server, environ: Environ) -> int:
@@ -66,13 +72,20 @@ async def _verify_offline(data: Path, head: Path | None, server: Server, environ
     return DAMAGED if code == LOG_DAMAGED else code
 
 
-def _write_report(report: AuditReport) -> None:
-    for line in summary_lines(report):
-        write_line(line)
-
-
 def _read_head(file: Path) -> AuditHead:
     try:
         return msgspec.json.decode(file.read_bytes(), type=AuditHead)
     except msgspec.DecodeError as error:
         raise SetupError(f"{file} does not contain the head of a log: {error}") from error
+
+
+def _describe_replay(report: ReplayReport) -> Iterator[str]:
+    yield f"{sum(report.rows.values())} rows of {len(report.rows)} tables match what {report.sequence} commits yield"
+    if difference := report.difference:
+        yield f"table {difference.table} differs, first at {_columns(difference.key)}"
+        for side, row in (("live", difference.live), ("replayed", difference.replayed)):
+            yield f"  {side:<10}{'has no such row' if row is None else _columns(row)}"
+
+
+def _columns(row: dict[str, object]) -> str:
+    return "  ".join(f"{name}={value!r}" for name, value in row.items())

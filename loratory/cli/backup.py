@@ -10,17 +10,18 @@ from cyclopts import Parameter
 
 from contracts import subjects
 from contracts.errors import SetupError
-from contracts.wire.server import running_server
+from contracts.wire.server.embedded import running_server
 from loratory.cli.options import Environ
 from loratory.cli.output import write_line
 from loratory.data_folder import DataFolder, DataFolderInUse, check_format
 from loratory.offline import OfflineFolder, run_catalog
+from loratory.services import LOG_DAMAGED, bus_settings
 
 DEFAULT_DATA = Path("~/loratory")
-LOG_DAMAGED = 3
-"""Exit code of a catalog command that found the log damaged (`contracts.wire.boot`)."""
 
-Data = Annotated[Path | None, Parameter(show_default=False)]
+Data = Annotated[
+    Path | None, Parameter(show_default=False, help="The data folder; ~/loratory if LORATORY_URL is not set.")
+]
 
 
 async def create(
@@ -28,16 +29,9 @@ async def create(
 ) -> int:
     """Back up a data folder, while Loratory runs on it or not. An older backup in the folder is updated.
 
-    Parameters
-    ----------
-    backup:
-        An empty folder, or one with a backup of the same data folder.
-    data:
-        The data folder; ~/loratory if LORATORY_URL is not set.
-    without_keys:
-        Leave out the keys of file names and captions; store them elsewhere.
-    without_blobs:
-        Only list the blobs (images, checkpoints, LoRAs), if they are backed up by other means.
+    :param backup: An empty folder, or one with a backup of the same data folder.
+    :param without_keys: Leave out the keys of file names and captions; store them elsewhere.
+    :param without_blobs: Only list the blobs (images, checkpoints, LoRAs), if they are backed up by other means.
     """
     folder = _data_folder(data, environ)
     options = [f"--{name}" for name, on in (("without-keys", without_keys), ("without-blobs", without_blobs)) if on]
@@ -46,40 +40,27 @@ async def create(
         async with OfflineFolder(folder, environ) as offline:
             return await offline.run_catalog("catch-up") or await offline.run_catalog(*arguments)
     except DataFolderInUse:
-        return await _run_beside_server(folder, environ, *arguments)
+        bus = bus_settings(*running_server(DataFolder(folder) / "nats", "catalog"))
+        return await run_catalog(DataFolder(folder), bus, environ, *arguments)
 
 
 async def verify(backup: Path, *, environ: Environ) -> int:
     """Verify a backup: the hash chain of all commits, and every blob.
 
-    Parameters
-    ----------
-    backup:
-        Its folder.
+    :param backup: Its folder.
     """
     return await run_catalog(DataFolder(DEFAULT_DATA), {}, environ, "verify-backup", _absolute(backup))
 
 
 async def ls(*, data: Data = None, environ: Environ) -> int:
-    """List the registered backups of a data folder. Erasures are carried out in them too, once they are reachable.
-
-    Parameters
-    ----------
-    data:
-        The data folder; ~/loratory if LORATORY_URL is not set.
-    """
+    """List the registered backups of a data folder. Erasures are carried out in them too, once they are reachable."""
     return await run_catalog(DataFolder(_data_folder(data, environ)), {}, environ, "list-backups")
 
 
 async def forget(backup: Path, *, data: Data = None, environ: Environ) -> int:
     """Unregister a backup that was deleted, so that erasures no longer wait for it.
 
-    Parameters
-    ----------
-    backup:
-        The folder of the backup.
-    data:
-        The data folder; ~/loratory if LORATORY_URL is not set.
+    :param backup: The folder of the backup.
     """
     folder = DataFolder(_data_folder(data, environ))
     return await run_catalog(folder, {}, environ, "forget-backup", _absolute(backup))
@@ -88,14 +69,9 @@ async def forget(backup: Path, *, data: Data = None, environ: Environ) -> int:
 async def restore_backup(backup: Path, *, data: Path, keys: Path | None = None, environ: Environ) -> int:
     """Create a data folder from a backup; `loratory up --data` starts it.
 
-    Parameters
-    ----------
-    backup:
-        Its folder.
-    data:
-        An empty folder, or one that does not exist yet.
-    keys:
-        A keys.db to use instead of the backup's: with the current one, what was erased since stays unreadable.
+    :param backup: Its folder.
+    :param data: An empty folder, or one that does not exist yet.
+    :param keys: A keys.db to use instead of the backup's: with the current one, what was erased since stays unreadable.
     """
     target = _absolute(data)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -122,14 +98,8 @@ async def restore(
 
     Every commit is restored at its old sequence. The damaged files are kept in the data folder.
 
-    Parameters
-    ----------
-    data:
-        The data folder; ~/loratory if LORATORY_URL is not set.
-    from_:
-        A backup, in case the archive or the keys are damaged or lost as well.
-    accept_loss:
-        Give up commits of which no copy exists; each is replaced by a void commit.
+    :param from_: A backup, in case the archive or the keys are damaged or lost as well.
+    :param accept_loss: Give up commits of which no copy exists; each is replaced by a void commit.
     """
     async with OfflineFolder(_data_folder(data, environ), environ) as offline:
         damage_code = await offline.run_catalog("catch-up", "--whole")
@@ -173,14 +143,6 @@ def _keep_damaged_log(offline: OfflineFolder) -> None:
         kept.parent.mkdir(exist_ok=True)
         log.rename(kept)
         write_line(f"the damaged log was moved to {kept}; delete it when you no longer need it")
-
-
-async def _run_beside_server(data: Path, environ: Mapping[str, str], *arguments: str | Path) -> int:
-    """Run a catalog command while Loratory runs on the folder."""
-    folder = DataFolder(data)
-    url, user, password = running_server(folder / "nats", "catalog")
-    bus = {"NATS_URL": url, "NATS_USER": user, "NATS_PASSWORD": password}
-    return await run_catalog(folder, bus, environ, *arguments)
 
 
 def _absolute(path: Path) -> Path:

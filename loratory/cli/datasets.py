@@ -1,29 +1,24 @@
-"""`loratory datasets …`."""
+"""`loratory datasets …` and `loratory images …`."""
 
 import asyncio
 import sys
 from pathlib import Path
 
 from contracts.errors import LoratoryError, SetupError
-from loratory.cli.options import DEFAULT_SERVER, NOW, PointInTime, Server
-from loratory.cli.output import write_json, write_line, write_sections, write_table
-from loratory.cli.views import dataset_sections
+from loratory.cli.options import DEFAULT_SERVER, NOW, Id, NameOrId, PointInTime, Server
+from loratory.cli.output import write_json, write_line, write_lines, write_sections, write_table
+from loratory.cli.views import dataset_sections, image_sections
 from loratory.client import AsyncClient
-from loratory.follow import ProgressWriter
+from loratory.follow import ProgressWriter, format_import
 from loratory.image_files import scan_files, scan_folder
-from loratory.messages import format_import
 from loratory.responses import ImportSummary
 
 
 async def create(name: str, /, *, description: str = "", server: Server = DEFAULT_SERVER) -> None:
     """Create a data set.
 
-    Parameters
-    ----------
-    name:
-        Its name.
-    description:
-        A short description.
+    :param name: Its name.
+    :param description: A short description.
     """
     async with server.client() as client:
         result = await client.create_dataset(name, description)
@@ -34,34 +29,29 @@ async def ls(*, server: Server = DEFAULT_SERVER) -> None:
     """List data sets."""
     async with server.client() as client:
         views = await client.datasets()
-    if server.json:
-        return write_json(views)
     rows = [(view.name, view.images, view.tagged, view.captioned, view.latest_version, view.id) for view in views]
-    return write_table(("Name", "Images", "Tagged", "Captioned", "Version", "Id"), rows)
+    write_json(views) if server.json else write_table(("Name", "Images", "Tagged", "Captioned", "Version", "Id"), rows)
 
 
-async def show(dataset: str, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SERVER) -> None:
-    """Show one data set, now or in the past.
-
-    Parameters
-    ----------
-    dataset:
-        Name or id.
-    """
+async def show(dataset: NameOrId, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SERVER) -> None:
+    """Show one data set, now or in the past."""
     async with server.client() as client:
         view = await client.dataset(dataset, **at.query)
     write_json(view) if server.json else write_sections(dataset_sections(view))
 
 
+async def show_image(image: Id, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SERVER) -> None:
+    """Show one image with its tags and its caption, now or in the past."""
+    async with server.client() as client:
+        view = await client.image(image, **at.query)
+    write_json(view) if server.json else write_sections(image_sections(view))
+
+
 async def import_(dataset: str, paths: list[Path], /, *, server: Server = DEFAULT_SERVER) -> int:
     """Import a folder or files; a `.txt` or `.caption` file next to an image is its caption.
 
-    Parameters
-    ----------
-    dataset:
-        Name or id; created if no data set has this name.
-    paths:
-        A folder, or files.
+    :param dataset: Name or id; created if no data set has this name.
+    :param paths: A folder, or files.
     """
     if not paths:
         raise SetupError("name a folder or files to import")
@@ -69,11 +59,7 @@ async def import_(dataset: str, paths: list[Path], /, *, server: Server = DEFAUL
         raise SetupError("import one folder at a time, or files")
     async with server.client() as client:
         result = await _import(client, dataset, paths, ProgressWriter(sys.stderr))
-    if server.json:
-        write_json(result)
-    else:
-        for line in format_import(result):
-            write_line(line)
+    write_json(result) if server.json else write_lines(format_import(result))
     if result.files and len(result.of("refused")) == len(result.files):
         raise LoratoryError("all files were skipped")
     return 0

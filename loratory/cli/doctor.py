@@ -1,31 +1,33 @@
 """`loratory doctor`: checks of the installation, with what to do about each problem."""
 
-import asyncio
 import importlib.metadata
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from contracts.errors import LoratoryError, SetupError
-from contracts.wire.boot import distributions_of, refuse_foreign_packages
-from contracts.wire.server_binary import find_binary
+from contracts.wire.server.binary import find_binary
+from contracts.wire.service.boot import distributions_of, refuse_foreign_packages
 from loratory.bind_address import find_free_port
-from loratory.cli.options import DEFAULT_SERVER, Server
-from loratory.cli.output import write_json, write_line
-from loratory.data_folder import check_format, running_port
-from loratory.http import Http
+from loratory.child import run_python
+from loratory.cli.options import DEFAULT_SERVER, Environ, Server
+from loratory.cli.output import write_json, write_lines
+from loratory.client import AsyncClient
+from loratory.data_folder import DataFolder, check_format, running_port
+from loratory.services import service_command, service_environment
 
 TORCH_TIMEOUT_SECONDS = 60.0
 MIN_FREE_DISK_BYTES = 2 << 30
 REQUIRED_PACKAGES = {
-    "gateway": ("litestar", "uvicorn", "prometheus-client"),
-    "catalog": ("cryptography", "pillow", "pyroaring"),
+    "gateway": ("litestar", "uvicorn", "prometheus-client", "pyroaring"),
+    "catalog": ("aiosqlite", "cryptography", "pillow", "pyroaring"),
     "tagger": ("onnxruntime", "pillow", "numpy"),
     "trainer": ("torch", "diffusers", "peft", "accelerate", "transformers", "safetensors"),
 }
@@ -45,33 +47,29 @@ class Check(msgspec.Struct, frozen=True):
     text: str
 
 
-async def doctor(*, data: Path = Path("~/loratory"), port: int = 8000, server: Server = DEFAULT_SERVER) -> int:
+async def doctor(
+    *, data: Path = Path("~/loratory"), port: int = 8000, server: Server = DEFAULT_SERVER, environ: Environ
+) -> int:
     """Check this installation and say what to fix; exit code 1 if something must be fixed.
 
-    Parameters
-    ----------
-    data:
-        The data folder that `up` would use.
-    port:
-        The port that `up` would use.
+    :param data: The data folder that `up` would use.
+    :param port: The port that `up` would use.
     """
-    checks = [*_local_checks(data.expanduser(), port), await _check_torch(), await _check_server(server)]
-    if server.json:
-        write_json(checks)
-    else:
-        for check in checks:
-            write_line(f"{check.verdict:<4}  {check.name:<14} {check.text}")
+    checks = [*local_checks(data.expanduser(), port, environ), await _check_torch(), await _check_server(server)]
+    lines = [f"{check.verdict:<4}  {check.name:<14} {check.text}" for check in checks]
+    write_json(checks) if server.json else write_lines(lines)
     return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 
-def _local_checks(data: Path, port: int) -> Iterator[Check]:
+def local_checks(data: Path, port: int, environ: Mapping[str, str]) -> Iterator[Check]:
+    """Those that need neither torch nor a server."""
     yield Check("python", "ok", f"{platform.python_version()} on {platform.system()}, {sys.executable}")
-    for service, packages in REQUIRED_PACKAGES.items():
-        yield _check_packages(service, packages)
+    for service in REQUIRED_PACKAGES:
+        yield _run_check(service, partial(_check_packages, service), verdict="note")
     yield _run_check("our packages", _check_foreign_packages)
     yield _run_check("nats-server", _check_nats_server)
-    yield _check_disk(data)
-    yield _run_check("data folder", lambda: _check_data_folder(data))
+    yield _run_check("free disk", lambda: _check_disk(data))
+    yield _run_check("data folder", lambda: _check_data_folder(data, environ))
     yield _run_check("port", lambda: _check_port(data, port), verdict="note")
 
 
@@ -82,17 +80,16 @@ def _run_check(name: str, check: Callable[[], str], verdict: Literal["note", "ba
         return Check(name, verdict, error.detail)
 
 
-def _check_packages(service: str, packages: tuple[str, ...]) -> Check:
+def _check_packages(service: str) -> str:
     found, missing = [], []
-    for name in packages:
+    for name in REQUIRED_PACKAGES[service]:
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        text = f"cannot run here: {', '.join(missing)} missing; pip install 'loratory[{service}]'"
-        return Check(service, "note", text)
-    return Check(service, "ok", ", ".join(found))
+        raise SetupError(f"cannot run here: {', '.join(missing)} missing; pip install 'loratory[{service}]'")
+    return ", ".join(found)
 
 
 def _check_nats_server() -> str:
@@ -103,28 +100,31 @@ def _check_nats_server() -> str:
 
 def _check_foreign_packages() -> str:
     refuse_foreign_packages()
-    foreign = {
-        name: others
-        for name, owners in distributions_of().items()
-        if (others := [o for o in owners if o != "loratory"])
-    }
-    if foreign:
-        listed = "; ".join(f"{name} also belongs to {', '.join(owners)}" for name, owners in foreign.items())
+    foreign = {name: [o for o in owners if o != "loratory"] for name, owners in distributions_of().items()}
+    listed = "; ".join(f"{name} also belongs to {', '.join(others)}" for name, others in foreign.items() if others)
+    if listed:
         raise SetupError(f"{listed}: install Loratory in an environment of its own")
     return "no other distribution installs packages of these names"
 
 
-def _check_disk(data: Path) -> Check:
+def _check_disk(data: Path) -> str:
     existing = next(folder for folder in (data, *data.parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
-    verdict: Literal["ok", "bad"] = "ok" if free >= MIN_FREE_DISK_BYTES else "bad"
-    return Check("free disk", verdict, f"{free / (1 << 30):.1f} GiB at {existing}")
+    text = f"{free / (1 << 30):.1f} GiB at {existing}"
+    if free < MIN_FREE_DISK_BYTES:
+        raise SetupError(text)
+    return text
 
 
-def _check_data_folder(data: Path) -> str:
+def _check_data_folder(data: Path, environ: Mapping[str, str]) -> str:
     if not data.is_dir():
         return f"{data} does not exist yet; `loratory up` creates it"
     check_format(data)
+    environment = service_environment("catalog", DataFolder(data), given=environ, settings={})
+    command = [*service_command("catalog"), "check-files"]
+    checked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    if checked.returncode:
+        raise SetupError(checked.stderr.strip().rpartition("\n")[2])
     return f"{data} can be read by this version"
 
 
@@ -137,30 +137,19 @@ def _check_port(data: Path, port: int) -> str:
 
 async def _check_torch() -> Check:
     """In a process of its own: importing torch takes seconds, and nothing here needs it."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-c", TORCH_PROGRAM), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
     try:
-        async with asyncio.timeout(TORCH_TIMEOUT_SECONDS):
-            output, errors = await process.communicate()
+        output = await run_python("-c", TORCH_PROGRAM, timeout=TORCH_TIMEOUT_SECONDS)
     except TimeoutError:
         return Check("device", "bad", f"importing torch took more than {TORCH_TIMEOUT_SECONDS:g} s")
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        last_line = errors.decode(errors="replace").strip().rpartition("\n")[2]
-        return Check("device", "note", f"torch cannot be imported: {last_line}")
+    except LoratoryError as error:
+        return Check("device", "note", f"torch cannot be imported: {error}")
     return Check("device", "ok", output.decode().strip())
 
 
 async def _check_server(server: Server) -> Check:
-    http = Http(server.url, server.key, retry_timeout=0)
     try:
-        version = await http.get("/api/v1/version", dict[str, object])
-        return Check("server", "ok", f"{server.url} runs version {version.get('version', version)}")
+        async with AsyncClient(server.url, server.key, retry_timeout=0) as client:
+            version = await client.version()
     except LoratoryError as error:
         return Check("server", "note", error.detail)
-    finally:
-        await http.close()
+    return Check("server", "ok", f"{server.url} runs version {version.get('version', version)}")

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from contracts.errors import SetupError
+from contracts.wording import count
 from loratory.cli.options import DEFAULT_SERVER, Flag, Server
 from loratory.cli.output import write_error, write_json, write_line
 from loratory.client import AsyncClient
-from loratory.messages import count
 from loratory.responses import ErasureResult
 
 Yes = Annotated[bool, Flag]
@@ -18,12 +18,8 @@ Yes = Annotated[bool, Flag]
 async def image(images: list[str], /, *, yes: Yes = False, server: Server = DEFAULT_SERVER) -> None:
     """Permanently erase the bytes, file names and captions of images, everywhere.
 
-    Parameters
-    ----------
-    images:
-        Their ids.
-    yes:
-        Do not ask for confirmation.
+    :param images: Their ids.
+    :param yes: Do not ask for confirmation.
     """
     await _confirm(f"Permanently erase {count(len(images), 'image')}?", yes)
     await _erase_all(images, AsyncClient.erase_image, server)
@@ -32,12 +28,8 @@ async def image(images: list[str], /, *, yes: Yes = False, server: Server = DEFA
 async def dataset(datasets: list[str], /, *, yes: Yes = False, server: Server = DEFAULT_SERVER) -> None:
     """Permanently erase all images that data sets ever contained, and the names of skipped files.
 
-    Parameters
-    ----------
-    datasets:
-        Names or ids.
-    yes:
-        Do not ask for confirmation.
+    :param datasets: Names or ids.
+    :param yes: Do not ask for confirmation.
     """
     await _confirm(f"Permanently erase {', '.join(datasets)} with all images?", yes)
     await _erase_all(datasets, AsyncClient.erase_dataset, server)
@@ -49,10 +41,7 @@ async def _erase_all(
     async with server.client() as client:
         for name in names:
             result = await erase(client, name)
-            if server.json:
-                write_json(result)
-            else:
-                _write_result(name, result)
+            write_json(result) if server.json else _write_result(name, result)
 
 
 def _write_result(name: str, result: ErasureResult) -> None:

@@ -8,16 +8,18 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from contracts.errors import LoratoryError
-from loratory.cli.options import DEFAULT_SERVER, NOW, PointInTime, Server
-from loratory.cli.output import format_bytes, write_error, write_json, write_line, write_sections, write_table
+from contracts.wording import count, size_of
+from loratory.api.base import WaitTimeout
+from loratory.cli.options import DEFAULT_SERVER, NOW, Id, PointInTime, Server
+from loratory.cli.output import write_error, write_json, write_line, write_sections, write_table
 from loratory.cli.views import job_sections
-from loratory.client import AsyncClient, WaitTimeout
+from loratory.client import AsyncClient
 from loratory.follow import ProgressWriter, WorkerWait, follow_job, wait_until_started
-from loratory.messages import count
 from loratory.responses import Job
 
 EXIT_CODES = {"completed": 0, "failed": 1, "cancelled": 4}
 """By the status of an ended job."""
+COLUMNS = ("Id", "Name", "Data set", "Status", "Step", "Steps", "Waiting for")
 
 
 class WatchInterrupted(LoratoryError):
@@ -29,18 +31,12 @@ class WatchInterrupted(LoratoryError):
 async def ls(*, status: str | None = None, dataset: str | None = None, server: Server = DEFAULT_SERVER) -> None:
     """List jobs, newest first.
 
-    Parameters
-    ----------
-    status:
-        pending, running, completed, failed or cancelled.
-    dataset:
-        Only jobs on this data set.
+    :param status: pending, running, completed, failed or cancelled.
+    :param dataset: Only jobs on this data set.
     """
     async with server.client() as client:
         jobs = await client.jobs(status=status, dataset=dataset)
-    if server.json:
-        return write_json(jobs)
-    return write_table(("Id", "Name", "Data set", "Status", "Step", "Steps", "Waiting for"), map(_row, jobs))
+    write_json(jobs) if server.json else write_table(COLUMNS, map(_row, jobs))
 
 
 def _row(job: Job) -> tuple[object, ...]:
@@ -48,27 +44,15 @@ def _row(job: Job) -> tuple[object, ...]:
     return job.id, job.name, job.dataset, job.status, job.step, job.steps, waiting
 
 
-async def show(job: str, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SERVER) -> None:
-    """Show one job: its settings, its progress and its files; now or in the past.
-
-    Parameters
-    ----------
-    job:
-        Its id.
-    """
+async def show(job: Id, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SERVER) -> None:
+    """Show one job: its settings, its progress and its files; now or in the past."""
     async with server.client() as client:
         view = await client.job(job, **at.query)
     write_json(view) if server.json else write_sections(job_sections(view))
 
 
-async def watch(job: str, /, *, server: Server = DEFAULT_SERVER) -> int:
-    """Follow a job to its end; exit code 0 completed, 1 failed, 4 cancelled.
-
-    Parameters
-    ----------
-    job:
-        Its id.
-    """
+async def watch(job: Id, /, *, server: Server = DEFAULT_SERVER) -> int:
+    """Follow a job to its end; exit code 0 completed, 1 failed, 4 cancelled."""
     async with server.client() as client:
         return await follow(client, job, as_json=server.json)
 
@@ -92,19 +76,15 @@ async def _follow_as_text(client: AsyncClient, job_id: str) -> int:
     writer.line(f"Job {job.id}: {job.name or job.dataset}, {count(job.images, 'image')}")
     code = await follow_job(client, job_id, writer)
     for artifact in (await client.job(job_id)).artifacts:
-        writer.line(f"{artifact.name}  {format_bytes(artifact.size)}  sha256 {artifact.digest}")
+        writer.line(f"{artifact.name}  {size_of(artifact.size)}  sha256 {artifact.digest}")
     return code
 
 
 async def wait(jobs: list[str], /, *, timeout: float | None = None, server: Server = DEFAULT_SERVER) -> int:
     """Wait until jobs have ended; exit code 0 all completed, 1 one failed, 4 one was cancelled, 3 timeout.
 
-    Parameters
-    ----------
-    jobs:
-        Their ids.
-    timeout:
-        Seconds to wait for all of them.
+    :param jobs: Their ids.
+    :param timeout: Seconds to wait for all of them.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     ended = []
@@ -124,19 +104,13 @@ async def wait(jobs: list[str], /, *, timeout: float | None = None, server: Serv
 
 
 async def cancel(
-    job: str,
+    job: Id,
     /,
     *,
     wait: Annotated[float, Parameter(help="Seconds to wait until it has stopped; 0 = do not wait.")] = 30,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Cancel a job. Its checkpoints and samples are kept.
-
-    Parameters
-    ----------
-    job:
-        Its id.
-    """
+    """Cancel a job. Its checkpoints and samples are kept."""
     async with server.client() as client:
         result = await client.cancel_job(job)
         if wait:
@@ -146,21 +120,14 @@ async def cancel(
                 raise WaitTimeout(
                     f"cancellation of job {job} was requested, but it runs on after {wait:g} s"
                 ) from error
-    if server.json:
-        write_json(result)
-    else:
-        write_line(f"job {job} is cancelled" if wait else f"cancellation of job {job} was requested")
+    sentence = f"job {job} is cancelled" if wait else f"cancellation of job {job} was requested"
+    write_json(result) if server.json else write_line(sentence)
 
 
-async def get(job: str, /, *, to: Path = Path(), server: Server = DEFAULT_SERVER) -> None:
+async def get(job: Id, /, *, to: Path = Path(), server: Server = DEFAULT_SERVER) -> None:
     """Download the files of a finished job, verified by sha256; partial downloads are resumed.
 
-    Parameters
-    ----------
-    job:
-        Its id.
-    to:
-        Target folder.
+    :param to: Target folder.
     """
     await asyncio.to_thread(to.mkdir, parents=True, exist_ok=True)
     async with server.client() as client:

@@ -12,6 +12,8 @@ from loratory.client import DEFAULT_URL, AsyncClient
 
 Environ = Annotated[Mapping[str, str], Parameter(parse=False)]
 """The environment variables of the process; passed by `run`, not by the user."""
+Id = Annotated[str, Parameter(help="Its id.")]
+NameOrId = Annotated[str, Parameter(help="Name or id.")]
 Flag = Parameter(negative=())
 """A switch without a `--no-…` counterpart."""
 

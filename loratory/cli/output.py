@@ -17,6 +17,11 @@ def write_line(line: str) -> None:
     sys.stdout.flush()
 
 
+def write_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        write_line(line)
+
+
 def write_error(line: str) -> None:
     sys.stderr.write(f"loratory: {line}\n")
 
@@ -52,16 +57,13 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def write_sections(sections: Mapping[str, Fields]) -> None:
     """Titled groups of `label: value` lines; groups without values are omitted."""
-    first = True
+    groups = []
     for title, fields in sections.items():
         lines = {f"{label}:": format_value(value) for label, value in fields.items() if value not in (None, "", (), [])}
-        if not lines:
-            continue
-        write_line(title if first else f"\n{title}")
-        first = False
-        width = max(map(len, lines))
-        for label, value in lines.items():
-            write_line(f"  {label:<{width}}  {value}")
+        width = max(map(len, lines), default=0)
+        if lines:
+            groups.append("\n".join((title, *(f"  {label:<{width}}  {value}" for label, value in lines.items()))))
+    write_line("\n\n".join(groups))
 
 
 def format_value(value: object) -> str:
@@ -76,13 +78,3 @@ def format_value(value: object) -> str:
             return f"{value:g}"
         case _:
             return str(value)
-
-
-def format_bytes(size: int) -> str:
-    """Decimal units with three digits: `12.3 MB`."""
-    scaled, unit = float(size), "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if scaled < 1000:
-            break
-        scaled, unit = scaled / 1000, larger
-    return f"{scaled:.3g} {unit}"

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from contracts.errors import LoratoryError, SetupError
 from loratory.cli.jobs import EXIT_CODES, WatchInterrupted, follow
-from loratory.cli.options import DEFAULT_SERVER, Flag, Server, parse_recipe_overrides
+from loratory.cli.options import DEFAULT_SERVER, Flag, NameOrId, Server, parse_recipe_overrides
 from loratory.cli.output import write_error, write_json, write_line
 from loratory.follow import ProgressWriter, WorkerWait, follow_tagging
 from loratory.http import is_local
@@ -33,24 +33,14 @@ async def train(  # noqa: PLR0913 - each is an option
 
     Ctrl-C stops following; the job continues, and `loratory jobs watch` follows it again.
 
-    Parameters
-    ----------
-    dataset:
-        Name or id of a data set on the server.
-    base:
-        Folder of the base model, a diffusers pipeline; without it the preset's.
-    preset:
-        The recipe to start from.
-    trigger:
-        Trigger word of the trained concept.
-    name:
-        Name of the job and of the LoRA.
-    steps:
-        Number of training steps.
-    set_:
-        A field of the recipe and its value, such as optimizer.lr=1e-4; may be repeated.
-    detach:
-        Print the job's id and do not wait.
+    :param dataset: Name or id of a data set on the server.
+    :param base: Folder of the base model, a diffusers pipeline; without it the preset's.
+    :param preset: The recipe to start from.
+    :param trigger: Trigger word of the trained concept.
+    :param name: Name of the job and of the LoRA.
+    :param steps: Number of training steps.
+    :param set_: A field of the recipe and its value, such as optimizer.lr=1e-4; may be repeated.
+    :param detach: Print the job's id and do not wait.
     """
     overrides = _recipe_overrides(base, steps, set_ or [], local=is_local(server.url))
     options = TrainingOptions(changes=overrides, trigger=trigger, name=name)
@@ -86,7 +76,7 @@ def _base_path(base: Path, *, local: bool) -> Path:
 
 
 async def tag(
-    dataset: str,
+    dataset: NameOrId,
     /,
     *,
     model: str = "demo",
@@ -96,16 +86,9 @@ async def tag(
 ) -> int:
     """Tag the images of a data set with a model and wait for it.
 
-    Parameters
-    ----------
-    dataset:
-        Name or id.
-    model:
-        The tagging model.
-    only_new:
-        Only images that this model has not processed yet.
-    detach:
-        Print the run's id and do not wait.
+    :param model: The tagging model.
+    :param only_new: Only images that this model has not processed yet.
+    :param detach: Print the run's id and do not wait.
     """
     writer = ProgressWriter(sys.stderr)
     async with server.client() as client:

@@ -24,14 +24,9 @@ async def up(  # noqa: PLR0913 - each is an option
 ) -> int:
     """Start all services on this machine; Ctrl-C stops them. Interrupted work resumes at the next start.
 
-    Parameters
-    ----------
-    data:
-        The data folder.
-    port:
-        Port of the page and the API; 0 = any free one.
-    host:
-        Bind address. Any address that other machines can reach needs LORATORY_API_KEY.
+    :param data: The data folder.
+    :param port: Port of the page and the API; 0 = any free one.
+    :param host: Bind address. Any address that other machines can reach needs LORATORY_API_KEY.
     """
     without: list[Service] = [] if tagger else ["tagger"]
     without += [] if trainer else ["trainer"]

@@ -6,24 +6,15 @@ from typing import Any
 
 import msgspec
 
-from contracts.queries import AttemptView, DatasetView, ImageView
+from contracts.queries.datasets import DatasetView, ImageView
+from contracts.queries.jobs import AttemptView
 from contracts.recipe import Recipe
-from loratory.cli.output import Fields, format_bytes, format_value
-from loratory.messages import count
+from contracts.wording import count, size_of
+from loratory.cli.output import Fields, format_value
 from loratory.responses import Job
 
-RECIPE_PARTS = {
-    "base": "Base",
-    "adapter": "Adapter",
-    "length": "Length",
-    "optimizer": "Optimizer",
-    "schedule": "Schedule",
-    "data": "Data",
-    "objective": "Objective",
-    "preservation": "Preservation",
-    "sampling": "Samples",
-    "save": "Checkpoints",
-}
+RECIPE_TITLES = {"sampling": "Samples", "save": "Checkpoints"}
+"""Titles of the parts of a recipe that are not called by the name of their field."""
 ALWAYS_SHOWN = frozenset(("rank", "alpha", "lr", "count", "name", "path", "resolution", "batch_size", "every"))
 """Fields of a recipe that are shown even at their defaults."""
 
@@ -58,7 +49,7 @@ def job_sections(job: Job) -> dict[str, Fields]:
         "Attempts": {f"{number}": _attempt(attempt) for number, attempt in enumerate(job.attempts, 1)},
         "Recipe": recipe_fields(job.recipe),
         "Files": {
-            artifact.name: f"{artifact.format}, {format_bytes(artifact.size)}, sha256 {artifact.digest}"
+            artifact.name: f"{artifact.format}, {size_of(artifact.size)}, sha256 {artifact.digest}"
             for artifact in job.artifacts
         },
     }
@@ -73,10 +64,11 @@ def _attempt(attempt: AttemptView) -> str:
 
 def recipe_fields(recipe: Recipe) -> dict[str, object]:
     """One line for each part of a recipe: its type, the important fields, and what differs from the defaults."""
-    parts = {name: getattr(recipe, name) for name in RECIPE_PARTS}
-    fields: dict[str, object] = {RECIPE_PARTS[name]: _part(part) for name, part in parts.items() if part is not None}
+    values = {name: getattr(recipe, name) for name in recipe.__struct_fields__}
+    parts = {name: value for name, value in values.items() if isinstance(value, msgspec.Struct)}
+    fields: dict[str, object] = {RECIPE_TITLES.get(name, name.title()): _part(part) for name, part in parts.items()}
     fields["Length"] = f"{recipe.length.count} {type(recipe.length).__struct_config__.tag}"
-    fields["Other"] = _pairs(_shown_fields(recipe, exclude={"seed", *RECIPE_PARTS}))
+    fields["Other"] = _pairs(_shown_fields(recipe, exclude={"seed", *parts}))
     return fields | {"Seed": recipe.seed}
 
 
@@ -126,7 +118,7 @@ def image_sections(image: ImageView) -> dict[str, Fields]:
         f"Image {image.id}": {
             "File name": image.name,
             "Data set": f"{image.dataset} (image {image.ordinal})",
-            "Format": f"{image.format}, {image.width} x {image.height}, {format_bytes(image.size)}"
+            "Format": f"{image.format}, {image.width} x {image.height}, {size_of(image.size)}"
             + (", animated" if image.animated else ""),
             "Erased": "yes" if image.erased else None,
             "Added": _utc(image.created_at),

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from contracts.errors import Rejected, SetupError
-from contracts.events import Category
+from contracts.events.base import Category
 from contracts.tags import Probability, canonicalize
 
 MANIFEST = "manifest.json"

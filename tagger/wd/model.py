@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
 from contracts.errors import SetupError
-from contracts.events import Prediction
+from contracts.events.tagging import Prediction
 from contracts.ids import Digest
 from contracts.tags import STORED_FLOOR
 from tagger.wd.manifest import Label, Manifest, read_labels, read_manifest

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from contracts.errors import LoratoryError
-from contracts.events import Prediction
+from contracts.events.tagging import Prediction
 from tagger.wd.model import CPU, OnnxTagger
 from tagger.wd.preprocess import Pixels, read_square, to_array
 

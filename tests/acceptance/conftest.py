@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from demo_world import pictures as demo_pictures
 from tests.acceptance.local_stack import LocalStack
-from trainer.demo import pictures as demo_pictures
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,7 +1,7 @@
 """Crawls every GET route of the OpenAPI document for every existing id, to compare the responses of two states.
 
 `python -m tests.acceptance.crawl URL --save FILE` saves all responses; `--compare FILE` crawls again and reports those
-that differ, except in the live fields of `gateway.http.live_fields`. Exit code 1 if there are differences.
+that differ, except in the live fields of `tests.live_fields`. Exit code 1 if there are differences.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from gateway.http.live_fields import LIVE_FIELDS
+from tests.live_fields import LIVE_FIELDS
 
 IDS: dict[str, tuple[str, ...]] = {
     "/api/v1/datasets/{dataset}": ("id",),

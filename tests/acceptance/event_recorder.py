@@ -13,17 +13,17 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from contracts import subjects
-from contracts.commands import CommandResult
-from contracts.events import AnyEvent, RecordedCommit
+from contracts.aggregates import AnyEvent
+from contracts.commands.base import CommandResult
+from contracts.commands.datasets import ImportedFile
+from contracts.commits import RecordedCommit
 from contracts.jobs import Work, fold
-from contracts.telemetry import Progress, TrainingProgress
-from contracts.wire.bus import connect
-from contracts.wire.follow import Follower
-from contracts.wire.telemetry_bus import subscribe
+from contracts.telemetry import Progress, TaggingProgress, TrainingProgress
+from contracts.wire.log.follow import Follower
+from contracts.wire.service.bus import connect
+from contracts.wire.service.telemetry import subscribe
 from loratory.client import AsyncClient
-from loratory.http import Http
-from loratory.responses import ImportedFiles
+from loratory.http import Http, Items
 from loratory.services import Service
 from loratory.stack import Stack
 
@@ -114,7 +114,7 @@ class RecordedSystem:
                     source.seek(0)
                 return {"files": [("files", source) for source in sources]}
 
-            await self._http.post(f"{API}/datasets/{dataset}/images", ImportedFiles, body, key=key)
+            await self._http.post(f"{API}/datasets/{dataset}/images", Items[ImportedFile], body, key=key)
 
     async def losses(self, job: str) -> list[tuple[int, float]]:
         """Step and loss of each step."""
@@ -140,7 +140,8 @@ async def running_system(
         recorder = EventRecorder()
         reading = asyncio.create_task(recorder.read(Follower(bus, 0)))
         try:
-            await subscribe(bus, subjects.ALL_PROGRESS, Progress, recorder.on_progress)
+            await subscribe(bus, TrainingProgress, recorder.on_progress)
+            await subscribe(bus, TaggingProgress, recorder.on_progress)
             await stack.wait_ready(timeout=TIMEOUT_SECONDS)
             yield RecordedSystem(stack, recorder, http, client)
         finally:
@@ -151,7 +152,7 @@ async def running_system(
 
 def draw_pictures(folder: Path, count: int) -> list[Path]:
     """Pictures of the demo world, in order."""
-    command = [sys.executable, "-m", "trainer.demo.pictures", str(folder), "--count", str(count)]
+    command = [sys.executable, "-m", "demo_world.pictures", str(folder), "--count", str(count)]
     subprocess.run(command, check=True)
     return sorted(folder.glob("*.png"))
 

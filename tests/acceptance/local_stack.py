@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from contracts.wire.health import ReadinessReport
+from contracts.wire.service.health import ReadinessReport
 from loratory import Client
 from tests.limits import WAIT
 

@@ -19,8 +19,6 @@ from loratory.demo import WORKER_TIMEOUT_SECONDS
 from tests.acceptance.conftest import Finished
 from tests.acceptance.local_stack import LocalStack, cli
 
-pytestmark = [pytest.mark.slow]
-
 GOOD_PICTURES = 3
 
 
@@ -157,7 +155,7 @@ def test_a_job_on_an_empty_data_set_is_refused(stack_without_workers: LocalStack
 def test_an_unknown_preset_data_set_or_field_is_refused(stack_without_workers: LocalStack, mixed: Path) -> None:
     cli("datasets", "import", "for presets", mixed, "--url", stack_without_workers.address)
     with stack_without_workers.http() as http, assert_nothing_recorded(stack_without_workers):
-        body = {"dataset": "for presets", "preset": "nope"}
+        body: dict[str, object] = {"dataset": "for presets", "preset": "nope"}
         assert "nope" in problem(http.post("/api/v1/training/single", json=body), 422)["detail"]
         assert "nope" in cli_error(stack_without_workers, "train", "for presets", "--preset", "nope", code=1)
         body = {"dataset": "unknown-set", "preset": "tiny-random-demo"}
@@ -182,7 +180,7 @@ def test_an_invalid_base_folder_is_refused_or_fails_the_job(
     # Over HTTP only the trainer can check the folder: the job fails at once, with a reason.
     for path, sentence in ((tmp_path / "gone", "there is no base folder"), (tmp_path, "no model_index.json")):
         with stack.client() as client:
-            changes = {"base": {"type": "folder", "path": str(path)}}
+            changes: dict[str, object] = {"base": {"type": "folder", "path": str(path)}}
             job = client.wait_job(
                 client.train(finished.dataset, preset="tiny-random-demo", changes=changes).id, timeout=120
             )
@@ -237,7 +235,10 @@ def test_a_port_in_use_is_refused(stack_without_workers: LocalStack, tmp_path: P
     )
 
 
-@pytest.mark.parametrize("stop_signal", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed"])
+@pytest.mark.parametrize(
+    "stop_signal",
+    [pytest.param(signal.SIGSTOP, id="stopped", marks=pytest.mark.slow), pytest.param(signal.SIGKILL, id="killed")],
+)
 def test_the_gateway_answers_503_while_nats_is_unavailable_and_recovers(
     stack_without_workers: LocalStack, stop_signal: signal.Signals
 ) -> None:
@@ -273,6 +274,7 @@ def test_the_gateway_answers_503_while_nats_is_unavailable_and_recovers(
         assert names.count(name) == 1
 
 
+@pytest.mark.slow
 def test_the_demo_fails_with_a_reason_if_no_trainer_becomes_ready(tmp_path: Path, mixed: Path) -> None:
     assert WORKER_TIMEOUT_SECONDS == 60
     (tmp_path / "no-folder").write_text("a trainer cannot keep its bases in a file")

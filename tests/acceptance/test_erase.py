@@ -17,10 +17,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from contracts.ids import ImageId
 from tests.acceptance.local_stack import LocalStack, cli
 from tests.limits import WAIT
-
-pytestmark = [pytest.mark.slow]
 
 API = "/api/v1"
 NAME = "the-neighbours-garden-in-june"
@@ -34,8 +33,8 @@ class ErasureCase(NamedTuple):
     """A data set of three pictures with a LoRA trained on it, and two backups, one of which is unreachable."""
 
     stack: LocalStack
-    image: str
-    others: list[str]
+    image: ImageId
+    others: list[ImageId]
     job: str
     backup: Path
     unreachable: Path
@@ -87,7 +86,7 @@ def case(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         images = client.images("garden")
         image = next(one for one in images if one.name == f"{NAME}.png")
         assert image.caption == CAPTION
-        small = {"data.resolution": 64, "save.every": 2, "sampling.steps": 1, "length.count": 2}
+        small: dict[str, object] = {"data.resolution": 64, "save.every": 2, "sampling.steps": 1, "length.count": 2}
         job = client.train("garden", preset="tiny-random-demo", changes=small)
         assert client.wait_job(job.id, timeout=300).status == "completed"
         created = cli("backup", "create", backup, "--data", stack.data)
@@ -200,6 +199,7 @@ def test_erased_data_stays_gone_after_a_restart(case: ErasureCase) -> None:
     assert_in_no_file(case)
 
 
+@pytest.mark.slow
 def test_the_backup_stays_intact_and_an_earlier_one_restored_with_current_keys_answers_410(
     case: ErasureCase, tmp_path: Path
 ) -> None:

@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from contracts.events import (
+from contracts.events.jobs import (
     JobAttemptStarted,
     JobCancelled,
     JobCheckpointed,
@@ -21,10 +22,11 @@ from contracts.events import (
     JobPrioritised,
     JobSucceeded,
 )
-from contracts.wire.health import unready_reason
+from contracts.events.work import AttemptStarted
+from contracts.wire.service.health import unready_reason
 from loratory.child import Child
 from loratory.data_folder import DataFolder
-from loratory.services import ListenAddress, service_command, service_environment
+from loratory.services import bus_settings, service_command, service_environment
 from tests.acceptance.event_recorder import (
     ENVIRON,
     TIMEOUT_SECONDS,
@@ -69,7 +71,10 @@ class TrainingSystem:
         await self.recorder.wait_for(lambda: self.recorder.step(job))
         return job
 
-    def attempts(self, job: str) -> list[tuple[int, JobAttemptStarted]]:
+    def has_reached(self, job: str, step: int) -> bool:
+        return self.recorder.step(job) >= step
+
+    def attempts(self, job: str) -> list[tuple[int, AttemptStarted]]:
         """The attempts with their numbers (the sequences of their start)."""
         events = self.recorder.events_with_commits(job)
         return [(recorded.sequence, event) for event, recorded in events if isinstance(event, JobAttemptStarted)]
@@ -84,11 +89,8 @@ class TrainingSystem:
     async def second_trainer(self, work: Path) -> AsyncIterator[Child]:
         """Another trainer on the same bus and blobs, as a user would start it by hand."""
         stack, environ = self.system.stack, {**ENVIRON, "LORATORY_LEASE": str(SHORT_LEASE_SECONDS)}
-        user, password = stack.nats.credentials("trainer")
-        bus = {"NATS_URL": stack.nats.url, "NATS_USER": user, "NATS_PASSWORD": password}
-        environment = service_environment(
-            "trainer", DataFolder(stack.data), bus=bus, given=environ, at=ListenAddress("127.0.0.1", 0)
-        )
+        bus = bus_settings(stack.nats.url, *stack.nats.credentials("trainer"))
+        environment = service_environment("trainer", DataFolder(stack.data), given=environ, settings=bus)
         own = {"LORATORY_WORK": str(work / "work"), "LORATORY_HEALTH_FILE": str(work / "health.json")}
         child = Child("second", service_command("trainer"), environment | own, work / "second.log")
         await child.start()
@@ -119,9 +121,10 @@ async def test_a_hundred_edits_do_not_fence_a_running_job(training: TrainingSyst
     job = await training.train("edited", steps=300, save=5)
     async with httpx.AsyncClient(base_url=training.system.stack.address, timeout=60) as http:
         for number in range(50):
+            # Spread over two thirds of the training.
+            await training.recorder.wait_for(partial(training.has_reached, job, 4 * number))
             for change in ({"name": f"edit {number}"}, {"priority": PRIORITIES[number % 3 - 1]}):
                 (await http.patch(f"/api/v1/jobs/{job}", json=change)).raise_for_status()
-                await asyncio.sleep(0.03)
     await training.system.wait_ended(job)
 
     events = training.recorder.events_with_commits(job)

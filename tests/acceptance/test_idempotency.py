@@ -94,8 +94,9 @@ class ScenarioRunner:
         statuses = {}
         with self.stack.http() as http:
             for number, step in enumerate(SCENARIO):
-                other = {"json": {"name": f"other {number}"}, "headers": {"Idempotency-Key": f"step {number}"}}
-                statuses[f"{number} {step.route}"] = http.post(f"{API}/datasets", **other).status_code
+                other, key = {"name": f"other {number}"}, {"Idempotency-Key": f"step {number}"}
+                response = http.post(f"{API}/datasets", json=other, headers=key)
+                statuses[f"{number} {step.route}"] = response.status_code
         return statuses
 
     def applied_sequence(self) -> int:
@@ -109,8 +110,8 @@ class ScenarioRunner:
             step.method,
             self._fill_in(step.template),
             headers={"Idempotency-Key": f"step {number}"},
-            **({} if body is None else {"json": body}),
-            **({"files": [("files", file) for file in step.files.items()]} if step.files else {}),
+            json=body,
+            files=[("files", file) for file in step.files.items()] or None,
         )
         assert response.is_success, (step.route, response.text)
         if step.stores_id_as:

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from contracts.events import ImageAdded, JobSucceeded, TaggingPredicted
+from contracts.events.datasets import ImageAdded
+from contracts.events.jobs import JobSucceeded
+from contracts.events.tagging import TaggingPredicted
 from contracts.ids import Digest
 from tests.acceptance.event_recorder import (
     TIMEOUT_SECONDS,
@@ -34,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 
-PICTURES, PICTURES_PER_UPLOAD, STEPS, SAVE_EVERY = 300, 100, 1000, 100
+PICTURES, PICTURES_PER_UPLOAD, STEPS, SAVE_EVERY = 300, 100, 500, 50
 MAX_RECOVERY_SECONDS = 180.0
 
 RECIPE: dict[str, object] = {

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from contracts.events import DatasetCreated
-from contracts.wire.health import unready_reason
+from contracts.events.datasets import DatasetCreated
+from contracts.wire.service.health import unready_reason
 from loratory.child import Child
 from loratory.data_folder import DataFolder
-from loratory.services import ListenAddress, service_command, service_environment
+from loratory.services import bus_settings, service_command, service_environment
 from tests.acceptance.event_recorder import ENVIRON, TIMEOUT_SECONDS, RecordedSystem, kill, running_system
 from tests.damage import IGNORE_UNCLOSED_SOCKETS
 
@@ -33,11 +33,8 @@ class SecondCatalog:
 
     def __init__(self, system: RecordedSystem, folder: Path) -> None:
         stack, self._health = system.stack, folder / "second.json"
-        user, password = stack.nats.credentials("catalog")
-        bus = {"NATS_URL": stack.nats.url, "NATS_USER": user, "NATS_PASSWORD": password}
-        environment = service_environment(
-            "catalog", DataFolder(stack.data), bus=bus, given=ENVIRON, at=ListenAddress("127.0.0.1", 0)
-        )
+        bus = bus_settings(stack.nats.url, *stack.nats.credentials("catalog"))
+        environment = service_environment("catalog", DataFolder(stack.data), given=ENVIRON, settings=bus)
         own = {"LORATORY_HEALTH_FILE": str(self._health)}
         self.child = Child("second", service_command("catalog"), environment | own, folder / "second.log")
 
@@ -46,10 +43,14 @@ class SecondCatalog:
         """Empty when it is ready."""
         return unready_reason(self._health, time.time())
 
-    async def wait_for(self, reason: str) -> None:
-        """Until it is not ready for this reason; an empty reason waits until it is ready."""
+    async def wait_standby(self) -> None:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            while self.unready_reason != reason and reason not in (self.unready_reason or "-"):  # noqa: ASYNC110 - another process writes it
+            while STANDBY_REASON not in self.unready_reason:  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.05)
+
+    async def wait_ready(self) -> None:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while self.unready_reason:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.05)
 
 
@@ -60,7 +61,7 @@ async def two_catalogs(folder: Path) -> AsyncIterator[tuple[RecordedSystem, Seco
         second = SecondCatalog(system, folder)
         await second.child.start()
         try:
-            await second.wait_for(STANDBY_REASON)
+            await second.wait_standby()
             yield system, second
         finally:
             await second.child.stop()
@@ -93,7 +94,7 @@ async def test_a_stopped_catalog_is_replaced_and_writes_nothing_when_it_resumes(
         try:
             # Both receive these while one is stopped; the stopped one finds them when it resumes.
             requests = [asyncio.create_task(system.send("/datasets", name, name=name)) for name in "abcdefgh"]
-            await second.wait_for("")
+            await second.wait_ready()
             await asyncio.gather(*requests)
         finally:
             os.kill(first, signal.SIGCONT)
@@ -108,4 +109,4 @@ async def test_a_stopped_catalog_is_replaced_and_writes_nothing_when_it_resumes(
                 await asyncio.sleep(0.05)
         await system.send("/datasets", "last", name="last")
         assert sorted(await dataset_names(system, 10)) == sorted(["one", *"abcdefgh", "last"])
-        assert second.unready_reason == ""
+        await second.wait_ready()

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from contracts.recipe import Recipe
-from contracts.wire.blobs_local import LocalBlobs
+from contracts.wire.blobs.local import LocalBlobs
 from loratory.responses import Job
 from tests.acceptance.local_stack import LocalStack, cli
 from trainer.engine import files
@@ -104,7 +104,8 @@ def predictions(denoiser: torch.nn.Module) -> torch.Tensor:
     generator = torch.Generator().manual_seed(5)
     noisy, texts = torch.randn((4, 4, 12, 12), generator=generator), torch.randn((4, 77, 32), generator=generator)
     with torch.no_grad():
-        return denoiser.eval()(noisy, torch.tensor([10, 300, 600, 900]), texts).sample
+        predicted: torch.Tensor = denoiser.eval()(noisy, torch.tensor([10, 300, 600, 900]), texts).sample
+    return predicted
 
 
 def in_memory(model: Model, recipe: Recipe, weights: dict[str, torch.Tensor] | None) -> torch.Tensor:

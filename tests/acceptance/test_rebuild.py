@@ -6,9 +6,8 @@ from tests.acceptance.conftest import Finished
 from tests.acceptance.crawl import compare, crawl
 from tests.acceptance.local_stack import LocalStack
 
-pytestmark = [pytest.mark.slow]
 
-
+@pytest.mark.slow
 def test_a_deleted_read_model_is_rebuilt_and_every_get_response_is_identical(
     stack: LocalStack, finished: Finished
 ) -> None:

@@ -13,13 +13,11 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from contracts.wire.bus import connect
-from contracts.wire.scan import log_state, scan
-from contracts.wire.server import EmbeddedServer
+from contracts.wire.log.scan import log_state, scan
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import connect
 from tests.acceptance.crawl import SavedResponse, compare, crawl
 from tests.acceptance.local_stack import LocalStack, cli
-
-pytestmark = [pytest.mark.slow]
 
 LOG = Path("nats/streams/jetstream/LORATORY/streams/EVT")
 API = "/api/v1"
@@ -116,7 +114,13 @@ def delete_the_log(stopped: StoppedStack, data: Path) -> None:
     shutil.rmtree(data / LOG)
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, truncate_a_block, roll_the_log_back, delete_the_log])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(pytest.param(damage, marks=pytest.mark.slow) for damage in (flip_a_bit, truncate_a_block, roll_the_log_back)),
+        delete_the_log,
+    ],
+)
 def test_a_damaged_log_is_refused_and_restored_to_the_last_commit(
     stopped: StoppedStack, tmp_path: Path, damage: Callable[[StoppedStack, Path], None]
 ) -> None:
@@ -166,6 +170,7 @@ def assert_serves_restored_data(stack: LocalStack, stopped: StoppedStack, last: 
 # --- disaster recovery: create, delete, restore
 
 
+@pytest.mark.slow
 def test_a_deleted_data_folder_is_restored_from_its_backup_with_identical_responses(
     tmp_path: Path, picture_folder: Path
 ) -> None:

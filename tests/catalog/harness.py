@@ -7,69 +7,65 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from catalog import views
-from catalog.app import command_handlers
-from catalog.archive import Archive
+from catalog.app import Catalog, Resources
+from catalog.archive.archive import Archive
 from catalog.database import Connection
-from catalog.dispatch import Dispatcher
+from catalog.dispatch import DispatchTiming
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
 from catalog.keys import Keys
 from catalog.projection import project
-from catalog.service.erasure import ErasureCommands
+from catalog.service import erasure
+from catalog.service.blob_pins import BlobPins
 from catalog.service.execution import CommandExecutor
-from catalog.service.importer import ImageImporter
-from catalog.service.purging import Purger
+from catalog.service.purging import PurgeLimits, Purger
 from catalog.store import Store
-from catalog.views import images
+from catalog.views import decisions, images
 from catalog.views.images import ImageRow
-from contracts.commands import (
-    Command,
-    CommandMetadata,
-    CreateDataset,
-    DatasetCommand,
-    DatasetEnvelope,
-    ImportImages,
-    ImportResult,
-    JobCommand,
-    JobEnvelope,
-    PresetCommand,
-    PresetEnvelope,
-    R,
-    StagedFile,
-    TaggingCommand,
-    TaggingEnvelope,
-    result_type_of,
-)
-from contracts.events import AnyEvent, Commit, DatasetEvent, RecordedCommit
+from contracts.aggregates import AnyEvent
+from contracts.commands.base import Command, CommandMetadata, R, result_type_of
+from contracts.commands.datasets import CreateDataset, ImportImages, ImportResult, StagedFile
+from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit
+from contracts.events.base import Event
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, ulid
-from contracts.subjects import AggregateKind
 from contracts.telemetry import Applied
-from contracts.wire.blobs import LocalBlobs
-from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, StreamRevision, build_commit
-from contracts.wire.telemetry_bus import publish_erased
+from contracts.wire.blobs.store import LocalBlobs
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import image_added
 from tests.conftest import LEASE
+from tests.limits import WAIT
+
+PURGE_LIMITS = PurgeLimits(wait=WAIT)
 
 
 @dataclass
 class CatalogHarness:
     bus: Bus
-    executor: CommandExecutor
-    importer: ImageImporter
-    dispatcher: Dispatcher
+    catalog: Catalog
+    staging: Path
     blobs: LocalBlobs
-    erasing: ErasureCommands
+
+    @property
+    def executor(self) -> CommandExecutor:
+        return self.catalog.context.executor
 
     @property
     def keys(self) -> Keys:
-        return self.importer.keys
+        return self.catalog.context.keys
+
+    @property
+    def pins(self) -> BlobPins:
+        return self.catalog.importer.pins
+
+    @property
+    def purger(self) -> Purger:
+        return self.catalog.purger
 
     async def execute(
         self, command: Command[R], command_id: str | None = None, fingerprint: str = "", actor: str = "ann"
@@ -77,15 +73,7 @@ class CatalogHarness:
         metadata = CommandMetadata(
             command_id=CommandId(command_id or ulid()), actor=actor, at=datetime.now(UTC), fingerprint=fingerprint
         )
-        envelopes = (
-            (DatasetEnvelope, DatasetCommand),
-            (TaggingEnvelope, TaggingCommand),
-            (PresetEnvelope, PresetCommand),
-            (JobEnvelope, JobCommand),
-        )
-        envelope = next(envelope for envelope, commands in envelopes if isinstance(command, commands))
-        handle = command_handlers(self.importer, self.dispatcher, self.erasing)[envelope]
-        result = await handle(envelope(metadata=metadata, command=command))  # type: ignore[arg-type]
+        result = await self.catalog.commands[type(command)](metadata, command)
         assert isinstance(result, result_type_of(type(command)))
         return result
 
@@ -103,11 +91,11 @@ class CatalogHarness:
 
     def stage(self, name: str, content: bytes, caption: str | None = None, tags: Sequence[str] = ()) -> StagedFile:
         token = ulid()
-        (self.importer.staging / token).write_bytes(content)
+        (self.staging / token).write_bytes(content)
         digest = Digest(hashlib.sha256(content).hexdigest())
         return StagedFile(token=token, name=name, digest=digest, size=len(content), caption=caption, tags=tuple(tags))
 
-    async def append(self, aggregate_kind: AggregateKind, aggregate_id: str, *events: AnyEvent) -> int:
+    async def append(self, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> int:
         """Append as another writer, and wait until the read model shows it."""
         revision = (await self.executor.log.load(aggregate_kind, aggregate_id)).revision
         metadata = CommandMetadata(command_id=CommandId(ulid()), actor="other", at=datetime.now(UTC))
@@ -116,7 +104,7 @@ class CatalogHarness:
         await self.executor.store.wait_for(recorded.sequence, 5)
         return recorded.sequence
 
-    async def events(self, aggregate_kind: AggregateKind, aggregate_id: str) -> list[AnyEvent]:
+    async def events(self, aggregate_kind: str, aggregate_id: str) -> list[AnyEvent]:
         return [event for event, _ in (await EventLog(self.bus).load(aggregate_kind, aggregate_id)).events()]
 
     async def image(self, image: str) -> ImageRow:
@@ -128,19 +116,21 @@ class CatalogHarness:
         def read(connection: Connection) -> set[str]:
             row = images.find(connection, image)
             assert row is not None
-            return set(images.effective_tags(connection, row.dataset_id, [row.ordinal])[row.ordinal].names)
+            return set(decisions.tag_names(connection, row.dataset_id, row.ordinal))
 
         return await self.executor.store.read(read)
 
 
 @asynccontextmanager
-async def open_catalog(bus: Bus, folder: Path) -> AsyncIterator[CatalogHarness]:
+async def open_catalog(
+    bus: Bus, folder: Path, limits: PurgeLimits = PURGE_LIMITS, blobs: LocalBlobs | None = None
+) -> AsyncIterator[CatalogHarness]:
     """A catalog that has caught up; opened again on the same folder it resumes where it stopped."""
-    staging = folder / "staging"
+    files, staging = folder / "catalog", folder / "staging"
     staging.mkdir(parents=True, exist_ok=True)
-    archive = Archive(folder / "catalog")
-    store = Store(folder / "catalog" / "read.db", await archive.verify_on_start(EventLog(bus)), views)
-    keys, blobs = Keys(folder / "catalog" / "keys.db"), LocalBlobs(folder / "blobs")
+    archive = Archive(files)
+    store = Store(files / "read.db", await archive.verify_on_start(EventLog(bus)), views)
+    keys, blobs = await Keys.open(files / "keys.db"), blobs or LocalBlobs(folder / "blobs")
 
     async def ignore_applied(_: Applied) -> None:
         pass
@@ -148,15 +138,12 @@ async def open_catalog(bus: Bus, folder: Path) -> AsyncIterator[CatalogHarness]:
     background: list[asyncio.Task[None]] = [asyncio.create_task(project(bus, store, archive, ignore_applied))]
     try:
         async with Decoder(Limits(), workers=1) as decoder:
-            _, end = await EventLog(bus).end()
-            await store.wait_for(end, 20)
-            executor = CommandExecutor(EventLog(bus), store)
-            importer = ImageImporter(executor, keys, blobs, decoder, staging)
-            dispatcher = Dispatcher(bus, store, executor.log, lease=LEASE)
-            purger = Purger(executor, keys, blobs, staging, importer.pins, partial(publish_erased, bus))
-            erasing = ErasureCommands(executor, purger)
-            background.append(asyncio.create_task(erasing.run()))
-            yield CatalogHarness(bus, executor, importer, dispatcher, blobs, erasing)
+            log = EventLog(bus)
+            await store.wait_for((await log.end())[1], 20)
+            resources = Resources(files, staging, archive, store, keys, blobs, decoder)
+            catalog = Catalog(bus, log, resources, DispatchTiming(lease=LEASE), limits)
+            background.append(asyncio.create_task(erasure.run(catalog.context, catalog.purger)))
+            yield CatalogHarness(bus, catalog, staging, blobs)
     finally:
         for task in background:
             task.cancel()
@@ -168,7 +155,7 @@ async def open_catalog(bus: Bus, folder: Path) -> AsyncIterator[CatalogHarness]:
 class RacingLog(EventLog):
     """A log in which another writer appends to the same data set before an append, once per given event."""
 
-    def __init__(self, harness: CatalogHarness, *events: DatasetEvent) -> None:
+    def __init__(self, harness: CatalogHarness, *events: Event) -> None:
         super().__init__(harness.bus)
         self._harness, self._events = harness, list(events)
 
@@ -189,5 +176,5 @@ def image_id_of(dataset: str, ordinal: int) -> ImageId:
     return ImageId(f"img_{dataset}_{ordinal}")
 
 
-def event_names(events: Sequence[AnyEvent] | Sequence[DatasetEvent]) -> list[str]:
+def event_names(events: Sequence[AnyEvent] | Sequence[Event]) -> list[str]:
     return [type(event).__name__ for event in events]

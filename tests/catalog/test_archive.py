@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from catalog.archive import Archive
-from contracts import events as e
+from catalog.archive.archive import Archive
+from contracts.commits import RecordedCommit, StreamRevision, build_commit, revision_of
 from contracts.errors import LogDamaged
-from contracts.wire.bus import Bus
-from contracts.wire.follow import Follower
-from contracts.wire.log import EventLog, StreamRevision, build_commit, revision_of
+from contracts.events.datasets import DatasetCreated, DatasetRemoved, DatasetRenamed
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.follow import Follower
+from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import LogBuilder, full_history
 from tests.conftest import BusOf, command_metadata
 
@@ -82,11 +83,11 @@ async def test_a_changed_entry_is_detected_with_its_sequence(archive: Archive, t
 # --- verifying the log
 
 
-async def archive_log(bus: Bus, archive: Archive, commits: int) -> list[e.RecordedCommit]:
+async def archive_log(bus: Bus, archive: Archive, commits: int) -> list[RecordedCommit]:
     """A log with this many commits of one data set, archived and verified; returns all archived commits."""
     log, revision = EventLog(bus), StreamRevision()
     for number in range(commits):
-        event = e.DatasetRenamed(name=f"name {number}") if number else e.DatasetCreated(name="name")
+        event = DatasetRenamed(name=f"name {number}") if number else DatasetCreated(name="name")
         recorded = await log.append(
             build_commit("dataset", "ds_1", [event], expected_revision=revision, metadata=command_metadata()), revision
         )
@@ -118,7 +119,7 @@ async def test_a_truncated_log_is_detected_with_the_first_missing_commit(bus_of:
     longer = LogBuilder()
     longer.revisions["dataset", "ds_1"] = revision_of(last)
     longer.commits = [last] * last.sequence
-    await archive.append([longer.append("dataset", "ds_1", e.DatasetRemoved())])
+    await archive.append([longer.append("dataset", "ds_1", DatasetRemoved())])
 
     with pytest.raises(LogDamaged) as caught:
         await archive.verify_on_start(EventLog(bus))
@@ -135,7 +136,7 @@ async def test_a_rewritten_log_is_detected_with_the_first_changed_commit(
     rewritten = LogBuilder()
     rewritten.commits, rewritten.revisions["dataset", "ds_1"] = history[:8], revision_of(history[7])
     for number in range(5):
-        rewritten.append("dataset", "ds_1", e.DatasetRenamed(name=f"never appended {number}"))
+        rewritten.append("dataset", "ds_1", DatasetRenamed(name=f"never appended {number}"))
     await other.append(rewritten.commits)
 
     with pytest.raises(LogDamaged) as caught:

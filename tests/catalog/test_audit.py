@@ -9,17 +9,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from catalog.archive import Archive
+from catalog.archive.archive import Archive, VerificationPolicy
 from catalog.audit import Auditor, is_genuine
 from catalog.keys import Keys
-from contracts import events as e
 from contracts.audit import AuditHead, Damage
+from contracts.commits import StreamRevision, build_commit, revision_of
 from contracts.errors import Conflict, LogDamaged
-from contracts.wire.bus import Bus
-from contracts.wire.follow import Follower
-from contracts.wire.log import EventLog, StreamRevision, build_commit, revision_of
-from contracts.wire.server import EmbeddedServer
+from contracts.events.datasets import DatasetRenamed
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.follow import Follower
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import LogBuilder
 from tests.conftest import BusOf, command_metadata
 from tests.damage import IGNORE_UNCLOSED_SOCKETS, block_files, delete_index, delete_log, execute_sql, flip_bit_in_text
@@ -32,18 +34,18 @@ COMMITS = 20
 class AuditedLog:
     """A log, its archive, and their auditor."""
 
-    def __init__(self, bus: Bus, folder: Path) -> None:
+    def __init__(self, bus: Bus, folder: Path, keys: Keys) -> None:
         self.folder = folder
         self.log = EventLog(bus)
         self.archive = Archive(folder)
-        self.keys = Keys(folder / "keys.db")
+        self.keys = keys
         self.auditor = Auditor(self.archive, self.log, self.keys)
         self._bus = bus
         self._revisions: dict[str, StreamRevision] = {}
 
     async def rename_dataset(self, aggregate_id: str, name: str) -> None:
         revision = self._revisions.get(aggregate_id, StreamRevision())
-        event = e.DatasetRenamed(name=name)
+        event = DatasetRenamed(name=name)
         recorded = await self.log.append(
             build_commit("dataset", aggregate_id, [event], expected_revision=revision, metadata=command_metadata()),
             revision,
@@ -73,7 +75,8 @@ class AuditedLog:
 @pytest.fixture
 async def audited(bus_of: BusOf, tmp_path: Path) -> AsyncIterator[AuditedLog]:
     """Two data sets renamed in turn: commits 2 to 20, after the log's first commit."""
-    audited = AuditedLog(await bus_of("catalog"), tmp_path / "catalog")
+    folder = tmp_path / "catalog"
+    audited = AuditedLog(await bus_of("catalog"), folder, await Keys.open(folder / "keys.db"))
     await audited.archive.verify_on_start(audited.log)
     for number in range(2, COMMITS + 1):
         await audited.rename_dataset(f"ds_{number % 2}", f"name {number:02}")
@@ -195,19 +198,16 @@ async def test_a_second_concurrent_audit_is_refused(audited: AuditedLog) -> None
 # --- a long log
 
 
-@pytest.fixture
-def lower_comparison_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only logs of up to five commits are compared in full at start."""
-    monkeypatch.setattr("catalog.archive.archive.MAX_COMMITS_COMPARED_AT_START", 5)
+SHORT_START = VerificationPolicy(max_commits_at_start=5)
 
 
 async def test_a_long_log_is_compared_at_its_end_first_and_fully_by_periodic_verification(
-    lower_comparison_limit: None, audited: AuditedLog, server: EmbeddedServer, tmp_path: Path
+    audited: AuditedLog, server: EmbeddedServer, tmp_path: Path
 ) -> None:
     await server.stop()
     flip_bit_in_text(block_files(server.folder)[0], b"name 07")
     await server.start()
-    reopened = Archive(audited.folder)
+    reopened = Archive(audited.folder, SHORT_START)
     assert await reopened.verify_on_start(audited.log) == audited.archive.log_id
     with pytest.raises(LogDamaged, match="commit 7 is not in the log") as caught:
         async with asyncio.timeout(WAIT):
@@ -217,26 +217,30 @@ async def test_a_long_log_is_compared_at_its_end_first_and_fully_by_periodic_ver
 
 
 async def test_a_long_log_with_another_end_is_compared_fully_at_start(
-    lower_comparison_limit: None, audited: AuditedLog, server: EmbeddedServer
+    audited: AuditedLog, server: EmbeddedServer
 ) -> None:
     await server.stop()
     flip_bit_in_text(block_files(server.folder)[0], b"name 07")
     delete_index(server.folder)
     await server.start()
-    reopened = Archive(audited.folder)
+    reopened = Archive(audited.folder, SHORT_START)
     with pytest.raises(LogDamaged, match=f"of {COMMITS} archived commits {COMMITS - 6} are missing"):
         await reopened.verify_on_start(audited.log)
     await reopened.close()
 
 
-async def test_periodic_verification_of_an_intact_log_keeps_running(
-    lower_comparison_limit: None, audited: AuditedLog
-) -> None:
-    reopened = Archive(audited.folder)
+async def test_periodic_verification_of_an_intact_log_keeps_running(audited: AuditedLog) -> None:
+    reopened = Archive(audited.folder, VerificationPolicy(max_commits_at_start=5, interval_seconds=0.001))
     await reopened.verify_on_start(audited.log)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(3):
-            await reopened.verify_periodically(audited.log)
+    with capture_logs() as logs:
+        running = asyncio.create_task(reopened.verify_periodically(audited.log))
+        async with asyncio.timeout(WAIT):
+            while len(logs) < 3:  # noqa: ASYNC110 - a background task logs
+                await asyncio.sleep(0.01)
+    assert not running.done()
+    assert {(line["event"], line["commits"]) for line in logs} == {("log_compared", COMMITS)}
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
     await reopened.close()
 
 

@@ -4,24 +4,24 @@ import os
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from catalog import backups
-from catalog.archive import Archive
-from catalog.backups import BackupDamaged, BackupManifest, creation
-from catalog.backups.manifest import FORMAT, stored_blobs
+from catalog.archive.archive import Archive
+from catalog.backups import creation, extraction
+from catalog.backups.manifest import FORMAT, BackupDamaged, BackupManifest, remove_from_manifest, stored_blobs
 from catalog.keys import Keys
 from catalog.settings import Settings
-from contracts.commands import EraseImage
+from contracts.commands.datasets import EraseImage
+from contracts.commits import RecordedCommit
 from contracts.errors import LogDamaged, NotFound, SetupError
-from contracts.events import RecordedCommit
 from contracts.ids import Digest, ImageId, JobId
 from contracts.telemetry import LossBlock
-from contracts.wire.blobs import LocalBlobs
+from contracts.wire.blobs.store import LocalBlobs
 from tests.catalog.harness import CatalogHarness, png
 from tests.catalog.log_builder import full_history
 from tests.conftest import NOW
@@ -45,7 +45,7 @@ class BackupWorkspace:
         await archive.close()
 
     async def create(self, *, keys: bool = True, blobs: bool = True) -> BackupManifest:
-        return await backups.create(
+        return await creation.create(
             self.settings,
             self.backup,
             clock=lambda: next(self._ticks),
@@ -58,13 +58,13 @@ class BackupWorkspace:
         return [await LocalBlobs(Path(self.settings.blobs)).put(content) for content in contents]
 
     async def create_key(self) -> bytes:
-        keys = Keys(self.settings.catalog / "keys.db")
+        keys = await Keys.open(self.settings.catalog / "keys.db")
         created = await keys.create_keys([IMAGE])
         await keys.close()
         return created[IMAGE]
 
     async def registered_backups(self) -> list[tuple[Path, datetime]]:
-        keys = Keys(self.settings.catalog / "keys.db")
+        keys = await Keys.open(self.settings.catalog / "keys.db")
         found = [(backup.path, backup.at) for backup in await keys.backups()]
         await keys.close()
         return found
@@ -83,7 +83,7 @@ async def workspace(tmp_path: Path) -> BackupWorkspace:
 
 async def unpack_backup(workspace: BackupWorkspace, home: Path, keys: Path | None = None) -> Settings:
     settings = Settings(catalog=home / "catalog", blobs=str(home / "blobs"), staging=home / "staging")
-    await backups.unpack(settings, workspace.backup, keys=keys)
+    await extraction.unpack(settings, workspace.backup, keys=keys)
     return settings
 
 
@@ -92,12 +92,12 @@ async def test_a_backup_is_unpacked_with_every_commit_key_and_blob(workspace: Ba
     key = await workspace.create_key()
 
     manifest = await workspace.create()
-    assert await backups.verify(workspace.backup) == manifest
+    assert await extraction.verify(workspace.backup) == manifest
     settings = await unpack_backup(workspace, tmp_path / "new")
 
     assert (manifest.log_id, manifest.sequence) == ("01JLOG", 20)
     assert {entry.sha256: entry.size for entry in manifest.blobs} == {one: 3, two: 3}
-    archive, keys = Archive(settings.catalog), Keys(settings.catalog / "keys.db")
+    archive, keys = Archive(settings.catalog), await Keys.open(settings.catalog / "keys.db")
     assert await archive.commits(0, 1000) == HISTORY[:20]
     assert await keys.key_of(IMAGE) == key
     assert await LocalBlobs(Path(settings.blobs)).get(two) == b"two"
@@ -129,7 +129,7 @@ async def test_blobs_are_copied_where_hard_links_fail(
     monkeypatch.setattr(os, "link", refuse)
     manifest = await workspace.create()
 
-    assert await backups.verify(workspace.backup) == manifest
+    assert await extraction.verify(workspace.backup) == manifest
     assert await LocalBlobs(workspace.backup / "blobs").get(one) == b"one"
 
 
@@ -144,7 +144,7 @@ async def test_a_backup_is_updated(workspace: BackupWorkspace) -> None:
     assert (first.sequence, second.sequence) == (20, len(HISTORY))
     assert len(second.blobs) == 2
     assert second.log_id == "01JRESTORED"
-    assert await backups.verify(workspace.backup) == second
+    assert await extraction.verify(workspace.backup) == second
     finished = NOW + timedelta(seconds=5)  # of the second
     assert await workspace.registered_backups() == [(workspace.backup, finished)]
 
@@ -160,11 +160,11 @@ async def test_an_interrupted_backup_can_be_repeated(
         with pytest.raises(OSError, match="No space left"):
             await workspace.create()
     with pytest.raises(NotFound):
-        await backups.verify(workspace.backup)
+        await extraction.verify(workspace.backup)
 
     manifest = await workspace.create()
 
-    assert await backups.verify(workspace.backup) == manifest
+    assert await extraction.verify(workspace.backup) == manifest
 
 
 async def test_a_backup_can_leave_out_keys_and_blobs(workspace: BackupWorkspace, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ async def test_a_backup_can_leave_out_keys_and_blobs(workspace: BackupWorkspace,
 
     manifest = await workspace.create(keys=False, blobs=False)
 
-    assert await backups.verify(workspace.backup) == manifest
+    assert await extraction.verify(workspace.backup) == manifest
     assert {path.name for path in workspace.backup.iterdir()} == {"archive.db", "curves.ndjson", "manifest.json"}
     assert [entry.sha256 for entry in manifest.blobs] == [one]
     with pytest.raises(SetupError, match="holds no keys"):
@@ -220,14 +220,14 @@ async def test_a_damaged_archive_is_not_backed_up(workspace: BackupWorkspace) ->
     with pytest.raises(LogDamaged):
         await workspace.create()
     with pytest.raises(NotFound):
-        await backups.verify(workspace.backup)
+        await extraction.verify(workspace.backup)
 
 
 async def test_a_backup_is_not_unpacked_over_existing_data(workspace: BackupWorkspace) -> None:
     await workspace.create()
 
     with pytest.raises(SetupError, match="into an empty data folder"):
-        await backups.unpack(workspace.settings, workspace.backup)
+        await extraction.unpack(workspace.settings, workspace.backup)
 
 
 @pytest.mark.parametrize("other", [FORMAT - 1, FORMAT + 1])
@@ -237,7 +237,48 @@ async def test_a_backup_of_another_format_is_refused(workspace: BackupWorkspace,
     manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', f'"format": {other}'))
 
     with pytest.raises(SetupError, match=f"has format {other}, but this Loratory reads format {FORMAT} only"):
-        await backups.verify(workspace.backup)
+        await extraction.verify(workspace.backup)
+
+
+@pytest.mark.parametrize("name", ["archive.db", "keys.db"])
+async def test_a_backup_with_files_of_a_newer_version_is_refused_and_nothing_is_unpacked(
+    workspace: BackupWorkspace, tmp_path: Path, name: str
+) -> None:
+    await workspace.create()
+    set_schema_number(workspace.backup / name, 99)
+
+    sentence = (
+        rf"^{name} was written by a newer version of Loratory \(schema 99; this one knows \d\); upgrade Loratory$"
+    )
+    with pytest.raises(SetupError, match=sentence):
+        await extraction.verify(workspace.backup)
+    with pytest.raises(SetupError, match=sentence):
+        await unpack_backup(workspace, tmp_path / "new")
+    if name == "keys.db":
+        with pytest.raises(SetupError, match=sentence):
+            await unpack_backup(workspace, tmp_path / "new", keys=workspace.backup / name)
+    assert not (tmp_path / "new").exists()
+
+
+async def test_files_of_an_older_version_are_backed_up_and_unpacked(workspace: BackupWorkspace, tmp_path: Path) -> None:
+    key = await workspace.create_key()
+    for name in ("archive.db", "keys.db"):
+        set_schema_number(workspace.settings.catalog / name, 0)
+    manifest = await workspace.create()
+    for name in ("archive.db", "keys.db"):
+        set_schema_number(workspace.backup / name, 0)
+
+    assert await extraction.verify(workspace.backup) == manifest
+    settings = await unpack_backup(workspace, tmp_path / "new")
+
+    keys = await Keys.open(settings.catalog / "keys.db")
+    assert await keys.key_of(IMAGE) == key
+    await keys.close()
+
+
+def set_schema_number(file: Path, number: int) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(f"PRAGMA user_version = {number}")
 
 
 # --- damage
@@ -254,7 +295,7 @@ async def test_a_changed_byte_in_a_backups_archive_is_detected(workspace: Backup
     damage_archive(workspace.backup, "UPDATE entry SET body = replace(body, 'c', 'k') WHERE sequence = 7")
 
     with pytest.raises(BackupDamaged, match="commit 7"):
-        await backups.verify(workspace.backup)
+        await extraction.verify(workspace.backup)
     with pytest.raises(LogDamaged):
         await unpack_backup(workspace, tmp_path / "new")
 
@@ -263,11 +304,11 @@ async def test_a_truncated_or_invalid_archive_in_a_backup_is_detected(workspace:
     await workspace.create()
     damage_archive(workspace.backup, "DELETE FROM entry WHERE sequence = 20")
     with pytest.raises(BackupDamaged, match="ends at 19"):
-        await backups.verify(workspace.backup)
+        await extraction.verify(workspace.backup)
 
     (workspace.backup / "archive.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(BackupDamaged, match="the archive's file is damaged"):
-        await backups.verify(workspace.backup)
+        await extraction.verify(workspace.backup)
 
 
 async def test_each_damaged_or_missing_blob_is_listed(workspace: BackupWorkspace, tmp_path: Path) -> None:
@@ -279,7 +320,7 @@ async def test_each_damaged_or_missing_blob_is_listed(workspace: BackupWorkspace
     copies.path(two).write_bytes(b"tow")
 
     with pytest.raises(BackupDamaged) as caught:
-        await backups.verify(workspace.backup)
+        await extraction.verify(workspace.backup)
     assert caught.value.extra == {"problems": 2}
     assert f"blob {one} is missing" in caught.value.detail
     assert f"blob {two} is damaged" in caught.value.detail
@@ -292,7 +333,7 @@ async def test_damaged_or_missing_loss_curves_are_detected(workspace: BackupWork
     for damage_file in (lambda file: file.write_bytes(b"{}\n"), Path.unlink):
         damage_file(workspace.backup / "curves.ndjson")
         with pytest.raises(BackupDamaged, match=r"curves\.ndjson is missing or damaged"):
-            await backups.verify(workspace.backup)
+            await extraction.verify(workspace.backup)
         with pytest.raises(BackupDamaged, match=r"curves\.ndjson is missing or damaged"):
             await unpack_backup(workspace, tmp_path / damage_file.__name__)
 
@@ -302,7 +343,7 @@ async def test_missing_keys_are_detected(workspace: BackupWorkspace) -> None:
     (workspace.backup / "keys.db").unlink()
 
     with pytest.raises(BackupDamaged, match=r"keys\.db is missing"):
-        await backups.verify(workspace.backup)
+        await extraction.verify(workspace.backup)
 
 
 async def test_an_erased_blob_is_not_reported_as_missing(workspace: BackupWorkspace, tmp_path: Path) -> None:
@@ -310,10 +351,10 @@ async def test_an_erased_blob_is_not_reported_as_missing(workspace: BackupWorksp
     await workspace.create()
     LocalBlobs(workspace.backup / "blobs").path(one).unlink()
 
-    backups.remove_from_manifest(workspace.backup, {one})
-    backups.remove_from_manifest(tmp_path / "nowhere", {one})
+    remove_from_manifest(workspace.backup, {one})
+    remove_from_manifest(tmp_path / "nowhere", {one})
 
-    assert [entry.sha256 for entry in (await backups.verify(workspace.backup)).blobs] == [two]
+    assert [entry.sha256 for entry in (await extraction.verify(workspace.backup)).blobs] == [two]
 
 
 async def test_a_blob_erased_during_the_backup_is_not_reported_as_missing(
@@ -344,8 +385,8 @@ async def test_a_backup_is_intact_after_its_images_were_erased(
 
     result = await harness.execute(EraseImage(image=erased.image))
 
-    assert harness.erasing.purger.pending(result.sequence) == ()
-    after = await backups.verify(workspace.backup)
+    assert harness.purger.pending(result.sequence) == ()
+    after = await extraction.verify(workspace.backup)
     assert {entry.sha256 for entry in before.blobs} - {entry.sha256 for entry in after.blobs} == {
         digest for digest in (row.source, row.picture, row.thumbnail) if digest
     }

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.archive.chain import ArchiveRow, ChainVerification, chain_hash, verify_chains
-from contracts import events as e
-from contracts.events import RecordedCommit
+from contracts.commits import RecordedCommit
+from contracts.events.log import LogVoided
 from tests.catalog.log_builder import LogBuilder, full_history
 
 HISTORY = full_history().commits
@@ -96,6 +96,6 @@ def test_a_void_commit_in_place_of_a_lost_one_keeps_the_history_valid() -> None:
     builder.edit_tags(0, add=["after"])
     with_void = LogBuilder()
     with_void.commits = builder.commits[:2]
-    with_void.append("log", "void-3", e.LogVoided(reason="no copy has it"))
+    with_void.append("log", "void-3", LogVoided(reason="no copy has it"))
     commits = [*with_void.commits, *builder.commits[3:]]
     assert verify(build_rows(commits)).damage is None

@@ -1,11 +1,12 @@
 """A database file on a full disk."""
 
 import errno
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from catalog.database import Connection, Database
+from catalog.database import Connection, Database, create_tables, open_writer
 
 TABLE = "CREATE TABLE IF NOT EXISTS lot (body BLOB)"
 
@@ -25,7 +26,8 @@ def count(connection: Connection) -> int:
 
 
 async def test_a_full_disk_is_reported_as_such_and_later_writes_succeed(tmp_path: Path) -> None:
-    database = Database(tmp_path / "some.db", TABLE)
+    file = tmp_path / "some.db"
+    database = Database(file, open_writer(file, partial(create_tables, TABLE)))
     with pytest.raises(OSError, match=r"there is no room for some\.db") as full:
         await database.write(fill)
     assert full.value.errno == errno.ENOSPC

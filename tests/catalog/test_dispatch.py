@@ -2,21 +2,20 @@
 
 import asyncio
 
-import pytest
-
-from catalog import dispatch
-from catalog.dispatch import Dispatcher
+from catalog.dispatch import Dispatcher, DispatchTiming
 from contracts import subjects
-from contracts.commands import CancelJob, CreateJob, RequestTagging
-from contracts.events import JobAttemptStarted, JobCancelled
+from contracts.commands.jobs import CancelJob, CreateJob
+from contracts.commands.tagging import RequestTagging
+from contracts.commits import build_commit
+from contracts.events.jobs import JobAttemptStarted, JobCancelled
 from contracts.ids import JobId, WorkerId
 from contracts.jobs import fold
 from contracts.subjects import WorkClass
 from contracts.telemetry import Presence
-from contracts.wire.lease import LeaseLost
-from contracts.wire.log import EventLog, build_commit
-from contracts.wire.queue import QueueMessage, WorkQueue
-from contracts.wire.streams import CONSUMERS
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.lease import LeaseLost
+from contracts.wire.log.streams import CONSUMERS
+from contracts.wire.work.queue import QueueMessage, WorkQueue
 from tests.catalog.harness import CatalogHarness
 from tests.conftest import LEASE, NOW, BusOf, command_metadata
 from tests.limits import WAIT
@@ -28,6 +27,10 @@ async def wait_for_queue(harness: CatalogHarness, work_class: WorkClass, expecte
             await asyncio.sleep(0.05)
 
 
+def dispatcher_with(harness: CatalogHarness, timing: DispatchTiming) -> Dispatcher:
+    return Dispatcher(harness.bus, harness.executor.store, EventLog(harness.bus), timing)
+
+
 async def test_lost_queue_messages_are_resent(harness: CatalogHarness) -> None:
     await harness.dataset(pictures=1)
     lost = await harness.execute(CreateJob(dataset="cats", start=True))
@@ -36,7 +39,7 @@ async def test_lost_queue_messages_are_resent(harness: CatalogHarness) -> None:
     await harness.execute(CreateJob(dataset="cats"))
     await WorkQueue(harness.bus, "train").remove(lost.id)
     await harness.bus.jetstream().purge_stream(subjects.QUEUE, subject=subjects.queued("tag", "normal", run.id))
-    running = asyncio.create_task(harness.dispatcher.run())
+    running = asyncio.create_task(harness.catalog.dispatcher.run())
     try:
         await wait_for_queue(harness, "train", {lost.id, low.id})
         await wait_for_queue(harness, "tag", {run.id})
@@ -53,19 +56,17 @@ async def test_a_deleted_queue_is_recreated_with_all_queued_jobs(harness: Catalo
     job = await harness.execute(CreateJob(dataset="cats", start=True))
     admin = (await bus_of("admin")).jetstream()
     await admin.delete_stream(subjects.QUEUE)
-    await harness.dispatcher._reconcile("train", listening_since=0)
+    await harness.catalog.dispatcher.reconcile("train")
     first = await WorkQueue(harness.bus, "train").fetch()
     assert first is not None
     assert first.message == QueueMessage(id=job.id, dispatch=job.sequence)
 
     await admin.delete_consumer(subjects.QUEUE, subjects.queue_consumer("tag", "low"))
-    await harness.dispatcher._reconcile("train", listening_since=0)
+    await harness.catalog.dispatcher.reconcile("train")
     assert (await admin.stream_info(subjects.QUEUE)).state.consumer_count == len(CONSUMERS)
 
 
-async def test_the_message_of_a_held_job_is_resent_only_when_its_worker_falls_silent(
-    harness: CatalogHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_message_of_a_held_job_is_resent_only_when_its_worker_falls_silent(harness: CatalogHarness) -> None:
     """A fenced worker's late ack removed the message; a new one would go to the next free worker."""
     await harness.dataset(pictures=1)
     job = await harness.execute(CreateJob(dataset="cats", start=True))
@@ -74,12 +75,11 @@ async def test_the_message_of_a_held_job_is_resent_only_when_its_worker_falls_si
     queue = WorkQueue(harness.bus, "train")
     await queue.remove(job.id)
     presence = Presence(service="trainer", worker=WorkerId("w1"), state="busy", at=NOW, holds=job.id)
-    await harness.dispatcher._record_presence(presence)
-    await harness.dispatcher._reconcile("train", listening_since=0)
+    await harness.catalog.dispatcher.record_presence(presence)
+    await harness.catalog.dispatcher.reconcile("train")
     assert await queue.queued_ids() == set()
 
-    monkeypatch.setattr(dispatch, "PRESENCE_TIMEOUT_SECONDS", 0.0)
-    await harness.dispatcher._reconcile("train", listening_since=0)
+    await dispatcher_with(harness, DispatchTiming(lease=LEASE, presence_timeout=0)).reconcile("train")
     assert await queue.queued_ids() == {job.id}
 
 
@@ -93,7 +93,8 @@ async def test_a_catalog_that_lost_the_lease_dispatches_nothing(harness: Catalog
         fence_checked.set()
         raise LeaseLost
 
-    fenced = Dispatcher(harness.bus, harness.executor.store, EventLog(harness.bus, lose_lease), lease=LEASE)
+    log = EventLog(harness.bus, lose_lease)
+    fenced = Dispatcher(harness.bus, harness.executor.store, log, DispatchTiming(lease=LEASE))
     running = asyncio.create_task(fenced.run())
     await fence_checked.wait()
     await harness.bus.flush()
@@ -107,7 +108,7 @@ async def test_a_cancelled_job_has_no_message_and_none_is_resent(harness: Catalo
     job = await harness.execute(CreateJob(dataset="cats", start=True))
     await harness.execute(CancelJob(job=JobId(job.id)))
     assert await WorkQueue(harness.bus, "train").queued_ids() == set()
-    await harness.dispatcher._reconcile("train", listening_since=0)
+    await harness.catalog.dispatcher.reconcile("train")
     assert await WorkQueue(harness.bus, "train").queued_ids() == set()
 
 
@@ -122,11 +123,9 @@ async def test_a_cancel_without_a_responding_worker_ends_the_job(harness: Catalo
     )
     await harness.execute(CancelJob(job=JobId(job.id)))
 
-    await harness.dispatcher._reconcile("train", listening_since=0)
+    await harness.catalog.dispatcher.reconcile("train")
     assert fold((await log.load("job", job.id)).events()).state == "cancelling"
-    await Dispatcher(harness.bus, harness.executor.store, log, lease=LEASE, cancel_timeout=0)._reconcile(
-        "train", listening_since=0
-    )
+    await dispatcher_with(harness, DispatchTiming(lease=LEASE, cancel_timeout=0)).reconcile("train")
 
     history = await log.load("job", job.id)
     assert history.events()[-1][0] == JobCancelled(attempt=attempt.sequence)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,15 @@ import msgspec
 import pytest
 
 from catalog import entries
-from catalog.archive import Archive
+from catalog.archive.archive import Archive
 from catalog.database import Connection
 from catalog.entries import MAX_SCANNED_COMMITS
-from contracts import events as e
-from contracts.queries import EventView, ListEvents, Page
+from contracts.aggregates import AnyEvent
+from contracts.commits import RecordedCommit
+from contracts.events.datasets import DatasetRemoved, DatasetRenamed
+from contracts.events.presets import PresetRetired
+from contracts.queries.base import Page
+from contracts.queries.log import EventView, ListEvents
 from tests.catalog.log_builder import LogBuilder, full_history
 
 
@@ -43,7 +48,7 @@ async def test_every_event_is_listed_once_in_order_and_as_stored(archive: Archiv
         after = int(page.next)
 
     expected = [(recorded.sequence, event) for recorded in history for event in recorded.commit.events]
-    assert [(view.sequence, msgspec.json.decode(view.data, type=e.AnyEvent)) for view in found] == expected
+    assert [(view.sequence, msgspec.json.decode(view.data, type=AnyEvent)) for view in found] == expected
     assert [view.recorded_at for view in found[:3]] == [recorded.recorded_at for recorded in history[:3]]
 
 
@@ -121,7 +126,7 @@ async def test_events_are_filtered_by_the_time_they_were_recorded(archive: Archi
     assert (await events(archive, until=history[0].recorded_at)).next is None
     for recorded in history:
         after = recorded.recorded_at + timedelta(milliseconds=1)
-        assert await archive.read(lambda at, moment=after: entries.sequence_at(at, moment)) == recorded.sequence
+        assert await archive.read(partial(entries.sequence_at, time=after)) == recorded.sequence
     before = history[0].recorded_at - timedelta(seconds=1)
     assert await archive.read(lambda connection: entries.sequence_at(connection, before)) == 0
 
@@ -142,9 +147,9 @@ async def test_a_query_scans_a_limited_number_of_commits_and_says_where_to_conti
     builder = LogBuilder()
     builder.create_dataset()
     for number in range(MAX_SCANNED_COMMITS + 5):
-        builder.append("dataset", "ds_cats", e.DatasetRenamed(name=f"name {number}"))
-    builder.append("preset", "pre_1", e.PresetRetired())
-    builder.append("dataset", "ds_cats", e.DatasetRemoved())
+        builder.append("dataset", "ds_cats", DatasetRenamed(name=f"name {number}"))
+    builder.append("preset", "pre_1", PresetRetired())
+    builder.append("dataset", "ds_cats", DatasetRemoved())
     await archive.append(builder.commits)
 
     rare = await events(archive, type="preset.retired")
@@ -170,8 +175,8 @@ async def test_the_commits_of_several_aggregates_come_in_log_order(archive: Arch
         if (one.commit.aggregate_kind, one.commit.aggregate_id) in aggregates and 5 < one.sequence <= 30
     ]
 
-    def read(connection: Connection, limit: int) -> list[e.RecordedCommit]:
-        found = entries.sequences_of(connection, aggregates, after=5, last=30, limit=limit)  # type: ignore[arg-type]
+    def read(connection: Connection, limit: int) -> list[RecordedCommit]:
+        found = entries.sequences_of(connection, aggregates, after=5, last=30, limit=limit)
         return list(entries.commits_at(connection, found))
 
     assert await archive.read(lambda connection: read(connection, 1000)) == expected

@@ -1,38 +1,30 @@
 """Erasure: first the event, then keys, blobs, uploads, freed pages and backups are purged until no copy is left."""
 
 import asyncio
+import dataclasses
 import errno
 import os
 import time
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from catalog.keys import Keys
-from catalog.service import purging
-from catalog.service.erasure import ErasureCommands
-from catalog.service.purging import Purger
+from catalog.service.handlers import command_handlers
+from catalog.service.purging import PurgeLimits, Purger
 from catalog.views import erasures, images, refusals
-from contracts.commands import (
-    CancelJob,
-    CommandResult,
-    CreateJob,
-    EraseDataset,
-    EraseImage,
-    FreezeVersion,
-    RemoveDataset,
-    RemoveImage,
-    SetCaption,
-    StartJob,
-)
+from contracts.commands.base import Command
+from contracts.commands.datasets import EraseDataset, EraseImage, FreezeVersion, RemoveDataset, RemoveImage, SetCaption
+from contracts.commands.jobs import CancelJob, CreateJob, JobResult, StartJob
 from contracts.errors import Gone, InUse, NotFound, Rejected
-from contracts.events import JobAttemptStarted, JobCancelled, JobCheckpointed
+from contracts.events.jobs import JobAttemptStarted, JobCancelled, JobCheckpointed
 from contracts.ids import Digest, ImageId, JobId, WorkerId
-from contracts.wire.blobs import LocalBlobs
+from contracts.wire.blobs.store import LocalBlobs
 from tests.catalog.harness import CatalogHarness, event_names, open_catalog, png
-from tests.conftest import BusOf
+from tests.conftest import BusOf, command_metadata
 from tests.limits import WAIT
 
 
@@ -72,7 +64,7 @@ async def test_an_erased_image_leaves_no_blob_key_or_row(harness: CatalogHarness
     assert erased | kept > kept == file_names(tmp_path / "data" / "blobs")
     assert await harness.keys.key_of(image) is None
     assert await is_erased(harness, image)
-    assert harness.erasing.purger.pending(result.sequence) == ()
+    assert harness.purger.pending(result.sequence) == ()
     # Sealed text stays in the log and the archive, where it cannot be opened without the key.
     assert files_containing(catalog, key) == []
     assert files_containing(catalog, row.name) == files_containing(catalog, row.caption) == []
@@ -161,7 +153,8 @@ async def test_images_of_an_active_job_cannot_be_erased(harness: CatalogHarness)
     later = await import_picture(harness, cats, 2)  # in no version that the job trains on
     assert (await harness.execute(EraseImage(image=later))).changed
 
-    for command in (EraseImage(image=image), EraseDataset(dataset=cats)):
+    erasures_of_it: list[Command[Any]] = [EraseImage(image=image), EraseDataset(dataset=cats)]
+    for command in erasures_of_it:
         with pytest.raises(InUse) as refused:
             await harness.execute(command)
         assert refused.value.extra["jobs"] == [job.id]
@@ -211,7 +204,7 @@ async def test_jobs_trained_on_an_erased_image_are_listed_exactly(harness: Catal
     assert [(job.name, job.steps, job.version) for job in jobs_trained] == [("saw it", 7, 2)]
 
 
-async def train_until_checkpoint(harness: CatalogHarness, job: CommandResult) -> None:
+async def train_until_checkpoint(harness: CatalogHarness, job: JobResult) -> None:
     """Train the job until its first checkpoint, then cancel it and let its worker confirm that."""
     started = JobAttemptStarted(worker=WorkerId("w"), boot="b", resumes=0)
     attempt = await harness.append("job", job.id, started)
@@ -262,22 +255,19 @@ async def test_a_purge_killed_at_any_step_is_completed_at_the_next_start(
     bus_of: BusOf, tmp_path: Path, steps: int
 ) -> None:
     bus, folder = await bus_of("catalog"), tmp_path / "data"
-    async with open_catalog(bus, folder) as harness:
+    once = PurgeLimits(interval=3600, wait=WAIT)
+    async with open_catalog(bus, folder, once) as harness:
         cats = await harness.dataset()
         image = await import_picture(harness, cats, 1, "my neighbour")
+        await harness.purger.purge_now()  # the catalog's own purger now rests, and the killable one does the work
         kill_switch = KillSwitch(steps)
-        keys, blobs = KillableKeys(folder / "catalog" / "keys.db"), KillableBlobs(folder / "blobs")
+        keys, blobs = await KillableKeys.open(folder / "catalog" / "keys.db"), KillableBlobs(folder / "blobs")
         keys.kill_switch = blobs.kill_switch = kill_switch
-        purger = Purger(
-            harness.executor, keys, blobs, harness.importer.staging, harness.importer.pins, notify_no_workers
-        )
+        purger = Purger(harness.executor, keys, blobs, harness.staging, harness.pins, notify_no_workers, once)
         running = asyncio.create_task(purger.run())
-        erasing = ErasureCommands(harness.executor, purger)
-        harness.erasing.purger._progress = {None: (2**62, "")}  # the catalog's own purger must not do the work
-        killable = CatalogHarness(
-            harness.bus, harness.executor, harness.importer, harness.dispatcher, harness.blobs, erasing
-        )
-        erasing_task = asyncio.create_task(killable.execute(EraseImage(image=image)))
+        context = dataclasses.replace(harness.catalog.context, purge_now=purger.purge_now)
+        erase = command_handlers(context, harness.catalog.importer)[EraseImage]
+        erasing_task = asyncio.ensure_future(erase(command_metadata(), EraseImage(image=image)))
         await asyncio.wait([running], timeout=WAIT)
         assert isinstance(running.exception(), Killed)
         erasing_task.cancel()
@@ -285,8 +275,8 @@ async def test_a_purge_killed_at_any_step_is_completed_at_the_next_start(
         assert file_names(folder / "blobs") or await harness.keys.key_of(image)  # something remained
 
     async with open_catalog(bus, folder) as again:
-        await again.erasing.purger.purge_now(WAIT)
-        assert again.erasing.purger.pending(again.executor.store.applied) == ()
+        await again.purger.purge_now()
+        assert again.purger.pending(again.executor.store.applied) == ()
         assert file_names(folder / "blobs") == set()
         assert await again.keys.key_of(image) is None
         assert event_names(await again.events("dataset", cats)).count("ImageErased") == 1
@@ -300,7 +290,7 @@ async def test_uploads_left_by_a_killed_gateway_are_deleted_with_the_image(harne
     cats = await harness.dataset()
     content = png(1)
     image = await import_picture(harness, cats, 1)
-    staging, tmp = harness.importer.staging, harness.blobs.root / "tmp"
+    staging, tmp = harness.staging, harness.blobs.root / "tmp"
     for file in staging.iterdir():
         file.unlink()
     uploads = {"whole": content, "half": content[: len(content) // 2], "another": png(2), "empty": b""}
@@ -322,16 +312,16 @@ async def test_blobs_of_a_picture_being_imported_again_are_not_purged(harness: C
     cats = await harness.dataset()
     image = await import_picture(harness, cats, 1)
     digests = await digests_of(harness, image)
-    async with harness.importer.pins.pin(digests):  # an import has stored them, and no event names them yet
+    async with harness.pins.pin(digests):  # an import has stored them, and no event names them yet
         result = await harness.execute(EraseImage(image=image))
-        assert any("imported" in sentence for sentence in harness.erasing.purger.pending(result.sequence))
+        assert any("imported" in sentence for sentence in harness.purger.pending(result.sequence))
         assert file_names(tmp_path / "data" / "blobs") == digests
         again = await import_picture(harness, cats, 1)
         assert again != image
 
-    await harness.erasing.purger.purge_now(WAIT)
+    await harness.purger.purge_now()
 
-    assert harness.erasing.purger.pending(result.sequence) == ()
+    assert harness.purger.pending(result.sequence) == ()
     assert file_names(tmp_path / "data" / "blobs") == digests
     assert await harness.keys.key_of(image) is None
     assert await harness.keys.key_of(again) is not None
@@ -346,7 +336,7 @@ async def test_backups_are_purged_even_one_reconnected_later(harness: CatalogHar
     for folder in (local, removable):
         for digest in await digests_of(harness, image):
             await LocalBlobs(folder / "blobs").put(await harness.blobs.get(digest))
-        copied = Keys(folder / "keys.db")
+        copied = await Keys.open(folder / "keys.db")
         assert await copied.create_keys([image])
         await copied.close()
         await harness.keys.register_backup(folder, datetime.now(UTC) - timedelta(days=1))
@@ -355,17 +345,17 @@ async def test_backups_are_purged_even_one_reconnected_later(harness: CatalogHar
     result = await harness.execute(EraseImage(image=image))
 
     assert file_names(local / "blobs") == set()
-    (pending,) = harness.erasing.purger.pending(result.sequence)
+    (pending,) = harness.purger.pending(result.sequence)
     assert "backup" in pending
     assert str(removable) not in pending
 
     disconnected.rename(removable)
-    await harness.erasing.purger.purge_now(WAIT)
+    await harness.purger.purge_now()
 
-    assert harness.erasing.purger.pending(result.sequence) == ()
+    assert harness.purger.pending(result.sequence) == ()
     for folder in (local, removable):
         assert file_names(folder / "blobs") == set()
-        copied = Keys(folder / "keys.db")
+        copied = await Keys.open(folder / "keys.db")
         assert await copied.keys_of([image]) == {}
         assert await copied.create_keys([image]) == {}
         await copied.close()
@@ -385,7 +375,7 @@ async def test_a_log_restored_from_before_the_erasure_gets_it_again_from_the_key
         async with asyncio.timeout(WAIT):
             while not await is_erased(restored, image):  # noqa: ASYNC110 - a background task does it
                 await asyncio.sleep(0.05)
-        await restored.erasing.purger.purge_now(WAIT)
+        await restored.purger.purge_now()
         assert file_names(folder / "blobs") == kept
         assert event_names(await restored.events("dataset", cats))[-1] == "ImageErased"
         assert await restored.keys.key_of(other) is not None
@@ -405,25 +395,28 @@ async def test_duplicates_of_a_picture_leave_no_blobs_behind(harness: CatalogHar
     assert file_names(tmp_path / "data" / "blobs") == set()
 
 
-async def test_a_partial_purge_stays_pending_until_it_is_completed(
-    harness: CatalogHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(purging, "PURGE_BATCH_SIZE", 1)
-    cats = await harness.dataset()
-    for colour in (1, 2, 3):
-        await import_picture(harness, cats, colour)
-    delete, broken = harness.blobs.delete, [False, True, False]
+class FailingBlobs(LocalBlobs):
+    """The second of its deletions fails."""
 
-    async def failing_delete(digests: Collection[Digest]) -> None:
-        if broken and broken.pop(0):
+    deletions = 0
+
+    async def delete(self, digests: Collection[Digest]) -> None:
+        self.deletions += 1
+        if self.deletions == 2:
             raise OSError(errno.EIO, "Input/output error")
-        await delete(digests)
+        await super().delete(digests)
 
-    monkeypatch.setattr(harness.blobs, "delete", failing_delete)
-    result = await harness.execute(EraseDataset(dataset=cats))
 
-    # One event erased all images, and only one of them is purged so far.
-    assert harness.erasing.purger.pending(result.sequence) == ("the data folder: Input/output error",)
-    await harness.erasing.purger.purge_now(WAIT)
-    assert harness.erasing.purger.pending(result.sequence) == ()
-    assert file_names(tmp_path / "data" / "blobs") == set()
+async def test_a_partial_purge_stays_pending_until_it_is_completed(bus_of: BusOf, tmp_path: Path) -> None:
+    limits, blobs = PurgeLimits(batch_size=1, wait=WAIT), FailingBlobs(tmp_path / "data" / "blobs")
+    async with open_catalog(await bus_of("catalog"), tmp_path / "data", limits, blobs) as harness:
+        cats = await harness.dataset()
+        for colour in (1, 2, 3):
+            await import_picture(harness, cats, colour)
+        result = await harness.execute(EraseDataset(dataset=cats))
+
+        # One event erased all images, and only one of them is purged so far.
+        assert harness.purger.pending(result.sequence) == ("the data folder: Input/output error",)
+        await harness.purger.purge_now()
+        assert harness.purger.pending(result.sequence) == ()
+        assert file_names(tmp_path / "data" / "blobs") == set()

@@ -12,16 +12,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.domain.effective_tags import DEFAULT_THRESHOLDS
-from catalog.query_handlers import historical
-from contracts import events as e
+from catalog.query_handlers.context import QueryLimits
 from contracts import jobs
+from contracts.aggregates import AnyEvent
+from contracts.commits import RecordedCommit
 from contracts.errors import Gone, Invalid, LoratoryError, NotFound, Rejected, Unavailable
-from contracts.events import RecordedCommit
+from contracts.events.base import Category
+from contracts.events.datasets import (
+    CaptionSet,
+    DatasetRemoved,
+    DatasetRenamed,
+    ImageErased,
+    ImagesRemoved,
+    TagsEdited,
+    ThresholdsSet,
+)
+from contracts.events.jobs import (
+    JobAttemptStarted,
+    JobCancelled,
+    JobCheckpointed,
+    JobEdited,
+    JobFailed,
+    JobInterrupted,
+    JobPrioritised,
+    JobQueued,
+    JobRemoved,
+    JobSucceeded,
+)
+from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.ids import DatasetId, ImageId, JobId, WorkerId
-from contracts.queries import GetDataset, GetImage, GetJob, ImageView, ListImageHistory, QueryAt
+from contracts.queries.base import QueryAt
+from contracts.queries.datasets import GetDataset, GetImage, ImageView
+from contracts.queries.jobs import GetJob
+from contracts.queries.log import ListImageHistory
 from contracts.sealed import seal
 from tests.catalog.log_builder import LogBuilder, bitmap, full_history, image_id, job_created, key_for
-from tests.catalog.test_query_handlers import QuerySide, create_keys
+from tests.catalog.test_query_handlers import QuerySide, create_keys, open_queries
 
 DATASETS, ORDINALS, JOBS = ("ds_cats", "ds_dogs"), range(3), ("job_1", "job_2", "job_3")
 IMAGES = [image_id(dataset, ordinal) for dataset in DATASETS for ordinal in ORDINALS]
@@ -60,6 +86,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(changes=CHANGES)
 async def test_for_every_sequence_the_result_is_a_fold_of_the_events_up_to_it(
@@ -68,26 +95,24 @@ async def test_for_every_sequence_the_result_is_a_fold_of_the_events_up_to_it(
     """Compares a query over the whole log with a catalog of only the events so far, and with a reference model."""
     folder = tmp_path_factory.mktemp("past")
     builder = build_log(changes)
-    whole, growing = QuerySide(folder / "whole"), QuerySide(folder / "growing")
-    for name in ("whole", "growing"):
-        create_keys(folder / name, IMAGES)
-    await whole.load(builder)
-    for recorded in builder.commits:
-        await growing.archive.append([recorded])
-        await growing.store.apply([recorded])
-        so_far = builder.commits[: recorded.sequence]
-        for number, query in enumerate(QUERIES):
-            result = await result_of(whole, msgspec.structs.replace(query, at_seq=recorded.sequence))
-            assert comparable(result) == comparable(await result_of(growing, query)), (recorded.sequence, query)
-            if number == recorded.sequence % len(QUERIES):
-                at_time = msgspec.structs.replace(query, at_time=recorded.recorded_at + timedelta(milliseconds=1))
-                assert comparable(result) == comparable(await result_of(whole, at_time))
-            if isinstance(result, ImageView):
-                assert {tag.tag for tag in result.tags} == expected_tags(so_far, result.dataset_id, result.ordinal)
-            if isinstance(query, GetJob):
-                assert_follows_state_machine(result, query.job, so_far)
-    await whole.close()
-    await growing.close()
+    async with open_queries(folder / "whole") as whole, open_queries(folder / "growing") as growing:
+        for name in ("whole", "growing"):
+            create_keys(folder / name, IMAGES)
+        await whole.load(builder)
+        for recorded in builder.commits:
+            await growing.archive.append([recorded])
+            await growing.store.apply([recorded])
+            so_far = builder.commits[: recorded.sequence]
+            for number, query in enumerate(QUERIES):
+                result = await result_of(whole, msgspec.structs.replace(query, at_seq=recorded.sequence))
+                assert comparable(result) == comparable(await result_of(growing, query)), (recorded.sequence, query)
+                if number == recorded.sequence % len(QUERIES):
+                    at_time = msgspec.structs.replace(query, at_time=recorded.recorded_at + timedelta(milliseconds=1))
+                    assert comparable(result) == comparable(await result_of(whole, at_time))
+                if isinstance(result, ImageView):
+                    assert {tag.tag for tag in result.tags} == expected_tags(so_far, result.dataset_id, result.ordinal)
+                if isinstance(query, GetJob):
+                    assert_follows_state_machine(result, query.job, so_far)
 
 
 async def result_of(queries: QuerySide, query: QueryAt[Any]) -> Any:
@@ -123,42 +148,42 @@ def _append(builder: LogBuilder, run: str, attempts: dict[str, int], change: Any
             builder.edit_tags(*ordinals, add=added, remove=removed, dataset=dataset)
         case ("predict", dataset, ordinals, tag, probability, model):
             attempt = builder.start_run(run, *ordinals, model=model, dataset=dataset)
-            category = "character" if tag == "mia" else "general"
+            category: Category = "character" if tag == "mia" else "general"
             for ordinal in ordinals:
                 builder.predict(run, attempt, ordinal, (tag, round(probability, 4), category))
         case ("thresholds", dataset, general, character):
-            builder.append("dataset", dataset, e.ThresholdsSet(general=general, character=character))
+            builder.append("dataset", dataset, ThresholdsSet(general=general, character=character))
         case ("caption", dataset, ordinal, text):
             caption = None if text is None else seal(key_for(image_id(dataset, ordinal)), text, "caption")
-            builder.append("dataset", dataset, e.CaptionSet(ordinal=ordinal, caption=caption))
+            builder.append("dataset", dataset, CaptionSet(ordinal=ordinal, caption=caption))
         case ("rename", dataset):
-            builder.append("dataset", dataset, e.DatasetRenamed(name=f"name {builder.sequence}"))
+            builder.append("dataset", dataset, DatasetRenamed(name=f"name {builder.sequence}"))
         case ("remove image", dataset, ordinal):
-            builder.append("dataset", dataset, e.ImagesRemoved(images=bitmap(ordinal)))
+            builder.append("dataset", dataset, ImagesRemoved(images=bitmap(ordinal)))
         case ("erase", dataset, ordinal):
-            erased = e.ImageErased(ordinal=ordinal, image_id=image_id(dataset, ordinal))
+            erased = ImageErased(ordinal=ordinal, image_id=image_id(dataset, ordinal))
             builder.append("dataset", dataset, erased)
         case ("remove", dataset):
-            builder.append("dataset", dataset, e.DatasetRemoved())
+            builder.append("dataset", dataset, DatasetRemoved())
         case ("queue", job, priority):
-            builder.append("job", job, e.JobQueued(priority=priority))
+            builder.append("job", job, JobQueued(priority=priority))
         case ("edit job", job):
-            edited = e.JobEdited(name=f"name {builder.sequence}")
-            builder.append("job", job, edited, e.JobPrioritised(priority="high"))
+            edited = JobEdited(name=f"name {builder.sequence}")
+            builder.append("job", job, edited, JobPrioritised(priority="high"))
         case ("start", job):
-            started = e.JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)
+            started = JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)
             attempts[job] = builder.append("job", job, started).sequence
         case ("checkpoint", job, step):
-            checkpoint = e.JobCheckpointed(attempt=attempts[job], step=step, checkpoint=digest_of(step), size=step)
+            checkpoint = JobCheckpointed(attempt=attempts[job], step=step, checkpoint=digest_of(step), size=step)
             builder.append("job", job, checkpoint)
         case ("interrupt", job):
-            builder.append("job", job, e.JobInterrupted(attempt=attempts[job], step=0, reason="a polite stop"))
+            builder.append("job", job, JobInterrupted(attempt=attempts[job], step=0, reason="a polite stop"))
         case ("end", job, outcome):
-            ends: dict[str, e.AnyEvent] = {
-                "succeeded": e.JobSucceeded(attempt=attempts[job], step=20, artifacts=()),
-                "cancelled": e.JobCancelled(attempt=attempts[job]),
-                "failed": e.JobFailed(attempt=attempts[job], code="no-base", reason="there is none"),
-                "removed": e.JobRemoved(),
+            ends: dict[str, AnyEvent] = {
+                "succeeded": JobSucceeded(attempt=attempts[job], step=20, artifacts=()),
+                "cancelled": JobCancelled(attempt=attempts[job]),
+                "failed": JobFailed(attempt=attempts[job], code="no-base", reason="there is none"),
+                "removed": JobRemoved(),
             }
             builder.append("job", job, ends[outcome])
 
@@ -175,21 +200,21 @@ def expected_tags(commits: Sequence[RecordedCommit], dataset: DatasetId, ordinal
     decided: dict[str, bool] = {}
     models: dict[str, str] = {}
     predicted: dict[str, tuple[str, float]] = {}
-    thresholds: dict[str, float] = {**DEFAULT_THRESHOLDS}
+    thresholds: dict[Category, float] = {**DEFAULT_THRESHOLDS}
     for recorded in commits:
         aggregate_id = recorded.commit.aggregate_id
         for event in recorded.commit.events:
             match event:
-                case e.TaggingRequested(dataset_id=of, model=model) if of == dataset:
+                case TaggingRequested(dataset_id=of, model=model) if of == dataset:
                     models[aggregate_id] = model
-                case e.TaggingPredicted(images=images) if aggregate_id in models:
+                case TaggingPredicted(images=images) if aggregate_id in models:
                     for image in images:
                         if image.ordinal == ordinal:
                             (prediction,) = image.predictions
                             predicted[models[aggregate_id]] = (prediction.tag, prediction.probability)
-                case e.TagsEdited(images=images) if aggregate_id == dataset and contains(images, ordinal):
+                case TagsEdited(images=images) if aggregate_id == dataset and contains(images, ordinal):
                     decided |= dict.fromkeys(event.asserted, True) | dict.fromkeys(event.rejected, False)
-                case e.ThresholdsSet() if aggregate_id == dataset:
+                case ThresholdsSet() if aggregate_id == dataset:
                     thresholds = {"general": event.general, "character": event.character}
                 case _:
                     pass
@@ -235,11 +260,10 @@ def assert_follows_state_machine(result: Any, job: str, commits: Sequence[Record
 
 @pytest.fixture
 async def queries(tmp_path: Path) -> Any:
-    queries = QuerySide(tmp_path)
-    create_keys(tmp_path, IMAGES)
-    await queries.load(full_history())
-    yield queries
-    await queries.close()
+    async with open_queries(tmp_path) as queries:
+        create_keys(tmp_path, IMAGES)
+        await queries.load(full_history())
+        yield queries
 
 
 async def test_a_query_at_the_last_sequence_equals_one_about_now(queries: QuerySide) -> None:
@@ -275,42 +299,38 @@ async def test_an_object_created_later_is_not_found_and_the_error_names_the_sequ
 
 async def test_a_text_whose_key_is_gone_stays_sealed_in_past_states_too(tmp_path: Path) -> None:
     builder = build_log([("caption", "ds_cats", 1, "a cat")])
-    queries = QuerySide(tmp_path)
-    await queries.load(builder)
-    view = await queries.run(GetImage(image=image_id("ds_cats", 1), at_seq=builder.sequence))
-    assert (view.name, view.caption, view.caption_source) == ("", "", "person")
-    await queries.close()
+    async with open_queries(tmp_path) as queries:
+        await queries.load(builder)
+        view = await queries.run(GetImage(image=image_id("ds_cats", 1), at_seq=builder.sequence))
+        assert (view.name, view.caption, view.caption_source) == ("", "", "person")
 
 
 async def test_an_erased_image_is_gone_now_and_its_past_state_has_no_private_text(tmp_path: Path) -> None:
     builder = build_log([("caption", "ds_cats", 1, "a cat")])
     before = builder.sequence
     image = image_id("ds_cats", 1)
-    builder.append("dataset", "ds_cats", e.ImageErased(ordinal=1, image_id=image))
-    queries = QuerySide(tmp_path)
-    await queries.load(builder)
-    for query in (GetImage(image=image), GetImage(image=image, at_seq=builder.sequence)):
-        with pytest.raises(Gone):
-            await queries.run(query)
-    view = await queries.run(GetImage(image=image, at_seq=before))
-    assert [tag.tag for tag in view.tags] == ["cat"]
-    assert (view.name, view.caption) == ("", "")
-    history = (await queries.run(ListImageHistory(image=image))).items
-    assert [entry.type for entry in history][-2:] == ["dataset.caption_set", "dataset.image_erased"]
-    assert history[-2].change["caption"] is None
-    await queries.close()
+    builder.append("dataset", "ds_cats", ImageErased(ordinal=1, image_id=image))
+    async with open_queries(tmp_path) as queries:
+        await queries.load(builder)
+        for query in (GetImage(image=image), GetImage(image=image, at_seq=builder.sequence)):
+            with pytest.raises(Gone):
+                await queries.run(query)
+        view = await queries.run(GetImage(image=image, at_seq=before))
+        assert [tag.tag for tag in view.tags] == ["cat"]
+        assert (view.name, view.caption) == ("", "")
+        history = (await queries.run(ListImageHistory(image=image))).items
+        assert [entry.type for entry in history][-2:] == ["dataset.caption_set", "dataset.image_erased"]
+        assert history[-2].change["caption"] is None
 
 
-async def test_a_replay_of_too_many_commits_is_rejected(queries: QuerySide, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(historical, "MAX_REPLAYED_COMMITS", 3)
+async def test_a_replay_of_too_many_commits_is_rejected(queries: QuerySide) -> None:
+    queries.limit(QueryLimits(replayed_commits=3))
     with pytest.raises(Rejected, match="more than 3 commits"):
         await queries.run(GetDataset(dataset="ds_cats", at_seq=full_history().sequence))
 
 
-async def test_too_many_queued_historical_queries_are_rejected(
-    queries: QuerySide, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(historical, "MAX_QUEUED_QUERIES", -historical.MAX_CONCURRENT_QUERIES)
+async def test_too_many_queued_historical_queries_are_rejected(queries: QuerySide) -> None:
+    queries.limit(QueryLimits(concurrent_replays=0, queued_replays=0))
     with pytest.raises(Unavailable):
         await queries.run(GetDataset(dataset="ds_cats", at_seq=9))
     await queries.run(GetDataset(dataset="ds_cats"))

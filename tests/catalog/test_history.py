@@ -7,13 +7,14 @@ import msgspec
 import pytest
 
 from catalog.domain.event_scope import scope_commit_to_image, scope_to_image, scope_to_tag
-from catalog.query_handlers import history
-from contracts import events as e
+from catalog.query_handlers.context import QueryLimits
 from contracts.errors import Invalid, NotFound
+from contracts.events.datasets import DatasetRenamed, TagsEdited
 from contracts.ids import ImageId, JobId
-from contracts.queries import HistoryEntry, HistoryPage, ListDatasetHistory, ListImageHistory, ListJobHistory, Query
+from contracts.queries.base import Query
+from contracts.queries.log import HistoryEntry, HistoryPage, ListDatasetHistory, ListImageHistory, ListJobHistory
 from tests.catalog.log_builder import bitmap, full_history, image_id
-from tests.catalog.test_query_handlers import QuerySide, create_keys
+from tests.catalog.test_query_handlers import QuerySide, create_keys, open_queries
 
 LOG = full_history()
 IMAGES = [image_id("ds_cats", ordinal) for ordinal in range(4)]
@@ -21,11 +22,10 @@ IMAGES = [image_id("ds_cats", ordinal) for ordinal in range(4)]
 
 @pytest.fixture
 async def queries(tmp_path: Path) -> Any:
-    queries = QuerySide(tmp_path)
-    create_keys(tmp_path, IMAGES)
-    await queries.load(LOG)
-    yield queries
-    await queries.close()
+    async with open_queries(tmp_path) as queries:
+        create_keys(tmp_path, IMAGES)
+        await queries.load(LOG)
+        yield queries
 
 
 async def history_of(queries: QuerySide, query: Query[HistoryPage]) -> list[HistoryEntry]:
@@ -119,11 +119,9 @@ async def test_pages_of_any_size_add_up_to_the_whole_history(queries: QuerySide,
         assert len((await queries.run(msgspec.structs.replace(query, limit=limit))).items) == limit
 
 
-async def test_a_search_is_limited_and_says_where_to_continue(
-    queries: QuerySide, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_search_is_limited_and_says_where_to_continue(queries: QuerySide) -> None:
     whole = await history_of(queries, ListDatasetHistory(dataset="ds_cats", tag="grass"))
-    monkeypatch.setattr(history, "MAX_SCANNED_COMMITS", 3)
+    queries.limit(QueryLimits(scanned_commits=3))
     assert (await queries.run(ListDatasetHistory(dataset="ds_cats", tag="grass"))).items == ()
     assert await history_of(queries, ListDatasetHistory(dataset="ds_cats", tag="grass")) == whole
 
@@ -141,7 +139,7 @@ async def test_an_unknown_object_has_no_history(queries: QuerySide) -> None:
 
 
 def test_an_event_is_reduced_to_the_image_or_tag_and_one_about_all_images_is_kept() -> None:
-    edited = e.TagsEdited(images=bitmap(0, 2), asserted=("cat", "dog"), rejected=("sky",))
+    edited = TagsEdited(images=bitmap(0, 2), asserted=("cat", "dog"), rejected=("sky",))
     assert scope_to_image(edited, 2) == msgspec.structs.replace(edited, images=bitmap(2))
     assert scope_to_image(edited, 1) is None
     assert scope_to_tag(edited, "dog") == msgspec.structs.replace(edited, asserted=("dog",), rejected=())
@@ -152,5 +150,5 @@ def test_an_event_is_reduced_to_the_image_or_tag_and_one_about_all_images_is_kep
         if recorded.commit.aggregate_id == "ds_cats":
             scoped = scope_commit_to_image(recorded.commit, 0)
             assert {type(event) for event in scoped.events} <= {type(event) for event in recorded.commit.events}
-    (renamed,) = (c.commit for c in LOG.commits if isinstance(c.commit.events[0], e.DatasetRenamed))
+    (renamed,) = (c.commit for c in LOG.commits if isinstance(c.commit.events[0], DatasetRenamed))
     assert scope_commit_to_image(renamed, 0) == renamed

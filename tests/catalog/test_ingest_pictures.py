@@ -75,14 +75,14 @@ async def test_a_bare_source_is_used_as_the_picture(decoder: Decoder, tmp_path: 
         assert (outcome.source_is_picture, outcome.picture_path) == (True, path)
         assert outcome.sha256 == outcome.picture_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         assert outcome.bytes == outcome.picture_bytes == path.stat().st_size
-        assert outcome.picture_media_type == outcome.media_type == f"image/{kind.lower()}"
+        assert open_picture(outcome).format == kind
 
 
 async def test_other_formats_are_encoded_as_png(decoder: Decoder, tmp_path: Path) -> None:
     for kind in ("BMP", "GIF", "TIFF", "AVIF"):
         outcome = await examine(decoder, save(tmp_path, draw_picture(), kind))
         assert (outcome.format, outcome.source_is_picture) == (kind, False)
-        assert (open_picture(outcome).format, outcome.picture_media_type) == ("PNG", "image/png")
+        assert open_picture(outcome).format == "PNG"
 
 
 async def test_digests_and_sizes_match_the_files(decoder: Decoder, tmp_path: Path) -> None:

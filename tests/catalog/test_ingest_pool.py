@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from PIL import Image
 
-from catalog.ingest.decoder_messages import Examine, encode_frame
+from catalog.ingest.decoder_messages import REQUESTS, Examine
 from catalog.ingest.outcomes import Accepted, Limits, Refused
 from catalog.ingest.pool import Decoder
 from contracts.errors import Unavailable
@@ -192,5 +192,5 @@ def test_a_child_ends_when_its_pipe_closes() -> None:
 def test_a_child_that_hangs_ends_even_without_a_parent(endless_file: Path) -> None:
     request = Examine(source=str(endless_file), picture=str(endless_file) + ".p", thumbnail=str(endless_file) + ".t")
     with start_decoder(Limits(seconds=0.1)) as child:
-        child.communicate(encode_frame(request), timeout=30)
+        child.communicate(REQUESTS.encode(request), timeout=30)
         assert child.returncode == -signal.SIGALRM

@@ -7,17 +7,17 @@ import pytest
 
 from catalog import maintenance_commands
 from catalog.__main__ import MAINTENANCE_COMMANDS
-from catalog.archive import Archive
+from catalog.archive.archive import Archive
 from catalog.settings import Settings
 from contracts.errors import SetupError, Unavailable
-from contracts.events import LogRestored
+from contracts.events.log import LogRestored
 from contracts.ids import JobId
 from contracts.telemetry import LossBlock
-from contracts.wire.bus import connect
-from contracts.wire.log import EventLog
-from contracts.wire.permissions import Role
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.telemetry_bus import read_loss_curve, store_loss_block
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.server.permissions import Role
+from contracts.wire.service.bus import connect
+from contracts.wire.service.telemetry import read_loss_curve, store_loss_block
 from tests.catalog.harness import open_catalog, png
 from tests.conftest import BusOf
 
@@ -81,16 +81,17 @@ async def test_a_data_folder_is_backed_up_and_restored_elsewhere(
 
 
 async def test_a_backup_waits_for_the_archive_to_catch_up(
-    server: EmbeddedServer, bus_of: BusOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: EmbeddedServer, bus_of: BusOf, tmp_path: Path
 ) -> None:
     async with open_catalog(await bus_of("catalog"), tmp_path / "data"):
         pass
     async with open_catalog(await bus_of("catalog"), tmp_path / "other") as harness:
         await harness.dataset()  # the archive in the first folder does not get this commit
-    monkeypatch.setattr(maintenance_commands, "ARCHIVE_TIMEOUT_SECONDS", 0.2)
 
     with pytest.raises(Unavailable, match="is the catalog running"):
-        await maintenance_commands.backup(settings(server, tmp_path / "data"), [str(tmp_path / "backup")])
+        await maintenance_commands.backup(
+            settings(server, tmp_path / "data"), [str(tmp_path / "backup")], archive_timeout=0.2
+        )
     await maintenance_commands.catch_up(settings(server, tmp_path / "data"), [])
     await maintenance_commands.backup(settings(server, tmp_path / "data"), [str(tmp_path / "backup")])
 

@@ -9,15 +9,16 @@ import msgspec
 import pytest
 
 from catalog import views
-from catalog.archive import Archive
+from catalog.archive.archive import Archive
 from catalog.projection import catch_up, project
 from catalog.store import Store
 from catalog.views import datasets
-from contracts import events as e
+from contracts.commits import RecordedCommit, StreamRevision, build_commit
 from contracts.errors import LogDamaged
+from contracts.events.datasets import DatasetCreated
 from contracts.telemetry import Applied
-from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, StreamRevision, build_commit
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import LOG_ID, full_history
 from tests.catalog.test_store import all_rows
 from tests.conftest import BusOf, command_metadata
@@ -51,11 +52,11 @@ async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[RunningProject
         await archive.close()
 
 
-async def create_dataset(bus: Bus, name: str) -> e.RecordedCommit:
+async def create_dataset(bus: Bus, name: str) -> RecordedCommit:
     commit = build_commit(
         "dataset",
         f"ds_{name}",
-        [e.DatasetCreated(name=name)],
+        [DatasetCreated(name=name)],
         expected_revision=StreamRevision(),
         metadata=command_metadata(),
     )
@@ -128,7 +129,7 @@ async def test_an_unknown_event_type_stops_it(bus_of: BusOf, tmp_path: Path) -> 
     commit = build_commit(
         "dataset",
         "ds_1",
-        [e.DatasetCreated(name="cats")],
+        [DatasetCreated(name="cats")],
         expected_revision=StreamRevision(),
         metadata=command_metadata(),
     )

@@ -3,20 +3,20 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from catalog import replays, views
-from catalog.archive import Archive
+from catalog import views
+from catalog.archive.archive import Archive
 from catalog.rebuild import rebuild
 from catalog.replays import Replays
 from catalog.store import Store
 from contracts.audit import ReplayReport
 from contracts.errors import Conflict, LoratoryError
-from contracts.queries import GetReplay, StartReplay
+from contracts.queries.log import GetReplay, StartReplay
 from tests.catalog.log_builder import LOG_ID, full_history
 from tests.limits import WAIT
 
@@ -128,14 +128,20 @@ def test_an_archive_with_a_gap_is_an_error(folder: Path) -> None:
 # --- as a child process of the catalog
 
 
-@pytest.fixture
-async def running(folder: Path) -> AsyncIterator[Replays]:
-    found = Replays(folder)
+@asynccontextmanager
+async def run_replays(folder: Path, **limits: float) -> AsyncIterator[Replays]:
+    found = Replays(folder, **limits)
     task = asyncio.create_task(found.run())
     yield found
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert not (folder / "replay").exists()
+
+
+@pytest.fixture
+async def running(folder: Path) -> AsyncIterator[Replays]:
+    async with run_replays(folder) as found:
+        yield found
 
 
 async def ended(running: Replays) -> ReplayReport:
@@ -174,10 +180,11 @@ async def test_a_failed_replay_reports_its_error(running: Replays, folder: Path)
     assert "database" in str(report.error)
 
 
-async def test_a_replay_that_takes_too_long_is_stopped(running: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replays, "REPLAY_TIMEOUT_SECONDS", 0.001)
-    await running.start(StartReplay())
-    assert "longer than" in str((await ended(running)).error)
-    monkeypatch.undo()
-    await running.start(StartReplay())
-    assert (await ended(running)).state == "same"
+async def test_a_replay_that_takes_too_long_is_stopped_and_another_can_be_started(folder: Path) -> None:
+    async with run_replays(folder, timeout=0.001) as stopped:
+        for _ in range(2):
+            await stopped.start(StartReplay())
+            assert "longer than" in str((await ended(stopped)).error)
+    async with run_replays(folder) as running:
+        await running.start(StartReplay())
+        assert (await ended(running)).state == "same"

@@ -9,21 +9,23 @@ from pathlib import Path
 import pytest
 
 from catalog import views
-from catalog.archive import Archive
+from catalog.archive.archive import COMPARE_ALL_AT_START, Archive, VerificationPolicy
 from catalog.entries import last_sequence
 from catalog.keys import Keys
 from catalog.restoring import CommitsLost, RestoredLog, catch_up, refill, salvage
 from catalog.store import Store
 from contracts import subjects
+from contracts.commits import RecordedCommit
 from contracts.errors import Conflict, LogDamaged, SetupError
-from contracts.events import LogRestored, LogVoided, RecordedCommit
+from contracts.events.log import LogRestored, LogVoided
 from contracts.ids import ImageId
-from contracts.wire.bus import Bus, connect
-from contracts.wire.log import EventLog
-from contracts.wire.recreate import recreate_stream, restore_commits
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import stream_configs
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.recreate import recreate_stream, restore_commits
+from contracts.wire.log.streams import stream_configs
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus, connect
 from tests.catalog.log_builder import LOG_ID, LogBuilder, full_history
+from tests.catalog.test_backups import set_schema_number
 from tests.conftest import NOW
 
 HISTORY = full_history().commits
@@ -275,7 +277,7 @@ async def test_commits_known_from_the_read_model_are_required(workspace: Restore
 
 async def test_a_lost_archive_and_log_are_restored_from_a_backup_with_its_keys(workspace: RestoreWorkspace) -> None:
     await workspace.write_archive(SHORT_HISTORY, workspace.backup)
-    keys = Keys(workspace.backup / "keys.db")
+    keys = await Keys.open(workspace.backup / "keys.db")
     keys_by_image = await keys.create_keys([ImageId("img_1")])
     await keys.close()
     workspace.folder.mkdir()
@@ -284,7 +286,7 @@ async def test_a_lost_archive_and_log_are_restored_from_a_backup_with_its_keys(w
     assert await workspace.read_archive() == SHORT_HISTORY
     async with workspace.open_archive() as archive:
         assert await archive.belongs_to() == LOG_ID
-    keys = Keys(workspace.folder / "keys.db")
+    keys = await Keys.open(workspace.folder / "keys.db")
     assert await keys.keys_of(keys_by_image) == keys_by_image
     await keys.close()
 
@@ -306,19 +308,39 @@ async def test_a_backup_of_another_log_is_refused(workspace: RestoreWorkspace) -
         await workspace.salvage(backup=True)
 
 
-async def test_catch_up_can_compare_every_commit_of_a_long_log(
-    workspace: RestoreWorkspace, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["archive.db", "keys.db"])
+async def test_a_backup_of_a_newer_version_is_refused_before_anything_is_restored(
+    workspace: RestoreWorkspace, name: str
 ) -> None:
-    monkeypatch.setattr("catalog.archive.archive.MAX_COMMITS_COMPARED_AT_START", 10)
+    await workspace.write_archive(SHORT_HISTORY, workspace.backup)
+    set_schema_number(workspace.backup / name, 99)
+    workspace.folder.mkdir()
+
+    with pytest.raises(SetupError, match=rf"^{name} was written by a newer version of Loratory"):
+        await workspace.salvage(backup=True)
+    assert list(workspace.folder.iterdir()) == []
+
+
+async def test_an_archive_of_a_newer_version_is_not_taken_for_a_damaged_one(workspace: RestoreWorkspace) -> None:
+    await workspace.write_archive(SHORT_HISTORY)
+    set_schema_number(workspace.folder / "archive.db", 99)
+
+    for command in (workspace.salvage, workspace.refill):
+        with pytest.raises(SetupError, match="upgrade Loratory"):
+            await command()
+
+
+async def test_catch_up_can_compare_every_commit_of_a_long_log(workspace: RestoreWorkspace) -> None:
+    shorter = VerificationPolicy(max_commits_at_start=10)
     await workspace.create_log(SHORT_HISTORY)
     recorded_commits = [await EventLog(workspace.bus).commit_at(sequence) for sequence in range(1, 31)]
     await workspace.write_archive(
         [with_body(item, item.body + b" ") if item.sequence == 1 else item for item in recorded_commits if item]
     )
 
-    assert await catch_up(workspace.bus, workspace.folder) == 30  # only the last commit was compared
+    assert await catch_up(workspace.bus, workspace.folder, shorter) == 30  # only the last commit was compared
     with pytest.raises(LogDamaged, match="commit 1 of the log was changed"):
-        await catch_up(workspace.bus, workspace.folder, compare_all=True)
+        await catch_up(workspace.bus, workspace.folder, COMPARE_ALL_AT_START)
 
 
 async def test_catch_up_archives_the_missing_commits(workspace: RestoreWorkspace) -> None:

@@ -2,12 +2,13 @@
 
 import pytest
 
-from catalog.keys import CAPTION, NAME, open_if_present
-from catalog.service.importer import remove_stale_work_folders
-from contracts.commands import MAX_FILES_PER_IMPORT, MAX_TEXT_BYTES_PER_IMPORT, RemoveDataset, RemoveImage
+from catalog.keys import open_if_present
+from catalog.service.imports import remove_stale_work_folders
+from contracts.commands.datasets import MAX_FILES_PER_IMPORT, MAX_TEXT_BYTES_PER_IMPORT, RemoveDataset, RemoveImage
+from contracts.commits import COMMIT_BYTES
 from contracts.errors import Gone, KeyReused, NotFound, Unavailable
-from contracts.events import COMMIT_BYTES
-from contracts.wire.log import EventLog
+from contracts.sealed import CAPTION, NAME
+from contracts.wire.log.event_log import EventLog
 from tests.catalog.harness import CatalogHarness, event_names, png
 
 
@@ -60,7 +61,7 @@ async def test_a_repeated_import_returns_the_same_result_even_without_its_files(
     cats = await harness.dataset()
     file = harness.stage("one.png", png(1))
     first = await harness.import_files(cats, file, command_id="c1")
-    (harness.importer.staging / file.token).unlink()
+    (harness.staging / file.token).unlink()
     await harness.execute(RemoveDataset(dataset=cats))
     assert await harness.import_files(cats, file, command_id="c1") == first
     assert event_names(await harness.events("dataset", cats)) == ["DatasetCreated", "ImageAdded", "DatasetRemoved"]
@@ -106,11 +107,11 @@ async def test_a_removed_picture_is_added_again_with_a_new_ordinal(harness: Cata
 async def test_a_missing_upload_refuses_the_whole_command(harness: CatalogHarness) -> None:
     cats = await harness.dataset()
     missing = harness.stage("lost.png", png(1))
-    (harness.importer.staging / missing.token).unlink()
+    (harness.staging / missing.token).unlink()
     with pytest.raises(NotFound):
         await harness.import_files(cats, harness.stage("one.png", png(2)), missing)
     assert event_names(await harness.events("dataset", cats)) == ["DatasetCreated"]
-    assert not list(harness.importer.staging.glob("import-*"))
+    assert not list(harness.staging.glob("import-*"))
 
 
 async def test_a_storage_error_is_not_a_refusal(harness: CatalogHarness) -> None:
@@ -147,7 +148,7 @@ async def test_one_file_with_the_largest_texts_fits_in_a_commit(harness: Catalog
 
 
 async def test_work_folders_of_a_killed_catalog_are_removed(harness: CatalogHarness) -> None:
-    staging = harness.importer.staging
+    staging = harness.staging
     (staging / "import-old").mkdir()
     (staging / "import-old" / "half.png").write_bytes(b"half")
     (staging / "upload").write_bytes(b"of the gateway")

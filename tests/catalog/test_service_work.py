@@ -1,48 +1,31 @@
 """Commands on versions, jobs, tagging runs and presets: what is decided, appended and queued."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
 
 from catalog.domain import manifest
-from catalog.keys import CAPTION, open_if_present
-from catalog.service.versions import VersionFreezer
+from catalog.keys import open_if_present
+from catalog.service.versions import build_version
 from catalog.views import versions
-from contracts.commands import (
-    CancelJob,
-    CancelTagging,
-    CommandResult,
-    CreateJob,
-    EditJob,
-    EditTags,
-    FreezeVersion,
-    RemoveImage,
-    RemoveJob,
-    RequestTagging,
-    RetirePreset,
-    SavePreset,
-    SetCaption,
-    StartJob,
-)
+from contracts.commands.base import Command
+from contracts.commands.datasets import EditTags, FreezeVersion, RemoveImage, SetCaption
+from contracts.commands.jobs import CancelJob, CreateJob, EditJob, JobResult, RemoveJob, StartJob
+from contracts.commands.presets import RetirePreset, SavePreset
+from contracts.commands.tagging import CancelTagging, RequestTagging
+from contracts.commits import build_commit
 from contracts.errors import IllegalTransition, NotFound, Rejected
-from contracts.events import (
-    ImagePredictions,
-    JobAttemptStarted,
-    JobCreated,
-    JobFailed,
-    JobQueued,
-    JobSucceeded,
-    TaggingAttemptStarted,
-    TaggingPredicted,
-    TaggingRequested,
-    ThresholdsSet,
-    VersionFrozen,
-)
+from contracts.events.datasets import ThresholdsSet, VersionFrozen
+from contracts.events.jobs import JobAttemptStarted, JobCreated, JobFailed, JobQueued, JobSucceeded
+from contracts.events.tagging import ImagePredictions, TaggingAttemptStarted, TaggingPredicted, TaggingRequested
 from contracts.ids import JobId, RunId, WorkerId
 from contracts.recipe import AdamW, Recipe
-from contracts.wire.log import EventLog, build_commit
-from contracts.wire.queue import WorkQueue
+from contracts.sealed import CAPTION
+from contracts.subjects import WorkClass
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.work.queue import WorkQueue
 from tests.catalog.harness import CatalogHarness, RacingLog, event_names, image_id_of
 from tests.conftest import command_metadata
 
@@ -63,8 +46,8 @@ async def created_event(harness: CatalogHarness, job: str) -> JobCreated:
     return created
 
 
-async def queued_ids(harness: CatalogHarness, work: str = "train") -> set[str]:
-    return await WorkQueue(harness.bus, work).queued_ids()  # type: ignore[arg-type]
+async def queued_ids(harness: CatalogHarness, work: WorkClass = "train") -> set[str]:
+    return await WorkQueue(harness.bus, work).queued_ids()
 
 
 # --- versions
@@ -113,7 +96,8 @@ async def test_the_trigger_is_prepended_once(harness: CatalogHarness) -> None:
 async def test_an_empty_data_set_cannot_be_frozen_trained_on_or_tagged(harness: CatalogHarness) -> None:
     cats = await harness.dataset(pictures=1)
     await harness.execute(RemoveImage(image=image_id_of(cats, 0)))
-    for command in (FreezeVersion(dataset="cats"), CreateJob(dataset="cats"), RequestTagging(dataset="cats")):
+    commands: list[Command[Any]] = [kind(dataset="cats") for kind in (FreezeVersion, CreateJob, RequestTagging)]
+    for command in commands:
         with pytest.raises(Rejected, match="empty"):
             await harness.execute(command)
 
@@ -176,12 +160,11 @@ async def test_a_repeated_command_uses_its_version_stored_without_a_job(harness:
     cats = await harness.dataset(pictures=1)
     command = CreateJob(dataset="cats", start=True)
     requested = command_metadata("c1", actor="ann", fingerprint="f")
-    version = await VersionFreezer(harness.executor, harness.keys, harness.blobs).build_version("cats", "", requested)
-    assert version.change is not None
+    change = (await build_version(harness.catalog.context, requested, "cats", "")).change
     version_commit = build_commit(
-        "dataset", cats, version.change.events, expected_revision=version.change.expected_revision, metadata=requested
+        "dataset", cats, change.events, expected_revision=change.expected_revision, metadata=requested
     )
-    recorded = await harness.executor.log.append(version_commit, version.change.expected_revision)
+    recorded = await harness.executor.log.append(version_commit, change.expected_revision)
     await harness.executor.store.wait_for(recorded.sequence, 5)
     # The data set changes meanwhile; the job still gets the version of its first try.
     await harness.execute(EditTags(image=image_id_of(cats, 0), add=("late",)))
@@ -192,8 +175,8 @@ async def test_a_repeated_command_uses_its_version_stored_without_a_job(harness:
     assert await captions(harness, cats, 1) == {0: ""}
 
 
-async def started(harness: CatalogHarness, **changes: object) -> CommandResult:
-    return await harness.execute(CreateJob(dataset="cats", start=True, **changes))  # type: ignore[arg-type]
+async def started(harness: CatalogHarness) -> JobResult:
+    return await harness.execute(CreateJob(dataset="cats", start=True))
 
 
 async def test_a_job_is_started_once(harness: CatalogHarness) -> None:

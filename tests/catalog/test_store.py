@@ -5,7 +5,6 @@ import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,9 +14,9 @@ from catalog import views
 from catalog.database import Connection
 from catalog.store import Store, checkpoint
 from catalog.views import datasets
+from contracts.aggregates import REGISTRY
+from contracts.commits import StreamRevision
 from contracts.errors import Behind, LogDamaged
-from contracts.events import EVENTS_OF
-from contracts.wire.log import StreamRevision
 from tests.catalog.log_builder import LOG_ID, LogBuilder, full_history
 
 HISTORY = full_history().commits
@@ -63,7 +62,7 @@ async def test_every_table_has_rows_after_a_log_with_every_event_type(open_store
 async def test_the_full_history_has_every_event_type() -> None:
     types = {type(event) for recorded in HISTORY for event in recorded.commit.events}
 
-    assert {event for family in EVENTS_OF.values() for event in get_args(family) or (family,)} == types
+    assert {event for kind in REGISTRY.kinds for event in kind.event_types} == types
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

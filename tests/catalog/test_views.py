@@ -14,14 +14,30 @@ from hypothesis import strategies as st
 
 from catalog import views
 from catalog.database import Connection
+from catalog.domain.effective_tags import EffectiveTags
+from catalog.lookup import require_job, require_run
 from catalog.store import Store
-from catalog.views import commands, datasets, images, jobs, presets, sets, tagging, tags, versions, work
-from contracts import events as e
-from contracts.commands import PresetResult
+from catalog.views import commands, datasets, decisions, images, jobs, presets, sets, tags, versions, work
+from contracts.commands.presets import PresetResult
+from contracts.commits import RecordedCommit
 from contracts.errors import LogDamaged
-from contracts.events import RecordedCommit
-from contracts.queries import TagView
-from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, digest, full_history, image_id, job_created
+from contracts.events.datasets import DatasetRemoved, ImagesRemoved, ThresholdsSet, VersionFrozen
+from contracts.events.jobs import JobCheckpointed, JobPrioritised, JobQueued
+from contracts.events.presets import PresetRetired
+from contracts.events.tagging import ImagePredictions, TaggingPredicted
+from contracts.ids import RunId, VersionId
+from contracts.queries.datasets import TagView
+from contracts.subjects import Priority
+from tests.catalog.log_builder import (
+    LOG_ID,
+    LogBuilder,
+    bitmap,
+    digest,
+    full_history,
+    image_added,
+    image_id,
+    job_created,
+)
 from tests.catalog.test_store import dump
 
 
@@ -41,8 +57,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 async def tags_of(store: Store, builder: LogBuilder, ordinal: int, dataset: str = "ds_cats") -> list[str]:
     await store.apply(builder.commits)
-    found = await store.read(lambda connection: images.effective_tag_views(connection, dataset, [ordinal]))
-    return [tag.tag for tag in found[ordinal]]
+    found = await store.read(lambda connection: decisions.tag_names(connection, dataset, ordinal))
+    return list(found)
 
 
 async def etag(store: Store, builder: LogBuilder, ordinal: int) -> int:
@@ -66,7 +82,7 @@ async def test_a_data_set_is_found_by_id_and_by_name_ignoring_case(store: Store,
 
 
 async def test_the_name_of_a_removed_data_set_can_be_reused(store: Store, builder: LogBuilder) -> None:
-    builder.append("dataset", "ds_cats", e.DatasetRemoved())
+    builder.append("dataset", "ds_cats", DatasetRemoved())
     builder.create_dataset("ds_new", "Cats")
     await store.apply(builder.commits)
 
@@ -81,7 +97,7 @@ async def test_the_name_of_a_removed_data_set_can_be_reused(store: Store, builde
 async def test_an_ordinal_is_never_reused(store: Store, builder: LogBuilder) -> None:
     builder.add_image(0)
     builder.add_image(1)
-    builder.append("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(0, 1)))
+    builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(0, 1)))
     await store.apply(builder.commits)
 
     row = await store.read(lambda connection: datasets.find(connection, "ds_cats"))
@@ -92,13 +108,14 @@ async def test_an_ordinal_is_never_reused(store: Store, builder: LogBuilder) -> 
 
 
 async def test_a_duplicate_is_only_found_among_live_images(store: Store, builder: LogBuilder) -> None:
-    pixels = builder.add_image(0).commit.events[0].pixels  # type: ignore[union-attr]
+    builder.add_image(0)
+    pixels = image_added("ds_cats", 0).pixels
     await store.apply(builder.commits)
     found = await store.read(lambda connection: images.find_duplicate(connection, "ds_cats", pixels))
     assert found is not None
     assert found.ordinal == 0
 
-    await store.apply([builder.append("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(0)))])
+    await store.apply([builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(0)))])
 
     assert await store.read(lambda connection: images.find_duplicate(connection, "ds_cats", pixels)) is None
 
@@ -146,9 +163,9 @@ async def test_the_newest_run_of_each_model_counts_even_if_an_older_one_reports_
 async def test_an_unreadable_image_keeps_its_earlier_predictions(store: Store, builder: LogBuilder) -> None:
     builder.add_image(0)
     builder.predict("run_1", builder.start_run("run_1", 0), 0, ("sky", 0.9))
-    unreadable = e.ImagePredictions(ordinal=0, predictions=(), unreadable="it is gone")
+    unreadable = ImagePredictions(ordinal=0, predictions=(), unreadable="it is gone")
     attempt = builder.start_run("run_2", 0)
-    builder.append("tagging", "run_2", e.TaggingPredicted(attempt=attempt, images=(unreadable,)))
+    builder.append("tagging", "run_2", TaggingPredicted(attempt=attempt, images=(unreadable,)))
 
     assert await tags_of(store, builder, 0) == ["sky"]
 
@@ -161,7 +178,7 @@ async def test_a_new_threshold_changes_tags_without_another_run(store: Store, bu
     builder.predict("run_1", attempt, 1, ("sky", 0.9))
     before = await etag(store, builder, 0), await etag(store, builder, 1)
 
-    moved = builder.append("dataset", "ds_cats", e.ThresholdsSet(general=0.5, character=0.5))
+    moved = builder.append("dataset", "ds_cats", ThresholdsSet(general=0.5, character=0.5))
 
     assert await tags_of(store, builder, 0) == ["sky"]
     after = await etag(store, builder, 0), await etag(store, builder, 1)
@@ -183,14 +200,15 @@ async def test_the_tags_at_an_earlier_etag_can_be_computed_later(store: Store, b
     builder.add_image(0, tags=["cat"])
     attempt = builder.start_run("run_1", 0)
     predicted = builder.predict("run_1", attempt, 0, ("sky", 0.9), ("grass", 0.4)).sequence
-    raised = builder.append("dataset", "ds_cats", e.ThresholdsSet(general=0.5, character=0.5)).sequence
+    raised = builder.append("dataset", "ds_cats", ThresholdsSet(general=0.5, character=0.5)).sequence
     edited = builder.edit_tags(0, add=["fur"], remove=["sky"]).sequence
     await store.apply(builder.commits)
 
     def read(connection: Connection) -> list[tuple[str, ...]]:
         image = images.find(connection, image_id("ds_cats", 0))
         assert image is not None
-        return [images.tag_names_at(connection, image, at) for at in (predicted - 1, predicted, raised, edited)]
+        sequences = (predicted - 1, predicted, raised, edited)
+        return [decisions.tag_names(connection, "ds_cats", image.ordinal, at) for at in sequences]
 
     assert await store.read(read) == [("cat",), ("cat", "sky", "grass"), ("cat", "sky"), ("cat", "fur")]
 
@@ -200,7 +218,7 @@ async def test_decisions_have_actor_source_and_sequence(store: Store, builder: L
     edited = builder.edit_tags(0, add=["fur"], remove=["cat"])
     await store.apply(builder.commits)
 
-    found = await store.read(lambda connection: images.decisions_of_image(connection, "ds_cats", 0))
+    found = await store.read(lambda connection: decisions.latest_of_image(connection, "ds_cats", 0))
 
     decided = {tag: (one.asserted, one.source, one.actor, one.sequence) for tag, one in found.items()}
     assert decided == {
@@ -219,19 +237,17 @@ def _materialized(connection: Connection) -> set[tuple[str, int, str]]:
     return {
         (row["dataset_id"], ordinal, row["tag"])
         for row in connection.execute("SELECT dataset_id, tag, tagged FROM tag")
-        for ordinal in sets.deserialize(row["tagged"])
+        for ordinal in sets.ordinals(row["tagged"])
     }
 
 
 def _expected(connection: Connection) -> set[tuple[str, int, str]]:
     live = [row.id for row in datasets.page(connection, 0, 100)]
     return {
-        (dataset_id, ordinal, tag.tag)
+        (dataset_id, ordinal, tag)
         for dataset_id in live
-        for ordinal, found in images.effective_tag_views(
-            connection, dataset_id, images.live_ordinals(connection, dataset_id)
-        ).items()
-        for tag in found
+        for ordinal in images.live_ordinals(connection, dataset_id)
+        for tag in decisions.tag_names(connection, dataset_id, ordinal)
     }
 
 
@@ -265,22 +281,22 @@ async def test_a_predicted_tag_has_its_run_and_probability(store: Store, builder
     predicted = builder.predict("run_1", builder.start_run("run_1", 0), 0, ("mia", 0.9, "character"))
     await store.apply(builder.commits)
 
-    found = await store.read(lambda connection: images.effective_tag_views(connection, "ds_cats", [0]))
+    found = await store.read(lambda connection: decisions.effective_tags(connection, "ds_cats", [0]))
 
-    assert found[0] == (
+    assert found[0].tags == (
         TagView(
             tag="mia",
             source="model",
             category="character",
             probability=0.9,
-            run="run_1",  # type: ignore[arg-type]
+            run=RunId("run_1"),
             sequence=predicted.sequence,
         ),
     )
 
 
 async def test_predictions_of_an_unknown_run_stop_the_read_model(store: Store, builder: LogBuilder) -> None:
-    builder.append("tagging", "run_9", e.TaggingPredicted(attempt=1, images=()))
+    builder.append("tagging", "run_9", TaggingPredicted(attempt=1, images=()))
 
     with pytest.raises(LogDamaged):
         await store.apply(builder.commits)
@@ -290,10 +306,11 @@ async def test_predictions_of_an_unknown_run_stop_the_read_model(store: Store, b
 
 
 async def test_the_queue_is_ordered_by_priority_then_by_dispatch(store: Store, builder: LogBuilder) -> None:
-    for name, priority in (("job_a", "low"), ("job_b", "normal"), ("job_c", "high"), ("job_d", "normal")):
-        builder.append("job", name, job_created(), e.JobQueued(priority=priority))  # type: ignore[arg-type]
+    queued: dict[str, Priority] = {"job_a": "low", "job_b": "normal", "job_c": "high", "job_d": "normal"}
+    for name, priority in queued.items():
+        builder.append("job", name, job_created(), JobQueued(priority=priority))
     builder.append("job", "job_e", job_created())
-    moved = builder.append("job", "job_a", e.JobPrioritised(priority="high"), e.JobQueued(priority="high"))
+    moved = builder.append("job", "job_a", JobPrioritised(priority="high"), JobQueued(priority="high"))
     await store.apply(builder.commits)
 
     unfinished = await store.read(lambda connection: work.list_unfinished(connection, "train"))
@@ -302,8 +319,8 @@ async def test_the_queue_is_ordered_by_priority_then_by_dispatch(store: Store, b
     assert (unfinished[1].priority, unfinished[1].dispatch) == ("high", moved.sequence)
 
     def positions(connection: Connection) -> list[int | None]:
-        found = [jobs.find(connection, one) for one in ("job_c", "job_a", "job_b", "job_d", "job_e")]
-        return [work.queue_position(connection, "train", work_row.work) for _, work_row in filter(None, found)]
+        found = [work.find(connection, "train", one) for one in ("job_c", "job_a", "job_b", "job_d", "job_e")]
+        return [work.queue_position(connection, "train", row.work) for row in found if row is not None]
 
     assert await store.read(positions) == [1, 2, 3, 4, None]
 
@@ -333,10 +350,8 @@ async def test_attempts_record_how_each_ended(store: Store) -> None:
 async def test_a_job_keeps_its_request_and_shows_later_edits(store: Store) -> None:
     await store.apply(full_history().commits)
 
-    found = await store.read(lambda connection: jobs.find(connection, "job_1"))
+    job, work_row = await store.read(lambda connection: require_job(connection, "job_1"))
 
-    assert found is not None
-    job, work_row = found
     assert (job.request.name, job.request.labels, job.request.preset) == ("the cat", ("nice",), "quick")
     assert (work_row.work.state, work_row.work.completed_units, work_row.work.attempts) == ("completed", 20, 4)
     assert [artifact.name for artifact in job.artifacts] == ["cat.safetensors"]
@@ -345,7 +360,7 @@ async def test_a_job_keeps_its_request_and_shows_later_edits(store: Store) -> No
 async def test_a_checkpoint_repeated_by_a_later_attempt_is_replaced(store: Store, builder: LogBuilder) -> None:
     builder.append("job", "job_1", job_created())
     for attempt in (3, 4):
-        checkpointed = e.JobCheckpointed(attempt=attempt, step=10, checkpoint=digest(f"{attempt}"), size=1)
+        checkpointed = JobCheckpointed(attempt=attempt, step=10, checkpoint=digest(f"{attempt}"), size=1)
         builder.append("job", "job_1", checkpointed)
     await store.apply(builder.commits)
 
@@ -357,10 +372,8 @@ async def test_a_checkpoint_repeated_by_a_later_attempt_is_replaced(store: Store
 async def test_a_run_counts_completed_and_unreadable_images(store: Store) -> None:
     await store.apply(full_history().commits)
 
-    found = await store.read(lambda connection: tagging.find(connection, "run_1"))
+    run, work_row = await store.read(lambda connection: require_run(connection, "run_1"))
 
-    assert found is not None
-    run, work_row = found
     assert (work_row.work.state, work_row.work.completed_units, run.unreadable) == ("completed", 3, 1)
     assert run.loaded_model is not None
     assert run.loaded_model.provider == "cpu"
@@ -390,8 +403,8 @@ async def test_the_row_of_a_command_with_two_commits_is_that_of_the_one_with_the
 
 
 async def test_the_first_result_of_a_command_is_kept(store: Store, builder: LogBuilder) -> None:
-    first = builder.append("preset", "p", e.PresetRetired(), command_id="k", result=PresetResult(id="first", name="a"))
-    builder.append("preset", "q", e.PresetRetired(), command_id="k", result=PresetResult(id="second", name="a"))
+    first = builder.append("preset", "p", PresetRetired(), command_id="k", result=PresetResult(id="first", name="a"))
+    builder.append("preset", "q", PresetRetired(), command_id="k", result=PresetResult(id="second", name="a"))
     await store.apply(builder.commits)
 
     found = await store.read(lambda connection: commands.find(connection, "k"))
@@ -414,9 +427,9 @@ async def test_versions_are_numbered_and_the_latest_is_found(store: Store, build
         frozen: RecordedCommit = builder.append(
             "dataset",
             "ds_cats",
-            e.VersionFrozen(
+            VersionFrozen(
                 version=number,
-                version_id=f"ver_{number}",  # type: ignore[arg-type]
+                version_id=VersionId(f"ver_{number}"),
                 as_of=builder.sequence,
                 images=0,
                 manifest=digest(f"{number}"),
@@ -459,17 +472,17 @@ def test_materialized_tags_counts_and_past_states_agree_after_any_change(changes
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         connection.executescript(views.TABLES)
-        past: dict[int, dict[int, tuple[TagView, ...]]] = {}
+        past: dict[int, dict[int, EffectiveTags]] = {}
         for recorded in builder.commits:
             views.apply(connection, [recorded])
-            past[recorded.sequence] = images.effective_tag_views(connection, "ds_cats", range(4))
+            past[recorded.sequence] = decisions.effective_tags(connection, "ds_cats", range(4))
 
         assert _materialized(connection) == _expected(connection)
         counted = {row.tag: row.images for row in tags.tag_counts(connection, "ds_cats", "", (2**62, ""), 100)}
         assert counted == Counter(tag for _, _, tag in _materialized(connection))
         for sequence, expected in past.items():
             if sequence > 1:  # the data set is there
-                assert images.effective_tag_views(connection, "ds_cats", range(4), sequence) == expected
+                assert decisions.effective_tags(connection, "ds_cats", range(4), sequence) == expected
 
 
 @settings(max_examples=40, deadline=None)
@@ -504,6 +517,6 @@ def _append(builder: LogBuilder, run: str, change: Any) -> None:
         case "predict", ordinal, predictions, model:
             builder.predict(run, builder.start_run(run, ordinal, model=model), ordinal, *sorted(predictions.items()))
         case "thresholds", general, character:
-            builder.append("dataset", "ds_cats", e.ThresholdsSet(general=general, character=character))
+            builder.append("dataset", "ds_cats", ThresholdsSet(general=general, character=character))
         case "remove", ordinal:
-            builder.append("dataset", "ds_cats", e.ImagesRemoved(images=bitmap(ordinal)))
+            builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(ordinal)))

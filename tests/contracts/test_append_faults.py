@@ -9,25 +9,26 @@ import tempfile
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest import mock
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from contracts.commits import RecordedCommit, StreamRevision, revision_of
 from contracts.errors import Conflict, Unavailable
-from contracts.events import Commit, DatasetRenamed, RecordedCommit
+from contracts.events.datasets import DatasetRenamed
 from contracts.ids import CommandId
-from contracts.wire import log as log_module
-from contracts.wire import publishing
-from contracts.wire.bus import Bus, connect
-from contracts.wire.log import EventLog, StreamRevision, build_commit, revision_of
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import migrate
-from tests.conftest import NOW, command_metadata
+from contracts.retry import RetryPolicy
+from contracts.wire.log.event_log import EventLog, LogTimings
+from contracts.wire.log.migration import migrate
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus, connect
+from tests.conftest import NOW
+from tests.contracts.builders import Drafts, build_draft
 from tests.proxy import Direction, Proxy
 
 T = TypeVar("T")
+TIMINGS = LogTimings(publish=0.1, retries=RetryPolicy(first_delay=0.02, jitter=0.08, time_limit=0.6))
 AGGREGATE_IDS = ("ds_1", "ds_2", "ds_3")
 aggregate_ids = st.sets(st.sampled_from(AGGREGATE_IDS), min_size=1).map(sorted)
 directions = st.sampled_from(("up", "down"))
@@ -40,12 +41,8 @@ class Appends(RuleBasedStateMachine):
     def open(self) -> None:
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp())
-        self.patches = [mock.patch.object(publishing, "PUBLISH_TIMEOUT_SECONDS", 0.25)]
-        self.patches.append(mock.patch.object(log_module, "APPEND_TIMEOUT_SECONDS", 1.5))
-        for patch in self.patches:
-            patch.start()
         self.acknowledged: dict[str, RecordedCommit] = {}
-        self.unacknowledged: dict[str, list[tuple[Commit, StreamRevision]]] = {}
+        self.unacknowledged: dict[str, Drafts] = {}
         """Commands without an acknowledgement, with the commits they were to store."""
         self.revisions = dict.fromkeys(AGGREGATE_IDS, StreamRevision())
         self.numbers = itertools.count()
@@ -55,7 +52,7 @@ class Appends(RuleBasedStateMachine):
         self.server = EmbeddedServer(self.folder / "nats")
         await self.server.start()
         admin = await connect(self.server.url, *self.server.credentials("admin"), "test")
-        await migrate(admin, at=NOW, lease=2, duplicate_window=0.5)
+        await migrate(admin, at=NOW, lease=2, duplicate_window=0.1)
         await admin.close()
         self.proxy = await Proxy(int(self.server.url.rpartition(":")[2])).__aenter__()
         self.good_bus = await connect(self.server.url, *self.server.credentials("catalog"), "good")
@@ -64,27 +61,17 @@ class Appends(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    def drafts(self, aggregate_ids: Sequence[str]) -> list[tuple[Commit, StreamRevision]]:
+    def drafts(self, aggregate_ids: Sequence[str]) -> Drafts:
         command = f"c{next(self.numbers)}"
+        event = DatasetRenamed(name=command)
         return [
-            (
-                build_commit(
-                    "dataset",
-                    aggregate_id,
-                    [DatasetRenamed(name=command)],
-                    expected_revision=revision,
-                    metadata=command_metadata(command),
-                ),
-                revision,
-            )
-            for aggregate_id in aggregate_ids
-            for revision in (self.revisions[aggregate_id],)
+            build_draft(aggregate_id, event, self.revisions[aggregate_id], command) for aggregate_id in aggregate_ids
         ]
 
-    async def append(self, bus: Bus, drafts: list[tuple[Commit, StreamRevision]]) -> None:
+    async def append(self, bus: Bus, drafts: Drafts) -> None:
         command = drafts[0][0].command_id
         try:
-            recorded = await EventLog(bus).append_atomically(drafts)
+            recorded = await EventLog(bus, timings=TIMINGS).append_atomically(drafts)
         except Unavailable:
             self.unacknowledged[command] = drafts
             return
@@ -115,7 +102,7 @@ class Appends(RuleBasedStateMachine):
     def append_on_good_connection(self, aggregate_ids: list[str]) -> None:
         self.run(self.append(self.good_bus, self.drafts(aggregate_ids)))
 
-    @rule(aggregate_ids=aggregate_ids, direction=directions, delay=st.sampled_from((0.0, 0.05, 0.6)))
+    @rule(aggregate_ids=aggregate_ids, direction=directions, delay=st.sampled_from((0.0, 0.05, 0.25)))
     def append_while_the_connection_breaks(self, aggregate_ids: list[str], direction: Direction, delay: float) -> None:
         """Before the server receives the commit, or before its acknowledgement arrives."""
 
@@ -129,7 +116,7 @@ class Appends(RuleBasedStateMachine):
 
         self.run(run_both())
 
-    @rule(aggregate_ids=aggregate_ids, delay=st.sampled_from((0.3, 0.8)))
+    @rule(aggregate_ids=aggregate_ids, delay=st.sampled_from((0.12, 0.32)))
     def append_with_delay(self, aggregate_ids: list[str], delay: float) -> None:
         """All attempts are held, and arrive together."""
 
@@ -169,7 +156,7 @@ class Appends(RuleBasedStateMachine):
 
     @rule()
     def outlast_the_duplicate_window(self) -> None:
-        self.run(asyncio.sleep(0.6))
+        self.run(asyncio.sleep(0.15))
 
     @invariant()
     def nothing_is_lost_or_duplicated(self) -> None:
@@ -199,8 +186,6 @@ class Appends(RuleBasedStateMachine):
             return
         self.run(self._close())
         self.runner.close()
-        for patch in self.patches:
-            patch.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _close(self) -> None:
@@ -210,7 +195,7 @@ class Appends(RuleBasedStateMachine):
         await self.server.stop()
 
 
-class TestAppends(Appends.TestCase):  # type: ignore[misc]  # made by hypothesis
+class TestAppends(Appends.TestCase):  # type: ignore[misc,valid-type]  # made by hypothesis
     settings = settings(
         max_examples=6,
         stateful_step_count=12,

@@ -6,12 +6,14 @@ from typing import Any, get_args
 import pytest
 
 from contracts import subjects
+from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.asyncapi import asyncapi
-from contracts.commands import COMMAND_FAMILIES
-from contracts.events import AnyEvent
-from contracts.queries import GetJob, ListEvents, query_name_of
-from contracts.wire.permissions import APPENDS
+from contracts.queries.base import Query, query_name_of
+from contracts.queries.jobs import GetJob
+from contracts.queries.log import ListEvents
+from contracts.telemetry import TELEMETRY
 
+QUERIES: list[type[Query[Any]]] = [GetJob, ListEvents]
 DOCUMENT = asyncapi("1.2.3")
 
 
@@ -58,10 +60,11 @@ def test_every_operation_that_receives_replies_with_a_result_or_an_error() -> No
 
 def test_all_aggregate_kinds_commands_and_queries_have_a_channel() -> None:
     addresses = {channel["address"] for channel in DOCUMENT["channels"].values()}
-    assert {subjects.aggregate(kind, "{id}") for kinds in APPENDS.values() for kind in kinds} <= addresses
-    assert {subjects.command("catalog", family) for family in COMMAND_FAMILIES.values()} <= addresses
-    assert {subjects.query("catalog", query_name_of(query)) for query in (GetJob, ListEvents)} <= addresses
-    assert {subjects.APPLIED, subjects.ERASED, subjects.metrics("{id}"), subjects.wake("{class}", "{id}")} <= addresses  # type: ignore[arg-type]
+    assert {subjects.aggregate(kind.name, "{id}") for kind in REGISTRY.kinds} <= addresses
+    assert {subjects.command(kind.owner, kind.name) for kind in REGISTRY.kinds if kind.commands} <= addresses
+    assert {subjects.query("catalog", query_name_of(query)) for query in QUERIES} <= addresses
+    assert {kind.address for kind in TELEMETRY} <= addresses
+    assert {"met.job.{id}", "ctl.{class}.{id}"} <= addresses
 
 
 @pytest.mark.parametrize("event_type", get_args(AnyEvent))

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from obstore.store import LocalStore, MemoryStore, S3Store
+from obstore.store import LocalStore, S3Store
 
 from contracts.errors import Invalid, NotFound, SetupError, TooLarge, Unavailable
 from contracts.ids import Digest
-from contracts.wire.blobs import Blobs, Damaged, LocalBlobs, RemoteBlobs, blobs_at
+from contracts.testing import MemoryBlobs
+from contracts.wire.blobs.store import Blobs, Damaged, LocalBlobs, RemoteBlobs, blobs_at
 
 FOX = b"a red fox" * 300_000  # 2.7 MB: several chunks
 
@@ -27,7 +28,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
         case "local":
             return LocalBlobs(tmp_path / "blobs")
         case "memory":
-            return RemoteBlobs(MemoryStore())
+            return MemoryBlobs()
         case _:
             (tmp_path / "bucket").mkdir()
             return RemoteBlobs(LocalStore(tmp_path / "bucket"))
@@ -127,7 +128,7 @@ async def test_concurrent_writers_of_the_same_bytes_leave_one_file(tmp_path: Pat
 async def test_a_killed_writer_leaves_only_complete_blobs(tmp_path: Path) -> None:
     script = (
         "import asyncio, sys, pathlib\n"
-        "from contracts.wire.blobs import LocalBlobs\n"
+        "from contracts.wire.blobs.store import LocalBlobs\n"
         "async def main():\n"
         "    blobs = LocalBlobs(pathlib.Path(sys.argv[1]))\n"
         "    for number in range(100_000):\n"
@@ -183,9 +184,10 @@ async def test_only_local_blobs_have_a_path(tmp_path: Path) -> None:
     local = LocalBlobs(tmp_path)
     digest = await local.put(FOX)
     assert local.path(digest).read_bytes() == FOX
-    assert RemoteBlobs(MemoryStore()).path(digest) is None
+    remote: Blobs = MemoryBlobs()
+    assert remote.path(digest) is None
     assert isinstance(local, Blobs)
-    assert isinstance(RemoteBlobs(MemoryStore()), Blobs)
+    assert isinstance(remote, Blobs)
 
 
 async def test_deleting_a_blob_is_idempotent(blobs: Blobs) -> None:

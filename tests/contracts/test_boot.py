@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from contracts.errors import SetupError
-from contracts.wire.boot import Health, check, distributions_of, read_settings, refuse_foreign_packages
-from contracts.wire.health import MAX_REPORT_AGE_SECONDS, unready_reason
+from contracts.wire.service.boot import distributions_of, refuse_foreign_packages
+from contracts.wire.service.health import MAX_REPORT_AGE_SECONDS, Health, check, unready_reason
+from contracts.wire.service.settings import read_settings
 from tests.limits import WAIT
 
 
@@ -84,7 +85,7 @@ def test_a_service_is_ready_when_all_checks_are_and_otherwise_reports_why_not(tm
     assert "has not started" in unready_reason(file, 1000.0)
     health.set("bus", True)
     health.set("log", False, "41 events behind")
-    assert not health.ready
+    assert not health.report(at=1000.0).ready
     assert reason_at(1000.0) == "catalog is not ready: log: 41 events behind"
     health.set("log", True)
     assert health.ready
@@ -141,7 +142,7 @@ async def run_service(body: str, *, stop_signal: signal.Signals | None = None) -
     script = (
         "import asyncio, sys, structlog\n"
         "from contracts.errors import *\n"
-        "from contracts.wire.boot import configure_logs, run\n"
+        "from contracts.wire.service.boot import configure_logs, run\n"
         "configure_logs('tested')\n"
         "async def main():\n" + "".join(f"    {line}\n" for line in body.splitlines()) + "sys.exit(run(main))\n"
     )

@@ -7,16 +7,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
 from nats.errors import ConnectionReconnectingError, FlushTimeoutError
 
 from contracts.errors import Unavailable
-from contracts.queries import GetLog
-from contracts.wire.bus import Bus
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.service import ServiceClient
+from contracts.queries.log import GetLog
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.requests import ServiceClient
 from tests.conftest import BusOf
 from tests.limits import WAIT
 
@@ -25,15 +26,16 @@ async def test_closing_a_connection_survives_the_cancellation_of_another_task_th
     bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = await bus_of("gateway")
-    other = asyncio.create_task(bus._transport.wait_closed())
+    transport: Any = bus._transport  # its methods have no types
+    other = asyncio.create_task(transport.wait_closed())
     await asyncio.sleep(0)
-    close = bus._transport.close
+    close = transport.close
 
     def close_and_cancel() -> None:
         other.cancel()  # as nats-py cancels its reconnect task, while both wait
         close()
 
-    monkeypatch.setattr(bus._transport, "close", close_and_cancel)
+    monkeypatch.setattr(transport, "close", close_and_cancel)
     await bus.close()
     with pytest.raises(asyncio.CancelledError):
         await other

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Collection
 
 from contracts.ids import Digest, ImageId
-from contracts.queries import ErasedImage, ListErased, Page
-from contracts.wire.erased_copies import purge_erased
-from contracts.wire.service import Service
-from contracts.wire.telemetry_bus import publish_erased
+from contracts.queries.base import Page
+from contracts.queries.datasets import ErasedImage, ListErased
+from contracts.retry import RetryPolicy
+from contracts.telemetry import ImagesErased
+from contracts.wire.blobs.erased_copies import purge_erased
+from contracts.wire.service.requests import Service
+from contracts.wire.service.telemetry import publish
 from tests.conftest import BusOf
 from tests.limits import WAIT
 
@@ -42,14 +45,14 @@ async def test_copies_of_erased_pictures_are_deleted_once_page_by_page_and_later
         return Page(items=items, total=len(erased), next=more)
 
     copies, catalog = CopyStore(), await bus_of("catalog")
-    purging = asyncio.create_task(purge_erased(await bus_of("trainer"), copies.delete))
+    purging = asyncio.create_task(purge_erased(await bus_of("trainer"), copies.delete, RetryPolicy(first_delay=0.05)))
     await asyncio.sleep(0.1)  # no reply yet: the catalog is starting
     service = Service(catalog, "catalog", "1")
     await service.start(queries={ListErased: handle})
     try:
         await copies.wait_deleted(5)
         erased.append(Digest("f" * 64))
-        await publish_erased(catalog)
+        await publish(catalog, ImagesErased())
         await copies.wait_deleted(6)
     finally:
         purging.cancel()

@@ -11,15 +11,16 @@ import msgspec
 import pytest
 
 from contracts.asyncapi import asyncapi
-from contracts.commands import CommandMetadata
+from contracts.commands.base import CommandMetadata
+from contracts.commits import Commit, StreamRevision, build_commit, decode, decode_commit
 from contracts.errors import LogDamaged
-from contracts.events import SCHEMA, Commit, DatasetRenamed
-from contracts.events.evolution import UPCASTERS, Raw, breaking_changes, decode_commit, schema_version_of, upcast
+from contracts.events.base import SCHEMA
+from contracts.events.datasets import DatasetRenamed
+from contracts.evolution import UPCASTERS, Raw, upcast
 from contracts.ids import CommandId
-from contracts.schemas import events_schema, shapes, undeclared_changes
-from contracts.wire.log import StreamRevision, build_commit, decode
 from tests.contracts.samples import AT
 from tests.contracts.test_events import ANY, GOLDEN, tag_of
+from tools.event_schema import breaking_changes, events_schema, schema_version_of, shapes, undeclared_changes
 
 DOCS = Path(__file__).parents[2] / "docs"
 NOW = events_schema()

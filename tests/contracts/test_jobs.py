@@ -8,45 +8,66 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from contracts import events as e
 from contracts.errors import Fenced, IllegalTransition, NotFound
-from contracts.events import Event, JobEvent, TaggingEvent
+from contracts.events.base import Event
+from contracts.events.jobs import (
+    JOB_WORK,
+    JobAttemptStarted,
+    JobCancelled,
+    JobCancelRequested,
+    JobCheckpointed,
+    JobCreated,
+    JobEdited,
+    JobEvent,
+    JobFailed,
+    JobPrioritised,
+    JobQueued,
+    JobRemoved,
+    JobSucceeded,
+)
+from contracts.events.tagging import (
+    TAGGING_WORK,
+    ImagePredictions,
+    TaggingAttemptStarted,
+    TaggingCancelRequested,
+    TaggingEvent,
+    TaggingPredicted,
+    TaggingQueued,
+    TaggingRequested,
+)
+from contracts.events.work import Cancelled, Failed
 from contracts.ids import Digest, WorkerId
 from contracts.jobs import (
     ENDED,
     MAX_ATTEMPTS_WITHOUT_PROGRESS,
     State,
     Work,
-    attempt_failed,
     cancel,
-    cancelled,
     check_fencing_token,
     enqueue,
     evolve,
-    failed,
     fold,
-    interrupted,
     open_attempt,
     status_of,
 )
 from contracts.subjects import Status
 from tests.contracts.samples import sample_of
 
-CREATED = sample_of(e.JobCreated)
-QUEUED = e.JobQueued(priority="normal")
-STARTED = e.JobAttemptStarted(worker=WorkerId("w1"), boot="b1", resumes=0)
+CREATED = sample_of(JobCreated)
+QUEUED = JobQueued(priority="normal")
+STARTED = JobAttemptStarted(worker=WorkerId("w1"), boot="b1", resumes=0)
 
 
 def crashed(attempt: int) -> Event:
-    return attempt_failed("train", attempt=attempt, step=0, reason="signal 9")
+    return JOB_WORK.attempt_failed(attempt=attempt, step=0, reason="signal 9")
 
 
 def stopped(attempt: int) -> Event:
-    return interrupted("train", attempt=attempt, step=0, reason="stopped")
+    return JOB_WORK.interrupted(attempt=attempt, step=0, reason="stopped")
 
 
 def checkpointed(attempt: int, step: int) -> Event:
-    return e.JobCheckpointed(attempt=attempt, step=step, checkpoint=Digest("0" * 64), size=1)
+    return JobCheckpointed(attempt=attempt, step=step, checkpoint=Digest("0" * 64), size=1)
 
 
 def work_after(*events: Event) -> Work:
@@ -55,7 +76,7 @@ def work_after(*events: Event) -> Work:
 
 
 def open_next_attempt(work: Work) -> Event | None:
-    return open_attempt(work, "train", dispatch=work.dispatch, worker=WorkerId("w2"), boot="b2")
+    return open_attempt(work, JOB_WORK, dispatch=work.dispatch, worker=WorkerId("w2"), boot="b2")
 
 
 # --- folding
@@ -101,16 +122,18 @@ def test_events_of_an_attempt_that_has_ended_are_refused() -> None:
 
 def test_workers_may_not_append_requests() -> None:
     work = work_after(CREATED, QUEUED, STARTED)
-    for event in (QUEUED, e.JobCancelRequested(), e.JobRemoved(), STARTED, e.JobEdited(name="x")):
+    for event in (QUEUED, JobCancelRequested(), JobRemoved(), STARTED, JobEdited(name="x")):
         with pytest.raises(Fenced):
             check_fencing_token(work, event, 3)
 
 
 def test_requests_by_clients_do_not_fence_the_attempt() -> None:
-    requested = (e.JobEdited(name="x"), e.JobPrioritised(priority="high"), e.JobCancelRequested())
+    requested = (JobEdited(name="x"), JobPrioritised(priority="high"), JobCancelRequested())
     work = work_after(CREATED, QUEUED, STARTED, *requested)
-    check_fencing_token(work, cancelled("train", attempt=3, step=1), 3)
-    check_fencing_token(work, checkpointed(3, 1), 3)
+    for event in (JOB_WORK.cancelled(attempt=3, step=1), checkpointed(3, 1)):
+        check_fencing_token(work, event, 3)
+        with pytest.raises(Fenced):
+            check_fencing_token(work, event, 2)
 
 
 # --- queue messages
@@ -118,7 +141,7 @@ def test_requests_by_clients_do_not_fence_the_attempt() -> None:
 
 def test_a_queue_message_opens_an_attempt_that_resumes_from_the_checkpoint() -> None:
     work = work_after(CREATED, QUEUED, STARTED, checkpointed(3, 40), stopped(3))
-    assert open_next_attempt(work) == e.JobAttemptStarted(worker=WorkerId("w2"), boot="b2", resumes=40)
+    assert open_next_attempt(work) == JobAttemptStarted(worker=WorkerId("w2"), boot="b2", resumes=40)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +149,8 @@ def test_a_queue_message_opens_an_attempt_that_resumes_from_the_checkpoint() -> 
     [
         (),
         (CREATED,),
-        (CREATED, QUEUED, e.JobCancelRequested(), e.JobCancelled()),
-        (CREATED, QUEUED, STARTED, e.JobSucceeded(attempt=3, step=1, artifacts=())),
+        (CREATED, QUEUED, JobCancelRequested(), JobCancelled()),
+        (CREATED, QUEUED, STARTED, JobSucceeded(attempt=3, step=1, artifacts=())),
     ],
 )
 def test_a_queue_message_for_work_that_is_not_queued_is_stale(history: tuple[Event, ...]) -> None:
@@ -135,14 +158,14 @@ def test_a_queue_message_for_work_that_is_not_queued_is_stale(history: tuple[Eve
 
 
 def test_only_the_newest_dispatch_number_is_current() -> None:
-    work = work_after(CREATED, QUEUED, e.JobPrioritised(priority="high"), QUEUED)
+    work = work_after(CREATED, QUEUED, JobPrioritised(priority="high"), QUEUED)
     assert work.dispatch == 4
-    assert open_attempt(work, "train", dispatch=2, worker=WorkerId("w"), boot="b") is None
+    assert open_attempt(work, JOB_WORK, dispatch=2, worker=WorkerId("w"), boot="b") is None
 
 
 def test_cancelled_work_whose_worker_died_is_ended_by_the_next_worker() -> None:
-    work = work_after(CREATED, QUEUED, STARTED, checkpointed(3, 7), e.JobCancelRequested())
-    assert open_next_attempt(work) == e.JobCancelled(attempt=3, step=7)
+    work = work_after(CREATED, QUEUED, STARTED, checkpointed(3, 7), JobCancelRequested())
+    assert open_next_attempt(work) == JobCancelled(attempt=3, step=7)
 
 
 # --- poison
@@ -153,9 +176,9 @@ def test_work_fails_after_three_crashed_attempts_without_progress() -> None:
     assert work.attempts_without_progress == 2
     # The third worker died without a report: the message was redelivered while its attempt is open.
     last = open_next_attempt(work)
-    assert isinstance(last, e.JobFailed)
+    assert isinstance(last, JobFailed)
     assert last.code == "poison"
-    assert isinstance(open_next_attempt(evolve(work, crashed(7), 8)), e.JobFailed)
+    assert isinstance(open_next_attempt(evolve(work, crashed(7), 8)), JobFailed)
 
 
 def test_an_interruption_never_counts_as_a_crash() -> None:
@@ -163,7 +186,7 @@ def test_an_interruption_never_counts_as_a_crash() -> None:
     assert work_after(CREATED, QUEUED, *attempts).attempts_without_progress == 0
     work = work_after(CREATED, QUEUED, STARTED, crashed(3), STARTED, stopped(5), STARTED, crashed(7))
     assert work.attempts_without_progress == 2
-    assert isinstance(open_next_attempt(work), e.JobAttemptStarted)
+    assert isinstance(open_next_attempt(work), JobAttemptStarted)
 
 
 def test_a_newer_checkpoint_resets_the_count_of_crashes() -> None:
@@ -182,38 +205,38 @@ def test_a_newer_checkpoint_resets_the_count_of_crashes() -> None:
 
 def test_starting_and_cancelling_are_idempotent() -> None:
     draft = work_after(CREATED)
-    assert enqueue(draft, "train") == e.JobQueued(priority=CREATED.priority)
+    assert enqueue(draft, JOB_WORK) == JobQueued(priority=CREATED.priority)
     waiting = work_after(CREATED, QUEUED)
-    assert enqueue(waiting, "train") is None
-    assert cancel(waiting, "train", "enough") == [e.JobCancelRequested(reason="enough"), e.JobCancelled()]
+    assert enqueue(waiting, JOB_WORK) is None
+    assert cancel(waiting, JOB_WORK, "enough") == [JobCancelRequested(reason="enough"), JobCancelled()]
     running = work_after(CREATED, QUEUED, STARTED)
-    assert cancel(running, "train") == [e.JobCancelRequested()]
-    assert cancel(evolve(running, e.JobCancelRequested(), 4), "train") == []
-    assert cancel(Work(state="cancelled"), "train") == []
+    assert cancel(running, JOB_WORK) == [JobCancelRequested()]
+    assert cancel(evolve(running, JobCancelRequested(), 4), JOB_WORK) == []
+    assert cancel(Work(state="cancelled"), JOB_WORK) == []
 
 
 def test_impossible_transitions_are_refused_with_the_state() -> None:
     for state in ("completed", "failed"):
         with pytest.raises(IllegalTransition) as refused:
-            cancel(Work(state=state), "train")
+            cancel(Work(state=state), JOB_WORK)
         assert refused.value.extra["state"] == state
     for state in ("completed", "failed", "cancelled", "cancelling"):
         with pytest.raises(IllegalTransition):
-            enqueue(Work(state=state), "train")  # type: ignore[arg-type]
+            enqueue(Work(state=state), JOB_WORK)  # type: ignore[arg-type]
     for state in ("absent", "removed"):
         with pytest.raises(NotFound):
-            enqueue(Work(state=state), "train")  # type: ignore[arg-type]
+            enqueue(Work(state=state), JOB_WORK)  # type: ignore[arg-type]
 
 
 def test_tagging_runs_follow_the_same_rules() -> None:
-    requested, queued = sample_of(e.TaggingRequested), e.TaggingQueued(priority="low")
-    started = e.TaggingAttemptStarted(worker=WorkerId("t"), boot="b", resumes=0)
-    prediction = e.ImagePredictions(ordinal=0, predictions=())
-    work = work_after(requested, queued, started, e.TaggingPredicted(attempt=3, images=(prediction, prediction)))
+    requested, queued = sample_of(TaggingRequested), TaggingQueued(priority="low")
+    started = TaggingAttemptStarted(worker=WorkerId("t"), boot="b", resumes=0)
+    prediction = ImagePredictions(ordinal=0, predictions=())
+    work = work_after(requested, queued, started, TaggingPredicted(attempt=3, images=(prediction, prediction)))
     assert (work.state, work.completed_units, work.priority) == ("running", 2, "low")
-    assert cancel(work, "tag") == [e.TaggingCancelRequested()]
-    started_again = open_attempt(work, "tag", dispatch=work.dispatch, worker=WorkerId("u"), boot="b")
-    assert started_again == e.TaggingAttemptStarted(worker=WorkerId("u"), boot="b", resumes=2)
+    assert cancel(work, TAGGING_WORK) == [TaggingCancelRequested()]
+    started_again = open_attempt(work, TAGGING_WORK, dispatch=work.dispatch, worker=WorkerId("u"), boot="b")
+    assert started_again == TaggingAttemptStarted(worker=WorkerId("u"), boot="b", resumes=2)
 
 
 # --- random sequences of transitions
@@ -234,7 +257,7 @@ class WorkStateMachine(RuleBasedStateMachine):
         self.sequence += 1
         for event in events:
             self.work = evolve(self.work, event, self.sequence)
-        self.ends += sum(isinstance(event, e.Cancelled | e.Failed | e.JobSucceeded) for event in events)
+        self.ends += sum(isinstance(event, Cancelled | Failed | JobSucceeded) for event in events)
 
     @rule(target=attempts)
     def a_queue_message_is_delivered(self) -> int:
@@ -242,19 +265,19 @@ class WorkStateMachine(RuleBasedStateMachine):
         event = open_next_attempt(work_before)
         if event is not None:
             self.write(event)
-        if isinstance(event, e.JobAttemptStarted):
+        if isinstance(event, JobAttemptStarted):
             assert work_before.attempts_without_progress < MAX_ATTEMPTS_WITHOUT_PROGRESS
         return self.work.attempt
 
     @rule(attempt=attempts, step=st.integers(1, 9), kind=st.sampled_from("skcpxf"))
     def a_worker_reports(self, attempt: int, step: int, kind: str) -> None:
         event = {
-            "s": e.JobSucceeded(attempt=attempt, step=step, artifacts=()),
+            "s": JobSucceeded(attempt=attempt, step=step, artifacts=()),
             "k": checkpointed(attempt, step),
             "c": crashed(attempt),
             "p": stopped(attempt),
-            "x": cancelled("train", attempt=attempt, step=step),
-            "f": failed("train", attempt=attempt, code="x", reason="y"),
+            "x": JOB_WORK.cancelled(attempt=attempt, step=step),
+            "f": JOB_WORK.failed(attempt=attempt, code="x", reason="y"),
         }[kind]
         current = self.work.open and attempt == self.work.attempt
         try:
@@ -268,7 +291,7 @@ class WorkStateMachine(RuleBasedStateMachine):
     @rule()
     def it_is_cancelled(self) -> None:
         try:
-            events = cancel(self.work, "train")
+            events = cancel(self.work, JOB_WORK)
         except (IllegalTransition, NotFound):
             assert self.work.ended
             return
@@ -278,7 +301,7 @@ class WorkStateMachine(RuleBasedStateMachine):
     @rule()
     def it_is_started(self) -> None:
         try:
-            assert enqueue(self.work, "train") is None
+            assert enqueue(self.work, JOB_WORK) is None
         except (IllegalTransition, NotFound):
             assert self.work.ended or self.work.state == "cancelling"
 

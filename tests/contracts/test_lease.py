@@ -13,14 +13,16 @@ import pytest
 
 from contracts import subjects
 from contracts.errors import Unavailable
-from contracts.wire.bus import Bus
-from contracts.wire.lease import Lease, LeaseLost
-from contracts.wire.process_identity import ProcessIdentity
-from contracts.wire.server import EmbeddedServer
+from contracts.wire.log.lease import RENEWALS_PER_LEASE, Lease, LeaseLost
+from contracts.wire.log.process_identity import ProcessIdentity
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus
 from tests.conftest import BusOf
 from tests.limits import WAIT
 
 LEASE_SECONDS = 2.0
+SHORT_LEASE_SECONDS = 1.0
+"""Of leases that expire in a test."""
 REMOTE_PROCESS = ProcessIdentity(machine="another machine", pid=1, started=1)
 """Whether it is dead cannot be determined on this machine."""
 
@@ -30,8 +32,12 @@ async def catalog(bus_of: BusOf) -> Bus:
     return await bus_of("catalog")
 
 
-def build_lease(bus: Bus, identity: ProcessIdentity = REMOTE_PROCESS) -> Lease:
-    return Lease(bus, seconds=LEASE_SECONDS, process=identity)
+def build_lease(bus: Bus, identity: ProcessIdentity = REMOTE_PROCESS, seconds: float = LEASE_SECONDS) -> Lease:
+    return Lease(bus, seconds=seconds, process=identity)
+
+
+def build_short_lease(bus: Bus) -> Lease:
+    return build_lease(bus, seconds=SHORT_LEASE_SECONDS)
 
 
 @asynccontextmanager
@@ -45,7 +51,7 @@ async def renewed(lease: Lease) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def test_only_one_process_holds_the_lease_and_a_waiting_one_acquires_it_after_expiry(catalog: Bus) -> None:
-    first, second = build_lease(catalog), build_lease(catalog)
+    first, second = build_short_lease(catalog), build_short_lease(catalog)
     await first.acquire()
     waiting = asyncio.create_task(second.acquire())
     while first.is_held:
@@ -63,7 +69,7 @@ async def test_the_lease_is_renewed_while_its_holder_runs_and_then_released(cata
     await first.acquire()
     waiting = asyncio.create_task(second.acquire())
     async with renewed(first):
-        await asyncio.sleep(2 * LEASE_SECONDS)
+        await _until_renewed(first, 1.5 * LEASE_SECONDS)
         first.check()
         assert not second.is_held
     assert not first.is_held
@@ -72,7 +78,7 @@ async def test_the_lease_is_renewed_while_its_holder_runs_and_then_released(cata
 
 
 async def test_a_holder_that_paused_past_expiry_loses_the_lease_to_another(catalog: Bus) -> None:
-    first, second = build_lease(catalog), build_lease(catalog)
+    first, second = build_short_lease(catalog), build_lease(catalog)
     await first.acquire()
     async with asyncio.timeout(WAIT):
         await second.acquire()
@@ -83,9 +89,9 @@ async def test_a_holder_that_paused_past_expiry_loses_the_lease_to_another(catal
 
 
 async def test_a_holder_that_paused_past_expiry_continues_if_the_lease_is_free(catalog: Bus) -> None:
-    first = build_lease(catalog)
+    first = build_short_lease(catalog)
     await first.acquire()
-    await asyncio.sleep(LEASE_SECONDS + 1)
+    await _until_expired(first)
     assert not first.is_held
     async with renewed(first) as renewing:
         await _until_held(first)
@@ -94,11 +100,11 @@ async def test_a_holder_that_paused_past_expiry_continues_if_the_lease_is_free(c
 
 async def test_a_holder_that_paused_while_another_held_the_lease_loses_it(catalog: Bus) -> None:
     """Commits that the other holder appended are unknown to it."""
-    first, second = build_lease(catalog), build_lease(catalog)
+    first, second = build_short_lease(catalog), build_short_lease(catalog)
     await first.acquire()
     async with asyncio.timeout(WAIT):
         await second.acquire()
-    await asyncio.sleep(LEASE_SECONDS + 1)
+    await _until_expired(second)
     with pytest.raises(LeaseLost):
         await first.keep_renewed()
     assert not first.is_held
@@ -112,6 +118,7 @@ async def test_a_renewal_whose_acknowledgement_was_lost_keeps_the_lease(catalog:
     first._sequence = before
     await first._renew()
     first.check()
+    assert first._sequence == before + 2
 
 
 async def test_the_lease_survives_a_restart_of_the_server(catalog: Bus, server: EmbeddedServer) -> None:
@@ -120,8 +127,7 @@ async def test_the_lease_survives_a_restart_of_the_server(catalog: Bus, server: 
     async with renewed(first):
         await server.restart()
         waiting = asyncio.create_task(second.acquire())
-        await asyncio.sleep(2 * LEASE_SECONDS)
-        await _until_held(first)
+        await _until_renewed(first, 1.5 * LEASE_SECONDS)
         assert not second.is_held
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -165,6 +171,23 @@ async def _until_held(lease: Lease) -> None:
     async with asyncio.timeout(WAIT):
         while not lease.is_held:  # noqa: ASYNC110 - a lease has no event to wait for
             await asyncio.sleep(0.05)
+
+
+async def _until_renewed(lease: Lease, seconds: float) -> None:
+    """Until it was renewed as often as in these seconds, from now on."""
+    renewals, sequence = 0, lease._sequence
+    async with asyncio.timeout(WAIT):
+        while renewals < seconds / LEASE_SECONDS * RENEWALS_PER_LEASE:
+            await asyncio.sleep(0.02)
+            renewals, sequence = renewals + (lease._sequence != sequence), lease._sequence
+    assert lease.is_held
+
+
+async def _until_expired(lease: Lease) -> None:
+    async with asyncio.timeout(WAIT):
+        while (await lease._read())[1] is not None:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+    assert not lease.is_held
 
 
 def _stat(pid: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The append loop, the follower and the migrate step, on a real nats-server."""
+"""Appends while the server is killed, the follower and the migrate step, on a real nats-server."""
 
 import asyncio
 import os
@@ -8,20 +8,20 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from nats.js import JetStreamContext
 
 from contracts import subjects
-from contracts.errors import Conflict, LogDamaged, LoratoryError, SetupError
-from contracts.events import DatasetCreated, DatasetRenamed, RecordedCommit
-from contracts.wire.bus import Bus, connect
-from contracts.wire.follow import Follower
-from contracts.wire.log import EventLog, StreamRevision, build_commit, revision_of
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import FORMAT, migrate, stream_configs
-from tests.conftest import NOW, BusOf, command_metadata
+from contracts.commits import RecordedCommit
+from contracts.errors import LogDamaged, SetupError
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.follow import Follower
+from contracts.wire.log.migration import FORMAT, migrate
+from contracts.wire.log.streams import stream_configs
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus, connect
+from tests.conftest import NOW, BusOf
+from tests.contracts.builders import DatasetWriter
 from tests.contracts.test_events import GOLDEN
-
-CREATED = [DatasetCreated(name="cats")]
-RENAMED = [DatasetRenamed(name="dogs")]
 
 
 @pytest.fixture
@@ -34,93 +34,6 @@ def log(bus: Bus) -> EventLog:
     return EventLog(bus)
 
 
-async def test_appended_commits_are_loaded(log: EventLog) -> None:
-    first = await log.append(
-        build_commit("dataset", "ds_1", CREATED, expected_revision=StreamRevision(), metadata=command_metadata()),
-        StreamRevision(),
-    )
-    await log.append(
-        build_commit("dataset", "ds_1", RENAMED, expected_revision=revision_of(first), metadata=command_metadata()),
-        revision_of(first),
-    )
-    history = await log.load("dataset", "ds_1")
-    assert [event for event, _ in history.events()] == [*CREATED, *RENAMED]
-    assert history.revision.version == 2
-    assert history.commits[1].commit.previous_hash == revision_of(history.commits[0]).digest
-
-
-async def test_an_append_at_an_old_revision_is_a_conflict(log: EventLog) -> None:
-    await log.append(
-        build_commit("dataset", "ds_1", CREATED, expected_revision=StreamRevision(), metadata=command_metadata()),
-        StreamRevision(),
-    )
-    with pytest.raises(Conflict):
-        await log.append(
-            build_commit("dataset", "ds_1", CREATED, expected_revision=StreamRevision(), metadata=command_metadata()),
-            StreamRevision(),
-        )
-
-
-async def test_a_repeated_commit_returns_its_first_sequence(log: EventLog) -> None:
-    commit = build_commit(
-        "dataset", "ds_1", CREATED, expected_revision=StreamRevision(), metadata=command_metadata("c1")
-    )
-    first = await log.append(commit, StreamRevision())
-    await log.append(
-        build_commit("dataset", "ds_1", RENAMED, expected_revision=revision_of(first), metadata=command_metadata()),
-        revision_of(first),
-    )
-    assert (await log.append(commit, StreamRevision())).sequence == first.sequence
-
-
-async def test_one_command_may_append_to_two_aggregates(log: EventLog) -> None:
-    recorded_commits = [
-        await log.append(
-            build_commit("dataset", name, CREATED, expected_revision=StreamRevision(), metadata=command_metadata("c1")),
-            StreamRevision(),
-        )
-        for name in ("ds_1", "ds_2")
-    ]
-    assert recorded_commits[0].sequence != recorded_commits[1].sequence
-    assert len((await log.load("dataset", "ds_2")).commits) == 1
-
-
-async def test_a_commit_that_is_too_large_is_refused(log: EventLog) -> None:
-    huge = [DatasetCreated(name="cats", description="x" * 300_000)]
-    with pytest.raises(LoratoryError, match="bytes is more than"):
-        await log.append(
-            build_commit("dataset", "ds_1", huge, expected_revision=StreamRevision(), metadata=command_metadata()),
-            StreamRevision(),
-        )
-    assert not (await log.load("dataset", "ds_1")).commits
-
-
-async def test_concurrent_writers_neither_lose_nor_duplicate_commits(log: EventLog) -> None:
-    async def write(name: str) -> None:
-        for number in range(10):
-            command = f"{name}-{number}"
-            while True:
-                revision = (await log.load("dataset", "ds_1")).revision
-                commit = build_commit(
-                    "dataset",
-                    "ds_1",
-                    [DatasetRenamed(name=command)],
-                    expected_revision=revision,
-                    metadata=command_metadata(command),
-                )
-                try:
-                    await log.append(commit, revision)
-                    break
-                except Conflict:
-                    continue
-
-    await asyncio.gather(*(write(name) for name in "abc"))
-    names = [
-        event.name for event, _ in (await log.load("dataset", "ds_1")).events() if isinstance(event, DatasetRenamed)
-    ]
-    assert sorted(names) == sorted(f"{writer}-{number}" for writer in "abc" for number in range(10))
-
-
 async def test_appends_survive_a_killed_server(log: EventLog, server: EmbeddedServer) -> None:
     async def kill_twice() -> None:
         for _ in range(2):
@@ -131,16 +44,9 @@ async def test_appends_survive_a_killed_server(log: EventLog, server: EmbeddedSe
             await server.restart()
 
     async def write() -> int:
-        revision, count = StreamRevision(), 0
+        writer, count = DatasetWriter(log), 0
         while not killer.done() or count < 50:
-            commit = build_commit(
-                "dataset",
-                "ds_1",
-                [DatasetRenamed(name=str(count))],
-                expected_revision=revision,
-                metadata=command_metadata(),
-            )
-            revision = revision_of(await log.append(commit, revision))
+            await writer.rename(str(count))
             count += 1
         return count
 
@@ -159,22 +65,8 @@ async def collect_until(batches: AsyncIterator[list[RecordedCommit]], last: int)
     return recorded_commits
 
 
-async def append_renames(log: EventLog, aggregate_id: str, count: int) -> int:
-    revision = StreamRevision()
-    for number in range(count):
-        commit = build_commit(
-            "dataset",
-            aggregate_id,
-            [DatasetRenamed(name=str(number))],
-            expected_revision=revision,
-            metadata=command_metadata(),
-        )
-        revision = revision_of(await log.append(commit, revision))
-    return revision.sequence
-
-
 async def test_a_follower_yields_every_commit_after_its_sequence_once(log: EventLog, bus: Bus) -> None:
-    last = await append_renames(log, "ds_1", 30)
+    last = await DatasetWriter(log).rename(*map(str, range(30)))
     recorded_commits = await asyncio.wait_for(collect_until(Follower(bus, 5).batches(), last), 10)
     assert [recorded.sequence for recorded in recorded_commits] == list(range(6, last + 1))
 
@@ -182,11 +74,11 @@ async def test_a_follower_yields_every_commit_after_its_sequence_once(log: Event
 async def test_a_follower_without_commits_yet_continues_correctly_after_a_restart(
     log: EventLog, bus: Bus, server: EmbeddedServer
 ) -> None:
-    last = await append_renames(log, "ds_1", 20)
-    follower = asyncio.create_task(collect_until(Follower(bus, last).batches(), last + 3))
+    last = await DatasetWriter(log).rename(*map(str, range(20)))
+    follower = asyncio.create_task(collect_until(Follower(bus, last, receive_timeout=0.2).batches(), last + 3))
     await asyncio.sleep(0.3)
     await server.restart()
-    await append_renames(log, "ds_2", 3)
+    await DatasetWriter(log, "ds_2").rename("one", "two", "three")
     assert [recorded.sequence for recorded in await asyncio.wait_for(follower, 15)] == [last + 1, last + 2, last + 3]
 
 
@@ -208,13 +100,17 @@ FORMAT_1_COMMIT = (GOLDEN / "format1.jsonl").read_bytes().strip()
 """The first commit of a log as format 1 wrote it: most members had other names."""
 
 
-@pytest.mark.parametrize("known_log", [None, FORMAT_1_LOG_ID], ids=["without an archive", "with an archive"])
-async def test_migrate_refuses_a_log_in_an_older_format(server: EmbeddedServer, known_log: str | None) -> None:
-    admin = await connect(server.url, *server.credentials("admin"), "test")
-    js = admin.jetstream()
+async def write_format_1(js: JetStreamContext) -> None:
+    """A log with that commit."""
     config = next(config for config in stream_configs() if config.name == subjects.EVENTS)
     await js.add_stream(replace(config, metadata={"log_id": FORMAT_1_LOG_ID}))
     await js.publish(subjects.aggregate("log", FORMAT_1_LOG_ID), FORMAT_1_COMMIT)
+
+
+@pytest.mark.parametrize("known_log", [None, FORMAT_1_LOG_ID], ids=["without an archive", "with an archive"])
+async def test_migrate_refuses_a_log_in_an_older_format(server: EmbeddedServer, known_log: str | None) -> None:
+    admin = await connect(server.url, *server.credentials("admin"), "test")
+    await write_format_1(admin.jetstream())
     with pytest.raises(SetupError) as refused:
         await migrate(admin, at=NOW, lease=2, known_log=known_log)
     assert str(refused.value) == (

@@ -7,20 +7,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts import subjects
-from contracts.commands import CommandMetadata
-from contracts.events import JobQueued
+from contracts.commands.base import CommandMetadata
+from contracts.commits import StreamRevision, build_commit
+from contracts.events.jobs import JobQueued
 from contracts.ids import CommandId, JobId
 from contracts.telemetry import LossBlock
-from contracts.wire.bus import Bus, connect
-from contracts.wire.follow import Follower
-from contracts.wire.log import EventLog, StreamRevision, build_commit
-from contracts.wire.permissions import ROLES, Role, permissions
-from contracts.wire.queue import QueueMessage, WorkQueue
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.server_binary import find_binary
-from contracts.wire.server_config import ServerSettings, render_config
-from contracts.wire.streams import migrate
-from contracts.wire.telemetry_bus import read_loss_curve, store_loss_block
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.follow import Follower
+from contracts.wire.log.migration import migrate
+from contracts.wire.server.binary import find_binary
+from contracts.wire.server.config import ServerSettings, render_config
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.server.permissions import ROLES, Role, permissions
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.telemetry import read_loss_curve, store_loss_block
+from contracts.wire.work.queue import QueueMessage, WorkQueue
 from tests.limits import WAIT
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -85,7 +86,7 @@ def test_the_server_configuration_for_containers_takes_passwords_from_the_enviro
     settings = ServerSettings(store=str(tmp_path / "data"), host="0.0.0.0", port=4222)  # noqa: S104 - text only
     passwords: dict[Role, str] = {role: f"$LORATORY_{role.upper()}_PASSWORD" for role in ROLES}
     (tmp_path / "nats.conf").write_text(render_config(settings, passwords))
-    check = [find_binary(), "-t", "-c", tmp_path / "nats.conf"]
+    check = [str(find_binary()), "-t", "-c", str(tmp_path / "nats.conf")]
     environment = {f"LORATORY_{role.upper()}_PASSWORD": "phush" for role in ROLES}
     assert subprocess.run(check, env=os.environ | environment, capture_output=True, check=False).returncode == 0
     assert b"LORATORY_ADMIN_PASSWORD" in subprocess.run(check, capture_output=True, check=False).stderr

@@ -7,8 +7,8 @@ from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, NoRespondersError
 from nats.errors import TimeoutError as NoAnswer
 
-from contracts.wire.bus import Bus
-from contracts.wire.server import EmbeddedServer
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus
 from tests.conftest import BusOf
 from tests.limits import WAIT
 

@@ -9,10 +9,11 @@ import pytest
 
 from contracts import subjects
 from contracts.errors import LogDamaged
-from contracts.wire.bus import Bus
-from contracts.wire.scan import Message, log_state, next_sequence, scan
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import migrate
+from contracts.wire.log.flow_control import Message
+from contracts.wire.log.migration import migrate
+from contracts.wire.log.scan import log_state, next_sequence, scan
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus
 from tests.conftest import LEASE, NOW, BusOf
 from tests.damage import (
     IGNORE_UNCLOSED_SOCKETS,
@@ -26,6 +27,8 @@ from tests.damage import (
 
 pytestmark = IGNORE_UNCLOSED_SOCKETS
 
+QUICK = 0.5
+"""Seconds without a message until the log is asked for the next one."""
 LARGE = 170_000
 """Size of a message in bytes; fifty of them fill a block of nats-server (8 MB)."""
 
@@ -42,7 +45,8 @@ async def publish_messages(bus: Bus, count: int, size: int = 100) -> None:
 
 
 async def read_messages(bus: Bus, after: int = 0, to: int = 1_000_000, bits: int | None = None) -> list[Message]:
-    return [message async for batch in scan(bus, after, to, bits_per_second=bits) for message in batch]
+    batches = scan(bus, after, to, bits_per_second=bits, receive_timeout=QUICK)
+    return [message async for batch in batches for message in batch]
 
 
 async def test_messages_are_read_as_stored(bus_of: BusOf) -> None:
@@ -75,21 +79,23 @@ async def test_reading_can_be_rate_limited(bus_of: BusOf) -> None:
 FIRST, NEWEST = b"commit 000020", b"commit 000060"
 
 
+def flip_bit_in_first_block(nats: Path) -> None:
+    flip_bit_in_text(block_files(nats)[0], FIRST)
+
+
+def flip_bit_in_newest_block(nats: Path) -> None:
+    flip_bit_in_text(block_files(nats)[-1], NEWEST)
+
+
 @pytest.mark.parametrize(
-    ("damage", "missing"),
+    ("damages", "missing"),
     [
-        (lambda nats: flip_bit_in_text(block_files(nats)[0], FIRST), "20"),
-        (
-            lambda nats: (flip_bit_in_text(block_files(nats)[0], FIRST), delete_index(nats)),
-            "20 to the end of the block",
-        ),
-        (lambda nats: truncate_within(block_files(nats)[0], FIRST), "20 to the end of the block"),
-        (
-            lambda nats: (flip_bit_in_text(block_files(nats)[-1], NEWEST), delete_index(nats)),
-            "60 to the end of the log",
-        ),
-        (lambda nats: truncate_within(block_files(nats)[-1], NEWEST), "60 to the end of the log"),
-        (lambda nats: block_files(nats)[0].unlink(), "1 to the end of the block"),
+        ([flip_bit_in_first_block], "20"),
+        ([flip_bit_in_first_block, delete_index], "20 to the end of the block"),
+        ([lambda nats: truncate_within(block_files(nats)[0], FIRST)], "20 to the end of the block"),
+        ([flip_bit_in_newest_block, delete_index], "60 to the end of the log"),
+        ([lambda nats: truncate_within(block_files(nats)[-1], NEWEST)], "60 to the end of the log"),
+        ([lambda nats: block_files(nats)[0].unlink()], "1 to the end of the block"),
     ],
     ids=[
         "flipped bit",
@@ -101,14 +107,15 @@ FIRST, NEWEST = b"commit 000020", b"commit 000060"
     ],
 )
 async def test_messages_lost_from_damaged_blocks_are_skipped_and_all_others_read(
-    bus_of: BusOf, server: EmbeddedServer, damage: Callable[[Path], object], missing: str
+    bus_of: BusOf, server: EmbeddedServer, damages: list[Callable[[Path], object]], missing: str
 ) -> None:
     bus = await bus_of("catalog")
     await publish_messages(bus, 70, size=LARGE)
     await server.stop()
     in_block = block_files(server.folder)[0].read_bytes().count(b"commit ") + 1
     assert 20 < in_block < 60
-    damage(server.folder)
+    for damage in damages:
+        damage(server.folder)
     await server.start()
 
     messages = [message.sequence for message in await read_messages(bus)]

@@ -12,10 +12,10 @@ import pytest
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from contracts.errors import SetupError, Unavailable
-from contracts.wire.bus import Bus, connect
-from contracts.wire.permissions import ROLES, Role
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.server_binary import find_binary
+from contracts.wire.server.binary import find_binary
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.server.permissions import ROLES, Role
+from contracts.wire.service.bus import Bus, connect
 from tests.limits import WAIT
 
 STREAMS = {
@@ -124,9 +124,11 @@ SUBSCRIBE: list[tuple[Role, str, bool]] = [
     ("trainer", "cmd.catalog.dataset", False),
     ("trainer", "ctl.train.j1", True),
     ("trainer", "ctl.tag.t1", False),
-    ("gateway", "prog.>", True),
-    ("gateway", "wrk.>", True),
+    ("gateway", "prog.train.*", True),
+    ("gateway", "prog.tag.*", True),
+    ("gateway", "wrk.*.*", True),
     ("tagger", "prog.>", False),
+    ("tagger", "prog.tag.*", False),
 ]
 
 
@@ -267,7 +269,7 @@ async def test_a_server_started_again_keeps_port_users_and_data(tmp_path: Path) 
 async def test_a_killed_parent_leaves_no_orphan_and_an_unlocked_folder(tmp_path: Path) -> None:
     script = (
         "import asyncio, sys, pathlib\n"
-        "from contracts.wire.server import EmbeddedServer\n"
+        "from contracts.wire.server.embedded import EmbeddedServer\n"
         "async def main():\n"
         "    async with EmbeddedServer(pathlib.Path(sys.argv[1])) as server:\n"
         "        print(server.pid, flush=True)\n"

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import Rejected
-from contracts.events import Category, Prediction
+from contracts.events.base import Category
+from contracts.events.tagging import Prediction
 from contracts.tags import (
     KAOMOJI,
     MAX_TAG_CHARACTERS,
@@ -20,7 +21,6 @@ from contracts.tags import (
     canonicalize,
     diff,
     escape,
-    merge,
     most_probable_rating,
     render,
 )
@@ -194,31 +194,12 @@ def test_the_rating_is_the_most_probable_and_ties_go_by_name() -> None:
     assert most_probable_rating(general(a=0.9)) is None
 
 
-def test_concurrent_edits_of_different_tags_are_both_kept() -> None:
-    mine = diff(seen=["a", "b"], proposed=["a", "b", "mine"])
-    assert merge(["a", "theirs"], mine) == ("a", "theirs", "mine")
-
-
-def test_a_removed_tag_is_not_added_back_under_its_alias() -> None:
-    assert merge(["a"], Delta(add=("old",), remove=("new",)), {"old": "new"}) == ("a",)
+def test_an_edit_names_only_what_differs_from_what_was_seen() -> None:
+    assert diff(seen=["a", "b"], proposed=["a", "b", "mine"]) == Delta(add=("mine",))
 
 
 @given(TAGS, TAGS)
-def test_without_a_concurrent_edit_the_merge_gives_the_proposed_tags(before: list[str], after: list[str]) -> None:
-    assert set(merge(before, diff(before, after))) == set(after)
-
-
-@given(TAGS, TAGS, TAGS)
-def test_an_edit_changes_only_the_tags_it_names_and_is_idempotent(
-    base: list[str], to: list[str], now: list[str]
-) -> None:
-    edit = diff(base, to)
-    once = merge(now, edit)
-    assert merge(once, edit) == once
-    assert set(once) ^ set(now) <= {*edit.add, *edit.remove}
-
-
-@given(TAGS, TAGS, TAGS)
-def test_concurrent_edits_of_the_same_base_commute(base: list[str], mine: list[str], theirs: list[str]) -> None:
-    first, second = diff(base, mine), diff(base, theirs)
-    assert set(merge(merge(base, first), second)) == set(merge(merge(base, second), first))
+def test_an_edit_makes_what_was_proposed_of_what_was_seen(before: list[str], after: list[str]) -> None:
+    edit = diff(before, after)
+    assert {*before} - {*edit.remove} | {*edit.add} == {*after}
+    assert {*edit.add, *edit.remove} == {*before} ^ {*after}

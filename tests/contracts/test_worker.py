@@ -3,15 +3,16 @@
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 
+from contracts.aggregates import AnyEvent
+from contracts.commits import AggregateHistory, Commit, RecordedCommit, StreamRevision
 from contracts.errors import Behind, Fenced, LogFull, Rejected, Unavailable
-from contracts.events import (
-    AnyEvent,
-    Commit,
+from contracts.events.jobs import (
+    JOB_WORK,
     JobAttemptFailed,
     JobAttemptStarted,
     JobCancelled,
@@ -22,19 +23,20 @@ from contracts.events import (
     JobInterrupted,
     JobQueued,
     JobSucceeded,
-    RecordedCommit,
 )
 from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
 from contracts.jobs import MAX_ATTEMPTS_WITHOUT_PROGRESS, cancel, fold
 from contracts.recipe import Recipe
-from contracts.subjects import AggregateKind
-from contracts.wire import worker as worker_module
-from contracts.wire.bus import Bus
-from contracts.wire.log import AggregateHistory, EventLog, StreamRevision
-from contracts.wire.queue import QueueMessage, WorkQueue
-from contracts.wire.telemetry_bus import wake
-from contracts.wire.worker import Attempt, Crash, Worker, WorkerIdentity
-from tests.conftest import LEASE, BusOf, append_events
+from contracts.retry import RetryPolicy
+from contracts.testing import MemoryLog
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.telemetry import wake
+from contracts.wire.work.attempt import RedeliveryDelays, WorkerTimings
+from contracts.wire.work.queue import Delivery, QueueMessage, WorkQueue
+from contracts.wire.work.worker import Attempt, Crash, Worker, WorkerIdentity
+from tests.conftest import LEASE, BusOf, append_events, append_to
+from tests.contracts.test_retry import lose_a_cancellation
 from tests.limits import WAIT
 
 JOB = JobId("job_1")
@@ -74,19 +76,42 @@ async def wait_until_ended(bus: Bus, job: str = JOB, timeout: float = WAIT) -> l
             await asyncio.sleep(0.05)
 
 
+async def wait_until_queue_is_empty(bus: Bus) -> None:
+    async with asyncio.timeout(WAIT):
+        while await WorkQueue(bus, "train").queued_ids():  # noqa: ASYNC110 - a queue has no event to wait for
+            await asyncio.sleep(0.05)
+
+
 def finish(attempt: Attempt) -> JobSucceeded:
     return JobSucceeded(attempt=attempt.number, step=10, artifacts=())
 
 
+Run = Callable[[Attempt], Coroutine[Any, Any, None]]
+RETRIES = RetryPolicy(first_delay=0.01)
+TIMINGS = WorkerTimings(
+    poll=0.05,
+    release=0.2,
+    redelivery=RedeliveryDelays(crashed=0.05, transient_error=0.05, disk_full=0.05, on_ended_failed=0.1),
+)
+
+
+def identify(name: str = "w1", stall: float = 60) -> WorkerIdentity:
+    """Its message is extended (and a stall noticed) every tenth of the queue's lease."""
+    return WorkerIdentity(kind=JOB_WORK, worker=WorkerId(name), boot="b1", lease=LEASE / 2, stall=stall)
+
+
 @asynccontextmanager
-async def run_worker(
-    bus: Bus, run: Callable[[Attempt], Coroutine[Any, Any, None]], name: str = "w1", stall: float = 60
-) -> AsyncIterator[asyncio.Task[None]]:
-    identity = WorkerIdentity(work="train", worker=WorkerId(name), boot="b1", lease=LEASE, stall=stall)
-    task = asyncio.create_task(Worker(bus, identity, run).run())
+async def running(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(worker.run())
     yield task
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def run_worker(
+    bus: Bus, run: Run, name: str = "w1", stall: float = 60
+) -> AbstractAsyncContextManager[asyncio.Task[None]]:
+    return running(Worker(bus, identify(name, stall), run, timings=TIMINGS))
 
 
 @pytest.fixture
@@ -107,8 +132,7 @@ async def test_work_is_fetched_run_and_acknowledged(catalog: Bus, trainer: Bus) 
     async with run_worker(trainer, run):
         events = await wait_until_ended(catalog)
         assert isinstance(events[-1], JobSucceeded)
-        await asyncio.sleep(0.1)
-    assert await WorkQueue(catalog, "train").queued_ids() == set()
+        await wait_until_queue_is_empty(catalog)
 
 
 async def test_commits_of_the_catalog_do_not_fence_the_attempt(catalog: Bus, trainer: Bus) -> None:
@@ -127,42 +151,37 @@ async def test_commits_of_the_catalog_do_not_fence_the_attempt(catalog: Bus, tra
     assert sum(isinstance(event, JobAttemptStarted) for event in events) == 1
 
 
+class SilentWorker(Worker):
+    """Like a stopped process, it neither extends its message nor reads the log."""
+
+    async def _with_heartbeat(self, attempt: Attempt, delivery: Delivery) -> None:
+        del delivery
+        await self._run(attempt)
+
+
 async def test_a_worker_that_was_silent_past_its_lease_is_fenced(catalog: Bus, bus_of: BusOf) -> None:
-    errors: list[Exception] = []
-    first_started = asyncio.Event()
-    proceed = asyncio.Event()
+    started, proceed, fenced = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def silent(attempt: Attempt) -> None:
-        first_started.set()
+        started.set()
         await proceed.wait()
         try:
             await attempt.report(finish(attempt))
-        except Fenced as error:
-            errors.append(error)
+        except Fenced:
+            fenced.set()
             raise
 
     async def succeed(attempt: Attempt) -> None:
         await attempt.report(finish(attempt))
 
-    async def never(*_: object) -> None:
-        await asyncio.Event().wait()
-
     await create_and_queue_job(catalog)
-    silent_worker = Worker(
-        await bus_of("trainer"), WorkerIdentity(work="train", worker=WorkerId("w1"), boot="b", lease=LEASE), silent
-    )
-    # Like a stopped process, it neither extends its message nor reads the log.
-    silent_worker._extend = never  # type: ignore[method-assign]
-    silent_worker._watch = never  # type: ignore[method-assign]
-    task = asyncio.create_task(silent_worker.run())
-    await first_started.wait()
-    async with run_worker(await bus_of("trainer"), succeed, "w2"):
-        events = await wait_until_ended(catalog)
-        proceed.set()
-        await asyncio.sleep(0.3)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert errors
+    async with running(SilentWorker(await bus_of("trainer"), identify(), silent)):
+        await started.wait()
+        async with run_worker(await bus_of("trainer"), succeed, "w2"):
+            events = await wait_until_ended(catalog)
+            proceed.set()
+            async with asyncio.timeout(WAIT):
+                await fenced.wait()
     assert await load_events(catalog) == events
     assert [event.worker for event in events if isinstance(event, JobAttemptStarted)] == ["w1", "w2"]
 
@@ -178,7 +197,7 @@ async def test_a_cancelled_job_stops_at_once(catalog: Bus, trainer: Bus) -> None
     await create_and_queue_job(catalog)
     async with run_worker(trainer, run):
         await started.wait()
-        await append_to_job(catalog, JOB, *cancel(fold((await EventLog(catalog).load("job", JOB)).events()), "train"))  # type: ignore[arg-type]
+        await append_to_job(catalog, JOB, *cancel(fold((await EventLog(catalog).load("job", JOB)).events()), JOB_WORK))
         await wake(catalog, "train", JOB)
         assert isinstance((await wait_until_ended(catalog))[-1], JobCancelled)
 
@@ -220,7 +239,10 @@ async def test_rejected_work_fails_at_once_with_its_reason(catalog: Bus, trainer
     await create_and_queue_job(catalog)
     async with run_worker(trainer, reject):
         events = await wait_until_ended(catalog)
-    assert events[-1] == JobFailed(attempt=events[-1].attempt, code="rejected", reason="the base folder does not exist")  # type: ignore[union-attr]
+    failed = events[-1]
+    assert isinstance(failed, JobFailed)
+    assert (failed.code, failed.reason) == ("rejected", "the base folder does not exist")
+    assert sum(isinstance(event, JobAttemptStarted) for event in events) == 1
 
 
 @pytest.mark.parametrize(
@@ -234,10 +256,8 @@ async def test_rejected_work_fails_at_once_with_its_reason(catalog: Bus, trainer
     ids=lambda error: type(error).__name__,
 )
 async def test_a_transient_error_counts_neither_as_a_crash_nor_as_a_failure(
-    catalog: Bus, trainer: Bus, monkeypatch: pytest.MonkeyPatch, error: Exception
+    catalog: Bus, trainer: Bus, error: Exception
 ) -> None:
-    monkeypatch.setattr(worker_module, "TRANSIENT_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(worker_module, "NO_SPACE_RETRY_SECONDS", 0.05)
     attempt_numbers: list[int] = []
 
     async def run(attempt: Attempt) -> None:
@@ -254,17 +274,6 @@ async def test_a_transient_error_counts_neither_as_a_crash_nor_as_a_failure(
     assert not any(isinstance(event, JobAttemptFailed) for event in events)
 
 
-async def test_a_report_waits_while_the_log_is_full(catalog: Bus, trainer: Bus) -> None:
-    await append_to_job(catalog, JOB, CREATED)
-    await append_to_job(catalog, JOB, JobQueued(priority="normal"))
-    await append_to_job(trainer, JOB, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
-    identity = WorkerIdentity(work="train", worker=WorkerId("w1"), boot="b")
-    full_log = UnavailableLog(trainer, appends=2, error=LogFull("no space"))
-    attempt = Attempt(full_log, identity, JOB, await EventLog(trainer).load("job", JOB))
-    await attempt.report(finish(attempt))
-    assert isinstance((await load_events(catalog))[-1], JobSucceeded)
-
-
 async def test_a_late_ack_of_a_fenced_worker_does_not_affect_the_current_one(catalog: Bus, bus_of: BusOf) -> None:
     await create_and_queue_job(catalog)
     late_delivery = await WorkQueue(await bus_of("trainer"), "train").fetch()
@@ -276,7 +285,7 @@ async def test_a_late_ack_of_a_fenced_worker_does_not_affect_the_current_one(cat
         await attempt.report(finish(attempt))
 
     async with run_worker(await bus_of("trainer"), run):
-        async with asyncio.timeout(3 * LEASE + 5):
+        async with asyncio.timeout(WAIT):
             while not any(isinstance(event, JobAttemptStarted) for event in await load_events(catalog)):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         await late_delivery.ack()
@@ -308,11 +317,8 @@ async def test_on_stalled_is_called_after_the_attempt_has_ended(catalog: Bus, tr
         last_events.append((await load_events(catalog))[-1])
 
     await create_and_queue_job(catalog)
-    identity = WorkerIdentity(work="train", worker=WorkerId("w1"), boot="b1", lease=LEASE, stall=0.2)
-    task = asyncio.create_task(Worker(trainer, identity, hang, on_stalled=on_stalled).run())
-    await wait_until_ended(catalog)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with running(Worker(trainer, identify(stall=0.2), hang, on_stalled=on_stalled, timings=TIMINGS)):
+        await wait_until_ended(catalog)
     assert [type(event) for event in last_events] == [JobAttemptFailed] * MAX_ATTEMPTS_WITHOUT_PROGRESS
 
 
@@ -326,8 +332,10 @@ async def test_two_workers_run_two_jobs_concurrently(catalog: Bus, bus_of: BusOf
     await create_and_queue_job(catalog, "job_1")
     await create_and_queue_job(catalog, "job_2")
     async with run_worker(await bus_of("trainer"), run, "w1"), run_worker(await bus_of("trainer"), run, "w2"):
-        await wait_until_ended(catalog, "job_1")
-        await wait_until_ended(catalog, "job_2")
+        ended = [await wait_until_ended(catalog, job) for job in ("job_1", "job_2")]
+    workers = {event.worker for events in ended for event in events if isinstance(event, JobAttemptStarted)}
+    assert workers == {"w1", "w2"}
+    assert all(isinstance(events[-1], JobSucceeded) for events in ended)
 
 
 async def test_a_stale_queue_message_is_acked_without_an_attempt(catalog: Bus, trainer: Bus) -> None:
@@ -339,8 +347,7 @@ async def test_a_stale_queue_message_is_acked_without_an_attempt(catalog: Bus, t
     await queue.remove(JOB)
     await queue.put(QueueMessage(id=JOB, dispatch=1), "high")
     async with run_worker(trainer, run):
-        await asyncio.sleep(0.6)
-    assert await queue.queued_ids() == set()
+        await wait_until_queue_is_empty(catalog)
     assert not any(isinstance(event, JobAttemptStarted) for event in await load_events(catalog))
 
 
@@ -354,47 +361,79 @@ async def test_work_has_one_queue_message_and_a_newer_one_replaces_it(catalog: B
     assert b'"dispatch":9' in ((await catalog.jetstream().get_last_msg("JOBS", "jobs.train.normal.job_1")).data or b"")
 
 
-class UnavailableLog(EventLog):
-    """A log whose first appends and loads fail."""
+class UnavailableLog(MemoryLog):
+    """A log with the history of a started job, whose next appends and loads can be made to fail."""
 
-    def __init__(self, bus: Bus, *, appends: int = 0, loads: int = 0, error: Exception | None = None) -> None:
-        super().__init__(bus)
-        self._appends, self._loads = appends, loads
-        self._error = error or Unavailable("the event log does not answer")
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing_appends = self.failing_loads = 0
+        self.error: Exception = Unavailable("the event log does not answer")
+
+    async def open_attempt(self) -> Attempt:
+        for event in (
+            CREATED,
+            JobQueued(priority="normal"),
+            JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0),
+        ):
+            await append_to(self, "job", JOB, event)
+        return Attempt(self, identify(), JOB, await self.load("job", JOB), RETRIES)
 
     async def append(self, commit: Commit, expected_revision: StreamRevision) -> RecordedCommit:
-        if self._appends:
-            self._appends -= 1
-            raise self._error
+        if self.failing_appends:
+            self.failing_appends -= 1
+            raise self.error
         return await super().append(commit, expected_revision)
 
     async def load(
-        self, aggregate_kind: AggregateKind, aggregate_id: str, since: AggregateHistory | None = None
+        self, aggregate_kind: str, aggregate_id: str, since: AggregateHistory | None = None
     ) -> AggregateHistory:
-        if self._loads:
-            self._loads -= 1
-            raise self._error
+        if self.failing_loads:
+            self.failing_loads -= 1
+            raise self.error
         return await super().load(aggregate_kind, aggregate_id, since)
 
 
-async def test_a_report_waits_while_the_log_is_unavailable_also_while_catching_up(catalog: Bus, trainer: Bus) -> None:
-    await append_to_job(catalog, JOB, CREATED)
-    await append_to_job(catalog, JOB, JobQueued(priority="normal"))
-    await append_to_job(trainer, JOB, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
-    identity = WorkerIdentity(work="train", worker=WorkerId("w1"), boot="b")
-    attempt = Attempt(
-        UnavailableLog(trainer, appends=2, loads=2), identity, JOB, await EventLog(trainer).load("job", JOB)
-    )
+async def test_a_report_waits_while_the_log_is_full() -> None:
+    log = UnavailableLog()
+    attempt = await log.open_attempt()
+    log.failing_appends, log.error = 2, LogFull("no space")
+    recorded = await attempt.report(finish(attempt))
+    assert (await log.load("job", JOB)).commits[-1] == recorded
+    assert attempt.work.state == "completed"
+
+
+async def test_a_report_waits_while_the_log_is_unavailable_also_while_catching_up() -> None:
+    log = UnavailableLog()
+    attempt = await log.open_attempt()
     # Another writer's commit comes first, so the report has to catch up before it is repeated.
-    await append_to_job(catalog, JOB, JobEdited(name="renamed"))
+    await append_to(log, "job", JOB, JobEdited(name="renamed"))
+    log.failing_appends = log.failing_loads = 2
     await attempt.report(finish(attempt))
-    assert [type(event) for event in (await load_events(catalog))[-2:]] == [JobEdited, JobSucceeded]
+    events = [event for event, _ in (await log.load("job", JOB)).events()]
+    assert [type(event) for event in events[-2:]] == [JobEdited, JobSucceeded]
 
 
-async def test_on_ended_is_retried_after_an_error_and_the_worker_keeps_running(
-    catalog: Bus, trainer: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_module, "ON_ENDED_RETRY_SECONDS", 0.1)
+async def test_a_report_is_given_up_at_the_time_limit_and_when_the_worker_is_stopping() -> None:
+    log = UnavailableLog()
+    history = (await log.open_attempt()).history
+    log.failing_appends = 1000
+    limited = Attempt(log, identify(), JOB, history, RetryPolicy(first_delay=0.01, time_limit=0.05))
+    with pytest.raises(Unavailable):
+        await limited.report(finish(limited))
+    assert log.failing_appends < 1000
+
+    async def report_while_stopping() -> None:
+        await lose_a_cancellation()
+        patient = Attempt(log, identify(), JOB, history)
+        await patient.report(finish(patient))
+
+    log.failing_appends = 1000
+    (error,) = await asyncio.gather(asyncio.create_task(report_while_stopping()), return_exceptions=True)
+    assert isinstance(error, Unavailable)
+    assert log.failing_appends == 999
+
+
+async def test_on_ended_is_retried_after_an_error_and_the_worker_keeps_running(catalog: Bus, trainer: Bus) -> None:
     calls: list[bool] = []
 
     async def run(attempt: Attempt) -> None:
@@ -406,40 +445,27 @@ async def test_on_ended_is_retried_after_an_error_and_the_worker_keeps_running(
             raise OSError(28, "No space left on device")
 
     await create_and_queue_job(catalog)
-    identity = WorkerIdentity(work="train", worker=WorkerId("w1"), boot="b1", lease=LEASE)
-    task = asyncio.create_task(Worker(trainer, identity, run, on_ended).run())
-    async with asyncio.timeout(WAIT):
-        while await WorkQueue(catalog, "train").queued_ids():  # noqa: ASYNC110 - a queue has no event to wait for
-            await asyncio.sleep(0.05)
-    assert calls == [True] * 3
-    assert not task.done()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with running(Worker(trainer, identify(), run, on_ended=on_ended, timings=TIMINGS)) as task:
+        await wait_until_queue_is_empty(catalog)
+        assert calls == [True] * 3
+        assert not task.done()
     assert sum(isinstance(event, JobAttemptStarted) for event in await load_events(catalog)) == 1
 
 
-async def test_a_worker_stopped_while_the_log_is_unavailable_does_not_wait_for_it(
-    catalog: Bus, trainer: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_module, "RELEASE_TIMEOUT_SECONDS", 0.2)
+async def test_a_worker_stopped_while_the_log_is_unavailable_does_not_wait_for_it(catalog: Bus, trainer: Bus) -> None:
     started = asyncio.Event()
 
     async def run_forever(_: Attempt) -> None:
         started.set()
         await asyncio.Event().wait()
 
-    await create_and_queue_job(catalog)
-    identity = WorkerIdentity(work="train", worker=WorkerId("w1"), boot="b1", lease=LEASE)
-    worker = Worker(trainer, identity, run_forever)
-    task = asyncio.create_task(worker.run())
-    await started.wait()
-
     async def never(*_: object) -> RecordedCommit:
         await asyncio.Event().wait()
         raise AssertionError
 
-    worker._log.append = never  # type: ignore[method-assign,assignment]
-    task.cancel()
-    async with asyncio.timeout(WAIT):
-        await asyncio.gather(task, return_exceptions=True)
+    await create_and_queue_job(catalog)
+    worker = Worker(trainer, identify(), run_forever, timings=TIMINGS)
+    async with asyncio.timeout(WAIT), running(worker):
+        await started.wait()
+        worker._log.append = never  # type: ignore[method-assign,assignment]  # it makes its own log
     assert isinstance((await load_events(catalog))[-1], JobAttemptStarted)

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from catalog import views
-from catalog.archive import Archive
+from catalog.archive.archive import Archive
 from catalog.projection import catch_up
 from catalog.store import Store
-from contracts.events import DatasetCreated, ImageAdded, RecordedCommit, TagsEdited
+from contracts.commits import RecordedCommit
+from contracts.events.datasets import DatasetCreated, ImageAdded, TagsEdited
 from contracts.ids import keyed_command_id
 from tests.drill.client_commands import SentCommand
 from tests.drill.work_generator import LogObserver

@@ -11,7 +11,8 @@ import httpx
 import msgspec
 from PIL import Image
 
-from contracts.commands import CommandResult, ImportedFile
+from contracts.commands.base import CommandResult
+from contracts.commands.datasets import ImportedFile
 
 API = "/api/v1"
 RETRY_TIMEOUT_SECONDS = 180.0

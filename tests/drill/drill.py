@@ -6,19 +6,18 @@ import random
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
-from contracts import subjects
-from contracts.telemetry import Progress
-from contracts.wire.bus import Bus, connect
-from contracts.wire.follow import Follower
-from contracts.wire.log import EventLog
-from contracts.wire.telemetry_bus import subscribe
+from contracts.telemetry import TaggingProgress, TrainingProgress
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.follow import Follower
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.telemetry import subscribe
 from tests.drill.checker import Verdict, check_commands, check_work, find_differences
 from tests.drill.client_commands import API, CommandSender, Writer
 from tests.drill.fault_injection import FaultInjector, ProxiedStack, SmallDisk
@@ -126,7 +125,7 @@ async def run_drill(config: DrillConfig, folder: Path, print_line: Print) -> Dri
             await stack.wait_ready(timeout=READY_TIMEOUT_SECONDS)
             async with httpx.AsyncClient(base_url=stack.address, timeout=httpx.Timeout(20, connect=5)) as http:
                 load = Load.create(config, http, observer)
-                await _fail_with_stack(stack, _run_load_with_faults(schedule, stack, load, result, print_line))
+                await stack.run(_run_load_with_faults(schedule, stack, load, result, print_line))
                 await _wait_caught_up(bus, observer, http)
                 result.differences += await load.compare_images(http)
         load.check(result)
@@ -234,20 +233,6 @@ async def _inject_all(schedule: list[Fault], injector: FaultInjector, result: Dr
             tasks.create_task(inject(fault), name=str(fault))
 
 
-async def _fail_with_stack(stack: ProxiedStack, work: Coroutine[None, None, None]) -> None:
-    """Run `work` to its end; StackFailed if meanwhile the services cannot be kept running."""
-    working, watching = asyncio.create_task(work), asyncio.create_task(stack.watch())
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if watching.done():
-            await watching
-        await working
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
 @asynccontextmanager
 async def _observe_log(stack: ProxiedStack) -> AsyncIterator[tuple[Bus, LogObserver]]:
     """Read the log over a direct connection that no proxy disturbs."""
@@ -255,7 +240,8 @@ async def _observe_log(stack: ProxiedStack) -> AsyncIterator[tuple[Bus, LogObser
     bus, observer = await connect(stack.nats.url, user, password, "drill"), LogObserver()
     reading = asyncio.create_task(observer.read(Follower(bus, 0)))
     try:
-        await subscribe(bus, subjects.ALL_PROGRESS, Progress, observer.on_progress)
+        await subscribe(bus, TrainingProgress, observer.on_progress)
+        await subscribe(bus, TaggingProgress, observer.on_progress)
         yield bus, observer
     finally:
         reading.cancel()

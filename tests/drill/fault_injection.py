@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from contracts.errors import LoratoryError
 from loratory.services import CORE_SERVICES, SERVICES, Service
@@ -27,16 +28,15 @@ class ProxiedStack(Stack):
 
     proxies: dict[str, Proxy]
 
-    async def _migrate(self) -> None:
-        if not hasattr(self, "proxies"):
-            port = int(self.nats.url.rpartition(":")[2])  # the same after restarts
-            self.proxies = {}
-            for service in SERVICES:
-                self.proxies[service] = await Proxy(port).__aenter__()
-        await super()._migrate()
+    async def __aenter__(self) -> Self:
+        self.proxies = {service: await Proxy(0).__aenter__() for service in SERVICES}
+        return await super().__aenter__()
 
-    def _settings(self, service: Service) -> dict[str, str]:
-        return super()._settings(service) | {"LORATORY_NATS_URL": f"nats://127.0.0.1:{self.proxies[service].port}"}
+    def _environment(self, service: Service) -> dict[str, str]:
+        """Called once the port of nats is known, which stays the same after restarts."""
+        proxy = self.proxies[service]
+        proxy.target = ("127.0.0.1", int(self.nats.url.rpartition(":")[2]))
+        return super()._environment(service) | {"LORATORY_NATS_URL": f"nats://127.0.0.1:{proxy.port}"}
 
     async def __aexit__(self, *error: object) -> None:
         await super().__aexit__(*error)

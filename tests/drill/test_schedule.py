@@ -3,22 +3,13 @@
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from contracts.commands import CommandMetadata
-from contracts.events import (
-    AnyEvent,
-    JobAttemptStarted,
-    JobCancelled,
-    JobCreated,
-    JobFailed,
-    JobQueued,
-    JobSucceeded,
-    RecordedCommit,
-    TagsEdited,
-)
+from contracts.aggregates import AnyEvent
+from contracts.commands.base import CommandMetadata
+from contracts.commits import RecordedCommit, StreamRevision, build_commit
+from contracts.events.datasets import TagsEdited
+from contracts.events.jobs import JobAttemptStarted, JobCancelled, JobCreated, JobFailed, JobQueued, JobSucceeded
 from contracts.ids import CommandId, DatasetId, Digest, VersionId, WorkerId, keyed_command_id
 from contracts.recipe import Recipe
-from contracts.subjects import AggregateKind
-from contracts.wire.log import StreamRevision, build_commit
 from tests.drill.checker import check_commands, check_work
 from tests.drill.client_commands import SentCommand
 from tests.drill.schedule import DEATH_WINDOW_SECONDS, DURATIONS, MAX_DEATHS_PER_WINDOW, build_schedule
@@ -43,9 +34,7 @@ STARTED: list[AnyEvent] = [
 ]
 
 
-def recorded_commit(
-    sequence: int, kind: AggregateKind, aggregate_id: str, *events: AnyEvent, key: str = ""
-) -> RecordedCommit:
+def recorded_commit(sequence: int, kind: str, aggregate_id: str, *events: AnyEvent, key: str = "") -> RecordedCommit:
     command_id = CommandId(keyed_command_id(ACTOR, key or f"{aggregate_id} {sequence}"))
     metadata = CommandMetadata(command_id=command_id, actor=ACTOR, at=NOW)
     commit = build_commit(

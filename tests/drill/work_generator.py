@@ -6,12 +6,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from contracts.events import Cancelled, Failed, JobSucceeded, RecordedCommit, TaggingSucceeded
+from contracts.aggregates import REGISTRY
+from contracts.commits import RecordedCommit
+from contracts.events.jobs import JobSucceeded
+from contracts.events.tagging import TaggingSucceeded
+from contracts.events.work import Cancelled, Failed
 from contracts.ids import derived, keyed_command_id
 from contracts.jobs import Work, evolve
-from contracts.subjects import CLASS_OF, WorkClass
+from contracts.subjects import WorkClass
 from contracts.telemetry import Progress, TrainingProgress
-from contracts.wire.follow import Follower
+from contracts.wire.log.follow import Follower
 from tests.drill.client_commands import CommandSender, SentCommand
 
 ACTOR = "user:local"
@@ -61,8 +65,8 @@ class LogObserver:
     def apply(self, batch: list[RecordedCommit]) -> None:
         for recorded in batch:
             self.commits.append(recorded)
-            if (work_class := CLASS_OF.get(recorded.commit.aggregate_kind)) is not None:
-                self._evolve(recorded, work_class)
+            if (kind := REGISTRY.by_name[recorded.commit.aggregate_kind].work) is not None:
+                self._evolve(recorded, kind.work_class)
 
     def _evolve(self, recorded: RecordedCommit, work_class: WorkClass) -> None:
         work_id = recorded.commit.aggregate_id

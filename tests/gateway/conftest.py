@@ -15,18 +15,46 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
 
-from contracts.wire.blobs import LocalBlobs
-from contracts.wire.boot import Health
-from contracts.wire.bus import Bus, connect
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import migrate
+from contracts.wire.blobs.store import LocalBlobs
+from contracts.wire.log.migration import migrate
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.health import Health
 from gateway.app import CHECKS, _serve_http, _update_health, bind, build_app
+from gateway.clients import CatalogClient
 from gateway.http.uploads import Staging
-from gateway.live import LiveFeed
+from gateway.limits import HTTP_LIMITS, LIVE_LIMITS, UPLOAD_LIMITS, HttpLimits, LiveLimits, UploadLimits
+from gateway.live.feed import LiveFeed
+from gateway.live.image_ids import ImageIds
 from gateway.settings import Settings
+from tests.gateway.browser import BROWSER_ARGS, CHROMIUM, open_page
 from tests.gateway.fake_catalog import FakeCatalog
 from tests.limits import WAIT
+
+
+@dataclass
+class Clock:
+    """A monotonic clock that a test can put forward."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Of the gateway under test."""
+
+    live: LiveLimits = LIVE_LIMITS
+    upload: UploadLimits = UPLOAD_LIMITS
+    http: HttpLimits = HTTP_LIMITS
+
+
+NORMAL_LIMITS = Limits()
 
 
 @dataclass
@@ -41,6 +69,18 @@ class World:
     staging: Path
     server: EmbeddedServer
     admin: Bus
+    bus: Bus
+    """The gateway's."""
+    clock: Clock
+    """Of the live feed."""
+
+    async def silence_catalog(self) -> None:
+        """The catalog announces nothing any more, and the feed notices at once."""
+        self.catalog.is_silent = True
+        for bus in (self.catalog.bus, self.bus):
+            if bus.is_connected:
+                await bus.flush()
+        self.clock.ahead += LIVE_LIMITS.stale_after + 1
 
     @property
     def ws(self) -> str:
@@ -48,7 +88,7 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world_at(folder: Path, *, key: str = "") -> AsyncIterator[World]:
+async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMITS) -> AsyncIterator[World]:
     async with EmbeddedServer(folder / "nats") as server, contextlib.AsyncExitStack() as stack:
         admin, gateway, catalog_bus = [
             await connect(server.url, *server.credentials(role), name=role) for role in ("admin", "gateway", "catalog")
@@ -60,20 +100,25 @@ async def world_at(folder: Path, *, key: str = "") -> AsyncIterator[World]:
         await stack.enter_async_context(catalog)
         listening = bind("127.0.0.1", 0)
         settings = Settings(staging=folder / "staging", api_key=key)
-        staging, feed, health = Staging(settings.staging), LiveFeed(gateway), Health("gateway", CHECKS, pid=os.getpid())
+        clock, blobs = Clock(), LocalBlobs(folder / "blobs")
+        feed = LiveFeed(gateway, ImageIds(CatalogClient(gateway)), limits.live, clock)
+        staging, health = Staging(settings.staging, limits.upload), Health("gateway", CHECKS, pid=os.getpid())
         staging.prepare()
-        blobs = LocalBlobs(folder / "blobs")
-        app = build_app(settings, gateway, feed, blobs, staging, health)
+        app = build_app(settings, gateway, feed, blobs, staging, health, limits.http)
         tasks = [
             asyncio.create_task(coroutine)
-            for coroutine in (feed.run(), _update_health(gateway, feed, health), _serve_http(app, listening, feed))
+            for coroutine in (
+                feed.run(),
+                _update_health(gateway, feed, health),
+                _serve_http(app, listening, feed),
+            )
         ]
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=20))
         try:
             await until_ready(client)
-            yield World(url, client, catalog, feed, blobs, settings.staging, server, admin)
+            yield World(url, client, catalog, feed, blobs, settings.staging, server, admin, gateway, clock)
         finally:
             for task in reversed(tasks):
                 task.cancel()
@@ -95,13 +140,47 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 
             await asyncio.sleep(0.02)
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with world_at(tmp_path) as running:
+@pytest.fixture(scope="module")
+def limits() -> Limits:
+    """A module with other limits has a fixture of this name."""
+    return NORMAL_LIMITS
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_world(tmp_path_factory: pytest.TempPathFactory, limits: Limits) -> AsyncIterator[World]:
+    async with world_at(tmp_path_factory.mktemp("world"), limits=limits) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def world(module_world: World) -> World:
+    """One world for all tests of a module: its log is not empty, but the catalog is as after its start."""
+    module_world.catalog.reset()
+    return module_world
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fresh_world(tmp_path: Path, limits: Limits) -> AsyncIterator[World]:
+    """For tests that begin at the start of the log, or stop a part of the world."""
+    async with world_at(tmp_path, limits=limits) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_ARGS)
+        yield launched
+        await launched.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    async with open_page(browser) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a complete local stack without workers, for tests that need the real catalog."""
     with socket.create_server(("127.0.0.1", 0)) as probe:

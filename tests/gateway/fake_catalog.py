@@ -7,33 +7,24 @@ from typing import Any, Self
 
 import msgspec
 
-from contracts import queries
-from contracts.commands import (
-    Command,
-    CommandEnvelope,
-    CommandMetadata,
-    CreateDataset,
-    DatasetEnvelope,
-    DatasetResult,
-    ImportedFile,
-    ImportImages,
-    ImportResult,
-    JobEnvelope,
-    PresetEnvelope,
-    TaggingEnvelope,
-    result_type_of,
-)
-from contracts.descriptions import describe
+from contracts.aggregates import REGISTRY, AnyEvent, CommandEnvelope
+from contracts.commands.base import Command, CommandMetadata, CommandResult, result_type_of
+from contracts.commands.datasets import CreateDataset, DatasetResult, ImportedFile, ImportImages, ImportResult
+from contracts.commits import RecordedCommit, StreamRevision, build_commit, revision_of
 from contracts.errors import NotFound, Unavailable
-from contracts.events import AnyEvent, DatasetRenamed, RecordedCommit
+from contracts.events.datasets import DatasetRenamed
 from contracts.ids import Digest, ImageId, new_command_id
-from contracts.queries import DatasetView, EventView, ImageView, JobView, LogView, Page, Query
+from contracts.queries.base import Page, Query
+from contracts.queries.datasets import DatasetView, ImageView
+from contracts.queries.jobs import JobView
+from contracts.queries.log import EventView, ListEvents, LogView
+from contracts.queries.owners import QUERIES
 from contracts.recipe import Recipe
 from contracts.telemetry import Applied
-from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog, StreamRevision, build_commit, revision_of
-from contracts.wire.service import Service
-from contracts.wire.telemetry_bus import publish_applied
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.requests import Service
+from contracts.wire.service.telemetry import publish
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ZERO = Digest("0" * 64)
@@ -43,29 +34,32 @@ class FakeCatalog:
     """Replies with `query_results` and `command_results` by type, and announces the log's end as applied."""
 
     def __init__(self, bus: Bus, log_id: str) -> None:
-        self._bus = bus
+        self.bus = bus
         self.log = EventLog(bus)
         self.log_id = log_id
+        self.reset()
+        self._revisions: dict[str, StreamRevision] = {}
+        self._service = Service(bus, "catalog", "1.0.0")
+
+    def reset(self) -> None:
+        """As after the start; only the log stays."""
         self.is_silent = False
         self.applied: int | None = None
         """The announced sequence; None = the log's end."""
-        self.received_commands: list[CommandEnvelope] = []
-        self.received_queries: list[Query[Any]] = []
+        self.received_commands: list[CommandEnvelope[Any]] = []
+        self.received_queries: list[Any] = []
         self.query_results: dict[type, Any] = {}
-        self.command_results: dict[type[Command], Any] = {}
+        self.command_results: dict[type[Command[Any]], Any] = {}
         """A result is an exception to raise, or a function of the command."""
         self.fault: Exception | None = None
         """The error with which every query fails, while it is set."""
         self.fault_count = 0
-        self._revisions: dict[str, StreamRevision] = {}
-        self._service = Service(bus, "catalog", "1.0.0")
 
     async def __aenter__(self) -> Self:
         self._announcing = asyncio.create_task(self._announce())
-        commands = (DatasetEnvelope, TaggingEnvelope, PresetEnvelope, JobEnvelope)
         await self._service.start(
-            commands=dict.fromkeys(commands, self._on_command),
-            queries=dict.fromkeys(queries.QUERIES, self._on_query),
+            commands=dict.fromkeys(REGISTRY.commands_of("catalog"), self._on_command),
+            queries=dict.fromkeys(QUERIES["catalog"], self._on_query),
         )
         return self
 
@@ -80,7 +74,7 @@ class FakeCatalog:
 
     async def append(self, aggregate_id: str, *events: AnyEvent) -> RecordedCommit:
         """One commit, as the catalog would write it."""
-        kind = str(msgspec.to_builtins(events[0])["type"]).partition(".")[0]
+        kind = events[0].type_name.partition(".")[0]
         revision = self._revisions.get(aggregate_id, StreamRevision())
         metadata = CommandMetadata(command_id=new_command_id(), actor="user:test", at=AT)
         commit = build_commit(kind, aggregate_id, events, expected_revision=revision, metadata=metadata)
@@ -97,35 +91,33 @@ class FakeCatalog:
                 _, end = await self.log.end()
                 sequence = end if self.applied is None else self.applied
                 if not self.is_silent:
-                    await publish_applied(self._bus, Applied(log_id=self.log_id, sequence=sequence, verified=True))
+                    await publish(self.bus, Applied(log_id=self.log_id, sequence=sequence, verified=True))
             await asyncio.sleep(0.05)
 
-    async def _on_command(self, envelope: CommandEnvelope) -> msgspec.Struct:
+    async def _on_command(self, metadata: CommandMetadata, command: Command[Any]) -> CommandResult:
+        envelope = CommandEnvelope(metadata=metadata, command=command)
         self.received_commands.append(envelope)
-        result = self.command_results.get(type(envelope.command))
-        if isinstance(result, Exception):
-            raise result
-        if result is not None:
-            return result(envelope)
-        if isinstance(envelope.command, ImportImages):
-            return import_all(envelope)
-        if isinstance(envelope.command, CreateDataset):
-            return DatasetResult(id="d1", name=envelope.command.name, sequence=7)
-        return default_result(envelope.command)
+        match self.command_results.get(type(command)):
+            case Exception() as error:
+                raise error
+            case None:
+                return default_result(command)
+            case result:
+                return result(envelope)  # type: ignore[no-any-return]  # a test's function of the command
 
     async def _on_query(self, query: Query[Any]) -> msgspec.Struct:
         self.received_queries.append(query)
         if self.fault is not None:
             self.fault_count += 1
             raise self.fault
-        if isinstance(query, queries.ListEvents):
+        if isinstance(query, ListEvents):
             return await self._list_events(query)
         result = self.query_results.get(type(query), NotFound("not found"))
         if isinstance(result, Exception):
             raise result
-        return result
+        return result(query) if callable(result) else result  # type: ignore[no-any-return]  # of the query's type
 
-    async def _list_events(self, query: queries.ListEvents) -> Page[EventView]:
+    async def _list_events(self, query: ListEvents) -> Page[EventView]:
         _, end = await self.log.end()
         found: list[EventView] = []
         sequence = query.after
@@ -137,7 +129,7 @@ class FakeCatalog:
         return Page(items=tuple(found), total=end, next=str(sequence) if sequence < end else None)
 
 
-def matches(query: queries.ListEvents, event: EventView) -> bool:
+def matches(query: ListEvents, event: EventView) -> bool:
     return (
         query.aggregate_kind in (None, event.aggregate_kind)
         and query.aggregate_id in (None, event.aggregate_id)
@@ -153,7 +145,7 @@ def event_views(recorded: RecordedCommit) -> list[EventView]:
         EventView(
             sequence=recorded.sequence,
             index=index,
-            type=msgspec.to_builtins(event)["type"],
+            type=event.type_name,
             aggregate_kind=commit.aggregate_kind,
             aggregate_id=commit.aggregate_id,
             version=commit.version,
@@ -163,25 +155,31 @@ def event_views(recorded: RecordedCommit) -> list[EventView]:
             command_id=commit.command_id,
             correlation_id=commit.correlation_id,
             causation_id=commit.causation_id,
-            description=describe(event),
+            description=event.describe(),
+            schema=commit.schema,
             data=msgspec.Raw(msgspec.json.encode(event)),
         )
         for index, event in enumerate(commit.events)
     ]
 
 
-def default_result(command: Command[Any]) -> Any:
+def default_result(command: Command[Any]) -> CommandResult:
     """Some result of the command's own type."""
-    kind = result_type_of(type(command))
-    fields = {"id": "x1", "sequence": 7, "name": "cats", "status": "pending", "version": 1}
-    return kind(**{name: fields[name] for name in kind.__struct_fields__ if name in fields})
+    match command:
+        case ImportImages():
+            return import_all(command)
+        case CreateDataset(name=name):
+            return DatasetResult(id="d1", name=name, sequence=7)
+        case _:
+            kind: type[CommandResult] = result_type_of(type(command))
+            fields: dict[str, Any] = {"id": "x1", "sequence": 7, "name": "cats", "status": "pending", "version": 1}
+            return kind(**{name: fields[name] for name in kind.__struct_fields__ if name in fields})
 
 
-def import_all(envelope: CommandEnvelope) -> ImportResult:
-    assert isinstance(envelope.command, ImportImages)
+def import_all(command: ImportImages) -> ImportResult:
     files = tuple(
         ImportedFile(name=file.name, outcome="added", image=ImageId(f"img_{file.digest[:8]}"), ordinal=ordinal)
-        for ordinal, file in enumerate(envelope.command.files)
+        for ordinal, file in enumerate(command.files)
     )
     return ImportResult(id="d1", name="cats", sequence=9, files=files)
 

@@ -1,14 +1,17 @@
 """The audit routes: with the real catalog, and with results that a healthy one does not return."""
 
+from typing import Any
+
 import httpx
 import msgspec
+import pytest
 
 from contracts.audit import AuditHead, AuditReport, Damage
 from contracts.errors import Conflict
 from contracts.ids import Digest
-from contracts.queries import GetAuditHead, VerifyLog
+from contracts.queries.log import GetAuditHead, VerifyLog
 from contracts.telemetry import Applied
-from contracts.wire.telemetry_bus import publish_applied
+from contracts.wire.service.telemetry import publish
 from tests.gateway.conftest import World, eventually
 from tests.gateway.fake_catalog import AT
 from tests.gateway.test_http import assert_problem
@@ -24,7 +27,8 @@ def test_an_intact_log_is_verified_with_and_without_a_head(address: str) -> None
         written = int(later.headers["loratory-seq"])
         assert client.get(f"{P}/head", params={"min_seq": written}).json()["sequence"] >= written
 
-        for request in ({}, {"json": {}}, {"json": {"head": head}}):
+        requests: tuple[dict[str, Any], ...] = ({}, {"json": {}}, {"json": {"head": head}})
+        for request in requests:
             response = client.post(f"{P}/verify", **request)
             report = msgspec.json.decode(response.raise_for_status().content, type=AuditReport)
             assert report.is_intact
@@ -34,12 +38,14 @@ def test_an_intact_log_is_verified_with_and_without_a_head(address: str) -> None
         assert [(one["where"], one["kind"]) for one in forged["damage"]] == [("head", "changed")]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_invalid_head_is_refused(world: World) -> None:
     for head in ({"sequence": 1}, {"log_id": "L", "sequence": "one"}, 7):
         assert_problem(await world.client.post(f"{P}/verify", json={"head": head}), 400, "invalid")
     assert_problem(await world.client.post(f"{P}/verify", json={"nonsense": 1}), 400, "invalid")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_damage_is_reported_as_a_result_not_an_error(world: World) -> None:
     damage = Damage(where="log", kind="missing", first_bad=7, missing=2, detail="commit 7 is not in the log", since=AT)
     world.catalog.query_results[VerifyLog] = AuditReport(
@@ -57,11 +63,13 @@ async def test_damage_is_reported_as_a_result_not_an_error(world: World) -> None
     assert response.json()["damage"] == [msgspec.to_builtins(damage)]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_second_verification_at_the_same_time_is_a_conflict(world: World) -> None:
     world.catalog.query_results[VerifyLog] = Conflict("the log is being verified already; ask again when that is over")
     assert_problem(await world.client.post(f"{P}/verify"), 409, "conflict")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_the_head_is_returned_as_it_was_signed(world: World) -> None:
     head = AuditHead(log_id="L", sequence=3, chain=Digest("ab" * 32), at=AT, public_key="00", signature="11")
     world.catalog.query_results[GetAuditHead] = head
@@ -69,14 +77,15 @@ async def test_the_head_is_returned_as_it_was_signed(world: World) -> None:
     assert msgspec.json.decode(response.content, type=AuditHead) == head
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_health_reports_the_damage_for_which_the_catalog_stopped(world: World) -> None:
     world.catalog.is_silent = True
     announced = Applied(log_id="", sequence=0, verified=False, damage="commit 7 is not in the log")
-    await publish_applied(world.admin, announced)
+    await publish(world.admin, announced)
 
     async def is_reported() -> bool:
         services = {one["service"]: one for one in (await world.client.get("/health")).json()["services"]}
-        return services["log"] == {"status": "unhealthy", "service": "log", "detail": announced.damage}
+        return bool(services["log"] == {"status": "unhealthy", "service": "log", "detail": announced.damage})
 
     await eventually(is_reported)
     assert (await world.client.get("/health/ready")).status_code == 503

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,14 +12,20 @@ import pytest
 from litestar import Litestar, Request, Response, get
 
 from contracts.errors import Unavailable
-from contracts.events import JobEdited
+from contracts.events.jobs import JobEdited
 from gateway.http import stall_timeout
-from gateway.routes import event_formats
-from tests.gateway.conftest import World, eventually
+from gateway.limits import HttpLimits
+from tests.gateway.conftest import Limits, World, eventually
 from tests.gateway.test_http import P, assert_problem
 from tests.limits import WAIT
 
 SSE = {"Accept": "text/event-stream"}
+MAX_STREAMS = 3
+
+
+@pytest.fixture(scope="module")
+def limits() -> Limits:
+    return Limits(http=HttpLimits(event_streams=MAX_STREAMS, keepalive=0.2, catalog_retry=0.05))
 
 
 class EventStream:
@@ -64,6 +70,7 @@ async def head_cursor(world: World) -> str:
     return str((await world.client.get(f"{P}/events", params={"limit": 1})).json()["head"])
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_stream_sends_past_events_and_continues_with_new_ones(world: World) -> None:
     after = await head_cursor(world)
     for name in ("a", "b"):
@@ -74,6 +81,7 @@ async def test_a_stream_sends_past_events_and_continues_with_new_ones(world: Wor
         assert await events.names(1) == ["c"]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_client_that_reconnects_with_the_last_id_misses_and_repeats_nothing(world: World) -> None:
     after = await head_cursor(world)
     async with open_stream(world, after=after) as events:
@@ -86,11 +94,12 @@ async def test_a_client_that_reconnects_with_the_last_id_misses_and_repeats_noth
         assert await events.names(2) == ["b", "c"]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_page_lines_and_a_stream_have_the_same_events(world: World) -> None:
     for number in range(5):
         await world.catalog.rename(f"name {number}")
         await world.catalog.append("job_1", JobEdited(name=f"job {number}"))
-    params = {"aggregate_kind": "dataset", "limit": 5}
+    params: dict[str, Any] = {"aggregate_kind": "dataset", "limit": 5}
     page = (await world.client.get(f"{P}/events", params=params)).json()["items"]
     lines = await world.client.get(f"{P}/events", params=params, headers={"Accept": "application/x-ndjson"})
     async with open_stream(world, **params) as events:
@@ -99,10 +108,8 @@ async def test_a_page_lines_and_a_stream_have_the_same_events(world: World) -> N
     assert page == streamed == [msgspec.json.decode(line) for line in lines.text.splitlines()]
 
 
-async def test_a_stream_sends_only_matching_events_and_its_current_position(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(event_formats, "KEEPALIVE_SECONDS", 0.2)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_stream_sends_only_matching_events_and_its_current_position(world: World) -> None:
     after = await head_cursor(world)
     async with open_stream(world, after=after, aggregate_id="job_1", type="job.edited", actor="user:test") as events:
         recorded = await world.catalog.rename("does not match")
@@ -118,6 +125,7 @@ async def test_a_stream_sends_only_matching_events_and_its_current_position(
         assert len(world.catalog.received_queries) == query_count + 1  # no query for events that cannot match
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_the_filters_reach_the_catalog(world: World) -> None:
     params = {
         "aggregate_kind": "job",
@@ -135,6 +143,7 @@ async def test_the_filters_reach_the_catalog(world: World) -> None:
         assert query[name] == params[name]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_invalid_filter_is_refused(world: World) -> None:
     for params in ({"aggregate_kind": "picture"}, {"from": "2026-01-02T03:04:05"}, {"until": "soon"}, {"limit": 0}):
         assert_problem(await world.client.get(f"{P}/events", params=params), 400, "invalid")
@@ -143,15 +152,17 @@ async def test_an_invalid_filter_is_refused(world: World) -> None:
     assert_problem(await world.client.get(f"{P}/events", headers=SSE, params={"after": "x"}), 400, "invalid")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_stream_ends_at_its_until_time(world: World) -> None:
     await world.catalog.rename("a")
-    until = datetime.now(UTC) + timedelta(seconds=1)
+    until = datetime.now(UTC) + timedelta(seconds=0.3)
     async with open_stream(world, until=until.isoformat()) as events:
         types = [event["type"] async for event in events]
     assert types[-1] == "dataset.renamed"
     assert datetime.now(UTC) >= until
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_stream_loses_nothing_while_the_catalog_is_unavailable(world: World) -> None:
     after = await head_cursor(world)
     async with open_stream(world, after=after) as events:
@@ -167,6 +178,7 @@ async def test_a_stream_loses_nothing_while_the_catalog_is_unavailable(world: Wo
         assert await names == ["a"]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_gateway_that_stops_ends_its_streams(world: World) -> None:
     async with open_stream(world, after=await head_cursor(world)) as events:
         world.feed.close_for_restart()
@@ -174,24 +186,27 @@ async def test_a_gateway_that_stops_ends_its_streams(world: World) -> None:
     assert world.feed.open_streams == 0
 
 
-async def test_the_number_of_open_streams_is_limited(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_formats, "MAX_STREAMS", 1)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_number_of_open_streams_is_limited(world: World) -> None:
+    async def are_closed() -> bool:
+        return world.feed.open_streams == 0
+
+    await eventually(are_closed)
     after = await head_cursor(world)
-    async with open_stream(world, after=after) as events:
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_STREAMS):
+            events = await stack.enter_async_context(open_stream(world, after=after))
         await world.catalog.rename("a")
         await events.names(1)
         assert_problem(await world.client.get(f"{P}/events", headers=SSE), 503, "unavailable")
 
-    async def is_closed() -> bool:
-        return world.feed.open_streams == 0
-
-    await eventually(is_closed)
+    await eventually(are_closed)
     async with open_stream(world, after=after) as events:
         assert await events.names(1) == ["a"]
 
 
-async def test_a_client_that_stops_reading_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stall_timeout, "RESPONSE_STALL_SECONDS", 0.05)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_client_that_stops_reading_is_disconnected() -> None:
     closed = asyncio.Event()
 
     async def endless() -> AsyncGenerator[bytes, None]:
@@ -212,14 +227,22 @@ async def test_a_client_that_stops_reading_is_disconnected(monkeypatch: pytest.M
         if message["type"] == "http.response.body":
             await never()
 
-    app = stall_timeout.with_stall_timeout(Litestar([stream_without_end], openapi_config=None, logging_config=None))
-    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
+    app = Litestar([stream_without_end], openapi_config=None, logging_config=None)
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "headers": [],
+    }
     scope |= {"scheme": "http", "root_path": "", "http_version": "1.1", "client": None, "server": None, "asgi": {}}
     async with asyncio.timeout(WAIT):
-        await app(scope, never, send)  # type: ignore[arg-type]  # a minimal scope
+        await stall_timeout.with_stall_timeout(app, 0.05)(scope, never, send)  # type: ignore[arg-type]  # a minimal scope
     assert closed.is_set()
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_no_event_is_sent_before_queries_show_it(world: World) -> None:
     """The catalog's archive can be ahead of its read model for a moment."""
     after = await head_cursor(world)

@@ -5,35 +5,44 @@ import hashlib
 from base64 import b64encode
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts import commands, queries
-from contracts.commands import CommandEnvelope
+from contracts.aggregates import CommandEnvelope
+from contracts.commands.datasets import ImportImages, ImportResult, StagedFile
 from contracts.errors import Rejected
-from contracts.events import Artifact
+from contracts.events.jobs import Artifact
 from contracts.ids import Digest, JobId
+from contracts.queries.datasets import GetDataset, GetImage
+from contracts.queries.jobs import GetJob
 from contracts.telemetry import LossBlock
 from gateway.http import uploads
 from gateway.http.files import content_disposition, parse_range, sniff_media_type
 from gateway.http.problems import RangeNotSatisfiable
+from gateway.limits import UploadLimits
 from gateway.routes.results import build_loss_curve
-from tests.gateway.conftest import World, eventually
+from tests.gateway.conftest import Limits, World, eventually
 from tests.gateway.fake_catalog import dataset, image, import_all, job
 from tests.gateway.test_http import assert_problem
 
 P = "/api/v1"
+MAX_FILES, MAX_FILE_BYTES = 80, 3 << 20
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
+
+
+@pytest.fixture(scope="module")
+def limits() -> Limits:
+    return Limits(upload=UploadLimits(files=MAX_FILES, file_bytes=MAX_FILE_BYTES))
 
 
 async def picture(world: World, **changes: Any) -> str:
     digest = await world.blobs.put(PNG)
-    world.catalog.query_results[queries.GetImage] = image(picture=digest, source=digest, thumbnail=digest, **changes)
+    world.catalog.query_results[GetImage] = image(picture=digest, source=digest, thumbnail=digest, **changes)
     return f"{P}/images/img_1/file"
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_image_is_served_whole_and_cached_for_an_hour_only_as_it_can_be_erased(world: World) -> None:
     response = await world.client.get(await picture(world))
     assert response.status_code == 200
@@ -47,6 +56,7 @@ async def test_an_image_is_served_whole_and_cached_for_an_hour_only_as_it_can_be
     assert "sandbox" in response.headers["content-security-policy"]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_ranges_head_requests_and_revalidation(world: World) -> None:
     path = await picture(world)
     part = await world.client.get(path, headers={"Range": "bytes=1-3"})
@@ -69,6 +79,7 @@ async def test_ranges_head_requests_and_revalidation(world: World) -> None:
     assert same.status_code == 206
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_the_original_is_an_attachment_with_its_file_name(world: World) -> None:
     path = await picture(world, name='Ümläut "x".png')
     response = await world.client.get(path, params={"original": "1"})
@@ -77,15 +88,17 @@ async def test_the_original_is_an_attachment_with_its_file_name(world: World) ->
     assert (await world.client.get("/api/images/img_1/file")).content == PNG
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_image_with_a_missing_blob_is_not_found(world: World) -> None:
-    world.catalog.query_results[queries.GetImage] = image()
+    world.catalog.query_results[GetImage] = image()
     assert_problem(await world.client.get(f"{P}/images/img_1/file"), 404, "not-found")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_lora_is_downloaded_by_name(world: World) -> None:
     digest = await world.blobs.put(b"x" * 5000)
     artifact = Artifact(name="dog.safetensors", format="kohya", digest=digest, size=5000, tensors=digest)
-    world.catalog.query_results[queries.GetJob] = job(artifacts=(artifact,))
+    world.catalog.query_results[GetJob] = job(artifacts=(artifact,))
     response = await world.client.get(f"{P}/jobs/job_1/artifacts/dog.safetensors")
     assert len(response.content) == 5000
     assert 'filename="dog.safetensors"' in response.headers["content-disposition"]
@@ -97,19 +110,20 @@ def form(*names: str, size: int = 10) -> list[tuple[str, tuple[str, bytes]]]:
     return [("files", (name, name.encode() * size)) for name in names]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_files_are_staged_imported_in_batches_and_removed(world: World) -> None:
-    world.catalog.query_results[queries.GetDataset] = dataset()
-    received: list[CommandEnvelope] = []
+    world.catalog.query_results[GetDataset] = dataset()
+    received: list[CommandEnvelope[ImportImages]] = []
 
-    def check_and_import(envelope: CommandEnvelope) -> Any:
+    def check_and_import(envelope: CommandEnvelope[ImportImages]) -> ImportResult:
         for file in envelope.command.files:
             content = (world.staging / file.token).read_bytes()
             assert hashlib.sha256(content).hexdigest() == file.digest
             assert len(content) == file.size
         received.append(envelope)
-        return import_all(envelope)
+        return import_all(envelope.command)
 
-    world.catalog.command_results[commands.ImportImages] = check_and_import
+    world.catalog.command_results[ImportImages] = check_and_import
     names = [f"{number}.png" for number in range(70)]
     texts = {"captions": '{"3.png": "a dog"}', "tags": '{"4.png": ["red", "cat"]}'}
     response = await world.client.post(
@@ -133,20 +147,19 @@ async def test_files_are_staged_imported_in_batches_and_removed(world: World) ->
     assert {envelope.metadata.fingerprint for envelope in received} == {received[0].metadata.fingerprint}
 
 
-async def test_a_file_too_large_is_refused_and_the_others_are_imported(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(uploads, "MAX_FILE_BYTES", 1000)
-    world.catalog.query_results[queries.GetDataset] = dataset()
-    files = [("files", ("large.png", b"x" * 1001)), ("files", ("small.png", b"x" * 1000))]
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_file_too_large_is_refused_and_the_others_are_imported(world: World) -> None:
+    world.catalog.query_results[GetDataset] = dataset()
+    files = [("files", ("large.png", b"x" * (MAX_FILE_BYTES + 1))), ("files", ("small.png", b"x" * MAX_FILE_BYTES))]
     response = await world.client.post(f"{P}/datasets/dog/images", files=files)
     outcomes = {item["name"]: (item["outcome"], item.get("reason")) for item in response.json()["items"]}
     assert outcomes == {"small.png": ("added", None), "large.png": ("refused", "too-large")}
     assert list(world.staging.iterdir()) == []
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_interrupted_upload_leaves_no_staged_files(world: World) -> None:
-    world.catalog.query_results[queries.GetDataset] = dataset()
+    world.catalog.query_results[GetDataset] = dataset()
     host, port = world.url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
     head = f"POST {P}/datasets/dog/images HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5000000\r\n"
@@ -165,10 +178,11 @@ async def test_an_interrupted_upload_leaves_no_staged_files(world: World) -> Non
     assert world.catalog.received_commands == []
 
 
-async def test_failed_uploads_leave_no_staged_files(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_failed_uploads_leave_no_staged_files(world: World) -> None:
     path = f"{P}/datasets/dog/images"
     assert_problem(await world.client.post(path, files=form("a.png")), 404, "not-found")
-    world.catalog.query_results[queries.GetDataset] = dataset()
+    world.catalog.query_results[GetDataset] = dataset()
     assert_problem(await world.client.post(path, json={}), 415, "unsupported-media-type")
     assert_problem(await world.client.post(path, files={"other": ("a.png", b"x")}), 400, "invalid")
     empty = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -178,10 +192,10 @@ async def test_failed_uploads_leave_no_staged_files(world: World, monkeypatch: p
     texts = {"captions": "[1]"}
     body = assert_problem(await world.client.post(path, files=form("a.png"), data=texts), 400, "invalid")
     assert body["detail"] == "captions must be an object, not a list"
-    world.catalog.command_results[commands.ImportImages] = Rejected("no")
+    world.catalog.command_results[ImportImages] = Rejected("no")
     assert_problem(await world.client.post(path, files=form("a.png")), 422, "rejected")
-    monkeypatch.setattr(uploads, "MAX_FILES", 3)
-    assert_problem(await world.client.post(path, files=form(*"abcd")), 413, "too-large")
+    too_many = form(*(f"{number}.png" for number in range(MAX_FILES + 1)))
+    assert_problem(await world.client.post(path, files=too_many), 413, "too-large")
     assert list(world.staging.iterdir()) == []
 
 
@@ -195,7 +209,7 @@ def test_a_byte_range_equals_a_slice(content: bytes, first: int, last: int) -> N
     if byte_range is None:
         assert last < first
     else:
-        assert content[byte_range.start : byte_range.end] == content[first : last + 1] != b""
+        assert content[byte_range.start : byte_range.stop] == content[first : last + 1] != b""
 
 
 @pytest.mark.parametrize("header", ["bytes=0-1,3-4", "lines=1-2", "bytes=-", "bytes=5-1", "nonsense"])
@@ -219,6 +233,5 @@ def test_a_later_block_replaces_steps_and_the_last_point_is_kept() -> None:
 
 
 def test_captions_are_assigned_to_files_by_name() -> None:
-    staged = commands.StagedFile(token="t", name="a.png", digest=Digest("0" * 64), size=1)
-    upload = uploads.Upload(files=[staged], texts=uploads.UploadTexts(captions={"a.png": "hello"}))
-    assert msgspec.structs.asdict(upload.files_with_texts()[0])["caption"] == "hello"
+    staged = StagedFile(token="t", name="a.png", digest=Digest("0" * 64), size=1)
+    assert uploads.with_texts([staged], {"captions": b'{"a.png": "hello"}'})[0].caption == "hello"

@@ -5,14 +5,17 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from contracts import queries
 from contracts.errors import NotFound, Rejected
 from contracts.ids import CommandId
-from contracts.queries import GetDataset, GetImage, GetJob, HistoryEntry, HistoryPage
+from contracts.queries.base import View
+from contracts.queries.datasets import GetDataset, GetImage
+from contracts.queries.jobs import GetJob
+from contracts.queries.log import HistoryEntry, HistoryPage, ListDatasetHistory, ListImageHistory, ListJobHistory
 from tests.gateway.conftest import World
 from tests.gateway.fake_catalog import AT, dataset, image, job
 from tests.gateway.test_http import P, assert_problem
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 RESOURCES = [
     (f"{P}/jobs/job_1", GetJob, job()),
     (f"{P}/datasets/dog", GetDataset, dataset()),
@@ -38,7 +41,7 @@ ENTRY = HistoryEntry(
 
 @pytest.mark.parametrize(("path", "query", "view"), RESOURCES)
 async def test_a_past_state_has_the_same_members_as_the_current_one(
-    world: World, path: str, query: type, view: queries.View
+    world: World, path: str, query: type, view: View
 ) -> None:
     world.catalog.query_results[query] = view
     current = await world.client.get(path)
@@ -81,9 +84,9 @@ async def test_errors_of_historical_queries_reach_the_client(world: World) -> No
 @pytest.mark.parametrize(
     ("path", "query"),
     [
-        (f"{P}/jobs/job_1/history", queries.ListJobHistory),
-        (f"{P}/images/img_1/history", queries.ListImageHistory),
-        (f"{P}/datasets/dog/history", queries.ListDatasetHistory),
+        (f"{P}/jobs/job_1/history", ListJobHistory),
+        (f"{P}/images/img_1/history", ListImageHistory),
+        (f"{P}/datasets/dog/history", ListDatasetHistory),
     ],
 )
 async def test_a_history_is_paged(world: World, path: str, query: type) -> None:
@@ -99,8 +102,8 @@ async def test_a_history_is_paged(world: World, path: str, query: type) -> None:
 
 
 async def test_the_history_of_a_tag_is_queried_by_its_name(world: World) -> None:
-    world.catalog.query_results[queries.ListDatasetHistory] = HistoryPage(items=())
+    world.catalog.query_results[ListDatasetHistory] = HistoryPage(items=())
     await world.client.get(f"{P}/datasets/dog/history", params={"tag": "a/b?c"})
     query = world.catalog.received_queries[-1]
-    assert isinstance(query, queries.ListDatasetHistory)
+    assert isinstance(query, ListDatasetHistory)
     assert (query.dataset, query.tag) == ("dog", "a/b?c")

@@ -9,19 +9,22 @@ import httpx
 import msgspec
 import pytest
 
-from contracts import commands, queries
 from contracts.asyncapi import asyncapi
-from contracts.commands import JobResult
+from contracts.commands.datasets import ReplaceTags
+from contracts.commands.jobs import CancelJob, CreateJob, JobResult, StartJob
 from contracts.errors import Behind, IllegalTransition, KeyReused, StaleVersion
-from contracts.events import JobEdited
+from contracts.events.jobs import JobEdited
 from contracts.ids import keyed_command_id
-from contracts.queries import Page, TagView
+from contracts.queries.base import Page
+from contracts.queries.datasets import GetDataset, GetImage, ListDatasets, TagView
+from contracts.queries.jobs import GetJob
 from gateway.version import VERSION
 from tests.gateway.conftest import World, eventually, world_at
 from tests.gateway.fake_catalog import dataset, image, job
 from tests.limits import WAIT
 
 P = "/api/v1"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, object]:
@@ -112,31 +115,31 @@ async def test_a_body_above_the_size_limit_is_refused(world: World) -> None:
 
 
 async def test_errors_of_the_catalog_keep_their_code_and_extra_members(world: World) -> None:
-    world.catalog.command_results[commands.StartJob] = IllegalTransition("it is completed already", allowed=["delete"])
+    world.catalog.command_results[StartJob] = IllegalTransition("it is completed already", allowed=["delete"])
     body = assert_problem(await world.client.post(f"{P}/jobs/job_1/start"), 409, "illegal-transition")
     assert body["allowed"] == ["delete"]
 
-    world.catalog.query_results[queries.GetJob] = Behind()
+    world.catalog.query_results[GetJob] = Behind()
     behind = await world.client.get(f"{P}/jobs/job_1", params={"min_seq": 99})
     assert_problem(behind, 503, "behind")
     assert behind.headers["retry-after"] == "1"
     assert world.catalog.received_queries[-1].min_seq == 99
 
-    world.catalog.command_results[commands.CreateJob] = KeyReused()
+    world.catalog.command_results[CreateJob] = KeyReused()
     reused = await world.client.post(f"{P}/jobs", json={"dataset": "dog"}, headers={"Idempotency-Key": "a"})
     assert_problem(reused, 422, "idempotency-key-reused")
 
 
-async def test_a_missing_catalog_is_named_in_the_problem(world: World) -> None:
-    await world.catalog.close()
-    response = await world.client.get(f"{P}/datasets")
+async def test_a_missing_catalog_is_named_in_the_problem(fresh_world: World) -> None:
+    await fresh_world.catalog.close()
+    response = await fresh_world.client.get(f"{P}/datasets")
     body = assert_problem(response, 503, "unavailable")
     assert body["service"] == "catalog"
     assert "catalog" in str(body["detail"])
 
 
 async def test_internal_errors_of_the_catalog_are_not_shown_to_clients(world: World) -> None:
-    world.catalog.query_results[queries.GetDataset] = RuntimeError("secret /home/me")
+    world.catalog.query_results[GetDataset] = RuntimeError("secret /home/me")
     response = await world.client.get(f"{P}/datasets/dog")
     assert_problem(response, 500, "internal")
     assert "secret" not in response.text
@@ -178,7 +181,7 @@ async def test_the_stored_fingerprint_does_not_reveal_what_was_sent(world: World
 
 
 async def test_if_match_is_passed_to_the_catalog(world: World) -> None:
-    world.catalog.query_results[queries.GetImage] = image(tags=(TagView(tag="dog", source="person"),))
+    world.catalog.query_results[GetImage] = image(tags=(TagView(tag="dog", source="person"),))
     seen = await world.client.get(f"{P}/images/img_1/tags")
     assert seen.json()["tags"] == ["dog"]
     await world.client.put(
@@ -193,13 +196,13 @@ async def test_if_match_is_passed_to_the_catalog(world: World) -> None:
         response = await world.client.put(f"{P}/images/img_1/tags", json={"tags": []}, headers={"If-Match": strange})
         assert_problem(response, 412, "stale-version")
 
-    world.catalog.command_results[commands.ReplaceTags] = StaleVersion(current=9)
+    world.catalog.command_results[ReplaceTags] = StaleVersion(current=9)
     stale = await world.client.put(f"{P}/images/img_1/tags", json={"tags": []}, headers={"If-Match": '"5"'})
     assert assert_problem(stale, 412, "stale-version")["current"] == 9
 
 
 async def test_a_list_links_to_its_next_page(world: World) -> None:
-    world.catalog.query_results[queries.ListDatasets] = Page(items=(dataset(),), total=2, next="c&1")
+    world.catalog.query_results[ListDatasets] = Page(items=(dataset(),), total=2, next="c&1")
     response = await world.client.get(f"{P}/datasets", params={"limit": 1})
     assert response.json()["next"] == "c&1"
     assert response.headers["link"] == f'<{P}/datasets?limit=1&cursor=c%261>; rel="next"'
@@ -304,22 +307,22 @@ async def test_a_cancel_wakes_the_worker_at_once(world: World) -> None:
 
     await world.admin.subscribe("ctl.train.job_1", cb=on_wake)
     await world.admin.flush()
-    world.catalog.command_results[commands.CancelJob] = lambda _: JobResult(id="job_1", status="running", sequence=9)
+    world.catalog.command_results[CancelJob] = lambda _: JobResult(id="job_1", status="running", sequence=9)
     assert (await world.client.post(f"{P}/jobs/job_1/cancel")).status_code == 202
     async with asyncio.timeout(WAIT):
         await woken.wait()
-    world.catalog.command_results[commands.CancelJob] = lambda _: JobResult(
+    world.catalog.command_results[CancelJob] = lambda _: JobResult(
         id="job_1", status="running", sequence=9, changed=False
     )
     assert (await world.client.post(f"{P}/jobs/job_1/cancel")).status_code == 200
 
 
 async def test_a_long_poll_returns_when_the_job_changes(world: World) -> None:
-    world.catalog.query_results[queries.GetJob] = job()
+    world.catalog.query_results[GetJob] = job()
     long_poll = asyncio.create_task(world.client.get(f"{P}/jobs/job_1", params={"wait": 20}))
 
     async def is_subscribed() -> bool:
-        return world.feed.subscriber_count == 1
+        return len(world.feed.subscribers) == 1
 
     await eventually(is_subscribed)
     recorded = await world.catalog.append("job_1", JobEdited(name="new"))

@@ -2,39 +2,51 @@
 
 import asyncio
 import contextlib
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 import pytest
+from pyroaring import BitMap
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from contracts import queries
-from contracts.events import DatasetRenamed, JobEdited, JobSucceeded
+from contracts.errors import Unavailable
+from contracts.events.datasets import DatasetRenamed, TagsEdited
+from contracts.events.jobs import JobEdited, JobSucceeded
+from contracts.frames import AnyFrame
+from contracts.ids import ImageId, JobId, WorkerId
+from contracts.queries.datasets import ImageIdsView, ListImageIds
+from contracts.queries.jobs import GetJob
 from contracts.telemetry import Presence, TrainingProgress
-from contracts.wire.telemetry_bus import publish_presence, publish_progress
-from gateway import live
-from tests.gateway.conftest import World, eventually, until_ready
+from contracts.wire.service.telemetry import publish
+from gateway.limits import LIVE_LIMITS, LiveLimits
+from tests.gateway.conftest import Limits, World, eventually, until_ready, world_at
 from tests.gateway.fake_catalog import job
 from tests.gateway.test_http import assert_problem
 from tests.limits import WAIT
 
 Frame = dict[str, Any]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @contextlib.asynccontextmanager
 async def socket(world: World, path: str = "/ws/progress", **options: Any) -> AsyncIterator[ClientConnection]:
     # Not the client's default of 10 s: with unread frames it does not see the reply to its close frame.
-    async with connect(world.ws + path, **{"close_timeout": 0.5} | options) as opened:
+    async with connect(world.ws + path, **{"close_timeout": 0.1} | options) as opened:
         yield opened
 
 
 async def next_frame(opened: ClientConnection) -> Frame:
+    """Every frame is one of the documented types."""
     async with asyncio.timeout(WAIT):
-        return msgspec.json.decode(await opened.recv(), type=Frame)
+        text = await opened.recv()
+    msgspec.json.decode(text, type=AnyFrame)
+    return msgspec.json.decode(text, type=Frame)
 
 
 async def next_of(opened: ClientConnection, type_: str) -> Frame:
@@ -59,7 +71,7 @@ def names(frames: list[Frame]) -> list[str]:
 
 async def wait_until_released(world: World, sequence: int) -> None:
     async def is_released() -> bool:
-        return world.feed.newest.sequence >= sequence
+        return world.feed.ring.newest.sequence >= sequence
 
     await eventually(is_released)
 
@@ -92,18 +104,18 @@ async def test_an_event_frame_has_actor_command_and_subject(world: World) -> Non
         }
 
 
-async def test_a_client_that_reconnects_misses_and_repeats_nothing(world: World) -> None:
+async def test_a_client_that_reconnects_misses_and_repeats_nothing(fresh_world: World) -> None:
     expected = [f"n{number}" for number in range(40)]
     received: list[Frame] = []
     after = "0"
 
     async def write() -> None:
         for name in expected:
-            await world.catalog.rename(name)
+            await fresh_world.catalog.rename(name)
 
     writing = asyncio.create_task(write())
     while len(received) < len(expected) + 1:
-        async with socket(world, f"/ws/progress?after={after}") as opened:
+        async with socket(fresh_world, f"/ws/progress?after={after}") as opened:
             received += await next_events(opened, min(7, len(expected) + 1 - len(received)))
             after = received[-1]["seq"]
     await writing
@@ -113,22 +125,24 @@ async def test_a_client_that_reconnects_misses_and_repeats_nothing(world: World)
     assert sequences == sorted(set(sequences))
 
 
-async def test_a_cursor_inside_a_commit_continues_with_its_next_event(world: World) -> None:
-    await world.catalog.append("d1", *(DatasetRenamed(name=name) for name in "abc"))
-    async with socket(world, "/ws/progress?after=0") as opened:
+async def test_a_cursor_inside_a_commit_continues_with_its_next_event(fresh_world: World) -> None:
+    await fresh_world.catalog.append("d1", *(DatasetRenamed(name=name) for name in "abc"))
+    async with socket(fresh_world, "/ws/progress?after=0") as opened:
         events = await next_events(opened, 4)
     assert names(events[1:]) == ["a", "b", "c"]
-    async with socket(world, f"/ws/progress?after={events[2]['seq']}") as opened:
+    async with socket(fresh_world, f"/ws/progress?after={events[2]['seq']}") as opened:
         assert names(await next_events(opened, 1)) == ["c"]
-    page = await world.client.get("/api/v1/events", params={"after": events[1]["seq"]})
+    page = await fresh_world.client.get("/api/v1/events", params={"after": events[1]["seq"]})
     assert [item["data"]["name"] for item in page.json()["items"]] == ["b", "c"]
     assert page.json()["items"][-1]["cursor"] == events[3]["seq"]
 
 
-async def test_events_that_have_left_the_ring_come_from_the_catalog(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live, "RING_MAX_EVENTS", 3)
+async def test_events_that_have_left_the_ring_come_from_the_catalog(tmp_path: Path) -> None:
+    async with world_at(tmp_path, limits=Limits(live=LiveLimits(ring_events=3))) as world:
+        await _read_from_the_start(world)
+
+
+async def _read_from_the_start(world: World) -> None:
     for number in range(10):
         last = await world.catalog.rename(f"n{number}")
     await wait_until_released(world, last.sequence)
@@ -149,7 +163,7 @@ async def test_an_event_is_sent_once_the_catalog_has_applied_it(world: World) ->
         second = await world.catalog.rename("late")
         await opened.send('{"type":"ping"}')
         await next_of(opened, "pong")
-        assert world.feed.newest.sequence == end
+        assert world.feed.ring.newest.sequence == end
         world.catalog.applied = second.sequence - 1
         assert names(await next_events(opened, 1)) == ["early"]
         world.catalog.applied = None
@@ -157,7 +171,7 @@ async def test_an_event_is_sent_once_the_catalog_has_applied_it(world: World) ->
 
 
 async def test_a_socket_of_one_job_receives_no_other_events(world: World) -> None:
-    world.catalog.query_results[queries.GetJob] = job()
+    world.catalog.query_results[GetJob] = job()
     async with socket(world, "/ws/progress/job_1") as opened:
         await next_of(opened, "caught_up")
         await world.catalog.append("job_2", JobEdited(name="other"))
@@ -177,11 +191,11 @@ async def test_an_unknown_job_closes_with_4404_and_a_foreign_cursor_with_4410(wo
     assert_problem(gone, 410, "gone")
 
 
-async def test_an_invalid_request_closes_with_4400(world: World) -> None:
-    async with socket(world) as opened:
+async def test_an_invalid_request_closes_with_4400(fresh_world: World) -> None:
+    async with socket(fresh_world) as opened:
         await opened.send("[]")
         assert await close_code(opened) == 4400
-    async with socket(world) as opened:
+    async with socket(fresh_world) as opened:
         await opened.send('{"type":"get_stats"}')
         assert (await next_of(opened, "connection_stats"))["data"]["active_connections"] == 1
 
@@ -196,17 +210,17 @@ async def test_pages_of_other_sites_cannot_open_a_socket(world: World) -> None:
 
 async def test_progress_has_the_member_names_of_the_seed_and_ends_with_the_job(world: World) -> None:
     progress = TrainingProgress(
-        job_id="job_1", attempt=3, phase="training", at=NOW, step=5, steps=20, loss=0.5, eta=7.5
+        job_id=JobId("job_1"), attempt=3, phase="training", at=NOW, step=5, steps=20, loss=0.5, eta=7.5
     )
     async with socket(world) as opened:
         await next_of(opened, "caught_up")
-        await publish_progress(world.admin, progress)
+        await publish(world.admin, progress)
         update = await next_of(opened, "progress_update")
         assert update["seq"] is None
         data = update["data"]
         assert (data["job_id"], data["status"], data["progress_percentage"]) == ("job_1", "running", 25.0)
         assert (data["current_step"], data["total_steps"], data["loss"]) == (5, 20, 0.5)
-    world.catalog.query_results[queries.GetJob] = job(status="running", phase="running", position=None)
+    world.catalog.query_results[GetJob] = job(status="running", phase="running", position=None)
     assert (await world.client.get("/api/v1/jobs/job_1")).json()["live"]["progress"]["step"] == 5
     assert (await world.client.get("/api/v1/jobs/job_1/status")).json()["eta"] == 7.5
 
@@ -216,9 +230,8 @@ async def test_progress_has_the_member_names_of_the_seed_and_ends_with_the_job(w
     assert (await world.client.get("/api/v1/jobs/job_1")).json()["live"]["progress"] is None
 
 
-async def test_a_waiting_job_has_a_reason(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "PRESENCE_TIMEOUT_SECONDS", 0.5)
-    world.catalog.query_results[queries.GetJob] = job(position=2)
+async def test_a_waiting_job_has_a_reason(world: World) -> None:
+    world.catalog.query_results[GetJob] = job(position=2)
 
     async def why() -> str:
         response: dict[str, Any] = (await world.client.get("/api/v1/jobs/job_1")).json()["live"]["waiting"]
@@ -226,22 +239,27 @@ async def test_a_waiting_job_has_a_reason(world: World, monkeypatch: pytest.Monk
 
     assert (await why()).startswith("no-worker: no trainer connected since ")
     async with socket(world) as opened:
-        for state, code in (("starting", "worker-starting: trainer starting"), ("busy", "queued: position 2")):
-            await publish_presence(world.admin, Presence(service="trainer", worker="w1", state=state, at=NOW))
+        states: tuple[tuple[Literal["starting", "busy"], str], ...] = (
+            ("starting", "worker-starting: trainer starting"),
+            ("busy", "queued: position 2"),
+        )
+        for state, code in states:
+            await publish(world.admin, Presence(service="trainer", worker=WorkerId("w1"), state=state, at=NOW))
             while (await next_of(opened, "presence"))["data"]["state"] != state:
                 pass
             assert await why() == code
+        world.clock.ahead += Presence.lifetime + 1
         while (await next_of(opened, "presence"))["data"]["state"] != "gone":
             pass
     assert (await why()).startswith("no-worker")
-    world.catalog.query_results[queries.GetJob] = job(status="running", phase="running", position=None)
+    world.catalog.query_results[GetJob] = job(status="running", phase="running", position=None)
     assert (await world.client.get("/api/v1/jobs/job_1")).json()["live"]["waiting"] is None
 
 
 async def test_clients_are_notified_once_when_the_catalog_falls_silent_and_when_it_returns(world: World) -> None:
     async with socket(world) as opened:
         await next_of(opened, "caught_up")
-        world.catalog.is_silent = True
+        await world.silence_catalog()
         await next_of(opened, "stale")
         assert (await world.client.get("/health/ready")).status_code == 503
         world.catalog.is_silent = False
@@ -250,48 +268,51 @@ async def test_clients_are_notified_once_when_the_catalog_falls_silent_and_when_
     assert health["status"] == "degraded"
 
 
-async def test_a_client_that_reads_nothing_is_disconnected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.subscriber.SEND_STALL_SECONDS", 0.3)
-    monkeypatch.setattr(live, "MAX_EVENTS_BEHIND", 10)
-    async with socket(world, max_queue=1, compression=None, close_timeout=0.2) as opened:
+async def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path) -> None:
+    limits = Limits(live=LiveLimits(send_stall=0.3, events_behind=10))
+    async with (
+        world_at(tmp_path, limits=limits) as world,
+        socket(world, max_queue=1, compression=None, close_timeout=0.2) as opened,
+    ):
         await next_of(opened, "caught_up")
         for _ in range(120):  # more than the kernel buffers for a connection
             await world.catalog.rename("x" * 190_000)
 
         async def is_disconnected() -> bool:
-            return world.feed.slow_disconnects == 1
+            return world.feed.subscribers.slow_disconnects == 1
 
         await eventually(is_disconnected)
 
 
-async def test_the_bye_frame_has_the_cursor_to_resume_from(world: World) -> None:
-    recorded = await world.catalog.rename("last")
-    async with socket(world, "/ws/progress?after=0") as opened:
+async def test_the_bye_frame_has_the_cursor_to_resume_from(fresh_world: World) -> None:
+    recorded = await fresh_world.catalog.rename("last")
+    async with socket(fresh_world, "/ws/progress?after=0") as opened:
         await next_events(opened, 2)
-        world.feed.close_for_restart()
+        fresh_world.feed.close_for_restart()
         bye = await next_of(opened, "bye")
-        assert bye["data"]["resume_after"] == f"{world.catalog.log_id}.{recorded.sequence}"
+        assert bye["data"]["resume_after"] == f"{fresh_world.catalog.log_id}.{recorded.sequence}"
         assert await close_code(opened) == 1012
 
 
-async def test_without_nats_nothing_hangs_and_with_it_everything_continues(world: World) -> None:
-    async with socket(world) as opened:
+async def test_without_nats_nothing_hangs_and_with_it_everything_continues(fresh_world: World) -> None:
+    async with socket(fresh_world) as opened:
         await next_of(opened, "caught_up")
-        await world.server.stop()
+        await fresh_world.server.stop()
+        fresh_world.clock.ahead += LIVE_LIMITS.stale_after + 1
         await next_of(opened, "stale")
-        body = assert_problem(await world.client.get("/api/v1/datasets/d1"), 503, "unavailable")
+        body = assert_problem(await fresh_world.client.get("/api/v1/datasets/d1"), 503, "unavailable")
         assert body["service"] == "nats"
-        assert (await world.client.get("/health/ready")).json()["checks"]["nats"]["ok"] is False
-        await world.server.start()
-        await until_ready(world.client)
-        await world.catalog.rename("after")
+        assert (await fresh_world.client.get("/health/ready")).json()["checks"]["nats"]["ok"] is False
+        await fresh_world.server.start()
+        await until_ready(fresh_world.client)
+        await fresh_world.catalog.rename("after")
         assert names(await next_events(opened, 1)) == ["after"]
 
 
-async def test_the_log_is_read_as_lines_and_in_pages(world: World) -> None:
+async def test_the_log_is_read_as_lines_and_in_pages(fresh_world: World) -> None:
     for number in range(6):
-        await world.catalog.rename(f"n{number}")
-    lines = await world.client.get("/api/v1/events", headers={"Accept": "application/x-ndjson"})
+        await fresh_world.catalog.rename(f"n{number}")
+    lines = await fresh_world.client.get("/api/v1/events", headers={"Accept": "application/x-ndjson"})
     assert lines.headers["content-type"].startswith("application/x-ndjson")
     events = [msgspec.json.decode(line) for line in lines.text.splitlines()]
     assert [one["sequence"] for one in events] == list(range(1, 8))
@@ -304,7 +325,80 @@ async def test_the_log_is_read_as_lines_and_in_pages(world: World) -> None:
     found: list[int] = []
     address: str | None = "/api/v1/events?limit=3&aggregate_kind=dataset"
     while address:
-        response = await world.client.get(address)
+        response = await fresh_world.client.get(address)
         found += [item["sequence"] for item in response.json()["items"]]
         address = response.links.get("next", {}).get("url")
     assert found == list(range(2, 8))
+
+
+def bitmap(*ordinals: int) -> bytes:
+    return bytes(BitMap(ordinals).serialize())
+
+
+def image_ids(query: ListImageIds) -> ImageIdsView:
+    return ImageIdsView(ids={ordinal: ImageId(f"img_{ordinal}") for ordinal in query.ordinals})
+
+
+async def test_a_frame_about_images_names_them_and_the_order_of_events_stays(world: World) -> None:
+    """The edit waits for the ids of its images, and what comes after it waits too."""
+    async with socket(world) as opened:
+        await next_of(opened, "caught_up")
+        world.catalog.query_results[ListImageIds] = Unavailable("it is being restarted")
+        await world.catalog.append("d1", TagsEdited(images=bitmap(3, 1), asserted=("cat",)))
+        await world.catalog.rename("later")
+
+        async def was_queried() -> bool:
+            return ListImageIds in {type(query) for query in world.catalog.received_queries}
+
+        await eventually(was_queried)
+        world.catalog.query_results[ListImageIds] = image_ids
+        edited, renamed = await next_events(opened, 2)
+    assert edited["data"]["images"] == {"count": 2, "ids": ["img_1", "img_3"]}
+    assert edited["data"]["asserted"] == ["cat"]
+    assert renamed["data"]["name"] == "later"
+
+
+async def test_an_edit_of_many_images_is_counted_and_needs_no_query(world: World) -> None:
+    async with socket(world) as opened:
+        await next_of(opened, "caught_up")
+        await world.catalog.append("d1", TagsEdited(images=bitmap(*range(150)), asserted=("cat",)))
+        (edited,) = await next_events(opened, 1)
+    assert edited["data"]["images"] == {"count": 150, "ids": []}
+    assert ListImageIds not in {type(query) for query in world.catalog.received_queries}
+
+
+async def test_replayed_frames_and_lists_name_the_same_images(tmp_path: Path) -> None:
+    async with world_at(tmp_path, limits=Limits(live=LiveLimits(ring_events=1))) as world:
+        world.catalog.query_results[ListImageIds] = image_ids
+        await world.catalog.append("d1", TagsEdited(images=bitmap(7), asserted=("cat",)))
+        last = await world.catalog.rename("last")
+        await wait_until_released(world, last.sequence)
+        async with socket(world, "/ws/progress?after=0") as opened:
+            edited = (await next_events(opened, 3))[1]
+        listed = (await world.client.get("/api/v1/events")).json()["items"][1:]
+    assert edited["data"]["images"] == listed[0]["images"] == {"count": 1, "ids": ["img_7"]}
+    assert listed[0]["data"] == {
+        "type": "dataset.tags_edited",
+        "images": b64encode(bitmap(7)).decode(),
+        "asserted": ["cat"],
+    }
+    assert listed[1]["images"] is None
+
+
+async def test_a_live_message_reaches_clients_that_connect_later_until_it_expires(world: World) -> None:
+    await publish(world.admin, Presence(service="tagger", worker=WorkerId("late"), state="idle", at=NOW))
+
+    async def is_known() -> bool:
+        return any(presence.worker == "late" for presence in world.feed.presences)
+
+    await eventually(is_known)
+    async with socket(world) as opened:
+        assert (await next_of(opened, "presence"))["data"] == {
+            "at": "2026-01-01T00:00:00Z",
+            "service": "tagger",
+            "worker": "late",
+            "state": "idle",
+        }
+        world.clock.ahead += Presence.lifetime + 1
+        assert (await next_of(opened, "presence"))["data"]["state"] == "gone"
+    assert world.feed.presences == []

@@ -6,70 +6,29 @@ import re
 from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
-from shutil import which
 
 import httpx
 import pytest
 import pytest_asyncio
 from PIL import Image, ImageDraw
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
 from loratory.stack import Stack
+from tests.gateway.browser import MARKS
 from tests.limits import WAIT
 
-CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
-BROWSER_ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 COLOURS = ("crimson", "seagreen", "royalblue", "goldenrod")
 LIVE = re.compile("live")
-BROWSER_TIMEOUT_MS = 120_000
-"""How long the browser waits for an element before the test fails. Generous, because the machine may be busy."""
-
-pytestmark = [
-    pytest.mark.chromium,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium: not installed on this machine"),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = MARKS
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """All services but the trainer."""
     data = tmp_path_factory.mktemp("stack") / "data"
     async with Stack(data, environ=os.environ, port=0, without=["trainer"]) as running:
         await running.wait_ready(["catalog", "gateway"])
         yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_ARGS)
-        yield browser
-        await browser.close()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: Browser) -> AsyncIterator[Page]:
-    """A page that fails the test on console errors (such as a blocked script) and on requests to other hosts."""
-    context = await browser.new_context(viewport={"width": 1280, "height": 860})
-    context.set_default_timeout(BROWSER_TIMEOUT_MS)
-    expect.set_options(timeout=BROWSER_TIMEOUT_MS)
-    page = await context.new_page()
-    console_errors: list[str] = []
-    requested_hosts: set[str] = set()
-    page.on("pageerror", lambda error: console_errors.append(str(error)))
-    page.on("console", lambda message: console_errors.append(message.text) if _is_page_error(message) else None)
-    page.on("request", lambda request: requested_hosts.add(httpx.URL(request.url).host))
-    yield page
-    await context.close()
-    assert console_errors == []
-    assert requested_hosts <= {"127.0.0.1"}
-
-
-def _is_page_error(message: ConsoleMessage) -> bool:
-    # The browser logs every 4xx and 5xx response and every lost connection; the page handles those.
-    expected = "Failed to load resource|WebSocket connection"
-    return message.type in ("error", "warning") and not re.search(expected, message.text)
 
 
 def draw_png(number: int, side: int = 96) -> bytes:
@@ -230,16 +189,3 @@ async def test_all_screens_fit_a_phone(stack: Stack, page: Page) -> None:
         await page.goto(f"{stack.address}/#/{screen}")
         await expect(page.get_by_role("heading", level=1)).to_be_visible()
         assert await page.evaluate("document.documentElement.scrollWidth") <= 390, screen
-
-
-async def test_a_later_attempt_replaces_the_points_of_an_earlier_one(stack: Stack, page: Page) -> None:
-    await page.goto(stack.address)
-    curve = await page.evaluate(
-        """async () => {
-            const { appendPoint, smooth } = await import("/web/loss-plot.js");
-            const history = { steps: [1, 2, 3], losses: [0.3, 0.2, 0.1], rates: [1, 1, 1] };
-            return { ...appendPoint(history, 2, 0.5, 2), flat: smooth([4, 4, 4]) };
-        }"""
-    )
-    assert (curve["steps"], curve["losses"], curve["rates"]) == ([1, 2], [0.3, 0.5], [1, 2])
-    assert curve["flat"] == pytest.approx([4, 4, 4])

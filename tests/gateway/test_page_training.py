@@ -11,21 +11,15 @@ from playwright.async_api import Page, expect
 
 from loratory.client import AsyncClient
 from loratory.stack import Stack
-from tests.gateway.test_page import CHROMIUM, browser, create_dataset, page
+from tests.gateway.browser import MARKS
+from tests.gateway.test_page import create_dataset
 
-__all__ = ["browser", "page"]  # fixtures
-
-pytestmark = [
-    pytest.mark.chromium,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium: not installed on this machine"),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = [*MARKS, pytest.mark.slow]
 TRAINING_TIMEOUT_MS = 300_000
 """Importing torch alone takes a while on a busy machine."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     data = tmp_path_factory.mktemp("training") / "data"
     async with Stack(data, environ=os.environ, port=0, without=["tagger"]) as running:

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import Gone, Invalid
+from contracts.ids import WorkerId
 from contracts.telemetry import Presence
 from gateway.cursor import END_OF_COMMIT, START, LogPosition, decode_cursor, encode_cursor
-from gateway.frames import positions_after
 from gateway.http.responses import next_link
+from gateway.live.encoding import positions_after
 from gateway.live_views import explain_wait
 from gateway.routes.pages import WEB
 from tests.gateway.fake_catalog import job
@@ -50,7 +51,10 @@ def test_a_job_that_does_not_wait_has_no_wait_reason(changes: dict[str, str]) ->
 
 
 def test_with_one_ready_trainer_a_job_waits_in_the_queue() -> None:
-    workers = [Presence(service="trainer", worker=f"w{state}", state=state, at=AT) for state in ("starting", "busy")]
+    workers = [
+        Presence(service="trainer", worker=WorkerId("w1"), state="starting", at=AT),
+        Presence(service="trainer", worker=WorkerId("w2"), state="busy", at=AT),
+    ]
     reason = explain_wait(job(position=3), workers, None)
     assert reason is not None
     assert (reason.code, reason.why, reason.position) == ("queued", "position 3", 3)

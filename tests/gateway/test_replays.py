@@ -7,11 +7,12 @@ import pytest
 
 from contracts.audit import Difference, ReplayReport
 from contracts.errors import Conflict
-from contracts.queries import GetReplay, StartReplay
-from gateway.routes import replays
-from tests.gateway.conftest import World, eventually
+from contracts.queries.log import GetReplay, StartReplay
+from gateway.limits import HttpLimits
+from tests.gateway.conftest import Limits, World, eventually
 from tests.gateway.test_http import P, assert_problem
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 RUNNING = ReplayReport(state="running", sequence=5, until=10)
 SAME = ReplayReport(state="same", sequence=10, until=10, rows={"image": 3})
 DIFFERENT = ReplayReport(
@@ -19,8 +20,12 @@ DIFFERENT = ReplayReport(
 )
 
 
-async def test_the_report_is_returned_if_the_replay_ends_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replays, "POLL_SECONDS", 0.01)
+@pytest.fixture(scope="module")
+def limits() -> Limits:
+    return Limits(http=HttpLimits(replay_poll=0.01))
+
+
+async def test_the_report_is_returned_if_the_replay_ends_in_time(world: World) -> None:
     world.catalog.query_results |= {StartReplay: RUNNING, GetReplay: RUNNING}
     request = asyncio.create_task(world.client.post(f"{P}/audit/replay", params={"wait": 60}))
 

@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosedError
 
-from contracts.wire.bus import connect
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import migrate
+from contracts.wire.log.migration import migrate
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import connect
 from tests.gateway.conftest import eventually
 from tests.gateway.fake_catalog import FakeCatalog
 
@@ -69,6 +70,14 @@ async def test_it_becomes_ready_and_stops_cleanly_with_open_sockets(environ: Env
     async def is_ready() -> bool:
         return (await run_gateway(environ, "--check"))[0] == 0
 
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{environ['LORATORY_PORT']}") as client:
+
+        async def answers() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return (await client.get("/health/ready")).status_code == 200
+            return False
+
+        await eventually(answers)  # a check is a process of its own, which takes a second
     await eventually(is_ready)
     async with open_socket(f"ws://127.0.0.1:{environ['LORATORY_PORT']}/ws/progress") as opened:
         await opened.recv()

@@ -1,6 +1,8 @@
 """A user's workflow over HTTP with the real catalog: import, tags, a job, its events."""
 
+from collections.abc import Iterator
 from io import BytesIO
+from typing import Any
 
 import httpx
 import msgspec
@@ -63,6 +65,14 @@ def test_images_are_imported_and_their_tags_edited(address: str) -> None:
         assert changed.json()["tags"][-1] == "sea"
         assert changed.headers["etag"] == f'"{put.headers["loratory-seq"]}"'
 
+        about_blue = {"count": 1, "ids": [images[1]["id"]]}
+        listed = client.get(f"{P}/events", params={"type": "dataset.tags_edited", **min_seq}).json()["items"]
+        assert listed[-1]["images"] == about_blue
+        with connect(f"{address.replace('http', 'ws')}/ws/progress?after=0", max_queue=None) as socket:
+            frames: Iterator[Any] = iter(lambda: msgspec.json.decode(socket.recv(timeout=WAIT)), None)
+            edited = [next(frame for frame in frames if frame["type"] == "dataset.tags_edited") for _ in listed]
+        assert [frame["data"]["images"] for frame in edited] == [one["images"] for one in listed]
+
 
 def test_a_job_waits_and_is_cancelled(address: str) -> None:
     with httpx.Client(base_url=address, timeout=60) as client:
@@ -87,7 +97,7 @@ def test_lines_and_sockets_have_the_same_events(address: str) -> None:
         lines = client.get(f"{P}/events", headers={"Accept": "application/x-ndjson"}).text.splitlines()
         events = [msgspec.json.decode(line) for line in lines]
         with connect(f"{address.replace('http', 'ws')}/ws/progress?after=0", max_queue=None) as socket:
-            frames = []
+            frames: list[Any] = []
             while len(frames) < len(events):
                 frame = msgspec.json.decode(socket.recv(timeout=WAIT))
                 if frame["seq"]:

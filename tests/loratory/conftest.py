@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from contracts.wire.log.migration import MigrateSettings, migrate_once
 from loratory.cli.app import run
+from loratory.offline import OfflineFolder
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +47,14 @@ def server_url(server_data: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.communicate()
+
+
+async def create_data_folder(data: Path) -> None:
+    """A data folder with a log of one commit and its archive."""
+    async with OfflineFolder(data, os.environ, create=True) as offline:
+        user, password = offline.server.credentials("admin")
+        await migrate_once(MigrateSettings(nats_url=offline.server.url, nats_user=user, nats_password=password))
+        assert await offline.run_catalog("catch-up") == 0
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from loratory.child import Child
-from loratory.rotating_file import RotatingFile
+from loratory.child import Child, OutputLog
 from tests.limits import WAIT
 from tests.loratory.processes import alive
 
@@ -56,7 +55,7 @@ async def test_stopping_a_child_also_stops_what_it_started(tmp_path: Path) -> No
 
 
 def test_a_log_file_never_exceeds_its_limit(tmp_path: Path) -> None:
-    log = RotatingFile(tmp_path / "log", limit=100, old=2)
+    log = OutputLog(tmp_path / "log", limit=100, old=2)
     for number in range(50):
         log.write(f"line {number:04}\n".encode())
     files = sorted(tmp_path.iterdir())
@@ -66,7 +65,7 @@ def test_a_log_file_never_exceeds_its_limit(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_written_is_skipped_and_reported_later(tmp_path: Path) -> None:
-    log = RotatingFile(tmp_path / "logs" / "log")
+    log = OutputLog(tmp_path / "logs" / "log")
     log.write(b"lost\n")
     (tmp_path / "logs").mkdir()
     log.write(b"kept\n")

@@ -4,24 +4,26 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from contracts.wire.log.migration import FORMAT
 from loratory import Client
-from loratory.cli.app import GROUPS, TOP, run
+from loratory.cli.app import COMMANDS, run
+from loratory.cli.doctor import Check, local_checks
 from loratory.cli.options import parse_recipe_overrides
 from tests.loratory.conftest import Cli
 
-COMMANDS = [[name] for name in TOP] + [[group, name] for group, (_, commands) in GROUPS.items() for name in commands]
 
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*command, "--help"], {}) == 0
-    assert f"Usage: loratory {' '.join(command)}" in capsys.readouterr().out
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command.split(), "--help"], {}) == 0
+    assert f"Usage: loratory {command}" in capsys.readouterr().out
 
 
 def test_help_imports_no_client_no_server_and_no_torch() -> None:
@@ -261,20 +263,34 @@ def test_the_doctor_reports_data_of_a_newer_version(cli: Cli, tmp_path: Path) ->
     assert "bad   data folder" in cli.out
 
 
-def test_the_doctor_knows_the_port_of_a_running_stack(cli: Cli, server_url: str, server_data: Path) -> None:
-    port = server_url.rpartition(":")[2]
-    cli("doctor", "--data", server_data, "--port", port, "--json")
-    (check,) = (check for check in json.loads(cli.out) if check["name"] == "port")
-    assert check["verdict"] == "ok"
-    assert check["text"] == f"{port} is used by the Loratory that runs on {server_data}"
+def local_check(name: str, data: Path, port: int = 8000) -> Check:
+    """Without the checks that import torch or ask a server."""
+    return next(check for check in local_checks(data, port, os.environ) if check.name == name)
 
 
-def test_the_doctor_reports_a_port_that_something_else_uses(cli: Cli, server_url: str, tmp_path: Path) -> None:
-    port = server_url.rpartition(":")[2]
-    cli("doctor", "--data", tmp_path, "--port", port, "--json")
-    (check,) = (check for check in json.loads(cli.out) if check["name"] == "port")
-    assert check["verdict"] == "note"
-    assert check["text"].startswith(f"port {port} on 127.0.0.1 is not available (")
+def test_the_doctor_reports_keys_of_a_newer_version(tmp_path: Path) -> None:
+    (tmp_path / "format").write_text(str(FORMAT))
+    (tmp_path / "catalog").mkdir()
+    for number, verdict in ((0, "ok"), (99, "bad")):
+        with closing(sqlite3.connect(tmp_path / "catalog" / "keys.db")) as connection:
+            connection.execute(f"PRAGMA user_version = {number}")
+        check = local_check("data folder", tmp_path)
+        assert check.verdict == verdict
+    assert "keys.db was written by a newer version of Loratory (schema 99;" in check.text
+
+
+def test_the_doctor_knows_the_port_of_a_running_stack(server_url: str, server_data: Path) -> None:
+    port = int(server_url.rpartition(":")[2])
+    check = local_check("port", server_data, port)
+    assert check.verdict == "ok"
+    assert check.text == f"{port} is used by the Loratory that runs on {server_data}"
+
+
+def test_the_doctor_reports_a_port_that_something_else_uses(server_url: str, tmp_path: Path) -> None:
+    port = int(server_url.rpartition(":")[2])
+    check = local_check("port", tmp_path, port)
+    assert check.verdict == "note"
+    assert check.text.startswith(f"port {port} on 127.0.0.1 is not available (")
 
 
 def test_another_package_of_one_of_our_names_is_refused_in_one_sentence(tmp_path: Path) -> None:

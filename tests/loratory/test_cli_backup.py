@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts.wire.migration import MigrateSettings, migrate_once
-from contracts.wire.streams import FORMAT
+from contracts.wire.log.migration import FORMAT
 from loratory.cli.app import run
 from loratory.data_folder import DataFolder
-from loratory.offline import OfflineFolder
+from tests.loratory.conftest import create_data_folder
 
 EVT = Path("nats/streams/jetstream/LORATORY/streams/EVT")
 
@@ -20,14 +19,7 @@ EVT = Path("nats/streams/jetstream/LORATORY/streams/EVT")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a log of one commit, its archive and no keys yet; and next to it, its backup."""
     home = tmp_path_factory.mktemp("made")
-
-    async def make() -> None:
-        async with OfflineFolder(home / "data", os.environ, create=True) as offline:
-            user, password = offline.server.credentials("admin")
-            await migrate_once(MigrateSettings(nats_url=offline.server.url, nats_user=user, nats_password=password))
-            assert await offline.run_catalog("catch-up") == 0
-
-    asyncio.run(make())
+    asyncio.run(create_data_folder(home / "data"))
     assert run(["backup", "create", str(home / "backup"), "--data", str(home / "data")], os.environ) == 0
     return home
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import LoratoryError, NotFound, Rejected, SetupError, Unavailable
-from contracts.events import Artifact
+from contracts.events.jobs import Artifact
 from contracts.ids import Digest
 from loratory import AsyncClient, Client
-from loratory.client import WaitTimeout
+from loratory.api.base import WaitTimeout
 from loratory.download import DamagedDownload
 from loratory.image_files import scan_folder
 from tests.limits import WAIT
@@ -36,6 +36,14 @@ def test_images_are_imported_with_captions_and_each_outcome_is_reported(server_u
         assert (view.images, view.captioned, view.refused) == (3, 1, 1)
         again = client.import_folder(name, image_folder)
         assert (len(again.of("added")), len(again.of("existing"))) == (0, 4)
+
+
+def test_thresholds_are_set(server_url: str) -> None:
+    with Client(server_url) as client:
+        client.create_dataset("thresholds")
+        client.set_thresholds("thresholds", general=0.25, character=0.75)
+        view = client.dataset("thresholds")
+    assert (view.general_threshold, view.character_threshold) == (0.25, 0.75)
 
 
 def test_a_file_that_disappears_does_not_stop_the_import(server_url: str, image_folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import SetupError
-from contracts.wire.streams import FORMAT
+from contracts.wire.log.migration import FORMAT
 from loratory.data_folder import DataFolder, running_port
 
 

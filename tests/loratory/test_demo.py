@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.loratory.processes import processes_of, wait_all_ended
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
 async def demo(data: Path, steps: int, *options: str) -> asyncio.subprocess.Process:
@@ -25,6 +25,7 @@ async def demo(data: Path, steps: int, *options: str) -> asyncio.subprocess.Proc
     )
 
 
+@pytest.mark.slow
 async def test_it_ends_with_a_lora_and_prints_its_path(tmp_path: Path, image_folder: Path) -> None:
     data = tmp_path / "data"
     process = await demo(data, 2, "--no-serve", "--images", str(image_folder))
@@ -43,6 +44,7 @@ async def test_it_ends_with_a_lora_and_prints_its_path(tmp_path: Path, image_fol
     assert processes_of(data) == []
 
 
+@pytest.mark.slow
 async def test_with_drawn_images_it_prints_how_often_the_creature_was_recognised(tmp_path: Path) -> None:
     data = tmp_path / "data"
     process = await demo(data, 2, "--no-serve", "--port", "0", "--seed", "3")
@@ -59,6 +61,7 @@ async def test_with_drawn_images_it_prints_how_often_the_creature_was_recognised
         assert sheet.width == 2 * 48 + 5 * 192 + 4 * 16
 
 
+@pytest.mark.slow
 async def test_killed_while_training_it_leaves_no_processes_not_even_the_engine(tmp_path: Path) -> None:
     data = tmp_path / "data"
     process = await demo(data, 100_000, "--port", "0", "--preset", "tiny-random-demo")

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from contracts.errors import Invalid, NotFound, Rejected
-from contracts.queries import ImageView
-from loratory import AsyncClient, Client, event_log
+from contracts.queries.datasets import ImageView
+from loratory import AsyncClient, Client
 from loratory.responses import LoggedEvent
 from tests.limits import WAIT
 from tests.loratory.conftest import Cli
@@ -51,15 +51,12 @@ def test_past_states_are_returned(server_url: str, edited: tuple[str, ImageView]
             client.image(before.id, at_seq=1, at_time=made.recorded_at)
 
 
-def test_histories_are_complete_for_any_page_size(
-    server_url: str, edited: tuple[str, ImageView], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_histories_are_complete_for_any_page_size(server_url: str, edited: tuple[str, ImageView]) -> None:
     name, image = edited
-    with Client(server_url) as client:
+    with Client(server_url) as client, Client(server_url, page_size=1) as page_by_page:
         of_image = list(client.image_history(image.id))
         of_tag = list(client.dataset_history(name, tag="square"))
-        monkeypatch.setattr(event_log, "PAGE_SIZE", 1)
-        assert list(client.image_history(image.id)) == of_image
+        assert list(page_by_page.image_history(image.id)) == of_image
     assert [one.type for one in of_image] == ["dataset.image_added", "dataset.tags_edited", "dataset.tags_edited"]
     assert [one.description for one in of_tag] == [
         "Added tag square to 1 image",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.commands import MAX_FILES_PER_IMPORT
+from contracts.commands.datasets import MAX_FILES_PER_IMPORT
 from contracts.errors import SetupError
 from loratory.image_files import MAX_BATCH_BYTES, MAX_IMAGE_BYTES, ImageFile, batches, scan_files, scan_folder
 

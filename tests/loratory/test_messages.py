@@ -4,11 +4,11 @@ import io
 
 import pytest
 
-from contracts.commands import ImportedFile
+from contracts.commands.datasets import ImportedFile
 from contracts.ids import ImageId
-from loratory.client import TERMINAL_EVENTS, WaitTimeout
-from loratory.follow import ProgressWriter, WorkerWait
-from loratory.messages import EXIT_CODES, describe_frame, format_import, format_progress
+from loratory.api.base import WaitTimeout
+from loratory.api.work import TERMINAL_EVENTS
+from loratory.follow import EXIT_CODES, ProgressWriter, WorkerWait, describe_frame, format_import, format_progress
 from loratory.responses import Frame, ImportSummary, WaitReason
 
 NO_WORKER = WaitReason(why="no trainer connected since noon", code="no-worker")
@@ -71,6 +71,8 @@ def test_the_timeout_starts_over_whenever_a_worker_connects() -> None:
     wait = WorkerWait(60, lambda _line: None)
     for second in range(0, 600, 50):
         wait.check(NO_WORKER if second % 100 else QUEUED, float(second))
+    with pytest.raises(WaitTimeout):
+        wait.check(NO_WORKER, 611.0)
 
 
 def test_a_reason_that_lasts_less_than_a_second_is_not_printed() -> None:

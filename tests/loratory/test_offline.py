@@ -8,19 +8,14 @@ import pytest
 from contracts.errors import SetupError
 from loratory.data_folder import DataFolder
 from loratory.offline import OfflineFolder
-from loratory.stack import Stack
-
-
-async def create_data_folder(data: Path) -> None:
-    """A data folder that Loratory has run on."""
-    async with Stack(data, environ=os.environ, port=0, without=["tagger", "trainer"]) as stack:
-        await stack.wait_ready()
+from tests.loratory.conftest import create_data_folder
 
 
 async def test_a_catalog_command_runs_and_returns_its_exit_code(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await create_data_folder(tmp_path / "data")
+    assert (tmp_path / "data" / "catalog" / "archive.db").exists()
     for file in (tmp_path / "data" / "catalog").iterdir():
         file.unlink()
 

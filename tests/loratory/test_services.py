@@ -3,16 +3,8 @@
 from pathlib import Path
 
 from loratory.data_folder import DataFolder
-from loratory.services import (
-    MAX_RESTARTS,
-    RESTART_WINDOW_SECONDS,
-    SERVICES,
-    ListenAddress,
-    RestartBackoff,
-    Service,
-    describe_exit,
-    service_environment,
-)
+from loratory.restarts import RESTARTS, RestartBackoff
+from loratory.services import SERVICES, Service, bus_settings, describe_exit, service_environment
 
 GIVEN = {
     "PATH": "/bin",
@@ -21,13 +13,11 @@ GIVEN = {
     "LORATORY_URL": "http://elsewhere",
     "LORATORY_NATS_URL": "nats://elsewhere",
 }
-BUS = {"NATS_URL": "nats://here:1", "NATS_USER": "u", "NATS_PASSWORD": "p"}
+BUS = bus_settings("nats://here:1", "u", "p")
 
 
 def environment(service: Service) -> dict[str, str]:
-    return service_environment(
-        service, DataFolder(Path("/data")), bus=BUS, given=GIVEN, at=ListenAddress("127.0.0.1", 8000)
-    )
+    return service_environment(service, DataFolder(Path("/data")), given=GIVEN, settings=BUS)
 
 
 def own_settings(service: Service) -> dict[str, str]:
@@ -57,10 +47,9 @@ def test_settings_of_the_user_are_forwarded_only_if_the_stack_does_not_set_them(
 
 def test_taggers_and_bases_have_a_folder_in_the_data_folder_unless_the_user_names_another() -> None:
     def folders(given: dict[str, str]) -> tuple[str, str]:
-        at, bus = ListenAddress("127.0.0.1", 8000), {"NATS_URL": "nats://here:1"}
         services: tuple[Service, ...] = ("tagger", "trainer")
         tagger, trainer = (
-            service_environment(name, DataFolder(Path("/data")), bus=bus, given=given, at=at) for name in services
+            service_environment(name, DataFolder(Path("/data")), given=given, settings=BUS) for name in services
         )
         return tagger["LORATORY_MODELS"], trainer["LORATORY_BASES"]
 
@@ -70,9 +59,8 @@ def test_taggers_and_bases_have_a_folder_in_the_data_folder_unless_the_user_name
 
 def test_onnxruntime_settings_and_the_log_level_reach_their_services() -> None:
     given = {"LORATORY_PROVIDERS": "CUDAExecutionProvider", "LORATORY_LOG_LEVEL": "debug", "LORATORY_DECODERS": "3"}
-    at = ListenAddress("127.0.0.1", 8000)
     by_service = {
-        name: service_environment(name, DataFolder(Path("/data")), bus={}, given=given, at=at) for name in SERVICES
+        name: service_environment(name, DataFolder(Path("/data")), given=given, settings={}) for name in SERVICES
     }
     assert all(environ["LORATORY_LOG_LEVEL"] == "debug" for environ in by_service.values())
     assert [name for name in SERVICES if "LORATORY_PROVIDERS" in by_service[name]] == ["tagger"]
@@ -80,16 +68,16 @@ def test_onnxruntime_settings_and_the_log_level_reach_their_services() -> None:
 
 
 def test_restarts_slow_down_and_stop() -> None:
-    backoff = RestartBackoff()
-    delays = [backoff.next_delay(now=float(second)) for second in range(MAX_RESTARTS)]
+    backoff = RestartBackoff(RESTARTS)
+    delays = [backoff.next_delay(now=float(second)) for second in range(RESTARTS.maximum)]
     assert delays[:3] == [0.2, 0.4, 0.8]
     assert delays[-1] == 10.0
-    assert backoff.next_delay(now=float(MAX_RESTARTS)) is None
+    assert backoff.next_delay(now=float(RESTARTS.maximum)) is None
 
 
 def test_a_service_that_rarely_dies_is_always_restarted() -> None:
-    backoff = RestartBackoff()
-    assert {backoff.next_delay(now=number * RESTART_WINDOW_SECONDS) for number in range(3 * MAX_RESTARTS)} == {0.2}
+    backoff = RestartBackoff(RESTARTS)
+    assert {backoff.next_delay(now=number * RESTARTS.window) for number in range(3 * RESTARTS.maximum)} == {0.2}
 
 
 def test_an_exit_is_described_by_its_last_line_or_its_signal() -> None:

@@ -1,8 +1,7 @@
-"""`loratory up` with the real services, but without a trainer: serving, restarting and stopping."""
+"""`loratory up` with the real services, but without a trainer: starting, refusing to start, and stopping."""
 
 import asyncio
 import os
-import resource
 import signal
 import socket
 import sys
@@ -13,19 +12,20 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import SetupError
-from contracts.wire import streams
-from contracts.wire.server import EmbeddedServer
-from contracts.wire.streams import FORMAT
-from loratory import AsyncClient
+from contracts.wire.log.migration import FORMAT
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.bus import connect
+from loratory.data_folder import DataFolder
 from loratory.services import Service
 from loratory.stack import Stack
+from tests.contracts.test_log import write_format_1
 from tests.limits import WAIT
 from tests.loratory.processes import processes_of, wait_all_ended
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 NO_WORKERS: tuple[Service, ...] = ("tagger", "trainer")
-ENVIRON = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRON = {**os.environ, "OMP_NUM_THREADS": "1", "LORATORY_LEASE": "2"}
 
 
 @asynccontextmanager
@@ -122,19 +122,18 @@ async def test_a_data_folder_of_an_old_format_is_refused_with_one_sentence(tmp_p
     assert [file.name for file in tmp_path.iterdir()] == ["format"]
 
 
-async def test_a_log_of_an_old_format_is_refused_with_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_log_of_an_old_format_is_refused_with_one_sentence(tmp_path: Path) -> None:
     """Also if the format number of the folder is current."""
-    with monkeypatch.context() as older:
-        older.setattr(streams, "FORMAT", FORMAT - 1)
-        async with Stack(tmp_path, environ=ENVIRON, port=0, without=("catalog", "gateway", *NO_WORKERS)):
-            pass
+    with DataFolder(tmp_path) as folder:
+        async with EmbeddedServer(folder / "nats") as server:
+            admin = await connect(server.url, *server.credentials("admin"), "test")
+            await write_format_1(admin.jetstream())
+            await admin.close()
     async with up(tmp_path, "--port", "0") as process:
         out, error = await process.communicate()
     assert process.returncode == 2
     assert out == b""
-    assert error.startswith(f"loratory: this data folder has format {FORMAT - 1}, and this version".encode())
+    assert error.startswith(b"loratory: this data folder has format 1, and this version")
     assert error.count(b"\n") == 1
 
 
@@ -144,90 +143,6 @@ async def test_an_address_other_machines_can_reach_needs_a_key(tmp_path: Path) -
         async with Stack(tmp_path / "data", environ=environ, port=0, host="0.0.0.0"):  # noqa: S104 - refused
             pass
     assert not (tmp_path / "data").exists()
-
-
-async def test_a_nats_server_whose_disk_was_full_is_restarted(tmp_path: Path) -> None:
-    """Otherwise it would store nothing more until its next start, even with free disk space."""
-    lines: list[str] = []
-    async with (
-        Stack(tmp_path, environ=ENVIRON, port=0, without=NO_WORKERS, print_line=lines.append) as stack,
-        AsyncClient(stack.address, retry_timeout=60) as client,
-    ):
-        await stack.wait_ready()
-        await client.create_dataset("before")
-        nats = stack.pid_of("nats")
-        assert nats is not None
-        # A limit on file sizes has the effect of a full disk.
-        _, most = resource.prlimit(nats, resource.RLIMIT_FSIZE)
-        resource.prlimit(nats, resource.RLIMIT_FSIZE, (1, most))
-        creating = asyncio.create_task(client.create_dataset("after"))
-        await asyncio.sleep(2)
-        assert not creating.done()
-        resource.prlimit(nats, resource.RLIMIT_FSIZE, (most, most))
-        await creating
-        assert stack.pid_of("nats") != nats
-        assert {dataset.name for dataset in await client.datasets()} >= {"before", "after"}
-    assert any("disk space is available again" in line for line in lines)
-
-
-async def test_a_nats_server_that_cannot_be_restarted_yet_is_retried(tmp_path: Path) -> None:
-    lines: list[str] = []
-    async with Stack(tmp_path, environ=ENVIRON, port=0, without=NO_WORKERS, print_line=lines.append) as stack:
-        await stack.wait_ready()
-        in_the_way = tmp_path / "nats" / ".server.conf.draft"
-        in_the_way.mkdir()  # its configuration cannot be written, as on a full disk
-        nats = stack.pid_of("nats")
-        assert nats is not None
-        os.kill(nats, signal.SIGKILL)
-        async with asyncio.timeout(WAIT):
-            while not any(line.startswith("nats      not ready") for line in lines):  # noqa: ASYNC110 - it only prints lines
-                await asyncio.sleep(0.02)
-        before = len(lines)
-        in_the_way.rmdir()
-        async with asyncio.timeout(WAIT):
-            while "nats      ready" not in lines[before:]:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.02)
-        await stack.wait_ready()
-
-
-async def test_a_nats_server_without_disk_space_is_not_started_until_there_is_some(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each start would fail, and after ten failures the stack would be given up."""
-    lines: list[str] = []
-    async with Stack(tmp_path, environ=ENVIRON, port=0, without=NO_WORKERS, print_line=lines.append) as stack:
-        await stack.wait_ready()
-        nats = stack.pid_of("nats")
-        assert nats is not None
-        with monkeypatch.context() as full:  # filling a disk takes root
-            full.setattr(EmbeddedServer, "has_room", lambda _: False)
-            os.kill(nats, signal.SIGKILL)
-            async with asyncio.timeout(WAIT):
-                while "nats      waiting for disk space" not in lines:  # noqa: ASYNC110 - it only prints lines
-                    await asyncio.sleep(0.02)
-            before = len(lines)
-            await asyncio.sleep(1)
-            assert not [line for line in lines[before:] if line.startswith("nats")]
-        async with asyncio.timeout(WAIT):
-            while "nats      ready" not in lines[before:]:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.02)
-        await stack.wait_ready()
-
-
-@pytest.mark.parametrize("killed", ["nats", "catalog", "gateway"])
-async def test_a_service_that_dies_is_restarted(tmp_path: Path, killed: str) -> None:
-    lines: list[str] = []
-    async with Stack(tmp_path, environ=ENVIRON, port=0, without=NO_WORKERS, print_line=lines.append) as stack:
-        await stack.wait_ready()
-        first = stack.pid_of(killed)
-        assert first is not None
-        os.kill(first, signal.SIGKILL)
-        async with asyncio.timeout(WAIT):
-            while stack.pid_of(killed) in (first, None):  # noqa: ASYNC110 - done by other processes
-                await asyncio.sleep(0.02)
-        await stack.wait_ready()
-    assert any(line.startswith(killed) and "SIGKILL" in line for line in lines)
-    assert processes_of(tmp_path) == []
 
 
 async def test_a_worker_that_cannot_start_is_reported_and_the_rest_keeps_running(tmp_path: Path) -> None:

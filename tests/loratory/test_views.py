@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from contracts.events import Artifact
+from contracts.events.jobs import Artifact
 from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
-from contracts.queries import AttemptView
+from contracts.queries.jobs import AttemptView
 from contracts.recipe import Epochs, LoRA, Preservation, Recipe, Sampling
-from loratory.cli.output import format_bytes
+from contracts.wording import size_of
 from loratory.cli.views import job_sections, recipe_fields
 from loratory.responses import Job, LiveState, WaitReason
 
@@ -107,7 +107,7 @@ def test_a_recipe_is_shown_by_its_important_fields_and_what_differs_from_the_def
 
 
 def test_sizes_have_three_digits_and_decimal_units() -> None:
-    assert [format_bytes(size) for size in (7, 999, 1000, 12_345_678, 2 * 10**12)] == [
+    assert [size_of(size) for size in (7, 999, 1000, 12_345_678, 2 * 10**12)] == [
         "7 bytes",
         "999 bytes",
         "1 kB",

@@ -2,12 +2,12 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from contracts.errors import Rejected, SetupError
-from tagger.demo import DEMO
+from contracts.shipped_models import shipped_models
 from tagger.models import available_models, model_folder
-from tagger.tiny_random import TINY_RANDOM
 from tagger.wd.manifest import read_manifest
 from tagger.wd.model import OnnxTagger
 from tests.tagger.model_folders import ROWS, channels_model, with_weights_at, write_model_folder
@@ -74,7 +74,9 @@ def test_an_unavailable_provider_is_reported(tmp_path: Path) -> None:
         (channels_model(nchw=True), "NHWC square"),
     ],
 )
-def test_an_input_that_is_not_a_batch_of_pictures_is_refused(tmp_path: Path, model, message: str) -> None:  # type: ignore[no-untyped-def]  # onnx has no types here
+def test_an_input_that_is_not_a_batch_of_pictures_is_refused(
+    tmp_path: Path, model: onnx.ModelProto, message: str
+) -> None:
     with pytest.raises(SetupError, match=message):
         OnnxTagger.load(write_model_folder(tmp_path, model))
 
@@ -169,8 +171,9 @@ def test_models_are_found_by_name_and_a_name_cannot_escape_the_folder(tmp_path: 
     write_model_folder(tmp_path / "secret", channels_model())
     (tmp_path / "models" / "empty").mkdir()
     assert list(available_models(tmp_path / "models")) == ["demo", "tiny-random", "mine"]
-    assert (model_folder("demo", None), model_folder("tiny-random", None)) == (DEMO, TINY_RANDOM)
-    assert read_manifest(DEMO).name == "demo"
+    shipped = shipped_models("taggers")
+    assert {name: model_folder(name, None) for name in ("demo", "tiny-random")} == shipped
+    assert read_manifest(shipped["demo"]).name == "demo"
     for name in ("../secret", "empty", "", str(tmp_path / "secret")):
         with pytest.raises(Rejected, match="there is no tagger model"):
             model_folder(name, tmp_path / "models")

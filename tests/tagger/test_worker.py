@@ -6,13 +6,15 @@ import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from PIL import Image
 from pyroaring import BitMap
 
-from contracts.events import (
-    AnyEvent,
+from contracts.aggregates import AnyEvent
+from contracts.events.tagging import (
+    TAGGING_WORK,
     TaggingAttemptStarted,
     TaggingCancelled,
     TaggingFailed,
@@ -25,21 +27,25 @@ from contracts.events import (
 )
 from contracts.ids import DatasetId, Digest, WorkerId
 from contracts.jobs import cancel, fold
-from contracts.queries import Page, ReadTaggingWork, TaggingImage
-from contracts.wire.blobs import Blobs, LocalBlobs, blobs_at
-from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog
-from contracts.wire.queue import QueueMessage, WorkQueue
-from contracts.wire.service import Service
-from contracts.wire.telemetry_bus import wake
-from contracts.wire.worker import Worker, WorkerIdentity
+from contracts.queries.base import Page
+from contracts.queries.tagging import ReadTaggingWork, TaggingImage
+from contracts.shipped_models import shipped_models
+from contracts.wire.blobs.store import Blobs, LocalBlobs, blobs_at
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.requests import Service
+from contracts.wire.service.telemetry import wake
+from contracts.wire.work.queue import QueueMessage, WorkQueue
+from contracts.wire.work.worker import Worker, WorkerIdentity
 from tagger.settings import Settings
-from tagger.worker import IMAGES_PER_BATCH, Runner
+from tagger.worker import Runner
 from tests.conftest import LEASE, BusOf, append_events
 from tests.limits import WAIT
 
 RUN = "run_1"
 PAGE_SIZE = 10
+BATCH_SIZE = 4
+E = TypeVar("E")
 
 
 def png(number: int) -> bytes:
@@ -54,9 +60,14 @@ class FakeCatalog:
     def __init__(self, bus: Bus, blobs: Blobs) -> None:
         self.bus, self.blobs = bus, blobs
         self.images: list[TaggingImage] = []
+        self.second_page = asyncio.Event()
+        """All pages but the first one are returned once it is set."""
+        self.second_page.set()
 
     async def tagging_work(self, query: ReadTaggingWork) -> Page[TaggingImage]:
         start = int(query.cursor or 0)
+        if start:
+            await self.second_page.wait()
         next_cursor = str(start + PAGE_SIZE) if start + PAGE_SIZE < len(self.images) else None
         return Page(items=tuple(self.images[start : start + PAGE_SIZE]), total=len(self.images), next=next_cursor)
 
@@ -76,11 +87,12 @@ class FakeCatalog:
     async def events(self) -> list[AnyEvent]:
         return [event for event, _ in (await EventLog(self.bus).load("tagging", RUN)).events()]
 
-    async def wait_for(self, event_type: type[AnyEvent], timeout: float = WAIT) -> list[AnyEvent]:
-        async with asyncio.timeout(timeout):
-            while not any(isinstance(event, event_type) for event in await self.events()):  # noqa: ASYNC110 - the log has no condition to wait on
+    async def wait_for(self, event_type: type[E]) -> tuple[E, list[AnyEvent]]:
+        """The last event of this type, and all events."""
+        async with asyncio.timeout(WAIT):
+            while not (found := only(events := await self.events(), event_type)):  # noqa: ASYNC110 - the log has no condition to wait on
                 await asyncio.sleep(0.02)
-        return await self.events()
+        return found[-1], events
 
 
 @pytest.fixture
@@ -99,16 +111,20 @@ async def running_tagger(
 ) -> AsyncIterator[asyncio.Task[None]]:
     settings = Settings(work=folder, threads=1)
     folder.mkdir(exist_ok=True)
-    runner = Runner(bus, catalog.blobs, settings)
-    identity = WorkerIdentity(work="tag", worker=WorkerId(name), boot="b1", lease=LEASE)
+    runner = Runner(bus, catalog.blobs, settings, batch_size=BATCH_SIZE)
+    identity = WorkerIdentity(kind=TAGGING_WORK, worker=WorkerId(name), boot="b1", lease=LEASE)
     task = asyncio.create_task(Worker(bus, identity, runner.run).run())
     yield task
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
+def only(events: list[AnyEvent], event_type: type[E]) -> list[E]:
+    return [event for event in events if isinstance(event, event_type)]
+
+
 def ordinals(events: list[AnyEvent]) -> list[int]:
-    return [image.ordinal for event in events if isinstance(event, TaggingPredicted) for image in event.images]
+    return [image.ordinal for event in only(events, TaggingPredicted) for image in event.images]
 
 
 async def test_a_run_tags_every_image_and_records_the_model_behind_the_predictions(
@@ -117,14 +133,14 @@ async def test_a_run_tags_every_image_and_records_the_model_behind_the_predictio
     await catalog.request_run([png(number) for number in range(12)] + [b"no picture"])
     catalog.images.append(TaggingImage(ordinal=13, picture=Digest("f" * 64)))
     async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
-        events = await catalog.wait_for(TaggingSucceeded)
-    assert events[-1].images == 14  # type: ignore[union-attr]
-    assert events[-1].unreadable == 2  # type: ignore[union-attr]
+        succeeded, events = await catalog.wait_for(TaggingSucceeded)
+    assert events[-1] == succeeded
+    assert (succeeded.images, succeeded.unreadable) == (14, 2)
     assert ordinals(events) == list(range(14))
-    (loaded,) = [event for event in events if isinstance(event, TaggingModelLoaded)]
-    model = Path(__file__).parents[2] / "tagger" / "tiny_random" / "model.onnx"
+    (loaded,) = only(events, TaggingModelLoaded)
+    model = shipped_models("taggers")["tiny-random"] / "model.onnx"
     assert loaded.model == hashlib.sha256(model.read_bytes()).hexdigest()
-    predictions = [image for event in events if isinstance(event, TaggingPredicted) for image in event.images]
+    predictions = [image for event in only(events, TaggingPredicted) for image in event.images]
     assert all(image.predictions for image in predictions[:12])
     assert [bool(image.unreadable) for image in predictions] == [False] * 12 + [True] * 2
     assert "blobs" not in str([image.unreadable for image in predictions])
@@ -133,30 +149,36 @@ async def test_a_run_tags_every_image_and_records_the_model_behind_the_predictio
 async def test_an_interrupted_run_resumes_with_the_next_image(
     catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path
 ) -> None:
-    count = 12 * IMAGES_PER_BATCH
+    count = 2 * PAGE_SIZE
     await catalog.request_run([png(number) for number in range(count)])
+    catalog.second_page.clear()
     async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
         await catalog.wait_for(TaggingPredicted)
-    events = await catalog.events()
-    assert isinstance(events[-1], TaggingInterrupted)
-    assert 0 < events[-1].step < count
+    interrupted, events = await catalog.wait_for(TaggingInterrupted)
+    assert events[-1] == interrupted
+    assert 0 < interrupted.step < count
+    catalog.second_page.set()
     async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work", "t2"):
-        events = await catalog.wait_for(TaggingSucceeded)
+        _, events = await catalog.wait_for(TaggingSucceeded)
     assert ordinals(events) == list(range(count))
-    started = [event for event in events if isinstance(event, TaggingAttemptStarted)]
+    started = only(events, TaggingAttemptStarted)
     assert [event.worker for event in started] == ["t1", "t2"]
-    assert started[1].resumes == events[events.index(started[1]) - 1].step  # type: ignore[union-attr]
+    assert events.index(started[1]) == events.index(interrupted) + 1
+    assert started[1].resumes == interrupted.step
 
 
 async def test_a_cancelled_run_stops_between_two_batches(catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path) -> None:
-    count = 12 * IMAGES_PER_BATCH
+    count = 2 * PAGE_SIZE
     await catalog.request_run([png(number) for number in range(count)])
+    catalog.second_page.clear()
     async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
         await catalog.wait_for(TaggingPredicted)
-        await catalog.append(*cancel(fold((await EventLog(catalog.bus).load("tagging", RUN)).events()), "tag"))  # type: ignore[arg-type]
+        await catalog.append(*cancel(fold((await EventLog(catalog.bus).load("tagging", RUN)).events()), TAGGING_WORK))
         await wake(catalog.bus, "tag", RUN)
-        events = await catalog.wait_for(TaggingCancelled, timeout=WAIT)
-    assert len(ordinals(events)) == events[-1].step < count  # type: ignore[union-attr]
+        catalog.second_page.set()
+        cancelled, events = await catalog.wait_for(TaggingCancelled)
+    assert events[-1] == cancelled
+    assert len(ordinals(events)) == cancelled.step < count
 
 
 async def test_an_unknown_model_fails_the_run_and_the_reason_lists_the_available_ones(
@@ -164,9 +186,9 @@ async def test_an_unknown_model_fails_the_run_and_the_reason_lists_the_available
 ) -> None:
     await catalog.request_run([png(1)], model="../secret")
     async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
-        events = await catalog.wait_for(TaggingFailed)
-    assert isinstance(events[-1], TaggingFailed)
-    assert "tiny-random" in events[-1].reason
+        failed, events = await catalog.wait_for(TaggingFailed)
+    assert events[-1] == failed
+    assert "tiny-random" in failed.reason
     assert ordinals(events) == []
 
 
@@ -177,6 +199,6 @@ async def test_pictures_from_an_object_store_are_fetched_and_deleted_afterwards(
     await catalog.request_run([png(number) for number in range(3)])
     catalog.images.append(TaggingImage(ordinal=3, picture=Digest("f" * 64)))
     async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
-        events = await catalog.wait_for(TaggingSucceeded)
-    assert (events[-1].images, events[-1].unreadable) == (4, 1)  # type: ignore[union-attr]
+        succeeded, _ = await catalog.wait_for(TaggingSucceeded)
+    assert (succeeded.images, succeeded.unreadable) == (4, 1)
     assert list((tmp_path / "work").iterdir()) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from contracts.recipe import AdamW, BuiltinBase, Data, LoRA, Recipe, Sampling, Save, Steps, apply_changes
-from trainer.demo import pictures
+from demo_world import pictures
 from trainer.engine.training import BaseCache, Training
 from trainer.messages import AdapterMetadata, Example, Train, Update
 
@@ -51,7 +51,7 @@ class Workbench:
         self.base, self.bases, self.examples, self.cache, self.folder = base, bases, examples, cache, folder
         self._runs = 0
 
-    def request(self, *, resume_from: str | None = None, **changes: object) -> Train:
+    def request(self, resume_from: str | None = None, /, **changes: object) -> Train:
         """`changes` are recipe fields with `__` for the dot: `optimizer__lr=1e-3`."""
         self._runs += 1
         return Train(

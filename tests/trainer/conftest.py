@@ -1,12 +1,15 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.trainer.builders import Workbench, draw_examples
-from trainer.demo.tiny_random import make_tiny_random
+from trainer.engine.tiny_random import make_tiny_random
 from trainer.engine.training import BaseCache
 from trainer.messages import Example
+
+NewBench = Callable[[], Workbench]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,6 +37,14 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def new_bench(
+    base: Path, bases: BaseCache, examples: list[Example], cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> NewBench:
+    """Workbenches with a folder each, for fixtures that train once for several tests."""
+    return lambda: Workbench(base, bases, examples, cache, tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pytest
 
 from contracts.errors import Rejected
 from contracts.recipe import BuiltinBase, FolderBase
+from contracts.shipped_models import shipped_models
 from trainer import bases
 from trainer.bases import base_folder
 
@@ -16,15 +17,18 @@ def test_the_folder_of_a_base_depends_on_its_type(tmp_path: Path) -> None:
     assert base_folder(FolderBase(path=str(tmp_path / "bases" / "mine")), **folders) == tmp_path / "bases" / "mine"
 
 
-def test_the_demo_base_is_read_from_the_package_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bases.DEMO_BASE_FOLDER.is_relative_to(Path(bases.__file__).parent)
-    monkeypatch.setattr(bases, "DEMO_BASE_FOLDER", tmp_path / "base")
+def test_the_demo_base_is_read_from_the_demo_world_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = {"builtin": tmp_path / "builtin", "bases": tmp_path / "bases"}
+    assert base_folder(BuiltinBase(name="demo"), **folders) == shipped_models("bases")["demo"]
+    installed: dict[str, Path] = {}
+    monkeypatch.setattr(bases, "shipped_models", {"bases": installed}.get)
     with pytest.raises(Rejected, match="'demo' is not part of"):
         base_folder(BuiltinBase(name="demo"), **folders)
-    bases.DEMO_BASE_FOLDER.mkdir()
-    (bases.DEMO_BASE_FOLDER / "model_index.json").write_text("{}")
-    assert base_folder(BuiltinBase(name="demo"), **folders) == tmp_path / "base"
+    installed["demo"] = tmp_path
+    with pytest.raises(Rejected, match="'demo' is not part of"):
+        base_folder(BuiltinBase(name="demo"), **folders)
+    (tmp_path / "model_index.json").write_text("{}")
+    assert base_folder(BuiltinBase(name="demo"), **folders) == tmp_path
 
 
 @pytest.mark.parametrize("path", ["../own", "missing", "mine/../../own"])

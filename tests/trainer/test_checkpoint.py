@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,34 +7,44 @@ import pytest
 import torch
 
 from tests.trainer.builders import Workbench, last
+from tests.trainer.conftest import NewBench
 from trainer.engine import files
 from trainer.engine.checkpoint import BadCheckpoint
 from trainer.messages import Saved
 
 
-@pytest.fixture
-def saved(bench: Workbench) -> Path:
+@pytest.fixture(scope="module")
+def checkpoint(new_bench: NewBench) -> Path:
+    """After two steps of a run with the default changes."""
+    bench = new_bench()
     return Path(last(bench.run(bench.request(length__count=2)), Saved).path)
 
 
-def test_a_checkpoint_has_float32_weights_optimizer_state_and_cursor_and_no_pickle(saved: Path) -> None:
-    tensors, metadata = files.load_verified(saved)
+@pytest.fixture
+def saved(checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    (tmp_path / "checkpoints").mkdir()
+    return Path(shutil.copy(checkpoint, tmp_path / "checkpoints"))
+
+
+def test_a_checkpoint_has_float32_weights_optimizer_state_and_cursor_and_no_pickle(checkpoint: Path) -> None:
+    tensors, metadata = files.load_verified(checkpoint)
     assert metadata["step"] == "2"
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     assert {name.rpartition(".")[2] for name in tensors} == {"lora_A", "lora_B", "step", "exp_avg", "exp_avg_sq"}
-    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
 
 
 @pytest.mark.parametrize("other", [{"seed": 7}, {"optimizer__lr": 1e-3}, {"adapter__rank": 8}, {"data__batch_size": 2}])
 def test_a_checkpoint_of_another_run_is_refused(bench: Workbench, saved: Path, other: dict[str, object]) -> None:
     with pytest.raises(BadCheckpoint, match="another run"):
-        bench.run(bench.request(**other, length__count=2, resume_from=str(saved)))
+        bench.run(bench.request(str(saved), **other, length__count=2))
 
 
 def test_a_checkpoint_with_other_captions_is_refused(bench: Workbench, saved: Path) -> None:
     bench.examples = [*bench.examples[:-1], msgspec.structs.replace(bench.examples[-1], caption="another")]
     with pytest.raises(BadCheckpoint, match="another run"):
-        bench.run(bench.request(length__count=2, resume_from=str(saved)))
+        bench.run(bench.request(str(saved), length__count=2))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999])
@@ -41,7 +52,7 @@ def test_a_truncated_checkpoint_is_refused(bench: Workbench, saved: Path, fracti
     content = saved.read_bytes()
     saved.write_bytes(content[: int(len(content) * fraction)])
     with pytest.raises(BadCheckpoint, match="cannot be read"):
-        bench.run(bench.request(length__count=2, resume_from=str(saved)))
+        bench.run(bench.request(str(saved), length__count=2))
 
 
 def test_a_checkpoint_with_one_wrong_byte_is_refused(bench: Workbench, saved: Path) -> None:
@@ -49,12 +60,12 @@ def test_a_checkpoint_with_one_wrong_byte_is_refused(bench: Workbench, saved: Pa
     content[-7] ^= 1
     saved.write_bytes(content)
     with pytest.raises(BadCheckpoint, match="damaged"):
-        bench.run(bench.request(length__count=2, resume_from=str(saved)))
+        bench.run(bench.request(str(saved), length__count=2))
 
 
 def test_a_missing_checkpoint_is_refused(bench: Workbench) -> None:
     with pytest.raises(BadCheckpoint, match="cannot be read"):
-        bench.run(bench.request(resume_from="missing.safetensors"))
+        bench.run(bench.request("missing.safetensors"))
 
 
 def _remove_tensor(tensors: dict[str, torch.Tensor]) -> None:
@@ -81,9 +92,9 @@ def test_a_checkpoint_with_unexpected_tensors_is_refused(
     corrupt(tensors)
     files.write_atomically(saved, files.serialize_with_digest(tensors, metadata))
     with pytest.raises(BadCheckpoint):
-        bench.run(bench.request(length__count=2, resume_from=str(saved)))
+        bench.run(bench.request(str(saved), length__count=2))
 
 
 def test_a_checkpoint_past_the_last_step_is_refused(bench: Workbench, saved: Path) -> None:
     with pytest.raises(BadCheckpoint, match="after step 2"):
-        bench.run(bench.request(length__count=1, resume_from=str(saved)))
+        bench.run(bench.request(str(saved), length__count=1))

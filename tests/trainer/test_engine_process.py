@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.builders import Workbench
-from trainer import messages
+from trainer.engine_pipe import REQUESTS, UPDATES
 from trainer.messages import (
     EngineReady,
+    EngineRequest,
     Finished,
     Loading,
     Planned,
@@ -38,15 +39,14 @@ class Engine:
                 env=environment,
             )
 
-    def send(self, request: messages.EngineRequest) -> None:
+    def send(self, request: EngineRequest) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(messages.encode_frame(request))
-        self.process.stdin.flush()
+        REQUESTS.write(self.process.stdin, request)
 
     def updates(self) -> Iterator[Update]:
         assert self.process.stdout is not None
-        while prefix := self.process.stdout.read(messages.PREFIX_BYTES):
-            yield messages.decode_update(self.process.stdout.read(messages.body_length(prefix)))
+        while update := UPDATES.read(self.process.stdout):
+            yield update
 
     def read_until(self, *types: type) -> list[Update]:
         received = []
@@ -94,7 +94,7 @@ def test_it_stops_between_two_steps_and_can_be_resumed(engine: Engine, bench: Wo
     stopped = engine.read_until(Stopped)[-1]
     assert isinstance(stopped, Stopped)
     assert stopped.path is not None
-    engine.send(bench.request(length__count=stopped.step + 1, resume_from=stopped.path))
+    engine.send(bench.request(stopped.path, length__count=stopped.step + 1))
     done = engine.read_until(Finished, RequestFailed)
     assert [update.step for update in done if isinstance(update, Stepped)] == [stopped.step + 1]
 
@@ -127,7 +127,7 @@ def test_a_failed_request_reports_its_code_and_the_next_one_runs(
 
 
 def test_bad_pictures_and_checkpoints_have_their_own_codes(engine: Engine, bench: Workbench, tmp_path: Path) -> None:
-    engine.send(bench.request(resume_from=str(tmp_path / "none")))
+    engine.send(bench.request(str(tmp_path / "none")))
     failed = engine.read_until(RequestFailed)[-1]
     assert isinstance(failed, RequestFailed)
     assert failed.code == "bad-checkpoint"
@@ -139,8 +139,9 @@ def test_bad_pictures_and_checkpoints_have_their_own_codes(engine: Engine, bench
     assert (failed.code, failed.reason.startswith("picture 4")) == ("bad-picture", True)
 
 
+@pytest.mark.slow
 def test_resuming_after_a_kill_gives_the_same_file(engine: Engine, bench: Workbench, tmp_path: Path) -> None:
-    changes = {"length.count": 12, "save.every": 5, "data.accumulate": 2, "adapter.dropout": 0.1}
+    changes: dict[str, object] = {"length.count": 12, "save.every": 5, "data.accumulate": 2, "adapter.dropout": 0.1}
     killed = Engine(tmp_path / "killed")
     killed.send(bench.request(**changes))
     saved = killed.read_until(Saved)[-1]
@@ -153,7 +154,7 @@ def test_resuming_after_a_kill_gives_the_same_file(engine: Engine, bench: Workbe
     killed.process.stdout.close()
     killed.process.wait(10)
 
-    engine.send(bench.request(**changes, resume_from=saved.path))
+    engine.send(bench.request(saved.path, **changes))
     resumed = engine.read_until(Finished, RequestFailed)[-1]
     engine.send(bench.request(**changes))
     uninterrupted = engine.read_until(Finished, RequestFailed)[-1]

@@ -1,12 +1,12 @@
 """Engine updates become events on a real log; no engine process is needed."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from contracts.events import (
-    AnyEvent,
+from contracts.aggregates import AnyEvent
+from contracts.events.jobs import (
+    JOB_WORK,
     JobAttemptStarted,
     JobCancelled,
     JobCancelRequested,
@@ -20,12 +20,13 @@ from contracts.events import (
 from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
 from contracts.recipe import Recipe
 from contracts.telemetry import BLOCK_STEPS
-from contracts.wire.blobs import LocalBlobs
-from contracts.wire.bus import Bus
-from contracts.wire.log import EventLog
-from contracts.wire.telemetry_bus import read_loss_curve
-from contracts.wire.worker import NO_SPACE, Attempt, Crash, WorkerIdentity
+from contracts.wire.blobs.store import LocalBlobs
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.telemetry import read_loss_curve
+from contracts.wire.work.worker import NO_SPACE, Attempt, Crash, WorkerIdentity
 from tests.conftest import BusOf, append_events
+from trainer.domain import fold
 from trainer.engine_reporter import CannotTrain, CheckpointRejected, EngineReporter
 from trainer.messages import (
     Finished,
@@ -52,24 +53,11 @@ CREATED = JobCreated(
     images=3,
     recipe=Recipe(),
 )
-PLANNED = Planned(
-    step=0,
-    steps=300,
-    epochs=2,
-    steps_per_epoch=150,
-    pictures=3,
-    buckets=[],
-    parameters=9,
-    device="cpu",
-    precision="float32",
-    base="b" * 64,
-    fingerprint="f",
-    warm=False,
-)
+PLANNED = Planned(step=0, steps=300, epochs=2, device="cpu", precision="float32", base="b" * 64, warm=False)
 
 
 def stepped(step: int) -> Stepped:
-    return Stepped(step=step, epoch=1, loss=step / 1000, lr=0.1, grad_norm=1.0, seconds=0.1)
+    return Stepped(step=step, epoch=1, loss=step / 1000, lr=0.1)
 
 
 async def append(bus: Bus, *events: AnyEvent) -> None:
@@ -82,14 +70,16 @@ async def catalog(bus_of: BusOf) -> Bus:
 
 
 @pytest.fixture
-async def reporter(catalog: Bus, bus_of: BusOf, tmp_path: Path) -> AsyncIterator[EngineReporter]:
+async def reporter(catalog: Bus, bus_of: BusOf, tmp_path: Path) -> EngineReporter:
     trainer = await bus_of("trainer")
     await append(catalog, CREATED, JobQueued(priority="normal"))
     await append(trainer, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
-    identity = WorkerIdentity(work="train", worker=WorkerId("w1"), boot="b")
+    identity = WorkerIdentity(kind=JOB_WORK, worker=WorkerId("w1"), boot="b")
     log = EventLog(trainer)
     attempt = Attempt(log, identity, JOB, await log.load("job", JOB))
-    yield EngineReporter(trainer, LocalBlobs(tmp_path / "blobs"), attempt, {"torch": "2.11"}, "cats")
+    blobs = LocalBlobs(tmp_path / "blobs")
+    job = fold(attempt.history.events())
+    return EngineReporter.of(attempt, job, bus=trainer, blobs=blobs, software={"torch": "2.11"})
 
 
 async def events_after_start(bus: Bus) -> list[AnyEvent]:
@@ -125,7 +115,7 @@ async def test_updates_of_a_whole_run_become_events_and_loss_blocks(
     assert isinstance(planned, JobPlanned)
     assert (planned.steps, planned.software) == (300, {"torch": "2.11"})
     assert isinstance(checkpointed, JobCheckpointed)
-    assert await reporter.blobs.get(checkpointed.checkpoint) == b"weights"
+    assert await reporter.events.blobs.get(checkpointed.checkpoint) == b"weights"
     assert (checkpointed.step, checkpointed.size) == (steps, 7)
     assert isinstance(sampled, JobSampled)
     assert isinstance(succeeded, JobSucceeded)

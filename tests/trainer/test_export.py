@@ -5,6 +5,7 @@ import hashlib
 import json
 import statistics
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.trainer.builders import Workbench, last
+from tests.trainer.conftest import NewBench
 from trainer.engine import files
 from trainer.engine.data import load_pixels
 from trainer.engine.training import Training
@@ -24,7 +26,8 @@ def predictions(denoiser: torch.nn.Module) -> torch.Tensor:
     noisy = torch.randn((4, 4, 8, 8), generator=rng)
     texts = torch.randn((4, 77, 32), generator=rng)
     with torch.no_grad():
-        return denoiser.eval()(noisy, torch.tensor([10, 300, 600, 900]), texts).sample
+        predicted: torch.Tensor = denoiser.eval()(noisy, torch.tensor([10, 300, 600, 900]), texts).sample
+    return predicted
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +50,28 @@ def finish(bench: Workbench, **changes: object) -> tuple[Finished, torch.Tensor]
     training = Training(bench.request(**changes), bench.bases, {"torch": "x"})
     for update in training.updates():
         if isinstance(update, Finished):
-            memory = predictions(training._learner.model.denoiser)  # type: ignore[union-attr]
-            return update, memory
+            assert training._learner is not None
+            return update, predictions(training._learner.model.denoiser)
     raise AssertionError("it did not finish")
 
 
-LAYERS = pytest.mark.parametrize("layers", ["attention", "transformer"])
-
-
-@LAYERS
-def test_both_files_give_the_engines_predictions_when_alpha_is_not_rank(
-    bench: Workbench, pipeline: StableDiffusionPipeline, layers: str
-) -> None:
-    done, memory = finish(
-        bench, adapter__rank=8, adapter__alpha=3.0, adapter__layers=layers, length__count=8, optimizer__lr=0.05
+@pytest.fixture(scope="module", params=["attention", "transformer"])
+def trained(new_bench: NewBench, request: pytest.FixtureRequest) -> tuple[Finished, torch.Tensor]:
+    """Files and predictions of an adapter whose alpha is not its rank."""
+    return finish(
+        new_bench(),
+        adapter__rank=8,
+        adapter__alpha=3.0,
+        adapter__layers=request.param,
+        length__count=8,
+        optimizer__lr=0.05,
     )
+
+
+def test_both_files_give_the_engines_predictions_when_alpha_is_not_rank(
+    trained: tuple[Finished, torch.Tensor], pipeline: StableDiffusionPipeline
+) -> None:
+    done, memory = trained
     base = predictions(pipeline.unet)
     assert (memory - base).abs().max() > 0.01
     for file in (done.kohya, done.diffusers):
@@ -69,14 +79,11 @@ def test_both_files_give_the_engines_predictions_when_alpha_is_not_rank(
     assert torch.equal(predictions(pipeline.unet), base)
 
 
-@LAYERS
 def test_a_loader_with_the_key_rules_of_comfyui_and_a1111_gives_the_same_predictions(
-    bench: Workbench, pipeline: StableDiffusionPipeline, layers: str
+    trained: tuple[Finished, torch.Tensor], pipeline: StableDiffusionPipeline
 ) -> None:
     # Both look up `lora_unet_` and the module's name with underscores, and add up @ down * alpha / rank to its weight.
-    done, memory = finish(
-        bench, adapter__rank=8, adapter__alpha=3.0, adapter__layers=layers, length__count=8, optimizer__lr=0.05
-    )
+    done, memory = trained
     tensors = load_file(done.kohya.path)
     merged = copy.deepcopy(pipeline.unet)
     for name, module in merged.named_modules():
@@ -152,28 +159,50 @@ def test_the_header_is_truthful(bench: Workbench) -> None:
     assert str(bench.base) not in content.decode("latin-1")
 
 
-def errors(pipeline: StableDiffusionPipeline, examples: list[Example]) -> list[float]:
-    """The denoising error on 64 fixed (picture, timestep, noise) triples, with diffusers alone."""
+class Sample(NamedTuple):
+    """One fixed (picture, timestep, noise) triple, encoded with diffusers alone."""
+
+    noisy: torch.Tensor
+    timestep: torch.Tensor
+    text: torch.Tensor
+    noise: torch.Tensor
+
+
+@torch.no_grad()
+def draw_samples(pipeline: StableDiffusionPipeline, examples: list[Example]) -> list[Sample]:
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-    found = []
+    encoded = [
+        (
+            pipeline.vae.encode(load_pixels(example, (64, 64))[None]).latent_dist.mean * 0.18215,
+            pipeline.encode_prompt(example.caption, "cpu", 1, False)[0],
+        )
+        for example in examples
+    ]
+    samples = []
     for number in range(64):
-        example = examples[number % len(examples)]
+        latents, text = encoded[number % len(examples)]
         rng = torch.Generator().manual_seed(1000 + number)
-        with torch.no_grad():
-            latents = pipeline.vae.encode(load_pixels(example, (64, 64))[None]).latent_dist.mean * 0.18215
-            text = pipeline.encode_prompt(example.caption, "cpu", 1, False)[0]
-            noise, timestep = torch.randn(latents.shape, generator=rng), torch.randint(0, 1000, (1,), generator=rng)
-            model_pred = pipeline.unet(scheduler.add_noise(latents, noise, timestep), timestep, text).sample
-        found.append(float((model_pred - noise).square().mean()))
-    return found
+        noise, timestep = torch.randn(latents.shape, generator=rng), torch.randint(0, 1000, (1,), generator=rng)
+        samples.append(Sample(scheduler.add_noise(latents, noise, timestep), timestep, text, noise))
+    return samples
 
 
+@torch.no_grad()
+def errors(pipeline: StableDiffusionPipeline, samples: list[Sample]) -> list[float]:
+    return [
+        float((pipeline.unet(noisy, timestep, text).sample - noise).square().mean())
+        for noisy, timestep, text, noise in samples
+    ]
+
+
+@pytest.mark.slow
 def test_the_exported_file_lowers_the_loss(bench: Workbench, pipeline: StableDiffusionPipeline) -> None:
-    done = last(bench.run(bench.request(length__count=60)), Finished)
-    before = errors(pipeline, bench.examples)
+    done = last(bench.run(bench.request(length__count=20)), Finished)
+    samples = draw_samples(pipeline, bench.examples)
+    before = errors(pipeline, samples)
     pipeline.load_lora_weights(done.kohya.path)
     try:
-        after = errors(pipeline, bench.examples)
+        after = errors(pipeline, samples)
     finally:
         pipeline.unload_lora_weights()
     gains = [one - other for one, other in zip(before, after, strict=True)]

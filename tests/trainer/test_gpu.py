@@ -50,6 +50,6 @@ def test_a_resumed_run_has_nearly_the_losses_of_an_uninterrupted_one(bench: Work
     saved = stopped.save_checkpoint()
     updates.close()
     assert saved is not None
-    rest = bench.run(bench.request(**changes, resume_from=saved.path))
+    rest = bench.run(bench.request(saved.path, **changes))
     expected = [step.loss for step in only(whole, Stepped)][9:]
     assert [step.loss for step in only(rest, Stepped)] == pytest.approx(expected, rel=0.02)

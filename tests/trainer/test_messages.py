@@ -3,8 +3,9 @@ import io
 import pytest
 
 from contracts.recipe import Recipe
-from trainer import messages
-from trainer.messages import AdapterMetadata, Example, InvalidFrame, Saved, Stop, Train
+from contracts.wire.system.pipe import PREFIX_BYTES, InvalidFrame
+from trainer.engine_pipe import MAX_UPDATE_BYTES, REQUESTS, UPDATES
+from trainer.messages import AdapterMetadata, Example, Saved, Stop, Train
 
 REQUEST = Train(
     recipe=Recipe(),
@@ -17,24 +18,24 @@ REQUEST = Train(
 
 
 def test_requests_arrive_unchanged_and_a_closed_pipe_gives_none() -> None:
-    pipe = io.BytesIO(messages.encode_frame(REQUEST) + messages.encode_frame(Stop(save=True)))
-    assert messages.read_request(pipe) == REQUEST
-    assert messages.read_request(pipe) == Stop(save=True)
-    assert messages.read_request(pipe) is None
+    pipe = io.BytesIO(REQUESTS.encode(REQUEST) + REQUESTS.encode(Stop(save=True)))
+    assert REQUESTS.read(pipe) == REQUEST
+    assert REQUESTS.read(pipe) == Stop(save=True)
+    assert REQUESTS.read(pipe) is None
 
 
 def test_updates_arrive_unchanged() -> None:
-    frame = messages.encode_frame(Saved(step=3, path="x"))
-    assert messages.body_length(frame[: messages.PREFIX_BYTES]) == len(frame) - messages.PREFIX_BYTES
-    assert messages.decode_update(frame[messages.PREFIX_BYTES :]) == Saved(step=3, path="x")
+    frame = UPDATES.encode(Saved(step=3, path="x"))
+    assert UPDATES.body_length(frame[:PREFIX_BYTES]) == len(frame) - PREFIX_BYTES
+    assert UPDATES.decode(frame[PREFIX_BYTES:]) == Saved(step=3, path="x")
 
 
 @pytest.mark.parametrize("frame", [b"\0", b"\0\0\0\x05ab", b"\xff\xff\xff\xff", b"\0\0\0\x03abc"])
 def test_an_invalid_request_is_a_protocol_error(frame: bytes) -> None:
     with pytest.raises(InvalidFrame):
-        messages.read_request(io.BytesIO(frame))
+        REQUESTS.read(io.BytesIO(frame))
 
 
 def test_an_oversized_update_is_not_sent() -> None:
     with pytest.raises(InvalidFrame, match="exceeds"):
-        messages.encode_frame(Saved(step=1, path="x" * (messages.MAX_UPDATE_BYTES + 1)))
+        UPDATES.encode(Saved(step=1, path="x" * (MAX_UPDATE_BYTES + 1)))

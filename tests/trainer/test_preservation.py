@@ -20,7 +20,7 @@ def model_of(bench: Workbench) -> Model:
 
 def drift(bench: Workbench, **changes: object) -> float:
     """Mean squared difference between the predictions of trained denoiser and base for PROMPT, over 16 timesteps."""
-    model, training = model_of(bench), Training(bench.request(length__count=60, **changes), bench.bases, {})
+    model, training = model_of(bench), Training(bench.request(length__count=40, **changes), bench.bases, {})
     for update in training.updates():
         if isinstance(update, Finished):
             generator = torch.Generator().manual_seed(3)
@@ -34,6 +34,7 @@ def drift(bench: Workbench, **changes: object) -> float:
     raise AssertionError("it did not finish")
 
 
+@pytest.mark.slow
 def test_predictions_for_preserved_prompts_drift_far_less(bench: Workbench) -> None:
     free = drift(bench)
     preserved = drift(bench, preservation={"prompts": [PROMPT], "weight": 4.0})

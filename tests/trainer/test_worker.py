@@ -7,14 +7,14 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
 
-from contracts.events import (
-    AnyEvent,
-    Cancelled,
-    Failed,
+from contracts.aggregates import AnyEvent
+from contracts.events.jobs import (
+    JOB_WORK,
     JobAttemptFailed,
     JobAttemptStarted,
     JobCancelled,
@@ -27,28 +27,32 @@ from contracts.events import (
     JobSampled,
     JobSucceeded,
 )
-from contracts.ids import DatasetId, Digest, ImageId, VersionId, WorkerId
+from contracts.events.work import Cancelled, Failed
+from contracts.ids import DatasetId, Digest, ImageId, JobId, VersionId, WorkerId
 from contracts.jobs import cancel, fold
-from contracts.queries import ManifestEntry, Page, ReadManifest
+from contracts.queries.base import Page
+from contracts.queries.datasets import ManifestEntry, ReadManifest
 from contracts.recipe import apply_changes
-from contracts.wire.blobs import LocalBlobs
-from contracts.wire.bus import Bus
-from contracts.wire.heartbeat import HeartbeatPublisher
-from contracts.wire.log import EventLog
-from contracts.wire.queue import QueueMessage, WorkQueue
-from contracts.wire.service import Service
-from contracts.wire.telemetry_bus import read_loss_curve, wake
-from contracts.wire.worker import Worker, WorkerIdentity
+from contracts.wire.blobs.store import LocalBlobs
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.requests import Service
+from contracts.wire.service.telemetry import read_loss_curve, wake
+from contracts.wire.work.heartbeat import HeartbeatPublisher
+from contracts.wire.work.queue import QueueMessage, WorkQueue
+from contracts.wire.work.worker import Attempt, Worker, WorkerIdentity
 from tests.conftest import LEASE, BusOf, append_events
 from tests.limits import WAIT
 from tests.trainer.builders import SMALL
+from trainer.lora_folder import LoraFolder
 from trainer.messages import Example
 from trainer.settings import Settings
+from trainer.warm_engine import WarmEngine
 from trainer.worker import Trainer
 
-END_EVENTS = Cancelled | Failed | JobSucceeded
-STALL_SECONDS = 20.0
-"""Longer than any pause between two updates, also on a busy machine."""
+E = TypeVar("E", bound=AnyEvent)
+END_EVENTS = (Cancelled, Failed, JobSucceeded)
+STALL_SECONDS = 600.0
 
 
 class FakeCatalog:
@@ -82,11 +86,12 @@ class FakeCatalog:
     async def events(self, job: str) -> list[AnyEvent]:
         return [event for event, _ in (await EventLog(self.bus).load("job", job)).events()]
 
-    async def wait_for(self, job: str, event_type: object, timeout: float = WAIT) -> list[AnyEvent]:
-        async with asyncio.timeout(timeout):
-            while not any(isinstance(event, event_type) for event in await self.events(job)):  # type: ignore[arg-type]  # noqa: ASYNC110
+    async def wait_for(self, job: str, *types: type[AnyEvent]) -> list[AnyEvent]:
+        """All events of the job once one of them has one of these types."""
+        async with asyncio.timeout(WAIT):
+            while not only(events := await self.events(job), *types):  # noqa: ASYNC110 - the log has no condition to wait on
                 await asyncio.sleep(0.05)
-        return await self.events(job)
+        return events
 
 
 @pytest.fixture
@@ -125,54 +130,67 @@ async def catalog(bus_of: BusOf, tmp_path: Path, examples: list[Example]) -> Asy
 
 @asynccontextmanager
 async def training(
-    bus: Bus, settings: Settings, blobs: Path, name: str = "w1", stall: float = 600
-) -> AsyncIterator[Trainer]:
+    bus: Bus, settings: Settings, blobs: Path, name: str = "w1", attempts: list[Attempt] | None = None
+) -> AsyncIterator[WarmEngine]:
+    """A running trainer; `attempts` collects those that it starts."""
     heartbeat = HeartbeatPublisher(service="trainer", worker=WorkerId(name))
-    trainer = Trainer(bus, LocalBlobs(blobs), settings, settings.work / name, heartbeat, os.environ)
-    identity = WorkerIdentity(work="train", worker=WorkerId(name), boot="b1", lease=LEASE, stall=stall)
-    task = asyncio.create_task(Worker(bus, identity, trainer.run, trainer.publish_artifacts).run())
+    engine, store = WarmEngine({**os.environ, "OMP_NUM_THREADS": "1"}, heartbeat), LocalBlobs(blobs)
+    trainer = Trainer(bus, store, settings, engine, settings.work / name)
+    loras = LoraFolder(settings.loras, store)
+
+    async def run(attempt: Attempt) -> None:
+        if attempts is not None:
+            attempts.append(attempt)
+        await trainer.run(attempt)
+
+    identity = WorkerIdentity(kind=JOB_WORK, worker=WorkerId(name), boot="b1", lease=LEASE, stall=STALL_SECONDS)
+    task = asyncio.create_task(Worker(bus, identity, run, on_ended=loras.publish_finished).run())
     try:
-        yield trainer
+        yield engine
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await trainer.close()
+        await engine.close()
 
 
-def only(events: list[AnyEvent], event_type: type) -> list[AnyEvent]:
-    return [event for event in events if isinstance(event, event_type)]
+def pid_of(engine: WarmEngine) -> int:
+    assert engine._process is not None
+    return engine._process.pid
+
+
+def only(events: list[AnyEvent], *types: type[E]) -> list[E]:
+    return [event for event in events if isinstance(event, types)]
 
 
 async def test_one_engine_trains_fails_is_cancelled_and_trains_again(
     catalog: FakeCatalog, bus_of: BusOf, settings: Settings, tmp_path: Path
 ) -> None:
-    async with training(await bus_of("trainer"), settings, tmp_path / "blobs") as trainer:
+    async with training(await bus_of("trainer"), settings, tmp_path / "blobs") as engine:
         await catalog.create_job("job_1", length__count=6, save__every=4)
-        events = await catalog.wait_for("job_1", END_EVENTS)
+        events = await catalog.wait_for("job_1", *END_EVENTS)
         assert isinstance(events[-1], JobSucceeded), events[-1]
-        assert [event.step for event in events if isinstance(event, JobCheckpointed)] == [4, 6]
+        assert [event.step for event in only(events, JobCheckpointed)] == [4, 6]
         assert (len(only(events, JobPlanned)), len(only(events, JobSampled))) == (1, 1)
-        pid = trainer._engine.pid if trainer._engine else None
+        pid = pid_of(engine)
 
         # Refused before the request is sent to the engine; the reason names the folder.
         await catalog.create_job("job_2", base={"type": "folder", "path": "nowhere"})
-        failed = (await catalog.wait_for("job_2", END_EVENTS))[-1]
+        failed = (await catalog.wait_for("job_2", *END_EVENTS))[-1]
         assert isinstance(failed, JobFailed)
         assert (failed.code, "'nowhere'" in failed.reason) == ("rejected", True)
 
         await catalog.create_job("job_3", length__count=100_000, save__every=2)
         running = await catalog.wait_for("job_3", JobCheckpointed)
-        await catalog.append("job_3", *cancel(fold((event, 1) for event in running), "train"))  # type: ignore[arg-type]
+        await catalog.append("job_3", *cancel(fold((event, 1) for event in running), JOB_WORK))
         await wake(catalog.bus, "train", "job_3")
-        events = await catalog.wait_for("job_3", END_EVENTS)
+        events = await catalog.wait_for("job_3", *END_EVENTS)
         assert isinstance(events[-1], JobCancelled)
         assert events[-1].step >= 2
 
         # The same recipe gives the same file, bit for bit, and the engine process is still the same one.
         await catalog.create_job("job_4", length__count=6, save__every=4)
-        again = (await catalog.wait_for("job_4", END_EVENTS))[-1]
-        assert trainer._engine is not None
-        assert trainer._engine.pid == pid
+        again = (await catalog.wait_for("job_4", *END_EVENTS))[-1]
+        assert pid_of(engine) == pid
         first = (await catalog.events("job_1"))[-1]
         assert isinstance(again, JobSucceeded)
         assert isinstance(first, JobSucceeded)
@@ -186,42 +204,41 @@ async def test_one_engine_trains_fails_is_cancelled_and_trains_again(
     assert not list((settings.work / "w1").glob("*"))
 
 
-async def test_a_stopped_trainer_writes_a_checkpoint_and_the_next_one_resumes_from_it(
+@pytest.mark.slow
+async def test_after_a_stop_and_after_a_stall_training_resumes_from_the_last_checkpoint(
     catalog: FakeCatalog, bus_of: BusOf, settings: Settings, tmp_path: Path
 ) -> None:
-    await catalog.create_job("job_1", length__count=60, save__every=10)
+    await catalog.create_job("job_1", length__count=40, save__every=5)
     async with training(await bus_of("trainer"), settings, tmp_path / "blobs"):
         await catalog.wait_for("job_1", JobCheckpointed)
     events = await catalog.events("job_1")
     assert isinstance(events[-1], JobInterrupted)
-    (*_, last_step) = [event.step for event in events if isinstance(event, JobCheckpointed)]
-    assert events[-1].step == last_step >= 10
+    (*_, last_step) = [event.step for event in only(events, JobCheckpointed)]
+    assert events[-1].step == last_step >= 5
 
-    async with training(await bus_of("trainer"), settings, tmp_path / "blobs", "w2"):
-        events = await catalog.wait_for("job_1", END_EVENTS)
-    assert isinstance(events[-1], JobSucceeded), events[-1]
-    assert [event.resumes for event in events if isinstance(event, JobAttemptStarted)] == [0, last_step]
-    blocks = await read_loss_curve(catalog.bus, "job_1")  # type: ignore[arg-type]
-    steps = {block.first + index for block in blocks for index in range(len(block.losses))}
-    assert steps == set(range(1, 61))
-    assert not msgspec.json.encode(events).count(str(tmp_path).encode())
+    attempts: list[Attempt] = []
+    async with training(await bus_of("trainer"), settings, tmp_path / "blobs", "w2", attempts) as engine:
+        events = await catalog.wait_for("job_1", *END_EVENTS)
+        assert isinstance(events[-1], JobSucceeded), events[-1]
+        assert [event.resumes for event in only(events, JobAttemptStarted)] == [0, last_step]
+        blocks = await read_loss_curve(catalog.bus, JobId("job_1"))
+        steps = {block.first + index for block in blocks for index in range(len(block.losses))}
+        assert steps == set(range(1, 41))
+        assert not msgspec.json.encode(events).count(str(tmp_path).encode())
 
-
-async def test_a_stalled_engine_is_killed_and_a_new_one_resumes_from_the_checkpoint(
-    catalog: FakeCatalog, bus_of: BusOf, settings: Settings, tmp_path: Path
-) -> None:
-    """The trainer itself keeps running and extends its queue message."""
-    await catalog.create_job("job_1", length__count=40, save__every=5)
-    async with training(await bus_of("trainer"), settings, tmp_path / "blobs", stall=STALL_SECONDS) as trainer:
-        await catalog.wait_for("job_1", JobCheckpointed, timeout=WAIT)
-        assert trainer._engine is not None
-        stalled_pid = trainer._engine.pid
+        # The engine stalls; the trainer itself keeps running and extends its queue message.
+        await catalog.create_job("job_2", length__count=20, save__every=5)
+        await catalog.wait_for("job_2", JobCheckpointed)
+        stalled_pid = pid_of(engine)
         os.kill(stalled_pid, signal.SIGSTOP)
-        events = await catalog.wait_for("job_1", END_EVENTS, timeout=WAIT)
-        assert trainer._engine.pid != stalled_pid
+        async with asyncio.timeout(WAIT):
+            while not only(await catalog.events("job_2"), JobAttemptFailed):
+                attempts[1].touch(grace=-2 * STALL_SECONDS)  # as if that much time had passed since the last update
+                await asyncio.sleep(0.05)
+        events = await catalog.wait_for("job_2", *END_EVENTS)
+        assert pid_of(engine) != stalled_pid
     assert isinstance(events[-1], JobSucceeded), events[-1]
-    failed, *_ = [event for event in events if isinstance(event, JobAttemptFailed)]
+    (failed,) = only(events, JobAttemptFailed)
     assert failed.reason == f"no progress for {STALL_SECONDS:g} s"
-    resumed = [event.resumes for event in events if isinstance(event, JobAttemptStarted)]
-    assert resumed[:2] == [0, failed.step]
+    assert [event.resumes for event in only(events, JobAttemptStarted)] == [0, failed.step]
     assert failed.step >= 5

@@ -1,4 +1,4 @@
-"""The trainer's rules (resuming, metadata, file names), and the folder of finished LoRAs."""
+"""What the trainer folds from a job's history, metadata and names of its files, and the folder of finished LoRAs."""
 
 import hashlib
 from pathlib import Path
@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.events import AnyEvent, Artifact, JobCheckpointed, JobCreated, JobEdited, JobSampled
+from contracts.aggregates import AnyEvent
+from contracts.errors import LogDamaged
+from contracts.events.jobs import Artifact, JobCheckpointed, JobCreated, JobEdited, JobSampled, JobSucceeded
 from contracts.ids import DatasetId, Digest, ImageId, VersionId
-from contracts.queries import ManifestEntry
+from contracts.queries.datasets import ManifestEntry
 from contracts.recipe import FolderBase, Recipe
-from contracts.wire.blobs import LocalBlobs
-from trainer import domain
+from contracts.wire.blobs.store import LocalBlobs
+from trainer.adapter_metadata import build_metadata, safe_file_stem
+from trainer.domain import JobState, fold
 from trainer.lora_folder import LoraFolder
 
 
@@ -51,41 +54,54 @@ def entry(ordinal: int, caption: str) -> ManifestEntry:
     )
 
 
-def test_the_created_event_is_found_with_its_sequence() -> None:
-    assert domain.find_created(history_of(job_created(), checkpointed(1))) == (job_created(), 5)
+def test_a_new_job_is_its_request_with_the_sequence_of_that_event() -> None:
+    assert fold(history_of(job_created())) == JobState(job_created(), 5, "My cat!")
+
+
+def test_a_history_without_a_request_is_refused() -> None:
+    with pytest.raises(LogDamaged, match="does not begin with its creation"):
+        fold(history_of(checkpointed(10), job_created()))
 
 
 def test_checkpoints_come_newest_first_and_a_later_attempt_replaces_earlier_ones() -> None:
-    history = history_of(checkpointed(10), checkpointed(20), checkpointed(10, attempt=2, checkpoint="1"))
-    assert [(event.step, event.attempt) for event in domain.checkpoints_newest_first(history)] == [(20, 1), (10, 2)]
+    events = checkpointed(10), checkpointed(20), checkpointed(10, attempt=2, checkpoint="1")
+    job = fold(history_of(job_created(), *events))
+    assert [(event.step, event.attempt) for event in job.checkpoints] == [(20, 1), (10, 2)]
 
 
 def test_recorded_samples_are_identified_by_step_and_index() -> None:
     sample = JobSampled(attempt=1, step=10, index=2, picture=Digest("0" * 64), seed=0)
-    assert domain.recorded_samples(history_of(sample)) == {(10, 2)}
+    assert fold(history_of(job_created(), sample)).samples == {(10, 2)}
+
+
+def test_only_a_job_that_succeeded_has_artifacts() -> None:
+    artifact = Artifact(name="x", format="kohya", digest=Digest("0" * 64), size=1, tensors=Digest("0" * 64))
+    history = history_of(job_created(), JobSucceeded(attempt=1, step=10, artifacts=(artifact,)))
+    assert fold(history).artifacts == (artifact,)
+    assert fold(history[:1]).artifacts == ()
 
 
 def test_the_published_file_has_the_current_name_but_its_metadata_the_original_one() -> None:
-    history = history_of(job_created(), JobEdited(name="Renamed"), JobEdited(description="no name here"))
-    assert domain.job_name(history) == "Renamed"
+    job = fold(history_of(job_created(), JobEdited(name="Renamed"), JobEdited(description="no name here")))
+    assert job.name == "Renamed"
     written = msgspec.structs.replace(entry(2, "sks, my neighbour"), written=True)  # private: not in the file
-    metadata = domain.build_metadata("job_1", job_created(), [entry(0, "sks, cat"), entry(1, "sks"), written])
+    metadata = build_metadata("job_1", job.request, [entry(0, "sks, cat"), entry(1, "sks"), written])
     assert (metadata.adapter_name, metadata.dataset_version, metadata.trigger) == ("My-cat", 3, "sks")
     assert metadata.tag_frequency == {"sks": 2, "cat": 1}
 
 
 @pytest.mark.parametrize(("path", "name"), [("sd15", "sd15"), ("/models/sd15/", "sd15"), ("C:\\models\\sd15", "sd15")])
 def test_the_metadata_has_the_folder_name_of_a_base_and_not_its_path(path: str, name: str) -> None:
-    assert domain.build_metadata("job_1", job_created(base=path), []).base_name == name
+    assert build_metadata("job_1", job_created(base=path), []).base_name == name
 
 
 @given(st.text(max_size=120))
 def test_any_name_becomes_a_valid_file_name(name: str) -> None:
-    stem = domain.safe_file_stem(name)
+    stem = safe_file_stem(name)
     assert 0 < len(stem) <= 80
     assert not set(stem) & set('/\\:*?"<>|\0 ')
     assert stem.strip(".-_ ") == stem
-    assert domain.safe_file_stem(stem) == stem
+    assert safe_file_stem(stem) == stem
 
 
 async def store_artifact(blobs: LocalBlobs, content: bytes, form: str = "kohya") -> Artifact:

@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from trainer.demo.tokenizer import make_tokenizer
+from trainer.engine.tokenizer import make_tokenizer
 
 _WIDTHS = 32, 48
 """Embedding widths of the first and the second encoder; the denoiser gets both concatenated."""

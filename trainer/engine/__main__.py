@@ -16,8 +16,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, BinaryIO
 
 from contracts.errors import LoratoryError
-from trainer import messages
-from trainer.messages import EngineReady, Loading, RequestFailed, Stop, Stopped, Train, Update
+from contracts.wire.system.pipe import InvalidFrame
+from trainer.engine_pipe import REQUESTS, UPDATES
+from trainer.messages import EngineReady, EngineRequest, Finished, Loading, RequestFailed, Stop, Stopped, Train, Update
 
 if TYPE_CHECKING:
     from trainer.engine.training import BaseCache
@@ -58,14 +59,14 @@ class RequestReader:
     def run(self, pipe: BinaryIO) -> None:
         """Read until the pipe closes, then end the process, even in the middle of a step."""
         try:
-            while (request := messages.read_request(pipe)) is not None:
+            while (request := REQUESTS.read(pipe)) is not None:
                 self._accept(request)
-        except (messages.InvalidFrame, queue.Full, OSError):
+        except (InvalidFrame, queue.Full, OSError):
             traceback.print_exc()
             os._exit(2)
         os._exit(0)
 
-    def _accept(self, request: messages.EngineRequest) -> None:
+    def _accept(self, request: EngineRequest) -> None:
         match request:
             case Train():
                 self._stop = None  # It was for the previous run, which has just finished.
@@ -82,8 +83,7 @@ class UpdateWriter:
         os.dup2(2, 1)
 
     def write(self, update: Update) -> None:
-        self._pipe.write(messages.encode_frame(update))
-        self._pipe.flush()
+        UPDATES.write(self._pipe, update)
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ def run(
             for update in updates:
                 writer.write(update)
                 stop = reader.stop_requested()
-                if stop is not None and not isinstance(update, messages.Finished):
+                if stop is not None and not isinstance(update, Finished):
                     saved = training.save_checkpoint() if stop.save else None
                     writer.write(Stopped(step=training.step, path=saved.path if saved is not None else None))
                     return

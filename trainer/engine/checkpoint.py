@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 import torch
 
-from contracts.recipe import Adafactor, AdamW, Optimizer, Recipe
+from contracts.recipe import Recipe
 from trainer.engine import files
 from trainer.engine.adapter import TrainableAdapter
+from trainer.engine.optimizers import Shapes, StateShapes
 from trainer.families import digest_strings
 from trainer.messages import Example
 
@@ -61,7 +62,11 @@ def save(path: Path, cursor: TrainingCursor, adapter: TrainableAdapter, optimize
 
 
 def restore(
-    path: Path, fingerprint: str, adapter: TrainableAdapter, optimizer: torch.optim.Optimizer, config: Optimizer
+    path: Path,
+    fingerprint: str,
+    adapter: TrainableAdapter,
+    optimizer: torch.optim.Optimizer,
+    state_shapes: StateShapes,
 ) -> TrainingCursor:
     """Load the state into adapter and optimizer; returns where the run resumes.
 
@@ -75,10 +80,10 @@ def restore(
         cursor = TrainingCursor(step=int(metadata["step"]), fingerprint=fingerprint, scaler=scaler)
     except (KeyError, ValueError) as error:
         raise BadCheckpoint(f"{path.name} has no valid training cursor: {error}") from error
-    _check_tensors(path, tensors, _expected_shapes(adapter, config))
+    _check_tensors(path, tensors, _expected_shapes(adapter, state_shapes))
     adapter.load({name: tensors[f"adapter.{name}"] for name in adapter.weights})
     state = {
-        number: {part: tensors[f"optimizer.{name}.{part}"] for part in _state_shapes(config, weight.shape)}
+        number: {part: tensors[f"optimizer.{name}.{part}"] for part in state_shapes(weight.shape)}
         for number, (name, weight) in enumerate(adapter.weights.items())
     }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -95,21 +100,11 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _expected_shapes(adapter: TrainableAdapter, config: Optimizer) -> dict[str, tuple[int, ...]]:
+def _expected_shapes(adapter: TrainableAdapter, state_shapes: StateShapes) -> Shapes:
     shapes = {f"adapter.{name}": tuple(weight.shape) for name, weight in adapter.weights.items()}
     for name, weight in adapter.weights.items():
-        shapes |= {f"optimizer.{name}.{part}": shape for part, shape in _state_shapes(config, weight.shape).items()}
+        shapes |= {f"optimizer.{name}.{part}": shape for part, shape in state_shapes(weight.shape).items()}
     return shapes
-
-
-def _state_shapes(config: Optimizer, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the optimizer's state for a weight of this shape; Adafactor factors the last two dimensions."""
-    *others, rows, columns = shape
-    match config:
-        case AdamW():
-            return {"step": (), "exp_avg": tuple(shape), "exp_avg_sq": tuple(shape)}
-        case Adafactor():
-            return {"step": (), "row_var": (*others, rows, 1), "col_var": (*others, 1, columns)}
 
 
 def _check_tensors(path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:

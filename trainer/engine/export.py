@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 import torch
 
-from contracts.recipe import Adafactor, AdamW, Denoising, LoRA, Recipe
+from contracts.recipe import Denoising, LoRA, Recipe
 from trainer.engine import files
 from trainer.engine.device import DTYPES
+from trainer.engine.optimizers import optimizer_entry
 from trainer.families import Model
 from trainer.messages import AdapterMetadata
 from trainer.plan import Plan
@@ -100,7 +101,7 @@ def _training_fields(run: RunInfo) -> dict[str, str]:
         ss_network_args={},
         ss_learning_rate=recipe.optimizer.lr,
         ss_unet_lr=recipe.optimizer.lr,
-        ss_optimizer=_optimizer_name(recipe),
+        ss_optimizer=optimizer_entry(recipe.optimizer).header,
         ss_lr_scheduler=msgspec.to_builtins(recipe.schedule)["type"],
         ss_lr_warmup_steps=recipe.schedule.warmup,
         ss_max_grad_norm=recipe.max_grad_norm,
@@ -114,14 +115,6 @@ def _training_fields(run: RunInfo) -> dict[str, str]:
         ss_num_epochs=run.plan.epochs,
         **_objective_fields(recipe.objective),
     )
-
-
-def _optimizer_name(recipe: Recipe) -> str:
-    match recipe.optimizer:
-        case AdamW(beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay):
-            return f"torch.optim.adamw.AdamW(betas=({beta1}, {beta2}),eps={eps},weight_decay={decay})"
-        case Adafactor(weight_decay=decay):
-            return f"torch.optim._adafactor.Adafactor(weight_decay={decay})"
 
 
 def _objective_fields(objective: Denoising) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,8 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+
+from contracts.wire.system.files import draft_in, move_into_place
 
 _ALIGNMENT = 8
 """The header is padded with spaces so that the data begins at a multiple of this, as the format demands."""
@@ -20,25 +20,10 @@ _DIGEST_KEY = "sha256"
 
 
 def write_atomically(path: Path, content: bytes) -> Path:
-    """Write temp, fsync, rename, fsync the folder: after a crash either the old or the new file is there, complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)  # mkstemp makes files private to this user; other processes read these.
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # Windows has no folder handles; NTFS journals the rename itself.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    """After a crash either the old or the new file is there, complete. Engines may share a cache and its files."""
+    with draft_in(path.parent) as draft:
+        draft.write_bytes(content)
+        move_into_place(draft, path)
     return path
 
 

@@ -1,7 +1,6 @@
 """One training step: sample noise and timesteps, predict, compute the loss, backpropagate, clip, update."""
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from PIL.Image import Image
 
-from contracts.recipe import Adafactor, AdamW, Optimizer, Recipe
+from contracts.recipe import Recipe
 from trainer import seeded
 from trainer.engine import rng
 from trainer.engine.adapter import TrainableAdapter
@@ -32,17 +31,6 @@ class Diverged(Exception):
     """The loss or its gradient is not finite."""
 
 
-def create_optimizer(config: Optimizer, adapter: TrainableAdapter) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all adapter weights; the learning rate is set before each step."""
-    match config:
-        case AdamW(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay):
-            return torch.optim.AdamW(
-                adapter.parameters, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay, fused=True
-            )
-        case Adafactor(lr=lr, weight_decay=decay):
-            return torch.optim.Adafactor(adapter.parameters, lr=lr, weight_decay=decay)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Learner:
     """Everything a training step needs. It has no position in the run: a step depends on its number and the weights."""
@@ -59,21 +47,13 @@ class Learner:
 
     def train_step(self, step: int) -> Stepped:
         """Update the adapter once: accumulate gradients of the step's batches, clip them, run the optimizer."""
-        started = time.perf_counter()
         lr = self._set_lr(step)
         loss = self._backward(step)
         grad_norm = float(self.accelerator.clip_grad_norm_(self.adapter.parameters, self.recipe.max_grad_norm) or 0.0)
         self._raise_if_diverged(step, loss, grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return Stepped(
-            step=step,
-            epoch=self.plan.epoch_of(step),
-            loss=loss,
-            lr=lr,
-            grad_norm=grad_norm,
-            seconds=time.perf_counter() - started,
-        )
+        return Stepped(step=step, epoch=self.plan.epoch_of(step), loss=loss, lr=lr)
 
     def render(self, prompt: str, *, size: Size, seed: int) -> Image:
         """Generate a picture with the current adapter weights, without dropout."""

@@ -11,14 +11,15 @@ from PIL.Image import Image
 
 from contracts.recipe import BuiltinBase
 from trainer import families
-from trainer.demo.tiny_random import make_tiny_random
 from trainer.engine import checkpoint, export, files
 from trainer.engine.adapter import attach_lora
 from trainer.engine.data import EncodingCache, PictureEncodings, TextEncodings, read_size
 from trainer.engine.device import DTYPES, create_accelerator
-from trainer.engine.learner import Learner, create_optimizer
+from trainer.engine.learner import Learner
+from trainer.engine.optimizers import optimizer_entry
+from trainer.engine.tiny_random import make_tiny_random
 from trainer.families import Model
-from trainer.messages import BucketSize, Finished, Loading, Planned, Sampled, Saved, TensorFile, Train, Update
+from trainer.messages import Finished, Loading, Planned, Sampled, Saved, TensorFile, Train, Update
 from trainer.plan import build_plan
 
 _DEFAULT_PROMPTS = 3
@@ -104,7 +105,7 @@ class Training:
             plan=plan,
             model=model,
             adapter=adapter,
-            optimizer=accelerator.prepare_optimizer(create_optimizer(recipe.optimizer, adapter)),
+            optimizer=accelerator.prepare_optimizer(optimizer_entry(recipe.optimizer).create(adapter.parameters)),
             pictures=pictures,
             texts=texts,
             accelerator=accelerator,
@@ -122,8 +123,8 @@ class Training:
     def _resume(self, learner: Learner) -> None:
         if self._request.resume_from is None:
             return
-        path, config = Path(self._request.resume_from), self._recipe.optimizer
-        cursor = checkpoint.restore(path, self._fingerprint, learner.adapter, learner.optimizer, config)
+        path, state_shapes = Path(self._request.resume_from), optimizer_entry(self._recipe.optimizer).state_shapes
+        cursor = checkpoint.restore(path, self._fingerprint, learner.adapter, learner.optimizer, state_shapes)
         if cursor.step > learner.plan.steps:
             raise checkpoint.BadCheckpoint(
                 f"the checkpoint was saved after step {cursor.step}, but the run has only {learner.plan.steps}"
@@ -132,22 +133,13 @@ class Training:
         self.step = cursor.step
 
     def _planned(self, learner: Learner, *, warm: bool) -> Planned:
-        plan = learner.plan
         return Planned(
             step=self.step,
-            steps=plan.steps,
-            epochs=plan.epochs,
-            steps_per_epoch=plan.steps_per_epoch,
-            pictures=len(self._request.examples),
-            buckets=[
-                BucketSize(width=bucket.size[0], height=bucket.size[1], pictures=len(bucket.members))
-                for bucket in plan.buckets
-            ],
-            parameters=sum(weight.numel() for weight in learner.adapter.parameters),
+            steps=learner.plan.steps,
+            epochs=learner.plan.epochs,
             device=str(learner.accelerator.device),
             precision=learner.precision,
             base=learner.model.base_digest,
-            fingerprint=self._fingerprint,
             warm=warm,
             truncated_captions=learner.texts.count_truncated(),
         )

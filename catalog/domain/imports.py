@@ -1,0 +1,144 @@
+"""The rules of imports: each file is added, recognised as a duplicate, or refused. Pure: rows in, events out."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from catalog.domain.images import single
+from contracts.commands.datasets import ImportedFile
+from contracts.errors import Rejected
+from contracts.events.datasets import CaptionSet, DatasetEvent, ImageAdded, ImageRefused, TagsEdited
+from contracts.ids import Digest, ImageId
+from contracts.sealed import CAPTION, seal
+from contracts.tags import canonicalize
+
+MAX_FILE_NAME_LENGTH = 255
+"""Characters of a file name that are kept, the usual limit of file systems."""
+MAX_IMPORTED_TAG_BYTES = 16 * 1024
+"""Maximum bytes of tags imported with one image: ample for real lists, and one file cannot fill a commit."""
+MAX_NAMED_PROBLEMS = 3
+"""Maximum number of a file's invalid tags that are reported one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExaminedFile:
+    """A file as the event of a refused file, or of a new image whose ordinal is still open; `key` seals its texts."""
+
+    event: ImageAdded | ImageRefused
+    key: bytes
+    caption: str | None = None
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownImage:
+    """An image of the data set, from before or from this import, that a file with the same pixels duplicates.
+
+    `key` none: it was erased, and its texts cannot be sealed.
+    """
+
+    image: ImageId
+    ordinal: int
+    blobs: frozenset[Digest]
+    key: bytes | None
+    has_caption: bool = False
+
+
+@dataclass
+class ImportDecision:
+    """What one import adds to a data set. `unused_blobs` were stored, and no event names them.
+
+    `files` has one result per file, in order and without the name: names are private, and results are stored.
+    """
+
+    events: list[DatasetEvent] = field(default_factory=list)
+    files: list[ImportedFile] = field(default_factory=list)
+    unused_blobs: set[Digest] = field(default_factory=set)
+
+
+def decide(next_ordinal: int, known: Mapping[Digest, KnownImage], files: Sequence[ExaminedFile]) -> ImportDecision:
+    """The events and results of an import into a data set with these images, by the digest of their pixels."""
+    decision, ordinal, known = ImportDecision(), next_ordinal, dict(known)
+    for file in files:
+        match file.event:
+            case ImageRefused(image_id=image, reason=reason, detail=detail) as refused:
+                decision.events.append(refused)
+                decision.files.append(ImportedFile(outcome="refused", image=image, reason=reason, detail=detail))
+            case ImageAdded(pixels=pixels) as added if pixels in known:
+                known[pixels] = _add_duplicate(decision, file, added, known[pixels])
+            case ImageAdded(pixels=pixels) as added:
+                known[pixels] = _add(decision, file, msgspec.structs.replace(added, ordinal=ordinal))
+                ordinal += 1
+    return decision
+
+
+def _add(decision: ImportDecision, file: ExaminedFile, added: ImageAdded) -> KnownImage:
+    new = KnownImage(image=added.image_id, ordinal=added.ordinal, blobs=_blobs(added), key=file.key)
+    decision.events.append(added)
+    if file.caption is not None:
+        new = _set_caption(decision, new, file.key, file.caption)
+    tagged, detail = import_tags(added.ordinal, file.tags)
+    if tagged is not None:
+        decision.events.append(tagged)
+    decision.files.append(ImportedFile(outcome="added", image=new.image, ordinal=new.ordinal, detail=detail))
+    return new
+
+
+def _add_duplicate(decision: ImportDecision, file: ExaminedFile, added: ImageAdded, known: KnownImage) -> KnownImage:
+    """The picture exists already: no new image, but its caption is used where the image has none."""
+    decision.unused_blobs.update(_blobs(added) - known.blobs)
+    remarks = [f"shows the same picture as {known.image}"]
+    if file.caption is not None and known.has_caption:
+        remarks.append("the existing caption was kept")
+    elif file.caption is not None and known.key is not None:
+        known = _set_caption(decision, known, known.key, file.caption)
+    if file.tags:
+        remarks.append("the tags of the file were ignored")
+    detail = "; ".join(remarks)
+    decision.files.append(
+        ImportedFile(outcome="existing", image=known.image, ordinal=known.ordinal, reason="twin", detail=detail)
+    )
+    return known
+
+
+def _set_caption(decision: ImportDecision, image: KnownImage, key: bytes, text: str) -> KnownImage:
+    decision.events.append(CaptionSet(ordinal=image.ordinal, caption=seal(key, text, CAPTION), source="import"))
+    return replace(image, has_caption=True)
+
+
+def _blobs(added: ImageAdded) -> frozenset[Digest]:
+    return frozenset({added.source, added.picture, added.thumbnail})
+
+
+def display_name(file_name: str) -> str:
+    """A file's name for display: the last path segment, NFC, without control or bidi characters. Never a path."""
+    last = unicodedata.normalize("NFC", file_name).replace("\\", "/").rsplit("/", 1)[-1]
+    visible = "".join(char for char in last if unicodedata.category(char)[0] != "C")
+    return visible[:MAX_FILE_NAME_LENGTH] or "unnamed"
+
+
+def import_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, str | None]:
+    """The event for tags that came with an image, and a message about tags that are invalid or too many."""
+    accepted: dict[str, None] = {}
+    problems: list[str] = []
+    room = MAX_IMPORTED_TAG_BYTES
+    for text in tags:
+        try:
+            tag = canonicalize(text)
+        except Rejected as error:
+            problems.append(error.detail)
+            continue
+        room -= 0 if tag in accepted else len(tag.encode())
+        if room < 0:
+            problems.append(f"more than {MAX_IMPORTED_TAG_BYTES >> 10} KiB of tags; the rest were not imported")
+            break
+        accepted[tag] = None
+    event = TagsEdited(images=single(ordinal), asserted=tuple(accepted), source="import") if accepted else None
+    return event, _summarize(problems)
+
+
+def _summarize(problems: Sequence[str]) -> str | None:
+    more = len(problems) - MAX_NAMED_PROBLEMS
+    return "; ".join([*problems[:MAX_NAMED_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]) or None

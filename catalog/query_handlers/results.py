@@ -1,0 +1,121 @@
+"""Builds the results of queries from rows of the read model, current or past."""
+
+from collections import defaultdict
+
+from catalog.database import Connection
+from catalog.domain.compose import compose
+from catalog.domain.effective_tags import EffectiveTags
+from catalog.domain.manifest import caption_from_tags
+from catalog.keys import open_if_present
+from catalog.lookup import require_dataset, require_image, require_job, require_run
+from catalog.views import decisions, erasures, images, jobs, work
+from catalog.views.datasets import DatasetRow
+from catalog.views.versions import VersionRow
+from contracts.ids import DatasetId, ImageId
+from contracts.jobs import status_of
+from contracts.queries.datasets import DatasetView, ImageView, VersionView
+from contracts.queries.jobs import JobView
+from contracts.queries.tagging import TaggingView
+from contracts.sealed import CAPTION, NAME
+
+TaggedImage = tuple[images.ImageRow, EffectiveTags]
+"""An image and its tags, read in one transaction."""
+
+
+def read_dataset(connection: Connection, ref: str) -> DatasetView:
+    """NotFound if there is none, Gone if it was removed."""
+    return dataset_view(connection, require_dataset(connection, ref))
+
+
+def dataset_view(connection: Connection, row: DatasetRow) -> DatasetView:
+    counts = images.image_counts(connection, row.id)
+    return compose(DatasetView, row, counts, general_threshold=row.general, character_threshold=row.character)
+
+
+def version_view(connection: Connection, dataset: DatasetRow, row: VersionRow) -> VersionView:
+    return compose(
+        VersionView,
+        row,
+        version=row.number,
+        dataset=dataset.name,
+        etag=max(row.sequence, dataset.name_sequence),
+        erased=erasures.count_erased_in_version(connection, dataset.id, row.as_of),
+    )
+
+
+def read_image(connection: Connection, image_id: str) -> TaggedImage:
+    """NotFound if there is none, Gone if it or its data set was removed, or if it was erased."""
+    (image,) = with_tags(connection, [require_image(connection, image_id)])
+    return image
+
+
+def with_tags(connection: Connection, rows: list[images.ImageRow]) -> list[TaggedImage]:
+    """These images with their effective tags."""
+    ordinals: defaultdict[DatasetId, list[int]] = defaultdict(list)
+    for row in rows:
+        ordinals[row.dataset_id].append(row.ordinal)
+    found = {
+        dataset_id: decisions.effective_tags(connection, dataset_id, some) for dataset_id, some in ordinals.items()
+    }
+    return [(row, found[row.dataset_id][row.ordinal]) for row in rows]
+
+
+def image_view(image: TaggedImage, keys: dict[ImageId, bytes]) -> ImageView:
+    """Texts are plain as far as there are keys."""
+    row, effective = image
+    written = None if row.caption is None else open_if_present(keys, row.id, row.caption, CAPTION)
+    return compose(
+        ImageView,
+        row,
+        effective,
+        name=open_if_present(keys, row.id, row.name, NAME),
+        caption=caption_from_tags(effective.names) if written is None else written,
+        caption_source=row.caption_source or "tags",
+        erased=row.id not in keys,
+    )
+
+
+def read_job(connection: Connection, job_id: str) -> JobView:
+    """NotFound if there is none, Gone if it was removed."""
+    job, work_row = require_job(connection, job_id)
+    request, plan, state = job.request, job.plan, work_row.work
+    checkpoints, samples = jobs.count_outputs(connection, job.id)
+    return compose(
+        JobView,
+        job,
+        work_row,
+        state,
+        request,
+        status=status_of(state.state),
+        phase=state.state,
+        step=state.completed_units,
+        steps=None if plan is None else plan.steps,
+        device=None if plan is None else plan.device,
+        precision=None if plan is None else plan.precision,
+        attempts=work.attempts(connection, "train", job.id),
+        checkpoints=checkpoints,
+        samples=samples,
+        position=work.queue_position(connection, "train", state),
+    )
+
+
+def read_run(connection: Connection, run_id: str) -> TaggingView:
+    """NotFound if there is none."""
+    run, work_row = require_run(connection, run_id)
+    request, loaded, state = run.request, run.loaded_model, work_row.work
+    return compose(
+        TaggingView,
+        run,
+        work_row,
+        state,
+        request,
+        status=status_of(state.state),
+        phase=state.state,
+        done=state.completed_units,
+        total=request.count,
+        model_digest=None if loaded is None else loaded.model,
+        tags_digest=None if loaded is None else loaded.tags,
+        preprocessing=None if loaded is None else loaded.preprocessing,
+        provider=None if loaded is None else loaded.provider,
+        position=work.queue_position(connection, "tag", state),
+    )

@@ -1,0 +1,15 @@
+"""The table of all queries of the catalog and the functions that answer them, those of audits and replays apart."""
+
+from functools import partial
+
+from catalog.query_handlers import datasets, historical, history, presets, work
+from catalog.query_handlers.context import QueryContext
+from contracts.wire.service.handlers import handlers_in
+from contracts.wire.service.requests import QueryHandlers
+
+HANDLERS = handlers_in(datasets, historical, history, presets, work, parameter="query")
+
+
+def query_handlers(context: QueryContext) -> QueryHandlers:
+    """The argument `queries` of `contracts.wire.service.requests.Service.start`."""
+    return {query: partial(handler, context) for query, handler in HANDLERS.items()}

@@ -1,0 +1,96 @@
+"""Commands on single images: load, decide, append."""
+
+from dataclasses import replace
+
+from catalog.database import Connection
+from catalog.domain import images as rules
+from catalog.lookup import erased, known_dataset, known_image, require_dataset, require_image
+from catalog.service.context import CommandContext, locked
+from catalog.service.execution import Change
+from catalog.views import decisions, erasures
+from catalog.views.datasets import DatasetRow
+from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commands.datasets import EditTags, EraseImage, ImageResult, RemoveImage, ReplaceTags, SetCaption
+from contracts.ids import ImageId
+
+Loaded = tuple[DatasetRow, rules.ImageState]
+"""The data set of an image, and what commands on the image are decided from."""
+
+
+def lock_of_dataset(connection: Connection, command: RemoveImage | ReplaceTags | EditTags | SetCaption) -> str:
+    return require_image(connection, command.image).dataset_id
+
+
+@locked(lock_of_dataset)
+async def remove_image(context: CommandContext, metadata: CommandMetadata, command: RemoveImage) -> CommandResult:
+    return await _append(context, metadata, command, await context.read(lambda now: _load(now, command.image)))
+
+
+@locked(lock_of_dataset)
+async def set_caption(context: CommandContext, metadata: CommandMetadata, command: SetCaption) -> CommandResult:
+    row, image = await context.read(lambda now: _load(now, command.image))
+    key = await context.keys.key_of(command.image)
+    if key is None:
+        raise erased(command.image)
+    return await _append(context, metadata, command, (row, replace(image, key=key)))
+
+
+@locked(lock_of_dataset)
+async def change_tags(
+    context: CommandContext, metadata: CommandMetadata, command: ReplaceTags | EditTags
+) -> CommandResult:
+    def read(connection: Connection) -> Loaded:
+        row, image = _load(connection, command.image)
+        latest = decisions.latest_of_image(connection, row.id, image.ordinal)
+        seen = command.seen if isinstance(command, ReplaceTags) else None
+        return row, replace(
+            image,
+            base=decisions.tag_names(connection, row.id, image.ordinal, seen),
+            asserted=frozenset(tag for tag, choice in latest.items() if choice.asserted),
+            rejected=frozenset(tag for tag, choice in latest.items() if not choice.asserted),
+        )
+
+    return await _append(context, metadata, command, await context.read(read))
+
+
+async def erase_image(context: CommandContext, metadata: CommandMetadata, command: EraseImage) -> CommandResult:
+    """Erase an image, even one already removed from its data set. InUse: an unfinished job needs it."""
+    result = await _erase_image(context, metadata, command)
+    await context.purge_now()
+    return result
+
+
+@locked(lambda connection, command: known_image(connection, command.image).dataset_id)
+async def _erase_image(context: CommandContext, metadata: CommandMetadata, command: EraseImage) -> CommandResult:
+    def read(connection: Connection) -> Loaded:
+        image = known_image(connection, command.image)
+        row = known_dataset(connection, image.dataset_id)
+        if isinstance(image, erasures.ErasedRow):
+            return row, rules.ImageState(erased=True)
+        return row, rules.ImageState(
+            ordinal=image.ordinal, active_jobs=erasures.active_jobs(connection, row.id, image.span)
+        )
+
+    return await _append(context, metadata, command, await context.read(read))
+
+
+def _load(connection: Connection, image_id: ImageId) -> Loaded:
+    image = require_image(connection, image_id)
+    return require_dataset(connection, image.dataset_id), rules.ImageState(
+        ordinal=image.ordinal,
+        added=image.added_sequence,
+        etag=image.etag,
+        caption=image.caption,
+        caption_changed=image.caption_sequence,
+    )
+
+
+async def _append(
+    context: CommandContext,
+    metadata: CommandMetadata,
+    command: RemoveImage | EraseImage | ReplaceTags | EditTags | SetCaption,
+    loaded: Loaded,
+) -> CommandResult:
+    row, image = loaded
+    change = Change("dataset", row.id, rules.decide(image, command), row.revision)
+    return await context.executor.append(metadata, ImageResult(id=command.image), change)

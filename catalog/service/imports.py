@@ -1,0 +1,179 @@
+"""Image import: the decoder examines the files, their blobs are stored, then the whole command is one commit."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from catalog.database import Connection
+from catalog.domain import imports as rules
+from catalog.domain.compose import compose
+from catalog.ingest.outcomes import Refused
+from catalog.ingest.pool import Decoder
+from catalog.lookup import require_dataset
+from catalog.service.blob_pins import BlobPins
+from catalog.service.context import CommandContext
+from catalog.service.execution import Change
+from catalog.views import datasets, erasures, images
+from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commands.datasets import ImportImages, ImportResult, StagedFile
+from contracts.errors import Behind, Gone, NotFound, Unavailable
+from contracts.events.datasets import ImageAdded, ImageRefused
+from contracts.ids import DatasetId, Digest, ImageId, derived
+from contracts.sealed import NAME, seal
+from contracts.wire.blobs.store import Blobs
+
+MAX_CONCURRENT_IMPORTS = 4
+"""Maximum concurrent import commands; decoded pictures take disk space until they are in the blob store."""
+WORK_FOLDER_PREFIX = "import-"
+NO_NAME = b""
+"""In place of the sealed name, until the key of the image exists."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ImageImporter:
+    """Imports staged files into data sets."""
+
+    blobs: Blobs
+    decoder: Decoder
+    staging: Path
+    pins: BlobPins
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_IMPORTS))
+
+    async def import_images(
+        self, context: CommandContext, metadata: CommandMetadata, command: ImportImages
+    ) -> CommandResult:
+        """Each file is added, recognised as a duplicate, or refused. The stored result lacks the files' names."""
+        result = await context.executor.previous_result(metadata) or await self._import(context, metadata, command)
+        return with_file_names(result, command.files) if isinstance(result, ImportResult) else result
+
+    async def _import(self, context: CommandContext, metadata: CommandMetadata, command: ImportImages) -> CommandResult:
+        """Files are decoded before the lock of the data set is taken."""
+        dataset_id = await context.read(lambda connection: require_dataset(connection, command.dataset).id)
+        ids = [ImageId(derived("img", metadata.command_id, str(number))) for number in range(len(command.files))]
+        unused_blobs: set[Digest] = set()
+
+        async def append() -> CommandResult:
+            nonlocal unused_blobs
+            row, decision = await _decide(context, dataset_id, files)
+            unused_blobs = decision.unused_blobs
+            result = ImportResult(id=row.id, name=row.name, files=tuple(decision.files))
+            change = Change("dataset", row.id, decision.events, row.revision)
+            return await context.executor.append(metadata, result, change)
+
+        async with AsyncExitStack() as pinned:
+            async with self._slots:
+                with tempfile.TemporaryDirectory(prefix=WORK_FOLDER_PREFIX, dir=self.staging) as folder:
+                    events = await self._examine_all(zip(ids, command.files, strict=True), Path(folder), pinned)
+            keys = await context.keys.create_keys(ids)
+            if len(keys) < len(ids):
+                raise Gone("images that this request imported before were erased; send it as a new request")
+            files = [
+                _sealed(event, keys[event.image_id], file) for event, file in zip(events, command.files, strict=True)
+            ]
+            result = await context.executor.execute_once(metadata, dataset_id, append)
+        await self._delete_unused_blobs(context, unused_blobs)
+        return result
+
+    async def _examine_all(
+        self, files: Iterable[tuple[ImageId, StagedFile]], folder: Path, pinned: AsyncExitStack
+    ) -> list[ImageAdded | ImageRefused]:
+        """Unavailable: a file cannot be read or a blob not be stored, which is no verdict on the picture."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                examinations = [tasks.create_task(self._examine(image, file, folder, pinned)) for image, file in files]
+        except BaseExceptionGroup as group:
+            first = group.exceptions[0]
+            if isinstance(first, OSError):
+                detail = f"the catalog cannot read or write its files: {first.strerror}"
+                raise Unavailable(detail, service="catalog") from group
+            raise first from group
+        return [task.result() for task in examinations]
+
+    async def _examine(
+        self, image: ImageId, file: StagedFile, folder: Path, pinned: AsyncExitStack
+    ) -> ImageAdded | ImageRefused:
+        """The file's event, still without name and ordinal; the blobs it names are stored and pinned."""
+        staged = self.staging / file.token
+        if not staged.is_file():
+            raise NotFound(f"the upload {file.token!r} is not in the staging folder; send it again")
+        found = await self.decoder.examine(staged, into=folder)
+        if isinstance(found, Refused):
+            return ImageRefused(image_id=image, name=NO_NAME, reason=found.reason, detail=found.detail, size=file.size)
+        digests = (found.sha256, found.picture_sha256, found.thumbnail_sha256)
+        await pinned.enter_async_context(self.pins.pin(digests))
+        # Blobs are stored before any event names them.
+        source = await self.blobs.put(staged)
+        return compose(
+            ImageAdded,
+            found,
+            ordinal=-1,
+            image_id=image,
+            source=source,
+            picture=source if found.source_is_picture else await self.blobs.put(found.picture_path),
+            thumbnail=await self.blobs.put(found.thumbnail_path),
+            pixels=found.pixels_sha256,
+            size=found.bytes,
+            name=NO_NAME,
+        )
+
+    async def _delete_unused_blobs(self, context: CommandContext, unused_blobs: set[Digest]) -> None:
+        """Delete the blobs of duplicates: no event names them, so a later erasure would not find them."""
+        if not unused_blobs:
+            return
+        try:
+            async with self.pins.exclusive() as pinned:
+                await context.executor.wait_until_applied()
+                in_use = await context.read(lambda connection: erasures.digests_in_use(connection, unused_blobs))
+                await context.blobs.delete(unused_blobs - in_use - pinned)
+        except (OSError, Unavailable, Behind) as error:
+            _log.warning("unused_blobs_not_deleted", error=str(error))
+
+
+async def _decide(
+    context: CommandContext, dataset_id: DatasetId, files: Sequence[rules.ExaminedFile]
+) -> tuple[datasets.DatasetRow, rules.ImportDecision]:
+    pixels = [file.event.pixels for file in files if isinstance(file.event, ImageAdded)]
+
+    def read(connection: Connection) -> tuple[datasets.DatasetRow, list[images.ImageRow]]:
+        row = require_dataset(connection, dataset_id)
+        found = (images.find_duplicate(connection, row.id, digest) for digest in pixels)
+        return row, [duplicate for duplicate in found if duplicate is not None]
+
+    row, duplicates = await context.read(read)
+    keys = await context.keys.keys_of([duplicate.id for duplicate in duplicates])
+    known = {duplicate.pixels: _known(duplicate, keys.get(duplicate.id)) for duplicate in duplicates}
+    return row, rules.decide(row.next_ordinal, known, files)
+
+
+def with_file_names(result: ImportResult, files: Sequence[StagedFile]) -> ImportResult:
+    """The result with the files' names taken from the command."""
+    named_files = (
+        msgspec.structs.replace(file_result, name=rules.display_name(file.name))
+        for file_result, file in zip(result.files, files, strict=False)
+    )
+    return msgspec.structs.replace(result, files=tuple(named_files))
+
+
+def remove_stale_work_folders(staging: Path) -> None:
+    """Delete what the imports of a killed catalog left behind. Call it before the first import of this process."""
+    for folder in staging.glob(f"{WORK_FOLDER_PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sealed(event: ImageAdded | ImageRefused, key: bytes, file: StagedFile) -> rules.ExaminedFile:
+    event = msgspec.structs.replace(event, name=seal(key, rules.display_name(file.name), NAME))
+    return rules.ExaminedFile(event=event, key=key, caption=file.caption, tags=file.tags)
+
+
+def _known(row: images.ImageRow, key: bytes | None) -> rules.KnownImage:
+    blobs, has_caption = frozenset({row.source, row.picture, row.thumbnail}), row.caption is not None
+    return rules.KnownImage(image=row.id, ordinal=row.ordinal, blobs=blobs, key=key, has_caption=has_caption)

@@ -1,0 +1,145 @@
+"""Commands on data sets and their images."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from contracts.commands.base import Command, CommandResult, Description, Name, Probability, Tags, Text, Trigger
+from contracts.definitions import union_in
+from contracts.ids import Digest, ImageId
+
+MAX_FILES_PER_IMPORT = 32
+"""Maximum files in one import command, and so in one commit."""
+MAX_TEXT_BYTES_PER_IMPORT = 48 * 1024
+"""Maximum bytes of captions and tags in one import command; a single file may exceed it."""
+
+
+class ImportedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The outcome of one imported file: added, already present (`existing`), or refused with a reason.
+
+    `name` is private text: filled in from the command for each reply, never stored with the result.
+    """
+
+    name: str = ""
+    outcome: Literal["added", "existing", "refused"]
+    image: ImageId
+    ordinal: int | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+class DatasetResult(CommandResult, frozen=True, tag="dataset", tag_field="type"):
+    name: str
+
+
+class ImageResult(CommandResult, frozen=True, tag="image", tag_field="type"):
+    pass
+
+
+class ImportResult(CommandResult, frozen=True, tag="import", tag_field="type"):
+    """`name` of the data set, and the outcome of each file."""
+
+    name: str
+    files: tuple[ImportedFile, ...] = ()
+
+
+class VersionResult(CommandResult, frozen=True, tag="version", tag_field="type"):
+    """`name` of the data set, and the number of the version."""
+
+    name: str
+    version: int
+
+
+class CreateDataset(Command[DatasetResult], frozen=True):
+    name: Name
+    description: Description = ""
+
+
+class RenameDataset(Command[DatasetResult], frozen=True):
+    dataset: str
+    name: Name
+
+
+class RemoveDataset(Command[DatasetResult], frozen=True):
+    dataset: str
+
+
+class StagedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A file the gateway received into `staging/<token>`, with the caption and tags that came with it."""
+
+    token: Annotated[str, Meta(pattern="^[0-9A-Za-z_-]{1,64}$")]
+    name: Annotated[str, Meta(max_length=1000)]
+    digest: Digest
+    size: int
+    caption: Text | None = None
+    tags: Tags = ()
+
+
+class ImportImages(Command[ImportResult], frozen=True):
+    """Import files into a data set. Each is added, already present, or refused by itself; a bad file stops no other."""
+
+    dataset: str
+    files: Annotated[tuple[StagedFile, ...], Meta(min_length=1, max_length=MAX_FILES_PER_IMPORT)]
+
+
+class RemoveImage(Command[ImageResult], frozen=True):
+    image: ImageId
+
+
+class EraseImage(Command[ImageResult], frozen=True):
+    """Destroy an image's bytes and texts wherever they are. Irreversible; also works on an image removed before.
+
+    Rejected (in-use) while a job waits for or trains on a version that contains it.
+    """
+
+    image: ImageId
+
+
+class EraseDataset(Command[DatasetResult], frozen=True):
+    """Erase all images a data set ever had, and the names of its skipped files. `dataset`: name or id."""
+
+    dataset: str
+
+
+class ReplaceTags(Command[ImageResult], frozen=True):
+    """Replace the whole list of tags; becomes a delta against the version the client saw.
+
+    `seen` is the sequence in the If-Match ETag; none = against the current tags.
+    """
+
+    image: ImageId
+    tags: Tags
+    seen: int | None = None
+
+
+class EditTags(Command[ImageResult], frozen=True):
+    """Add and remove single tags; edits of different tags never conflict."""
+
+    image: ImageId
+    add: Tags = ()
+    remove: Tags = ()
+
+
+class SetCaption(Command[ImageResult], frozen=True):
+    """Write the caption, or remove it (none): the caption is then joined from the tags."""
+
+    image: ImageId
+    caption: Text | None
+    seen: int | None = None
+
+
+class SetThresholds(Command[DatasetResult], frozen=True):
+    dataset: str
+    general: Probability
+    character: Probability
+
+
+class FreezeVersion(Command[VersionResult], frozen=True):
+    """Freeze the current content as a version. Unchanged content with the same trigger reuses the existing version."""
+
+    dataset: str
+    trigger: Trigger = ""
+
+
+DatasetCommand = union_in(__name__, Command)

@@ -1,0 +1,114 @@
+"""Blobs as files in a folder, safe against a power cut and against several writers."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+from typing import BinaryIO
+
+from contracts.ids import Digest
+from contracts.wire.blobs import io
+from contracts.wire.system.files import draft_in, move_into_place, remove_abandoned_drafts, sync_folder
+
+
+class LocalBlobs:
+    """`<root>/aa/bb/<sha256>`. File work runs in threads. Several processes may share a root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._durable: set[Path] = set()  # folders whose directory entries are known to be on disk
+
+    async def put(self, content: bytes | Path) -> Digest:
+        return await asyncio.to_thread(self._put, content)
+
+    async def get(self, digest: Digest, limit: int = io.MAX_BYTES_IN_MEMORY) -> bytes:
+        return await asyncio.to_thread(self._get, digest, limit)
+
+    async def fetch(self, digest: Digest, to: Path) -> None:
+        await asyncio.to_thread(self._fetch, digest, to)
+
+    async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        with await asyncio.to_thread(self._open, digest) as source:
+            source.seek(start)
+            left = (os.fstat(source.fileno()).st_size if end is None else end) - start
+            while left > 0 and (piece := await asyncio.to_thread(source.read, min(io.CHUNK_BYTES, left))):
+                yield piece
+                left -= len(piece)
+
+    def path(self, digest: Digest) -> Path:
+        return self.root / io.blob_key(digest)
+
+    async def size(self, digest: Digest) -> int:
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError as error:
+            raise io.not_found(digest) from error
+
+    async def exists(self, digest: Digest) -> bool:
+        return self.path(digest).is_file()
+
+    async def delete(self, digests: Collection[Digest]) -> None:
+        await asyncio.to_thread(self._delete, digests)
+
+    async def remove_abandoned_drafts(self) -> int:
+        return await asyncio.to_thread(remove_abandoned_drafts, self.root / "tmp")
+
+    def _put(self, content: bytes | Path) -> Digest:
+        digest, size = io.hash_content(content)
+        if not self._renew(digest, size):
+            with draft_in(self.root / "tmp") as draft:
+                with draft.open("wb") as out:
+                    digest, _ = io.write_hashed(out, io.read_chunks(content))
+                target = self.path(digest)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                move_into_place(draft, target)
+        self._sync_parents(self.path(digest).parent)
+        return digest
+
+    def _renew(self, digest: Digest, size: int) -> bool:
+        """Touches an existing blob and returns true. A file of another size is damaged and will be replaced."""
+        target = self.path(digest)
+        try:
+            os.utime(target)
+            is_whole = target.stat().st_size == size
+        except FileNotFoundError:
+            return False
+        sync_folder(target.parent)  # another writer may have renamed it without having synced the folder yet
+        return is_whole
+
+    def _sync_parents(self, folder: Path) -> None:
+        """Once per process: whether they existed before it is unknown."""
+        for created in (folder, folder.parent, self.root):
+            if created not in self._durable:
+                sync_folder(created.parent)
+                self._durable.add(created)
+
+    def _open(self, digest: Digest) -> BinaryIO:
+        try:
+            return self.path(digest).open("rb")
+        except FileNotFoundError as error:
+            raise io.not_found(digest) from error
+
+    def _get(self, digest: Digest, limit: int) -> bytes:
+        with self._open(digest) as source:
+            size = os.fstat(source.fileno()).st_size
+            io.check_size(digest, size, limit)
+            content = source.read(size)
+        return io.verify_content(digest, content)
+
+    def _fetch(self, digest: Digest, to: Path) -> None:
+        with self._open(digest) as source, draft_in(to.parent) as draft:
+            with draft.open("wb") as out:
+                found, size = io.write_hashed(out, iter(lambda: source.read(io.CHUNK_BYTES), b""))
+            io.check_digest(digest, found, size)
+            move_into_place(draft, to)
+
+    def _delete(self, digests: Collection[Digest]) -> None:
+        # Folders are not synced: that takes 10 ms per blob, and a purge after the next start repeats lost deletions.
+        drafts = list((self.root / "tmp").glob("*.draft"))
+        for path in [path for digest in digests if (path := self.path(digest)).is_file()]:
+            # Drafts first: which blob they belong to can only be determined while that blob exists.
+            for draft in drafts:
+                if io.starts_with(path, draft):
+                    draft.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""Blobs as objects in an object store such as S3, through obstore."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+
+from contracts.errors import NotFound, Unavailable
+from contracts.ids import Digest
+from contracts.wire.blobs import io
+from contracts.wire.system.files import draft_in, move_into_place
+
+
+class RemoteBlobs:
+    """The same keys in an object store, which writes objects atomically. Unavailable when it does not answer."""
+
+    def __init__(self, store: Any) -> None:
+        """`store`: one of `obstore.store`, such as `from_url("s3://bucket/prefix")`."""
+        self._store = store
+
+    async def put(self, content: bytes | Path) -> Digest:
+        digest, size = await asyncio.to_thread(io.hash_content, content)
+        # Written again even if it exists: object stores have no touch, and this renews its time.
+        with _translate_errors(digest):
+            await obstore.put_async(self._store, io.blob_key(digest), content)
+        if await self.size(digest) != size:
+            raise io.Damaged(f"blob {digest} was stored with another size than {size} bytes")
+        return digest
+
+    async def get(self, digest: Digest, limit: int = io.MAX_BYTES_IN_MEMORY) -> bytes:
+        with _translate_errors(digest):
+            found = await obstore.get_async(self._store, io.blob_key(digest))
+            io.check_size(digest, found.meta["size"], limit)
+            content = bytes(await found.bytes_async())
+        return await asyncio.to_thread(io.verify_content, digest, content)
+
+    async def fetch(self, digest: Digest, to: Path) -> None:
+        with draft_in(to.parent) as draft:
+            hashed, size = hashlib.sha256(), 0
+            with draft.open("wb") as out:
+                async for piece in self.stream(digest):
+                    await asyncio.to_thread(io.write_chunk, out, hashed, piece)
+                    size += len(piece)
+            io.check_digest(digest, hashed.hexdigest(), size)
+            await asyncio.to_thread(move_into_place, draft, to)
+
+    async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        whole = await self.size(digest)
+        end = whole if end is None else min(end, whole)
+        if start >= end:  # object stores reject an empty range
+            return
+        with _translate_errors(digest):
+            found = await obstore.get_async(self._store, io.blob_key(digest), options={"range": (start, end)})
+            async for piece in found.stream(min_chunk_size=io.CHUNK_BYTES):
+                yield bytes(piece)
+
+    def path(self, digest: Digest) -> None:
+        io.blob_key(digest)
+
+    async def size(self, digest: Digest) -> int:
+        with _translate_errors(digest):
+            return int((await obstore.head_async(self._store, io.blob_key(digest)))["size"])
+
+    async def exists(self, digest: Digest) -> bool:
+        try:
+            await self.size(digest)
+        except NotFound:
+            return False
+        return True
+
+    async def remove_abandoned_drafts(self) -> int:
+        return 0  # the store writes objects whole
+
+    async def delete(self, digests: Collection[Digest]) -> None:
+        # One at a time: stores differ in whether a missing object fails a bulk request.
+        for digest in digests:
+            try:
+                with _translate_errors(digest):
+                    await obstore.delete_async(self._store, io.blob_key(digest))
+            except NotFound:
+                continue
+
+
+@contextmanager
+def _translate_errors(digest: str) -> Iterator[None]:
+    """Translates errors of the store into ours."""
+    try:
+        yield
+    except (FileNotFoundError, NotFoundError) as error:
+        raise io.not_found(digest) from error
+    except BaseError as error:
+        raise Unavailable(f"the blob store does not answer: {error}") from error

@@ -1,0 +1,70 @@
+"""Recreating a damaged log: reading what is left of it, and storing every commit again at its original sequence."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from nats.aio.client import Client
+from nats.js.api import Header
+
+from contracts import subjects
+from contracts.commits import RecordedCommit, decode
+from contracts.errors import Conflict, LogDamaged, Unavailable
+from contracts.wire.log.scan import log_state, scan
+from contracts.wire.log.streams import add_if_missing, stream_config
+from contracts.wire.service.jetstream import NATS_ERRORS
+
+MAX_IN_FLIGHT = 128
+"""Maximum unacknowledged commits; one connection keeps their order."""
+PUBLISH_TIMEOUT_SECONDS = 30.0
+
+
+async def readable_commits(bus: Client, after: int) -> AsyncIterator[RecordedCommit]:
+    """The commits after a sequence that can still be read, in order; there may be gaps. Empty where there is no log."""
+    try:
+        last = (await log_state(bus)).last
+    except LogDamaged:
+        return
+    async for batch in scan(bus, after, last):
+        for message in batch:
+            try:
+                yield decode(message.sequence, message.recorded_at, message.body)
+            except LogDamaged:
+                continue  # a gap, like any other unreadable message
+
+
+async def recreate_stream(bus: Client, log_id: str) -> None:
+    """Creates an empty log with this id. Conflict if the server has one: it must be moved first. For `admin`."""
+    js = bus.jetstream(timeout=PUBLISH_TIMEOUT_SECONDS)
+    if not await add_if_missing(js, replace(stream_config(subjects.EVENTS), metadata={"log_id": log_id})):
+        raise Conflict("this server holds an event log; it must be moved away before another is created")
+
+
+async def recreate_metrics_stream(bus: Client) -> None:
+    """Creates the stream of loss curves, if there is none. For `admin`."""
+    await add_if_missing(bus.jetstream(timeout=PUBLISH_TIMEOUT_SECONDS), stream_config(subjects.METRICS))
+
+
+async def restore_commits(bus: Client, commits: Sequence[RecordedCommit]) -> None:
+    """Stores commits in order, each at its sequence. LogDamaged where the server assigned another: start over."""
+    for start in range(0, len(commits), MAX_IN_FLIGHT):
+        batch = commits[start : start + MAX_IN_FLIGHT]
+        sequences = await asyncio.gather(*(_publish(bus, recorded) for recorded in batch))
+        for sequence, recorded in zip(sequences, batch, strict=True):
+            if sequence != recorded.sequence:
+                raise LogDamaged(f"commit {recorded.sequence} was stored as {sequence}: another writer is active")
+
+
+async def _publish(bus: Client, recorded: RecordedCommit) -> int:
+    commit = recorded.commit
+    try:
+        ack = await bus.jetstream().publish(
+            subjects.aggregate(commit.aggregate_kind, commit.aggregate_id),
+            recorded.body,
+            timeout=PUBLISH_TIMEOUT_SECONDS,
+            stream=subjects.EVENTS,
+            headers={Header.MSG_ID: commit.id},
+        )
+    except NATS_ERRORS as error:
+        raise Unavailable(f"the event log did not accept commit {recorded.sequence}: {error}") from error
+    return ack.seq

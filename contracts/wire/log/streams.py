@@ -1,0 +1,119 @@
+"""The streams and consumers on the server. The migrate step creates them (`contracts.wire.log.migration`).
+
+The exception is the work queue: everything in it follows from the log, so the dispatcher recreates it.
+"""
+
+from functools import partial
+
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
+
+from contracts import subjects
+from contracts.aggregates import WORK_KINDS
+from contracts.subjects import PRIORITIES
+
+GIB = 1024**3
+DAY = 24 * 3600.0
+_STREAM = partial(
+    StreamConfig,
+    storage=StorageType.FILE,
+    retention=RetentionPolicy.LIMITS,
+    discard=DiscardPolicy.NEW,
+    duplicate_window=120,
+)
+CONSUMERS = [(work, priority) for work in WORK_KINDS for priority in PRIORITIES]
+"""The consumers of the work queue: one for each class and priority."""
+
+
+def stream_configs(log_bytes: int = 8 * GIB, *, duplicate_window: float = DAY) -> tuple[StreamConfig, ...]:
+    """All streams. `EVT` rejects messages when full instead of dropping old ones, and denies deletion.
+
+    `duplicate_window`: seconds for which the server itself detects repeated message ids; correctness does not need it.
+    """
+    return (
+        _STREAM(
+            name=subjects.EVENTS,
+            subjects=[subjects.ALL_EVENTS],
+            max_bytes=log_bytes,
+            max_msg_size=256 * 1024,
+            duplicate_window=duplicate_window,
+            allow_direct=True,
+            allow_atomic=True,
+            deny_delete=True,
+            deny_purge=True,
+        ),
+        _STREAM(
+            name=subjects.QUEUE,
+            subjects=[subjects.ALL_QUEUED],
+            retention=RetentionPolicy.WORK_QUEUE,
+            discard_new_per_subject=True,
+            max_msgs_per_subject=1,
+            max_msgs=100_000,
+            max_bytes=64 * 1024**2,
+            max_msg_size=1024,
+        ),
+        _STREAM(
+            name=subjects.METRICS,
+            subjects=[subjects.ALL_METRICS],
+            discard=DiscardPolicy.OLD,
+            max_age=90 * DAY,
+            max_bytes=GIB,
+            max_msg_size=64 * 1024,
+            allow_direct=True,
+        ),
+        _STREAM(
+            name=subjects.LEASES,
+            subjects=[subjects.ALL_LEASES],
+            max_msgs_per_subject=1,
+            max_msgs=100,
+            max_bytes=1024**2,
+            max_msg_size=1024,
+            allow_msg_ttl=True,
+        ),
+    )
+
+
+def stream_config(name: str) -> StreamConfig:
+    return next(config for config in stream_configs() if config.name == name)
+
+
+async def add_if_missing(js: JetStreamContext, config: StreamConfig) -> bool:
+    """Creates a stream, if there is none of its name; returns whether it did. Raises JetStream's errors."""
+    try:
+        await js.stream_info(str(config.name))
+    except NotFoundError:
+        await js.add_stream(config)
+        return True
+    return False
+
+
+async def repair_queue(bus: Client, *, lease: float) -> bool:
+    """Recreates the work queue or its consumers if they are missing; returns whether anything was.
+
+    The log is authoritative, so nothing is lost with the queue. Raises JetStream's errors.
+    """
+    js = bus.jetstream()
+    try:
+        if (await js.stream_info(subjects.QUEUE)).state.consumer_count >= len(CONSUMERS):
+            return False
+    except NotFoundError:
+        await js.add_stream(stream_config(subjects.QUEUE))
+    await add_consumers(js, lease)
+    return True
+
+
+async def add_consumers(js: JetStreamContext, lease: float) -> None:
+    for work, priority in CONSUMERS:
+        await js.add_consumer(
+            subjects.QUEUE,
+            ConsumerConfig(
+                durable_name=subjects.queue_consumer(work, priority),
+                filter_subject=subjects.queue_filter(work, priority),
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=lease,
+                max_deliver=-1,
+                max_ack_pending=10_000,
+            ),
+        )

@@ -1,0 +1,1 @@
+"""The embedded nats-server, and what each service may do on the bus."""

@@ -1,0 +1,226 @@
+"""Commands and queries over the bus: the server side and the client side.
+
+Built on `nats.micro` (ADR-32: discovery, ping, stats), whose endpoints handle one request at a time and send the caller
+`repr(error)`. So each request becomes a task of its own, bounded in number, and every error an `ErrorReply`.
+"""
+
+import asyncio
+import errno
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+import nats.errors
+import structlog
+from nats import micro
+from nats.aio.client import Client
+from nats.micro.request import Request
+from nats.micro.service import Service as MicroService
+
+from contracts import subjects
+from contracts.aggregates import REGISTRY, CommandEnvelope, ServiceName
+from contracts.commands.base import Command, CommandMetadata, CommandResult, R
+from contracts.commands.base import result_type_of as command_result_type_of
+from contracts.errors import Behind, ErrorReply, Invalid, LogFull, LoratoryError, SetupError, TooLarge, Unavailable
+from contracts.queries.base import Query, query_name_of, result_type_of
+from contracts.queries.owners import QUERIES, owner_of
+from contracts.retry import RetryPolicy, retry
+from contracts.validation import describe_decode_error
+
+T = TypeVar("T")
+QueryHandler = Callable[[Any], Awaitable[msgspec.Struct]]
+CommandHandler = Callable[[CommandMetadata, Any], Awaitable[CommandResult]]
+CommandHandlers = Mapping[type[Command[Any]], CommandHandler]
+QueryHandlers = Mapping[type[Query[Any]], QueryHandler]
+
+PING_TIMEOUT_SECONDS = 1
+ERROR_HEADER = "Nats-Service-Error-Code"
+
+_log = structlog.get_logger()
+
+
+class RequestLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Maximum concurrent and maximum queued requests of a service; further ones are rejected."""
+
+    concurrent: int = 64
+    queued: int = 512
+
+
+class RequestTimings(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds. `resend` of a command: a service that crashed in the middle of one sends no reply, so it is sent again.
+
+    `retry`: the pause before a query is retried.
+    """
+
+    resend: float = 4.0
+    retry: float = 0.3
+
+
+DEFAULT_LIMITS = RequestLimits()
+DEFAULT_TIMINGS = RequestTimings()
+
+
+def require_all_handlers(owner: ServiceName, commands: CommandHandlers, queries: QueryHandlers) -> None:
+    """SetupError: a command or query that this service owns has no handler."""
+    owned = [*REGISTRY.commands_of(owner), *QUERIES[owner]]
+    missing = [message.__name__ for message in owned if message not in commands and message not in queries]
+    if missing:
+        raise SetupError(f"the {owner} has no handler for {', '.join(missing)}")
+
+
+class Service:
+    """Handles the commands and queries of one service until it is closed."""
+
+    def __init__(self, bus: Client, name: str, version: str, limits: RequestLimits = DEFAULT_LIMITS) -> None:
+        self._bus = bus
+        self._limits = limits
+        self._name = name
+        self._version = version
+        self._slots = asyncio.Semaphore(limits.concurrent)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._commands_in_progress: dict[bytes, Request] = {}
+        """Commands in progress by body, with the latest request for each: a resent one is not executed concurrently."""
+        self._micro: MicroService | None = None
+
+    async def start(self, *, commands: CommandHandlers | None = None, queries: QueryHandlers | None = None) -> None:
+        """Registers handlers by message type; requests are served when this returns."""
+        commands, queries = commands or {}, queries or {}
+        name, version = f"loratory-{self._name}", _to_semver(self._version)
+        self._micro = await micro.add_service(self._bus, name=name, version=version)
+        for kind in {REGISTRY.kind_of(command).name: REGISTRY.kind_of(command) for command in commands}.values():
+
+            async def execute(envelope: CommandEnvelope[Any]) -> CommandResult:
+                return await commands[type(envelope.command)](envelope.metadata, envelope.command)
+
+            subject = subjects.command(self._name, kind.name)
+            envelope = CommandEnvelope[kind.commands]  # type: ignore[name-defined]  # the union of a record
+            await self._endpoint(f"cmd-{kind.name}", subject, envelope, execute, is_command=True)
+        for query, handler in queries.items():
+            name = query_name_of(query)
+            await self._endpoint(f"qry-{name}", subjects.query(self._name, name), query, handler, is_command=False)
+        await self._bus.flush()
+
+    async def close(self) -> None:
+        """Stops accepting requests and cancels those in progress."""
+        if self._micro is not None and not self._bus.is_closed:
+            try:
+                await self._micro.stop()
+            except nats.errors.Error as error:  # the connection is gone, and the subscriptions with it
+                _log.warning("service_not_deregistered", error=str(error))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _endpoint(
+        self, name: str, subject: str, content: Any, handler: QueryHandler, *, is_command: bool
+    ) -> None:
+        decoder = msgspec.json.Decoder(content)
+
+        async def on_request(request: Request) -> None:
+            if request.data in self._commands_in_progress:
+                self._commands_in_progress[request.data] = request
+                return
+            if len(self._tasks) >= self._limits.concurrent + self._limits.queued:
+                await _refuse(request, Unavailable(f"the {self._name} is busy", service=self._name))
+                return
+            if is_command:
+                self._commands_in_progress[request.data] = request
+            task = asyncio.create_task(self._respond(request, decoder, handler), name=f"{self._name}:{name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        assert self._micro is not None  # noqa: S101 - for the type checker; start() made it
+        await self._micro.add_endpoint(name=name, subject=subject, handler=on_request, queue_group=self._name)
+
+    async def _respond(self, request: Request, decoder: msgspec.json.Decoder[Any], handler: QueryHandler) -> None:
+        try:
+            async with self._slots:
+                body = msgspec.json.encode(await handler(decoder.decode(request.data)))
+                if len(body) > self._bus.max_payload:
+                    raise TooLarge("the result is too large for one message; request a smaller page")
+                await self._latest_request(request).respond(body)
+        except LoratoryError as error:
+            await _refuse(self._latest_request(request), error)
+        except msgspec.DecodeError as error:
+            await _refuse(self._latest_request(request), Invalid(describe_decode_error(error)))
+        except nats.errors.Error as error:
+            _log.warning("reply_not_sent", subject=request.subject, error=str(error))
+        except Exception as error:  # noqa: BLE001 - the edge of the service: the caller learns that it failed, the log why
+            _log.exception("request_failed", subject=request.subject)
+            public = LoratoryError("internal error; see the log of the service")
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                public = LogFull(f"the disk of the {self._name} is full")
+            await _refuse(self._latest_request(request), public)
+
+    def _latest_request(self, request: Request) -> Request:
+        """The most recent request for a command: a client that resent it ignores replies to earlier requests."""
+        return self._commands_in_progress.pop(request.data, request)
+
+
+def _to_semver(version: str) -> str:
+    """`0.2.0` for `0.2.0rc1`: NATS accepts only semantic versions (https://semver.org)."""
+    numbers = re.findall(r"\d+", version)[:3]
+    return ".".join([*numbers, "0", "0", "0"][:3])
+
+
+async def _refuse(request: Request, error: LoratoryError) -> None:
+    try:
+        await request.respond_error(error.code, "refused", msgspec.json.encode(ErrorReply.from_error(error)))
+    except nats.errors.Error as lost:
+        _log.warning("reply_not_sent", subject=request.subject, error=str(lost))
+
+
+class _NoReply(Unavailable):
+    """The request may have been received all the same."""
+
+
+class ServiceClient:
+    """Sends commands and queries to the services that own them, and raises the errors they reply with."""
+
+    def __init__(self, bus: Client, timings: RequestTimings = DEFAULT_TIMINGS) -> None:
+        self._bus = bus
+        self._timings = timings
+
+    async def query(self, query: Query[T], *, timeout: float = 5.0, retry_timeout: float = 0.0) -> T:
+        """The result of a query. Unavailable if the service is not running or silent for `timeout` seconds.
+
+        While the service is unavailable or behind, the query is retried for up to `retry_timeout` seconds; for workers
+        in the middle of an attempt.
+        """
+        kind = type(query)
+        owner = owner_of(kind)
+        subject = subjects.query(owner, query_name_of(kind))
+        policy = RetryPolicy(first_delay=self._timings.retry, time_limit=retry_timeout)
+        body = await retry(lambda: self._request(owner, subject, query, timeout), policy, on=(Unavailable, Behind))
+        return msgspec.json.decode(body, type=result_type_of(kind))
+
+    async def command(self, metadata: CommandMetadata, command: Command[R], *, timeout: float = 30.0) -> R:
+        """The result of a command. After Unavailable it may still be executed: retry with the same command id."""
+        kind = REGISTRY.kind_of(type(command))
+        subject, resend = subjects.command(kind.owner, kind.name), self._timings.resend
+        envelope = CommandEnvelope(metadata=metadata, command=command)
+        policy = RetryPolicy(first_delay=0, time_limit=timeout)
+        body = await retry(lambda: self._request(kind.owner, subject, envelope, resend), policy, on=_NoReply)
+        return msgspec.json.decode(body, type=command_result_type_of(type(command)))
+
+    async def _request(self, owner: str, subject: str, content: msgspec.Struct, timeout: float) -> bytes:
+        try:
+            reply = await self._bus.request(subject, msgspec.json.encode(content), timeout=timeout)
+        except nats.errors.NoRespondersError as error:
+            raise Unavailable(f"the {owner} is not running", service=owner) from error
+        except nats.errors.TimeoutError as error:
+            raise await self._no_reply(owner, timeout) from error
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable("the bus is not connected", service="nats") from error
+        if reply.headers and ERROR_HEADER in reply.headers:
+            raise msgspec.json.decode(reply.data, type=ErrorReply).to_error()
+        return reply.data
+
+    async def _no_reply(self, owner: str, timeout: float) -> _NoReply:
+        """Which one did not reply: the service, or NATS itself? A connection to a server that hangs looks open."""
+        try:
+            await self._bus.flush(PING_TIMEOUT_SECONDS)
+        except (nats.errors.Error, OSError):
+            return _NoReply(f"NATS did not answer within {timeout:g} s", service="nats")
+        return _NoReply(f"the {owner} did not answer within {timeout:g} s", service=owner)

@@ -1,0 +1,1 @@
+"""What every process needs of its machine: files, pipes and child processes. Imports no bus."""

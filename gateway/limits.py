@@ -1,0 +1,45 @@
+"""Limits and timings as values that are passed in; the defaults are those of a running gateway. Times in seconds."""
+
+import msgspec
+
+
+class LiveLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the live feed and its subscribers."""
+
+    ring_events: int = 10_000
+    ring_bytes: int = 64 << 20
+    pending_events: int = 5_000
+    """Maximum events read but not yet applied by the catalog; beyond that, reading the log pauses."""
+    stale_after: float = 2.0
+    """Silence of the catalog after which a frame says that what clients see may be outdated."""
+    tick: float = 0.25
+    send_stall: float = 5.0
+    events_behind: int = 256
+    """A subscriber with more events to go, whose current send takes longer than `send_stall`, is disconnected."""
+    queued_replies: int = 64
+    """A client that sends requests without reading more replies than these is disconnected."""
+
+
+class UploadLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one upload; `text_bytes` is the maximum size of its JSON fields together."""
+
+    file_bytes: int = 64 << 20
+    files: int = 1000
+    text_bytes: int = 16 << 20
+
+
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of HTTP responses."""
+
+    response_stall: float = 60.0
+    """Maximum time for one chunk of a response to be sent; then the response is aborted."""
+    event_streams: int = 200
+    """Maximum open streams of events; each may hold a page in memory."""
+    keepalive: float = 15.0
+    """Maximum time without a message on a stream of events; then its current cursor is sent."""
+    catalog_retry: float = 1.0
+    """Delay after which a stream of events queries an unavailable catalog again."""
+    replay_poll: float = 0.25
+
+
+LIVE_LIMITS, UPLOAD_LIMITS, HTTP_LIMITS = LiveLimits(), UploadLimits(), HttpLimits()

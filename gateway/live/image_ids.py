@@ -1,0 +1,131 @@
+"""Which images an event is about. Events have ordinals of their data set, clients know image ids.
+
+An ordinal is never reused, so an id that is known stays valid. It is learned from the event that added the image, or
+else from the catalog.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from pyroaring import BitMap
+
+from contracts.errors import LogDamaged, NotFound
+from contracts.events.base import Event, Ordinals
+from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, ImagesRemoved, TagsEdited
+from contracts.events.tagging import TaggingPredicted, TaggingRequested
+from contracts.frames import MAX_NAMED_IMAGES, EventImages
+from contracts.ids import DatasetId, ImageId, RunId
+from contracts.queries.base import Query
+from contracts.queries.datasets import MAX_ORDINALS, ListImageIds
+from contracts.queries.tagging import GetTagging
+
+T = TypeVar("T")
+MAX_CACHED_IDS = 100_000
+
+Key = tuple[DatasetId, int]
+"""An image, by its ordinal."""
+AggregateEvent = tuple[str, Event]
+"""The id of an aggregate, and an event of it."""
+
+
+class QueryClient(Protocol):
+    async def query(self, query: Query[T]) -> T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """The images of one event: their number, and those that are to be named."""
+
+    count: int
+    keys: tuple[Key, ...]
+
+
+class ImageIds:
+    """Finds the images of events, with a cache."""
+
+    def __init__(self, catalog: QueryClient, *, max_cached: int = MAX_CACHED_IDS) -> None:
+        self._catalog = catalog
+        self._max_cached = max_cached
+        self._ids: dict[Key, ImageId] = {}
+        self._datasets: dict[str, DatasetId] = {}
+        """The data sets of tagging runs."""
+
+    async def images_of(self, events: Sequence[AggregateEvent], *, applied: int) -> list[EventImages | None]:
+        """The images of each event; None where it is not about images.
+
+        What is not known here the catalog answers once it has applied the log up to `applied`.
+        """
+        self._learn(events)
+        found = [await self._locate(aggregate_id, event, applied) for aggregate_id, event in events]
+        ids = await self._find({key for images in found if images is not None for key in images.keys}, applied)
+        return [None if images is None else _view(images, ids) for images in found]
+
+    def _learn(self, events: Iterable[AggregateEvent]) -> None:
+        for aggregate_id, event in events:
+            match event:
+                case ImageAdded(ordinal=ordinal, image_id=image):
+                    self._ids[DatasetId(aggregate_id), ordinal] = image
+                case TaggingRequested(dataset_id=dataset):
+                    self._datasets[aggregate_id] = dataset
+                case _:
+                    pass
+
+    async def _locate(self, aggregate_id: str, event: Event, applied: int) -> _Images | None:
+        match event:
+            case ImageAdded(ordinal=ordinal) | ImageErased(ordinal=ordinal) | CaptionSet(ordinal=ordinal):
+                return _images(DatasetId(aggregate_id), (ordinal,))
+            case TagsEdited(images=images) | ImagesRemoved(images=images):
+                return _images(DatasetId(aggregate_id), _ordinals(images))
+            case TaggingRequested(dataset_id=dataset, images=images):
+                return _images(dataset, _ordinals(images))
+            case TaggingPredicted(images=predicted):
+                return _images(await self._dataset_of(RunId(aggregate_id), applied), [one.ordinal for one in predicted])
+            case _:
+                return None
+
+    async def _dataset_of(self, run: RunId, applied: int) -> DatasetId | None:
+        if run not in self._datasets:
+            try:
+                self._datasets[run] = (await self._catalog.query(GetTagging(run=run, min_seq=applied))).dataset_id
+            except NotFound:
+                return None
+        return self._datasets[run]
+
+    async def _find(self, keys: Iterable[Key], applied: int) -> dict[Key, ImageId]:
+        found: dict[Key, ImageId] = {}
+        missing: defaultdict[DatasetId, list[int]] = defaultdict(list)
+        for key in keys:
+            if key in self._ids:
+                found[key] = self._ids[key]
+            else:
+                missing[key[0]].append(key[1])
+        for dataset, ordinals in missing.items():
+            for start in range(0, len(ordinals), MAX_ORDINALS):
+                part = tuple(ordinals[start : start + MAX_ORDINALS])
+                ids = (await self._catalog.query(ListImageIds(dataset=dataset, ordinals=part, min_seq=applied))).ids
+                found |= {(dataset, ordinal): image for ordinal, image in ids.items()}
+        self._ids |= found
+        while len(self._ids) > self._max_cached:
+            del self._ids[next(iter(self._ids))]
+        return found
+
+
+def _images(dataset: DatasetId | None, ordinals: BitMap | Sequence[int]) -> _Images:
+    """`dataset` None: of a tagging run that the catalog does not know."""
+    if dataset is None or len(ordinals) > MAX_NAMED_IMAGES:
+        return _Images(len(ordinals), ())
+    return _Images(len(ordinals), tuple((dataset, ordinal) for ordinal in ordinals))
+
+
+def _ordinals(images: Ordinals) -> BitMap:
+    try:
+        return BitMap.deserialize(images)
+    except (ValueError, IndexError) as error:
+        raise LogDamaged("an event has a set of images that cannot be read") from error
+
+
+def _view(images: _Images, ids: dict[Key, ImageId]) -> EventImages:
+    """Images of a lost commit have no id."""
+    return EventImages(count=images.count, ids=tuple(ids[key] for key in images.keys if key in ids))

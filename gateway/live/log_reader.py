@@ -1,0 +1,126 @@
+"""Reads the log and holds each event back until the catalog has applied it, so that a client that asks sees it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from contracts.cancellation import not_cancelled
+from contracts.commits import RecordedCommit
+from contracts.errors import Behind, LogDamaged, LoratoryError, Unavailable
+from contracts.retry import Outage, RetryPolicy, retry
+from contracts.telemetry import Applied
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.follow import Follower
+from contracts.wire.service.bus import Bus
+from gateway.cursor import START, LogPosition
+from gateway.limits import LiveLimits
+from gateway.live.encoding import EncodedEvent, encode_commit
+from gateway.live.image_ids import ImageIds
+from gateway.live.ring import EventRing
+
+RETRIES = RetryPolicy(first_delay=0.5)
+
+_log = structlog.get_logger()
+
+
+class LogReader:
+    """`run` reads until cancelled; released events are in `ring`, and `on_release` is called with them."""
+
+    def __init__(
+        self, bus: Bus, images: ImageIds, limits: LiveLimits, on_release: Callable[[Sequence[EncodedEvent]], None]
+    ) -> None:
+        self._bus = bus
+        self._log = EventLog(bus)
+        self._images = images
+        self._limits = limits
+        self._on_release = on_release
+        self._applied: Applied | None = None
+        self._has_room = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self.damage = ""
+        """What is wrong with the log, as a sentence."""
+        self._reset("", end=0)
+
+    @property
+    def lag(self) -> int:
+        """Commits read from the log that the catalog has not announced yet."""
+        return len({event.position.sequence for event in self._pending})
+
+    def is_replaced_by(self, applied: Applied) -> bool:
+        """Has the catalog announced another log than the one that is read here?"""
+        return self.log_id != "" and applied.log_id not in {"", self.log_id}
+
+    def announce(self, applied: Applied) -> None:
+        """The catalog has applied the log up to here: release what it shows now, or begin to read another log."""
+        self._applied = applied
+        if self.is_replaced_by(applied) and self._following is not None:
+            _log.warning("log_changed", known=self.log_id, announced=applied.log_id)
+            self._following.cancel()
+        self._release()
+
+    async def run(self) -> None:
+        outage = Outage("log_not_followed", RETRIES)
+        while not_cancelled():
+            self._following = asyncio.create_task(self._follow_log(outage), name="follow-one-log")
+            try:
+                await asyncio.wait([self._following])
+            finally:
+                self._following.cancel()
+            try:
+                if not self._following.cancelled():
+                    self._following.result()
+            except LoratoryError as error:
+                if isinstance(error, LogDamaged):
+                    self.damage = error.detail
+                await outage.wait(error)
+
+    async def _follow_log(self, outage: Outage) -> None:
+        """Read one log from shortly before its end. Ends with an error, or is cancelled when the log is replaced."""
+        log_id, end = await self._log.end()
+        outage.ended()
+        self._reset(log_id, end=end)
+        self.damage = ""
+        async for batch in Follower(self._bus, self.ring.oldest.sequence).batches():
+            self._pending.extend(await self._encode(batch))
+            self._release()
+            while len(self._pending) > self._limits.pending_events:
+                self._has_room.clear()
+                await self._has_room.wait()
+
+    def _reset(self, log_id: str, *, end: int) -> None:
+        self.log_id = log_id
+        start = max(0, end - self._limits.ring_events)
+        oldest = LogPosition(start) if start else START
+        self.ring = EventRing(self._limits, oldest=oldest, newest=LogPosition(end))
+        self._pending: deque[EncodedEvent] = deque()
+
+    async def _encode(self, batch: Sequence[RecordedCommit]) -> list[EncodedEvent]:
+        events = [(recorded.commit.aggregate_id, event) for recorded in batch for event in recorded.commit.events]
+        end = batch[-1].sequence
+        images = await retry(
+            lambda: self._images.images_of(events, applied=end),
+            RETRIES,
+            on=(Unavailable, Behind),
+            warn="images_unknown",
+        )
+        of_each = iter(images)
+        return [
+            event
+            for recorded in batch
+            for event in encode_commit(recorded, [next(of_each) for _ in recorded.commit.events], self.log_id)
+        ]
+
+    def _release(self) -> None:
+        """Release the events that the catalog has applied: its queries now show them."""
+        applied = self._applied
+        if applied is None or not applied.verified or applied.log_id != self.log_id:
+            return
+        released: list[EncodedEvent] = []
+        while self._pending and self._pending[0].position.sequence <= applied.sequence:
+            released.append(self._pending.popleft())
+            self.ring.append(released[-1])
+        if released:
+            self._has_room.set()
+            self._on_release(released)

@@ -1,0 +1,31 @@
+// Which files are uploaded together. Pure.
+
+const MAX_BATCH_FILES = 32; // one command of the catalog
+const MAX_BATCH_BYTES = 256 * 1024 * 1024; // keeps batches small enough for the progress bar to move
+const SIDECAR = /\.(txt|caption)$/i; // holds the caption of the image with the same name
+
+export const stem = (name) => name.replace(/\.[^./]+$/, "");
+
+/** Images and sidecar files; hidden files (`.DS_Store`) are left out. */
+export function partition(files) {
+  const visible = files.filter(({ file }) => !file.name.startsWith("."));
+  return {
+    images: visible.filter(({ name }) => !SIDECAR.test(name)),
+    sidecars: visible.filter(({ name }) => SIDECAR.test(name)),
+  };
+}
+
+export function splitIntoBatches(images) {
+  const batches = [];
+  let batchBytes = 0;
+  for (const image of images) {
+    const { size } = image.file;
+    if (!batches.length || batches.at(-1).length >= MAX_BATCH_FILES || batchBytes + size > MAX_BATCH_BYTES) {
+      batches.push([]);
+      batchBytes = 0;
+    }
+    batches.at(-1).push(image);
+    batchBytes += size;
+  }
+  return batches;
+}

@@ -1,0 +1,140 @@
+"""Data sets and their images."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO, Unpack
+
+import msgspec
+
+from contracts.commands.datasets import DatasetResult, ImportedFile
+from contracts.errors import NotFound
+from contracts.queries.datasets import DatasetView, ImageView, TagCount
+from loratory.api.base import Api, PointInTime, SyncApi, path, sync
+from loratory.http import Items
+from loratory.image_files import ImageFile, ScanResult, batches, scan_files, scan_folder
+from loratory.responses import ErasureResult, ImportSummary
+
+OnProgress = Callable[[int, int], None]
+"""Called with the number of files sent and of all files."""
+
+
+class DatasetApi(Api):
+    async def datasets(self) -> list[DatasetView]:
+        return [view async for view in self._http.items(path("datasets"), Items[DatasetView])]
+
+    async def dataset(self, dataset: str, **at: Unpack[PointInTime]) -> DatasetView:
+        """By name or id; with a log sequence or a time: its state at that point."""
+        return await self._http.get(path("datasets", dataset), DatasetView, **at)
+
+    async def create_dataset(self, name: str, description: str = "", *, key: str | None = None) -> DatasetResult:
+        body = {"name": name, "description": description}
+        return await self._http.post(path("datasets"), DatasetResult, lambda: {"json": body}, key=key)
+
+    async def set_thresholds(self, dataset: str, *, general: float, character: float) -> DatasetResult:
+        """Predictions above these probabilities become tags; no model is run again."""
+        body = {"general": general, "character": character}
+        return await self._http.put(path("datasets", dataset, "thresholds"), DatasetResult, lambda: {"json": body})
+
+    async def ensure_dataset(self, name: str) -> DatasetView:
+        """The data set with this name, created if it does not exist."""
+        try:
+            return await self.dataset(name)
+        except NotFound:
+            await self.create_dataset(name)
+            return await self.dataset(name)
+
+    async def images(self, dataset: str) -> list[ImageView]:
+        return [view async for view in self._http.items(path("datasets", dataset, "images"), Items[ImageView])]
+
+    async def image(self, image: str, **at: Unpack[PointInTime]) -> ImageView:
+        """With a log sequence or a time: its state at that point."""
+        return await self._http.get(path("images", image), ImageView, **at)
+
+    async def picture(self, image: str) -> bytes:
+        """The image as used for training: upright, sRGB, 8 bits, without metadata."""
+        return await self._http.content(path("images", image, "file"))
+
+    async def tags(self, dataset: str) -> list[TagCount]:
+        return [view async for view in self._http.items(path("datasets", dataset, "tags"), Items[TagCount])]
+
+    async def import_folder(
+        self, dataset: str, folder: Path, *, on_progress: OnProgress | None = None
+    ) -> ImportSummary:
+        """All images under a folder, with captions from `.txt` and `.caption` files; `on_progress(done, total)`."""
+        return await self.import_scanned(dataset, await asyncio.to_thread(scan_folder, folder), on_progress=on_progress)
+
+    async def import_files(
+        self, dataset: str, files: Sequence[Path], *, on_progress: OnProgress | None = None
+    ) -> ImportSummary:
+        return await self.import_scanned(dataset, await asyncio.to_thread(scan_files, files), on_progress=on_progress)
+
+    async def import_scanned(
+        self, dataset: str, found: ScanResult, *, on_progress: OnProgress | None = None
+    ) -> ImportSummary:
+        """Files found by `loratory.image_files`."""
+        files: list[ImportedFile] = []
+        unreadable = list(found.unreadable)
+        for batch in batches(found.images):
+            files += await self._upload(dataset, batch, unreadable)
+            if on_progress:
+                on_progress(len(files), len(found.images))
+        return ImportSummary(
+            files=tuple(files),
+            captions=sum(image.caption is not None for image in found.images),
+            other_files=found.other_files,
+            outside_links=found.outside_links,
+            unreadable=tuple(unreadable),
+        )
+
+    async def _upload(
+        self, dataset: str, batch: list[ImageFile], unreadable: list[tuple[str, str]]
+    ) -> Sequence[ImportedFile]:
+        """One request. Files that cannot be opened are added to `unreadable` and skipped."""
+        parts: list[tuple[str, tuple[str, BinaryIO]]] = []
+        captions: dict[str, str] = {}
+        with ExitStack() as opened:
+            for image in batch:
+                try:
+                    parts.append(("files", (image.name, opened.enter_context(image.path.open("rb")))))
+                except OSError as error:
+                    unreadable.append((image.name, error.strerror or "it cannot be read"))
+                    continue
+                if image.caption is not None:
+                    captions[image.name] = image.caption
+            if not parts:
+                return ()
+
+            def body() -> dict[str, Any]:
+                for _, (_, source) in parts:
+                    source.seek(0)
+                form = {"captions": msgspec.json.encode(captions).decode()} if captions else {}
+                return {"files": parts, "data": form}
+
+            return (await self._http.post(path("datasets", dataset, "images"), Items[ImportedFile], body)).items
+
+    async def erase_image(self, image: str, *, key: str | None = None) -> ErasureResult:
+        """Permanently erase its bytes, file name and caption everywhere. Irreversible."""
+        return await self._http.post(path("images", image, "erase"), ErasureResult, key=key)
+
+    async def erase_dataset(self, dataset: str, *, key: str | None = None) -> ErasureResult:
+        """Permanently erase all images a data set ever contained; by name or id."""
+        return await self._http.post(path("datasets", dataset, "erase"), ErasureResult, key=key)
+
+
+class SyncDatasetApi(SyncApi):
+    datasets = sync(DatasetApi.datasets)
+    dataset = sync(DatasetApi.dataset)
+    create_dataset = sync(DatasetApi.create_dataset)
+    set_thresholds = sync(DatasetApi.set_thresholds)
+    ensure_dataset = sync(DatasetApi.ensure_dataset)
+    images = sync(DatasetApi.images)
+    image = sync(DatasetApi.image)
+    picture = sync(DatasetApi.picture)
+    tags = sync(DatasetApi.tags)
+    import_folder = sync(DatasetApi.import_folder)
+    import_files = sync(DatasetApi.import_files)
+    import_scanned = sync(DatasetApi.import_scanned)
+    erase_image = sync(DatasetApi.erase_image)
+    erase_dataset = sync(DatasetApi.erase_dataset)

@@ -1,0 +1,40 @@
+"""One engine process, kept running between jobs: importing torch and loading a base take seconds to a minute."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from contracts.wire.work.heartbeat import HeartbeatPublisher
+from trainer.engine_process import EngineProcess
+from trainer.messages import EngineReady
+
+_log = structlog.get_logger()
+
+
+@dataclass
+class WarmEngine:
+    """Starts the engine process when there is none; the heartbeat shows its device."""
+
+    environment: Mapping[str, str]
+    """Environment of this process; the engine's is derived from it."""
+    heartbeat: HeartbeatPublisher
+    software: dict[str, str] = field(default_factory=dict)
+    """Versions of the libraries that it uses."""
+    _process: EngineProcess | None = None
+
+    async def start(self) -> EngineProcess:
+        """An engine that accepts requests."""
+        if self._process is not None and self._process.is_running:
+            return self._process
+        self.heartbeat.message = "importing torch"
+        process = self._process = await EngineProcess.start(self.environment)
+        while not isinstance(ready := await process.next_update(), EngineReady):
+            continue
+        self.heartbeat.device, self.heartbeat.message, self.software = ready.device, "", ready.versions
+        _log.info("engine_ready", device=ready.device, seconds=round(ready.seconds, 1), pid=process.pid)
+        return process
+
+    async def close(self) -> None:
+        if self._process is not None:
+            await self._process.close()
