@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal
 
+import msgspec
+
 from contracts.errors import Fenced, IllegalTransition, NotFound
 from contracts.events.base import Event
 from contracts.events.jobs import JobCheckpointed, JobCreated, JobPrioritised, JobRemoved, JobSucceeded
@@ -132,6 +134,13 @@ def check_fencing_token(work: Work, event: Event, attempt: int) -> None:
         raise Fenced(f"attempt {work.attempt} holds the work now, not {attempt}")
     if not isinstance(event, AttemptEvent) or event.attempt != attempt:
         raise Fenced(f"{type(event).__name__} is not an event of attempt {attempt}")
+
+
+def with_completed_steps(work: Work, event: Event) -> Event:
+    """The end of an attempt, naming all completed steps, also those of a report whose confirmation was lost."""
+    if isinstance(event, Interrupted | AttemptFailed | Cancelled) and event.step < work.completed_units:
+        return msgspec.structs.replace(event, step=work.completed_units)
+    return event
 
 
 def open_attempt(work: Work, kind: WorkKind, *, dispatch: int, worker: WorkerId, boot: str) -> Event | None:

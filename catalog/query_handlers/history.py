@@ -76,18 +76,6 @@ class _Search:
         return events, (sequences[-1], END_OF_COMMIT) if is_partial else None
 
 
-@dataclass(frozen=True)
-class _PrivateTexts:
-    """Opens sealed texts: `images` maps the ordinals of captions to image ids; `keys` lacks destroyed keys."""
-
-    images: dict[int, ImageId]
-    keys: dict[ImageId, bytes]
-
-    def open(self, image: ImageId | None, sealed: Sealed, context: str) -> str | None:
-        """None if the image was erased."""
-        return None if image is None or image not in self.keys else open_if_present(self.keys, image, sealed, context)
-
-
 async def list_events(context: QueryContext, query: queries.ListEvents) -> Page[queries.EventView]:
     await context.wait_for(query)
     return await context.archive.read(lambda connection: entries.list_events(connection, query))
@@ -148,7 +136,7 @@ async def _history_page(
     captioned = await _captioned_images(context, aggregates[0][1], found, image)
     named = {one.event.image_id for one in found if isinstance(one.event, ImageAdded | ImageRefused)}
     keys = await context.keys.keys_of({*captioned.values(), *named})
-    items = tuple(_history_entry(event, _PrivateTexts(captioned, keys)) for event in found)
+    items = tuple(_history_entry(event, captioned, keys) for event in found)
     return queries.HistoryPage(items=items, next=None if stopped_at is None else encode_cursor(stopped_at))
 
 
@@ -163,7 +151,9 @@ async def _captioned_images(
     return {row.ordinal: row.id for row in rows}
 
 
-def _history_entry(scoped: _ScopedEvent, texts: _PrivateTexts) -> queries.HistoryEntry:
+def _history_entry(
+    scoped: _ScopedEvent, captioned: dict[int, ImageId], keys: dict[ImageId, bytes]
+) -> queries.HistoryEntry:
     commit, event = scoped.recorded.commit, scoped.event
     return compose(
         queries.HistoryEntry,
@@ -173,22 +163,29 @@ def _history_entry(scoped: _ScopedEvent, texts: _PrivateTexts) -> queries.Histor
         type=event.type_name,
         time=commit.at,
         description=event.describe(),
-        change=_plain_change(event, texts),
+        change=_plain_change(event, captioned, keys),
     )
 
 
-def _plain_change(event: AnyEvent, texts: _PrivateTexts) -> dict[str, object]:
-    """The event as plain values: sets of images as numbers, sealed texts opened."""
+def _plain_change(event: AnyEvent, captioned: dict[int, ImageId], keys: dict[ImageId, bytes]) -> dict[str, object]:
+    """The event as plain values: sets of images as numbers, sealed texts opened, those of erased images none.
+
+    `captioned` maps the ordinals of captions to image ids; `keys` lacks destroyed keys.
+    """
     change: dict[str, object] = msgspec.to_builtins(event)
     del change["type"]
     match event:
         case ImageAdded(image_id=image, name=name) | ImageRefused(image_id=image, name=name):
-            change["name"] = texts.open(image, name, NAME)
+            change["name"] = _open(keys, image, name, NAME)
         case CaptionSet(ordinal=ordinal, caption=bytes(caption)):
-            change["caption"] = texts.open(texts.images.get(ordinal), caption, CAPTION)
+            change["caption"] = _open(keys, captioned.get(ordinal), caption, CAPTION)
         case TagsEdited(images=images) | ImagesRemoved(images=images) | TaggingRequested(images=images):
             ordinals = sets.ordinals(images)
             change["images"] = {"count": len(ordinals), "ordinals": ordinals[:MAX_LISTED_ORDINALS]}
         case _:
             pass
     return change
+
+
+def _open(keys: dict[ImageId, bytes], image: ImageId | None, sealed: Sealed, context: str) -> str | None:
+    return None if image is None or image not in keys else open_if_present(keys, image, sealed, context)

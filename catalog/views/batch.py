@@ -75,8 +75,8 @@ def split_batches(commits: Sequence[RecordedCommit]) -> Iterator[CommitBatch]:
 
 def delete_erased(connection: sqlite3.Connection, batch: CommitBatch, table: str) -> None:
     """Delete the rows of erased images and data sets from a table that has their `dataset_id` and `ordinal`."""
+    delete = f"DELETE FROM {table} WHERE dataset_id = ?"  # noqa: S608 - our tables
     for recorded, image in batch.events(ImageErased):
-        row = (recorded.commit.aggregate_id, image.ordinal)
-        connection.execute(f"DELETE FROM {table} WHERE dataset_id = ? AND ordinal = ?", row)  # noqa: S608 - our tables
+        connection.execute(f"{delete} AND ordinal = ?", (recorded.commit.aggregate_id, image.ordinal))
     for recorded, _ in batch.events(DatasetErased):
-        connection.execute(f"DELETE FROM {table} WHERE dataset_id = ?", (recorded.commit.aggregate_id,))  # noqa: S608 - our tables
+        connection.execute(delete, (recorded.commit.aggregate_id,))

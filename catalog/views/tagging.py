@@ -29,12 +29,10 @@ SET_LOADED_MODEL = "UPDATE tagging SET loaded_model = ? WHERE id = ?"
 ADD_UNREADABLE = "UPDATE tagging SET unreadable = unreadable + ? WHERE id = ?"
 
 FIND = "SELECT * FROM tagging WHERE id = ?"
-PAGE = """
-SELECT * FROM tagging WHERE (:dataset IS NULL OR dataset_id = :dataset) AND created_sequence < :before
-ORDER BY created_sequence DESC LIMIT :limit
-"""
+ALL, OF_DATASET = "FROM tagging WHERE TRUE", "FROM tagging WHERE dataset_id = :dataset"
+PAGE = "SELECT * {} AND created_sequence < :before ORDER BY created_sequence DESC LIMIT :limit"
 IDS_OF_DATASET = "SELECT id FROM tagging WHERE dataset_id = ? AND created_sequence <= ? ORDER BY created_sequence"
-COUNT = "SELECT COUNT(*) FROM tagging WHERE :dataset IS NULL OR dataset_id = :dataset"
+COUNT = "SELECT COUNT(*) {}"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -86,8 +84,10 @@ def runs_by_id(connection: Connection, batch: CommitBatch) -> dict[str, RunRow]:
 
 def page(connection: Connection, dataset_id: str | None, before: int, limit: int) -> list[RunRow]:
     """Newest first, those created before a sequence."""
-    return fetch(connection, RunRow, PAGE, {"dataset": dataset_id, "before": before, "limit": limit})
+    query = PAGE.format(ALL if dataset_id is None else OF_DATASET)
+    return fetch(connection, RunRow, query, {"dataset": dataset_id, "before": before, "limit": limit})
 
 
 def count(connection: Connection, dataset_id: str | None) -> int:
-    return fetch_number(connection, COUNT, {"dataset": dataset_id})
+    query = COUNT.format(ALL if dataset_id is None else OF_DATASET)
+    return fetch_number(connection, query, {"dataset": dataset_id})

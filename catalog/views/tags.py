@@ -51,9 +51,8 @@ DELETE = "DELETE FROM tag WHERE dataset_id = ? AND tag = ?"
 DELETE_ALL = "DELETE FROM tag WHERE dataset_id = ?"
 MOST_USED = "SELECT tagged FROM tag WHERE dataset_id = ? AND images > 0 ORDER BY images DESC"
 
-TAGGED = """
-SELECT dataset_id, tagged FROM tag WHERE tag = :tag AND (:dataset IS NULL OR dataset_id = :dataset) AND images > 0
-"""
+TAGGED = "SELECT dataset_id, tagged FROM tag WHERE tag = :tag AND dataset_id = :dataset"
+TAGGED_OF_ALL = "SELECT dataset_id, tagged FROM tag WHERE tag = :tag AND images > 0"
 PAGE_OF_ALL = f"""{SELECT_IMAGE}
 WHERE image.removed_sequence = 0 AND dataset.removed = 0
     AND (image.added_sequence, image.ordinal) > (:added, :ordinal)
@@ -239,7 +238,8 @@ def _matching(connection: Connection, dataset_id: str | None, tag: str | None) -
     """The matching images of each data set."""
     if dataset_id is not None and tag is None:
         return [(dataset_id, sets.load(connection, dataset_id, "live"))]
-    rows = connection.execute(TAGGED, {"tag": tag, "dataset": dataset_id})
+    query = TAGGED_OF_ALL if dataset_id is None else TAGGED
+    rows = connection.execute(query, {"tag": tag, "dataset": dataset_id})
     return [(row["dataset_id"], BitMap.deserialize(row["tagged"])) for row in rows]
 
 

@@ -5,6 +5,7 @@ import errno
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import timedelta
@@ -18,6 +19,7 @@ from contracts.errors import SetupError, Unavailable
 from contracts.ids import ImageId
 from contracts.sealed import CAPTION, KEY_BYTES, NotOpened, seal
 from tests.conftest import NOW
+from tests.limits import WAIT
 
 ONE, TWO = ImageId("img_1"), ImageId("img_2")
 
@@ -143,6 +145,23 @@ async def test_keys_cannot_be_destroyed_for_good_while_a_reader_uses_the_wal(key
 
     await keys.destroy([ONE])
     assert await keys.key_of(ONE) is None
+
+
+async def test_no_thread_outlives_a_close_that_was_cancelled(tmp_path: Path) -> None:
+    """Python waits for such a thread at its end, so a catalog that is stopped twice would never exit."""
+    before = set(threading.enumerate())
+    keys = await Keys.open(tmp_path / "keys.db")
+    started = [one for one in threading.enumerate() if one not in before and not one.name.startswith("asyncio")]
+    closing_keys = asyncio.create_task(keys.close())
+    await asyncio.sleep(0)  # now it waits for the reader
+
+    closing_keys.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing_keys
+
+    for thread in started:
+        await asyncio.to_thread(thread.join, WAIT)
+    assert [thread.is_alive() for thread in started] == [False, False]
 
 
 async def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:

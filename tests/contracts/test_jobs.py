@@ -49,6 +49,7 @@ from contracts.jobs import (
     fold,
     open_attempt,
     status_of,
+    with_completed_steps,
 )
 from contracts.subjects import Status
 from tests.contracts.samples import sample_of
@@ -319,3 +320,12 @@ class WorkStateMachine(RuleBasedStateMachine):
 
 WorkStateMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 TestWorkStateMachine = WorkStateMachine.TestCase
+
+
+def test_the_end_of_an_attempt_names_the_steps_that_are_in_the_log() -> None:
+    work = Work(state="running", attempt=3, open=True, completed_units=8)
+    interrupted = JOB_WORK.interrupted(attempt=3, step=4, reason="stopped")
+    assert with_completed_steps(work, interrupted) == JOB_WORK.interrupted(attempt=3, step=8, reason="stopped")
+    assert with_completed_steps(work, JOB_WORK.cancelled(attempt=3, step=9)) == JOB_WORK.cancelled(attempt=3, step=9)
+    failed = JOB_WORK.failed(attempt=3, code="x", reason="y")
+    assert with_completed_steps(work, failed) == failed

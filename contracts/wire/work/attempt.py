@@ -18,7 +18,7 @@ from contracts.errors import Conflict, Fenced, LogFull, LoratoryError, Unavailab
 from contracts.events.base import Event
 from contracts.events.work import WorkKind
 from contracts.ids import CommandId, WorkerId, new_command_id
-from contracts.jobs import Work, check_fencing_token, fold
+from contracts.jobs import Work, check_fencing_token, fold, with_completed_steps
 from contracts.retry import Outage, RetryPolicy
 
 
@@ -145,6 +145,7 @@ class Attempt:
     async def _append(self, events: Sequence[Event], metadata: CommandMetadata) -> RecordedCommit:
         """On top of the newest commit; if another writer's came first it is folded and the events are checked again."""
         while True:
+            events = [with_completed_steps(self.work, event) for event in events]
             for event in events:
                 check_fencing_token(self.work, event, self.number)
             revision = self.history.revision
