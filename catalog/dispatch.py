@@ -28,7 +28,7 @@ from contracts.telemetry import Presence
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import subscribe, wake
-from contracts.wire.work.queue import QueueMessage, WorkQueue
+from contracts.wire.workers.queue import QueueMessage, WorkQueue
 
 _log = structlog.get_logger()
 

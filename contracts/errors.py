@@ -21,7 +21,7 @@ stable name that clients match on, over HTTP and over the bus; in brackets the H
     ├── Fenced                    fenced                    [-]   another attempt holds this work
     └── SetupError                setup                     [-]   cannot start with these settings
 
-Some modules add a child of their own next to the code that raises it, such as `Crash` in `contracts.wire.work.attempt`.
+Some modules add a child of their own next to the code that raises it, such as `Crash` of `wire.workers.attempt`.
 """
 
 from typing import ClassVar

@@ -13,8 +13,8 @@ from contracts.wire.blobs.erased_copies import purge_erased
 from contracts.wire.blobs.store import blobs_at
 from contracts.wire.service.bus import connect
 from contracts.wire.service.health import Health
-from contracts.wire.work.heartbeat import HeartbeatPublisher
-from contracts.wire.work.worker import Attempt, Worker, WorkerIdentity
+from contracts.wire.workers.heartbeat import HeartbeatPublisher
+from contracts.wire.workers.worker import Attempt, Worker, WorkerIdentity
 from tagger import models
 from tagger.settings import Settings
 from tagger.worker import Runner, delete_temporary_files

@@ -23,7 +23,7 @@ from contracts.wire.blobs.store import Blobs, Damaged
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.requests import ServiceClient
 from contracts.wire.service.telemetry import publish
-from contracts.wire.work.worker import Attempt
+from contracts.wire.workers.worker import Attempt
 from tagger import domain, models
 from tagger.settings import Settings
 from tagger.wd.tagger import Predicted, Tagger, Unreadable

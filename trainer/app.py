@@ -19,8 +19,8 @@ from contracts.wire.blobs.store import blobs_at
 from contracts.wire.service.bus import connect
 from contracts.wire.service.health import Health
 from contracts.wire.system.files import remove_abandoned_drafts
-from contracts.wire.work.heartbeat import HeartbeatPublisher
-from contracts.wire.work.worker import Worker, WorkerIdentity
+from contracts.wire.workers.heartbeat import HeartbeatPublisher
+from contracts.wire.workers.worker import Worker, WorkerIdentity
 from trainer.erasure import purge_pictures, purge_unattributed
 from trainer.lora_folder import LoraFolder
 from trainer.settings import Settings

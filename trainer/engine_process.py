@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from contracts.wire.system.child import PipedChild
 from contracts.wire.system.pipe import PipeError
-from contracts.wire.work.worker import Crash
+from contracts.wire.workers.worker import Crash
 from trainer.engine_pipe import REQUESTS, UPDATES
 from trainer.messages import EngineRequest, Update
 

@@ -8,7 +8,7 @@ from contracts.errors import LoratoryError
 from contracts.ids import JobId
 from contracts.wire.blobs.store import Blobs
 from contracts.wire.service.bus import Bus
-from contracts.wire.work.worker import Attempt, Crash
+from contracts.wire.workers.worker import Attempt, Crash
 from trainer.domain import JobState
 from trainer.job_events import JobEvents
 from trainer.loss_curve import LossCurve

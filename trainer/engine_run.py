@@ -9,7 +9,7 @@ import structlog
 
 from contracts.cancellation import is_cancelled
 from contracts.errors import Fenced
-from contracts.wire.work.worker import Attempt, Crash
+from contracts.wire.workers.worker import Attempt, Crash
 from trainer.engine_process import EngineProcess
 from trainer.engine_reporter import CannotTrain, CheckpointRejected, EngineReporter
 from trainer.messages import Saved, Stop, Stopped, Train

@@ -9,7 +9,7 @@ import structlog
 from contracts.events.jobs import JOB_WORK, Artifact, JobCheckpointed, JobPlanned, JobSampled, JobSucceeded
 from contracts.ids import Digest
 from contracts.wire.blobs.store import Blobs
-from contracts.wire.work.worker import Attempt
+from contracts.wire.workers.worker import Attempt
 from trainer.adapter_metadata import safe_file_stem
 from trainer.domain import JobState
 from trainer.messages import Finished, Planned, Sampled, TensorFile

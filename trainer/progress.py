@@ -10,7 +10,7 @@ from contracts.retry import repeat
 from contracts.telemetry import TrainingProgress
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import publish
-from contracts.wire.work.worker import Attempt
+from contracts.wire.workers.worker import Attempt
 from trainer.messages import Loading, Planned, Stepped
 
 MIN_INTERVAL_SECONDS = 0.2

@@ -9,7 +9,7 @@ from contracts.queries.datasets import ManifestEntry, ReadManifest
 from contracts.wire.blobs.store import Blobs, Damaged
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.requests import ServiceClient
-from contracts.wire.work.worker import Attempt, Crash
+from contracts.wire.workers.worker import Attempt, Crash
 from trainer.adapter_metadata import build_metadata
 from trainer.bases import base_folder
 from trainer.domain import JobState

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from contracts.wire.work.heartbeat import HeartbeatPublisher
+from contracts.wire.workers.heartbeat import HeartbeatPublisher
 from trainer.engine_process import EngineProcess
 from trainer.messages import EngineReady
 

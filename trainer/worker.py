@@ -10,7 +10,7 @@ import structlog
 
 from contracts.wire.blobs.store import Blobs
 from contracts.wire.service.bus import Bus
-from contracts.wire.work.worker import Attempt, Crash
+from contracts.wire.workers.worker import Attempt, Crash
 from trainer.domain import JobState, fold
 from trainer.engine_reporter import CheckpointRejected, EngineReporter
 from trainer.engine_run import EngineRun

@@ -15,7 +15,7 @@ from contracts.telemetry import Presence
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.lease import LeaseLost
 from contracts.wire.log.streams import CONSUMERS
-from contracts.wire.work.queue import QueueMessage, WorkQueue
+from contracts.wire.workers.queue import QueueMessage, WorkQueue
 from tests.catalog.harness import CatalogHarness
 from tests.conftest import LEASE, NOW, BusOf, command_metadata
 from tests.limits import WAIT

@@ -25,7 +25,7 @@ from contracts.recipe import AdamW, Recipe
 from contracts.sealed import CAPTION
 from contracts.subjects import WorkClass
 from contracts.wire.log.event_log import EventLog
-from contracts.wire.work.queue import WorkQueue
+from contracts.wire.workers.queue import WorkQueue
 from tests.catalog.harness import CatalogHarness, RacingLog, event_names, image_id_of
 from tests.conftest import command_metadata
 

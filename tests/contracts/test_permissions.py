@@ -21,7 +21,7 @@ from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.server.permissions import ROLES, Role, permissions
 from contracts.wire.service.bus import Bus, connect
 from contracts.wire.service.telemetry import read_loss_curve, store_loss_block
-from contracts.wire.work.queue import QueueMessage, WorkQueue
+from contracts.wire.workers.queue import QueueMessage, WorkQueue
 from tests.limits import WAIT
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)

@@ -32,9 +32,9 @@ from contracts.testing import MemoryLog
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import wake
-from contracts.wire.work.attempt import RedeliveryDelays, WorkerTimings
-from contracts.wire.work.queue import Delivery, QueueMessage, WorkQueue
-from contracts.wire.work.worker import Attempt, Crash, Worker, WorkerIdentity
+from contracts.wire.workers.attempt import RedeliveryDelays, WorkerTimings
+from contracts.wire.workers.queue import Delivery, QueueMessage, WorkQueue
+from contracts.wire.workers.worker import Attempt, Crash, Worker, WorkerIdentity
 from tests.conftest import LEASE, BusOf, append_events, append_to
 from tests.contracts.test_retry import lose_a_cancellation
 from tests.limits import WAIT

@@ -35,8 +35,8 @@ from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.requests import Service
 from contracts.wire.service.telemetry import wake
-from contracts.wire.work.queue import QueueMessage, WorkQueue
-from contracts.wire.work.worker import Worker, WorkerIdentity
+from contracts.wire.workers.queue import QueueMessage, WorkQueue
+from contracts.wire.workers.worker import Worker, WorkerIdentity
 from tagger.settings import Settings
 from tagger.worker import Runner
 from tests.conftest import LEASE, BusOf, append_events

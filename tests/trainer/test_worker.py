@@ -38,9 +38,9 @@ from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.requests import Service
 from contracts.wire.service.telemetry import read_loss_curve, wake
-from contracts.wire.work.heartbeat import HeartbeatPublisher
-from contracts.wire.work.queue import QueueMessage, WorkQueue
-from contracts.wire.work.worker import Attempt, Worker, WorkerIdentity
+from contracts.wire.workers.heartbeat import HeartbeatPublisher
+from contracts.wire.workers.queue import QueueMessage, WorkQueue
+from contracts.wire.workers.worker import Attempt, Worker, WorkerIdentity
 from tests.conftest import LEASE, BusOf, append_events
 from tests.limits import WAIT
 from tests.trainer.builders import SMALL

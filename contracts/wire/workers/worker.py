@@ -1,7 +1,7 @@
 """The worker loop shared by trainer and tagger: fetch a queue message, open an attempt, run it, report its end.
 
 The message is extended while the work makes progress, and acked only after the end of the work is in the log. What an
-attempt may still report is decided in `contracts.wire.work.attempt`.
+attempt may still report is decided in `contracts.wire.workers.attempt`.
 """
 
 import asyncio
@@ -22,8 +22,15 @@ from contracts.jobs import fold, open_attempt
 from contracts.retry import repeat
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.telemetry import set_on_message
-from contracts.wire.work.attempt import DEFAULT_TIMINGS, Attempt, Crash, WorkerIdentity, WorkerTimings, build_metadata
-from contracts.wire.work.queue import Delivery, WorkQueue
+from contracts.wire.workers.attempt import (
+    DEFAULT_TIMINGS,
+    Attempt,
+    Crash,
+    WorkerIdentity,
+    WorkerTimings,
+    build_metadata,
+)
+from contracts.wire.workers.queue import Delivery, WorkQueue
 
 __all__ = ["Attempt", "Crash", "NO_SPACE", "Worker", "WorkerIdentity"]
 
