@@ -64,13 +64,13 @@ class Bench:
 
     async def read(self) -> None:
         after = 0
-        while batch := await self._archive.commits(after, COMMITS_PER_READ):
+        while batch := await self._archive.entries(after, COMMITS_PER_READ):
             after = batch[-1].sequence
         assert after == self._end
 
     async def read_raw(self) -> None:
         after = 0
-        while batch := await self._archive.entries(after, after + ENTRIES_PER_READ):
+        while batch := await self._archive.rows(after, after + ENTRIES_PER_READ):
             after = max(batch)
         assert after == self._end
 
@@ -142,7 +142,7 @@ async def open_bench(folder: Path, commits: int) -> AsyncIterator[Bench]:
         await archive.verify_on_start(EventLog(bus))
         async with aclosing(Follower(bus, 0).batches()) as batches:
             async for batch in batches:
-                await archive.append(batch)
+                await archive.receive(batch)
                 if archive.tail.sequence == end:
                     break
         try:

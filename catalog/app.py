@@ -29,9 +29,10 @@ from catalog.service.execution import CommandExecutor
 from catalog.service.handlers import command_handlers
 from catalog.service.imports import ImageImporter, remove_stale_work_folders
 from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
+from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store
-from contracts.errors import LogDamaged
+from contracts.errors import LogDamaged, LoratoryError
 from contracts.retry import repeat
 from contracts.telemetry import Applied, ImagesErased
 from contracts.wire.blobs.store import Blobs, blobs_at
@@ -46,6 +47,8 @@ from contracts.wire.service.telemetry import publish
 CATCH_UP_TIMEOUT_SECONDS = 600.0
 """Time limit at start for applying the log to the read model, which may include a complete rebuild."""
 
+KEY_CHECK_SECONDS = 5.0
+"""Interval at which the file of the catalog's signing key is read: a new key in it replaces the one before."""
 DRAFTS_SECONDS = 3600.0
 """Interval at which unfinished blobs of killed writers are removed."""
 
@@ -121,6 +124,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health) -> No
         resources = await _open(settings, log, stack)
         health.set("log", True)
         remove_stale_work_folders(settings.staging)
+        log.verdicts = StoreVerdicts(resources.store)
         catalog = Catalog(bus, log, resources, DispatchTiming(lease=settings.lease))
         require_all_handlers("catalog", catalog.commands, catalog.queries)
         service = Service(bus, "catalog", version("loratory"))
@@ -131,6 +135,12 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health) -> No
             tasks.create_task(archive.explain_damage(projection), name="projection")
             _, end = await log.end()
             await store.wait_for(end, CATCH_UP_TIMEOUT_SECONDS)
+            registrar = await KeyRegistrar.open(log, archive, store, resources.keys)
+            await registrar.authorize(log, settings.signing_key)
+            tasks.create_task(registrar.serve(), name="service-keys")
+            authorize = partial(registrar.authorize, log, settings.signing_key)
+            rotation = repeat(authorize, every=KEY_CHECK_SECONDS, on=LoratoryError, warn="signing_key_not_read")
+            tasks.create_task(rotation, name="signing-key")
             await service.start(commands=catalog.commands, queries=catalog.queries)
             tasks.create_task(catalog.replays.run(), name="replays")
             tasks.create_task(archive.verify_periodically(log), name="verification")
@@ -149,8 +159,9 @@ async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Res
         folder.mkdir(parents=True, exist_ok=True)
     archive = await stack.enter_async_context(Archive(settings.catalog))
     log_id = await archive.verify_on_start(log)
-    store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
     keys = await stack.enter_async_context(await Keys.open(settings.catalog / KEYS))
+    await check_root(archive, keys)
+    store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
     decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
     blobs = blobs_at(settings.blobs)
     return Resources(settings.catalog, settings.staging, archive, store, keys, blobs, decoder)

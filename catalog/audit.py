@@ -1,7 +1,8 @@
-"""The audit: recomputes all hashes, compares log and archive, and exports the signed end of the log."""
+"""The audit: recomputes all hashes, checks all signatures, compares log and archive, exports the end, signed."""
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -43,7 +44,7 @@ class Auditor:
         return msgspec.structs.replace(head, signature=(await self._keys.create_signature(head.signed_bytes())).hex())
 
     async def verify(self, head: AuditHead | None = None) -> AuditReport:
-        """Recompute all hashes of the archive, compare every commit of the log, and check a head exported before.
+        """Recompute all hashes and check all signatures of the archive, compare every commit of the log, check a head.
 
         Conflict: another verification is running. Unavailable: the log does not respond.
         """
@@ -58,18 +59,23 @@ class Auditor:
                 await compare(self._archive, self._log, await self._archive.end()) if readable else Comparison()
             )
             compared_at = time.perf_counter()
+            unsigned = await self._archive.check_signatures(verification.sequence) if readable else ()
+            checked_at = time.perf_counter()
             damage = [verification.damage] if verification.damage else []
             damage += comparison.damage
+            damage += _unsigned_damage(unsigned)
             damage += [head_damage] if head and (head_damage := await self._check_head(head, verification)) else []
             return AuditReport(
                 log_id=await self._archive.belongs_to(),
                 commits=verification.tail.sequence,
                 aggregates=len(verification.chain_heads),
+                foreign=verification.foreign,
                 compared=comparison.compared,
                 chain=verification.tail.digest,
                 damage=tuple([await with_last_good_time(self._archive, one) for one in damage]),
                 archive_seconds=round(verified_at - started_at, 3),
                 log_seconds=round(compared_at - verified_at, 3),
+                signature_seconds=round(checked_at - compared_at, 3),
             )
 
     async def _check_head(self, head: AuditHead, verification: ChainVerification) -> Damage | None:
@@ -87,6 +93,14 @@ class Auditor:
         kind, first_bad, why = found
         signed = f"the head of commit {head.sequence}, signed at {head.at:%Y-%m-%d %H:%M:%S} UTC,"
         return Damage(where="head", kind=kind, first_bad=first_bad, detail=f"{signed} {why}")
+
+
+def _unsigned_damage(sequences: Sequence[int]) -> list[Damage]:
+    if not sequences:
+        return []
+    listed = ", ".join(map(str, sequences[:10]))
+    detail = f"commits that no known writer signed are in the archive as accepted: {listed}"
+    return [Damage(where="archive", kind="unsigned", first_bad=sequences[0], changed=len(sequences), detail=detail)]
 
 
 def is_genuine(head: AuditHead) -> bool:

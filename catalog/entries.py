@@ -17,16 +17,19 @@ from contracts.commits import RecordedCommit, decode
 from contracts.queries.base import Page
 from contracts.queries.log import EventView, ListEvents
 
-ENTRY = "SELECT sequence, recorded, body FROM entry "
+ENTRY = "SELECT sequence, recorded, body, signature FROM entry "
 BETWEEN = """
-WHERE sequence > :after AND sequence <= :last AND (:kind IS NULL OR aggregate_kind = :kind) ORDER BY sequence
+WHERE sequence > :after AND sequence <= :last AND (:kind IS NULL OR aggregate_kind = :kind) AND foreign_reason = ''
+ORDER BY sequence
 """
 OF_AGGREGATE = """
-WHERE aggregate_kind = :kind AND aggregate_id = :id AND sequence > :after AND sequence <= :last ORDER BY sequence
+WHERE aggregate_kind = :kind AND aggregate_id = :id AND sequence > :after AND sequence <= :last AND foreign_reason = ''
+ORDER BY sequence
 """
-AT = ENTRY + "WHERE sequence IN (SELECT value FROM json_each(?)) ORDER BY sequence"  # noqa: S608 - constants
+AT = ENTRY + "WHERE sequence IN (SELECT value FROM json_each(?)) AND foreign_reason = '' ORDER BY sequence"  # noqa: S608 - constants
 SEQUENCES = """
-SELECT sequence FROM entry WHERE aggregate_kind = ? AND aggregate_id = ? AND sequence > ? AND sequence <= ?
+SELECT sequence FROM entry
+WHERE aggregate_kind = ? AND aggregate_id = ? AND sequence > ? AND sequence <= ? AND foreign_reason = ''
 ORDER BY sequence LIMIT ?
 """
 EXISTS = "SELECT aggregate_kind FROM entry WHERE aggregate_kind = ? AND aggregate_id = ? LIMIT 1"
@@ -62,7 +65,7 @@ def list_events(connection: Connection, query: ListEvents) -> Page[EventView]:
     size = 0
     entries = ENTRY + (BETWEEN if query.aggregate_id is None else OF_AGGREGATE)
     parameters = {"kind": kind, "id": query.aggregate_id, "after": at, "last": stop}
-    for sequence, recorded, body in connection.execute(entries, parameters):
+    for sequence, recorded, body, _ in connection.execute(entries, parameters):
         found = [view for view in event_views(sequence, from_microseconds(recorded), body) if _matches(query, view)]
         cost = len(msgspec.json.encode(found)) if found else 0
         if items and (size + cost > MAX_PAGE_BYTES or len(items) >= query.limit):
@@ -84,11 +87,11 @@ def sequences_of(
 
 
 def commits_at(connection: Connection, sequences: Sequence[int]) -> Iterator[RecordedCommit]:
-    """The commits at ascending sequences, read in chunks."""
+    """The commits at ascending sequences, without foreign messages, read in chunks."""
     for start in range(0, len(sequences), READ_CHUNK):
         chunk = msgspec.json.encode(list(sequences[start : start + READ_CHUNK])).decode()
-        for sequence, recorded, body in connection.execute(AT, (chunk,)):
-            yield decode(sequence, from_microseconds(recorded), body)
+        for sequence, recorded, body, signature in connection.execute(AT, (chunk,)):
+            yield decode(sequence, from_microseconds(recorded), body, signature)
 
 
 def last_sequence(connection: Connection) -> int:

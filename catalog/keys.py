@@ -15,7 +15,6 @@ from typing import Self
 
 import aiosqlite
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from catalog.database import TRUNCATE_WAL, Closing, check_wal_truncated, open_reader, open_writer, report_full_disk
 from catalog.migrations import Schema
@@ -23,6 +22,7 @@ from contracts.errors import Unavailable
 from contracts.events.base import Sealed
 from contracts.ids import ImageId
 from contracts.sealed import new_key, open_sealed
+from contracts.signatures import SigningKey
 
 KEYS = "keys.db"
 KEYS_SCHEMA = Schema(
@@ -34,6 +34,8 @@ KEYS_SCHEMA = Schema(
             "CREATE TABLE IF NOT EXISTS erased (image_id TEXT PRIMARY KEY) WITHOUT ROWID",
             "CREATE TABLE IF NOT EXISTS signer (one INTEGER PRIMARY KEY CHECK (one = 1), key BLOB NOT NULL)",
         ),
+        # 2; `replaces`: the id of a lost root key
+        ("ALTER TABLE signer ADD COLUMN replaces TEXT NOT NULL DEFAULT ''",),
     ),
 )
 # An erased image never gets a key again, whatever log or backup this file is used with.
@@ -47,8 +49,10 @@ KEYS_OF = "SELECT image_id, key FROM key WHERE image_id IN (SELECT value FROM js
 REGISTER_BACKUP = "INSERT INTO backup VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET at = excluded.at"
 BACKUPS = "SELECT path, at FROM backup ORDER BY at, path"
 FORGET_BACKUP = "DELETE FROM backup WHERE path = ?"
-CREATE_SIGNING_KEY = "INSERT OR IGNORE INTO signer VALUES (1, ?)"
-SIGNING_KEY = "SELECT key FROM signer"
+CREATE_ROOT_KEY = "INSERT OR IGNORE INTO signer (one, key) VALUES (1, ?)"
+ROOT_KEY = "SELECT key FROM signer"
+REPLACED_ROOT = "SELECT replaces FROM signer"
+REPLACE_ROOT = "UPDATE signer SET replaces = ?"
 
 
 class RegisteredBackup(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +63,7 @@ class RegisteredBackup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Keys(Closing):
-    """`keys.db`: image keys, erased images, registered backups and the signing key; readable only by its owner."""
+    """`keys.db`: image keys, erased images, registered backups and the root key; readable only by its owner."""
 
     def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
         self._path = path
@@ -129,19 +133,30 @@ class Keys(Closing):
             await self._writer.execute(FORGET_BACKUP, (str(path),))
 
     async def public_key(self) -> bytes:
-        """The public key that verifies this catalog's signatures: 32 bytes, Ed25519."""
-        return (await self._signing_key()).public_key().public_bytes_raw()
+        """The public half of the root key: 32 bytes, Ed25519."""
+        return (await self.root_key()).public
 
     async def create_signature(self, message: bytes) -> bytes:
-        """An Ed25519 signature (RFC 8032), 64 bytes, with the signing key of this catalog."""
-        return (await self._signing_key()).sign(message)
+        """An Ed25519 signature (RFC 8032), 64 bytes, with the root key."""
+        return (await self.root_key()).sign(message)
 
-    async def _signing_key(self) -> Ed25519PrivateKey:
-        """The signing key, created by the first call."""
+    async def root_key(self) -> SigningKey:
+        """The workshop's root key, created by the first call."""
         async with self._transaction():
-            await self._writer.execute(CREATE_SIGNING_KEY, (Ed25519PrivateKey.generate().private_bytes_raw(),))
-            (row,) = await self._writer.execute_fetchall(SIGNING_KEY)
-        return Ed25519PrivateKey.from_private_bytes(row["key"])
+            await self._writer.execute(CREATE_ROOT_KEY, (SigningKey.generate().to_bytes(),))
+            (row,) = await self._writer.execute_fetchall(ROOT_KEY)
+        return SigningKey(row["key"])
+
+    async def replaced_root(self) -> str:
+        """The id of the lost root key that this file's replaces; empty: none."""
+        rows = list(await self._reader.execute_fetchall(REPLACED_ROOT))
+        return rows[0]["replaces"] if rows else ""
+
+    async def replace_root(self, lost: str) -> None:
+        """From now on this file's root key is that of the workshop whose root key `lost` (an id) is gone for good."""
+        await self.root_key()
+        async with self._transaction():
+            await self._writer.execute(REPLACE_ROOT, (lost,))
 
     async def close(self) -> None:
         """Waits for running reads and writes, then closes the file."""

@@ -15,7 +15,7 @@ import msgspec
 
 from catalog import restoring
 from catalog.archive.archive import COMPARE_ALL_AT_START, DEFAULT_POLICY, Archive, open_archive
-from catalog.archive.file import ARCHIVE
+from catalog.archive.rows import ARCHIVE
 from catalog.audit import Auditor
 from catalog.backups import creation, extraction
 from catalog.backups.manifest import MANIFEST, BackupManifest

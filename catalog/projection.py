@@ -33,8 +33,7 @@ async def project(bus: Bus, store: Store, archive: Archive, announce: Announce) 
         tasks.create_task(announcements, name="announcements")
         last = archive.tail.sequence
         async for batch in Follower(bus, last, await archive.digest_at(last)).batches():
-            await archive.append(batch)
-            await store.apply(batch)
+            await store.apply(await archive.receive(batch))
             await announce(_applied(store, archive))
 
 
@@ -44,9 +43,11 @@ async def catch_up(store: Store, archive: Archive) -> None:
     if last.sequence and await archive.digest_at(last.sequence) != last.digest:
         _log.warning("read_model_reset", applied=last.sequence, archived=archive.tail.sequence)
         await store.reset()
-    while batch := await archive.commits(store.applied, CATCH_UP_BATCH):
+    while batch := await archive.entries(store.applied, CATCH_UP_BATCH):
         await store.apply(batch)
 
 
 def _applied(store: Store, archive: Archive) -> Applied:
-    return Applied(log_id=archive.log_id, sequence=store.applied, verified=archive.verified)
+    return Applied(
+        log_id=archive.log_id, sequence=store.applied, verified=archive.verified, last_foreign=store.last_foreign
+    )

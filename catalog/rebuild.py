@@ -17,10 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from catalog import entries, views
+from catalog import views
+from catalog.archive.rows import ENTRIES_AFTER, read_entries
 from catalog.database import Connection, DatabaseError, Row, open_reader, open_scratch
 from catalog.store import Checkpoint, checkpoint
 from contracts.audit import Difference, ReplayReport
+from contracts.commits import ForeignMessage, RecordedCommit
 from contracts.errors import LoratoryError
 from contracts.wire.system.pipe import Frames
 
@@ -76,11 +78,12 @@ def _replay(log: Connection, rebuilt: Connection, after: int, last: int, report:
     reported = time.monotonic()
     for start in range(after, last, BATCH_SIZE):
         end = min(start + BATCH_SIZE, last)
-        batch = list(entries.commits_at(log, range(start + 1, end + 1)))
+        batch = list(read_entries(log, ENTRIES_AFTER, (start, end - start)))
         if len(batch) != end - start:
             raise LoratoryError(f"the archive lacks commits between {start + 1} and {end}")
         rebuilt.execute("BEGIN")
-        views.apply(rebuilt, batch)
+        views.apply(rebuilt, [entry for entry in batch if isinstance(entry, RecordedCommit)])
+        views.add_foreign(rebuilt, [entry for entry in batch if isinstance(entry, ForeignMessage)])
         rebuilt.execute("COMMIT")
         if time.monotonic() - reported >= REPORT_INTERVAL_SECONDS:
             reported = time.monotonic()
@@ -90,7 +93,7 @@ def _replay(log: Connection, rebuilt: Connection, after: int, last: int, report:
 
 def _compare_checkpoint(log: Connection, live: Checkpoint) -> Difference | None:
     """A difference if the digest of the live checkpoint is not that of the archived commit."""
-    bodies = [recorded.body for recorded in entries.commits_at(log, [live.sequence])]
+    bodies = [entry.body for entry in read_entries(log, ENTRIES_AFTER, (live.sequence - 1, 1))]
     digests = [hashlib.sha256(body).hexdigest() for body in bodies]
     if live.sequence == 0 or digests == [live.digest]:
         return None

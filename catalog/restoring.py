@@ -14,22 +14,26 @@ from pathlib import Path
 import msgspec
 
 from catalog.archive.archive import DEFAULT_POLICY, Archive, VerificationPolicy, open_archive
-from catalog.archive.file import ARCHIVE
+from catalog.archive.rows import ARCHIVE
 from catalog.backups.extraction import refuse_newer_files
 from catalog.backups.manifest import CURVES
 from catalog.database import SUFFIXES, copy_database, peek, remove_database
 from catalog.entries import last_sequence
-from catalog.keys import KEYS
+from catalog.keys import KEYS, Keys
+from catalog.rows import EPOCH, MICROSECOND
+from catalog.service_keys import check_root
 from catalog.store import checkpoint, rename_log
+from contracts import subjects
 from contracts.commands.base import CommandMetadata
-from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, decode
+from contracts.commits import Commit, LogMessage, RecordedCommit, StreamRevision, build_commit, encode_commit
 from contracts.errors import LogDamaged, LoratoryError, SetupError
 from contracts.events.log import LogRestored, LogVoided
 from contracts.ids import new_command_id, ulid
+from contracts.signatures import Signer, SigningKey
 from contracts.telemetry import LossBlock
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.follow import Follower
-from contracts.wire.log.recreate import readable_commits, recreate_metrics_stream, recreate_stream, restore_commits
+from contracts.wire.log.recreate import readable_messages, recreate_metrics_stream, recreate_stream, restore_entries
 from contracts.wire.log.scan import log_state
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import store_loss_block
@@ -64,13 +68,14 @@ async def catch_up(bus: Bus, folder: Path, policy: VerificationPolicy = DEFAULT_
     LogDamaged if the log is not the archived one.
     """
     log = EventLog(bus)
-    async with Archive(folder, policy) as archive:
+    async with Archive(folder, policy) as archive, await Keys.open(folder / KEYS) as keys:
         await archive.verify_on_start(log)
+        await check_root(archive, keys)
         _, end = await log.end()
         if archive.tail.sequence < end:
             async with aclosing(Follower(bus, archive.tail.sequence).batches()) as batches:
                 async for batch in batches:
-                    await archive.append(batch)
+                    await archive.receive(batch)
                     if archive.tail.sequence >= end:
                         break
         return archive.tail.sequence
@@ -90,12 +95,15 @@ async def salvage(  # noqa: PLR0913 - the copies and the options
     target = folder if await _has_valid_archive(folder) else folder / "rebuilt"
     if target != folder:
         await asyncio.to_thread(_start_rebuild, target, backup)
+    root = await _root_key(folder, backup)
     async with Archive(target) as archive:
+        await archive.begin(b"" if root is None else root.public)
         if backup is not None:
             await _append_from_backup(archive, backup)
-        commits = _read_log_beyond_archive(bus, archive, report)
+        messages = _read_log_beyond_archive(bus, archive, report)
         last = await archive.read(last_sequence)
-        await _append_in_batches(archive, _fill_gaps(commits, last, claimed, at, accept_loss=accept_loss))
+        voiding = _Voiding(at, archive, root, accept_loss)
+        await _receive_in_batches(archive, _fill_gaps(messages, last, claimed, voiding))
         last = await archive.read(last_sequence)
     if last == 0:
         raise SetupError("there is nothing here to restore from; give a backup with --from")
@@ -112,14 +120,16 @@ async def refill(bus: Bus, folder: Path, *, at: datetime, report: OnProgress) ->
 
     Conflict: the server still holds a log. If this fails midway, move the incomplete log away and start over.
     """
-    async with open_archive(folder) as archive:
+    async with open_archive(folder) as archive, await Keys.open(folder / KEYS) as keys:
         last = (await archive.verify()).sequence
         if last == 0:
             raise SetupError("the archive is empty: there is nothing to make a log from")
+        await check_root(archive, keys)
         previous_id, log_id = await archive.belongs_to(), ulid()
         await recreate_stream(bus, log_id)
         voided = await _restore_all_commits(bus, archive, report)
-        await _append_log_restored(bus, archive, LogRestored(log_id=log_id, before=previous_id, voided=voided), at)
+        restored = LogRestored(log_id=log_id, before=previous_id, voided=voided)
+        await _append_log_restored(bus, archive, restored, at, Signer(await keys.root_key(), log_id))
         await archive.set_log_id(log_id)
         rows = await asyncio.to_thread(peek, folder / "read.db", checkpoint)
         if rows and rows.sequence and await archive.digest_at(rows.sequence) == rows.digest:
@@ -142,17 +152,19 @@ async def restore_loss_curves(bus: Bus, folder: Path) -> None:
 async def _restore_all_commits(bus: Bus, archive: Archive, report: OnProgress) -> int:
     """Put every archived commit into the log; returns how many of them are void."""
     last, voided = 0, 0
-    while batch := await archive.commits(last, COMMIT_BATCH_SIZE):
-        await restore_commits(bus, batch)
-        voided += sum(isinstance(event, LogVoided) for recorded in batch for event in recorded.commit.events)
+    while batch := await archive.entries(last, COMMIT_BATCH_SIZE):
+        await restore_entries(bus, batch)
+        commits = [entry.commit for entry in batch if isinstance(entry, RecordedCommit)]
+        voided += sum(isinstance(event, LogVoided) for commit in commits for event in commit.events)
         if last // PROGRESS_INTERVAL_COMMITS != batch[-1].sequence // PROGRESS_INTERVAL_COMMITS:
             report(f"{batch[-1].sequence} commits restored")
         last = batch[-1].sequence
     return voided
 
 
-async def _append_log_restored(bus: Bus, archive: Archive, event: LogRestored, at: datetime) -> None:
+async def _append_log_restored(bus: Bus, archive: Archive, event: LogRestored, at: datetime, signer: Signer) -> None:
     log = EventLog(bus)
+    log.signer = signer
     appended = await log.append(_build_commit(event.log_id, event, at), StreamRevision())
     recorded = await log.commit_at(appended.sequence)  # with the server's time
     await archive.append([recorded or appended])
@@ -200,15 +212,15 @@ async def _append_from_backup(archive: Archive, backup: Path) -> None:
         common = min(last, theirs)
         if await archive.digest_at(common) != await copied.digest_at(common):
             raise SetupError(f"the backup in {backup} is of another log")
-        while batch := await copied.commits(last, COMMIT_BATCH_SIZE):
+        while batch := await copied.entries(last, COMMIT_BATCH_SIZE):
             await archive.append(batch)
             last = batch[-1].sequence
         if not await archive.belongs_to():
             await archive.set_log_id(await copied.belongs_to())
 
 
-async def _read_log_beyond_archive(bus: Bus, archive: Archive, report: OnProgress) -> AsyncIterator[RecordedCommit]:
-    """The damaged log's commits that the archive lacks, if the two agree up to there."""
+async def _read_log_beyond_archive(bus: Bus, archive: Archive, report: OnProgress) -> AsyncIterator[LogMessage]:
+    """The damaged log's messages that the archive lacks, if the two agree up to there."""
     log, last = EventLog(bus), await archive.read(last_sequence)
     try:
         state = await log_state(bus)
@@ -220,59 +232,80 @@ async def _read_log_beyond_archive(bus: Bus, archive: Archive, report: OnProgres
         return
     if not await archive.belongs_to():
         await archive.set_log_id(state.log_id)
-    async for recorded in readable_commits(bus, last):
-        yield recorded
+    async for message in readable_messages(bus, last):
+        yield message
 
 
 async def _log_agrees_with_archive(log: EventLog, archive: Archive, common: int) -> bool:
     """Whether the last commit that both have readable is the same; True if no common commit is readable."""
     for sequence in range(common, 0, -1):
-        try:
-            recorded = await log.commit_at(sequence)
-        except LogDamaged:
-            continue
-        if recorded is not None:
-            return (await archive.commits(sequence - 1, 1))[0].body == recorded.body
+        message = await log.message_at(sequence)
+        if message is not None:
+            return (await archive.entries(sequence - 1, 1))[0].body == message.body
     return True
 
 
-async def _fill_gaps(
-    commits: AsyncIterator[RecordedCommit], last: int, until: int, at: datetime, *, accept_loss: bool
-) -> AsyncIterator[RecordedCommit]:
-    """Every sequence after `last` once, at least up to `until`, with void commits in the gaps.
+@dataclass(frozen=True)
+class _Voiding:
+    """Replaces lost commits by void ones, signed with the root key."""
 
-    A void commit has the time of the commit before it, because times in a log never decrease. CommitsLost: there is a
-    gap, and the loss is not accepted.
-    """
+    at: datetime
+    archive: Archive
+    root: SigningKey | None
+    accept_loss: bool
 
-    def void_commit(sequence: int, recorded_at: datetime) -> RecordedCommit:
-        if not accept_loss:
+    def message(self, sequence: int, recorded_us: int) -> LogMessage:
+        """CommitsLost: the loss is not accepted. SetupError: there is no root key."""
+        if not self.accept_loss:
             raise CommitsLost(
                 f"commit {sequence} is in no copy; give a backup that has it (--from), or replace all lost commits "
                 "with void ones (--accept-loss)",
                 first_lost=sequence,
             )
+        if self.root is None:
+            raise SetupError("keys.db is missing, whose root key signs the void commits; restore it from a backup")
         event = LogVoided(reason="no copy had this commit when the log was restored")
-        return decode(sequence, recorded_at, msgspec.json.encode(_build_commit(f"void-{sequence}", event, at)))
+        commit = _build_commit(f"void-{sequence}", event, self.at)
+        subject, body = subjects.aggregate("log", commit.aggregate_id), encode_commit(commit)
+        signature = Signer(self.root, self.archive.trust.log_id).sign(subject, body)
+        return LogMessage(sequence, recorded_us, subject, body, signature)
 
-    recorded_at = at
-    async for recorded in commits:
-        for missing in range(last + 1, recorded.sequence):
-            yield void_commit(missing, min(recorded_at, recorded.recorded_at))
-        yield recorded
-        last, recorded_at = recorded.sequence, recorded.recorded_at
+
+async def _fill_gaps(
+    messages: AsyncIterator[LogMessage], last: int, until: int, voiding: _Voiding
+) -> AsyncIterator[LogMessage]:
+    """Every sequence after `last` once, at least up to `until`, with void commits in the gaps.
+
+    A void commit has the time of the commit before it, because times in a log never decrease. CommitsLost: there is a
+    gap, and the loss is not accepted.
+    """
+    recorded_us = (voiding.at - EPOCH) // MICROSECOND
+    async for message in messages:
+        for missing in range(last + 1, message.sequence):
+            yield voiding.message(missing, min(recorded_us, message.recorded_us))
+        yield message
+        last, recorded_us = message.sequence, message.recorded_us
     for missing in range(last + 1, until + 1):
-        yield void_commit(missing, recorded_at)
+        yield voiding.message(missing, recorded_us)
 
 
-async def _append_in_batches(archive: Archive, commits: AsyncIterator[RecordedCommit]) -> None:
-    batch: list[RecordedCommit] = []
-    async for recorded in commits:
-        batch.append(recorded)
+async def _receive_in_batches(archive: Archive, messages: AsyncIterator[LogMessage]) -> None:
+    batch: list[LogMessage] = []
+    async for message in messages:
+        batch.append(message)
         if len(batch) == COMMIT_BATCH_SIZE:
-            await archive.append(batch)
+            await archive.receive(batch)
             batch = []
-    await archive.append(batch)
+    await archive.receive(batch)
+
+
+async def _root_key(folder: Path, backup: Path | None) -> SigningKey | None:
+    """The root key in `keys.db`, or in the backup's where that is missing."""
+    for file in (folder / KEYS, *([backup / KEYS] if backup else [])):
+        if file.exists():
+            async with await Keys.open(file) as keys:
+                return await keys.root_key()
+    return None
 
 
 def _replace_damaged_archive(target: Path, folder: Path, at: datetime, report: OnProgress) -> None:

@@ -12,12 +12,14 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """`catalog` is the folder of the catalog's databases; `staging` the folder where the gateway stores uploads.
 
     `blobs` is a folder or the URL of an object store. `decoders` is the number of images decoded concurrently. `lease`,
-    in seconds, must equal that of the migrate step: a lost queue is recreated with it.
+    in seconds, must equal that of the migrate step: a lost queue is recreated with it. `signing_key` is the file of the
+    key that signs commits, made at the first start.
     """
 
     nats_user: str = "catalog"
     catalog: Path = Path("catalog")
     staging: Path = Path("staging")
+    signing_key: Path = Path("catalog/signing.key")
     decoders: Annotated[int, Meta(ge=1, le=32)] = 2
     lease: Annotated[float, Meta(ge=1, le=3600)] = 15.0
     health_file: Path = Path("run/catalog.json")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from catalog.database import Connection, Database, create_tables, open_writer, peek, remove_database
-from contracts.commits import RecordedCommit
+from contracts.commits import ForeignMessage, LogEntry, RecordedCommit
 from contracts.errors import Behind, LogDamaged
 
 T = TypeVar("T")
@@ -44,6 +44,10 @@ class ReadModel(Protocol):
 
     def apply(self, connection: Connection, commits: Sequence[RecordedCommit]) -> None: ...
 
+    def add_foreign(self, connection: Connection, messages: Sequence[ForeignMessage]) -> None: ...
+
+    def foreign_heads(self, connection: Connection) -> dict[tuple[str, str], int]: ...
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -62,6 +66,8 @@ class Store(Database):
         self._log_id = log_id
         self._model = model
         self._advanced = asyncio.Condition()
+        self.foreign_heads: dict[tuple[str, str], int] = {}
+        """The newest foreign message on the subject of each aggregate (kind, id) that has any."""
         super().__init__(path, self._open_writer(path))
 
     def _open_writer(self, path: Path) -> Connection:
@@ -71,14 +77,22 @@ class Store(Database):
             found = None
         self.applied = found.sequence if found else 0
         tables = partial(create_tables, CHECKPOINT + self._model.TABLES)
-        return open_writer(path, tables, secure_delete=True, rebuildable=True, cache_kib=CACHE_KIB)
+        writer = open_writer(path, tables, secure_delete=True, rebuildable=True, cache_kib=CACHE_KIB)
+        self.foreign_heads = self._model.foreign_heads(writer)
+        return writer
 
-    async def apply(self, batch: Sequence[RecordedCommit]) -> int:
-        """Apply commits in the order of the log, skipping those applied before. Returns the new `applied`.
+    @property
+    def last_foreign(self) -> int:
+        """Sequence of the newest foreign message applied; 0: there is none."""
+        return max(self.foreign_heads.values(), default=0)
+
+    async def apply(self, batch: Sequence[LogEntry]) -> int:
+        """Apply entries in the order of the log, skipping those applied before. Returns the new `applied`.
 
         LogDamaged, and nothing changed, if a commit is missing after the last applied one.
         """
         applied = await self.write(lambda connection: self._apply(connection, batch))
+        self.foreign_heads |= {entry.aggregate: entry.sequence for entry in batch if isinstance(entry, ForeignMessage)}
         self.applied = max(self.applied, applied)
         async with self._advanced:
             self._advanced.notify_all()
@@ -98,7 +112,7 @@ class Store(Database):
         remove_database(self._path)
         super().__init__(self._path, self._open_writer(self._path))
 
-    def _apply(self, connection: Connection, batch: Sequence[RecordedCommit]) -> int:
+    def _apply(self, connection: Connection, batch: Sequence[LogEntry]) -> int:
         connection.execute(CREATE_CHECKPOINT, (self._model.VERSION, self._log_id))
         at = checkpoint(connection).sequence
         new = [recorded for recorded in batch if recorded.sequence > at]
@@ -106,7 +120,8 @@ class Store(Database):
             if recorded.sequence != expected:
                 raise LogDamaged(f"commit {expected} is missing before {recorded.sequence}", first_bad=expected)
         if new:
-            self._model.apply(connection, new)
+            self._model.apply(connection, [entry for entry in new if isinstance(entry, RecordedCommit)])
+            self._model.add_foreign(connection, [entry for entry in new if isinstance(entry, ForeignMessage)])
             digest = hashlib.sha256(new[-1].body).hexdigest()
             connection.execute(MOVE_CHECKPOINT, (new[-1].sequence, digest))
         return at + len(new)

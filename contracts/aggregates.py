@@ -21,10 +21,13 @@ from contracts.events.datasets import DatasetEvent
 from contracts.events.jobs import JOB_WORK, JobEvent
 from contracts.events.log import LogEvent
 from contracts.events.presets import PresetEvent
+from contracts.events.service_keys import ServiceKeyEvent, SigningService
 from contracts.events.tagging import TAGGING_WORK, TaggingEvent
-from contracts.events.work import WorkKind
+from contracts.events.work import WorkKind, may_append
 
 ServiceName = Literal["catalog", "gateway", "tagger", "trainer"]
+SignerName = Literal["catalog", "tagger", "trainer", "root"]
+"""Who may sign commits: the services that append, each with keys of its own, and the workshop's root key."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,22 @@ class AggregateKind:
     """One kind of aggregate; the history of one is the subject `evt.<name>.<id>`.
 
     `events` and `commands` are tagged unions. The `owner` handles its commands and appends; `writers` append as well.
-    `work`: it is work that those writers fetch from the queue.
+    `work`: it is work that those writers fetch from the queue. `signer`: who signs what its owner appends.
     """
 
     name: str
     events: Any
     commands: Any = None
     owner: ServiceName = "catalog"
-    writers: tuple[ServiceName, ...] = ()
+    writers: tuple[SigningService, ...] = ()
     work: WorkKind | None = None
+    signer: SignerName = "catalog"
+
+    def may_append(self, signer: SignerName, event: type[Event]) -> bool:
+        """Whether commits of this signer may contain this event."""
+        if self.work is not None:
+            return may_append(event, as_worker=signer in self.writers) and signer in (self.signer, *self.writers)
+        return signer == self.signer
 
     @property
     def event_types(self) -> tuple[type[Event], ...]:
@@ -52,7 +62,8 @@ class AggregateKind:
 
 
 KINDS = (
-    AggregateKind("log", LogEvent),
+    AggregateKind("log", LogEvent, signer="root"),
+    AggregateKind("service-key", ServiceKeyEvent, signer="root"),
     AggregateKind("dataset", DatasetEvent, DatasetCommand),
     AggregateKind("preset", PresetEvent, PresetCommand),
     AggregateKind("job", JobEvent, JobCommand, writers=("trainer",), work=JOB_WORK),

@@ -9,7 +9,7 @@ from contracts.errors import LogDamaged
 from contracts.ids import Digest
 
 DamageLocation = Literal["log", "archive", "head"]
-DamageKind = Literal["missing", "changed", "rewritten", "replaced", "unreadable"]
+DamageKind = Literal["missing", "changed", "rewritten", "replaced", "unreadable", "unsigned"]
 
 
 class Damage(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +18,8 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True):
     `first_bad` is the sequence of the first commit that cannot be trusted. `missing` and `changed` count the archived
     commits that the log lacks or has with other bytes. `since`: when the last good commit before it was recorded.
     Kinds: `missing`: the commit is absent. `changed`: not the archived bytes. `rewritten`: consistent hashes over
-    another history. `replaced`: another log. `unreadable`: the archive file is broken.
+    another history. `replaced`: another log. `unreadable`: the archive file is broken. `unsigned`: archived as accepted
+    although no known writer signed it.
     """
 
     where: DamageLocation
@@ -51,20 +52,23 @@ class AuditHead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of recomputing every hash. Without damage, history is intact.
+    """The result of recomputing every hash and checking every signature. Without damage, history is intact.
 
     The hashes of `commits` archived commits of `aggregates` aggregates were recomputed, and `compared` of the commits
-    compared with the log. `chain` is the hash over all of them. `archive_seconds` and `log_seconds` are durations.
+    compared with the log. `foreign` of them are messages that no known writer appended; they changed nothing. `chain`
+    is the hash over all of them. `archive_seconds`, `log_seconds` and `signature_seconds` are durations.
     """
 
     log_id: str
     commits: int
     aggregates: int
+    foreign: int
     compared: int
     chain: Digest
     damage: tuple[Damage, ...]
     archive_seconds: float
     log_seconds: float
+    signature_seconds: float
 
     @property
     def is_intact(self) -> bool:
@@ -113,7 +117,10 @@ def summary_lines(report: AuditReport) -> list[str]:
         f"archive  {report.commits} commits of {report.aggregates} aggregates in {report.archive_seconds:.2f} s",
         f"log      {report.compared} of them compared in {report.log_seconds:.2f} s",
         f"chain    {report.chain}",
+        f"signed   by known writers, checked in {report.signature_seconds:.2f} s",
     ]
+    if report.foreign:
+        lines.append(f"foreign  {report.foreign} messages that nobody known appended; they changed nothing")
     damage = [f"{one.where} {one.kind} from commit {one.first_bad} on: {one.detail}" for one in report.damage]
     return [*lines, *(damage or ["history is intact"])]
 

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from contracts import subjects
 from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.errors import LogDamaged, TooLarge
@@ -48,6 +49,23 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     result: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
 
+class LogMessage(msgspec.Struct, frozen=True, gc=False):
+    """One message of the log, as stored and not judged. `recorded_us`: microseconds since 1970, by the server's clock.
+
+    `signature`: the text of its header (`contracts.signatures`), empty if it has none.
+    """
+
+    sequence: int
+    recorded_us: int
+    subject: str
+    body: bytes
+    signature: str = ""
+
+    @property
+    def recorded_at(self) -> datetime:
+        return datetime.fromtimestamp(self.recorded_us / 1e6, UTC)
+
+
 class RecordedCommit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A commit as the log recorded it. `body` is the stored message, the input of every hash."""
 
@@ -55,10 +73,39 @@ class RecordedCommit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     recorded_at: datetime
     commit: Commit
     body: bytes
+    signature: str = ""
+
+    @property
+    def subject(self) -> str:
+        return subjects.aggregate(self.commit.aggregate_kind, self.commit.aggregate_id)
+
+
+class ForeignMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A message that no known writer may have appended: it keeps its place in the log and changes nothing."""
+
+    sequence: int
+    recorded_at: datetime
+    subject: str
+    body: bytes
+    signature: str
+    reason: str
+
+    @property
+    def aggregate(self) -> tuple[str, str]:
+        """Kind and id of the aggregate on whose subject it landed."""
+        kind, _, aggregate_id = self.subject.removeprefix("evt.").partition(".")
+        return kind, aggregate_id
+
+
+LogEntry = RecordedCommit | ForeignMessage
+"""A message of the log after it was verified (`contracts.verification`)."""
 
 
 class StreamRevision(NamedTuple):
-    """Sequence, version and hash of an aggregate's last commit: the base of its next append."""
+    """Where an aggregate's history stands: the base of its next append.
+
+    `sequence`: of the last message on its subject, also a foreign one. `version` and `digest`: of its last commit.
+    """
 
     sequence: int = 0
     version: int = 0
@@ -67,13 +114,18 @@ class StreamRevision(NamedTuple):
 
 @dataclass(frozen=True)
 class AggregateHistory:
-    """All commits of one aggregate, oldest first."""
+    """All commits of one aggregate, oldest first. `last_foreign`: sequence of the newest foreign message among them."""
 
     commits: Sequence[RecordedCommit] = ()
+    last_foreign: int = 0
 
     @property
     def revision(self) -> StreamRevision:
-        return revision_of(self.commits[-1]) if self.commits else StreamRevision()
+        last = revision_of(self.commits[-1]) if self.commits else StreamRevision()
+        return last._replace(sequence=max(last.sequence, self.last_foreign))
+
+    def with_commit(self, recorded: RecordedCommit) -> "AggregateHistory":
+        return AggregateHistory([*self.commits, recorded], self.last_foreign)
 
     def events(self) -> list[tuple[Event, int]]:
         """Each event with the sequence of its commit."""
@@ -104,6 +156,10 @@ class CommitLog(Protocol):
         self, aggregate_kind: str, aggregate_id: str, since: AggregateHistory | None = None
     ) -> AggregateHistory:
         """The whole history of an aggregate (`since` and what came after it)."""
+        ...
+
+    async def confirm(self, recorded: RecordedCommit) -> None:
+        """Returns once it is certain that a commit counts. Fenced: it does not. Unavailable: nobody knows yet."""
         ...
 
     async def commit_at(self, sequence: int) -> RecordedCommit | None:
@@ -178,13 +234,18 @@ def check_atomic(commits: Sequence[Commit]) -> None:
         )
 
 
-def decode(sequence: int, recorded_at: datetime, body: bytes) -> RecordedCommit:
-    """Decodes a message of the log. LogDamaged if it is no commit, or has a type or schema unknown to this version."""
+def decode(sequence: int, recorded_at: datetime, body: bytes, signature: str = "") -> RecordedCommit:
+    """Decodes a commit of the log. LogDamaged if it is none, or has a type or schema unknown to this version."""
     try:
         commit = decode_commit(body)
     except msgspec.DecodeError as error:
         raise LogDamaged(f"commit {sequence} cannot be read: {error}") from error
-    return RecordedCommit(sequence=sequence, recorded_at=recorded_at, commit=commit, body=body)
+    return RecordedCommit(sequence=sequence, recorded_at=recorded_at, commit=commit, body=body, signature=signature)
+
+
+def decode_message(message: LogMessage) -> RecordedCommit:
+    """`decode` of a message as read from the log."""
+    return decode(message.sequence, message.recorded_at, message.body, message.signature)
 
 
 def decode_commit(body: bytes, upcasters: Upcasters = UPCASTERS, schema: int = SCHEMA) -> Commit:
@@ -210,6 +271,14 @@ def decode_commit(body: bytes, upcasters: Upcasters = UPCASTERS, schema: int = S
 
 class _SchemaOnly(msgspec.Struct):
     schema: int = 1
+
+
+def written_schema(body: bytes) -> int:
+    """The schema that a commit says it was written with; 0: it is no commit."""
+    try:
+        return _schema_decoder.decode(body).schema
+    except msgspec.DecodeError:
+        return 0
 
 
 _encoder = msgspec.json.Encoder()

@@ -57,6 +57,11 @@ def query(service: str, name: str) -> str:
     return f"qry.{service}.{name}"
 
 
+def service_key(service: str) -> str:
+    """Requests to register a signing key of this service; only its own account may send them."""
+    return f"key.{service}"
+
+
 def wake(work: WorkClass, work_id: str) -> str:
     """Asks the worker that holds this work to read the log now; the message has no content."""
     return f"ctl.{work}.{work_id}"

@@ -146,7 +146,8 @@ class Applied(Telemetry, frozen=True):
     """How far the catalog's read model has applied the log; published after each transaction and every second.
 
     Queries show all events up to `sequence`. `log_id` identifies the log; `verified` is false until the catalog has
-    compared the log with its archive: before that no service serves or appends.
+    compared the log with its archive: before that no service serves or appends. `last_foreign`: sequence of the newest
+    foreign message up to there (`ListForeign` has all of them); 0: there is none.
     """
 
     address = "news.applied"
@@ -155,6 +156,7 @@ class Applied(Telemetry, frozen=True):
     log_id: str
     sequence: int
     verified: bool
+    last_foreign: int = 0
     damage: str = ""
     """What is wrong with the log, as a sentence; the last message of a catalog that stops because of it."""
 

@@ -19,7 +19,7 @@ from contracts.commits import (
     decode,
     encode_commit,
 )
-from contracts.errors import Conflict, KeyReused
+from contracts.errors import Conflict, Fenced, KeyReused
 from contracts.wire.blobs.remote import RemoteBlobs
 
 
@@ -36,7 +36,7 @@ class MemoryLog(CommitLog):
         bodies = [encode_commit(commit) for commit, _ in commits]
         await asyncio.sleep(0)  # other writers may come first, as on a server
         self.fence()
-        known = [self._find_stored(*draft, alone=len(commits) == 1) for draft in commits]
+        known = [self._find_stored(*draft) for draft in commits]
         if None not in known:
             return [recorded for recorded in known if recorded is not None]
         for commit, expected_revision in commits:
@@ -48,11 +48,10 @@ class MemoryLog(CommitLog):
         self._commits += appended
         return appended
 
-    def _find_stored(self, commit: Commit, expected: StreamRevision, *, alone: bool) -> RecordedCommit | None:
-        """The server knows the id of a single commit at whatever revision; commits of a batch must follow theirs."""
-        newer = self._of(commit.aggregate_kind, commit.aggregate_id, 0 if alone else expected.sequence)
-        candidates = newer if alone else newer[:1]
-        stored = next((recorded for recorded in candidates if recorded.commit.id == commit.id), None)
+    def _find_stored(self, commit: Commit, expected: StreamRevision) -> RecordedCommit | None:
+        """This very commit, directly after its expected revision."""
+        newer = self._of(commit.aggregate_kind, commit.aggregate_id, expected.sequence)[:1]
+        stored = next((recorded for recorded in newer if recorded.commit.id == commit.id), None)
         if stored is not None and stored.commit.fingerprint != commit.fingerprint:
             raise KeyReused
         return stored
@@ -69,6 +68,10 @@ class MemoryLog(CommitLog):
         name = (aggregate_kind, aggregate_id)
         commits = self._commits[after:]
         return [one for one in commits if (one.commit.aggregate_kind, one.commit.aggregate_id) == name]
+
+    async def confirm(self, recorded: RecordedCommit) -> None:
+        if await self.commit_at(recorded.sequence) != recorded:
+            raise Fenced("this log has another commit there")
 
     async def commit_at(self, sequence: int) -> RecordedCommit | None:
         await asyncio.sleep(0)

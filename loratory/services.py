@@ -24,12 +24,18 @@ FORWARDED_SETTINGS: dict[Service, tuple[str, ...]] = {
 """`LORATORY_…` settings of the user that are passed on to each service; the stack sets all others itself."""
 
 FOLDERS: dict[Service, dict[str, str]] = {
-    "catalog": {"CATALOG": "catalog", "STAGING": "staging"},
+    "catalog": {"CATALOG": "catalog", "STAGING": "staging", "SIGNING_KEY": "keys/catalog.key"},
     "gateway": {"STAGING": "staging"},
-    "tagger": {"MODELS": "models", "WORK": "work/tagger"},
-    "trainer": {"BASES": "bases", "CACHE": "cache", "WORK": "work/trainer", "LORAS": "loras"},
+    "tagger": {"MODELS": "models", "WORK": "work/tagger", "SIGNING_KEY": "keys/tagger.key"},
+    "trainer": {
+        "BASES": "bases",
+        "CACHE": "cache",
+        "WORK": "work/trainer",
+        "LORAS": "loras",
+        "SIGNING_KEY": "keys/trainer.key",
+    },
 }
-"""Settings that are folders in the data folder."""
+"""Settings that are folders or files in the data folder."""
 
 LOG_DAMAGED = dict(EXIT_CODES)[LogDamaged]
 """Exit code of a service or command that found the log damaged; a service is not restarted then."""

@@ -11,6 +11,7 @@ from contracts.events.tagging import TAGGING_WORK
 from contracts.ids import ulid, worker_id
 from contracts.wire.blobs.erased_copies import purge_erased
 from contracts.wire.blobs.store import blobs_at
+from contracts.wire.log.service_keys import ServiceLog
 from contracts.wire.service.bus import connect
 from contracts.wire.service.health import Health
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
@@ -53,7 +54,8 @@ async def serve(settings: Settings) -> None:
             tasks.create_task(health.run(settings.health_file), name="health")
             tasks.create_task(bus.watch(), name="bus")
             tasks.create_task(heartbeat.run(bus), name="presence")
-            tasks.create_task(Worker(bus, identity, run, on_stalled=exit_process).run(), name="worker")
+            log = ServiceLog(bus, "tagger", settings.signing_key)
+            tasks.create_task(Worker(bus, identity, run, log=log, on_stalled=exit_process).run(), name="worker")
             tasks.create_task(purge_erased(bus, partial(delete_temporary_files, work=settings.work)), name="erased")
             health.set("bus", True)
             _log.info("tagger_ready", worker=worker, models=list(models.available_models(settings.models)))

@@ -17,6 +17,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """
 
     nats_user: str = "tagger"
+    signing_key: Path = Path("run/tagger.key")
+    """The file of the key that signs commits, made at the first start. Each process has its own."""
     models: Path | None = None
     work: Path = Path("work/tagger")
     providers: tuple[str, ...] = ("CPUExecutionProvider",)

@@ -16,6 +16,7 @@ from contracts.events.jobs import JOB_WORK
 from contracts.ids import ulid, worker_id
 from contracts.wire.blobs.erased_copies import purge_erased
 from contracts.wire.blobs.store import blobs_at
+from contracts.wire.log.service_keys import ServiceLog
 from contracts.wire.service.bus import connect
 from contracts.wire.service.health import Health
 from contracts.wire.system.files import remove_abandoned_drafts
@@ -59,7 +60,9 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
             heartbeat.state = "idle"
             health.set("engine", True)
             _log.info("trainer_ready", worker=worker, device=heartbeat.device)
-            tasks.create_task(Worker(bus, identity, trainer.run, on_ended=loras.publish_finished).run(), name="worker")
+            log = ServiceLog(bus, "trainer", settings.signing_key)
+            worker_loop = Worker(bus, identity, trainer.run, log=log, on_ended=loras.publish_finished)
+            tasks.create_task(worker_loop.run(), name="worker")
     finally:
         await engine.close()
         await bus.close()

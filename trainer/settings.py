@@ -17,6 +17,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """
 
     nats_user: str = "trainer"
+    signing_key: Path = Path("run/trainer.key")
+    """The file of the key that signs commits, made at the first start. Each process has its own."""
     bases: Path = Path("bases")
     cache: Path = Path("cache")
     work: Path = Path("work/trainer")

@@ -9,7 +9,8 @@ import structlog
 
 from catalog.archive.chain import Tail
 from catalog.archive.compare import REPAIR_ADVICE, compare, ends_agree, with_last_good_time
-from catalog.archive.file import ARCHIVE, ArchiveFile
+from catalog.archive.file import ArchiveFile
+from catalog.archive.rows import ARCHIVE
 from catalog.database import MAX_SEQUENCE
 from contracts.audit import Damage, damage_error
 from contracts.errors import LogDamaged, SetupError, Unavailable

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import msgspec
 
 from catalog.archive.chain import Tail, chain_hash
-from catalog.archive.file import ArchiveFile, Entry
+from catalog.archive.file import ArchiveFile
+from catalog.archive.rows import StoredRow
 from contracts import subjects
 from contracts.audit import Damage, DamageKind
+from contracts.commits import LogMessage
 from contracts.errors import LogDamaged
 from contracts.wire.log.event_log import EventLog
-from contracts.wire.log.flow_control import Message
 from contracts.wire.log.scan import log_state, scan
 
 TIME_TOLERANCE_MICROSECONDS = 2
@@ -46,17 +47,18 @@ class _Differences:
         self.missing += gap
         self.at = sequence
 
-    def compare(self, message: Message, entry: Entry | None, *, timed: bool) -> None:
+    def compare(self, message: LogMessage, entry: StoredRow | None, *, timed: bool) -> None:
         """Compare one commit; where they differ, the archived chain hash decides which side was changed."""
         self.advance_to(message.sequence)
         if entry is None:
             self.chain = b""
             return
         subject = subjects.aggregate(entry.aggregate_kind, entry.aggregate_id)
-        if message.body == entry.body and message.subject == subject:
+        stored = (entry.body, subject, entry.signature)
+        if (message.body, message.subject, message.signature) == stored:
             if timed and abs(message.recorded_us - entry.recorded) > TIME_TOLERANCE_MICROSECONDS:
                 self.wrong_time = self.wrong_time or message.sequence
-        elif entry.chain != chain_hash(self.chain, message.sequence, message.subject, message.body):
+        elif entry.chain != chain_hash(self.chain, message.sequence, message.subject, message.signature, message.body):
             if not self.first_bad:
                 self.first_bad, self.kind = message.sequence, "changed"
             self.changed += 1
@@ -74,7 +76,7 @@ async def compare(file: ArchiveFile, log: EventLog, tail: Tail, *, bits: int | N
         return Comparison(0, (await with_last_good_time(file, missing),))
     restored = await file.restored_up_to()
     async for batch in scan(log.bus, 0, min(state.last, tail.sequence), bits_per_second=bits):
-        entries = await file.entries(batch[0].sequence - 1, batch[-1].sequence)
+        entries = await file.rows(batch[0].sequence - 1, batch[-1].sequence)
         for message in batch:
             differences.compare(message, entries.get(message.sequence), timed=message.sequence > restored)
     compared = differences.at
@@ -103,9 +105,12 @@ async def ends_agree(file: ArchiveFile, log: EventLog, tail: Tail) -> bool:
         return False
     if state.log_id != await file.belongs_to() or not state.is_dense or state.last < tail.sequence:
         return False
-    entries = await file.entries(tail.sequence - 1, tail.sequence)
+    entries = await file.rows(tail.sequence - 1, tail.sequence)
     last = [message async for batch in scan(log.bus, tail.sequence - 1, tail.sequence) for message in batch]
-    return bool(last) and last[0].body == entries[tail.sequence].body
+    return bool(last) and (last[0].body, last[0].signature) == (
+        entries[tail.sequence].body,
+        entries[tail.sequence].signature,
+    )
 
 
 async def with_last_good_time(file: ArchiveFile, damage: Damage) -> Damage:

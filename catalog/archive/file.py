@@ -1,86 +1,39 @@
-"""The archive's SQLite file: its rows and the hashes over them."""
+"""The archive's SQLite file, and beside it the id of the log that is archived."""
 
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
-from catalog.archive.chain import VOIDED, ChainVerification, Tail, advance, chain_hash, check_link, verify_chains
+from catalog.archive import rows
+from catalog.archive.chain import ChainVerification, Tail
+from catalog.archive.rows import ARCHIVE, ARCHIVE_SCHEMA, MAX_CACHED_CHAIN_HEADS, StoredRow, Writing
+from catalog.archive.signatures import check_signatures, signed_history
 from catalog.database import Connection, Database, open_writer
-from catalog.migrations import Schema
-from catalog.rows import EPOCH, MICROSECOND, fetch_number, fetch_value, from_microseconds
-from contracts import subjects
+from catalog.rows import fetch_number, fetch_value, from_microseconds
 from contracts.audit import Damage, damage_error
-from contracts.commits import RecordedCommit, StreamRevision, decode, revision_of
-from contracts.errors import LogDamaged, SetupError
+from contracts.commits import LogEntry, LogMessage
+from contracts.errors import SetupError
+from contracts.verification import Trust
 from contracts.wire.system.files import write_atomically
-
-ARCHIVE = "archive.db"
-ARCHIVE_SCHEMA = Schema(
-    ARCHIVE,
-    (
-        (  # 1; a file from before there were numbers has these tables already
-            "CREATE TABLE IF NOT EXISTS log (one INTEGER PRIMARY KEY CHECK (one = 1), log_id TEXT NOT NULL)",
-            """
-            CREATE TABLE IF NOT EXISTS entry (
-                sequence INTEGER PRIMARY KEY,
-                aggregate_kind TEXT NOT NULL,
-                aggregate_id TEXT NOT NULL,
-                id TEXT NOT NULL,
-                recorded INTEGER NOT NULL,
-                body BLOB NOT NULL,
-                chain BLOB NOT NULL
-            )
-            """,
-            "CREATE INDEX IF NOT EXISTS entry_of_aggregate ON entry (aggregate_kind, aggregate_id, sequence)",
-        ),
-    ),
-)
 
 SET_LOG_ID = "INSERT INTO log VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET log_id = excluded.log_id"
 LOG = "SELECT log_id FROM log"
-ADD = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)"
-TAIL = "SELECT sequence, chain FROM entry ORDER BY sequence DESC LIMIT 1"
 BODY = "SELECT body FROM entry WHERE sequence = ?"
 CHAIN = "SELECT chain FROM entry WHERE sequence = ?"
 RECORDED = "SELECT recorded FROM entry WHERE sequence = ?"
-ALL_ENTRIES = """
-SELECT sequence, aggregate_kind, aggregate_id, id, CAST(body AS BLOB), CAST(chain AS BLOB) FROM entry ORDER BY sequence
+LAST_RESTORED = """
+SELECT IFNULL(MAX(sequence), 0) FROM entry
+WHERE aggregate_kind = 'log' AND foreign_reason = '' AND instr(body, '"log.restored"')
 """
-COMMITS_AFTER = "SELECT sequence, recorded, body FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?"
-ENTRIES_BETWEEN = """
-SELECT sequence, aggregate_kind, aggregate_id, recorded, body, chain FROM entry WHERE sequence > ? AND sequence <= ?
-"""
-LAST_RESTORED = (
-    "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE aggregate_kind = 'log' AND instr(body, '\"log.restored\"')"
-)
 CORRUPT_FILE_CODES = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
-INTEGRITY_CHECK = "PRAGMA integrity_check(1)"
-
-LATEST_OF_AGGREGATE = """
-SELECT sequence, body FROM entry WHERE aggregate_kind = ? AND aggregate_id = ? ORDER BY sequence DESC LIMIT 1
-"""
-LAST_VOID = "SELECT IFNULL(MAX(sequence), 0) FROM entry WHERE aggregate_kind = 'log' AND instr(body, '\"log.voided\"')"
-
-T = TypeVar("T")
-AggregateKey = tuple[str, str]
-MAX_CACHED_CHAIN_HEADS = 20_000
 LOG_ID_FILE = "log_id"
 """The file beside the archive from which the migrate step reads which log was archived."""
 
-
-class Entry(NamedTuple):
-    """One archived commit as stored. `recorded`: microseconds since 1970, by the server's clock."""
-
-    sequence: int
-    aggregate_kind: str
-    aggregate_id: str
-    recorded: int
-    body: bytes
-    chain: bytes
+T = TypeVar("T")
 
 
 class ArchiveFile(Database):
@@ -92,23 +45,43 @@ class ArchiveFile(Database):
         super().__init__(folder / ARCHIVE, _open_writer(folder / ARCHIVE))
         self.tail = Tail()
         self.log_id = ""
-        self._chain_heads: dict[AggregateKey, StreamRevision] = {}
-        """Cache: the last commit of the aggregates that were written most recently."""
+        self._writing: Writing | None = None
 
-    async def append(self, batch: Sequence[RecordedCommit]) -> None:
-        """Archive commits in the order of the log; those archived before are skipped.
+    @property
+    def trust(self) -> Trust:
+        """What the archived commits say about the log and the keys of its writers, once `begin` was called."""
+        return self._writing.trust if self._writing else Trust()
+
+    async def begin(self, root: bytes = b"") -> None:
+        """Before anything is archived. `root`: the public key of `keys.db`, if messages are to be received."""
+        self._writing = Writing(await self.read(rows.trust), root)
+
+    async def receive(self, messages: Sequence[LogMessage]) -> list[LogEntry]:
+        """Verify the next messages of the log and archive them, also foreign ones. Returns those not archived before.
+
+        LogDamaged, and nothing archived, at a gap.
+        """
+        entries, self.tail = await self._write_on_top(
+            lambda connection, writing: rows.receive(connection, messages, writing)
+        )
+        return entries
+
+    async def append(self, entries: Sequence[LogEntry]) -> None:
+        """Archive entries of another archive, which were verified there; those archived before are skipped.
 
         LogDamaged, and nothing archived, at a gap or at a commit that does not continue the history of its aggregate.
         """
-        self.tail = await self.write(lambda connection: self._append(connection, batch))
+        self.tail = await self._write_on_top(lambda connection, writing: rows.append(connection, entries, writing))
 
-    async def commits(self, after: int, limit: int) -> list[RecordedCommit]:
-        """At most `limit` commits archived after a sequence, oldest first."""
-        return await self.read(lambda connection: _commits(connection, after, limit))
+    async def entries(self, after: int, limit: int) -> list[LogEntry]:
+        """At most `limit` messages archived after a sequence, oldest first."""
+        return await self.read(
+            lambda connection: list(rows.read_entries(connection, rows.ENTRIES_AFTER, (after, limit)))
+        )
 
-    async def entries(self, after: int, to: int) -> dict[int, Entry]:
-        """The entries after one sequence and up to another, by sequence, not decoded."""
-        return await self.read(lambda connection: _entries(connection, after, to))
+    async def rows(self, after: int, to: int) -> dict[int, StoredRow]:
+        """The messages after one sequence and up to another, by sequence, not decoded."""
+        return await self.read(lambda connection: rows.rows_between(connection, after, to))
 
     async def digest_at(self, sequence: int) -> str | None:
         """sha256 of the commit's body; None if this sequence is not archived."""
@@ -148,19 +121,29 @@ class ArchiveFile(Database):
 
     async def verify_chains(self) -> ChainVerification:
         """Recompute all chains from the file itself, not from cached pages."""
-        return await self.read_uncached(_verify_chains)
+        return await self.read_uncached(rows.verify_all_chains)
+
+    async def check_signatures(self, last: int) -> Sequence[int]:
+        """The first sequences up to `last` whose commits are not signed as they must be; empty: all are."""
+        return await check_signatures(self._folder / ARCHIVE, await self.read(signed_history), last)
 
     async def end(self) -> Tail:
         """The last entry of the file, verified or not."""
-        return await self.read(_tail)
+        return await self.read(rows.tail)
 
-    def _append(self, connection: Connection, batch: Sequence[RecordedCommit]) -> Tail:
-        if len(self._chain_heads) > MAX_CACHED_CHAIN_HEADS:
-            self._chain_heads.clear()
+    async def _write_on_top(self, work: Callable[[Connection, Writing], T]) -> T:
+        if self._writing is None:
+            await self.begin()
+        writing = self._writing
+        assert writing is not None  # noqa: S101 - begin() made it
+        before = writing.trust
+        if len(writing.chain_heads) > MAX_CACHED_CHAIN_HEADS:
+            writing.forget()
         try:
-            return _append(connection, batch, self._chain_heads)
+            return await self.write(lambda connection: work(connection, writing))
         except BaseException:
-            self._chain_heads.clear()  # some may belong to commits that were rolled back
+            writing.forget()
+            writing.trust = before
             raise
 
 
@@ -173,75 +156,3 @@ def _open_writer(path: Path) -> Connection:
             detail = f"the archive's file is damaged: {cause}; `loratory restore` rebuilds it"
             raise damage_error(Damage(where="archive", kind="unreadable", first_bad=1, detail=detail)) from error
         raise
-
-
-def _tail(connection: Connection) -> Tail:
-    row = connection.execute(TAIL).fetchone()
-    return Tail() if row is None else Tail(*row)
-
-
-def _verify_chains(connection: Connection) -> ChainVerification:
-    """Recompute the chains and run SQLite's integrity check: a wrong index gives wrong results from correct entries."""
-    verification, rows = ChainVerification(), _tuple_cursor(connection)
-    try:
-        verify_chains(rows.execute(ALL_ENTRIES), verification)
-        if verification.damage is None and (wrong := rows.execute(INTEGRITY_CHECK).fetchone()[0]) != "ok":
-            raise sqlite3.DatabaseError(wrong.strip().replace("\n", ", "))
-    except sqlite3.DatabaseError as error:
-        detail = f"the archive's file is damaged after commit {verification.sequence}: {error}"
-        first_bad = verification.sequence + 1
-        verification.damage = Damage(where="archive", kind="unreadable", first_bad=first_bad, detail=detail)
-    return verification
-
-
-def _append(
-    connection: Connection, batch: Sequence[RecordedCommit], chain_heads: dict[AggregateKey, StreamRevision]
-) -> Tail:
-    tail = _tail(connection)
-    sequence, chain = tail.sequence, tail.chain
-    rows: list[tuple[Any, ...]] = []
-    for recorded in batch:
-        if recorded.sequence <= sequence:
-            continue
-        sequence += 1
-        if recorded.sequence != sequence:
-            raise LogDamaged(f"commit {sequence} is missing before {recorded.sequence}", first_bad=sequence)
-        commit = recorded.commit
-        aggregate = commit.aggregate_kind, commit.aggregate_id
-        chain_head = chain_heads.get(aggregate) or _chain_head(connection, *aggregate)
-        if (why := check_link(commit, chain_head)) and _last_voided(connection, rows) <= chain_head.sequence:
-            raise LogDamaged(f"commit {sequence} does not continue what was archived: {why}", first_bad=sequence)
-        chain_heads[aggregate] = revision_of(recorded)
-        chain = chain_hash(chain, sequence, subjects.aggregate(*aggregate), recorded.body)
-        microseconds = (recorded.recorded_at - EPOCH) // MICROSECOND
-        rows.append((sequence, *aggregate, commit.id, microseconds, recorded.body, chain))
-    connection.executemany(ADD, rows)
-    return Tail(sequence, chain)
-
-
-def _chain_head(connection: Connection, aggregate_kind: str, aggregate_id: str) -> StreamRevision:
-    """The last archived commit of an aggregate."""
-    row = connection.execute(LATEST_OF_AGGREGATE, (aggregate_kind, aggregate_id)).fetchone()
-    return StreamRevision() if row is None else advance(row["sequence"], row["body"])
-
-
-def _last_voided(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
-    """The sequence of the newest void commit, in `rows` or the file; 0: none."""
-    voided = [sequence for sequence, kind, _, _, _, body, _ in rows if kind == "log" and VOIDED in body]
-    return voided[-1] if voided else fetch_number(connection, LAST_VOID)
-
-
-def _commits(connection: Connection, after: int, limit: int) -> list[RecordedCommit]:
-    rows = _tuple_cursor(connection).execute(COMMITS_AFTER, (after, limit)).fetchall()
-    return [decode(sequence, from_microseconds(recorded), body) for sequence, recorded, body in rows]
-
-
-def _entries(connection: Connection, after: int, to: int) -> dict[int, Entry]:
-    return {row[0]: Entry._make(row) for row in _tuple_cursor(connection).execute(ENTRIES_BETWEEN, (after, to))}
-
-
-def _tuple_cursor(connection: Connection) -> sqlite3.Cursor:
-    """A cursor whose rows are tuples, which cost a third less than named rows."""
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    return cursor

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from catalog.archive.archive import Archive, open_archive
-from catalog.archive.file import ARCHIVE
+from catalog.archive.rows import ARCHIVE
 from catalog.backups.manifest import (
     BLOBS,
     CURVES,

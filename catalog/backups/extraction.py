@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from catalog.archive.archive import open_archive
-from catalog.archive.file import ARCHIVE, ARCHIVE_SCHEMA
+from catalog.archive.rows import ARCHIVE, ARCHIVE_SCHEMA
 from catalog.backups.manifest import (
     BLOBS,
     CURVES,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from catalog import entries
-from catalog.database import Connection
+from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.compose import compose
 from catalog.domain.event_scope import affects_all_images, scope_to_image, scope_to_tag
 from catalog.entries import AggregateKey
@@ -14,7 +14,7 @@ from catalog.keys import open_if_present
 from catalog.lookup import aggregates_of_dataset, known_dataset, known_job, ordinal_of
 from catalog.query_handlers.context import QueryContext
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, decode_cursor, encode_cursor
-from catalog.views import images, sets
+from catalog.views import foreign, images, sets
 from contracts.aggregates import AnyEvent
 from contracts.commits import RecordedCommit
 from contracts.events.base import Sealed
@@ -79,6 +79,21 @@ class _Search:
 async def list_events(context: QueryContext, query: queries.ListEvents) -> Page[queries.EventView]:
     await context.wait_for(query)
     return await context.archive.read(lambda connection: entries.list_events(connection, query))
+
+
+async def list_foreign(context: QueryContext, query: queries.ListForeign) -> Page[queries.ForeignView]:
+    def read(connection: Connection) -> tuple[list[foreign.ForeignRow], int]:
+        last = MAX_SEQUENCE if query.until is None else query.until
+        rows = foreign.page(
+            *(connection, query.after, last, query.limit),
+            kind=query.aggregate_kind,
+            aggregate_id=query.aggregate_id,
+        )
+        return rows, foreign.count(connection)
+
+    rows, total = await context.read(query, read)
+    items = tuple(compose(queries.ForeignView, row) for row in rows)
+    return Page(items=items, total=total, next=str(rows[-1].sequence) if len(rows) == query.limit else None)
 
 
 async def get_log(context: QueryContext, query: queries.GetLog) -> queries.LogView:

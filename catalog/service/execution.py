@@ -103,13 +103,14 @@ class CommandExecutor:
             return msgspec.structs.replace(result, changed=False, sequence=self.store.applied)
         commits = []
         for change in changes:
+            revision = self._after_foreign(change)
             commit = build_commit(
                 *(change.aggregate_kind, change.aggregate_id, change.events),
-                expected_revision=change.expected_revision,
+                expected_revision=revision,
                 metadata=metadata,
                 result=result if change is changes[-1] else None,
             )
-            commits.append((commit, change.expected_revision))
+            commits.append((commit, revision))
         recorded = await self.log.append_atomically(commits)
         sequence = recorded[-1].sequence
         self._last_written = max(self._last_written, sequence)
@@ -119,3 +120,9 @@ class CommandExecutor:
             _log.warning("read_model_behind", sequence=sequence, applied=self.store.applied)
         await self._on_appended(recorded)
         return msgspec.structs.replace(result, sequence=sequence)
+
+    def _after_foreign(self, change: Change) -> StreamRevision:
+        """A foreign message on its subject moves the sequence that the server expects, and nothing else."""
+        revision = change.expected_revision
+        foreign = self.store.foreign_heads.get((change.aggregate_kind, change.aggregate_id), 0)
+        return revision._replace(sequence=max(revision.sequence, foreign))

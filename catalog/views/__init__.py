@@ -11,6 +11,7 @@ from catalog.views import (
     datasets,
     decisions,
     erasures,
+    foreign,
     images,
     jobs,
     predictions,
@@ -24,16 +25,17 @@ from catalog.views import (
 )
 from catalog.views.batch import split_batches
 from catalog.views.version import VERSION
-from contracts.commits import RecordedCommit
+from contracts.commits import ForeignMessage, RecordedCommit
 
-__all__ = ["TABLES", "VERSION", "apply"]
+__all__ = ["TABLES", "VERSION", "add_foreign", "apply", "foreign_heads"]
 
 # The order matters: each view may read what earlier ones wrote for the same batch; `tags` reads older predictions.
 VIEWS = (
     *(commands, tagging, datasets, erasures, images, decisions, refusals, versions, presets, work, jobs, tags),
     predictions,
 )
-TABLES = sets.TABLES + "".join(view.TABLES for view in VIEWS)
+TABLES = sets.TABLES + foreign.TABLES + "".join(view.TABLES for view in VIEWS)
+foreign_heads = foreign.heads
 
 
 def apply(connection: Connection, commits: Sequence[RecordedCommit]) -> None:
@@ -41,3 +43,8 @@ def apply(connection: Connection, commits: Sequence[RecordedCommit]) -> None:
     for batch in split_batches(commits):
         for view in VIEWS:
             view.apply(connection, batch)
+
+
+def add_foreign(connection: Connection, messages: Sequence[ForeignMessage]) -> None:
+    """Note messages of the log that are no commits of ours."""
+    foreign.add(connection, messages)

@@ -89,6 +89,12 @@ class Failed(AttemptEvent, frozen=True):
         return f"{_work(self)} failed ({self.code}): {self.reason}"
 
 
+def may_append(event: type[Event], *, as_worker: bool) -> bool:
+    """Workers append what happened in an attempt, the catalog what was requested; either may end it as cancelled."""
+    is_report = issubclass(event, (AttemptStarted, AttemptEvent))
+    return is_report if as_worker else not is_report or issubclass(event, Cancelled)
+
+
 def _work(event: Event) -> str:
     return "Tagging" if event.type_name.startswith("tagging.") else "Training"
 

@@ -89,6 +89,27 @@ class ListDatasetHistory(QueryPage[HistoryPage], frozen=True):
     tag: str | None = None
 
 
+class ForeignView(View, frozen=True):
+    """A message of the log that no known writer appended: it changed nothing. `size` in bytes; `reason` a sentence."""
+
+    sequence: int
+    aggregate_kind: str
+    aggregate_id: str
+    recorded_at: datetime
+    size: int
+    reason: str
+
+
+class ListForeign(Query[Page[ForeignView]], frozen=True):
+    """Foreign messages after a sequence (and up to `until`), oldest first, of one aggregate or of all."""
+
+    after: int = 0
+    until: int | None = None
+    aggregate_kind: str | None = None
+    aggregate_id: str | None = None
+    limit: Limit = 500
+
+
 class LogView(View, frozen=True):
     """The log as the catalog sees it: its id, the sequence applied to the read model, the end of the archive."""
 

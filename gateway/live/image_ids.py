@@ -19,6 +19,7 @@ from contracts.frames import MAX_NAMED_IMAGES, EventImages
 from contracts.ids import DatasetId, ImageId, RunId
 from contracts.queries.base import Query
 from contracts.queries.datasets import MAX_ORDINALS, ListImageIds
+from contracts.queries.log import ListForeign
 from contracts.queries.tagging import GetTagging
 
 T = TypeVar("T")
@@ -51,6 +52,16 @@ class ImageIds:
         self._ids: dict[Key, ImageId] = {}
         self._datasets: dict[str, DatasetId] = {}
         """The data sets of tagging runs."""
+
+    async def foreign(self, after: int, to: int) -> set[int]:
+        """The sequences of foreign messages after one sequence and up to another."""
+        found: set[int] = set()
+        while True:
+            page = await self._catalog.query(ListForeign(after=after, until=to, min_seq=to))
+            found |= {one.sequence for one in page.items}
+            if page.next is None:
+                return found
+            after = int(page.next)
 
     async def images_of(self, events: Sequence[AggregateEvent], *, applied: int) -> list[EventImages | None]:
         """The images of each event; None where it is not about images.

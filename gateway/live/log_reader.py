@@ -3,11 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
 from contracts.cancellation import not_cancelled
-from contracts.commits import RecordedCommit
+from contracts.commits import LogMessage, RecordedCommit, decode_message
 from contracts.errors import Behind, LogDamaged, LoratoryError, Unavailable
 from contracts.retry import Outage, RetryPolicy, retry
 from contracts.telemetry import Applied
@@ -37,6 +38,7 @@ class LogReader:
         self._limits = limits
         self._on_release = on_release
         self._applied: Applied | None = None
+        self._announced = asyncio.Event()
         self._has_room = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self.damage = ""
@@ -55,6 +57,7 @@ class LogReader:
     def announce(self, applied: Applied) -> None:
         """The catalog has applied the log up to here: release what it shows now, or begin to read another log."""
         self._applied = applied
+        self._announced.set()
         if self.is_replaced_by(applied) and self._following is not None:
             _log.warning("log_changed", known=self.log_id, announced=applied.log_id)
             self._following.cancel()
@@ -83,7 +86,9 @@ class LogReader:
         self._reset(log_id, end=end)
         self.damage = ""
         async for batch in Follower(self._bus, self.ring.oldest.sequence).batches():
-            self._pending.extend(await self._encode(batch))
+            commits = await self._accepted(batch)
+            if commits:
+                self._pending.extend(await self._encode(commits))
             self._release()
             while len(self._pending) > self._limits.pending_events:
                 self._has_room.clear()
@@ -95,6 +100,22 @@ class LogReader:
         oldest = LogPosition(start) if start else START
         self.ring = EventRing(self._limits, oldest=oldest, newest=LogPosition(end))
         self._pending: deque[EncodedEvent] = deque()
+
+    async def _accepted(self, batch: Sequence[LogMessage]) -> list[RecordedCommit]:
+        """The commits among these messages, once the catalog has verified and applied them all."""
+        first, last = batch[0].sequence, batch[-1].sequence
+        while self._applied is None or self._applied.log_id != self.log_id or self._applied.sequence < last:
+            self._announced.clear()
+            await self._announced.wait()
+        foreign: set[int] = set()
+        if self._applied.last_foreign >= first:
+            foreign = await retry(
+                partial(self._images.foreign, first - 1, last),
+                RETRIES,
+                on=(Unavailable, Behind),
+                warn="foreign_unknown",
+            )
+        return [decode_message(message) for message in batch if message.sequence not in foreign]
 
     async def _encode(self, batch: Sequence[RecordedCommit]) -> list[EncodedEvent]:
         events = [(recorded.commit.aggregate_id, event) for recorded in batch for event in recorded.commit.events]

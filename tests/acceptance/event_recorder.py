@@ -16,7 +16,7 @@ import msgspec
 from contracts.aggregates import AnyEvent
 from contracts.commands.base import CommandResult
 from contracts.commands.datasets import ImportedFile
-from contracts.commits import RecordedCommit
+from contracts.commits import RecordedCommit, decode_message
 from contracts.jobs import Work, fold
 from contracts.telemetry import Progress, TaggingProgress, TrainingProgress
 from contracts.wire.log.follow import Follower
@@ -46,7 +46,7 @@ class EventRecorder:
     async def read(self, follower: Follower) -> None:
         async for batch in follower.batches():
             async with self._changed:
-                self.commits += batch
+                self.commits += [decode_message(message) for message in batch]
                 self._changed.notify_all()
 
     async def on_progress(self, progress: Progress) -> None:

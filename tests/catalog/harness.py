@@ -24,15 +24,18 @@ from catalog.service import erasure
 from catalog.service.blob_pins import BlobPins
 from catalog.service.execution import CommandExecutor
 from catalog.service.purging import PurgeLimits, Purger
+from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.store import Store
 from catalog.views import decisions, images
 from catalog.views.images import ImageRow
-from contracts.aggregates import AnyEvent
+from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import Command, CommandMetadata, R, result_type_of
 from contracts.commands.datasets import CreateDataset, ImportImages, ImportResult, StagedFile
 from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit
 from contracts.events.base import Event
+from contracts.events.service_keys import SigningService
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, ulid
+from contracts.signatures import Signer
 from contracts.telemetry import Applied
 from contracts.wire.blobs.store import LocalBlobs
 from contracts.wire.log.event_log import EventLog
@@ -40,8 +43,10 @@ from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import image_added
 from tests.conftest import LEASE
 from tests.limits import WAIT
+from tests.signing import key_named
 
 PURGE_LIMITS = PurgeLimits(wait=WAIT)
+WORKERS: tuple[SigningService, ...] = ("tagger", "trainer")
 
 
 @dataclass
@@ -100,12 +105,17 @@ class CatalogHarness:
         revision = (await self.executor.log.load(aggregate_kind, aggregate_id)).revision
         metadata = CommandMetadata(command_id=CommandId(ulid()), actor="other", at=datetime.now(UTC))
         commit = build_commit(aggregate_kind, aggregate_id, events, expected_revision=revision, metadata=metadata)
-        recorded = await EventLog(self.bus).append(commit, revision)
+        kind = REGISTRY.by_name[aggregate_kind]
+        writer = next((one for one in kind.writers if kind.may_append(one, type(events[0]))), None)
+        log, own = EventLog(self.bus), self.executor.log.signer
+        assert own is not None
+        log.signer = own if writer is None else Signer(key_named(writer), own.log_id)
+        recorded = await log.append(commit, revision)
         await self.executor.store.wait_for(recorded.sequence, 5)
         return recorded.sequence
 
     async def events(self, aggregate_kind: str, aggregate_id: str) -> list[AnyEvent]:
-        return [event for event, _ in (await EventLog(self.bus).load(aggregate_kind, aggregate_id)).events()]
+        return [event for event, _ in (await self.executor.log.load(aggregate_kind, aggregate_id)).events()]
 
     async def image(self, image: str) -> ImageRow:
         row = await self.executor.store.read(lambda connection: images.find(connection, image))
@@ -131,6 +141,7 @@ async def open_catalog(
     archive = Archive(files)
     store = Store(files / "read.db", await archive.verify_on_start(EventLog(bus)), views)
     keys, blobs = await Keys.open(files / "keys.db"), blobs or LocalBlobs(folder / "blobs")
+    await check_root(archive, keys)
 
     async def ignore_applied(_: Applied) -> None:
         pass
@@ -138,8 +149,12 @@ async def open_catalog(
     background: list[asyncio.Task[None]] = [asyncio.create_task(project(bus, store, archive, ignore_applied))]
     try:
         async with Decoder(Limits(), workers=1) as decoder:
-            log = EventLog(bus)
+            log = EventLog(bus, verdicts=StoreVerdicts(store))
             await store.wait_for((await log.end())[1], 20)
+            registrar = await KeyRegistrar.open(log, archive, store, keys)
+            await registrar.authorize(log, folder / "catalog.key")
+            for worker in WORKERS:
+                await registrar.register(worker, key_named(worker).public)
             resources = Resources(files, staging, archive, store, keys, blobs, decoder)
             catalog = Catalog(bus, log, resources, DispatchTiming(lease=LEASE), limits)
             background.append(asyncio.create_task(erasure.run(catalog.context, catalog.purger)))
@@ -157,6 +172,7 @@ class RacingLog(EventLog):
 
     def __init__(self, harness: CatalogHarness, *events: Event) -> None:
         super().__init__(harness.bus)
+        self.signer = harness.executor.log.signer
         self._harness, self._events = harness, list(events)
 
     async def append_atomically(self, commits: Sequence[tuple[Commit, StreamRevision]]) -> list[RecordedCommit]:

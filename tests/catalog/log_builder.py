@@ -9,6 +9,7 @@ from pyroaring import BitMap
 
 from catalog.domain import manifest
 from catalog.domain.manifest import ManifestLine
+from contracts import subjects
 from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import DatasetResult
@@ -49,6 +50,7 @@ from contracts.events.jobs import (
 )
 from contracts.events.log import LogCreated, LogRestored, LogVoided
 from contracts.events.presets import PresetRetired, PresetSaved
+from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRetired, ServiceKeyRootEstablished
 from contracts.events.tagging import (
     ImagePredictions,
     Prediction,
@@ -67,7 +69,9 @@ from contracts.events.tagging import (
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, VersionId, WorkerId
 from contracts.recipe import Recipe, Sampling
 from contracts.sealed import seal
+from contracts.signatures import Signer
 from tests.contracts.samples import sample_of
+from tests.signing import SERVICES, key_named
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 LOG_ID = "01JLOG"
@@ -96,6 +100,7 @@ class LogBuilder:
     def __init__(self) -> None:
         self.commits: list[RecordedCommit] = []
         self.revisions: dict[tuple[str, str], StreamRevision] = {}
+        self.log_id = LOG_ID
         self.append("log", LOG_ID, LogCreated(log_id=LOG_ID, format=1))
 
     @property
@@ -120,10 +125,21 @@ class LogBuilder:
         aggregate = (aggregate_kind, aggregate_id)
         revision = self.revisions.get(aggregate, StreamRevision())
         commit = build_commit(*aggregate, events, expected_revision=revision, metadata=metadata, result=result)
-        recorded = decode(sequence, at + timedelta(microseconds=123456), msgspec.json.encode(commit))
+        body = msgspec.json.encode(commit)
+        signature = self._sign(aggregate_kind, aggregate_id, events, body) if sequence > 1 else ""
+        recorded = decode(sequence, at + timedelta(microseconds=123456), body, signature)
         self.revisions[aggregate] = revision_of(recorded)
         self.commits.append(recorded)
         return recorded
+
+    def _sign(self, kind_name: str, aggregate_id: str, events: Sequence[AnyEvent], body: bytes) -> str:
+        """As the service that may append these events."""
+        kind = REGISTRY.by_name[kind_name]
+        signers = (kind.signer, *kind.writers)
+        signer = next(one for one in signers if all(kind.may_append(one, type(event)) for event in events))
+        restored = [event.log_id for event in events if isinstance(event, LogRestored)]
+        self.log_id = restored[-1] if restored else self.log_id
+        return Signer(key_named(signer), self.log_id).sign(subjects.aggregate(kind_name, aggregate_id), body)
 
     def create_dataset(self, dataset: str = "ds_cats", name: str = "cats") -> RecordedCommit:
         result = DatasetResult(id=dataset, name=name)
@@ -212,6 +228,7 @@ def job_created(*, name: str = "a cat", prompts: tuple[str, ...] = ("a cat",), c
 def full_history() -> LogBuilder:
     """A log with at least one event of every type."""
     builder = LogBuilder()
+    add_keys(builder)
     _add_curation(builder)
     _add_tagging(builder)
     _add_training(builder)
@@ -227,6 +244,18 @@ def full_history() -> LogBuilder:
     _add_erasures(builder)
     _add_samples_of_other_types(builder)
     return builder
+
+
+def add_keys(builder: LogBuilder) -> None:
+    """The root key and a key of each service, and one that was retired."""
+    root = key_named("root")
+    builder.append("service-key", root.id, ServiceKeyRootEstablished(public_key=root.public.hex()))
+    for service in SERVICES:
+        key = key_named(service)
+        builder.append("service-key", key.id, ServiceKeyRegistered(service=service, public_key=key.public.hex()))
+    old = key_named("old")
+    builder.append("service-key", old.id, ServiceKeyRegistered(service="trainer", public_key=old.public.hex()))
+    builder.append("service-key", old.id, ServiceKeyRetired())
 
 
 def _add_samples_of_other_types(builder: LogBuilder) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from catalog.archive.archive import Archive
-from contracts.commits import RecordedCommit, StreamRevision, build_commit, revision_of
+from contracts.commits import RecordedCommit, StreamRevision, build_commit, decode_message, revision_of
 from contracts.errors import LogDamaged
 from contracts.events.datasets import DatasetCreated, DatasetRemoved, DatasetRenamed
 from contracts.wire.log.event_log import EventLog
@@ -37,7 +37,7 @@ async def test_archived_commits_are_returned_unchanged(archive: Archive) -> None
     await archive.append(history[:20])
     await archive.append(history[10:])  # delivered twice, archived once
 
-    assert await archive.commits(0, 1000) == history
+    assert await archive.entries(0, 1000) == history
     assert archive.tail.sequence == len(history)
     assert await archive.verify() == archive.tail
 
@@ -94,10 +94,10 @@ async def archive_log(bus: Bus, archive: Archive, commits: int) -> list[Recorded
         revision = revision_of(recorded)
     await archive.verify_on_start(log)
     async for batch in Follower(bus, archive.tail.sequence).batches():
-        await archive.append(batch)
+        await archive.append([decode_message(message) for message in batch])
         if archive.tail.sequence == commits + 1:
             break
-    return await archive.commits(0, 1000)
+    return [entry for entry in await archive.entries(0, 1000) if isinstance(entry, RecordedCommit)]
 
 
 async def test_the_archived_log_is_accepted(bus_of: BusOf, archive: Archive, tmp_path: Path) -> None:

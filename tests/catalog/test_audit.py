@@ -26,6 +26,7 @@ from tests.catalog.log_builder import LogBuilder
 from tests.conftest import BusOf, command_metadata
 from tests.damage import IGNORE_UNCLOSED_SOCKETS, block_files, delete_index, delete_log, execute_sql, flip_bit_in_text
 from tests.limits import WAIT
+from tests.signing import append_keys
 
 pytestmark = IGNORE_UNCLOSED_SOCKETS
 COMMITS = 20
@@ -60,7 +61,7 @@ class AuditedLog:
             aclosing(Follower(self._bus, self.archive.tail.sequence).batches()) as batches,
         ):
             async for batch in batches:
-                await self.archive.append(batch)
+                await self.archive.receive(batch)
                 if self.archive.tail.sequence == end:
                     return
 
@@ -74,11 +75,14 @@ class AuditedLog:
 
 @pytest.fixture
 async def audited(bus_of: BusOf, tmp_path: Path) -> AsyncIterator[AuditedLog]:
-    """Two data sets renamed in turn: commits 2 to 20, after the log's first commit."""
+    """Two data sets renamed in turn: commits 4 to 20, after the log's first commit and two about keys."""
     folder = tmp_path / "catalog"
     audited = AuditedLog(await bus_of("catalog"), folder, await Keys.open(folder / "keys.db"))
     await audited.archive.verify_on_start(audited.log)
-    for number in range(2, COMMITS + 1):
+    root = await audited.keys.root_key()
+    await audited.archive.begin(root.public)
+    audited.log.signer = (await append_keys(await bus_of("catalog"), root))["catalog"]
+    for number in range(4, COMMITS + 1):
         await audited.rename_dataset(f"ds_{number % 2}", f"name {number:02}")
     await audited.archive_all()
     yield audited
@@ -88,7 +92,7 @@ async def audited(bus_of: BusOf, tmp_path: Path) -> AsyncIterator[AuditedLog]:
 async def test_an_unchanged_history_is_reported_as_intact(audited: AuditedLog) -> None:
     report = await audited.auditor.verify()
     assert report.is_intact
-    assert (report.commits, report.aggregates, report.compared) == (COMMITS, 3, COMMITS)
+    assert (report.commits, report.aggregates, report.compared) == (COMMITS, 5, COMMITS)
     assert report.chain == audited.archive.tail.digest
     assert report.log_id == audited.archive.log_id
 

@@ -98,7 +98,7 @@ async def test_a_backup_is_unpacked_with_every_commit_key_and_blob(workspace: Ba
     assert (manifest.log_id, manifest.sequence) == ("01JLOG", 20)
     assert {entry.sha256: entry.size for entry in manifest.blobs} == {one: 3, two: 3}
     archive, keys = Archive(settings.catalog), await Keys.open(settings.catalog / "keys.db")
-    assert await archive.commits(0, 1000) == HISTORY[:20]
+    assert await archive.entries(0, 1000) == HISTORY[:20]
     assert await keys.key_of(IMAGE) == key
     assert await LocalBlobs(Path(settings.blobs)).get(two) == b"two"
     await archive.close()

@@ -12,6 +12,7 @@ from contracts.events.log import LogVoided
 from tests.catalog.log_builder import LogBuilder, full_history
 
 HISTORY = full_history().commits
+SIGNATURE = "key.signature"
 
 
 def build_rows(commits: Sequence[RecordedCommit]) -> list[ArchiveRow]:
@@ -20,10 +21,9 @@ def build_rows(commits: Sequence[RecordedCommit]) -> list[ArchiveRow]:
     chain = b""
     for recorded in commits:
         commit = recorded.commit
-        chain = chain_hash(
-            chain, recorded.sequence, f"evt.{commit.aggregate_kind}.{commit.aggregate_id}", recorded.body
-        )
-        rows.append((recorded.sequence, commit.aggregate_kind, commit.aggregate_id, commit.id, recorded.body, chain))
+        chain = chain_hash(chain, recorded.sequence, recorded.subject, SIGNATURE, recorded.body)
+        columns = (commit.aggregate_kind, commit.aggregate_id, commit.id)
+        rows.append((recorded.sequence, *columns, recorded.body, chain, SIGNATURE, ""))
     return rows
 
 
@@ -53,10 +53,10 @@ def test_an_unchanged_history_is_intact() -> None:
 @given(st.integers(0, len(HISTORY) - 1), st.data())
 def test_a_change_of_any_byte_of_any_body_is_detected(index: int, data: st.DataObject) -> None:
     rows = build_rows(HISTORY)
-    sequence, kind, aggregate_id, commit_id, body, chain = rows[index]
+    sequence, kind, aggregate_id, commit_id, body, chain, *rest = rows[index]
     offset = data.draw(st.integers(0, len(body) - 1))
     changed = body[:offset] + bytes([body[offset] ^ data.draw(st.integers(1, 255))]) + body[offset + 1 :]
-    rows[index] = (sequence, kind, aggregate_id, commit_id, changed, chain)
+    rows[index] = (sequence, kind, aggregate_id, commit_id, changed, chain, rest[0], rest[1])
     damage = verify(rows).damage
     assert damage is not None
     assert (damage.kind, damage.first_bad) == ("changed", index + 1)

@@ -9,6 +9,7 @@ from catalog import maintenance_commands
 from catalog.__main__ import MAINTENANCE_COMMANDS
 from catalog.archive.archive import Archive
 from catalog.settings import Settings
+from contracts.commits import RecordedCommit
 from contracts.errors import SetupError, Unavailable
 from contracts.events.log import LogRestored
 from contracts.ids import JobId
@@ -70,7 +71,9 @@ async def test_a_data_folder_is_backed_up_and_restored_elsewhere(
         assert await read_loss_curve(bus, JOB) == blocks
         archive = Archive(restored_folder / "catalog")
         log_id = await archive.verify_on_start(EventLog(bus))
-        (last,) = (await archive.commits(archive.tail.sequence - 1, 1))[0].commit.events
+        (entry,) = await archive.entries(archive.tail.sequence - 1, 1)
+        assert isinstance(entry, RecordedCommit)
+        (last,) = entry.commit.events
         assert isinstance(last, LogRestored)
         assert last.log_id == log_id
         await archive.close()

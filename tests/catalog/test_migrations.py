@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 
 from catalog.archive.archive import Archive
-from catalog.archive.file import ARCHIVE_SCHEMA
+from catalog.archive.rows import ARCHIVE_SCHEMA
 from catalog.keys import KEYS_SCHEMA, Keys
 from catalog.migrations import Schema
 from contracts.errors import SetupError
 from contracts.ids import ImageId
 from contracts.wire.server.embedded import EmbeddedServer
-from tests.catalog.log_builder import LOG_ID, full_history
 from tests.conftest import BusOf
 from tests.limits import WAIT
 
@@ -122,22 +121,13 @@ async def test_keys_of_an_older_version_are_kept(tmp_path: Path, number: int) ->
     assert number_of(file) == len(KEYS_SCHEMA.steps)
 
 
-@pytest.mark.parametrize("number", range(len(ARCHIVE_SCHEMA.steps)))
-async def test_an_archive_of_an_older_version_is_kept(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("number", range(ARCHIVE_SCHEMA.oldest))
+def test_an_archive_from_before_signatures_is_refused_and_unchanged(tmp_path: Path, number: int) -> None:
     file = Path(shutil.copy(GOLDEN / f"archive-{number}.db", tmp_path / "archive.db"))
-
-    archive = Archive(tmp_path)
-    tail, log_id = await archive.verify(), await archive.belongs_to()
-    commits = await archive.commits(0, 100)
-    await archive.append(full_history().commits)
-    verified = await archive.verify()
-    await archive.close()
-
-    assert (tail.sequence, tail.digest) == (8, "06846e86e792f397292ead712cfc2a8cba8eea767f56b770126626fba300a11c")
-    assert log_id == LOG_ID
-    assert [recorded.commit for recorded in commits] == [recorded.commit for recorded in full_history().commits[:8]]
-    assert verified.sequence == len(full_history().commits)
-    assert number_of(file) == len(ARCHIVE_SCHEMA.steps)
+    before = file.read_bytes()
+    with pytest.raises(SetupError, match=r"^archive\.db was written by an older version of Loratory, in a format that"):
+        Archive(tmp_path)
+    assert file.read_bytes() == before
 
 
 async def test_new_files_have_the_newest_number(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from catalog.archive.archive import Archive
 from catalog.projection import catch_up, project
 from catalog.store import Store
 from catalog.views import datasets
-from contracts.commits import RecordedCommit, StreamRevision, build_commit
+from contracts.commits import ForeignMessage, RecordedCommit, StreamRevision, build_commit
 from contracts.errors import LogDamaged
 from contracts.events.datasets import DatasetCreated
+from contracts.signatures import HEADER
 from contracts.telemetry import Applied
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
@@ -23,6 +24,9 @@ from tests.catalog.log_builder import LOG_ID, full_history
 from tests.catalog.test_store import all_rows
 from tests.conftest import BusOf, command_metadata
 from tests.limits import WAIT
+from tests.signing import append_keys, key_named
+
+ROOT = key_named("root")
 
 
 class RunningProjection:
@@ -41,6 +45,7 @@ class RunningProjection:
 async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[RunningProjection]:
     archive = Archive(folder)
     running = RunningProjection(folder, archive, await archive.verify_on_start(EventLog(bus)))
+    await archive.begin(ROOT.public)
     task = asyncio.create_task(project(bus, running.store, archive, running.record))
     try:
         yield running
@@ -60,7 +65,9 @@ async def create_dataset(bus: Bus, name: str) -> RecordedCommit:
         expected_revision=StreamRevision(),
         metadata=command_metadata(),
     )
-    return await EventLog(bus).append(commit, StreamRevision())
+    log = EventLog(bus)
+    log.signer = (await append_keys(bus, ROOT))["catalog"]
+    return await log.append(commit, StreamRevision())
 
 
 async def test_an_event_becomes_a_row_an_archived_commit_and_an_announcement(bus_of: BusOf, tmp_path: Path) -> None:
@@ -72,7 +79,7 @@ async def test_an_event_becomes_a_row_an_archived_commit_and_an_announcement(bus
         row = await running.store.read(lambda connection: datasets.find(connection, "cats"))
         assert row is not None
         assert row.revision.sequence == recorded.sequence
-        assert [commit.body for commit in await running.archive.commits(recorded.sequence - 1, 10)] == [recorded.body]
+        assert [commit.body for commit in await running.archive.entries(recorded.sequence - 1, 10)] == [recorded.body]
         async with asyncio.timeout(WAIT):
             while (applied := await running.announced.get()).sequence < recorded.sequence:
                 pass
@@ -122,19 +129,24 @@ async def test_a_read_model_that_does_not_match_the_archive_is_reset(tmp_path: P
     await archive.close()
 
 
-async def test_an_unknown_event_type_stops_it(bus_of: BusOf, tmp_path: Path) -> None:
+async def append_raw(bus: Bus, aggregate_id: str, old: bytes, new: bytes, *, signed: bool = True) -> int:
+    """Append the creation of a data set with some bytes of its body replaced; returns its sequence."""
+    log, metadata = EventLog(bus), command_metadata()
+    event = DatasetCreated(name="cats")
+    commit = build_commit("dataset", aggregate_id, [event], expected_revision=StreamRevision(), metadata=metadata)
+    signer = (await append_keys(bus, ROOT))["catalog"]
+    body, subject = msgspec.json.encode(commit).replace(old, new), f"evt.dataset.{aggregate_id}"
+    headers = {HEADER: signer.sign(subject, body)} if signed else None
+    await bus.jetstream().publish(subject, body, headers=headers)
+    return (await log.end())[1]
+
+
+async def test_a_commit_of_a_newer_version_stops_it(bus_of: BusOf, tmp_path: Path) -> None:
     bus = await bus_of("catalog")
     archive = Archive(tmp_path)
     store = Store(tmp_path / "read.db", await archive.verify_on_start(EventLog(bus)), views)
-    commit = build_commit(
-        "dataset",
-        "ds_1",
-        [DatasetCreated(name="cats")],
-        expected_revision=StreamRevision(),
-        metadata=command_metadata(),
-    )
-    body = msgspec.json.encode(commit).replace(b"dataset.created", b"dataset.dreamt")
-    await bus.jetstream().publish("evt.dataset.ds_1", body)
+    await archive.begin(ROOT.public)
+    await append_raw(bus, "ds_1", b'"version":1', b'"schema":99,"version":1')
 
     async def ignore(_: Applied) -> None:
         return
@@ -143,6 +155,23 @@ async def test_an_unknown_event_type_stops_it(bus_of: BusOf, tmp_path: Path) -> 
         async with asyncio.timeout(WAIT):
             await project(bus, store, archive, ignore)
 
-    assert caught.group_contains(LogDamaged, match="commit 2 cannot be read")
+    assert caught.group_contains(LogDamaged, match="commit 4 was written by a newer version of Loratory")
     await store.close()
     await archive.close()
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
+async def test_what_is_no_commit_of_a_known_writer_changes_nothing(bus_of: BusOf, tmp_path: Path, signed: bool) -> None:
+    bus = await bus_of("catalog")
+    async with run_projection(bus, tmp_path) as running:
+        forged = await append_raw(bus, "ds_1", b".created", b".dreamt" if signed else b".created", signed=signed)
+        recorded = await create_dataset(bus, "dogs")
+        await running.store.wait_for(recorded.sequence)
+
+        assert await running.store.read(lambda connection: datasets.find(connection, "cats")) is None
+        assert await running.store.read(lambda connection: datasets.find(connection, "dogs")) is not None
+        (foreign,) = await running.archive.entries(forged - 1, 1)
+        assert isinstance(foreign, ForeignMessage)
+        assert foreign.reason.startswith("it is no commit" if signed else "it is not signed")
+        assert running.store.foreign_heads == {("dataset", "ds_1"): forged}
+        assert (await running.archive.verify()).sequence == recorded.sequence

@@ -15,18 +15,19 @@ from catalog.keys import Keys
 from catalog.restoring import CommitsLost, RestoredLog, catch_up, refill, salvage
 from catalog.store import Store
 from contracts import subjects
-from contracts.commits import RecordedCommit
+from contracts.commits import ForeignMessage, RecordedCommit
 from contracts.errors import Conflict, LogDamaged, SetupError
 from contracts.events.log import LogRestored, LogVoided
 from contracts.ids import ImageId
 from contracts.wire.log.event_log import EventLog
-from contracts.wire.log.recreate import recreate_stream, restore_commits
+from contracts.wire.log.recreate import recreate_stream, restore_entries
 from contracts.wire.log.streams import stream_configs
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import Bus, connect
 from tests.catalog.log_builder import LOG_ID, LogBuilder, full_history
 from tests.catalog.test_backups import set_schema_number
 from tests.conftest import NOW
+from tests.signing import write_root_key
 
 HISTORY = full_history().commits
 SHORT_HISTORY = HISTORY[:30]
@@ -37,6 +38,8 @@ class RestoreWorkspace:
 
     def __init__(self, bus: Bus, home: Path) -> None:
         self.bus, self.folder, self.backup = bus, home / "catalog", home / "backup"
+        self.folder.mkdir()
+        write_root_key(self.folder / "keys.db")
         self.messages: list[str] = []
 
     async def create_log(
@@ -46,7 +49,7 @@ class RestoreWorkspace:
         js = self.bus.jetstream()
         config = next(config for config in stream_configs() if config.name == subjects.EVENTS)
         await js.add_stream(replace(config, metadata={"log_id": log_id}, deny_delete=False))
-        await restore_commits(self.bus, commits)
+        await restore_entries(self.bus, commits)
         for sequence in missing:
             await js.delete_msg(subjects.EVENTS, sequence)
 
@@ -83,7 +86,9 @@ class RestoreWorkspace:
         """All archived commits, after verifying the chains."""
         async with self.open_archive() as archive:
             await archive.verify()
-            return await archive.commits(0, 10_000)
+            entries = await archive.entries(0, 10_000)
+            assert not [entry for entry in entries if isinstance(entry, ForeignMessage)]
+            return [entry for entry in entries if isinstance(entry, RecordedCommit)]
 
     @asynccontextmanager
     async def open_archive(self) -> AsyncIterator[Archive]:
@@ -155,7 +160,7 @@ async def test_an_existing_log_is_not_overwritten(workspace: RestoreWorkspace) -
 async def test_an_interrupted_restore_can_start_over(workspace: RestoreWorkspace) -> None:
     await workspace.write_archive(SHORT_HISTORY)
     await recreate_stream(workspace.bus, "01JHALF")
-    await restore_commits(workspace.bus, SHORT_HISTORY[:10])
+    await restore_entries(workspace.bus, SHORT_HISTORY[:10])
 
     assert await workspace.salvage() == 30
     await workspace.delete_log()
@@ -167,7 +172,7 @@ async def test_a_concurrent_writer_during_restore_is_detected(workspace: Restore
     await workspace.bus.jetstream().publish(subjects.aggregate("log", "another"), b"{}")
 
     with pytest.raises(LogDamaged, match="commit 1 was stored as 2"):
-        await restore_commits(workspace.bus, SHORT_HISTORY)
+        await restore_entries(workspace.bus, SHORT_HISTORY)
 
 
 async def test_no_log_is_created_without_archived_commits(workspace: RestoreWorkspace) -> None:
@@ -280,7 +285,7 @@ async def test_a_lost_archive_and_log_are_restored_from_a_backup_with_its_keys(w
     keys = await Keys.open(workspace.backup / "keys.db")
     keys_by_image = await keys.create_keys([ImageId("img_1")])
     await keys.close()
-    workspace.folder.mkdir()
+    (workspace.folder / "keys.db").unlink()
 
     assert await workspace.salvage(backup=True) == 30
     assert await workspace.read_archive() == SHORT_HISTORY
@@ -292,8 +297,6 @@ async def test_a_lost_archive_and_log_are_restored_from_a_backup_with_its_keys(w
 
 
 async def test_without_any_copy_a_backup_is_required(workspace: RestoreWorkspace) -> None:
-    workspace.folder.mkdir()
-
     with pytest.raises(SetupError, match="give a backup with --from"):
         await workspace.salvage()
 
@@ -314,11 +317,9 @@ async def test_a_backup_of_a_newer_version_is_refused_before_anything_is_restore
 ) -> None:
     await workspace.write_archive(SHORT_HISTORY, workspace.backup)
     set_schema_number(workspace.backup / name, 99)
-    workspace.folder.mkdir()
-
     with pytest.raises(SetupError, match=rf"^{name} was written by a newer version of Loratory"):
         await workspace.salvage(backup=True)
-    assert list(workspace.folder.iterdir()) == []
+    assert [file.name for file in workspace.folder.iterdir()] == ["keys.db"]
 
 
 async def test_an_archive_of_a_newer_version_is_not_taken_for_a_damaged_one(workspace: RestoreWorkspace) -> None:

@@ -15,7 +15,7 @@ from catalog.database import Connection
 from catalog.store import Store, checkpoint
 from catalog.views import datasets
 from contracts.aggregates import REGISTRY
-from contracts.commits import StreamRevision
+from contracts.commits import ForeignMessage, StreamRevision
 from contracts.errors import Behind, LogDamaged
 from tests.catalog.log_builder import LOG_ID, LogBuilder, full_history
 
@@ -54,7 +54,15 @@ async def open_store(tmp_path: Path) -> AsyncIterator[OpenStore]:
 async def test_every_table_has_rows_after_a_log_with_every_event_type(open_store: OpenStore) -> None:
     store = open_store()
 
-    assert await store.apply(HISTORY) == len(HISTORY)
+    foreign = ForeignMessage(
+        sequence=len(HISTORY) + 1,
+        recorded_at=HISTORY[-1].recorded_at,
+        subject="evt.dataset.ds_1",
+        body=b"{}",
+        signature="",
+        reason="it is not signed",
+    )
+    assert await store.apply([*HISTORY, foreign]) == len(HISTORY) + 1
 
     assert [table for table, rows in (await all_rows(store)).items() if not rows] == []
 

@@ -119,7 +119,7 @@ async def find_differences(catalog: Path, scratch: Path, commits: Sequence[Recor
     archive = Archive(catalog)
     try:
         await archive.verify()
-        archived = {recorded.sequence: recorded.body for recorded in await archive.commits(0, len(commits) + 1)}
+        archived = {recorded.sequence: recorded.body for recorded in await archive.entries(0, len(commits) + 1)}
         found = [
             f"commit {recorded.sequence} differs between archive and log"
             for recorded in commits

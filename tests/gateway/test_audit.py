@@ -52,6 +52,8 @@ async def test_damage_is_reported_as_a_result_not_an_error(world: World) -> None
         log_id="L",
         commits=8,
         aggregates=2,
+        foreign=0,
+        signature_seconds=0.1,
         compared=6,
         chain=Digest("0" * 64),
         damage=(damage,),

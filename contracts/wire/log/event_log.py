@@ -1,33 +1,38 @@
 """The event log on JetStream: append with optimistic concurrency, load one aggregate. The only writer of `EVT`.
 
 The append loop follows from how the server behaves (nats-server 2.15): repeating an append that was stored answers
-10071 on one replica and `duplicate` on three; a publish that timed out may be stored, now or later. So an unclear
-outcome is retried with the same id and the same expected sequence, and on a conflict the stored message is read back
-and compared with ours.
+10071 or 10164, and a publish that timed out may be stored, now or later. So an unclear outcome is retried with the same
+expected sequence, and on a conflict the stored message is read back: it is ours if it has our id and our signature.
+
+That the server stored a commit does not mean that it was accepted: the catalog verifies each one (`Verdicts`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import Protocol
 
 import msgspec
 from nats.aio.client import Client
-from nats.js.api import Header, RawStreamMsg
+from nats.js.api import RawStreamMsg
 
 from contracts import subjects
 from contracts.commits import (
     AggregateHistory,
     Commit,
     CommitLog,
+    LogMessage,
     RecordedCommit,
     StreamRevision,
     check_atomic,
-    decode,
+    decode_message,
     encode_commit,
 )
-from contracts.errors import KeyReused, LogDamaged, Unavailable
+from contracts.errors import Fenced, KeyReused, LogDamaged, Unavailable
 from contracts.retry import Outage, RetryPolicy
+from contracts.signatures import HEADER as SIGNATURE
+from contracts.signatures import Signer
 from contracts.wire.log.publishing import UNCLEAR, Ack, Draft, publish
 from contracts.wire.service.jetstream import find_message, find_stream
 
@@ -42,32 +47,65 @@ class LogTimings(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_TIMINGS = LogTimings()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _CommitDraft(Draft):
     commit: Commit
+
+
+class Verdicts(Protocol):
+    """What the catalog found when it verified the log."""
+
+    async def foreign(self, aggregate_kind: str, aggregate_id: str, after: int, to: int) -> frozenset[int]:
+        """The sequences of foreign messages on this aggregate's subject, after one sequence and up to another.
+
+        Returns once the log is verified up to there. Unavailable: not in time.
+        """
+        ...
+
+
+class NotAccepted(Fenced):
+    """What this process appended is not signed by a known writer."""
+
+
+class _NotVerified:
+    """For those who only read ends and single messages, or write where nobody else can."""
+
+    async def foreign(self, *_: object) -> frozenset[int]:
+        return frozenset()
+
+
+NOT_VERIFIED = _NotVerified()
 
 
 class EventLog(CommitLog):
     """One service's access to the log."""
 
     def __init__(
-        self, bus: Client, fence: Callable[[], None] = lambda: None, *, timings: LogTimings = DEFAULT_TIMINGS
+        self,
+        bus: Client,
+        fence: Callable[[], None] = lambda: None,
+        *,
+        verdicts: Verdicts = NOT_VERIFIED,
+        timings: LogTimings = DEFAULT_TIMINGS,
     ) -> None:
         """`fence` is called before each append and raises when this process may no longer write."""
         self.bus = bus
         self.fence = fence
+        self.verdicts = verdicts
+        self.signer: Signer | None = None
+        """Signs what is appended. Without one it is foreign to all readers."""
         self._timings = timings
         self._js = bus.jetstream(timeout=timings.publish)
         self._message = partial(find_message, self._js, subjects.EVENTS)
 
     async def append_atomically(self, commits: Sequence[tuple[Commit, StreamRevision]]) -> list[RecordedCommit]:
         check_atomic([commit for commit, _ in commits])
-        drafts = [_draft(commit, expected_revision) for commit, expected_revision in commits]
+        drafts = [self._draft(commit, expected_revision) for commit, expected_revision in commits]
         outage, unclear = Outage(None, self._timings.retries), False
         while True:
             self.fence()
             ack = await publish(self.bus, drafts, self._timings.publish)
-            if ack.verdict == "stored" and not ack.duplicate:
+            if ack.verdict == "stored":
                 return _recorded_commits(drafts, ack)
             if ack.verdict != "unclear":
                 recorded = await self._resolve(drafts, ack, unclear=unclear)
@@ -82,32 +120,29 @@ class EventLog(CommitLog):
         A refusal is final only if no earlier try had an unclear outcome: if that one was stored it counts, whatever the
         server answers to the repetition.
         """
-        if ack.verdict in ("stored", "conflict") or unclear:
+        if ack.verdict == "conflict" or unclear:
             try:
-                found = [await self._find_stored(draft, ack) for draft in drafts]
+                found = [await self._find_stored(draft) for draft in drafts]
             except Unavailable:
                 return None
             if None not in found:
                 return [recorded for recorded in found if recorded is not None]
         raise ack.to_error()
 
-    async def _find_stored(self, draft: _CommitDraft, ack: Ack) -> RecordedCommit | None:
-        """This very commit, if the log has it: then it directly follows its expected revision.
-
-        `duplicate` says only that the stream has seen the id, and at which sequence: possibly at an older revision, by
-        an earlier process.
-        """
-        if ack.duplicate:
-            message = await self._message(seq=ack.seq)
-            if message is None:
-                raise LogDamaged(f"the log calls {draft.id} a duplicate of {ack.seq}, but has no message there")
-        else:
-            message = await self._message(seq=draft.expected_sequence + 1, subject=draft.subject, next=True)
-        if message is None or message.subject != draft.subject:
+    async def _find_stored(self, draft: _CommitDraft) -> RecordedCommit | None:
+        """This very commit, if the log has it: then it directly follows its expected revision."""
+        found = await self._message(seq=draft.expected_sequence + 1, subject=draft.subject, next=True)
+        if found is None:
             return None
-        if (message.headers or {}).get(Header.MSG_ID) != draft.id:
+        message = _log_message(found)
+        if self.signer is not None and not self.signer.has_signed(message.signature, message.subject, message.body):
             return None
-        recorded = _decode_message(message)
+        try:
+            recorded = decode_message(message)
+        except LogDamaged:  # whatever it is, it is not ours
+            return None
+        if recorded.commit.id != draft.commit.id:
+            return None
         if recorded.commit.fingerprint != draft.commit.fingerprint:
             raise KeyReused
         return recorded
@@ -115,17 +150,36 @@ class EventLog(CommitLog):
     async def load(
         self, aggregate_kind: str, aggregate_id: str, since: AggregateHistory | None = None
     ) -> AggregateHistory:
-        commits = list(since.commits) if since else []
-        sequence = commits[-1].sequence if commits else 0
+        known = since or AggregateHistory()
+        sequence = after = known.revision.sequence
         subject = subjects.aggregate(aggregate_kind, aggregate_id)
+        messages: list[LogMessage] = []
         while message := await self._message(seq=sequence + 1, subject=subject, next=True):
-            commits.append(_decode_message(message))
-            sequence = commits[-1].sequence
-        return AggregateHistory(commits)
+            messages.append(_log_message(message))
+            sequence = messages[-1].sequence
+        if not messages:
+            return known
+        foreign = await self.verdicts.foreign(aggregate_kind, aggregate_id, after, sequence)
+        newer = [decode_message(message) for message in messages if message.sequence not in foreign]
+        return AggregateHistory([*known.commits, *newer], max(known.last_foreign, *foreign, 0))
+
+    async def authorize(self) -> None:
+        """Before work begins: what is appended from here on will be accepted. For unsigned logs: nothing."""
+
+    async def confirm(self, recorded: RecordedCommit) -> None:
+        """Returns once the catalog has accepted a commit. NotAccepted: it is foreign. Unavailable: not in time."""
+        commit, sequence = recorded.commit, recorded.sequence
+        if await self.verdicts.foreign(commit.aggregate_kind, commit.aggregate_id, sequence - 1, sequence):
+            raise NotAccepted(f"the catalog did not accept commit {sequence} of this process")
 
     async def commit_at(self, sequence: int) -> RecordedCommit | None:
+        message = await self.message_at(sequence)
+        return None if message is None else decode_message(message)
+
+    async def message_at(self, sequence: int) -> LogMessage | None:
+        """The message at a sequence, whoever appended it; None where the log has none."""
         message = await self._message(seq=sequence)
-        return None if message is None else _decode_message(message)
+        return None if message is None else _log_message(message)
 
     async def end(self) -> tuple[str, int]:
         # The id is in the stream's metadata, created once.
@@ -134,20 +188,24 @@ class EventLog(CommitLog):
             raise LogDamaged("there is no event log on this server; run the migrate step")
         return (info.config.metadata or {}).get("log_id", ""), info.state.last_seq
 
+    def _draft(self, commit: Commit, expected_revision: StreamRevision) -> _CommitDraft:
+        subject, body = subjects.aggregate(commit.aggregate_kind, commit.aggregate_id), encode_commit(commit)
+        signature = "" if self.signer is None else self.signer.sign(subject, body)
+        return _CommitDraft(subject, body, expected_revision.sequence, signature, commit=commit)
 
-def _decode_message(message: RawStreamMsg) -> RecordedCommit:
-    return decode(message.seq or 0, message.time or datetime.now(UTC), message.data or b"")
 
-
-def _draft(commit: Commit, expected_revision: StreamRevision) -> _CommitDraft:
-    subject = subjects.aggregate(commit.aggregate_kind, commit.aggregate_id)
-    return _CommitDraft(commit.id, subject, encode_commit(commit), expected_revision.sequence, commit)
+def _log_message(message: RawStreamMsg) -> LogMessage:
+    recorded_us = round((message.time or datetime.now(UTC)).timestamp() * 1e6)
+    signature = (message.headers or {}).get(SIGNATURE, "")
+    return LogMessage(message.seq or 0, recorded_us, message.subject or "", message.data or b"", signature)
 
 
 def _recorded_commits(drafts: Sequence[_CommitDraft], ack: Ack) -> list[RecordedCommit]:
     """A batch gets consecutive sequences, in its order."""
     now, first = datetime.now(UTC), ack.seq - len(drafts) + 1
     return [
-        RecordedCommit(sequence=sequence, recorded_at=now, commit=draft.commit, body=draft.body)
+        RecordedCommit(
+            sequence=sequence, recorded_at=now, commit=draft.commit, body=draft.body, signature=draft.signature
+        )
         for sequence, draft in enumerate(drafts, start=first)
     ]

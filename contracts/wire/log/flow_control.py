@@ -8,8 +8,6 @@ confirmation. Messages lost in transit are not redelivered: the reader detects t
 import asyncio
 import contextlib
 from collections import deque
-from datetime import UTC, datetime
-from typing import NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
@@ -18,6 +16,8 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from contracts import subjects
+from contracts.commits import LogMessage
+from contracts.signatures import HEADER as SIGNATURE
 from contracts.wire.service.jetstream import NATS_ERRORS
 
 REDELIVERY_SECONDS = 24 * 3600
@@ -25,19 +25,6 @@ REDELIVERY_SECONDS = 24 * 3600
 MAX_BUFFERED_BYTES = 8 * 1024**2
 """Maximum bytes buffered here, besides what nats-py has received; then the server stops sending. Also the approximate
 maximum size of a batch."""
-
-
-class Message(NamedTuple):
-    """One message of the log. `recorded_us`: microseconds since 1970, by the server's clock."""
-
-    sequence: int
-    recorded_us: int
-    subject: str
-    body: bytes
-
-    @property
-    def recorded_at(self) -> datetime:
-        return datetime.fromtimestamp(self.recorded_us / 1e6, UTC)
 
 
 class LogSubscription:
@@ -88,7 +75,7 @@ class LogSubscription:
         self._bytes += len(message.data)
         self._not_empty.set()
 
-    async def take_batch(self) -> list[Message]:
+    async def take_batch(self) -> list[LogMessage]:
         """One batch; empty after the timeout without a message. Lets the server send the next ones meanwhile."""
         if not self._messages:
             self._not_empty.clear()
@@ -108,7 +95,8 @@ class LogSubscription:
         return [_parse(message) for message in batch]
 
 
-def _parse(message: Msg) -> Message:
+def _parse(message: Msg) -> LogMessage:
     # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<nanoseconds>.<pending>, from the end
     tokens = message.reply.rsplit(".", 4)
-    return Message(int(tokens[1]), int(tokens[3]) // 1000, message.subject, message.data)
+    signature = (message.headers or {}).get(SIGNATURE, "")
+    return LogMessage(int(tokens[1]), int(tokens[3]) // 1000, message.subject, message.data, signature)

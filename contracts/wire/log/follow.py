@@ -16,11 +16,11 @@ from functools import partial
 from nats.aio.client import Client
 
 from contracts.cancellation import not_cancelled
-from contracts.commits import RecordedCommit, decode
+from contracts.commits import LogMessage
 from contracts.errors import LogDamaged, Unavailable
 from contracts.retry import RetryPolicy, retry
 from contracts.wire.log.event_log import EventLog
-from contracts.wire.log.flow_control import LogSubscription, Message
+from contracts.wire.log.flow_control import LogSubscription
 from contracts.wire.log.scan import LogState, log_state, next_sequence
 from contracts.wire.service.jetstream import NATS_ERRORS
 
@@ -50,7 +50,7 @@ class Follower:
         """The number of reconnects at the last check of the log."""
         self._receive_timeout = receive_timeout
 
-    async def batches(self) -> AsyncGenerator[list[RecordedCommit], None]:
+    async def batches(self) -> AsyncGenerator[list[LogMessage], None]:
         """Runs until cancelled. LogDamaged when the log was rolled back or has lost a commit."""
         while not_cancelled():
             subscription = LogSubscription(
@@ -68,7 +68,7 @@ class Follower:
             finally:
                 await subscription.end()
 
-    async def _until_gap(self, subscription: LogSubscription) -> AsyncIterator[list[RecordedCommit]]:
+    async def _until_gap(self, subscription: LogSubscription) -> AsyncIterator[list[LogMessage]]:
         empty_reads = 0
         while not_cancelled():
             messages = await subscription.take_batch()
@@ -91,12 +91,12 @@ class Follower:
                 self._checked_reconnects = -1  # check whether it was lost in transit or by the log
                 return
 
-    def _contiguous(self, messages: list[Message]) -> list[RecordedCommit]:
-        batch: list[RecordedCommit] = []
+    def _contiguous(self, messages: list[LogMessage]) -> list[LogMessage]:
+        batch: list[LogMessage] = []
         for expected, message in enumerate(messages, start=self._after + 1):
             if message.sequence != expected:
                 break
-            batch.append(decode(message.sequence, message.recorded_at, message.body))
+            batch.append(message)
         return batch
 
     async def _has_missed_commits(self) -> bool:
@@ -119,7 +119,7 @@ class Follower:
         if self._after < state.last and await next_sequence(self._bus, self._after) != self._after + 1:
             raise LogDamaged(f"commit {self._after + 1} is missing from the log", first_bad=self._after + 1)
         if self._after and self._digest:
-            recorded = await self._log.commit_at(self._after)
+            recorded = await self._log.message_at(self._after)
             if recorded is None or hashlib.sha256(recorded.body).hexdigest() != self._digest:
                 raise LogDamaged(f"commit {self._after} of the log is not the one that was read", first_bad=self._after)
 

@@ -27,8 +27,9 @@ from contracts.wire.log.streams import DAY, add_consumers, stream_configs
 from contracts.wire.service.bus import connect
 from contracts.wire.service.jetstream import NATS_ERRORS
 
-FORMAT = 2
-"""Format of the data folder, recorded in `log.created`. 2: the names of fields, events and subjects as they are now."""
+FORMAT = 3
+"""Format of the data folder, recorded in `log.created`. 2: the names of fields, events and subjects as they are now;
+3: signed commits, one NATS account a service."""
 CURE = ", from commit 1 on; `loratory restore` puts it back"
 DEFAULT_LEASE_SECONDS = 15.0
 PUBLISH_TIMEOUT_SECONDS = 2.0
@@ -113,7 +114,7 @@ async def _append_log_created(bus: Client, log_id: str, at: datetime) -> None:
     metadata = CommandMetadata(command_id=CommandId(log_id), actor="svc:migrate", at=at)
     event = LogCreated(log_id=log_id, format=FORMAT)
     commit = build_commit("log", log_id, [event], expected_revision=StreamRevision(), metadata=metadata)
-    draft = Draft(commit.id, subjects.aggregate("log", log_id), encode_commit(commit), expected_sequence=0)
+    draft = Draft(subjects.aggregate("log", log_id), encode_commit(commit), expected_sequence=0)
     ack = await publish(bus, [draft], PUBLISH_TIMEOUT_SECONDS)
     if ack.verdict not in ("stored", "conflict"):
         raise ack.to_error()

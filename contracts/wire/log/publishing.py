@@ -16,6 +16,7 @@ from nats.js.api import Header
 from contracts import subjects
 from contracts.errors import Conflict, LogDamaged, LogFull, LoratoryError, TooLarge, Unavailable
 from contracts.ids import ulid
+from contracts.signatures import HEADER as SIGNATURE
 from contracts.wire.service.jetstream import silent
 
 Verdict = Literal["stored", "unclear", "conflict", "full", "too large", "wrong stream", "refused"]
@@ -23,7 +24,6 @@ TOO_LARGE = 10054
 VERDICTS: dict[int, Verdict] = {
     10071: "conflict",  # wrong last sequence, on one replica
     10164: "conflict",  # the same, on several replicas
-    10201: "conflict",  # a message id already seen, in a batch
     10077: "full",  # the stream's own limit, sent with status 503
     10023: "full",  # no resources
     10047: "full",  # the account's storage
@@ -38,20 +38,24 @@ RETRYABLE_STATUS = frozenset({429, 500, 503})
 
 @dataclass(frozen=True)
 class Draft:
-    """A message to store if the last one on its subject is at `expected_sequence` (0: it is the first)."""
+    """A message to store if the last one on its subject is at `expected_sequence` (0: it is the first).
 
-    id: str
+    It has no `Nats-Msg-Id`: whoever published anything under an id before us would make the server swallow ours, and
+    the expected sequence is enough to store it once.
+    """
+
     subject: str
     body: bytes
     expected_sequence: int
+    signature: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
-        return {
-            Header.MSG_ID: self.id,
+        headers: dict[str, str] = {
             Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(self.expected_sequence),
             Header.EXPECTED_STREAM: subjects.EVENTS,
         }
+        return headers | {SIGNATURE: self.signature} if self.signature else headers
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -61,10 +65,9 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Ack(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The server's answer to a publish; `seq` is that of the (last) message; `duplicate`: its id was seen before."""
+    """The server's answer to a publish; `seq` is that of the (last) message."""
 
     seq: int = 0
-    duplicate: bool = False
     count: int = 1
     error: Refusal | None = None
 
@@ -78,7 +81,7 @@ class Ack(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def to_error(self) -> LoratoryError:
         """The error for a commit that was not stored."""
-        reason = f"{self.error.err_code} {self.error.description}" if self.error else "its id belongs to another commit"
+        reason = f"{self.error.err_code} {self.error.description}" if self.error else "no reason given"
         match self.verdict:
             case "conflict":
                 return Conflict()

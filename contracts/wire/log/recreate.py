@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from nats.aio.client import Client
-from nats.js.api import Header
 
 from contracts import subjects
-from contracts.commits import RecordedCommit, decode
+from contracts.commits import LogEntry, LogMessage
 from contracts.errors import Conflict, LogDamaged, Unavailable
+from contracts.signatures import HEADER as SIGNATURE
 from contracts.wire.log.scan import log_state, scan
 from contracts.wire.log.streams import add_if_missing, stream_config
 from contracts.wire.service.jetstream import NATS_ERRORS
@@ -19,18 +19,15 @@ MAX_IN_FLIGHT = 128
 PUBLISH_TIMEOUT_SECONDS = 30.0
 
 
-async def readable_commits(bus: Client, after: int) -> AsyncIterator[RecordedCommit]:
-    """The commits after a sequence that can still be read, in order; there may be gaps. Empty where there is no log."""
+async def readable_messages(bus: Client, after: int) -> AsyncIterator[LogMessage]:
+    """The messages after a sequence that can still be read, in order, with gaps. Empty where there is no log."""
     try:
         last = (await log_state(bus)).last
     except LogDamaged:
         return
     async for batch in scan(bus, after, last):
         for message in batch:
-            try:
-                yield decode(message.sequence, message.recorded_at, message.body)
-            except LogDamaged:
-                continue  # a gap, like any other unreadable message
+            yield message
 
 
 async def recreate_stream(bus: Client, log_id: str) -> None:
@@ -45,26 +42,28 @@ async def recreate_metrics_stream(bus: Client) -> None:
     await add_if_missing(bus.jetstream(timeout=PUBLISH_TIMEOUT_SECONDS), stream_config(subjects.METRICS))
 
 
-async def restore_commits(bus: Client, commits: Sequence[RecordedCommit]) -> None:
-    """Stores commits in order, each at its sequence. LogDamaged where the server assigned another: start over."""
-    for start in range(0, len(commits), MAX_IN_FLIGHT):
-        batch = commits[start : start + MAX_IN_FLIGHT]
-        sequences = await asyncio.gather(*(_publish(bus, recorded) for recorded in batch))
-        for sequence, recorded in zip(sequences, batch, strict=True):
-            if sequence != recorded.sequence:
-                raise LogDamaged(f"commit {recorded.sequence} was stored as {sequence}: another writer is active")
+async def restore_entries(bus: Client, entries: Sequence[LogEntry]) -> None:
+    """Stores entries in order, each at its sequence and with its signature; foreign ones too, to keep their places.
+
+    LogDamaged where the server assigned another sequence: start over.
+    """
+    for start in range(0, len(entries), MAX_IN_FLIGHT):
+        batch = entries[start : start + MAX_IN_FLIGHT]
+        sequences = await asyncio.gather(*(_publish(bus, entry) for entry in batch))
+        for sequence, entry in zip(sequences, batch, strict=True):
+            if sequence != entry.sequence:
+                raise LogDamaged(f"commit {entry.sequence} was stored as {sequence}: another writer is active")
 
 
-async def _publish(bus: Client, recorded: RecordedCommit) -> int:
-    commit = recorded.commit
+async def _publish(bus: Client, entry: LogEntry) -> int:
     try:
         ack = await bus.jetstream().publish(
-            subjects.aggregate(commit.aggregate_kind, commit.aggregate_id),
-            recorded.body,
+            entry.subject,
+            entry.body,
             timeout=PUBLISH_TIMEOUT_SECONDS,
             stream=subjects.EVENTS,
-            headers={Header.MSG_ID: commit.id},
+            headers={SIGNATURE: entry.signature} if entry.signature else None,
         )
     except NATS_ERRORS as error:
-        raise Unavailable(f"the event log did not accept commit {recorded.sequence}: {error}") from error
+        raise Unavailable(f"the event log did not accept commit {entry.sequence}: {error}") from error
     return ack.seq

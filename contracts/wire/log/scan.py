@@ -12,8 +12,9 @@ from nats.aio.client import Client
 
 from contracts import subjects
 from contracts.cancellation import not_cancelled
+from contracts.commits import LogMessage
 from contracts.errors import LogDamaged
-from contracts.wire.log.flow_control import LogSubscription, Message
+from contracts.wire.log.flow_control import LogSubscription
 from contracts.wire.service.jetstream import find_message, find_stream, silent, translate_errors
 
 BATCH = 1000
@@ -58,7 +59,7 @@ async def next_sequence(bus: Client, after: int) -> int | None:
 
 async def scan(
     bus: Client, after: int, to: int, *, bits_per_second: int | None = None, receive_timeout: float = RECEIVE_SECONDS
-) -> AsyncIterator[list[Message]]:
+) -> AsyncIterator[list[LogMessage]]:
     """The messages after one sequence up to and including another, in order. A skipped sequence has no message.
 
     `bits_per_second` limits the server's rate; none = unlimited. Unavailable when it does not answer: after several
@@ -94,7 +95,7 @@ class _RangeReader:
         self.is_finished = False
         """Whether nothing is left to read."""
 
-    async def batches(self, bits_per_second: int | None) -> AsyncIterator[list[Message]]:
+    async def batches(self, bits_per_second: int | None) -> AsyncIterator[list[LogMessage]]:
         await self.subscription.begin(self._after, bits_per_second=bits_per_second)
         while self._after < self._to and not_cancelled():
             received = await self.subscription.take_batch()
@@ -107,9 +108,9 @@ class _RangeReader:
         following = await next_sequence(self._bus, self._after) if self._after < self._to else None
         self.is_finished = following is None or following > self._to
 
-    async def _contiguous(self, fresh: list[Message]) -> list[Message]:
+    async def _contiguous(self, fresh: list[LogMessage]) -> list[LogMessage]:
         """The messages up to `to`, or up to the first gap that is a loss in transit and not one of the log."""
-        batch: list[Message] = []
+        batch: list[LogMessage] = []
         for message in fresh:
             skips = message.sequence != self._after + 1
             if message.sequence > self._to or (

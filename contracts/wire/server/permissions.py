@@ -41,12 +41,16 @@ def permissions(role: Role) -> Permissions:
             return Permissions(publish=(">",), subscribe=(">",), may_reply=False)
         case "catalog":
             publish = ("jobs.>", "ctl.>", "qry.>", *_manage(subjects.QUEUE))
+            subscribe = (subjects.service_key("*"),)
         case "gateway":
             publish, subscribe = ("cmd.>", "qry.>", "ctl.>", "$SRV.>"), ("met.>",)
         case "tagger" | "trainer":
             work = next(kind.work_class for kind in WORK_KINDS.values() if kind.service == role)
             metrics = ("met.job.*",) if role == "trainer" else ()
-            publish, subscribe = ("qry.catalog.>", *metrics, *_fetch(work)), (f"ctl.{work}.*",)
+            publish, subscribe = (
+                ("qry.catalog.>", subjects.service_key(role), *metrics, *_fetch(work)),
+                (f"ctl.{work}.*",),
+            )
     return Permissions((*_common_publish(role), *publish), (*_common_subscribe(role), *subscribe))
 
 

@@ -6,7 +6,7 @@ writer's commit came in between it is read and folded; only a newer attempt or a
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -105,6 +105,8 @@ class Attempt:
         self._worker = worker
         self.history = history
         """The history of the work as far as it was read."""
+        self._unconfirmed: RecordedCommit | None = None
+        """The newest report, until it is known that the catalog accepted it."""
         self._append_lock = asyncio.Lock()
         self._last_progress = asyncio.get_running_loop().time()
         self.aggregate_id = aggregate_id
@@ -136,9 +138,12 @@ class Attempt:
                     await outage.wait(error)
 
     async def refresh(self) -> None:
-        """Reads what other writers appended meanwhile. Fenced: this attempt is over."""
+        """Reads what other writers appended. Fenced: this attempt is over, or its reports are not accepted."""
         async with self._append_lock:
             await self._catch_up()
+        if (reported := self._unconfirmed) is not None:
+            await self._log.confirm(reported)
+            self._unconfirmed = None if self._unconfirmed is reported else self._unconfirmed
         if self.work.ended or self.work.attempt != self.number:
             raise Fenced(f"attempt {self.work.attempt} holds the work now, or it has ended ({self.work.state})")
 
@@ -152,18 +157,20 @@ class Attempt:
             kind = self._worker.kind.aggregate_kind
             commit = build_commit(kind, self.aggregate_id, events, expected_revision=revision, metadata=metadata)
             try:
-                return self._fold(await self._log.append(commit, revision))
+                self._unconfirmed = await self._log.append(commit, revision)
+                return self._fold(self._unconfirmed)
             except Conflict:
                 await self._catch_up()
 
     async def _catch_up(self) -> None:
         known_commits = len(self.history.commits)
         newer = await self._log.load(self._worker.kind.aggregate_kind, self.aggregate_id, since=self.history)
+        self.history = replace(self.history, last_foreign=newer.last_foreign)
         for recorded in newer.commits[known_commits:]:
             self._fold(recorded)
 
     def _fold(self, recorded: RecordedCommit) -> RecordedCommit:
-        self.history = AggregateHistory([*self.history.commits, recorded])
+        self.history = self.history.with_commit(recorded)
         self.work = fold([(event, recorded.sequence) for event in recorded.commit.events], self.work)
         if self.work.state == "cancelling":
             self.cancel_requested.set()

@@ -59,14 +59,16 @@ class Worker:
         identity: WorkerIdentity,
         run: Run,
         *,
+        log: EventLog | None = None,
         on_ended: OnEnded | None = None,
         on_stalled: OnStalled | None = None,
         timings: WorkerTimings = DEFAULT_TIMINGS,
     ) -> None:
+        """`log`: signed and verified; by default one that is neither."""
         self._bus = bus
         self._on_ended = on_ended
         self._on_stalled = on_stalled
-        self._log = EventLog(bus)
+        self._log = log or EventLog(bus)
         self._queue = WorkQueue(bus, identity.kind.work_class)
         self._identity = identity
         self._run = run
@@ -77,8 +79,10 @@ class Worker:
         await repeat(self._drain_queue, every=self._timings.poll, on=TRANSIENT_ERRORS, warn="queue_unavailable")
 
     async def _drain_queue(self) -> None:
+        await self._log.authorize()
         while not_cancelled() and (delivery := await self._queue.fetch()) is not None:
             await self._run_attempt(delivery)
+            await self._log.authorize()
 
     async def _run_attempt(self, delivery: Delivery) -> None:
         attempt = await self._open(delivery)
@@ -149,12 +153,13 @@ class Worker:
         raise Unavailable("this work changes too fast for an attempt to be opened", service="nats")
 
     async def _ack_after_finish(self, delivery: Delivery, history: AggregateHistory) -> None:
-        """Acks the message after `on_ended`; if that fails the message is redelivered."""
+        """Acks the message after `on_ended`, once the catalog accepted the end; if that fails it is redelivered."""
         try:
+            await self._log.confirm(history.commits[-1])
             if self._on_ended is not None and fold(history.events()).ended:
                 await self._on_ended(history)
         except (LoratoryError, OSError) as error:
-            _log.warning("on_ended_failed", aggregate_id=delivery.message.id, error=str(error))
+            _log.warning("end_not_completed", aggregate_id=delivery.message.id, error=str(error))
             await delivery.nak(self._timings.redelivery.on_ended_failed)
         else:
             await delivery.ack()

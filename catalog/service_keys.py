@@ -1,0 +1,164 @@
+"""The keys that commits are signed with: the workshop's root key, the catalog's own, those that services register."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Self, get_args
+
+import msgspec
+import structlog
+from nats.aio.msg import Msg
+
+from catalog.archive.archive import Archive
+from catalog.keys import Keys
+from catalog.store import Store
+from catalog.views import foreign
+from contracts import subjects
+from contracts.commands.base import CommandMetadata
+from contracts.commits import build_commit
+from contracts.errors import ErrorReply, Invalid, LoratoryError, Rejected, SetupError
+from contracts.events.base import Event
+from contracts.events.service_keys import (
+    ServiceKeyRegistered,
+    ServiceKeyRetired,
+    ServiceKeyRootEstablished,
+    SigningService,
+)
+from contracts.ids import new_command_id
+from contracts.signatures import Signature, Signer, SigningKey, is_valid, key_id_of
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.service_keys import KeyReply, KeyRequest, load_or_create_key
+
+MAX_KEYS_OF_SERVICE = 1000
+"""Maximum keys of one service that are not retired."""
+APPLY_TIMEOUT_SECONDS = 60.0
+
+_log = structlog.get_logger()
+
+
+class StoreVerdicts:
+    """The catalog's own `Verdicts`: what its read model knows of foreign messages."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def foreign(self, aggregate_kind: str, aggregate_id: str, after: int, to: int) -> frozenset[int]:
+        """`contracts.wire.log.event_log.Verdicts`."""
+        await self._store.wait_for(to, APPLY_TIMEOUT_SECONDS)
+        if self._store.foreign_heads.get((aggregate_kind, aggregate_id), 0) <= after:
+            return frozenset()
+        return await self._store.read(
+            lambda connection: foreign.between(connection, aggregate_kind, aggregate_id, after, to)
+        )
+
+
+async def check_root(archive: Archive, keys: Keys) -> bytes:
+    """The public half of the root key in `keys.db`. SetupError: the archived log has another root key."""
+    root = await keys.root_key()
+    await archive.begin(root.public)
+    known = archive.trust.root
+    if known not in ("", root.id) and known != await keys.replaced_root():
+        raise SetupError(
+            f"keys.db is not the one of this workshop: its root key is {root.id}, but the log names {known}; "
+            "`loratory restore --from BACKUP` brings back the right one from a backup; if there is none, "
+            "`loratory accept-loss keys` goes on with new keys (file names and captions are then lost)"
+        )
+    return root.public
+
+
+@dataclass(frozen=True)
+class KeyRegistrar:
+    """Appends what concerns keys, signed with the root key. `fence` is that of the catalog's log."""
+
+    log: EventLog
+    archive: Archive
+    store: Store
+    root: SigningKey
+
+    @classmethod
+    async def open(cls, log: EventLog, archive: Archive, store: Store, keys: Keys) -> Self:
+        """Establishes the root key where the log names none, or the one that was lost."""
+        registrar = cls(
+            EventLog(log.bus, log.fence, verdicts=StoreVerdicts(store)), archive, store, await keys.root_key()
+        )
+        registrar.log.signer = Signer(registrar.root, archive.log_id)
+        known = archive.trust.root
+        if known != registrar.root.id:
+            event = ServiceKeyRootEstablished(public_key=registrar.root.public.hex(), replaces=known)
+            await registrar._append(registrar.root.id, event)
+        return registrar
+
+    async def authorize(self, log: EventLog, file: Path) -> None:
+        """Registers the catalog's own key, with which `log` signs then; a changed file retires the one before."""
+        previous = log.signer
+        key = await asyncio.to_thread(load_or_create_key, file)
+        await self.register("catalog", key.public)
+        log.signer = Signer(key, self.archive.log_id)
+        if previous is not None and previous.key.id != key.id:
+            await self.retire(previous.key.id)
+
+    async def register(self, service: SigningService, public_key: bytes) -> None:
+        """Returns once commits signed with this key are accepted; idempotent. Rejected: it is retired."""
+        trust, key_id = self.archive.trust, key_id_of(public_key)
+        known = trust.keys.get(key_id)
+        if known is not None and (known.retired or known.signer != service):
+            raise Rejected("this key was retired, or it belongs to another service; delete the file of the key")
+        if known is not None:
+            return
+        if len(trust.keys_of(service)) >= MAX_KEYS_OF_SERVICE:
+            raise Rejected(f"{service} has {MAX_KEYS_OF_SERVICE} signing keys; retire those that are not in use")
+        await self._append(key_id, ServiceKeyRegistered(service=service, public_key=public_key.hex()))
+
+    async def retire(self, key_id: str) -> None:
+        """Nothing signed with this key is accepted any more; idempotent."""
+        known = self.archive.trust.keys.get(key_id)
+        if known is not None and not known.retired:
+            await self._append(key_id, ServiceKeyRetired())
+
+    async def serve(self) -> None:
+        """Answers requests of the other services until cancelled."""
+        subscriptions = [
+            await self.log.bus.subscribe(subjects.service_key(service), cb=partial(self._on_request, service))
+            for service in get_args(SigningService)
+            if service != "catalog"
+        ]
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for subscription in subscriptions:
+                if self.log.bus.is_connected:
+                    await subscription.unsubscribe()
+
+    async def _on_request(self, service: SigningService, message: Msg) -> None:
+        try:
+            reply = KeyReply(log_id=await self._execute(service, message.data))
+        except LoratoryError as error:
+            _log.warning("key_request_refused", asked_by=service, error=error.detail)
+            reply = KeyReply(error=ErrorReply.from_error(error))
+        await message.respond(msgspec.json.encode(reply))
+
+    async def _execute(self, service: SigningService, body: bytes) -> str:
+        try:
+            request = msgspec.json.decode(body, type=KeyRequest)
+            public_key, proof = bytes.fromhex(request.public_key), bytes.fromhex(request.proof)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise Invalid(f"this is no request about a signing key: {error}") from error
+        if not is_valid(Signature(key_id_of(public_key), proof), public_key, request.signed_bytes(service)):
+            raise Rejected("the proof is not a signature with the private half of this key")
+        if request.retire:
+            await self.retire(key_id_of(public_key))
+        else:
+            await self.register(service, public_key)
+        return self.archive.log_id
+
+    async def _append(self, key_id: str, event: Event) -> None:
+        """Returns when the read model shows it. Several requests at once about one key are one after the other."""
+        history = await self.log.load("service-key", key_id)
+        metadata = CommandMetadata(command_id=new_command_id(), actor="svc:catalog", at=datetime.now(UTC))
+        revision = history.revision
+        commit = build_commit("service-key", key_id, [event], expected_revision=revision, metadata=metadata)
+        recorded = await self.log.append(commit, revision)
+        await self.store.wait_for(recorded.sequence, APPLY_TIMEOUT_SECONDS)
+        _log.info("service_key_recorded", key=key_id, change=event.type_name)

@@ -1,0 +1,97 @@
+"""Signatures of commits: Ed25519 (RFC 8032) over the log's id, the subject and the body. Pure.
+
+The body names its commit, its aggregate and the hash of the commit before, so a signature is good for one place of one
+log only. A key is known by its id, the start of the sha256 of its public half.
+"""
+
+import binascii
+import hashlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+HEADER = "Loratory-Signature"
+"""The header of a message in the log that holds the signature."""
+SIGNATURE_BYTES = 64
+KEY_ID_BYTES = 16
+
+
+class Signature(NamedTuple):
+    """As text, in the header and in the archive: `<key id>.<signature in base64url>`."""
+
+    key_id: str
+    value: bytes
+
+    def __str__(self) -> str:
+        return f"{self.key_id}.{urlsafe_b64encode(self.value).decode()}"
+
+
+def parse_signature(text: str) -> Signature | None:
+    """None: this is no signature."""
+    key_id, _, value = text.partition(".")
+    try:
+        signature = Signature(key_id, urlsafe_b64decode(value))
+    except (binascii.Error, ValueError):
+        return None
+    return signature if len(signature.value) == SIGNATURE_BYTES and str(signature) == text else None
+
+
+def signed_bytes(log_id: str, subject: str, body: bytes) -> bytes:
+    """What is signed. Neither a log id nor a subject contains a line break, so no two inputs give the same bytes."""
+    return b"loratory commit 3\n%b\n%b\n%b" % (log_id.encode(), subject.encode(), body)
+
+
+def key_id_of(public_key: bytes) -> str:
+    """The id of a public key of 32 bytes."""
+    return hashlib.sha256(public_key).digest()[:KEY_ID_BYTES].hex()
+
+
+def is_valid(signature: Signature, public_key: bytes, message: bytes) -> bool:
+    """Whether the owner of this public key (32 bytes) signed these bytes."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature.value, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+class SigningKey:
+    """A private key, with its public half (32 bytes) and the id under which that is registered."""
+
+    def __init__(self, private: bytes) -> None:
+        """From 32 bytes; ValueError for anything else."""
+        self._private = Ed25519PrivateKey.from_private_bytes(private)
+        self.public = self._private.public_key().public_bytes_raw()
+        self.id = key_id_of(self.public)
+
+    @classmethod
+    def generate(cls) -> Self:
+        return cls(Ed25519PrivateKey.generate().private_bytes_raw())
+
+    def to_bytes(self) -> bytes:
+        return self._private.private_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        return self._private.sign(message)
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs commits of one log with one key."""
+
+    key: SigningKey
+    log_id: str
+
+    def sign(self, subject: str, body: bytes) -> str:
+        """The signature of a commit, as text."""
+        return str(Signature(self.key.id, self.key.sign(signed_bytes(self.log_id, subject, body))))
+
+    def has_signed(self, signature: str, subject: str, body: bytes) -> bool:
+        """Whether this very key signed the commit for this log."""
+        parsed = parse_signature(signature)
+        if parsed is None or parsed.key_id != self.key.id:
+            return False
+        return is_valid(parsed, self.key.public, signed_bytes(self.log_id, subject, body))

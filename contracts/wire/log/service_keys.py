@@ -1,0 +1,127 @@
+"""A service's signing key: made once, kept in a file, and registered with the catalog before anything is appended.
+
+The request goes to `key.<service>`, which only that service's account on the bus may publish to: so the catalog knows
+who asks. It proves that the asker holds the private key.
+"""
+
+import asyncio
+import secrets
+from pathlib import Path
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.client import Client
+
+from contracts import subjects
+from contracts.errors import ErrorReply, SetupError, Unavailable
+from contracts.events.service_keys import SigningService
+from contracts.queries.log import ListForeign
+from contracts.signatures import Signer, SigningKey
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.requests import ServiceClient
+from contracts.wire.system.files import write_atomically
+
+REPLY_TIMEOUT_SECONDS = 5.0
+VERDICT_TIMEOUT_SECONDS = 20.0
+"""How long the catalog may be behind with verifying what was appended."""
+
+_log = structlog.get_logger()
+
+
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Register this public key (hex); with `retire`: accept nothing more that it signs.
+
+    `proof`: a signature in hex over `signed_bytes` with the private half.
+    """
+
+    public_key: str
+    retire: bool = False
+    proof: str = ""
+
+    def signed_bytes(self, service: str) -> bytes:
+        action = "retire" if self.retire else "register"
+        return f"loratory service key 1\n{action}\n{service}\n{self.public_key}".encode()
+
+
+class KeyReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The id of the log that signatures must name, or an error."""
+
+    log_id: str = ""
+    error: ErrorReply | None = None
+
+
+def load_or_create_key(file: Path) -> SigningKey:
+    """The key in a file that only this user can read; 64 hexadecimal digits. SetupError: it holds something else."""
+    try:
+        return SigningKey(bytes.fromhex(file.read_text().strip()))
+    except FileNotFoundError:
+        write_key(file)
+    except (ValueError, OSError) as error:
+        raise SetupError(
+            f"the signing key {file} cannot be read ({error}); delete the file, and a new key is made at the next start"
+        ) from error
+    return SigningKey(bytes.fromhex(file.read_text().strip()))
+
+
+def write_key(file: Path) -> None:
+    """A new key. The service that reads this file registers it before it begins its next work."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, secrets.token_hex(32).encode() + b"\n", mode=0o600)
+
+
+class ServiceLog(EventLog):
+    """The log of a worker service: what it appends is signed, and it reads what the catalog accepted."""
+
+    def __init__(self, bus: Client, service: SigningService, file: Path) -> None:
+        super().__init__(bus, verdicts=CatalogVerdicts(ServiceClient(bus)))
+        self._service: SigningService = service
+        self._file = file
+
+    async def authorize(self) -> None:
+        """Registers the key of the file; another one than before replaces that one, which is retired.
+
+        Unavailable: the catalog does not answer. SetupError: the file is damaged.
+        """
+        previous = self.signer
+        key = await asyncio.to_thread(load_or_create_key, self._file)
+        self.signer = Signer(key, await self._request(key))
+        if previous is not None and previous.key.id != key.id:
+            await self._request(previous.key, retire=True)
+            _log.info("signing_key_rotated", key=key.id, retired=previous.key.id)
+
+    async def _request(self, key: SigningKey, *, retire: bool = False) -> str:
+        request = KeyRequest(public_key=key.public.hex(), retire=retire)
+        proof = key.sign(request.signed_bytes(self._service)).hex()
+        body = msgspec.json.encode(msgspec.structs.replace(request, proof=proof))
+        try:
+            reply = await self.bus.request(subjects.service_key(self._service), body, timeout=REPLY_TIMEOUT_SECONDS)
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable("the catalog does not register signing keys", service="catalog") from error
+        content = msgspec.json.decode(reply.data, type=KeyReply)
+        if content.error is not None:
+            raise content.error.to_error()
+        return content.log_id
+
+
+class CatalogVerdicts:
+    """Asks the catalog, which verifies each message of the log once."""
+
+    def __init__(self, client: ServiceClient) -> None:
+        self._client = client
+
+    async def foreign(self, aggregate_kind: str, aggregate_id: str, after: int, to: int) -> frozenset[int]:
+        """`contracts.wire.log.event_log.Verdicts`."""
+        found: list[int] = []
+        while True:
+            query = ListForeign(
+                after=found[-1] if found else after,
+                until=to,
+                aggregate_kind=aggregate_kind,
+                aggregate_id=aggregate_id,
+                min_seq=to,
+            )
+            page = await self._client.query(query, retry_timeout=VERDICT_TIMEOUT_SECONDS)
+            found += [one.sequence for one in page.items]
+            if page.next is None:
+                return frozenset(found)
