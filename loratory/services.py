@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 from contracts.errors import LogDamaged, LoratoryError
+from contracts.events.service_keys import SigningService
 from contracts.wire.service.boot import EXIT_CODES
 from loratory.data_folder import DataFolder
 
 Service = Literal["catalog", "gateway", "tagger", "trainer"]
+SIGNING_KEYS: dict[SigningService, str] = {name: f"keys/{name}.key" for name in get_args(SigningService)}
+"""The files in the data folder with the key that a service signs with."""
 SERVICES: tuple[Service, ...] = get_args(Service)
 
 CORE_SERVICES: tuple[Service, ...] = ("catalog", "gateway")
@@ -24,15 +27,15 @@ FORWARDED_SETTINGS: dict[Service, tuple[str, ...]] = {
 """`LORATORY_…` settings of the user that are passed on to each service; the stack sets all others itself."""
 
 FOLDERS: dict[Service, dict[str, str]] = {
-    "catalog": {"CATALOG": "catalog", "STAGING": "staging", "SIGNING_KEY": "keys/catalog.key"},
+    "catalog": {"CATALOG": "catalog", "STAGING": "staging", "SIGNING_KEY": SIGNING_KEYS["catalog"]},
     "gateway": {"STAGING": "staging"},
-    "tagger": {"MODELS": "models", "WORK": "work/tagger", "SIGNING_KEY": "keys/tagger.key"},
+    "tagger": {"MODELS": "models", "WORK": "work/tagger", "SIGNING_KEY": SIGNING_KEYS["tagger"]},
     "trainer": {
         "BASES": "bases",
         "CACHE": "cache",
         "WORK": "work/trainer",
         "LORAS": "loras",
-        "SIGNING_KEY": "keys/trainer.key",
+        "SIGNING_KEY": SIGNING_KEYS["trainer"],
     },
 }
 """Settings that are folders or files in the data folder."""

@@ -7,13 +7,16 @@ from litestar import Response, get, post
 from litestar.params import JSONBody, QueryParameter
 
 from contracts.audit import AuditHead, AuditReport, ReplayReport
-from contracts.queries.log import GetAuditHead, GetReplay, StartReplay, VerifyLog
+from contracts.queries.base import Page
+from contracts.queries.log import ForeignView, GetAuditHead, GetReplay, ListForeign, StartReplay, VerifyLog
 from gateway.clients import CatalogClient
 from gateway.http.problems import problem_responses, response_spec
 from gateway.http.request_context import MinSeq
 from gateway.http.responses import API_ROOT
 from gateway.routes.shared import Body, Catalog, Limits
 
+ForeignAfter = Annotated[int, QueryParameter(ge=0, description="The sequence after which to list.")]
+ForeignLimit = Annotated[int, QueryParameter(ge=1, le=500, description="Maximum number of messages.")]
 Wait = Annotated[int, QueryParameter(ge=0, le=300, description="Maximum time to wait for the end, in seconds.")]
 
 
@@ -36,6 +39,14 @@ async def verify_log(catalog: Catalog, data: JSONBody[VerifyBody | None] = None)
     With an exported head: also check that history up to it was not rewritten. 409 while a verification is running.
     """
     return await catalog.verify(VerifyLog(head=data.head if data else None))
+
+
+@get("/audit/foreign", responses=problem_responses())
+async def list_foreign(
+    catalog: Catalog, after: ForeignAfter = 0, limit: ForeignLimit = 100, min_seq: MinSeq = 0
+) -> Page[ForeignView]:
+    """Messages of the log that no known writer appended, oldest first. They changed nothing."""
+    return await catalog.query(ListForeign(after=after, limit=limit, min_seq=min_seq))
 
 
 @post(

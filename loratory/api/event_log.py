@@ -9,7 +9,7 @@ import msgspec
 
 from contracts.audit import AuditHead, AuditReport, ReplayReport
 from contracts.errors import Behind, Unavailable
-from contracts.queries.log import HistoryEntry
+from contracts.queries.log import ForeignView, HistoryEntry
 from contracts.retry import Outage
 from loratory.api.base import LONG_POLL_SECONDS, Api, SyncApi, Timestamp, path, sync, sync_iterator
 from loratory.http import RECONNECT, Items, decode, query_parameters
@@ -55,6 +55,10 @@ class EventLogApi(Api):
     def dataset_history(self, dataset: str, *, tag: str | None = None) -> AsyncGenerator[HistoryEntry, None]:
         """Everything that happened to a data set and its tagging runs; `tag`: only what affected this tag."""
         return self._http.items(path("datasets", dataset, "history"), Items[HistoryEntry], tag=tag)
+
+    def audit_foreign(self) -> AsyncGenerator[ForeignView, None]:
+        """Messages of the log that nobody known appended, oldest first; they changed nothing."""
+        return self._http.items(path("audit", "foreign"), Items[ForeignView], cursor="after")
 
     async def audit_replay(self) -> ReplayReport:
         """Rebuild every read model from the log next to the live one, compare them, and return the report.
@@ -105,6 +109,7 @@ class SyncEventLogApi(SyncApi):
     image_history = sync_iterator(EventLogApi.image_history)
     dataset_history = sync_iterator(EventLogApi.dataset_history)
     audit_replay = sync(EventLogApi.audit_replay)
+    audit_foreign = sync_iterator(EventLogApi.audit_foreign)
 
 
 async def _parse_sse(response: httpx.Response) -> AsyncGenerator[tuple[str, LoggedEvent | None], None]:

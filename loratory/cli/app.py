@@ -28,6 +28,7 @@ GROUPS = {
     "erase": "Permanently erase bytes, file names and captions, everywhere.",
     "backup": "Backups of a data folder.",
     "audit": "Prove that history was not changed.",
+    "keys": "Keys that services sign their commits with.",
     "loras": "Finished LoRAs.",
 }
 COMMANDS = {
@@ -61,7 +62,9 @@ COMMANDS = {
     "backup restore": ("backup:restore_backup", "Create a data folder from a backup."),
     "audit head": ("audit:head", "Print the signed head of the log, to be stored elsewhere."),
     "audit verify": ("audit:verify", "Verify all hashes and compare the log with its archive."),
+    "audit foreign": ("audit:foreign", "List messages of the log that nobody known appended."),
     "audit replay": ("audit:replay", "Rebuild every read model from the log and compare."),
+    "keys rotate": ("keys:rotate", "Give a service a new signing key."),
     "loras get": ("jobs:get", "Download the files of a finished job."),
 }
 

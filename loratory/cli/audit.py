@@ -16,6 +16,8 @@ from loratory.services import LOG_DAMAGED
 
 DAMAGED = 1
 """Exit code if the log, its archive or the head is damaged."""
+FOREIGN = 1
+"""Exit code if the log has foreign messages."""
 DIFFERENT = 1
 """Exit code if a read model differs from what the log yields."""
 
@@ -49,6 +51,17 @@ async def verify(
         report = await client.audit_verify(known_head)
     write_json(report) if server.json else write_lines(summary_lines(report))
     return DAMAGED if report.damage else 0
+
+
+async def foreign(*, server: Server = DEFAULT_SERVER) -> int:
+    """List messages of the log that nobody known appended; exit code 1 if there are any. They changed nothing."""
+    async with server.client() as client:
+        found = [one async for one in client.audit_foreign()]
+    if server.json:
+        write_json(found)
+    else:
+        write_lines(f"{one.sequence}  {one.aggregate_kind} {one.aggregate_id}: {one.reason}" for one in found)
+    return FOREIGN if found else 0
 
 
 async def replay(*, server: Server = DEFAULT_SERVER) -> int:

@@ -1,0 +1,224 @@
+"""Signatures of commits, and which messages of a log are foreign. Every road by which a forged commit may come."""
+
+import re
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.commits import ForeignMessage, LogEntry, LogMessage, RecordedCommit, StreamRevision, revision_of
+from contracts.errors import LogDamaged
+from contracts.events.datasets import DatasetRenamed
+from contracts.events.jobs import JobEdited, JobSucceeded
+from contracts.events.log import LogRestored
+from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRetired, ServiceKeyRootEstablished
+from contracts.signatures import Signature, Signer, SigningKey, is_valid, parse_signature
+from contracts.verification import Trust, evolve, verify
+from tests.catalog.log_builder import LOG_ID, LogBuilder, add_keys, full_history
+from tests.signing import key_named
+
+ROOT = key_named("root")
+Change = Callable[[LogMessage], LogMessage]
+
+
+class Reader:
+    """Verifies messages one after the other, as the catalog does."""
+
+    def __init__(self, root: SigningKey = ROOT) -> None:
+        self.trust, self.root = Trust(), root.public
+        self.heads: dict[tuple[str, str], StreamRevision] = {}
+
+    def read(self, message: LogMessage) -> LogEntry:
+        entry = verify(message, self.trust, self.root, lambda *name: self.heads.get(name, StreamRevision()))
+        if isinstance(entry, RecordedCommit):
+            self.trust = evolve(self.trust, entry.sequence, entry.commit)
+            self.heads[entry.commit.aggregate_kind, entry.commit.aggregate_id] = revision_of(entry)
+        return entry
+
+    def reason(self, message: LogMessage) -> str:
+        """Why a message is foreign."""
+        entry = self.read(message)
+        assert isinstance(entry, ForeignMessage), entry
+        return entry.reason
+
+
+def message_of(recorded: RecordedCommit) -> LogMessage:
+    microseconds = round(recorded.recorded_at.timestamp() * 1e6)
+    return LogMessage(recorded.sequence, microseconds, recorded.subject, recorded.body, recorded.signature)
+
+
+def log_with_job() -> tuple[LogBuilder, Reader]:
+    """A log with keys, a data set and a job with a running attempt, and a reader that has read it."""
+    builder, reader = full_history(), Reader()
+    for recorded in builder.commits:
+        reader.read(message_of(recorded))
+    return builder, reader
+
+
+def test_a_signature_survives_its_text_form() -> None:
+    signature = Signature(ROOT.id, ROOT.sign(b"text"))
+    assert parse_signature(str(signature)) == signature
+    assert is_valid(signature, ROOT.public, b"text")
+
+
+@given(st.text(max_size=120))
+def test_other_text_is_no_signature(text: str) -> None:
+    assert parse_signature(text) is None
+
+
+def test_a_signature_is_good_for_one_log_subject_and_body() -> None:
+    signer = Signer(ROOT, "log_a")
+    signature = signer.sign("evt.job.a", b"body")
+    assert signer.has_signed(signature, "evt.job.a", b"body")
+    assert not signer.has_signed(signature, "evt.job.b", b"body")
+    assert not signer.has_signed(signature, "evt.job.a", b"another body")
+    assert not Signer(ROOT, "log_b").has_signed(signature, "evt.job.a", b"body")
+    assert not Signer(key_named("other"), "log_a").has_signed(signature, "evt.job.a", b"body")
+
+
+def test_a_history_with_every_event_type_is_accepted() -> None:
+    reader = Reader()
+    for recorded in full_history().commits:
+        assert reader.read(message_of(recorded)) == recorded
+
+
+def renamed(message: LogMessage) -> LogMessage:
+    return msgspec.structs.replace(message, body=message.body.replace(b"forged", b"FORGED"))
+
+
+def unsigned(message: LogMessage) -> LogMessage:
+    return msgspec.structs.replace(message, signature="")
+
+
+def signed_with(key: SigningKey, log_id: str = "01JAGAIN") -> Change:
+    def change(message: LogMessage) -> LogMessage:
+        signature = Signer(key, log_id).sign(message.subject, message.body)
+        return msgspec.structs.replace(message, signature=signature)
+
+    return change
+
+
+def moved(message: LogMessage) -> LogMessage:
+    return msgspec.structs.replace(message, subject="evt.dataset.ds_dogs")
+
+
+def moved_and_signed(message: LogMessage) -> LogMessage:
+    return signed_with(key_named("catalog"))(moved(message))
+
+
+def garbage(message: LogMessage) -> LogMessage:
+    return signed_with(key_named("trainer"))(msgspec.structs.replace(message, subject="evt.job.x", body=b"\xff"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (unsigned, "it is not signed"),
+        (renamed, "its signature with the key .* of the catalog is wrong"),
+        (moved, "its signature with the key .* of the catalog is wrong"),
+        (moved_and_signed, "it is about dataset ds_cats, but on the subject evt.dataset.ds_dogs"),
+        (signed_with(key_named("stranger")), "which is not registered"),
+        (signed_with(key_named("old")), "of the trainer, which is retired"),
+        (signed_with(key_named("trainer")), "the trainer may not append dataset.renamed to dataset"),
+        (signed_with(ROOT), "the root may not append dataset.renamed to dataset"),
+        (signed_with(key_named("catalog"), LOG_ID), "its signature with the key .* of the catalog is wrong"),
+        (garbage, "it is no commit"),
+    ],
+    ids=lambda value: getattr(value, "__name__", "")[:20],
+)
+def test_what_nobody_known_appended_is_foreign_and_its_aggregate_goes_on(change: Change, reason: str) -> None:
+    builder, reader = log_with_job()
+    genuine = builder.append("dataset", "ds_cats", DatasetRenamed(name="forged"))
+    assert re.search(reason, reader.reason(change(message_of(genuine))))
+    later = msgspec.structs.replace(message_of(genuine), sequence=genuine.sequence + 1)
+    assert isinstance(reader.read(later), RecordedCommit)
+
+
+def test_a_commit_that_was_accepted_before_is_foreign_when_it_comes_again() -> None:
+    builder, reader = log_with_job()
+    again = msgspec.structs.replace(message_of(builder.commits[-3]), sequence=builder.sequence + 1)
+    assert "does not follow the last commit" in reader.reason(again)
+
+
+@pytest.mark.parametrize("event", [JobEdited(name="mine"), DatasetRenamed(name="mine")])
+def test_a_worker_reports_and_requests_nothing(event: JobEdited | DatasetRenamed) -> None:
+    builder, reader = log_with_job()
+    message = message_of(builder.append("job", "job_2", event))
+    forged = signed_with(key_named("trainer"))(message)
+    assert f"the trainer may not append {event.type_name} to job" in reader.reason(forged)
+
+
+def test_the_catalog_does_not_report_in_the_place_of_a_worker() -> None:
+    builder, reader = log_with_job()
+    message = message_of(builder.append("job", "job_2", JobSucceeded(attempt=1, step=1, artifacts=())))
+    forged = signed_with(key_named("catalog"))(message)
+    assert "the catalog may not append job.succeeded to job" in reader.reason(forged)
+
+
+def test_only_the_root_key_of_the_key_file_is_believed() -> None:
+    builder, reader = LogBuilder(), Reader(root=key_named("another root"))
+    add_keys(builder)
+    entries = [reader.read(message_of(recorded)) for recorded in builder.commits]
+    assert isinstance(entries[0], RecordedCommit)
+    assert all(isinstance(entry, ForeignMessage) for entry in entries[1:])
+
+
+def test_a_second_root_that_is_not_in_the_key_file_is_foreign() -> None:
+    builder, reader = log_with_job()
+    thief = key_named("thief")
+    event = ServiceKeyRootEstablished(public_key=thief.public.hex(), replaces=ROOT.id)
+    message = signed_with(thief)(message_of(builder.append("service-key", thief.id, event)))
+    assert "is not registered" in reader.reason(message)
+
+
+def test_a_key_under_the_id_of_another_is_foreign() -> None:
+    builder, reader = log_with_job()
+    event = ServiceKeyRegistered(service="catalog", public_key=key_named("thief").public.hex())
+    message = message_of(builder.append("service-key", key_named("victim").id, event))
+    assert "its key has the id" in reader.reason(signed_with(ROOT)(message))
+
+
+def test_a_retired_key_signs_no_more_and_what_it_signed_stays() -> None:
+    builder, reader = LogBuilder(), Reader()
+    add_keys(builder)
+    builder.create_dataset()
+    builder.append("service-key", key_named("catalog").id, ServiceKeyRetired())
+    entries = [reader.read(message_of(recorded)) for recorded in builder.commits]
+    assert all(isinstance(entry, RecordedCommit) for entry in entries)
+    late = builder.append("dataset", "ds_cats", DatasetRenamed(name="late"))
+    assert "which is retired" in reader.reason(message_of(late))
+
+
+def test_after_a_restore_signatures_name_the_new_log() -> None:
+    builder, reader = LogBuilder(), Reader()
+    add_keys(builder)
+    builder.append("log", "01JNEW", LogRestored(log_id="01JNEW", before=LOG_ID))
+    builder.create_dataset()
+    assert all(isinstance(reader.read(message_of(recorded)), RecordedCommit) for recorded in builder.commits)
+    assert reader.trust.log_id == "01JNEW"
+
+
+def test_a_restore_of_another_log_is_foreign() -> None:
+    builder, reader = LogBuilder(), Reader()
+    add_keys(builder)
+    for recorded in builder.commits:
+        reader.read(message_of(recorded))
+    other = builder.append("log", "01JNEW", LogRestored(log_id="01JNEW", before="01JOTHER"))
+    assert reader.reason(message_of(other)) == "it restores another log"
+
+
+def test_a_log_that_begins_with_something_else_is_foreign_from_the_start() -> None:
+    builder = LogBuilder()
+    first = msgspec.structs.replace(message_of(builder.create_dataset()), sequence=1)
+    assert "not the creation of the log" in Reader().reason(first)
+
+
+def test_a_known_writer_of_a_newer_version_stops_the_reader() -> None:
+    builder, reader = log_with_job()
+    message = message_of(builder.append("dataset", "ds_cats", DatasetRenamed(name="new")))
+    newer = msgspec.structs.replace(message, body=message.body.replace(b'"version"', b'"schema":99,"version"'))
+    with pytest.raises(LogDamaged, match="was written by a newer version of Loratory"):
+        reader.read(signed_with(key_named("catalog"))(newer))
+    assert "is wrong" in reader.reason(newer)
