@@ -23,6 +23,7 @@ from benchmarks.replay import write_log
 from catalog.archive.archive import Archive
 from catalog.archive.compare import compare
 from contracts import subjects
+from contracts.commits import decode_message
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.follow import Follower
 from contracts.wire.log.migration import migrate
@@ -142,7 +143,7 @@ async def open_bench(folder: Path, commits: int) -> AsyncIterator[Bench]:
         await archive.verify_on_start(EventLog(bus))
         async with aclosing(Follower(bus, 0).batches()) as batches:
             async for batch in batches:
-                await archive.append(batch)
+                await archive.append([decode_message(message) for message in batch])
                 if archive.tail.sequence == end:
                     break
         try:

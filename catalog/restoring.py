@@ -22,7 +22,7 @@ from catalog.entries import last_sequence
 from catalog.keys import KEYS
 from catalog.store import checkpoint, rename_log
 from contracts.commands.base import CommandMetadata
-from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, decode
+from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, decode, decode_message
 from contracts.errors import LogDamaged, LoratoryError, SetupError
 from contracts.events.log import LogRestored, LogVoided
 from contracts.ids import new_command_id, ulid
@@ -70,7 +70,7 @@ async def catch_up(bus: Bus, folder: Path, policy: VerificationPolicy = DEFAULT_
         if archive.tail.sequence < end:
             async with aclosing(Follower(bus, archive.tail.sequence).batches()) as batches:
                 async for batch in batches:
-                    await archive.append(batch)
+                    await archive.append([decode_message(message) for message in batch])
                     if archive.tail.sequence >= end:
                         break
         return archive.tail.sequence

@@ -14,6 +14,7 @@ from contracts.errors import LogDamaged, TooLarge
 from contracts.events.base import SCHEMA, Event
 from contracts.evolution import UPCASTERS, Upcasters, upcast, upcast_commit
 from contracts.ids import CommandId
+from contracts.log_message import LogMessage
 
 COMMIT_BYTES = 200 * 1024
 """Maximum size of a commit in bytes, checked before it is appended: bulk data belongs in blobs and bitmaps."""
@@ -185,6 +186,11 @@ def decode(sequence: int, recorded_at: datetime, body: bytes) -> RecordedCommit:
     except msgspec.DecodeError as error:
         raise LogDamaged(f"commit {sequence} cannot be read: {error}") from error
     return RecordedCommit(sequence=sequence, recorded_at=recorded_at, commit=commit, body=body)
+
+
+def decode_message(message: LogMessage) -> RecordedCommit:
+    """Decodes a message of the log; errors like `decode`."""
+    return decode(message.sequence, message.recorded_at, message.body)
 
 
 def decode_commit(body: bytes, upcasters: Upcasters = UPCASTERS, schema: int = SCHEMA) -> Commit:

@@ -9,8 +9,8 @@ from catalog.archive.file import ArchiveFile, Entry
 from contracts import subjects
 from contracts.audit import Damage, DamageKind
 from contracts.errors import LogDamaged
+from contracts.log_message import LogMessage
 from contracts.wire.log.event_log import EventLog
-from contracts.wire.log.flow_control import Message
 from contracts.wire.log.scan import log_state, scan
 
 TIME_TOLERANCE_MICROSECONDS = 2
@@ -46,7 +46,7 @@ class _Differences:
         self.missing += gap
         self.at = sequence
 
-    def compare(self, message: Message, entry: Entry | None, *, timed: bool) -> None:
+    def compare(self, message: LogMessage, entry: Entry | None, *, timed: bool) -> None:
         """Compare one commit; where they differ, the archived chain hash decides which side was changed."""
         self.advance_to(message.sequence)
         if entry is None:

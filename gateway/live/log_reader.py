@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from contracts.cancellation import not_cancelled
-from contracts.commits import RecordedCommit
+from contracts.commits import RecordedCommit, decode_message
 from contracts.errors import Behind, LogDamaged, LoratoryError, Unavailable
 from contracts.retry import Outage, RetryPolicy, retry
 from contracts.telemetry import Applied
@@ -39,6 +39,7 @@ class LogReader:
         self._applied: Applied | None = None
         self._has_room = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
+        self._follower: Follower | None = None
         self.damage = ""
         """What is wrong with the log, as a sentence."""
         self._reset("", end=0)
@@ -55,6 +56,8 @@ class LogReader:
     def announce(self, applied: Applied) -> None:
         """The catalog has applied the log up to here: release what it shows now, or begin to read another log."""
         self._applied = applied
+        if self._follower is not None:
+            self._follower.wake(applied.sequence)
         if self.is_replaced_by(applied) and self._following is not None:
             _log.warning("log_changed", known=self.log_id, announced=applied.log_id)
             self._following.cancel()
@@ -82,8 +85,9 @@ class LogReader:
         outage.ended()
         self._reset(log_id, end=end)
         self.damage = ""
-        async for batch in Follower(self._bus, self.ring.oldest.sequence).batches():
-            self._pending.extend(await self._encode(batch))
+        self._follower = Follower(self._bus, self.ring.oldest.sequence)
+        async for batch in self._follower.batches():
+            self._pending.extend(await self._encode([decode_message(message) for message in batch]))
             self._release()
             while len(self._pending) > self._limits.pending_events:
                 self._has_room.clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from catalog.archive.archive import Archive
-from contracts.commits import RecordedCommit, StreamRevision, build_commit, revision_of
+from contracts.commits import RecordedCommit, StreamRevision, build_commit, decode_message, revision_of
 from contracts.errors import LogDamaged
 from contracts.events.datasets import DatasetCreated, DatasetRemoved, DatasetRenamed
 from contracts.wire.log.event_log import EventLog
@@ -94,7 +94,7 @@ async def archive_log(bus: Bus, archive: Archive, commits: int) -> list[Recorded
         revision = revision_of(recorded)
     await archive.verify_on_start(log)
     async for batch in Follower(bus, archive.tail.sequence).batches():
-        await archive.append(batch)
+        await archive.append([decode_message(message) for message in batch])
         if archive.tail.sequence == commits + 1:
             break
     return await archive.commits(0, 1000)

@@ -15,7 +15,7 @@ from catalog.archive.archive import Archive, VerificationPolicy
 from catalog.audit import Auditor, is_genuine
 from catalog.keys import Keys
 from contracts.audit import AuditHead, Damage
-from contracts.commits import StreamRevision, build_commit, revision_of
+from contracts.commits import StreamRevision, build_commit, decode_message, revision_of
 from contracts.errors import Conflict, LogDamaged
 from contracts.events.datasets import DatasetRenamed
 from contracts.wire.log.event_log import EventLog
@@ -60,7 +60,7 @@ class AuditedLog:
             aclosing(Follower(self._bus, self.archive.tail.sequence).batches()) as batches,
         ):
             async for batch in batches:
-                await self.archive.append(batch)
+                await self.archive.append([decode_message(message) for message in batch])
                 if self.archive.tail.sequence == end:
                     return
 

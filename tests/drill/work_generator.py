@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from contracts.aggregates import REGISTRY
-from contracts.commits import RecordedCommit
+from contracts.commits import RecordedCommit, decode_message
 from contracts.events.jobs import JobSucceeded
 from contracts.events.tagging import TaggingSucceeded
 from contracts.events.work import Cancelled, Failed
@@ -54,7 +54,7 @@ class LogObserver:
 
     async def read(self, follower: Follower) -> None:
         async for batch in follower.batches():
-            self.apply(batch)
+            self.apply([decode_message(message) for message in batch])
 
     async def on_progress(self, progress: Progress) -> None:
         if isinstance(progress, TrainingProgress):

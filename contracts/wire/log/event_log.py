@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from functools import partial
 
 import msgspec
-from nats.aio.client import Client
 from nats.js.api import Header, RawStreamMsg
 
 from contracts import subjects
@@ -29,7 +28,9 @@ from contracts.commits import (
 from contracts.errors import KeyReused, LogDamaged, Unavailable
 from contracts.retry import Outage, RetryPolicy
 from contracts.wire.log.publishing import UNCLEAR, Ack, Draft, publish
+from contracts.wire.service.bus import Bus
 from contracts.wire.service.jetstream import find_message, find_stream
+from contracts.wire.service.telemetry import announce_append
 
 
 class LogTimings(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +52,7 @@ class EventLog(CommitLog):
     """One service's access to the log."""
 
     def __init__(
-        self, bus: Client, fence: Callable[[], None] = lambda: None, *, timings: LogTimings = DEFAULT_TIMINGS
+        self, bus: Bus, fence: Callable[[], None] = lambda: None, *, timings: LogTimings = DEFAULT_TIMINGS
     ) -> None:
         """`fence` is called before each append and raises when this process may no longer write."""
         self.bus = bus
@@ -68,10 +69,12 @@ class EventLog(CommitLog):
             self.fence()
             ack = await publish(self.bus, drafts, self._timings.publish)
             if ack.verdict == "stored" and not ack.duplicate:
+                await announce_append(self.bus, ack.seq)
                 return _recorded_commits(drafts, ack)
             if ack.verdict != "unclear":
                 recorded = await self._resolve(drafts, ack, unclear=unclear)
                 if recorded is not None:
+                    await announce_append(self.bus, recorded[-1].sequence)
                     return recorded
             unclear = True
             await outage.wait(UNCLEAR.to_error())

@@ -8,10 +8,11 @@ from nats.aio.client import Client
 from nats.js.api import Header
 
 from contracts import subjects
-from contracts.commits import RecordedCommit, decode
+from contracts.commits import RecordedCommit, decode_message
 from contracts.errors import Conflict, LogDamaged, Unavailable
 from contracts.wire.log.scan import log_state, scan
 from contracts.wire.log.streams import add_if_missing, stream_config
+from contracts.wire.service.bus import Bus
 from contracts.wire.service.jetstream import NATS_ERRORS
 
 MAX_IN_FLIGHT = 128
@@ -19,7 +20,7 @@ MAX_IN_FLIGHT = 128
 PUBLISH_TIMEOUT_SECONDS = 30.0
 
 
-async def readable_commits(bus: Client, after: int) -> AsyncIterator[RecordedCommit]:
+async def readable_commits(bus: Bus, after: int) -> AsyncIterator[RecordedCommit]:
     """The commits after a sequence that can still be read, in order; there may be gaps. Empty where there is no log."""
     try:
         last = (await log_state(bus)).last
@@ -28,7 +29,7 @@ async def readable_commits(bus: Client, after: int) -> AsyncIterator[RecordedCom
     async for batch in scan(bus, after, last):
         for message in batch:
             try:
-                yield decode(message.sequence, message.recorded_at, message.body)
+                yield decode_message(message)
             except LogDamaged:
                 continue  # a gap, like any other unreadable message
 
