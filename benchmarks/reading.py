@@ -1,4 +1,4 @@
-"""Speed of reading the log: `python -m benchmarks.reading [MESSAGES]` (default: 100,000 of 1 kB, with a commit's headers).
+"""Speed of reading the log: `python -m benchmarks.reading [MESSAGES]` (default: 100,000 of 1 kB with their headers).
 
 Following and scanning, without decoding or storing anything, next to one leader read at a time as a measure of the
 machine. Each step runs ROUNDS times in turn with the others; medians of messages per second (wall clock) and of CPU
