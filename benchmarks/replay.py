@@ -51,7 +51,6 @@ from contracts.events.tagging import (
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, RunId, WorkerId, derived
 from contracts.sealed import seal
 from contracts.telemetry import Applied
-from contracts.wire.log import follow
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
 from contracts.wire.server.embedded import EmbeddedServer
@@ -66,6 +65,7 @@ ACTIVE_DATASETS = 4
 VOCABULARY_SIZE = 300
 PREDICTIONS_PER_IMAGE = 30
 TURN_COMMITS = 50_000
+MAX_BATCH_COMMITS = 8000
 MAX_UNACKNOWLEDGED = 2_000
 START_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -280,7 +280,7 @@ class BaselineReplay:
         )
 
     async def follow(self, until: int) -> int:
-        queue: asyncio.Queue[Msg] = asyncio.Queue(follow.MAX_BATCH_COMMITS)
+        queue: asyncio.Queue[Msg] = asyncio.Queue(MAX_BATCH_COMMITS)
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self.sequence + 1)
         subscription = await self.bus.jetstream().subscribe(
             subjects.ALL_EVENTS,
@@ -292,7 +292,7 @@ class BaselineReplay:
         )
         while self.sequence < until:
             messages = [await queue.get()]
-            while len(messages) < follow.MAX_BATCH_COMMITS and not queue.empty():
+            while len(messages) < MAX_BATCH_COMMITS and not queue.empty():
                 messages.append(queue.get_nowait())
             batch = [baseline_row(message) for message in messages]
             assert batch[0][0] == self.sequence + 1

@@ -1,16 +1,18 @@
 """The projection loop: next commits → archive → read model → announcement of the applied sequence."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import structlog
 
 from catalog.archive.archive import Archive
 from catalog.store import Store, checkpoint
 from contracts.retry import repeat
-from contracts.telemetry import Applied
-from contracts.wire.log.follow import Follower
+from contracts.telemetry import Appended, Applied
+from contracts.wire.log.follow import DEFAULT_POLICY, Follower, FollowPolicy
 from contracts.wire.service.bus import Bus
+from contracts.wire.service.telemetry import subscribe
 
 CATCH_UP_BATCH = 2000
 """Archived commits applied in one transaction; each is at most COMMIT_BYTES."""
@@ -21,7 +23,9 @@ _log = structlog.get_logger(__name__)
 Announce = Callable[[Applied], Awaitable[None]]
 
 
-async def project(bus: Bus, store: Store, archive: Archive, announce: Announce) -> None:
+async def project(
+    bus: Bus, store: Store, archive: Archive, announce: Announce, policy: FollowPolicy = DEFAULT_POLICY
+) -> None:
     """Runs until cancelled. LogDamaged: the log lost commits, or contains events that this version does not know.
 
     The archive must have been verified. The applied sequence is announced after each transaction, so a client that
@@ -32,9 +36,26 @@ async def project(bus: Bus, store: Store, archive: Archive, announce: Announce) 
         announcements = repeat(lambda: announce(_applied(store, archive)), every=ANNOUNCE_INTERVAL_SECONDS)
         tasks.create_task(announcements, name="announcements")
         last = archive.tail.sequence
-        async for batch in Follower(bus, last, await archive.digest_at(last)).batches():
-            await store.apply(await archive.receive(batch))
-            await announce(_applied(store, archive))
+        follower = Follower(bus, last, await archive.digest_at(last), policy=policy)
+        async with _woken_by_workers(bus, follower):
+            async for messages in follower.batches():
+                await store.apply(await archive.receive(messages))
+                await announce(_applied(store, archive))
+
+
+@asynccontextmanager
+async def _woken_by_workers(bus: Bus, follower: Follower) -> AsyncIterator[None]:
+    """Reads what a worker appended as soon as it says so; the catalog's own appends wake its follower by themselves."""
+
+    async def on_appended(appended: Appended) -> None:
+        follower.wake(appended.sequence)
+
+    subscription = await subscribe(bus, Appended, on_appended)
+    try:
+        yield
+    finally:
+        if bus.is_connected:
+            await subscription.unsubscribe()
 
 
 async def catch_up(store: Store, archive: Archive) -> None:

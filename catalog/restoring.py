@@ -25,10 +25,11 @@ from catalog.service_keys import check_root
 from catalog.store import checkpoint, rename_log
 from contracts import subjects
 from contracts.commands.base import CommandMetadata
-from contracts.commits import Commit, LogMessage, RecordedCommit, StreamRevision, build_commit, encode_commit
+from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, encode_commit
 from contracts.errors import LogDamaged, LoratoryError, SetupError
 from contracts.events.log import LogRestored, LogVoided
 from contracts.ids import new_command_id, ulid
+from contracts.log_message import LogMessage
 from contracts.signatures import Signer, SigningKey
 from contracts.telemetry import LossBlock
 from contracts.wire.log.event_log import EventLog

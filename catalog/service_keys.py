@@ -3,22 +3,18 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Self, get_args
 
-import msgspec
 import structlog
-from nats.aio.msg import Msg
 
 from catalog.archive.archive import Archive
 from catalog.keys import Keys
 from catalog.store import Store
 from catalog.views import foreign
-from contracts import subjects
 from contracts.commands.base import CommandMetadata
 from contracts.commits import build_commit
-from contracts.errors import ErrorReply, Invalid, LoratoryError, Rejected, SetupError
+from contracts.errors import Rejected, SetupError
 from contracts.events.base import Event
 from contracts.events.service_keys import (
     ServiceKeyRegistered,
@@ -27,9 +23,9 @@ from contracts.events.service_keys import (
     SigningService,
 )
 from contracts.ids import new_command_id
-from contracts.signatures import Signature, Signer, SigningKey, is_valid, key_id_of
+from contracts.signatures import Signer, SigningKey, key_id_of
 from contracts.wire.log.event_log import EventLog
-from contracts.wire.log.service_keys import KeyReply, KeyRequest, load_or_create_key
+from contracts.wire.log.service_keys import KeyRequest, load_or_create_key, serve_key_requests
 
 MAX_KEYS_OF_SERVICE = 1000
 """Maximum keys of one service that are not retired."""
@@ -119,34 +115,11 @@ class KeyRegistrar:
 
     async def serve(self) -> None:
         """Answers requests of the other services until cancelled."""
-        subscriptions = [
-            await self.log.bus.subscribe(subjects.service_key(service), cb=partial(self._on_request, service))
-            for service in get_args(SigningService)
-            if service != "catalog"
-        ]
-        try:
-            await asyncio.Event().wait()
-        finally:
-            for subscription in subscriptions:
-                if self.log.bus.is_connected:
-                    await subscription.unsubscribe()
+        workers = [service for service in get_args(SigningService) if service != "catalog"]
+        await serve_key_requests(self.log.bus, workers, self._execute)
 
-    async def _on_request(self, service: SigningService, message: Msg) -> None:
-        try:
-            reply = KeyReply(log_id=await self._execute(service, message.data))
-        except LoratoryError as error:
-            _log.warning("key_request_refused", asked_by=service, error=error.detail)
-            reply = KeyReply(error=ErrorReply.from_error(error))
-        await message.respond(msgspec.json.encode(reply))
-
-    async def _execute(self, service: SigningService, body: bytes) -> str:
-        try:
-            request = msgspec.json.decode(body, type=KeyRequest)
-            public_key, proof = bytes.fromhex(request.public_key), bytes.fromhex(request.proof)
-        except (msgspec.DecodeError, ValueError) as error:
-            raise Invalid(f"this is no request about a signing key: {error}") from error
-        if not is_valid(Signature(key_id_of(public_key), proof), public_key, request.signed_bytes(service)):
-            raise Rejected("the proof is not a signature with the private half of this key")
+    async def _execute(self, service: SigningService, request: KeyRequest) -> str:
+        public_key = bytes.fromhex(request.public_key)
         if request.retire:
             await self.retire(key_id_of(public_key))
         else:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -15,6 +15,7 @@ from contracts.errors import LogDamaged, TooLarge
 from contracts.events.base import SCHEMA, Event
 from contracts.evolution import UPCASTERS, Upcasters, upcast, upcast_commit
 from contracts.ids import CommandId
+from contracts.log_message import LogMessage
 
 COMMIT_BYTES = 200 * 1024
 """Maximum size of a commit in bytes, checked before it is appended: bulk data belongs in blobs and bitmaps."""
@@ -47,23 +48,6 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     schema: int = 1
     previous_hash: str = ""
     result: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-
-
-class LogMessage(msgspec.Struct, frozen=True, gc=False):
-    """One message of the log, as stored and not judged. `recorded_us`: microseconds since 1970, by the server's clock.
-
-    `signature`: the text of its header (`contracts.signatures`), empty if it has none.
-    """
-
-    sequence: int
-    recorded_us: int
-    subject: str
-    body: bytes
-    signature: str = ""
-
-    @property
-    def recorded_at(self) -> datetime:
-        return datetime.fromtimestamp(self.recorded_us / 1e6, UTC)
 
 
 class RecordedCommit(msgspec.Struct, frozen=True, kw_only=True, gc=False):

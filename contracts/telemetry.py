@@ -23,6 +23,8 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The subject, with names of fields in braces."""
     publishers: ClassVar[tuple[str, ...]]
     """The services that may publish it; where the address has a field `service`, each only as itself."""
+    receivers: ClassVar[tuple[str, ...]]
+    """The services that receive it."""
 
     @property
     def subject(self) -> str:
@@ -42,6 +44,7 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class LiveMessage(Telemetry, frozen=True):
     """Passed on to all live clients, and to those that connect later until it has expired."""
 
+    receivers = ("catalog", "gateway")
     lifetime: ClassVar[float] = 5.0
     """Seconds after which a message without a successor has expired."""
 
@@ -152,6 +155,7 @@ class Applied(Telemetry, frozen=True):
 
     address = "news.applied"
     publishers = ("catalog",)
+    receivers = ("gateway", "tagger", "trainer")
 
     log_id: str
     sequence: int
@@ -161,11 +165,23 @@ class Applied(Telemetry, frozen=True):
     """What is wrong with the log, as a sentence; the last message of a catalog that stops because of it."""
 
 
+class Appended(Telemetry, frozen=True):
+    """A worker appended a commit; the catalog reads it at once. Without this message it looks every second."""
+
+    address = "news.appended.{service}"
+    publishers = ("trainer", "tagger")
+    receivers = ("catalog",)
+
+    service: str
+    sequence: int
+
+
 class ImagesErased(Telemetry, frozen=True):
     """Images were erased: services that keep copies query which (`ListErased`) and delete them."""
 
     address = "news.erased"
     publishers = ("catalog",)
+    receivers = ("gateway", "tagger", "trainer")
 
 
-TELEMETRY: tuple[type[Telemetry], ...] = (*LIVE_MESSAGES, Applied, ImagesErased)
+TELEMETRY: tuple[type[Telemetry], ...] = (*LIVE_MESSAGES, Applied, Appended, ImagesErased)

@@ -16,7 +16,6 @@ from contracts.commits import (
     Commit,
     ForeignMessage,
     LogEntry,
-    LogMessage,
     RecordedCommit,
     StreamRevision,
     decode_commit,
@@ -26,6 +25,7 @@ from contracts.errors import LogDamaged
 from contracts.events.base import SCHEMA, Event
 from contracts.events.log import LogCreated, LogRestored, LogVoided
 from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRetired, ServiceKeyRootEstablished
+from contracts.log_message import LogMessage
 from contracts.signatures import Signature, is_valid, key_id_of, parse_signature, signed_bytes
 
 RESTORED = b'"log.restored"'

@@ -9,8 +9,8 @@ from catalog.archive.file import ArchiveFile
 from catalog.archive.rows import StoredRow
 from contracts import subjects
 from contracts.audit import Damage, DamageKind
-from contracts.commits import LogMessage
 from contracts.errors import LogDamaged
+from contracts.log_message import LogMessage
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.scan import log_state, scan
 

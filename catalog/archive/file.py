@@ -15,8 +15,9 @@ from catalog.archive.signatures import check_signatures, signed_history
 from catalog.database import Connection, Database, open_writer
 from catalog.rows import fetch_number, fetch_value, from_microseconds
 from contracts.audit import Damage, damage_error
-from contracts.commits import LogEntry, LogMessage
+from contracts.commits import LogEntry
 from contracts.errors import SetupError
+from contracts.log_message import LogMessage
 from contracts.verification import Trust
 from contracts.wire.system.files import write_atomically
 

@@ -14,8 +14,9 @@ from catalog.migrations import Schema
 from catalog.rows import EPOCH, MICROSECOND, from_microseconds
 from contracts import subjects
 from contracts.audit import Damage
-from contracts.commits import ForeignMessage, LogEntry, LogMessage, RecordedCommit, StreamRevision, decode, revision_of
+from contracts.commits import ForeignMessage, LogEntry, RecordedCommit, StreamRevision, decode, revision_of
 from contracts.errors import LogDamaged
+from contracts.log_message import LogMessage
 from contracts.verification import Trust, evolve, verify
 
 ARCHIVE = "archive.db"

@@ -8,8 +8,9 @@ from functools import partial
 import structlog
 
 from contracts.cancellation import not_cancelled
-from contracts.commits import LogMessage, RecordedCommit, decode_message
+from contracts.commits import RecordedCommit, decode_message
 from contracts.errors import Behind, LogDamaged, LoratoryError, Unavailable
+from contracts.log_message import LogMessage
 from contracts.retry import Outage, RetryPolicy, retry
 from contracts.telemetry import Applied
 from contracts.wire.log.event_log import EventLog
@@ -41,6 +42,7 @@ class LogReader:
         self._announced = asyncio.Event()
         self._has_room = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
+        self._follower: Follower | None = None
         self.damage = ""
         """What is wrong with the log, as a sentence."""
         self._reset("", end=0)
@@ -58,6 +60,8 @@ class LogReader:
         """The catalog has applied the log up to here: release what it shows now, or begin to read another log."""
         self._applied = applied
         self._announced.set()
+        if self._follower is not None:
+            self._follower.wake(applied.sequence)
         if self.is_replaced_by(applied) and self._following is not None:
             _log.warning("log_changed", known=self.log_id, announced=applied.log_id)
             self._following.cancel()
@@ -85,10 +89,10 @@ class LogReader:
         outage.ended()
         self._reset(log_id, end=end)
         self.damage = ""
-        async for batch in Follower(self._bus, self.ring.oldest.sequence).batches():
+        self._follower = Follower(self._bus, self.ring.oldest.sequence)
+        async for batch in self._follower.batches():
             commits = await self._accepted(batch)
-            if commits:
-                self._pending.extend(await self._encode(commits))
+            self._pending.extend(await self._encode(commits) if commits else ())
             self._release()
             while len(self._pending) > self._limits.pending_events:
                 self._has_room.clear()

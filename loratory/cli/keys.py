@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from contracts.errors import SetupError
+from contracts.events.service_keys import SigningService
 from contracts.wire.log.service_keys import write_key
 from loratory.cli.output import write_line
 from loratory.data_folder import DataFolder
-from loratory.services import SIGNING_KEYS, SigningService
+from loratory.services import SIGNING_KEYS
 
 
 def rotate(service: SigningService, *, data: Path) -> None:

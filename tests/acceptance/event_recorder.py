@@ -19,7 +19,7 @@ from contracts.commands.datasets import ImportedFile
 from contracts.commits import RecordedCommit, decode_message
 from contracts.jobs import Work, fold
 from contracts.telemetry import Progress, TaggingProgress, TrainingProgress
-from contracts.wire.log.follow import Follower
+from contracts.wire.log.follow import Follower, FollowPolicy
 from contracts.wire.service.bus import connect
 from contracts.wire.service.telemetry import subscribe
 from loratory.client import AsyncClient
@@ -138,7 +138,7 @@ async def running_system(
         http = Http(stack.address, retry_timeout=TIMEOUT_SECONDS)
         client = AsyncClient(stack.address, retry_timeout=TIMEOUT_SECONDS)
         recorder = EventRecorder()
-        reading = asyncio.create_task(recorder.read(Follower(bus, 0)))
+        reading = asyncio.create_task(recorder.read(Follower(bus, 0, policy=FollowPolicy(poll=0.05))))
         try:
             await subscribe(bus, TrainingProgress, recorder.on_progress)
             await subscribe(bus, TaggingProgress, recorder.on_progress)

@@ -16,9 +16,11 @@ from catalog.views import datasets
 from contracts.commits import ForeignMessage, RecordedCommit, StreamRevision, build_commit
 from contracts.errors import LogDamaged
 from contracts.events.datasets import DatasetCreated
+from contracts.events.jobs import JobQueued
 from contracts.signatures import HEADER
 from contracts.telemetry import Applied
 from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.follow import DEFAULT_POLICY, FollowPolicy
 from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import LOG_ID, full_history
 from tests.catalog.test_store import all_rows
@@ -42,7 +44,9 @@ class RunningProjection:
 
 
 @asynccontextmanager
-async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[RunningProjection]:
+async def run_projection(
+    bus: Bus, folder: Path, policy: FollowPolicy = DEFAULT_POLICY
+) -> AsyncIterator[RunningProjection]:
     archive = Archive(folder)
     running = RunningProjection(folder, archive, await archive.verify_on_start(EventLog(bus)))
     await archive.begin(ROOT.public)
@@ -84,6 +88,21 @@ async def test_an_event_becomes_a_row_an_archived_commit_and_an_announcement(bus
             while (applied := await running.announced.get()).sequence < recorded.sequence:
                 pass
         assert applied == Applied(log_id=running.archive.log_id, sequence=recorded.sequence, verified=True)
+
+
+async def test_what_a_worker_appends_is_applied_at_once_since_it_says_so(bus_of: BusOf, tmp_path: Path) -> None:
+    bus, trainer = await bus_of("catalog"), await bus_of("trainer")
+    async with run_projection(bus, tmp_path, FollowPolicy(poll=3600)) as running:
+        await running.store.wait_for((await create_dataset(bus, "cats")).sequence, timeout=WAIT)
+        commit = build_commit(
+            "job",
+            "job_1",
+            [JobQueued(priority="high")],
+            expected_revision=StreamRevision(),
+            metadata=command_metadata(),
+        )
+        appended = await EventLog(trainer).append(commit, StreamRevision())
+        await running.store.wait_for(appended.sequence, timeout=WAIT)
 
 
 async def test_it_resumes_where_it_stopped_and_misses_nothing(bus_of: BusOf, tmp_path: Path) -> None:

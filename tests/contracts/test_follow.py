@@ -7,34 +7,35 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from nats.aio.msg import Msg
 
-from contracts.commits import RecordedCommit
+from contracts.commits import RecordedCommit, decode_message
 from contracts.errors import LogDamaged
 from contracts.events.datasets import DatasetRenamed
+from contracts.log_message import LogMessage
 from contracts.wire.log.event_log import EventLog
-from contracts.wire.log.flow_control import MAX_BUFFERED_BYTES, LogSubscription
-from contracts.wire.log.follow import Follower
+from contracts.wire.log.follow import Follower, FollowPolicy
 from contracts.wire.log.migration import migrate
 from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.direct import BatchLimits
 from tests.conftest import LEASE, NOW, BusOf
 from tests.contracts.builders import DatasetWriter
+from tests.contracts.lossy_bus import LosesOnce, connect_lossy
 from tests.contracts.test_scan import LARGE, publish_messages
 from tests.damage import IGNORE_UNCLOSED_SOCKETS, block_files, delete_log, flip_bit_in_text
 from tests.limits import WAIT
 
-QUICK = 0.2
-"""Seconds of a follower without a message until it compares its position with the log."""
+QUICK = FollowPolicy(poll=0.2)
+"""Compares its position with the log soon after the last announcement."""
 
 pytestmark = IGNORE_UNCLOSED_SOCKETS
 
 
-async def read_until(batches: AsyncIterator[list[RecordedCommit]], sequence: int) -> RecordedCommit:
+async def read_until(batches: AsyncIterator[list[LogMessage]], sequence: int) -> RecordedCommit:
     """Reads up to this sequence; returns the last commit read."""
     async with asyncio.timeout(WAIT):
         async for batch in batches:
             if batch[-1].sequence >= sequence:
-                return batch[-1]
+                return decode_message(batch[-1])
     raise AssertionError("the follower ended")
 
 
@@ -42,7 +43,7 @@ async def test_following_continues_after_a_restart_with_the_same_log(bus_of: Bus
     bus = await bus_of("catalog")
     writer = DatasetWriter(EventLog(bus))
     await writer.rename("one", "two")
-    async with aclosing(Follower(bus, 0, receive_timeout=QUICK).batches()) as batches:
+    async with aclosing(Follower(bus, 0, policy=QUICK).batches()) as batches:
         await read_until(batches, 3)
         await server.restart()
         await writer.rename("three")
@@ -59,7 +60,7 @@ async def test_a_rolled_back_log_with_new_commits_is_detected_before_any_is_yiel
     shutil.copytree(server.folder / "streams", tmp_path / "backup")
     await server.start()
     writer_of_the_copy = DatasetWriter(EventLog(bus), revision=writer.revision)
-    async with aclosing(Follower(bus, 0, receive_timeout=QUICK).batches()) as batches:
+    async with aclosing(Follower(bus, 0, policy=QUICK).batches()) as batches:
         await writer.rename("three", "four")
         await read_until(batches, 5)
         await server.stop()
@@ -82,7 +83,7 @@ async def test_a_rolled_back_log_is_detected_without_new_commits(
     await server.stop()
     shutil.copytree(server.folder / "streams", tmp_path / "backup")
     await server.start()
-    async with aclosing(Follower(bus, 0, receive_timeout=QUICK).batches()) as batches:
+    async with aclosing(Follower(bus, 0, policy=QUICK).batches()) as batches:
         await writer.rename("two", "three")
         await read_until(batches, 4)
         await server.stop()
@@ -97,7 +98,7 @@ async def test_a_rolled_back_log_is_detected_without_new_commits(
 async def test_a_replaced_log_is_detected(bus_of: BusOf, server: EmbeddedServer) -> None:
     bus = await bus_of("catalog")
     await DatasetWriter(EventLog(bus)).rename("one")
-    async with aclosing(Follower(bus, 0, receive_timeout=QUICK).batches()) as batches:
+    async with aclosing(Follower(bus, 0, policy=QUICK).batches()) as batches:
         await read_until(batches, 2)
         await server.stop()
         delete_log(server.folder)
@@ -116,7 +117,7 @@ async def test_a_gap_in_the_log_is_an_error(bus_of: BusOf, server: EmbeddedServe
     flip_bit_in_text(block_files(server.folder)[0], b'"dataset.renamed","name":"one')
     await server.start()
     with pytest.raises(LogDamaged, match="commit 2 is missing from the log") as caught:
-        async with aclosing(Follower(bus, 0, receive_timeout=QUICK).batches()) as batches:
+        async with aclosing(Follower(bus, 0, policy=QUICK).batches()) as batches:
             await read_until(batches, 2)
     assert caught.value.extra == {"first_bad": 2}
 
@@ -125,22 +126,70 @@ async def test_a_different_last_commit_is_detected_before_any_is_yielded(bus_of:
     bus = await bus_of("catalog")
     await DatasetWriter(EventLog(bus)).rename("one", "two")
     with pytest.raises(LogDamaged, match="commit 2 of the log is not the one that was read"):
-        async with aclosing(Follower(bus, 2, digest="0" * 64, receive_timeout=QUICK).batches()) as batches:
+        async with aclosing(Follower(bus, 2, digest="0" * 64, policy=QUICK).batches()) as batches:
             await read_until(batches, 3)
 
 
-async def test_the_receive_buffer_is_bounded_in_bytes(bus_of: BusOf) -> None:
-    bus = await bus_of("admin")
-    buffer = LogSubscription(bus, max_batch=10, max_unconfirmed=10, receive_timeout=QUICK)
-    reply, body = "$JS.ACK.EVT.c.1.7.7.1000.0", bytes(MAX_BUFFERED_BYTES // 2)
-    message = Msg(bus, subject="evt.dataset.ds_1", reply=reply, data=body)
-    await buffer.put(message)
-    await buffer.put(message)
+NEVER = FollowPolicy(poll=3600)
+"""Reads only what is announced."""
 
-    third = asyncio.create_task(buffer.put(message))
-    await asyncio.sleep(0)
-    assert not third.done()
-    assert len(await buffer.take_batch()) == 2
 
-    await third
-    assert len(await buffer.take_batch()) == 1
+async def test_an_append_over_the_same_connection_is_read_at_once(bus_of: BusOf) -> None:
+    bus = await bus_of("catalog")
+    async with aclosing(Follower(bus, 0, policy=NEVER).batches()) as batches:
+        await read_until(batches, 1)
+        following = asyncio.ensure_future(read_until(batches, 3))
+        await DatasetWriter(EventLog(bus)).rename("one", "two")
+        assert (await following).commit.events == (DatasetRenamed(name="two"),)
+    assert not bus.append_listeners
+
+
+async def test_an_announced_commit_is_read_at_once_and_a_false_announcement_does_no_harm(bus_of: BusOf) -> None:
+    bus, other = await bus_of("catalog"), await bus_of("admin")
+    follower = Follower(bus, 0, policy=NEVER)
+    async with aclosing(follower.batches()) as batches:
+        await read_until(batches, 1)
+        following = asyncio.ensure_future(read_until(batches, 2))
+        follower.wake(10**15)
+        await bus.flush()
+        follower.wake(await DatasetWriter(EventLog(other)).rename("one"))
+        assert (await following).sequence == 2
+
+
+async def test_a_commit_that_nobody_announced_is_read_by_polling(bus_of: BusOf) -> None:
+    bus, other = await bus_of("catalog"), await bus_of("admin")
+    async with aclosing(Follower(bus, 0, policy=QUICK).batches()) as batches:
+        await read_until(batches, 1)
+        following = asyncio.ensure_future(read_until(batches, 2))
+        await DatasetWriter(EventLog(other)).rename("one")
+        assert (await following).sequence == 2
+
+
+@pytest.mark.parametrize("lost", [[5], [1], [40], [5, 6, 30]], ids=str)
+async def test_messages_lost_in_transit_are_read_again(
+    bus_of: BusOf, server_in_use: EmbeddedServer, lost: list[int]
+) -> None:
+    await publish_messages(await bus_of("catalog"), 39)
+    bus = await connect_lossy(server_in_use.url, *server_in_use.credentials("catalog"))
+    bus.loses = LosesOnce(*lost)
+    policy = FollowPolicy(poll=0.2, limits=BatchLimits(messages=10))
+    read: list[int] = []
+    async with asyncio.timeout(WAIT), aclosing(Follower(bus, 0, policy=policy).batches()) as batches:
+        async for batch in batches:
+            read += [message.sequence for message in batch]
+            if read[-1] == 40:
+                break
+    assert read == list(range(1, 41))
+    await bus.close()
+
+
+async def test_one_batch_is_read_ahead_and_no_more(bus_of: BusOf, server_in_use: EmbeddedServer) -> None:
+    await publish_messages(await bus_of("catalog"), 99)
+    bus, received = await connect_lossy(server_in_use.url, *server_in_use.credentials("catalog")), list[bytes]()
+    bus.loses = received.append  # type: ignore[assignment]  # returns None: nothing is lost
+    policy = FollowPolicy(poll=0.2, limits=BatchLimits(messages=10))
+    async with aclosing(Follower(bus, 0, policy=policy).batches()) as batches:
+        await anext(batches)
+        await bus.flush()
+        assert sum(b"Nats-Stream: EVT" in headers for headers in received) == 20
+    await bus.close()

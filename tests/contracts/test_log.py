@@ -11,10 +11,10 @@ import pytest
 from nats.js import JetStreamContext
 
 from contracts import subjects
-from contracts.commits import RecordedCommit
 from contracts.errors import LogDamaged, SetupError
+from contracts.log_message import LogMessage
 from contracts.wire.log.event_log import EventLog
-from contracts.wire.log.follow import Follower
+from contracts.wire.log.follow import Follower, FollowPolicy
 from contracts.wire.log.migration import FORMAT, migrate
 from contracts.wire.log.streams import stream_configs
 from contracts.wire.server.embedded import EmbeddedServer
@@ -56,8 +56,8 @@ async def test_appends_survive_a_killed_server(log: EventLog, server: EmbeddedSe
     assert (await log.load("dataset", "ds_1")).revision.version == written
 
 
-async def collect_until(batches: AsyncIterator[list[RecordedCommit]], last: int) -> list[RecordedCommit]:
-    recorded_commits: list[RecordedCommit] = []
+async def collect_until(batches: AsyncIterator[list[LogMessage]], last: int) -> list[LogMessage]:
+    recorded_commits: list[LogMessage] = []
     async for batch in batches:
         recorded_commits += batch
         if recorded_commits[-1].sequence >= last:
@@ -75,7 +75,9 @@ async def test_a_follower_without_commits_yet_continues_correctly_after_a_restar
     log: EventLog, bus: Bus, server: EmbeddedServer
 ) -> None:
     last = await DatasetWriter(log).rename(*map(str, range(20)))
-    follower = asyncio.create_task(collect_until(Follower(bus, last, receive_timeout=0.2).batches(), last + 3))
+    follower = asyncio.create_task(
+        collect_until(Follower(bus, last, policy=FollowPolicy(poll=0.2)).batches(), last + 3)
+    )
     await asyncio.sleep(0.3)
     await server.restart()
     await DatasetWriter(log, "ds_2").rename("one", "two", "three")

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from contracts import subjects
-from contracts.errors import LogDamaged
-from contracts.wire.log.flow_control import Message
+from contracts.errors import LogDamaged, Unavailable
+from contracts.log_message import LogMessage
 from contracts.wire.log.migration import migrate
 from contracts.wire.log.scan import log_state, next_sequence, scan
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import Bus
+from contracts.wire.service.direct import BatchLimits
 from tests.conftest import LEASE, NOW, BusOf
+from tests.contracts.lossy_bus import LosesOnce, connect_lossy
 from tests.damage import (
     IGNORE_UNCLOSED_SOCKETS,
     MESSAGE_FOLDER,
@@ -27,8 +29,7 @@ from tests.damage import (
 
 pytestmark = IGNORE_UNCLOSED_SOCKETS
 
-QUICK = 0.5
-"""Seconds without a message until the log is asked for the next one."""
+QUICK = BatchLimits(messages=1000, silence=0.5)
 LARGE = 170_000
 """Size of a message in bytes; fifty of them fill a block of nats-server (8 MB)."""
 
@@ -44,8 +45,8 @@ async def publish_messages(bus: Bus, count: int, size: int = 100) -> None:
         await asyncio.gather(*(js.publish(f"evt.dataset.ds_{sequence % 3}", body) for sequence, body in bodies))
 
 
-async def read_messages(bus: Bus, after: int = 0, to: int = 1_000_000, bits: int | None = None) -> list[Message]:
-    batches = scan(bus, after, to, bits_per_second=bits, receive_timeout=QUICK)
+async def read_messages(bus: Bus, after: int = 0, to: int = 1_000_000, bits: int | None = None) -> list[LogMessage]:
+    batches = scan(bus, after, to, bits_per_second=bits, limits=QUICK)
     return [message async for batch in batches for message in batch]
 
 
@@ -74,6 +75,33 @@ async def test_reading_can_be_rate_limited(bus_of: BusOf) -> None:
     bus = await bus_of("catalog")
     await publish_messages(bus, 60, size=1000)
     assert len(await read_messages(bus, bits=1_000_000)) == 61
+
+
+@pytest.mark.parametrize("lost", [[5], [1], [41], [10, 11, 12]], ids=str)
+async def test_messages_lost_in_transit_are_not_missing(
+    bus_of: BusOf, server_in_use: EmbeddedServer, lost: list[int]
+) -> None:
+    await publish_messages(await bus_of("catalog"), 40)
+    bus = await connect_lossy(server_in_use.url, *server_in_use.credentials("catalog"))
+    bus.loses = LosesOnce(*lost)
+    limits = BatchLimits(messages=10, silence=0.1)
+    read = [message.sequence async for batch in scan(bus, 0, 41, limits=limits) for message in batch]
+    assert read == list(range(1, 42))
+    await bus.close()
+
+
+async def test_a_server_that_never_sends_a_message_which_it_has_is_unavailable(
+    bus_of: BusOf, server_in_use: EmbeddedServer
+) -> None:
+    await publish_messages(await bus_of("catalog"), 4)
+    bus = await connect_lossy(server_in_use.url, *server_in_use.credentials("catalog"))
+    bus.loses = lambda headers: b"\r\nNats-Sequence: 3\r\n" in headers
+    read: list[int] = []
+    with pytest.raises(Unavailable, match="the event log does not answer"):
+        async for batch in scan(bus, 0, 5, limits=BatchLimits(silence=0.01)):
+            read += [message.sequence for message in batch]
+    assert read == [1, 2]
+    await bus.close()
 
 
 FIRST, NEWEST = b"commit 000020", b"commit 000060"

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.commits import ForeignMessage, LogEntry, LogMessage, RecordedCommit, StreamRevision, revision_of
+from contracts.commits import ForeignMessage, LogEntry, RecordedCommit, StreamRevision, revision_of
 from contracts.errors import LogDamaged
 from contracts.events.datasets import DatasetRenamed
 from contracts.events.jobs import JobEdited, JobSucceeded
 from contracts.events.log import LogRestored
 from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRetired, ServiceKeyRootEstablished
+from contracts.log_message import LogMessage
 from contracts.signatures import Signature, Signer, SigningKey, is_valid, parse_signature
 from contracts.verification import Trust, evolve, verify
 from tests.catalog.log_builder import LOG_ID, LogBuilder, add_keys, full_history

@@ -15,7 +15,7 @@ import httpx
 
 from contracts.telemetry import TaggingProgress, TrainingProgress
 from contracts.wire.log.event_log import EventLog
-from contracts.wire.log.follow import Follower
+from contracts.wire.log.follow import Follower, FollowPolicy
 from contracts.wire.service.bus import Bus, connect
 from contracts.wire.service.telemetry import subscribe
 from tests.drill.checker import Verdict, check_commands, check_work, find_differences
@@ -238,7 +238,7 @@ async def _observe_log(stack: ProxiedStack) -> AsyncIterator[tuple[Bus, LogObser
     """Read the log over a direct connection that no proxy disturbs."""
     user, password = stack.nats.credentials("gateway")  # may read everything and write nothing
     bus, observer = await connect(stack.nats.url, user, password, "drill"), LogObserver()
-    reading = asyncio.create_task(observer.read(Follower(bus, 0)))
+    reading = asyncio.create_task(observer.read(Follower(bus, 0, policy=FollowPolicy(poll=0.05))))
     try:
         await subscribe(bus, TrainingProgress, observer.on_progress)
         await subscribe(bus, TaggingProgress, observer.on_progress)

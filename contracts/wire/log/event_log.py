@@ -14,7 +14,6 @@ from functools import partial
 from typing import Protocol
 
 import msgspec
-from nats.aio.client import Client
 from nats.js.api import RawStreamMsg
 
 from contracts import subjects
@@ -22,7 +21,6 @@ from contracts.commits import (
     AggregateHistory,
     Commit,
     CommitLog,
-    LogMessage,
     RecordedCommit,
     StreamRevision,
     check_atomic,
@@ -30,11 +28,14 @@ from contracts.commits import (
     encode_commit,
 )
 from contracts.errors import Fenced, KeyReused, LogDamaged, Unavailable
+from contracts.log_message import LogMessage
 from contracts.retry import Outage, RetryPolicy
 from contracts.signatures import HEADER as SIGNATURE
 from contracts.signatures import Signer
 from contracts.wire.log.publishing import UNCLEAR, Ack, Draft, publish
+from contracts.wire.service.bus import Bus
 from contracts.wire.service.jetstream import find_message, find_stream
+from contracts.wire.service.telemetry import announce_append
 
 
 class LogTimings(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +83,7 @@ class EventLog(CommitLog):
 
     def __init__(
         self,
-        bus: Client,
+        bus: Bus,
         fence: Callable[[], None] = lambda: None,
         *,
         verdicts: Verdicts = NOT_VERIFIED,
@@ -106,10 +107,12 @@ class EventLog(CommitLog):
             self.fence()
             ack = await publish(self.bus, drafts, self._timings.publish)
             if ack.verdict == "stored":
+                await announce_append(self.bus, ack.seq)
                 return _recorded_commits(drafts, ack)
             if ack.verdict != "unclear":
                 recorded = await self._resolve(drafts, ack, unclear=unclear)
                 if recorded is not None:
+                    await announce_append(self.bus, recorded[-1].sequence)
                     return recorded
             unclear = True
             await outage.wait(UNCLEAR.to_error())

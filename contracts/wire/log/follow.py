@@ -1,127 +1,164 @@
 """Following the log: every commit after a sequence, once and in order, across restarts of the server.
 
-The subscription is used for speed and not trusted: it may lose messages in transit or at its limits, or stop silently.
-Sequences have no gaps, so a message that is not the next one is dropped (already seen) or triggers a new subscription
-(one was missed), and when nothing arrives the position is compared with the end of the stream.
+Messages are read in batches (`contracts.wire.service.direct`); the next batch is requested while the caller processes
+the current one. At the end of the log the follower waits until a commit is announced (`wake`) and, since announcements
+may be lost and are not believed, compares its position with the log every now and then.
+
+An answer may be incomplete. Sequences have no gaps, so where the next message is not the next commit, or there is none,
+the leader is asked whether the log has lost it: a replica may lag, and messages may be lost in transit.
 
 The log is not trusted either. After each reconnect, before yielding more, the follower checks that this is still the
 log it has read: a server may come back with an older copy of its files, or without part of them.
 """
 
+import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from datetime import datetime
-from functools import partial
 
-from nats.aio.client import Client
+import msgspec
 
+from contracts import subjects
 from contracts.cancellation import not_cancelled
-from contracts.commits import LogMessage
 from contracts.errors import LogDamaged, Unavailable
+from contracts.log_message import LogMessage
 from contracts.retry import RetryPolicy, retry
-from contracts.wire.log.event_log import EventLog
-from contracts.wire.log.flow_control import LogSubscription
 from contracts.wire.log.scan import LogState, log_state, next_sequence
-from contracts.wire.service.jetstream import NATS_ERRORS
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.direct import Batch, BatchLimits, BatchRequest, request_batch
+from contracts.wire.service.jetstream import find_message
 
-MAX_BATCH_COMMITS = 8000
-RECEIVE_TIMEOUT_SECONDS = 1.0
-RETRIES = RetryPolicy(first_delay=0.3)
-"""While the server is unavailable; the client reconnects by itself."""
+
+class FollowPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How a log is followed. Times in seconds.
+
+    `poll`: interval of comparing the position with the log while no commit is announced. `lag`: delay before a commit
+    is requested again that the log has, but an answer had not. `retries`: while the server is unavailable; the client
+    reconnects by itself.
+    """
+
+    limits: BatchLimits = BatchLimits()
+    poll: float = 1.0
+    lag: float = 0.02
+    retries: RetryPolicy = RetryPolicy(first_delay=0.3)
+
+
+DEFAULT_POLICY = FollowPolicy()
 
 
 class Follower:
-    """Yields the commits after a sequence, in batches of whatever has arrived."""
+    """Yields the messages after a sequence, in batches of whatever the log has."""
 
     def __init__(
-        self, bus: Client, after: int, digest: str | None = None, *, receive_timeout: float = RECEIVE_TIMEOUT_SECONDS
+        self, bus: Bus, after: int, digest: str | None = None, *, policy: FollowPolicy = DEFAULT_POLICY
     ) -> None:
-        """`digest`: sha256 of the body of the commit at `after`, if known; the log must still have that commit.
-
-        `receive_timeout`: seconds without a message after which the position is compared with the log.
-        """
+        """`digest`: sha256 of the body of the commit at `after`, if known; the log must still have that commit."""
         self._bus = bus
-        self._log = EventLog(bus)
         self._after = after
         self._digest = digest
+        self._policy = policy
         self._log_identity: tuple[str, datetime | None] | None = None
         """Id and creation time of the log that is read."""
         self._checked_reconnects = -1
         """The number of reconnects at the last check of the log."""
-        self._receive_timeout = receive_timeout
+        self._ahead: BatchRequest | None = None
+        """The request for the next batch, if it was sent already."""
+        self._announced = 0
+        self._woken = asyncio.Event()
+
+    def wake(self, sequence: int) -> None:
+        """Announces that the log has a commit at this sequence."""
+        if sequence > self._after:
+            self._announced = max(self._announced, sequence)
+            self._woken.set()
 
     async def batches(self) -> AsyncGenerator[list[LogMessage], None]:
         """Runs until cancelled. LogDamaged when the log was rolled back or has lost a commit."""
-        while not_cancelled():
-            subscription = LogSubscription(
-                self._bus,
-                max_batch=MAX_BATCH_COMMITS,
-                max_unconfirmed=MAX_BATCH_COMMITS,
-                receive_timeout=self._receive_timeout,
-            )
-            try:
-                begin = partial(subscription.begin, self._after)
-                await retry(begin, RETRIES, on=NATS_ERRORS, warn="log_unavailable")
-                await self._check_log()
-                async for batch in self._until_gap(subscription):
-                    yield batch
-            finally:
-                await subscription.end()
+        self._bus.append_listeners.add(self.wake)
+        try:
+            while not_cancelled():
+                batch = await retry(self._read, self._policy.retries, on=Unavailable, warn="log_unavailable")
+                messages = self._contiguous(batch.messages)
+                if messages:
+                    self._after, self._digest = messages[-1].sequence, hashlib.sha256(messages[-1].body).hexdigest()
+                has_gap = len(messages) < len(batch.messages)
+                if not has_gap and not batch.is_last:
+                    await self._request_ahead()
+                if messages:
+                    yield messages
+                if has_gap:
+                    await self._explain_gap()
+                elif batch.is_last:
+                    await self._wait(empty=not messages)
+        finally:
+            self._bus.append_listeners.discard(self.wake)
+            self._close_ahead()
 
-    async def _until_gap(self, subscription: LogSubscription) -> AsyncIterator[list[LogMessage]]:
-        empty_reads = 0
-        while not_cancelled():
-            messages = await subscription.take_batch()
-            fresh = [message for message in messages if message.sequence > self._after]
-            if not fresh:
-                empty_reads = 0 if messages else empty_reads + 1
-                if empty_reads and self._bus.stats["reconnects"] != self._checked_reconnects:
-                    return  # a restarted server has dropped the subscription
-                if empty_reads >= 2 and await self._has_missed_commits():
-                    return
-                continue
-            empty_reads = 0
-            if self._bus.stats["reconnects"] != self._checked_reconnects:
-                await self._check_log()
-            batch = self._contiguous(fresh)
-            if batch:
-                self._after, self._digest = batch[-1].sequence, hashlib.sha256(batch[-1].body).hexdigest()
-                yield batch
-            if len(batch) < len(fresh):
-                self._checked_reconnects = -1  # check whether it was lost in transit or by the log
-                return
+    async def _read(self) -> Batch:
+        """The next batch, of a log that was checked since the last reconnect. Unavailable."""
+        request, self._ahead = self._ahead or await self._request(), None
+        batch = await request.result()
+        is_stale = 0 <= self._checked_reconnects != self._bus.stats["reconnects"]
+        while self._bus.stats["reconnects"] != self._checked_reconnects and not_cancelled():
+            await self._check()
+        return Batch([]) if is_stale else batch  # read before the log came back, maybe without these commits
+
+    async def _request(self) -> BatchRequest:
+        return await request_batch(self._bus, subjects.EVENTS, self._after, self._policy.limits)
+
+    async def _request_ahead(self) -> None:
+        with suppress(Unavailable):  # then it is requested when it is needed
+            self._ahead = await self._request()
+
+    def _close_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
     def _contiguous(self, messages: list[LogMessage]) -> list[LogMessage]:
-        batch: list[LogMessage] = []
-        for expected, message in enumerate(messages, start=self._after + 1):
-            if message.sequence != expected:
-                break
-            batch.append(message)
-        return batch
+        """The messages up to the first gap."""
+        if not messages or messages[-1].sequence == self._after + len(messages):
+            return messages
+        return [message for expected, message in enumerate(messages, self._after + 1) if message.sequence == expected]
 
-    async def _has_missed_commits(self) -> bool:
-        """Whether the log has commits that did not arrive; also detects a rolled-back log."""
-        try:
-            return (await self._verified_state()).last > self._after
-        except Unavailable:
-            return False
+    async def _explain_gap(self) -> None:
+        """LogDamaged if the log has this gap; else a replica lags, or a message was lost in transit."""
+        await retry(self._check, self._policy.retries, on=Unavailable, warn="log_unavailable")
+        await asyncio.sleep(self._policy.lag)
 
-    async def _check_log(self) -> None:
-        """Returns once the log was checked since the last reconnect; LogDamaged if it is another log."""
-        while self._bus.stats["reconnects"] != self._checked_reconnects and not_cancelled():
-            reconnects = self._bus.stats["reconnects"]
-            await retry(self._check_position, RETRIES, on=Unavailable, warn="log_unavailable")
-            self._checked_reconnects = reconnects
+    async def _wait(self, *, empty: bool) -> None:
+        """Returns when a commit is announced that was not read yet, when the log has more, or after a reconnect.
 
-    async def _check_position(self) -> None:
+        `empty`: the last answer had no messages; if one was announced it may follow soon, or it was announced falsely.
+        """
+        timeout = self._policy.poll
+        if empty and self._announced > self._after:
+            self._announced, timeout = 0, self._policy.lag
+        while self._announced <= self._after and not_cancelled():
+            self._woken.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._woken.wait()
+            except TimeoutError:
+                if self._bus.stats["reconnects"] != self._checked_reconnects:
+                    return
+                await retry(self._check, self._policy.retries, on=Unavailable, warn="log_unavailable")
+            timeout = self._policy.poll
+
+    async def _check(self) -> None:
+        """Compares the position with the log on its leader, and notes how far that goes. LogDamaged, Unavailable."""
+        reconnects = self._bus.stats["reconnects"]
         state = await self._verified_state()
         # A server silently skips messages that it cannot read.
         if self._after < state.last and await next_sequence(self._bus, self._after) != self._after + 1:
             raise LogDamaged(f"commit {self._after + 1} is missing from the log", first_bad=self._after + 1)
-        if self._after and self._digest:
-            recorded = await self._log.message_at(self._after)
-            if recorded is None or hashlib.sha256(recorded.body).hexdigest() != self._digest:
+        if reconnects != self._checked_reconnects and self._after and self._digest:
+            message = await find_message(self._bus.jetstream(), subjects.EVENTS, seq=self._after)
+            if message is None or hashlib.sha256(message.data or b"").hexdigest() != self._digest:
                 raise LogDamaged(f"commit {self._after} of the log is not the one that was read", first_bad=self._after)
+        self._announced = max(self._announced, state.last)
+        self._checked_reconnects = reconnects
 
     async def _verified_state(self) -> LogState:
         state = await log_state(self._bus)

@@ -7,11 +7,13 @@ from dataclasses import replace
 from nats.aio.client import Client
 
 from contracts import subjects
-from contracts.commits import LogEntry, LogMessage
+from contracts.commits import LogEntry
 from contracts.errors import Conflict, LogDamaged, Unavailable
+from contracts.log_message import LogMessage
 from contracts.signatures import HEADER as SIGNATURE
 from contracts.wire.log.scan import log_state, scan
 from contracts.wire.log.streams import add_if_missing, stream_config
+from contracts.wire.service.bus import Bus
 from contracts.wire.service.jetstream import NATS_ERRORS
 
 MAX_IN_FLIGHT = 128
@@ -19,7 +21,7 @@ MAX_IN_FLIGHT = 128
 PUBLISH_TIMEOUT_SECONDS = 30.0
 
 
-async def readable_messages(bus: Client, after: int) -> AsyncIterator[LogMessage]:
+async def readable_messages(bus: Bus, after: int) -> AsyncIterator[LogMessage]:
     """The messages after a sequence that can still be read, in order, with gaps. Empty where there is no log."""
     try:
         last = (await log_state(bus)).last

@@ -1,27 +1,28 @@
 """Reading a range of the log as stored, as fast as the server sends it: for comparing, not for following.
 
 A server that finds a damaged block in its files silently skips what it cannot read. So whenever the next sequence does
-not arrive, it is requested on its own, to tell messages missing from the log from those lost in transit.
+not arrive, the leader is asked for it, to tell messages missing from the log from those lost in transit.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
 from nats.aio.client import Client
 
 from contracts import subjects
 from contracts.cancellation import not_cancelled
-from contracts.commits import LogMessage
-from contracts.errors import LogDamaged
-from contracts.wire.log.flow_control import LogSubscription
-from contracts.wire.service.jetstream import find_message, find_stream, silent, translate_errors
+from contracts.errors import LogDamaged, Unavailable
+from contracts.log_message import LogMessage
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.direct import Batch, BatchLimits, BatchRequest, request_batch
+from contracts.wire.service.jetstream import find_message, find_stream, silent
 
-BATCH = 1000
-MAX_UNCONFIRMED = 4000
-"""Maximum messages outstanding; then the server stops sending."""
-RECEIVE_SECONDS = 2.0
-MAX_EMPTY_READS = 5
+SCAN_LIMITS = BatchLimits(messages=1000)
+MAX_FAILED_READS = 5
 """Consecutive reads without a message, where messages exist, before the log counts as unavailable."""
 
 
@@ -57,61 +58,72 @@ async def next_sequence(bus: Client, after: int) -> int | None:
     return None if message is None else message.seq
 
 
-async def scan(
-    bus: Client, after: int, to: int, *, bits_per_second: int | None = None, receive_timeout: float = RECEIVE_SECONDS
-) -> AsyncIterator[list[LogMessage]]:
+def scan(
+    bus: Bus, after: int, to: int, *, bits_per_second: int | None = None, limits: BatchLimits = SCAN_LIMITS
+) -> AsyncGenerator[list[LogMessage], None]:
     """The messages after one sequence up to and including another, in order. A skipped sequence has no message.
 
-    `bits_per_second` limits the server's rate; none = unlimited. Unavailable when it does not answer: after several
-    reads without a message for `receive_timeout` seconds, where messages exist.
+    `bits_per_second` limits the rate; none = unlimited. Unavailable when the server does not answer, or several answers
+    in a row lack messages that the log has.
     """
-    empty_reads = 0
-    while after < to and not_cancelled():
-        if empty_reads == MAX_EMPTY_READS:
-            raise silent(subjects.EVENTS)
-        empty_reads += 1
-        reader = _RangeReader(bus, after, to, receive_timeout)
-        try:
-            with translate_errors(subjects.EVENTS):
-                async for batch in reader.batches(bits_per_second):
-                    after, empty_reads = batch[-1].sequence, 0
-                    yield batch
-        finally:
-            await reader.subscription.end()
-        if reader.is_finished:
-            return
+    return _RangeReader(bus, after, to, limits, bits_per_second).batches()
 
 
 class _RangeReader:
-    """One subscription. It ends when `to` is reached, or when a new subscription is needed."""
+    """Reads one range; the next batch is requested while the caller processes the current one, unless rate-limited."""
 
-    def __init__(self, bus: Client, after: int, to: int, receive_timeout: float) -> None:
+    def __init__(self, bus: Bus, after: int, to: int, limits: BatchLimits, bits_per_second: int | None) -> None:
         self._bus = bus
         self._after = after
         self._to = to
-        self.subscription = LogSubscription(
-            bus, max_batch=BATCH, max_unconfirmed=MAX_UNCONFIRMED, receive_timeout=receive_timeout
-        )
-        self.is_finished = False
-        """Whether nothing is left to read."""
+        self._bits_per_second = bits_per_second
+        self._limits = limits
+        if bits_per_second is not None:
+            self._limits = msgspec.structs.replace(limits, bytes=min(limits.bytes, max(bits_per_second // 8, 1)))
+        self._ahead: BatchRequest | None = None
+        self._failures = 0
 
-    async def batches(self, bits_per_second: int | None) -> AsyncIterator[list[LogMessage]]:
-        await self.subscription.begin(self._after, bits_per_second=bits_per_second)
-        while self._after < self._to and not_cancelled():
-            received = await self.subscription.take_batch()
-            fresh = [message for message in received if message.sequence > self._after]
-            batch = await self._contiguous(fresh)
-            if batch:
-                yield batch
-            if not received or len(batch) < len(fresh):
-                break
-        following = await next_sequence(self._bus, self._after) if self._after < self._to else None
-        self.is_finished = following is None or following > self._to
+    async def batches(self) -> AsyncGenerator[list[LogMessage], None]:
+        try:
+            while self._after < self._to and not_cancelled():
+                started = time.monotonic()
+                batch = await self._read()
+                messages = await self._contiguous(batch.messages)
+                if not messages:
+                    if not await self._has_more():
+                        return
+                    continue
+                self._failures = 0
+                is_whole = len(messages) == len(batch.messages) and not batch.is_last
+                if is_whole and self._after < self._to and self._bits_per_second is None:
+                    self._ahead = await self._request()
+                yield messages
+                await self._pause(started, batch.size)
+        finally:
+            if self._ahead is not None:
+                self._ahead.close()
 
-    async def _contiguous(self, fresh: list[LogMessage]) -> list[LogMessage]:
+    async def _pause(self, started: float, size: int) -> None:
+        """Keeps to the rate: `size` bytes were read since `started`."""
+        if self._bits_per_second is not None and self._after < self._to:
+            await asyncio.sleep(started + size * 8 / self._bits_per_second - time.monotonic())
+
+    async def _request(self) -> BatchRequest:
+        missing = self._to - self._after
+        limits = msgspec.structs.replace(self._limits, messages=min(self._limits.messages, missing))
+        return await request_batch(self._bus, subjects.EVENTS, self._after, limits)
+
+    async def _read(self) -> Batch:
+        request, self._ahead = self._ahead or await self._request(), None
+        try:
+            return await request.result()
+        except Unavailable:
+            return Batch([])  # the leader is asked next
+
+    async def _contiguous(self, messages: list[LogMessage]) -> list[LogMessage]:
         """The messages up to `to`, or up to the first gap that is a loss in transit and not one of the log."""
         batch: list[LogMessage] = []
-        for message in fresh:
+        for message in messages:
             skips = message.sequence != self._after + 1
             if message.sequence > self._to or (
                 skips and await next_sequence(self._bus, self._after) != message.sequence
@@ -120,3 +132,16 @@ class _RangeReader:
             batch.append(message)
             self._after = message.sequence
         return batch
+
+    async def _has_more(self) -> bool:
+        """After a read without messages: whether the log has more in this range. Goes on behind a gap in the log."""
+        following = await next_sequence(self._bus, self._after)
+        if following is None or following > self._to:
+            return False
+        if following == self._after + 1:  # lost in transit, or a replica lags
+            self._failures += 1
+            if self._failures == MAX_FAILED_READS:
+                raise silent(subjects.EVENTS)
+            await asyncio.sleep(self._limits.silence)
+        self._after = following - 1
+        return True

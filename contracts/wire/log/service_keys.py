@@ -6,19 +6,22 @@ who asks. It proves that the asker holds the private key.
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import nats.errors
 import structlog
-from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from contracts import subjects
-from contracts.errors import ErrorReply, SetupError, Unavailable
+from contracts.errors import ErrorReply, Invalid, LoratoryError, Rejected, SetupError, Unavailable
 from contracts.events.service_keys import SigningService
 from contracts.queries.log import ListForeign
-from contracts.signatures import Signer, SigningKey
+from contracts.signatures import Signature, Signer, SigningKey, is_valid, key_id_of
 from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.bus import Bus
 from contracts.wire.service.requests import ServiceClient
 from contracts.wire.system.files import write_atomically
 
@@ -51,6 +54,45 @@ class KeyReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: ErrorReply | None = None
 
 
+Execute = Callable[[SigningService, KeyRequest], Awaitable[str]]
+"""Executes a request of a service; returns the id of the log."""
+
+
+async def serve_key_requests(bus: Bus, services: Sequence[SigningService], execute: Execute) -> None:
+    """Answers the requests of these services until cancelled; only requests with a valid proof are executed."""
+    subscriptions = [
+        await bus.subscribe(subjects.service_key(service), cb=partial(_answer, service, execute))
+        for service in services
+    ]
+    try:
+        await asyncio.Event().wait()
+    finally:
+        for subscription in subscriptions:
+            if bus.is_connected:
+                await subscription.unsubscribe()
+
+
+async def _answer(service: SigningService, execute: Execute, message: Msg) -> None:
+    try:
+        reply = KeyReply(log_id=await execute(service, _decode_request(service, message.data)))
+    except LoratoryError as error:
+        _log.warning("key_request_refused", asked_by=service, error=error.detail)
+        reply = KeyReply(error=ErrorReply.from_error(error))
+    await message.respond(msgspec.json.encode(reply))
+
+
+def _decode_request(service: SigningService, body: bytes) -> KeyRequest:
+    """Invalid: it is none. Rejected: its proof is wrong."""
+    try:
+        request = msgspec.json.decode(body, type=KeyRequest)
+        public_key, proof = bytes.fromhex(request.public_key), bytes.fromhex(request.proof)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Invalid(f"this is no request about a signing key: {error}") from error
+    if not is_valid(Signature(key_id_of(public_key), proof), public_key, request.signed_bytes(service)):
+        raise Rejected("the proof is not a signature with the private half of this key")
+    return request
+
+
 def load_or_create_key(file: Path) -> SigningKey:
     """The key in a file that only this user can read; 64 hexadecimal digits. SetupError: it holds something else."""
     try:
@@ -73,7 +115,7 @@ def write_key(file: Path) -> None:
 class ServiceLog(EventLog):
     """The log of a worker service: what it appends is signed, and it reads what the catalog accepted."""
 
-    def __init__(self, bus: Client, service: SigningService, file: Path) -> None:
+    def __init__(self, bus: Bus, service: SigningService, file: Path) -> None:
         super().__init__(bus, verdicts=CatalogVerdicts(ServiceClient(bus)))
         self._service: SigningService = service
         self._file = file

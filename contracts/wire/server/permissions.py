@@ -12,7 +12,7 @@ import msgspec
 from contracts import subjects
 from contracts.aggregates import REGISTRY, WORK_KINDS
 from contracts.subjects import WorkClass
-from contracts.telemetry import LIVE_MESSAGES, TELEMETRY
+from contracts.telemetry import TELEMETRY
 
 Role = Literal["admin", "catalog", "gateway", "tagger", "trainer"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -21,8 +21,6 @@ BUCKETS: dict[str, tuple[str, ...]] = {"catalog": ("catalog", "sessions"), "gate
 """The key-value buckets each service writes: the catalog's lease and log id, and the sessions."""
 READABLE = (subjects.EVENTS, subjects.METRICS, "KV_catalog", "KV_sessions")
 """Streams every service may read."""
-LIVE_RECEIVERS = ("catalog", "gateway")
-"""The services that receive live messages; other telemetry is received by all."""
 
 
 class Permissions(msgspec.Struct, frozen=True):
@@ -63,8 +61,7 @@ def _common_publish(role: str) -> tuple[str, ...]:
 
 
 def _common_subscribe(role: str) -> tuple[str, ...]:
-    received = (kind for kind in TELEMETRY if role in LIVE_RECEIVERS or kind not in LIVE_MESSAGES)
-    telemetry = (kind.pattern() for kind in received)
+    telemetry = (kind.pattern() for kind in TELEMETRY if role in kind.receivers)
     return (f"{subjects.inbox(role)}.>", f"cmd.{role}.>", f"qry.{role}.>", "evt.>", "$SRV.>", *telemetry)
 
 

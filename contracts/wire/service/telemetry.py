@@ -13,9 +13,12 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from contracts import subjects
+from contracts.cancellation import not_cancelled
 from contracts.ids import JobId
 from contracts.subjects import WorkClass
-from contracts.telemetry import LossBlock, Telemetry
+from contracts.telemetry import Appended, LossBlock, Telemetry
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.direct import read_batch
 from contracts.wire.service.jetstream import find_stream, translate_errors
 
 M = TypeVar("M", bound=Telemetry)
@@ -25,6 +28,14 @@ MAX_LOSS_BLOCKS = 20_000
 
 async def publish(bus: Client, message: Telemetry) -> None:
     await _publish(bus, message.subject, message)
+
+
+async def announce_append(bus: Bus, sequence: int) -> None:
+    """Wakes those who follow the log: in this process at once, the catalog with a message if a worker appended."""
+    for listener in tuple(bus.append_listeners):
+        listener(sequence)
+    if bus.role in Appended.publishers:
+        await publish(bus, Appended(service=bus.role, sequence=sequence))
 
 
 async def wake(bus: Client, work: WorkClass, work_id: str) -> None:
@@ -86,20 +97,15 @@ async def jobs_with_loss_curves(bus: Client) -> list[JobId]:
     return [JobId(subject.rpartition(".")[2]) for subject in sorted((info and info.state.subjects) or {})]
 
 
-async def read_loss_curve(bus: Client, job_id: JobId) -> list[LossBlock]:
-    """All stored blocks of a job, oldest first; where two contain the same step the later one counts."""
-    js, subject = bus.jetstream(), subjects.metrics(job_id)
+async def read_loss_curve(bus: Bus, job_id: JobId) -> list[LossBlock]:
+    """The stored blocks of a job, oldest first, at most MAX_LOSS_BLOCKS; of blocks with the same step the later counts.
+
+    Unavailable: the stream does not answer.
+    """
     blocks: list[LossBlock] = []
-    with translate_errors(subjects.METRICS):
-        info = await js.stream_info(subjects.METRICS, subjects_filter=subject)
-        expected = min((info.state.subjects or {}).get(subject, 0), MAX_LOSS_BLOCKS)
-        if expected == 0:
-            return []
-        subscription = await js.subscribe(subject, stream=subjects.METRICS, ordered_consumer=True)
-        try:
-            while len(blocks) < expected:
-                message = await subscription.next_msg(timeout=2)
-                blocks.append(msgspec.json.decode(message.data, type=LossBlock))
-        finally:
-            await subscription.unsubscribe()
-    return blocks
+    after, is_last = 0, False
+    while not is_last and len(blocks) < MAX_LOSS_BLOCKS and not_cancelled():
+        batch = await read_batch(bus, subjects.METRICS, after, subject=subjects.metrics(job_id))
+        blocks += [msgspec.json.decode(message.body, type=LossBlock) for message in batch.messages]
+        after, is_last = batch.messages[-1].sequence if batch.messages else after, batch.is_last
+    return blocks[:MAX_LOSS_BLOCKS]

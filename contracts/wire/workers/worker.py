@@ -9,7 +9,6 @@ import errno
 from collections.abc import Awaitable, Callable
 
 import structlog
-from nats.aio.client import Client
 
 from contracts import subjects
 from contracts.cancellation import not_cancelled
@@ -21,6 +20,7 @@ from contracts.ids import new_command_id
 from contracts.jobs import fold, open_attempt
 from contracts.retry import repeat
 from contracts.wire.log.event_log import EventLog
+from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import set_on_message
 from contracts.wire.workers.attempt import (
     DEFAULT_TIMINGS,
@@ -55,7 +55,7 @@ class Worker:
 
     def __init__(  # noqa: PLR0913 - what differs between workers, one keyword each
         self,
-        bus: Client,
+        bus: Bus,
         identity: WorkerIdentity,
         run: Run,
         *,
