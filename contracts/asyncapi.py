@@ -19,6 +19,7 @@ from contracts.evolution import Raw
 from contracts.frames import FRAMES, ClientFrame, EventItem
 from contracts.queries.base import Query, query_name_of, result_type_of
 from contracts.queries.owners import QUERIES
+from contracts.signatures import HEADER as SIGNATURE
 from contracts.telemetry import TELEMETRY, LossBlock
 
 PARTS = "#/components/schemas/{name}"
@@ -91,7 +92,7 @@ class _Document:
         events = {"type": "array", "items": self._any_of(kind.event_types)}
         of_this_kind = {"type": "object", "properties": {"events": events}}
         self.messages[message]["payload"] = {"allOf": [self._schemas[Commit], of_this_kind]}
-        headers = {name: {"type": "string"} for name in ("Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence")}
+        headers = {name: {"type": "string"} for name in (SIGNATURE, "Nats-Expected-Last-Subject-Sequence")}
         self.messages[message]["headers"] = {"type": "object", "properties": headers}
         self._operation(f"append.{kind.name}", "send", channel)
 

@@ -9,7 +9,6 @@ from typing import Any, NoReturn, TypeVar
 
 from contracts.errors import LogDamaged, LoratoryError
 from contracts.wire.log.migration import DEFAULT_LEASE_SECONDS, MigrateSettings, migrate_once
-from contracts.wire.log.streams import DAY
 from contracts.wire.server.embedded import EmbeddedServer
 from loratory.child import Child
 from loratory.data_folder import DataFolder
@@ -85,7 +84,6 @@ def migrate_settings(server: EmbeddedServer, folder: DataFolder, environ: Mappin
         nats_password=password,
         lease=float(environ.get("LORATORY_LEASE") or DEFAULT_LEASE_SECONDS),
         known_log=folder / "catalog" / "log_id",
-        duplicate_window=float(environ.get("LORATORY_DUPLICATE_WINDOW") or DAY),
     )
 
 

@@ -13,7 +13,7 @@ from contracts.wire.blobs.io import hash_content
 from contracts.wire.blobs.store import LocalBlobs, blobs_at
 from contracts.wire.system.files import sync_folder, write_atomically
 
-FORMAT = 2
+FORMAT = 3
 """Format of a backup; that of the data folder it was made from (`contracts.wire.streams.FORMAT`)."""
 MANIFEST = "manifest.json"
 BLOBS = "blobs"

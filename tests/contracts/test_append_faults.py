@@ -52,7 +52,7 @@ class Appends(RuleBasedStateMachine):
         self.server = EmbeddedServer(self.folder / "nats")
         await self.server.start()
         admin = await connect(self.server.url, *self.server.credentials("admin"), "test")
-        await migrate(admin, at=NOW, lease=2, duplicate_window=0.1)
+        await migrate(admin, at=NOW, lease=2)
         await admin.close()
         self.proxy = await Proxy(int(self.server.url.rpartition(":")[2])).__aenter__()
         self.good_bus = await connect(self.server.url, *self.server.credentials("catalog"), "good")
@@ -153,10 +153,6 @@ class Appends(RuleBasedStateMachine):
             self.unacknowledged.clear()
 
         self.run(repeat_all())
-
-    @rule()
-    def outlast_the_duplicate_window(self) -> None:
-        self.run(asyncio.sleep(0.15))
 
     @invariant()
     def nothing_is_lost_or_duplicated(self) -> None:

@@ -23,7 +23,7 @@ from contracts.ids import CommandId, ulid
 from contracts.retry import RetryPolicy, retry
 from contracts.wire.log.publishing import Draft, publish
 from contracts.wire.log.scan import log_state
-from contracts.wire.log.streams import DAY, add_consumers, stream_configs
+from contracts.wire.log.streams import add_consumers, stream_configs
 from contracts.wire.service.bus import connect
 from contracts.wire.service.jetstream import NATS_ERRORS
 
@@ -39,8 +39,7 @@ PUBLISH_RETRIES = RetryPolicy(first_delay=0.2, time_limit=20.0)
 class MigrateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`lease`: seconds until unextended work goes to another worker. `known_log`: the catalog's file with the log id.
 
-    That file may be absent: then no archive exists and a log may be created. `duplicate_window`: seconds for which the
-    server itself detects repeated message ids.
+    That file may be absent: then no archive exists and a log may be created.
     """
 
     nats_url: str
@@ -48,24 +47,20 @@ class MigrateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     nats_password: str
     lease: float = DEFAULT_LEASE_SECONDS
     known_log: Path | None = None
-    duplicate_window: float = DAY
 
 
 async def migrate_once(settings: MigrateSettings) -> str:
     """Like `migrate`, with a connection of its own. SetupError: no connection. Unavailable: it was lost."""
     file = settings.known_log  # empty if a catalog crashed while it wrote the file
     known = (file.read_text(encoding="utf-8").strip() or None) if file and file.exists() else None
-    lease, window = settings.lease, settings.duplicate_window
     async with await connect(settings.nats_url, settings.nats_user, settings.nats_password, "migrate") as bus:
         try:
-            return await migrate(bus, at=datetime.now(UTC), lease=lease, known_log=known, duplicate_window=window)
+            return await migrate(bus, at=datetime.now(UTC), lease=settings.lease, known_log=known)
         except NATS_ERRORS as error:
             raise Unavailable("the NATS server does not answer the migrate step", service="nats") from error
 
 
-async def migrate(
-    bus: Client, *, at: datetime, lease: float, known_log: str | None = None, duplicate_window: float = DAY
-) -> str:
+async def migrate(bus: Client, *, at: datetime, lease: float, known_log: str | None = None) -> str:
     """Creates or updates streams and consumers, idempotently; returns the log's id.
 
     `lease` in seconds: redelivery time of unextended work. `known_log` is the id of the log that the archive was made
@@ -73,7 +68,7 @@ async def migrate(
     look like a fresh installation. SetupError: the log was written in an older format of the data folder.
     """
     js = bus.jetstream()
-    for config in stream_configs(duplicate_window=duplicate_window):
+    for config in stream_configs():
         await _ensure(js, config, known_log)
     await add_consumers(js, lease)
     return await _ensure_log_created(bus, at, known_log)

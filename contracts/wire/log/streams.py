@@ -27,18 +27,14 @@ CONSUMERS = [(work, priority) for work in WORK_KINDS for priority in PRIORITIES]
 """The consumers of the work queue: one for each class and priority."""
 
 
-def stream_configs(log_bytes: int = 8 * GIB, *, duplicate_window: float = DAY) -> tuple[StreamConfig, ...]:
-    """All streams. `EVT` rejects messages when full instead of dropping old ones, and denies deletion.
-
-    `duplicate_window`: seconds for which the server itself detects repeated message ids; correctness does not need it.
-    """
+def stream_configs(log_bytes: int = 8 * GIB) -> tuple[StreamConfig, ...]:
+    """All streams. `EVT` rejects messages when full instead of dropping old ones, and denies deletion."""
     return (
         _STREAM(
             name=subjects.EVENTS,
             subjects=[subjects.ALL_EVENTS],
             max_bytes=log_bytes,
             max_msg_size=256 * 1024,
-            duplicate_window=duplicate_window,
             allow_direct=True,
             allow_atomic=True,
             deny_delete=True,
