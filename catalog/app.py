@@ -136,9 +136,10 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health) -> No
             _, end = await log.end()
             await store.wait_for(end, CATCH_UP_TIMEOUT_SECONDS)
             registrar = await KeyRegistrar.open(log, archive, store, resources.keys)
-            await registrar.authorize(log, settings.signing_key)
+            key_file = settings.signing_key or settings.catalog / "signing.key"
+            await registrar.authorize(log, key_file)
             tasks.create_task(registrar.serve(), name="service-keys")
-            authorize = partial(registrar.authorize, log, settings.signing_key)
+            authorize = partial(registrar.authorize, log, key_file)
             rotation = repeat(authorize, every=KEY_CHECK_SECONDS, on=LoratoryError, warn="signing_key_not_read")
             tasks.create_task(rotation, name="signing-key")
             await service.start(commands=catalog.commands, queries=catalog.queries)

@@ -13,13 +13,13 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
 
     `blobs` is a folder or the URL of an object store. `decoders` is the number of images decoded concurrently. `lease`,
     in seconds, must equal that of the migrate step: a lost queue is recreated with it. `signing_key` is the file of the
-    key that signs commits, made at the first start.
+    key that signs commits, made at the first start; by default in the folder of the databases.
     """
 
     nats_user: str = "catalog"
     catalog: Path = Path("catalog")
     staging: Path = Path("staging")
-    signing_key: Path = Path("catalog/signing.key")
+    signing_key: Path | None = None
     decoders: Annotated[int, Meta(ge=1, le=32)] = 2
     lease: Annotated[float, Meta(ge=1, le=3600)] = 15.0
     health_file: Path = Path("run/catalog.json")

@@ -1,6 +1,7 @@
 """Backups: their contents, the damage that is detected, and when they are refused."""
 
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -28,6 +29,8 @@ from tests.conftest import NOW
 
 IMAGE = ImageId("img_1")
 HISTORY = full_history().commits
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 class BackupWorkspace:
@@ -260,19 +263,17 @@ async def test_a_backup_with_files_of_a_newer_version_is_refused_and_nothing_is_
     assert not (tmp_path / "new").exists()
 
 
-async def test_files_of_an_older_version_are_backed_up_and_unpacked(workspace: BackupWorkspace, tmp_path: Path) -> None:
-    key = await workspace.create_key()
-    for name in ("archive.db", "keys.db"):
-        set_schema_number(workspace.settings.catalog / name, 0)
+async def test_keys_of_an_older_version_are_backed_up_and_unpacked(workspace: BackupWorkspace, tmp_path: Path) -> None:
+    key = "483004a05933285c5bd081b12ba432b938d64f62018188316a7d1c2c4e63f9c8"
+    shutil.copy(GOLDEN / "keys-0.db", workspace.settings.catalog / "keys.db")
     manifest = await workspace.create()
-    for name in ("archive.db", "keys.db"):
-        set_schema_number(workspace.backup / name, 0)
+    shutil.copy(GOLDEN / "keys-0.db", workspace.backup / "keys.db")
 
     assert await extraction.verify(workspace.backup) == manifest
     settings = await unpack_backup(workspace, tmp_path / "new")
 
     keys = await Keys.open(settings.catalog / "keys.db")
-    assert await keys.key_of(IMAGE) == key
+    assert await keys.key_of(ImageId("img_1")) == bytes.fromhex(key)
     await keys.close()
 
 

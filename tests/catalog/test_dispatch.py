@@ -6,7 +6,6 @@ from catalog.dispatch import Dispatcher, DispatchTiming
 from contracts import subjects
 from contracts.commands.jobs import CancelJob, CreateJob
 from contracts.commands.tagging import RequestTagging
-from contracts.commits import build_commit
 from contracts.events.jobs import JobAttemptStarted, JobCancelled
 from contracts.ids import JobId, WorkerId
 from contracts.jobs import fold
@@ -17,7 +16,7 @@ from contracts.wire.log.lease import LeaseLost
 from contracts.wire.log.streams import CONSUMERS
 from contracts.wire.workers.queue import QueueMessage, WorkQueue
 from tests.catalog.harness import CatalogHarness
-from tests.conftest import LEASE, NOW, BusOf, command_metadata
+from tests.conftest import LEASE, NOW, BusOf
 from tests.limits import WAIT
 
 
@@ -28,7 +27,7 @@ async def wait_for_queue(harness: CatalogHarness, work_class: WorkClass, expecte
 
 
 def dispatcher_with(harness: CatalogHarness, timing: DispatchTiming) -> Dispatcher:
-    return Dispatcher(harness.bus, harness.executor.store, EventLog(harness.bus), timing)
+    return Dispatcher(harness.bus, harness.executor.store, harness.executor.log, timing)
 
 
 async def test_lost_queue_messages_are_resent(harness: CatalogHarness) -> None:
@@ -115,12 +114,9 @@ async def test_a_cancelled_job_has_no_message_and_none_is_resent(harness: Catalo
 async def test_a_cancel_without_a_responding_worker_ends_the_job(harness: CatalogHarness) -> None:
     await harness.dataset(pictures=1)
     job = await harness.execute(CreateJob(dataset="cats", start=True))
-    log = EventLog(harness.bus)
-    revision = (await log.load("job", job.id)).revision
+    log = harness.executor.log
     started = JobAttemptStarted(worker=WorkerId("dead"), boot="b", resumes=0)
-    attempt = await log.append(
-        build_commit("job", job.id, [started], expected_revision=revision, metadata=command_metadata()), revision
-    )
+    attempt = await harness.append("job", job.id, started)
     await harness.execute(CancelJob(job=JobId(job.id)))
 
     await harness.catalog.dispatcher.reconcile("train")
@@ -128,5 +124,5 @@ async def test_a_cancel_without_a_responding_worker_ends_the_job(harness: Catalo
     await dispatcher_with(harness, DispatchTiming(lease=LEASE, cancel_timeout=0)).reconcile("train")
 
     history = await log.load("job", job.id)
-    assert history.events()[-1][0] == JobCancelled(attempt=attempt.sequence)
+    assert history.events()[-1][0] == JobCancelled(attempt=attempt)
     assert await WorkQueue(harness.bus, "train").queued_ids() == set()

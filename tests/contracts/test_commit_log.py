@@ -87,13 +87,6 @@ async def test_a_repeated_command_returns_its_first_commit_even_if_decided_diffe
     assert revision_of(again) == revision_of(first)
 
 
-async def test_a_repeated_commit_is_found_at_an_older_revision(log: CommitLog) -> None:
-    """The first process crashed after storing it; the next one decides again, on top of that commit."""
-    first = await log.append(*build_creation("ds_1"))
-    second = await log.append(*build_rename("ds_1", first, "c2"))
-    assert (await log.append(*build_rename("ds_1", second, "c2"))).sequence == second.sequence
-
-
 async def test_a_command_id_reused_by_another_request_is_refused(log: CommitLog) -> None:
     await log.append(*build_creation("ds_1", fingerprint="one"))
     with pytest.raises(KeyReused):

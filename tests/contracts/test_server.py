@@ -120,6 +120,8 @@ SUBSCRIBE: list[tuple[Role, str, bool]] = [
     *((role, ">", False) for role in ROLES[1:]),
     *((role, "news.applied", True) for role in ROLES[1:]),
     ("catalog", "cmd.catalog.dataset", True),
+    ("catalog", "key.trainer", True),
+    ("gateway", "key.trainer", False),
     ("gateway", "cmd.catalog.dataset", False),
     ("trainer", "cmd.catalog.dataset", False),
     ("trainer", "ctl.train.j1", True),
