@@ -374,7 +374,7 @@ async def main(commits: int) -> None:
 
 
 async def run_turns(baseline: ReplayProcess, catalog: ReplayProcess, end: int) -> None:
-    for until in itertools.chain(range(TURN_COMMITS, end, TURN_COMMITS), [end]):
+    for until in itertools.chain(range(TURN_COMMITS, end - TURN_COMMITS // 2, TURN_COMMITS), [end]):
         baseline_speed, speed = await baseline.replay_until(until), await catalog.replay_until(until)
         ratio = speed / baseline_speed
         print(f"up to {until:>9}: {speed:8.0f}/s catalog, {baseline_speed:8.0f}/s baseline, ratio {ratio:.2f}")
