@@ -111,7 +111,7 @@ def test_forged_commits_are_named_and_change_nothing(stack: LocalStack) -> None:
         assert renamed.status_code == 200, renamed.text
         report = http.post(f"{API}/audit/verify").raise_for_status().json()
         assert (report["damage"], report["foreign"]) == ([], len(forged))
-    listing = cli("audit", "foreign", "--server", stack.address)
+    listing = cli("audit", "foreign", "--url", stack.address)
     assert (listing.returncode, len(listing.stdout.splitlines())) == (1, len(forged))
 
 

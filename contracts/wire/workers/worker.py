@@ -79,10 +79,17 @@ class Worker:
         await repeat(self._drain_queue, every=self._timings.poll, on=TRANSIENT_ERRORS, warn="queue_unavailable")
 
     async def _drain_queue(self) -> None:
-        await self._log.authorize()
         while not_cancelled() and (delivery := await self._queue.fetch()) is not None:
+            await self._authorize(delivery)
             await self._run_attempt(delivery)
+
+    async def _authorize(self, delivery: Delivery) -> None:
+        """Before each attempt, since the signing key may have been rotated."""
+        try:
             await self._log.authorize()
+        except TRANSIENT_ERRORS:
+            await delivery.nak(self._timings.redelivery.transient_error)
+            raise
 
     async def _run_attempt(self, delivery: Delivery) -> None:
         attempt = await self._open(delivery)
