@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from catalog.archive.archive import Archive
 from catalog.archive.chain import ChainVerification
 from catalog.archive.compare import Comparison, compare, with_last_good_time
+from catalog.archive.signatures import check_signatures
 from catalog.keys import Keys
 from catalog.store import Store
 from contracts.audit import AuditHead, AuditReport, Damage, DamageKind
@@ -59,7 +60,7 @@ class Auditor:
                 await compare(self._archive, self._log, await self._archive.end()) if readable else Comparison()
             )
             compared_at = time.perf_counter()
-            unsigned = await self._archive.check_signatures(verification.sequence) if readable else ()
+            unsigned = await check_signatures(self._archive, verification.sequence) if readable else ()
             checked_at = time.perf_counter()
             damage = [verification.damage] if verification.damage else []
             damage += comparison.damage

@@ -69,10 +69,10 @@ async def catch_up(bus: Bus, folder: Path, policy: VerificationPolicy = DEFAULT_
     LogDamaged if the log is not the archived one.
     """
     log = EventLog(bus)
-    async with Archive(folder, policy) as archive, await Keys.open(folder / KEYS) as keys:
+    async with Archive(folder, policy) as archive:
         await archive.verify_on_start(log)
-        await check_root(archive, keys)
         _, end = await log.end()
+        await _begin(archive, folder, end)
         if archive.tail.sequence < end:
             async with aclosing(Follower(bus, archive.tail.sequence).batches()) as batches:
                 async for batch in batches:
@@ -298,6 +298,20 @@ async def _receive_in_batches(archive: Archive, messages: AsyncIterator[LogMessa
             await archive.receive(batch)
             batch = []
     await archive.receive(batch)
+
+
+async def _begin(archive: Archive, folder: Path, end: int) -> None:
+    """Without `keys.db` the root key is the one that the archive names. SetupError: there is neither, but a log."""
+    if (folder / KEYS).exists():
+        async with await Keys.open(folder / KEYS) as keys:
+            await check_root(archive, keys)
+        return
+    await archive.begin()
+    if not archive.trust.root and end > 1:
+        raise SetupError(
+            f"{folder / KEYS} is missing, whose root key says who may write to the log; "
+            "`loratory restore --from BACKUP` brings it back"
+        )
 
 
 async def _root_key(folder: Path, backup: Path | None) -> SigningKey | None:

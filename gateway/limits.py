@@ -8,8 +8,6 @@ class LiveLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     ring_events: int = 10_000
     ring_bytes: int = 64 << 20
-    pending_events: int = 5_000
-    """Maximum events read but not yet applied by the catalog; beyond that, reading the log pauses."""
     stale_after: float = 2.0
     """Silence of the catalog after which a frame says that what clients see may be outdated."""
     tick: float = 0.25

@@ -44,8 +44,6 @@ class Archive(ArchiveFile):
 
     def __init__(self, folder: Path, policy: VerificationPolicy = DEFAULT_POLICY) -> None:
         super().__init__(folder)
-        self.verified = False
-        """Whether the log was verified since the start."""
         self._policy = policy
         self._fully_compared = False
         """Whether every commit was compared, not only the last one."""

@@ -11,7 +11,6 @@ from typing import TypeVar
 from catalog.archive import rows
 from catalog.archive.chain import ChainVerification, Tail
 from catalog.archive.rows import ARCHIVE, ARCHIVE_SCHEMA, MAX_CACHED_CHAIN_HEADS, StoredRow, Writing
-from catalog.archive.signatures import check_signatures, signed_history
 from catalog.database import Connection, Database, open_writer
 from catalog.rows import fetch_number, fetch_value, from_microseconds
 from contracts.audit import Damage, damage_error
@@ -42,10 +41,12 @@ class ArchiveFile(Database):
 
     def __init__(self, folder: Path) -> None:
         """LogDamaged: the file exists and is not a database. SetupError: a newer version wrote it."""
-        self._folder = folder
+        self.folder = folder
         super().__init__(folder / ARCHIVE, _open_writer(folder / ARCHIVE))
         self.tail = Tail()
         self.log_id = ""
+        self.verified = False
+        """Whether the log was verified since the start."""
         self._writing: Writing | None = None
 
     @property
@@ -111,22 +112,18 @@ class ArchiveFile(Database):
 
     def noted_log_id(self) -> str:
         """The log id in the file beside the archive, which may have outlived the archive. Empty if there is none."""
-        file = self._folder / LOG_ID_FILE
+        file = self.folder / LOG_ID_FILE
         return file.read_text(encoding="utf-8").strip() if file.exists() else ""
 
     async def set_log_id(self, log_id: str) -> None:
         """Assign the archive to this log, also in the file that the migrate step reads."""
         await self.write(lambda connection: connection.execute(SET_LOG_ID, (log_id,)))
-        await asyncio.to_thread(write_atomically, self._folder / LOG_ID_FILE, log_id.encode())
+        await asyncio.to_thread(write_atomically, self.folder / LOG_ID_FILE, log_id.encode())
         self.log_id = log_id
 
     async def verify_chains(self) -> ChainVerification:
         """Recompute all chains from the file itself, not from cached pages."""
         return await self.read_uncached(rows.verify_all_chains)
-
-    async def check_signatures(self, last: int) -> Sequence[int]:
-        """The first sequences up to `last` whose commits are not signed as they must be; empty: all are."""
-        return await check_signatures(self._folder / ARCHIVE, await self.read(signed_history), last)
 
     async def end(self) -> Tail:
         """The last entry of the file, verified or not."""

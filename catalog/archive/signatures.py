@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from catalog.archive.rows import ENTRIES_AFTER, TRUSTED, read_entries
+from catalog.archive.file import ArchiveFile
+from catalog.archive.rows import ARCHIVE, ENTRIES_AFTER, TRUSTED, read_entries
 from catalog.database import Connection, open_reader
 from contracts.aggregates import REGISTRY, SignerName
 from contracts.commits import Commit, RecordedCommit
@@ -99,8 +100,9 @@ def check_range(path: Path, history: SignedHistory, after: int, limit: int) -> l
         return unsigned((entry for entry in entries if isinstance(entry, RecordedCommit)), history)
 
 
-async def check_signatures(path: Path, history: SignedHistory, last: int) -> Sequence[int]:
+async def check_signatures(file: ArchiveFile, last: int) -> Sequence[int]:
     """The first sequences up to `last` whose commits are not signed as they must be; empty: all are."""
+    path, history = file.folder / ARCHIVE, await file.read(signed_history)
     starts = range(0, last, RANGE_COMMITS)
     if len(starts) <= 1:
         return await asyncio.to_thread(check_range, path, history, 0, last)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from catalog.archive.archive import Archive
+from catalog.archive.file import ArchiveFile
 from catalog.database import Connection
 from catalog.domain import manifest
 from catalog.entries import MAX_SCANNED_COMMITS
@@ -75,7 +75,7 @@ class QueryContext:
     """The sources of all query handlers."""
 
     store: Store
-    archive: Archive
+    archive: ArchiveFile
     keys: Keys
     manifests: ManifestReader
     pending_purges: Callable[[int], tuple[str, ...]]

@@ -1,7 +1,6 @@
 """Reads the log and holds each event back until the catalog has applied it, so that a client that asks sees it."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -40,7 +39,6 @@ class LogReader:
         self._on_release = on_release
         self._applied: Applied | None = None
         self._announced = asyncio.Event()
-        self._has_room = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self._follower: Follower | None = None
         self.damage = ""
@@ -50,14 +48,14 @@ class LogReader:
     @property
     def lag(self) -> int:
         """Commits read from the log that the catalog has not announced yet."""
-        return len({event.position.sequence for event in self._pending})
+        return self._waiting
 
     def is_replaced_by(self, applied: Applied) -> bool:
         """Has the catalog announced another log than the one that is read here?"""
         return self.log_id != "" and applied.log_id not in {"", self.log_id}
 
     def announce(self, applied: Applied) -> None:
-        """The catalog has applied the log up to here: release what it shows now, or begin to read another log."""
+        """The catalog has applied the log up to here: read on, or begin to read another log."""
         self._applied = applied
         self._announced.set()
         if self._follower is not None:
@@ -65,7 +63,6 @@ class LogReader:
         if self.is_replaced_by(applied) and self._following is not None:
             _log.warning("log_changed", known=self.log_id, announced=applied.log_id)
             self._following.cancel()
-        self._release()
 
     async def run(self) -> None:
         outage = Outage("log_not_followed", RETRIES)
@@ -91,35 +88,40 @@ class LogReader:
         self.damage = ""
         self._follower = Follower(self._bus, self.ring.oldest.sequence)
         async for batch in self._follower.batches():
-            commits = await self._accepted(batch)
-            self._pending.extend(await self._encode(commits) if commits else ())
-            self._release()
-            while len(self._pending) > self._limits.pending_events:
-                self._has_room.clear()
-                await self._has_room.wait()
+            start = 0
+            while start < len(batch):
+                self._waiting = len(batch) - start
+                applied = await self._wait_applied(batch[start].sequence)
+                ready = [message for message in batch[start:] if message.sequence <= applied.sequence]
+                commits = await self._accepted(ready, applied)
+                self._release(await self._encode(commits) if commits else ())
+                start += len(ready)
+            self._waiting = 0
 
     def _reset(self, log_id: str, *, end: int) -> None:
         self.log_id = log_id
         start = max(0, end - self._limits.ring_events)
         oldest = LogPosition(start) if start else START
         self.ring = EventRing(self._limits, oldest=oldest, newest=LogPosition(end))
-        self._pending: deque[EncodedEvent] = deque()
+        self._waiting = 0
 
-    async def _accepted(self, batch: Sequence[LogMessage]) -> list[RecordedCommit]:
-        """The commits among these messages, once the catalog has verified and applied them all."""
-        first, last = batch[0].sequence, batch[-1].sequence
-        while self._applied is None or self._applied.log_id != self.log_id or self._applied.sequence < last:
+    async def _wait_applied(self, sequence: int) -> Applied:
+        """The newest announcement, once the catalog has verified and applied this commit: its queries now show it."""
+        while True:
+            applied = self._applied
+            is_of_this_log = applied is not None and applied.verified and applied.log_id == self.log_id
+            if applied is not None and is_of_this_log and applied.sequence >= sequence:
+                return applied
             self._announced.clear()
             await self._announced.wait()
+
+    async def _accepted(self, messages: Sequence[LogMessage], applied: Applied) -> list[RecordedCommit]:
+        """The commits among these messages, without those that the catalog found foreign."""
         foreign: set[int] = set()
-        if self._applied.last_foreign >= first:
-            foreign = await retry(
-                partial(self._images.foreign, first - 1, last),
-                RETRIES,
-                on=(Unavailable, Behind),
-                warn="foreign_unknown",
-            )
-        return [decode_message(message) for message in batch if message.sequence not in foreign]
+        if applied.last_foreign >= messages[0].sequence:
+            find = partial(self._images.foreign, messages[0].sequence - 1, messages[-1].sequence)
+            foreign = await retry(find, RETRIES, on=(Unavailable, Behind), warn="foreign_unknown")
+        return [decode_message(message) for message in messages if message.sequence not in foreign]
 
     async def _encode(self, batch: Sequence[RecordedCommit]) -> list[EncodedEvent]:
         events = [(recorded.commit.aggregate_id, event) for recorded in batch for event in recorded.commit.events]
@@ -137,15 +139,8 @@ class LogReader:
             for event in encode_commit(recorded, [next(of_each) for _ in recorded.commit.events], self.log_id)
         ]
 
-    def _release(self) -> None:
-        """Release the events that the catalog has applied: its queries now show them."""
-        applied = self._applied
-        if applied is None or not applied.verified or applied.log_id != self.log_id:
-            return
-        released: list[EncodedEvent] = []
-        while self._pending and self._pending[0].position.sequence <= applied.sequence:
-            released.append(self._pending.popleft())
-            self.ring.append(released[-1])
-        if released:
-            self._has_room.set()
-            self._on_release(released)
+    def _release(self, events: Sequence[EncodedEvent]) -> None:
+        for event in events:
+            self.ring.append(event)
+        if events:
+            self._on_release(events)
