@@ -11,13 +11,11 @@ from contracts.wire.service.settings import ServiceSettings
 class Settings(ServiceSettings, frozen=True, kw_only=True):
     """`catalog` is the folder of the catalog's databases; `staging` the folder where the gateway stores uploads.
 
-    `blobs` is a folder or the URL of an object store. `decoders` is the number of images decoded concurrently. `lease`,
-    in seconds, must equal that of the migrate step: a lost queue is recreated with it.
+    `blobs` is a folder or the URL of an object store. `decoders` is the number of images decoded concurrently.
     """
 
     nats_user: str = "catalog"
     catalog: Path = Path("catalog")
     staging: Path = Path("staging")
     decoders: Annotated[int, Meta(ge=1, le=32)] = 2
-    lease: Annotated[float, Meta(ge=1, le=3600)] = 15.0
     health_file: Path = Path("run/catalog.json")

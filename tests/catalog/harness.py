@@ -38,7 +38,6 @@ from contracts.wire.blobs.store import LocalBlobs
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import image_added
-from tests.conftest import LEASE
 from tests.limits import WAIT
 
 PURGE_LIMITS = PurgeLimits(wait=WAIT)
@@ -141,7 +140,7 @@ async def open_catalog(
             log = EventLog(bus)
             await store.wait_for((await log.end())[1], 20)
             resources = Resources(files, staging, archive, store, keys, blobs, decoder)
-            catalog = Catalog(bus, log, resources, DispatchTiming(lease=LEASE), limits)
+            catalog = Catalog(bus, log, resources, DispatchTiming(), limits)
             background.append(asyncio.create_task(erasure.run(catalog.context, catalog.purger)))
             yield CatalogHarness(bus, catalog, staging, blobs)
     finally:

@@ -17,7 +17,7 @@ from contracts.wire.log.lease import LeaseLost
 from contracts.wire.log.streams import CONSUMERS
 from contracts.wire.workers.queue import QueueMessage, WorkQueue
 from tests.catalog.harness import CatalogHarness
-from tests.conftest import LEASE, NOW, BusOf, command_metadata
+from tests.conftest import NOW, BusOf, command_metadata
 from tests.limits import WAIT
 
 
@@ -79,7 +79,7 @@ async def test_the_message_of_a_held_job_is_resent_only_when_its_worker_falls_si
     await harness.catalog.dispatcher.reconcile("train")
     assert await queue.queued_ids() == set()
 
-    await dispatcher_with(harness, DispatchTiming(lease=LEASE, presence_timeout=0)).reconcile("train")
+    await dispatcher_with(harness, DispatchTiming(presence_timeout=0)).reconcile("train")
     assert await queue.queued_ids() == {job.id}
 
 
@@ -94,7 +94,7 @@ async def test_a_catalog_that_lost_the_lease_dispatches_nothing(harness: Catalog
         raise LeaseLost
 
     log = EventLog(harness.bus, lose_lease)
-    fenced = Dispatcher(harness.bus, harness.executor.store, log, DispatchTiming(lease=LEASE))
+    fenced = Dispatcher(harness.bus, harness.executor.store, log, DispatchTiming())
     running = asyncio.create_task(fenced.run())
     await fence_checked.wait()
     await harness.bus.flush()
@@ -125,7 +125,7 @@ async def test_a_cancel_without_a_responding_worker_ends_the_job(harness: Catalo
 
     await harness.catalog.dispatcher.reconcile("train")
     assert fold((await log.load("job", job.id)).events()).state == "cancelling"
-    await dispatcher_with(harness, DispatchTiming(lease=LEASE, cancel_timeout=0)).reconcile("train")
+    await dispatcher_with(harness, DispatchTiming(cancel_timeout=0)).reconcile("train")
 
     history = await log.load("job", job.id)
     assert history.events()[-1][0] == JobCancelled(attempt=attempt.sequence)

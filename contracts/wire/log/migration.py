@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 from nats.js.errors import NotFoundError
@@ -24,8 +23,9 @@ from contracts.retry import RetryPolicy, retry
 from contracts.wire.log.publishing import Draft, publish
 from contracts.wire.log.scan import log_state
 from contracts.wire.log.streams import DAY, add_consumers, stream_configs
-from contracts.wire.service.bus import connect
+from contracts.wire.service.bus import Bus, connect_service
 from contracts.wire.service.jetstream import NATS_ERRORS
+from contracts.wire.service.settings import BusSettings
 
 FORMAT = 2
 """Format of the data folder, recorded in `log.created`. 2: the names of fields, events and subjects as they are now."""
@@ -35,16 +35,14 @@ PUBLISH_TIMEOUT_SECONDS = 2.0
 PUBLISH_RETRIES = RetryPolicy(first_delay=0.2, time_limit=20.0)
 
 
-class MigrateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MigrateSettings(BusSettings, frozen=True, kw_only=True):
     """`lease`: seconds until unextended work goes to another worker. `known_log`: the catalog's file with the log id.
 
     That file may be absent: then no archive exists and a log may be created. `duplicate_window`: seconds for which the
     server itself detects repeated message ids.
     """
 
-    nats_url: str
     nats_user: str = "admin"
-    nats_password: str
     lease: float = DEFAULT_LEASE_SECONDS
     known_log: Path | None = None
     duplicate_window: float = DAY
@@ -55,7 +53,7 @@ async def migrate_once(settings: MigrateSettings) -> str:
     file = settings.known_log  # empty if a catalog crashed while it wrote the file
     known = (file.read_text(encoding="utf-8").strip() or None) if file and file.exists() else None
     lease, window = settings.lease, settings.duplicate_window
-    async with await connect(settings.nats_url, settings.nats_user, settings.nats_password, "migrate") as bus:
+    async with await connect_service(settings, "migrate") as bus:
         try:
             return await migrate(bus, at=datetime.now(UTC), lease=lease, known_log=known, duplicate_window=window)
         except NATS_ERRORS as error:
@@ -63,7 +61,7 @@ async def migrate_once(settings: MigrateSettings) -> str:
 
 
 async def migrate(
-    bus: Client, *, at: datetime, lease: float, known_log: str | None = None, duplicate_window: float = DAY
+    bus: Bus, *, at: datetime, lease: float, known_log: str | None = None, duplicate_window: float = DAY
 ) -> str:
     """Creates or updates streams and consumers, idempotently; returns the log's id.
 
@@ -90,7 +88,7 @@ async def _ensure(js: JetStreamContext, config: StreamConfig, known_log: str | N
     await js.update_stream(replace(config, metadata=present.metadata, num_replicas=present.num_replicas))
 
 
-async def _ensure_log_created(bus: Client, at: datetime, known_log: str | None) -> str:
+async def _ensure_log_created(bus: Bus, at: datetime, known_log: str | None) -> str:
     """Appends `log.created` as the first commit, with the log's id and format."""
     state = await log_state(bus)
     log_id, last = state.log_id, state.last
@@ -108,7 +106,7 @@ async def _ensure_log_created(bus: Client, at: datetime, known_log: str | None) 
     return log_id
 
 
-async def _append_log_created(bus: Client, log_id: str, at: datetime) -> None:
+async def _append_log_created(bus: Bus, log_id: str, at: datetime) -> None:
     """The command id is the log's id, so two migrate steps that race or follow a crash append the same commit."""
     metadata = CommandMetadata(command_id=CommandId(log_id), actor="svc:migrate", at=at)
     event = LogCreated(log_id=log_id, format=FORMAT)
@@ -119,7 +117,7 @@ async def _append_log_created(bus: Client, log_id: str, at: datetime) -> None:
         raise ack.to_error()
 
 
-async def _format_of(bus: Client) -> int:
+async def _format_of(bus: Bus) -> int:
     """The format in the first commit. Format 1 named the fields of a commit differently, so nothing is found in it."""
     body = (await bus.jetstream().get_msg(subjects.EVENTS, seq=1)).data or b""
     created = msgspec.json.decode(body).get("events") or [{}]

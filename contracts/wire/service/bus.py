@@ -1,6 +1,8 @@
 """A NATS connection that reconnects for ever and counts its errors; its `flush` is a barrier, its `request` fast."""
 
 import asyncio
+import re
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
@@ -16,6 +18,8 @@ from nats.js.api import Header
 from contracts import subjects
 from contracts.cancellation import is_cancelled
 from contracts.errors import SetupError, Unavailable
+from contracts.wire.service.credentials import Credential, Password, Tls
+from contracts.wire.service.settings import BusSettings
 
 CONNECT_TIMEOUT_SECONDS = 15.0
 """Timeout of the first connection: services and server start at the same time."""
@@ -28,15 +32,18 @@ Receive = Callable[[bytes, bytes], None]
 
 
 class Bus(Client):
-    """nats-py's client, with `error_counts` by kind: `connection`, `slow_consumer`, `not_permitted`."""
+    """nats-py's client, with `error_counts` by kind: `connection`, `slow_consumer`, `not_permitted`.
 
-    api = "$JS.API"
-    """The prefix of requests to JetStream."""
+    Keys and certificates are read again for each connection; a login that is refused later is tried again.
+    """
 
-    def __init__(self, role: str = "") -> None:
+    def __init__(self, role: str, credential: Credential, tls: Tls | None = None) -> None:
         super().__init__()
         self.role = role
-        """The user that is connected, one of `permissions.ROLES`."""
+        self.api = subjects.jetstream_api(role)
+        """Prefix of JetStream's API, as this connection's account knows it."""
+        self._credential = credential
+        self._tls_files = tls
         self.append_listeners: set[Callable[[int], None]] = set()
         """Called with the sequence of each commit that is appended over this connection."""
         self.error_counts: Counter[str] = Counter()
@@ -54,6 +61,44 @@ class Bus(Client):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    @property
+    def login(self) -> dict[str, Any]:
+        """Options of `connect`. A key is no option: `_connect_command` reads it."""
+        if isinstance(self._credential, Password):
+            return {"user": self.role, "password": self._credential.password}
+        return {"user": self.role}
+
+    def check_files(self) -> None:
+        """SetupError: a key or certificate cannot be read."""
+        if not isinstance(self._credential, Password):
+            self._credential.read()
+        if self._tls_files is not None:
+            self._tls_files.check()
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        return (self._tls_files or Tls()).context()
+
+    def _connect_command(self) -> bytes:
+        """Reads the key, and refuses to send anything in clear to a server that should have offered TLS."""
+        if self._tls_files is not None and not self._server_info.get("tls_required"):
+            raise nats.errors.Error("the server offers no TLS, which the settings require")
+        if not isinstance(self._credential, Password):
+            try:
+                jwt, key = self._credential.read()
+            except SetupError as error:  # nats-py goes on reconnecting after its own errors only
+                raise nats.errors.Error(str(error)) from error
+            self._public_nkey, self._signature_cb = key.public, key.sign
+            self._user_jwt_cb = None if jwt is None else jwt.encode
+        return super()._connect_command()
+
+    async def _process_err(self, err_msg: str) -> None:
+        """nats-py closes for good where the server ends a login; its key may have been rotated, so it is read again."""
+        if _is_refused_login(err_msg):
+            await self._process_op_err(nats.errors.AuthorizationError())
+        else:
+            await super()._process_err(err_msg)
 
     async def request(
         self,
@@ -212,20 +257,31 @@ class Bus(Client):
             _fail(future, nats.errors.ConnectionClosedError)
 
 
-async def connect(url: str, user: str, password: str, name: str, *, timeout: float = CONNECT_TIMEOUT_SECONDS) -> Bus:
-    """A connection as `user` (a role of `permissions`); `name` shows in the server's monitoring.
+async def connect(  # noqa: PLR0913 - url and credential belong together, the rest has defaults
+    url: str,
+    role: str,
+    credential: Credential,
+    name: str,
+    *,
+    tls: Tls | None = None,
+    timeout: float = CONNECT_TIMEOUT_SECONDS,
+) -> Bus:
+    """A connection in a role (of `accounts`); `name` shows in the server's monitoring.
 
-    After the first success it reconnects for ever. SetupError when there is none within `timeout` seconds.
+    `url`: one server or several, separated by commas. After the first success it reconnects for ever, to any of them.
+    SetupError when there is no connection within `timeout` seconds.
     """
-    bus = Bus(user)
+    servers = [server.strip() for server in url.split(",") if server.strip()]
+    if tls is None and any(server.startswith("tls://") for server in servers):
+        tls = Tls()
+    bus = Bus(role, credential, tls)
+    bus.check_files()
     try:
         async with asyncio.timeout(timeout):
             await bus.connect(
-                url,
-                user=user,
-                password=password,
+                servers,
                 name=name,
-                inbox_prefix=subjects.inbox(user),
+                inbox_prefix=subjects.inbox(role),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # annotated int, used as seconds to sleep
                 connect_timeout=2,
@@ -235,11 +291,12 @@ async def connect(url: str, user: str, password: str, name: str, *, timeout: flo
                 disconnected_cb=bus.note_disconnected,
                 reconnected_cb=bus.note_reconnected,
                 closed_cb=bus.note_closed,
+                **bus.login,
             )
     except TimeoutError as error:
-        reason = bus.last_error or "no answer"
+        reason = _explain(bus.last_error, credential)
         await bus.close()
-        raise SetupError(f"no connection to NATS at {url} as {user} within {timeout:g} s: {reason}") from error
+        raise SetupError(f"no connection to NATS at {url} as {role} within {timeout:g} s: {reason}") from error
     except (nats.errors.Error, ValueError) as error:
         await bus.close()
         raise SetupError(f"cannot connect to NATS at {url}: {error}") from error
@@ -248,6 +305,23 @@ async def connect(url: str, user: str, password: str, name: str, *, timeout: flo
 
 async def _drop(_: Msg) -> None:
     return
+
+
+async def connect_service(settings: BusSettings, name: str) -> Bus:
+    """A connection with the settings of a service. SetupError: none within CONNECT_TIMEOUT_SECONDS."""
+    return await connect(settings.nats_url, settings.nats_user, settings.credential, name, tls=settings.tls)
+
+
+def _explain(error: Exception | None, credential: Credential) -> str:
+    reason = str(error or "no answer")
+    if _is_refused_login(reason):
+        return f"{reason}: the server does not accept {credential}"
+    return reason
+
+
+def _is_refused_login(message: str) -> bool:
+    """The server does not accept a client's key, or no longer: it was rotated, revoked, or has expired."""
+    return re.search("authorization violation|authentication (expired|revoked)", message.lower()) is not None
 
 
 def _fail(future: asyncio.Future[Msg], error: type[nats.errors.Error]) -> None:

@@ -10,7 +10,6 @@ from nats.js.errors import APIError
 from contracts import subjects
 from contracts.errors import Unavailable
 from contracts.subjects import PRIORITIES, Priority, WorkClass
-from contracts.wire.log.streams import repair_queue
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.jetstream import NATS_ERRORS, silent, translate_errors
 
@@ -96,11 +95,6 @@ class WorkQueue:
         with translate_errors(subjects.QUEUE):
             for priority in PRIORITIES:
                 await self._js.purge_stream(subjects.QUEUE, subject=subjects.queued(self._work, priority, work_id))
-
-    async def repair(self, lease: float) -> bool:
-        """Recreates the queue or its consumers if they were lost; `lease` in seconds. Whether anything was missing."""
-        with translate_errors(subjects.QUEUE):
-            return await repair_queue(self._bus, lease=lease)
 
     async def queued_ids(self) -> set[str]:
         """The ids of all work that has a message in the queue, delivered or not."""
