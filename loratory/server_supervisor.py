@@ -12,6 +12,7 @@ from contracts.wire.log.migration import DEFAULT_LEASE_SECONDS, MigrateSettings,
 from contracts.wire.log.queue_watch import keep_queue
 from contracts.wire.log.streams import DAY
 from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.server.rotation import rotate_when_asked
 from loratory.child import Child
 from loratory.data_folder import DataFolder
 from loratory.restarts import RestartBackoff, RestartPolicy
@@ -56,6 +57,10 @@ class ServerSupervisor:
     async def keep_queue(self) -> None:
         """Recreate the work queue if it is lost, until cancelled."""
         await keep_queue(self._migration)
+
+    async def rotate_keys_when_asked(self) -> None:
+        """As `loratory keys rotate` asks, until cancelled."""
+        await rotate_when_asked(self._server)
 
     async def restart_after_full_disk(self) -> NoReturn:
         """A nats-server whose disk was full stores nothing more until it is restarted."""

@@ -27,6 +27,7 @@ GROUPS = {
     "jobs": "Training jobs.",
     "erase": "Permanently erase bytes, file names and captions, everywhere.",
     "backup": "Backups of a data folder.",
+    "keys": "Keys of the services.",
     "audit": "Prove that history was not changed.",
     "loras": "Finished LoRAs.",
 }
@@ -59,6 +60,7 @@ COMMANDS = {
     "backup ls": ("backup:ls", "List the registered backups."),
     "backup forget": ("backup:forget", "Unregister a backup that was deleted."),
     "backup restore": ("backup:restore_backup", "Create a data folder from a backup."),
+    "keys rotate": ("keys:rotate", "Replace the keys of the bus, while Loratory runs or not."),
     "audit head": ("audit:head", "Print the signed head of the log, to be stored elsewhere."),
     "audit verify": ("audit:verify", "Verify all hashes and compare the log with its archive."),
     "audit replay": ("audit:replay", "Rebuild every read model from the log and compare."),

@@ -40,6 +40,7 @@ class Cluster:
         self._folder = folder
         self._ports = free_ports(SERVERS)
         self._next = itertools.cycle(self._ports)
+        self._children: dict[int, SessionChild] = {}
         self._stack = AsyncExitStack()
 
     @property
@@ -52,6 +53,10 @@ class Cluster:
 
     async def connect(self, role: Role) -> Bus:
         return await connect(f"nats://127.0.0.1:{next(self._next)}", role, self.key(role), "test", timeout=WAIT)
+
+    async def stop(self, port: int) -> None:
+        """The server that clients find at this port."""
+        await self._children[port].stop(10)
 
     async def replicate(self, admin: Bus, streams: Sequence[str]) -> None:
         """Three replicas of each, all current."""
@@ -89,6 +94,7 @@ class Cluster:
             )
             child = await SessionChild.start([find_binary(), "--config", config], death_signal=signal.SIGTERM)
             self._stack.push_async_callback(child.stop, 10)
+            self._children[port] = child
         await self._wait_for_leader()
         return self
 

@@ -5,8 +5,10 @@ import re
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, NoReturn, Self
+from urllib.parse import urlsplit
 
 import nats.errors
 import structlog
@@ -26,9 +28,21 @@ CONNECT_TIMEOUT_SECONDS = 15.0
 RECONNECT_SECONDS = 0.25
 """Interval of reconnect attempts; with nats-py's 2 s, work pauses long after the server is back."""
 
+SCHEMES = ("nats", "tls")
+BATCH_HEADER = "Nats-Batch-Id"
+"""An atomic batch is not resumed on another connection; its sender begins a new one."""
+
 log = structlog.get_logger(__name__)
 Receive = Callable[[bytes, bytes], None]
 """Called with the header block and the body of a message."""
+
+
+@dataclass(frozen=True)
+class _PendingRequest:
+    subject: str
+    payload: bytes
+    headers: dict[str, Any] | None
+    future: asyncio.Future[Msg]
 
 
 class Bus(Client):
@@ -50,7 +64,7 @@ class Bus(Client):
         self._since_connected: Counter[str] = Counter()
         self._closed_for_good = asyncio.Event()
         self._reply_prefix = ""
-        self._pending_requests: dict[str, asyncio.Future[Msg]] = {}
+        self._pending_requests: dict[str, _PendingRequest] = {}
         self._request_numbers = count()
         self._stream_prefix = ""
         self._streams: dict[bytes, Receive] = {}
@@ -121,10 +135,10 @@ class Bus(Client):
             await self.subscribe(f"{self._reply_prefix}.*", cb=self._on_reply)
         loop, number = asyncio.get_running_loop(), str(next(self._request_numbers))
         future: asyncio.Future[Msg] = loop.create_future()
-        self._pending_requests[number] = future
+        pending = self._pending_requests[number] = _PendingRequest(subject, payload, headers, future)
         timer = loop.call_later(timeout, _fail, future, nats.errors.TimeoutError)
         try:
-            await self.publish(subject, payload, reply=f"{self._reply_prefix}.{number}", headers=headers)
+            await self._send_request(number, pending)
             reply = await future
         finally:
             timer.cancel()
@@ -134,9 +148,13 @@ class Bus(Client):
         return reply
 
     async def _on_reply(self, reply: Msg) -> None:
-        future = self._pending_requests.get(reply.subject.rpartition(".")[2])
-        if future is not None and not future.done():
-            future.set_result(reply)
+        pending = self._pending_requests.get(reply.subject.rpartition(".")[2])
+        if pending is not None and not pending.future.done():
+            pending.future.set_result(reply)
+
+    async def _send_request(self, number: str, pending: _PendingRequest) -> None:
+        reply = f"{self._reply_prefix}.{number}"
+        await self.publish(pending.subject, pending.payload, reply=reply, headers=pending.headers)
 
     def jetstream(self, **options: Any) -> JetStreamContext:
         return super().jetstream(**{"prefix": self.api} | options)
@@ -227,6 +245,13 @@ class Bus(Client):
                 raise
             self._closed_for_good.set()
 
+    async def wait_connected(self, timeout: float) -> bool:
+        """Whether it is connected, within `timeout` seconds: a client whose key was rotated is away for a moment."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while not self.is_connected and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.01)
+        return self.is_connected
+
     async def watch(self) -> NoReturn:
         """Waits until the connection is closed for good, then raises Unavailable; run it next to the service."""
         await self._closed_for_good.wait()
@@ -247,14 +272,18 @@ class Bus(Client):
             await log.awarning("bus_disconnected")
 
     async def note_reconnected(self) -> None:
+        """Sends pending requests again, as they or their replies may be lost; all that services ask is idempotent."""
         self._since_connected.clear()
+        for number, pending in list(self._pending_requests.items()):
+            if not pending.future.done() and BATCH_HEADER not in (pending.headers or {}):
+                await self._send_request(number, pending)
         await log.ainfo("bus_reconnected")
 
     async def note_closed(self) -> None:
         self._closed_for_good.set()
         self._end_streams()
-        for future in self._pending_requests.values():
-            _fail(future, nats.errors.ConnectionClosedError)
+        for pending in self._pending_requests.values():
+            _fail(pending.future, nats.errors.ConnectionClosedError)
 
 
 async def connect(  # noqa: PLR0913 - url and credential belong together, the rest has defaults
@@ -271,7 +300,7 @@ async def connect(  # noqa: PLR0913 - url and credential belong together, the re
     `url`: one server or several, separated by commas. After the first success it reconnects for ever, to any of them.
     SetupError when there is no connection within `timeout` seconds.
     """
-    servers = [server.strip() for server in url.split(",") if server.strip()]
+    servers = _addresses(url)
     if tls is None and any(server.startswith("tls://") for server in servers):
         tls = Tls()
     bus = Bus(role, credential, tls)
@@ -310,6 +339,22 @@ async def _drop(_: Msg) -> None:
 async def connect_service(settings: BusSettings, name: str) -> Bus:
     """A connection with the settings of a service. SetupError: none within CONNECT_TIMEOUT_SECONDS."""
     return await connect(settings.nats_url, settings.nats_user, settings.credential, name, tls=settings.tls)
+
+
+def _addresses(url: str) -> list[str]:
+    """The addresses in a list. SetupError: there is none, or one is not valid."""
+    servers = [server if "//" in server else f"nats://{server}" for server in map(str.strip, url.split(",")) if server]
+    if not servers:
+        raise SetupError("no address of a NATS server is set (LORATORY_NATS_URL)")
+    for server in servers:
+        try:
+            parts = urlsplit(server)
+            valid = parts.scheme in SCHEMES and parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:
+            valid = False
+        if not valid:
+            raise SetupError(f"{server} is not the address of a NATS server, such as nats://127.0.0.1:4222")
+    return servers
 
 
 def _explain(error: Exception | None, credential: Credential) -> str:

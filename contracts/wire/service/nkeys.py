@@ -50,7 +50,7 @@ def generate_nkey() -> Nkey:
 def parse_seed(text: str, source: Path) -> Nkey:
     """SetupError, which names the file but not its content: this is not the seed of a user."""
     raw = b""
-    with contextlib.suppress(binascii.Error):
+    with contextlib.suppress(ValueError):
         raw = base64.b32decode(text.strip() + "=" * (-len(text.strip()) % 8))
     body, checksum = raw[:-2], raw[-2:]
     if len(body) != len(SEED_PREFIX) + SEED_BYTES or not body.startswith(SEED_PREFIX) or checksum != _checksum(body):
