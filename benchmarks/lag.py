@@ -1,8 +1,8 @@
 """Projection lag, from an accepted command to the read model: `python -m benchmarks.lag [COMMANDS]` (default: 500).
 
 The stack is idle except for one writer, which appends edits of four tags of one image on the catalog's connection, as
-its service does. Measured from the log's acknowledgement until a query of the read model returns that edit. The data set
-has 1,000 images with all their edits and predictions; 20 ms between two commands. Milliseconds, wall clock.
+its service does. Measured from the log's acknowledgement until a query of the read model returns that edit. The data
+set has 1,000 images with all their edits and predictions; 20 ms between two commands. Milliseconds, wall clock.
 """
 
 import asyncio

@@ -38,7 +38,8 @@ from contracts.wire.blobs.store import Blobs, blobs_at
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.lease import Lease
 from contracts.wire.service.boot import leaf_errors
-from contracts.wire.service.bus import Bus, connect_service
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
 from contracts.wire.service.requests import Service, require_all_handlers
 from contracts.wire.service.telemetry import publish

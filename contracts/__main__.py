@@ -1,20 +1,17 @@
 """`python -m contracts`: the migrate step. Idempotent; run it before the services, and again after a restart of NATS.
 
-With `--watch` it goes on recreating a lost work queue, which no service may do. `secrets FOLDER` makes the keys of the
-bus's users for containers (`contracts.wire.server.secret_files`). POSIX and Windows. Exit codes as for every service:
-0 done, 2 invalid configuration, 3 the log is damaged.
+With `--watch` it goes on recreating a lost work queue, which no service may do. POSIX and Windows. Exit codes
+as for every service: 0 done, 2 invalid configuration, 3 the log is damaged.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from contracts.errors import SetupError
 from contracts.wire.log.migration import MigrateSettings, migrate_once
 from contracts.wire.log.queue_watch import keep_queue
-from contracts.wire.server.secret_files import rotate, write_secrets
 from contracts.wire.service.boot import configure_logs, refuse_foreign_packages, run
 from contracts.wire.service.settings import read_settings
 
@@ -28,13 +25,9 @@ async def _main(arguments: Sequence[str]) -> None:
             log_id = await migrate_once(settings)
             _print(f"streams EVT, JOBS and MET and the consumers of the queue are up to date; the log is {log_id}")
             if arguments:
-                await keep_queue(settings)
-        case ["secrets", folder]:
-            write_secrets(Path(folder))
-        case ["secrets", folder, "--rotate"]:
-            _print(rotate(Path(folder)))
+                await keep_queue(settings, settings.lease)
         case _:
-            raise SetupError("usage: python -m contracts [--watch | secrets FOLDER [--rotate]]")
+            raise SetupError("usage: python -m contracts [--watch]")
 
 
 def _print(line: str) -> None:

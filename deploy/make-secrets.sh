@@ -5,9 +5,9 @@
 set -eu
 cd "$(dirname "$0")"
 if [ -n "${PYTHON:-}" ]; then
-    exec "$PYTHON" -P -m contracts secrets secrets "$@"
+    exec "$PYTHON" -P -m contracts.wire.server.secret_files secrets "$@"
 fi
 mkdir -p secrets
 image=$(docker build --quiet --target init ..)
 exec docker run --rm --network none --user "$(id -u):$(id -g)" --volume "$PWD/secrets:/secrets" "$image" \
-    python -P -m contracts secrets /secrets "$@"
+    python -P -m contracts.wire.server.secret_files /secrets "$@"

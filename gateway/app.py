@@ -17,7 +17,8 @@ from litestar.types.internal_types import PathParameterDefinition
 
 from contracts.errors import SetupError
 from contracts.wire.blobs.store import Blobs, blobs_at
-from contracts.wire.service.bus import Bus, connect_service
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
 from gateway.clients import CatalogClient
 from gateway.http import problems, request_context

@@ -56,11 +56,11 @@ class ServerSupervisor:
 
     async def keep_queue(self) -> None:
         """Recreate the work queue if it is lost, until cancelled."""
-        await keep_queue(self._migration)
+        await keep_queue(self._migration, self._migration.lease)
 
     async def rotate_keys_when_asked(self) -> None:
         """As `loratory keys rotate` asks, until cancelled."""
-        await rotate_when_asked(self._server)
+        await rotate_when_asked(self._server.folder, self._server.rotate_keys)
 
     async def restart_after_full_disk(self) -> NoReturn:
         """A nats-server whose disk was full stores nothing more until it is restarted."""

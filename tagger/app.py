@@ -11,7 +11,7 @@ from contracts.events.tagging import TAGGING_WORK
 from contracts.ids import ulid, worker_id
 from contracts.wire.blobs.erased_copies import purge_erased
 from contracts.wire.blobs.store import blobs_at
-from contracts.wire.service.bus import connect_service
+from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
 from contracts.wire.workers.worker import Attempt, Worker, WorkerIdentity

@@ -143,7 +143,7 @@ async def catalog_as_deputy(attack: Attacker) -> None:
         await attack.send(subject, FORGED, reply=attack.foreign, Nats_Msg_Id=attack.id)
 
 
-async def self_granted_reply(attack: Attacker) -> None:
+async def self_permitted_reply(attack: Attacker) -> None:
     inbox = f"{subjects.inbox(attack.role)}.{attack.id}"
 
     async def answer(message: Msg) -> None:
@@ -362,7 +362,7 @@ POTENT: Sequence[Attack] = (
     names_of_streams,
     messages_of_foreign_streams,
     eavesdropping,
-    self_granted_reply,
+    self_permitted_reply,
     subjects_with_wildcards,
 )
 """Attacks that succeed for whoever may publish and subscribe to everything: so a test can see that they are attacks."""

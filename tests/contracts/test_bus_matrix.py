@@ -46,10 +46,10 @@ LAST = b"last"
 
 
 def matches(pattern: str, subject: str) -> bool:
-    wanted, tokens = pattern.split("."), subject.split(".")
-    if wanted[-1] == ">":
-        wanted, tokens = wanted[:-1], tokens[: len(wanted) - 1]
-    return len(wanted) == len(tokens) and all(w in {"*", t} for w, t in zip(wanted, tokens, strict=True))
+    expected, tokens = pattern.split("."), subject.split(".")
+    if expected[-1] == ">":
+        expected, tokens = expected[:-1], tokens[: len(expected) - 1]
+    return len(expected) == len(tokens) and all(w in {"*", t} for w, t in zip(expected, tokens, strict=True))
 
 
 def may_send(role: str, subject: str) -> bool:

@@ -23,9 +23,17 @@ from contracts.wire.server.accounts import ROLES, SERVICES, Role
 from contracts.wire.server.config import ServerTls
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.server.rotation import FAILURE, REQUEST, ask_for_rotation, rotate_offline, rotate_when_asked
-from contracts.wire.service.bus import Bus, connect, connect_service
-from contracts.wire.service.credentials import CredentialsFile, Password, SeedFile, Tls
-from contracts.wire.service.nkeys import Nkey, generate_nkey, parse_seed, read_credentials_file, read_seed_file
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.connection import connect_service, credential_of
+from contracts.wire.service.credentials import (
+    CredentialsFile,
+    Password,
+    SeedFile,
+    Tls,
+    read_credentials_file,
+    read_seed_file,
+)
+from contracts.wire.service.nkeys import Nkey, generate_nkey, parse_seed
 from contracts.wire.service.settings import BusSettings, read_settings
 from tests.conftest import NOW, append_events
 from tests.contracts.cluster import Cluster
@@ -39,8 +47,8 @@ PUBLIC = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
 # --- keys
 
 
-def test_seeds_are_read_and_written_as_nats_does(tmp_path: Path) -> None:
-    key = parse_seed(f"{SEED}\n", tmp_path)
+def test_seeds_are_read_and_written_as_nats_does() -> None:
+    key = parse_seed(f"{SEED}\n")
     assert (key.seed, key.public) == (SEED, PUBLIC)
 
 
@@ -91,7 +99,7 @@ def test_a_credentials_file_has_a_jwt_and_a_key(tmp_path: Path) -> None:
 def test_settings_say_how_to_log_in(tmp_path: Path) -> None:
     def credential(**settings: str) -> object:
         given = {"NATS_USER": "trainer", **settings}
-        return read_settings(BusSettings, {f"LORATORY_{name}": value for name, value in given.items()}).credential
+        return credential_of(read_settings(BusSettings, {f"LORATORY_{name}": value for name, value in given.items()}))
 
     assert credential(NATS_NKEY_FILE="/k") == SeedFile(Path("/k"))
     assert credential(NATS_CREDENTIALS="/c") == CredentialsFile(Path("/c"))
@@ -182,7 +190,7 @@ async def test_keys_are_rotated_without_a_lost_request(server: EmbeddedServer, t
         await serve(buses["catalog"])
         stopped = asyncio.Event()
         using = asyncio.create_task(use(buses, stopped))
-        rotating = asyncio.create_task(rotate_when_asked(server, every=0.05))
+        rotating = asyncio.create_task(rotate_when_asked(server.folder, server.rotate_keys, every=0.05))
         for turn in (1, 2):
             await ask_for_rotation(server.folder, timeout=WAIT)
             async with asyncio.timeout(WAIT):

@@ -23,7 +23,8 @@ from contracts.retry import RetryPolicy, retry
 from contracts.wire.log.publishing import Draft, publish
 from contracts.wire.log.scan import log_state
 from contracts.wire.log.streams import DAY, add_consumers, stream_configs
-from contracts.wire.service.bus import Bus, connect_service
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.connection import connect_service
 from contracts.wire.service.jetstream import NATS_ERRORS
 from contracts.wire.service.settings import BusSettings
 

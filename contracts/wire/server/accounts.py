@@ -22,7 +22,6 @@ import msgspec
 
 from contracts import subjects
 from contracts.aggregates import REGISTRY, WORK_KINDS
-from contracts.queries.owners import QUERIES
 from contracts.subjects import IMPORTED_API, PRIORITIES, STORE_API
 from contracts.telemetry import TELEMETRY
 
@@ -129,7 +128,7 @@ def _queue() -> Iterator[Share]:
 
 def _requests() -> Iterator[Share]:
     """Commands come from the gateway, queries from all other services; a worker registers its own signing key."""
-    for owner in QUERIES:
+    for owner in dict.fromkeys(kind.owner for kind in REGISTRY.kinds):
         yield _service(subjects.command(owner, "*"), owner, ("gateway",))
         yield _service(subjects.query(owner, "*"), owner, (role for role in SERVICES if role != owner))
     for work in WORK_KINDS.values():

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from contracts.errors import SetupError
 from contracts.wire.server import user_keys
 from contracts.wire.server.accounts import ROLES
-from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.nkeys import generate_nkey
 from contracts.wire.system.files import write_atomically
 
@@ -17,15 +17,17 @@ FAILURE = "rotate-keys.failed"
 TIMEOUT_SECONDS = 60.0
 
 
-async def rotate_when_asked(server: EmbeddedServer, *, every: float = POLL_SECONDS) -> None:
-    """Runs until cancelled, in the process that runs the server."""
-    request = server.folder / REQUEST
+async def rotate_when_asked(
+    folder: Path, rotate: Callable[[], Awaitable[None]], *, every: float = POLL_SECONDS
+) -> None:
+    """Runs until cancelled, in the process that runs the server of this folder."""
+    request = folder / REQUEST
     while True:
-        if server.pid is not None and request.exists():
+        if request.exists():
             try:
-                await server.rotate_keys()
+                await rotate()
             except (SetupError, OSError) as error:  # it may have died meanwhile
-                write_atomically(server.folder / FAILURE, str(error).encode())
+                write_atomically(folder / FAILURE, str(error).encode())
             request.unlink(missing_ok=True)
         await asyncio.sleep(every)
 

@@ -1,14 +1,19 @@
-"""The secrets of the containers: an nkey seed for each user of the bus, and the API key; the server's part in `users/`.
+"""`python -m contracts.wire.server.secret_files FOLDER [--rotate]`: the secrets of the containers.
 
+An nkey seed for each user of the bus, the API key, and what the NATS server knows of the users, in `users/`.
 Containers see each secret as a mounted file, so a file is rewritten in place: one that replaced it would not be seen.
 """
 
+import argparse
 import secrets
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from contracts.wire.server.accounts import ROLES, Role
 from contracts.wire.server.config import render_users
-from contracts.wire.service.nkeys import generate_nkey, read_seed_file
+from contracts.wire.service.credentials import read_seed_file
+from contracts.wire.service.nkeys import generate_nkey
 
 API_KEY = "api_key"
 USERS = "users"
@@ -57,3 +62,18 @@ def _write(file: Path, text: str) -> None:
         file.chmod(0o644)
     file.write_text(f"{text}\n", encoding="utf-8")
     file.chmod(0o444)
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description="Create the secrets of the containers; existing ones are kept.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rotate", action="store_true", help="make new keys, in two steps")
+    options = parser.parse_args(arguments)
+    if options.rotate:
+        sys.stdout.write(f"{rotate(options.folder)}\n")
+    else:
+        write_secrets(options.folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from contracts.errors import SetupError
 from contracts.wire.server.accounts import ROLES, Role
-from contracts.wire.service.nkeys import Nkey, generate_nkey, read_seed_file
+from contracts.wire.service.credentials import read_seed_file
+from contracts.wire.service.nkeys import Nkey, generate_nkey
 from contracts.wire.system.files import write_atomically
 
 

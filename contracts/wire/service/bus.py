@@ -21,7 +21,6 @@ from contracts import subjects
 from contracts.cancellation import is_cancelled
 from contracts.errors import SetupError, Unavailable
 from contracts.wire.service.credentials import Credential, Password, Tls
-from contracts.wire.service.settings import BusSettings
 
 CONNECT_TIMEOUT_SECONDS = 15.0
 """Timeout of the first connection: services and server start at the same time."""
@@ -29,6 +28,10 @@ RECONNECT_SECONDS = 0.25
 """Interval of reconnect attempts; with nats-py's 2 s, work pauses long after the server is back."""
 
 SCHEMES = ("nats", "tls")
+ABSENCE_SECONDS = 0.5
+"""How long nobody may be there to answer, until a request fails: a service reconnects with a new key, or the server
+reloads its accounts."""
+ABSENCE_POLL_SECONDS = 0.02
 BATCH_HEADER = "Nats-Batch-Id"
 """An atomic batch is not resumed on another connection; its sender begins a new one."""
 
@@ -128,6 +131,17 @@ class Bus(Client):
         """
         if old_style:
             return await super().request(subject, payload, timeout, old_style=True)
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + min(timeout, ABSENCE_SECONDS)
+        while True:
+            reply = await self._request_once(subject, payload, timeout, headers)
+            if not (reply.headers and reply.headers.get(Header.STATUS) == "503"):
+                return reply
+            if loop.time() >= give_up_at:
+                raise nats.errors.NoRespondersError
+            await asyncio.sleep(ABSENCE_POLL_SECONDS)
+
+    async def _request_once(self, subject: str, payload: bytes, timeout: float, headers: dict[str, Any] | None) -> Msg:
         if self.is_draining_pubs:
             raise nats.errors.ConnectionDrainingError
         if not self._reply_prefix:
@@ -139,13 +153,10 @@ class Bus(Client):
         timer = loop.call_later(timeout, _fail, future, nats.errors.TimeoutError)
         try:
             await self._send_request(number, pending)
-            reply = await future
+            return await future
         finally:
             timer.cancel()
             del self._pending_requests[number]
-        if reply.headers and reply.headers.get(Header.STATUS) == "503":
-            raise nats.errors.NoRespondersError
-        return reply
 
     async def _on_reply(self, reply: Msg) -> None:
         pending = self._pending_requests.get(reply.subject.rpartition(".")[2])
@@ -334,11 +345,6 @@ async def connect(  # noqa: PLR0913 - url and credential belong together, the re
 
 async def _drop(_: Msg) -> None:
     return
-
-
-async def connect_service(settings: BusSettings, name: str) -> Bus:
-    """A connection with the settings of a service. SetupError: none within CONNECT_TIMEOUT_SECONDS."""
-    return await connect(settings.nats_url, settings.nats_user, settings.credential, name, tls=settings.tls)
 
 
 def _addresses(url: str) -> list[str]:

@@ -3,6 +3,7 @@
 So keys and certificates are rotated by replacing the files: the next connection uses the new ones.
 """
 
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from contracts.errors import SetupError
-from contracts.wire.service.nkeys import Nkey, read_credentials_file, read_seed_file
+from contracts.wire.service.nkeys import Nkey, parse_seed
 
 
 @dataclass(frozen=True)
@@ -78,3 +79,31 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
         except OSError as error:
             files = ", ".join(str(file) for file in (self.ca, self.cert, self.key) if file is not None)
             raise SetupError(f"the TLS files cannot be used ({files}): {error.strerror or error}") from error
+
+
+def read_seed_file(file: Path) -> Nkey:
+    """SetupError: it cannot be read, or is no seed."""
+    return _parse(_read(file), file)
+
+
+def read_credentials_file(file: Path) -> tuple[str, Nkey]:
+    """The JWT and the key in a `.creds` file, as a managed NATS hands it out. SetupError: it has not both."""
+    parts = dict(re.findall(r"-+BEGIN ([A-Z ]+)-+\s+(\S+)\s+-+END", _read(file)))
+    jwt, seed = parts.get("NATS USER JWT"), parts.get("USER NKEY SEED")
+    if jwt is None or seed is None:
+        raise SetupError(f"{file} is not a credentials file: it has no user JWT with an nkey seed")
+    return jwt, _parse(seed, file)
+
+
+def _parse(seed: str, file: Path) -> Nkey:
+    try:
+        return parse_seed(seed)
+    except ValueError as error:
+        raise SetupError(f"{file} does not contain the seed of an nkey (SU…)") from error
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"the key file {file} cannot be read: {error}") from error

@@ -6,13 +6,9 @@ A seed is 32 bytes, written in base32 with a prefix that says what it is for and
 import base64
 import binascii
 import contextlib
-import re
 import secrets
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from contracts.errors import SetupError
 
 SEED_PREFIX = bytes([18 << 3 | 20 >> 2, (20 & 3) << 6])
 """`SU`: the seed of a user."""
@@ -47,37 +43,15 @@ def generate_nkey() -> Nkey:
     return Nkey(secrets.token_bytes(SEED_BYTES))
 
 
-def parse_seed(text: str, source: Path) -> Nkey:
-    """SetupError, which names the file but not its content: this is not the seed of a user."""
-    raw = b""
+def parse_seed(text: str) -> Nkey:
+    """ValueError, which does not show the text: it is not the seed of a user."""
+    raw, text = b"", text.strip()
     with contextlib.suppress(ValueError):
-        raw = base64.b32decode(text.strip() + "=" * (-len(text.strip()) % 8))
+        raw = base64.b32decode(text + "=" * (-len(text) % 8))
     body, checksum = raw[:-2], raw[-2:]
     if len(body) != len(SEED_PREFIX) + SEED_BYTES or not body.startswith(SEED_PREFIX) or checksum != _checksum(body):
-        raise SetupError(f"{source} does not contain the seed of an nkey (SU…)")
+        raise ValueError("not the seed of an nkey (SU…)")
     return Nkey(body[len(SEED_PREFIX) :])
-
-
-def read_seed_file(file: Path) -> Nkey:
-    """SetupError: it cannot be read, or is no seed."""
-    return parse_seed(_read(file), file)
-
-
-def read_credentials_file(file: Path) -> tuple[str, Nkey]:
-    """The JWT and the key in a `.creds` file, as a managed NATS hands it out. SetupError: it has not both."""
-    text = _read(file)
-    parts = dict(re.findall(r"-+BEGIN ([A-Z ]+)-+\s+(\S+)\s+-+END", text))
-    jwt, seed = parts.get("NATS USER JWT"), parts.get("USER NKEY SEED")
-    if jwt is None or seed is None:
-        raise SetupError(f"{file} is not a credentials file: it has no user JWT with an nkey seed")
-    return jwt, parse_seed(seed, file)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"the key file {file} cannot be read: {error}") from error
 
 
 def _encode(prefix: bytes, key: bytes) -> str:

@@ -8,7 +8,6 @@ import asyncio
 import errno
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,7 +15,6 @@ import nats.errors
 import structlog
 from nats import micro
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.micro.request import Request
 from nats.micro.service import Service as MicroService
 
@@ -52,13 +50,11 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True):
 class RequestTimings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds. `resend` of a command: a service that crashed in the middle of one sends no reply, so it is sent again.
 
-    `retry`: the pause before a query is retried. `reconnect`: how long a service may be without subscriptions, while it
-    reconnects to NATS with a new key, until it counts as not running.
+    `retry`: the pause before a query is retried.
     """
 
     resend: float = 4.0
     retry: float = 0.3
-    reconnect: float = 0.5
 
 
 DEFAULT_LIMITS = RequestLimits()
@@ -185,7 +181,6 @@ class ServiceClient:
     def __init__(self, bus: Client, timings: RequestTimings = DEFAULT_TIMINGS) -> None:
         self._bus = bus
         self._timings = timings
-        self._reconnect = RetryPolicy(first_delay=0.02, factor=2, max_delay=0.1, time_limit=timings.reconnect)
 
     async def query(self, query: Query[T], *, timeout: float = 5.0, retry_timeout: float = 0.0) -> T:
         """The result of a query. Unavailable if the service is not running or silent for `timeout` seconds.
@@ -211,7 +206,7 @@ class ServiceClient:
 
     async def _request(self, owner: str, subject: str, content: msgspec.Struct, timeout: float) -> bytes:
         try:
-            reply = await self._ask(subject, msgspec.json.encode(content), timeout)
+            reply = await self._bus.request(subject, msgspec.json.encode(content), timeout=timeout)
         except nats.errors.NoRespondersError as error:
             raise Unavailable(f"the {owner} is not running", service=owner) from error
         except nats.errors.TimeoutError as error:
@@ -221,10 +216,6 @@ class ServiceClient:
         if reply.headers and ERROR_HEADER in reply.headers:
             raise msgspec.json.decode(reply.data, type=ErrorReply).to_error()
         return reply.data
-
-    async def _ask(self, subject: str, body: bytes, timeout: float) -> Msg:
-        ask = partial(self._bus.request, subject, body, timeout=timeout)
-        return await retry(ask, self._reconnect, on=nats.errors.NoRespondersError)
 
     async def _no_reply(self, owner: str, timeout: float) -> _NoReply:
         """Which one did not reply: the service, or NATS itself? A connection to a server that hangs looks open."""

@@ -8,7 +8,6 @@ import msgspec
 import structlog
 
 from contracts.errors import SetupError
-from contracts.wire.service.credentials import Credential, CredentialsFile, Password, SeedFile, Tls
 
 PREFIX = "LORATORY_"
 MAX_SECRET_BYTES = 64 << 10
@@ -37,20 +36,6 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("set one of nats_nkey_file, nats_credentials and nats_password, not several")
         if bool(self.nats_cert) != bool(self.nats_key):
             raise ValueError("nats_cert and nats_key belong together")
-
-    @property
-    def credential(self) -> Credential:
-        if self.nats_nkey_file is not None:
-            return SeedFile(self.nats_nkey_file)
-        if self.nats_credentials is not None:
-            return CredentialsFile(self.nats_credentials)
-        return Password(self.nats_password)
-
-    @property
-    def tls(self) -> Tls | None:
-        if self.nats_ca is None and self.nats_cert is None:
-            return None
-        return Tls(ca=self.nats_ca, cert=self.nats_cert, key=self.nats_key)
 
 
 class ServiceSettings(BusSettings, frozen=True, kw_only=True):
