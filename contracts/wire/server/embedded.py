@@ -20,7 +20,7 @@ from typing import Self
 import msgspec
 
 from contracts.errors import SetupError
-from contracts.wire.server import user_keys
+from contracts.wire.server import server_log, user_keys
 from contracts.wire.server.accounts import ROLES, STORE, Role, account_of
 from contracts.wire.server.binary import find_binary
 from contracts.wire.server.config import ServerSettings, ServerTls, render_config, render_users
@@ -39,9 +39,6 @@ RELOAD_TIMEOUT_SECONDS = 10.0
 LOCK_TIMEOUT_SECONDS = 3.0
 """A server whose parent was killed needs a moment to end and release the folder."""
 
-FAILED_WRITE_MESSAGES = (b"Critical write error", b"JetStream failed to store a msg")
-LOG_TAIL_BYTES = 1 << 16
-"""Bytes at the end of the server's log that are searched for failed writes."""
 MIN_FREE_BYTES = 32 << 20
 """Free disk space required to restart a server whose disk was full."""
 
@@ -74,7 +71,7 @@ class EmbeddedServer:
             name=name,
             max_file_store=max_file_store,
             durable=durable,
-            log_file=str(self.folder / "server.log"),
+            log_file=str(self._log_file),
             tls=tls,
         )
         self._port: int | None = None
@@ -95,6 +92,10 @@ class EmbeddedServer:
     def credentials(self, role: Role) -> tuple[Role, SeedFile]:
         """A role, and how to log in to it."""
         return role, SeedFile(user_keys.seed_file(self._keys, role))
+
+    @property
+    def _log_file(self) -> Path:
+        return self.folder / "server.log"
 
     @property
     def _keys(self) -> Path:
@@ -166,11 +167,7 @@ class EmbeddedServer:
         """
         if not self.has_room():
             return False
-        with contextlib.suppress(FileNotFoundError), (self.folder / "server.log").open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            own = f"[{self.pid}] ".encode()
-            return any(line.startswith(own) and message in line for line in log for message in FAILED_WRITE_MESSAGES)
-        return False
+        return server_log.has_failed_writes(self._log_file, self.pid)
 
     def sync(self) -> None:
         """Syncs the files of a stopped server to disk."""
@@ -192,14 +189,14 @@ class EmbeddedServer:
             raise SetupError("the nats-server is not running, so its configuration cannot be reloaded")
         self._accepted = dict(accepted)
         self._write_config()
-        log = self.folder / "server.log"
+        log = self._log_file
         size = log.stat().st_size
         os.kill(self.pid, signal.SIGHUP)
         deadline = time.monotonic() + RELOAD_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
-            news = await asyncio.to_thread(_read_from, log, size)
+            news = await asyncio.to_thread(server_log.read_from, log, size)
             if b"Failed to reload" in news:
-                raise SetupError(f"the nats-server did not accept its configuration: {_last_line(log)}")
+                raise SetupError(f"the nats-server did not accept its configuration: {server_log.last_line(log)}")
             if b"Reloaded server configuration" in news:
                 return
             await asyncio.sleep(0.02)
@@ -231,7 +228,7 @@ class EmbeddedServer:
                 return int(msgspec.json.decode(ports.read_bytes(), type=_Ports).nats[0].rpartition(":")[2])
             await asyncio.sleep(0.005)
         await self._end()
-        raise SetupError(f"nats-server did not start: {_last_line(self.folder / 'server.log')}")
+        raise SetupError(f"nats-server did not start: {server_log.last_line(self._log_file)}")
 
     async def _end(self) -> None:
         if self._process is not None:
@@ -276,13 +273,6 @@ def _keys_folder(folder: Path) -> Path:
     return folder / "keys"
 
 
-def _read_from(file: Path, offset: int) -> bytes:
-    """What was written to a log since it had this size; all of it, if it was rotated since."""
-    with file.open("rb") as log:
-        log.seek(offset if file.stat().st_size >= offset else 0)
-        return log.read()
-
-
 def _previous_port(file: Path) -> int | None:
     """The port of the last start if it is still free."""
     with contextlib.suppress(OSError, ValueError, OverflowError), socket.socket() as probe:
@@ -296,12 +286,3 @@ def _previous_port(file: Path) -> int | None:
 def _write_private(file: Path, text: str) -> None:
     """Readable by this user only."""
     write_atomically(file, text.encode(), mode=0o600)
-
-
-def _last_line(file: Path) -> str:
-    """The last line of the server's log, without process id, time and level."""
-    try:
-        lines = file.read_text(errors="replace")[-4000:].splitlines()
-    except FileNotFoundError:
-        return "it wrote no log"
-    return lines[-1].rpartition("] ")[2] if lines else "its log is empty"

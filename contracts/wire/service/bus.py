@@ -1,18 +1,15 @@
 """A NATS connection that reconnects for ever and counts its errors; its `flush` is a barrier, its `request` fast."""
 
 import asyncio
-import re
-import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NoReturn, Self
-from urllib.parse import urlsplit
 
 import nats.errors
 import structlog
-from nats.aio.client import DEFAULT_FLUSH_TIMEOUT, Client
+from nats.aio.client import DEFAULT_FLUSH_TIMEOUT
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import Header
@@ -20,14 +17,13 @@ from nats.js.api import Header
 from contracts import subjects
 from contracts.cancellation import is_cancelled
 from contracts.errors import SetupError, Unavailable
-from contracts.wire.service.credentials import Credential, Password, Tls
+from contracts.wire.service.credentials import AuthenticatedClient, Credential, Tls, parse_addresses
 
 CONNECT_TIMEOUT_SECONDS = 15.0
 """Timeout of the first connection: services and server start at the same time."""
 RECONNECT_SECONDS = 0.25
 """Interval of reconnect attempts; with nats-py's 2 s, work pauses long after the server is back."""
 
-SCHEMES = ("nats", "tls")
 ABSENCE_SECONDS = 0.5
 """How long nobody may be there to answer, until a request fails: a service reconnects with a new key, or the server
 reloads its accounts."""
@@ -48,19 +44,13 @@ class _PendingRequest:
     future: asyncio.Future[Msg]
 
 
-class Bus(Client):
-    """nats-py's client, with `error_counts` by kind: `connection`, `slow_consumer`, `not_permitted`.
-
-    Keys and certificates are read again for each connection; a login that is refused later is tried again.
-    """
+class Bus(AuthenticatedClient):
+    """nats-py's client, with `error_counts` by kind: `connection`, `slow_consumer`, `not_permitted`."""
 
     def __init__(self, role: str, credential: Credential, tls: Tls | None = None) -> None:
-        super().__init__()
-        self.role = role
+        super().__init__(role, credential, tls)
         self.api = subjects.jetstream_api(role)
         """Prefix of JetStream's API, as this connection's account knows it."""
-        self._credential = credential
-        self._tls_files = tls
         self.append_listeners: set[Callable[[int], None]] = set()
         """Called with the sequence of each commit that is appended over this connection."""
         self.error_counts: Counter[str] = Counter()
@@ -78,44 +68,6 @@ class Bus(Client):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    @property
-    def login(self) -> dict[str, Any]:
-        """Options of `connect`. A key is no option: `_connect_command` reads it."""
-        if isinstance(self._credential, Password):
-            return {"user": self.role, "password": self._credential.password}
-        return {"user": self.role}
-
-    def check_files(self) -> None:
-        """SetupError: a key or certificate cannot be read."""
-        if not isinstance(self._credential, Password):
-            self._credential.read()
-        if self._tls_files is not None:
-            self._tls_files.check()
-
-    @property
-    def ssl_context(self) -> ssl.SSLContext:
-        return (self._tls_files or Tls()).context()
-
-    def _connect_command(self) -> bytes:
-        """Reads the key, and refuses to send anything in clear to a server that should have offered TLS."""
-        if self._tls_files is not None and not self._server_info.get("tls_required"):
-            raise nats.errors.Error("the server offers no TLS, which the settings require")
-        if not isinstance(self._credential, Password):
-            try:
-                jwt, key = self._credential.read()
-            except SetupError as error:  # nats-py goes on reconnecting after its own errors only
-                raise nats.errors.Error(str(error)) from error
-            self._public_nkey, self._signature_cb = key.public, key.sign
-            self._user_jwt_cb = None if jwt is None else jwt.encode
-        return super()._connect_command()
-
-    async def _process_err(self, err_msg: str) -> None:
-        """nats-py closes for good where the server ends a login; its key may have been rotated, so it is read again."""
-        if _is_refused_login(err_msg):
-            await self._process_op_err(nats.errors.AuthorizationError())
-        else:
-            await super()._process_err(err_msg)
 
     async def request(
         self,
@@ -311,7 +263,7 @@ async def connect(  # noqa: PLR0913 - url and credential belong together, the re
     `url`: one server or several, separated by commas. After the first success it reconnects for ever, to any of them.
     SetupError when there is no connection within `timeout` seconds.
     """
-    servers = _addresses(url)
+    servers = parse_addresses(url)
     if tls is None and any(server.startswith("tls://") for server in servers):
         tls = Tls()
     bus = Bus(role, credential, tls)
@@ -334,7 +286,7 @@ async def connect(  # noqa: PLR0913 - url and credential belong together, the re
                 **bus.login,
             )
     except TimeoutError as error:
-        reason = _explain(bus.last_error, credential)
+        reason = bus.explain_failure()
         await bus.close()
         raise SetupError(f"no connection to NATS at {url} as {role} within {timeout:g} s: {reason}") from error
     except (nats.errors.Error, ValueError) as error:
@@ -345,34 +297,6 @@ async def connect(  # noqa: PLR0913 - url and credential belong together, the re
 
 async def _drop(_: Msg) -> None:
     return
-
-
-def _addresses(url: str) -> list[str]:
-    """The addresses in a list. SetupError: there is none, or one is not valid."""
-    servers = [server if "//" in server else f"nats://{server}" for server in map(str.strip, url.split(",")) if server]
-    if not servers:
-        raise SetupError("no address of a NATS server is set (LORATORY_NATS_URL)")
-    for server in servers:
-        try:
-            parts = urlsplit(server)
-            valid = parts.scheme in SCHEMES and parts.hostname and (parts.port is None or parts.port > 0)
-        except ValueError:
-            valid = False
-        if not valid:
-            raise SetupError(f"{server} is not the address of a NATS server, such as nats://127.0.0.1:4222")
-    return servers
-
-
-def _explain(error: Exception | None, credential: Credential) -> str:
-    reason = str(error or "no answer")
-    if _is_refused_login(reason):
-        return f"{reason}: the server does not accept {credential}"
-    return reason
-
-
-def _is_refused_login(message: str) -> bool:
-    """The server does not accept a client's key, or no longer: it was rotated, revoked, or has expired."""
-    return re.search("authorization violation|authentication (expired|revoked)", message.lower()) is not None
 
 
 def _fail(future: asyncio.Future[Msg], error: type[nats.errors.Error]) -> None:
