@@ -58,7 +58,7 @@ class Attacker:
         """A subject that this role may write; for the gateway one of the trainer."""
         return OWN_APPEND.get(self.role, "evt.job.{}").format(self.id)
 
-    async def send(self, subject: str, body: bytes | None = None, *, reply: str = "", **headers: str) -> None:
+    async def send(self, subject: str, body: bytes | None = None, /, *, reply: str = "", **headers: str) -> None:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         await self.bus.publish(subject, self.body if body is None else body, reply=reply, headers=named or None)
 

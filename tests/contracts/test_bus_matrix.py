@@ -20,6 +20,7 @@ from nats.js.errors import NotFoundError
 from contracts import subjects
 from contracts.commits import StreamRevision, build_commit
 from contracts.events.jobs import JobQueued
+from contracts.subjects import Priority, WorkClass
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
 from contracts.wire.server.accounts import SERVICES, Role, permissions
@@ -150,12 +151,14 @@ async def serve_as_catalog(bus: Bus) -> None:
 
 async def seed(admin: Bus, catalog: Bus) -> dict[str, str]:
     """Something to attack in every stream; where the messages of the queue are acknowledged, which `admin` holds."""
-    acks = {}
-    for work, job in (("train", "j1"), ("tag", "t1")):
-        for priority in ("high", "low"):
-            queue = WorkQueue(catalog, work)  # type: ignore[arg-type]  # literals of the loop
-            await queue.put(QueueMessage(id=f"{job}-{priority}", dispatch=1), priority)  # type: ignore[arg-type]
-        delivery = await WorkQueue(admin, work).fetch()  # type: ignore[arg-type]
+    acks: dict[str, str] = {}
+    works: tuple[tuple[WorkClass, str], ...] = (("train", "j1"), ("tag", "t1"))
+    priorities: tuple[Priority, ...] = ("high", "low")
+    for work, job in works:
+        for priority in priorities:
+            queue = WorkQueue(catalog, work)
+            await queue.put(QueueMessage(id=f"{job}-{priority}", dispatch=1), priority)
+        delivery = await WorkQueue(admin, work).fetch()
         assert delivery is not None
         acks[work] = delivery._raw.reply
     await append_as(catalog, "seed")

@@ -121,7 +121,9 @@ async def test_messages_arrive_at_those_who_receive_them(bus_of: BusOf) -> None:
     for bus in (trainer, catalog, gateway):
         await bus.flush()
         await bus.flush()  # delivered to the others as well: their own replies come after it
-    expected = [(role, message) for role in ("catalog", "gateway") for message in (presence, progress)]
+    expected: list[tuple[str, msgspec.Struct]] = [
+        (role, message) for role in ("catalog", "gateway") for message in (presence, progress)
+    ]
     expected += [("gateway", applied), ("trainer", applied), ("trainer", ImagesErased())]
     assert sorted(received, key=repr) == sorted(expected, key=repr)
     await expect_no_refusal(catalog, trainer, gateway)
