@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import nats
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from contracts import subjects
@@ -77,14 +77,22 @@ async def measure_rate(run: Run, name: str, total: int, *, concurrency: int) -> 
     return count * concurrency / (time.perf_counter() - started)
 
 
+async def connect_raw(server: EmbeddedServer) -> Client:
+    """The client of nats-py as it is."""
+    role, file = server.credentials("catalog")
+    client, (_, key) = Client(), file.read()
+    client._public_nkey = key.public  # otherwise it needs the package `nkeys`, to read the same file
+    await client.connect(server.url, user=role, signature_cb=key.sign, inbox_prefix=subjects.inbox(role))
+    return client
+
+
 async def measure(server: EmbeddedServer, appends: int) -> dict[str, list[float]]:
     """Rates of all cases, one for each round."""
     admin = await connect(server.url, *server.credentials("admin"), "benchmark")
     await migrate(admin, at=datetime.now(UTC), lease=5)
     await admin.close()
     bus = await connect(server.url, *server.credentials("catalog"), "benchmark")
-    user, password = server.credentials("catalog")
-    raw_client = await nats.connect(server.url, user=user, password=password, inbox_prefix=subjects.inbox("catalog"))
+    raw_client = await connect_raw(server)
     js, log = raw_client.jetstream(timeout=30), EventLog(bus)
     commit = build_commit(
         "dataset", "raw-0-0", [EVENT], expected_revision=StreamRevision(1000, 1000, "0" * 64), metadata=new_metadata()

@@ -137,7 +137,7 @@ async def open_bench(folder: Path, commits: int) -> AsyncIterator[Bench]:
         await migrate(admin, at=datetime.now(UTC), lease=15)
         end = await write_log(admin, commits)
         await admin.close()
-        bus = await connect(server.url, *server.credentials("catalog"), "bench")
+        bus = await connect(server.url, *server.credentials("admin"), "bench")  # the only one with consumers
         archive = Archive(folder / "catalog")
         await archive.verify_on_start(EventLog(bus))
         async with aclosing(Follower(bus, 0).batches()) as batches:

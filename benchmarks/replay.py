@@ -53,8 +53,10 @@ from contracts.sealed import seal
 from contracts.telemetry import Applied
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
+from contracts.wire.server.accounts import Role
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.credentials import SeedFile
 from contracts.wire.service.telemetry import publish
 
 MIX_PERCENT = {"image": 25, "edit": 60, "predict": 15}
@@ -340,9 +342,10 @@ class ReplayProcess:
 
 
 @asynccontextmanager
-async def start_process(name: str, url: str, password: str, folder: Path) -> AsyncIterator[ReplayProcess]:
+async def start_process(name: str, server: EmbeddedServer, role: Role, folder: Path) -> AsyncIterator[ReplayProcess]:
+    _, key = server.credentials(role)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, __file__, "--child", name, url, password, str(folder)),
+        *(sys.executable, __file__, "--child", name, server.url, role, str(key.path), str(folder)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -357,18 +360,16 @@ async def main(commits: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with EmbeddedServer(folder / "nats") as server:
-            user, password = server.credentials("admin")
-            bus = await connect(server.url, user, password, "benchmark")
+            bus = await connect(server.url, *server.credentials("admin"), "benchmark")
             await migrate(bus, at=START_TIME, lease=15)
             end = await write_log(bus, commits)
             await bus.close()
             print(f"{end} commits written: {commits} of the mix, {end - commits} that open data sets and tagging runs")
-            user, password = server.credentials("catalog")
             (folder / "catalog").mkdir()
             (folder / "baseline").mkdir()
             async with (
-                start_process("baseline", server.url, password, folder / "baseline") as baseline,
-                start_process("catalog", server.url, password, folder / "catalog") as catalog,
+                start_process("baseline", server, "admin", folder / "baseline") as baseline,
+                start_process("catalog", server, "catalog", folder / "catalog") as catalog,
             ):
                 await run_turns(baseline, catalog, end)
 
@@ -384,9 +385,9 @@ async def run_turns(baseline: ReplayProcess, catalog: ReplayProcess, end: int) -
     print(f"ratio {baseline.seconds / catalog.seconds:.2f}")
 
 
-async def run_process(name: str, url: str, password: str, folder: str) -> None:
+async def run_process(name: str, url: str, role: str, key: str, folder: str) -> None:
     """Read sequences from stdin and replay up to each; not subscribed in between."""
-    bus = await connect(url, "catalog", password, f"benchmark-{name}")
+    bus = await connect(url, role, SeedFile(Path(key)), f"benchmark-{name}")
     loop = CatalogReplay(bus, Path(folder)) if name == "catalog" else BaselineReplay(bus, Path(folder))
     while line := await asyncio.to_thread(sys.stdin.readline):
         wall, cpu = time.perf_counter(), time.process_time()

@@ -39,7 +39,8 @@ from contracts.wire.blobs.store import Blobs, blobs_at
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.lease import Lease
 from contracts.wire.service.boot import leaf_errors
-from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
 from contracts.wire.service.requests import Service, require_all_handlers
 from contracts.wire.service.telemetry import publish
@@ -103,7 +104,7 @@ async def serve(settings: Settings) -> None:
     health = Health("catalog", ["writer", "log", "read_model"], pid=os.getpid())
     health.set("writer", False, "another catalog writes; this one is on standby")
     async with AsyncExitStack() as stack:
-        bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "catalog")
+        bus = await connect_service(settings, "catalog")
         await stack.enter_async_context(bus)
         await stack.enter_async_context(_publish_damage(bus))
         background = await stack.enter_async_context(asyncio.TaskGroup())
@@ -125,7 +126,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health) -> No
         health.set("log", True)
         remove_stale_work_folders(settings.staging)
         log.verdicts = StoreVerdicts(resources.store)
-        catalog = Catalog(bus, log, resources, DispatchTiming(lease=settings.lease))
+        catalog = Catalog(bus, log, resources, DispatchTiming())
         require_all_handlers("catalog", catalog.commands, catalog.queries)
         service = Service(bus, "catalog", version("loratory"))
         stack.push_async_callback(service.close)

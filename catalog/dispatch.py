@@ -34,9 +34,8 @@ _log = structlog.get_logger()
 
 
 class DispatchTiming(msgspec.Struct, frozen=True, kw_only=True):
-    """`lease`: seconds without contact to its worker after which a job is redelivered, if the queue is recreated."""
+    """Seconds."""
 
-    lease: float
     reconcile_interval: float = 5.0
     cancel_timeout: float = 30.0
     """A worker stops within two seconds of a cancel request; after this long it is dead, disconnected or stalled."""
@@ -98,10 +97,8 @@ class Dispatcher:
         self._last_seen = {job_id: at for job_id, at in self._last_seen.items() if self._is_held(job_id)}
 
     async def reconcile(self, work_class: WorkClass) -> None:
-        """Repair the queue and re-send messages of jobs that no worker holds."""
+        """Re-send messages of jobs that no worker holds. Unavailable: there is no queue; `admin` recreates it."""
         queue = WorkQueue(self._bus, work_class)
-        if await queue.repair(self._timing.lease):
-            _log.warning("queue_recreated")
         # The queue is read first: a job enqueued between the two reads is then sent twice rather than never.
         queued = await queue.queued_ids()
         unfinished = await self._store.read(lambda connection: work.list_unfinished(connection, work_class))

@@ -26,7 +26,8 @@ from contracts.audit import AuditHead, damage_error, summary_lines
 from contracts.errors import NotFound, SetupError, Unavailable
 from contracts.telemetry import LossBlock
 from contracts.wire.log.event_log import EventLog
-from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.connection import connect_service
 from contracts.wire.service.telemetry import jobs_with_loss_curves, read_loss_curve
 
 ARCHIVE_TIMEOUT_SECONDS = 60.0
@@ -175,7 +176,7 @@ async def _open_keys(settings: Settings) -> Keys:
 
 
 async def _connect(settings: Settings) -> Bus:
-    return await connect(settings.nats_url, settings.nats_user, settings.nats_password, "catalog-maintenance")
+    return await connect_service(settings, "catalog-maintenance")
 
 
 async def _wait_until_archived(bus: Bus, folder: Path, timeout: float) -> None:

@@ -11,9 +11,9 @@ from contracts.wire.service.settings import ServiceSettings
 class Settings(ServiceSettings, frozen=True, kw_only=True):
     """`catalog` is the folder of the catalog's databases; `staging` the folder where the gateway stores uploads.
 
-    `blobs` is a folder or the URL of an object store. `decoders` is the number of images decoded concurrently. `lease`,
-    in seconds, must equal that of the migrate step: a lost queue is recreated with it. `signing_key` is the file of the
-    key that signs commits, made at the first start; by default in the folder of the databases.
+    `blobs` is a folder or the URL of an object store. `decoders` is the number of images decoded concurrently.
+    `signing_key` is the file of the key that signs commits, made at the first start; by default in the folder of the
+    databases.
     """
 
     nats_user: str = "catalog"
@@ -21,5 +21,4 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     staging: Path = Path("staging")
     signing_key: Path | None = None
     decoders: Annotated[int, Meta(ge=1, le=32)] = 2
-    lease: Annotated[float, Meta(ge=1, le=3600)] = 15.0
     health_file: Path = Path("run/catalog.json")

@@ -57,7 +57,7 @@ def asyncapi(version: str) -> Raw:
         },
         "defaultContentType": JSON,
         "servers": {
-            "nats": {"host": "127.0.0.1:4222", "protocol": "nats", "description": "One user for each service."},
+            "nats": {"host": "127.0.0.1:4222", "protocol": "nats", "description": "One account for each service."},
             "websocket": {"host": "127.0.0.1:8000", "protocol": "ws", "description": "The gateway."},
             "http": {"host": "127.0.0.1:8000", "protocol": "http", "description": "The gateway."},
         },

@@ -13,7 +13,7 @@ LEASES = "KV_catalog"
 WRITER = "$KV.catalog.writer"
 """The key of the single-writer lease."""
 
-ALL_EVENTS = "evt.>"
+ALL_EVENTS = "evt.*.*"
 ALL_QUEUED = "jobs.>"
 ALL_METRICS = "met.>"
 ALL_LEASES = "$KV.catalog.>"
@@ -22,6 +22,11 @@ WorkerService = Literal["trainer", "tagger"]
 Priority = Literal["high", "normal", "low"]
 Status = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 """The status of a job or tagging run as clients see it; `contracts.jobs` has the states behind it."""
+
+STORE_API = "$JS.API"
+"""Prefix of JetStream's API in the account that holds the streams."""
+IMPORTED_API = "log.api"
+"""Its prefix in the accounts of services, which import a part of it."""
 
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 
@@ -34,6 +39,11 @@ def aggregate(kind: str, aggregate_id: str) -> str:
 def inbox(role: str) -> str:
     """The inbox prefix of a role; no other role may subscribe to it."""
     return f"_INBOX_{role}"
+
+
+def jetstream_api(role: str) -> str:
+    """The prefix of JetStream's API as a role's account knows it."""
+    return STORE_API if role == "admin" else IMPORTED_API
 
 
 def queued(work: WorkClass, priority: Priority, work_id: str) -> str:

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Creates deploy/secrets: a random password for each user of the bus, and the API key. Existing files are kept.
-# Only you can enter the folder; the files themselves are readable, for the containers they are mounted into.
+# Creates deploy/secrets: an nkey for each user of the bus, the API key, and what the NATS server knows of the users.
+# Existing files are kept. `make-secrets.sh --rotate` makes new keys in two steps; see docs/operations.md.
+# It runs in the image `init`; with PYTHON set, in that Python instead, if Loratory is installed there.
 set -eu
 cd "$(dirname "$0")"
-umask 022
+if [ -n "${PYTHON:-}" ]; then
+    exec "$PYTHON" -P -m contracts.wire.server.secret_files secrets "$@"
+fi
 mkdir -p secrets
-chmod 700 secrets
-for name in admin catalog gateway tagger trainer api_key; do
-    [ -s "secrets/$name" ] || printf 'p%s\n' "$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')" > "secrets/$name"
-    chmod 444 "secrets/$name"
-done
+image=$(docker build --quiet --target init ..)
+exec docker run --rm --network none --user "$(id -u):$(id -g)" --volume "$PWD/secrets:/secrets" "$image" \
+    python -P -m contracts.wire.server.secret_files /secrets "$@"

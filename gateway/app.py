@@ -17,7 +17,8 @@ from litestar.types.internal_types import PathParameterDefinition
 
 from contracts.errors import SetupError
 from contracts.wire.blobs.store import Blobs, blobs_at
-from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
 from gateway.clients import CatalogClient
 from gateway.http import problems, request_context
@@ -89,7 +90,7 @@ async def serve(settings: Settings) -> None:
     refuse_unsafe(settings)
     listening = bind(settings.host, settings.port)
     with contextlib.closing(listening):
-        bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, name="gateway")
+        bus = await connect_service(settings, "gateway")
         try:
             staging = Staging(settings.staging)
             await asyncio.to_thread(staging.prepare)

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 IMPORT_RETRIES = RetryPolicy(first_delay=0.5, time_limit=30.0)
 """How long an import is retried while the catalog restarts; its files are staged here and expensive to resend."""
+RECONNECT_SECONDS = 0.5
+"""How long a request waits for the connection to NATS: it is away for a moment when keys are rotated."""
 QUERY_TIMEOUT_SECONDS = 5.0
 HISTORICAL_QUERY_TIMEOUT_SECONDS = 60.0
 IMPORT_TIMEOUT_SECONDS = 120.0
@@ -37,18 +39,18 @@ class CatalogClient:
 
     async def query(self, query: Query[T]) -> T:
         """Historical queries have a longer timeout: their result is computed from the events."""
-        self._check_connected()
+        await self._check_connected()
         historical = isinstance(query, QueryAt) and (query.at_seq is not None or query.at_time is not None)
         timeout = HISTORICAL_QUERY_TIMEOUT_SECONDS if historical else QUERY_TIMEOUT_SECONDS
         return await self._client.query(query, timeout=timeout)
 
     async def verify(self, query: VerifyLog) -> AuditReport:
         """Verifying a long log takes minutes."""
-        self._check_connected()
+        await self._check_connected()
         return await self._client.query(query, timeout=VERIFY_TIMEOUT_SECONDS)
 
     async def command(self, metadata: CommandMetadata, command: Command[R]) -> R:
-        self._check_connected()
+        await self._check_connected()
         return await self._client.command(metadata, command)
 
     async def command_with_retry(self, metadata: CommandMetadata, command: Command[R]) -> R:
@@ -67,7 +69,7 @@ class CatalogClient:
     async def read_loss_curve(self, job: JobId) -> list[LossBlock]:
         return await read_loss_curve(self._bus, job)
 
-    def _check_connected(self) -> None:
-        """Fail at once while NATS is disconnected; the NATS client would buffer the request until it timed out."""
-        if not self._bus.is_connected:
+    async def _check_connected(self) -> None:
+        """Fail soon while NATS is disconnected; the NATS client would buffer the request until it timed out."""
+        if not await self._bus.wait_connected(RECONNECT_SECONDS):
             raise Unavailable("NATS is not connected; the gateway keeps trying", service="nats")

@@ -9,7 +9,9 @@ from typing import Any, NoReturn, TypeVar
 
 from contracts.errors import LogDamaged, LoratoryError
 from contracts.wire.log.migration import DEFAULT_LEASE_SECONDS, MigrateSettings, migrate_once
+from contracts.wire.log.queue_watch import keep_queue
 from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.server.rotation import rotate_when_asked
 from loratory.child import Child
 from loratory.data_folder import DataFolder
 from loratory.restarts import RestartBackoff, RestartPolicy
@@ -51,6 +53,14 @@ class ServerSupervisor:
             else:
                 self._report("ready")
 
+    async def keep_queue(self) -> None:
+        """Recreate the work queue if it is lost, until cancelled."""
+        await keep_queue(self._migration, self._migration.lease)
+
+    async def rotate_keys_when_asked(self) -> None:
+        """As `loratory keys rotate` asks, until cancelled."""
+        await rotate_when_asked(self._server.folder, self._server.rotate_keys)
+
     async def restart_after_full_disk(self) -> NoReturn:
         """A nats-server whose disk was full stores nothing more until it is restarted."""
         while True:
@@ -77,11 +87,10 @@ class ServerSupervisor:
 
 def migrate_settings(server: EmbeddedServer, folder: DataFolder, environ: Mapping[str, str]) -> MigrateSettings:
     """For a server that runs."""
-    user, password = server.credentials("admin")
+    _, key = server.credentials("admin")
     return MigrateSettings(
         nats_url=server.url,
-        nats_user=user,
-        nats_password=password,
+        nats_nkey_file=key.path,
         lease=float(environ.get("LORATORY_LEASE") or DEFAULT_LEASE_SECONDS),
         known_log=folder / "catalog" / "log_id",
     )

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from contracts.errors import LogDamaged, LoratoryError
 from contracts.events.service_keys import SigningService
 from contracts.wire.service.boot import EXIT_CODES
+from contracts.wire.service.credentials import SeedFile
 from loratory.data_folder import DataFolder
 
 Service = Literal["catalog", "gateway", "tagger", "trainer"]
@@ -19,7 +20,7 @@ CORE_SERVICES: tuple[Service, ...] = ("catalog", "gateway")
 """Required services: they start first, and the whole stack stops if one of them cannot be kept running."""
 
 FORWARDED_SETTINGS: dict[Service, tuple[str, ...]] = {
-    "catalog": ("LOG_LEVEL", "LEASE", "DECODERS"),
+    "catalog": ("LOG_LEVEL", "DECODERS"),
     "gateway": ("LOG_LEVEL", "API_KEY", "API_KEY_FILE"),
     "tagger": ("LOG_LEVEL", "LEASE", "STALL", "MODELS", "PROVIDERS", "THREADS"),
     "trainer": ("LOG_LEVEL", "LEASE", "STALL", "BASES", "CACHE", "LORAS"),
@@ -58,9 +59,9 @@ def service_command(service: Service) -> list[str]:
     return [sys.executable, "-P", "-m", service]
 
 
-def bus_settings(url: str, user: str, password: str) -> dict[str, str]:
+def bus_settings(url: str, role: str, key: SeedFile) -> dict[str, str]:
     """The settings of a service that say how it connects to the nats-server."""
-    return {"NATS_URL": url, "NATS_USER": user, "NATS_PASSWORD": password}
+    return {"NATS_URL": url, "NATS_USER": role, "NATS_NKEY_FILE": str(key.path)}
 
 
 def service_environment(

@@ -104,6 +104,8 @@ class Stack:
             server = ServerSupervisor(self.nats, migration, report=report, restarts=self._restarts)
             self._start("nats", server.run())
             self._start("disk of nats", server.restart_after_full_disk())
+            self._start("queue of nats", server.keep_queue())
+            self._start("keys of nats", server.rotate_keys_when_asked())
             self._cleanup = starting.pop_all()
         return self
 

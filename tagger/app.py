@@ -12,7 +12,7 @@ from contracts.ids import ulid, worker_id
 from contracts.wire.blobs.erased_copies import purge_erased
 from contracts.wire.blobs.store import blobs_at
 from contracts.wire.log.service_keys import ServiceLog
-from contracts.wire.service.bus import connect
+from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
 from contracts.wire.workers.worker import Attempt, Worker, WorkerIdentity
@@ -27,7 +27,7 @@ async def serve(settings: Settings) -> None:
     """Run until cancelled; the current run is then released for another worker."""
     health = Health("tagger", ["bus"], pid=os.getpid())
     settings.work.mkdir(parents=True, exist_ok=True)
-    bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "tagger")
+    bus = await connect_service(settings, "tagger")
     boot = ulid()
     worker = worker_id(platform.node(), boot)
     identity = WorkerIdentity(kind=TAGGING_WORK, worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)

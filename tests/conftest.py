@@ -18,8 +18,8 @@ from contracts.errors import Conflict
 from contracts.ids import CommandId, ulid
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
+from contracts.wire.server.accounts import Role
 from contracts.wire.server.embedded import EmbeddedServer
-from contracts.wire.server.permissions import Role
 from contracts.wire.service.bus import Bus, connect
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

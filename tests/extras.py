@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from contracts.wire.server.accounts import Role
 from contracts.wire.server.embedded import EmbeddedServer
-from contracts.wire.server.permissions import Role
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory", "demo_world")
@@ -78,7 +78,6 @@ class ServiceHost:
         self.server = server
 
     def settings(self, role: Role) -> dict[str, str]:
-        user, password = self.server.credentials(role)
         folder = self.folder
         own: dict[str, dict[str, object]] = {
             "admin": {},
@@ -87,7 +86,8 @@ class ServiceHost:
             "tagger": {"WORK": folder / "tagger"},
             "trainer": {name: folder / name.lower() for name in ("BASES", "CACHE", "WORK", "LORAS")},
         }
-        shared = {"NATS_URL": self.server.url, "NATS_USER": user, "NATS_PASSWORD": password}
+        user, key = self.server.credentials(role)
+        shared = {"NATS_URL": self.server.url, "NATS_USER": user, "NATS_NKEY_FILE": str(key.path)}
         if role != "admin":
             shared |= {"BLOBS": str(folder / "blobs"), "HEALTH_FILE": str(folder / "run" / f"{role}.json")}
         given = {name: value for name, value in os.environ.items() if not name.startswith(("LORATORY_", "PYTHON"))}

@@ -3,6 +3,7 @@
 Only what differs outside a container is mapped: paths to a temporary folder, host names and ports of the network.
 """
 
+import asyncio
 import os
 import re
 import shutil
@@ -20,7 +21,13 @@ import httpx
 import pytest
 import yaml
 
+from contracts import subjects
+from contracts.wire.log.migration import MigrateSettings
 from contracts.wire.server.binary import find_binary
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.connection import connect_service
+from contracts.wire.service.jetstream import find_stream
+from contracts.wire.service.settings import read_settings
 from loratory.deploy import nats_conf
 
 ROOT = Path(__file__).parents[1]
@@ -46,10 +53,13 @@ class ComposeHost:
         (folder / "deploy").mkdir()
         shutil.copy(ROOT / "deploy" / "make-secrets.sh", folder / "deploy")
         self.generate_secrets()
+        (folder / "users").symlink_to(folder / "deploy" / "secrets" / "users")  # mounted beside nats.conf
         (folder / "nats.conf").write_text(self.map_paths((ROOT / "deploy" / "nats.conf").read_text(), "nats"))
 
     def generate_secrets(self) -> None:
-        subprocess.run(["sh", "deploy/make-secrets.sh"], cwd=self.folder, check=True)
+        """With this Python instead of the image of `init`."""
+        environment = os.environ | {"PYTHON": sys.executable}
+        subprocess.run(["sh", "deploy/make-secrets.sh"], cwd=self.folder, env=environment, check=True)
 
     def map_paths(self, text: str, service: str) -> str:
         """Replace paths and addresses inside the service's container by those of this host."""
@@ -133,7 +143,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeHost]:
         "data/loras",
     ):
         (host.folder / folder).mkdir(parents=True)
-    for service in (*OURS, "init", "nats"):
+    for service in (*OURS, "init", "queue-watch", "nats"):
         (host.folder / "tmp" / service).mkdir(parents=True)
     with host.running("nats") as nats:
         health = host.map_paths(SERVICES["nats"]["healthcheck"]["test"][-1], "nats")
@@ -186,9 +196,12 @@ def _json_array(arguments: list[str]) -> str:
 
 def test_secrets_are_generated_once_and_kept(host: ComposeHost) -> None:
     secrets = host.folder / "deploy" / "secrets"
-    before = {file.name: file.read_text() for file in secrets.iterdir()}
+    before = {file.name: file.read_text() for file in secrets.iterdir() if file.is_file()}
+    users = {file.name: file.read_text() for file in (secrets / "users").iterdir()}
     host.generate_secrets()
-    assert {file.name: file.read_text() for file in secrets.iterdir()} == before
+    assert {file.name: file.read_text() for file in secrets.iterdir() if file.is_file()} == before
+    assert {file.name: file.read_text() for file in (secrets / "users").iterdir()} == users
+    assert not any(seed.strip() in text for seed in before.values() for text in users.values())
     assert before.keys() == COMPOSE["secrets"].keys()
     assert len(set(before.values())) == len(before)
     assert secrets.stat().st_mode & 0o777 == 0o700
@@ -199,6 +212,30 @@ def test_the_migrate_step_can_be_repeated(host: ComposeHost) -> None:
     assert first.returncode == 0, first.stderr
     second = host.run_once(host.command("init"), "init")
     assert (second.returncode, second.stdout) == (0, first.stdout)
+
+
+def test_a_lost_queue_is_recreated(host: ComposeHost) -> None:
+    assert host.run_once(host.command("init"), "init").returncode == 0
+    asyncio.run(lose_queue(host))
+    with host.running("queue-watch") as watch:
+        asyncio.run(wait_for_queue(host, watch))
+
+
+async def lose_queue(host: ComposeHost) -> None:
+    async with await connect_as_admin(host) as admin:
+        await admin.jetstream().delete_stream(subjects.QUEUE)
+
+
+async def wait_for_queue(host: ComposeHost, watch: subprocess.Popen[bytes]) -> None:
+    async with await connect_as_admin(host) as admin, asyncio.timeout(READY_TIMEOUT_SECONDS):
+        while await find_stream(admin.jetstream(), subjects.QUEUE) is None:
+            assert watch.poll() is None, host.log("queue-watch")
+            await asyncio.sleep(0.1)
+
+
+async def connect_as_admin(host: ComposeHost) -> Bus:
+    settings = read_settings(MigrateSettings, host.environment("init"))
+    return await connect_service(settings, "test")
 
 
 def test_the_migrate_step_creates_no_log_if_another_one_is_known(host: ComposeHost) -> None:

@@ -17,7 +17,7 @@ from contracts.ids import ulid, worker_id
 from contracts.wire.blobs.erased_copies import purge_erased
 from contracts.wire.blobs.store import blobs_at
 from contracts.wire.log.service_keys import ServiceLog
-from contracts.wire.service.bus import connect
+from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
 from contracts.wire.system.files import remove_abandoned_drafts
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
@@ -41,7 +41,7 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     work_dir = settings.work / boot
     _create_folders(settings.bases, settings.cache, settings.loras, work_dir)
     await asyncio.to_thread(remove_leftovers, settings)
-    bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "trainer")
+    bus = await connect_service(settings, "trainer")
     worker = worker_id(platform.node(), boot)
     identity = WorkerIdentity(kind=JOB_WORK, worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
     heartbeat = HeartbeatPublisher(service="trainer", worker=worker)

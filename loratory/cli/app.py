@@ -27,8 +27,8 @@ GROUPS = {
     "jobs": "Training jobs.",
     "erase": "Permanently erase bytes, file names and captions, everywhere.",
     "backup": "Backups of a data folder.",
+    "keys": "Keys of the services.",
     "audit": "Prove that history was not changed.",
-    "keys": "Keys that services sign their commits with.",
     "loras": "Finished LoRAs.",
 }
 COMMANDS = {
@@ -60,11 +60,11 @@ COMMANDS = {
     "backup ls": ("backup:ls", "List the registered backups."),
     "backup forget": ("backup:forget", "Unregister a backup that was deleted."),
     "backup restore": ("backup:restore_backup", "Create a data folder from a backup."),
+    "keys rotate": ("keys:rotate", "Give the bus or a service new keys, while Loratory runs or not."),
     "audit head": ("audit:head", "Print the signed head of the log, to be stored elsewhere."),
     "audit verify": ("audit:verify", "Verify all hashes and compare the log with its archive."),
     "audit foreign": ("audit:foreign", "List messages of the log that nobody known appended."),
     "audit replay": ("audit:replay", "Rebuild every read model from the log and compare."),
-    "keys rotate": ("keys:rotate", "Give a service a new signing key."),
     "loras get": ("jobs:get", "Download the files of a finished job."),
 }
 

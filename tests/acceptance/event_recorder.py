@@ -133,8 +133,7 @@ async def running_system(
 ) -> AsyncIterator[RecordedSystem]:
     """Start all services, wait until they are ready, and stop them at the end."""
     async with Stack(data, environ=environ, port=0, without=without) as stack:
-        user, password = stack.nats.credentials("gateway")  # may read everything and write nothing
-        bus = await connect(stack.nats.url, user, password, "test")
+        bus = await connect(stack.nats.url, *stack.nats.credentials("gateway"), "test")  # may read, and append nothing
         http = Http(stack.address, retry_timeout=TIMEOUT_SECONDS)
         client = AsyncClient(stack.address, retry_timeout=TIMEOUT_SECONDS)
         recorder = EventRecorder()

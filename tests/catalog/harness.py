@@ -41,7 +41,6 @@ from contracts.wire.blobs.store import LocalBlobs
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import image_added
-from tests.conftest import LEASE
 from tests.limits import WAIT
 from tests.signing import key_named
 
@@ -156,7 +155,7 @@ async def open_catalog(
             for worker in WORKERS:
                 await registrar.register(worker, key_named(worker).public)
             resources = Resources(files, staging, archive, store, keys, blobs, decoder)
-            catalog = Catalog(bus, log, resources, DispatchTiming(lease=LEASE), limits)
+            catalog = Catalog(bus, log, resources, DispatchTiming(), limits)
             background.append(asyncio.create_task(erasure.run(catalog.context, catalog.purger)))
             yield CatalogHarness(bus, catalog, staging, blobs)
     finally:

@@ -14,7 +14,7 @@ from contracts.commands.datasets import RenameDataset
 from contracts.errors import SetupError
 from contracts.queries.jobs import GetJob
 from contracts.wire.server.embedded import EmbeddedServer
-from tests.conftest import LEASE, BusOf
+from tests.conftest import BusOf
 from tests.limits import WAIT
 
 DAY = 24 * 3600
@@ -52,11 +52,10 @@ async def test_it_does_not_start_without_a_handler_for_each_command_and_query(
 
 
 def settings_for(server: EmbeddedServer, folder: Path) -> Settings:
-    _, password = server.credentials("catalog")
+    _, key = server.credentials("catalog")
     return Settings(
         nats_url=server.url,
-        nats_password=password,
-        lease=LEASE,
+        nats_nkey_file=key.path,
         catalog=folder / "catalog",
         staging=folder / "staging",
         blobs=str(folder / "blobs"),

@@ -2,10 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from catalog.dispatch import Dispatcher, DispatchTiming
 from contracts import subjects
 from contracts.commands.jobs import CancelJob, CreateJob
 from contracts.commands.tagging import RequestTagging
+from contracts.errors import Unavailable
 from contracts.events.jobs import JobAttemptStarted, JobCancelled
 from contracts.ids import JobId, WorkerId
 from contracts.jobs import fold
@@ -13,7 +16,11 @@ from contracts.subjects import WorkClass
 from contracts.telemetry import Presence
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.lease import LeaseLost
+from contracts.wire.log.migration import MigrateSettings
+from contracts.wire.log.queue_watch import check_queue, keep_queue
 from contracts.wire.log.streams import CONSUMERS
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.jetstream import find_stream
 from contracts.wire.workers.queue import QueueMessage, WorkQueue
 from tests.catalog.harness import CatalogHarness
 from tests.conftest import LEASE, NOW, BusOf
@@ -30,7 +37,7 @@ def dispatcher_with(harness: CatalogHarness, timing: DispatchTiming) -> Dispatch
     return Dispatcher(harness.bus, harness.executor.store, harness.executor.log, timing)
 
 
-async def test_lost_queue_messages_are_resent(harness: CatalogHarness) -> None:
+async def test_lost_queue_messages_are_resent(harness: CatalogHarness, bus_of: BusOf) -> None:
     await harness.dataset(pictures=1)
     lost = await harness.execute(CreateJob(dataset="cats", start=True))
     low = await harness.execute(CreateJob(dataset="cats", start=True, priority="low"))
@@ -45,7 +52,7 @@ async def test_lost_queue_messages_are_resent(harness: CatalogHarness) -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    first = await WorkQueue(harness.bus, "train").fetch()
+    first = await WorkQueue(await bus_of("trainer"), "train").fetch()
     assert first is not None
     assert (first.message, first.priority) == (QueueMessage(id=lost.id, dispatch=lost.sequence), "normal")
 
@@ -53,16 +60,40 @@ async def test_lost_queue_messages_are_resent(harness: CatalogHarness) -> None:
 async def test_a_deleted_queue_is_recreated_with_all_queued_jobs(harness: CatalogHarness, bus_of: BusOf) -> None:
     await harness.dataset(pictures=1)
     job = await harness.execute(CreateJob(dataset="cats", start=True))
-    admin = (await bus_of("admin")).jetstream()
-    await admin.delete_stream(subjects.QUEUE)
+    admin = await bus_of("admin")
+    await admin.jetstream().delete_stream(subjects.QUEUE)
+    with pytest.raises(Unavailable, match="the job queue does not answer"):
+        await harness.catalog.dispatcher.reconcile("train")
+    assert await check_queue(admin, LEASE)
     await harness.catalog.dispatcher.reconcile("train")
-    first = await WorkQueue(harness.bus, "train").fetch()
+    first = await WorkQueue(await bus_of("trainer"), "train").fetch()
     assert first is not None
     assert first.message == QueueMessage(id=job.id, dispatch=job.sequence)
 
-    await admin.delete_consumer(subjects.QUEUE, subjects.queue_consumer("tag", "low"))
-    await harness.catalog.dispatcher.reconcile("train")
-    assert (await admin.stream_info(subjects.QUEUE)).state.consumer_count == len(CONSUMERS)
+    await admin.jetstream().delete_consumer(subjects.QUEUE, subjects.queue_consumer("tag", "low"))
+    assert await check_queue(admin, LEASE)
+    assert (await admin.jetstream().stream_info(subjects.QUEUE)).state.consumer_count == len(CONSUMERS)
+    assert not await check_queue(admin, LEASE)
+
+
+async def test_admin_watches_the_queue_also_while_the_server_is_away(server: EmbeddedServer, bus_of: BusOf) -> None:
+    admin = await bus_of("admin")
+    role, key = server.credentials("admin")
+    settings = MigrateSettings(nats_url=server.url, nats_user=role, nats_nkey_file=key.path)
+    watching = asyncio.create_task(keep_queue(settings, LEASE, every=0.05))
+    try:
+        for restarts in (1, 2):
+            await admin.jetstream().delete_stream(subjects.QUEUE)
+            async with asyncio.timeout(WAIT):
+                while await find_stream(admin.jetstream(), subjects.QUEUE) is None:  # noqa: ASYNC110 - made by the task
+                    await asyncio.sleep(0.05)
+            await server.restart()
+            async with asyncio.timeout(WAIT):
+                while admin.stats["reconnects"] < restarts or not admin.is_connected:  # noqa: ASYNC110 - nats-py only counts
+                    await asyncio.sleep(0.05)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_the_message_of_a_held_job_is_resent_only_when_its_worker_falls_silent(harness: CatalogHarness) -> None:
@@ -78,7 +109,7 @@ async def test_the_message_of_a_held_job_is_resent_only_when_its_worker_falls_si
     await harness.catalog.dispatcher.reconcile("train")
     assert await queue.queued_ids() == set()
 
-    await dispatcher_with(harness, DispatchTiming(lease=LEASE, presence_timeout=0)).reconcile("train")
+    await dispatcher_with(harness, DispatchTiming(presence_timeout=0)).reconcile("train")
     assert await queue.queued_ids() == {job.id}
 
 
@@ -93,7 +124,7 @@ async def test_a_catalog_that_lost_the_lease_dispatches_nothing(harness: Catalog
         raise LeaseLost
 
     log = EventLog(harness.bus, lose_lease)
-    fenced = Dispatcher(harness.bus, harness.executor.store, log, DispatchTiming(lease=LEASE))
+    fenced = Dispatcher(harness.bus, harness.executor.store, log, DispatchTiming())
     running = asyncio.create_task(fenced.run())
     await fence_checked.wait()
     await harness.bus.flush()
@@ -121,7 +152,7 @@ async def test_a_cancel_without_a_responding_worker_ends_the_job(harness: Catalo
 
     await harness.catalog.dispatcher.reconcile("train")
     assert fold((await log.load("job", job.id)).events()).state == "cancelling"
-    await dispatcher_with(harness, DispatchTiming(lease=LEASE, cancel_timeout=0)).reconcile("train")
+    await dispatcher_with(harness, DispatchTiming(cancel_timeout=0)).reconcile("train")
 
     history = await log.load("job", job.id)
     assert history.events()[-1][0] == JobCancelled(attempt=attempt)

@@ -15,8 +15,8 @@ from contracts.events.log import LogRestored
 from contracts.ids import JobId
 from contracts.telemetry import LossBlock
 from contracts.wire.log.event_log import EventLog
+from contracts.wire.server.accounts import Role
 from contracts.wire.server.embedded import EmbeddedServer
-from contracts.wire.server.permissions import Role
 from contracts.wire.service.bus import connect
 from contracts.wire.service.telemetry import read_loss_curve, store_loss_block
 from tests.catalog.harness import open_catalog, png
@@ -26,11 +26,11 @@ JOB = JobId("job_1")
 
 
 def settings(server: EmbeddedServer, data: Path, role: Role = "catalog") -> Settings:
-    user, password = server.credentials(role)
+    user, key = server.credentials(role)
     return Settings(
         nats_url=server.url,
         nats_user=user,
-        nats_password=password,
+        nats_nkey_file=key.path,
         catalog=data / "catalog",
         blobs=str(data / "blobs"),
         staging=data / "staging",

@@ -154,10 +154,10 @@ async def test_the_catalog_does_not_start_with_files_of_a_newer_version(
     bus_of: BusOf, server_in_use: EmbeddedServer, tmp_path: Path, name: str
 ) -> None:
     write_number(Path(shutil.copy(GOLDEN / f"{name}-0.db", tmp_path / f"{name}.db")), 99)
-    user, password = server_in_use.credentials("catalog")
-    settings = {"NATS_URL": server_in_use.url, "NATS_USER": user, "NATS_PASSWORD": password}
+    _, key = server_in_use.credentials("catalog")
+    settings = {"NATS_URL": server_in_use.url, "NATS_NKEY_FILE": key.path}
     folders = {"CATALOG": tmp_path, "STAGING": tmp_path / "staging", "BLOBS": tmp_path / "blobs"}
-    environment = {f"LORATORY_{key}": str(value) for key, value in (settings | folders).items()}
+    environment = {f"LORATORY_{key}": str(value) for key, value in {**settings, **folders}.items()}
 
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "catalog"),

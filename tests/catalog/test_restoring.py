@@ -99,8 +99,7 @@ class RestoreWorkspace:
 
 @pytest.fixture
 async def workspace(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[RestoreWorkspace]:
-    user, password = server.credentials("admin")
-    bus = await connect(server.url, user, password, "test")
+    bus = await connect(server.url, *server.credentials("admin"), "test")
     yield RestoreWorkspace(bus, tmp_path)
     await bus.close()
 

@@ -27,7 +27,7 @@ from contracts.subjects import WorkClass
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.workers.queue import WorkQueue
 from tests.catalog.harness import CatalogHarness, RacingLog, event_names, image_id_of
-from tests.conftest import command_metadata
+from tests.conftest import BusOf, command_metadata
 
 STARTED = JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)
 
@@ -216,7 +216,7 @@ async def test_cancelling_in_each_state(harness: CatalogHarness) -> None:
             await harness.execute(StartJob(job=JobId(job.id)))
 
 
-async def test_a_job_can_be_edited_and_a_new_priority_queues_it_again(harness: CatalogHarness) -> None:
+async def test_a_job_can_be_edited_and_a_new_priority_queues_it_again(harness: CatalogHarness, bus_of: BusOf) -> None:
     await harness.dataset(pictures=1)
     job = JobId((await started(harness)).id)
     await harness.execute(EditJob(job=job, name="my cat", labels=("nice",)))
@@ -225,7 +225,7 @@ async def test_a_job_can_be_edited_and_a_new_priority_queues_it_again(harness: C
     events = await harness.events("job", job)
     assert event_names(events) == ["JobCreated", "JobQueued", "JobEdited", "JobPrioritised", "JobQueued"]
     assert events[-1] == JobQueued(priority="high")
-    delivery = await WorkQueue(harness.bus, "train").fetch()
+    delivery = await WorkQueue(await bus_of("trainer"), "train").fetch()
     assert delivery is not None
     assert (delivery.priority, delivery.message.dispatch) == ("high", reprioritised.sequence)
     await harness.append("job", job, STARTED)

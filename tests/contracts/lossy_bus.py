@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from contracts import subjects
 from contracts.wire.service.bus import Bus
+from contracts.wire.service.credentials import Credential
 
 
 class LossyBus(Bus):
@@ -16,9 +17,9 @@ class LossyBus(Bus):
             await super()._process_msg(sid, subject, reply, data, headers)
 
 
-async def connect_lossy(url: str, user: str, password: str) -> LossyBus:
-    bus = LossyBus(user)
-    await bus.connect(url, user=user, password=password, inbox_prefix=subjects.inbox(user), error_cb=bus.note_error)
+async def connect_lossy(url: str, role: str, credential: Credential) -> LossyBus:
+    bus = LossyBus(role, credential)
+    await bus.connect(url, inbox_prefix=subjects.inbox(role), error_cb=bus.note_error, **bus.login)
     return bus
 
 

@@ -116,7 +116,7 @@ async def test_a_command_is_resent_if_the_service_dies_while_executing_it(bus_of
 
 async def test_a_command_resent_while_in_progress_is_executed_once(bus_of: BusOf) -> None:
     running, most, resent = 0, 0, asyncio.Event()
-    catalog, observer = await bus_of("catalog"), await bus_of("admin")
+    catalog, observer = await bus_of("catalog"), await bus_of("catalog")
     requests: list[Msg] = []
 
     async def handle_slowly(_: CommandMetadata, __: CreateDataset) -> DatasetResult:

@@ -236,8 +236,8 @@ async def _inject_all(schedule: list[Fault], injector: FaultInjector, result: Dr
 @asynccontextmanager
 async def _observe_log(stack: ProxiedStack) -> AsyncIterator[tuple[Bus, LogObserver]]:
     """Read the log over a direct connection that no proxy disturbs."""
-    user, password = stack.nats.credentials("gateway")  # may read everything and write nothing
-    bus, observer = await connect(stack.nats.url, user, password, "drill"), LogObserver()
+    observer = LogObserver()
+    bus = await connect(stack.nats.url, *stack.nats.credentials("gateway"), "drill")  # may read, and append nothing
     reading = asyncio.create_task(observer.read(Follower(bus, 0, policy=FollowPolicy(poll=0.05))))
     try:
         await subscribe(bus, TrainingProgress, observer.on_progress)

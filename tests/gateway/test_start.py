@@ -29,13 +29,13 @@ async def environ(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Envir
     """The environment of a gateway with NATS and a fake catalog running."""
     admin, bus = [await connect(server.url, *server.credentials(role), name=role) for role in ("admin", "catalog")]
     log_id = await migrate(admin, at=datetime.now(UTC), lease=15)
-    user, password = server.credentials("gateway")
+    user, key = server.credentials("gateway")
     async with FakeCatalog(bus, log_id):
         yield {
             "PATH": os.environ["PATH"],
             "LORATORY_NATS_URL": server.url,
             "LORATORY_NATS_USER": user,
-            "LORATORY_NATS_PASSWORD": password,
+            "LORATORY_NATS_NKEY_FILE": str(key.path),
             "LORATORY_STAGING": str(tmp_path / "staging"),
             "LORATORY_BLOBS": str(tmp_path / "blobs"),
             "LORATORY_HEALTH_FILE": str(tmp_path / "gateway.json"),

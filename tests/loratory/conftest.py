@@ -52,8 +52,8 @@ def server_url(server_data: Path) -> Iterator[str]:
 async def create_data_folder(data: Path) -> None:
     """A data folder with a log of one commit and its archive."""
     async with OfflineFolder(data, os.environ, create=True) as offline:
-        user, password = offline.server.credentials("admin")
-        await migrate_once(MigrateSettings(nats_url=offline.server.url, nats_user=user, nats_password=password))
+        _, key = offline.server.credentials("admin")
+        await migrate_once(MigrateSettings(nats_url=offline.server.url, nats_nkey_file=key.path))
         assert await offline.run_catalog("catch-up") == 0
 
 

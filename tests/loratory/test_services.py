@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from contracts.wire.service.credentials import SeedFile
 from loratory.data_folder import DataFolder
 from loratory.restarts import RESTARTS, RestartBackoff
 from loratory.services import SERVICES, Service, bus_settings, describe_exit, service_environment
@@ -13,7 +14,7 @@ GIVEN = {
     "LORATORY_URL": "http://elsewhere",
     "LORATORY_NATS_URL": "nats://elsewhere",
 }
-BUS = bus_settings("nats://here:1", "u", "p")
+BUS = bus_settings("nats://here:1", "trainer", SeedFile(Path("/k")))
 
 
 def environment(service: Service) -> dict[str, str]:

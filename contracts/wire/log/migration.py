@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 from nats.js.errors import NotFoundError
@@ -24,8 +23,10 @@ from contracts.retry import RetryPolicy, retry
 from contracts.wire.log.publishing import Draft, publish
 from contracts.wire.log.scan import log_state
 from contracts.wire.log.streams import add_consumers, stream_configs
-from contracts.wire.service.bus import connect
+from contracts.wire.service.bus import Bus
+from contracts.wire.service.connection import connect_service
 from contracts.wire.service.jetstream import NATS_ERRORS
+from contracts.wire.service.settings import BusSettings
 
 FORMAT = 3
 """Format of the data folder, recorded in `log.created`. 2: the names of fields, events and subjects as they are now;
@@ -36,15 +37,13 @@ PUBLISH_TIMEOUT_SECONDS = 2.0
 PUBLISH_RETRIES = RetryPolicy(first_delay=0.2, time_limit=20.0)
 
 
-class MigrateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MigrateSettings(BusSettings, frozen=True, kw_only=True):
     """`lease`: seconds until unextended work goes to another worker. `known_log`: the catalog's file with the log id.
 
     That file may be absent: then no archive exists and a log may be created.
     """
 
-    nats_url: str
     nats_user: str = "admin"
-    nats_password: str
     lease: float = DEFAULT_LEASE_SECONDS
     known_log: Path | None = None
 
@@ -53,14 +52,14 @@ async def migrate_once(settings: MigrateSettings) -> str:
     """Like `migrate`, with a connection of its own. SetupError: no connection. Unavailable: it was lost."""
     file = settings.known_log  # empty if a catalog crashed while it wrote the file
     known = (file.read_text(encoding="utf-8").strip() or None) if file and file.exists() else None
-    async with await connect(settings.nats_url, settings.nats_user, settings.nats_password, "migrate") as bus:
+    async with await connect_service(settings, "migrate") as bus:
         try:
             return await migrate(bus, at=datetime.now(UTC), lease=settings.lease, known_log=known)
         except NATS_ERRORS as error:
             raise Unavailable("the NATS server does not answer the migrate step", service="nats") from error
 
 
-async def migrate(bus: Client, *, at: datetime, lease: float, known_log: str | None = None) -> str:
+async def migrate(bus: Bus, *, at: datetime, lease: float, known_log: str | None = None) -> str:
     """Creates or updates streams and consumers, idempotently; returns the log's id.
 
     `lease` in seconds: redelivery time of unextended work. `known_log` is the id of the log that the archive was made
@@ -86,7 +85,7 @@ async def _ensure(js: JetStreamContext, config: StreamConfig, known_log: str | N
     await js.update_stream(replace(config, metadata=present.metadata, num_replicas=present.num_replicas))
 
 
-async def _ensure_log_created(bus: Client, at: datetime, known_log: str | None) -> str:
+async def _ensure_log_created(bus: Bus, at: datetime, known_log: str | None) -> str:
     """Appends `log.created` as the first commit, with the log's id and format."""
     state = await log_state(bus)
     log_id, last = state.log_id, state.last
@@ -104,7 +103,7 @@ async def _ensure_log_created(bus: Client, at: datetime, known_log: str | None) 
     return log_id
 
 
-async def _append_log_created(bus: Client, log_id: str, at: datetime) -> None:
+async def _append_log_created(bus: Bus, log_id: str, at: datetime) -> None:
     """The command id is the log's id, so two migrate steps that race or follow a crash append the same commit."""
     metadata = CommandMetadata(command_id=CommandId(log_id), actor="svc:migrate", at=at)
     event = LogCreated(log_id=log_id, format=FORMAT)
@@ -115,7 +114,7 @@ async def _append_log_created(bus: Client, log_id: str, at: datetime) -> None:
         raise ack.to_error()
 
 
-async def _format_of(bus: Client) -> int:
+async def _format_of(bus: Bus) -> int:
     """The format in the first commit. Format 1 named the fields of a commit differently, so nothing is found in it."""
     body = (await bus.jetstream().get_msg(subjects.EVENTS, seq=1)).data or b""
     created = msgspec.json.decode(body).get("events") or [{}]

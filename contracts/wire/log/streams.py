@@ -1,6 +1,7 @@
 """The streams and consumers on the server. The migrate step creates them (`contracts.wire.log.migration`).
 
-The exception is the work queue: everything in it follows from the log, so the dispatcher recreates it.
+The exception is the work queue: everything in it follows from the log, so it is recreated when it is lost
+(`contracts.wire.log.queue_watch`).
 """
 
 from functools import partial

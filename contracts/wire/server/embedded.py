@@ -7,22 +7,25 @@ never open the same streams.
 import asyncio
 import contextlib
 import os
-import secrets
 import shutil
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
 from contracts.errors import SetupError
+from contracts.wire.server import server_log, user_keys
+from contracts.wire.server.accounts import ROLES, STORE, Role, account_of
 from contracts.wire.server.binary import find_binary
-from contracts.wire.server.config import ACCOUNT, ServerSettings, render_config
-from contracts.wire.server.permissions import ROLES, Role
+from contracts.wire.server.config import ServerSettings, ServerTls, render_config, render_users
+from contracts.wire.service.credentials import SeedFile
+from contracts.wire.service.nkeys import generate_nkey
 from contracts.wire.system.child import SessionChild
 from contracts.wire.system.files import sync_file, sync_folder, write_atomically
 
@@ -32,12 +35,10 @@ if sys.platform != "win32":
 START_TIMEOUT_SECONDS = 30.0
 """A log of a million commits opens in half a second; a cold disk may take much longer."""
 STOP_TIMEOUT_SECONDS = 10.0
+RELOAD_TIMEOUT_SECONDS = 10.0
 LOCK_TIMEOUT_SECONDS = 3.0
 """A server whose parent was killed needs a moment to end and release the folder."""
 
-FAILED_WRITE_MESSAGES = (b"Critical write error", b"JetStream failed to store a msg")
-LOG_TAIL_BYTES = 1 << 16
-"""Bytes at the end of the server's log that are searched for failed writes."""
 MIN_FREE_BYTES = 32 << 20
 """Free disk space required to restart a server whose disk was full."""
 
@@ -49,7 +50,7 @@ class EmbeddedServer:
     the main thread: Linux ends the child when the *thread* that started it ends.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what differs between the embedded servers of tests, restores and `up`
         self,
         folder: Path,
         *,
@@ -57,6 +58,7 @@ class EmbeddedServer:
         max_file_store: int = 16 << 30,
         name: str = "loratory",
         durable: bool = True,
+        tls: ServerTls | None = None,
     ) -> None:
         """`max_file_store`: maximum bytes of all streams on disk; appends beyond it are refused.
 
@@ -69,29 +71,39 @@ class EmbeddedServer:
             name=name,
             max_file_store=max_file_store,
             durable=durable,
-            log_file=str(self.folder / "server.log"),
+            log_file=str(self._log_file),
+            tls=tls,
         )
         self._port: int | None = None
-        self._passwords: dict[Role, str] = {}
+        self._accepted: dict[Role, tuple[str, ...]] = {}
+        """The public keys of each role: two while they are rotated."""
         self._lock: int | None = None
         self._process: SessionChild | None = None
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self._port}"
+        return f"{'tls' if self._settings.tls else 'nats'}://127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int | None:
         """The process id while it runs."""
         return self._process.pid if self._process and self._process.is_running else None
 
-    def credentials(self, role: Role) -> tuple[str, str]:
-        """User and password of one service."""
-        return role, self._passwords[role]
+    def credentials(self, role: Role) -> tuple[Role, SeedFile]:
+        """A role, and how to log in to it."""
+        return role, SeedFile(user_keys.seed_file(self._keys, role))
+
+    @property
+    def _log_file(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def _keys(self) -> Path:
+        return _keys_folder(self.folder)
 
     def stream_folder(self, stream: str) -> Path:
         """The server's folder of a stream. If moved while no server runs, the next one lacks the stream."""
-        return self.folder / "streams" / "jetstream" / ACCOUNT / "streams" / stream
+        return self.folder / "streams" / "jetstream" / account_of(STORE) / "streams" / stream
 
     async def start(self) -> None:
         """Returns when clients can connect; SetupError if that is impossible."""
@@ -101,7 +113,8 @@ class EmbeddedServer:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = await _lock_folder(self.folder)
         try:
-            self._passwords = _load_passwords(self.folder / "users.json")
+            keys = await asyncio.to_thread(user_keys.load_or_create, self._keys)
+            self._accepted = {role: (key.public,) for role, key in keys.items()}
             self._port = _previous_port(self.folder / "port")
             await self._launch()
         except BaseException:
@@ -114,6 +127,20 @@ class EmbeddedServer:
             raise RuntimeError("the nats-server was never started")
         await self._end()
         await self._launch()
+
+    async def rotate_keys(self) -> None:
+        """New keys for all roles while it runs: it accepts old and new ones until the files hold the new ones.
+
+        Clients with the old keys are disconnected then; ours read their file again and are back at once.
+        """
+        new = {role: generate_nkey() for role in ROLES}
+        await self._reload({role: (*self._accepted[role], key.public) for role, key in new.items()})
+        await asyncio.to_thread(user_keys.store, self._keys, new)
+        await self._reload({role: (key.public,) for role, key in new.items()})
+
+    async def reload(self) -> None:
+        """Applies the configuration and the certificates as they are now on disk. SetupError: the server refuses."""
+        await self._reload(self._accepted)
 
     async def wait_died(self) -> int:
         """Waits until the process ends; returns its exit code (negative: a signal)."""
@@ -140,11 +167,7 @@ class EmbeddedServer:
         """
         if not self.has_room():
             return False
-        with contextlib.suppress(FileNotFoundError), (self.folder / "server.log").open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            own = f"[{self.pid}] ".encode()
-            return any(line.startswith(own) and message in line for line in log for message in FAILED_WRITE_MESSAGES)
-        return False
+        return server_log.has_failed_writes(self._log_file, self.pid)
 
     def sync(self) -> None:
         """Syncs the files of a stopped server to disk."""
@@ -160,11 +183,34 @@ class EmbeddedServer:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def _launch(self) -> None:
-        assert self._binary is not None and self._lock is not None  # noqa: S101 - start() has set both
+    async def _reload(self, accepted: Mapping[Role, tuple[str, ...]]) -> None:
+        """The server reports in its log what became of it."""
+        if self.pid is None:
+            raise SetupError("the nats-server is not running, so its configuration cannot be reloaded")
+        self._accepted = dict(accepted)
+        self._write_config()
+        log = self._log_file
+        size = log.stat().st_size
+        os.kill(self.pid, signal.SIGHUP)
+        deadline = time.monotonic() + RELOAD_TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            news = await asyncio.to_thread(server_log.read_from, log, size)
+            if b"Failed to reload" in news:
+                raise SetupError(f"the nats-server did not accept its configuration: {server_log.last_line(log)}")
+            if b"Reloaded server configuration" in news:
+                return
+            await asyncio.sleep(0.02)
+        raise SetupError(f"the nats-server did not reload its configuration within {RELOAD_TIMEOUT_SECONDS:g} s")
+
+    def _write_config(self) -> Path:
         config = self.folder / "server.conf"
         settings = msgspec.structs.replace(self._settings, port=self._port or -1)
-        _write_private(config, render_config(settings, self._passwords))
+        _write_private(config, render_config(settings, lambda role: render_users(self._accepted[role])))
+        return config
+
+    async def _launch(self) -> None:
+        assert self._binary is not None and self._lock is not None  # noqa: S101 - start() has set both
+        config = self._write_config()
         self._process = await SessionChild.start(
             [self._binary, "--config", config, "--ports_file_dir", self.folder],
             inherited=[self._lock],  # the folder stays locked as long as either process lives
@@ -182,7 +228,7 @@ class EmbeddedServer:
                 return int(msgspec.json.decode(ports.read_bytes(), type=_Ports).nats[0].rpartition(":")[2])
             await asyncio.sleep(0.005)
         await self._end()
-        raise SetupError(f"nats-server did not start: {_last_line(self.folder / 'server.log')}")
+        raise SetupError(f"nats-server did not start: {server_log.last_line(self._log_file)}")
 
     async def _end(self) -> None:
         if self._process is not None:
@@ -190,12 +236,12 @@ class EmbeddedServer:
             (self.folder / f"nats-server_{self._process.pid}.ports").unlink(missing_ok=True)
 
 
-def running_server(folder: Path, role: Role) -> tuple[str, str, str]:
-    """URL, user and password of the server that another process runs on this folder. SetupError: there is none."""
+def running_server(folder: Path, role: Role) -> tuple[str, Role, SeedFile]:
+    """URL, role and key of the server that another process runs on this folder. SetupError: there is none."""
     port = folder / "port"
     if not port.is_file():
         raise SetupError(f"no nats-server has run on {folder}")
-    return f"nats://127.0.0.1:{port.read_text()}", role, _load_passwords(folder / "users.json")[role]
+    return f"nats://127.0.0.1:{port.read_text()}", role, SeedFile(user_keys.seed_file(_keys_folder(folder), role))
 
 
 class _Ports(msgspec.Struct):
@@ -223,20 +269,8 @@ async def _lock_folder(folder: Path) -> int:
         return lock
 
 
-def _load_passwords(file: Path) -> dict[Role, str]:
-    """One random password for each role, generated once and stored in a file only this user can read."""
-    try:
-        stored = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
-    except FileNotFoundError:
-        stored = {}
-    except msgspec.DecodeError as error:
-        raise SetupError(
-            f"{file} is damaged ({error}); delete it; new passwords are generated at the next start"
-        ) from error
-    # The leading letter: nats-server would interpret a bare number or a `$`.
-    passwords: dict[Role, str] = {role: stored.get(role) or "p" + secrets.token_urlsafe(32) for role in ROLES}
-    _write_private(file, msgspec.json.encode(passwords).decode())
-    return passwords
+def _keys_folder(folder: Path) -> Path:
+    return folder / "keys"
 
 
 def _previous_port(file: Path) -> int | None:
@@ -252,12 +286,3 @@ def _previous_port(file: Path) -> int | None:
 def _write_private(file: Path, text: str) -> None:
     """Readable by this user only."""
     write_atomically(file, text.encode(), mode=0o600)
-
-
-def _last_line(file: Path) -> str:
-    """The last line of the server's log, without process id, time and level."""
-    try:
-        lines = file.read_text(errors="replace")[-4000:].splitlines()
-    except FileNotFoundError:
-        return "it wrote no log"
-    return lines[-1].rpartition("] ")[2] if lines else "its log is empty"

@@ -3,12 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, NoReturn, Self
 
 import nats.errors
 import structlog
-from nats.aio.client import DEFAULT_FLUSH_TIMEOUT, Client
+from nats.aio.client import DEFAULT_FLUSH_TIMEOUT
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import Header
@@ -16,34 +17,47 @@ from nats.js.api import Header
 from contracts import subjects
 from contracts.cancellation import is_cancelled
 from contracts.errors import SetupError, Unavailable
+from contracts.wire.service.credentials import AuthenticatedClient, Credential, Tls, parse_addresses
 
 CONNECT_TIMEOUT_SECONDS = 15.0
 """Timeout of the first connection: services and server start at the same time."""
 RECONNECT_SECONDS = 0.25
 """Interval of reconnect attempts; with nats-py's 2 s, work pauses long after the server is back."""
 
+ABSENCE_SECONDS = 0.5
+"""How long nobody may be there to answer, until a request fails: a service reconnects with a new key, or the server
+reloads its accounts."""
+ABSENCE_POLL_SECONDS = 0.02
+BATCH_HEADER = "Nats-Batch-Id"
+"""An atomic batch is not resumed on another connection; its sender begins a new one."""
+
 log = structlog.get_logger(__name__)
 Receive = Callable[[bytes, bytes], None]
 """Called with the header block and the body of a message."""
 
 
-class Bus(Client):
+@dataclass(frozen=True)
+class _PendingRequest:
+    subject: str
+    payload: bytes
+    headers: dict[str, Any] | None
+    future: asyncio.Future[Msg]
+
+
+class Bus(AuthenticatedClient):
     """nats-py's client, with `error_counts` by kind: `connection`, `slow_consumer`, `not_permitted`."""
 
-    api = "$JS.API"
-    """The prefix of requests to JetStream."""
-
-    def __init__(self, role: str = "") -> None:
-        super().__init__()
-        self.role = role
-        """The user that is connected, one of `permissions.ROLES`."""
+    def __init__(self, role: str, credential: Credential, tls: Tls | None = None) -> None:
+        super().__init__(role, credential, tls)
+        self.api = subjects.jetstream_api(role)
+        """Prefix of JetStream's API, as this connection's account knows it."""
         self.append_listeners: set[Callable[[int], None]] = set()
         """Called with the sequence of each commit that is appended over this connection."""
         self.error_counts: Counter[str] = Counter()
         self._since_connected: Counter[str] = Counter()
         self._closed_for_good = asyncio.Event()
         self._reply_prefix = ""
-        self._pending_requests: dict[str, asyncio.Future[Msg]] = {}
+        self._pending_requests: dict[str, _PendingRequest] = {}
         self._request_numbers = count()
         self._stream_prefix = ""
         self._streams: dict[bytes, Receive] = {}
@@ -69,6 +83,17 @@ class Bus(Client):
         """
         if old_style:
             return await super().request(subject, payload, timeout, old_style=True)
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + min(timeout, ABSENCE_SECONDS)
+        while True:
+            reply = await self._request_once(subject, payload, timeout, headers)
+            if not (reply.headers and reply.headers.get(Header.STATUS) == "503"):
+                return reply
+            if loop.time() >= give_up_at:
+                raise nats.errors.NoRespondersError
+            await asyncio.sleep(ABSENCE_POLL_SECONDS)
+
+    async def _request_once(self, subject: str, payload: bytes, timeout: float, headers: dict[str, Any] | None) -> Msg:
         if self.is_draining_pubs:
             raise nats.errors.ConnectionDrainingError
         if not self._reply_prefix:
@@ -76,22 +101,23 @@ class Bus(Client):
             await self.subscribe(f"{self._reply_prefix}.*", cb=self._on_reply)
         loop, number = asyncio.get_running_loop(), str(next(self._request_numbers))
         future: asyncio.Future[Msg] = loop.create_future()
-        self._pending_requests[number] = future
+        pending = self._pending_requests[number] = _PendingRequest(subject, payload, headers, future)
         timer = loop.call_later(timeout, _fail, future, nats.errors.TimeoutError)
         try:
-            await self.publish(subject, payload, reply=f"{self._reply_prefix}.{number}", headers=headers)
-            reply = await future
+            await self._send_request(number, pending)
+            return await future
         finally:
             timer.cancel()
             del self._pending_requests[number]
-        if reply.headers and reply.headers.get(Header.STATUS) == "503":
-            raise nats.errors.NoRespondersError
-        return reply
 
     async def _on_reply(self, reply: Msg) -> None:
-        future = self._pending_requests.get(reply.subject.rpartition(".")[2])
-        if future is not None and not future.done():
-            future.set_result(reply)
+        pending = self._pending_requests.get(reply.subject.rpartition(".")[2])
+        if pending is not None and not pending.future.done():
+            pending.future.set_result(reply)
+
+    async def _send_request(self, number: str, pending: _PendingRequest) -> None:
+        reply = f"{self._reply_prefix}.{number}"
+        await self.publish(pending.subject, pending.payload, reply=reply, headers=pending.headers)
 
     def jetstream(self, **options: Any) -> JetStreamContext:
         return super().jetstream(**{"prefix": self.api} | options)
@@ -182,6 +208,13 @@ class Bus(Client):
                 raise
             self._closed_for_good.set()
 
+    async def wait_connected(self, timeout: float) -> bool:
+        """Whether it is connected, within `timeout` seconds: a client whose key was rotated is away for a moment."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while not self.is_connected and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.01)
+        return self.is_connected
+
     async def watch(self) -> NoReturn:
         """Waits until the connection is closed for good, then raises Unavailable; run it next to the service."""
         await self._closed_for_good.wait()
@@ -202,30 +235,45 @@ class Bus(Client):
             await log.awarning("bus_disconnected")
 
     async def note_reconnected(self) -> None:
+        """Sends pending requests again, as they or their replies may be lost; all that services ask is idempotent."""
         self._since_connected.clear()
+        for number, pending in list(self._pending_requests.items()):
+            if not pending.future.done() and BATCH_HEADER not in (pending.headers or {}):
+                await self._send_request(number, pending)
         await log.ainfo("bus_reconnected")
 
     async def note_closed(self) -> None:
         self._closed_for_good.set()
         self._end_streams()
-        for future in self._pending_requests.values():
-            _fail(future, nats.errors.ConnectionClosedError)
+        for pending in self._pending_requests.values():
+            _fail(pending.future, nats.errors.ConnectionClosedError)
 
 
-async def connect(url: str, user: str, password: str, name: str, *, timeout: float = CONNECT_TIMEOUT_SECONDS) -> Bus:
-    """A connection as `user` (a role of `permissions`); `name` shows in the server's monitoring.
+async def connect(  # noqa: PLR0913 - url and credential belong together, the rest has defaults
+    url: str,
+    role: str,
+    credential: Credential,
+    name: str,
+    *,
+    tls: Tls | None = None,
+    timeout: float = CONNECT_TIMEOUT_SECONDS,
+) -> Bus:
+    """A connection in a role (of `accounts`); `name` shows in the server's monitoring.
 
-    After the first success it reconnects for ever. SetupError when there is none within `timeout` seconds.
+    `url`: one server or several, separated by commas. After the first success it reconnects for ever, to any of them.
+    SetupError when there is no connection within `timeout` seconds.
     """
-    bus = Bus(user)
+    servers = parse_addresses(url)
+    if tls is None and any(server.startswith("tls://") for server in servers):
+        tls = Tls()
+    bus = Bus(role, credential, tls)
+    bus.check_files()
     try:
         async with asyncio.timeout(timeout):
             await bus.connect(
-                url,
-                user=user,
-                password=password,
+                servers,
                 name=name,
-                inbox_prefix=subjects.inbox(user),
+                inbox_prefix=subjects.inbox(role),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # annotated int, used as seconds to sleep
                 connect_timeout=2,
@@ -235,11 +283,12 @@ async def connect(url: str, user: str, password: str, name: str, *, timeout: flo
                 disconnected_cb=bus.note_disconnected,
                 reconnected_cb=bus.note_reconnected,
                 closed_cb=bus.note_closed,
+                **bus.login,
             )
     except TimeoutError as error:
-        reason = bus.last_error or "no answer"
+        reason = bus.explain_failure()
         await bus.close()
-        raise SetupError(f"no connection to NATS at {url} as {user} within {timeout:g} s: {reason}") from error
+        raise SetupError(f"no connection to NATS at {url} as {role} within {timeout:g} s: {reason}") from error
     except (nats.errors.Error, ValueError) as error:
         await bus.close()
         raise SetupError(f"cannot connect to NATS at {url}: {error}") from error

@@ -15,15 +15,35 @@ MAX_SECRET_BYTES = 64 << 10
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of every service: the bus and its own user, the blob storage, logging and health.
+class BusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a service connects to NATS: `nats_url` is one server or several, separated by commas; `nats_user` its role.
 
-    `blobs` is a folder or the URL of an object store; `health_file` is the file `--check` reads.
+    It authenticates with the seed in `nats_nkey_file`; where others run the server, with their `.creds` file
+    (`nats_credentials`) or a password. `nats_ca`, and `nats_cert` with `nats_key`: PEM files for TLS.
     """
 
     nats_url: str = "nats://127.0.0.1:4222"
     nats_user: str
     nats_password: str = ""
+    nats_nkey_file: Path | None = None
+    nats_credentials: Path | None = None
+    nats_ca: Path | None = None
+    nats_cert: Path | None = None
+    nats_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.nats_password, self.nats_nkey_file, self.nats_credentials))) > 1:
+            raise ValueError("set one of nats_nkey_file, nats_credentials and nats_password, not several")
+        if bool(self.nats_cert) != bool(self.nats_key):
+            raise ValueError("nats_cert and nats_key belong together")
+
+
+class ServiceSettings(BusSettings, frozen=True, kw_only=True):
+    """Settings of every service: the bus and its own role, the blob storage, logging and health.
+
+    `blobs` is a folder or the URL of an object store; `health_file` is the file `--check` reads.
+    """
+
     blobs: str = "blobs"
     log_level: str = "info"
     health_file: Path

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import Header
 from nats.js.errors import APIError
@@ -11,7 +10,7 @@ from nats.js.errors import APIError
 from contracts import subjects
 from contracts.errors import Unavailable
 from contracts.subjects import PRIORITIES, Priority, WorkClass
-from contracts.wire.log.streams import repair_queue
+from contracts.wire.service.bus import Bus
 from contracts.wire.service.jetstream import NATS_ERRORS, silent, translate_errors
 
 REPLY_TIMEOUT_SECONDS = 2.0
@@ -53,7 +52,7 @@ class Delivery:
 class WorkQueue:
     """The queue of one class of work (`train` or `tag`)."""
 
-    def __init__(self, bus: Client, work: WorkClass) -> None:
+    def __init__(self, bus: Bus, work: WorkClass) -> None:
         self._bus = bus
         self._js = bus.jetstream(timeout=REPLY_TIMEOUT_SECONDS)
         self._work: WorkClass = work
@@ -97,11 +96,6 @@ class WorkQueue:
             for priority in PRIORITIES:
                 await self._js.purge_stream(subjects.QUEUE, subject=subjects.queued(self._work, priority, work_id))
 
-    async def repair(self, lease: float) -> bool:
-        """Recreates the queue or its consumers if they were lost; `lease` in seconds. Whether anything was missing."""
-        with translate_errors(subjects.QUEUE):
-            return await repair_queue(self._bus, lease=lease)
-
     async def queued_ids(self) -> set[str]:
         """The ids of all work that has a message in the queue, delivered or not."""
         with translate_errors(subjects.QUEUE):
@@ -117,7 +111,7 @@ class WorkQueue:
         return None
 
     async def _next(self, consumer: str) -> Msg | None:
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.QUEUE}.{consumer}"
+        subject = f"{self._bus.api}.CONSUMER.MSG.NEXT.{subjects.QUEUE}.{consumer}"
         with translate_errors(subjects.QUEUE):
             # The old style has an inbox of its own: the message arrives under its original subject, which the shared
             # inbox of the new style would not match to this request.

@@ -1,0 +1,371 @@
+"""How clients prove who they are: nkeys, credentials files, passwords, certificates; and how these are rotated."""
+
+import asyncio
+import datetime as dt
+import ipaddress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from nats.aio.msg import Msg
+
+from contracts.errors import SetupError
+from contracts.events.datasets import DatasetCreated
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.migration import migrate
+from contracts.wire.server import secret_files, user_keys
+from contracts.wire.server.accounts import ROLES, SERVICES, Role
+from contracts.wire.server.config import ServerTls
+from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.server.rotation import FAILURE, REQUEST, ask_for_rotation, rotate_offline, rotate_when_asked
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.connection import connect_service, credential_of
+from contracts.wire.service.credentials import (
+    CredentialsFile,
+    Password,
+    SeedFile,
+    Tls,
+    read_credentials_file,
+    read_seed_file,
+)
+from contracts.wire.service.nkeys import Nkey, generate_nkey, parse_seed
+from contracts.wire.service.settings import BusSettings, read_settings
+from tests.conftest import NOW, append_events
+from tests.contracts.cluster import Cluster
+from tests.limits import WAIT
+
+SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
+"""From NATS's documentation, with the public key it has there."""
+PUBLIC = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
+
+
+# --- keys
+
+
+def test_seeds_are_read_and_written_as_nats_does() -> None:
+    key = parse_seed(f"{SEED}\n")
+    assert (key.seed, key.public) == (SEED, PUBLIC)
+
+
+def test_a_generated_key_survives_its_file(tmp_path: Path) -> None:
+    key = generate_nkey()
+    user_keys.store(tmp_path, {"trainer": key})
+    file = user_keys.seed_file(tmp_path, "trainer")
+    assert read_seed_file(file).public == key.public
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hunter2", SEED[:-1], SEED[:-1] + "A", "S" * 58, Nkey(bytes(32)).public, SEED.lower(), "é"]
+)
+def test_what_is_no_seed_is_refused_without_showing_it(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "trainer.nk"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SetupError, match=r"trainer\.nk does not contain the seed of an nkey") as caught:
+        read_seed_file(file)
+    assert not text or text not in str(caught.value)
+
+
+def test_a_missing_or_damaged_key_is_an_error_with_its_cure(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"the key file .*nowhere cannot be read"):
+        read_seed_file(tmp_path / "nowhere")
+    user_keys.load_or_create(tmp_path)
+    user_keys.seed_file(tmp_path, "catalog").write_text("damaged")
+    with pytest.raises(SetupError, match=r"catalog\.nk .*; delete the file, and the next start makes a new key"):
+        user_keys.load_or_create(tmp_path)
+    user_keys.seed_file(tmp_path, "catalog").unlink()
+    assert user_keys.load_or_create(tmp_path).keys() == set(ROLES)
+
+
+def test_a_credentials_file_has_a_jwt_and_a_key(tmp_path: Path) -> None:
+    file = tmp_path / "user.creds"
+    jwt = f"-----BEGIN NATS USER JWT-----\neyJ0eXAi.x.y\n------END NATS USER JWT------\n\n{'*' * 10} IMPORTANT\n\n"
+    file.write_text(f"{jwt}-----BEGIN USER NKEY SEED-----\n{SEED}\n------END USER NKEY SEED------\n")
+    found, key = read_credentials_file(file)
+    assert (found, key.public) == ("eyJ0eXAi.x.y", PUBLIC)
+    file.write_text(jwt)
+    with pytest.raises(SetupError, match="is not a credentials file"):
+        read_credentials_file(file)
+
+
+# --- settings
+
+
+def test_settings_say_how_to_log_in(tmp_path: Path) -> None:
+    def credential(**settings: str) -> object:
+        given = {"NATS_USER": "trainer", **settings}
+        return credential_of(read_settings(BusSettings, {f"LORATORY_{name}": value for name, value in given.items()}))
+
+    assert credential(NATS_NKEY_FILE="/k") == SeedFile(Path("/k"))
+    assert credential(NATS_CREDENTIALS="/c") == CredentialsFile(Path("/c"))
+    assert credential(NATS_PASSWORD="p") == Password("p")
+    with pytest.raises(SetupError, match="set one of nats_nkey_file, nats_credentials and nats_password"):
+        credential(NATS_NKEY_FILE="/k", NATS_PASSWORD="p")
+    with pytest.raises(SetupError, match="nats_cert and nats_key belong together"):
+        credential(NATS_NKEY_FILE="/k", NATS_CERT="/c")
+
+
+async def test_an_old_client_with_a_password_is_refused_with_a_sentence(server: EmbeddedServer) -> None:
+    sentence = r"as trainer within 1 s: .*Authorization.* does not accept the password"
+    with pytest.raises(SetupError, match=f"(?i){sentence}"):
+        await connect(server.url, "trainer", Password("p" + "x" * 40), "test", timeout=1)
+
+
+async def test_a_key_of_another_role_opens_only_that_role(server: EmbeddedServer) -> None:
+    _, key = server.credentials("tagger")
+    bus = await connect(server.url, "trainer", key, "test")
+    await bus.publish("prog.train.j1")
+    await bus.flush()
+    assert bus.error_counts["not_permitted"] == 1
+    await bus.close()
+
+
+async def test_a_list_of_servers_is_tried_until_one_answers(server: EmbeddedServer) -> None:
+    role, key = server.credentials("gateway")
+    settings = BusSettings(nats_url=f"nats://127.0.0.1:1, {server.url}", nats_user=role, nats_nkey_file=key.path)
+    async with await connect_service(settings, "test") as bus:
+        assert bus.is_connected
+
+
+@pytest.mark.parametrize("url", ["", ",", "nats://a:b:c", "nats://127.0.0.1:99999", "http://127.0.0.1:1"])
+async def test_an_invalid_address_is_an_error(tmp_path: Path, url: str) -> None:
+    user_keys.load_or_create(tmp_path)
+    with pytest.raises(SetupError, match="NATS"):
+        await connect(url, "trainer", SeedFile(user_keys.seed_file(tmp_path, "trainer")), "test", timeout=0.5)
+
+
+@pytest.mark.slow
+async def test_a_client_of_a_cluster_goes_on_with_another_server(tmp_path: Path) -> None:
+    async with Cluster(tmp_path) as cluster:
+        bus = await connect(cluster.url, "admin", cluster.key("admin"), "test", timeout=WAIT)
+        assert bus.connected_url is not None and bus.connected_url.port is not None
+        await cluster.stop(bus.connected_url.port)
+        async with asyncio.timeout(WAIT):
+            while not bus.stats["reconnects"]:  # noqa: ASYNC110 - nats-py only counts
+                await asyncio.sleep(0.05)
+        await bus.flush()
+        await bus.close()
+
+
+# --- rotation
+
+
+@asynccontextmanager
+async def connected(server: EmbeddedServer, **options: Tls | None) -> AsyncIterator[dict[Role, Bus]]:
+    buses = {role: await connect(server.url, *server.credentials(role), role, **options) for role in ROLES}  # type: ignore[arg-type]
+    yield buses
+    for bus in buses.values():
+        await bus.close()
+
+
+async def use(buses: dict[Role, Bus], stopped: asyncio.Event) -> int:
+    """Appends and queries, one after the other, each of which must succeed."""
+    count = 0
+    while not stopped.is_set():
+        await append_events(buses["catalog"], "dataset", f"d{count}", DatasetCreated(name="cats"))
+        reply = await buses["gateway"].request("qry.catalog.get_job", str(count).encode(), timeout=WAIT)
+        assert reply.data == str(count).encode()
+        assert (await EventLog(buses["trainer"]).end())[1] > count
+        count += 1
+    return count
+
+
+async def serve(catalog: Bus) -> None:
+    async def answer(request: Msg) -> None:
+        await request.respond(request.data)
+
+    await catalog.subscribe("qry.catalog.*", cb=answer)
+    await catalog.flush()
+
+
+async def test_keys_are_rotated_without_a_lost_request(server: EmbeddedServer, tmp_path: Path) -> None:
+    old = {role: server.credentials(role)[1].path.read_text() for role in ROLES}
+    async with connected(server) as buses:
+        await migrate(buses["admin"], at=NOW, lease=10)
+        await serve(buses["catalog"])
+        stopped = asyncio.Event()
+        using = asyncio.create_task(use(buses, stopped))
+        rotating = asyncio.create_task(rotate_when_asked(server.folder, server.rotate_keys, every=0.05))
+        for turn in (1, 2):
+            await ask_for_rotation(server.folder, timeout=WAIT)
+            async with asyncio.timeout(WAIT):
+                while any(bus.stats["reconnects"] < turn or not bus.is_connected for bus in buses.values()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        rotating.cancel()
+        stopped.set()
+        assert await using > 0
+    for role in SERVICES:
+        assert server.credentials(role)[1].path.read_text() != old[role]
+        (tmp_path / role).write_text(old[role])
+        with pytest.raises(SetupError, match="does not accept the nkey"):
+            await connect(server.url, role, SeedFile(tmp_path / role), "test", timeout=0.3)
+
+
+async def test_while_keys_are_rotated_old_and_new_ones_are_accepted(server: EmbeddedServer, tmp_path: Path) -> None:
+    new = generate_nkey()
+    user_keys.store(tmp_path, {"trainer": new})
+    both = {role: (read_seed_file(server.credentials(role)[1].path).public,) for role in ROLES}
+    await server._reload(both | {"trainer": (*both["trainer"], new.public)})
+    for key in (server.credentials("trainer")[1], SeedFile(user_keys.seed_file(tmp_path, "trainer"))):
+        async with await connect(server.url, "trainer", key, "test") as bus:
+            await bus.publish("prog.train.j1")
+            await bus.flush()
+            assert not bus.error_counts
+
+
+async def test_a_rotation_that_fails_says_why(server: EmbeddedServer) -> None:
+    (server.folder / FAILURE).write_text("stale")
+    asking = asyncio.create_task(ask_for_rotation(server.folder, timeout=WAIT))
+    async with asyncio.timeout(WAIT):
+        while not (server.folder / REQUEST).exists():  # noqa: ASYNC110 - a file of another task
+            await asyncio.sleep(0.01)
+    (server.folder / FAILURE).write_text("the disk is full")
+    (server.folder / REQUEST).unlink()
+    with pytest.raises(SetupError, match=r"^the disk is full$"):
+        await asking
+    with pytest.raises(SetupError, match="has not answered within"):
+        await ask_for_rotation(server.folder, timeout=0.05)
+    assert not (server.folder / REQUEST).exists()
+
+
+async def test_keys_are_rotated_while_nothing_runs(tmp_path: Path) -> None:
+    async with EmbeddedServer(tmp_path) as server:
+        before = server.credentials("catalog")[1].path.read_text()
+    rotate_offline(tmp_path)
+    async with EmbeddedServer(tmp_path) as server, await connect(server.url, *server.credentials("catalog"), "t"):
+        assert server.credentials("catalog")[1].path.read_text() != before
+
+
+def test_the_secrets_of_containers_are_rotated_in_two_steps(tmp_path: Path) -> None:
+    secret_files.write_secrets(tmp_path)
+    users, seed = tmp_path / "users" / "trainer.conf", tmp_path / "trainer"
+    old, inode = read_seed_file(seed).public, seed.stat().st_ino
+    assert users.read_text() == f"users: [ {{ nkey: {old} }} ]\n"
+    secret_files.rotate(tmp_path)
+    new = read_seed_file(tmp_path / "trainer.next").public
+    assert users.read_text() == f"users: [ {{ nkey: {old} }}, {{ nkey: {new} }} ]\n"
+    assert read_seed_file(seed).public == old
+    secret_files.rotate(tmp_path)
+    assert users.read_text() == f"users: [ {{ nkey: {new} }} ]\n"
+    assert (read_seed_file(seed).public, seed.stat().st_ino) == (new, inode)
+    assert not list(tmp_path.glob("*.next"))
+
+
+# --- TLS
+
+
+def issue(folder: Path, name: str, issuer: str | None = None) -> None:
+    """`NAME.pem` and `NAME.key`, signed by `issuer` (None: by itself, as an authority)."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signer, issuer_name = key, subject
+    if issuer is not None:
+        signer = serialization.load_pem_private_key((folder / f"{issuer}.key").read_bytes(), None)  # type: ignore[assignment]
+        issuer_name = x509.load_pem_x509_certificate((folder / f"{issuer}.pem").read_bytes()).subject
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer_name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(key_usage(is_authority=issuer is None), critical=True)
+        .sign(signer, hashes.SHA256())
+    )
+    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / f"{name}.key").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+
+
+def key_usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    issue(folder, "authority")
+    for name in ("server", "client"):
+        issue(folder, name, "authority")
+    issue(folder, "stranger")
+    return folder
+
+
+def server_tls(folder: Path) -> ServerTls:
+    return ServerTls(cert=str(folder / "server.pem"), key=str(folder / "server.key"), ca=str(folder / "authority.pem"))
+
+
+def client_tls(folder: Path, name: str = "client", authority: str = "authority") -> Tls:
+    return Tls(ca=folder / f"{authority}.pem", cert=folder / f"{name}.pem", key=folder / f"{name}.key")
+
+
+async def test_server_and_client_verify_each_other(certificates: Path, tmp_path: Path) -> None:
+    async with EmbeddedServer(tmp_path / "nats", tls=server_tls(certificates)) as server:
+        assert server.url.startswith("tls://")
+        login = server.credentials("trainer")
+        async with await connect(server.url, *login, "test", tls=client_tls(certificates)) as bus:
+            await bus.flush()
+        for refused in (
+            client_tls(certificates, authority="stranger"),
+            client_tls(certificates, "stranger"),
+            Tls(ca=certificates / "authority.pem"),
+            None,
+        ):
+            with pytest.raises(SetupError, match="no connection to NATS"):
+                await connect(server.url, *login, "test", tls=refused, timeout=0.5)
+
+
+async def test_nothing_is_sent_in_clear_where_tls_is_required(server: EmbeddedServer, certificates: Path) -> None:
+    with pytest.raises(SetupError, match="the server offers no TLS, which the settings require"):
+        await connect(server.url, *server.credentials("trainer"), "t", tls=client_tls(certificates), timeout=0.5)
+    with pytest.raises(SetupError, match="the server offers no TLS"):
+        url = server.url.replace("nats://", "tls://")
+        await connect(url, *server.credentials("trainer"), "test", timeout=0.5)
+
+
+async def test_missing_certificates_are_named(server: EmbeddedServer, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"the TLS files cannot be used \(.*nowhere\.pem\): No such file"):
+        await connect(server.url, *server.credentials("trainer"), "t", tls=Tls(ca=tmp_path / "nowhere.pem"))
+
+
+async def test_certificates_are_read_again_at_each_reconnect(certificates: Path, tmp_path: Path) -> None:
+    async with (
+        EmbeddedServer(tmp_path / "nats", tls=server_tls(certificates)) as server,
+        connected(server, tls=client_tls(certificates)) as buses,
+    ):
+        await migrate(buses["admin"], at=NOW, lease=10)
+        await serve(buses["catalog"])
+        stopped = asyncio.Event()
+        using = asyncio.create_task(use(buses, stopped))
+        issue(certificates, "authority")  # a new authority, under which the old certificates are worth nothing
+        for name in ("server", "client"):
+            issue(certificates, name, "authority")
+        await server.reload()
+        for bus in buses.values():
+            await bus.force_reconnect()
+        async with asyncio.timeout(WAIT):
+            while any(not bus.stats["reconnects"] or not bus.is_connected for bus in buses.values()):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        stopped.set()
+        assert await using > 0
