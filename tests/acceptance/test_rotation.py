@@ -85,10 +85,6 @@ async def test_keys_are_rotated_during_a_training(tmp_path: Path) -> None:
                 await connect(system.stack.nats.url, role, SeedFile(tmp_path / role), "test", timeout=0.5)
 
 
-def has_passed(system: RecordedSystem, job: str, step: int) -> bool:
-    return system.recorder.step(job) > step
-
-
 async def test_keys_are_rotated_of_a_system_that_does_not_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "loratory", "keys", "rotate", "bus", "--data", str(tmp_path / "data")]
     pipe = asyncio.subprocess.PIPE
