@@ -54,8 +54,14 @@ async def serve(settings: Settings) -> None:
             tasks.create_task(bus.watch(), name="bus")
             tasks.create_task(heartbeat.run(bus), name="presence")
             tasks.create_task(Worker(bus, identity, run, on_stalled=exit_process).run(), name="worker")
-            tasks.create_task(purge_erased(bus, partial(delete_temporary_files, work=settings.work)), name="erased")
+            purge = partial(asyncio.to_thread, delete_temporary_files, work=settings.work)
+            tasks.create_task(purge_erased(bus, purge), name="erased")
             health.set("bus", True)
             _log.info("tagger_ready", worker=worker, models=list(models.available_models(settings.models)))
+    except asyncio.CancelledError:
+        if runner.models.is_loading:
+            await bus.close()
+            os._exit(0)  # a thread that loads a model cannot be interrupted, and the end would wait for it
+        raise
     finally:
         await bus.close()

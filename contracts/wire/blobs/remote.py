@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from obstore.exceptions import BaseError, NotFoundError
 from contracts.errors import NotFound, Unavailable
 from contracts.ids import Digest
 from contracts.wire.blobs import io
-from contracts.wire.system.files import draft_in, move_into_place
+from contracts.wire.system.files import draft_in, rename_into_place, sync_file
+from contracts.wire.system.threads import Interruption, run_interruptible
 
 
 class RemoteBlobs:
@@ -22,6 +24,11 @@ class RemoteBlobs:
     def __init__(self, store: Any) -> None:
         """`store`: one of `obstore.store`, such as `from_url("s3://bucket/prefix")`."""
         self._store = store
+
+    async def put_all(self, contents: Sequence[bytes | Path], interruption: Interruption) -> list[Digest]:
+        digests = [await self.put(content) for content in contents]
+        interruption.commit()
+        return digests
 
     async def put(self, content: bytes | Path) -> Digest:
         digest, size = await asyncio.to_thread(io.hash_content, content)
@@ -47,7 +54,7 @@ class RemoteBlobs:
                     await asyncio.to_thread(io.write_chunk, out, hashed, piece)
                     size += len(piece)
             io.check_digest(digest, hashed.hexdigest(), size)
-            await asyncio.to_thread(move_into_place, draft, to)
+            await run_interruptible(partial(_rename_unless_interrupted, draft, to))
 
     async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         whole = await self.size(digest)
@@ -84,6 +91,12 @@ class RemoteBlobs:
                     await obstore.delete_async(self._store, io.blob_key(digest))
             except NotFound:
                 continue
+
+
+def _rename_unless_interrupted(draft: Path, to: Path, interruption: Interruption) -> None:
+    sync_file(draft)
+    interruption.commit()
+    rename_into_place(draft, to)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NoReturn
 
 import msgspec
 
@@ -49,6 +50,10 @@ class WorkerTimings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_TIMINGS = WorkerTimings()
+
+
+class CancelledOnRequest(LoratoryError, code="cancelled"):
+    """Cancellation was requested; whatever the attempt was doing, it ends here."""
 
 
 class Crash(LoratoryError, code="crashed"):
@@ -110,8 +115,11 @@ class Attempt:
         self.aggregate_id = aggregate_id
         self.work: Work = fold(history.events())
         self.number = self.work.attempt
-        self.cancel_requested = asyncio.Event()
-        """Set when cancellation was requested: end with `contracts.jobs.cancelled` within two seconds."""
+        self.last_step = self.work.completed_units
+        """The last completed step (image), also one that no checkpoint contains; a cancellation names it."""
+        self._stop_reason: asyncio.Future[LoratoryError] = asyncio.get_running_loop().create_future()
+        self._has_ended = False
+        """Whether this attempt has reported its end."""
 
     def touch(self, grace: float = 0.0) -> None:
         """Records progress; without it for `stall` seconds (plus `grace`, once) the attempt counts as stalled."""
@@ -120,6 +128,21 @@ class Attempt:
     @property
     def is_stalled(self) -> bool:
         return asyncio.get_running_loop().time() - self._last_progress > self._worker.stall
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what it does still counts: not stopped, not stalled, and no other attempt holds the work."""
+        holds_work = self.work.attempt == self.number and not self.work.ended
+        return holds_work and not self._stop_reason.done() and not self.is_stalled
+
+    def stop(self, reason: LoratoryError) -> None:
+        """Cancels the task that runs the attempt, in whatever phase; it then ends as `reason` (the first one) says."""
+        if not self._stop_reason.done():
+            self._stop_reason.set_result(reason)
+
+    async def raise_when_stopped(self) -> NoReturn:
+        """Waits for `stop`."""
+        raise await asyncio.shield(self._stop_reason)
 
     async def report(self, *events: Event) -> RecordedCommit:
         """Appends events as one commit. Fenced: another attempt holds the work or it has ended; stop."""
@@ -139,6 +162,8 @@ class Attempt:
         """Reads what other writers appended meanwhile. Fenced: this attempt is over."""
         async with self._append_lock:
             await self._catch_up()
+        if self._has_ended:
+            return
         if self.work.ended or self.work.attempt != self.number:
             raise Fenced(f"attempt {self.work.attempt} holds the work now, or it has ended ({self.work.state})")
 
@@ -152,9 +177,12 @@ class Attempt:
             kind = self._worker.kind.aggregate_kind
             commit = build_commit(kind, self.aggregate_id, events, expected_revision=revision, metadata=metadata)
             try:
-                return self._fold(await self._log.append(commit, revision))
+                recorded = self._fold(await self._log.append(commit, revision))
             except Conflict:
                 await self._catch_up()
+            else:
+                self._has_ended = not self.work.open
+                return recorded
 
     async def _catch_up(self) -> None:
         known_commits = len(self.history.commits)
@@ -166,5 +194,5 @@ class Attempt:
         self.history = AggregateHistory([*self.history.commits, recorded])
         self.work = fold([(event, recorded.sequence) for event in recorded.commit.events], self.work)
         if self.work.state == "cancelling":
-            self.cancel_requested.set()
+            self.stop(CancelledOnRequest())
         return recorded
