@@ -1,4 +1,4 @@
-"""Child processes that end with their parent: `PipedChild` by its pipe, `SessionChild` by a signal of the kernel."""
+"""Child processes that end with their parent: by a signal of the kernel (Linux), `PipedChild` also by its pipe."""
 
 import asyncio
 import ctypes
@@ -73,7 +73,8 @@ class ChildProcess(ABC):
 class PipedChild(ChildProcess):
     """Receives frames on its stdin and sends frames on its stdout; its stderr is ours.
 
-    It must exit when its stdin closes: that asks it to end, and it happens too when this process is killed.
+    It must exit when its stdin closes: that asks it to end. It happens too when this process is killed; on Linux the
+    kernel then kills it as well, whatever it is doing.
     """
 
     def __init__(self, process: Process) -> None:
@@ -87,9 +88,14 @@ class PipedChild(ChildProcess):
 
     @classmethod
     async def start(cls, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Self:
-        """OSError if the program cannot be started."""
+        """OSError if the program cannot be started. Call it from the main thread (see `_end_with_parent`)."""
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, env=environment, start_new_session=True
+            *command,
+            env=environment,
+            stdin=PIPE,
+            stdout=PIPE,
+            start_new_session=True,
+            preexec_fn=_end_with_parent(os.getpid(), signal.SIGKILL),
         )
         return cls(process)
 
