@@ -60,9 +60,13 @@ class Bench:
     async def has_checkpoint(self, job: str) -> bool:
         return (await self.client.job(job)).step > 0
 
+    async def is_loading_base(self, job: str) -> bool:
+        live = (await self.client.job(job)).live
+        return live is not None and live.progress is not None and live.progress.message == "base"
+
     async def is_caching(self, job: str) -> bool:
-        progress = (await self.client.job(job)).live.progress
-        return progress is not None and progress.phase == "caching"
+        live = (await self.client.job(job)).live
+        return live is not None and live.progress is not None and live.progress.phase == "caching"
 
     async def has_sample(self, job: str) -> bool:
         return bool(await self.client.samples(job))
@@ -100,8 +104,7 @@ async def starting(bench: Bench) -> str:
 
 async def loading(bench: Bench) -> str:
     job = await bench.train(base={"type": "folder", "path": "slow"})
-    await bench.wait(job, bench.is_running)
-    await asyncio.sleep(1)  # the engine opens the pipe; nothing tells
+    await bench.wait(job, bench.is_loading_base)
     return job
 
 
@@ -127,7 +130,7 @@ async def a_long_step(bench: Bench) -> str:
 
 
 async def rendering(bench: Bench) -> str:
-    job = await bench.train(sampling={"prompts": ["momo"] * 16, "steps": 200, "every": 1})
+    job = await bench.train(sampling={"prompts": ["momo"] * 16, "steps": 100, "every": 1})
     await bench.wait(job, bench.has_sample)
     return job
 
@@ -212,7 +215,11 @@ def running_stack(tree: Path, folder: Path) -> Iterator[tuple[str, int]]:
     command = [str(tree / ".venv" / "bin" / "python"), "-m", "loratory", "up"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--data", str(folder / "data"), "--port", str(port)], cwd=tree, stdout=log, stderr=log
+            [*command, "--data", str(folder / "data"), "--port", str(port)],
+            cwd=tree,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
     try:
         while b"Loratory is at " not in (folder / "log").read_bytes():

@@ -229,7 +229,7 @@ async def test_of_a_success_and_a_cancellation_the_first_in_the_log_counts(catal
             await asyncio.Event().wait()
             raise AssertionError
 
-        log.append = lose_confirmation  # type: ignore[method-assign]  # the bus of this attempt, for one append
+        log.append = lose_confirmation  # type: ignore[method-assign,assignment]  # the bus of this attempt, for one append
         await attempt.report(finish(attempt))
 
     async def on_ended(history: AggregateHistory) -> None:

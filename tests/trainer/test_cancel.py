@@ -70,17 +70,17 @@ class Scene:
     async def start(self, **changes: object) -> None:
         await self.catalog.create_job(JOB, **changes)
 
-    async def wait_for_phase(self, phase: str) -> None:
-        """Until the trainer publishes that phase of the job."""
+    async def start_and_wait(self, is_reached: Callable[[TrainingProgress], bool], **changes: object) -> None:
+        """Until the trainer publishes such a progress of the job."""
         reached = asyncio.Event()
 
         async def on_progress(progress: TrainingProgress) -> None:
-            if progress.phase == phase:
+            if is_reached(progress):
                 reached.set()
 
         subscription = await subscribe(self.catalog.bus, TrainingProgress, on_progress)
         await self.catalog.bus.flush()
-        await self.start(**LONG)
+        await self.start(**changes)
         async with asyncio.timeout(WAIT):
             await reached.wait()
         await subscription.unsubscribe()
@@ -121,8 +121,7 @@ async def loading(scene: Scene) -> None:
             target = slow / file.relative_to(tiny)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.mkfifo(target) if file.suffix == ".safetensors" else target.write_bytes(file.read_bytes())
-    await scene.start(base={"type": "folder", "path": "slow"})
-    await scene.catalog.wait_for(JOB, JobAttemptStarted)
+    await scene.start_and_wait(lambda progress: progress.message == "base", base={"type": "folder", "path": "slow"})
 
 
 async def encoding(scene: Scene) -> None:
@@ -132,7 +131,7 @@ async def encoding(scene: Scene) -> None:
     digest = await scene.local.put(large)
     large.unlink()
     scene.catalog.entries.append(manifest_entry(len(scene.catalog.entries), digest, "a large wall"))
-    await scene.wait_for_phase("caching")
+    await scene.start_and_wait(lambda progress: progress.phase == "caching", **LONG)
     scene.freeze_engine()
 
 

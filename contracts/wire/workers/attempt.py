@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NoReturn
 
 import msgspec
 
@@ -140,7 +139,7 @@ class Attempt:
         if not self._stop_reason.done():
             self._stop_reason.set_result(reason)
 
-    async def raise_when_stopped(self) -> NoReturn:
+    async def raise_when_stopped(self) -> None:
         """Waits for `stop`."""
         raise await asyncio.shield(self._stop_reason)
 
