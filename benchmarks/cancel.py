@@ -9,6 +9,7 @@ the next job. Linux: reads /proc.
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -242,10 +243,8 @@ async def prepare(bench: Bench, folder: Path) -> None:
     await bench.client.ensure_dataset("large")
     await bench.client.import_folder("large", folder / "pictures")
     tiny, slow = make_tiny_random(folder / "tiny-random"), bench.data / "bases" / "slow"
-    for file in (file for file in tiny.rglob("*") if file.is_file()):
-        target = slow / file.relative_to(tiny)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.mkfifo(target) if file.suffix == ".safetensors" else target.write_bytes(file.read_bytes())
+    shutil.copytree(tiny, slow)
+    os.mkfifo(slow / "tokenizer" / "slow.txt")
 
 
 async def measure_tree(tree: Path) -> dict[str, list[tuple[float, float]]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -116,11 +117,8 @@ async def loading(scene: Scene) -> None:
     """The base is on a disk that does not answer: a named pipe that nobody writes into."""
     tiny = scene.settings.cache / "bases" / "tiny-random"
     slow = scene.settings.bases / "slow"
-    for file in tiny.rglob("*"):
-        if file.is_file():
-            target = slow / file.relative_to(tiny)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.mkfifo(target) if file.suffix == ".safetensors" else target.write_bytes(file.read_bytes())
+    shutil.copytree(tiny, slow)
+    os.mkfifo(slow / "tokenizer" / "slow.txt")
     await scene.start_and_wait(lambda progress: progress.message == "base", base={"type": "folder", "path": "slow"})
 
 
