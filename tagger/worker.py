@@ -21,17 +21,14 @@ from contracts.queries.tagging import ReadTaggingWork, TaggingImage
 from contracts.telemetry import TaggingProgress
 from contracts.wire.blobs.store import Blobs, Damaged
 from contracts.wire.service.bus import Bus
-from contracts.wire.service.requests import ServiceClient
 from contracts.wire.service.telemetry import publish
 from contracts.wire.system.threads import run_interruptible
+from contracts.wire.workers.pages import read_pages
 from contracts.wire.workers.worker import Attempt
 from tagger import domain
 from tagger.model_loader import ModelLoader
 from tagger.settings import Settings
 from tagger.wd.tagger import Predicted, Tagger, Unreadable
-
-CATALOG_RETRY_SECONDS = 120.0
-"""How long queries to an unavailable catalog are retried during a run."""
 
 
 @dataclass
@@ -77,16 +74,11 @@ class Runner:
         await attempt.report(TaggingSucceeded(attempt=attempt.number, images=len(completed), unreadable=unreadable))
 
     async def _batches(self, run_id: RunId, run: domain.RunState) -> AsyncIterator[list[TaggingImage]]:
-        cursor: str | None = None
-        while True:
-            query = ReadTaggingWork(run=run_id, cursor=cursor, min_seq=run.requested_at)
-            page = await ServiceClient(self.bus).query(query, retry_timeout=CATALOG_RETRY_SECONDS)
-            remaining = run.remaining(page.items)
+        query = ReadTaggingWork(run=run_id, min_seq=run.requested_at)
+        async for page in read_pages(self.bus, query):
+            remaining = run.remaining(page)
             for start in range(0, len(remaining), self.batch_size):
                 yield remaining[start : start + self.batch_size]
-            cursor = page.next
-            if cursor is None:
-                return
 
     async def _predict(self, tagger: Tagger, batch: Sequence[TaggingImage]) -> list[ImagePredictions]:
         async with self._local_files(batch) as files:

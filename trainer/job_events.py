@@ -9,8 +9,9 @@ import structlog
 from contracts.events.base import Event
 from contracts.events.jobs import Artifact, JobCheckpointed, JobPlanned, JobSampled, JobSucceeded
 from contracts.ids import Digest
+from contracts.interruption import Interruption
 from contracts.wire.blobs.store import Blobs
-from contracts.wire.system.threads import Interruption, finish_if_committed
+from contracts.wire.system.threads import finish_if_committed
 from contracts.wire.workers.worker import Attempt
 from trainer.adapter_metadata import safe_file_stem
 from trainer.domain import JobState

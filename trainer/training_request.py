@@ -11,7 +11,7 @@ from contracts.ids import Digest
 from contracts.queries.datasets import ManifestEntry, ReadManifest
 from contracts.wire.blobs.store import Blobs, Damaged
 from contracts.wire.service.bus import Bus
-from contracts.wire.service.requests import ServiceClient
+from contracts.wire.workers.pages import read_pages
 from contracts.wire.workers.worker import Attempt
 from trainer.adapter_metadata import build_metadata
 from trainer.bases import base_folder
@@ -19,8 +19,6 @@ from trainer.domain import JobState
 from trainer.messages import Example, Train
 from trainer.settings import Settings
 
-CATALOG_RETRY_SECONDS = 120.0
-"""How long the manifest is requested again while the catalog is unavailable."""
 FILES_PER_CHECK = 500
 """Local files looked up in one call of a thread: a hundred thousand lookups would stop the event loop for seconds."""
 DRAFTS = "drafts"
@@ -42,15 +40,8 @@ class RequestBuilder:
         return self.settings.cache / DRAFTS / self.draft_name
 
     async def read_manifest(self, job: JobState) -> list[ManifestEntry]:
-        entries: list[ManifestEntry] = []
-        cursor: str | None = None
-        while True:
-            query = ReadManifest(version_id=job.request.version_id, cursor=cursor, min_seq=job.requested_at)
-            page = await ServiceClient(self.bus).query(query, retry_timeout=CATALOG_RETRY_SECONDS)
-            entries += page.items
-            cursor = page.next
-            if cursor is None:
-                return entries
+        query = ReadManifest(version_id=job.request.version_id, min_seq=job.requested_at)
+        return [entry async for entries in read_pages(self.bus, query) for entry in entries]
 
     async def build(self, attempt: Attempt, job: JobState, entries: Sequence[ManifestEntry]) -> Train:
         """The request to train from the beginning. Rejected: a picture or the base is missing."""

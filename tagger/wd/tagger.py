@@ -7,7 +7,7 @@ import msgspec
 
 from contracts.errors import LoratoryError
 from contracts.events.tagging import Prediction
-from contracts.wire.system.threads import Interruption
+from contracts.interruption import Interruption
 from tagger.wd.model import CPU, ForwardPass, OnnxTagger
 from tagger.wd.preprocess import Pixels, read_square, to_array
 

@@ -146,9 +146,7 @@ async def test_two_trainers_train_two_jobs_concurrently(training: TrainingSystem
     assert max(began_one, began_two) < min(training.success_sequence(one), training.success_sequence(two))
 
 
-async def test_a_running_job_is_cancelled(
-    training: TrainingSystem, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_running_job_is_cancelled(training: TrainingSystem, capsys: pytest.CaptureFixture[str]) -> None:
     job = await training.train("cancelled", steps=100_000)
     sent = time.monotonic()
     await training.system.send(f"/jobs/{job}/cancel", "cancel")

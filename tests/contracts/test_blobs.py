@@ -12,9 +12,9 @@ from obstore.store import LocalStore, S3Store
 
 from contracts.errors import Invalid, NotFound, SetupError, TooLarge, Unavailable
 from contracts.ids import Digest
+from contracts.interruption import Interruption
 from contracts.testing import MemoryBlobs
 from contracts.wire.blobs.store import Blobs, Damaged, LocalBlobs, RemoteBlobs, blobs_at
-from contracts.wire.system.threads import Interruption
 from tests.limits import WAIT
 
 FOX = b"a red fox" * 300_000  # 2.7 MB: several chunks

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from contracts.wire.system.threads import Interrupted, Interruption, finish_if_committed, run_interruptible
+from contracts.interruption import Interrupted, Interruption
+from contracts.wire.system.threads import finish_if_committed, run_interruptible
 from tests.limits import WAIT
 
 
@@ -59,7 +60,7 @@ async def test_work_that_has_committed_is_finished_before_the_cancellation_is_ra
     assert finished == [True]
 
 
-async def test_a_blocking_call_can_be_told_to_return_early() -> None:
+async def test_a_blocking_call_can_be_made_to_return_early() -> None:
     started, blocked = threading.Event(), threading.Event()
 
     def work(interruption: Interruption) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from contracts.ids import Digest
+from contracts.interruption import Interruption
 from contracts.wire.blobs import io
 from contracts.wire.system.files import draft_in, remove_abandoned_drafts, rename_into_place, sync_file, sync_folder
-from contracts.wire.system.threads import Interruption, run_interruptible
+from contracts.wire.system.threads import run_interruptible
 
 
 class LocalBlobs:

@@ -13,9 +13,10 @@ from obstore.exceptions import BaseError, NotFoundError
 
 from contracts.errors import NotFound, Unavailable
 from contracts.ids import Digest
+from contracts.interruption import Interruption
 from contracts.wire.blobs import io
 from contracts.wire.system.files import draft_in, rename_into_place, sync_file
-from contracts.wire.system.threads import Interruption, run_interruptible
+from contracts.wire.system.threads import run_interruptible
 
 
 class RemoteBlobs:

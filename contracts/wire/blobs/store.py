@@ -14,10 +14,10 @@ from obstore.store import from_url
 
 from contracts.errors import SetupError
 from contracts.ids import Digest
+from contracts.interruption import Interruption
 from contracts.wire.blobs.io import MAX_BYTES_IN_MEMORY, Damaged
 from contracts.wire.blobs.local import LocalBlobs
 from contracts.wire.blobs.remote import RemoteBlobs
-from contracts.wire.system.threads import Interruption
 
 __all__ = ["Blobs", "Damaged", "LocalBlobs", "MAX_BYTES_IN_MEMORY", "RemoteBlobs", "blobs_at"]
 
