@@ -157,6 +157,23 @@ async def test_a_running_job_is_cancelled(training: TrainingSystem, capsys: pyte
     assert training.recorder.work(job).state == "cancelled"
 
 
+async def test_a_job_whose_trainer_does_not_answer_is_cancelled_without_it(training: TrainingSystem) -> None:
+    job = await training.train("abandoned", steps=100_000)
+    recorder, trainer = training.recorder, training.system.stack.pid_of("trainer")
+    assert trainer is not None
+    os.kill(trainer, signal.SIGSTOP)
+    try:
+        await training.system.send(f"/jobs/{job}/cancel", "cancel abandoned")
+        await recorder.wait_for(lambda: recorder.events(JobCancelled, job))
+    finally:
+        os.kill(trainer, signal.SIGCONT)
+    event, recorded = recorder.events_with_commits(job)[-1]
+    assert (type(event), recorded.commit.actor) == (JobCancelled, "svc:catalog")
+    after = await training.system.wait_ended(await training.train("after it", steps=20))
+    assert after.state == "completed"
+    assert recorder.events_with_commits(job)[-1] == (event, recorded)
+
+
 @pytest.mark.parametrize("outage", ["killed repeatedly", "stopped"])
 async def test_a_job_survives_an_outage_of_the_bus(training: TrainingSystem, outage: str) -> None:
     job = await training.train(f"nats {outage}", steps=200)
