@@ -23,6 +23,7 @@ from contracts.retry import repeat
 from contracts.subjects import WorkClass
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
+from contracts.wire.service.telemetry import wake
 from contracts.wire.workers.queue import WorkQueue
 
 _log = structlog.get_logger()
@@ -98,6 +99,7 @@ class Cancellations:
         except Conflict:
             return False  # the worker appended an event after all
         _log.warning("cancelled_without_worker", job_id=job_id, attempt=work.attempt)
+        await wake(self._bus, cancellation.work_class, job_id)
         await WorkQueue(self._bus, cancellation.work_class).remove(job_id)
         return True
 

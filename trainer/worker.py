@@ -65,10 +65,12 @@ class Trainer:
             await self._train(current, fold(attempt.history.events()), requests)
         finally:
             heartbeat.state, heartbeat.holds = "idle", None
-            # Only its own folders, never a blob: another attempt may have written the same one.
-            await asyncio.to_thread(_delete_folders, requests.folder, requests.draft_folder)
-            self._current = None
-            current.ended.set()
+            try:
+                # Only its own folders, never a blob: another attempt may have written the same one.
+                await asyncio.to_thread(_delete_folders, requests.folder, requests.draft_folder)
+            finally:
+                self._current = None
+                current.ended.set()
 
     async def delete_erased(self, pictures: Collection[Digest]) -> None:
         """Delete what was derived from erased pictures. An attempt that trains on one ends first: it would go on."""

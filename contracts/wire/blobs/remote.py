@@ -32,7 +32,7 @@ class RemoteBlobs:
         return digests
 
     async def put(self, content: bytes | Path) -> Digest:
-        digest, size = await asyncio.to_thread(io.hash_content, content)
+        digest, size = await run_interruptible(partial(_hash, content))
         # Written again even if it exists: object stores have no touch, and this renews its time.
         with _translate_errors(digest):
             await obstore.put_async(self._store, io.blob_key(digest), content)
@@ -92,6 +92,10 @@ class RemoteBlobs:
                     await obstore.delete_async(self._store, io.blob_key(digest))
             except NotFound:
                 continue
+
+
+def _hash(content: bytes | Path, interruption: Interruption) -> tuple[Digest, int]:
+    return io.hash_chunks(interruption.checked(io.read_chunks(content)))
 
 
 def _rename_unless_interrupted(draft: Path, to: Path, interruption: Interruption) -> None:
