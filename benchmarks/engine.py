@@ -50,6 +50,7 @@ def build_request(folder: Path) -> Train:
         ],
         work_folder=str(folder / "work"),
         cache_folder=str(folder / "cache"),
+        draft_folder=str(folder / "drafts"),
         metadata=AdapterMetadata(adapter_name="x", job_id="x", dataset_name="x", dataset_version=1, base_name="x"),
     )
 

@@ -8,20 +8,17 @@ Nothing is re-sent while that worker publishes its presence, because a second wo
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import msgspec
 import structlog
 
+from catalog.cancellations import Cancellations, CancelTiming
 from catalog.store import Store
 from catalog.views import work
-from contracts import jobs
 from contracts.aggregates import REGISTRY, WORK_KINDS
-from contracts.commands.base import CommandMetadata
-from contracts.commits import Commit, RecordedCommit, build_commit
-from contracts.errors import Conflict, Unavailable
+from contracts.commits import RecordedCommit
+from contracts.errors import Unavailable
 from contracts.events.work import Cancelled, CancelRequested, Queued
-from contracts.ids import new_command_id
 from contracts.retry import repeat
 from contracts.subjects import WorkClass
 from contracts.telemetry import Presence
@@ -37,10 +34,9 @@ class DispatchTiming(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
     reconcile_interval: float = 5.0
-    cancel_timeout: float = 30.0
-    """A worker stops within two seconds of a cancel request; after this long it is dead, disconnected or stalled."""
     presence_timeout: float = 10.0
     """A worker publishes every second which job it holds; after this long without a message it no longer holds it."""
+    cancel: CancelTiming = CancelTiming()
 
 
 class Dispatcher:
@@ -52,6 +48,7 @@ class Dispatcher:
         self._last_seen: dict[str, float] = {}
         """When a worker last published that it holds a job, by job id, in seconds of the event loop's clock."""
         self._listening_since = self._now
+        self.cancellations = Cancellations(bus, log, self._silence_of, timing.cancel)
 
     async def on_appended(self, commits: Sequence[RecordedCommit]) -> None:
         """Update the queue, or wake the worker, after the catalog appended these commits.
@@ -79,16 +76,19 @@ class Dispatcher:
                 case Cancelled():
                     await queue.remove(job_id)
                 case CancelRequested():
+                    self.cancellations.add(work_class, job_id)
                     await wake(self._bus, work_class, job_id)
                 case _:
                     pass
 
     async def run(self) -> None:
-        """Reconcile at start and every `reconcile_interval` seconds, until cancelled."""
+        """Reconcile at start and every `reconcile_interval` seconds, and see to cancellations, until cancelled."""
         self._listening_since = self._now
         await subscribe(self._bus, Presence, self.record_presence)
         every = self._timing.reconcile_interval
-        await repeat(self._reconcile_all, every=every, on=Unavailable, warn="queue_unavailable")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.cancellations.run())
+            tasks.create_task(repeat(self._reconcile_all, every=every, on=Unavailable, warn="queue_unavailable"))
 
     async def _reconcile_all(self) -> None:
         self._log.fence()  # only the catalog that holds the lease dispatches
@@ -103,47 +103,19 @@ class Dispatcher:
         queued = await queue.queued_ids()
         unfinished = await self._store.read(lambda connection: work.list_unfinished(connection, work_class))
         for job in unfinished:
-            if job.state == "cancelling" and await self._end_abandoned(work_class, job.id):
-                continue
-            if job.id not in queued and (job.state == "queued" or not self._is_held(job.id)):
+            if job.state == "cancelling":
+                self.cancellations.add(work_class, job.id)
+            elif job.id not in queued and (job.state == "queued" or not self._is_held(job.id)):
                 _log.warning("queue_message_resent", job_id=job.id, dispatch=job.dispatch)
                 await queue.put(QueueMessage(id=job.id, dispatch=job.dispatch), job.priority)
 
     def _is_held(self, job_id: str) -> bool:
         """Whether a worker holds the job, or may not have had the time to say so since the subscription began."""
-        return self._now - self._last_seen.get(job_id, self._listening_since) < self._timing.presence_timeout
+        return self._silence_of(job_id) < self._timing.presence_timeout
 
-    async def _end_abandoned(self, work_class: WorkClass, job_id: str) -> bool:
-        """End a cancelled job whose worker does not stop in time; if it comes back, this event fences it.
-
-        False: not long enough ago, or the worker made progress meanwhile.
-        """
-        kind = WORK_KINDS[work_class]
-        history = await self._log.load(kind.aggregate_kind, job_id)
-        state = jobs.fold(history.events())
-        requested = next((one for one in reversed(history.commits) if _requests_cancellation(one.commit)), None)
-        now = datetime.now(UTC)
-        if state.state != "cancelling" or requested is None:
-            return False
-        if (now - requested.recorded_at).total_seconds() < self._timing.cancel_timeout:
-            return False
-        metadata = CommandMetadata(
-            command_id=new_command_id(),
-            actor="svc:catalog",
-            at=now,
-            correlation_id=requested.commit.correlation_id,
-            causation_id=requested.commit.id,
-        )
-        event = kind.cancelled(attempt=state.attempt, step=state.completed_units)
-        revision = history.revision
-        commit = build_commit(kind.aggregate_kind, job_id, [event], expected_revision=revision, metadata=metadata)
-        try:
-            await self._log.append(commit, revision)
-        except Conflict:
-            return False  # the worker appended an event after all
-        _log.warning("cancelled_without_worker", job_id=job_id, attempt=state.attempt)
-        await WorkQueue(self._bus, work_class).remove(job_id)
-        return True
+    def _silence_of(self, job_id: str) -> float:
+        """Seconds since a worker said that it holds this job, or since it could have been received."""
+        return self._now - self._last_seen.get(job_id, self._listening_since)
 
     async def record_presence(self, presence: Presence) -> None:
         if presence.holds is not None and presence.state != "stopping":
@@ -152,7 +124,3 @@ class Dispatcher:
     @property
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-def _requests_cancellation(commit: Commit) -> bool:
-    return any(isinstance(event, CancelRequested) for event in commit.events)

@@ -3,12 +3,12 @@
 import asyncio
 import os
 import platform
-from functools import partial
+from collections.abc import Collection
 
 import structlog
 
 from contracts.events.tagging import TAGGING_WORK
-from contracts.ids import ulid, worker_id
+from contracts.ids import Digest, ulid, worker_id
 from contracts.wire.blobs.erased_copies import purge_erased
 from contracts.wire.blobs.store import blobs_at
 from contracts.wire.log.service_keys import ServiceLog
@@ -43,6 +43,9 @@ async def serve(settings: Settings) -> None:
         finally:
             heartbeat.state, heartbeat.holds = "idle", None
 
+    async def delete_copies(pictures: Collection[Digest]) -> None:
+        await asyncio.to_thread(delete_temporary_files, pictures, work=settings.work)
+
     async def exit_process() -> None:
         """End the process: the model runs in a thread that cannot be interrupted when it hangs."""
         _log.error("model_stalled", worker=worker)
@@ -56,8 +59,13 @@ async def serve(settings: Settings) -> None:
             tasks.create_task(heartbeat.run(bus), name="presence")
             log = ServiceLog(bus, "tagger", settings.signing_key)
             tasks.create_task(Worker(bus, identity, run, log=log, on_stalled=exit_process).run(), name="worker")
-            tasks.create_task(purge_erased(bus, partial(delete_temporary_files, work=settings.work)), name="erased")
+            tasks.create_task(purge_erased(bus, delete_copies), name="erased")
             health.set("bus", True)
             _log.info("tagger_ready", worker=worker, models=list(models.available_models(settings.models)))
+    except asyncio.CancelledError:
+        if runner.models.is_loading:
+            await bus.close()
+            os._exit(0)  # a thread that loads a model cannot be interrupted, and the end would wait for it
+        raise
     finally:
         await bus.close()

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from contracts.cancellation import is_cancelled
-from contracts.errors import NotFound, SetupError
+from contracts.errors import NotFound
 from contracts.events.tagging import (
-    TAGGING_WORK,
     ImagePredictions,
     TaggingModelLoaded,
     TaggingPredicted,
@@ -21,15 +21,14 @@ from contracts.queries.tagging import ReadTaggingWork, TaggingImage
 from contracts.telemetry import TaggingProgress
 from contracts.wire.blobs.store import Blobs, Damaged
 from contracts.wire.service.bus import Bus
-from contracts.wire.service.requests import ServiceClient
 from contracts.wire.service.telemetry import publish
+from contracts.wire.system.threads import run_interruptible
+from contracts.wire.workers.pages import read_pages
 from contracts.wire.workers.worker import Attempt
-from tagger import domain, models
+from tagger import domain
+from tagger.model_loader import ModelLoader
 from tagger.settings import Settings
 from tagger.wd.tagger import Predicted, Tagger, Unreadable
-
-CATALOG_RETRY_SECONDS = 120.0
-"""How long queries to an unavailable catalog are retried during a run."""
 
 
 @dataclass
@@ -40,15 +39,18 @@ class Runner:
     blobs: Blobs
     settings: Settings
     batch_size: int = 16
-    """Images tagged between two checks for cancellation."""
-    _loaded: dict[str, Tagger] = field(default_factory=dict)
+    """Images read, tagged and recorded at a time."""
+    models: "ModelLoader" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.models = ModelLoader(self.settings)
 
     async def run(self, attempt: Attempt) -> None:
         """Tag all images without recorded predictions. Rejected: the model does not exist or cannot be used."""
         run = domain.fold(attempt.history.events())
         progress = ProgressPublisher(self.bus, attempt, run.request.count)
         await progress.publish("loading")
-        tagger = await self._load_model(run.request.model)
+        tagger = await self.models.load(run.request.model)
         loaded = TaggingModelLoaded(
             attempt=attempt.number,
             model=tagger.identity.model,
@@ -62,9 +64,6 @@ class Runner:
         async for batch in self._batches(RunId(attempt.aggregate_id), run):
             if is_cancelled():
                 raise asyncio.CancelledError
-            if attempt.cancel_requested.is_set():
-                await attempt.report(TAGGING_WORK.cancelled(attempt=attempt.number, step=len(completed)))
-                return
             predictions = await self._predict(tagger, batch)
             for group in domain.split_into_commits(predictions):
                 await attempt.report(TaggingPredicted(attempt=attempt.number, images=group))
@@ -74,37 +73,21 @@ class Runner:
         unreadable = sum(completed.values())
         await attempt.report(TaggingSucceeded(attempt=attempt.number, images=len(completed), unreadable=unreadable))
 
-    async def _load_model(self, name: str) -> Tagger:
-        folder = models.model_folder(name, self.settings.models)
-        if name not in self._loaded:
-            self._loaded.clear()
-            try:
-                self._loaded[name] = await asyncio.to_thread(
-                    Tagger, folder, providers=self.settings.providers, threads=self.settings.threads
-                )
-            except SetupError as error:
-                raise models.unusable_model_error(name, error.detail) from error
-        return self._loaded[name]
-
     async def _batches(self, run_id: RunId, run: domain.RunState) -> AsyncIterator[list[TaggingImage]]:
-        cursor: str | None = None
-        while True:
-            query = ReadTaggingWork(run=run_id, cursor=cursor, min_seq=run.requested_at)
-            page = await ServiceClient(self.bus).query(query, retry_timeout=CATALOG_RETRY_SECONDS)
-            remaining = run.remaining(page.items)
+        query = ReadTaggingWork(run=run_id, min_seq=run.requested_at)
+        async for page in read_pages(self.bus, query):
+            remaining = run.remaining(page)
             for start in range(0, len(remaining), self.batch_size):
                 yield remaining[start : start + self.batch_size]
-            cursor = page.next
-            if cursor is None:
-                return
 
     async def _predict(self, tagger: Tagger, batch: Sequence[TaggingImage]) -> list[ImagePredictions]:
         async with self._local_files(batch) as files:
             readable = {image.ordinal: path for image, path in zip(batch, files, strict=True) if isinstance(path, Path)}
-            results = dict(zip(readable, await asyncio.to_thread(tagger.tag, list(readable.values())), strict=True))
+            results = await run_interruptible(partial(tagger.tag, list(readable.values())))
+        by_ordinal = dict(zip(readable, results, strict=True))
         return [
             _to_image_predictions(
-                image.ordinal, results.get(image.ordinal) or Unreadable("its file is missing or damaged")
+                image.ordinal, by_ordinal.get(image.ordinal) or Unreadable("its file is missing or damaged")
             )
             for image in batch
         ]
@@ -119,8 +102,8 @@ class Runner:
                 local = self.blobs.path(image.picture)
                 if local is None:
                     local = self.settings.work / f"{image.picture}-{ulid()}"
-                    await self.blobs.fetch(image.picture, local)
                     fetched.append(local)
+                    await self.blobs.fetch(image.picture, local)
                 return local if local.is_file() else None
             except (NotFound, Damaged):
                 return None

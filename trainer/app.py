@@ -6,7 +6,6 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -22,9 +21,10 @@ from contracts.wire.service.health import Health
 from contracts.wire.system.files import remove_abandoned_drafts
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
 from contracts.wire.workers.worker import Worker, WorkerIdentity
-from trainer.erasure import purge_pictures, purge_unattributed
+from trainer.erasure import purge_unattributed
 from trainer.lora_folder import LoraFolder
 from trainer.settings import Settings
+from trainer.training_request import DRAFTS
 from trainer.warm_engine import WarmEngine
 from trainer.worker import Trainer
 
@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 
 
 async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Runs until cancelled; the current attempt then writes a checkpoint and is released."""
+    """Runs until cancelled; an attempt that has trained steps then writes a checkpoint, and is released."""
     health = Health("trainer", ["bus", "engine"], pid=os.getpid())
     boot = ulid()
     # A folder of this process alone: other trainers may use the same work folder.
@@ -54,8 +54,7 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
             tasks.create_task(bus.watch(), name="bus")
             tasks.create_task(heartbeat.run(bus), name="heartbeat")
             health.set("bus", True)
-            purge = partial(purge_pictures, cache=settings.cache, work=settings.work)
-            tasks.create_task(purge_erased(bus, purge), name="erased")
+            tasks.create_task(purge_erased(bus, trainer.delete_erased), name="erased")
             await engine.start()
             heartbeat.state = "idle"
             health.set("engine", True)
@@ -79,7 +78,7 @@ def _create_folders(*folders: Path) -> None:
 
 def remove_leftovers(settings: Settings) -> None:
     """Delete what killed trainers left in the folders, and old caches. What is recent may be a running trainer's."""
-    for folder in settings.work.iterdir():
+    for folder in (*settings.work.iterdir(), *(settings.cache / DRAFTS).glob("*")):
         if folder.is_dir() and folder.stat().st_mtime < time.time() - STALE_WORK_DIR_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
     remove_abandoned_drafts(settings.loras)

@@ -1,6 +1,8 @@
 """Reports each update of the engine: as an event of the job, as progress, in the loss curve, or as an error."""
 
+import asyncio
 import errno
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from trainer.loss_curve import LossCurve
 from trainer.messages import Finished, Loading, Planned, RequestFailed, Sampled, Saved, Stepped, Stopped, Update
 from trainer.progress import ProgressPublisher
 
+LAST_LOSSES_SECONDS = 0.2
+
 
 class CannotTrain(LoratoryError):
     """The request failed, and a retry would fail the same way."""
@@ -28,7 +32,7 @@ class CheckpointRejected(Exception):
     """The checkpoint to resume from is damaged or of another run; an older one may work."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class EngineReporter:
     """Call `handle` with each update in turn."""
 
@@ -37,6 +41,8 @@ class EngineReporter:
     progress: ProgressPublisher
     losses: LossCurve
     software: dict[str, str]
+    has_unsaved_steps: bool = False
+    """Whether steps were trained that no recorded checkpoint contains."""
 
     @classmethod
     def of(
@@ -55,21 +61,22 @@ class EngineReporter:
             case Planned():
                 self.progress.planned(update)
                 await self.events.planned(update, self.software)
-            case Stepped():
+            case Stepped(step=step):
+                self.attempt.last_step, self.has_unsaved_steps = step, True
                 await self.losses.add(update)
                 await self.progress.stepped(update)
             case Saved(step=step, path=path):
                 await self.losses.flush()
                 await self.events.checkpointed(step, Path(path))
+                self.has_unsaved_steps = False
             case Sampled():
                 self.progress.phase = "sampling"
                 await self.events.sampled(update)
             case Finished():
                 await self._finished(update)
                 return True
-            case Stopped(step=step):
-                await self._stopped(step)
-                return True
+            case Stopped():
+                raise Crash("the training process stopped without a request")
             case RequestFailed():
                 raise _error_of(update)
             case _:
@@ -82,11 +89,12 @@ class EngineReporter:
         await self.events.succeeded(finished)
         await self.losses.flush()  # the report returned, so the bus is available again
 
-    async def _stopped(self, step: int) -> None:
-        await self.losses.flush()
-        if not self.attempt.cancel_requested.is_set():
-            raise Crash("the training process stopped without a request")
-        await self.events.cancelled(step)
+    async def store_last_losses(self) -> None:
+        """Those of a cancelled job, if the bus is available. (Those of a fenced attempt are no longer of interest.)"""
+        if self.attempt.work.state == "cancelling":
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_LOSSES_SECONDS):
+                    await self.losses.flush()
 
 
 def _error_of(failed: RequestFailed) -> Exception:

@@ -1,8 +1,6 @@
 """One request to the engine: it goes down, updates come up and are reported, until one of them is the end."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -13,11 +11,6 @@ from contracts.wire.workers.worker import Attempt, Crash
 from trainer.engine_process import EngineProcess
 from trainer.engine_reporter import CannotTrain, CheckpointRejected, EngineReporter
 from trainer.messages import Saved, Stop, Stopped, Train
-
-CANCEL_KILL_SECONDS = 1.0
-"""After a cancellation the engine stops between two steps; it is killed after this: two seconds are promised."""
-SHUTDOWN_CHECKPOINT_SECONDS = 8.0
-"""Time for the engine to write a checkpoint when the trainer itself is stopped."""
 
 _log = structlog.get_logger()
 
@@ -33,55 +26,25 @@ class EngineRun:
     def attempt(self) -> Attempt:
         return self.reporter.attempt
 
-    @asynccontextmanager
-    async def attended(self) -> AsyncIterator[None]:
-        """Meanwhile progress is published, and the engine is stopped when the job is cancelled."""
-        background = [
-            asyncio.create_task(self._stop_when_cancelled(), name="stop"),
-            asyncio.create_task(self.reporter.progress.run(), name="progress"),
-        ]
-        try:
-            yield
-        finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-
     async def train(self, request: Train) -> None:
-        """Report the updates of a request until its end; an engine with an unfinished request is killed."""
-        pending = True
+        """Report the updates of a request until its end. When it is cancelled, no engine works on it any more."""
         try:
             await self.engine.send(request)
             while not await self.reporter.handle(await self.engine.next_update()):
                 if is_cancelled():
                     raise asyncio.CancelledError
-            pending = False
-        except (CheckpointRejected, CannotTrain):
-            pending = False
-            raise
         except asyncio.CancelledError:
-            if not self.attempt.is_stalled:
+            if self.attempt.is_current and self.reporter.has_unsaved_steps:
                 await self._save_on_shutdown()
             raise
         finally:
-            if pending:
-                await self.engine.kill()
-
-    async def _stop_when_cancelled(self) -> None:
-        await self.attempt.cancel_requested.wait()
-        with suppress(Crash):
-            await self.engine.send(Stop(save=False))
-        await asyncio.sleep(CANCEL_KILL_SECONDS)
-        _log.warning("engine_killed", reason="it did not stop in time")
-        await self.engine.kill()
+            await self.engine.cancel_request()
+            await self.reporter.store_last_losses()
 
     async def _save_on_shutdown(self) -> None:
         """The trainer is stopped: write a checkpoint, so that steps since the last one are not trained again."""
-        work = self.attempt.work
-        if work.ended or work.attempt != self.attempt.number or self.attempt.cancel_requested.is_set():
-            return
         try:
-            async with asyncio.timeout(SHUTDOWN_CHECKPOINT_SECONDS):
+            async with asyncio.timeout(self.engine.timings.checkpoint):
                 await self.engine.send(Stop(save=True))
                 await self._report_until_stopped()
         except (TimeoutError, Crash, Fenced, CheckpointRejected, CannotTrain) as error:

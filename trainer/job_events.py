@@ -1,18 +1,24 @@
 """Records what the engine produced: its files become blobs, then the job's event names them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
-from contracts.events.jobs import JOB_WORK, Artifact, JobCheckpointed, JobPlanned, JobSampled, JobSucceeded
+from contracts.events.base import Event
+from contracts.events.jobs import Artifact, JobCheckpointed, JobPlanned, JobSampled, JobSucceeded
 from contracts.ids import Digest
+from contracts.interruption import Interruption
 from contracts.wire.blobs.store import Blobs
+from contracts.wire.system.threads import finish_if_committed
 from contracts.wire.workers.worker import Attempt
 from trainer.adapter_metadata import safe_file_stem
 from trainer.domain import JobState
 from trainer.messages import Finished, Planned, Sampled, TensorFile
+
+REPORT_SECONDS = 0.5
+"""A cancellation while blobs are stored: if they are stored already, their event still gets this time to follow."""
 
 _log = structlog.get_logger()
 
@@ -41,8 +47,10 @@ class JobEvents:
 
     async def checkpointed(self, step: int, path: Path) -> None:
         size = path.stat().st_size
-        digest = await self.blobs.put(path)
-        await self.attempt.report(JobCheckpointed(attempt=self.attempt.number, step=step, checkpoint=digest, size=size))
+        attempt = self.attempt.number
+        await self._record(
+            [path], lambda blobs: JobCheckpointed(attempt=attempt, step=step, checkpoint=blobs[0], size=size)
+        )
         _log.info("checkpoint_saved", step=step, bytes=size)
 
     async def sampled(self, sampled: Sampled) -> None:
@@ -51,30 +59,41 @@ class JobEvents:
         if name in self.job.samples or name in self._sampled:
             return
         self._sampled.add(name)
-        picture = await self.blobs.put(Path(sampled.path))
-        await self.attempt.report(
-            JobSampled(
+        await self._record(
+            [Path(sampled.path)],
+            lambda blobs: JobSampled(
                 attempt=self.attempt.number,
                 step=sampled.step,
                 index=sampled.index,
-                picture=picture,
+                picture=blobs[0],
                 seed=sampled.seed,
-            )
+            ),
         )
 
     async def succeeded(self, finished: Finished) -> None:
-        stem = safe_file_stem(self.job.request.name)
-        artifacts = (
-            await self._artifact("kohya", f"{stem}.safetensors", finished.kohya),
-            await self._artifact("diffusers", f"{stem}-diffusers.safetensors", finished.diffusers),
-        )
-        await self.attempt.report(JobSucceeded(attempt=self.attempt.number, step=finished.step, artifacts=artifacts))
+        stem, step = safe_file_stem(self.job.request.name), finished.step
+        files = {"kohya": finished.kohya, "diffusers": finished.diffusers}
+        names = {"kohya": f"{stem}.safetensors", "diffusers": f"{stem}-diffusers.safetensors"}
 
-    async def cancelled(self, step: int) -> None:
-        await self.attempt.report(JOB_WORK.cancelled(attempt=self.attempt.number, step=step))
+        def event(blobs: Sequence[Digest]) -> JobSucceeded:
+            artifacts = tuple(
+                _artifact(form, names[form], file, blob)
+                for (form, file), blob in zip(files.items(), blobs, strict=True)
+            )
+            return JobSucceeded(attempt=self.attempt.number, step=step, artifacts=artifacts)
 
-    async def _artifact(self, form: str, name: str, file: TensorFile) -> Artifact:
-        path = Path(file.path)
-        digest = await self.blobs.put(path)
-        size = path.stat().st_size
-        return Artifact(name=name, format=form, digest=digest, size=size, tensors=Digest(file.tensors))
+        await self._record([Path(file.path) for file in files.values()], event)
+
+    async def _record(self, files: Sequence[Path], event: Callable[[Sequence[Digest]], Event]) -> None:
+        """Store files and report their event: also when cancelled, either both happen or neither."""
+        interruption = Interruption()
+
+        async def store_and_report() -> None:
+            await self.attempt.report(event(await self.blobs.put_all(files, interruption)))
+
+        await finish_if_committed(store_and_report(), interruption, timeout=REPORT_SECONDS)
+
+
+def _artifact(form: str, name: str, file: TensorFile, blob: Digest) -> Artifact:
+    size = Path(file.path).stat().st_size
+    return Artifact(name=name, format=form, digest=blob, size=size, tensors=Digest(file.tensors))

@@ -35,6 +35,9 @@ class AdapterMetadata(msgspec.Struct, frozen=True, kw_only=True):
 class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     """Train an adapter. Files are written below `work_folder`, caches below `cache_folder`.
 
+    `draft_folder`, on the file system of the cache, is for files of the cache that are not finished: it is deleted with
+    the work folder, also after the engine was killed.
+
     `resume_from` is a checkpoint of the same run; length, sampling and save interval may differ.
     """
 
@@ -43,6 +46,7 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     examples: list[Example]
     work_folder: str
     cache_folder: str
+    draft_folder: str
     metadata: AdapterMetadata
     resume_from: str | None = None
 

@@ -1,7 +1,10 @@
 """Publishes the progress of an attempt: with each step, at most five times a second, and repeated every second."""
 
+import asyncio
 import time
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -31,9 +34,15 @@ class ProgressPublisher:
     _step_times: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=RATE_WINDOW_STEPS))
     _published_at: float = 0.0
 
-    async def run(self) -> None:
-        """Publish every second, so that new subscribers soon have it; runs until cancelled."""
-        await repeat(self._publish, every=1.0)
+    @asynccontextmanager
+    async def published(self) -> AsyncIterator[None]:
+        """Meanwhile it is published every second, so that new subscribers soon have it."""
+        publishing = asyncio.create_task(repeat(self._publish, every=1.0), name="progress")
+        try:
+            yield
+        finally:
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
 
     async def loading(self, loading: Loading) -> None:
         what, done, total = loading.what, loading.done, loading.total

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
-from trainer.engine_process import EngineProcess
+from trainer.engine_process import DEFAULT_TIMINGS, EngineProcess, EngineTimings
 from trainer.messages import EngineReady
 
 _log = structlog.get_logger()
@@ -19,19 +19,26 @@ class WarmEngine:
     environment: Mapping[str, str]
     """Environment of this process; the engine's is derived from it."""
     heartbeat: HeartbeatPublisher
+    timings: EngineTimings = DEFAULT_TIMINGS
     software: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries that it uses."""
     _process: EngineProcess | None = None
 
     async def start(self) -> EngineProcess:
-        """An engine that accepts requests."""
+        """An engine that accepts requests. Cancelled while it starts, the process is killed."""
         if self._process is not None and self._process.is_running:
             return self._process
         self.heartbeat.message = "importing torch"
-        process = self._process = await EngineProcess.start(self.environment)
-        while not isinstance(ready := await process.next_update(), EngineReady):
-            continue
-        self.heartbeat.device, self.heartbeat.message, self.software = ready.device, "", ready.versions
+        process = self._process = await EngineProcess.start(self.environment, self.timings)
+        try:
+            while not isinstance(ready := await process.next_update(), EngineReady):
+                continue
+        except BaseException:
+            await process.kill()
+            raise
+        finally:
+            self.heartbeat.message = ""
+        self.heartbeat.device, self.software = ready.device, ready.versions
         _log.info("engine_ready", device=ready.device, seconds=round(ready.seconds, 1), pid=process.pid)
         return process
 

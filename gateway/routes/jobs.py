@@ -204,7 +204,7 @@ async def start_job(job: FromPath[JobId], metadata: Metadata, catalog: Catalog) 
     responses=response_spec(200, JobResult, "It was cancelled already") | problem_responses(404, 409),
 )
 async def cancel_job(job: FromPath[JobId], metadata: Metadata, catalog: Catalog) -> Response[JobResult]:
-    """Cancel a job; training stops within two seconds. 202, or 200 if it was cancelled already."""
+    """Cancel a job; it stops within a second, whatever it is doing. 202, or 200 if it was cancelled already."""
     result = await catalog.command(metadata, CancelJob(job=job))
     await catalog.wake_worker("train", job)
     return accepted(result)

@@ -43,6 +43,17 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     requested_provider: str
 
 
+class ForwardPass:
+    """One or more calls of the model, which another thread can terminate."""
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+
+    def terminate(self) -> None:
+        """The call in progress, and each later one, raises an error of onnxruntime."""
+        self.options.terminate = True
+
+
 class OnnxTagger:
     """Create with `OnnxTagger.load`, which fills in the manifest's `input`, `output` and `size`."""
 
@@ -80,14 +91,15 @@ class OnnxTagger:
         model._check_it_runs()
         return model
 
-    def predict(self, pictures: Sequence[Pixels]) -> list[tuple[Prediction, ...]]:
+    def predict(self, pictures: Sequence[Pixels], run: ForwardPass | None = None) -> list[tuple[Prediction, ...]]:
         """For each picture: all ratings, then the tags above `STORED_FLOOR`, both by probability (four digits)."""
         step = self._fixed_batch_size or max(1, len(pictures))
         batches = [pictures[start : start + step] for start in range(0, len(pictures), step)]
-        return [self._to_predictions(row) for batch in batches for row in self._probabilities(np.stack(batch))]
+        run = run or ForwardPass()
+        return [self._to_predictions(row) for batch in batches for row in self._probabilities(np.stack(batch), run)]
 
-    def _probabilities(self, batch: Pixels) -> NDArray[np.float64]:
-        (scores,) = self._session.run([self.manifest.output], {self.manifest.input: batch})
+    def _probabilities(self, batch: Pixels, run: ForwardPass) -> NDArray[np.float64]:
+        (scores,) = self._session.run([self.manifest.output], {self.manifest.input: batch}, run.options)
         if scores.shape != (len(batch), len(self.labels)):
             raise SetupError(
                 f"the model returns {scores.shape[-1]} values a picture, but its tag list has {len(self.labels)} rows"

@@ -7,7 +7,8 @@ import msgspec
 
 from contracts.errors import LoratoryError
 from contracts.events.tagging import Prediction
-from tagger.wd.model import CPU, OnnxTagger
+from contracts.interruption import Interruption
+from tagger.wd.model import CPU, ForwardPass, OnnxTagger
 from tagger.wd.preprocess import Pixels, read_square, to_array
 
 
@@ -37,15 +38,23 @@ class Tagger:
         self.identity = self._model.identity
         self.thresholds = self._model.manifest.thresholds
 
-    def tag(self, paths: Sequence[Path]) -> list[Predicted | Unreadable]:
-        """Return one result per file, in order. An unreadable file does not affect the others."""
-        batches = (paths[start : start + self._batch] for start in range(0, len(paths), self._batch))
-        return [result for batch in batches for result in self._tag_batch(batch)]
+    def tag(self, paths: Sequence[Path], interruption: Interruption | None = None) -> list[Predicted | Unreadable]:
+        """Return one result per file, in order. An unreadable file does not affect the others.
 
-    def _tag_batch(self, paths: Sequence[Path]) -> list[Predicted | Unreadable]:
+        Interrupted also in the middle of a forward pass.
+        """
+        run = ForwardPass()
+        interruption = interruption or Interruption()
+        interruption.on_cancel(run.terminate)
+        batches = interruption.checked(
+            paths[start : start + self._batch] for start in range(0, len(paths), self._batch)
+        )
+        return [result for batch in batches for result in self._tag_batch(batch, run)]
+
+    def _tag_batch(self, paths: Sequence[Path], run: ForwardPass) -> list[Predicted | Unreadable]:
         inputs = [self._read_pixels(path) for path in paths]
         pictures = [each for each in inputs if not isinstance(each, Unreadable)]
-        predictions = iter(self._model.predict(pictures))
+        predictions = iter(self._model.predict(pictures, run))
         return [each if isinstance(each, Unreadable) else Predicted(next(predictions)) for each in inputs]
 
     def _read_pixels(self, path: Path) -> "Pixels | Unreadable":

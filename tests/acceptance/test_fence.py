@@ -146,9 +146,7 @@ async def test_two_trainers_train_two_jobs_concurrently(training: TrainingSystem
     assert max(began_one, began_two) < min(training.success_sequence(one), training.success_sequence(two))
 
 
-async def test_a_cancelled_job_stops_within_two_seconds(
-    training: TrainingSystem, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_running_job_is_cancelled(training: TrainingSystem, capsys: pytest.CaptureFixture[str]) -> None:
     job = await training.train("cancelled", steps=100_000)
     sent = time.monotonic()
     await training.system.send(f"/jobs/{job}/cancel", "cancel")
@@ -157,6 +155,23 @@ async def test_a_cancelled_job_stops_within_two_seconds(
     with capsys.disabled():
         print(f"\na running job was cancelled in {took:.2f} s")  # noqa: T201 - this figure is quoted in the documentation
     assert training.recorder.work(job).state == "cancelled"
+
+
+async def test_a_job_whose_trainer_does_not_answer_is_cancelled_without_it(training: TrainingSystem) -> None:
+    job = await training.train("abandoned", steps=100_000)
+    recorder, trainer = training.recorder, training.system.stack.pid_of("trainer")
+    assert trainer is not None
+    os.kill(trainer, signal.SIGSTOP)
+    try:
+        await training.system.send(f"/jobs/{job}/cancel", "cancel abandoned")
+        await recorder.wait_for(lambda: recorder.events(JobCancelled, job))
+    finally:
+        os.kill(trainer, signal.SIGCONT)
+    event, recorded = recorder.events_with_commits(job)[-1]
+    assert (type(event), recorded.commit.actor) == (JobCancelled, "svc:catalog")
+    after = await training.system.wait_ended(await training.train("after it", steps=20))
+    assert after.state == "completed"
+    assert recorder.events_with_commits(job)[-1] == (event, recorded)
 
 
 @pytest.mark.parametrize("outage", ["killed repeatedly", "stopped"])

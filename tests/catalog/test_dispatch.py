@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 
+from catalog.cancellations import CancelTiming
 from catalog.dispatch import Dispatcher, DispatchTiming
 from contracts import subjects
+from contracts.aggregates import AnyEvent
 from contracts.commands.jobs import CancelJob, CreateJob
 from contracts.commands.tagging import RequestTagging
 from contracts.errors import Unavailable
-from contracts.events.jobs import JobAttemptStarted, JobCancelled
+from contracts.events.jobs import JobAttemptStarted, JobCancelled, JobCancelRequested, JobInterrupted
 from contracts.ids import JobId, WorkerId
 from contracts.jobs import fold
 from contracts.subjects import WorkClass
@@ -25,6 +27,8 @@ from contracts.wire.workers.queue import QueueMessage, WorkQueue
 from tests.catalog.harness import CatalogHarness
 from tests.conftest import LEASE, NOW, BusOf
 from tests.limits import WAIT
+
+UNLIMITED = CancelTiming(silence=WAIT, timeout=WAIT)
 
 
 async def wait_for_queue(harness: CatalogHarness, work_class: WorkClass, expected: set[str]) -> None:
@@ -142,18 +146,65 @@ async def test_a_cancelled_job_has_no_message_and_none_is_resent(harness: Catalo
     assert await WorkQueue(harness.bus, "train").queued_ids() == set()
 
 
-async def test_a_cancel_without_a_responding_worker_ends_the_job(harness: CatalogHarness) -> None:
+async def start_attempt(harness: CatalogHarness) -> JobId:
+    """A job that a worker started, which since then has said nothing."""
     await harness.dataset(pictures=1)
     job = await harness.execute(CreateJob(dataset="cats", start=True))
-    log = harness.executor.log
-    started = JobAttemptStarted(worker=WorkerId("dead"), boot="b", resumes=0)
-    attempt = await harness.append("job", job.id, started)
-    await harness.execute(CancelJob(job=JobId(job.id)))
+    await harness.append("job", job.id, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
+    return JobId(job.id)
 
-    await harness.catalog.dispatcher.reconcile("train")
-    assert fold((await log.load("job", job.id)).events()).state == "cancelling"
-    await dispatcher_with(harness, DispatchTiming(cancel_timeout=0)).reconcile("train")
 
-    history = await log.load("job", job.id)
-    assert history.events()[-1][0] == JobCancelled(attempt=attempt)
+async def events_after(
+    harness: CatalogHarness, job: str, timing: CancelTiming, presence: Presence | None = None
+) -> list[AnyEvent]:
+    """The events of a job after the catalog looked once at the cancellations that wait for a worker."""
+    dispatcher = dispatcher_with(harness, DispatchTiming(cancel=timing))
+    if presence is not None:
+        await dispatcher.record_presence(presence)
+    dispatcher.cancellations.add("train", job)
+    await dispatcher.cancellations.end_abandoned()
+    return await harness.events("job", job)
+
+
+async def test_a_cancel_whose_worker_is_silent_ends_the_job_at_once(harness: CatalogHarness) -> None:
+    job = await start_attempt(harness)
+    await harness.execute(CancelJob(job=job))
+    assert isinstance((await events_after(harness, job, UNLIMITED))[-1], JobCancelRequested)
+    events = await events_after(harness, job, CancelTiming(silence=0))
+    attempt = fold((await harness.executor.log.load("job", job)).events()).attempt
+    assert events[-1] == JobCancelled(attempt=attempt)
     assert await WorkQueue(harness.bus, "train").queued_ids() == set()
+    assert await events_after(harness, job, CancelTiming(silence=0)) == events
+
+
+async def test_a_worker_that_is_there_has_some_time_to_stop(harness: CatalogHarness) -> None:
+    job = await start_attempt(harness)
+    await harness.execute(CancelJob(job=job))
+    presence = Presence(service="trainer", worker=WorkerId("w1"), state="busy", at=NOW, holds=job)
+    assert isinstance((await events_after(harness, job, UNLIMITED, presence))[-1], JobCancelRequested)
+    assert isinstance(
+        (await events_after(harness, job, CancelTiming(silence=WAIT, timeout=0), presence))[-1], JobCancelled
+    )
+
+
+async def test_a_cancel_that_comes_while_a_worker_releases_the_job_waits_for_nobody(harness: CatalogHarness) -> None:
+    job = await start_attempt(harness)
+    attempt = fold((await harness.executor.log.load("job", job)).events()).attempt
+    await harness.execute(CancelJob(job=job))
+    await harness.append("job", job, JobInterrupted(attempt=attempt, step=0, reason="the worker was stopped"))
+    events = await events_after(harness, job, UNLIMITED)
+    assert [type(event) for event in events[-2:]] == [JobInterrupted, JobCancelled]
+
+
+async def test_a_restarted_catalog_ends_the_cancellations_it_finds(harness: CatalogHarness) -> None:
+    job = await start_attempt(harness)
+    await harness.execute(CancelJob(job=job))
+    timing = DispatchTiming(cancel=CancelTiming(interval=0.05, silence=0.1))
+    running = asyncio.create_task(dispatcher_with(harness, timing).run())
+    try:
+        async with asyncio.timeout(WAIT):
+            while fold((await harness.executor.log.load("job", job)).events()).state != "cancelled":  # noqa: ASYNC110 - the log has no condition to wait on
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

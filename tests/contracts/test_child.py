@@ -34,6 +34,7 @@ def say(text):
     WORDS.write(sys.stdout.buffer, Word(text))
 """
 ECHO = "while word := WORDS.read(sys.stdin.buffer): say(word.text.upper())"
+SLEEP = "import time; time.sleep(600)"
 PARENT = f"""
 import asyncio, sys
 sys.path.insert(0, {str(Path.cwd())!r})
@@ -129,6 +130,17 @@ async def test_the_end_of_a_child_that_filled_its_pipe_is_seen(end: str) -> None
         assert await (child.stop(0.1) if end == "stop" else child.kill()) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_kill_takes_all_that_a_child_started_with_it(stopped: bool) -> None:
+    """Also from a child that is stopped, and with the pipe still open in the grandchild."""
+    child = await piped("import subprocess; subprocess.Popen(['sleep', '600']); say('started'); time.sleep(600)")
+    assert await child.receive(WORDS) == Word("started")
+    if stopped:
+        os.kill(child.pid, signal.SIGSTOP)
+    async with asyncio.timeout(WAIT):
+        assert await child.kill() == -signal.SIGKILL
+
+
 async def test_a_session_ends_on_request_and_takes_what_it_started_with_it() -> None:
     out, back = os.pipe()
     program = (
@@ -178,7 +190,7 @@ async def test_a_program_that_does_not_exist_is_an_error(tmp_path: Path) -> None
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a session with its parent")
 @pytest.mark.parametrize(
     ("child", "program"),
-    [("SessionChild", "import time; time.sleep(600)"), ("PipedChild", "import sys; sys.stdin.read()")],
+    [("SessionChild", SLEEP), ("PipedChild", "import sys; sys.stdin.read()"), ("PipedChild", SLEEP)],
 )
 async def test_a_child_ends_when_its_parent_is_killed(child: str, program: str) -> None:
     parent = await asyncio.create_subprocess_exec(

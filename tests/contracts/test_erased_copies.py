@@ -21,12 +21,12 @@ class CopyStore:
     def __init__(self) -> None:
         self.deleted: list[set[Digest]] = []
 
-    def delete(self, pictures: Collection[Digest]) -> None:
+    async def delete(self, pictures: Collection[Digest]) -> None:
         self.deleted.append(set(pictures))
 
     async def wait_deleted(self, count: int) -> None:
         async with asyncio.timeout(WAIT):
-            while sum(map(len, self.deleted)) < count:  # noqa: ASYNC110 - `delete` runs in a thread
+            while sum(map(len, self.deleted)) < count:  # noqa: ASYNC110 - a list has no event to wait for
                 await asyncio.sleep(0.01)
 
 

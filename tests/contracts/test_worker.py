@@ -32,7 +32,7 @@ from contracts.testing import MemoryLog
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import wake
-from contracts.wire.workers.attempt import RedeliveryDelays, WorkerTimings
+from contracts.wire.workers.attempt import CancelledOnRequest, RedeliveryDelays, WorkerTimings
 from contracts.wire.workers.queue import Delivery, QueueMessage, WorkQueue
 from contracts.wire.workers.worker import Attempt, Crash, Worker, WorkerIdentity
 from tests.conftest import LEASE, BusOf, append_events, append_to
@@ -124,6 +124,11 @@ async def trainer(bus_of: BusOf) -> Bus:
     return await bus_of("trainer")
 
 
+async def request_cancellation(bus: Bus, job: str = JOB) -> None:
+    await append_to_job(bus, job, *cancel(fold((await EventLog(bus).load("job", job)).events()), JOB_WORK))
+    await wake(bus, "train", job)
+
+
 async def test_work_is_fetched_run_and_acknowledged(catalog: Bus, trainer: Bus) -> None:
     async def run(attempt: Attempt) -> None:
         await attempt.report(finish(attempt))
@@ -186,20 +191,57 @@ async def test_a_worker_that_was_silent_past_its_lease_is_fenced(catalog: Bus, b
     assert [event.worker for event in events if isinstance(event, JobAttemptStarted)] == ["w1", "w2"]
 
 
-async def test_a_cancelled_job_stops_at_once(catalog: Bus, trainer: Bus) -> None:
-    started = asyncio.Event()
+async def test_a_cancelled_job_stops_at_once_wherever_it_is(catalog: Bus, trainer: Bus) -> None:
+    started, cleaned_up = asyncio.Event(), asyncio.Event()
 
     async def run(attempt: Attempt) -> None:
+        attempt.last_step = 3
         started.set()
-        await attempt.cancel_requested.wait()
-        await attempt.report(JobCancelled(attempt=attempt.number, step=3))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up.set()
 
     await create_and_queue_job(catalog)
     async with run_worker(trainer, run):
         await started.wait()
-        await append_to_job(catalog, JOB, *cancel(fold((await EventLog(catalog).load("job", JOB)).events()), JOB_WORK))
-        await wake(catalog, "train", JOB)
-        assert isinstance((await wait_until_ended(catalog))[-1], JobCancelled)
+        await request_cancellation(catalog)
+        events = await wait_until_ended(catalog)
+        assert isinstance(events[-1], JobCancelled)
+        assert (events[-1].step, cleaned_up.is_set()) == (3, True)
+        await wait_until_queue_is_empty(catalog)
+
+
+async def test_of_a_success_and_a_cancellation_the_first_in_the_log_counts(catalog: Bus, trainer: Bus) -> None:
+    """The success is recorded, but its confirmation does not arrive before the attempt is cancelled."""
+    ended: list[str] = []
+    attempts: list[Attempt] = []
+    stored = asyncio.Event()
+
+    async def run(attempt: Attempt) -> None:
+        attempts.append(attempt)
+        log, append = attempt._log, attempt._log.append
+
+        async def lose_confirmation(commit: Commit, revision: StreamRevision) -> RecordedCommit:
+            await append(commit, revision)
+            log.append = append  # type: ignore[method-assign]  # the next one is confirmed
+            stored.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        log.append = lose_confirmation  # type: ignore[method-assign,assignment]  # the bus of this attempt, for one append
+        await attempt.report(finish(attempt))
+
+    async def on_ended(history: AggregateHistory) -> None:
+        ended.append(fold(history.events()).state)
+
+    await create_and_queue_job(catalog)
+    async with running(Worker(trainer, identify(), run, on_ended=on_ended, timings=TIMINGS)):
+        await stored.wait()
+        attempts[0].stop(CancelledOnRequest())
+        await wait_until_queue_is_empty(catalog)
+    assert ended == ["completed"]
+    assert [type(event) for event in (await load_events(catalog))[2:]] == [JobAttemptStarted, JobSucceeded]
 
 
 async def test_a_stopped_worker_releases_its_work_to_another(catalog: Bus, bus_of: BusOf) -> None:

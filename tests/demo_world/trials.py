@@ -71,6 +71,7 @@ def train_lora(bases: BaseCache, base: Path, examples: list[Example], folder: Pa
         examples=examples,
         work_folder=str(folder / "work"),
         cache_folder=str(folder / "cache"),
+        draft_folder=str(folder / "drafts"),
         metadata=AdapterMetadata(
             adapter_name="trial", job_id="trial", dataset_name="trial", dataset_version=1, base_name="demo"
         ),

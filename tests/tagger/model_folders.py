@@ -51,3 +51,49 @@ def write_model_folder(
     if manifest is not None:
         (path / "manifest.json").write_text(manifest, encoding="utf-8")
     return path
+
+
+def endless_model(*, size: int = 16, iterations_of_white: int = 0) -> onnx.ModelProto:
+    """Like `channels_model`, but a picture that is not white takes years: hundreds of billions of loop iterations.
+
+    A white one takes that many, also when the model is loaded, which tries it on one.
+    """
+    model = channels_model(size=size)
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go_on"], ["goes_on"]), helper.make_node("Identity", ["before"], ["after"])],
+        "body",
+        [
+            helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+        ],
+    )
+    mean, mixed, added = model.graph.node
+    mixed.input[0] = "looped"
+    model.graph.ClearField("node")
+    model.graph.node.extend(
+        [
+            helper.make_node("Sub", ["white", "input"], ["darkness"]),
+            helper.make_node("ReduceMax", ["darkness"], ["darkest"], keepdims=0),
+            helper.make_node("Mul", ["darkest", "billion"], ["iterations"]),
+            helper.make_node("Add", ["iterations", "iterations_of_white"], ["all_iterations"]),
+            helper.make_node("Cast", ["all_iterations"], ["trips"], to=TensorProto.INT64),
+            mean,
+            helper.make_node("Loop", ["trips", "always", "mean"], ["looped"], body=body),
+            mixed,
+            added,
+        ]
+    )
+    constants = {
+        "white": np.float32(255),
+        "billion": np.float32(1e9),
+        "iterations_of_white": np.float32(iterations_of_white),
+        "always": np.bool_(True),
+    }
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return model

@@ -1,4 +1,5 @@
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from contracts.errors import Rejected, SetupError
 from contracts.shipped_models import shipped_models
 from tagger.models import available_models, model_folder
 from tagger.wd.manifest import read_manifest
-from tagger.wd.model import OnnxTagger
-from tests.tagger.model_folders import ROWS, channels_model, with_weights_at, write_model_folder
+from tagger.wd.model import ForwardPass, OnnxTagger
+from tests.limits import WAIT
+from tests.tagger.model_folders import ROWS, channels_model, endless_model, with_weights_at, write_model_folder
 
 
 def uniform_picture(blue: float, green: float, red: float, size: int = 16) -> np.ndarray:
@@ -177,3 +179,15 @@ def test_models_are_found_by_name_and_a_name_cannot_escape_the_folder(tmp_path: 
     for name in ("../secret", "empty", "", str(tmp_path / "secret")):
         with pytest.raises(Rejected, match="there is no tagger model"):
             model_folder(name, tmp_path / "models")
+
+
+def test_a_forward_pass_is_terminated_from_another_thread(tmp_path: Path) -> None:
+    model = OnnxTagger.load(write_model_folder(tmp_path, endless_model()), threads=1)
+    assert model.predict([uniform_picture(255, 255, 255)])
+    run = ForwardPass()
+    with ThreadPoolExecutor() as threads:
+        predicting = threads.submit(model.predict, [uniform_picture(0, 0, 0)], run)
+        assert not predicting.done()
+        run.terminate()
+        with pytest.raises(Exception, match="terminate"):
+            predicting.result(WAIT)

@@ -41,6 +41,8 @@ from tagger.settings import Settings
 from tagger.worker import Runner
 from tests.conftest import LEASE, BusOf, append_events
 from tests.limits import WAIT
+from tests.object_server import ObjectServer
+from tests.tagger.model_folders import endless_model, write_model_folder
 
 RUN = "run_1"
 PAGE_SIZE = 10
@@ -71,26 +73,26 @@ class FakeCatalog:
         next_cursor = str(start + PAGE_SIZE) if start + PAGE_SIZE < len(self.images) else None
         return Page(items=tuple(self.images[start : start + PAGE_SIZE]), total=len(self.images), next=next_cursor)
 
-    async def request_run(self, pictures: list[bytes], model: str = "tiny-random") -> None:
+    async def request_run(self, pictures: list[bytes], model: str = "tiny-random", run: str = RUN) -> None:
         for ordinal, picture in enumerate(pictures):
             self.images.append(TaggingImage(ordinal=ordinal, picture=await self.blobs.put(picture)))
         all_ordinals = bytes(BitMap(range(len(pictures))).serialize())
         requested = TaggingRequested(
             dataset_id=DatasetId("ds_1"), dataset="cats", model=model, images=all_ordinals, count=len(pictures)
         )
-        dispatch = await self.append(requested, TaggingQueued(priority="normal"))
-        await WorkQueue(self.bus, "tag").put(QueueMessage(id=RUN, dispatch=dispatch), "normal")
+        dispatch = await append_events(self.bus, "tagging", run, requested, TaggingQueued(priority="normal"))
+        await WorkQueue(self.bus, "tag").put(QueueMessage(id=run, dispatch=dispatch), "normal")
 
     async def append(self, *events: AnyEvent) -> int:
         return await append_events(self.bus, "tagging", RUN, *events)
 
-    async def events(self) -> list[AnyEvent]:
-        return [event for event, _ in (await EventLog(self.bus).load("tagging", RUN)).events()]
+    async def events(self, run: str = RUN) -> list[AnyEvent]:
+        return [event for event, _ in (await EventLog(self.bus).load("tagging", run)).events()]
 
-    async def wait_for(self, event_type: type[E]) -> tuple[E, list[AnyEvent]]:
+    async def wait_for(self, event_type: type[E], run: str = RUN) -> tuple[E, list[AnyEvent]]:
         """The last event of this type, and all events."""
         async with asyncio.timeout(WAIT):
-            while not (found := only(events := await self.events(), event_type)):  # noqa: ASYNC110 - the log has no condition to wait on
+            while not (found := only(events := await self.events(run), event_type)):  # noqa: ASYNC110 - the log has no condition to wait on
                 await asyncio.sleep(0.02)
         return found[-1], events
 
@@ -107,14 +109,14 @@ async def catalog(bus_of: BusOf, tmp_path: Path) -> AsyncIterator[FakeCatalog]:
 
 @asynccontextmanager
 async def running_tagger(
-    bus: Bus, catalog: FakeCatalog, folder: Path, name: str = "t1"
-) -> AsyncIterator[asyncio.Task[None]]:
-    settings = Settings(work=folder, threads=1)
+    bus: Bus, catalog: FakeCatalog, folder: Path, name: str = "t1", models: Path | None = None
+) -> AsyncIterator[Runner]:
+    settings = Settings(work=folder, threads=1, models=models)
     folder.mkdir(exist_ok=True)
     runner = Runner(bus, catalog.blobs, settings, batch_size=BATCH_SIZE)
     identity = WorkerIdentity(kind=TAGGING_WORK, worker=WorkerId(name), boot="b1", lease=LEASE)
     task = asyncio.create_task(Worker(bus, identity, runner.run).run())
-    yield task
+    yield runner
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -167,18 +169,65 @@ async def test_an_interrupted_run_resumes_with_the_next_image(
     assert started[1].resumes == interrupted.step
 
 
-async def test_a_cancelled_run_stops_between_two_batches(catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path) -> None:
-    count = 2 * PAGE_SIZE
-    await catalog.request_run([png(number) for number in range(count)])
+async def cancel_run(catalog: FakeCatalog) -> list[AnyEvent]:
+    """Cancel it as the catalog does; the events at its end."""
+    await catalog.append(*cancel(fold((await EventLog(catalog.bus).load("tagging", RUN)).events()), TAGGING_WORK))
+    await wake(catalog.bus, "tag", RUN)
+    cancelled, events = await catalog.wait_for(TaggingCancelled)
+    assert events[-1] == cancelled
+    assert len(ordinals(events)) == cancelled.step
+    return events
+
+
+async def test_a_cancelled_run_stops_while_it_waits_for_the_catalog(
+    catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path
+) -> None:
+    await catalog.request_run([png(number) for number in range(2 * PAGE_SIZE)])
     catalog.second_page.clear()
     async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
         await catalog.wait_for(TaggingPredicted)
-        await catalog.append(*cancel(fold((await EventLog(catalog.bus).load("tagging", RUN)).events()), TAGGING_WORK))
-        await wake(catalog.bus, "tag", RUN)
-        catalog.second_page.set()
-        cancelled, events = await catalog.wait_for(TaggingCancelled)
-    assert events[-1] == cancelled
-    assert len(ordinals(events)) == cancelled.step < count
+        events = await cancel_run(catalog)
+    assert 0 < len(ordinals(events)) <= PAGE_SIZE
+
+
+async def test_a_cancelled_run_stops_in_the_middle_of_a_forward_pass(
+    catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path
+) -> None:
+    write_model_folder(tmp_path / "models" / "endless", endless_model())
+    await catalog.request_run([png(1)], model="endless")
+    async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work", models=tmp_path / "models"):
+        await catalog.wait_for(TaggingModelLoaded)
+        assert ordinals(await cancel_run(catalog)) == []
+        # The thread has ended too: the end of this loop, which waits for its threads, does not hang.
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+
+async def test_a_cancelled_run_does_not_wait_for_its_model_but_the_next_one_does(
+    catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path
+) -> None:
+    write_model_folder(tmp_path / "models" / "slow", endless_model(iterations_of_white=500_000))
+    await catalog.request_run([png(1)], model="slow")
+    async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work", models=tmp_path / "models") as runner:
+        await catalog.wait_for(TaggingAttemptStarted)
+        await cancel_run(catalog)
+        assert runner.models.is_loading
+        catalog.images.clear()
+        await catalog.request_run([png(1)], run="run_2")
+        succeeded, _ = await catalog.wait_for(TaggingSucceeded, run="run_2")
+    assert succeeded.images == 1
+
+
+async def test_a_cancelled_run_stops_while_it_fetches_a_picture(
+    catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path
+) -> None:
+    async with ObjectServer(tmp_path / "bucket") as server:
+        catalog.blobs = server.blobs()
+        await catalog.request_run([png(number) for number in range(3)])
+        server.hold("GET")
+        async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
+            await server.held.wait()
+            assert ordinals(await cancel_run(catalog)) == []
+            assert list((tmp_path / "work").iterdir()) == []
 
 
 async def test_an_unknown_model_fails_the_run_and_the_reason_lists_the_available_ones(

@@ -60,6 +60,7 @@ class Workbench:
             examples=self.examples,
             work_folder=str(self.folder / str(self._runs)),
             cache_folder=str(self.cache),
+            draft_folder=str(self.folder / "drafts"),
             metadata=METADATA,
             resume_from=resume_from,
         )

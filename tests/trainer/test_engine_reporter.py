@@ -8,7 +8,6 @@ from contracts.aggregates import AnyEvent
 from contracts.events.jobs import (
     JOB_WORK,
     JobAttemptStarted,
-    JobCancelled,
     JobCancelRequested,
     JobCheckpointed,
     JobCreated,
@@ -24,6 +23,7 @@ from contracts.wire.blobs.store import LocalBlobs
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import read_loss_curve
+from contracts.wire.workers.attempt import CancelledOnRequest
 from contracts.wire.workers.worker import NO_SPACE, Attempt, Crash, WorkerIdentity
 from tests.conftest import BusOf, append_events
 from trainer.domain import fold
@@ -126,16 +126,18 @@ async def test_updates_of_a_whole_run_become_events_and_loss_blocks(
     assert not any(b"secret" in recorded.body for recorded in history.commits)
 
 
-async def test_an_engine_stopped_on_request_cancels_the_job(reporter: EngineReporter, catalog: Bus) -> None:
+async def test_a_cancelled_attempt_names_the_last_step_and_stores_its_losses(
+    reporter: EngineReporter, catalog: Bus
+) -> None:
+    await reporter.handle(stepped(1))
+    before = reporter.attempt.last_step, reporter.has_unsaved_steps, reporter.attempt.is_current
     await append(catalog, JobCancelRequested())
     await reporter.attempt.refresh()
-    assert reporter.attempt.cancel_requested.is_set()
-    await reporter.handle(stepped(1))
-    assert await reporter.handle(Stopped(step=1, path=None))
-    assert await events_after_start(catalog) == [
-        JobCancelRequested(),
-        JobCancelled(attempt=reporter.attempt.number, step=1),
-    ]
+    assert (before, reporter.attempt.is_current) == ((1, True, True), False)
+    with pytest.raises(CancelledOnRequest):
+        await reporter.attempt.raise_when_stopped()
+    await reporter.store_last_losses()
+    assert [block.first for block in await read_loss_curve(catalog, JOB)] == [1]
 
 
 async def test_failures_are_raised_as_retryable_or_final_errors(reporter: EngineReporter, catalog: Bus) -> None:

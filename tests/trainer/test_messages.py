@@ -13,6 +13,7 @@ REQUEST = Train(
     examples=[Example(path="a.png", digest="0" * 64, caption="a", ordinal=0)],
     work_folder="work",
     cache_folder="cache",
+    draft_folder="drafts",
     metadata=AdapterMetadata(adapter_name="a", job_id="j", dataset_name="d", dataset_version=1, base_name="b"),
 )
 

@@ -42,8 +42,9 @@ class EncodingCache:
     Encodings of a picture and its caption are in a folder of that picture, so that they can be deleted with it.
     """
 
-    def __init__(self, folder: Path, *, memory: int = _MEMORY_BYTES) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, drafts: Path | None = None, memory: int = _MEMORY_BYTES) -> None:
+        """`drafts`: the folder of files that are being written, on the same file system as `folder`."""
+        self._folder, self._drafts = folder, drafts
         self._free_bytes = memory
         self._in_memory: dict[str, Tensors] = {}
 
@@ -51,12 +52,19 @@ class EncodingCache:
         """The encoding cached for this picture (a digest) and these parts; encoded and stored if missing."""
         key = digest_strings(_CACHE_FORMAT, kind, picture, *parts)
         path = self._folder / "pictures" / picture[:2] / picture / f"{kind}-{key}.safetensors"
-        return self._in_memory.get(key) or self._remember(key, _read_or_encode(path, encode))
+        return self._in_memory.get(key) or self._remember(key, self._read_or_encode(path, encode))
 
     def encode_in_memory(self, kind: str, *parts: str, encode: Callable[[], Tensors]) -> Tensors:
         """The encoding of these parts, cached in memory only."""
         key = digest_strings(_CACHE_FORMAT, kind, *parts)
         return self._in_memory.get(key) or self._remember(key, encode())
+
+    def _read_or_encode(self, path: Path, encode: Callable[[], Tensors]) -> Tensors:
+        try:
+            return files.load_verified(path)[0]
+        except (ValueError, FileNotFoundError):
+            files.write_atomically(path, files.serialize_with_digest(encode(), {}), self._drafts)
+            return files.load_verified(path)[0]
 
     def _remember(self, key: str, tensors: Tensors) -> Tensors:
         self._in_memory[key] = tensors
@@ -64,14 +72,6 @@ class EncodingCache:
         while self._free_bytes < 0 and len(self._in_memory) > 1:
             self._free_bytes += _nbytes(self._in_memory.pop(next(iter(self._in_memory))))
         return tensors
-
-
-def _read_or_encode(path: Path, encode: Callable[[], Tensors]) -> Tensors:
-    try:
-        return files.load_verified(path)[0]
-    except (ValueError, FileNotFoundError):
-        files.write_atomically(path, files.serialize_with_digest(encode(), {}))
-        return files.load_verified(path)[0]
 
 
 def _nbytes(tensors: Tensors) -> int:

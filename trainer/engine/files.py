@@ -19,9 +19,13 @@ _DIGEST_KEY = "sha256"
 """Metadata key of the data's digest."""
 
 
-def write_atomically(path: Path, content: bytes) -> Path:
-    """After a crash either the old or the new file is there, complete. Engines may share a cache and its files."""
-    with draft_in(path.parent) as draft:
+def write_atomically(path: Path, content: bytes, drafts: Path | None = None) -> Path:
+    """After a crash either the old or the new file is there, complete. Engines may share a cache and its files.
+
+    `drafts`: the folder of unfinished files, on the same file system; None: that of the file itself.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with draft_in(drafts or path.parent) as draft:
         draft.write_bytes(content)
         move_into_place(draft, path)
     return path

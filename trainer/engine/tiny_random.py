@@ -23,12 +23,17 @@ SIDE = 64
 """Native picture side in pixels: 8 by 8 latents."""
 
 
-def make_tiny_random(folder: Path) -> Path:
-    """Create the base in this folder, atomically; an existing base is kept. Returns the folder."""
+def make_tiny_random(folder: Path, drafts: Path | None = None) -> Path:
+    """Create the base in this folder, atomically; an existing base is kept. Returns the folder.
+
+    `drafts`: where it is built, on the same file system; None: beside the folder.
+    """
     if (folder / "model_index.json").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    drafts = drafts or folder.parent
+    drafts.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=drafts))
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)

@@ -90,11 +90,11 @@ class Training:
         accelerator, precision = create_accelerator(recipe)
         folder = Path(request.base_folder)
         if isinstance(recipe.base, BuiltinBase) and recipe.base.name in BUILTIN_BASE_BUILDERS:
-            BUILTIN_BASE_BUILDERS[recipe.base.name](folder)
+            BUILTIN_BASE_BUILDERS[recipe.base.name](folder, Path(request.draft_folder))
         model, warm = self._bases.get(folder, accelerator.device, DTYPES[precision])
         yield Loading(what="base", done=1)
         plan = build_plan(recipe, [read_size(example) for example in request.examples])
-        cache = EncodingCache(Path(request.cache_folder))
+        cache = EncodingCache(Path(request.cache_folder), drafts=Path(request.draft_folder))
         pictures = PictureEncodings(request.examples, plan.sizes_by_index(), model, cache)
         texts = TextEncodings(request.examples, recipe, model, cache)
         yield from pictures.load()

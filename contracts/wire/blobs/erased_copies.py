@@ -1,7 +1,6 @@
 """Deletes copies of erased pictures: all at the start of a service, then each as it is announced."""
 
-import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from nats.aio.client import Client
 
@@ -18,11 +17,11 @@ POLL_SECONDS = 60.0
 AFTER_ERROR = RetryPolicy(first_delay=2.0)
 """After a failed query: the catalog may be starting."""
 
-DeleteCopies = Callable[[Collection[Digest]], None]
+DeleteCopies = Callable[[Collection[Digest]], Awaitable[None]]
 
 
 async def purge_erased(bus: Client, delete_copies: DeleteCopies, after_error: RetryPolicy = AFTER_ERROR) -> None:
-    """Calls `delete_copies`, in a thread, with the pictures that were erased; runs until cancelled."""
+    """Calls `delete_copies` with the pictures that were erased; runs until cancelled."""
     cursor: str | None = None
 
     async def delete_erased() -> None:
@@ -45,7 +44,7 @@ async def _delete_erased(bus: Client, delete_copies: DeleteCopies, cursor: str |
     while True:
         page = await ServiceClient(bus).query(ListErased(cursor=cursor))
         if page.items:
-            await asyncio.to_thread(delete_copies, frozenset(image.picture for image in page.items))
+            await delete_copies(frozenset(image.picture for image in page.items))
             cursor = page.items[-1].cursor
         if page.next is None:
             return cursor

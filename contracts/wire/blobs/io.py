@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,8 +30,12 @@ def not_found(digest: str) -> NotFound:
 
 
 def hash_content(content: bytes | Path) -> tuple[Digest, int]:
+    return hash_chunks(read_chunks(content))
+
+
+def hash_chunks(chunks: Iterable[bytes]) -> tuple[Digest, int]:
     hashed, size = hashlib.sha256(), 0
-    for piece in read_chunks(content):
+    for piece in chunks:
         hashed.update(piece)
         size += len(piece)
     return Digest(hashed.hexdigest()), size
@@ -61,7 +65,7 @@ def starts_with(whole: Path, part: Path) -> bool:
     return True
 
 
-def write_hashed(out: BinaryIO, chunks: Iterator[bytes]) -> tuple[Digest, int]:
+def write_hashed(out: BinaryIO, chunks: Iterable[bytes]) -> tuple[Digest, int]:
     hashed, size = hashlib.sha256(), 0
     for piece in chunks:
         write_chunk(out, hashed, piece)

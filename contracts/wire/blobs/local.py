@@ -2,13 +2,17 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from contracts.ids import Digest
+from contracts.interruption import Interruption
 from contracts.wire.blobs import io
-from contracts.wire.system.files import draft_in, move_into_place, remove_abandoned_drafts, sync_folder
+from contracts.wire.system.files import draft_in, remove_abandoned_drafts, rename_into_place, sync_file, sync_folder
+from contracts.wire.system.threads import run_interruptible
 
 
 class LocalBlobs:
@@ -19,13 +23,17 @@ class LocalBlobs:
         self._durable: set[Path] = set()  # folders whose directory entries are known to be on disk
 
     async def put(self, content: bytes | Path) -> Digest:
-        return await asyncio.to_thread(self._put, content)
+        (digest,) = await run_interruptible(partial(self._put_all, [content]))
+        return digest
+
+    async def put_all(self, contents: Sequence[bytes | Path], interruption: Interruption) -> list[Digest]:
+        return await asyncio.to_thread(self._put_all, contents, interruption)
 
     async def get(self, digest: Digest, limit: int = io.MAX_BYTES_IN_MEMORY) -> bytes:
         return await asyncio.to_thread(self._get, digest, limit)
 
     async def fetch(self, digest: Digest, to: Path) -> None:
-        await asyncio.to_thread(self._fetch, digest, to)
+        await run_interruptible(partial(self._fetch, digest, to))
 
     async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         with await asyncio.to_thread(self._open, digest) as source:
@@ -53,17 +61,29 @@ class LocalBlobs:
     async def remove_abandoned_drafts(self) -> int:
         return await asyncio.to_thread(remove_abandoned_drafts, self.root / "tmp")
 
-    def _put(self, content: bytes | Path) -> Digest:
-        digest, size = io.hash_content(content)
-        if not self._renew(digest, size):
-            with draft_in(self.root / "tmp") as draft:
-                with draft.open("wb") as out:
-                    digest, _ = io.write_hashed(out, io.read_chunks(content))
-                target = self.path(digest)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                move_into_place(draft, target)
-        self._sync_parents(self.path(digest).parent)
-        return digest
+    def _put_all(self, contents: Sequence[bytes | Path], interruption: Interruption) -> list[Digest]:
+        with ExitStack() as drafts:
+            written = [self._write_draft(content, drafts, interruption) for content in contents]
+            interruption.commit()
+            for digest, draft in written:
+                if draft is not None:
+                    rename_into_place(draft, self.path(digest))
+                self._sync_parents(self.path(digest).parent)
+        return [digest for digest, _ in written]
+
+    def _write_draft(
+        self, content: bytes | Path, drafts: ExitStack, interruption: Interruption
+    ) -> tuple[Digest, Path | None]:
+        """The digest, and the bytes in a file that has no name yet; None if they are stored already."""
+        digest, size = io.hash_chunks(interruption.checked(io.read_chunks(content)))
+        if self._renew(digest, size):
+            return digest, None
+        draft = drafts.enter_context(draft_in(self.root / "tmp"))
+        with draft.open("wb") as out:
+            digest, _ = io.write_hashed(out, interruption.checked(io.read_chunks(content)))
+        sync_file(draft)
+        self.path(digest).parent.mkdir(parents=True, exist_ok=True)
+        return digest, draft
 
     def _renew(self, digest: Digest, size: int) -> bool:
         """Touches an existing blob and returns true. A file of another size is damaged and will be replaced."""
@@ -96,12 +116,15 @@ class LocalBlobs:
             content = source.read(size)
         return io.verify_content(digest, content)
 
-    def _fetch(self, digest: Digest, to: Path) -> None:
+    def _fetch(self, digest: Digest, to: Path, interruption: Interruption) -> None:
         with self._open(digest) as source, draft_in(to.parent) as draft:
             with draft.open("wb") as out:
-                found, size = io.write_hashed(out, iter(lambda: source.read(io.CHUNK_BYTES), b""))
+                chunks = iter(lambda: source.read(io.CHUNK_BYTES), b"")
+                found, size = io.write_hashed(out, interruption.checked(chunks))
             io.check_digest(digest, found, size)
-            move_into_place(draft, to)
+            sync_file(draft)
+            interruption.commit()
+            rename_into_place(draft, to)
 
     def _delete(self, digests: Collection[Digest]) -> None:
         # Folders are not synced: that takes 10 ms per blob, and a purge after the next start repeats lost deletions.

@@ -5,7 +5,7 @@ power cut. Blobs are deleted by the collector, for which every `put` of existing
 erasure.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ from obstore.store import from_url
 
 from contracts.errors import SetupError
 from contracts.ids import Digest
+from contracts.interruption import Interruption
 from contracts.wire.blobs.io import MAX_BYTES_IN_MEMORY, Damaged
 from contracts.wire.blobs.local import LocalBlobs
 from contracts.wire.blobs.remote import RemoteBlobs
@@ -27,6 +28,13 @@ class Blobs(Protocol):
 
     async def put(self, content: bytes | Path) -> Digest:
         """Stores bytes, or a file that must not change meanwhile; returns when they are durable."""
+        ...
+
+    async def put_all(self, contents: Sequence[bytes | Path], interruption: Interruption) -> list[Digest]:
+        """Stores several, then commits. Interrupted before that, blobs that are files are none of them stored.
+
+        An object store may then have some of them.
+        """
         ...
 
     async def get(self, digest: Digest, limit: int = MAX_BYTES_IN_MEMORY) -> bytes:

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent: `PipedChild` by its pipe, `SessionChild` by a signal of the kernel."""
+"""Child processes that end with their parent: by a signal of the kernel (Linux), `PipedChild` also by its pipe."""
 
 import asyncio
 import ctypes
@@ -20,10 +20,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 class ChildProcess(ABC):
-    """A process that was started. All methods may be called again after it has ended."""
+    """A process that was started and leads a session of its own: what it started is killed after it, and Ctrl-C in a
+    terminal reaches only its parent. All methods may be called again after it has ended.
+    """
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._session_ended = False
 
     @property
     def pid(self) -> int:
@@ -34,8 +37,12 @@ class ChildProcess(ABC):
         return self._process.returncode is None
 
     async def wait(self) -> int:
-        """Waits until it ends; its exit code, or the negative number of the signal that killed it."""
-        return await self._process.wait()
+        """Waits until it and all it started end; its exit code, or the negative number of the signal that killed it."""
+        code = await self._process.wait()
+        if not self._session_ended:  # once: later the number may belong to another process
+            self._session_ended = True
+            self._kill_session()
+        return code
 
     async def stop(self, timeout: float) -> int:
         """Asks it to end, kills it after `timeout` seconds; its exit code."""
@@ -47,9 +54,17 @@ class ChildProcess(ABC):
         return await self.kill()
 
     async def kill(self) -> int:
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        """Kills it and all it started, whatever they are doing; its exit code."""
+        if self.is_running:
+            self._kill_session()
         return await self.wait()
+
+    def _kill_session(self) -> None:
+        with suppress(ProcessLookupError):  # no process is left in it
+            if sys.platform == "win32":
+                self._process.kill()
+            else:
+                os.killpg(self.pid, signal.SIGKILL)
 
     @abstractmethod
     def _ask_to_end(self) -> None: ...
@@ -58,7 +73,8 @@ class ChildProcess(ABC):
 class PipedChild(ChildProcess):
     """Receives frames on its stdin and sends frames on its stdout; its stderr is ours.
 
-    It must exit when its stdin closes: that asks it to end, and it happens too when this process is killed.
+    It must exit when its stdin closes: that asks it to end. It happens too when this process is killed; on Linux the
+    kernel then kills it as well, whatever it is doing.
     """
 
     def __init__(self, process: Process) -> None:
@@ -72,8 +88,16 @@ class PipedChild(ChildProcess):
 
     @classmethod
     async def start(cls, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Self:
-        """OSError if the program cannot be started."""
-        return cls(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment))
+        """OSError if the program cannot be started. Call it from the main thread (see `_end_with_parent`)."""
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=environment,
+            stdin=PIPE,
+            stdout=PIPE,
+            start_new_session=True,
+            preexec_fn=_end_with_parent(os.getpid(), signal.SIGKILL),
+        )
+        return cls(process)
 
     async def send(self, frame: bytes) -> None:
         """PipeClosed if it has ended."""
@@ -117,14 +141,7 @@ class PipedChild(ChildProcess):
 
 
 class SessionChild(ChildProcess):
-    """Leads a session of its own: Ctrl-C reaches only its parent, and what it started is killed after it ended. POSIX.
-
-    On Linux the kernel ends it with its parent; elsewhere it outlives a parent that was killed.
-    """
-
-    def __init__(self, process: Process) -> None:
-        super().__init__(process)
-        self._session_ended = False
+    """On Linux the kernel ends it with its parent; elsewhere it outlives a parent that was killed. POSIX."""
 
     @classmethod
     async def start(
@@ -152,27 +169,9 @@ class SessionChild(ChildProcess):
         )
         return cls(process)
 
-    async def wait(self) -> int:
-        """Waits until it and everything it started have ended."""
-        code = await super().wait()
-        if not self._session_ended:  # once: later the number may belong to another process
-            self._session_ended = True
-            self._kill_session()
-        return code
-
-    async def kill(self) -> int:
-        """Kills it and everything it started."""
-        if self.is_running:
-            self._kill_session()
-        return await self.wait()
-
     def _ask_to_end(self) -> None:
         with suppress(ProcessLookupError):
             self._process.terminate()
-
-    def _kill_session(self) -> None:
-        with suppress(ProcessLookupError):  # no process is left in it
-            os.killpg(self.pid, signal.SIGKILL)
 
 
 def _end_with_parent(parent: int, death_signal: signal.Signals) -> Callable[[], None] | None:

@@ -50,6 +50,11 @@ def draft_in(folder: Path) -> Iterator[Path]:
 def move_into_place(draft: Path, target: Path) -> None:
     """Makes a finished file durable and gives it its name."""
     sync_file(draft)
+    rename_into_place(draft, target)
+
+
+def rename_into_place(draft: Path, target: Path) -> None:
+    """Gives a file that was synced its name."""
     draft.replace(target)
     sync_folder(target.parent)
 

@@ -51,6 +51,10 @@ class WorkerTimings(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_TIMINGS = WorkerTimings()
 
 
+class CancelledOnRequest(LoratoryError, code="cancelled"):
+    """Cancellation was requested; whatever the attempt was doing, it ends here."""
+
+
 class Crash(LoratoryError, code="crashed"):
     """The process that does the work crashed; another attempt may succeed."""
 
@@ -112,8 +116,11 @@ class Attempt:
         self.aggregate_id = aggregate_id
         self.work: Work = fold(history.events())
         self.number = self.work.attempt
-        self.cancel_requested = asyncio.Event()
-        """Set when cancellation was requested: end with `contracts.jobs.cancelled` within two seconds."""
+        self.last_step = self.work.completed_units
+        """The last completed step (image), also one that no checkpoint contains; a cancellation names it."""
+        self._stop_reason: asyncio.Future[LoratoryError] = asyncio.get_running_loop().create_future()
+        self._has_ended = False
+        """Whether this attempt has reported its end."""
 
     def touch(self, grace: float = 0.0) -> None:
         """Records progress; without it for `stall` seconds (plus `grace`, once) the attempt counts as stalled."""
@@ -122,6 +129,21 @@ class Attempt:
     @property
     def is_stalled(self) -> bool:
         return asyncio.get_running_loop().time() - self._last_progress > self._worker.stall
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what it does still counts: not stopped, not stalled, and no other attempt holds the work."""
+        holds_work = self.work.attempt == self.number and not self.work.ended
+        return holds_work and not self._stop_reason.done() and not self.is_stalled
+
+    def stop(self, reason: LoratoryError) -> None:
+        """Cancels the task that runs the attempt, in whatever phase; it then ends as `reason` (the first one) says."""
+        if not self._stop_reason.done():
+            self._stop_reason.set_result(reason)
+
+    async def raise_when_stopped(self) -> None:
+        """Waits for `stop`."""
+        raise await asyncio.shield(self._stop_reason)
 
     async def report(self, *events: Event) -> RecordedCommit:
         """Appends events as one commit. Fenced: another attempt holds the work or it has ended; stop."""
@@ -144,6 +166,8 @@ class Attempt:
         if (reported := self._unconfirmed) is not None:
             await self._log.confirm(reported)
             self._unconfirmed = None if self._unconfirmed is reported else self._unconfirmed
+        if self._has_ended:
+            return
         if self.work.ended or self.work.attempt != self.number:
             raise Fenced(f"attempt {self.work.attempt} holds the work now, or it has ended ({self.work.state})")
 
@@ -157,10 +181,13 @@ class Attempt:
             kind = self._worker.kind.aggregate_kind
             commit = build_commit(kind, self.aggregate_id, events, expected_revision=revision, metadata=metadata)
             try:
-                self._unconfirmed = await self._log.append(commit, revision)
-                return self._fold(self._unconfirmed)
+                recorded = self._fold(await self._log.append(commit, revision))
+                self._unconfirmed = recorded
             except Conflict:
                 await self._catch_up()
+            else:
+                self._has_ended = not self.work.open
+                return recorded
 
     async def _catch_up(self) -> None:
         known_commits = len(self.history.commits)
@@ -173,5 +200,5 @@ class Attempt:
         self.history = self.history.with_commit(recorded)
         self.work = fold([(event, recorded.sequence) for event in recorded.commit.events], self.work)
         if self.work.state == "cancelling":
-            self.cancel_requested.set()
+            self.stop(CancelledOnRequest())
         return recorded

@@ -25,6 +25,7 @@ from contracts.wire.service.telemetry import set_on_message
 from contracts.wire.workers.attempt import (
     DEFAULT_TIMINGS,
     Attempt,
+    CancelledOnRequest,
     Crash,
     WorkerIdentity,
     WorkerTimings,
@@ -43,7 +44,10 @@ MAX_OPEN_CONFLICTS = 20
 _log = structlog.get_logger()
 
 Run = Callable[[Attempt], Awaitable[None]]
-"""Runs an attempt and reports its success or cancellation. Crash: the work is retried; any other error: it fails."""
+"""Runs an attempt and reports its success. Crash: the work is retried; any other error: it fails.
+
+It is cancelled when it must stop; it then stops what it started, and leaves nothing behind, within a second.
+"""
 OnEnded = Callable[[AggregateHistory], Awaitable[None]]
 """Called with the history of work that has ended, before its message is acked; must be idempotent."""
 OnStalled = Callable[[], Awaitable[None]]
@@ -102,6 +106,8 @@ class Worker:
             except (Fenced, LogDamaged) as error:
                 _log.warning("attempt_fenced", error=error.detail)
                 return
+            except CancelledOnRequest:
+                await self._end_cancelled(attempt, delivery)
             except Crash as crash:
                 await self._report_crash(attempt, delivery, crash)
             except asyncio.CancelledError:
@@ -155,7 +161,7 @@ class Worker:
             if not isinstance(event, AttemptStarted):
                 await delivery.ack()
                 return None
-            opened = AggregateHistory([*history.commits, recorded])
+            opened = history.with_commit(recorded)
             return Attempt(self._log, self._identity, delivery.message.id, opened, self._timings.reports)
         raise Unavailable("this work changes too fast for an attempt to be opened", service="nats")
 
@@ -172,12 +178,13 @@ class Worker:
             await delivery.ack()
 
     async def _with_heartbeat(self, attempt: Attempt, delivery: Delivery) -> None:
-        """Runs the attempt while extending the message and watching the log; the first failure ends all three."""
+        """Runs the attempt, extends its message and watches the log; the first failure, or `Attempt.stop`, ends all."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 background = [
                     tasks.create_task(self._extend(attempt, delivery), name="extend"),
                     tasks.create_task(self._watch(attempt), name="watch"),
+                    tasks.create_task(attempt.raise_when_stopped(), name="stop"),
                 ]
                 await self._run(attempt)
                 for task in background:
@@ -199,6 +206,14 @@ class Worker:
         subject, refresh = subjects.wake(self._identity.kind.work_class, attempt.aggregate_id), self._timings.refresh
         async with set_on_message(self._bus, subject) as woken:
             await repeat(attempt.refresh, every=refresh, on=Unavailable, warn="log_unavailable", wake=woken)
+
+    async def _end_cancelled(self, attempt: Attempt, delivery: Delivery) -> None:
+        """Reports that it was cancelled, unless a success was recorded first whose confirmation had not arrived."""
+        event = self._identity.kind.cancelled(attempt=attempt.number, step=attempt.last_step)
+        await self._report(attempt, event)
+        if attempt.work.ended:
+            _log.info("attempt_ended", state=attempt.work.state)
+            await self._ack_after_finish(delivery, attempt.history)
 
     async def _report_crash(self, attempt: Attempt, delivery: Delivery, crash: Crash) -> None:
         _log.error("attempt_crashed", error=crash.detail)
