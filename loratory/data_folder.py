@@ -33,6 +33,11 @@ class DataFolder:
     def __truediv__(self, part: str) -> Path:
         return self.path / part
 
+    @property
+    def supervision_file(self) -> Path:
+        """What a running stack waits for before it starts a service again."""
+        return self.path / "run" / "supervision.json"
+
     def health_file(self, service: str) -> Path:
         return self.path / "run" / f"{service}.json"
 

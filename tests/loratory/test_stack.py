@@ -153,7 +153,7 @@ async def test_a_worker_that_cannot_start_is_reported_and_the_rest_keeps_running
     async with Stack(tmp_path, environ=ENVIRON, port=0, without=without, print_line=lines.append) as stack:
         await stack.wait_ready(("catalog", "gateway"))
         async with asyncio.timeout(WAIT):
-            while not any("tagger" in line and "restarting" in line for line in lines):  # noqa: ASYNC110 - as above
+            while not any(line.startswith("tagger    waiting") for line in lines):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.05)
         await stack.wait_ready(("catalog", "gateway"))
         assert "tagger" in stack.why_not_ready("tagger")

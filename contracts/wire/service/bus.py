@@ -161,7 +161,8 @@ class Bus(Client):
 async def connect(url: str, user: str, password: str, name: str, *, timeout: float = CONNECT_TIMEOUT_SECONDS) -> Bus:
     """A connection as `user` (a role of `permissions`); `name` shows in the server's monitoring.
 
-    After the first success it reconnects for ever. SetupError when there is none within `timeout` seconds.
+    After the first success it reconnects for ever. Unavailable when there is none within `timeout` seconds; SetupError
+    when the server refuses the password.
     """
     bus = Bus()
     try:
@@ -183,9 +184,13 @@ async def connect(url: str, user: str, password: str, name: str, *, timeout: flo
                 closed_cb=bus.note_closed,
             )
     except TimeoutError as error:
-        reason = bus.last_error or "no answer"
+        reason = str(bus.last_error or "no answer")
         await bus.close()
-        raise SetupError(f"no connection to NATS at {url} as {user} within {timeout:g} s: {reason}") from error
+        sentence = f"no connection to NATS at {url} as {user} within {timeout:g} s: {reason}"
+        # While connecting, nats-py has no class for this, only the text of the server.
+        if "authorization violation" in reason.lower():
+            raise SetupError(sentence) from error
+        raise Unavailable(sentence, service="nats") from error
     except (nats.errors.Error, ValueError) as error:
         await bus.close()
         raise SetupError(f"cannot connect to NATS at {url}: {error}") from error
