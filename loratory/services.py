@@ -1,5 +1,6 @@
 """The services of the local stack: their commands and environments. Pure."""
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -67,8 +68,16 @@ def service_environment(
 
 
 def reporter(print_line: Callable[[str], None], service: str) -> Report:
-    """Prints what is reported about one service: `catalog   ready`."""
-    return lambda text: print_line(f"{service:<9} {text}")
+    """Prints what is reported about one service: `catalog   ready`.
+
+    What cannot be printed (a file on a full disk, a closed terminal) is dropped: it must not end the services.
+    """
+
+    def report(text: str) -> None:
+        with contextlib.suppress(OSError):
+            print_line(f"{service:<9} {text}")
+
+    return report
 
 
 def exit_reason(code: int, last_line: str = "") -> str:

@@ -1,9 +1,10 @@
 """The environment of each service, and why one ended."""
 
+import errno
 from pathlib import Path
 
 from loratory.data_folder import DataFolder
-from loratory.services import SERVICES, Service, bus_settings, exit_reason, service_environment
+from loratory.services import SERVICES, Service, bus_settings, exit_reason, reporter, service_environment
 
 GIVEN = {
     "PATH": "/bin",
@@ -64,6 +65,17 @@ def test_onnxruntime_settings_and_the_log_level_reach_their_services() -> None:
     assert all(environ["LORATORY_LOG_LEVEL"] == "debug" for environ in by_service.values())
     assert [name for name in SERVICES if "LORATORY_PROVIDERS" in by_service[name]] == ["tagger"]
     assert [name for name in SERVICES if "LORATORY_DECODERS" in by_service[name]] == ["catalog"]
+
+
+def test_a_report_that_cannot_be_printed_is_dropped() -> None:
+    printed: list[str] = []
+    reporter(printed.append, "nats")("ready")
+    assert printed == ["nats      ready"]
+
+    def print_to_full_disk(_line: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    reporter(print_to_full_disk, "nats")("ready")
 
 
 def test_an_end_is_explained_by_its_sentence_its_exit_code_or_its_signal() -> None:
