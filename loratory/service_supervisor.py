@@ -42,8 +42,10 @@ class ServiceSupervisor:
         """Empty if it is ready, else the reason."""
         if self.failure:
             return self.failure
-        reason = self._unready_reason()
-        return reason and (self._pause.sentence or reason)
+        reason, pause = self._unready_reason(), self._pause.sentence
+        if not reason or not pause:
+            return reason
+        return pause if self.pid is None else f"{reason} ({pause})"
 
     def _unready_reason(self) -> str:
         """From its health file, unless that was written by a previous process."""
