@@ -121,7 +121,10 @@ class Maintenance:
             await asyncio.to_thread(self._damage, fault, before)
             notice = await self._start_unhealed()
             await self._heal()
-            after = await asyncio.to_thread(Inventory.of, data)
+            try:
+                after = await asyncio.to_thread(Inventory.of, data)
+            except sqlite3.DatabaseError as error:
+                raise LoratoryError(f"{fault}: healing left a keys.db that cannot be read ({error})") from error
         loss = Loss(str(fault), notice, before.keys - after.keys, before.blobs - after.blobs)
         self._losses.found.append(loss)
         return loss
