@@ -36,6 +36,10 @@ WAL_PAGES = 8 * 1024
 SCRATCH_CACHE_KIB = 16 * 1024
 SUFFIXES = ("", "-wal", "-shm")
 """The files of one database."""
+PASSING_CODES = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM}
+)
+"""Errors that say nothing about the file; a full disk, too few file descriptors or memory cause them as well."""
 TRUNCATE_WAL = "PRAGMA wal_checkpoint(TRUNCATE)"
 """Empties the WAL, which still contains deleted content."""
 
@@ -129,13 +133,18 @@ class Database(Closing):
 
 
 def peek(path: Path, work: Callable[[Connection], T]) -> T | None:
-    """Run `work` on a file that is not open yet; none if there is no file, or it is not such a database."""
+    """Run `work` on a file that is not open yet; none if there is no file, or it is not such a database.
+
+    Unavailable, or OSError (ENOSPC): it cannot be opened at the moment.
+    """
     if not path.exists():
         return None
     try:
         with closing(_connect(path, writes=True)) as connection:
             return work(connection)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if passing := _passing_error(path, error):
+            raise passing from error
         return None
 
 
@@ -145,7 +154,8 @@ def open_writer(
     """A connection that writes; creates the file if it is missing, readable by its owner only.
 
     `prepare` creates what is missing in it. `rebuildable`: a power cut may lose the last transactions (they can be
-    redone), but not corrupt the file. SetupError: it is not an intact database.
+    redone), but not corrupt the file. SetupError: it is not an intact database. Unavailable, or OSError (ENOSPC): it
+    cannot be opened at the moment.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _create_private(path)
@@ -178,7 +188,7 @@ def report_full_disk(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            raise OSError(errno.ENOSPC, f"there is no room for {path.name}") from error
+            raise _no_room(path) from error
         raise
 
 
@@ -235,7 +245,21 @@ def _opening(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise SetupError(f"{path.name} cannot be opened: {error}") from error
+        raise _passing_error(path, error) or SetupError(f"{path.name} cannot be opened: {error}") from error
+
+
+def _passing_error(path: Path, error: sqlite3.DatabaseError) -> Exception | None:
+    """The error to raise where a file cannot be opened at the moment; None where something is wrong with the file."""
+    code = error.sqlite_errorcode & 0xFF  # without the details of an extended code
+    if code == sqlite3.SQLITE_FULL:
+        return _no_room(path)
+    if code in PASSING_CODES:
+        return Unavailable(f"{path.name} cannot be opened now: {error}", service="catalog")
+    return None
+
+
+def _no_room(path: Path) -> OSError:
+    return OSError(errno.ENOSPC, f"there is no room for {path.name}")
 
 
 def _connect(path: Path, *, writes: bool) -> Connection:

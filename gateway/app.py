@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import uvicorn
@@ -15,11 +18,12 @@ from litestar.openapi import OpenAPIConfig
 from litestar.types import ASGIApp
 from litestar.types.internal_types import PathParameterDefinition
 
-from contracts.errors import SetupError
+from contracts.errors import SetupError, Unavailable
 from contracts.wire.blobs.store import Blobs, blobs_at
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
+from contracts.wire.service.supervision import read_supervision
 from gateway.clients import CatalogClient
 from gateway.http import problems, request_context
 from gateway.http.guard import Guard
@@ -86,7 +90,7 @@ OPENAPI_CONFIG = OpenAPIConfig(
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until cancelled. SetupError: the address is not available, or NATS cannot be reached."""
+    """Serve until cancelled. SetupError: it cannot listen there. Unavailable: the port is in use, or NATS not there."""
     refuse_unsafe(settings)
     listening = bind(settings.host, settings.port)
     with contextlib.closing(listening):
@@ -99,7 +103,7 @@ async def serve(settings: Settings) -> None:
             async with asyncio.TaskGroup() as tasks:
                 background = [
                     tasks.create_task(feed.run(), name="feed"),
-                    tasks.create_task(_update_health(bus, feed, health), name="checks"),
+                    tasks.create_task(_update_health(bus, feed, health, settings.supervision), name="checks"),
                     tasks.create_task(health.run(settings.health_file), name="health"),
                     tasks.create_task(bus.watch(), name="bus"),
                 ]
@@ -164,12 +168,15 @@ def _routes(*modules: ModuleType) -> list[BaseRouteHandler]:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; SetupError if the address is not available."""
+    """A listening socket. SetupError: it is not an address of this machine. Unavailable: another program has it now."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
-        raise SetupError(f"cannot listen at {host} port {port}: {(error.strerror or str(error)).lower()}") from error
+        sentence = f"cannot listen at {host} port {port}: {(error.strerror or str(error)).lower()}"
+        if error.errno == errno.EADDRINUSE:
+            raise Unavailable(sentence) from error
+        raise SetupError(sentence) from error
 
 
 class _Server(uvicorn.Server):
@@ -206,14 +213,17 @@ async def _serve_http(app: ASGIApp, listening: socket.socket, feed: LiveFeed) ->
         await serving
 
 
-async def _update_health(bus: Bus, feed: LiveFeed, health: Health) -> None:
-    """Updates the readiness checks four times a second."""
+async def _update_health(bus: Bus, feed: LiveFeed, health: Health, supervision: Path | None = None) -> None:
+    """Updates the readiness checks four times a second. `supervision`: the file that says why a service is missing."""
     while True:
-        applied = feed.applied
-        no_catalog = ""
+        applied, paused = feed.applied, read_supervision(supervision)
+        no_nats = no_catalog = ""
         if feed.is_stale:
-            no_catalog = "the catalog does not respond" if applied else "the catalog has not responded yet"
-        health.set("nats", bus.is_connected, "" if bus.is_connected else "NATS is not connected")
+            silent = "the catalog does not respond" if applied else "the catalog has not responded yet"
+            no_catalog = paused.sentence("catalog", time.time()) or silent
+        if not bus.is_connected:
+            no_nats = paused.sentence("nats", time.time()) or "NATS is not connected"
+        health.set("nats", not no_nats, no_nats)
         health.set("catalog", not no_catalog, no_catalog)
         is_verified = applied is not None and applied.verified
         reported = applied.damage if applied else ""

@@ -13,6 +13,8 @@ from contracts.wire.service.settings import ServiceSettings
 class Settings(ServiceSettings, frozen=True, kw_only=True):
     """`host` and `port` to listen on. `staging` is the folder for uploads, from which the catalog reads them.
 
+    `supervision`: the file in which `loratory up` says what it waits for before it starts a service again.
+
     `api_key`: clients send it as `Authorization: Bearer …`; it may be empty only on a loopback address.
     """
 
@@ -22,6 +24,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     api_key: str = ""
     health_file: Path = Path("run/gateway.json")
+    supervision: Path | None = None
 
     @property
     def is_loopback(self) -> bool:

@@ -33,6 +33,11 @@ class DataFolder:
     def __truediv__(self, part: str) -> Path:
         return self.path / part
 
+    @property
+    def supervision_file(self) -> Path:
+        """What a running stack waits for before it starts a service again."""
+        return self.path / "run" / "supervision.json"
+
     def health_file(self, service: str) -> Path:
         return self.path / "run" / f"{service}.json"
 
@@ -47,7 +52,8 @@ class DataFolder:
         except OSError as error:
             raise SetupError(f"the data folder {self.path} cannot be created: {error.strerror}") from error
         self._acquire_lock()
-        write_atomically(self.path / "format", f"{FORMAT}\n".encode())
+        if not (self.path / "format").exists():  # otherwise it has this format, and a full disk need not be written to
+            write_atomically(self.path / "format", f"{FORMAT}\n".encode())
         return self
 
     def record_address(self, host: str, port: int) -> None:

@@ -1,38 +1,43 @@
 """When a process that died is started again. Pure."""
 
-from collections import deque
-
 import msgspec
 
 from contracts.retry import RetryPolicy
 
 
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that dies more than `maximum` times within `window` seconds is not started again.
+    """Pauses that grow with each death in a row, without end. Times in seconds.
 
-    `disk_poll`: seconds between two looks at the disk of the nats-server.
+    `settled_after`: after it was ready for this long, the next death counts as the first one again. `disk_poll`:
+    interval at which free disk space is checked. `low_disk`: with fewer free bytes, a reason says how many there are.
     """
 
-    maximum: int = 10
-    window: float = 300.0
-    delays: RetryPolicy = RetryPolicy(first_delay=0.2, factor=2, max_delay=10)
+    delays: RetryPolicy = RetryPolicy(first_delay=0.2, factor=2, max_delay=60)
+    settled_after: float = 10.0
     disk_poll: float = 2.0
+    low_disk: int = 256 << 20
 
 
 RESTARTS = RestartPolicy()
 
 
 class RestartBackoff:
-    """The delay before each restart of one process, by the number of its deaths within the window."""
+    """The delay before each restart of one process, by the number of its deaths in a row. Times: a monotonic clock."""
 
     def __init__(self, policy: RestartPolicy) -> None:
         self._policy = policy
-        self._recent: deque[float] = deque(maxlen=policy.maximum)
+        self._deaths = 0
+        self._ready_since: float | None = None
 
-    def next_delay(self, now: float) -> float | None:
-        """The process died at `now` (seconds of a monotonic clock). None: too many deaths, do not restart."""
-        window = self._policy.window
-        if len(self._recent) == self._policy.maximum and now - self._recent[0] < window:
-            return None
-        self._recent.append(now)
-        return self._policy.delays.delay(sum(now - death < window for death in self._recent))
+    def became_ready(self, now: float) -> None:
+        """The process that was started last is ready."""
+        if self._ready_since is None:
+            self._ready_since = now
+
+    def next_delay(self, now: float) -> float:
+        """The process died at `now`."""
+        if self._ready_since is not None and now - self._ready_since >= self._policy.settled_after:
+            self._deaths = 0
+        self._ready_since = None
+        self._deaths += 1
+        return self._policy.delays.delay(self._deaths)

@@ -1,21 +1,22 @@
 """The nats-server of the local stack: the migrate step at its start; restarted when it dies, and after a full disk."""
 
 import asyncio
+import contextlib
 import os
 import signal
-import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from contracts.errors import LogDamaged, LoratoryError
+from contracts.errors import LogDamaged, LoratoryError, SetupError, Unavailable
 from contracts.wire.log.migration import DEFAULT_LEASE_SECONDS, MigrateSettings, migrate_once
 from contracts.wire.log.queue_watch import keep_queue
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.server.rotation import rotate_when_asked
+from contracts.wire.service.boot import LOG_DAMAGED
 from loratory.child import Child
 from loratory.data_folder import DataFolder
-from loratory.restarts import RestartBackoff, RestartPolicy
-from loratory.services import LOG_DAMAGED, Report, StackFailed, describe_exit, service_command
+from loratory.restart_pause import RestartPause
+from loratory.services import Report, exit_reason, service_command
 
 T = TypeVar("T")
 
@@ -24,34 +25,23 @@ class ServerSupervisor:
     """Each restart is followed by the migrate step."""
 
     def __init__(
-        self, server: EmbeddedServer, migration: MigrateSettings, *, report: Report, restarts: RestartPolicy
+        self, server: EmbeddedServer, migration: MigrateSettings, *, report: Report, pause: RestartPause
     ) -> None:
-        self._restarts = restarts
         self._server = server
         self._migration = migration
         self._report = report
+        self._pause = pause
 
     async def run(self) -> NoReturn:
-        """Restart it whenever it dies; StackFailed when it cannot be kept running, LogDamaged if its log is."""
-        backoff = RestartBackoff(self._restarts)
+        """Restart it whenever it dies. LogDamaged, SetupError: what it stores is damaged, or of another format."""
         while True:
-            code = await self._server.wait_died()
-            await self._wait_for_disk_space()
-            delay = backoff.next_delay(time.monotonic())
-            if delay is None:
-                times = f"{self._restarts.maximum + 1} times within {self._restarts.window:g} s"
-                raise StackFailed(f"nats died {times}; see {self._server.folder}")
-            self._report(f"ended ({describe_exit(code)}); restarting")
-            await asyncio.sleep(delay)
-            try:
-                await self._server.restart()
-                await run_unless(self._fail_when_it_dies(), migrate_once(self._migration))
-            except LogDamaged:
-                raise
-            except (LoratoryError, OSError) as error:  # also a full disk: `wait_died` returns at once, and it retries
-                self._report(f"not ready: {error}")
-            else:
-                self._report("ready")
+            reason = exit_reason(await self._server.wait_died())
+            while reason:
+                await self._pause.wait_for_room()  # on a full disk every start would fail
+                await self._pause.wait(reason)
+                reason = await self._restart()
+            self._pause.became_ready()
+            self._report("ready")
 
     async def keep_queue(self) -> None:
         """Recreate the work queue if it is lost, until cancelled."""
@@ -61,28 +51,35 @@ class ServerSupervisor:
         """As `loratory keys rotate` asks, until cancelled."""
         await rotate_when_asked(self._server.folder, self._server.rotate_keys)
 
-    async def restart_after_full_disk(self) -> NoReturn:
-        """A nats-server whose disk was full stores nothing more until it is restarted."""
+    async def restart_after_full_disk(self, poll: float) -> NoReturn:
+        """A nats-server whose disk was full stores nothing more until it is restarted. `poll` in seconds."""
         while True:
-            await asyncio.sleep(self._restarts.disk_poll)
+            await asyncio.sleep(poll)
             pid = self._server.pid
             if pid is not None and await asyncio.to_thread(self._server.has_failed_writes) and self._server.pid == pid:
                 self._report("disk space is available again; restarting")
-                os.kill(pid, signal.SIGTERM)  # `run` restarts it
+                with contextlib.suppress(ProcessLookupError):  # it has just died
+                    os.kill(pid, signal.SIGTERM)  # `run` restarts it
                 await self._server.wait_died()
 
-    async def _wait_for_disk_space(self) -> None:
-        """On a full disk every start of the server would fail, until it is given up."""
-        if await asyncio.to_thread(self._server.has_room):
-            return
-        self._report("waiting for disk space")
-        while not await asyncio.to_thread(self._server.has_room):  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(self._restarts.disk_poll)
+    async def _restart(self) -> str:
+        """Restart it and run the migrate step. Empty if it is ready, else the reason."""
+        try:
+            await self._server.restart()
+        except (LoratoryError, OSError) as error:  # also a full disk
+            return f"it did not start: {error}"
+        try:
+            await run_unless(self._fail_when_it_dies(), migrate_once(self._migration))
+        except (LogDamaged, SetupError):
+            raise
+        except (LoratoryError, OSError) as error:
+            return f"it is not ready: {error}"
+        return ""
 
     async def _fail_when_it_dies(self) -> NoReturn:
         """Against a dead server the migrate step would wait until its timeout."""
         await self._server.wait_died()
-        raise StackFailed("it died during the migrate step")
+        raise Unavailable("it died during the migrate step", service="nats")
 
 
 def migrate_settings(server: EmbeddedServer, folder: DataFolder, environ: Mapping[str, str]) -> MigrateSettings:

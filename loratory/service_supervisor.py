@@ -1,4 +1,4 @@
-"""One service of the local stack: started, restarted when it dies, and given up when that happens too often."""
+"""One service of the local stack: started, and restarted whenever it dies, unless it refuses for good."""
 
 import asyncio
 import contextlib
@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from contracts.wire.service.boot import FINAL_EXIT_CODES
 from contracts.wire.service.health import ReadinessReport, unready_reason
 from loratory.child import Child
 from loratory.data_folder import DataFolder
-from loratory.restarts import RestartBackoff, RestartPolicy
-from loratory.services import CORE_SERVICES, LOG_DAMAGED, Report, Service, StackFailed, describe_exit, service_command
+from loratory.restart_pause import RestartPause
+from loratory.services import CORE_SERVICES, Report, Service, StackFailed, exit_reason, service_command
 
 HEAD_START_SECONDS = 5.0
 """Maximum time a worker waits for catalog and gateway: importing torch at the same time would slow those down."""
@@ -20,18 +21,17 @@ POLL_SECONDS = 0.05
 
 
 class ServiceSupervisor:
-    """`failure` is set when the service is given up."""
+    """`failure` is set when the service has refused to start for good."""
 
     def __init__(
-        self, name: Service, folder: DataFolder, environ: Mapping[str, str], *, report: Report, restarts: RestartPolicy
+        self, name: Service, folder: DataFolder, environ: Mapping[str, str], *, report: Report, pause: RestartPause
     ) -> None:
-        self._restarts = restarts
         self.name = name
+        self._pause = pause
         self._health_file = folder.health_file(name)
         self._log_file = folder.log_file(name)
         self._child = Child(name, service_command(name), environ, self._log_file)
         self._report = report
-        self._last_exit = ""
         self.failure = ""
 
     @property
@@ -42,10 +42,10 @@ class ServiceSupervisor:
         """Empty if it is ready, else the reason."""
         if self.failure:
             return self.failure
-        reason = self._unready_reason()
-        if reason and self._last_exit:
-            return f"{self.name} ended ({self._last_exit}) and is being restarted"
-        return reason
+        reason, pause = self._unready_reason(), self._pause.sentence
+        if not reason or not pause:
+            return reason
+        return pause if self.pid is None else f"{reason} ({pause})"
 
     def _unready_reason(self) -> str:
         """From its health file, unless that was written by a previous process."""
@@ -68,16 +68,17 @@ class ServiceSupervisor:
         await self.run()
 
     async def run(self) -> None:
-        """Run it until it is given up: returns then, or raises StackFailed if nothing works without it."""
-        backoff = RestartBackoff(self._restarts)
+        """Run it until it refuses for good: returns then, or raises StackFailed if nothing works without it."""
         while True:
-            code = await self._run_once()
-            self._last_exit = describe_exit(code, self._child.last_line)
-            delay = None if code == LOG_DAMAGED else backoff.next_delay(time.monotonic())
-            if delay is None:
-                return self._give_up()
-            self._report(f"ended ({self._last_exit}); restarting")
-            await asyncio.sleep(delay)
+            try:
+                code = await self._run_once()
+            except OSError as error:  # no memory, no file descriptors
+                reason = f"it cannot be started: {error.strerror or error}"
+            else:
+                reason = exit_reason(code, self._child.last_line)
+                if code in FINAL_EXIT_CODES:
+                    return self._give_up(reason)
+            await self._pause.wait(reason)
 
     async def stop(self) -> None:
         await self._child.stop()
@@ -91,10 +92,11 @@ class ServiceSupervisor:
         finally:
             reporting.cancel()
 
-    def _give_up(self) -> None:
-        self.failure = f"{self.name} cannot be kept running: {self._last_exit}; its log is {self._log_file}"
+    def _give_up(self, reason: str) -> None:
+        self.failure = f"{self.name} is not started again: {reason}; its log is {self._log_file}"
         if self.name in CORE_SERVICES:
             raise StackFailed(self.failure)
+        self._pause.give_up(f"not started again; {reason}")
         self._report(f"given up: {self.failure}")
 
     async def _report_ready(self) -> None:
@@ -106,4 +108,5 @@ class ServiceSupervisor:
                     break
             except TimeoutError:
                 self._report(self.why_not_ready())
+        self._pause.became_ready()
         self._report("ready")

@@ -1,13 +1,14 @@
 """The services of the local stack: their commands and environments. Pure."""
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
-from contracts.errors import LogDamaged, LoratoryError
+from contracts.errors import LoratoryError
 from contracts.events.service_keys import SigningService
-from contracts.wire.service.boot import EXIT_CODES
+from contracts.wire.service.boot import SENTENCE_EXIT_CODES
 from contracts.wire.service.credentials import SeedFile
 from loratory.data_folder import DataFolder
 
@@ -17,7 +18,7 @@ SIGNING_KEYS: dict[SigningService, str] = {name: f"keys/{name}.key" for name in 
 SERVICES: tuple[Service, ...] = get_args(Service)
 
 CORE_SERVICES: tuple[Service, ...] = ("catalog", "gateway")
-"""Required services: they start first, and the whole stack stops if one of them cannot be kept running."""
+"""Required services: they start first, and the whole stack stops if one of them refuses to start for good."""
 
 FORWARDED_SETTINGS: dict[Service, tuple[str, ...]] = {
     "catalog": ("LOG_LEVEL", "DECODERS"),
@@ -41,15 +42,12 @@ FOLDERS: dict[Service, dict[str, str]] = {
 }
 """Settings that are folders or files in the data folder."""
 
-LOG_DAMAGED = dict(EXIT_CODES)[LogDamaged]
-"""Exit code of a service or command that found the log damaged; a service is not restarted then."""
-
 Report = Callable[[str], None]
 """Receives what a user should know about one service."""
 
 
 class StackFailed(LoratoryError):
-    """A service cannot be kept running."""
+    """A service refuses to start, and waiting does not help."""
 
     code = "stack-failed"
 
@@ -80,15 +78,26 @@ def service_environment(
 
 
 def reporter(print_line: Callable[[str], None], service: str) -> Report:
-    """Prints what is reported about one service: `catalog   ready`."""
-    return lambda text: print_line(f"{service:<9} {text}")
+    """Prints what is reported about one service: `catalog   ready`.
+
+    What cannot be printed (a file on a full disk, a closed terminal) is dropped: it must not end the services.
+    """
+
+    def report(text: str) -> None:
+        with contextlib.suppress(OSError):
+            print_line(f"{service:<9} {text}")
+
+    return report
 
 
-def describe_exit(code: int, last_line: str = "") -> str:
-    """How a process ended: its exit code with the last line of its output, or the signal that killed it."""
+def exit_reason(code: int, last_line: str = "") -> str:
+    """Why a process ended, as a clause: the sentence it printed last, its exit code, or the signal that killed it."""
+    if code in SENTENCE_EXIT_CODES and last_line:
+        return f"it ended because {last_line}"
     if code >= 0:
-        return f"exit code {code}: {last_line}" if last_line else f"exit code {code}"
+        return f"it ended with exit code {code}{f': {last_line}' if last_line else ''}"
     try:
-        return signal.Signals(-code).name
+        name = signal.Signals(-code).name
     except ValueError:
-        return f"signal {-code}"
+        name = f"signal {-code}"
+    return f"it was killed by {name}{', as when memory runs out' if name == 'SIGKILL' else ''}"

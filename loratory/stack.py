@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
 from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.supervision import SupervisionFile
 from loratory.bind_address import find_free_port, require_key_if_exposed
 from loratory.data_folder import DataFolder
+from loratory.restart_pause import Pauses, RestartPause
 from loratory.restarts import RESTARTS, RestartPolicy
 from loratory.server_supervisor import ServerSupervisor, migrate_or_diagnose, migrate_settings, run_unless
 from loratory.service_supervisor import POLL_SECONDS, ServiceSupervisor
@@ -47,6 +49,8 @@ class Stack:
         self._host = host
         self._print_line = print_line
         self._restarts = restarts
+        self._supervision = SupervisionFile(self._folder.supervision_file)
+        self._pauses = Pauses(self._supervision)
         self._names = tuple(name for name in SERVICES if name not in set(without))
         self._services: dict[str, ServiceSupervisor] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -78,7 +82,7 @@ class Stack:
             await asyncio.sleep(POLL_SECONDS)
 
     async def watch(self) -> NoReturn:
-        """Run until cancelled; StackFailed if nats or a core service cannot be kept running."""
+        """Run until cancelled; StackFailed, LogDamaged, SetupError: waiting does not help catalog, gateway or nats."""
         await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         self._raise_failure()
         raise AssertionError("the supervision of nats ends only with an error")
@@ -91,6 +95,9 @@ class Stack:
         async with contextlib.AsyncExitStack() as starting:
             require_key_if_exposed(self._host, self._environ)
             starting.enter_context(self._folder)
+            starting.enter_context(self._supervision)
+            pause = self._pause("nats")
+            await pause.wait_for_room()
             self._port = find_free_port(self._host, self._port)
             self._folder.record_address(self._host, self._port)
             await self.nats.start()
@@ -98,14 +105,15 @@ class Stack:
             migration = migrate_settings(self.nats, self._folder, self._environ)
             await migrate_or_diagnose(migration, self._folder, self._environment("catalog"))
             report = reporter(self._print_line, "nats")
+            pause.became_ready()
             report("ready")
             starting.push_async_callback(self._stop_services)
             self._start_services()
-            server = ServerSupervisor(self.nats, migration, report=report, restarts=self._restarts)
+            server = ServerSupervisor(self.nats, migration, report=report, pause=pause)
             self._start("nats", server.run())
-            self._start("disk of nats", server.restart_after_full_disk())
             self._start("queue of nats", server.keep_queue())
             self._start("keys of nats", server.rotate_keys_when_asked())
+            self._start("disk of nats", server.restart_after_full_disk(self._restarts.disk_poll))
             self._cleanup = starting.pop_all()
         return self
 
@@ -121,11 +129,15 @@ class Stack:
     def _start_services(self) -> None:
         for name in self._names:
             environ, report = self._environment(name), reporter(self._print_line, name)
-            service = ServiceSupervisor(name, self._folder, environ, report=report, restarts=self._restarts)
+            service = ServiceSupervisor(name, self._folder, environ, report=report, pause=self._pause(name))
             self._services[name] = service
         core = [service for name, service in self._services.items() if name in CORE_SERVICES]
         for service in self._services.values():
             self._start(service.name, service.run() if service in core else service.run_after(core))
+
+    def _pause(self, name: str) -> RestartPause:
+        report = reporter(self._print_line, name)
+        return RestartPause(name, self._folder.path, self._restarts, self._pauses, report)
 
     def _start(self, name: str, supervision: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(supervision, name=f"supervise {name}"))
@@ -140,7 +152,7 @@ class Stack:
     def _environment(self, service: Service) -> dict[str, str]:
         settings: dict[str, object] = {**bus_settings(self.nats.url, *self.nats.credentials(service))}
         if service == "gateway":
-            settings |= {"HOST": self._host, "PORT": self._port}
+            settings |= {"HOST": self._host, "PORT": self._port, "SUPERVISION": self._folder.supervision_file}
         return service_environment(service, self._folder, given=self._environ, settings=settings)
 
     def _raise_failure(self) -> None:

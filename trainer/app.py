@@ -18,7 +18,7 @@ from contracts.wire.blobs.store import blobs_at
 from contracts.wire.log.service_keys import ServiceLog
 from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
-from contracts.wire.system.files import remove_abandoned_drafts
+from contracts.wire.system.files import NO_SPACE, remove_abandoned_drafts
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
 from contracts.wire.workers.worker import Worker, WorkerIdentity
 from trainer.erasure import purge_unattributed
@@ -73,6 +73,8 @@ def _create_folders(*folders: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if error.errno in NO_SPACE:
+                raise
             raise SetupError(f"the folder {folder} cannot be created: {error.strerror}") from error
 
 

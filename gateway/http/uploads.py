@@ -19,6 +19,7 @@ from contracts.commands.datasets import ImportedFile, StagedFile
 from contracts.errors import Invalid, LogFull, TooLarge, Unavailable
 from contracts.ids import Digest, ImageId
 from contracts.validation import describe_decode_error
+from contracts.wire.system.files import NO_SPACE
 from gateway.limits import UPLOAD_LIMITS, UploadLimits
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class Staging:
         try:
             digest, size = await _write_file(self._folder / token, chunks, limit)
         except OSError as error:
-            if error.errno == 28:  # ENOSPC
+            if error.errno in NO_SPACE:
                 raise LogFull("the disk of the staging folder is full") from error
             raise Unavailable(f"the staging folder cannot be written to: {error.strerror}") from error
         if size <= limit:

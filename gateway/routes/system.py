@@ -2,6 +2,7 @@
 
 import functools
 import hmac
+import time
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from contracts.queries.log import GetLog, LogView
 from contracts.queries.tagging import ListTagging
 from contracts.telemetry import Presence
 from contracts.wire.service.health import Health as HealthChecks
+from contracts.wire.service.supervision import read_supervision
 from gateway.http.guard import SESSION_COOKIE, key_id, session_token
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import OpenApiDocument
@@ -107,7 +109,9 @@ async def welcome(request: AnyRequest) -> Response[Any]:
 
 
 @get("/health", responses=problem_responses())
-async def health(feed: Feed, service_health: NamedDependency[HealthChecks]) -> HealthStatus:
+async def health(
+    feed: Feed, service_health: NamedDependency[HealthChecks], settings: NamedDependency[Settings]
+) -> HealthStatus:
     """The health of all services; always 200. For probes use /health/live and /health/ready."""
     missing = _failed_checks(service_health)
     services = [
@@ -115,9 +119,11 @@ async def health(feed: Feed, service_health: NamedDependency[HealthChecks]) -> H
         for name in ("nats", "catalog", "log")
     ]
     connected = {presence.service for presence in feed.presences}
+    paused = read_supervision(settings.supervision)
     for name in WORKER_SERVICES:
         since = feed.absent_since(name)
-        detail = "" if since is None else f"none connected since {since:%Y-%m-%d %H:%M:%S} UTC"
+        absent = f"none connected since {since:%Y-%m-%d %H:%M:%S} UTC" if since else ""
+        detail = absent and (paused.sentence(name, time.time()) or absent)
         is_connected = name in connected
         services.append(ServiceHealth(service=name, status="healthy" if is_connected else "unhealthy", detail=detail))
     is_complete = connected.issuperset(WORKER_SERVICES)

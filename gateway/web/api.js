@@ -59,6 +59,13 @@ export async function get(address, { signal } = {}) {
   }
 }
 
+/** Why the server cannot serve requests now, one sentence for each required service that is missing. */
+export async function fetchOutages() {
+  const response = await request("/health/ready", { headers: { Accept: "application/json" } });
+  const { checks } = await response.json();
+  return Object.values(checks).filter((check) => !check.ok).map((check) => sentence(check.detail));
+}
+
 /** POST, PUT, PATCH or DELETE. A POST carries an idempotency key, so that a resent request has no second effect. */
 export async function send(method, address, body) {
   const headers = { Accept: "application/json" };

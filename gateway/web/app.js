@@ -1,12 +1,12 @@
 // Entry point of the page: the header, and the screen named by the address.
 import { link } from "./address.js";
-import { keyRequired, openSession } from "./api.js";
+import { fetchOutages, keyRequired, openSession } from "./api.js";
 import { Activity } from "./activity.js";
 import { Dataset } from "./dataset.js";
 import { Datasets } from "./datasets.js";
 import { Job } from "./job.js";
 import { Jobs } from "./jobs.js";
-import { html, render, useEffect } from "./lib.js";
+import { html, render, useEffect, useState } from "./lib.js";
 import { connection, start } from "./live.js";
 import { Loras } from "./loras.js";
 import { Dialog, Field, route, runWithToast, Toasts } from "./components.js";
@@ -18,6 +18,8 @@ const SCREENS = [
   ["loras", "LoRAs", Loras, Loras],
   ["activity", "Activity", Activity, Activity],
 ];
+
+const OUTAGE_POLL_MS = 2000;
 
 /** Label and tooltip of each connection state but `replaying`, which counts. */
 const CONNECTION_LABELS = {
@@ -46,6 +48,20 @@ const Header = ({ screen }) => html`
   </header>
 `;
 
+/** While the catalog is silent: what is waited for, as /health/ready says it. */
+const OutageNotice = () => {
+  const isStale = connection.value.state === "stale";
+  const [reasons, setReasons] = useState([]);
+  useEffect(() => {
+    if (!isStale) return setReasons([]);
+    const refresh = () => fetchOutages().then(setReasons, () => setReasons([])); // no gateway: the pill says that
+    refresh();
+    const timer = setInterval(refresh, OUTAGE_POLL_MS);
+    return () => clearInterval(timer);
+  }, [isStale]);
+  return reasons.length > 0 && html`<p class="outage" role="alert">${reasons.join(" · ")}</p>`;
+};
+
 /** Shown when the gateway requires an API key and this browser has no session yet. */
 const ApiKeyDialog = () => {
   const submit = (event) => {
@@ -70,6 +86,7 @@ const App = () => {
   useEffect(() => void (document.title = `${title} · Loratory`), [title]);
   return html`
     <${Header} screen=${screen} />
+    <${OutageNotice} />
     <main key=${`${screen}/${id ?? ""}`}>${id ? html`<${Detail} id=${id} rest=${rest} />` : html`<${List} />`}</main>
     ${keyRequired.value && html`<${ApiKeyDialog} />`}
     <${Toasts} />

@@ -9,10 +9,10 @@ from cyclopts import Parameter
 
 from contracts.audit import AuditHead, ReplayReport, summary_lines
 from contracts.errors import LoratoryError, SetupError
+from contracts.wire.service.boot import LOG_DAMAGED
 from loratory.cli.options import DEFAULT_SERVER, Environ, Server
 from loratory.cli.output import write_json, write_line, write_lines
 from loratory.offline import OfflineFolder
-from loratory.services import LOG_DAMAGED
 
 DAMAGED = 1
 """Exit code if the log, its archive or the head is damaged."""

@@ -11,11 +11,12 @@ from cyclopts import Parameter
 from contracts import subjects
 from contracts.errors import SetupError
 from contracts.wire.server.embedded import running_server
+from contracts.wire.service.boot import LOG_DAMAGED
 from loratory.cli.options import Environ
 from loratory.cli.output import write_line
 from loratory.data_folder import DataFolder, DataFolderInUse, check_format
 from loratory.offline import OfflineFolder, run_catalog
-from loratory.services import LOG_DAMAGED, bus_settings
+from loratory.services import bus_settings
 
 DEFAULT_DATA = Path("~/loratory")
 

@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 from contracts.errors import LoratoryError, SetupError
 from contracts.wire.server.binary import find_binary
 from contracts.wire.service.boot import distributions_of, refuse_foreign_packages
+from contracts.wire.service.supervision import read_supervision
 from loratory.bind_address import find_free_port
 from loratory.child import run_python
 from loratory.cli.options import DEFAULT_SERVER, Environ, Server
@@ -70,6 +72,7 @@ def local_checks(data: Path, port: int, environ: Mapping[str, str]) -> Iterator[
     yield _run_check("nats-server", _check_nats_server)
     yield _run_check("free disk", lambda: _check_disk(data))
     yield _run_check("data folder", lambda: _check_data_folder(data, environ))
+    yield _run_check("services", lambda: _check_services(data))
     yield _run_check("port", lambda: _check_port(data, port), verdict="note")
 
 
@@ -126,6 +129,16 @@ def _check_data_folder(data: Path, environ: Mapping[str, str]) -> str:
     if checked.returncode:
         raise SetupError(checked.stderr.strip().rpartition("\n")[2])
     return f"{data} can be read by this version"
+
+
+def _check_services(data: Path) -> str:
+    """What the Loratory that runs on this folder waits for; also while its gateway is down."""
+    if running_port(data) is None:
+        return f"Loratory is not running on {data}"
+    report = read_supervision(DataFolder(data).supervision_file)
+    if report.paused:
+        raise SetupError("; ".join(report.sentence(name, time.time()) for name in report.paused))
+    return "none waits to be started again"
 
 
 def _check_port(data: Path, port: int) -> str:

@@ -284,6 +284,6 @@ def test_the_demo_fails_with_a_reason_if_no_trainer_becomes_ready(tmp_path: Path
     )
     assert (demo.returncode, demo.stderr.count("\n")) == (1, 1), demo.stdout + demo.stderr
     assert demo.stderr.startswith("loratory: no worker for 2 s: no trainer connected since ")
-    assert f"trainer ended (exit code 2: the folder {tmp_path / 'no-folder'} cannot be created" in demo.stderr
+    assert f"trainer is not started again: it ended because the folder {tmp_path / 'no-folder'} cannot" in demo.stderr
     remaining = subprocess.run(["pgrep", "-f", str(tmp_path / "data")], capture_output=True, text=True, check=False)
     assert remaining.stdout == ""

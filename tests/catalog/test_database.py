@@ -1,4 +1,4 @@
-"""A database file on a full disk."""
+"""A database file on a full disk, and one that cannot be opened."""
 
 import errno
 from functools import partial
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from catalog.database import Connection, Database, create_tables, open_writer
+from catalog.database import Connection, Database, create_tables, open_reader, open_writer, peek
+from contracts.errors import SetupError, Unavailable
 
 TABLE = "CREATE TABLE IF NOT EXISTS lot (body BLOB)"
 
@@ -35,3 +36,25 @@ async def test_a_full_disk_is_reported_as_such_and_later_writes_succeed(tmp_path
     await database.write(grow)
     assert await database.read(count) == 1
     await database.close()
+
+
+def fill_at_once(connection: Connection) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS lot (body BLOB)")
+    fill(connection)
+
+
+def test_a_disk_that_is_full_while_a_file_is_opened_says_nothing_about_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"there is no room for some\.db") as full:
+        open_writer(tmp_path / "some.db", fill_at_once)
+    assert full.value.errno == errno.ENOSPC
+    with pytest.raises(OSError, match=r"there is no room for some\.db"):
+        peek(tmp_path / "some.db", fill)
+
+
+def test_a_file_that_cannot_be_opened_now_may_be_intact_and_a_damaged_one_is_not(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"some\.db cannot be opened now: unable to open database file"):
+        open_reader(tmp_path / "missing" / "some.db")
+    (tmp_path / "damaged.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(SetupError, match=r"damaged\.db cannot be opened: file is not a database"):
+        open_reader(tmp_path / "damaged.db")
+    assert peek(tmp_path / "damaged.db", count) is None

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from contracts.errors import SetupError
-from contracts.wire.service.boot import distributions_of, refuse_foreign_packages
+from contracts.wire.service.boot import FINAL_EXIT_CODES, NOT_NOW, distributions_of, refuse_foreign_packages
 from contracts.wire.service.health import MAX_REPORT_AGE_SECONDS, Health, check, unready_reason
 from contracts.wire.service.settings import read_settings
 from tests.limits import WAIT
@@ -182,6 +182,36 @@ async def test_a_damaged_log_has_an_exit_code_of_its_own_even_in_a_group() -> No
     group = "async with asyncio.TaskGroup() as tasks:\n    tasks.create_task(fail())\n    await asyncio.sleep(600)"
     body = f"async def fail():\n    raise LogDamaged('it was rolled back to 41')\n{group}"
     assert await run_service(body) == (3, "", "it was rolled back to 41\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("Unavailable('no connection to NATS')", "no connection to NATS\n"),
+        ("LogFull('the log is full')", "the log is full\n"),
+        ("OSError(28, 'there is no room for archive.db')", "there is no room for archive.db\n"),
+        ("OSError(28, 'No space left on device', 'blobs/1')", "No space left on device: blobs/1\n"),
+        ("ExceptionGroup('two', [OSError(28, 'No space left'), Unavailable('x')])", "No space left\n"),
+    ],
+)
+async def test_what_is_missing_for_now_is_not_final(error: str, sentence: str) -> None:
+    assert await run_service(f"raise {error}") == (NOT_NOW, "", sentence)
+    assert NOT_NOW not in FINAL_EXIT_CODES
+
+
+@pytest.mark.parametrize(
+    ("other", "code"),
+    [("LogDamaged('it is damaged')", 3), ("SetupError('it is damaged')", 2)],
+)
+async def test_damage_is_final_also_on_a_full_disk(other: str, code: int) -> None:
+    group = f"raise ExceptionGroup('two', [OSError(28, 'No space left'), {other}])"
+    assert await run_service(group) == (code, "", "it is damaged\n")
+    assert code in FINAL_EXIT_CODES
+
+
+async def test_a_bug_beside_a_full_disk_keeps_its_traceback() -> None:
+    code, _, err = await run_service("raise ExceptionGroup('two', [OSError(28, 'No space left'), KeyError('a bug')])")
+    assert (code, "a bug" in err) == (1, True)
 
 
 async def test_any_other_error_prints_a_traceback() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import uvloop
 
 from contracts.wire.system.child import PipedChild, SessionChild
 from contracts.wire.system.pipe import Frames, InvalidFrame, PipeClosed
@@ -49,6 +50,22 @@ asyncio.run(main())
 
 async def piped(code: str) -> PipedChild:
     return await PipedChild.start([sys.executable, "-c", PREAMBLE + code])
+
+
+def test_sending_to_a_child_that_has_just_died_is_reported_as_its_end_by_every_event_loop() -> None:
+    """uvloop, under which the services run, raises another error than asyncio."""
+
+    async def send_to_dead() -> None:
+        child = await piped("")
+        await child.wait()
+        async with asyncio.timeout(WAIT):
+            while True:  # until the loop has seen that the pipe is closed
+                await child.send(WORDS.encode(Word("hello")))
+                await asyncio.sleep(0)
+
+    for loop_factory in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=loop_factory) as runner, pytest.raises(PipeClosed):
+            runner.run(send_to_dead())
 
 
 async def session(code: str) -> SessionChild:

@@ -177,7 +177,7 @@ async def test_a_wrong_password_is_refused_with_a_reason(server: EmbeddedServer)
 
 
 async def test_an_unreachable_server_is_named() -> None:
-    with pytest.raises(SetupError, match=r"no connection to NATS at nats://127\.0\.0\.1:1 "):
+    with pytest.raises(Unavailable, match=r"no connection to NATS at nats://127\.0\.0\.1:1 "):
         await connect("nats://127.0.0.1:1", "catalog", Password("wrong password"), "test", timeout=0.5)
 
 

@@ -1,12 +1,13 @@
 """The outcome of each command and each job, according to the log, the archive and the read model.
 
 kept: acknowledged, and its commit is at the acknowledged sequence. lost: acknowledged, but not there. doubled: there
-twice. unknown: never answered; it may be there or not, and both are correct.
+twice. unknown: never answered; it may be there or not, and both are correct. not checked: the drill ended early, and
+the log was not read up to there.
 """
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,27 +39,39 @@ class Verdict:
             self.errors.append(f"{outcome}: {error}")
 
 
-def check_commands(commands: Sequence[SentCommand], commits: Sequence[RecordedCommit], actor: str) -> Verdict:
-    """Check each command by the commits that carry its id, and each effect that only one command can have had."""
+def check_commands(
+    commands: Sequence[SentCommand], commits: Sequence[RecordedCommit], actor: str, *, is_whole: bool = True
+) -> Verdict:
+    """Check each command by the commits that carry its id, and each effect that only one command can have had.
+
+    `is_whole`: these are all commits of the log.
+    """
     verdict = Verdict()
+    by_sequence = {recorded.sequence: recorded for recorded in commits}
+    last = max(by_sequence, default=0)
     by_command: dict[str, list[RecordedCommit]] = defaultdict(list)
     for recorded in commits:
         by_command[recorded.commit.command_id].append(recorded)
     for command in commands:
         own = by_command[keyed_command_id(actor, command.key)]
-        # An upload becomes several commands; duplicated pictures are found by the effects below.
-        _check_command(command, _import_commit(command, commits) if command.operation == "import" else own, verdict)
+        if (
+            command.operation == "import"
+        ):  # becomes several commands; duplicated pictures are found by the effects below
+            own = _import_commit(command, by_sequence)
+        if not is_whole and command.sequence is not None and command.sequence > last:
+            verdict.record("not checked")
+        else:
+            _check_command(command, own, verdict)
     for effect, times in _effects(commits).items():
         if times > 1:
             verdict.record("doubled", f"{effect} happened {times} times")
     return verdict
 
 
-def _import_commit(command: SentCommand, commits: Sequence[RecordedCommit]) -> list[RecordedCommit]:
-    """The commit an upload was answered with, if it added pictures. Sequences are dense from 1."""
-    exists = command.sequence is not None and 0 < command.sequence <= len(commits)
-    candidates = [commits[command.sequence - 1]] if exists and command.sequence else []
-    return [one for one in candidates if any(isinstance(event, ImageAdded) for event in one.commit.events)]
+def _import_commit(command: SentCommand, by_sequence: Mapping[int, RecordedCommit]) -> list[RecordedCommit]:
+    """The commit an upload was answered with, if it added pictures."""
+    found = by_sequence.get(command.sequence or 0)
+    return [found] if found and any(isinstance(event, ImageAdded) for event in found.commit.events) else []
 
 
 def _check_command(command: SentCommand, own: Sequence[RecordedCommit], verdict: Verdict) -> None:
@@ -96,19 +109,33 @@ def _effects(commits: Iterable[RecordedCommit]) -> Counter[str]:
     return effects
 
 
-def check_work(requested: Iterable[str], observer: LogObserver, cancelled: set[str]) -> Verdict:
-    """Each job or run must end exactly once, as completed, or as cancelled if that was requested."""
+def check_work(
+    requested: Iterable[str],
+    observer: LogObserver,
+    cancelled: Set[str],
+    *,
+    excused: Set[str] = frozenset(),
+    is_whole: bool = True,
+) -> Verdict:
+    """Each job or run must end exactly once, as completed, or as cancelled if that was requested.
+
+    `excused`: it needs what was lost for good, and may fail. `is_whole`: the drill waited for their ends.
+    """
     verdict = Verdict()
     for work_id in requested:
         state, ends = observer.work[work_id].state, observer.ends[work_id]
         if len(ends) > 1:
             verdict.record("doubled", f"{work_id} ended as {ends}")
+        elif not ends and not is_whole:
+            verdict.record("not ended yet")
         elif not ends:
             verdict.record("stuck", f"{work_id} is {state}")
         elif state == "completed":
             verdict.record("completed")
         elif state == "cancelled" and work_id in cancelled:
             verdict.record("cancelled as requested")
+        elif state == "failed" and work_id in excused:
+            verdict.record("failed for what was lost")
         else:
             verdict.record("failed", f"{work_id} is {state} ({observer.failure_reasons.get(work_id, 'not requested')})")
     return verdict

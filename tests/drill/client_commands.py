@@ -144,6 +144,9 @@ class Writer:
 
     async def run(self, should_continue: Callable[[], bool]) -> None:
         while should_continue():
+            if not self.images:  # all of them lost
+                await self._upload(1)
+                continue
             image = self.rng.choice(self.images)
             match self.rng.choices(["tags", "caption", "dataset", "import"], [60, 30, 9, 1])[0]:
                 case "tags":

@@ -1,66 +1,43 @@
-"""A local stack with a proxy between each service and NATS, and the fault injector. Linux."""
+"""The fault injector: signals, disturbed connections, a full disk. Linux."""
 
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
-from contracts.errors import LoratoryError
-from loratory.services import CORE_SERVICES, SERVICES, Service
-from loratory.stack import Stack
+from loratory.services import CORE_SERVICES
 from tests.acceptance.event_recorder import child_pid
 from tests.drill.schedule import Fault
-from tests.proxy import Proxy
+from tests.drill.stacks import DrillStack, ProxiedStack
 
 BALLAST = "ballast"
 """Name of the file that fills the disk of the data folder."""
 MAX_WAIT_FOR_WORK_SECONDS = 20.0
 """How long a fault waits for its target to become busy before it is injected anyway."""
 FILL_CHUNK = 1 << 20
-
-
-class ProxiedStack(Stack):
-    """Every service reaches NATS through its own proxy, `proxies[service]`."""
-
-    proxies: dict[str, Proxy]
-
-    async def __aenter__(self) -> Self:
-        self.proxies = {service: await Proxy(0).__aenter__() for service in SERVICES}
-        return await super().__aenter__()
-
-    def _environment(self, service: Service) -> dict[str, str]:
-        """Called once the port of nats is known, which stays the same after restarts."""
-        proxy = self.proxies[service]
-        proxy.target = ("127.0.0.1", int(self.nats.url.rpartition(":")[2]))
-        return super()._environment(service) | {"LORATORY_NATS_URL": f"nats://127.0.0.1:{proxy.port}"}
-
-    async def __aexit__(self, *error: object) -> None:
-        await super().__aexit__(*error)
-        for proxy in self.proxies.values():
-            await proxy.__aexit__(*error)
+WITHOUT_PROCESS = ("disk", "log", "blobs", "keys")
+"""Targets that are no process of their own."""
 
 
 class FaultInjector:
     """Injects faults. `is_busy(target)` tells whether the target has unfinished work right now."""
 
-    def __init__(self, stack: ProxiedStack, is_busy: Callable[[str], bool]) -> None:
-        self._stack = stack
+    def __init__(self, stack: DrillStack, is_busy: Callable[[str], bool]) -> None:
+        self._drill_stack = stack
         self._is_busy = is_busy
+
+    @property
+    def _stack(self) -> ProxiedStack:
+        return self._drill_stack.current
 
     async def inject(self, fault: Fault) -> bool | None:
         """Wait until the target is busy, inject the fault, and undo it after its duration.
 
         Returns whether the target was busy; None if it was down already.
         """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MAX_WAIT_FOR_WORK_SECONDS):
-                while not self._is_up_and_busy(fault.target):  # noqa: ASYNC110 - there is no event to wait for
-                    await asyncio.sleep(0.02)
-        was_busy = self._is_up_and_busy(fault.target)
+        was_busy = await self.wait_busy(fault.target)
         try:
             match fault.kind:
                 case "kill":
@@ -77,12 +54,20 @@ class FaultInjector:
             return None
         return was_busy
 
+    async def wait_busy(self, target: str) -> bool:
+        """Wait until the target is up and has unfinished work, but not too long; whether it has."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MAX_WAIT_FOR_WORK_SECONDS):
+                while not self._is_up_and_busy(target):  # noqa: ASYNC110 - there is no event to wait for
+                    await asyncio.sleep(0.02)
+        return self._is_up_and_busy(target)
+
     def _is_up_and_busy(self, target: str) -> bool:
         """Whether it is running, ready if it is a core service, and busy."""
         if target in CORE_SERVICES and self._stack.why_not_ready(target):
             return False
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            return self._is_busy(target) and (target == "disk" or self._pid(target) > 0)
+            return self._is_busy(target) and (target in WITHOUT_PROCESS or self._pid(target) > 0)
         return False
 
     def _pid(self, target: str) -> int:
@@ -145,37 +130,3 @@ def _write_until_full(ballast: Path) -> None:
             with contextlib.suppress(OSError):
                 while out.write(bytes(size)):
                     continue
-
-
-class SmallDisk:
-    """A tmpfs of limited size for the data folder, so that it can be filled without harm. Needs root on Linux.
-
-    Where it cannot be mounted, `unavailable_reason` says why.
-    """
-
-    def __init__(self, folder: Path, megabytes: int) -> None:
-        self._folder = folder
-        self._megabytes = megabytes
-        self.unavailable_reason = ""
-
-    async def __aenter__(self) -> "SmallDisk":
-        self._folder.mkdir(parents=True, exist_ok=True)
-        mount = shutil.which("mount")
-        if os.geteuid() or mount is None:
-            self.unavailable_reason = "only root may mount a disk of limited size"
-            return self
-        size = f"size={self._megabytes}m"
-        process = await asyncio.create_subprocess_exec(
-            mount, "-t", "tmpfs", "-o", size, "tmpfs", self._folder, stderr=asyncio.subprocess.DEVNULL
-        )
-        if await process.wait():
-            self.unavailable_reason = "a disk of limited size cannot be mounted here"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self.unavailable_reason:
-            return
-        # Lazily: a process that is shutting down may still hold a file open.
-        process = await asyncio.create_subprocess_exec("umount", "-l", self._folder)
-        if await process.wait():
-            raise LoratoryError(f"{self._folder} cannot be unmounted")

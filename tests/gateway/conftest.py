@@ -99,7 +99,7 @@ async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMIT
         catalog = FakeCatalog(catalog_bus, log_id)
         await stack.enter_async_context(catalog)
         listening = bind("127.0.0.1", 0)
-        settings = Settings(staging=folder / "staging", api_key=key)
+        settings = Settings(staging=folder / "staging", api_key=key, supervision=folder / "supervision.json")
         clock, blobs = Clock(), LocalBlobs(folder / "blobs")
         feed = LiveFeed(gateway, ImageIds(CatalogClient(gateway)), limits.live, clock)
         staging, health = Staging(settings.staging, limits.upload), Health("gateway", CHECKS, pid=os.getpid())
@@ -109,7 +109,7 @@ async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMIT
             asyncio.create_task(coroutine)
             for coroutine in (
                 feed.run(),
-                _update_health(gateway, feed, health),
+                _update_health(gateway, feed, health, settings.supervision),
                 _serve_http(app, listening, feed),
             )
         ]

@@ -22,6 +22,7 @@ from contracts.ids import ImageId, JobId, WorkerId
 from contracts.queries.datasets import ImageIdsView, ListImageIds
 from contracts.queries.jobs import GetJob
 from contracts.telemetry import Presence, TrainingProgress
+from contracts.wire.service.supervision import Pause, SupervisionFile, SupervisionReport
 from contracts.wire.service.telemetry import publish
 from gateway.limits import LIVE_LIMITS, LiveLimits
 from tests.gateway.conftest import Limits, World, eventually, until_ready, world_at
@@ -266,6 +267,27 @@ async def test_clients_are_notified_once_when_the_catalog_falls_silent_and_when_
         assert (await next_frame(opened))["type"] == "fresh"
     health = (await world.client.get("/health")).json()
     assert health["status"] == "degraded"
+
+
+async def test_health_says_what_a_service_waits_for_before_it_is_started_again(world: World) -> None:
+    async def catalog_check() -> object:
+        return (await world.client.get("/health/ready")).json()["checks"]["catalog"]
+
+    with SupervisionFile(world.staging.parent / "supervision.json") as file:
+        full = Pause(reason="it ended because there is no room for archive.db", until=0)
+        file.write(SupervisionReport({"catalog": full, "trainer": Pause(reason="waiting for disk space")}))
+        services = {one["service"]: one for one in (await world.client.get("/health")).json()["services"]}
+        assert services["trainer"]["detail"] == "trainer: waiting for disk space"
+        assert services["catalog"]["status"] == "healthy"  # it responds
+        await world.silence_catalog()
+        why = "catalog: starting again; it ended because there is no room for archive.db"
+
+        async def is_explained() -> bool:
+            return await catalog_check() == {"ok": False, "detail": why}
+
+        await eventually(is_explained)
+        world.catalog.is_silent = False
+        await until_ready(world.client)
 
 
 async def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path) -> None:

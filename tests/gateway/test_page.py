@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
@@ -155,6 +156,20 @@ async def test_the_page_recovers_after_the_gateway_is_killed(stack: Stack, page:
     await create_dataset(stack, "created while disconnected")
     await expect(page.get_by_role("heading", name="created while disconnected")).to_be_visible()
     await expect(page.get_by_role("status").get_by_text(LIVE)).to_be_visible()
+
+
+async def test_the_page_says_why_the_catalog_is_silent(stack: Stack, page: Page) -> None:
+    await page.goto(stack.address)
+    await expect(page.get_by_role("status").get_by_text(LIVE)).to_be_visible()
+    catalog = stack.pid_of("catalog")
+    assert catalog is not None
+    os.kill(catalog, signal.SIGSTOP)
+    try:
+        await expect(page.get_by_role("alert")).to_contain_text("The catalog does not respond")
+    finally:
+        os.kill(catalog, signal.SIGCONT)
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    await stack.wait_ready(["catalog"], timeout=WAIT)
 
 
 async def test_the_activity_screen_shows_new_events_as_they_happen(stack: Stack, page: Page) -> None:

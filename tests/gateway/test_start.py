@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from contracts.wire.log.migration import migrate
 from contracts.wire.server.embedded import EmbeddedServer
+from contracts.wire.service.boot import NOT_NOW
 from contracts.wire.service.bus import connect
 from tests.gateway.conftest import eventually
 from tests.gateway.fake_catalog import FakeCatalog
@@ -112,7 +113,7 @@ async def test_a_port_in_use_is_reported_in_one_sentence(environ: Environ) -> No
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
         code, text = await run_gateway(environ | {"LORATORY_PORT": port})
-    assert code == 2
+    assert code == NOT_NOW
     assert f"cannot listen at 127.0.0.1 port {port}" in text
     assert len(text.strip().splitlines()) == 1
 

@@ -1,7 +1,9 @@
 """A running stack, parts of which die: they are restarted, and clients that watch or wait do not notice."""
 
 import asyncio
+import contextlib
 import os
+import re
 import resource
 import signal
 import sys
@@ -9,12 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
+import httpx
 import pytest
 import pytest_asyncio
 
 from contracts.retry import RetryPolicy
-from contracts.wire.server.embedded import EmbeddedServer
-from loratory import AsyncClient
+from loratory import AsyncClient, restart_pause
+from loratory.cli.doctor import Check, local_checks
 from loratory.responses import Job
 from loratory.restarts import RestartPolicy
 from loratory.stack import Stack
@@ -27,7 +30,9 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-RESTARTS = RestartPolicy(maximum=100, delays=RetryPolicy(first_delay=0.2), disk_poll=0.3)
+RESTARTS = RestartPolicy(delays=RetryPolicy(first_delay=0.2), disk_poll=0.3)
+DEATHS = 12
+"""More than any earlier limit on restarts."""
 
 
 class Lines:
@@ -114,7 +119,7 @@ async def test_a_nats_server_that_cannot_be_restarted_yet_is_retried(stack: Stac
     in_the_way = stack.data / "nats" / ".server.conf.draft"
     in_the_way.mkdir()  # its configuration cannot be written, as on a full disk
     kill(stack, "nats")
-    await lines.wait_for(lambda line: line.startswith("nats      not ready"))
+    await lines.wait_for(lambda line: line.startswith("nats      waiting") and "it did not start" in line)
     in_the_way.rmdir()
     await lines.wait_for(lambda line: line == "nats      ready")
 
@@ -122,14 +127,70 @@ async def test_a_nats_server_that_cannot_be_restarted_yet_is_retried(stack: Stac
 async def test_a_nats_server_without_disk_space_is_not_started_until_there_is_some(
     stack: Stack, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each start would fail, and after ten failures the stack would be given up."""
+    """Each start would fail."""
     with monkeypatch.context() as full:  # filling a disk takes root
-        full.setattr(EmbeddedServer, "has_room", lambda _: False)
+        full.setattr(restart_pause, "free_bytes", lambda _: 0)
         kill(stack, "nats")
-        await lines.wait_for(lambda line: line == "nats      waiting for disk space")
+        await lines.wait_for(lambda line: line == "nats      waiting for disk space; 0 MB free")
         await asyncio.sleep(1)
         assert not [line for line in lines.unread if line.startswith("nats")]
     await lines.wait_for(lambda line: line == "nats      ready")
+
+
+async def test_a_service_that_is_killed_again_and_again_is_started_again_and_again(stack: Stack, lines: Lines) -> None:
+    for _ in range(DEATHS):
+        async with asyncio.timeout(WAIT):
+            while (pid := stack.pid_of("gateway")) is None:  # noqa: ASYNC110 - started by the supervisor
+                await asyncio.sleep(0.01)
+            os.kill(pid, signal.SIGKILL)
+            while stack.pid_of("gateway") == pid:  # noqa: ASYNC110 - ended by the kernel
+                await asyncio.sleep(0.01)
+    assert "gateway" in stack.why_not_ready("gateway")
+    await lines.wait_for(lambda line: line == "gateway   ready")
+
+
+@pytest.mark.slow
+async def test_a_catalog_that_cannot_write_is_started_until_it_can(stack: Stack, lines: Lines) -> None:
+    """A limit on file sizes has the effect of a full disk. The gateway and `doctor` say what is waited for."""
+    first = stack.pid_of("catalog")
+    assert first is not None
+    _, most = resource.prlimit(first, resource.RLIMIT_FSIZE)
+    dying = asyncio.create_task(_limit_each_start(stack, most))
+    async with httpx.AsyncClient(base_url=stack.address) as http, asyncio.timeout(WAIT):
+        kill(stack, "catalog")
+        for _ in range(DEATHS):
+            await lines.wait_for(lambda line: line.startswith("catalog   waiting") and "it ended because" in line)
+        while (await http.get("/health/ready")).json()["checks"]["catalog"]["ok"]:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+        services = {one["service"]: one for one in (await http.get("/health")).json()["services"]}
+        assert services["catalog"]["status"] == "unhealthy"
+        assert re.match(r"catalog: .*(waiting|starting).* again; it ended because ", services["catalog"]["detail"])
+        waiting = await _services_check(stack)
+        assert (waiting.verdict, waiting.text.partition(":")[0]) == ("bad", "catalog")
+        assert stack.pid_of("gateway") is not None
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
+    if (pid := stack.pid_of("catalog")) is not None:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+    await lines.wait_for(lambda line: line == "catalog   ready")
+    assert (await _services_check(stack)).verdict == "ok"
+
+
+async def _services_check(stack: Stack) -> Check:
+    checks = await asyncio.to_thread(lambda: list(local_checks(stack.data, 0, ENVIRON)))
+    return next(check for check in checks if check.name == "services")
+
+
+async def _limit_each_start(stack: Stack, most: int) -> None:
+    """No catalog that starts may make a file larger than a byte."""
+    limited = stack.pid_of("catalog")
+    while True:
+        pid = stack.pid_of("catalog")
+        if pid is not None and pid != limited:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, most))
+            limited = pid
+        await asyncio.sleep(0.01)
 
 
 async def test_watching_following_and_waiting_survive_a_killed_gateway(stack: Stack, image_folder: Path) -> None:

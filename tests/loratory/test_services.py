@@ -1,11 +1,11 @@
-"""The environment of each service and the restart policy."""
+"""The environment of each service, and why one ended."""
 
+import errno
 from pathlib import Path
 
 from contracts.wire.service.credentials import SeedFile
 from loratory.data_folder import DataFolder
-from loratory.restarts import RESTARTS, RestartBackoff
-from loratory.services import SERVICES, Service, bus_settings, describe_exit, service_environment
+from loratory.services import SERVICES, Service, bus_settings, exit_reason, reporter, service_environment
 
 GIVEN = {
     "PATH": "/bin",
@@ -68,19 +68,22 @@ def test_onnxruntime_settings_and_the_log_level_reach_their_services() -> None:
     assert [name for name in SERVICES if "LORATORY_DECODERS" in by_service[name]] == ["catalog"]
 
 
-def test_restarts_slow_down_and_stop() -> None:
-    backoff = RestartBackoff(RESTARTS)
-    delays = [backoff.next_delay(now=float(second)) for second in range(RESTARTS.maximum)]
-    assert delays[:3] == [0.2, 0.4, 0.8]
-    assert delays[-1] == 10.0
-    assert backoff.next_delay(now=float(RESTARTS.maximum)) is None
+def test_a_report_that_cannot_be_printed_is_dropped() -> None:
+    printed: list[str] = []
+    reporter(printed.append, "nats")("ready")
+    assert printed == ["nats      ready"]
+
+    def print_to_full_disk(_line: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    reporter(print_to_full_disk, "nats")("ready")
 
 
-def test_a_service_that_rarely_dies_is_always_restarted() -> None:
-    backoff = RestartBackoff(RESTARTS)
-    assert {backoff.next_delay(now=number * RESTARTS.window) for number in range(3 * RESTARTS.maximum)} == {0.2}
-
-
-def test_an_exit_is_described_by_its_last_line_or_its_signal() -> None:
-    assert describe_exit(2, "no such base") == "exit code 2: no such base"
-    assert describe_exit(-9, "half a li") == "SIGKILL"
+def test_an_end_is_explained_by_its_sentence_its_exit_code_or_its_signal() -> None:
+    assert exit_reason(2, "no such base") == "it ended because no such base"
+    assert exit_reason(75, "there is no room for archive.db") == "it ended because there is no room for archive.db"
+    assert exit_reason(1, "KeyError: 'x'") == "it ended with exit code 1: KeyError: 'x'"
+    assert exit_reason(0) == "it ended with exit code 0"
+    assert exit_reason(-15, "half a li") == "it was killed by SIGTERM"
+    assert exit_reason(-9, "half a li") == "it was killed by SIGKILL, as when memory runs out"
+    assert exit_reason(-99) == "it was killed by signal 99"

@@ -15,8 +15,10 @@ from contracts.errors import SetupError
 from contracts.wire.log.migration import FORMAT
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import connect
+from loratory import restart_pause
 from loratory.data_folder import DataFolder
-from loratory.services import Service
+from loratory.restarts import RestartPolicy
+from loratory.services import SERVICES, Service
 from loratory.stack import Stack
 from tests.contracts.test_log import write_format_1
 from tests.limits import WAIT
@@ -77,6 +79,23 @@ async def test_a_killed_parent_leaves_no_processes_and_the_next_start_works(tmp_
     assert await wait_all_ended(tmp_path / "data")
     async with up(tmp_path / "data", "--port", "0") as process:
         assert await address_of(process)
+
+
+async def test_a_start_waits_for_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, lines = [0], list[str]()
+    monkeypatch.setattr(restart_pause, "free_bytes", lambda _folder: free[0])  # filling a disk takes root
+    restarts = RestartPolicy(disk_poll=0.02)
+    data, without = tmp_path / "data", SERVICES
+    stack = Stack(data, environ=ENVIRON, port=0, without=without, print_line=lines.append, restarts=restarts)
+    starting = asyncio.create_task(stack.__aenter__())
+    async with asyncio.timeout(WAIT):
+        while not lines:  # noqa: ASYNC110 - polls a list
+            await asyncio.sleep(0.02)
+        assert not (data / "nats").exists()
+        free[0] = 1 << 40
+        await starting
+    await stack.__aexit__()
+    assert lines == ["nats      waiting for disk space; 0 MB free", "nats      ready"]
 
 
 async def test_a_second_up_on_the_same_data_folder_is_refused_with_the_process_id(tmp_path: Path) -> None:
@@ -153,7 +172,7 @@ async def test_a_worker_that_cannot_start_is_reported_and_the_rest_keeps_running
     async with Stack(tmp_path, environ=ENVIRON, port=0, without=without, print_line=lines.append) as stack:
         await stack.wait_ready(("catalog", "gateway"))
         async with asyncio.timeout(WAIT):
-            while not any("tagger" in line and "restarting" in line for line in lines):  # noqa: ASYNC110 - as above
+            while not any(line.startswith("tagger    waiting") for line in lines):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.05)
         await stack.wait_ready(("catalog", "gateway"))
         assert "tagger" in stack.why_not_ready("tagger")

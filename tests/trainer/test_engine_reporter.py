@@ -23,8 +23,9 @@ from contracts.wire.blobs.store import LocalBlobs
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import read_loss_curve
+from contracts.wire.system.files import NO_SPACE
 from contracts.wire.workers.attempt import CancelledOnRequest
-from contracts.wire.workers.worker import NO_SPACE, Attempt, Crash, WorkerIdentity
+from contracts.wire.workers.worker import Attempt, Crash, WorkerIdentity
 from tests.conftest import BusOf, append_events
 from trainer.domain import fold
 from trainer.engine_reporter import CannotTrain, CheckpointRejected, EngineReporter

@@ -3,7 +3,6 @@
 It exits when stdin closes, even in the middle of a step, so it never outlives its parent.
 """
 
-import errno
 import os
 import queue
 import signal
@@ -16,6 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, BinaryIO
 
 from contracts.errors import LoratoryError
+from contracts.wire.system.files import NO_SPACE
 from contracts.wire.system.pipe import InvalidFrame
 from trainer.engine_pipe import REQUESTS, UPDATES
 from trainer.messages import EngineReady, EngineRequest, Finished, Loading, RequestFailed, Stop, Stopped, Train, Update
@@ -27,7 +27,6 @@ LIBRARIES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safete
 
 _MAX_REASON_CHARS = 2000
 
-_OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _ENVIRONMENT = {
     # Nothing is ever downloaded from a hub, even if a folder or a library refers to one.
     "HF_HUB_OFFLINE": "1",
@@ -150,7 +149,7 @@ def failed_update(error: Exception) -> RequestFailed:  # noqa: PLR0911 - one bra
                 "smaller data.batch_size or data.resolution, gradient_checkpointing, or precision bfloat16 need less"
             )
             return RequestFailed(code="out-of-memory", reason=f"the device's memory is full; {advice}")
-        case OSError(errno=code) if code in _OUT_OF_SPACE:
+        case OSError(errno=code) if code in NO_SPACE:
             return RequestFailed(code="disk-full", reason="the disk of the trainer's folder is full")
         case RuntimeError():  # torch's message, about devices and shapes
             return RequestFailed(code="internal", reason=f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS])

@@ -1,6 +1,7 @@
 """Start-up shared by all services: `run`, logging, and the refusal of foreign packages with our names.
 
-Exit codes: 0 stopped on request, 1 failed, 2 cannot start with this configuration, 3 the log is damaged.
+Exit codes: 0 stopped on request, 1 failed, 2 refused (a setting, a damaged file, another owner), 3 the log is damaged,
+75 something it needs is missing now (disk space, NATS). Starting it again helps after all of them but 2 and 3.
 """
 
 import asyncio
@@ -19,12 +20,18 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from contracts.errors import LogDamaged, LoratoryError, SetupError
+from contracts.errors import LogDamaged, LogFull, LoratoryError, SetupError, Unavailable
 from contracts.wire.service.health import check
 from contracts.wire.service.settings import ServiceSettings, read_settings
+from contracts.wire.system.files import NO_SPACE
 
 OUR_PACKAGES = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory", "demo_world")
-EXIT_CODES: tuple[tuple[type[LoratoryError], int], ...] = ((LogDamaged, 3), (SetupError, 2))
+FAILED, REFUSED, LOG_DAMAGED, NOT_NOW = 1, 2, 3, 75
+"""Exit codes. 75 is EX_TEMPFAIL of sysexits.h."""
+FINAL_EXIT_CODES = frozenset({REFUSED, LOG_DAMAGED})
+"""After these a service is not started again: waiting cures neither a setting nor damage."""
+SENTENCE_EXIT_CODES = FINAL_EXIT_CODES | {NOT_NOW}
+"""With these, the last line on stderr is one sentence that says why."""
 S = TypeVar("S", bound=ServiceSettings)
 Serve = Callable[[S], Coroutine[Any, Any, None]]
 Subcommand = Callable[[S, Sequence[str]], Coroutine[Any, Any, None]]
@@ -59,24 +66,42 @@ def start(  # noqa: PLR0913 - a service's whole start
             return run(partial(subcommand, settings, arguments[1:]))
     except LoratoryError as error:
         sys.stderr.write(f"{error}\n")
-        return 2 if isinstance(error, SetupError) else 1
+        return REFUSED if isinstance(error, SetupError) else FAILED
     return run(partial(serve(), settings))
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Runs the service until it returns or SIGTERM or SIGINT cancels it; returns the exit code.
 
-    A SetupError or LogDamaged, also inside an exception group, becomes one sentence on stderr. Other errors propagate.
+    What waiting or a person can cure becomes one sentence on stderr, also inside an exception group: LogDamaged,
+    SetupError, and Unavailable, LogFull or a full disk if there is nothing else. Other errors propagate.
     """
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_until_signal(main))
-    except (LoratoryError, BaseExceptionGroup) as error:
-        for kind, code in EXIT_CODES:
-            if found := next((leaf for leaf in leaf_errors(error) if isinstance(leaf, kind)), None):
-                sys.stderr.write(f"{found}\n")
-                return code
-        raise
+    except (LoratoryError, OSError, BaseExceptionGroup) as error:
+        code, sentence = _explain(list(leaf_errors(error)))
+        if code == FAILED:
+            raise
+        sys.stderr.write(f"{sentence}\n")
+        return code
+
+
+def _explain(errors: Sequence[BaseException]) -> tuple[int, str]:
+    """The exit code for errors that ended a service together, and its sentence unless that is FAILED."""
+    for kind, code in ((LogDamaged, LOG_DAMAGED), (SetupError, REFUSED)):
+        if found := next((error for error in errors if isinstance(error, kind)), None):
+            return code, str(found)
+    if all(_may_pass(error) for error in errors):
+        first = errors[0]
+        file = f": {first.filename}" if isinstance(first, OSError) and first.filename else ""
+        return NOT_NOW, f"{first.strerror if isinstance(first, OSError) else first}{file}"
+    return FAILED, ""
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether it is about something missing that may come back while nothing else changes."""
+    return isinstance(error, Unavailable | LogFull) or (isinstance(error, OSError) and error.errno in NO_SPACE)
 
 
 async def _until_signal(main: Callable[[], Coroutine[Any, Any, None]]) -> int:

@@ -261,7 +261,7 @@ async def connect(  # noqa: PLR0913 - url and credential belong together, the re
     """A connection in a role (of `accounts`); `name` shows in the server's monitoring.
 
     `url`: one server or several, separated by commas. After the first success it reconnects for ever, to any of them.
-    SetupError when there is no connection within `timeout` seconds.
+    Unavailable when there is none within `timeout` seconds; SetupError when the server refuses who asks.
     """
     servers = parse_addresses(url)
     if tls is None and any(server.startswith("tls://") for server in servers):
@@ -288,7 +288,10 @@ async def connect(  # noqa: PLR0913 - url and credential belong together, the re
     except TimeoutError as error:
         reason = bus.explain_failure()
         await bus.close()
-        raise SetupError(f"no connection to NATS at {url} as {role} within {timeout:g} s: {reason}") from error
+        sentence = f"no connection to NATS at {url} as {role} within {timeout:g} s: {reason}"
+        if bus.is_refused:
+            raise SetupError(sentence) from error
+        raise Unavailable(sentence, service="nats") from error
     except (nats.errors.Error, ValueError) as error:
         await bus.close()
         raise SetupError(f"cannot connect to NATS at {url}: {error}") from error

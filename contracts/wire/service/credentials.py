@@ -134,10 +134,15 @@ class AuthenticatedClient(Client):
         else:
             await super()._process_err(err_msg)
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server does not accept who connects; waiting does not help."""
+        return _is_refused_login(str(self.last_error or ""))
+
     def explain_failure(self) -> str:
         """Why there is no connection."""
         reason = str(self.last_error or "no answer")
-        return f"{reason}: the server does not accept {self._credential}" if _is_refused_login(reason) else reason
+        return f"{reason}: the server does not accept {self._credential}" if self.is_refused else reason
 
 
 def parse_addresses(url: str) -> list[str]:

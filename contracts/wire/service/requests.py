@@ -5,7 +5,6 @@ Built on `nats.micro` (ADR-32: discovery, ping, stats), whose endpoints handle o
 """
 
 import asyncio
-import errno
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -27,6 +26,7 @@ from contracts.queries.base import Query, query_name_of, result_type_of
 from contracts.queries.owners import QUERIES, owner_of
 from contracts.retry import RetryPolicy, retry
 from contracts.validation import describe_decode_error
+from contracts.wire.system.files import NO_SPACE
 
 T = TypeVar("T")
 QueryHandler = Callable[[Any], Awaitable[msgspec.Struct]]
@@ -149,7 +149,7 @@ class Service:
         except Exception as error:  # noqa: BLE001 - the edge of the service: the caller learns that it failed, the log why
             _log.exception("request_failed", subject=request.subject)
             public = LoratoryError("internal error; see the log of the service")
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if isinstance(error, OSError) and error.errno in NO_SPACE:
                 public = LogFull(f"the disk of the {self._name} is full")
             await _refuse(self._latest_request(request), public)
 

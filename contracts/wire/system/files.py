@@ -1,5 +1,6 @@
 """Files that are complete or absent, also after a power cut: temporary file, fsync, rename, fsync of the folder."""
 
+import errno
 import os
 import secrets
 import time
@@ -8,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers of a full disk and of a used-up quota."""
 DRAFT_MAX_AGE_SECONDS = 24 * 3600
 """Age after which an unfinished file certainly has no writer any more."""
 

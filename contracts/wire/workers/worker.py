@@ -5,7 +5,6 @@ attempt may still report is decided in `contracts.wire.workers.attempt`.
 """
 
 import asyncio
-import errno
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -22,6 +21,7 @@ from contracts.retry import repeat
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import set_on_message
+from contracts.wire.system.files import NO_SPACE
 from contracts.wire.workers.attempt import (
     DEFAULT_TIMINGS,
     Attempt,
@@ -33,11 +33,10 @@ from contracts.wire.workers.attempt import (
 )
 from contracts.wire.workers.queue import Delivery, WorkQueue
 
-__all__ = ["Attempt", "Crash", "NO_SPACE", "Worker", "WorkerIdentity"]
+__all__ = ["Attempt", "Crash", "Worker", "WorkerIdentity"]
 
 TRANSIENT_ERRORS = (Unavailable, Behind, LogFull)
 """Transient errors: the work is released, which does not count as a crash."""
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 MAX_OPEN_CONFLICTS = 20
 """Maximum conflicts with other writers while opening an attempt."""
 
