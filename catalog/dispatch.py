@@ -7,6 +7,7 @@ Nothing is re-sent while that worker publishes its presence, because a second wo
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -23,7 +24,7 @@ from contracts.errors import Conflict, Unavailable
 from contracts.events.work import Cancelled, CancelRequested, Queued
 from contracts.ids import new_command_id
 from contracts.retry import repeat
-from contracts.subjects import WorkClass
+from contracts.subjects import PRIORITIES, Priority, WorkClass
 from contracts.telemetry import Presence
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
@@ -53,6 +54,8 @@ class Dispatcher:
         self._last_seen: dict[str, float] = {}
         """When a worker last published that it holds a job, by job id, in seconds of the event loop's clock."""
         self._listening_since = self._now
+        self.queue_depth: dict[tuple[WorkClass, Priority], int] = {}
+        """Messages in the queue at the last reconciliation."""
 
     async def on_appended(self, commits: Sequence[RecordedCommit]) -> None:
         """Update the queue, or wake the worker, after the catalog appended these commits.
@@ -103,7 +106,9 @@ class Dispatcher:
         if await queue.repair(self._timing.lease):
             _log.warning("queue_recreated")
         # The queue is read first: a job enqueued between the two reads is then sent twice rather than never.
-        queued = await queue.queued_ids()
+        queued = await queue.queued()
+        counts = Counter(queued.values())
+        self.queue_depth |= {(work_class, priority): counts[priority] for priority in PRIORITIES}
         unfinished = await self._store.read(lambda connection: work.list_unfinished(connection, work_class))
         for job in unfinished:
             if job.state == "cancelling" and await self._end_abandoned(work_class, job.id):
@@ -136,6 +141,7 @@ class Dispatcher:
             at=now,
             correlation_id=requested.commit.correlation_id,
             causation_id=requested.commit.id,
+            traceparent=requested.commit.traceparent,
         )
         event = kind.cancelled(attempt=state.attempt, step=state.completed_units)
         revision = history.revision

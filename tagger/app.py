@@ -13,7 +13,10 @@ from contracts.wire.blobs.erased_copies import purge_erased
 from contracts.wire.blobs.store import blobs_at
 from contracts.wire.service.bus import connect
 from contracts.wire.service.health import Health
+from contracts.wire.service.metrics import ServiceMetrics, disk_source
+from contracts.wire.service.metrics_endpoint import serve_metrics
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
+from contracts.wire.workers.metrics import worker_metrics
 from contracts.wire.workers.worker import Attempt, Worker, WorkerIdentity
 from tagger import models
 from tagger.settings import Settings
@@ -34,6 +37,9 @@ async def serve(settings: Settings) -> None:
         service="tagger", worker=worker, models=lambda: tuple(models.available_models(settings.models)), state="idle"
     )
     runner = Runner(bus, blobs_at(settings.blobs), settings)
+    metrics = ServiceMetrics("tagger", bus)
+    metrics.add("worker", worker_metrics(heartbeat))
+    metrics.add("disk", disk_source({"work": settings.work}))
 
     async def run(attempt: Attempt) -> None:
         heartbeat.state, heartbeat.holds = "busy", attempt.aggregate_id
@@ -52,6 +58,7 @@ async def serve(settings: Settings) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(health.run(settings.health_file), name="health")
             tasks.create_task(bus.watch(), name="bus")
+            tasks.create_task(serve_metrics(metrics, settings.metrics, settings.health_file.parent), name="metrics")
             tasks.create_task(heartbeat.run(bus), name="presence")
             tasks.create_task(Worker(bus, identity, run, on_stalled=exit_process).run(), name="worker")
             tasks.create_task(purge_erased(bus, partial(delete_temporary_files, work=settings.work)), name="erased")

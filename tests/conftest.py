@@ -36,17 +36,23 @@ def command_metadata(command: str | None = None, *, actor: str = "user:test", fi
     return CommandMetadata(command_id=CommandId(command or ulid()), actor=actor, at=NOW, fingerprint=fingerprint)
 
 
-async def append_events(bus: Bus, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> int:
+async def append_events(
+    bus: Bus, aggregate_kind: str, aggregate_id: str, *events: AnyEvent, metadata: CommandMetadata | None = None
+) -> int:
     """Append as the catalog does while a worker appends too: after a lost race again. The sequence of the commit."""
-    return await append_to(EventLog(bus), aggregate_kind, aggregate_id, *events)
+    return await append_to(EventLog(bus), aggregate_kind, aggregate_id, *events, metadata=metadata)
 
 
-async def append_to(log: CommitLog, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> int:
+async def append_to(
+    log: CommitLog, aggregate_kind: str, aggregate_id: str, *events: AnyEvent, metadata: CommandMetadata | None = None
+) -> int:
     """The same, on any log."""
     while True:
         revision = (await log.load(aggregate_kind, aggregate_id)).revision
         commit = build_commit(
-            aggregate_kind, aggregate_id, events, expected_revision=revision, metadata=command_metadata()
+            *(aggregate_kind, aggregate_id, events),
+            expected_revision=revision,
+            metadata=metadata or command_metadata(),
         )
         try:
             return (await log.append(commit, revision)).sequence

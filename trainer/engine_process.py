@@ -8,7 +8,7 @@ from contracts.wire.system.child import PipedChild
 from contracts.wire.system.pipe import PipeError
 from contracts.wire.workers.worker import Crash
 from trainer.engine_pipe import REQUESTS, UPDATES
-from trainer.messages import EngineRequest, Update
+from trainer.messages import DeviceMemory, EngineRequest, Update
 
 EXIT_TIMEOUT_SECONDS = 5.0
 
@@ -18,6 +18,8 @@ class EngineProcess:
 
     def __init__(self, child: PipedChild) -> None:
         self._child = child
+        self.memory: DeviceMemory | None = None
+        """As the engine last reported it."""
 
     @classmethod
     async def start(cls, environment: Mapping[str, str]) -> "EngineProcess":
@@ -44,9 +46,11 @@ class EngineProcess:
     async def next_update(self) -> Update:
         """The next update; Crash if the process ended. Cancel-safe: the next call continues in the same frame."""
         try:
-            return await self._child.receive(UPDATES)
+            while isinstance(update := await self._child.receive(UPDATES), DeviceMemory):
+                self.memory = update
         except PipeError as error:
             raise Crash(await self._exit_reason()) from error
+        return update
 
     async def close(self) -> None:
         """Close the pipe and wait; kill the process after a timeout."""

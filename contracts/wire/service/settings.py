@@ -18,7 +18,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of every service: the bus and its own user, the blob storage, logging and health.
 
-    `blobs` is a folder or the URL of an object store; `health_file` is the file `--check` reads.
+    `blobs` is a folder or the URL of an object store; `health_file` is the file `--check` reads. `metrics`: the address
+    of `GET /metrics`, as host:port (port 0: any free one); empty: it is not served.
     """
 
     nats_url: str = "nats://127.0.0.1:4222"
@@ -26,6 +27,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     nats_password: str = ""
     blobs: str = "blobs"
     log_level: str = "info"
+    metrics: str = ""
     health_file: Path
 
 
