@@ -23,7 +23,9 @@ from contracts.wire.server.permissions import Role
 from contracts.wire.service.bus import Bus, connect
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-ONE_STACK = frozenset(f"tests/acceptance/test_{name}.py" for name in ("bad_input", "erase", "event_stream", "rebuild"))
+ONE_STACK = frozenset(
+    f"tests/acceptance/test_{name}.py" for name in ("bad_input", "erase", "event_stream", "eyes", "rebuild")
+)
 """Files whose tests share one running stack, so they run in the same process."""
 LEASE = 2.0
 """Seconds; short, because some tests wait for it to expire."""
