@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar.types import ASGIApp, Message, Receive, Send
+from litestar.types import ASGIApp, Receive, Send
 
 from contracts.wire.service import request_ids
 
@@ -21,7 +21,7 @@ def with_request_id(app: ASGIApp) -> ASGIApp:
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER), None)
         request_id = request_ids.accept(given)
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_id(message: Any) -> None:
             if message["type"] in _STARTS:
                 message["headers"] = [*message.get("headers", ()), (_HEADER, request_id.encode())]
             await send(message)

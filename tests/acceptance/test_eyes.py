@@ -52,7 +52,7 @@ def test_one_request_is_followed_from_http_to_the_commits_and_to_the_log_of_the_
     assert handled == ["CreateJob"]
     of_attempt = [line for line in log_lines(stack, "trainer") if line.get("aggregate_id") == job]
     assert {line["request_id"] for line in of_attempt} == {REQUEST_ID}
-    assert {"attempt_started", "attempt_ended"} <= {line["event"] for line in of_attempt}
+    assert {"attempt_started", "checkpoint_saved"} <= {line["event"] for line in of_attempt}
 
 
 def documented(service: str) -> dict[str, set[str]]:

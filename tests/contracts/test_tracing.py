@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 import pytest
@@ -27,13 +28,22 @@ from tests.contracts.test_worker import create_and_queue_job, finish, run_worker
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
 
 
-@pytest.fixture
-def exporter() -> Iterator[InMemorySpanExporter]:
+@contextmanager
+def recorded_spans() -> Iterator[InMemorySpanExporter]:
+    """Tracing is on meanwhile."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracing.use(OtelSpans(provider))
-    yield exporter
-    tracing.use(None)
+    try:
+        yield exporter
+    finally:
+        tracing.use(None)
+
+
+@pytest.fixture
+def exporter() -> Iterator[InMemorySpanExporter]:
+    with recorded_spans() as exporter:
+        yield exporter
 
 
 def parent_id(span: ReadableSpan) -> int | None:
@@ -64,16 +74,15 @@ async def test_a_trace_goes_from_the_request_through_command_and_append_to_the_a
 
     spans = exporter.get_finished_spans()
     by_name = {span.name: span for span in reversed(spans)}
-    http, client = by_name["HTTP POST"], by_name["cmd.catalog.dataset"]
-    server, attempt = by_name["cmd-dataset"], by_name["attempt job"]
-    ids = {span.name: span.context.span_id for span in spans if span.context is not None}
+    client, server, attempt = by_name["cmd.catalog.dataset"], by_name["cmd-dataset"], by_name["attempt job"]
+    ids = {name: span.context.span_id for name, span in by_name.items()}
     assert (parent_id(client), client.kind) == (ids["HTTP POST"], SpanKind.CLIENT)
     assert (parent_id(server), server.kind) == (ids["cmd.catalog.dataset"], SpanKind.SERVER)
     assert (parent_id(attempt), attempt.kind) == (ids["HTTP POST"], SpanKind.CONSUMER)
     appends = [span for span in spans if span.name == "append"]
     assert {parent_id(span) for span in appends} >= {ids["cmd-dataset"], ids["attempt job"]}
-    of_request = [span for span in spans if span.context is not None and http.context is not None]
-    traced = [span for span in of_request if span.context.trace_id == http.context.trace_id]
+    of_request = by_name["HTTP POST"].context.trace_id
+    traced = [span for span in spans if span.context.trace_id == of_request]
     assert {"HTTP POST", "cmd.catalog.dataset", "cmd-dataset", "append", "attempt job"} <= {
         span.name for span in traced
     }

@@ -10,6 +10,7 @@ from websockets.asyncio.client import connect
 from contracts.commands.jobs import CreateJob
 from contracts.wire.service.request_ids import BUS_HEADER
 from gateway.http.request_ids import HEADER
+from tests.contracts.test_tracing import recorded_spans
 from tests.gateway.conftest import World, world_at
 from tests.gateway.test_http import P, assert_problem
 
@@ -77,3 +78,21 @@ async def test_a_websocket_is_accepted_with_the_id(world: World) -> None:
     async with connect(f"{world.ws}/ws/progress", additional_headers={HEADER: GIVEN}) as socket:
         assert socket.response is not None
         assert socket.response.headers[HEADER] == GIVEN
+
+
+async def test_a_request_continues_the_trace_of_its_client_and_so_does_its_command(world: World) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with recorded_spans() as exporter:
+        sent = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+        await world.client.post(f"{P}/jobs", json={"dataset": "dog"}, headers=sent)
+        await world.client.get("/health", headers=sent)
+    (http,) = [span for span in exporter.get_finished_spans() if span.name == "HTTP POST"]
+    assert http.parent is not None and http.parent.span_id == 0x00F067AA0BA902B7
+    assert dict(http.attributes or {}) == {
+        "http.request.method": "POST",
+        "http.route": f"{P}/jobs",
+        "http.response.status_code": 201,
+    }
+    command = world.catalog.received_commands[-1]
+    assert command.metadata.traceparent == f"00-{trace}-{http.context.span_id:016x}-01"
+    assert {f"{span.context.trace_id:032x}" for span in exporter.get_finished_spans()} == {trace}

@@ -4,6 +4,7 @@ import json
 import platform
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,7 +13,7 @@ from contracts.errors import SetupError
 from loratory.cli.bundle import PART_BYTES, BundleSource, write_bundle
 from loratory.data_folder import DataFolder
 from loratory.services import SERVICES
-from tests.acceptance.local_stack import LocalStack, cli, environment
+from tests.acceptance.local_stack import LocalStack, cli
 from tests.loratory.test_redaction import SEED
 
 API_KEY = "k3y-of-the-api-that-nobody-may-see"
@@ -78,7 +79,7 @@ def test_no_secret_and_no_private_text_of_a_running_workshop_is_in_its_bundle(tm
     stack = LocalStack(tmp_path / "data", workers=False, LORATORY_API_KEY=API_KEY)
     stack.start()
     try:
-        own = {"LORATORY_URL": stack.address, "LORATORY_KEY": API_KEY}
+        own: dict[str, Any] = {"LORATORY_URL": stack.address, "LORATORY_KEY": API_KEY}
         assert cli("datasets", "create", "cats", **own).returncode == 0
         imported = cli("datasets", "import", "cats", str(pictures), **own)
         assert imported.returncode == 0, imported.stderr
@@ -113,8 +114,8 @@ def test_no_secret_and_no_private_text_of_a_running_workshop_is_in_its_bundle(tm
     }
 
 
-def _bundle(target: Path, stack: LocalStack, environ: dict[str, str]) -> dict[str, str]:
-    given = {"AWS_SECRET_ACCESS_KEY": OTHER_SECRET, "LORATORY_API_KEY": API_KEY, **environ}
-    written = cli("doctor", "--data", stack.data, "--port", str(stack.port), "--bundle", target, **environment(**given))
+def _bundle(target: Path, stack: LocalStack, environ: dict[str, Any]) -> dict[str, str]:
+    given: dict[str, Any] = {"AWS_SECRET_ACCESS_KEY": OTHER_SECRET, "LORATORY_API_KEY": API_KEY, **environ}
+    written = cli("doctor", "--data", stack.data, "--port", str(stack.port), "--bundle", target, **given)
     assert f"wrote {target}" in written.stdout, written.stderr
     return read(target)

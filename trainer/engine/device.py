@@ -50,7 +50,7 @@ class MemoryMeter:
     def read(self) -> DeviceMemory | None:
         """None: it was read a moment ago, or no CUDA device is in use (asking would start to use one)."""
         now = time.monotonic()
-        if now - self._read_at < self._interval or not torch.cuda.is_initialized():
+        if now - self._read_at < self._interval or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch has no types for it
             return None
         self._read_at = now
         free, total = torch.cuda.mem_get_info()
