@@ -74,10 +74,13 @@ async def test_a_write_is_noted_in_the_log_by_its_route_and_not_by_its_path(worl
     assert "private" not in str(answered)
 
 
-async def test_a_websocket_is_accepted_with_the_id(world: World) -> None:
+async def test_a_websocket_is_accepted_and_closed_with_the_id(world: World) -> None:
     async with connect(f"{world.ws}/ws/progress", additional_headers={HEADER: GIVEN}) as socket:
         assert socket.response is not None
         assert socket.response.headers[HEADER] == GIVEN
+    async with connect(f"{world.ws}/ws/progress/none", additional_headers={HEADER: GIVEN}) as refused:
+        await refused.wait_closed()
+    assert (refused.close_reason or "").endswith(f" (request {GIVEN})")
 
 
 async def test_a_request_continues_the_trace_of_its_client_and_so_does_its_command(world: World) -> None:
