@@ -13,7 +13,7 @@ from contracts.wire.service.boot import Serve, start
 MAINTENANCE_COMMANDS = {
     command: f"catalog.maintenance_commands:{command.replace('-', '_')}"
     for command in (
-        *("catch-up", "backup", "verify-backup", "check-files", "list-backups", "forget-backup"),
+        *("catch-up", "backup", "verify-backup", "check-files", "ends", "list-backups", "forget-backup"),
         *("unpack", "salvage", "refill", "audit"),
     )
 }

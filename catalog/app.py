@@ -18,6 +18,7 @@ from catalog.dispatch import Dispatcher, DispatchTiming
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
 from catalog.keys import KEYS, Keys
+from catalog.metrics import CatalogMetrics
 from catalog.projection import project
 from catalog.query_handlers.context import ManifestReader, QueryContext
 from catalog.query_handlers.table import query_handlers
@@ -35,13 +36,15 @@ from catalog.store import Store
 from contracts.errors import LogDamaged, LoratoryError
 from contracts.retry import repeat
 from contracts.telemetry import Applied, ImagesErased
-from contracts.wire.blobs.store import Blobs, blobs_at
+from contracts.wire.blobs.store import Blobs, LocalBlobs, blobs_at
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.lease import Lease
 from contracts.wire.service.boot import leaf_errors
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
+from contracts.wire.service.metrics import ServiceMetrics, disk_source
+from contracts.wire.service.metrics_endpoint import serve_metrics
 from contracts.wire.service.requests import Service, require_all_handlers
 from contracts.wire.service.telemetry import publish
 
@@ -94,6 +97,17 @@ class Catalog:
         )
         audits = audit.handlers(Auditor(archive, log, keys), store)
         self.queries = {**query_handlers(queried), **audits, **self.replays.handlers()}
+        self._resources = resources
+
+    def add_metrics(self, metrics: ServiceMetrics) -> None:
+        resources, log = self._resources, self.context.executor.log
+        folders = {"catalog": resources.folder, "staging": resources.staging}
+        if isinstance(resources.blobs, LocalBlobs):
+            folders["blobs"] = resources.blobs.root
+        metrics.serves_requests()
+        metrics.add("disk", disk_source(folders))
+        found = CatalogMetrics(resources.store, resources.archive, log, lambda: self.dispatcher.queue_depth)
+        found.add_to(metrics, resources.folder)
 
 
 async def serve(settings: Settings) -> None:
@@ -110,15 +124,18 @@ async def serve(settings: Settings) -> None:
         background = await stack.enter_async_context(asyncio.TaskGroup())
         background.create_task(health.run(settings.health_file), name="health")
         background.create_task(bus.watch(), name="bus")
+        metrics = ServiceMetrics("catalog", bus)
+        serving = serve_metrics(metrics, settings.metrics, settings.health_file.parent)
+        background.create_task(serving, name="metrics")
         # First of all: the files opened below may be in use by the catalog that holds the lease.
         lease = Lease(bus)
         await lease.acquire()
         background.create_task(lease.keep_renewed(), name="lease")
         health.set("writer", True)
-        await _run(settings, bus, lease, health)
+        await _run(settings, bus, lease, health, metrics)
 
 
-async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health) -> None:
+async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metrics: ServiceMetrics) -> None:
     """Runs the catalog that holds the lease."""
     log = EventLog(bus, lease.check)
     async with AsyncExitStack() as stack:
@@ -128,9 +145,10 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health) -> No
         log.verdicts = StoreVerdicts(resources.store)
         catalog = Catalog(bus, log, resources, DispatchTiming())
         require_all_handlers("catalog", catalog.commands, catalog.queries)
-        service = Service(bus, "catalog", version("loratory"))
+        service = Service(bus, "catalog", version("loratory"), observe=metrics.observe)
         stack.push_async_callback(service.close)
         archive, store = resources.archive, resources.store
+        catalog.add_metrics(metrics)
         async with asyncio.TaskGroup() as tasks:
             projection = project(bus, store, archive, partial(publish, bus))
             tasks.create_task(archive.explain_damage(projection), name="projection")

@@ -90,6 +90,7 @@ class Cancellations:
             at=datetime.now(UTC),
             correlation_id=requested.commit.correlation_id,
             causation_id=requested.commit.id,
+            traceparent=requested.commit.traceparent,
         )
         event = kind.cancelled(attempt=work.attempt, step=work.completed_units)
         revision = history.revision

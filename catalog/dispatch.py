@@ -7,6 +7,7 @@ Nothing is re-sent while that worker publishes its presence, because a second wo
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -20,7 +21,7 @@ from contracts.commits import RecordedCommit
 from contracts.errors import Unavailable
 from contracts.events.work import Cancelled, CancelRequested, Queued
 from contracts.retry import repeat
-from contracts.subjects import WorkClass
+from contracts.subjects import PRIORITIES, Priority, WorkClass
 from contracts.telemetry import Presence
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
@@ -49,6 +50,8 @@ class Dispatcher:
         """When a worker last published that it holds a job, by job id, in seconds of the event loop's clock."""
         self._listening_since = self._now
         self.cancellations = Cancellations(bus, log, self._silence_of, timing.cancel)
+        self.queue_depth: dict[tuple[WorkClass, Priority], int] = {}
+        """Messages in the queue at the last reconciliation."""
 
     async def on_appended(self, commits: Sequence[RecordedCommit]) -> None:
         """Update the queue, or wake the worker, after the catalog appended these commits.
@@ -100,7 +103,9 @@ class Dispatcher:
         """Re-send messages of jobs that no worker holds. Unavailable: there is no queue; `admin` recreates it."""
         queue = WorkQueue(self._bus, work_class)
         # The queue is read first: a job enqueued between the two reads is then sent twice rather than never.
-        queued = await queue.queued_ids()
+        queued = await queue.queued()
+        counts = Counter(queued.values())
+        self.queue_depth |= {(work_class, priority): counts[priority] for priority in PRIORITIES}
         unfinished = await self._store.read(lambda connection: work.list_unfinished(connection, work_class))
         for job in unfinished:
             if job.state == "cancelling":

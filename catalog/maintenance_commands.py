@@ -19,9 +19,11 @@ from catalog.archive.rows import ARCHIVE
 from catalog.audit import Auditor
 from catalog.backups import creation, extraction
 from catalog.backups.manifest import MANIFEST, BackupManifest
+from catalog.database import peek
 from catalog.entries import last_sequence
 from catalog.keys import KEYS, Keys
 from catalog.settings import Settings
+from catalog.store import checkpoint
 from contracts.audit import AuditHead, damage_error, summary_lines
 from contracts.errors import NotFound, SetupError, Unavailable
 from contracts.telemetry import LossBlock
@@ -75,6 +77,14 @@ async def check_files(settings: Settings, arguments: Sequence[str]) -> None:
     """`check-files`: whether this version can read the catalog's files; nothing is changed."""
     _parse("check-files", arguments)
     extraction.refuse_newer_files(settings.catalog / ARCHIVE, settings.catalog / KEYS)
+
+
+async def ends(settings: Settings, arguments: Sequence[str]) -> None:
+    """`ends`: where archive and read model end, as JSON; null where there is no such file."""
+    _parse("ends", arguments)
+    archived = peek(settings.catalog / ARCHIVE, last_sequence)
+    applied = peek(settings.catalog / "read.db", checkpoint)
+    _print(msgspec.json.encode({"archived": archived, "read_model": applied}).decode())
 
 
 async def list_backups(settings: Settings, arguments: Sequence[str]) -> None:

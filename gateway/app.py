@@ -23,12 +23,15 @@ from contracts.wire.blobs.store import Blobs, blobs_at
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
+from contracts.wire.service.metrics import disk_source
+from contracts.wire.service.metrics_endpoint import serve_metrics
 from contracts.wire.service.supervision import read_supervision
 from gateway.clients import CatalogClient
 from gateway.http import problems, request_context
 from gateway.http.guard import Guard
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import OpenApiDocument
+from gateway.http.request_ids import with_request_id
 from gateway.http.stall_timeout import with_stall_timeout
 from gateway.http.uploads import Staging
 from gateway.limits import HTTP_LIMITS, HttpLimits
@@ -60,7 +63,8 @@ CHECKS = ("nats", "catalog", "log")
 API_DESCRIPTION = (
     "From images to a LoRA. Each write returns `Loratory-Seq`; a read with it as `min_seq` sees the change. "
     "Errors are problem documents (RFC 9457) with a stable `code`. Lists are paged by `cursor` or the `Link` header. "
-    "Every POST accepts an `Idempotency-Key`. Events and progress are published at `/ws/progress`."
+    "Every POST accepts an `Idempotency-Key`; every response has an `X-Request-ID`, yours or a new one. "
+    "Events and progress are published at `/ws/progress`."
 )
 MODULES_BY_TAG = {
     "Datasets": (datasets, erasures),
@@ -99,13 +103,17 @@ async def serve(settings: Settings) -> None:
             staging = Staging(settings.staging)
             await asyncio.to_thread(staging.prepare)
             feed, health = LiveFeed(bus, ImageIds(CatalogClient(bus))), Health("gateway", CHECKS, pid=os.getpid())
-            app = build_app(settings, bus, feed, blobs_at(settings.blobs), staging, health)
+            metrics = Metrics(bus, feed)
+            metrics.add("disk", disk_source({"staging": settings.staging}))
+            app = build_app(settings, bus, feed, blobs_at(settings.blobs), staging, health, metrics)
+            serving = serve_metrics(metrics, settings.metrics, settings.health_file.parent)
             async with asyncio.TaskGroup() as tasks:
                 background = [
                     tasks.create_task(feed.run(), name="feed"),
                     tasks.create_task(_update_health(bus, feed, health, settings.supervision), name="checks"),
                     tasks.create_task(health.run(settings.health_file), name="health"),
                     tasks.create_task(bus.watch(), name="bus"),
+                    tasks.create_task(serving, name="metrics"),
                 ]
                 await _serve_http(app, listening, feed)
                 for task in background:
@@ -121,10 +129,11 @@ def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
     blobs: Blobs,
     staging: Staging,
     health: Health,
+    metrics: Metrics,
     limits: HttpLimits = HTTP_LIMITS,
 ) -> ASGIApp:
     """The whole app: routes, their dependencies, and the middleware around them."""
-    metrics, catalog = Metrics(feed), CatalogClient(bus)
+    catalog = CatalogClient(bus)
     dependencies: dict[str, object] = {
         "settings": settings,
         "catalog": catalog,
@@ -138,7 +147,7 @@ def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
     }
     dependencies["document"] = OpenApiDocument(lambda: _litestar(dependencies, OPENAPI_CONFIG))
     app = with_stall_timeout(_litestar(dependencies, None), limits.response_stall)
-    return Guard(metrics.wrap(app), settings)
+    return with_request_id(metrics.wrap(Guard(app, settings)))
 
 
 def _litestar(dependencies: dict[str, object], openapi_config: OpenAPIConfig | None) -> Litestar:

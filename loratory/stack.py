@@ -151,6 +151,7 @@ class Stack:
 
     def _environment(self, service: Service) -> dict[str, str]:
         settings: dict[str, object] = {**bus_settings(self.nats.url, *self.nats.credentials(service))}
+        settings["METRICS"] = "127.0.0.1:0"  # where it is then: run/metrics-SERVICE.json
         if service == "gateway":
             settings |= {"HOST": self._host, "PORT": self._port, "SUPERVISION": self._folder.supervision_file}
         return service_environment(service, self._folder, given=self._environ, settings=settings)

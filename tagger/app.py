@@ -14,7 +14,10 @@ from contracts.wire.blobs.store import blobs_at
 from contracts.wire.log.service_keys import ServiceLog
 from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
+from contracts.wire.service.metrics import ServiceMetrics, disk_source
+from contracts.wire.service.metrics_endpoint import serve_metrics
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
+from contracts.wire.workers.metrics import worker_metrics
 from contracts.wire.workers.worker import Attempt, Worker, WorkerIdentity
 from tagger import models
 from tagger.settings import Settings
@@ -35,6 +38,9 @@ async def serve(settings: Settings) -> None:
         service="tagger", worker=worker, models=lambda: tuple(models.available_models(settings.models)), state="idle"
     )
     runner = Runner(bus, blobs_at(settings.blobs), settings)
+    metrics = ServiceMetrics("tagger", bus)
+    metrics.add("worker", worker_metrics(heartbeat))
+    metrics.add("disk", disk_source({"work": settings.work}))
 
     async def run(attempt: Attempt) -> None:
         heartbeat.state, heartbeat.holds = "busy", attempt.aggregate_id
@@ -56,6 +62,7 @@ async def serve(settings: Settings) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(health.run(settings.health_file), name="health")
             tasks.create_task(bus.watch(), name="bus")
+            tasks.create_task(serve_metrics(metrics, settings.metrics, settings.health_file.parent), name="metrics")
             tasks.create_task(heartbeat.run(bus), name="presence")
             log = ServiceLog(bus, "tagger", settings.signing_key)
             tasks.create_task(Worker(bus, identity, run, log=log, on_stalled=exit_process).run(), name="worker")

@@ -9,6 +9,7 @@ import httpx
 
 from contracts.wire.service.health import Health
 from gateway.app import CHECKS, build_app
+from gateway.http.metrics import Metrics
 from gateway.settings import Settings
 
 FILE = Path(__file__).parents[1] / "docs" / "api.md"
@@ -32,7 +33,8 @@ def openapi_paths() -> dict[str, dict[str, Any]]:
 
 async def _openapi() -> dict[str, dict[str, Any]]:
     health = Health("gateway", CHECKS, pid=0)
-    app = build_app(Settings(), bus=Mock(), feed=Mock(), blobs=Mock(), staging=Mock(), health=health)
+    metrics = Metrics(Mock(), Mock())
+    app = build_app(Settings(), bus=Mock(), feed=Mock(), blobs=Mock(), staging=Mock(), health=health, metrics=metrics)
 
     async def with_state(scope: Any, receive: Any, send: Any) -> None:
         scope["state"] = {}  # as uvicorn does

@@ -23,7 +23,9 @@ from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import Bus, connect
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-ONE_STACK = frozenset(f"tests/acceptance/test_{name}.py" for name in ("bad_input", "erase", "event_stream", "rebuild"))
+ONE_STACK = frozenset(
+    f"tests/acceptance/test_{name}.py" for name in ("bad_input", "erase", "event_stream", "eyes", "rebuild")
+)
 """Files whose tests share one running stack, so they run in the same process."""
 LEASE = 2.0
 """Seconds; short, because some tests wait for it to expire."""
@@ -36,17 +38,23 @@ def command_metadata(command: str | None = None, *, actor: str = "user:test", fi
     return CommandMetadata(command_id=CommandId(command or ulid()), actor=actor, at=NOW, fingerprint=fingerprint)
 
 
-async def append_events(bus: Bus, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> int:
+async def append_events(
+    bus: Bus, aggregate_kind: str, aggregate_id: str, *events: AnyEvent, metadata: CommandMetadata | None = None
+) -> int:
     """Append as the catalog does while a worker appends too: after a lost race again. The sequence of the commit."""
-    return await append_to(EventLog(bus), aggregate_kind, aggregate_id, *events)
+    return await append_to(EventLog(bus), aggregate_kind, aggregate_id, *events, metadata=metadata)
 
 
-async def append_to(log: CommitLog, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> int:
+async def append_to(
+    log: CommitLog, aggregate_kind: str, aggregate_id: str, *events: AnyEvent, metadata: CommandMetadata | None = None
+) -> int:
     """The same, on any log."""
     while True:
         revision = (await log.load(aggregate_kind, aggregate_id)).revision
         commit = build_commit(
-            aggregate_kind, aggregate_id, events, expected_revision=revision, metadata=command_metadata()
+            *(aggregate_kind, aggregate_id, events),
+            expected_revision=revision,
+            metadata=metadata or command_metadata(),
         )
         try:
             return (await log.append(commit, revision)).sequence

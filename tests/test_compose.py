@@ -70,6 +70,7 @@ class ComposeHost:
             "/data": self.folder / "data",
             "/tmp": self.folder / "tmp" / service,  # each container has its own
             "0.0.0.0": "127.0.0.1",  # noqa: S104 - replaced: tests listen on loopback only
+            "9100": 0,  # each container has its own address
             **self.ports,
         }
         # In one pass, so that nothing is replaced inside a replacement.

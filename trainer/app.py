@@ -18,11 +18,13 @@ from contracts.wire.blobs.store import blobs_at
 from contracts.wire.log.service_keys import ServiceLog
 from contracts.wire.service.connection import connect_service
 from contracts.wire.service.health import Health
+from contracts.wire.service.metrics_endpoint import serve_metrics
 from contracts.wire.system.files import NO_SPACE, remove_abandoned_drafts
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
 from contracts.wire.workers.worker import Worker, WorkerIdentity
 from trainer.erasure import purge_unattributed
 from trainer.lora_folder import LoraFolder
+from trainer.metrics import trainer_metrics
 from trainer.settings import Settings
 from trainer.training_request import DRAFTS
 from trainer.warm_engine import WarmEngine
@@ -48,10 +50,12 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     engine, blobs = WarmEngine(environment, heartbeat), blobs_at(settings.blobs)
     trainer = Trainer(bus, blobs, settings, engine, work_dir)
     loras = LoraFolder(settings.loras, blobs)
+    metrics = trainer_metrics(bus, settings, engine)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(health.run(settings.health_file), name="health")
             tasks.create_task(bus.watch(), name="bus")
+            tasks.create_task(serve_metrics(metrics, settings.metrics, settings.health_file.parent), name="metrics")
             tasks.create_task(heartbeat.run(bus), name="heartbeat")
             health.set("bus", True)
             tasks.create_task(purge_erased(bus, trainer.delete_erased), name="erased")

@@ -12,7 +12,7 @@ from contracts.wire.system.child import PipedChild
 from contracts.wire.system.pipe import PipeError
 from contracts.wire.workers.worker import Crash
 from trainer.engine_pipe import REQUESTS, UPDATES
-from trainer.messages import EngineRequest, Finished, RequestFailed, Stop, Stopped, Train, Update
+from trainer.messages import DeviceMemory, EngineRequest, Finished, RequestFailed, Stop, Stopped, Train, Update
 
 _log = structlog.get_logger()
 
@@ -42,6 +42,8 @@ class EngineProcess:
         self.timings = timings
         self._is_busy = False
         """Whether it works on a request."""
+        self.memory: DeviceMemory | None = None
+        """As the engine last reported it."""
 
     @classmethod
     async def start(cls, environment: Mapping[str, str], timings: EngineTimings = DEFAULT_TIMINGS) -> "EngineProcess":
@@ -69,7 +71,8 @@ class EngineProcess:
     async def next_update(self) -> Update:
         """The next update; Crash if the process ended. Cancel-safe: the next call continues in the same frame."""
         try:
-            update = await self._child.receive(UPDATES)
+            while isinstance(update := await self._child.receive(UPDATES), DeviceMemory):
+                self.memory = update
         except PipeError as error:
             raise Crash(await self._exit_reason()) from error
         self._is_busy = self._is_busy and not _ends_request(update)

@@ -141,6 +141,13 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
     path: str | None
 
 
+class DeviceMemory(msgspec.Struct, frozen=True, kw_only=True, tag="device-memory"):
+    """Memory of the device in bytes; `used` by all programs. Sent at most once a second, and not for CPUs."""
+
+    used: int
+    total: int
+
+
 class RequestFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The request failed. The engine accepts the next one, unless the code is `internal`: then it exits.
 
@@ -152,4 +159,4 @@ class RequestFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     reason: str
 
 
-Update = EngineReady | Loading | Planned | Stepped | Saved | Sampled | Finished | Stopped | RequestFailed
+Update = EngineReady | Loading | Planned | Stepped | Saved | Sampled | Finished | Stopped | DeviceMemory | RequestFailed

@@ -7,7 +7,7 @@ import structlog
 
 from contracts.wire.workers.heartbeat import HeartbeatPublisher
 from trainer.engine_process import DEFAULT_TIMINGS, EngineProcess, EngineTimings
-from trainer.messages import EngineReady
+from trainer.messages import DeviceMemory, EngineReady
 
 _log = structlog.get_logger()
 
@@ -41,6 +41,11 @@ class WarmEngine:
         self.heartbeat.device, self.software = ready.device, ready.versions
         _log.info("engine_ready", device=ready.device, seconds=round(ready.seconds, 1), pid=process.pid)
         return process
+
+    @property
+    def device_memory(self) -> DeviceMemory | None:
+        """As last reported; None: no engine runs, or not on a CUDA device."""
+        return self._process.memory if self._process is not None and self._process.is_running else None
 
     async def close(self) -> None:
         if self._process is not None:

@@ -21,7 +21,10 @@ Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
 class CommandMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Who sent a command, when and why; stamped at the edge. `fingerprint` is the hash of route and body."""
+    """Who sent a command, when and why; stamped at the edge. `fingerprint` is the hash of route and body.
+
+    `correlation_id` is the id of the request (`X-Request-ID`), which is also in log lines; empty: the command id.
+    """
 
     command_id: CommandId
     actor: str

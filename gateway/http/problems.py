@@ -14,6 +14,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from contracts import errors
 from contracts.errors import FieldError, LoratoryError
 from contracts.validation import describe_message, split_message
+from contracts.wire.service import request_ids
 
 Responses = dict[int, ResponseSpec]
 
@@ -86,7 +87,8 @@ HEADERS_BY_STATUS = {401: {"WWW-Authenticate": 'Bearer realm="loratory"'}, 503: 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An error (RFC 9457). `code` is stable, for programs to match on; `errors` names the invalid fields, as pointers.
 
-    Some problems have further members, such as `allowed` (possible actions) or `service` (the one not available).
+    `request_id` is also in the response's `X-Request-ID` and in the log. Some problems have further members, such as
+    `allowed` (possible actions) or `service` (the one not available).
     """
 
     type: str
@@ -95,6 +97,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str
     instance: str
     code: str
+    request_id: str = ""
     errors: tuple[FieldError, ...] = ()
 
 
@@ -112,6 +115,7 @@ def encode_problem(error: LoratoryError, instance: str) -> bytes:
         detail=error.detail,
         instance=instance,
         code=error.code,
+        request_id=request_ids.current(),
     )
     return msgspec.json.encode({**error.extra, **msgspec.to_builtins(problem)})
 

@@ -15,6 +15,7 @@ from contracts.errors import Invalid, Rejected, StaleVersion
 from contracts.ids import keyed_command_id, new_command_id
 from contracts.queries.base import Page
 from contracts.queries.log import HistoryPage
+from contracts.wire.service import request_ids, tracing
 from gateway.http.problems import UnsupportedMedia
 from gateway.http.responses import next_link
 
@@ -124,7 +125,8 @@ def build_metadata(
         actor=actor,
         at=datetime.now(UTC),
         fingerprint=keyed_fingerprint(fingerprint, key),
-        traceparent=traceparent,
+        correlation_id=request_ids.current(),
+        traceparent=tracing.traceparent() or traceparent,
     )
 
 

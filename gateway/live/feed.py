@@ -76,6 +76,11 @@ class LiveFeed:
         return self._now() - self._applied_at > self._limits.stale_after
 
     @property
+    def announcement_age(self) -> float | None:
+        """Seconds since the catalog's last announcement; None: there was none."""
+        return None if self.applied is None else self._now() - self._applied_at
+
+    @property
     def presences(self) -> list[Presence]:
         workers = (message for message in self._last_values if isinstance(message, Presence))
         return sorted(workers, key=lambda worker: (worker.service, worker.worker))

@@ -22,6 +22,7 @@ from contracts.ids import JobId
 from contracts.queries.jobs import GetJob
 from contracts.queries.log import ListEvents
 from contracts.validation import describe_decode_error
+from contracts.wire.service import request_ids
 from gateway.cursor import encode_cursor
 from gateway.live.encoding import encode_frame
 from gateway.live.feed import LiveFeed
@@ -31,6 +32,8 @@ from gateway.routes.shared import Feed
 
 CLOSE_BAD_FRAME, CLOSE_UNKNOWN_JOB, CLOSE_TRY_LATER = 4400, 4404, 1013
 CLOSE_TIMEOUT_SECONDS = 2.0
+MAX_REASON_CHARACTERS = 120
+"""A close frame has room for 123 bytes."""
 
 Socket = WebSocket[Any, Any, Any]
 _request_decoder = msgspec.json.Decoder(frames.ClientFrame)
@@ -60,10 +63,18 @@ async def _serve_socket(socket: Socket, feed: LiveFeed, past_events: PastEvents,
     except (WebSocketDisconnect, OSError):  # the client disconnected; while sending, uvicorn raises an OSError for it
         return
     except LoratoryError as error:
-        code, reason = _close_code(error), error.detail
+        code, reason = _close_code(error), close_reason(error)
     with suppress(TimeoutError, WebSocketDisconnect, RuntimeError, OSError):  # it may have disconnected meanwhile
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-            await socket.close(code=code, reason=reason[:120])
+            await socket.close(code=code, reason=reason[:MAX_REASON_CHARACTERS])
+
+
+def close_reason(error: LoratoryError) -> str:
+    """The error, with the id of the request if there is room for it: pages cannot read the header of the handshake."""
+    suffix = f" (request {request_ids.current()})"
+    if len(suffix) > MAX_REASON_CHARACTERS // 2:
+        return error.detail
+    return error.detail[: MAX_REASON_CHARACTERS - len(suffix)] + suffix
 
 
 def _close_code(error: LoratoryError) -> int:

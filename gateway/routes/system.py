@@ -158,7 +158,7 @@ async def ready(service_health: NamedDependency[HealthChecks]) -> Response[Readi
 )
 async def metrics(metrics: NamedDependency[Metrics]) -> bytes:
     """Metrics in the text format of Prometheus."""
-    return metrics.text()
+    return await metrics.text()
 
 
 @get("/openapi.json", include_in_schema=False)

@@ -130,13 +130,14 @@ def _report(error: Exception, *, as_json: bool) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """The message of an error in one line, with those of all invalid fields."""
+    """The message of an error in one line, with those of all invalid fields, and the id to look for in the logs."""
     text = " ".join(str(error).split())
+    request_id = error.extra.get("request_id") if isinstance(error, LoratoryError) else None
     fields = error.extra.get("errors") if isinstance(error, LoratoryError) else None
     if isinstance(fields, list | tuple):
         messages = [str(field.get("message", "")) for field in fields if isinstance(field, dict)]
         text = "; ".join([text, *(message for message in messages if message not in text)])
-    return text
+    return f"{text} (request {request_id})" if request_id else text
 
 
 def _run_cancellable(work: Coroutine[Any, Any, object]) -> object:

@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from contracts.errors import LoratoryError, SetupError
 from contracts.wire.server.binary import find_binary
@@ -19,6 +21,7 @@ from contracts.wire.service.boot import distributions_of, refuse_foreign_package
 from contracts.wire.service.supervision import read_supervision
 from loratory.bind_address import find_free_port
 from loratory.child import run_python
+from loratory.cli.bundle import BundleSource, describe_bundle, write_bundle
 from loratory.cli.options import DEFAULT_SERVER, Environ, Server
 from loratory.cli.output import write_json, write_lines
 from loratory.client import AsyncClient
@@ -49,17 +52,36 @@ class Check(msgspec.Struct, frozen=True):
     text: str
 
 
-async def doctor(
-    *, data: Path = Path("~/loratory"), port: int = 8000, server: Server = DEFAULT_SERVER, environ: Environ
+async def doctor(  # noqa: PLR0913 - each is an option
+    *,
+    data: Path = Path("~/loratory"),
+    port: int = 8000,
+    bundle: Annotated[Path | None, Parameter(show_default=False)] = None,
+    lines: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 1000,
+    server: Server = DEFAULT_SERVER,
+    environ: Environ,
 ) -> int:
     """Check this installation and say what to fix; exit code 1 if something must be fixed.
 
     :param data: The data folder that `up` would use.
     :param port: The port that `up` would use.
+    :param bundle: Also write a zip file for a bug report, with logs, metrics and settings, but no secrets.
+    :param lines: Number of lines of each log in the bundle.
     """
     checks = [*local_checks(data.expanduser(), port, environ), await _check_torch(), await _check_server(server)]
-    lines = [f"{check.verdict:<4}  {check.name:<14} {check.text}" for check in checks]
-    write_json(checks) if server.json else write_lines(lines)
+    rows = [f"{check.verdict:<4}  {check.name:<14} {check.text}" for check in checks]
+    write_json(checks) if server.json else write_lines(rows)
+    if bundle is not None:
+        source = BundleSource(
+            folder=DataFolder(data),
+            environ=environ,
+            url=server.url,
+            key=server.key or environ.get("LORATORY_API_KEY"),
+            lines=lines,
+        )
+        notes = await write_bundle(bundle.expanduser(), source, checks)
+        if not server.json:
+            write_lines(describe_bundle(bundle.expanduser(), notes))
     return 1 if any(check.verdict == "bad" for check in checks) else 0
 
 

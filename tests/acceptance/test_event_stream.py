@@ -158,11 +158,13 @@ async def test_a_client_that_reconnects_with_after_misses_and_repeats_nothing(
     commands = {line["command_id"] for line in printed}
     assert all(line["causation_id"].partition("/")[0] in commands for line in printed)
     # Each event of the trainer leads back to the job's command: the attempt to job.queued, the rest to the attempt.
-    (job_command,) = {line["command_id"] for line in printed if line["type"] == "job.queued"}
+    ((job_command, request),) = {
+        (line["command_id"], line["correlation_id"]) for line in printed if line["type"] == "job.queued"
+    }
     (attempt,) = [line for line in printed if line["type"] == "job.attempt_started"]
     assert attempt["causation_id"].startswith(f"{job_command}/job.")
     by_trainer = [line for line in printed if line["actor"].startswith("svc:trainer/")]
-    assert {line["correlation_id"] for line in by_trainer} == {job_command}
+    assert {line["correlation_id"] for line in by_trainer} == {request}
     assert {line["causation_id"].partition("/")[0] for line in by_trainer[1:]} == {attempt["command_id"]}
 
 

@@ -54,6 +54,7 @@ class CatalogHarness:
     catalog: Catalog
     staging: Path
     blobs: LocalBlobs
+    archive: Archive
 
     @property
     def executor(self) -> CommandExecutor:
@@ -157,7 +158,7 @@ async def open_catalog(
             resources = Resources(files, staging, archive, store, keys, blobs, decoder)
             catalog = Catalog(bus, log, resources, DispatchTiming(), limits)
             background.append(asyncio.create_task(erasure.run(catalog.context, catalog.purger)))
-            yield CatalogHarness(bus, catalog, staging, blobs)
+            yield CatalogHarness(bus, catalog, staging, blobs, archive)
     finally:
         for task in background:
             task.cancel()

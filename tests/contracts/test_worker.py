@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.aggregates import AnyEvent
+from contracts.commands.base import CommandMetadata
 from contracts.commits import AggregateHistory, Commit, RecordedCommit, StreamRevision
 from contracts.errors import Behind, Fenced, LogFull, Rejected, Unavailable
 from contracts.events.jobs import (
@@ -57,8 +58,8 @@ async def append_to_job(bus: Bus, job: str, *events: AnyEvent) -> int:
     return await append_events(bus, "job", job, *events)
 
 
-async def create_and_queue_job(bus: Bus, job: str = JOB) -> None:
-    await append_to_job(bus, job, CREATED)
+async def create_and_queue_job(bus: Bus, job: str = JOB, metadata: CommandMetadata | None = None) -> None:
+    await append_events(bus, "job", job, CREATED, metadata=metadata)
     dispatch = await append_to_job(bus, job, JobQueued(priority="normal"))
     await WorkQueue(bus, "train").put(QueueMessage(id=job, dispatch=dispatch), "normal")
 

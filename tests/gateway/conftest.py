@@ -25,6 +25,7 @@ from contracts.wire.service.bus import Bus, connect
 from contracts.wire.service.health import Health
 from gateway.app import CHECKS, _serve_http, _update_health, bind, build_app
 from gateway.clients import CatalogClient
+from gateway.http.metrics import Metrics
 from gateway.http.uploads import Staging
 from gateway.limits import HTTP_LIMITS, LIVE_LIMITS, UPLOAD_LIMITS, HttpLimits, LiveLimits, UploadLimits
 from gateway.live.feed import LiveFeed
@@ -104,7 +105,7 @@ async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMIT
         feed = LiveFeed(gateway, ImageIds(CatalogClient(gateway)), limits.live, clock)
         staging, health = Staging(settings.staging, limits.upload), Health("gateway", CHECKS, pid=os.getpid())
         staging.prepare()
-        app = build_app(settings, gateway, feed, blobs, staging, health, limits.http)
+        app = build_app(settings, gateway, feed, blobs, staging, health, Metrics(gateway, feed), limits.http)
         tasks = [
             asyncio.create_task(coroutine)
             for coroutine in (

@@ -210,12 +210,13 @@ def test_with_json_errors_are_problem_documents_with_the_same_exit_code(
     cli: Cli, arguments: list[str], code: int, expected: str
 ) -> None:
     assert cli(*arguments) == code
-    sentence = cli.err.removeprefix("loratory: ").rstrip("\n")
+    sentence, _, request = cli.err.removeprefix("loratory: ").rstrip("\n").partition(" (request ")
     assert cli(*arguments, "--json") == code
     assert cli.out == ""
     problem = json.loads(cli.err)
     assert (problem["code"], problem["detail"]) == (expected, sentence)
     assert problem["title"]
+    assert bool(request) == ("request_id" in problem) == (code == 1)  # only the server has logs to look into
 
 
 def test_ctrl_c_while_following_says_that_the_job_continues(server_url: str, image_folder: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from tests.trainer.builders import Workbench, last, only
+from trainer.engine.device import MemoryMeter
 from trainer.engine.training import Training
 from trainer.messages import Finished, Planned, Sampled, Stepped
 
@@ -53,3 +54,12 @@ def test_a_resumed_run_has_nearly_the_losses_of_an_uninterrupted_one(bench: Work
     rest = bench.run(bench.request(saved.path, **changes))
     expected = [step.loss for step in only(whole, Stepped)][9:]
     assert [step.loss for step in only(rest, Stepped)] == pytest.approx(expected, rel=0.02)
+
+
+def test_the_memory_of_the_device_is_read_at_most_once_in_an_interval(bench: Workbench) -> None:
+    bench.run(bench.request(device="cuda", length__count=1))
+    meter = MemoryMeter(interval=60)
+    memory = meter.read()
+    assert memory is not None
+    assert 0 < memory.used < memory.total == torch.cuda.get_device_properties(0).total_memory
+    assert meter.read() is None

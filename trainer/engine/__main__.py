@@ -107,12 +107,15 @@ def run(
     request: Train, bases: "BaseCache", versions: dict[str, str], reader: RequestReader, writer: UpdateWriter
 ) -> None:
     """Run one request and report its updates. An internal error ends the process: its state is unknown."""
-    from trainer.engine.training import Training  # noqa: PLC0415 - see main
+    from trainer.engine.device import MemoryMeter  # noqa: PLC0415 - see main
+    from trainer.engine.training import Training  # noqa: PLC0415
 
-    training = Training(request, bases, versions)
+    training, meter = Training(request, bases, versions), MemoryMeter()
     try:
         with closing(training.updates()) as updates:
             for update in updates:
+                if (memory := meter.read()) is not None:
+                    writer.write(memory)
                 writer.write(update)
                 stop = reader.stop_requested()
                 if stop is not None and not isinstance(update, Finished):

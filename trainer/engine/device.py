@@ -1,11 +1,14 @@
 """Device and precision: accelerate's choice within what the recipe allows."""
 
+import time
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from contracts.errors import Rejected
 from contracts.recipe import Recipe
+from trainer.messages import DeviceMemory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -35,3 +38,20 @@ def _precision(recipe: Recipe, device: torch.device) -> str:
 def default_device_name() -> str:
     """Display name of the device that `auto` chooses."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else Accelerator().device.type
+
+
+class MemoryMeter:
+    """Reads the device's memory at most once every `interval` seconds."""
+
+    def __init__(self, interval: float = 1.0) -> None:
+        self._interval = interval
+        self._read_at = float("-inf")
+
+    def read(self) -> DeviceMemory | None:
+        """None: it was read a moment ago, or no CUDA device is in use (asking would start to use one)."""
+        now = time.monotonic()
+        if now - self._read_at < self._interval or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch has no types for it
+            return None
+        self._read_at = now
+        free, total = torch.cuda.mem_get_info()
+        return DeviceMemory(used=total - free, total=total)

@@ -33,6 +33,7 @@ from contracts.retry import Outage, RetryPolicy
 from contracts.signatures import HEADER as SIGNATURE
 from contracts.signatures import Signer
 from contracts.wire.log.publishing import UNCLEAR, Ack, Draft, publish
+from contracts.wire.service import tracing
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.jetstream import find_message, find_stream
 from contracts.wire.service.telemetry import announce_append
@@ -102,6 +103,10 @@ class EventLog(CommitLog):
     async def append_atomically(self, commits: Sequence[tuple[Commit, StreamRevision]]) -> list[RecordedCommit]:
         check_atomic([commit for commit, _ in commits])
         drafts = [self._draft(commit, expected_revision) for commit, expected_revision in commits]
+        with tracing.span("append", "producer", attributes={"loratory.commits": len(drafts)}):
+            return await self._append(drafts)
+
+    async def _append(self, drafts: Sequence[_CommitDraft]) -> list[RecordedCommit]:
         outage, unclear = Outage(None, self._timings.retries), False
         while True:
             self.fence()

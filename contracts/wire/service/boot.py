@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from contracts.errors import LogDamaged, LogFull, LoratoryError, SetupError, Unavailable
+from contracts.wire.service import tracing
 from contracts.wire.service.health import check
 from contracts.wire.service.settings import ServiceSettings, read_settings
 from contracts.wire.system.files import NO_SPACE
@@ -32,9 +33,12 @@ FINAL_EXIT_CODES = frozenset({REFUSED, LOG_DAMAGED})
 """After these a service is not started again: waiting cures neither a setting nor damage."""
 SENTENCE_EXIT_CODES = FINAL_EXIT_CODES | {NOT_NOW}
 """With these, the last line on stderr is one sentence that says why."""
+EXPORTER_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 S = TypeVar("S", bound=ServiceSettings)
 Serve = Callable[[S], Coroutine[Any, Any, None]]
 Subcommand = Callable[[S, Sequence[str]], Coroutine[Any, Any, None]]
+
+_log = structlog.get_logger()
 
 
 def start(  # noqa: PLR0913 - a service's whole start
@@ -64,6 +68,7 @@ def start(  # noqa: PLR0913 - a service's whole start
         if arguments:
             subcommand: Subcommand[S] = pkgutil.resolve_name(subcommands[arguments[0]])
             return run(partial(subcommand, settings, arguments[1:]))
+        configure_tracing(service, environ)
     except LoratoryError as error:
         sys.stderr.write(f"{error}\n")
         return REFUSED if isinstance(error, SetupError) else FAILED
@@ -168,6 +173,22 @@ def configure_logs(service: str, level: str = "info") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(numeric, logging.WARNING), force=True)
+
+
+def configure_tracing(service: str, environ: Mapping[str, str]) -> None:
+    """Turns spans on if an exporter is named and the extra is installed. SetupError: an unsupported exporter."""
+    is_disabled = (
+        environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    )
+    if is_disabled or not any(environ.get(name) for name in EXPORTER_VARIABLES):
+        return
+    try:
+        from contracts.wire.service.otel import exporting_spans  # noqa: PLC0415 - an extra
+    except ImportError:
+        _log.warning("tracing_not_installed", cure="pip install 'loratory[otel]'")
+        return
+    tracing.use(exporting_spans(service, environ))
+    _log.info("tracing_on")
 
 
 def _renderers() -> list[structlog.typing.Processor]:

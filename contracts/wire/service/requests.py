@@ -6,8 +6,10 @@ Built on `nats.micro` (ADR-32: discovery, ping, stats), whose endpoints handle o
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import nats.errors
@@ -26,6 +28,7 @@ from contracts.queries.base import Query, query_name_of, result_type_of
 from contracts.queries.owners import QUERIES, owner_of
 from contracts.retry import RetryPolicy, retry
 from contracts.validation import describe_decode_error
+from contracts.wire.service import request_ids, tracing
 from contracts.wire.system.files import NO_SPACE
 
 T = TypeVar("T")
@@ -57,6 +60,9 @@ class RequestTimings(msgspec.Struct, frozen=True, kw_only=True):
     retry: float = 0.3
 
 
+RequestKind = Literal["command", "query"]
+Observe = Callable[[RequestKind, str, str, float], None]
+"""Called with each request that was answered: name of the message, `ok` or the code of the error, seconds."""
 DEFAULT_LIMITS = RequestLimits()
 DEFAULT_TIMINGS = RequestTimings()
 
@@ -72,8 +78,17 @@ def require_all_handlers(owner: ServiceName, commands: CommandHandlers, queries:
 class Service:
     """Handles the commands and queries of one service until it is closed."""
 
-    def __init__(self, bus: Client, name: str, version: str, limits: RequestLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        bus: Client,
+        name: str,
+        version: str,
+        limits: RequestLimits = DEFAULT_LIMITS,
+        *,
+        observe: Observe = lambda *_: None,
+    ) -> None:
         self._bus = bus
+        self._observe = observe
         self._limits = limits
         self._name = name
         self._version = version
@@ -115,7 +130,7 @@ class Service:
     async def _endpoint(
         self, name: str, subject: str, content: Any, handler: QueryHandler, *, is_command: bool
     ) -> None:
-        decoder = msgspec.json.Decoder(content)
+        endpoint = _Endpoint(name, msgspec.json.Decoder(content), handler, "command" if is_command else "query")
 
         async def on_request(request: Request) -> None:
             if request.data in self._commands_in_progress:
@@ -126,42 +141,85 @@ class Service:
                 return
             if is_command:
                 self._commands_in_progress[request.data] = request
-            task = asyncio.create_task(self._respond(request, decoder, handler), name=f"{self._name}:{name}")
+            task = asyncio.create_task(self._respond(request, endpoint), name=f"{self._name}:{name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
         assert self._micro is not None  # noqa: S101 - for the type checker; start() made it
         await self._micro.add_endpoint(name=name, subject=subject, handler=on_request, queue_group=self._name)
 
-    async def _respond(self, request: Request, decoder: msgspec.json.Decoder[Any], handler: QueryHandler) -> None:
+    async def _respond(self, request: Request, endpoint: "_Endpoint") -> None:
+        """Answers a request, and reports how that went to the log, the trace and the metrics."""
+        headers = request.headers or {}
+        parent = headers.get(tracing.TRACE_HEADER)
+        with request_ids.bind_from_bus(headers), tracing.span(endpoint.name, "server", parent) as span:
+            started = time.perf_counter()
+            name, outcome = await self._answer(request, endpoint)
+            seconds = time.perf_counter() - started
+            if outcome != "ok":
+                span.fail(outcome)
+            log = _log.info if endpoint.kind == "command" else _log.debug
+            log(f"{endpoint.kind}_handled", name=name, outcome=outcome, seconds=round(seconds, 4))
+            self._observe(endpoint.kind, name, outcome, seconds)
+
+    async def _answer(self, request: Request, endpoint: "_Endpoint") -> tuple[str, str]:
+        """Handles the request and replies; the name of its message and the outcome."""
+        name = endpoint.name
         try:
             async with self._slots:
-                body = msgspec.json.encode(await handler(decoder.decode(request.data)))
+                message = endpoint.decoder.decode(request.data)
+                name = type(message.command if isinstance(message, CommandEnvelope) else message).__name__
+                body = msgspec.json.encode(await endpoint.handler(message))
                 if len(body) > self._bus.max_payload:
                     raise TooLarge("the result is too large for one message; request a smaller page")
                 await self._latest_request(request).respond(body)
-        except LoratoryError as error:
-            await _refuse(self._latest_request(request), error)
-        except msgspec.DecodeError as error:
-            await _refuse(self._latest_request(request), Invalid(describe_decode_error(error)))
+                return name, "ok"
         except nats.errors.Error as error:
+            self._commands_in_progress.pop(request.data, None)
             _log.warning("reply_not_sent", subject=request.subject, error=str(error))
+            return name, "no-reply"
         except Exception as error:  # noqa: BLE001 - the edge of the service: the caller learns that it failed, the log why
-            _log.exception("request_failed", subject=request.subject)
-            public = LoratoryError("internal error; see the log of the service")
-            if isinstance(error, OSError) and error.errno in NO_SPACE:
-                public = LogFull(f"the disk of the {self._name} is full")
+            public = self._public_error(request, error)
             await _refuse(self._latest_request(request), public)
+            return name, public.code
+
+    def _public_error(self, request: Request, error: Exception) -> LoratoryError:
+        """What the caller learns; an unexpected error is logged, and reveals nothing."""
+        match error:
+            case LoratoryError():
+                return error
+            case msgspec.DecodeError():
+                return Invalid(describe_decode_error(error))
+        _log.error("request_failed", subject=request.subject, exc_info=error)
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return LogFull(f"the disk of the {self._name} is full")
+        return LoratoryError("internal error; see the log of the service")
 
     def _latest_request(self, request: Request) -> Request:
         """The most recent request for a command: a client that resent it ignores replies to earlier requests."""
         return self._commands_in_progress.pop(request.data, request)
 
 
+@dataclass(frozen=True)
+class _Endpoint:
+    """One subject of a service: how its requests are decoded and handled."""
+
+    name: str
+    decoder: msgspec.json.Decoder[Any]
+    handler: QueryHandler
+    kind: RequestKind
+
+
 def _to_semver(version: str) -> str:
     """`0.2.0` for `0.2.0rc1`: NATS accepts only semantic versions (https://semver.org)."""
     numbers = re.findall(r"\d+", version)[:3]
     return ".".join([*numbers, "0", "0", "0"][:3])
+
+
+def _context_headers() -> dict[str, str] | None:
+    """The request id and the trace that this task belongs to."""
+    context = {request_ids.BUS_HEADER: request_ids.current(), tracing.TRACE_HEADER: tracing.traceparent()}
+    return {name: value for name, value in context.items() if value} or None
 
 
 async def _refuse(request: Request, error: LoratoryError) -> None:
@@ -205,8 +263,12 @@ class ServiceClient:
         return msgspec.json.decode(body, type=command_result_type_of(type(command)))
 
     async def _request(self, owner: str, subject: str, content: msgspec.Struct, timeout: float) -> bytes:
+        with tracing.span(subject, "client"):
+            return await self._request_once(owner, subject, msgspec.json.encode(content), timeout)
+
+    async def _request_once(self, owner: str, subject: str, body: bytes, timeout: float) -> bytes:
         try:
-            reply = await self._bus.request(subject, msgspec.json.encode(content), timeout=timeout)
+            reply = await self._bus.request(subject, body, timeout=timeout, headers=_context_headers())
         except nats.errors.NoRespondersError as error:
             raise Unavailable(f"the {owner} is not running", service=owner) from error
         except nats.errors.TimeoutError as error:

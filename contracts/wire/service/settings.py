@@ -41,11 +41,13 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class ServiceSettings(BusSettings, frozen=True, kw_only=True):
     """Settings of every service: the bus and its own role, the blob storage, logging and health.
 
-    `blobs` is a folder or the URL of an object store; `health_file` is the file `--check` reads.
+    `blobs` is a folder or the URL of an object store; `health_file` is the file `--check` reads. `metrics`: the address
+    of `GET /metrics`, as host:port (port 0: any free one); empty: it is not served.
     """
 
     blobs: str = "blobs"
     log_level: str = "info"
+    metrics: str = ""
     health_file: Path
 
 

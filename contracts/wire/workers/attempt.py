@@ -20,6 +20,7 @@ from contracts.events.work import WorkKind
 from contracts.ids import CommandId, WorkerId, new_command_id
 from contracts.jobs import Work, check_fencing_token, fold, with_completed_steps
 from contracts.retry import Outage, RetryPolicy
+from contracts.wire.service import tracing
 
 
 class RedeliveryDelays(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,13 +83,15 @@ def build_metadata(
     worker: WorkerIdentity, history: AggregateHistory, cause: int, command_id: CommandId | None = None
 ) -> CommandMetadata:
     """Metadata of a worker's commit: it correlates with its work, and its cause is the commit at that sequence."""
+    created = history.commits[0].commit
     causes = (recorded for recorded in history.commits if recorded.sequence == cause)
     return CommandMetadata(
         command_id=command_id or new_command_id(),
         actor=worker.actor,
         at=datetime.now(UTC),
-        correlation_id=history.commits[0].commit.correlation_id,
+        correlation_id=created.correlation_id,
         causation_id=next(causes, history.commits[-1]).commit.id,
+        traceparent=tracing.traceparent() or created.traceparent,
     )
 
 

@@ -1,6 +1,7 @@
 """The work queue. The log is authoritative; a message here only tells workers that work is queued."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 from nats.aio.msg import Msg
@@ -98,9 +99,14 @@ class WorkQueue:
 
     async def queued_ids(self) -> set[str]:
         """The ids of all work that has a message in the queue, delivered or not."""
+        return set(await self.queued())
+
+    async def queued(self) -> dict[str, Priority]:
+        """The same with the priority of each."""
         with translate_errors(subjects.QUEUE):
-            info = await self._js.stream_info(subjects.QUEUE, subjects_filter=f"jobs.{self._work}.>")
-        return {subject.rsplit(".", 1)[1] for subject in (info.state.subjects or {})}
+            info = await self._js.stream_info(subjects.QUEUE, subjects_filter=f"jobs.{self._work}.*.*")
+        subjects_of_work = (subject.split(".") for subject in (info.state.subjects or {}))
+        return {work_id: cast("Priority", priority) for _, _, priority, work_id in subjects_of_work}
 
     async def fetch(self) -> Delivery | None:
         """The next message, high before normal before low priority; None when the queue is empty (never blocks)."""

@@ -19,6 +19,7 @@ from contracts.ids import new_command_id
 from contracts.jobs import fold, open_attempt
 from contracts.retry import repeat
 from contracts.wire.log.event_log import EventLog
+from contracts.wire.service import request_ids, tracing
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import set_on_message
 from contracts.wire.system.files import NO_SPACE
@@ -98,10 +99,15 @@ class Worker:
         attempt = await self._open(delivery)
         if attempt is None:
             return
-        with structlog.contextvars.bound_contextvars(aggregate_id=attempt.aggregate_id, attempt=attempt.number):
+        created = attempt.history.commits[0].commit
+        with (
+            structlog.contextvars.bound_contextvars(aggregate_id=attempt.aggregate_id, attempt=attempt.number),
+            request_ids.bind(created.correlation_id),
+        ):
             _log.info("attempt_started", resumes=attempt.work.completed_units)
             try:
-                await self._with_heartbeat(attempt, delivery)
+                with tracing.span(f"attempt {created.aggregate_kind}", "consumer", created.traceparent):
+                    await self._with_heartbeat(attempt, delivery)
             except (Fenced, LogDamaged) as error:
                 _log.warning("attempt_fenced", error=error.detail)
                 return
