@@ -12,6 +12,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from contracts import subjects
+from contracts.aggregates import WORK_KINDS
 from contracts.subjects import IMPORTED_API, STORE_API
 from contracts.wire.log.streams import CONSUMERS
 from contracts.wire.server.accounts import Role
@@ -259,6 +260,19 @@ async def acks_of_others(attack: Attacker) -> None:
     await attack.send(f"$JS.FC.{subjects.EVENTS}.{FOLLOWER}.x")
 
 
+async def acknowledged_with_a_request_for_more(attack: Attacker) -> None:
+    """`+NXT` acknowledges a message and asks for the next, to be delivered to the reply subject."""
+    for work in WORK_KINDS:
+        consumer = f"{subjects.QUEUE}.{subjects.queue_consumer(work, 'low')}"
+        try:
+            request = f"{attack.bus.api}.CONSUMER.MSG.NEXT.{consumer}"
+            message = await attack.bus.request(request, b"1", timeout=ANSWER_SECONDS, old_style=True)
+            subject = message.reply or f"$JS.ACK.{consumer}.1.1.1.1.1"
+        except nats.errors.Error:
+            subject = f"$JS.ACK.{consumer}.1.1.1.1.1"
+        await attack.send(subject, b'+NXT {"batch":1}', reply=attack.foreign)
+
+
 async def changed_streams(attack: Attacker) -> None:
     for stream in STREAMS:
         republish = {"src": ">", "dest": f"evt.{attack.id}.>"}
@@ -357,6 +371,7 @@ POTENT: Sequence[Attack] = (
     consumers,
     consumers_of_others,
     acks_of_others,
+    acknowledged_with_a_request_for_more,
     changed_streams,
     new_streams,
     names_of_streams,
