@@ -18,16 +18,26 @@ from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from contracts import subjects
-from contracts.commits import StreamRevision, build_commit
-from contracts.events.jobs import JobQueued
+from contracts.commits import Commit, StreamRevision
 from contracts.subjects import Priority, WorkClass
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
 from contracts.wire.server.accounts import SERVICES, Role, permissions
 from contracts.wire.service.bus import Bus
 from contracts.wire.workers.queue import QueueMessage, WorkQueue
-from tests.conftest import NOW, BusOf, command_metadata
-from tests.contracts.bus_attacks import ATTACKS, FALSE_ACK, FOLLOWER, POTENT, STREAMS, Attack, Attacker, run_all
+from tests.conftest import NOW, BusOf
+from tests.contracts.bus_attacks import (
+    ATTACKS,
+    FALSE_ACK,
+    FOLLOWER,
+    POTENT,
+    STREAMS,
+    VICTIM_APPENDS,
+    Attack,
+    Attacker,
+    run_all,
+    victim_commit,
+)
 from tests.contracts.cluster import Cluster
 from tests.limits import WAIT
 
@@ -41,7 +51,6 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 LEASE = 600.0
 """Seconds: no message of the queue is delivered again during a test."""
 CONTROL_PUBLISH = ("evt.job.*", "met.job.*")
-VICTIM_APPENDS = 20
 LAST = b"last"
 """Stored after all that was sent before it."""
 
@@ -167,7 +176,7 @@ async def seed(admin: Bus, catalog: Bus) -> dict[str, str]:
         delivery = await WorkQueue(admin, work).fetch()
         assert delivery is not None
         acks[work] = delivery._raw.reply
-    await append_as(catalog, "seed")
+    await append_as(catalog, victim_commit(VICTIM_APPENDS))
     await admin.jetstream().publish(subjects.metrics("j1"), b"{}")
     await catalog.request(subjects.WRITER, b'{"holder":"somebody"}', timeout=WAIT)
     config = ConsumerConfig(durable_name=FOLLOWER, ack_policy="all")  # type: ignore[arg-type]
@@ -175,11 +184,8 @@ async def seed(admin: Bus, catalog: Bus) -> dict[str, str]:
     return acks
 
 
-async def append_as(catalog: Bus, job: str) -> bytes:
+async def append_as(catalog: Bus, commit: Commit) -> bytes:
     """A genuine append, whose acknowledgement must be genuine as well. The body that was stored."""
-    commit = build_commit(
-        "job", job, [JobQueued(priority="low")], expected_revision=StreamRevision(), metadata=command_metadata()
-    )
     recorded = await EventLog(catalog).append(commit, StreamRevision())
     stored = await EventLog(catalog).commit_at(recorded.sequence)
     assert stored is not None and stored.body == recorded.body
@@ -190,7 +196,7 @@ async def use_meanwhile(catalog: Bus, gateway: Bus) -> set[bytes]:
     """What services do while they are attacked; the bodies of their appends."""
     bodies = set()
     for number in range(VICTIM_APPENDS):
-        bodies.add(await append_as(catalog, f"victim-{number}"))
+        bodies.add(await append_as(catalog, victim_commit(number)))
         question = f"question {number}".encode()
         reply = await gateway.request("qry.catalog.get_job", question, timeout=WAIT)
         assert reply.data == question
