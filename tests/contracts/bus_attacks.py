@@ -12,10 +12,14 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from contracts import subjects
+from contracts.aggregates import WORK_KINDS
+from contracts.commits import Commit, StreamRevision, build_commit
+from contracts.events.jobs import JobQueued
 from contracts.subjects import IMPORTED_API, STORE_API
 from contracts.wire.log.streams import CONSUMERS
 from contracts.wire.server.accounts import Role
 from contracts.wire.service.bus import Bus
+from tests.conftest import command_metadata
 
 FORGED = b"forged"
 FALSE_ACK = b'{"stream":"EVT","seq":666}'
@@ -24,6 +28,7 @@ OWN_APPEND = {"catalog": "evt.dataset.{}", "tagger": "evt.tagging.{}", "trainer"
 QUEUE_CONSUMERS = [f"{subjects.QUEUE}.{subjects.queue_consumer(*consumer)}" for consumer in CONSUMERS]
 FOLLOWER = "follower"
 """A consumer of the log that somebody else uses."""
+VICTIM_APPENDS = 20
 ANSWER_SECONDS = 0.5
 """How long an attacker waits for an answer that it should not get."""
 
@@ -83,6 +88,18 @@ class Attacker:
                 await self.send(message.reply, FALSE_ACK)
 
         await self.bus.subscribe(subject, queue=queue, cb=on_message)
+
+
+def victim_id(number: int) -> str:
+    """The id of a command that the catalog executes while it is attacked, as a client may have announced it."""
+    return f"victim-{number}"
+
+
+def victim_commit(number: int) -> Commit:
+    metadata = command_metadata(victim_id(number))
+    return build_commit(
+        "job", victim_id(number), [JobQueued(priority="low")], expected_revision=StreamRevision(), metadata=metadata
+    )
 
 
 Attack = Callable[[Attacker], Awaitable[None]]
@@ -192,6 +209,14 @@ async def batch_with_a_foreign_member(attack: Attacker) -> None:
         await attack.send(subject, None if subject == attack.own else FORGED, **batch, **commit)
 
 
+async def taken_message_ids(attack: Attacker) -> None:
+    """A stream swallows a message whose id it has seen, and says that it has it."""
+    for number in range(VICTIM_APPENDS):
+        for message_id in (victim_commit(number).id, victim_id(number)):
+            await attack.send(attack.own, Nats_Msg_Id=message_id)
+            await attack.send(subjects.metrics(attack.id), Nats_Msg_Id=message_id)
+
+
 async def subjects_with_wildcards(attack: Attacker) -> None:
     """A server that is not pedantic takes a wildcard in the subject of a message literally."""
     kind = "log" if attack.role == "catalog" else "dataset"
@@ -257,6 +282,19 @@ async def acks_of_others(attack: Attacker) -> None:
                 await attack.send(subject, word)
     await attack.send(f"$JS.ACK.{subjects.EVENTS}.{FOLLOWER}.1.1.1.1.1", b"+ACK")
     await attack.send(f"$JS.FC.{subjects.EVENTS}.{FOLLOWER}.x")
+
+
+async def acknowledged_with_a_request_for_more(attack: Attacker) -> None:
+    """`+NXT` acknowledges a message and asks for the next, to be delivered to the reply subject."""
+    for work in WORK_KINDS:
+        consumer = f"{subjects.QUEUE}.{subjects.queue_consumer(work, 'low')}"
+        try:
+            request = f"{attack.bus.api}.CONSUMER.MSG.NEXT.{consumer}"
+            message = await attack.bus.request(request, b"1", timeout=ANSWER_SECONDS, old_style=True)
+            subject = message.reply or f"$JS.ACK.{consumer}.1.1.1.1.1"
+        except nats.errors.Error:
+            subject = f"$JS.ACK.{consumer}.1.1.1.1.1"
+        await attack.send(subject, b'+NXT {"batch":1}', reply=attack.foreign)
 
 
 async def changed_streams(attack: Attacker) -> None:
@@ -357,6 +395,7 @@ POTENT: Sequence[Attack] = (
     consumers,
     consumers_of_others,
     acks_of_others,
+    acknowledged_with_a_request_for_more,
     changed_streams,
     new_streams,
     names_of_streams,
@@ -373,6 +412,7 @@ ATTACKS: Sequence[Attack] = (
     hijacked_queue_group,
     false_acknowledgement,
     messages_in_anothers_name,
+    taken_message_ids,
 )
 
 
