@@ -436,6 +436,17 @@ class UnavailableLog(MemoryLog):
         return await super().load(aggregate_kind, aggregate_id, since)
 
 
+async def test_an_attempt_is_not_fenced_by_its_own_end() -> None:
+    """What it does after that, such as deleting its folder, may take until the next look at the log."""
+    log = UnavailableLog()
+    attempt = await log.open_attempt()
+    await attempt.report(finish(attempt))
+    await attempt.refresh()
+    assert not attempt.is_current
+    with pytest.raises(Fenced):
+        await attempt.report(finish(attempt))
+
+
 async def test_a_report_waits_while_the_log_is_full() -> None:
     log = UnavailableLog()
     attempt = await log.open_attempt()
