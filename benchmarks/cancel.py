@@ -20,6 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from PIL import Image
@@ -30,6 +31,9 @@ from trainer.engine.tiny_random import make_tiny_random
 
 TURNS = 5
 LIMIT_SECONDS = 300.0
+"""For a phase to be reached."""
+END_LIMIT_SECONDS = 60.0
+"""After a cancel; what takes longer is printed as infinite."""
 LARGE_PICTURE = (7900, 7900)
 RECIPE: dict[str, object] = {
     "base": {"type": "builtin", "name": "tiny-random"},
@@ -147,28 +151,36 @@ async def measure(bench: Bench, phase: Callable[[Bench], Awaitable[str]]) -> tup
     cancelled = asyncio.create_task(timed(started, bench.wait(job, bench.is_cancelled)))
     ended = asyncio.create_task(timed(started, wait_idle(engine)))
     await bench.client.cancel_job(job)
-    return await cancelled, await ended
+    times = await cancelled, await ended
+    if inf in times:  # it would keep the next job waiting
+        with suppress(ProcessLookupError):
+            os.kill(engine, signal.SIGKILL)
+    return times
 
 
 async def timed(started: float, work: Awaitable[None]) -> float:
-    await work
+    """Seconds until the work is done; infinite if it is not done in time."""
+    try:
+        async with asyncio.timeout(END_LIMIT_SECONDS):
+            await work
+    except TimeoutError:
+        return inf
     return time.perf_counter() - started
 
 
 async def wait_idle(pid: int) -> None:
     """Until a process has ended, or uses no CPU time for a tenth of a second although it is not stopped."""
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while (before := cpu_ticks(pid)) is not None:
-            await asyncio.sleep(0.1)
-            if state_of(pid) == "S" and cpu_ticks(pid) == before and not is_blocked_by_pipe(pid):
-                return
+    while (before := cpu_ticks(pid)) is not None:
+        await asyncio.sleep(0.1)
+        if state_of(pid) == "S" and cpu_ticks(pid) == before and not is_blocked_by_pipe(pid):
+            return
 
 
 def is_blocked_by_pipe(pid: int) -> bool:
     """Whether one of its threads waits for the other end of a named pipe."""
     channels = (task / "wchan" for task in Path(f"/proc/{pid}/task").glob("*"))
     with suppress(OSError):
-        return any("fifo" in channel.read_text() for channel in channels)
+        return any("partner" in channel.read_text() for channel in channels)
     return False
 
 
@@ -247,26 +259,23 @@ async def prepare(bench: Bench, folder: Path) -> None:
     os.mkfifo(slow / "tokenizer" / "slow.txt")
 
 
-async def measure_tree(tree: Path) -> dict[str, list[tuple[float, float]]]:
+async def measure_tree(tree: Path) -> None:
     with tempfile.TemporaryDirectory() as name, running_stack(tree, Path(name)) as (address, pid):
         async with AsyncClient(address) as client:
             bench = Bench(client, Path(name) / "data", pid)
             await prepare(bench, Path(name))
-            results: dict[str, list[tuple[float, float]]] = {}
             for phase in PHASES:
-                results[phase.__name__] = [await measure(bench, phase) for _ in range(TURNS)]
-                print(f"  {tree.name}: {phase.__name__} done", file=sys.stderr)
-            return results
+                times = [await measure(bench, phase) for _ in range(TURNS)]
+                job, engine = ([turn[index] for turn in times] for index in (0, 1))
+                figures = [f"{statistics.median(one):6.2f} ({max(one):6.2f})" for one in (job, engine)]
+                print(f"{tree.name:12} {phase.__name__:12}  job {figures[0]}  engine {figures[1]}", flush=True)
 
 
 def main() -> None:
     trees = [Path(argument).resolve() for argument in sys.argv[1:]] or [Path(__file__).resolve().parents[1]]
     print(f"seconds after a cancel, median (worst) of {TURNS}")
-    for tree, results in [(tree, asyncio.run(measure_tree(tree))) for tree in trees]:
-        for phase, times in results.items():
-            job, engine = ([pair[index] for pair in times] for index in (0, 1))
-            figures = [f"{statistics.median(one):6.2f} ({max(one):6.2f})" for one in (job, engine)]
-            print(f"{tree.name:12} {phase:12}  job {figures[0]}  engine {figures[1]}")
+    for tree in trees:
+        asyncio.run(measure_tree(tree))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from contracts.telemetry import TaggingProgress
 from contracts.wire.blobs.store import Blobs, Damaged
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import publish
-from contracts.wire.system.threads import run_interruptible
+from contracts.wire.system.threads import run_cancellable
 from contracts.wire.workers.pages import read_pages
 from contracts.wire.workers.worker import Attempt
 from tagger import domain
@@ -83,7 +83,7 @@ class Runner:
     async def _predict(self, tagger: Tagger, batch: Sequence[TaggingImage]) -> list[ImagePredictions]:
         async with self._local_files(batch) as files:
             readable = {image.ordinal: path for image, path in zip(batch, files, strict=True) if isinstance(path, Path)}
-            results = await run_interruptible(partial(tagger.tag, list(readable.values())))
+            results = await run_cancellable(partial(tagger.tag, list(readable.values())))
         by_ordinal = dict(zip(readable, results, strict=True))
         return [
             _to_image_predictions(

@@ -9,7 +9,7 @@ import structlog
 from contracts.events.base import Event
 from contracts.events.jobs import Artifact, JobCheckpointed, JobPlanned, JobSampled, JobSucceeded
 from contracts.ids import Digest
-from contracts.interruption import Interruption
+from contracts.thread_cancellation import ThreadCancellation
 from contracts.wire.blobs.store import Blobs
 from contracts.wire.system.threads import finish_if_committed
 from contracts.wire.workers.worker import Attempt
@@ -86,12 +86,12 @@ class JobEvents:
 
     async def _record(self, files: Sequence[Path], event: Callable[[Sequence[Digest]], Event]) -> None:
         """Store files and report their event: also when cancelled, either both happen or neither."""
-        interruption = Interruption()
+        cancellation = ThreadCancellation()
 
         async def store_and_report() -> None:
-            await self.attempt.report(event(await self.blobs.put_all(files, interruption)))
+            await self.attempt.report(event(await self.blobs.put_all(files, cancellation)))
 
-        await finish_if_committed(store_and_report(), interruption, timeout=REPORT_SECONDS)
+        await finish_if_committed(store_and_report(), cancellation, timeout=REPORT_SECONDS)
 
 
 def _artifact(form: str, name: str, file: TensorFile, blob: Digest) -> Artifact:

@@ -7,7 +7,7 @@ import msgspec
 
 from contracts.errors import LoratoryError
 from contracts.events.tagging import Prediction
-from contracts.interruption import Interruption
+from contracts.thread_cancellation import ThreadCancellation
 from tagger.wd.model import CPU, ForwardPass, OnnxTagger
 from tagger.wd.preprocess import Pixels, read_square, to_array
 
@@ -38,15 +38,17 @@ class Tagger:
         self.identity = self._model.identity
         self.thresholds = self._model.manifest.thresholds
 
-    def tag(self, paths: Sequence[Path], interruption: Interruption | None = None) -> list[Predicted | Unreadable]:
+    def tag(
+        self, paths: Sequence[Path], cancellation: ThreadCancellation | None = None
+    ) -> list[Predicted | Unreadable]:
         """Return one result per file, in order. An unreadable file does not affect the others.
 
-        Interrupted also in the middle of a forward pass.
+        It can be cancelled also in the middle of a forward pass.
         """
         run = ForwardPass()
-        interruption = interruption or Interruption()
-        interruption.on_cancel(run.terminate)
-        batches = interruption.checked(
+        cancellation = cancellation or ThreadCancellation()
+        cancellation.on_cancel(run.terminate)
+        batches = cancellation.checked(
             paths[start : start + self._batch] for start in range(0, len(paths), self._batch)
         )
         return [result for batch in batches for result in self._tag_batch(batch, run)]

@@ -12,8 +12,8 @@ from obstore.store import LocalStore, S3Store
 
 from contracts.errors import Invalid, NotFound, SetupError, TooLarge, Unavailable
 from contracts.ids import Digest
-from contracts.interruption import Interruption
 from contracts.testing import MemoryBlobs
+from contracts.thread_cancellation import ThreadCancellation
 from contracts.wire.blobs.store import Blobs, Damaged, LocalBlobs, RemoteBlobs, blobs_at
 from tests.limits import WAIT
 
@@ -225,13 +225,13 @@ async def test_deleting_a_blob_also_deletes_unfinished_files_of_it(tmp_path: Pat
 @pytest.mark.parametrize("after", [[], [FOX]], ids=["one", "the second of two"])
 async def test_a_cancelled_put_stores_nothing(tmp_path: Path, after: list[bytes]) -> None:
     """Not even the first of two, whose bytes were read already."""
-    blobs, slow, interruption = LocalBlobs(tmp_path / "blobs"), tmp_path / "slow", Interruption()
+    blobs, slow, cancellation = LocalBlobs(tmp_path / "blobs"), tmp_path / "slow", ThreadCancellation()
     os.mkfifo(slow)
-    putting = asyncio.create_task(blobs.put_all([*after, slow], interruption) if after else blobs.put(slow))
+    putting = asyncio.create_task(blobs.put_all([*after, slow], cancellation) if after else blobs.put(slow))
     with await asyncio.to_thread(slow.open, "wb") as writer:
         await asyncio.to_thread(writer.write, FOX)  # more than fits into the pipe: the other end is reading
         if after:
-            assert interruption.cancel()
+            assert cancellation.cancel()
         putting.cancel()
         await asyncio.gather(putting, return_exceptions=True)
         assert putting.cancelled()
@@ -241,12 +241,12 @@ async def test_a_cancelled_put_stores_nothing(tmp_path: Path, after: list[bytes]
 
 
 async def test_several_blobs_are_stored_together(blobs: Blobs) -> None:
-    interruption = Interruption()
-    assert await blobs.put_all([FOX, b"a dog", FOX], interruption) == [
+    cancellation = ThreadCancellation()
+    assert await blobs.put_all([FOX, b"a dog", FOX], cancellation) == [
         digest_of(FOX),
         digest_of(b"a dog"),
         digest_of(FOX),
     ]
-    assert not interruption.cancel()
+    assert not cancellation.cancel()
     assert await blobs.get(digest_of(FOX)) == FOX
     assert await blobs.get(digest_of(b"a dog")) == b"a dog"

@@ -5,31 +5,31 @@ import threading
 
 import pytest
 
-from contracts.interruption import Interrupted, Interruption
-from contracts.wire.system.threads import finish_if_committed, run_interruptible
+from contracts.thread_cancellation import ThreadCancellation, ThreadCancelled
+from contracts.wire.system.threads import finish_if_committed, run_cancellable
 from tests.limits import WAIT
 
 
 async def test_the_result_of_work_that_is_not_cancelled() -> None:
-    assert await run_interruptible(lambda interruption: list(interruption.checked(range(3)))) == [0, 1, 2]
+    assert await run_cancellable(lambda cancellation: list(cancellation.checked(range(3)))) == [0, 1, 2]
     with pytest.raises(ZeroDivisionError):
-        await run_interruptible(lambda _: 1 / 0)
+        await run_cancellable(lambda _: 1 / 0)
 
 
 async def test_a_cancellation_returns_at_once_and_the_work_ends_at_its_next_check() -> None:
     started, proceed, ended = threading.Event(), threading.Event(), threading.Event()
     committed: list[bool] = []
 
-    def work(interruption: Interruption) -> None:
+    def work(cancellation: ThreadCancellation) -> None:
         try:
             started.set()
             proceed.wait(WAIT)
-            interruption.commit()
+            cancellation.commit()
             committed.append(True)
         finally:
             ended.set()
 
-    running = asyncio.create_task(run_interruptible(work))
+    running = asyncio.create_task(run_cancellable(work))
     await asyncio.to_thread(started.wait, WAIT)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -43,13 +43,13 @@ async def test_work_that_has_committed_is_finished_before_the_cancellation_is_ra
     committed, proceed = threading.Event(), threading.Event()
     finished: list[bool] = []
 
-    def work(interruption: Interruption) -> None:
-        interruption.commit()
+    def work(cancellation: ThreadCancellation) -> None:
+        cancellation.commit()
         committed.set()
         proceed.wait(WAIT)
         finished.append(True)
 
-    running = asyncio.create_task(run_interruptible(work))
+    running = asyncio.create_task(run_cancellable(work))
     await asyncio.to_thread(committed.wait, WAIT)
     running.cancel()
     await asyncio.sleep(0)
@@ -63,12 +63,12 @@ async def test_work_that_has_committed_is_finished_before_the_cancellation_is_ra
 async def test_a_blocking_call_can_be_made_to_return_early() -> None:
     started, blocked = threading.Event(), threading.Event()
 
-    def work(interruption: Interruption) -> None:
-        interruption.on_cancel(blocked.set)
+    def work(cancellation: ThreadCancellation) -> None:
+        cancellation.on_cancel(blocked.set)
         started.set()
         blocked.wait(WAIT)
 
-    running = asyncio.create_task(run_interruptible(work))
+    running = asyncio.create_task(run_cancellable(work))
     await asyncio.to_thread(started.wait, WAIT)
     running.cancel()
     assert await asyncio.to_thread(blocked.wait, WAIT)
@@ -77,30 +77,30 @@ async def test_a_blocking_call_can_be_made_to_return_early() -> None:
 
 
 def test_after_the_cancellation_nothing_commits_and_after_the_commit_nothing_cancels() -> None:
-    interruption = Interruption()
-    assert interruption.cancel()
-    for call in (interruption.check, interruption.commit, lambda: interruption.on_cancel(int)):
-        with pytest.raises(Interrupted):
+    cancellation = ThreadCancellation()
+    assert cancellation.cancel()
+    for call in (cancellation.check, cancellation.commit, lambda: cancellation.on_cancel(int)):
+        with pytest.raises(ThreadCancelled):
             call()
-    interruption = Interruption()
-    interruption.commit()
-    interruption.check()
-    assert not interruption.cancel()
+    cancellation = ThreadCancellation()
+    cancellation.commit()
+    cancellation.check()
+    assert not cancellation.cancel()
 
 
 @pytest.mark.parametrize("commits", [False, True])
 async def test_what_follows_a_commit_is_done_and_what_precedes_it_is_not(commits: bool) -> None:
-    interruption, started, proceed = Interruption(), asyncio.Event(), asyncio.Event()
+    cancellation, started, proceed = ThreadCancellation(), asyncio.Event(), asyncio.Event()
     reported: list[bool] = []
 
     async def store_and_report() -> None:
         if commits:
-            interruption.commit()
+            cancellation.commit()
         started.set()
         await proceed.wait()
         reported.append(True)
 
-    running = asyncio.create_task(finish_if_committed(store_and_report(), interruption, timeout=WAIT))
+    running = asyncio.create_task(finish_if_committed(store_and_report(), cancellation, timeout=WAIT))
     await started.wait()
     running.cancel()
     await asyncio.sleep(0)
@@ -111,14 +111,14 @@ async def test_what_follows_a_commit_is_done_and_what_precedes_it_is_not(commits
 
 
 async def test_what_follows_a_commit_has_a_time_limit() -> None:
-    interruption, started = Interruption(), asyncio.Event()
+    cancellation, started = ThreadCancellation(), asyncio.Event()
 
     async def hang() -> None:
-        interruption.commit()
+        cancellation.commit()
         started.set()
         await asyncio.Event().wait()
 
-    running = asyncio.create_task(finish_if_committed(hang(), interruption, timeout=0.01))
+    running = asyncio.create_task(finish_if_committed(hang(), cancellation, timeout=0.01))
     await started.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

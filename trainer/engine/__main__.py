@@ -88,7 +88,7 @@ class UpdateWriter:
 def main() -> None:
     started = time.perf_counter()
     writer, reader = UpdateWriter(), RequestReader()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent handles Ctrl-C; this process ends when its pipe closes.
     threading.Thread(target=reader.run, args=(sys.stdin.buffer,), name="requests", daemon=True).start()
     writer.write(Loading(what="libraries"))
     os.environ.update(_ENVIRONMENT)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from contracts.ids import Digest
-from contracts.interruption import Interruption
+from contracts.thread_cancellation import ThreadCancellation
 from contracts.wire.blobs import io
 from contracts.wire.system.files import draft_in, remove_abandoned_drafts, rename_into_place, sync_file, sync_folder
-from contracts.wire.system.threads import run_interruptible
+from contracts.wire.system.threads import run_cancellable
 
 
 class LocalBlobs:
@@ -23,17 +23,17 @@ class LocalBlobs:
         self._durable: set[Path] = set()  # folders whose directory entries are known to be on disk
 
     async def put(self, content: bytes | Path) -> Digest:
-        (digest,) = await run_interruptible(partial(self._put_all, [content]))
+        (digest,) = await run_cancellable(partial(self._put_all, [content]))
         return digest
 
-    async def put_all(self, contents: Sequence[bytes | Path], interruption: Interruption) -> list[Digest]:
-        return await asyncio.to_thread(self._put_all, contents, interruption)
+    async def put_all(self, contents: Sequence[bytes | Path], cancellation: ThreadCancellation) -> list[Digest]:
+        return await asyncio.to_thread(self._put_all, contents, cancellation)
 
     async def get(self, digest: Digest, limit: int = io.MAX_BYTES_IN_MEMORY) -> bytes:
         return await asyncio.to_thread(self._get, digest, limit)
 
     async def fetch(self, digest: Digest, to: Path) -> None:
-        await run_interruptible(partial(self._fetch, digest, to))
+        await run_cancellable(partial(self._fetch, digest, to))
 
     async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         with await asyncio.to_thread(self._open, digest) as source:
@@ -61,10 +61,10 @@ class LocalBlobs:
     async def remove_abandoned_drafts(self) -> int:
         return await asyncio.to_thread(remove_abandoned_drafts, self.root / "tmp")
 
-    def _put_all(self, contents: Sequence[bytes | Path], interruption: Interruption) -> list[Digest]:
+    def _put_all(self, contents: Sequence[bytes | Path], cancellation: ThreadCancellation) -> list[Digest]:
         with ExitStack() as drafts:
-            written = [self._write_draft(content, drafts, interruption) for content in contents]
-            interruption.commit()
+            written = [self._write_draft(content, drafts, cancellation) for content in contents]
+            cancellation.commit()
             for digest, draft in written:
                 if draft is not None:
                     rename_into_place(draft, self.path(digest))
@@ -72,15 +72,15 @@ class LocalBlobs:
         return [digest for digest, _ in written]
 
     def _write_draft(
-        self, content: bytes | Path, drafts: ExitStack, interruption: Interruption
+        self, content: bytes | Path, drafts: ExitStack, cancellation: ThreadCancellation
     ) -> tuple[Digest, Path | None]:
         """The digest, and the bytes in a file that has no name yet; None if they are stored already."""
-        digest, size = io.hash_chunks(interruption.checked(io.read_chunks(content)))
+        digest, size = io.hash_chunks(cancellation.checked(io.read_chunks(content)))
         if self._renew(digest, size):
             return digest, None
         draft = drafts.enter_context(draft_in(self.root / "tmp"))
         with draft.open("wb") as out:
-            digest, _ = io.write_hashed(out, interruption.checked(io.read_chunks(content)))
+            digest, _ = io.write_hashed(out, cancellation.checked(io.read_chunks(content)))
         sync_file(draft)
         self.path(digest).parent.mkdir(parents=True, exist_ok=True)
         return digest, draft
@@ -116,14 +116,14 @@ class LocalBlobs:
             content = source.read(size)
         return io.verify_content(digest, content)
 
-    def _fetch(self, digest: Digest, to: Path, interruption: Interruption) -> None:
+    def _fetch(self, digest: Digest, to: Path, cancellation: ThreadCancellation) -> None:
         with self._open(digest) as source, draft_in(to.parent) as draft:
             with draft.open("wb") as out:
                 chunks = iter(lambda: source.read(io.CHUNK_BYTES), b"")
-                found, size = io.write_hashed(out, interruption.checked(chunks))
+                found, size = io.write_hashed(out, cancellation.checked(chunks))
             io.check_digest(digest, found, size)
             sync_file(draft)
-            interruption.commit()
+            cancellation.commit()
             rename_into_place(draft, to)
 
     def _delete(self, digests: Collection[Digest]) -> None:

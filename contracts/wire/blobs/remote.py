@@ -13,10 +13,10 @@ from obstore.exceptions import BaseError, NotFoundError
 
 from contracts.errors import NotFound, Unavailable
 from contracts.ids import Digest
-from contracts.interruption import Interruption
+from contracts.thread_cancellation import ThreadCancellation
 from contracts.wire.blobs import io
 from contracts.wire.system.files import draft_in, rename_into_place, sync_file
-from contracts.wire.system.threads import run_interruptible
+from contracts.wire.system.threads import run_cancellable
 
 
 class RemoteBlobs:
@@ -26,13 +26,13 @@ class RemoteBlobs:
         """`store`: one of `obstore.store`, such as `from_url("s3://bucket/prefix")`."""
         self._store = store
 
-    async def put_all(self, contents: Sequence[bytes | Path], interruption: Interruption) -> list[Digest]:
+    async def put_all(self, contents: Sequence[bytes | Path], cancellation: ThreadCancellation) -> list[Digest]:
         digests = [await self.put(content) for content in contents]
-        interruption.commit()
+        cancellation.commit()
         return digests
 
     async def put(self, content: bytes | Path) -> Digest:
-        digest, size = await run_interruptible(partial(_hash, content))
+        digest, size = await run_cancellable(partial(_hash, content))
         # Written again even if it exists: object stores have no touch, and this renews its time.
         with _translate_errors(digest):
             await obstore.put_async(self._store, io.blob_key(digest), content)
@@ -55,7 +55,7 @@ class RemoteBlobs:
                     await asyncio.to_thread(io.write_chunk, out, hashed, piece)
                     size += len(piece)
             io.check_digest(digest, hashed.hexdigest(), size)
-            await run_interruptible(partial(_rename_unless_interrupted, draft, to))
+            await run_cancellable(partial(_rename_unless_cancelled, draft, to))
 
     async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         whole = await self.size(digest)
@@ -94,13 +94,13 @@ class RemoteBlobs:
                 continue
 
 
-def _hash(content: bytes | Path, interruption: Interruption) -> tuple[Digest, int]:
-    return io.hash_chunks(interruption.checked(io.read_chunks(content)))
+def _hash(content: bytes | Path, cancellation: ThreadCancellation) -> tuple[Digest, int]:
+    return io.hash_chunks(cancellation.checked(io.read_chunks(content)))
 
 
-def _rename_unless_interrupted(draft: Path, to: Path, interruption: Interruption) -> None:
+def _rename_unless_cancelled(draft: Path, to: Path, cancellation: ThreadCancellation) -> None:
     sync_file(draft)
-    interruption.commit()
+    cancellation.commit()
     rename_into_place(draft, to)
 
 

@@ -14,7 +14,7 @@ from obstore.store import from_url
 
 from contracts.errors import SetupError
 from contracts.ids import Digest
-from contracts.interruption import Interruption
+from contracts.thread_cancellation import ThreadCancellation
 from contracts.wire.blobs.io import MAX_BYTES_IN_MEMORY, Damaged
 from contracts.wire.blobs.local import LocalBlobs
 from contracts.wire.blobs.remote import RemoteBlobs
@@ -30,10 +30,10 @@ class Blobs(Protocol):
         """Stores bytes, or a file that must not change meanwhile; returns when they are durable."""
         ...
 
-    async def put_all(self, contents: Sequence[bytes | Path], interruption: Interruption) -> list[Digest]:
-        """Stores several, then commits. Interrupted before that, blobs that are files are none of them stored.
+    async def put_all(self, contents: Sequence[bytes | Path], cancellation: ThreadCancellation) -> list[Digest]:
+        """Stores several, then commits. If it is cancelled before that, none of those that are files is stored.
 
-        An object store may then have some of them.
+        An object store may have some of them.
         """
         ...
 

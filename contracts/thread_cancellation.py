@@ -1,12 +1,12 @@
 """Work in a thread that its caller may cancel: either it is cancelled, or it commits, and never both.
 
-def write(interruption: Interruption) -> None:
-    for piece in interruption.checked(pieces):      # ends here when the caller was cancelled
+def write(cancellation: ThreadCancellation) -> None:
+    for piece in cancellation.checked(pieces):      # ends here when the caller was cancelled
         draft.write(piece)
-    interruption.commit()                           # from here on it is done, whatever happens to the caller
+    cancellation.commit()                           # from here on it is done, whatever happens to the caller
     draft.rename(target)
 
-await run_interruptible(write)                      # of `contracts.wire.system.threads`
+await run_cancellable(write)                      # of `contracts.wire.system.threads`
 """
 
 import threading
@@ -16,11 +16,11 @@ from typing import Literal, TypeVar
 T = TypeVar("T")
 
 
-class Interrupted(Exception):
+class ThreadCancelled(Exception):
     """The caller was cancelled before the work committed; the thread undoes what it did and ends."""
 
 
-class Interruption:
+class ThreadCancellation:
     """Decides which came first: the cancellation of the caller, or the commit of the work."""
 
     def __init__(self) -> None:
@@ -29,9 +29,9 @@ class Interruption:
         self._on_cancel: Callable[[], object] = lambda: None
 
     def check(self) -> None:
-        """Interrupted if the caller was cancelled; call it between pieces of the work."""
+        """ThreadCancelled if the caller was cancelled; call it between pieces of the work."""
         if self._state == "cancelled":
-            raise Interrupted
+            raise ThreadCancelled
 
     def checked(self, pieces: Iterable[T]) -> Iterator[T]:
         """The same pieces, checked before each."""
@@ -40,7 +40,7 @@ class Interruption:
             yield piece
 
     def commit(self) -> None:
-        """Interrupted if the caller was cancelled; from now on it is too late for that."""
+        """ThreadCancelled if the caller was cancelled; from now on it is too late for that."""
         with self._lock:
             self.check()
             self._state = "committed"
