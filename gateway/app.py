@@ -58,7 +58,8 @@ CHECKS = ("nats", "catalog", "log")
 API_DESCRIPTION = (
     "From images to a LoRA. Each write returns `Loratory-Seq`; a read with it as `min_seq` sees the change. "
     "Errors are problem documents (RFC 9457) with a stable `code`. Lists are paged by `cursor` or the `Link` header. "
-    "Every POST accepts an `Idempotency-Key`; every response has an `X-Request-ID`, yours or a new one. Events and progress are published at `/ws/progress`."
+    "Every POST accepts an `Idempotency-Key`; every response has an `X-Request-ID`, yours or a new one. Events and "
+    "progress are published at `/ws/progress`."
 )
 MODULES_BY_TAG = {
     "Datasets": (datasets, erasures),

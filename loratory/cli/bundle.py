@@ -40,8 +40,8 @@ GATEWAY_PATHS = {
     "status": "/api/v1/status",
     "version": "/api/v1/version",
 }
-STREAMS = (subjects.EVENTS, subjects.QUEUE, subjects.METRICS, subjects.LEASES)
-CREDENTIAL_FILES = ("*.json", "*.creds", "*.nk", "*.seed", "*.key")
+STREAMS = (subjects.EVENTS, subjects.QUEUE, subjects.METRICS)
+CREDENTIAL_FILES = ("*.json", "*.creds", "*.nk", "*.seed", "*.key", "keys/*")
 MIN_CREDENTIAL_CHARACTERS = 16
 NOTES = "notes.txt"
 README = """\
