@@ -103,7 +103,7 @@ def build_redactor(source: BundleSource) -> Redactor:
 def _bus_secrets(folder: Path) -> Iterator[str]:
     """The words in the credential files of the bus that are long enough to be one."""
     for pattern in CREDENTIAL_FILES:
-        for file in folder.glob(pattern):
+        for file in filter(Path.is_file, folder.glob(pattern)):
             words = "".join(letter if letter.isalnum() or letter in "_-+/=" else " " for letter in _read_end(file))
             yield from (word for word in words.split() if len(word) >= MIN_CREDENTIAL_CHARACTERS)
 
