@@ -40,8 +40,8 @@ GATEWAY_PATHS = {
     "status": "/api/v1/status",
     "version": "/api/v1/version",
 }
-STREAMS = (subjects.EVENTS, subjects.QUEUE, subjects.METRICS, subjects.LEASES)
-CREDENTIAL_FILES = ("*.json", "*.creds", "*.nk", "*.seed", "*.key")
+STREAMS = (subjects.EVENTS, subjects.QUEUE, subjects.METRICS)
+CREDENTIAL_FILES = ("*.json", "*.creds", "*.nk", "*.seed", "*.key", "keys/*")
 MIN_CREDENTIAL_CHARACTERS = 16
 NOTES = "notes.txt"
 README = """\
@@ -103,7 +103,7 @@ def build_redactor(source: BundleSource) -> Redactor:
 def _bus_secrets(folder: Path) -> Iterator[str]:
     """The words in the credential files of the bus that are long enough to be one."""
     for pattern in CREDENTIAL_FILES:
-        for file in folder.glob(pattern):
+        for file in filter(Path.is_file, folder.glob(pattern)):
             words = "".join(letter if letter.isalnum() or letter in "_-+/=" else " " for letter in _read_end(file))
             yield from (word for word in words.split() if len(word) >= MIN_CREDENTIAL_CHARACTERS)
 
