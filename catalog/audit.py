@@ -13,6 +13,7 @@ from catalog.archive.chain import ChainVerification
 from catalog.archive.compare import Comparison, compare, with_last_good_time
 from catalog.keys import Keys
 from catalog.store import Store
+from catalog.watch.watch import Watch
 from contracts.audit import AuditHead, AuditReport, Damage, DamageKind
 from contracts.errors import Conflict
 from contracts.ids import Digest
@@ -99,8 +100,8 @@ def is_genuine(head: AuditHead) -> bool:
     return True
 
 
-def handlers(auditor: Auditor, store: Store) -> QueryHandlers:
-    """The query handlers of audits."""
+def handlers(auditor: Auditor, store: Store, watch: Watch) -> QueryHandlers:
+    """The query handlers of audits. Verifying also compares what is stored with what must be there."""
 
     async def get_head(query: GetAuditHead) -> AuditHead:
         await store.wait_for(query.min_seq)
@@ -108,6 +109,7 @@ def handlers(auditor: Auditor, store: Store) -> QueryHandlers:
 
     async def verify(query: VerifyLog) -> AuditReport:
         await store.wait_for(query.min_seq)
-        return await auditor.verify(query.head)
+        report = await auditor.verify(query.head)
+        return msgspec.structs.replace(report, losses=(await watch.compare()).report())
 
     return {GetAuditHead: get_head, VerifyLog: verify}

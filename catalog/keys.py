@@ -17,7 +17,15 @@ import aiosqlite
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from catalog.database import TRUNCATE_WAL, Closing, check_wal_truncated, open_reader, open_writer, report_full_disk
+from catalog.database import (
+    TRUNCATE_WAL,
+    Closing,
+    check_wal_truncated,
+    open_reader,
+    open_writer,
+    peek,
+    report_full_disk,
+)
 from catalog.migrations import Schema
 from contracts.errors import Unavailable
 from contracts.events.base import Sealed
@@ -47,6 +55,8 @@ KEYS_OF = "SELECT image_id, key FROM key WHERE image_id IN (SELECT value FROM js
 REGISTER_BACKUP = "INSERT INTO backup VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET at = excluded.at"
 BACKUPS = "SELECT path, at FROM backup ORDER BY at, path"
 FORGET_BACKUP = "DELETE FROM backup WHERE path = ?"
+ERASED_AMONG = "SELECT image_id FROM erased WHERE image_id IN (SELECT value FROM json_each(?))"
+KNOWN = "SELECT image_id FROM key UNION ALL SELECT image_id FROM erased"
 CREATE_SIGNING_KEY = "INSERT OR IGNORE INTO signer VALUES (1, ?)"
 SIGNING_KEY = "SELECT key FROM signer"
 
@@ -111,6 +121,11 @@ class Keys(Closing):
         """At most `limit` images whose keys were destroyed, in order of id, after one id."""
         return [row["image_id"] for row in await self._reader.execute_fetchall(ERASED, (after, limit))]
 
+    async def erased_among(self, images: Iterable[ImageId]) -> set[ImageId]:
+        """Those of these images whose keys were destroyed; one without a key that is not among them lost it."""
+        parameters = (msgspec.json.encode(list(images)).decode(),)
+        return {row["image_id"] for row in await self._reader.execute_fetchall(ERASED_AMONG, parameters)}
+
     async def register_backup(self, path: Path, at: datetime) -> None:
         """Register a folder that holds copies of keys and blobs, or update its time."""
         if not path.is_absolute():
@@ -167,6 +182,15 @@ class Keys(Closing):
                 except BaseException:
                     await self._writer.rollback()  # without effect where SQLite has rolled back by itself
                     raise
+
+
+def images_in(path: Path) -> set[ImageId]:
+    """The images that a key file has a key of, or has erased; empty if it is missing or is no such file.
+
+    It is opened anew, so this is what a restart would find.
+    """
+    found = peek(path, lambda connection: {ImageId(image) for (image,) in connection.execute(KNOWN)})
+    return found or set()
 
 
 def open_if_present(keys: dict[ImageId, bytes], image: ImageId, sealed: Sealed, context: str) -> str:

@@ -7,6 +7,7 @@ import msgspec
 
 from contracts.errors import LogDamaged
 from contracts.ids import Digest
+from contracts.losses import LossReport, loss_lines
 
 DamageLocation = Literal["log", "archive", "head"]
 DamageKind = Literal["missing", "changed", "rewritten", "replaced", "unreadable"]
@@ -55,6 +56,7 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
 
     The hashes of `commits` archived commits of `aggregates` aggregates were recomputed, and `compared` of the commits
     compared with the log. `chain` is the hash over all of them. `archive_seconds` and `log_seconds` are durations.
+    `losses`: which stored bytes and keys are missing; history can be intact all the same.
     """
 
     log_id: str
@@ -65,6 +67,7 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     damage: tuple[Damage, ...]
     archive_seconds: float
     log_seconds: float
+    losses: LossReport = msgspec.field(default_factory=LossReport)
 
     @property
     def is_intact(self) -> bool:
@@ -115,7 +118,7 @@ def summary_lines(report: AuditReport) -> list[str]:
         f"chain    {report.chain}",
     ]
     damage = [f"{one.where} {one.kind} from commit {one.first_bad} on: {one.detail}" for one in report.damage]
-    return [*lines, *(damage or ["history is intact"])]
+    return [*lines, *(damage or ["history is intact"]), *loss_lines(report.losses)]
 
 
 def damage_error(damage: Damage) -> LogDamaged:

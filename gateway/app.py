@@ -21,6 +21,7 @@ from contracts.wire.service.bus import Bus, connect
 from contracts.wire.service.health import Health
 from gateway.clients import CatalogClient
 from gateway.http import problems, request_context
+from gateway.http.files import BlobFiles
 from gateway.http.guard import Guard
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import OpenApiDocument
@@ -37,6 +38,7 @@ from gateway.routes import (
     events,
     images,
     jobs,
+    losses,
     pages,
     presets,
     results,
@@ -63,7 +65,7 @@ MODULES_BY_TAG = {
     "Presets": (presets,),
     "Jobs": (jobs, results),
     "Events": (events,),
-    "Audit": (audit,),
+    "Audit": (audit, losses),
 }
 """All handlers that a module defines are routes."""
 
@@ -125,7 +127,7 @@ def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
         "catalog": catalog,
         "past_events": PastEvents(catalog, feed.images),
         "feed": feed,
-        "blobs": blobs,
+        "files": BlobFiles(blobs, catalog),
         "staging": staging,
         "service_health": health,
         "limits": limits,

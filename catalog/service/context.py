@@ -1,6 +1,6 @@
 """What the handlers of commands work with, and how they run under an aggregate lock."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 from catalog.database import Connection
 from catalog.keys import Keys
 from catalog.service.execution import CommandExecutor
+from catalog.watch.requirements import AbsentKeys, absent_keys
+from catalog.watch.watch import Watch
 from contracts.commands.base import Command, CommandMetadata, CommandResult
+from contracts.ids import ImageId
 from contracts.wire.blobs.store import Blobs
 
 T = TypeVar("T")
@@ -23,10 +26,17 @@ class CommandContext:
     keys: Keys
     blobs: Blobs
     purge_now: Callable[[], Awaitable[None]]
+    watch: Watch
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the read model."""
         return await self.executor.store.read(work)
+
+    async def keys_of(self, images: Iterable[ImageId]) -> tuple[dict[ImageId, bytes], AbsentKeys]:
+        """The keys of these images, and why the others have none."""
+        ids = list(images)
+        keys = await self.keys.keys_of(ids)
+        return keys, await absent_keys(self.executor.store, self.keys, set(ids) - keys.keys())
 
 
 Handler = Callable[[CommandContext, CommandMetadata, C], Awaitable[CommandResult]]

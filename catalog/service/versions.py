@@ -55,11 +55,15 @@ async def freeze_version(context: CommandContext, metadata: CommandMetadata, com
 
 
 async def build_version(context: CommandContext, metadata: CommandMetadata, ref: str, trigger: str) -> FrozenVersion:
-    """The data set as it is now; its manifest is stored as a blob. Rejected for an empty data set."""
+    """The data set as it is now; its manifest is stored as a blob. Rejected: the data set is empty.
+
+    KeyMissing, Lost: the caption of an image cannot be read.
+    """
     read = await context.read(lambda connection: _read_content(connection, ref))
     if not read.images:
         raise Rejected(f"the data set {read.row.name!r} is empty; import images first", reason="empty-dataset")
-    keys = await context.keys.keys_of([image.id for image in read.images])
+    keys, absent = await context.keys_of(image.id for image in read.images)
+    absent.require()
     lines = await asyncio.to_thread(_build_manifest_lines, read, keys, trigger.strip())
     digest = await context.blobs.put(await asyncio.to_thread(manifest.encode, lines))
     content = rules.FrozenContent(manifest=digest, images=len(lines), as_of=read.as_of, latest=read.latest)

@@ -13,6 +13,7 @@ from catalog.views import (
     erasures,
     images,
     jobs,
+    losses,
     predictions,
     presets,
     refusals,
@@ -31,7 +32,7 @@ __all__ = ["TABLES", "VERSION", "apply"]
 # The order matters: each view may read what earlier ones wrote for the same batch; `tags` reads older predictions.
 VIEWS = (
     *(commands, tagging, datasets, erasures, images, decisions, refusals, versions, presets, work, jobs, tags),
-    predictions,
+    *(predictions, losses),
 )
 TABLES = sets.TABLES + "".join(view.TABLES for view in VIEWS)
 

@@ -9,6 +9,7 @@ import msgspec
 
 from contracts.audit import AuditHead, AuditReport, ReplayReport
 from contracts.errors import Behind, Unavailable
+from contracts.losses import BlobCheck, Loss
 from contracts.queries.log import HistoryEntry
 from contracts.retry import Outage
 from loratory.api.base import LONG_POLL_SECONDS, Api, SyncApi, Timestamp, path, sync, sync_iterator
@@ -76,6 +77,18 @@ class EventLogApi(Api):
         body = {"json": msgspec.to_builtins({"head": head}), "timeout": AUDIT_TIMEOUT_SECONDS}
         return await self._http.post(path("audit", "verify"), AuditReport, lambda: body)
 
+    def losses(self) -> AsyncGenerator[Loss, None]:
+        """Blobs, and keys of images, that should be stored and are missing."""
+        return self._http.items(path("losses"), Items[Loss])
+
+    async def audit_blobs(self) -> BlobCheck:
+        """Read all stored blobs and compare their bytes with their digests. Conflict: that is being done already."""
+        blobs = path("audit", "blobs")
+        check = await self._http.post(f"{blobs}?wait={LONG_POLL_SECONDS}", BlobCheck)
+        while check.state == "running":
+            check = await self._http.get(blobs, BlobCheck, wait=LONG_POLL_SECONDS)
+        return check
+
     async def _follow(self, after: str, query: dict[str, str]) -> AsyncGenerator[LoggedEvent, None]:
         """Each event exactly once across reconnections. Unavailable: no stream for as long as RECONNECT says."""
         outage = Outage(None, RECONNECT)
@@ -105,6 +118,8 @@ class SyncEventLogApi(SyncApi):
     image_history = sync_iterator(EventLogApi.image_history)
     dataset_history = sync_iterator(EventLogApi.dataset_history)
     audit_replay = sync(EventLogApi.audit_replay)
+    audit_blobs = sync(EventLogApi.audit_blobs)
+    losses = sync_iterator(EventLogApi.losses)
 
 
 async def _parse_sse(response: httpx.Response) -> AsyncGenerator[tuple[str, LoggedEvent | None], None]:

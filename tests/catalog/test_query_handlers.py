@@ -13,11 +13,16 @@ import pytest
 from catalog import views
 from catalog.archive.archive import Archive
 from catalog.domain.builtin_presets import PRESETS
+from catalog.ingest.outcomes import Limits
+from catalog.ingest.pool import Decoder
 from catalog.keys import Keys
 from catalog.query_handlers.context import ManifestReader, QueryContext, QueryLimits
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, build_page, decode_cursor, encode_cursor
 from catalog.query_handlers.table import query_handlers
+from catalog.service.blob_pins import BlobPins
 from catalog.store import Store
+from catalog.watch.repair import Repairer
+from catalog.watch.watch import DEFAULT_WATCH, Watch
 from contracts.errors import Behind, Gone, Invalid, NotFound
 from contracts.events.datasets import DatasetRenamed
 from contracts.ids import DatasetId, ImageId, JobId, RunId, VersionId
@@ -48,6 +53,7 @@ from contracts.queries.log import (
     StartReplay,
     VerifyLog,
 )
+from contracts.queries.losses import GetBlobCheck, ListLosses, RequireBlob, StartBlobCheck
 from contracts.queries.owners import QUERIES
 from contracts.queries.presets import GetPreset, ListPresets
 from contracts.queries.tagging import GetTagging, ListTagging, ReadTaggingWork
@@ -68,11 +74,14 @@ class QuerySide:
         self.archive = Archive(folder)
         self.keys = keys
         self.blobs = LocalBlobs(folder / "blobs")
+        repairer = Repairer(self.store, self.blobs, Decoder(Limits()), folder, BlobPins().pin)
+        watch = Watch(self.store, self.blobs, folder / "keys.db", repairer, DEFAULT_WATCH)
         self._context = QueryContext(
             store=self.store,
             archive=self.archive,
             keys=keys,
-            manifests=ManifestReader(self.blobs),
+            manifests=ManifestReader(self.blobs, watch),
+            watch=watch,
             pending_purges=lambda _: (),
         )
 
@@ -167,7 +176,8 @@ async def result_bytes(queries: QuerySide, query: Query[Any]) -> bytes:
 def test_all_queries_are_covered() -> None:
     of_audit = {GetAuditHead, VerifyLog}  # they need the log itself: tests/catalog/test_audit.py
     of_replays = {StartReplay, GetReplay}  # tests/catalog/test_rebuild.py
-    assert {type(query) for query in all_queries()} == set(QUERIES["catalog"]) - of_audit - of_replays
+    of_watch = {ListLosses, RequireBlob, StartBlobCheck, GetBlobCheck}  # tests/catalog/test_watch.py
+    assert {type(query) for query in all_queries()} == set(QUERIES["catalog"]) - of_audit - of_replays - of_watch
 
 
 async def test_every_query_has_a_handler_and_every_result_its_type(queries: QuerySide) -> None:
@@ -283,9 +293,7 @@ async def test_a_manifest_is_in_plain_text_except_for_erased_images(queries: Que
     page = await queries.run(ReadManifest(version_id=VersionId("ver_1")))
     assert [(entry.ordinal, entry.caption) for entry in page.items] == [(0, "caption 0"), (1, "caption 1")]
 
-    connection = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
-    connection.execute("DELETE FROM key WHERE image_id = ?", (image_id("ds_cats", 0),))
-    connection.close()
+    await queries.keys.destroy([image_id("ds_cats", 0)])
 
     page = await queries.run(ReadManifest(version_id=VersionId("ver_1")))
     assert [entry.caption for entry in page.items] == ["", "caption 1"]

@@ -19,12 +19,17 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from contracts.errors import LogDamaged, LoratoryError, SetupError
+from contracts.errors import BlobMissing, KeyMissing, LogDamaged, LoratoryError, SetupError
 from contracts.wire.service.health import check
 from contracts.wire.service.settings import ServiceSettings, read_settings
 
 OUR_PACKAGES = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory", "demo_world")
-EXIT_CODES: tuple[tuple[type[LoratoryError], int], ...] = ((LogDamaged, 3), (SetupError, 2))
+EXIT_CODES: tuple[tuple[type[LoratoryError], int], ...] = (
+    (LogDamaged, 3),
+    (SetupError, 2),
+    (BlobMissing, 1),
+    (KeyMissing, 1),
+)
 S = TypeVar("S", bound=ServiceSettings)
 Serve = Callable[[S], Coroutine[Any, Any, None]]
 Subcommand = Callable[[S, Sequence[str]], Coroutine[Any, Any, None]]
@@ -66,7 +71,7 @@ def start(  # noqa: PLR0913 - a service's whole start
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Runs the service until it returns or SIGTERM or SIGINT cancels it; returns the exit code.
 
-    A SetupError or LogDamaged, also inside an exception group, becomes one sentence on stderr. Other errors propagate.
+    Errors of EXIT_CODES, also inside an exception group, become one sentence on stderr. Other errors propagate.
     """
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
