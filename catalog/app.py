@@ -31,6 +31,7 @@ from catalog.service.imports import ImageImporter, remove_stale_work_folders
 from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
 from catalog.settings import Settings
 from catalog.store import Store
+from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch
 from contracts.errors import LogDamaged
@@ -87,18 +88,18 @@ class Catalog:
         self.replays = Replays(resources.folder)
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, self.importer.pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, DEFAULT_WATCH)
-        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, self.watch)
+        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, lambda: self.watch.losses)
         self.commands = command_handlers(self.context, self.importer)
         queried = QueryContext(
             store=store,
             archive=archive,
             keys=keys,
-            manifests=ManifestReader(blobs, self.watch),
-            watch=self.watch,
+            manifests=ManifestReader(blobs, self.watch.require_blob),
             pending_purges=self.purger.pending,
         )
         audits = audit.handlers(Auditor(archive, log, keys), store, self.watch)
-        self.queries = {**query_handlers(queried), **audits, **self.replays.handlers()}
+        losses = watch_queries.handlers(self.watch, store)
+        self.queries = {**query_handlers(queried), **audits, **losses, **self.replays.handlers()}
 
 
 async def serve(settings: Settings) -> None:

@@ -167,7 +167,7 @@ async def _find_losses(settings: Settings, *, read_blobs: bool = False) -> LossR
     """By the archive, whether the catalog runs or not; `read_blobs`: also damaged blobs, which are moved aside."""
     expected, blobs = await asyncio.to_thread(expected_by, settings.catalog), blobs_at(settings.blobs)
     if read_blobs:
-        await Patrol(blobs, blobs.set_aside).check_all()
+        await Patrol(blobs, blobs.set_aside).audit_all()
     return (await find_losses(expected, blobs, settings.catalog / KEYS, at=datetime.now(UTC))).report()
 
 

@@ -48,7 +48,7 @@ class LossReport(msgspec.Struct, frozen=True, kw_only=True):
         return f"{', '.join(named)} {'is' if self.total == 1 else 'are'} missing; {CURE}"
 
 
-class BlobCheck(msgspec.Struct, frozen=True, kw_only=True):
+class BlobAudit(msgspec.Struct, frozen=True, kw_only=True):
     """All stored blobs are read: `read` so far, `damaged` of them not with the bytes that were put.
 
     `never`: not requested since the start. `failed`: the blobs could not be read; `error` says why.

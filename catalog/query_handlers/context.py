@@ -15,8 +15,7 @@ from catalog.domain import manifest
 from catalog.entries import MAX_SCANNED_COMMITS
 from catalog.keys import Keys
 from catalog.store import Store
-from catalog.watch.requirements import AbsentKeys, absent_keys
-from catalog.watch.watch import Watch
+from catalog.watch.requirements import AbsentKeys, keys_of
 from contracts.errors import Unavailable
 from contracts.ids import Digest, ImageId
 from contracts.queries.base import Query
@@ -42,15 +41,16 @@ class QueryLimits(msgspec.Struct, frozen=True, kw_only=True):
 class ManifestReader:
     """Reads the manifests of frozen versions from their blobs; caches the last two, so that a page needs no re-read."""
 
-    def __init__(self, blobs: Blobs, watch: Watch) -> None:
+    def __init__(self, blobs: Blobs, require_blob: Callable[[Digest], Awaitable[object]]) -> None:
+        """`require_blob` raises what is wrong with a blob that is missing."""
         self._blobs = blobs
-        self._watch = watch
+        self._require_blob = require_blob
         self._cache: dict[Digest, list[manifest.ManifestLine]] = {}
 
     async def lines(self, digest: Digest) -> list[manifest.ManifestLine]:
         """BlobMissing, Lost: the manifest is missing."""
         if digest not in self._cache:
-            await self._watch.require_blob(digest)
+            await self._require_blob(digest)
             lines = await asyncio.to_thread(manifest.decode, await self._blobs.get(digest))
             self._cache = dict([*self._cache.items(), (digest, lines)][-2:])
         return self._cache[digest]
@@ -83,7 +83,6 @@ class QueryContext:
     archive: Archive
     keys: Keys
     manifests: ManifestReader
-    watch: Watch
     pending_purges: Callable[[int], tuple[str, ...]]
     """Where data erased up to a sequence may still exist, one sentence per place."""
     limits: QueryLimits = field(default_factory=QueryLimits)
@@ -99,9 +98,7 @@ class QueryContext:
 
     async def keys_of(self, images: Iterable[ImageId]) -> tuple[dict[ImageId, bytes], AbsentKeys]:
         """The keys of these images, and why the others have none."""
-        ids = list(images)
-        keys = await self.keys.keys_of(ids)
-        return keys, await absent_keys(self.store, self.keys, set(ids) - keys.keys())
+        return await keys_of(self.store, self.keys, images)
 
     async def wait_for(self, query: Query[Any]) -> None:
         """Wait until the read model shows the query's `min_seq`; Behind if it does not in time."""

@@ -1,6 +1,6 @@
 """What the handlers of commands work with, and how they run under an aggregate lock."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
@@ -8,10 +8,8 @@ from typing import Any, TypeVar
 from catalog.database import Connection
 from catalog.keys import Keys
 from catalog.service.execution import CommandExecutor
-from catalog.watch.requirements import AbsentKeys, absent_keys
-from catalog.watch.watch import Watch
+from catalog.watch.losses import Losses
 from contracts.commands.base import Command, CommandMetadata, CommandResult
-from contracts.ids import ImageId
 from contracts.wire.blobs.store import Blobs
 
 T = TypeVar("T")
@@ -20,23 +18,20 @@ C = TypeVar("C", bound=Command[Any])
 
 @dataclass(frozen=True)
 class CommandContext:
-    """`purge_now` waits a while for the destruction of what was erased, which goes on either way."""
+    """`purge_now` waits a while for the destruction of what was erased, which goes on either way.
+
+    `losses`: the blobs and keys that are missing now.
+    """
 
     executor: CommandExecutor
     keys: Keys
     blobs: Blobs
     purge_now: Callable[[], Awaitable[None]]
-    watch: Watch
+    losses: Callable[[], Losses]
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the read model."""
         return await self.executor.store.read(work)
-
-    async def keys_of(self, images: Iterable[ImageId]) -> tuple[dict[ImageId, bytes], AbsentKeys]:
-        """The keys of these images, and why the others have none."""
-        ids = list(images)
-        keys = await self.keys.keys_of(ids)
-        return keys, await absent_keys(self.executor.store, self.keys, set(ids) - keys.keys())
 
 
 Handler = Callable[[CommandContext, CommandMetadata, C], Awaitable[CommandResult]]

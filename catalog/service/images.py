@@ -9,6 +9,7 @@ from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change
 from catalog.views import decisions, erasures
 from catalog.views.datasets import DatasetRow
+from catalog.watch.requirements import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import EditTags, EraseImage, ImageResult, RemoveImage, ReplaceTags, SetCaption
 from contracts.ids import ImageId
@@ -30,7 +31,7 @@ async def remove_image(context: CommandContext, metadata: CommandMetadata, comma
 async def set_caption(context: CommandContext, metadata: CommandMetadata, command: SetCaption) -> CommandResult:
     """KeyMissing, Lost: the key that would seal the caption is gone, although the image was not erased."""
     row, image = await context.read(lambda now: _load(now, command.image))
-    keys, absent = await context.keys_of([command.image])
+    keys, absent = await keys_of(context.executor.store, context.keys, [command.image])
     if absent.erased:
         raise erased(command.image)
     absent.require()

@@ -43,7 +43,7 @@ async def _create(
     recipe = rules.resolve_recipe(command, preset)
     frozen = await _select_version(context, metadata, command, dataset_id)
     dataset, version = frozen.dataset, frozen.version
-    await context.read(lambda now: require_pictures(now, dataset.id, version, context.watch.losses))
+    await context.read(lambda now: require_pictures(now, dataset.id, version, context.losses()))
     events = rules.create(command, recipe, dataset_id=dataset.id, dataset=dataset.name, version=version)
     job_id = JobId(derived("job", metadata.command_id))
     result = JobResult(id=job_id, name=command.name or dataset.name, status="pending", version=version.version)
@@ -83,7 +83,7 @@ async def change_job(
     context: CommandContext, metadata: CommandMetadata, command: EditJob | StartJob | CancelJob | RemoveJob
 ) -> CommandResult:
     if isinstance(command, StartJob):
-        await context.read(lambda connection: _require_pictures(connection, command.job, context.watch.losses))
+        await context.read(lambda connection: _require_pictures(connection, command.job, context.losses()))
     history = await context.executor.log.load("job", command.job)
     erased = await context.read(lambda connection: _count_erased(connection, command.job))
     job = replace(rules.fold(history.events()), erased_images=erased)

@@ -12,7 +12,7 @@ from catalog.watch.presence import is_intact
 from contracts.cancellation import not_cancelled
 from contracts.errors import Conflict, Unavailable
 from contracts.ids import Digest
-from contracts.losses import BlobCheck
+from contracts.losses import BlobAudit
 from contracts.wire.blobs.store import Blobs
 
 PREFIXES = 256
@@ -41,7 +41,7 @@ class Patrol:
     blobs: Blobs
     on_damaged: Callable[[Digest], Awaitable[None]]
     policy: PatrolPolicy = DEFAULT_PATROL
-    last_check: BlobCheck = field(default_factory=lambda: BlobCheck(state="never"))
+    last_audit: BlobAudit = field(default_factory=lambda: BlobAudit(state="never"))
     """The reading of all blobs on demand."""
     _requested: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,26 +55,26 @@ class Patrol:
                     await self.on_damaged(digest)
             await asyncio.sleep(max(0.0, pause - (time.monotonic() - started)))
 
-    def start_check(self) -> BlobCheck:
+    def start_audit(self) -> BlobAudit:
         """Start to read all blobs at once. Conflict: that is being done."""
-        if self.last_check.state == "running":
+        if self.last_audit.state == "running":
             raise Conflict("the blobs are being read already; try again when that has ended")
-        self.last_check = BlobCheck(state="running")
+        self.last_audit = BlobAudit(state="running")
         self._requested.set()
-        return self.last_check
+        return self.last_audit
 
-    async def run_checks(self) -> None:
-        """Do what `start_check` asked for, until cancelled."""
+    async def run_audits(self) -> None:
+        """Do what `start_audit` asked for, until cancelled."""
         while not_cancelled():
             await self._requested.wait()
             self._requested.clear()
             try:
-                await self.check_all()
+                await self.audit_all()
             except (OSError, Unavailable) as error:
-                self.last_check = msgspec.structs.replace(self.last_check, state="failed", error=str(error))
+                self.last_audit = msgspec.structs.replace(self.last_audit, state="failed", error=str(error))
 
-    async def check_all(self) -> None:
-        """Read all blobs at once; the result is `last_check`."""
+    async def audit_all(self) -> None:
+        """Read all blobs at once; the result is `last_audit`."""
         read = damaged = 0
         for prefix in _prefixes():
             async for digest, intact in _read(self.blobs, prefix):
@@ -82,8 +82,8 @@ class Patrol:
                 if not intact:
                     damaged += 1
                     await self.on_damaged(digest)
-            self.last_check = BlobCheck(state="running", read=read, damaged=damaged)
-        self.last_check = msgspec.structs.replace(self.last_check, state="ended")
+            self.last_audit = BlobAudit(state="running", read=read, damaged=damaged)
+        self.last_audit = msgspec.structs.replace(self.last_audit, state="ended")
 
     async def _wait(self, read: int) -> None:
         await asyncio.sleep(read / self.policy.bytes_per_second)

@@ -31,9 +31,14 @@ class AbsentKeys:
             raise Lost(f"the key of image {loss.id} is {loss.describe()}", image=loss.id)
 
 
-async def absent_keys(store: Store, keys: Keys, images: Iterable[ImageId]) -> AbsentKeys:
-    """Why these images, of which `keys` has no key, have none."""
-    absent = set(images)
+async def keys_of(store: Store, keys: Keys, images: Iterable[ImageId]) -> tuple[dict[ImageId, bytes], AbsentKeys]:
+    """The keys of these images, and why the others have none."""
+    ids = list(images)
+    found = await keys.keys_of(ids)
+    return found, await _explain(store, keys, set(ids) - found.keys())
+
+
+async def _explain(store: Store, keys: Keys, absent: set[ImageId]) -> AbsentKeys:
     if not absent:
         return AbsentKeys()
 

@@ -83,7 +83,7 @@ class Watch:
             tasks.create_task(compare, name="compare")
             tasks.create_task(repair, name="repair")
             tasks.create_task(repeat(announce, every=policy.publish_every, wake=self._changed), name="announce")
-            tasks.create_task(self.patrol.run_checks(), name="check")
+            tasks.create_task(self.patrol.run_audits(), name="blob-audits")
             if isinstance(self._blobs, LocalBlobs):  # object stores check their bytes themselves, and reading costs
                 patrol = repeat(
                     self.patrol.run_round, every=0.0, on=ERRORS, warn="blobs_not_patrolled", after_error=after_error

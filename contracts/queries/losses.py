@@ -1,7 +1,7 @@
 """Queries about lost blobs and keys."""
 
 from contracts.ids import Digest
-from contracts.losses import BlobCheck, Loss
+from contracts.losses import BlobAudit, Loss
 from contracts.queries.base import Page, Query, QueryPage, View
 
 
@@ -16,7 +16,7 @@ class ListLosses(QueryPage[Page[Loss]], frozen=True):
     """Everything that is missing: as of the last comparison, and what was noticed since."""
 
 
-class RequireBlob(Query[BlobView], frozen=True):
+class GetBlob(Query[BlobView], frozen=True):
     """A blob that could not be read: a derived one is made again now.
 
     NotFound: nothing names it. BlobMissing: it is missing. Lost: its loss was accepted.
@@ -25,9 +25,9 @@ class RequireBlob(Query[BlobView], frozen=True):
     blob: Digest
 
 
-class StartBlobCheck(Query[BlobCheck], frozen=True):
+class StartBlobAudit(Query[BlobAudit], frozen=True):
     """Read all blobs and compare their bytes with their digests. Conflict: that is being done already."""
 
 
-class GetBlobCheck(Query[BlobCheck], frozen=True):
+class GetBlobAudit(Query[BlobAudit], frozen=True):
     """The check in progress, or the result of the last one."""

@@ -11,7 +11,7 @@ from litestar.response import Stream
 
 from contracts.errors import NotFound
 from contracts.ids import Digest
-from contracts.queries.losses import RequireBlob
+from contracts.queries.losses import GetBlob
 from contracts.wire.blobs.store import Blobs
 from gateway.clients import CatalogClient
 from gateway.http.problems import MEDIA_TYPE, Problem, RangeNotSatisfiable, Responses, problem_responses, response_spec
@@ -75,7 +75,7 @@ class BlobFiles:
         try:
             return await self.blobs.size(digest)
         except NotFound:
-            return (await self.catalog.query(RequireBlob(blob=digest))).size
+            return (await self.catalog.query(GetBlob(blob=digest))).size
 
 
 async def blob_response(

@@ -6,9 +6,9 @@ from typing import Annotated
 from litestar import Response, get, post
 from litestar.params import QueryParameter
 
-from contracts.losses import BlobCheck, Loss
+from contracts.losses import BlobAudit, Loss
 from contracts.queries.base import Page
-from contracts.queries.losses import GetBlobCheck, ListLosses, StartBlobCheck
+from contracts.queries.losses import GetBlobAudit, ListLosses, StartBlobAudit
 from gateway.clients import CatalogClient
 from gateway.http.problems import problem_responses, response_spec
 from gateway.http.responses import API_ROOT
@@ -26,29 +26,29 @@ async def list_losses(paging: Paging, catalog: Catalog) -> Response[Page[Loss]]:
 @post(
     "/audit/blobs",
     status_code=200,
-    responses=response_spec(202, BlobCheck, "Still running; get the result with GET") | problem_responses(409, 415),
+    responses=response_spec(202, BlobAudit, "Still running; get the result with GET") | problem_responses(409, 415),
 )
-async def start_blob_check(catalog: Catalog, limits: Limits, wait: Wait = 30) -> Response[BlobCheck]:
+async def start_blob_audit(catalog: Catalog, limits: Limits, wait: Wait = 30) -> Response[BlobAudit]:
     """Read all stored blobs and compare their bytes with their digests; a damaged one is missing from then on.
 
     200 with the result, or 202 if it is still running after `wait` seconds; then GET returns it. 409 while one runs.
     """
-    check = await _wait_for_end(catalog, await catalog.query(StartBlobCheck()), wait, limits.replay_poll)
-    is_running = check.state == "running"
+    audit = await _wait_for_end(catalog, await catalog.query(StartBlobAudit()), wait, limits.replay_poll)
+    is_running = audit.state == "running"
     headers = {"Location": f"{API_ROOT}/audit/blobs"} if is_running else {}
-    return Response(check, status_code=202 if is_running else 200, headers=headers)
+    return Response(audit, status_code=202 if is_running else 200, headers=headers)
 
 
 @get("/audit/blobs", responses=problem_responses())
-async def get_blob_check(catalog: Catalog, limits: Limits, wait: Wait = 0) -> BlobCheck:
+async def get_blob_audit(catalog: Catalog, limits: Limits, wait: Wait = 0) -> BlobAudit:
     """The reading of all blobs that is running, or the result of the last one since the catalog started."""
-    return await _wait_for_end(catalog, await catalog.query(GetBlobCheck()), wait, limits.replay_poll)
+    return await _wait_for_end(catalog, await catalog.query(GetBlobAudit()), wait, limits.replay_poll)
 
 
-async def _wait_for_end(catalog: CatalogClient, check: BlobCheck, wait: int, poll: float) -> BlobCheck:
-    """The check at its end, or after `wait` seconds."""
+async def _wait_for_end(catalog: CatalogClient, audit: BlobAudit, wait: int, poll: float) -> BlobAudit:
+    """The audit at its end, or after `wait` seconds."""
     deadline = asyncio.get_running_loop().time() + wait
-    while check.state == "running" and asyncio.get_running_loop().time() < deadline:
+    while audit.state == "running" and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(poll)
-        check = await catalog.query(GetBlobCheck())
-    return check
+        audit = await catalog.query(GetBlobAudit())
+    return audit

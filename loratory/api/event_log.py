@@ -9,7 +9,7 @@ import msgspec
 
 from contracts.audit import AuditHead, AuditReport, ReplayReport
 from contracts.errors import Behind, Unavailable
-from contracts.losses import BlobCheck, Loss
+from contracts.losses import BlobAudit, Loss
 from contracts.queries.log import HistoryEntry
 from contracts.retry import Outage
 from loratory.api.base import LONG_POLL_SECONDS, Api, SyncApi, Timestamp, path, sync, sync_iterator
@@ -81,13 +81,13 @@ class EventLogApi(Api):
         """Blobs, and keys of images, that should be stored and are missing."""
         return self._http.items(path("losses"), Items[Loss])
 
-    async def audit_blobs(self) -> BlobCheck:
+    async def audit_blobs(self) -> BlobAudit:
         """Read all stored blobs and compare their bytes with their digests. Conflict: that is being done already."""
         blobs = path("audit", "blobs")
-        check = await self._http.post(f"{blobs}?wait={LONG_POLL_SECONDS}", BlobCheck)
-        while check.state == "running":
-            check = await self._http.get(blobs, BlobCheck, wait=LONG_POLL_SECONDS)
-        return check
+        audit = await self._http.post(f"{blobs}?wait={LONG_POLL_SECONDS}", BlobAudit)
+        while audit.state == "running":
+            audit = await self._http.get(blobs, BlobAudit, wait=LONG_POLL_SECONDS)
+        return audit
 
     async def _follow(self, after: str, query: dict[str, str]) -> AsyncGenerator[LoggedEvent, None]:
         """Each event exactly once across reconnections. Unavailable: no stream for as long as RECONNECT says."""

@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from typing import Any, get_args, get_type_hints
 
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -172,8 +173,8 @@ def test_every_digest_in_an_event_is_a_known_blob_or_is_listed_as_something_else
 def digest_fields(kind: type[Any], path: str = "") -> list[str]:
     """The paths of all fields of a struct, and of the structs in it, that hold digests."""
     found: list[str] = []
-    for name, hint in get_type_hints(kind).items():
-        for part in (hint, *get_args(hint)):
+    for name, type_ in get_type_hints(kind).items():
+        for part in (type_, *get_args(type_)):
             if part is Digest:
                 found.append(f"{path}{name}")
             elif isinstance(part, type) and issubclass(part, msgspec.Struct):

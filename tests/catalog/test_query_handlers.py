@@ -13,16 +13,11 @@ import pytest
 from catalog import views
 from catalog.archive.archive import Archive
 from catalog.domain.builtin_presets import PRESETS
-from catalog.ingest.outcomes import Limits
-from catalog.ingest.pool import Decoder
 from catalog.keys import Keys
 from catalog.query_handlers.context import ManifestReader, QueryContext, QueryLimits
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, build_page, decode_cursor, encode_cursor
 from catalog.query_handlers.table import query_handlers
-from catalog.service.blob_pins import BlobPins
 from catalog.store import Store
-from catalog.watch.repair import Repairer
-from catalog.watch.watch import DEFAULT_WATCH, Watch
 from contracts.errors import Behind, Gone, Invalid, NotFound
 from contracts.events.datasets import DatasetRenamed
 from contracts.ids import DatasetId, ImageId, JobId, RunId, VersionId
@@ -53,7 +48,7 @@ from contracts.queries.log import (
     StartReplay,
     VerifyLog,
 )
-from contracts.queries.losses import GetBlobCheck, ListLosses, RequireBlob, StartBlobCheck
+from contracts.queries.losses import GetBlob, GetBlobAudit, ListLosses, StartBlobAudit
 from contracts.queries.owners import QUERIES
 from contracts.queries.presets import GetPreset, ListPresets
 from contracts.queries.tagging import GetTagging, ListTagging, ReadTaggingWork
@@ -74,14 +69,11 @@ class QuerySide:
         self.archive = Archive(folder)
         self.keys = keys
         self.blobs = LocalBlobs(folder / "blobs")
-        repairer = Repairer(self.store, self.blobs, Decoder(Limits()), folder, BlobPins().pin)
-        watch = Watch(self.store, self.blobs, folder / "keys.db", repairer, DEFAULT_WATCH)
         self._context = QueryContext(
             store=self.store,
             archive=self.archive,
             keys=keys,
-            manifests=ManifestReader(self.blobs, watch),
-            watch=watch,
+            manifests=ManifestReader(self.blobs, self.blobs.size),
             pending_purges=lambda _: (),
         )
 
@@ -176,7 +168,7 @@ async def result_bytes(queries: QuerySide, query: Query[Any]) -> bytes:
 def test_all_queries_are_covered() -> None:
     of_audit = {GetAuditHead, VerifyLog}  # they need the log itself: tests/catalog/test_audit.py
     of_replays = {StartReplay, GetReplay}  # tests/catalog/test_rebuild.py
-    of_watch = {ListLosses, RequireBlob, StartBlobCheck, GetBlobCheck}  # tests/catalog/test_watch.py
+    of_watch = {ListLosses, GetBlob, StartBlobAudit, GetBlobAudit}  # tests/catalog/test_watch.py, test_losses.py
     assert {type(query) for query in all_queries()} == set(QUERIES["catalog"]) - of_audit - of_replays - of_watch
 
 

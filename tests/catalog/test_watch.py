@@ -13,17 +13,13 @@ from catalog.watch.patrol import PatrolPolicy
 from catalog.watch.presence import expected_by, find_losses
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import Watch, WatchPolicy
-from contracts.commands.datasets import EditTags, EraseImage, FreezeVersion, RemoveImage, SetCaption
-from contracts.commands.jobs import CreateJob, StartJob
-from contracts.errors import BlobMissing, Conflict, Gone, KeyMissing, LogDamaged, Lost, NotFound
-from contracts.events.jobs import JobCheckpointed, JobSampled
-from contracts.events.log import LossAccepted
+from contracts.commands.datasets import EraseImage, FreezeVersion, RemoveImage
+from contracts.errors import BlobMissing, Conflict, LogDamaged
 from contracts.ids import ImageId
-from contracts.losses import MAX_REPORTED_LOSSES, loss_lines
+from contracts.losses import MAX_REPORTED_LOSSES, Loss, loss_lines
 from contracts.queries.base import Query
-from contracts.queries.datasets import GetImage, ListImages, ReadManifest
 from contracts.queries.log import VerifyLog
-from contracts.queries.losses import GetBlobCheck, ListLosses, RequireBlob, StartBlobCheck
+from contracts.queries.losses import GetBlob, GetBlobAudit, ListLosses, StartBlobAudit
 from contracts.telemetry import LossesFound
 from contracts.wire.blobs.store import LocalBlobs
 from tests.catalog.harness import CatalogHarness, image_id_of, png
@@ -106,7 +102,8 @@ async def test_every_missing_blob_is_named_with_its_owner(harness: CatalogHarnes
     report = harness.catalog.watch.report
     assert len(report.first) == MAX_REPORTED_LOSSES
     assert "11 pictures, 11 sources, 11 thumbnails are missing; restore them" in report.describe()
-    listed, cursor = [], None
+    listed: list[Loss] = []
+    cursor = None
     while True:
         page = await query(harness, ListLosses(cursor=cursor, limit=7))
         listed, cursor = [*listed, *page.items], page.next
@@ -228,14 +225,14 @@ async def test_all_bytes_are_read_on_demand(harness: CatalogHarness) -> None:
     stray = await harness.blobs.put(b"nothing names this")
     flip_bit(harness.blobs.path(source))
     flip_bit(harness.blobs.path(stray))
-    assert (await query(harness, GetBlobCheck())).state == "never"
-    checks = asyncio.create_task(harness.catalog.watch.patrol.run_checks())
+    assert (await query(harness, GetBlobAudit())).state == "never"
+    checks = asyncio.create_task(harness.catalog.watch.patrol.run_audits())
 
-    assert (await query(harness, StartBlobCheck())).state == "running"
+    assert (await query(harness, StartBlobAudit())).state == "running"
     with pytest.raises(Conflict, match="being read already"):
-        await query(harness, StartBlobCheck())
+        await query(harness, StartBlobAudit())
     async with asyncio.timeout(WAIT):
-        while (check := await query(harness, GetBlobCheck())).state == "running":  # noqa: ASYNC110 - there is no event for it
+        while (check := await query(harness, GetBlobAudit())).state == "running":  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
     checks.cancel()
 
@@ -274,7 +271,7 @@ async def test_a_thumbnail_is_made_from_the_picture_if_the_source_is_lost(harnes
     row = await harness.image(await import_picture(harness, cats, form="BMP"))
     await harness.blobs.delete([row.source, row.thumbnail])
 
-    assert (await query(harness, RequireBlob(blob=row.thumbnail))).size > 0
+    assert (await query(harness, GetBlob(blob=row.thumbnail))).size > 0
 
     assert await compare(harness) == {"source": 1}
 
@@ -290,7 +287,7 @@ async def test_bytes_that_are_not_the_same_are_not_stored(harness: CatalogHarnes
 
     for _ in range(2):
         with pytest.raises(BlobMissing, match=f"the thumbnail of {image} is missing"):
-            await query(harness, RequireBlob(blob=digest("old")))
+            await query(harness, GetBlob(blob=digest("old")))
 
     assert not await harness.blobs.exists(digest("old"))
     assert await harness.blobs.exists(row.source)
@@ -311,132 +308,3 @@ async def test_nothing_is_made_again_of_an_image_that_is_erased_meanwhile(harnes
     made = harness.staging / harness.stage("made.webp", b"made").token
     assert not await repairer._store(reference, row, made)  # decoded before, stored after the erasure
     assert await compare(harness) == {}
-
-
-# --- what is needed
-
-
-async def test_what_a_missing_blob_belongs_to_answers_a_named_problem(harness: CatalogHarness) -> None:
-    cats = await harness.dataset()
-    image = await import_picture(harness, cats)
-    source = (await harness.image(image)).source
-    job = (await harness.execute(CreateJob(dataset="cats"))).id
-    sample, checkpoint = digest("sample"), digest("checkpoint")
-    sampled = JobSampled(attempt=1, step=1, index=0, picture=sample, seed=1)
-    await harness.append("job", job, sampled, JobCheckpointed(attempt=1, step=1, checkpoint=checkpoint, size=9))
-    await harness.blobs.delete([source])
-
-    for blob, kind, owner in ((source, "source", image), (sample, "sample", job), (checkpoint, "checkpoint", job)):
-        with pytest.raises(BlobMissing, match=f"the {kind} of {owner} is missing .*loratory restore --from") as caught:
-            await query(harness, RequireBlob(blob=blob))
-        assert caught.value.extra == {"kind": kind, "blob": blob, "owner": owner}
-    with pytest.raises(NotFound, match="nothing names"):
-        await query(harness, RequireBlob(blob=digest("never")))
-    assert await compare(harness) == {"source": 1, "picture": 1, "sample": 1, "checkpoint": 1}
-    # All else works.
-    assert (await query(harness, GetImage(image=image))).caption == "caption 1"
-    await harness.execute(EditTags(image=image, add=("cat",)))
-
-
-async def test_no_job_is_created_or_started_on_a_missing_picture(harness: CatalogHarness) -> None:
-    cats = await harness.dataset()
-    lost, _ = [await import_picture(harness, cats, colour) for colour in (1, 2)]
-    await harness.execute(FreezeVersion(dataset="cats"))
-    draft = (await harness.execute(CreateJob(dataset="cats", version=1, start=False))).id
-    picture = (await harness.image(lost)).picture
-    await harness.blobs.delete([picture])
-    await compare(harness)
-
-    for command in (CreateJob(dataset="cats"), CreateJob(dataset="cats", version=1), StartJob(job=draft)):
-        with pytest.raises(BlobMissing, match=f"pictures of 1 images of version 1 are missing.* is that of {lost}"):
-            await harness.execute(command)
-    await harness.execute(RemoveImage(image=lost))
-    assert (await harness.execute(CreateJob(dataset="cats"))).version == 2
-
-    await harness.append("log", "loss_1", LossAccepted(blobs=(picture,), reason="no backup"))
-    await compare(harness)
-    for command in (CreateJob(dataset="cats", version=1), StartJob(job=draft)):
-        with pytest.raises(Lost, match=r"a picture of version 1 is lost for good, accepted at .*: no backup"):
-            await harness.execute(command)
-
-
-async def test_an_image_whose_key_is_lost_is_not_called_erased(harness: CatalogHarness, tmp_path: Path) -> None:
-    cats = await harness.dataset()
-    lost, removed = [await import_picture(harness, cats, colour) for colour in (1, 2)]
-    await harness.execute(RemoveImage(image=removed))
-    version = (await harness.execute(FreezeVersion(dataset="cats"))).version
-    lose_keys(tmp_path / FOLDER)
-    await compare(harness)
-
-    with pytest.raises(KeyMissing, match=f"the key of image {lost} is missing, so file name and caption"):
-        await query(harness, GetImage(image=lost))
-    for command in (
-        SetCaption(image=lost, caption="new"),
-        FreezeVersion(dataset="cats"),
-        CreateJob(dataset="cats"),
-        CreateJob(dataset="cats", version=version),
-    ):
-        with pytest.raises(KeyMissing):
-            await harness.execute(command)
-    (view,) = (await query(harness, ListImages())).items
-    assert (view.id, view.name, view.erased, view.key_missing) == (lost, "", False, True)
-    await harness.execute(EditTags(image=lost, add=("cat",)))
-    await harness.execute(EraseImage(image=lost))
-    with pytest.raises(Gone, match="erased for good"):
-        await query(harness, GetImage(image=lost))
-
-
-async def test_a_caption_whose_key_is_lost_is_not_trained_as_an_empty_one(
-    harness: CatalogHarness, tmp_path: Path
-) -> None:
-    cats = await harness.dataset()
-    image = await import_picture(harness, cats)
-    frozen = await harness.execute(FreezeVersion(dataset="cats"))
-    lose_keys(tmp_path / FOLDER)
-
-    with pytest.raises(KeyMissing, match=image):
-        await query(harness, ReadManifest(version_id=frozen.id))
-    await harness.append("log", "loss_1", LossAccepted(images=(image,)))
-    with pytest.raises(Lost, match=f"the key of image {image} is lost for good"):
-        await query(harness, ReadManifest(version_id=frozen.id))
-
-
-async def test_a_missing_manifest_is_named(harness: CatalogHarness) -> None:
-    cats = await harness.dataset()
-    await import_picture(harness, cats)
-    frozen = await harness.execute(FreezeVersion(dataset="cats"))
-    assert await compare(harness) == {}
-    stored = {blob.digest async for part in harness.blobs.listing() for blob in part}
-    row = await harness.image((await query(harness, ListImages())).items[0].id)
-    (manifest,) = stored - {row.source, row.picture, row.thumbnail}
-    await harness.blobs.delete([manifest])
-
-    with pytest.raises(BlobMissing, match=f"the manifest of {frozen.id} is missing"):
-        await query(harness, ReadManifest(version_id=frozen.id))
-
-
-# --- given up
-
-
-async def test_what_was_given_up_is_not_missing_any_more_and_says_so(harness: CatalogHarness, tmp_path: Path) -> None:
-    cats = await harness.dataset()
-    image = await import_picture(harness, cats)
-    row = await harness.image(image)
-    await harness.blobs.delete([row.source])
-    lose_keys(tmp_path / FOLDER)
-    assert await compare(harness) == {"source": 1, "picture": 1, "key": 1}
-
-    accepted = LossAccepted(blobs=(row.source,), images=(image,), reason="the disk burnt")
-    await harness.append("log", "loss_1", accepted)
-
-    assert await compare(harness) == {}
-    with pytest.raises(Lost, match=rf"the source of {image} is lost for good, accepted at .* UTC: the disk burnt"):
-        await query(harness, RequireBlob(blob=row.source))
-    view = await query(harness, GetImage(image=image))
-    assert (view.name, view.erased, view.key_missing) == ("", False, True)
-    with pytest.raises(Lost, match=f"the key of image {image} is lost for good"):
-        await harness.execute(SetCaption(image=image, caption="new"))
-    again = await import_picture(harness, await harness.dataset("dogs"))
-    assert (await harness.image(again)).source == row.source
-    await harness.blobs.delete([row.source])
-    assert await compare(harness) == {"source": 2, "picture": 2}
