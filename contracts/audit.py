@@ -118,7 +118,7 @@ def summary_lines(report: AuditReport) -> list[str]:
         f"chain    {report.chain}",
     ]
     damage = [f"{one.where} {one.kind} from commit {one.first_bad} on: {one.detail}" for one in report.damage]
-    return [*lines, *(damage or ["history is intact"]), *loss_lines(report.losses)]
+    return [*lines, *loss_lines(report.losses), *(damage or ["history is intact"])]
 
 
 def damage_error(damage: Damage) -> LogDamaged:

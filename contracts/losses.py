@@ -67,6 +67,8 @@ class BlobAudit(msgspec.Struct, frozen=True, kw_only=True):
 
 def loss_lines(report: LossReport) -> list[str]:
     """What is missing, as lines of text; one line if nothing is."""
+    if report.checked_at is None:
+        return ["blobs and keys were not compared with what must be there"]
     if not report.counts:
         return [f"all {report.blobs} blobs and {report.keys} keys are there"]
     first = [f"missing  {loss.kind} {loss.id} of {loss.owner}" for loss in report.first]

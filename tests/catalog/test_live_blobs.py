@@ -5,7 +5,6 @@ import sqlite3
 from contextlib import closing
 from typing import Any, get_args, get_type_hints
 
-
 import msgspec
 import pytest
 from hypothesis import given
