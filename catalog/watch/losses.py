@@ -1,6 +1,6 @@
 """What is lost: the result of a comparison, and the problems it causes. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -50,9 +50,9 @@ class Losses:
     def with_lost(self, references: Iterable[BlobReference]) -> "Losses":
         return replace(self, lost_blobs={**self.lost_blobs, **by_digest(references)})
 
-    def without(self, digest: Digest) -> "Losses":
-        """After this blob was stored again."""
-        return replace(self, lost_blobs={one: names for one, names in self.lost_blobs.items() if one != digest})
+    def without(self, digests: Container[Digest]) -> "Losses":
+        """After these blobs were stored again."""
+        return replace(self, lost_blobs={one: names for one, names in self.lost_blobs.items() if one not in digests})
 
 
 def by_digest(references: Iterable[BlobReference]) -> dict[Digest, tuple[BlobReference, ...]]:

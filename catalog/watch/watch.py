@@ -6,7 +6,7 @@ up.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from contracts.wire.blobs.store import Blobs, LocalBlobs
 
 ERRORS = (OSError, Unavailable, Behind)
 """A store or disk that does not answer now is no loss."""
+
+REPAIRS_REPORTED = 100
+"""Blobs made again between two reports: each costs as much as a list of all that is missing."""
 
 Publish = Callable[[LossesFound], Awaitable[None]]
 
@@ -106,8 +109,9 @@ class Watch:
         NotFound: nothing names it. BlobMissing: it is missing. Lost: its loss was accepted.
         """
 
-        def read(connection: Connection) -> tuple[list[BlobReference], AcceptedLoss | None]:
-            names = live_blobs.of_digests(connection, [digest])
+        def read(connection: Connection) -> tuple[Sequence[BlobReference], AcceptedLoss | None]:
+            known = self.losses.lost_blobs.get(digest)  # to find its names takes as long as to read all images
+            names = known or live_blobs.of_digests(connection, [digest])
             return names, accepted_blobs(connection, [digest]).get(digest)
 
         if not await self._blobs.exists(digest):
@@ -117,19 +121,27 @@ class Watch:
             if accepted is not None:
                 raise Lost(f"the {names[0].kind} of {names[0].owner} is {accepted.describe()}", blob=digest)
             if not await self._repair_one(names):
-                self._set(self.losses.with_lost(names))
+                if digest not in self.losses.lost_blobs:
+                    self._set(self.losses.with_lost(names))
                 raise blob_missing(names[0])
         if digest in self.losses.lost_blobs:
-            self._set(self.losses.without(digest))
+            self._set(self.losses.without({digest}))
         return await self._blobs.size(digest)
 
     async def _repair(self) -> None:
-        """Make derived blobs again, one after another."""
-        for digest, names in list(self.losses.lost_blobs.items()):
-            if digest in self.losses.lost_blobs and await self._repair_one(names):
-                self._set(self.losses.without(digest))
+        """Make derived blobs again, one after another, and say so after every REPAIRS_REPORTED of them."""
+        made: set[Digest] = set()
+        try:
+            for digest, names in list(self.losses.lost_blobs.items()):
+                if digest in self.losses.lost_blobs and await self._repair_one(names):
+                    made.add(digest)
+                if len(made) >= REPAIRS_REPORTED:
+                    self._set(self.losses.without(made))
+                    made.clear()
+        finally:
+            self._set(self.losses.without(made))
 
-    async def _repair_one(self, names: tuple[BlobReference, ...] | list[BlobReference]) -> bool:
+    async def _repair_one(self, names: Sequence[BlobReference]) -> bool:
         for reference in names:
             if await self._repairer.repair(reference):
                 return True
