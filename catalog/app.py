@@ -33,9 +33,12 @@ from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
 from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store
+from catalog.watch import queries as watch_queries
+from catalog.watch.repair import Repairer
+from catalog.watch.watch import DEFAULT_WATCH, Watch
 from contracts.errors import LogDamaged, LoratoryError
 from contracts.retry import repeat
-from contracts.telemetry import Applied, ImagesErased
+from contracts.telemetry import Applied, ImagesErased, LossesFound
 from contracts.wire.blobs.store import Blobs, LocalBlobs, blobs_at
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.lease import Lease
@@ -90,13 +93,20 @@ class Catalog:
         notify_workers = partial(publish, bus, ImagesErased())
         self.purger = Purger(executor, keys, blobs, resources.staging, self.importer.pins, notify_workers, limits)
         self.replays = Replays(resources.folder)
-        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now)
+        repairer = Repairer(store, blobs, resources.decoder, resources.staging, self.importer.pins.pin)
+        self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, DEFAULT_WATCH)
+        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, lambda: self.watch.losses)
         self.commands = command_handlers(self.context, self.importer)
         queried = QueryContext(
-            store=store, archive=archive, keys=keys, manifests=ManifestReader(blobs), pending_purges=self.purger.pending
+            store=store,
+            archive=archive,
+            keys=keys,
+            manifests=ManifestReader(blobs, self.watch.require_blob),
+            pending_purges=self.purger.pending,
         )
-        audits = audit.handlers(Auditor(archive, log, keys), store)
-        self.queries = {**query_handlers(queried), **audits, **self.replays.handlers()}
+        audits = audit.handlers(Auditor(archive, log, keys), store, self.watch)
+        losses = watch_queries.handlers(self.watch, store)
+        self.queries = {**query_handlers(queried), **audits, **losses, **self.replays.handlers()}
         self._resources = resources
 
     def add_metrics(self, metrics: ServiceMetrics) -> None:
@@ -166,11 +176,17 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
             tasks.create_task(archive.verify_periodically(log), name="verification")
             tasks.create_task(erasure.run(catalog.context, catalog.purger), name="erasures")
             tasks.create_task(catalog.dispatcher.run(), name="dispatcher")
+            tasks.create_task(catalog.watch.run(partial(_publish_losses, bus, health)), name="watch")
             remove_drafts = resources.blobs.remove_abandoned_drafts
             drafts = repeat(remove_drafts, every=DRAFTS_SECONDS, on=OSError, warn="drafts_not_removed")
             tasks.create_task(drafts, name="drafts")
             health.set("read_model", True)
             _log.info("catalog_ready", applied=store.applied, log_id=archive.log_id)
+
+
+async def _publish_losses(bus: Bus, health: Health, found: LossesFound) -> None:
+    health.set_degraded(found.report.describe())
+    await publish(bus, found)
 
 
 async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Resources:

@@ -15,6 +15,7 @@ from catalog.archive.compare import Comparison, compare, with_last_good_time
 from catalog.archive.signatures import check_signatures
 from catalog.keys import Keys
 from catalog.store import Store
+from catalog.watch.watch import Watch
 from contracts.audit import AuditHead, AuditReport, Damage, DamageKind
 from contracts.errors import Conflict
 from contracts.ids import Digest
@@ -114,8 +115,8 @@ def is_genuine(head: AuditHead) -> bool:
     return True
 
 
-def handlers(auditor: Auditor, store: Store) -> QueryHandlers:
-    """The query handlers of audits."""
+def handlers(auditor: Auditor, store: Store, watch: Watch) -> QueryHandlers:
+    """The query handlers of audits. Verifying also compares what is stored with what must be there."""
 
     async def get_head(query: GetAuditHead) -> AuditHead:
         await store.wait_for(query.min_seq)
@@ -123,6 +124,7 @@ def handlers(auditor: Auditor, store: Store) -> QueryHandlers:
 
     async def verify(query: VerifyLog) -> AuditReport:
         await store.wait_for(query.min_seq)
-        return await auditor.verify(query.head)
+        report = await auditor.verify(query.head)
+        return msgspec.structs.replace(report, losses=(await watch.compare()).report())
 
     return {GetAuditHead: get_head, VerifyLog: verify}

@@ -16,7 +16,15 @@ from typing import Self
 import aiosqlite
 import msgspec
 
-from catalog.database import TRUNCATE_WAL, Closing, check_wal_truncated, open_reader, open_writer, report_full_disk
+from catalog.database import (
+    TRUNCATE_WAL,
+    Closing,
+    check_wal_truncated,
+    open_reader,
+    open_writer,
+    peek,
+    report_full_disk,
+)
 from catalog.migrations import Schema
 from contracts.errors import Unavailable
 from contracts.events.base import Sealed
@@ -53,6 +61,8 @@ CREATE_ROOT_KEY = "INSERT OR IGNORE INTO signer (one, key) VALUES (1, ?)"
 ROOT_KEY = "SELECT key FROM signer"
 REPLACED_ROOT = "SELECT replaces FROM signer"
 REPLACE_ROOT = "UPDATE signer SET replaces = ?"
+ERASED_AMONG = "SELECT image_id FROM erased WHERE image_id IN (SELECT value FROM json_each(?))"
+KNOWN = "SELECT image_id FROM key UNION ALL SELECT image_id FROM erased"
 
 
 class RegisteredBackup(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +124,11 @@ class Keys(Closing):
     async def erased_images(self, after: str, limit: int) -> list[ImageId]:
         """At most `limit` images whose keys were destroyed, in order of id, after one id."""
         return [row["image_id"] for row in await self._reader.execute_fetchall(ERASED, (after, limit))]
+
+    async def erased_among(self, images: Iterable[ImageId]) -> set[ImageId]:
+        """Those of these images whose keys were destroyed; one without a key that is not among them lost it."""
+        parameters = (msgspec.json.encode(list(images)).decode(),)
+        return {row["image_id"] for row in await self._reader.execute_fetchall(ERASED_AMONG, parameters)}
 
     async def register_backup(self, path: Path, at: datetime) -> None:
         """Register a folder that holds copies of keys and blobs, or update its time."""
@@ -182,6 +197,15 @@ class Keys(Closing):
                 except BaseException:
                     await self._writer.rollback()  # without effect where SQLite has rolled back by itself
                     raise
+
+
+def images_in(path: Path) -> set[ImageId]:
+    """The images that a key file has a key of, or has erased; empty if it is missing or is no such file.
+
+    It is opened anew, so this is what a restart would find.
+    """
+    found = peek(path, lambda connection: {ImageId(image) for (image,) in connection.execute(KNOWN)})
+    return found or set()
 
 
 def open_if_present(keys: dict[ImageId, bytes], image: ImageId, sealed: Sealed, context: str) -> str:

@@ -24,9 +24,13 @@ from catalog.entries import last_sequence
 from catalog.keys import KEYS, Keys
 from catalog.settings import Settings
 from catalog.store import checkpoint
+from catalog.watch.patrol import Patrol
+from catalog.watch.presence import expected_by, find_losses
 from contracts.audit import AuditHead, damage_error, summary_lines
-from contracts.errors import NotFound, SetupError, Unavailable
+from contracts.errors import BlobMissing, NotFound, SetupError, Unavailable
+from contracts.losses import LossReport, loss_lines
 from contracts.telemetry import LossBlock
+from contracts.wire.blobs.store import blobs_at
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.connection import connect_service
@@ -62,6 +66,10 @@ async def backup(
             blobs=not options.without_blobs,
         )
     _print(f"backed up to {options.folder}: {manifest.sequence} commits, {_describe_contents(manifest)}")
+    if manifest.losses.counts:
+        for line in loss_lines(manifest.losses):
+            _print(line)
+        raise BlobMissing(f"the backup is incomplete, because so is what was backed up: {manifest.losses.describe()}")
 
 
 async def verify_backup(settings: Settings, arguments: Sequence[str]) -> None:
@@ -74,9 +82,14 @@ async def verify_backup(settings: Settings, arguments: Sequence[str]) -> None:
 
 
 async def check_files(settings: Settings, arguments: Sequence[str]) -> None:
-    """`check-files`: whether this version can read the catalog's files; nothing is changed."""
+    """`check-files`: can this version read the catalog's files, and are blobs and keys there? Nothing is changed."""
     _parse("check-files", arguments)
     extraction.refuse_newer_files(settings.catalog / ARCHIVE, settings.catalog / KEYS)
+    if (settings.catalog / ARCHIVE).is_file():
+        report = await _find_losses(settings)
+        for line in loss_lines(report):
+            _print(line)
+        _refuse_losses(report)
 
 
 async def ends(settings: Settings, arguments: Sequence[str]) -> None:
@@ -139,8 +152,11 @@ async def unpack(settings: Settings, arguments: Sequence[str]) -> None:
 
 
 async def audit(settings: Settings, arguments: Sequence[str]) -> None:
-    """`audit [--head FILE] [--json]`: verify archive and log, whether the catalog runs or not."""
-    options = _parse("audit", arguments, paths=["--head"], flags=["--json"])
+    """`audit [--head FILE] [--json] [--read-blobs]`: verify archive, log and what is stored, whether the catalog runs.
+
+    `--read-blobs`: also compare the bytes of all blobs with their digests.
+    """
+    options = _parse("audit", arguments, paths=["--head"], flags=["--json", "--read-blobs"])
     head = _read_signed_head(options.head) if options.head else None
     async with (
         await _connect(settings) as bus,
@@ -148,10 +164,28 @@ async def audit(settings: Settings, arguments: Sequence[str]) -> None:
         await Keys.open(settings.catalog / KEYS) as keys,
     ):
         report = await Auditor(archive, EventLog(bus), keys).verify(head)
+    if all(damage.where != "archive" for damage in report.damage):  # else nothing says what must be there
+        losses = await _find_losses(settings, read_blobs=options.read_blobs)
+        report = msgspec.structs.replace(report, losses=losses)
     for line in [msgspec.json.encode(report).decode()] if options.json else summary_lines(report):
         _print(line)
     if report.damage:
         raise damage_error(report.damage[0])
+    _refuse_losses(report.losses)
+
+
+async def _find_losses(settings: Settings, *, read_blobs: bool = False) -> LossReport:
+    """By the archive, whether the catalog runs or not; `read_blobs`: also damaged blobs, which are moved aside."""
+    expected, blobs = await asyncio.to_thread(expected_by, settings.catalog), blobs_at(settings.blobs)
+    if read_blobs:
+        await Patrol(blobs, blobs.set_aside).audit_all()
+    return (await find_losses(expected, blobs, settings.catalog / KEYS, at=datetime.now(UTC))).report()
+
+
+def _refuse_losses(report: LossReport) -> None:
+    """BlobMissing: blobs or keys are missing."""
+    if report.counts:
+        raise BlobMissing(report.describe())
 
 
 def _read_signed_head(file: Path) -> AuditHead:

@@ -7,6 +7,7 @@ import msgspec
 
 from contracts.errors import LogDamaged
 from contracts.ids import Digest
+from contracts.losses import LossReport, loss_lines
 
 DamageLocation = Literal["log", "archive", "head"]
 DamageKind = Literal["missing", "changed", "rewritten", "replaced", "unreadable", "unsigned"]
@@ -57,6 +58,7 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     The hashes of `commits` archived commits of `aggregates` aggregates were recomputed, and `compared` of the commits
     compared with the log. `foreign` of them are messages that no known writer appended; they changed nothing. `chain`
     is the hash over all of them. `archive_seconds`, `log_seconds` and `signature_seconds` are durations.
+    `losses`: which stored bytes and keys are missing; history can be intact all the same.
     """
 
     log_id: str
@@ -69,6 +71,7 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     archive_seconds: float
     log_seconds: float
     signature_seconds: float
+    losses: LossReport = msgspec.field(default_factory=LossReport)
 
     @property
     def is_intact(self) -> bool:
@@ -122,7 +125,7 @@ def summary_lines(report: AuditReport) -> list[str]:
     if report.foreign:
         lines.append(f"foreign  {report.foreign} messages that nobody known appended; they changed nothing")
     damage = [f"{one.where} {one.kind} from commit {one.first_bad} on: {one.detail}" for one in report.damage]
-    return [*lines, *(damage or ["history is intact"])]
+    return [*lines, *loss_lines(report.losses), *(damage or ["history is intact"])]
 
 
 def damage_error(damage: Damage) -> LogDamaged:

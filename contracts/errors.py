@@ -7,6 +7,9 @@ stable name that clients match on, over HTTP and over the bus; in brackets the H
     ├── Invalid                   invalid                   [400] malformed: a field, a parameter, a body
     ├── NotFound                  not-found                 [404]
     ├── Gone                      gone                      [410] removed or erased for good
+    ├── Lost                      lost                      [410] its loss was accepted: no copy exists
+    ├── BlobMissing               blob-missing              [409] its bytes should be stored, and are not
+    ├── KeyMissing                key-missing               [409] its texts cannot be read, and were not erased
     ├── Conflict                  conflict                  [409] a concurrent change won; reload and retry
     ├── IllegalTransition         illegal-transition        [409] not possible in its current state
     ├── InUse                     in-use                    [409] unfinished work needs it
@@ -62,6 +65,18 @@ class NotFound(LoratoryError, code="not-found"):
 
 class Gone(LoratoryError, code="gone"):
     """It existed, and was removed for good."""
+
+
+class Lost(LoratoryError, code="lost"):
+    """It is lost for good: no copy exists, and the loss was accepted."""
+
+
+class BlobMissing(LoratoryError, code="blob-missing"):
+    """Bytes that should be stored are missing; restore them from a backup."""
+
+
+class KeyMissing(LoratoryError, code="key-missing"):
+    """The key of private texts that were not erased is missing; restore it from a backup."""
 
 
 class Conflict(LoratoryError, code="conflict"):

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from contracts.ids import JobId, RunId, WorkerId
+from contracts.losses import LossReport
 
 BLOCK_STEPS = 100
 """Maximum steps in one loss block; a message for each step would cost a hundred times as much to read."""
@@ -184,4 +185,14 @@ class ImagesErased(Telemetry, frozen=True):
     receivers = ("gateway", "tagger", "trainer")
 
 
-TELEMETRY: tuple[type[Telemetry], ...] = (*LIVE_MESSAGES, Applied, Appended, ImagesErased)
+class LossesFound(Telemetry, frozen=True):
+    """What is missing of the stored bytes and keys; published when that changes, and every few seconds."""
+
+    address = "news.losses"
+    publishers = ("catalog",)
+    receivers = ("gateway",)
+
+    report: LossReport
+
+
+TELEMETRY: tuple[type[Telemetry], ...] = (*LIVE_MESSAGES, Applied, Appended, ImagesErased, LossesFound)

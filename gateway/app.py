@@ -28,6 +28,7 @@ from contracts.wire.service.metrics_endpoint import serve_metrics
 from contracts.wire.service.supervision import read_supervision
 from gateway.clients import CatalogClient
 from gateway.http import problems, request_context
+from gateway.http.files import BlobFiles
 from gateway.http.guard import Guard
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import OpenApiDocument
@@ -45,6 +46,7 @@ from gateway.routes import (
     events,
     images,
     jobs,
+    losses,
     pages,
     presets,
     results,
@@ -72,7 +74,7 @@ MODULES_BY_TAG = {
     "Presets": (presets,),
     "Jobs": (jobs, results),
     "Events": (events,),
-    "Audit": (audit,),
+    "Audit": (audit, losses),
 }
 """All handlers that a module defines are routes."""
 
@@ -139,7 +141,7 @@ def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
         "catalog": catalog,
         "past_events": PastEvents(catalog, feed.images),
         "feed": feed,
-        "blobs": blobs,
+        "files": BlobFiles(blobs, catalog),
         "staging": staging,
         "service_health": health,
         "limits": limits,

@@ -6,6 +6,9 @@ Unavailable if no server responded for `retry_timeout` seconds.
 
 from typing import Any, Self, Unpack
 
+import msgspec
+
+from contracts.losses import LossReport
 from loratory.api.base import path
 from loratory.api.datasets import DatasetApi
 from loratory.api.event_log import EventLogApi
@@ -13,6 +16,10 @@ from loratory.api.work import WorkApi
 from loratory.http import Http, HttpOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class _Readiness(msgspec.Struct):
+    losses: LossReport
 
 
 class AsyncClient(DatasetApi, WorkApi, EventLogApi):
@@ -33,6 +40,10 @@ class AsyncClient(DatasetApi, WorkApi, EventLogApi):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def losses_found(self) -> LossReport:
+        """What is missing of the stored bytes and keys, as the server noticed last."""
+        return (await self._http.get("/health/ready", _Readiness)).losses
 
     async def version(self) -> dict[str, Any]:
         return await self._http.get(path("version"), dict[str, Any])

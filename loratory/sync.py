@@ -47,3 +47,4 @@ class Client(SyncDatasetApi, SyncWorkApi, SyncEventLogApi):
 
     version = sync(AsyncClient.version)
     status = sync(AsyncClient.status)
+    losses_found = sync(AsyncClient.losses_found)

@@ -12,6 +12,8 @@ LIVE_FIELDS: dict[str, tuple[str, ...]] = {
     "/api/v1/status": ("/workers", "/absent_since"),
     "/api/status": ("/workers", "/absent_since"),
     "/api/v1/audit/replay": ("",),
+    "/api/v1/audit/blobs": ("",),
+    "/api/v1/losses": ("",),
     "/api/v1/training/status": ("/workers",),
     "/api/v1/audit/head": ("/at", "/signature"),
     "/api/v1/tagging/models": ("",),

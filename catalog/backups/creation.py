@@ -25,11 +25,12 @@ from catalog.backups.manifest import (
     write_manifest,
 )
 from catalog.database import copy_database, remove_database
-from catalog.keys import KEYS, Keys
+from catalog.keys import KEYS, Keys, images_in
 from catalog.settings import Settings
-from contracts.errors import SetupError
+from catalog.watch.presence import expected_by, find_losses
+from contracts.errors import KeyMissing, SetupError
 from contracts.telemetry import LossBlock
-from contracts.wire.blobs.store import LocalBlobs
+from contracts.wire.blobs.store import Blobs, LocalBlobs, blobs_at
 from contracts.wire.system.files import draft_beside, open_atomically, sync_file, sync_folder
 
 
@@ -44,15 +45,19 @@ async def create(  # noqa: PLR0913 - the contents of a backup
 ) -> BackupManifest:
     """Create a backup in `target`, or update it, whether the catalog runs or not. It holds everything archived so far.
 
+    A backup of a catalog that lost bytes or keys is made all the same; its manifest says what is missing.
+
     It is registered before anything is copied and again afterwards, so that erasures in between reach it as well.
     SetupError: the folder has other contents, or a backup of another log. LogDamaged: the archive, or the one in the
-    backup, is damaged.
+    backup, is damaged. KeyMissing: the backup has keys that were lost since.
     """
     store = local_blob_store(settings, needed=blobs)
     await asyncio.to_thread(_prepare_folder, target, blobs)
     async with open_archive(settings.catalog) as archive:
         log_id = await archive.belongs_to()
         await _refuse_other_log(archive, target)
+    if keys:
+        await asyncio.to_thread(_refuse_to_lose_keys, settings.catalog / KEYS, target / KEYS)
     if keys or blobs:
         await _register(settings, target, clock())
     await asyncio.to_thread(copy_database, settings.catalog / ARCHIVE, target / ARCHIVE)
@@ -63,19 +68,23 @@ async def create(  # noqa: PLR0913 - the contents of a backup
         await asyncio.to_thread(copy_database, settings.catalog / KEYS, target / KEYS)
     else:
         remove_database(target / KEYS)
+    kept = blobs_at(settings.blobs)
     if store and blobs:
         await asyncio.to_thread(_copy_blobs, store, target)
-        store = LocalBlobs(target / BLOBS)
-    stored = await asyncio.to_thread(list, stored_blobs(store)) if store else []
+        kept = LocalBlobs(target / BLOBS)
+    created = clock()
+    key_file = (target if keys else settings.catalog) / KEYS
+    losses = await find_losses(await asyncio.to_thread(expected_by, target), kept, key_file, at=created)
     manifest = BackupManifest(
-        created=clock(),
+        created=created,
         log_id=log_id,
         sequence=tail.sequence,
         chain=tail.digest,
         curves=await _write_curves(curves, target),
         keys=keys,
         blobs_here=blobs,
-        blobs=tuple(BlobEntry(digest, size) for digest, size in stored),
+        blobs=await _list_blobs(kept),
+        losses=losses.report(),
     )
     await asyncio.to_thread(write_manifest, target, manifest)
     if keys or blobs:
@@ -122,6 +131,20 @@ async def _write_curves(curves: AsyncIterator[LossBlock], target: Path) -> str:
         async for block in curves:
             out.write(msgspec.json.encode(block) + b"\n")
     return file_digest(target / CURVES)
+
+
+def _refuse_to_lose_keys(source: Path, copy: Path) -> None:
+    """KeyMissing: an older backup here has keys that were lost since, and replacing its key file would lose them."""
+    if lost := images_in(copy) - images_in(source):
+        raise KeyMissing(
+            f"{len(lost)} keys were lost since this backup was made, and it still has them: restore them with "
+            f"`loratory restore --from {copy.parent}` first, or create the backup in another folder"
+        )
+
+
+async def _list_blobs(blobs: Blobs) -> tuple[BlobEntry, ...]:
+    entries = [BlobEntry(*blob) async for part in blobs.listing() for blob in part]
+    return tuple(sorted(entries, key=lambda entry: entry.sha256))
 
 
 def _copy_blobs(store: LocalBlobs, target: Path) -> None:

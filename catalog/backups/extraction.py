@@ -18,8 +18,9 @@ from catalog.backups.manifest import (
     stored_blobs,
 )
 from catalog.database import copy_database, peek
-from catalog.keys import KEYS, KEYS_SCHEMA
+from catalog.keys import KEYS, KEYS_SCHEMA, images_in
 from catalog.settings import Settings
+from catalog.watch.presence import expected_by
 from contracts.errors import LogDamaged, SetupError
 from contracts.wire.blobs.io import hash_content
 from contracts.wire.blobs.store import LocalBlobs
@@ -29,7 +30,9 @@ MAX_LISTED_PROBLEMS = 20
 
 
 async def verify(target: Path) -> BackupManifest:
-    """Recompute all hashes: the archive's chain, the loss curves and every blob. BackupDamaged lists the problems.
+    """Recompute all hashes: the archive's chain, the loss curves, every blob; and compare blobs with the archive.
+
+    BackupDamaged lists the problems: also what was missing already when the backup was made.
 
     SetupError: a newer version of Loratory wrote the backup.
     """
@@ -43,6 +46,7 @@ async def verify(target: Path) -> BackupManifest:
             problems.append(
                 f"the archive ends at {tail.sequence}, which is not the end in the manifest ({manifest.sequence})"
             )
+        problems += await asyncio.to_thread(_find_gaps, target, manifest)
     except (LogDamaged, SetupError) as error:  # damaged, or missing
         problems.append(error.detail)
     if manifest.keys and not (target / KEYS).is_file():
@@ -102,6 +106,19 @@ async def _put_blob(store: LocalBlobs, source: Path, entry: BlobEntry) -> None:
         raise BackupDamaged(f"blob {entry.sha256} is missing") from error
     if digest != entry.sha256:
         raise BackupDamaged(f"blob {entry.sha256} is damaged")
+
+
+def _find_gaps(target: Path, manifest: BackupManifest) -> list[str]:
+    """What the archive names and the backup never had; what was erased from it since is no gap."""
+    live, listed = expected_by(target).live, {entry.sha256 for entry in manifest.blobs} | {*manifest.erased}
+    gaps = [
+        f"the {reference.kind} of {reference.owner} (blob {reference.digest}) is not in it"
+        for reference in live.references()
+        if reference.digest not in listed
+    ]
+    if manifest.keys:
+        gaps += [f"the key of {image} is not in it" for image in sorted(live.keys() - images_in(target / KEYS))]
+    return gaps
 
 
 def _find_damaged_blobs(target: Path, manifest: BackupManifest) -> list[str]:

@@ -9,6 +9,7 @@ import msgspec
 from catalog.settings import Settings
 from contracts.errors import LoratoryError, NotFound, SetupError
 from contracts.ids import Digest, is_digest
+from contracts.losses import LossReport
 from contracts.wire.blobs.io import hash_content
 from contracts.wire.blobs.store import LocalBlobs, blobs_at
 from contracts.wire.system.files import sync_folder, write_atomically
@@ -33,7 +34,8 @@ class BlobEntry(msgspec.Struct, frozen=True):
 class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     """`manifest.json`. `chain` is the archive's chain hash at `sequence`, `curves` the sha256 of the loss curve file.
 
-    `keys` and `blobs_here` say whether keys and blobs are in the folder; `blobs` lists all blobs either way.
+    `keys` and `blobs_here` say whether keys and blobs are in the folder; `blobs` lists all blobs either way. `losses`:
+    what was missing when it was created; `erased`: blobs that were deleted from it since, because they were erased.
     """
 
     format: int = FORMAT
@@ -45,10 +47,12 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     keys: bool
     blobs_here: bool
     blobs: tuple[BlobEntry, ...] = ()
+    losses: LossReport = LossReport()
+    erased: tuple[Digest, ...] = ()
 
 
 class BackupDamaged(LoratoryError):
-    """The backup differs from its manifest."""
+    """The backup differs from its manifest, or lacks what its archive names."""
 
     code = "backup-damaged"
 
@@ -77,9 +81,10 @@ def remove_from_manifest(target: Path, blobs: Collection[Digest]) -> None:
     if not (target / MANIFEST).exists():
         return
     manifest = read_manifest(target)
-    entries = tuple(entry for entry in manifest.blobs if entry.sha256 not in blobs)
-    if entries != manifest.blobs:
-        write_manifest(target, msgspec.structs.replace(manifest, blobs=entries))
+    kept = tuple(entry for entry in manifest.blobs if entry.sha256 not in blobs)
+    erased = tuple(sorted({*manifest.erased, *blobs}))
+    if (kept, erased) != (manifest.blobs, manifest.erased):
+        write_manifest(target, msgspec.structs.replace(manifest, blobs=kept, erased=erased))
 
 
 def local_blob_store(settings: Settings, *, needed: bool) -> LocalBlobs | None:

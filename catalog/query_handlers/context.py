@@ -1,7 +1,7 @@
 """What query handlers read from, and the limits of the expensive ones."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -15,8 +15,9 @@ from catalog.domain import manifest
 from catalog.entries import MAX_SCANNED_COMMITS
 from catalog.keys import Keys
 from catalog.store import Store
+from catalog.watch.requirements import AbsentKeys, keys_of
 from contracts.errors import Unavailable
-from contracts.ids import Digest
+from contracts.ids import Digest, ImageId
 from contracts.queries.base import Query
 from contracts.wire.blobs.store import Blobs
 
@@ -40,12 +41,16 @@ class QueryLimits(msgspec.Struct, frozen=True, kw_only=True):
 class ManifestReader:
     """Reads the manifests of frozen versions from their blobs; caches the last two, so that a page needs no re-read."""
 
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: Blobs, require_blob: Callable[[Digest], Awaitable[object]]) -> None:
+        """`require_blob` raises what is wrong with a blob that is missing."""
         self._blobs = blobs
+        self._require_blob = require_blob
         self._cache: dict[Digest, list[manifest.ManifestLine]] = {}
 
     async def lines(self, digest: Digest) -> list[manifest.ManifestLine]:
+        """BlobMissing, Lost: the manifest is missing."""
         if digest not in self._cache:
+            await self._require_blob(digest)
             lines = await asyncio.to_thread(manifest.decode, await self._blobs.get(digest))
             self._cache = dict([*self._cache.items(), (digest, lines)][-2:])
         return self._cache[digest]
@@ -90,6 +95,10 @@ class QueryContext:
         """Run `work` on one snapshot of the read model that shows the query's `min_seq`."""
         await self.wait_for(query)
         return await self.store.read(work)
+
+    async def keys_of(self, images: Iterable[ImageId]) -> tuple[dict[ImageId, bytes], AbsentKeys]:
+        """The keys of these images, and why the others have none."""
+        return await keys_of(self.store, self.keys, images)
 
     async def wait_for(self, query: Query[Any]) -> None:
         """Wait until the read model shows the query's `min_seq`; Behind if it does not in time."""

@@ -41,12 +41,12 @@ async def list_images(context: QueryContext, query: queries.ListImages) -> Page[
         return with_tags(connection, rows), tags.count_images(connection, dataset_id, tag)
 
     found, total = await context.read(query, read)
-    keys = await context.keys.keys_of(row.id for row, _ in found)
+    keys, absent = await context.keys_of(row.id for row, _ in found)
 
     def key(image: TaggedImage) -> tuple[int, int]:
         return image[0].added_sequence, image[0].ordinal
 
-    return build_page(query, found, lambda image: image_view(image, keys), key, total)
+    return build_page(query, found, lambda image: image_view(image, keys, absent), key, total)
 
 
 @on_snapshot
@@ -97,14 +97,15 @@ def get_version(connection: Connection, query: queries.GetVersion) -> queries.Ve
 
 
 async def read_manifest(context: QueryContext, query: queries.ReadManifest) -> Page[queries.ManifestEntry]:
-    """By ordinal, captions in plain text; the caption of an erased image is empty."""
+    """By ordinal, captions in plain text; that of an erased image is empty. KeyMissing, Lost: one cannot be read."""
     (after,) = decode_cursor(query.cursor, (-1,))
     row = await context.read(query, lambda connection: versions.by_id(connection, query.version_id))
     if row is None:
         raise not_found("version", query.version_id)
     lines = await context.manifests.lines(row.manifest)
     rest = [line for line in lines if line.ordinal > after][: query.limit + 1]
-    keys = await context.keys.keys_of(line.image for line in rest)
+    keys, absent = await context.keys_of(line.image for line in rest)
+    absent.require()  # a caption that cannot be read must not be trained as an empty one
     return build_page(query, rest, partial(_manifest_entry, keys), lambda line: (line.ordinal,), len(lines))
 
 

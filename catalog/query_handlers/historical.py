@@ -22,6 +22,7 @@ from catalog.lookup import aggregates_of_dataset, erased, known_dataset, ordinal
 from catalog.query_handlers.context import QueryContext
 from catalog.query_handlers.results import image_view, read_dataset, read_image, read_job
 from catalog.views import work
+from catalog.watch.losses import keys_missing
 from contracts.commits import RecordedCommit
 from contracts.errors import Invalid, NotFound, Rejected
 from contracts.queries.base import QueryAt
@@ -94,10 +95,12 @@ async def get_image(context: QueryContext, query: GetImage) -> ImageView:
     last = await _sequence(context, query)
     if last is None:
         image = await context.read(query, lambda now: read_image(now, query.image))
-        keys = await context.keys.keys_of([query.image])
-        if not keys:  # a restored log from before the erasure does not contain it
+        keys, absent = await context.keys_of([query.image])
+        if absent.erased:  # a restored log from before the erasure does not contain it
             raise erased(query.image)
-        return image_view(image, keys)
+        if absent.missing:
+            raise keys_missing(absent.missing)
+        return image_view(image, keys, absent)
     dataset_id, ordinal = await context.store.read(lambda now: ordinal_of(now, query.image))
 
     def scope(recorded: RecordedCommit) -> RecordedCommit:
@@ -105,7 +108,7 @@ async def get_image(context: QueryContext, query: GetImage) -> ImageView:
 
     aggregates = await context.store.read(lambda now: aggregates_of_dataset(now, dataset_id, last))
     past_image = await _Replay(aggregates, last, scope).read(context, lambda past: read_image(past, query.image))
-    return image_view(past_image, await context.keys.keys_of([query.image]))
+    return image_view(past_image, *await context.keys_of([query.image]))
 
 
 async def _sequence(context: QueryContext, query: QueryAt[Any]) -> int | None:

@@ -11,6 +11,7 @@ from catalog.lookup import require_dataset, require_image, require_job, require_
 from catalog.views import decisions, erasures, images, jobs, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.versions import VersionRow
+from catalog.watch.requirements import AbsentKeys
 from contracts.ids import DatasetId, ImageId
 from contracts.jobs import status_of
 from contracts.queries.datasets import DatasetView, ImageView, VersionView
@@ -60,8 +61,8 @@ def with_tags(connection: Connection, rows: list[images.ImageRow]) -> list[Tagge
     return [(row, found[row.dataset_id][row.ordinal]) for row in rows]
 
 
-def image_view(image: TaggedImage, keys: dict[ImageId, bytes]) -> ImageView:
-    """Texts are plain as far as there are keys."""
+def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKeys) -> ImageView:
+    """Texts are plain as far as there are keys; `absent`: why there are none."""
     row, effective = image
     written = None if row.caption is None else open_if_present(keys, row.id, row.caption, CAPTION)
     return compose(
@@ -71,7 +72,8 @@ def image_view(image: TaggedImage, keys: dict[ImageId, bytes]) -> ImageView:
         name=open_if_present(keys, row.id, row.name, NAME),
         caption=caption_from_tags(effective.names) if written is None else written,
         caption_source=row.caption_source or "tags",
-        erased=row.id not in keys,
+        erased=row.id in absent.erased,
+        key_missing=row.id not in keys and row.id not in absent.erased,
     )
 
 

@@ -9,6 +9,7 @@ from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change
 from catalog.views import decisions, erasures
 from catalog.views.datasets import DatasetRow
+from catalog.watch.requirements import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import EditTags, EraseImage, ImageResult, RemoveImage, ReplaceTags, SetCaption
 from contracts.ids import ImageId
@@ -28,11 +29,13 @@ async def remove_image(context: CommandContext, metadata: CommandMetadata, comma
 
 @locked(lock_of_dataset)
 async def set_caption(context: CommandContext, metadata: CommandMetadata, command: SetCaption) -> CommandResult:
+    """KeyMissing, Lost: the key that would seal the caption is gone, although the image was not erased."""
     row, image = await context.read(lambda now: _load(now, command.image))
-    key = await context.keys.key_of(command.image)
-    if key is None:
+    keys, absent = await keys_of(context.executor.store, context.keys, [command.image])
+    if absent.erased:
         raise erased(command.image)
-    return await _append(context, metadata, command, (row, replace(image, key=key)))
+    absent.require()
+    return await _append(context, metadata, command, (row, replace(image, key=keys[command.image])))
 
 
 @locked(lock_of_dataset)

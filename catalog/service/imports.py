@@ -20,7 +20,7 @@ from catalog.lookup import require_dataset
 from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
 from catalog.service.execution import Change
-from catalog.views import datasets, erasures, images
+from catalog.views import datasets, images, live_blobs
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import ImportImages, ImportResult, StagedFile
 from contracts.errors import Behind, Gone, NotFound, Unavailable
@@ -132,7 +132,7 @@ class ImageImporter:
         try:
             async with self.pins.exclusive() as pinned:
                 await context.executor.wait_until_applied()
-                in_use = await context.read(lambda connection: erasures.digests_in_use(connection, unused_blobs))
+                in_use = await context.read(lambda connection: live_blobs.in_use(connection, unused_blobs))
                 await context.blobs.delete(unused_blobs - in_use - pinned)
         except (OSError, Unavailable, Behind) as error:
             _log.warning("unused_blobs_not_deleted", error=str(error))

@@ -11,6 +11,8 @@ from catalog.service.execution import Change
 from catalog.service.presets import require_recipe
 from catalog.service.versions import FrozenVersion, build_version, version_id_for
 from catalog.views import erasures, jobs, versions
+from catalog.watch.losses import Losses
+from catalog.watch.requirements import require_pictures
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.jobs import CancelJob, CreateJob, EditJob, JobResult, RemoveJob, StartJob
 from contracts.commits import StreamRevision
@@ -26,7 +28,10 @@ def job_lock(connection: Connection, command: EditJob | StartJob | CancelJob | R
 
 
 async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandResult:
-    """Under the data set's lock: if no version is named, the data set is frozen together with the job."""
+    """Under the data set's lock: if no version is named, the data set is frozen together with the job.
+
+    BlobMissing, KeyMissing, Lost: pictures or keys of the version are missing.
+    """
     row = await context.read(lambda connection: require_dataset(connection, command.dataset))
     return await context.executor.execute_once(metadata, row.id, lambda: _create(context, metadata, command, row.id))
 
@@ -38,6 +43,7 @@ async def _create(
     recipe = rules.resolve_recipe(command, preset)
     frozen = await _select_version(context, metadata, command, dataset_id)
     dataset, version = frozen.dataset, frozen.version
+    await context.read(lambda now: require_pictures(now, dataset.id, version, context.losses()))
     events = rules.create(command, recipe, dataset_id=dataset.id, dataset=dataset.name, version=version)
     job_id = JobId(derived("job", metadata.command_id))
     result = JobResult(id=job_id, name=command.name or dataset.name, status="pending", version=version.version)
@@ -76,6 +82,8 @@ async def _select_version(
 async def change_job(
     context: CommandContext, metadata: CommandMetadata, command: EditJob | StartJob | CancelJob | RemoveJob
 ) -> CommandResult:
+    if isinstance(command, StartJob):
+        await context.read(lambda connection: _require_pictures(connection, command.job, context.losses()))
     history = await context.executor.log.load("job", command.job)
     erased = await context.read(lambda connection: _count_erased(connection, command.job))
     job = replace(rules.fold(history.events()), erased_images=erased)
@@ -85,8 +93,18 @@ async def change_job(
     return await context.executor.append(metadata, result, Change("job", command.job, events, history.revision))
 
 
+def _require_pictures(connection: Connection, job_id: JobId, known: Losses) -> None:
+    """BlobMissing, KeyMissing, Lost: pictures or keys of the version a job trains on are missing."""
+    if version := _version_of(connection, job_id):
+        require_pictures(connection, version.dataset_id, version.event, known)
+
+
 def _count_erased(connection: Connection, job_id: JobId) -> int:
     """The number of images that were erased from the version a job trains on."""
-    job = jobs.find(connection, job_id)
-    version = None if job is None else versions.by_id(connection, job.request.version_id)
+    version = _version_of(connection, job_id)
     return 0 if version is None else erasures.count_erased_in_version(connection, version.dataset_id, version.as_of)
+
+
+def _version_of(connection: Connection, job_id: JobId) -> versions.VersionRow | None:
+    job = jobs.find(connection, job_id)
+    return None if job is None else versions.by_id(connection, job.request.version_id)

@@ -18,7 +18,7 @@ from catalog.keys import KEYS, Keys, RegisteredBackup
 from catalog.service.blob_pins import BlobPins
 from catalog.service.execution import CommandExecutor
 from catalog.store import checkpoint
-from catalog.views import erasures
+from catalog.views import erasures, live_blobs
 from contracts.errors import LoratoryError, NotFound, Unavailable
 from contracts.ids import Digest
 from contracts.retry import Outage, repeat
@@ -166,7 +166,7 @@ class Purger:
         digests = frozenset[Digest]().union(*(row.digests for row in rows))
         async with self.pins.exclusive() as pinned:
             await self.executor.wait_until_applied()
-            in_use = await self.executor.store.read(lambda connection: erasures.digests_in_use(connection, digests))
+            in_use = await self.executor.store.read(lambda connection: live_blobs.in_use(connection, digests))
             await blobs.delete(digests - in_use - pinned)
             if backup is not None:
                 await asyncio.to_thread(remove_from_manifest, backup.path, digests - in_use - pinned)

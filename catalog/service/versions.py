@@ -13,6 +13,7 @@ from catalog.service.execution import Change
 from catalog.store import checkpoint
 from catalog.views import decisions, images, versions
 from catalog.views.datasets import DatasetRow
+from catalog.watch.requirements import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import FreezeVersion, VersionResult
 from contracts.errors import Rejected
@@ -55,11 +56,15 @@ async def freeze_version(context: CommandContext, metadata: CommandMetadata, com
 
 
 async def build_version(context: CommandContext, metadata: CommandMetadata, ref: str, trigger: str) -> FrozenVersion:
-    """The data set as it is now; its manifest is stored as a blob. Rejected for an empty data set."""
+    """The data set as it is now; its manifest is stored as a blob. Rejected: the data set is empty.
+
+    KeyMissing, Lost: the caption of an image cannot be read.
+    """
     read = await context.read(lambda connection: _read_content(connection, ref))
     if not read.images:
         raise Rejected(f"the data set {read.row.name!r} is empty; import images first", reason="empty-dataset")
-    keys = await context.keys.keys_of([image.id for image in read.images])
+    keys, absent = await keys_of(context.executor.store, context.keys, (image.id for image in read.images))
+    absent.require()
     lines = await asyncio.to_thread(_build_manifest_lines, read, keys, trigger.strip())
     digest = await context.blobs.put(await asyncio.to_thread(manifest.encode, lines))
     content = rules.FrozenContent(manifest=digest, images=len(lines), as_of=read.as_of, latest=read.latest)

@@ -48,6 +48,7 @@ PAGE = "SELECT * FROM erased WHERE (sequence, image_id) > (?, ?) ORDER BY sequen
 IMAGE_PAGE = """
 SELECT * FROM erased WHERE ordinal IS NOT NULL AND (sequence, image_id) > (?, ?) ORDER BY sequence, image_id LIMIT ?
 """
+ERASED_AMONG = "SELECT image_id FROM erased WHERE image_id IN (SELECT value FROM json_each(?))"
 COUNT_IMAGES = "SELECT COUNT(*) FROM erased WHERE ordinal IS NOT NULL"
 COUNT_OF_DATASET = "SELECT COUNT(*) FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
 # An image is part of the versions computed (`as_of`) after it was added and before it was removed or erased.
@@ -65,12 +66,6 @@ ORDER BY job.created_sequence
 """
 ACTIVE_JOBS = JOBS.format(which="work.state IN ('queued', 'running', 'cancelling')")
 STARTED_JOBS = JOBS.format(which="json_extract(CAST(work.work AS TEXT), '$.attempts') > 0")
-DIGESTS_IN_USE = """
-SELECT source, picture, thumbnail FROM image
-WHERE source IN (SELECT value FROM json_each(:digests)) OR picture IN (SELECT value FROM json_each(:digests))
-    OR thumbnail IN (SELECT value FROM json_each(:digests))
-"""
-SAMPLES = "SELECT picture FROM sample WHERE picture IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True)
@@ -124,6 +119,12 @@ def find(connection: Connection, image_id: str) -> ErasedRow | None:
     return fetch_one(connection, ErasedRow, FIND, (image_id,))
 
 
+def erased_among(connection: Connection, images: Iterable[str]) -> set[str]:
+    """Those of these images, and refused files, that were erased."""
+    values = msgspec.json.encode(list(images)).decode()
+    return {row["image_id"] for row in connection.execute(ERASED_AMONG, (values,))}
+
+
 def page(connection: Connection, after: tuple[int, str], limit: int) -> list[ErasedRow]:
     """Everything erased after (sequence, image id), including names of refused files, in that order."""
     return fetch(connection, ErasedRow, PAGE, (*after, limit))
@@ -158,10 +159,3 @@ def jobs_trained_on(connection: Connection, dataset_id: str, span: VersionRange 
     """The jobs that started to train on a version in the span, oldest first."""
     parameters = {"dataset": dataset_id, "start": span.start, "end": span.end}
     return fetch(connection, AffectedLoraView, STARTED_JOBS, parameters)
-
-
-def digests_in_use(connection: Connection, digests: Iterable[Digest]) -> set[Digest]:
-    """Those of these blobs that an image that was not erased or a sample still refers to."""
-    values = msgspec.json.encode(list(digests)).decode()
-    found = {digest for row in connection.execute(DIGESTS_IN_USE, {"digests": values}) for digest in row}
-    return found | {row["picture"] for row in connection.execute(SAMPLES, (values,))}

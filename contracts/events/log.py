@@ -2,7 +2,11 @@
 
 from contracts.definitions import union_in
 from contracts.events.base import Event
-from contracts.wording import count
+from contracts.ids import Digest, ImageId
+from contracts.wording import count, enumerated
+
+MAX_ACCEPTED_LOSSES = 1_000
+"""Maximum blobs, and maximum images, of one LossAccepted: as many fit into a commit."""
 
 
 class LogCreated(Event, frozen=True, tag="log.created"):
@@ -37,6 +41,23 @@ class LogVoided(Event, frozen=True, tag="log.voided"):
 
     def describe(self) -> str:
         return f"Lost a commit: {self.reason}"
+
+
+class LossAccepted(Event, frozen=True, tag="log.loss_accepted"):
+    """Given up, because no copy exists: these blobs, and the keys of these images. They are not expected any more.
+
+    At most MAX_ACCEPTED_LOSSES of each; a larger loss is several commits. A blob that a later event names is expected
+    again.
+    """
+
+    blobs: tuple[Digest, ...] = ()
+    images: tuple[ImageId, ...] = ()
+    reason: str = ""
+
+    def describe(self) -> str:
+        lost = [count(len(self.blobs), "blob")] if self.blobs else []
+        lost += [f"the keys of {count(len(self.images), 'image')}"] if self.images else []
+        return f"Accepted the loss of {enumerated(lost)}" + (f": {self.reason}" if self.reason else "")
 
 
 LogEvent = union_in(__name__, Event)

@@ -87,6 +87,8 @@ class ImageView(View, frozen=True):
     etag: int
     erased: bool = False
     """True for a past state of an image erased since: its private texts are gone."""
+    key_missing: bool = False
+    """True if the key of its private texts is lost although it was not erased: name and caption cannot be read."""
 
 
 class RefusalView(View, frozen=True):

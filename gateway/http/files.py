@@ -2,14 +2,18 @@
 
 import re
 from base64 import b64encode
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from litestar import Request, Response
 from litestar.response import Stream
 
+from contracts.errors import NotFound
 from contracts.ids import Digest
+from contracts.queries.losses import GetBlob
 from contracts.wire.blobs.store import Blobs
+from gateway.clients import CatalogClient
 from gateway.http.problems import MEDIA_TYPE, Problem, RangeNotSatisfiable, Responses, problem_responses, response_spec
 
 OCTET_STREAM = "application/octet-stream"
@@ -59,9 +63,24 @@ def content_disposition(name: str) -> str:
     return f"attachment; filename=\"{plain or 'file'}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
+@dataclass(frozen=True)
+class BlobFiles:
+    """Blobs to serve. When one is missing the catalog is asked: it makes a derived one again, or says what is wrong."""
+
+    blobs: Blobs
+    catalog: CatalogClient
+
+    async def size(self, digest: Digest) -> int:
+        """In bytes. NotFound: nothing names it. BlobMissing: it is missing. Lost: its loss was accepted."""
+        try:
+            return await self.blobs.size(digest)
+        except NotFound:
+            return (await self.catalog.query(GetBlob(blob=digest))).size
+
+
 async def blob_response(
     request: Request[Any, Any, Any],
-    blobs: Blobs,
+    files: BlobFiles,
     digest: Digest,
     *,
     attachment_name: str | None = None,
@@ -72,7 +91,7 @@ async def blob_response(
     `caching`: how long browsers may use their copy without revalidating it.
     """
     etag = f'"{digest}"'
-    size = await blobs.size(digest)
+    size, blobs = await files.size(digest), files.blobs
     head = b"".join([chunk async for chunk in blobs.stream(digest, 0, min(16, size))])
     headers = {
         "ETag": etag,
@@ -111,5 +130,5 @@ def file_responses(media_type: str = "image/*") -> Responses:
         **response_spec(206, bytes, "The requested range", media_type),
         **response_spec(304, None, "Not modified"),
         **response_spec(416, Problem, "The range begins after the end", MEDIA_TYPE),
-        **problem_responses(404),
+        **problem_responses(404, 409),
     }

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from contracts.errors import Unavailable
 from contracts.frames import Fresh, Stale, message_frame
-from contracts.telemetry import LIVE_MESSAGES, Applied, LiveMessage, Presence
+from contracts.losses import LossReport
+from contracts.telemetry import LIVE_MESSAGES, Applied, LiveMessage, LossesFound, Presence
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import subscribe
 from gateway.cursor import LogPosition, decode_cursor
@@ -51,6 +52,8 @@ class LiveFeed:
         self._announced_stale = False
         self.applied: Applied | None = None
         """The catalog's last announcement."""
+        self.losses = LossReport()
+        """What is missing of the stored bytes, as the catalog said last."""
         self.subscribers = Subscribers()
         self.open_streams = 0
         """Open streams of server-sent events."""
@@ -128,6 +131,7 @@ class LiveFeed:
     async def run(self) -> None:
         """Subscribe, follow the log and release events until cancelled."""
         subscriptions = [await subscribe(self._bus, Applied, self._on_applied)]
+        subscriptions.append(await subscribe(self._bus, LossesFound, self._on_losses))
         subscriptions += [await subscribe(self._bus, kind, self._on_message) for kind in LIVE_MESSAGES]
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -143,6 +147,9 @@ class LiveFeed:
         if self.reader.is_replaced_by(applied):
             self.subscribers.close(CLOSE_LOG_GONE, "this event log no longer exists")
         self.reader.announce(applied)
+
+    async def _on_losses(self, found: LossesFound) -> None:
+        self.losses = found.report
 
     async def _on_message(self, message: LiveMessage) -> None:
         self._last_values.put(message, self._now())

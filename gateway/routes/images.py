@@ -8,6 +8,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from contracts.commands.base import Tags, Text
 from contracts.commands.datasets import EditTags, ImageResult, RemoveImage, ReplaceTags, SetCaption
+from contracts.errors import BlobMissing, Lost
 from contracts.ids import ImageId
 from contracts.queries.base import Page
 from contracts.queries.datasets import GetImage, ImageView, ListImages, ListTags, TagCount, TagView
@@ -20,10 +21,10 @@ from gateway.http.responses import ok, with_etag
 from gateway.routes.shared import (
     AnyRequest,
     AsOf,
-    BlobStore,
     Body,
     Catalog,
     DatasetFilter,
+    Files,
     Metadata,
     Paging,
     Prefix,
@@ -107,21 +108,23 @@ async def remove_image(image: FromPath[ImageId], metadata: Metadata, catalog: Ca
 
 @route(with_seed_path("/images/{image:str}/file"), http_method=["GET", "HEAD"], responses=file_responses())
 async def get_image_file(
-    image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, blobs: BlobStore, original: Original = False
+    image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, files: Files, original: Original = False
 ) -> Response[Any]:
     """The picture: upright, sRGB, 8 bits, without metadata."""
     view = await _view(catalog, image)
     if original:
-        return await blob_response(request, blobs, view.source, attachment_name=view.name, caching=CACHE_ONE_HOUR)
-    return await blob_response(request, blobs, view.picture, caching=CACHE_ONE_HOUR)
+        return await blob_response(request, files, view.source, attachment_name=view.name, caching=CACHE_ONE_HOUR)
+    return await blob_response(request, files, view.picture, caching=CACHE_ONE_HOUR)
 
 
 @route("/api/v1/images/{image:str}/thumbnail", http_method=["GET", "HEAD"], responses=file_responses())
-async def get_thumbnail(
-    image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, blobs: BlobStore
-) -> Response[Any]:
-    """A small version of the picture."""
-    return await blob_response(request, blobs, (await _view(catalog, image)).thumbnail, caching=CACHE_ONE_HOUR)
+async def get_thumbnail(image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, files: Files) -> Response[Any]:
+    """A small version of the picture; the picture itself if that was lost."""
+    view = await _view(catalog, image)
+    try:
+        return await blob_response(request, files, view.thumbnail, caching=CACHE_ONE_HOUR)
+    except (BlobMissing, Lost):
+        return await blob_response(request, files, view.picture, caching=CACHE_ONE_HOUR)
 
 
 @get(with_seed_path("/images/{image:str}/tags"), responses=problem_responses(404))

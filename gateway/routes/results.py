@@ -17,7 +17,7 @@ from gateway.http.files import OCTET_STREAM, blob_response, file_responses
 from gateway.http.problems import problem_responses
 from gateway.http.request_context import MinSeq
 from gateway.http.responses import single_page
-from gateway.routes.shared import AnyRequest, BlobStore, Catalog, Paging
+from gateway.routes.shared import AnyRequest, Catalog, Files, Paging
 
 SinceStep = Annotated[int, QueryParameter(ge=0, description="Only steps after this one.")]
 MaxPoints = Annotated[
@@ -53,11 +53,11 @@ async def get_sample(  # noqa: PLR0913, PLR0917 - its path has three parameters
     index: FromPath[int],
     request: AnyRequest,
     catalog: Catalog,
-    blobs: BlobStore,
+    files: Files,
 ) -> Response[Any]:
     """One sample: the image rendered for prompt `index` after `step`."""
     sample = await _find_sample(catalog, job, step, index)
-    return await blob_response(request, blobs, sample.picture)
+    return await blob_response(request, files, sample.picture)
 
 
 @get("/jobs/{job:str}/metrics", responses=problem_responses(404))
@@ -81,14 +81,14 @@ async def list_artifacts(job: FromPath[JobId], catalog: Catalog, min_seq: MinSeq
 
 @route("/jobs/{job:str}/artifacts/{name:str}", http_method=["GET", "HEAD"], responses=file_responses(OCTET_STREAM))
 async def get_artifact(
-    job: FromPath[JobId], name: FromPath[str], request: AnyRequest, catalog: Catalog, blobs: BlobStore
+    job: FromPath[JobId], name: FromPath[str], request: AnyRequest, catalog: Catalog, files: Files
 ) -> Response[Any]:
     """A finished file. Interrupted downloads resume with Range; ETag and Repr-Digest are its sha256."""
     artifacts = (await catalog.query(GetJob(job=job))).artifacts
     found = next((artifact for artifact in artifacts if artifact.name == name), None)
     if found is None:
         raise NotFound(f"this job has no file {name!r}", names=[artifact.name for artifact in artifacts])
-    return await blob_response(request, blobs, found.digest, attachment_name=found.name)
+    return await blob_response(request, files, found.digest, attachment_name=found.name)
 
 
 def build_loss_curve(job: JobId, blocks: list[LossBlock], since: int, max_points: int) -> LossCurve:

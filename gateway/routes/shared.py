@@ -9,15 +9,15 @@ from litestar.params import QueryParameter
 
 from contracts.commands.base import RESERVED_NAMES, CommandMetadata
 from contracts.errors import Rejected
-from contracts.wire.blobs.store import Blobs
 from gateway.clients import CatalogClient
+from gateway.http.files import BlobFiles
 from gateway.http.request_context import AsOfRequest, PageRequest
 from gateway.limits import HttpLimits
 from gateway.live.feed import LiveFeed
 
 AnyRequest: TypeAlias = Request[Any, Any, Any]
 AsOf: TypeAlias = NamedDependency[AsOfRequest]
-BlobStore: TypeAlias = NamedDependency[Blobs]
+Files: TypeAlias = NamedDependency[BlobFiles]
 Catalog: TypeAlias = NamedDependency[CatalogClient]
 Feed: TypeAlias = NamedDependency[LiveFeed]
 Limits: TypeAlias = NamedDependency[HttpLimits]

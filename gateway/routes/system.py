@@ -14,6 +14,7 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from contracts.asyncapi import asyncapi
+from contracts.losses import LossReport
 from contracts.queries.datasets import ListDatasets, ListImages
 from contracts.queries.log import GetLog, LogView
 from contracts.queries.tagging import ListTagging
@@ -57,7 +58,8 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """`healthy`: all services are running; `degraded`: no trainer or no tagger; `unhealthy`: requests will fail."""
+    """`healthy`: all services are running; `degraded`: no trainer, no tagger, or bytes are missing;
+    `unhealthy`: requests will fail."""
 
     status: Literal["healthy", "degraded", "unhealthy"]
     version: str
@@ -70,7 +72,11 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """`status` is `degraded` while requests are served but stored bytes or keys are missing; `losses` says which."""
+
     ready: bool
+    status: Literal["ready", "degraded", "unready"]
+    losses: LossReport
     checks: dict[str, HealthCheck]
 
 
@@ -126,7 +132,9 @@ async def health(
         detail = absent and (paused.sentence(name, time.time()) or absent)
         is_connected = name in connected
         services.append(ServiceHealth(service=name, status="healthy" if is_connected else "unhealthy", detail=detail))
-    is_complete = connected.issuperset(WORKER_SERVICES)
+    lost = feed.losses.describe()
+    services.append(ServiceHealth(service="storage", status="unhealthy" if lost else "healthy", detail=lost))
+    is_complete = connected.issuperset(WORKER_SERVICES) and not lost
     return HealthStatus(
         status="unhealthy" if missing else "healthy" if is_complete else "degraded",
         version=VERSION,
@@ -144,10 +152,12 @@ async def live() -> Alive:
     "/health/ready",
     responses=problem_responses() | response_spec(503, Readiness, "A required service is not available"),
 )
-async def ready(service_health: NamedDependency[HealthChecks]) -> Response[Readiness]:
-    """Can requests be served now? 503 with the reasons if not."""
+async def ready(feed: Feed, service_health: NamedDependency[HealthChecks]) -> Response[Readiness]:
+    """Can requests be served now? 503 with the reasons if not; `degraded` (200) if stored bytes or keys are missing."""
     checks = {name: HealthCheck(ok=one.ok, detail=one.detail) for name, one in service_health.report(0).checks.items()}
-    body = Readiness(ready=service_health.ready, checks=checks)
+    is_ready = service_health.ready
+    status: Literal["ready", "degraded", "unready"] = "degraded" if feed.losses.counts else "ready"
+    body = Readiness(ready=is_ready, status=status if is_ready else "unready", losses=feed.losses, checks=checks)
     return Response(body, status_code=200 if body.ready else 503, headers={"Cache-Control": "no-store"})
 
 

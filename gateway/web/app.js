@@ -7,8 +7,10 @@ import { Datasets } from "./datasets.js";
 import { Job } from "./job.js";
 import { Jobs } from "./jobs.js";
 import { html, render, useEffect, useState } from "./lib.js";
+import { sentence } from "./format.js";
 import { connection, start } from "./live.js";
 import { Loras } from "./loras.js";
+import { useResource } from "./resource.js";
 import { Dialog, Field, route, runWithToast, Toasts } from "./components.js";
 
 /** Name in the address, title, component of the list, component of one item. */
@@ -62,6 +64,13 @@ const OutageNotice = () => {
   return reasons.length > 0 && html`<p class="outage" role="alert">${reasons.join(" · ")}</p>`;
 };
 
+/** What is wrong although everything can be used: stored bytes or keys are missing. */
+const StorageProblem = () => {
+  const { data } = useResource("/health", (event) => event.aggregateKind === "log");
+  const problem = data?.services.find((one) => one.service === "storage")?.detail;
+  return problem ? html`<p class="problem" role="alert">${sentence(problem)}.</p>` : null;
+};
+
 /** Shown when the gateway requires an API key and this browser has no session yet. */
 const ApiKeyDialog = () => {
   const submit = (event) => {
@@ -87,6 +96,7 @@ const App = () => {
   return html`
     <${Header} screen=${screen} />
     <${OutageNotice} />
+    <${StorageProblem} />
     <main key=${`${screen}/${id ?? ""}`}>${id ? html`<${Detail} id=${id} rest=${rest} />` : html`<${List} />`}</main>
     ${keyRequired.value && html`<${ApiKeyDialog} />`}
     <${Toasts} />

@@ -9,6 +9,7 @@ import msgspec
 
 from contracts.audit import AuditHead, AuditReport, ReplayReport
 from contracts.errors import Behind, Unavailable
+from contracts.losses import BlobAudit, Loss
 from contracts.queries.log import ForeignView, HistoryEntry
 from contracts.retry import Outage
 from loratory.api.base import LONG_POLL_SECONDS, Api, SyncApi, Timestamp, path, sync, sync_iterator
@@ -80,6 +81,18 @@ class EventLogApi(Api):
         body = {"json": msgspec.to_builtins({"head": head}), "timeout": AUDIT_TIMEOUT_SECONDS}
         return await self._http.post(path("audit", "verify"), AuditReport, lambda: body)
 
+    def losses(self) -> AsyncGenerator[Loss, None]:
+        """Blobs, and keys of images, that should be stored and are missing."""
+        return self._http.items(path("losses"), Items[Loss])
+
+    async def audit_blobs(self) -> BlobAudit:
+        """Read all stored blobs and compare their bytes with their digests. Conflict: that is being done already."""
+        blobs = path("audit", "blobs")
+        audit = await self._http.post(f"{blobs}?wait={LONG_POLL_SECONDS}", BlobAudit)
+        while audit.state == "running":
+            audit = await self._http.get(blobs, BlobAudit, wait=LONG_POLL_SECONDS)
+        return audit
+
     async def _follow(self, after: str, query: dict[str, str]) -> AsyncGenerator[LoggedEvent, None]:
         """Each event exactly once across reconnections. Unavailable: no stream for as long as RECONNECT says."""
         outage = Outage(None, RECONNECT)
@@ -110,6 +123,8 @@ class SyncEventLogApi(SyncApi):
     dataset_history = sync_iterator(EventLogApi.dataset_history)
     audit_replay = sync(EventLogApi.audit_replay)
     audit_foreign = sync_iterator(EventLogApi.audit_foreign)
+    audit_blobs = sync(EventLogApi.audit_blobs)
+    losses = sync_iterator(EventLogApi.losses)
 
 
 async def _parse_sse(response: httpx.Response) -> AsyncGenerator[tuple[str, LoggedEvent | None], None]:

@@ -18,6 +18,8 @@ DAMAGED = 1
 """Exit code if the log, its archive or the head is damaged."""
 FOREIGN = 1
 """Exit code if the log has foreign messages."""
+INCOMPLETE = 1
+"""Exit code if stored bytes or keys are missing or damaged."""
 DIFFERENT = 1
 """Exit code if a read model differs from what the log yields."""
 
@@ -37,20 +39,31 @@ async def head(*, out: Annotated[Path | None, Parameter(alias="-o")] = None, ser
 
 
 async def verify(
-    *, head: Path | None = None, data: Path | None = None, server: Server = DEFAULT_SERVER, environ: Environ
+    *,
+    head: Path | None = None,
+    data: Path | None = None,
+    read_blobs: bool = False,
+    server: Server = DEFAULT_SERVER,
+    environ: Environ,
 ) -> int:
-    """Verify all hashes and compare the log with its archive; exit code 1 if anything is wrong.
+    """Verify all hashes, compare the log with its archive, and look for missing blobs and keys; exit code 1 if any.
 
     :param head: A file written by `loratory audit head`: was anything before it rewritten since?
     :param data: A data folder on this machine, while Loratory is stopped or refuses to start.
+    :param read_blobs: Also read all blobs and compare their bytes with their digests, which can take hours.
     """
     if data is not None:
-        return await _verify_offline(data, head, server, environ)
+        arguments = ["--json"] * server.json + ["--read-blobs"] * read_blobs
+        return await _verify_offline(data, head, arguments, environ)
     known_head = _read_head(head) if head else None
     async with server.client() as client:
+        blobs = await client.audit_blobs() if read_blobs else None
         report = await client.audit_verify(known_head)
-    write_json(report) if server.json else write_lines(summary_lines(report))
-    return DAMAGED if report.damage else 0
+    lines = [*([blobs.describe()] if blobs else []), *summary_lines(report)]
+    write_json(report) if server.json else write_lines(lines)
+    if report.damage:
+        return DAMAGED
+    return INCOMPLETE if report.losses.counts or (blobs and blobs.state == "failed") else 0
 
 
 async def foreign(*, server: Server = DEFAULT_SERVER) -> int:
@@ -77,8 +90,8 @@ async def replay(*, server: Server = DEFAULT_SERVER) -> int:
     return 0 if report.state == "same" else DIFFERENT
 
 
-async def _verify_offline(data: Path, head: Path | None, server: Server, environ: Environ) -> int:
-    arguments: list[str | Path] = ["audit", *(["--json"] if server.json else [])]
+async def _verify_offline(data: Path, head: Path | None, options: list[str], environ: Environ) -> int:
+    arguments: list[str | Path] = ["audit", *options]
     arguments += ["--head", head.expanduser().absolute()] if head else []
     async with OfflineFolder(data, environ) as offline:
         code = await offline.run_catalog(*arguments)

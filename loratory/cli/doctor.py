@@ -29,6 +29,8 @@ from loratory.data_folder import DataFolder, check_format, running_port
 from loratory.services import service_command, service_environment
 
 TORCH_TIMEOUT_SECONDS = 60.0
+CHECK_FILES_TIMEOUT_SECONDS = 600.0
+"""The archive of a large data folder is read once, to know what must be stored."""
 MIN_FREE_DISK_BYTES = 2 << 30
 REQUIRED_PACKAGES = {
     "gateway": ("litestar", "uvicorn", "prometheus-client", "pyroaring"),
@@ -147,10 +149,12 @@ def _check_data_folder(data: Path, environ: Mapping[str, str]) -> str:
     check_format(data)
     environment = service_environment("catalog", DataFolder(data), given=environ, settings={})
     command = [*service_command("catalog"), "check-files"]
-    checked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    checked = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=CHECK_FILES_TIMEOUT_SECONDS, check=False
+    )
     if checked.returncode:
         raise SetupError(checked.stderr.strip().rpartition("\n")[2])
-    return f"{data} can be read by this version"
+    return f"{data} can be read by this version; " + (checked.stdout.strip() or "it is empty")
 
 
 def _check_services(data: Path) -> str:
@@ -185,6 +189,9 @@ async def _check_server(server: Server) -> Check:
     try:
         async with AsyncClient(server.url, server.key, retry_timeout=0) as client:
             version = await client.version()
+            losses = await client.losses_found()
     except LoratoryError as error:
         return Check("server", "note", error.detail)
+    if losses.counts:
+        return Check("server", "bad", f"{server.url} is degraded: {losses.describe()}")
     return Check("server", "ok", f"{server.url} runs version {version.get('version', version)}")

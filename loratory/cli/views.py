@@ -121,6 +121,7 @@ def image_sections(image: ImageView) -> dict[str, Fields]:
             "Format": f"{image.format}, {image.width} x {image.height}, {size_of(image.size)}"
             + (", animated" if image.animated else ""),
             "Erased": "yes" if image.erased else None,
+            "Key": "missing" if image.key_missing else None,
             "Added": _utc(image.created_at),
             "ETag": image.etag,
         },

@@ -15,20 +15,33 @@ import pytest
 from catalog.archive.archive import Archive
 from catalog.backups import creation, extraction
 from catalog.backups.manifest import FORMAT, BackupDamaged, BackupManifest, remove_from_manifest, stored_blobs
-from catalog.keys import Keys
+from catalog.keys import Keys, images_in
 from catalog.settings import Settings
 from contracts.commands.datasets import EraseImage
 from contracts.commits import RecordedCommit
-from contracts.errors import LogDamaged, NotFound, SetupError
+from contracts.errors import KeyMissing, LogDamaged, NotFound, SetupError
+from contracts.events.datasets import DatasetRenamed
+from contracts.events.log import LossAccepted
 from contracts.ids import Digest, ImageId, JobId
 from contracts.telemetry import LossBlock
 from contracts.wire.blobs.store import LocalBlobs
 from tests.catalog.harness import CatalogHarness, png
-from tests.catalog.log_builder import full_history
+from tests.catalog.log_builder import LogBuilder
 from tests.conftest import NOW
 
 IMAGE = ImageId("img_1")
-HISTORY = full_history().commits
+
+
+def plain_history() -> list[RecordedCommit]:
+    """Commits that name no blobs and no images."""
+    builder = LogBuilder()
+    builder.create_dataset()
+    for number in range(30):
+        builder.append("dataset", "ds_cats", DatasetRenamed(name=f"cats {number}"))
+    return builder.commits
+
+
+HISTORY = plain_history()
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -208,7 +221,7 @@ async def test_a_backup_of_another_log_is_not_overwritten(workspace: BackupWorks
     other = BackupWorkspace(tmp_path / "other")
     await other.write_archive(HISTORY[:1])
     other.backup = workspace.backup
-    longer = full_history().commits
+    longer = plain_history()
     await workspace.create()
 
     with pytest.raises(SetupError, match="of another log"):
@@ -393,3 +406,45 @@ async def test_a_backup_is_intact_after_its_images_were_erased(
     }
     again = await workspace.create(keys=keys)
     assert [entry.sha256 for entry in again.blobs] == [entry.sha256 for entry in after.blobs]
+
+
+# --- what was missing already
+
+
+async def test_a_backup_of_a_catalog_that_lost_its_bytes_says_so_and_does_not_verify(
+    harness: CatalogHarness, tmp_path: Path
+) -> None:
+    cats = await harness.dataset()
+    image = (await harness.import_files(cats, harness.stage("a.png", png(1)))).files[0].image
+    row, workspace = await harness.image(image), BackupWorkspace(tmp_path / "data")
+    await harness.blobs.delete([row.source, row.thumbnail])
+
+    manifest = await workspace.create()
+
+    assert manifest.losses.counts == {"source": 1, "picture": 1, "thumbnail": 1}
+    with pytest.raises(BackupDamaged, match=f"the thumbnail of {image} .* is not in it") as caught:
+        await extraction.verify(workspace.backup)
+    assert caught.value.extra == {"problems": 3}
+    await harness.append("log", "log_1", LossAccepted(blobs=(row.source, row.thumbnail)))
+    assert not (await workspace.create()).losses.counts
+    assert await extraction.verify(workspace.backup)
+
+
+async def test_a_backup_with_keys_that_were_lost_since_keeps_them(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    image = (await harness.import_files(cats, harness.stage("a.png", png(1)))).files[0].image
+    workspace = BackupWorkspace(tmp_path / "data")
+    await workspace.create()
+    with closing(sqlite3.connect(workspace.settings.catalog / "keys.db")) as keys:
+        keys.execute("DELETE FROM key")
+        keys.commit()
+
+    with pytest.raises(KeyMissing, match="1 keys were lost since this backup was made"):
+        await workspace.create()
+    assert images_in(workspace.backup / "keys.db") == {image}
+    assert await extraction.verify(workspace.backup)
+
+    workspace.backup = tmp_path / "another"
+    assert (await workspace.create()).losses.counts == {"key": 1}
+    with pytest.raises(BackupDamaged, match=f"the key of {image} is not in it"):
+        await extraction.verify(workspace.backup)

@@ -49,6 +49,7 @@ from contracts.queries.log import (
     StartReplay,
     VerifyLog,
 )
+from contracts.queries.losses import GetBlob, GetBlobAudit, ListLosses, StartBlobAudit
 from contracts.queries.owners import QUERIES
 from contracts.queries.presets import GetPreset, ListPresets
 from contracts.queries.tagging import GetTagging, ListTagging, ReadTaggingWork
@@ -73,7 +74,7 @@ class QuerySide:
             store=self.store,
             archive=self.archive,
             keys=keys,
-            manifests=ManifestReader(self.blobs),
+            manifests=ManifestReader(self.blobs, self.blobs.size),
             pending_purges=lambda _: (),
         )
 
@@ -169,7 +170,8 @@ async def result_bytes(queries: QuerySide, query: Query[Any]) -> bytes:
 def test_all_queries_are_covered() -> None:
     of_audit = {GetAuditHead, VerifyLog}  # they need the log itself: tests/catalog/test_audit.py
     of_replays = {StartReplay, GetReplay}  # tests/catalog/test_rebuild.py
-    assert {type(query) for query in all_queries()} == set(QUERIES["catalog"]) - of_audit - of_replays
+    of_watch = {ListLosses, GetBlob, StartBlobAudit, GetBlobAudit}  # tests/catalog/test_watch.py, test_losses.py
+    assert {type(query) for query in all_queries()} == set(QUERIES["catalog"]) - of_audit - of_replays - of_watch
 
 
 async def test_every_query_has_a_handler_and_every_result_its_type(queries: QuerySide) -> None:
@@ -285,9 +287,7 @@ async def test_a_manifest_is_in_plain_text_except_for_erased_images(queries: Que
     page = await queries.run(ReadManifest(version_id=VersionId("ver_1")))
     assert [(entry.ordinal, entry.caption) for entry in page.items] == [(0, "caption 0"), (1, "caption 1")]
 
-    connection = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
-    connection.execute("DELETE FROM key WHERE image_id = ?", (image_id("ds_cats", 0),))
-    connection.close()
+    await queries.keys.destroy([image_id("ds_cats", 0)])
 
     page = await queries.run(ReadManifest(version_id=VersionId("ver_1")))
     assert [entry.caption for entry in page.items] == ["", "caption 1"]

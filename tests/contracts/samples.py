@@ -47,5 +47,8 @@ def _value(kind: inspect.Type, name: str) -> Any:  # noqa: PLR0911 - one arm for
 
 
 DIGESTS = frozenset(
-    ("source", "picture", "thumbnail", "pixels", "manifest", "base", "checkpoint", "digest", "tensors", "model", "tags")
+    (
+        *("source", "picture", "thumbnail", "pixels", "manifest", "base"),
+        *("checkpoint", "digest", "tensors", "model", "tags", "blobs"),
+    )
 )

@@ -250,3 +250,58 @@ async def test_several_blobs_are_stored_together(blobs: Blobs) -> None:
     assert not cancellation.cancel()
     assert await blobs.get(digest_of(FOX)) == FOX
     assert await blobs.get(digest_of(b"a dog")) == b"a dog"
+
+
+async def listed(blobs: Blobs, prefix: str = "") -> dict[str, int]:
+    return {digest: size async for part in blobs.listing(prefix) for digest, size in part}
+
+
+async def test_all_blobs_are_listed_with_their_sizes_or_those_with_a_prefix(blobs: Blobs) -> None:
+    assert await listed(blobs) == {}
+    sizes = {
+        await blobs.put(content): len(content) for content in (b"", b"x", FOX, *(bytes([one]) for one in range(60)))
+    }
+
+    assert await listed(blobs) == sizes
+
+    for digest, size in sizes.items():
+        for prefix in (digest[:2], digest[:4]):
+            expected = {one: length for one, length in sizes.items() if one.startswith(prefix)}
+            assert await listed(blobs, prefix) == expected
+            assert expected[digest] == size
+    assert await listed(blobs, "0000") == {}
+
+
+async def test_a_blob_that_was_set_aside_is_missing_and_can_be_put_again(blobs: Blobs) -> None:
+    digest = await blobs.put(FOX)
+
+    await blobs.set_aside(digest)
+    await blobs.set_aside(digest)
+
+    assert not await blobs.exists(digest)
+    assert await listed(blobs) == {}
+    assert await blobs.put(FOX) == digest
+    assert await blobs.get(digest) == FOX
+
+
+async def test_a_deleted_blob_leaves_no_copy_that_was_set_aside(tmp_path: Path) -> None:
+    for blobs in (LocalBlobs(tmp_path), RemoteBlobs(LocalStore(tmp_path))):
+        digest = await blobs.put(FOX)
+        await blobs.set_aside(digest)
+        assert (tmp_path / "damaged" / digest).read_bytes() == FOX
+
+        await blobs.delete([digest])
+
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_other_files_and_blobs_in_wrong_folders_are_not_listed(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path)
+    digest = await blobs.put(FOX)
+    for name in ("notes.txt", "aa/bb/notes.txt", f"{digest[:2]}/notes.txt", f"aa/bb/{digest}", f"tmp/{digest}"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"no blob")
+    blobs.path(digest).with_name("f" * 64).mkdir()
+
+    for store in (blobs, RemoteBlobs(LocalStore(tmp_path))):
+        assert await listed(store) == {digest: len(FOX)}

@@ -9,14 +9,18 @@ import pytest
 from contracts.audit import AuditHead, AuditReport, Damage
 from contracts.errors import Conflict
 from contracts.ids import Digest
+from contracts.losses import BlobAudit, Loss, LossReport
+from contracts.queries.base import Page
 from contracts.queries.log import GetAuditHead, VerifyLog
-from contracts.telemetry import Applied
+from contracts.queries.losses import GetBlobAudit, ListLosses, StartBlobAudit
+from contracts.telemetry import Applied, LossesFound
 from contracts.wire.service.telemetry import publish
 from tests.gateway.conftest import World, eventually
 from tests.gateway.fake_catalog import AT
 from tests.gateway.test_http import assert_problem
 
 P = "/api/v1/audit"
+LOSS = Loss(kind="picture", id="0" * 64, owner="img_1")
 
 
 def test_an_intact_log_is_verified_with_and_without_a_head(address: str) -> None:
@@ -91,3 +95,53 @@ async def test_health_reports_the_damage_for_which_the_catalog_stopped(world: Wo
 
     await eventually(is_reported)
     assert (await world.client.get("/health/ready")).status_code == 503
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_missing_bytes_make_it_degraded_but_ready(world: World) -> None:
+    losses = LossReport(checked_at=AT, blobs=9, keys=3, counts={"picture": 2, "key": 1}, first=(LOSS,))
+
+    async def status() -> str:
+        return str((await world.client.get("/health/ready")).json()["status"])
+
+    async def is_well() -> bool:
+        return await status() == "ready"
+
+    async def is_degraded() -> bool:
+        return await status() == "degraded"
+
+    await eventually(is_well)
+    await publish(world.catalog.bus, LossesFound(report=losses))
+    await eventually(is_degraded)
+    response = await world.client.get("/health/ready")
+    assert response.status_code == 200
+    ready = response.json()
+    assert ready["ready"]
+    assert msgspec.convert(ready["losses"], LossReport) == losses
+    health = (await world.client.get("/health")).json()
+    assert health["status"] == "degraded"
+    assert {"status": "unhealthy", "service": "storage", "detail": losses.describe()} in health["services"]
+
+    await publish(world.catalog.bus, LossesFound(report=LossReport(checked_at=AT, blobs=9, keys=3)))
+    await eventually(is_well)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_losses_are_listed_page_by_page(world: World) -> None:
+    world.catalog.query_results[ListLosses] = Page(items=(LOSS,), total=2, next="1")
+    response = await world.client.get("/api/v1/losses", params={"limit": 1})
+    assert response.json() == {"items": [msgspec.to_builtins(LOSS)], "total": 2, "next": "1"}
+    assert world.catalog.received_queries[-1] == ListLosses(limit=1)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_reading_all_blobs_is_waited_for_or_asked_for_later(world: World) -> None:
+    running, ended = BlobAudit(state="running", read=3), BlobAudit(state="ended", read=9, damaged=1)
+    world.catalog.query_results |= {StartBlobAudit: running, GetBlobAudit: running}
+    response = await world.client.post(f"{P}/blobs", params={"wait": 0})
+    assert (response.status_code, response.headers["location"]) == (202, f"{P}/blobs")
+    world.catalog.query_results[GetBlobAudit] = ended
+    for answer in (await world.client.post(f"{P}/blobs"), await world.client.get(f"{P}/blobs", params={"wait": 5})):
+        assert (answer.status_code, msgspec.json.decode(answer.content, type=BlobAudit)) == (200, ended)
+    world.catalog.query_results[StartBlobAudit] = Conflict("the blobs are being read already")
+    assert_problem(await world.client.post(f"{P}/blobs"), 409, "conflict")

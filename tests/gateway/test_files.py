@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from contracts.aggregates import CommandEnvelope
 from contracts.commands.datasets import ImportImages, ImportResult, StagedFile
-from contracts.errors import Rejected
+from contracts.errors import BlobMissing, Lost, NotFound, Rejected
 from contracts.events.jobs import Artifact
 from contracts.ids import Digest, JobId
 from contracts.queries.datasets import GetDataset, GetImage
 from contracts.queries.jobs import GetJob
+from contracts.queries.losses import BlobView, GetBlob
 from contracts.telemetry import LossBlock
 from gateway.http import uploads
 from gateway.http.files import content_disposition, parse_range, sniff_media_type
@@ -235,3 +236,46 @@ def test_a_later_block_replaces_steps_and_the_last_point_is_kept() -> None:
 def test_captions_are_assigned_to_files_by_name() -> None:
     staged = StagedFile(token="t", name="a.png", digest=Digest("0" * 64), size=1)
     assert uploads.with_texts([staged], {"captions": b'{"a.png": "hello"}'})[0].caption == "hello"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_missing_file_answers_what_the_catalog_says_is_wrong(world: World) -> None:
+    path = await picture(world)
+    digest = Digest(hashlib.sha256(PNG).hexdigest())
+    await world.blobs.delete([digest])
+    for error, status, code in (
+        (BlobMissing("the picture of img_1 is missing", blob=digest), 409, "blob-missing"),
+        (Lost("the picture of img_1 is lost for good"), 410, "lost"),
+        (NotFound("nothing names it"), 404, "not-found"),
+    ):
+        world.catalog.query_results[GetBlob] = error
+        problem = assert_problem(await world.client.get(path), status, code)
+        assert problem["detail"] == error.detail
+    assert [query.blob for query in world.catalog.received_queries if isinstance(query, GetBlob)] == [digest] * 3
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_file_that_the_catalog_makes_again_is_served(world: World) -> None:
+    path = await picture(world)
+    digest = Digest(hashlib.sha256(PNG).hexdigest())
+    await world.blobs.delete([digest])
+    target = world.blobs.path(digest)
+
+    def make_again(query: GetBlob) -> BlobView:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(PNG)
+        return BlobView(blob=query.blob, size=len(PNG))
+
+    world.catalog.query_results[GetBlob] = make_again
+
+    assert (await world.client.get(path)).content == PNG
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_picture_is_served_for_a_thumbnail_that_is_lost(world: World) -> None:
+    picture_digest, absent = await world.blobs.put(PNG), Digest("0" * 64)
+    world.catalog.query_results[GetImage] = image(picture=picture_digest, source=picture_digest, thumbnail=absent)
+    for error in (BlobMissing("it is missing"), Lost("it is lost for good")):
+        world.catalog.query_results[GetBlob] = error
+        response = await world.client.get(f"{P}/images/img_1/thumbnail")
+        assert (response.status_code, response.content) == (200, PNG)

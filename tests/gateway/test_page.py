@@ -14,6 +14,7 @@ import pytest_asyncio
 from PIL import Image, ImageDraw
 from playwright.async_api import Page, expect
 
+from contracts.wire.blobs.store import LocalBlobs
 from loratory.stack import Stack
 from tests.gateway.browser import MARKS
 from tests.limits import WAIT
@@ -204,3 +205,22 @@ async def test_all_screens_fit_a_phone(stack: Stack, page: Page) -> None:
         await page.goto(f"{stack.address}/#/{screen}")
         await expect(page.get_by_role("heading", level=1)).to_be_visible()
         assert await page.evaluate("document.documentElement.scrollWidth") <= 390, screen
+
+
+async def test_missing_bytes_are_shown_on_every_screen_until_they_are_back(stack: Stack, page: Page) -> None:
+    dataset = await create_dataset(stack, "lost", images=1)
+    async with httpx.AsyncClient(base_url=f"{stack.address}/api/v1", timeout=60) as client:
+        (image,) = (await client.get("/images", params={"dataset": dataset})).json()["items"]
+        source = LocalBlobs(stack.data / "blobs").path(image["source"])
+        kept = source.rename(source.with_suffix(".kept"))
+        (await client.post("/audit/verify")).raise_for_status()
+        alert = page.get_by_role("alert")
+
+        await page.goto(f"{stack.address}/#/jobs")
+        await expect(alert).to_have_text(re.compile(r"^1 picture, 1 source are missing; restore them with"))
+
+        kept.rename(source)
+        (await client.post("/audit/verify")).raise_for_status()
+        await page.reload()
+        await expect(page.get_by_role("status").get_by_text(LIVE)).to_be_visible()
+        await expect(alert).to_have_count(0)

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from contracts.errors import Invalid, LoratoryError, NotFound, TooLarge
 from contracts.ids import Digest, is_digest
@@ -13,6 +13,16 @@ CHUNK_BYTES = 1 << 20
 """Bytes read or written per call."""
 MAX_BYTES_IN_MEMORY = 256 << 20
 """Default maximum bytes `get` returns; larger blobs are fetched to a file or streamed."""
+
+DAMAGED = "damaged"
+"""Where damaged bytes are moved, so that nothing is served from them and the same blob can be put again."""
+
+
+class StoredBlob(NamedTuple):
+    """One stored blob: its digest, and its size in bytes."""
+
+    digest: Digest
+    size: int
 
 
 class Damaged(LoratoryError, code="blob-damaged"):
@@ -23,6 +33,10 @@ def blob_key(digest: str) -> str:
     if not is_digest(digest):
         raise Invalid(f"{digest[:80]!r} is not the digest of a blob")
     return f"{digest[:2]}/{digest[2:4]}/{digest}"
+
+
+def damaged_key(digest: str) -> str:
+    return f"{DAMAGED}/{digest}"
 
 
 def not_found(digest: str) -> NotFound:

@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from contracts.ids import Digest
+from contracts.ids import Digest, is_digest
 from contracts.thread_cancellation import ThreadCancellation
 from contracts.wire.blobs import io
 from contracts.wire.system.files import draft_in, remove_abandoned_drafts, rename_into_place, sync_file, sync_folder
@@ -54,6 +54,14 @@ class LocalBlobs:
 
     async def exists(self, digest: Digest) -> bool:
         return self.path(digest).is_file()
+
+    async def listing(self, prefix: str = "") -> AsyncIterator[Sequence[io.StoredBlob]]:
+        folders = [prefix[:2]] if prefix else await asyncio.to_thread(_subfolders, self.root)
+        for folder in folders:
+            yield await asyncio.to_thread(_list_blobs, self.root / folder, prefix[2:])
+
+    async def set_aside(self, digest: Digest) -> None:
+        await asyncio.to_thread(self._set_aside, digest)
 
     async def delete(self, digests: Collection[Digest]) -> None:
         await asyncio.to_thread(self._delete, digests)
@@ -135,3 +143,41 @@ class LocalBlobs:
                 if io.starts_with(path, draft):
                     draft.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
+        for digest in digests:
+            (self.root / io.damaged_key(digest)).unlink(missing_ok=True)
+
+    def _set_aside(self, digest: Digest) -> None:
+        target = self.root / io.damaged_key(digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path(digest).replace(target)
+        except FileNotFoundError:
+            return
+        sync_folder(target.parent)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """The names of two characters in a folder: the first or second part of a blob's path."""
+    try:
+        with os.scandir(folder) as found:
+            return [entry.name for entry in found if len(entry.name) == 2]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _list_blobs(folder: Path, subfolder: str) -> list[io.StoredBlob]:
+    """The blobs below `<root>/aa`, or only those in one of its folders."""
+    names = [subfolder] if subfolder else _subfolders(folder)
+    return [blob for name in names for blob in _list_folder(folder / name, prefix=folder.name + name)]
+
+
+def _list_folder(folder: Path, *, prefix: str) -> Iterator[io.StoredBlob]:
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if entry.name.startswith(prefix) and is_digest(entry.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        with suppress(FileNotFoundError):  # deleted since the folder was read
+            if entry.is_file():
+                yield io.StoredBlob(Digest(entry.name), entry.stat().st_size)

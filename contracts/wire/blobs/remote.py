@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 
 from contracts.errors import NotFound, Unavailable
-from contracts.ids import Digest
+from contracts.ids import Digest, is_digest
 from contracts.thread_cancellation import ThreadCancellation
 from contracts.wire.blobs import io
 from contracts.wire.system.files import draft_in, rename_into_place, sync_file
 from contracts.wire.system.threads import run_cancellable
+
+LISTED_AT_ONCE = 1_000
+"""Objects of one part of a listing, which is what object stores return per request."""
 
 
 class RemoteBlobs:
@@ -84,14 +87,30 @@ class RemoteBlobs:
     async def remove_abandoned_drafts(self) -> int:
         return 0  # the store writes objects whole
 
+    async def listing(self, prefix: str = "") -> AsyncIterator[Sequence[io.StoredBlob]]:
+        folder = "/".join(part for part in (prefix[:2], prefix[2:]) if part)
+        with _translate_errors(prefix):
+            async for objects in obstore.list(self._store, folder or None, chunk_size=LISTED_AT_ONCE):
+                yield [blob for found in objects if (blob := _stored_blob(found["path"], found["size"])) is not None]
+
+    async def set_aside(self, digest: Digest) -> None:
+        try:
+            with _translate_errors(digest):
+                await obstore.rename_async(self._store, io.blob_key(digest), io.damaged_key(digest))
+        except NotFound:
+            return
+
     async def delete(self, digests: Collection[Digest]) -> None:
         # One at a time: stores differ in whether a missing object fails a bulk request.
-        for digest in digests:
-            try:
-                with _translate_errors(digest):
-                    await obstore.delete_async(self._store, io.blob_key(digest))
-            except NotFound:
-                continue
+        for key in [key for digest in digests for key in (io.blob_key(digest), io.damaged_key(digest))]:
+            with suppress(NotFound), _translate_errors(key):
+                await obstore.delete_async(self._store, key)
+
+
+def _stored_blob(key: str, size: int) -> io.StoredBlob | None:
+    """None: it is another object."""
+    digest = key.rpartition("/")[2]
+    return io.StoredBlob(Digest(digest), size) if is_digest(digest) and key == io.blob_key(digest) else None
 
 
 def _hash(content: bytes | Path, cancellation: ThreadCancellation) -> tuple[Digest, int]:

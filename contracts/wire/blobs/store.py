@@ -15,11 +15,11 @@ from obstore.store import from_url
 from contracts.errors import SetupError
 from contracts.ids import Digest
 from contracts.thread_cancellation import ThreadCancellation
-from contracts.wire.blobs.io import MAX_BYTES_IN_MEMORY, Damaged
+from contracts.wire.blobs.io import MAX_BYTES_IN_MEMORY, Damaged, StoredBlob
 from contracts.wire.blobs.local import LocalBlobs
 from contracts.wire.blobs.remote import RemoteBlobs
 
-__all__ = ["Blobs", "Damaged", "LocalBlobs", "MAX_BYTES_IN_MEMORY", "RemoteBlobs", "blobs_at"]
+__all__ = ["Blobs", "Damaged", "LocalBlobs", "MAX_BYTES_IN_MEMORY", "RemoteBlobs", "StoredBlob", "blobs_at"]
 
 
 @runtime_checkable
@@ -59,8 +59,16 @@ class Blobs(Protocol):
 
     async def exists(self, digest: Digest) -> bool: ...
 
+    def listing(self, prefix: str = "") -> AsyncIterator[Sequence[StoredBlob]]:
+        """All blobs, or those whose digests begin with `prefix` (two or four hex digits), in parts, in any order."""
+        ...
+
+    async def set_aside(self, digest: Digest) -> None:
+        """Moves damaged bytes away: the blob is missing then, and can be put again. A missing one is no error."""
+        ...
+
     async def delete(self, digests: Collection[Digest]) -> None:
-        """Deletes blobs for good, with unfinished files of killed writers; missing ones are no error.
+        """Deletes blobs for good, also damaged ones and unfinished files of killed writers; missing ones are no error.
 
         OSError or Unavailable: some may still exist.
         """

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from contracts.errors import LogDamaged, LogFull, LoratoryError, SetupError, Unavailable
+from contracts.errors import BlobMissing, KeyMissing, LogDamaged, LogFull, LoratoryError, SetupError, Unavailable
 from contracts.wire.service import tracing
 from contracts.wire.service.health import check
 from contracts.wire.service.settings import ServiceSettings, read_settings
@@ -86,15 +86,16 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
             return runner.run(_until_signal(main))
     except (LoratoryError, OSError, BaseExceptionGroup) as error:
         code, sentence = _explain(list(leaf_errors(error)))
-        if code == FAILED:
+        if not sentence:
             raise
         sys.stderr.write(f"{sentence}\n")
         return code
 
 
 def _explain(errors: Sequence[BaseException]) -> tuple[int, str]:
-    """The exit code for errors that ended a service together, and its sentence unless that is FAILED."""
-    for kind, code in ((LogDamaged, LOG_DAMAGED), (SetupError, REFUSED)):
+    """The exit code for errors that ended a service together, and its sentence; empty for unexpected ones."""
+    known = ((LogDamaged, LOG_DAMAGED), (SetupError, REFUSED), (BlobMissing, FAILED), (KeyMissing, FAILED))
+    for kind, code in known:
         if found := next((error for error in errors if isinstance(error, kind)), None):
             return code, str(found)
     if all(_may_pass(error) for error in errors):

@@ -31,6 +31,8 @@ class ReadinessReport(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     ready: bool
     checks: dict[str, ReadinessCheck]
+    degraded: str = ""
+    """What is wrong although the service is ready, as a sentence."""
 
 
 class Health:
@@ -40,6 +42,7 @@ class Health:
         self._service = service
         self._pid = pid
         self._checks = {name: ReadinessCheck(ok=False, detail="not yet") for name in checks}
+        self._degraded = ""
 
     def set(self, name: str, ok: bool, detail: str = "") -> None:
         """Sets a check named at construction; KeyError otherwise, since a misspelt check would never become ok."""
@@ -47,12 +50,19 @@ class Health:
             raise KeyError(name)
         self._checks[name] = ReadinessCheck(ok=ok, detail=detail)
 
+    def set_degraded(self, why: str) -> None:
+        """Says what is wrong although requests are served; empty: nothing is."""
+        self._degraded = why
+
     @property
     def ready(self) -> bool:
         return all(check.ok for check in self._checks.values())
 
     def report(self, at: float) -> ReadinessReport:
-        return ReadinessReport(service=self._service, pid=self._pid, at=at, ready=self.ready, checks=dict(self._checks))
+        checks = dict(self._checks)
+        return ReadinessReport(
+            service=self._service, pid=self._pid, at=at, ready=self.ready, checks=checks, degraded=self._degraded
+        )
 
     async def run(self, file: Path) -> None:
         """Writes the report every second until cancelled; run it next to the service.

@@ -1,0 +1,72 @@
+"""Which blobs and keys must be there, from the rows of the other views: the same as `catalog.domain.live_blobs`.
+
+What names blobs has a line in NAMED. Erased images have no rows; what was given up is in `accepted_loss`.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from catalog.database import Connection
+from catalog.domain.live_blobs import BlobReference
+from contracts.ids import Digest, ImageId
+
+NAMED = """
+SELECT source AS digest, 'source' AS kind, id AS owner, size FROM image
+UNION ALL SELECT picture, 'picture', id, CASE WHEN picture = source THEN size END FROM image
+UNION ALL SELECT thumbnail, 'thumbnail', id, NULL FROM image
+UNION ALL SELECT manifest, 'manifest', version_id, NULL FROM version
+UNION ALL SELECT json_extract(CAST(request AS TEXT), '$.manifest'), 'manifest', id, NULL FROM job
+UNION ALL SELECT checkpoint, 'checkpoint', job_id, size FROM checkpoint_of_job
+UNION ALL SELECT picture, 'sample', job_id, NULL FROM sample
+UNION ALL SELECT json_extract(file.value, '$.digest'), 'artifact', job.id, json_extract(file.value, '$.size')
+    FROM job, json_each(CAST(job.artifacts AS TEXT)) AS file
+"""
+LIVE = f"""
+SELECT digest, kind, owner, size FROM ({NAMED})
+WHERE digest NOT IN (SELECT id FROM accepted_loss WHERE kind = 'blob')
+"""  # noqa: S608 - constants
+OF_DIGESTS = f"""
+SELECT digest, kind, owner, size FROM ({NAMED}) WHERE digest IN (SELECT value FROM json_each(?))
+"""  # noqa: S608 - constants
+KEYS = """
+SELECT id FROM (SELECT id FROM image UNION ALL SELECT image_id FROM refusal)
+WHERE id NOT IN (SELECT id FROM accepted_loss WHERE kind = 'key')
+"""
+# As in `erasures`: an image is part of the versions computed after it was added and before it was removed.
+OF_VERSION = """
+SELECT id, picture FROM image WHERE dataset_id = :dataset AND added_sequence <= :as_of
+    AND (removed_sequence = 0 OR removed_sequence > :as_of) ORDER BY ordinal
+"""
+
+
+def references(connection: Connection) -> Iterator[BlobReference]:
+    """Each name of each blob that must be there."""
+    return _references(connection, LIVE)
+
+
+def of_digests(connection: Connection, digests: Iterable[Digest]) -> list[BlobReference]:
+    """All names of these blobs, also of those that were given up."""
+    return list(_references(connection, OF_DIGESTS, msgspec.json.encode(list(digests)).decode()))
+
+
+def in_use(connection: Connection, digests: Iterable[Digest]) -> set[Digest]:
+    """Those of these blobs that anything names, and which must therefore not be deleted."""
+    return {reference.digest for reference in of_digests(connection, digests)}
+
+
+def key_images(connection: Connection) -> set[ImageId]:
+    """The images, and refused files, whose keys must be there."""
+    return {ImageId(row[0]) for row in connection.execute(KEYS)}
+
+
+def pictures_of_version(connection: Connection, dataset_id: str, as_of: int) -> list[tuple[ImageId, Digest]]:
+    """The images of the version computed at `as_of`, with their pictures; without those erased since."""
+    rows = connection.execute(OF_VERSION, {"dataset": dataset_id, "as_of": as_of})
+    return [(row["id"], row["picture"]) for row in rows]
+
+
+def _references(connection: Connection, query: str, *parameters: str) -> Iterator[BlobReference]:
+    cursor = connection.cursor()
+    cursor.row_factory = None  # tuples: there are three names for each image
+    return map(BlobReference._make, cursor.execute(query, parameters))

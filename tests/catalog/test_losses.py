@@ -1,0 +1,146 @@
+"""What a loss means for that to which it belongs: a named problem, never another sentence; all else works."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.commands.base import Command
+from contracts.commands.datasets import EditTags, EraseImage, FreezeVersion, RemoveImage, SetCaption
+from contracts.commands.jobs import CreateJob, StartJob
+from contracts.errors import BlobMissing, Gone, KeyMissing, Lost, NotFound
+from contracts.events.jobs import JobCheckpointed, JobSampled
+from contracts.events.log import LossAccepted
+from contracts.ids import JobId, VersionId
+from contracts.queries.datasets import GetImage, ListImages, ReadManifest
+from contracts.queries.losses import GetBlob
+from tests.catalog.harness import CatalogHarness
+from tests.catalog.log_builder import digest
+from tests.catalog.test_watch import FOLDER, compare, import_picture, lose_keys, query
+
+
+async def test_what_a_missing_blob_belongs_to_answers_a_named_problem(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats)
+    source = (await harness.image(image)).source
+    job = (await harness.execute(CreateJob(dataset="cats"))).id
+    sample, checkpoint = digest("sample"), digest("checkpoint")
+    sampled = JobSampled(attempt=1, step=1, index=0, picture=sample, seed=1)
+    await harness.append("job", job, sampled, JobCheckpointed(attempt=1, step=1, checkpoint=checkpoint, size=9))
+    await harness.blobs.delete([source])
+
+    for blob, kind, owner in ((source, "source", image), (sample, "sample", job), (checkpoint, "checkpoint", job)):
+        with pytest.raises(BlobMissing, match=f"the {kind} of {owner} is missing .*loratory restore --from") as caught:
+            await query(harness, GetBlob(blob=blob))
+        assert caught.value.extra == {"kind": kind, "blob": blob, "owner": owner}
+    with pytest.raises(NotFound, match="nothing names"):
+        await query(harness, GetBlob(blob=digest("never")))
+    assert await compare(harness) == {"source": 1, "picture": 1, "sample": 1, "checkpoint": 1}
+    # All else works.
+    assert (await query(harness, GetImage(image=image))).caption == "caption 1"
+    await harness.execute(EditTags(image=image, add=("cat",)))
+
+
+async def test_no_job_is_created_or_started_on_a_missing_picture(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    lost, _ = [await import_picture(harness, cats, colour) for colour in (1, 2)]
+    await harness.execute(FreezeVersion(dataset="cats"))
+    draft = (await harness.execute(CreateJob(dataset="cats", version=1, start=False))).id
+    picture = (await harness.image(lost)).picture
+    await harness.blobs.delete([picture])
+    await compare(harness)
+
+    for command in (CreateJob(dataset="cats"), CreateJob(dataset="cats", version=1), StartJob(job=JobId(draft))):
+        with pytest.raises(BlobMissing, match=f"pictures of 1 images of version 1 are missing.* is that of {lost}"):
+            await harness.execute(command)
+    await harness.execute(RemoveImage(image=lost))
+    assert (await harness.execute(CreateJob(dataset="cats"))).version == 2
+
+    await harness.append("log", "loss_1", LossAccepted(blobs=(picture,), reason="no backup"))
+    await compare(harness)
+    for command in (CreateJob(dataset="cats", version=1), StartJob(job=JobId(draft))):
+        with pytest.raises(Lost, match=r"a picture of version 1 is lost for good, accepted at .*: no backup"):
+            await harness.execute(command)
+
+
+async def test_an_image_whose_key_is_lost_is_not_called_erased(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    lost, removed = [await import_picture(harness, cats, colour) for colour in (1, 2)]
+    await harness.execute(RemoveImage(image=removed))
+    version = (await harness.execute(FreezeVersion(dataset="cats"))).version
+    lose_keys(tmp_path / FOLDER)
+    await compare(harness)
+
+    with pytest.raises(KeyMissing, match=f"the key of image {lost} is missing, so file name and caption"):
+        await query(harness, GetImage(image=lost))
+    commands: tuple[Command[Any], ...] = (
+        SetCaption(image=lost, caption="new"),
+        FreezeVersion(dataset="cats"),
+        CreateJob(dataset="cats"),
+        CreateJob(dataset="cats", version=version),
+    )
+    for command in commands:
+        with pytest.raises(KeyMissing):
+            await harness.execute(command)
+    (view,) = (await query(harness, ListImages())).items
+    assert (view.id, view.name, view.erased, view.key_missing) == (lost, "", False, True)
+    await harness.execute(EditTags(image=lost, add=("cat",)))
+    await harness.execute(EraseImage(image=lost))
+    with pytest.raises(Gone, match="erased for good"):
+        await query(harness, GetImage(image=lost))
+
+
+async def test_a_caption_whose_key_is_lost_is_not_trained_as_an_empty_one(
+    harness: CatalogHarness, tmp_path: Path
+) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats)
+    frozen = await harness.execute(FreezeVersion(dataset="cats"))
+    lose_keys(tmp_path / FOLDER)
+
+    with pytest.raises(KeyMissing, match=image):
+        await query(harness, ReadManifest(version_id=VersionId(frozen.id)))
+    await harness.append("log", "loss_1", LossAccepted(images=(image,)))
+    with pytest.raises(Lost, match=f"the key of image {image} is lost for good"):
+        await query(harness, ReadManifest(version_id=VersionId(frozen.id)))
+
+
+async def test_a_missing_manifest_is_named(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    await import_picture(harness, cats)
+    frozen = await harness.execute(FreezeVersion(dataset="cats"))
+    assert await compare(harness) == {}
+    stored = {blob.digest async for part in harness.blobs.listing() for blob in part}
+    row = await harness.image((await query(harness, ListImages())).items[0].id)
+    (manifest,) = stored - {row.source, row.picture, row.thumbnail}
+    await harness.blobs.delete([manifest])
+
+    with pytest.raises(BlobMissing, match=f"the manifest of {frozen.id} is missing"):
+        await query(harness, ReadManifest(version_id=VersionId(frozen.id)))
+
+
+# --- given up
+
+
+async def test_what_was_given_up_is_not_missing_any_more_and_says_so(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats)
+    row = await harness.image(image)
+    await harness.blobs.delete([row.source])
+    lose_keys(tmp_path / FOLDER)
+    assert await compare(harness) == {"source": 1, "picture": 1, "key": 1}
+
+    accepted = LossAccepted(blobs=(row.source,), images=(image,), reason="the disk burnt")
+    await harness.append("log", "loss_1", accepted)
+
+    assert await compare(harness) == {}
+    with pytest.raises(Lost, match=rf"the source of {image} is lost for good, accepted at .* UTC: the disk burnt"):
+        await query(harness, GetBlob(blob=row.source))
+    view = await query(harness, GetImage(image=image))
+    assert (view.name, view.erased, view.key_missing) == ("", False, True)
+    with pytest.raises(Lost, match=f"the key of image {image} is lost for good"):
+        await harness.execute(SetCaption(image=image, caption="new"))
+    again = await import_picture(harness, await harness.dataset("dogs"))
+    assert (await harness.image(again)).source == row.source
+    await harness.blobs.delete([row.source])
+    assert await compare(harness) == {"source": 2, "picture": 2}

@@ -1,0 +1,310 @@
+"""The watch: what is lost is noticed, made again where that is possible, and named wherever it is needed."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog.watch.patrol import PatrolPolicy
+from catalog.watch.presence import expected_by, find_losses
+from catalog.watch.repair import Repairer
+from catalog.watch.watch import Watch, WatchPolicy
+from contracts.commands.datasets import EraseImage, FreezeVersion, RemoveImage
+from contracts.errors import BlobMissing, Conflict, LogDamaged
+from contracts.ids import ImageId
+from contracts.losses import MAX_REPORTED_LOSSES, Loss, loss_lines
+from contracts.queries.base import Query
+from contracts.queries.log import VerifyLog
+from contracts.queries.losses import GetBlob, GetBlobAudit, ListLosses, StartBlobAudit
+from contracts.telemetry import LossesFound
+from contracts.wire.blobs.store import LocalBlobs
+from tests.catalog.harness import CatalogHarness, image_id_of, png
+from tests.catalog.log_builder import digest
+from tests.conftest import NOW
+from tests.limits import WAIT
+
+FOLDER = "data/catalog"
+FAST = WatchPolicy(compare_every=0.02, publish_every=0.02, patrol=PatrolPolicy(round_seconds=0.0))
+
+
+async def import_picture(harness: CatalogHarness, dataset: str, colour: int = 1, form: str = "PNG") -> ImageId:
+    file = harness.stage(f"{colour}.png", png(colour, form=form), caption=f"caption {colour}")
+    return (await harness.import_files(dataset, file)).files[0].image
+
+
+async def query(harness: CatalogHarness, question: Query[Any]) -> Any:
+    return await harness.catalog.queries[type(question)](question)
+
+
+async def compare(harness: CatalogHarness) -> dict[str, int]:
+    """What is missing now, by kind."""
+    await harness.catalog.watch.compare()
+    return harness.catalog.watch.report.counts
+
+
+def lose_keys(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "keys.db")) as keys:
+        keys.execute("DELETE FROM key")
+        keys.commit()
+
+
+@asynccontextmanager
+async def running_watch(harness: CatalogHarness) -> AsyncIterator[asyncio.Queue[LossesFound]]:
+    """A watch of the harness's catalog that runs with short intervals; what it publishes."""
+    catalog, published = harness.catalog, asyncio.Queue[LossesFound]()
+    store, blobs = harness.executor.store, harness.blobs
+    repairer = Repairer(store, blobs, catalog.importer.decoder, harness.staging, harness.pins.pin)
+    watch = Watch(store, blobs, catalog.watch._keys, repairer, FAST)
+    task = asyncio.create_task(watch.run(published.put))
+    try:
+        yield published
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def until_counts(published: asyncio.Queue[LossesFound], counts: dict[str, int]) -> None:
+    async with asyncio.timeout(WAIT):
+        while (report := (await published.get()).report).checked_at is None or report.counts != counts:
+            pass
+
+
+# --- noticing
+
+
+async def test_nothing_is_lost_after_an_import_a_removal_and_an_erasure(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    _, removed, erased = [await import_picture(harness, cats, colour) for colour in (1, 2, 3)]
+    await harness.execute(FreezeVersion(dataset="cats"))
+    await harness.execute(RemoveImage(image=removed))
+    await harness.execute(EraseImage(image=erased))
+
+    assert await compare(harness) == {}
+
+    report = harness.catalog.watch.report
+    assert (report.blobs, report.keys) == (3 + 3 + 1, 2)
+    assert loss_lines(report) == ["all 7 blobs and 2 keys are there"]
+
+
+async def test_every_missing_blob_is_named_with_its_owner(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    images = [await import_picture(harness, cats, colour) for colour in range(1, 12)]
+    await harness.execute(FreezeVersion(dataset="cats"))
+    await harness.blobs.delete([blob.digest async for part in harness.blobs.listing() for blob in part])
+
+    assert await compare(harness) == {"source": 11, "picture": 11, "thumbnail": 11, "manifest": 1}
+
+    report = harness.catalog.watch.report
+    assert len(report.first) == MAX_REPORTED_LOSSES
+    assert "11 pictures, 11 sources, 11 thumbnails are missing; restore them" in report.describe()
+    listed: list[Loss] = []
+    cursor = None
+    while True:
+        page = await query(harness, ListLosses(cursor=cursor, limit=7))
+        listed, cursor = [*listed, *page.items], page.next
+        if cursor is None:
+            break
+    assert len(listed) == page.total == 34
+    assert {loss.owner for loss in listed if loss.kind == "source"} == set(images)
+    assert (await query(harness, VerifyLog())).losses.counts == report.counts
+
+
+async def test_lost_keys_are_noticed_whether_single_ones_or_the_file(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats)
+
+    lose_keys(tmp_path / FOLDER)
+    assert await compare(harness) == {"key": 1}
+    assert harness.catalog.watch.report.first[0].id == image
+
+    (tmp_path / FOLDER / "keys.db").rename(tmp_path / "keys.db")
+    assert await compare(harness) == {"key": 1}
+
+
+async def test_a_truncated_blob_is_moved_aside_and_can_be_stored_again(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats)
+    source = (await harness.image(image)).source
+    whole = await harness.blobs.get(source)
+    harness.blobs.path(source).write_bytes(whole[:-1])
+
+    assert await compare(harness) == {"source": 1, "picture": 1}  # this source is its picture
+
+    assert not await harness.blobs.exists(source)
+    assert (tmp_path / "data/blobs/damaged" / source).read_bytes() == whole[:-1]
+    await harness.blobs.put(whole)
+    assert await compare(harness) == {}
+    await harness.execute(EraseImage(image=image))
+    assert [file for file in (tmp_path / "data/blobs").rglob("*") if file.is_file()] == []
+
+
+async def test_bytes_of_another_size_that_have_the_digest_are_no_loss(harness: CatalogHarness, tmp_path: Path) -> None:
+    image = image_id_of(await harness.dataset(pictures=1), 0)  # its event says 1234 bytes
+    for name in ("source", "picture", "thumbnail"):
+        await harness.blobs.put(f"{name} {image}".encode())  # of which the event names the digests
+
+    assert await compare(harness) == {}
+    expected = await asyncio.to_thread(expected_by, tmp_path / FOLDER)
+    offline = await find_losses(expected, harness.blobs, tmp_path / FOLDER / "keys.db", at=NOW)
+    assert not offline
+
+
+async def test_a_blob_that_is_stored_while_blobs_are_listed_is_not_lost(
+    harness: CatalogHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cats = await harness.dataset()
+    list_blobs = LocalBlobs.listing
+
+    async def import_meanwhile(self: LocalBlobs, prefix: str = "") -> AsyncIterator[Any]:
+        async for part in list_blobs(self, prefix):
+            yield part
+        await import_picture(harness, cats, colour=next(colours))
+
+    colours = iter(range(1, 4))
+    monkeypatch.setattr(LocalBlobs, "listing", import_meanwhile)
+
+    assert await compare(harness) == {}
+    assert next(colours) == 3  # it was listed twice: the first time, blobs seemed to be missing
+
+
+async def test_the_same_is_found_by_the_archive_alone(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    image, erased = [await import_picture(harness, cats, colour) for colour in (1, 2)]
+    await harness.execute(EraseImage(image=erased))
+    await harness.blobs.delete([(await harness.image(image)).thumbnail])
+    lose_keys(tmp_path / FOLDER)
+
+    expected = await asyncio.to_thread(expected_by, tmp_path / FOLDER)
+    offline = await find_losses(expected, harness.blobs, tmp_path / FOLDER / "keys.db", at=NOW)
+
+    online = await harness.catalog.watch.compare()
+    assert offline.report().counts == online.report().counts == {"thumbnail": 1, "key": 1}
+    assert set(offline.all()) == set(online.all())
+
+
+def test_an_archive_that_is_no_database_is_damage_not_an_empty_list(tmp_path: Path) -> None:
+    (tmp_path / "archive.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(LogDamaged, match="`loratory restore` rebuilds it"):
+        expected_by(tmp_path)
+
+
+async def test_a_running_watch_publishes_what_is_lost_and_that_it_is_back(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    source = (await harness.image(await import_picture(harness, cats))).source
+    async with running_watch(harness) as published:
+        await until_counts(published, {})
+        whole = await harness.blobs.get(source)
+        await harness.blobs.delete([source])
+        await until_counts(published, {"source": 1, "picture": 1})
+        await harness.blobs.put(whole)
+        await until_counts(published, {})
+
+
+# --- reading the bytes
+
+
+async def test_the_patrol_finds_a_flipped_bit_that_presence_and_size_do_not_show(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    source = (await harness.image(await import_picture(harness, cats))).source
+    flip_bit(harness.blobs.path(source))
+    assert await compare(harness) == {}
+
+    async with running_watch(harness) as published:
+        await until_counts(published, {"source": 1, "picture": 1})
+    assert not await harness.blobs.exists(source)
+
+
+async def test_all_bytes_are_read_on_demand(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    source = (await harness.image(await import_picture(harness, cats))).source
+    stray = await harness.blobs.put(b"nothing names this")
+    flip_bit(harness.blobs.path(source))
+    flip_bit(harness.blobs.path(stray))
+    assert (await query(harness, GetBlobAudit())).state == "never"
+    checks = asyncio.create_task(harness.catalog.watch.patrol.run_audits())
+
+    assert (await query(harness, StartBlobAudit())).state == "running"
+    with pytest.raises(Conflict, match="being read already"):
+        await query(harness, StartBlobAudit())
+    async with asyncio.timeout(WAIT):
+        while (check := await query(harness, GetBlobAudit())).state == "running":  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+    checks.cancel()
+
+    assert (check.state, check.read, check.damaged) == ("ended", 3, 2)
+    assert harness.catalog.watch.report.counts == {"source": 1, "picture": 1}
+    assert await harness.blobs.exists(stray)
+
+
+def flip_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+# --- making derived bytes again
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP"])
+async def test_a_thumbnail_and_a_picture_are_made_again_from_their_source(harness: CatalogHarness, form: str) -> None:
+    cats = await harness.dataset()
+    row = await harness.image(await import_picture(harness, cats, form=form))
+    derived = [digest for digest in (row.picture, row.thumbnail) if digest != row.source]
+    assert len(derived) == (1 if form == "PNG" else 2)
+    before = {digest: await harness.blobs.get(digest) for digest in derived}
+    await harness.blobs.delete(derived)
+
+    async with running_watch(harness) as published:
+        await until_counts(published, {})
+
+    assert {digest: await harness.blobs.get(digest) for digest in derived} == before
+    assert list(harness.staging.glob("import-*")) == []
+
+
+async def test_a_thumbnail_is_made_from_the_picture_if_the_source_is_lost(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    row = await harness.image(await import_picture(harness, cats, form="BMP"))
+    await harness.blobs.delete([row.source, row.thumbnail])
+
+    assert (await query(harness, GetBlob(blob=row.thumbnail))).size > 0
+
+    assert await compare(harness) == {"source": 1}
+
+
+async def test_bytes_that_are_not_the_same_are_not_stored(harness: CatalogHarness) -> None:
+    """As after an upgrade of the decoder: the thumbnail that it makes has another digest."""
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats)
+    row = await harness.image(image)
+    await harness.executor.store.write(
+        lambda connection: connection.execute("UPDATE image SET thumbnail = ?", (digest("old"),))
+    )
+
+    for _ in range(2):
+        with pytest.raises(BlobMissing, match=f"the thumbnail of {image} is missing"):
+            await query(harness, GetBlob(blob=digest("old")))
+
+    assert not await harness.blobs.exists(digest("old"))
+    assert await harness.blobs.exists(row.source)
+
+
+async def test_nothing_is_made_again_of_an_image_that_is_erased_meanwhile(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    image = await import_picture(harness, cats)
+    row = await harness.image(image)
+    await harness.blobs.delete([row.thumbnail])
+    losses = await harness.catalog.watch.compare()
+    (reference,) = losses.references()
+    repairer = harness.catalog.watch._repairer
+
+    await harness.execute(EraseImage(image=image))
+
+    assert not await repairer.repair(reference)
+    made = harness.staging / harness.stage("made.webp", b"made").token
+    assert not await repairer._store(reference, row, made)  # decoded before, stored after the erasure
+    assert await compare(harness) == {}
