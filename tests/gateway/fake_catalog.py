@@ -22,6 +22,7 @@ from contracts.queries.owners import QUERIES
 from contracts.recipe import Recipe
 from contracts.telemetry import Applied
 from contracts.wire.log.event_log import EventLog
+from contracts.wire.service import request_ids
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.requests import Service
 from contracts.wire.service.telemetry import publish
@@ -48,6 +49,8 @@ class FakeCatalog:
         """The announced sequence; None = the log's end."""
         self.received_commands: list[CommandEnvelope[Any]] = []
         self.received_queries: list[Any] = []
+        self.request_ids: list[str] = []
+        """Of all commands and queries, in the order in which they came."""
         self.query_results: dict[type, Any] = {}
         self.command_results: dict[type[Command[Any]], Any] = {}
         """A result is an exception to raise, or a function of the command."""
@@ -97,6 +100,7 @@ class FakeCatalog:
     async def _on_command(self, metadata: CommandMetadata, command: Command[Any]) -> CommandResult:
         envelope = CommandEnvelope(metadata=metadata, command=command)
         self.received_commands.append(envelope)
+        self.request_ids.append(request_ids.current())
         match self.command_results.get(type(command)):
             case Exception() as error:
                 raise error
@@ -107,6 +111,7 @@ class FakeCatalog:
 
     async def _on_query(self, query: Query[Any]) -> msgspec.Struct:
         self.received_queries.append(query)
+        self.request_ids.append(request_ids.current())
         if self.fault is not None:
             self.fault_count += 1
             raise self.fault
