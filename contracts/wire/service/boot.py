@@ -32,6 +32,8 @@ FINAL_EXIT_CODES = frozenset({REFUSED, LOG_DAMAGED})
 """After these a service is not started again: waiting cures neither a setting nor damage."""
 SENTENCE_EXIT_CODES = FINAL_EXIT_CODES | {NOT_NOW}
 """With these, the last line on stderr is one sentence that says why."""
+EXIT_CODES: tuple[tuple[type[LoratoryError], int], ...] = ((LogDamaged, LOG_DAMAGED), (SetupError, REFUSED))
+"""What ends a service with one sentence instead of a traceback, whatever else went wrong beside it."""
 S = TypeVar("S", bound=ServiceSettings)
 Serve = Callable[[S], Coroutine[Any, Any, None]]
 Subcommand = Callable[[S, Sequence[str]], Coroutine[Any, Any, None]]
@@ -80,23 +82,24 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_until_signal(main))
     except (LoratoryError, OSError, BaseExceptionGroup) as error:
-        code, sentence = _explain(list(leaf_errors(error)))
-        if code == FAILED:
+        explained = _explain(list(leaf_errors(error)))
+        if explained is None:
             raise
+        code, sentence = explained
         sys.stderr.write(f"{sentence}\n")
         return code
 
 
-def _explain(errors: Sequence[BaseException]) -> tuple[int, str]:
-    """The exit code for errors that ended a service together, and its sentence unless that is FAILED."""
-    for kind, code in ((LogDamaged, LOG_DAMAGED), (SetupError, REFUSED)):
+def _explain(errors: Sequence[BaseException]) -> tuple[int, str] | None:
+    """Exit code and sentence for errors that ended a service together; None for those that are not expected."""
+    for kind, code in EXIT_CODES:
         if found := next((error for error in errors if isinstance(error, kind)), None):
             return code, str(found)
     if all(_may_pass(error) for error in errors):
         first = errors[0]
         file = f": {first.filename}" if isinstance(first, OSError) and first.filename else ""
         return NOT_NOW, f"{first.strerror if isinstance(first, OSError) else first}{file}"
-    return FAILED, ""
+    return None
 
 
 def _may_pass(error: BaseException) -> bool:
