@@ -30,6 +30,7 @@ MAX_LOST_FILES = 6
 """Files deleted by one fault."""
 MAX_NAMES = 4
 """Lost keys and blobs that are named in one line; all are counted."""
+MAX_NOTICE_CHARACTERS = 240
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -46,6 +47,13 @@ class Inventory:
             keys = frozenset(image for (image,) in connection.execute("SELECT image_id FROM key"))
         blobs = frozenset(file.name for file in (data / "blobs").rglob("*") if DIGEST.match(file.name))
         return cls(keys, blobs)
+
+
+def named_in_archive(data: Path, candidates: frozenset[str]) -> frozenset[str]:
+    """Those of these ids and digests that a commit names; a writer that was killed leaves others behind."""
+    named = "SELECT EXISTS (SELECT 1 FROM entry WHERE instr(body, CAST(? AS BLOB)))"
+    with closing(sqlite3.connect(f"file:{data / 'catalog' / 'archive.db'}?mode=ro", uri=True)) as connection:
+        return frozenset(one for one in candidates if connection.execute(named, (one,)).fetchone()[0])
 
 
 @dataclass(frozen=True)
@@ -120,12 +128,15 @@ class Maintenance:
             before = await asyncio.to_thread(Inventory.of, data)
             await asyncio.to_thread(self._damage, fault, before)
             notice = await self._start_unhealed()
-            await self._heal()
+            await self._restore()
             try:
                 after = await asyncio.to_thread(Inventory.of, data)
             except sqlite3.DatabaseError as error:
                 raise LoratoryError(f"{fault}: healing left a keys.db that cannot be read ({error})") from error
-        loss = Loss(str(fault), notice, before.keys - after.keys, before.blobs - after.blobs)
+            keys = await asyncio.to_thread(named_in_archive, data, before.keys - after.keys)
+            blobs = await asyncio.to_thread(named_in_archive, data, before.blobs - after.blobs)
+            await self._accept(keys, blobs)
+        loss = Loss(str(fault), notice[:MAX_NOTICE_CHARACTERS], keys, blobs)
         self._losses.found.append(loss)
         return loss
 
@@ -168,26 +179,28 @@ class Maintenance:
             async with unhealed as stack, httpx.AsyncClient(base_url=unhealed.address) as http:
                 await stack.wait_ready(CORE_SERVICES, timeout=READY_TIMEOUT_SECONDS)
                 health = (await http.get("/health")).json()
-                details = [one["detail"] for one in health["services"] if one["service"] in {"nats", "catalog", "log"}]
+                details = [one["detail"] for one in health["services"] if one["service"] not in {"tagger", "trainer"}]
                 return "; ".join(filter(None, details))
         except LoratoryError as error:
             return error.detail
 
-    async def _heal(self) -> None:
-        """From the backup; what is not in it is given up."""
-        data = ("--data", str(self._stack.data))
-        for command in (
-            ("restore", *data, "--from", str(self._backup)),
-            ("accept-loss", "images", *data),
-            ("accept-loss", "blobs", *data),
-        ):
-            if error := await self._loratory(*command):
-                self._losses.errors.append(f"loratory {' '.join(command)}: {error}")
+    async def _restore(self) -> None:
+        """What the backup holds."""
+        await self._heal("restore", "--from", str(self._backup))
+
+    async def _accept(self, keys: frozenset[str], blobs: frozenset[str]) -> None:
+        """Give up what the backup does not hold."""
+        for what, lost in (("images", keys), ("blobs", blobs)):
+            if lost:
+                await self._heal("accept-loss", what, "--yes")
+
+    async def _heal(self, *command: str) -> None:
+        if error := await self._loratory(*command):
+            self._losses.errors.append(f"loratory {' '.join(command)}: {error}")
 
     async def _loratory(self, *arguments: str) -> str:
         """Run a command on the data folder; the last line of its errors, empty if it succeeded."""
-        if "--data" not in arguments:
-            arguments = (*arguments, "--data", str(self._stack.data))
+        arguments = (*arguments, "--data", str(self._stack.data))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "loratory", *arguments),
             env=self._stack.environ,

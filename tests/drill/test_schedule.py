@@ -17,7 +17,7 @@ from contracts.recipe import Recipe
 from tests.drill.checker import check_commands, check_work
 from tests.drill.client_commands import SentCommand
 from tests.drill.forging import ForgedMessages
-from tests.drill.losses import Inventory, Loss, Losses
+from tests.drill.losses import Inventory, Loss, Losses, named_in_archive
 from tests.drill.result import DrillConfig, DrillResult, InjectedFault, format_table
 from tests.drill.schedule import (
     DEATH_WINDOW_SECONDS,
@@ -178,6 +178,15 @@ def test_an_inventory_lists_keys_and_blobs(tmp_path: Path) -> None:
     (tmp_path / "blobs" / "ab" / ("ab" * 32)).write_bytes(b"")
     (tmp_path / "blobs" / "ab" / ".0.draft").write_bytes(b"")
     assert Inventory.of(tmp_path) == Inventory(frozenset({"img_1"}), frozenset({"ab" * 32}))
+
+
+def test_only_what_a_commit_names_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "catalog").mkdir()
+    with closing(sqlite3.connect(tmp_path / "catalog" / "archive.db", isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE entry (body BLOB)")
+        connection.execute("INSERT INTO entry VALUES (?)", (b'{"image_id":"img_1"}',))
+    assert named_in_archive(tmp_path, frozenset({"img_1", "img_2"})) == {"img_1"}
+    assert named_in_archive(tmp_path, frozenset()) == frozenset()
 
 
 CONFIG = DrillConfig(seed=7, faults=1, seconds=60, writes=0, jobs=0, extras=frozenset(EXTRAS))

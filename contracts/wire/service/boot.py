@@ -34,6 +34,13 @@ FINAL_EXIT_CODES = frozenset({REFUSED, LOG_DAMAGED})
 SENTENCE_EXIT_CODES = FINAL_EXIT_CODES | {NOT_NOW}
 """With these, the last line on stderr is one sentence that says why."""
 EXPORTER_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+EXIT_CODES: tuple[tuple[type[LoratoryError], int], ...] = (
+    (LogDamaged, LOG_DAMAGED),
+    (SetupError, REFUSED),
+    (BlobMissing, FAILED),
+    (KeyMissing, FAILED),
+)
+"""What ends a service with one sentence instead of a traceback, whatever else went wrong beside it."""
 S = TypeVar("S", bound=ServiceSettings)
 Serve = Callable[[S], Coroutine[Any, Any, None]]
 Subcommand = Callable[[S, Sequence[str]], Coroutine[Any, Any, None]]
@@ -85,24 +92,24 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_until_signal(main))
     except (LoratoryError, OSError, BaseExceptionGroup) as error:
-        code, sentence = _explain(list(leaf_errors(error)))
-        if not sentence:
+        explained = _explain(list(leaf_errors(error)))
+        if explained is None:
             raise
+        code, sentence = explained
         sys.stderr.write(f"{sentence}\n")
         return code
 
 
-def _explain(errors: Sequence[BaseException]) -> tuple[int, str]:
-    """The exit code for errors that ended a service together, and its sentence; empty for unexpected ones."""
-    known = ((LogDamaged, LOG_DAMAGED), (SetupError, REFUSED), (BlobMissing, FAILED), (KeyMissing, FAILED))
-    for kind, code in known:
+def _explain(errors: Sequence[BaseException]) -> tuple[int, str] | None:
+    """Exit code and sentence for errors that ended a service together; None for those that are not expected."""
+    for kind, code in EXIT_CODES:
         if found := next((error for error in errors if isinstance(error, kind)), None):
             return code, str(found)
     if all(_may_pass(error) for error in errors):
         first = errors[0]
         file = f": {first.filename}" if isinstance(first, OSError) and first.filename else ""
         return NOT_NOW, f"{first.strerror if isinstance(first, OSError) else first}{file}"
-    return FAILED, ""
+    return None
 
 
 def _may_pass(error: BaseException) -> bool:
