@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from contracts.errors import LogDamaged, LoratoryError, SetupError, Unavailable
 from contracts.wire.log.migration import DEFAULT_LEASE_SECONDS, MigrateSettings, migrate_once
-from contracts.wire.log.queue_watch import keep_queue
+from contracts.wire.log.queue_watch import CHECK_SECONDS, check_once
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.server.rotation import rotate_when_asked
 from contracts.wire.service.boot import LOG_DAMAGED
@@ -43,9 +43,15 @@ class ServerSupervisor:
             self._pause.became_ready()
             self._report("ready")
 
-    async def keep_queue(self) -> None:
-        """Recreate the work queue if it is lost, until cancelled."""
-        await keep_queue(self._migration, self._migration.lease)
+    async def keep_queue(self) -> NoReturn:
+        """Recreate the work queue if it is lost: no service may."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            if self._server.pid is None:  # its next start is followed by the migrate step
+                continue
+            with contextlib.suppress(LoratoryError):  # it does not answer: `run` sees to that
+                if await check_once(self._migration, self._migration.lease):
+                    self._report("the work queue was lost and is recreated")
 
     async def rotate_keys_when_asked(self) -> None:
         """As `loratory keys rotate` asks, until cancelled."""

@@ -27,7 +27,8 @@ async def rotate_when_asked(
             try:
                 await rotate()
             except (SetupError, OSError) as error:  # it may have died meanwhile
-                write_atomically(folder / FAILURE, str(error).encode())
+                with contextlib.suppress(OSError):  # a full disk: then whoever asked gets no answer
+                    write_atomically(folder / FAILURE, str(error).encode())
             request.unlink(missing_ok=True)
         await asyncio.sleep(every)
 
