@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from contracts.errors import LogDamaged, LoratoryError, SetupError, Unavailable
 from contracts.wire.log.migration import DEFAULT_LEASE_SECONDS, MigrateSettings, migrate_once
-from contracts.wire.log.queue_watch import CHECK_SECONDS, check_once
+from contracts.wire.log.queue_watch import check_once
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.server.rotation import rotate_when_asked
 from contracts.wire.service.boot import LOG_DAMAGED
@@ -46,7 +46,7 @@ class ServerSupervisor:
     async def keep_queue(self) -> NoReturn:
         """Recreate the work queue if it is lost: no service may."""
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(self._restarts.queue_poll)
             if self._server.pid is None:  # its next start is followed by the migrate step
                 continue
             with contextlib.suppress(LoratoryError):  # it does not answer: `run` sees to that

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from contracts import subjects
 from contracts.errors import SetupError
 from contracts.wire.log.migration import FORMAT
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import connect
+from contracts.wire.service.jetstream import find_stream
 from loratory import restart_pause
 from loratory.data_folder import DataFolder
 from loratory.restarts import RestartPolicy
@@ -162,6 +164,19 @@ async def test_an_address_other_machines_can_reach_needs_a_key(tmp_path: Path) -
         async with Stack(tmp_path / "data", environ=environ, port=0, host="0.0.0.0"):  # noqa: S104 - refused
             pass
     assert not (tmp_path / "data").exists()
+
+
+async def test_a_lost_queue_is_recreated(tmp_path: Path) -> None:
+    lines: list[str] = []
+    no_services: tuple[Service, ...] = ("catalog", "gateway", *NO_WORKERS)
+    restarts = RestartPolicy(queue_poll=0.05)
+    stack = Stack(tmp_path, environ=ENVIRON, port=0, without=no_services, print_line=lines.append, restarts=restarts)
+    async with stack, await connect(stack.nats.url, *stack.nats.credentials("admin"), "test") as admin:
+        await admin.jetstream().delete_stream(subjects.QUEUE)
+        async with asyncio.timeout(WAIT):
+            while "nats      the work queue was lost and is recreated" not in lines:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.05)
+        assert await find_stream(admin.jetstream(), subjects.QUEUE) is not None
 
 
 async def test_a_worker_that_cannot_start_is_reported_and_the_rest_keeps_running(tmp_path: Path) -> None:
