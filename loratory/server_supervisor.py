@@ -43,10 +43,10 @@ class ServerSupervisor:
             self._pause.became_ready()
             self._report("ready")
 
-    async def keep_queue(self) -> NoReturn:
+    async def keep_queue(self, every: float) -> NoReturn:
         """Recreate the work queue if it is lost: no service may."""
         while True:
-            await asyncio.sleep(self._restarts.queue_poll)
+            await asyncio.sleep(every)
             if self._server.pid is None:  # its next start is followed by the migrate step
                 continue
             with contextlib.suppress(LoratoryError):  # it does not answer: `run` sees to that
