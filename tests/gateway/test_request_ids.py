@@ -51,13 +51,13 @@ async def test_commands_and_queries_carry_the_id(world: World) -> None:
     async def on_message(message: Msg) -> None:
         received.append(message)
 
-    for subject in ("cmd.>", "qry.>"):
-        await world.admin.subscribe(subject, cb=on_message)
-    await world.admin.flush()
+    for subject in ("cmd.catalog.*", "qry.catalog.*"):
+        await world.catalog.bus.subscribe(subject, cb=on_message)
+    await world.catalog.bus.flush()
     await world.client.post(f"{P}/jobs", json={"dataset": "dog"}, headers={HEADER: GIVEN})
     (command,) = [found for found in world.catalog.received_commands if isinstance(found.command, CreateJob)]
     assert command.metadata.correlation_id == GIVEN
-    await world.admin.flush()
+    await world.catalog.bus.flush()
     assert {message.subject.partition(".")[0] for message in received} >= {"cmd"}
     assert {(message.headers or {}).get(BUS_HEADER) for message in received} == {GIVEN}
 
