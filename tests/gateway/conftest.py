@@ -69,7 +69,8 @@ class World:
     blobs: LocalBlobs
     staging: Path
     server: EmbeddedServer
-    admin: Bus
+    trainer: Bus
+    tagger: Bus
     bus: Bus
     """The gateway's."""
     clock: Clock
@@ -91,10 +92,11 @@ class World:
 @contextlib.asynccontextmanager
 async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMITS) -> AsyncIterator[World]:
     async with EmbeddedServer(folder / "nats") as server, contextlib.AsyncExitStack() as stack:
-        admin, gateway, catalog_bus = [
-            await connect(server.url, *server.credentials(role), name=role) for role in ("admin", "gateway", "catalog")
+        admin, gateway, catalog_bus, trainer, tagger = buses = [
+            await connect(server.url, *server.credentials(role), name=role)
+            for role in ("admin", "gateway", "catalog", "trainer", "tagger")
         ]
-        for bus in (admin, gateway, catalog_bus):
+        for bus in buses:
             stack.push_async_callback(bus.close)
         log_id = await migrate(admin, at=datetime.now(UTC), lease=15)
         catalog = FakeCatalog(catalog_bus, log_id)
@@ -119,7 +121,7 @@ async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMIT
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=20))
         try:
             await until_ready(client)
-            yield World(url, client, catalog, feed, blobs, settings.staging, server, admin, gateway, clock)
+            yield World(url, client, catalog, feed, blobs, settings.staging, server, trainer, tagger, gateway, clock)
         finally:
             for task in reversed(tasks):
                 task.cancel()

@@ -87,7 +87,7 @@ async def test_the_head_is_returned_as_it_was_signed(world: World) -> None:
 async def test_health_reports_the_damage_for_which_the_catalog_stopped(world: World) -> None:
     world.catalog.is_silent = True
     announced = Applied(log_id="", sequence=0, verified=False, damage="commit 7 is not in the log")
-    await publish(world.admin, announced)
+    await publish(world.catalog.bus, announced)
 
     async def is_reported() -> bool:
         services = {one["service"]: one for one in (await world.client.get("/health")).json()["services"]}

@@ -305,8 +305,8 @@ async def test_a_cancel_wakes_the_worker_at_once(world: World) -> None:
     async def on_wake(_: object) -> None:
         woken.set()
 
-    await world.admin.subscribe("ctl.train.job_1", cb=on_wake)
-    await world.admin.flush()
+    await world.trainer.subscribe("ctl.train.job_1", cb=on_wake)
+    await world.trainer.flush()
     world.catalog.command_results[CancelJob] = lambda _: JobResult(id="job_1", status="running", sequence=9)
     assert (await world.client.post(f"{P}/jobs/job_1/cancel")).status_code == 202
     async with asyncio.timeout(WAIT):

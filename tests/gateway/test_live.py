@@ -215,7 +215,7 @@ async def test_progress_has_the_member_names_of_the_seed_and_ends_with_the_job(w
     )
     async with socket(world) as opened:
         await next_of(opened, "caught_up")
-        await publish(world.admin, progress)
+        await publish(world.trainer, progress)
         update = await next_of(opened, "progress_update")
         assert update["seq"] is None
         data = update["data"]
@@ -245,7 +245,7 @@ async def test_a_waiting_job_has_a_reason(world: World) -> None:
             ("busy", "queued: position 2"),
         )
         for state, code in states:
-            await publish(world.admin, Presence(service="trainer", worker=WorkerId("w1"), state=state, at=NOW))
+            await publish(world.trainer, Presence(service="trainer", worker=WorkerId("w1"), state=state, at=NOW))
             while (await next_of(opened, "presence"))["data"]["state"] != state:
                 pass
             assert await why() == code
@@ -408,7 +408,7 @@ async def test_replayed_frames_and_lists_name_the_same_images(tmp_path: Path) ->
 
 
 async def test_a_live_message_reaches_clients_that_connect_later_until_it_expires(world: World) -> None:
-    await publish(world.admin, Presence(service="tagger", worker=WorkerId("late"), state="idle", at=NOW))
+    await publish(world.tagger, Presence(service="tagger", worker=WorkerId("late"), state="idle", at=NOW))
 
     async def is_known() -> bool:
         return any(presence.worker == "late" for presence in world.feed.presences)
