@@ -1,5 +1,5 @@
 # One target per task. Every target first creates the environment it needs in .venv.
-.PHONY: demo up test check format bench figures world drill schemas clean
+.PHONY: demo up test check format bench figures world drill drill-cancel drill-cures schemas clean
 VENV ?= .venv
 WORLD ?= world
 MINUTES ?= 65
@@ -48,6 +48,14 @@ world:  ## retrain the demo world's models into the folder WORLD (75 minutes on 
 drill:  ## crash drill: 200 faults in 40 minutes under load, and a check of the outcome (ARGS="--seed 8 --minutes 5")
 	@tools/environment.sh dev
 	@$(BIN)/python -m tests.drill --seed 7 $(ARGS)
+
+drill-cancel:  ## every phase of a job, cancelled (minutes)
+	@tools/environment.sh dev
+	@$(BIN)/python -m pytest tests/trainer/test_cancel.py $(ARGS)
+
+drill-cures:  ## every file of a data folder, damaged in every way, and the command that cures it (half an hour)
+	@tools/environment.sh dev
+	@$(BIN)/python -m pytest -n 2 tests/acceptance/test_cures.py $(ARGS)
 
 schemas:  ## generate what follows from the code: documents in docs/, deploy/nats.conf, golden lines, the version of the read model
 	@tools/environment.sh dev

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -127,13 +127,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without `--all`, a slow test runs only if its file or itself is named, or -k or -m selects it."""
-    if not _leaves_out_slow(config):
-        return
+    """Without `--all`, a slow test runs only if its file or itself is named, or -k or -m selects it.
+
+    A drill takes minutes: it runs only if its file or itself is named, or with `-m drill`.
+    """
+    marks = ["slow"] * _leaves_out_slow(config) + ["drill"] * _leaves_out_drills(config)
     named = {str(config.invocation_params.dir / argument.partition("::")[0]) for argument in config.args}
-    left_out = [item for item in items if item.get_closest_marker("slow") and str(item.path) not in named]
+    left_out = [item for item in items if _has_mark(item, marks) and str(item.path) not in named]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+
+
+def _has_mark(item: pytest.Item, marks: Sequence[str]) -> bool:
+    return any(item.get_closest_marker(mark) for mark in marks)
+
+
+def _leaves_out_drills(config: pytest.Config) -> bool:
+    return "drill" not in str(config.getoption("-m"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

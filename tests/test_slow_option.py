@@ -17,6 +17,10 @@ def test_quick():
 @pytest.mark.slow
 def test_slow():
     pass
+
+@pytest.mark.drill
+def test_drill():
+    pass
 """
 
 
@@ -27,7 +31,8 @@ def test_slow():
         ("folder --all", ["quick", "slow"]),
         ("folder -k test_", ["quick", "slow"]),
         ("folder -m slow", ["slow"]),
-        ("folder/test_it.py", ["quick", "slow"]),
+        ("folder -m drill", ["drill"]),
+        ("folder/test_it.py", ["quick", "slow", "drill"]),
         ("folder/test_it.py::test_slow -n 1", ["slow"]),
     ],
 )

@@ -45,7 +45,7 @@ from trainer.settings import Settings
 from trainer.training_request import DRAFTS
 from trainer.worker import Trainer
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals and named pipes of POSIX")]
+pytestmark = [pytest.mark.drill, pytest.mark.skipif(sys.platform == "win32", reason="signals and named pipes of POSIX")]
 
 NEXT_JOB = "job_2"
 SLOW_STOP, FAST_STOP = EngineTimings(stop=WAIT), EngineTimings(stop=0.05)

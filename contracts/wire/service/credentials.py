@@ -185,9 +185,8 @@ def read_credentials_file(file: Path) -> tuple[str, Nkey]:
 
 def _is_refused(message: str) -> bool:
     """One side does not accept the other as it is configured: a login, a certificate, TLS at all."""
-    return (
-        _is_refused_login(message) or re.search("certificate_verify_failed|offers no tls", message.lower()) is not None
-    )
+    without_trust = re.search("certificate_verify_failed|offers no tls", message.lower())
+    return _is_refused_login(message) or without_trust is not None
 
 
 def _is_refused_login(message: str) -> bool:
