@@ -14,9 +14,11 @@ import structlog
 from catalog import audit, views
 from catalog.archive.archive import Archive
 from catalog.audit import Auditor
+from catalog.cures import named_cure
 from catalog.dispatch import Dispatcher, DispatchTiming
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
+from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.projection import project
 from catalog.query_handlers.context import ManifestReader, QueryContext
@@ -113,6 +115,7 @@ async def serve(settings: Settings) -> None:
         bus = await connect(settings.nats_url, settings.nats_user, settings.nats_password, "catalog")
         await stack.enter_async_context(bus)
         await stack.enter_async_context(_publish_damage(bus))
+        stack.enter_context(named_cure(settings))
         background = await stack.enter_async_context(asyncio.TaskGroup())
         background.create_task(health.run(settings.health_file), name="health")
         background.create_task(bus.watch(), name="bus")
@@ -141,10 +144,12 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health) -> No
             tasks.create_task(archive.explain_damage(projection), name="projection")
             _, end = await log.end()
             await store.wait_for(end, CATCH_UP_TIMEOUT_SECONDS)
+            tasks.create_task(store.fail_when_damaged(), name="damage of the read model")
+            await erasure.finish(catalog.context, catalog.purger)  # before anybody can ask for what was erased
             await service.start(commands=catalog.commands, queries=catalog.queries)
             tasks.create_task(catalog.replays.run(), name="replays")
             tasks.create_task(archive.verify_periodically(log), name="verification")
-            tasks.create_task(erasure.run(catalog.context, catalog.purger), name="erasures")
+            tasks.create_task(catalog.purger.run(), name="erasures")
             tasks.create_task(catalog.dispatcher.run(), name="dispatcher")
             tasks.create_task(catalog.watch.run(partial(_publish_losses, bus, health)), name="watch")
             remove_drafts = resources.blobs.remove_abandoned_drafts
@@ -160,13 +165,14 @@ async def _publish_losses(bus: Bus, health: Health, found: LossesFound) -> None:
 
 
 async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Resources:
-    """LogDamaged: the log is not the one that was archived."""
+    """LogDamaged: the log is not the one that was archived, or the key file is lost."""
     for folder in (settings.catalog, settings.staging):
         folder.mkdir(parents=True, exist_ok=True)
     archive = await stack.enter_async_context(Archive(settings.catalog))
     log_id = await archive.verify_on_start(log)
+    _, end = await log.end()
+    keys = await stack.enter_async_context(await open_keys(settings.catalog, archive, required=end > 1))
     store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
-    keys = await stack.enter_async_context(await Keys.open(settings.catalog / KEYS))
     decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
     blobs = blobs_at(settings.blobs)
     return Resources(settings.catalog, settings.staging, archive, store, keys, blobs, decoder)

@@ -6,6 +6,7 @@ archive is renamed, and the caller of `refill` must have moved the damaged log a
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,17 +15,18 @@ from pathlib import Path
 import msgspec
 
 from catalog.archive.archive import DEFAULT_POLICY, Archive, VerificationPolicy, open_archive
-from catalog.archive.file import ARCHIVE
+from catalog.archive.file import ARCHIVE, LOG_ID_FILE
 from catalog.backups.extraction import refuse_newer_files
 from catalog.backups.manifest import CURVES
-from catalog.database import SUFFIXES, copy_database, peek, remove_database
-from catalog.entries import last_sequence
+from catalog.database import SUFFIXES, Connection, copy_database, peek, remove_database
+from catalog.entries import last_sequence, lineage
+from catalog.key_file import log_ids
 from catalog.keys import KEYS
 from catalog.store import checkpoint, rename_log
 from contracts.commands.base import CommandMetadata
 from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, decode
 from contracts.errors import LogDamaged, LoratoryError, SetupError
-from contracts.events.log import LogRestored, LogVoided
+from contracts.events.log import LogEvent, LogRestored, LogVoided
 from contracts.ids import new_command_id, ulid
 from contracts.telemetry import LossBlock
 from contracts.wire.log.event_log import EventLog
@@ -86,8 +88,9 @@ async def salvage(  # noqa: PLR0913 - the copies and the options
     """
     if backup is not None:
         refuse_newer_files(backup / ARCHIVE, backup / KEYS)
-    claimed = await asyncio.to_thread(_highest_known_sequence, folder)
-    target = folder if await _has_valid_archive(folder) else folder / "rebuilt"
+    known_ids = await asyncio.to_thread(_known_log_ids, folder) | await _id_on_server(bus)
+    claimed = await asyncio.to_thread(_highest_known_sequence, folder, known_ids)
+    target = folder if await _has_valid_archive(folder, known_ids) else folder / "rebuilt"
     if target != folder:
         await asyncio.to_thread(_start_rebuild, target, backup)
     async with Archive(target) as archive:
@@ -101,9 +104,6 @@ async def salvage(  # noqa: PLR0913 - the copies and the options
         raise SetupError("there is nothing here to restore from; give a backup with --from")
     if target != folder:
         await asyncio.to_thread(_replace_damaged_archive, target, folder, at, report)
-    if backup is not None and not (folder / KEYS).exists() and (backup / KEYS).exists():
-        await asyncio.to_thread(copy_database, backup / KEYS, folder / KEYS)
-        report("the keys were missing; they were restored from the backup")
     return last
 
 
@@ -119,7 +119,8 @@ async def refill(bus: Bus, folder: Path, *, at: datetime, report: OnProgress) ->
         previous_id, log_id = await archive.belongs_to(), ulid()
         await recreate_stream(bus, log_id)
         voided = await _restore_all_commits(bus, archive, report)
-        await _append_log_restored(bus, archive, LogRestored(log_id=log_id, before=previous_id, voided=voided), at)
+        restored = LogRestored(log_id=log_id, before=previous_id, voided=voided)
+        await append_log_event(bus, archive, log_id, restored, at)
         await archive.set_log_id(log_id)
         rows = await asyncio.to_thread(peek, folder / "read.db", checkpoint)
         if rows and rows.sequence and await archive.digest_at(rows.sequence) == rows.digest:
@@ -151,14 +152,15 @@ async def _restore_all_commits(bus: Bus, archive: Archive, report: OnProgress) -
     return voided
 
 
-async def _append_log_restored(bus: Bus, archive: Archive, event: LogRestored, at: datetime) -> None:
+async def append_log_event(bus: Bus, archive: Archive, aggregate_id: str, event: LogEvent, at: datetime) -> None:
+    """Append an event of the log itself while the catalog is stopped, and archive it. The archive must be complete."""
     log = EventLog(bus)
-    appended = await log.append(_build_commit(event.log_id, event, at), StreamRevision())
+    appended = await log.append(_build_commit(aggregate_id, event, at), StreamRevision())
     recorded = await log.commit_at(appended.sequence)  # with the server's time
     await archive.append([recorded or appended])
 
 
-def _build_commit(aggregate_id: str, event: LogRestored | LogVoided, at: datetime) -> Commit:
+def _build_commit(aggregate_id: str, event: LogEvent, at: datetime) -> Commit:
     metadata = CommandMetadata(command_id=new_command_id(), actor=ACTOR, at=at)
     return build_commit("log", aggregate_id, [event], expected_revision=StreamRevision(), metadata=metadata)
 
@@ -166,23 +168,45 @@ def _build_commit(aggregate_id: str, event: LogRestored | LogVoided, at: datetim
 # --- reading the copies
 
 
-async def _has_valid_archive(folder: Path) -> bool:
-    """Whether there is an archive whose chains are intact."""
+async def _has_valid_archive(folder: Path, known_ids: AbstractSet[str]) -> bool:
+    """Whether there is an archive whose chains are intact, and of this workshop."""
     if not (folder / ARCHIVE).exists():
         return False
     try:
         async with open_archive(folder) as archive:
             await archive.verify()
+            return await archive.read(lambda connection: _is_own(connection, known_ids))
     except LogDamaged:
         return False
-    return True
 
 
-def _highest_known_sequence(folder: Path) -> int:
+def _known_log_ids(folder: Path) -> frozenset[str]:
+    """The ids of the log according to the files beside the archive."""
+    noted = folder / LOG_ID_FILE
+    noted_id = noted.read_text(encoding="utf-8", errors="replace").strip() if noted.exists() else ""
+    return (peek(folder / KEYS, log_ids) or frozenset()) | ({noted_id} if noted_id else frozenset())
+
+
+async def _id_on_server(bus: Bus) -> frozenset[str]:
+    try:
+        return frozenset({(await log_state(bus)).log_id})
+    except LogDamaged:
+        return frozenset()
+
+
+def _is_own(connection: Connection, known_ids: AbstractSet[str]) -> bool:
+    """Whether an archive is of the workshop whose other files name these logs. An empty one is."""
+    found = lineage(connection)
+    return not found or not known_ids or bool(found & known_ids)
+
+
+def _highest_known_sequence(folder: Path, known_ids: AbstractSet[str]) -> int:
     """The highest sequence in the archive or the read model: all commits up to it were acknowledged."""
-    archived = peek(folder / ARCHIVE, last_sequence)
+    is_own = peek(folder / ARCHIVE, lambda connection: _is_own(connection, known_ids))
+    archived = peek(folder / ARCHIVE, last_sequence) if is_own is not False else 0
     shown = peek(folder / "read.db", checkpoint)
-    return max(archived or 0, shown.sequence if shown else 0)
+    is_shown = shown is not None and (not known_ids or shown.log_id in known_ids)
+    return max(archived or 0, shown.sequence if shown and is_shown else 0)
 
 
 def _start_rebuild(target: Path, backup: Path | None) -> None:

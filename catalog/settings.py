@@ -11,11 +11,13 @@ from contracts.wire.service.settings import ServiceSettings
 class Settings(ServiceSettings, frozen=True, kw_only=True):
     """`catalog` is the folder of the catalog's databases; `staging` the folder where the gateway stores uploads.
 
+    `data` is the data folder that all of them are in, where `loratory up` manages one: messages name it in commands.
     `blobs` is a folder or the URL of an object store. `decoders` is the number of images decoded concurrently. `lease`,
     in seconds, must equal that of the migrate step: a lost queue is recreated with it.
     """
 
     nats_user: str = "catalog"
+    data: Path | None = None
     catalog: Path = Path("catalog")
     staging: Path = Path("staging")
     decoders: Annotated[int, Meta(ge=1, le=32)] = 2

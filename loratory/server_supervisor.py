@@ -7,6 +7,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, NoReturn, TypeVar
 
+from contracts.cures import cure
 from contracts.errors import LogDamaged, LoratoryError
 from contracts.wire.log.migration import DEFAULT_LEASE_SECONDS, MigrateSettings, migrate_once
 from contracts.wire.log.streams import DAY
@@ -100,7 +101,8 @@ async def migrate_or_diagnose(settings: MigrateSettings, folder: DataFolder, cat
             code = await audit.wait()
         finally:
             await audit.stop()
-        raise LogDamaged(audit.last_line if code == LOG_DAMAGED else error.detail) from error
+        detail = f"{error.detail}; {cure('log', folder.path)}"
+        raise LogDamaged(audit.last_line if code == LOG_DAMAGED else detail) from error
 
 
 async def run_unless(failure: Coroutine[Any, Any, NoReturn], work: Coroutine[Any, Any, T]) -> T:

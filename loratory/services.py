@@ -24,7 +24,7 @@ FORWARDED_SETTINGS: dict[Service, tuple[str, ...]] = {
 """`LORATORY_…` settings of the user that are passed on to each service; the stack sets all others itself."""
 
 FOLDERS: dict[Service, dict[str, str]] = {
-    "catalog": {"CATALOG": "catalog", "STAGING": "staging"},
+    "catalog": {"DATA": "", "CATALOG": "catalog", "STAGING": "staging"},
     "gateway": {"STAGING": "staging"},
     "tagger": {"MODELS": "models", "WORK": "work/tagger"},
     "trainer": {"BASES": "bases", "CACHE": "cache", "WORK": "work/trainer", "LORAS": "loras"},

@@ -170,7 +170,7 @@ def _open_writer(path: Path) -> Connection:
     except SetupError as error:
         cause = error.__cause__
         if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode in CORRUPT_FILE_CODES:
-            detail = f"the archive's file is damaged: {cause}; `loratory restore` rebuilds it"
+            detail = f"the archive's file is damaged: {cause}"
             raise damage_error(Damage(where="archive", kind="unreadable", first_bad=1, detail=detail)) from error
         raise
 

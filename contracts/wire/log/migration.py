@@ -29,7 +29,7 @@ from contracts.wire.service.jetstream import NATS_ERRORS
 
 FORMAT = 2
 """Format of the data folder, recorded in `log.created`. 2: the names of fields, events and subjects as they are now."""
-CURE = ", from commit 1 on; `loratory restore` puts it back"
+FROM_THE_START = ", from commit 1 on"
 DEFAULT_LEASE_SECONDS = 15.0
 PUBLISH_TIMEOUT_SECONDS = 2.0
 PUBLISH_RETRIES = RetryPolicy(first_delay=0.2, time_limit=20.0)
@@ -84,7 +84,9 @@ async def _ensure(js: JetStreamContext, config: StreamConfig, known_log: str | N
         present = (await js.stream_info(name)).config
     except NotFoundError as error:
         if name == subjects.EVENTS and known_log is not None:
-            raise LogDamaged(f"the event log {known_log} is gone from this server{CURE}", first_bad=1) from error
+            raise LogDamaged(
+                f"the event log {known_log} is gone from this server{FROM_THE_START}", first_bad=1
+            ) from error
         await js.add_stream(replace(config, metadata={"log_id": ulid()} if name == subjects.EVENTS else None))
         return
     await js.update_stream(replace(config, metadata=present.metadata, num_replicas=present.num_replicas))
@@ -97,7 +99,7 @@ async def _ensure_log_created(bus: Client, at: datetime, known_log: str | None) 
     if known_log is not None and log_id != known_log:
         raise LogDamaged(f"this server holds the log {log_id}, but the archive was made from {known_log}")
     if last == 0 and known_log is not None:
-        raise LogDamaged(f"the event log {known_log} has lost all it held{CURE}", first_bad=1)
+        raise LogDamaged(f"the event log {known_log} has lost all it held{FROM_THE_START}", first_bad=1)
     if last == 0:
         await retry(lambda: _append_log_created(bus, log_id, at), PUBLISH_RETRIES, on=Unavailable)
     elif (written := await _format_of(bus)) != FORMAT:
