@@ -138,7 +138,7 @@ async def mend(settings: Settings, arguments: Sequence[str]) -> None:
 async def list_losses(settings: Settings, arguments: Sequence[str]) -> None:
     """`list-losses blobs|images|keys`: what `accept-loss` would give up."""
     kind = _parse_kind("list-losses", arguments)
-    for line in (await accepting.find_lost(settings, kind)).lines:
+    for line in (await accepting.find_lost(settings, kind, at=datetime.now(UTC))).lines:
         _print(f"lost: {line}")
 
 
