@@ -138,7 +138,7 @@ class ArchiveFile(Database):
     def noted_log_id(self) -> str:
         """The log id in the file beside the archive, which may have outlived the archive. Empty if there is none."""
         file = self._folder / LOG_ID_FILE
-        return file.read_text(encoding="utf-8").strip() if file.exists() else ""
+        return file.read_text(encoding="utf-8", errors="replace").strip() if file.exists() else ""
 
     async def set_log_id(self, log_id: str) -> None:
         """Assign the archive to this log, also in the file that the migrate step reads."""

@@ -53,7 +53,7 @@ class MigrateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 async def migrate_once(settings: MigrateSettings) -> str:
     """Like `migrate`, with a connection of its own. SetupError: no connection. Unavailable: it was lost."""
     file = settings.known_log  # empty if a catalog crashed while it wrote the file
-    known = (file.read_text(encoding="utf-8").strip() or None) if file and file.exists() else None
+    known = (file.read_text(encoding="utf-8", errors="replace").strip() or None) if file and file.exists() else None
     lease, window = settings.lease, settings.duplicate_window
     async with await connect(settings.nats_url, settings.nats_user, settings.nats_password, "migrate") as bus:
         try:
