@@ -83,7 +83,8 @@ async def _create_key_file(settings: Settings, archive: Archive, *, at: datetime
         erased, needed = await store.read(read_erased), await store.read(images.sealed_names)
     sources = copies.sources()
     await asyncio.to_thread(replace_key_file, copies, sources, needed, erased.images, at=at, report=report)
-    async with await open_keys(settings.catalog, archive, required=False) as keys:
+    log_id = await archive.belongs_to()
+    async with await open_keys(settings.catalog, copies.lineage, log_id, required=False) as keys:
         report(f"the public key that verifies audit heads is now {(await keys.public_key()).hex()}")
 
 

@@ -18,6 +18,7 @@ from catalog.cures import named_cure
 from catalog.dispatch import Dispatcher, DispatchTiming
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
+from catalog.entries import lineage
 from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.projection import project
@@ -170,8 +171,8 @@ async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Res
         folder.mkdir(parents=True, exist_ok=True)
     archive = await stack.enter_async_context(Archive(settings.catalog))
     log_id = await archive.verify_on_start(log)
-    _, end = await log.end()
-    keys = await stack.enter_async_context(await open_keys(settings.catalog, archive, required=end > 1))
+    ids, (_, end) = await archive.read(lineage), await log.end()
+    keys = await stack.enter_async_context(await open_keys(settings.catalog, ids, log_id, required=end > 1))
     store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
     decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
     blobs = blobs_at(settings.blobs)

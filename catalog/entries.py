@@ -38,6 +38,7 @@ ORDER BY sequence LIMIT 1 OFFSET ?
 """
 LAST = "SELECT IFNULL(MAX(sequence), 0) FROM entry"
 RECORDED = "SELECT recorded FROM entry WHERE sequence = ?"
+LOG = "SELECT log_id FROM log"
 LOG_HISTORY = """
 SELECT sequence, recorded, body FROM entry WHERE aggregate_kind = 'log'
     AND (instr(body, '"log.created"') OR instr(body, '"log.restored"')) ORDER BY sequence
@@ -104,7 +105,7 @@ def last_sequence(connection: Connection) -> int:
 
 def lineage(connection: Connection) -> frozenset[str]:
     """The ids of this log and of all logs that it was restored from."""
-    found: set[str] = set()
+    found = {row[0] for row in connection.execute(LOG)}
     for sequence, recorded, body in connection.execute(LOG_HISTORY):
         try:
             commit = decode(sequence, from_microseconds(recorded), body).commit

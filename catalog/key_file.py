@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from catalog.archive.archive import Archive
 from catalog.database import (
     Connection,
     DatabaseError,
@@ -23,7 +22,6 @@ from catalog.database import (
     open_writer,
     remove_database,
 )
-from catalog.entries import lineage
 from catalog.keys import KEYS, KEYS_SCHEMA, Keys
 from contracts.errors import LogDamaged, SetupError
 from contracts.ids import ImageId
@@ -50,14 +48,12 @@ class KeysDamaged(LogDamaged):
     """The key file is lost or damaged as a whole; nothing is served without it."""
 
 
-async def open_keys(folder: Path, archive: Archive, *, required: bool) -> Keys:
-    """The keys that belong to this archive, open. KeysDamaged: they are lost, although they are `required`.
+async def open_keys(folder: Path, lineage: AbstractSet[str], log_id: str, *, required: bool) -> Keys:
+    """The keys that belong to the log `log_id`, open; `lineage`: that and the ids of the logs it was restored from.
 
-    A log of more than its first commit requires them.
+    KeysDamaged: they are lost, although they are `required`. A log of more than its first commit requires them.
     """
-    log_id = await archive.belongs_to()
-    ids = await archive.read(lineage) | {log_id}
-    await asyncio.to_thread(check_key_file, folder / KEYS, ids, required=required)
+    await asyncio.to_thread(check_key_file, folder / KEYS, lineage, required=required)
     keys = await Keys.open(folder / KEYS)
     try:
         if log_id:

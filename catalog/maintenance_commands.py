@@ -20,7 +20,7 @@ from catalog.audit import Auditor
 from catalog.backups import creation, extraction
 from catalog.backups.manifest import MANIFEST, BackupManifest, read_manifest
 from catalog.cures import named_cure
-from catalog.entries import last_sequence
+from catalog.entries import last_sequence, lineage
 from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.settings import Settings
@@ -209,8 +209,9 @@ def _refuse_losses(report: LossReport) -> None:
 
 async def _audit(settings: Settings, head: AuditHead | None) -> AuditReport:
     async with await _connect(settings) as bus, Archive(settings.catalog) as archive:
+        ids, log_id = await archive.read(lineage), await archive.belongs_to()
         required = await archive.read(last_sequence) > 1
-        async with await open_keys(settings.catalog, archive, required=required) as keys:
+        async with await open_keys(settings.catalog, ids, log_id, required=required) as keys:
             return await Auditor(archive, EventLog(bus), keys).verify(head)
 
 

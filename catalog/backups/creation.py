@@ -25,7 +25,7 @@ from catalog.backups.manifest import (
     write_manifest,
 )
 from catalog.database import copy_database, remove_database
-from catalog.entries import last_sequence
+from catalog.entries import last_sequence, lineage
 from catalog.key_file import open_keys
 from catalog.keys import KEYS, images_in
 from catalog.settings import Settings
@@ -126,8 +126,9 @@ async def _refuse_other_log(archive: Archive, target: Path) -> None:
 
 async def _register(archive: Archive, settings: Settings, target: Path, at: datetime) -> None:
     """KeysDamaged: the key file is lost, so a backup would be without keys."""
+    ids, log_id = await archive.read(lineage), await archive.belongs_to()
     required = await archive.read(last_sequence) > 1
-    async with await open_keys(settings.catalog, archive, required=required) as keys:
+    async with await open_keys(settings.catalog, ids, log_id, required=required) as keys:
         await keys.register_backup(target, at)
 
 
