@@ -16,9 +16,9 @@ from catalog.archive.archive import Archive
 from catalog.audit import Auditor
 from catalog.cures import named_cure
 from catalog.dispatch import Dispatcher, DispatchTiming
+from catalog.entries import lineage
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
-from catalog.entries import lineage
 from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.projection import project

@@ -102,15 +102,15 @@ def mend_keys(  # noqa: PLR0913 - the copies, what the log says of them, and the
 ) -> None:
     """Make one key file of all copies. `needed`: the images that have a key, with their sealed names.
 
-    KeysDamaged: there is no copy, and the log is not `is_new`.
+    KeysDamaged: there is no copy. A log that `is_new` may have no key file yet.
     """
     state, sources, before = copies.state(), copies.sources(), read_content(copies.today)
     if state == "intact" and not copies.others:
         return
     if not sources:
-        if not is_new:
-            raise KeysDamaged(f"{copies.today} is lost, and there is no copy of it", where="all keys")
-        return
+        if is_new and state == "missing":
+            return
+        raise KeysDamaged(f"{copies.today} is lost, and there is no copy of it", where="all keys")
     replace_key_file(copies, sources, needed, erased, at=at, report=report)
     after = read_content(copies.today)
     if restored := len((after.images - before.images) & needed.keys()):

@@ -56,7 +56,7 @@ async def accept_loss(lost: Lost, /, *, yes: Yes = False, data: Data = None, env
         await confirm(
             "Give this up?", yes, refusal="giving up is irreversible; add --yes", declined="nothing was given up"
         )
-        return await offline.run_catalog("accept-loss", lost)
+        return await offline.run_catalog("accept-loss", lost, admin=True)
 
 
 async def _restore_log(offline: OfflineFolder, backup: list[str | Path], *, accept_loss: bool) -> int:

@@ -12,6 +12,7 @@ import httpx
 
 from contracts.cures import cures_in
 from demo_world import pictures as demo_pictures
+from loratory import Client
 from tests.acceptance.local_stack import LocalStack, environment
 
 API = "/api/v1"
@@ -88,3 +89,9 @@ def run_command(command: str) -> str:
         os.close(theirs)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def import_one_more(client: Client, folder: Path) -> None:
+    """One more picture, in the first data set."""
+    demo_pictures.write_pictures(folder, count=1, seed=99, trigger="momo")
+    client.import_folder(client.datasets()[0].name, folder)

@@ -224,15 +224,14 @@ async def _lock_folder(folder: Path) -> int:
 
 
 def _load_passwords(file: Path) -> dict[Role, str]:
-    """One random password for each role, generated once and stored in a file only this user can read."""
+    """One random password for each role, generated once and stored in a file only this user can read.
+
+    Where that is damaged, new ones are generated: a start gives them to the server and to all services.
+    """
     try:
         stored = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.DecodeError):
         stored = {}
-    except msgspec.DecodeError as error:
-        raise SetupError(
-            f"{file} is damaged ({error}); delete it; new passwords are generated at the next start"
-        ) from error
     # The leading letter: nats-server would interpret a bare number or a `$`.
     passwords: dict[Role, str] = {role: stored.get(role) or "p" + secrets.token_urlsafe(32) for role in ROLES}
     _write_private(file, msgspec.json.encode(passwords).decode())
