@@ -15,7 +15,7 @@ from tests.conftest import NOW
 from tests.damage import invert, truncate
 
 OURS = frozenset({"01JFIRST", "01JRESTORED"})
-ONE, TWO, THREE = (ImageId(f"img_{number}") for number in (1, 2, 3))
+ONE, TWO, THREE, FOUR = (ImageId(f"img_{number}") for number in (1, 2, 3, 4))
 
 
 async def write_keys(
@@ -34,7 +34,7 @@ def build(target: Path, *sources: Path, erased: Iterable[ImageId] = (), wrong: b
     build_key_file(target, sources, erased=[*erased], known_ids=OURS, accepts=lambda _image, key: key != wrong)
 
 
-def keys_in(file: Path) -> dict[str, bytes]:
+def keys_in(file: Path) -> dict[ImageId, bytes]:
     with closing(sqlite3.connect(file)) as connection:
         return dict(connection.execute("SELECT image_id, key FROM key"))
 
@@ -95,14 +95,14 @@ async def test_a_file_of_a_newer_version_is_not_taken_for_a_damaged_one(tmp_path
 async def test_it_has_the_keys_of_all_files_minus_what_any_of_them_says_was_erased(tmp_path: Path) -> None:
     today, backup, merged = tmp_path / "today.db", tmp_path / "backup.db", tmp_path / "merged.db"
     ours = await write_keys(today, [ONE, TWO], erased=[TWO])
-    theirs = await write_keys(backup, [ONE, TWO, THREE, ImageId("img_4")], erased=[ImageId("img_4")])
+    theirs = await write_keys(backup, [ONE, TWO, THREE, FOUR], erased=[FOUR])
 
     build(merged, today, backup)
 
     assert keys_in(merged) == {ONE: ours[ONE], THREE: theirs[THREE]}
-    assert read_content(merged).erased == {TWO, "img_4"}
+    assert read_content(merged).erased == {TWO, FOUR}
     assert key_file_state(merged, OURS) == "intact"
-    assert not any(key in merged.read_bytes() for key in (theirs[TWO], theirs["img_4"]))  # not for a moment
+    assert not any(key in merged.read_bytes() for key in (theirs[TWO], theirs[FOUR]))  # not for a moment
 
     build(merged, today, backup, erased=[ONE])
     assert keys_in(merged) == {THREE: theirs[THREE]}

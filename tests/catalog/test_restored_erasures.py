@@ -161,7 +161,7 @@ async def reachable(workshop: Workshop, steps: tuple[Step, ...]) -> AsyncIterato
 
 
 async def no_curves() -> AsyncIterator[LossBlock]:
-    for block in ():
+    for block in tuple[LossBlock, ...]():
         yield block
 
 

@@ -122,7 +122,13 @@ async def _append_log_created(bus: Client, log_id: str, at: datetime) -> None:
 
 
 async def _format_of(bus: Client) -> int:
-    """The format in the first commit. Format 1 named the fields of a commit differently, so nothing is found in it."""
-    body = (await bus.jetstream().get_msg(subjects.EVENTS, seq=1)).data or b""
+    """The format in the first commit. Format 1 named the fields of a commit differently, so nothing is found in it.
+
+    LogDamaged: the first commit is gone.
+    """
+    try:
+        body = (await bus.jetstream().get_msg(subjects.EVENTS, seq=1)).data or b""
+    except NotFoundError as error:
+        raise LogDamaged(f"commit 1 is not in the log any more{FROM_THE_START}", first_bad=1) from error
     created = msgspec.json.decode(body).get("events") or [{}]
     return int(created[0].get("format", 1))
