@@ -14,7 +14,7 @@ import structlog
 from catalog import audit, views
 from catalog.archive.archive import Archive
 from catalog.audit import Auditor
-from catalog.cures import named_cure
+from catalog.cures import named_cure, with_cures
 from catalog.dispatch import Dispatcher, DispatchTiming
 from catalog.entries import lineage
 from catalog.ingest.outcomes import Limits
@@ -152,7 +152,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health) -> No
             tasks.create_task(archive.verify_periodically(log), name="verification")
             tasks.create_task(catalog.purger.run(), name="erasures")
             tasks.create_task(catalog.dispatcher.run(), name="dispatcher")
-            tasks.create_task(catalog.watch.run(partial(_publish_losses, bus, health)), name="watch")
+            tasks.create_task(catalog.watch.run(partial(_publish_losses, settings, bus, health)), name="watch")
             remove_drafts = resources.blobs.remove_abandoned_drafts
             drafts = repeat(remove_drafts, every=DRAFTS_SECONDS, on=OSError, warn="drafts_not_removed")
             tasks.create_task(drafts, name="drafts")
@@ -160,9 +160,10 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health) -> No
             _log.info("catalog_ready", applied=store.applied, log_id=archive.log_id)
 
 
-async def _publish_losses(bus: Bus, health: Health, found: LossesFound) -> None:
-    health.set_degraded(found.report.describe())
-    await publish(bus, found)
+async def _publish_losses(settings: Settings, bus: Bus, health: Health, found: LossesFound) -> None:
+    named = LossesFound(report=with_cures(settings, found.report))
+    health.set_degraded(named.report.describe())
+    await publish(bus, named)
 
 
 async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Resources:

@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast, get_args
 
+import msgspec
+
 from catalog.backups.manifest import MANIFEST
 from catalog.keys import KEYS, known_backups
 from catalog.settings import Settings
 from contracts.cures import Damaged, cure
 from contracts.errors import LogDamaged
+from contracts.losses import LossReport
 from contracts.wire.service.boot import leaf_errors
 
 IN_CONTAINERS = "cure: see “Containers” in docs/operations.md"
@@ -40,3 +43,14 @@ def _newest_backup(settings: Settings, *, with_keys: bool) -> Path | None:
     needed = (MANIFEST, KEYS) if with_keys else (MANIFEST,)
     backups = (backup.path for backup in known_backups(settings.catalog))
     return next((path for path in backups if all((path / name).is_file() for name in needed)), None)
+
+
+def with_cures(settings: Settings, report: LossReport) -> LossReport:
+    """The report with the commands that bring back what is missing, or give it up where there is no backup."""
+    if settings.data is None or not report.counts:
+        return report
+    has_keys, has_blobs = "key" in report.counts, set(report.counts) != {"key"}
+    kinds: list[Damaged] = [*(["blobs"] if has_blobs else []), *(["image keys"] if has_keys else [])]
+    backup = _newest_backup(settings, with_keys=has_keys)
+    named = dict.fromkeys(cure(kind, settings.data, backup) for kind in kinds)
+    return msgspec.structs.replace(report, cure="; ".join(named))

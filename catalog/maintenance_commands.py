@@ -19,7 +19,7 @@ from catalog.archive.file import ARCHIVE
 from catalog.audit import Auditor
 from catalog.backups import creation, extraction
 from catalog.backups.manifest import MANIFEST, BackupManifest, read_manifest
-from catalog.cures import named_cure
+from catalog.cures import named_cure, with_cures
 from catalog.entries import last_sequence, lineage
 from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
@@ -198,7 +198,8 @@ async def _find_losses(settings: Settings, *, read_blobs: bool = False) -> LossR
     expected, blobs = await asyncio.to_thread(expected_by, settings.catalog), blobs_at(settings.blobs)
     if read_blobs:
         await Patrol(blobs, blobs.set_aside).audit_all()
-    return (await find_losses(expected, blobs, settings.catalog / KEYS, at=datetime.now(UTC))).report()
+    losses = await find_losses(expected, blobs, settings.catalog / KEYS, at=datetime.now(UTC))
+    return with_cures(settings, losses.report())
 
 
 def _refuse_losses(report: LossReport) -> None:

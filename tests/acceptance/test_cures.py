@@ -1,21 +1,24 @@
 """Every file of a data folder, damaged in every way: it starts, or names one command that cures it, and shows the same.
 
-The quick set damages two files; `--all` walks the whole table. Blobs never stop a start: see test_losses.py.
+The quick set damages two files; `--all` walks the whole table. Blobs never stop a start: see test_lost_bytes.py.
 """
 
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.acceptance.local_stack import LocalStack
-from tests.acceptance.workshops import import_one_more, make_workshop, snapshot, start_with_cures
-from tests.damage import damage_file
+from contracts.cures import cures_in
+from tests.acceptance.local_stack import LocalStack, cli
+from tests.acceptance.workshops import API, import_one_more, make_workshop, run_command, snapshot, start_with_cures
+from tests.damage import damage_file, execute_sql
+from tests.limits import WAIT
 
 STREAMS = "nats/streams/jetstream/LORATORY/streams"
 STREAM_FILES = [
@@ -178,3 +181,73 @@ def files_of(data: Path) -> list[str]:
 
 def matches(file: str, patterns: tuple[str, ...] | list[str]) -> bool:
     return any(fnmatch(file, pattern) for pattern in patterns)
+
+
+# --- losses that do not stop a start
+
+
+def lose_blobs(data: Path) -> None:
+    shutil.rmtree(data / "blobs")
+
+
+def damage_sources(data: Path) -> None:
+    """Other bytes of another length, from which nothing can be made again."""
+    for blob in (data / "blobs").rglob("*/*/*"):
+        if blob.is_file():
+            blob.write_bytes(b"?")
+
+
+def lose_all_keys(data: Path) -> None:
+    execute_sql(data / "catalog" / "keys.db", "DELETE FROM key")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lose", [lose_blobs, damage_sources, lose_all_keys])
+def test_what_is_lost_comes_back_by_the_command_that_health_names(
+    workshops: Workshops, tmp_path: Path, lose: Callable[[Path], None]
+) -> None:
+    data = Path(shutil.copytree(workshops.data, tmp_path / "data"))
+    lose(data)
+
+    (command,) = cures_of_losses(data)
+    assert "--from" in command
+    run_command(command)
+
+    assert started_with_cures(data) == ([], workshops.shown)
+    assert cures_of_losses(data) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lose", "kind"), [(lose_blobs, "blobs"), (lose_all_keys, "images")])
+def test_without_a_backup_the_command_gives_up_what_is_lost(
+    workshops: Workshops, tmp_path: Path, lose: Callable[[Path], None], kind: str
+) -> None:
+    data = Path(shutil.copytree(workshops.data, tmp_path / "data"))
+    (data / "catalog" / "backups.json").write_bytes(b"[]")
+    execute_sql(data / "catalog" / "keys.db", "DELETE FROM backup")
+    lose(data)
+
+    (command,) = cures_of_losses(data)
+    assert command == f"loratory accept-loss {kind} --data {data}"
+    assert "given up: " in run_command(command)
+
+    assert cures_of_losses(data) == []
+    audited = cli("audit", "verify", "--data", data)
+    assert audited.returncode == 0, audited.stdout + audited.stderr
+
+
+def cures_of_losses(data: Path) -> list[str]:
+    """The commands that `/health` of the started workshop names, once it has compared what is stored."""
+    stack = LocalStack(data, workers=False)
+    deadline = time.monotonic() + WAIT
+    try:
+        stack.start()
+        with stack.http() as http:
+            while (losses := http.get(f"{API}/losses").json())["checked_at"] is None:
+                assert time.monotonic() < deadline
+            while http.get("/health/ready").json()["status"] != ("degraded" if losses["total"] else "ready"):
+                assert time.monotonic() < deadline
+            services = http.get("/health").json()["services"]
+            return [command for service in services for command in cures_in(service["detail"])]
+    finally:
+        stack.stop()
