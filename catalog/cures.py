@@ -50,7 +50,7 @@ def with_cures(settings: Settings, report: LossReport) -> LossReport:
     if settings.data is None or not report.counts:
         return report
     has_keys, has_blobs = "key" in report.counts, set(report.counts) != {"key"}
-    kinds: list[Damaged] = [*(["blobs"] if has_blobs else []), *(["image keys"] if has_keys else [])]
+    lost: dict[Damaged, bool] = {"blobs": has_blobs, "image keys": has_keys}
     backup = _newest_backup(settings, with_keys=has_keys)
-    named = dict.fromkeys(cure(kind, settings.data, backup) for kind in kinds)
+    named = dict.fromkeys(cure(kind, settings.data, backup) for kind, is_lost in lost.items() if is_lost)
     return msgspec.structs.replace(report, cure="; ".join(named))
