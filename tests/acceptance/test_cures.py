@@ -16,7 +16,7 @@ import pytest
 
 from contracts.cures import cures_in
 from tests.acceptance.local_stack import LocalStack, cli
-from tests.acceptance.workshops import API, import_one_more, make_workshop, run_command, snapshot, start_with_cures
+from tests.acceptance.workshops import import_one_more, make_workshop, run_command, snapshot, start_with_cures
 from tests.damage import damage_file, execute_sql
 from tests.limits import WAIT
 
@@ -243,9 +243,7 @@ def cures_of_losses(data: Path) -> list[str]:
     try:
         stack.start()
         with stack.http() as http:
-            while (losses := http.get(f"{API}/losses").json())["checked_at"] is None:
-                assert time.monotonic() < deadline
-            while http.get("/health/ready").json()["status"] != ("degraded" if losses["total"] else "ready"):
+            while not http.get("/health/ready").json()["losses"].get("checked_at"):
                 assert time.monotonic() < deadline
             services = http.get("/health").json()["services"]
             return [command for service in services for command in cures_in(service["detail"])]
