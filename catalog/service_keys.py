@@ -9,12 +9,13 @@ from typing import Self, get_args
 import structlog
 
 from catalog.archive.archive import Archive
+from catalog.key_file import KeysDamaged
 from catalog.keys import Keys
 from catalog.store import Store
 from catalog.views import foreign
 from contracts.commands.base import CommandMetadata
 from contracts.commits import build_commit
-from contracts.errors import Rejected, SetupError
+from contracts.errors import Rejected
 from contracts.events.base import Event
 from contracts.events.service_keys import (
     ServiceKeyRegistered,
@@ -51,15 +52,14 @@ class StoreVerdicts:
 
 
 async def check_root(archive: Archive, keys: Keys) -> bytes:
-    """The public half of the root key in `keys.db`. SetupError: the archived log has another root key."""
+    """The public half of the root key in `keys.db`. KeysDamaged: the archived log has another root key."""
     root = await keys.root_key()
     await archive.begin(root.public)
     known = archive.trust.root
     if known not in ("", root.id) and known != await keys.replaced_root():
-        raise SetupError(
-            f"keys.db is not the one of this workshop: its root key is {root.id}, but the log names {known}; "
-            "`loratory restore --from BACKUP` brings back the right one from a backup; if there is none, "
-            "`loratory accept-loss keys` goes on with new keys (file names and captions are then lost)"
+        raise KeysDamaged(
+            f"keys.db is not the one of this workshop: its root key is {root.id}, but the log names {known}",
+            where="all keys",
         )
     return root.public
 

@@ -113,7 +113,7 @@ class ArchiveFile(Database):
     def noted_log_id(self) -> str:
         """The log id in the file beside the archive, which may have outlived the archive. Empty if there is none."""
         file = self.folder / LOG_ID_FILE
-        return file.read_text(encoding="utf-8").strip() if file.exists() else ""
+        return file.read_text(encoding="utf-8", errors="replace").strip() if file.exists() else ""
 
     async def set_log_id(self, log_id: str) -> None:
         """Assign the archive to this log, also in the file that the migrate step reads."""
@@ -151,6 +151,6 @@ def _open_writer(path: Path) -> Connection:
     except SetupError as error:
         cause = error.__cause__
         if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode in CORRUPT_FILE_CODES:
-            detail = f"the archive's file is damaged: {cause}; `loratory restore` rebuilds it"
+            detail = f"the archive's file is damaged: {cause}"
             raise damage_error(Damage(where="archive", kind="unreadable", first_bad=1, detail=detail)) from error
         raise

@@ -131,6 +131,11 @@ class CatalogHarness:
         return await self.executor.store.read(read)
 
 
+async def finish_and_purge(catalog: Catalog) -> None:
+    await erasure.finish(catalog.context, catalog.purger)
+    await catalog.purger.run()
+
+
 @asynccontextmanager
 async def open_catalog(
     bus: Bus, folder: Path, limits: PurgeLimits = PURGE_LIMITS, blobs: LocalBlobs | None = None
@@ -157,7 +162,7 @@ async def open_catalog(
                 await registrar.register(worker, key_named(worker).public)
             resources = Resources(files, staging, archive, store, keys, blobs, decoder)
             catalog = Catalog(bus, log, resources, DispatchTiming(), limits)
-            background.append(asyncio.create_task(erasure.run(catalog.context, catalog.purger)))
+            background.append(asyncio.create_task(finish_and_purge(catalog)))
             yield CatalogHarness(bus, catalog, staging, blobs, archive)
     finally:
         for task in background:
