@@ -88,7 +88,7 @@ async def accept_loss(bus: Bus, settings: Settings, kind: LostKind, *, at: datet
             log.signer = Signer(await keys.root_key(), log_id)
             if kind == "keys":
                 await _replace_root(log, archive, keys, at, report)
-            await check_root(archive, keys)
+            await check_root(archive, keys, log)
             for loss in losses:
                 await append_event(log, archive, ("log", ulid()), loss, at)
     return lost

@@ -204,7 +204,7 @@ async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Res
     log_id = await archive.verify_on_start(log)
     ids, (_, end) = await archive.read(lineage), await log.end()
     keys = await stack.enter_async_context(await open_keys(settings.catalog, ids, log_id, required=end > 1))
-    await check_root(archive, keys)
+    await check_root(archive, keys, log)
     store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
     decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
     blobs = blobs_at(settings.blobs)

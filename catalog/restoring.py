@@ -24,7 +24,7 @@ from catalog.entries import AggregateKey, last_sequence, lineage
 from catalog.key_file import KeysDamaged, log_ids, open_keys
 from catalog.keys import KEYS, replaced_root_in, root_key_in
 from catalog.rows import EPOCH, MICROSECOND
-from catalog.service_keys import check_root
+from catalog.service_keys import check_root, lost_roots
 from catalog.store import checkpoint, rename_log
 from contracts import subjects
 from contracts.commands.base import CommandMetadata
@@ -135,7 +135,7 @@ async def refill(bus: Bus, folder: Path, *, at: datetime, report: OnProgress) ->
         previous_id, log_id = await archive.belongs_to(), ulid()
         ids = await archive.read(lineage)
         keys = await stack.enter_async_context(await open_keys(folder, ids, log_id, required=last > 1))
-        await check_root(archive, keys)
+        await check_root(archive, keys, EventLog(bus))
         await recreate_stream(bus, log_id)
         voided = await _restore_all_commits(bus, archive, report)
         restored = LogRestored(log_id=log_id, before=previous_id, voided=voided)
@@ -351,8 +351,9 @@ async def _begin(bus: Bus, archive: Archive, key_files: Sequence[Path]) -> Signi
     named = archive.trust.root
     for file in key_files:
         root = await asyncio.to_thread(_root_of, file, known_ids)
-        if root is not None and named in ("", root.id, await asyncio.to_thread(replaced_root_in, file)):
-            await archive.begin(root.public)
+        replaced = await asyncio.to_thread(replaced_root_in, file)
+        if root is not None and named in ("", root.id, replaced):
+            await archive.begin(*([] if named else await lost_roots(EventLog(bus), replaced)), root.public)
             return root
     if not named:
         await archive.begin(await _first_root(bus))

@@ -51,17 +51,36 @@ class StoreVerdicts:
         )
 
 
-async def check_root(archive: Archive, keys: Keys) -> bytes:
+async def check_root(archive: Archive, keys: Keys, log: EventLog) -> bytes:
     """The public half of the root key in `keys.db`. KeysDamaged: the archived log has another root key."""
     root = await keys.root_key()
-    await archive.begin(root.public)
+    await archive.begin()
     known = archive.trust.root
+    lost = [] if known else await lost_roots(log, await keys.replaced_root())
+    await archive.begin(*lost, root.public)
     if known not in ("", root.id) and known != await keys.replaced_root():
         raise KeysDamaged(
             f"keys.db is not the one of this workshop: its root key is {root.id}, but the log names {known}",
             where="all keys",
         )
     return root.public
+
+
+async def lost_roots(log: EventLog, replaced: str) -> list[bytes]:
+    """The public root keys that were replaced, oldest first, up to the one with the id `replaced`: as the log has them.
+
+    An id is the hash of its key, so the log cannot name others.
+    """
+    found: list[bytes] = []
+    while replaced:
+        history = await log.load("service-key", replaced)
+        events = [event for event, _ in history.events() if isinstance(event, ServiceKeyRootEstablished)]
+        named = [event for event in events if key_id_of(bytes.fromhex(event.public_key)) == replaced]
+        if not named or (public := bytes.fromhex(named[0].public_key)) in found:
+            break
+        found.insert(0, public)
+        replaced = named[0].replaces
+    return found
 
 
 @dataclass(frozen=True)

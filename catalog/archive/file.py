@@ -54,9 +54,12 @@ class ArchiveFile(Database):
         """What the archived commits say about the log and the keys of its writers, once `begin` was called."""
         return self._writing.trust if self._writing else Trust()
 
-    async def begin(self, root: bytes = b"") -> None:
-        """Before anything is archived. `root`: the public key of `keys.db`, if messages are to be received."""
-        self._writing = Writing(await self.read(rows.trust), root)
+    async def begin(self, *roots: bytes) -> None:
+        """Before anything is archived. `roots`: the public key of `keys.db`, if messages are to be received.
+
+        Before it come lost ones, oldest first, of which each replaced the one before.
+        """
+        self._writing = Writing(await self.read(rows.trust), roots)
 
     async def receive(self, messages: Sequence[LogMessage]) -> list[LogEntry]:
         """Verify the next messages of the log and archive them, also foreign ones. Returns those not archived before.
