@@ -97,6 +97,16 @@ def test_a_service_is_ready_when_all_checks_are_and_otherwise_reports_why_not(tm
     assert "cannot be read" in unready_reason(file, 1000.0)
 
 
+def test_a_degraded_service_is_ready_and_says_what_is_wrong() -> None:
+    health = Health("catalog", ["log"], pid=os.getpid())
+    health.set("log", True)
+    health.set_degraded("2 pictures are missing")
+    report = health.report(at=time.time())
+    assert (report.ready, report.degraded) == (True, "2 pictures are missing")
+    health.set_degraded("")
+    assert health.report(at=time.time()).degraded == ""
+
+
 def test_the_report_of_a_dead_process_does_not_count(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()

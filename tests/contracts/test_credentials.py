@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from nats.aio.msg import Msg
 
-from contracts.errors import SetupError
+from contracts.errors import LoratoryError, SetupError
 from contracts.events.datasets import DatasetCreated
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
@@ -120,6 +120,27 @@ async def test_an_old_client_with_a_password_is_refused_with_a_sentence(server: 
     sentence = r"as trainer within 1 s: .*Authorization.* does not accept the password"
     with pytest.raises(SetupError, match=f"(?i){sentence}"):
         await connect(server.url, "trainer", Password("p" + "x" * 40), "test", timeout=1)
+
+
+async def test_a_refused_connect_ends_although_nats_py_lost_its_cancellation(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, cancelled = Bus._close, asyncio.Event()
+
+    async def close_and_lose_cancellation(self: Bus, *arguments: object) -> None:
+        if not cancelled.is_set():
+            try:
+                await asyncio.sleep(WAIT)
+            except asyncio.CancelledError:
+                cancelled.set()
+        await close(self, *arguments)  # type: ignore[arg-type]  # as it was called
+
+    user_keys.store(tmp_path, {"trainer": generate_nkey()})
+    stranger = SeedFile(user_keys.seed_file(tmp_path, "trainer"))
+    monkeypatch.setattr(Bus, "_close", close_and_lose_cancellation)
+    with pytest.raises(SetupError, match="does not accept the nkey"):
+        await connect(server.url, "trainer", stranger, "test", timeout=0.3)
+    assert cancelled.is_set()
 
 
 async def test_a_key_of_another_role_opens_only_that_role(server: EmbeddedServer) -> None:
@@ -338,14 +359,14 @@ async def test_server_and_client_verify_each_other(certificates: Path, tmp_path:
             Tls(ca=certificates / "authority.pem"),
             None,
         ):
-            with pytest.raises(SetupError, match="no connection to NATS"):
+            with pytest.raises(LoratoryError, match="no connection to NATS"):
                 await connect(server.url, *login, "test", tls=refused, timeout=0.5)
 
 
 async def test_nothing_is_sent_in_clear_where_tls_is_required(server: EmbeddedServer, certificates: Path) -> None:
-    with pytest.raises(SetupError, match="the server offers no TLS, which the settings require"):
+    with pytest.raises(LoratoryError, match="the server offers no TLS, which the settings require"):
         await connect(server.url, *server.credentials("trainer"), "t", tls=client_tls(certificates), timeout=0.5)
-    with pytest.raises(SetupError, match="the server offers no TLS"):
+    with pytest.raises(LoratoryError, match="the server offers no TLS"):
         url = server.url.replace("nats://", "tls://")
         await connect(url, *server.credentials("trainer"), "test", timeout=0.5)
 

@@ -49,7 +49,9 @@ def test_no_frame_has_a_bitmap_or_a_bare_ordinal() -> None:
     """An event with ordinals must be listed in IMAGE_EVENTS: a browser knows images by their ids."""
     for event, (_, data) in EVENT_FRAMES.items():
         fields = {field.name: field.type for field in inspect.type_info(data).fields}  # type: ignore[attr-defined]
-        assert not isinstance(fields.get("images"), inspect.BytesType | inspect.VarTupleType), event
+        images = fields.get("images")
+        if images != inspect.VarTupleType(inspect.StrType()):  # ids of images, as a browser knows them
+            assert not isinstance(images, inspect.BytesType | inspect.VarTupleType), event
         assert "ordinal" not in fields or "images" in fields, event
 
 

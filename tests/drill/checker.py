@@ -14,6 +14,7 @@ from pathlib import Path
 
 from catalog import views
 from catalog.archive.archive import Archive
+from catalog.database import MAX_SEQUENCE
 from catalog.projection import catch_up
 from catalog.store import Store
 from contracts.commits import RecordedCommit
@@ -146,7 +147,8 @@ async def find_differences(catalog: Path, scratch: Path, commits: Sequence[Recor
     archive = Archive(catalog)
     try:
         await archive.verify()
-        archived = {recorded.sequence: recorded.body for recorded in await archive.entries(0, len(commits) + 1)}
+        entries = await archive.entries(0, MAX_SEQUENCE)
+        archived = {entry.sequence: entry.body for entry in entries if isinstance(entry, RecordedCommit)}
         found = [
             f"commit {recorded.sequence} differs between archive and log"
             for recorded in commits

@@ -93,7 +93,7 @@ async def _checked(load: Load, bus: Bus, result: DrillResult) -> AsyncIterator[N
         with contextlib.suppress(LoratoryError, TimeoutError, nats.errors.Error):
             async with asyncio.timeout(READ_TIMEOUT_SECONDS):
                 _, end = await EventLog(bus).end()
-                while len(load.observer.commits) < end:  # noqa: ASYNC110 - read by another task
+                while load.observer.last < end:  # noqa: ASYNC110 - read by another task
                     await asyncio.sleep(0.05)
         raise
     finally:
@@ -226,7 +226,7 @@ async def _wait_caught_up(bus: Bus, observer: LogObserver, http: httpx.AsyncClie
     """Until both this drill and the read model have processed the whole log."""
     _, end = await EventLog(bus).end()
     async with asyncio.timeout(CATCH_UP_TIMEOUT_SECONDS):
-        while len(observer.commits) < end or (await http.get(f"{API}/datasets", params={"min_seq": end})).is_error:  # noqa: ASYNC110 - other processes do the work
+        while observer.last < end or (await http.get(f"{API}/datasets", params={"min_seq": end})).is_error:  # noqa: ASYNC110 - other processes do the work
             await asyncio.sleep(0.05)
 
 

@@ -31,6 +31,8 @@ MAX_LOST_FILES = 6
 MAX_NAMES = 4
 """Lost keys and blobs that are named in one line; all are counted."""
 MAX_NOTICE_CHARACTERS = 240
+NOTICE_TIMEOUT_SECONDS = 20.0
+"""Time for the first look at all files after a start."""
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -178,9 +180,7 @@ class Maintenance:
         try:
             async with unhealed as stack, httpx.AsyncClient(base_url=unhealed.address) as http:
                 await stack.wait_ready(CORE_SERVICES, timeout=READY_TIMEOUT_SECONDS)
-                health = (await http.get("/health")).json()
-                details = [one["detail"] for one in health["services"] if one["service"] not in {"tagger", "trainer"}]
-                return "; ".join(filter(None, details))
+                return await _wait_noticed(http)
         except LoratoryError as error:
             return error.detail
 
@@ -217,6 +217,18 @@ class Maintenance:
         if process.returncode == 0:
             return ""
         return errors.decode(errors="replace").strip().rpartition("\n")[2] or f"exit code {process.returncode}"
+
+
+async def _wait_noticed(http: httpx.AsyncClient) -> str:
+    """What is not well, as soon as `/health` says so; empty if it does not within NOTICE_TIMEOUT_SECONDS."""
+    deadline = time.monotonic() + NOTICE_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        services = (await http.get("/health")).json()["services"]
+        details = [one["detail"] for one in services if one["detail"] and one["service"] not in {"tagger", "trainer"}]
+        if details:
+            return "; ".join(details)
+        await asyncio.sleep(0.5)
+    return ""
 
 
 def _flip_bytes(file: Path, rng: random.Random) -> None:

@@ -44,6 +44,8 @@ class LogObserver:
 
     def __init__(self) -> None:
         self.commits: list[RecordedCommit] = []
+        self.last = 0
+        """The sequence of the last message read."""
         self.work: dict[str, Work] = {}
         self.work_classes: dict[str, WorkClass] = {}
         self.ends: dict[str, list[str]] = defaultdict(list)
@@ -57,6 +59,7 @@ class LogObserver:
     async def read(self, follower: Follower) -> None:
         async for batch in follower.batches():
             # What is not signed was forged by the drill itself; nobody believes it.
+            self.last = batch[-1].sequence
             self.apply([decode_message(one) for one in batch if one.signature or one.sequence == 1])
 
     async def on_progress(self, progress: Progress) -> None:

@@ -28,11 +28,11 @@ async def test_a_tagger_that_loads_a_model_ends_at_once_and_releases_its_run(
     tmp_path: Path,
 ) -> None:
     write_model_folder(tmp_path / "models" / "endless", endless_model(iterations_of_white=YEARS))
-    user, password = server_in_use.credentials("tagger")
+    _, key = server_in_use.credentials("tagger")
     settings = {
         "NATS_URL": server_in_use.url,
-        "NATS_USER": user,
-        "NATS_PASSWORD": password,
+        "NATS_NKEY_FILE": key.path,
+        "SIGNING_KEY": tmp_path / "signing.key",
         "BLOBS": tmp_path / "blobs",
         "MODELS": tmp_path / "models",
         "WORK": tmp_path / "work",

@@ -28,10 +28,12 @@ from contracts.events.tagging import (
 from contracts.ids import DatasetId, Digest, WorkerId
 from contracts.jobs import cancel, fold
 from contracts.queries.base import Page
+from contracts.queries.log import ForeignView, ListForeign
 from contracts.queries.tagging import ReadTaggingWork, TaggingImage
 from contracts.shipped_models import shipped_models
 from contracts.wire.blobs.store import Blobs, LocalBlobs, blobs_at
 from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.service_keys import serve_key_requests
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.requests import Service
 from contracts.wire.service.telemetry import wake
@@ -73,6 +75,13 @@ class FakeCatalog:
         next_cursor = str(start + PAGE_SIZE) if start + PAGE_SIZE < len(self.images) else None
         return Page(items=tuple(self.images[start : start + PAGE_SIZE]), total=len(self.images), next=next_cursor)
 
+    async def foreign(self, _: ListForeign) -> Page[ForeignView]:
+        """It verifies nothing."""
+        return Page(items=(), total=0)
+
+    async def register_key(self, *_: object) -> str:
+        return (await EventLog(self.bus).end())[0]
+
     async def request_run(self, pictures: list[bytes], model: str = "tiny-random", run: str = RUN) -> None:
         for ordinal, picture in enumerate(pictures):
             self.images.append(TaggingImage(ordinal=ordinal, picture=await self.blobs.put(picture)))
@@ -102,8 +111,11 @@ async def catalog(bus_of: BusOf, tmp_path: Path) -> AsyncIterator[FakeCatalog]:
     bus = await bus_of("catalog")
     fake = FakeCatalog(bus, LocalBlobs(tmp_path / "blobs"))
     service = Service(bus, "catalog", "1")
-    await service.start(queries={ReadTaggingWork: fake.tagging_work})
+    await service.start(queries={ReadTaggingWork: fake.tagging_work, ListForeign: fake.foreign})
+    keys = asyncio.create_task(serve_key_requests(bus, ["tagger"], fake.register_key))
     yield fake
+    keys.cancel()
+    await asyncio.gather(keys, return_exceptions=True)
     await service.close()
 
 

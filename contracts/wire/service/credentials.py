@@ -3,6 +3,7 @@
 So keys and certificates are rotated by replacing the files: the next connection uses the new ones.
 """
 
+import asyncio
 import re
 import ssl
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client
 
+from contracts.cancellation import is_cancelled
 from contracts.errors import SetupError
 from contracts.wire.service.nkeys import Nkey, parse_seed
 
@@ -113,6 +115,12 @@ class AuthenticatedClient(Client):
     @property
     def ssl_context(self) -> ssl.SSLContext:
         return (self._tls_files or Tls()).context()
+
+    async def _select_next_server(self) -> None:
+        """nats-py sometimes loses the cancellation of a connect that fails, and would go on for ever."""
+        if is_cancelled():
+            raise asyncio.CancelledError
+        await super()._select_next_server()
 
     def _connect_command(self) -> bytes:
         """Reads the key, and refuses to send anything in clear to a server that should have offered TLS."""

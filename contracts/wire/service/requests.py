@@ -69,7 +69,7 @@ DEFAULT_TIMINGS = RequestTimings()
 
 def require_all_handlers(owner: ServiceName, commands: CommandHandlers, queries: QueryHandlers) -> None:
     """SetupError: a command or query that this service owns has no handler."""
-    owned = [*REGISTRY.commands_of(owner), *QUERIES[owner]]
+    owned = [*REGISTRY.commands_of(owner), *QUERIES.get(owner, ())]
     missing = [message.__name__ for message in owned if message not in commands and message not in queries]
     if missing:
         raise SetupError(f"the {owner} has no handler for {', '.join(missing)}")
