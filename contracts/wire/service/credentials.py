@@ -145,12 +145,12 @@ class AuthenticatedClient(Client):
     @property
     def is_refused(self) -> bool:
         """Whether the server does not accept who connects; waiting does not help."""
-        return _is_refused_login(str(self.last_error or ""))
+        return _is_refused(str(self.last_error or ""))
 
     def explain_failure(self) -> str:
         """Why there is no connection."""
         reason = str(self.last_error or "no answer")
-        return f"{reason}: the server does not accept {self._credential}" if self.is_refused else reason
+        return f"{reason}: the server does not accept {self._credential}" if _is_refused_login(reason) else reason
 
 
 def parse_addresses(url: str) -> list[str]:
@@ -181,6 +181,13 @@ def read_credentials_file(file: Path) -> tuple[str, Nkey]:
     if jwt is None or seed is None:
         raise SetupError(f"{file} is not a credentials file: it has no user JWT with an nkey seed")
     return jwt, _parse(seed, file)
+
+
+def _is_refused(message: str) -> bool:
+    """One side does not accept the other as it is configured: a login, a certificate, TLS at all."""
+    return (
+        _is_refused_login(message) or re.search("certificate_verify_failed|offers no tls", message.lower()) is not None
+    )
 
 
 def _is_refused_login(message: str) -> bool:
