@@ -168,13 +168,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
             tasks.create_task(archive.explain_damage(projection), name="projection")
             _, end = await log.end()
             await store.wait_for(end, CATCH_UP_TIMEOUT_SECONDS)
-            registrar = await KeyRegistrar.open(log, archive, store, resources.keys)
-            key_file = settings.signing_key or settings.catalog / "signing.key"
-            await registrar.authorize(log, key_file)
-            tasks.create_task(registrar.serve(), name="service-keys")
-            authorize = partial(registrar.authorize, log, key_file)
-            rotation = repeat(authorize, every=KEY_CHECK_SECONDS, on=LoratoryError, warn="signing_key_not_read")
-            tasks.create_task(rotation, name="signing-key")
+            await _begin_signing(settings, log, resources, tasks)
             tasks.create_task(store.fail_when_damaged(), name="damage of the read model")
             await erasure.finish(catalog.context, catalog.purger)  # before anybody can ask for what was erased
             await service.start(commands=catalog.commands, queries=catalog.queries)
@@ -188,6 +182,17 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
             tasks.create_task(drafts, name="drafts")
             health.set("read_model", True)
             _log.info("catalog_ready", applied=store.applied, log_id=archive.log_id)
+
+
+async def _begin_signing(settings: Settings, log: EventLog, resources: Resources, tasks: asyncio.TaskGroup) -> None:
+    """Before the first append: registers the catalog's key. The tasks register those of other services, and new ones."""
+    registrar = await KeyRegistrar.open(log, resources.archive, resources.store, resources.keys)
+    key_file = settings.signing_key or settings.catalog / "signing.key"
+    await registrar.authorize(log, key_file)
+    tasks.create_task(registrar.serve(), name="service-keys")
+    authorize = partial(registrar.authorize, log, key_file)
+    rotation = repeat(authorize, every=KEY_CHECK_SECONDS, on=LoratoryError, warn="signing_key_not_read")
+    tasks.create_task(rotation, name="signing-key")
 
 
 async def _publish_losses(settings: Settings, bus: Bus, health: Health, found: LossesFound) -> None:
