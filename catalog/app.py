@@ -185,7 +185,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
 
 
 async def _begin_signing(settings: Settings, log: EventLog, resources: Resources, tasks: asyncio.TaskGroup) -> None:
-    """Before the first append: registers the catalog's key. The tasks register those of other services, and new ones."""
+    """Before the first append: registers the catalog's key. The tasks register new ones, and other services'."""
     registrar = await KeyRegistrar.open(log, resources.archive, resources.store, resources.keys)
     key_file = settings.signing_key or settings.catalog / "signing.key"
     await registrar.authorize(log, key_file)
