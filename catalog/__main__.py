@@ -14,7 +14,8 @@ MAINTENANCE_COMMANDS = {
     command: f"catalog.maintenance_commands:{command.replace('-', '_')}"
     for command in (
         *("catch-up", "backup", "verify-backup", "check-files", "ends", "list-backups", "forget-backup"),
-        *("unpack", "salvage", "refill", "audit"),
+        *("unpack", "salvage", "mend", "refill", "audit"),
+        *("list-losses", "accept-loss"),
     )
 }
 """Each is `async def command(settings, arguments)` and raises errors."""

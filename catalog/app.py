@@ -14,9 +14,12 @@ import structlog
 from catalog import audit, views
 from catalog.archive.archive import Archive
 from catalog.audit import Auditor
+from catalog.cures import named_cure, with_cures
 from catalog.dispatch import Dispatcher, DispatchTiming
+from catalog.entries import lineage
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
+from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.metrics import CatalogMetrics
 from catalog.projection import project
@@ -131,6 +134,7 @@ async def serve(settings: Settings) -> None:
         bus = await connect_service(settings, "catalog")
         await stack.enter_async_context(bus)
         await stack.enter_async_context(_publish_damage(bus))
+        stack.enter_context(named_cure(settings))
         background = await stack.enter_async_context(asyncio.TaskGroup())
         background.create_task(health.run(settings.health_file), name="health")
         background.create_task(bus.watch(), name="bus")
@@ -164,19 +168,15 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
             tasks.create_task(archive.explain_damage(projection), name="projection")
             _, end = await log.end()
             await store.wait_for(end, CATCH_UP_TIMEOUT_SECONDS)
-            registrar = await KeyRegistrar.open(log, archive, store, resources.keys)
-            key_file = settings.signing_key or settings.catalog / "signing.key"
-            await registrar.authorize(log, key_file)
-            tasks.create_task(registrar.serve(), name="service-keys")
-            authorize = partial(registrar.authorize, log, key_file)
-            rotation = repeat(authorize, every=KEY_CHECK_SECONDS, on=LoratoryError, warn="signing_key_not_read")
-            tasks.create_task(rotation, name="signing-key")
+            await _begin_signing(settings, log, resources, tasks)
+            tasks.create_task(store.fail_when_damaged(), name="damage of the read model")
+            await erasure.finish(catalog.context, catalog.purger)  # before anybody can ask for what was erased
             await service.start(commands=catalog.commands, queries=catalog.queries)
             tasks.create_task(catalog.replays.run(), name="replays")
             tasks.create_task(archive.verify_periodically(log), name="verification")
-            tasks.create_task(erasure.run(catalog.context, catalog.purger), name="erasures")
+            tasks.create_task(catalog.purger.run(), name="erasures")
             tasks.create_task(catalog.dispatcher.run(), name="dispatcher")
-            tasks.create_task(catalog.watch.run(partial(_publish_losses, bus, health)), name="watch")
+            tasks.create_task(catalog.watch.run(partial(_publish_losses, settings, bus, health)), name="watch")
             remove_drafts = resources.blobs.remove_abandoned_drafts
             drafts = repeat(remove_drafts, every=DRAFTS_SECONDS, on=OSError, warn="drafts_not_removed")
             tasks.create_task(drafts, name="drafts")
@@ -184,19 +184,32 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
             _log.info("catalog_ready", applied=store.applied, log_id=archive.log_id)
 
 
-async def _publish_losses(bus: Bus, health: Health, found: LossesFound) -> None:
-    health.set_degraded(found.report.describe())
-    await publish(bus, found)
+async def _begin_signing(settings: Settings, log: EventLog, resources: Resources, tasks: asyncio.TaskGroup) -> None:
+    """Before the first append: registers the catalog's key. The tasks register new ones, and other services'."""
+    registrar = await KeyRegistrar.open(log, resources.archive, resources.store, resources.keys)
+    key_file = settings.signing_key or settings.catalog / "signing.key"
+    await registrar.authorize(log, key_file)
+    tasks.create_task(registrar.serve(), name="service-keys")
+    authorize = partial(registrar.authorize, log, key_file)
+    rotation = repeat(authorize, every=KEY_CHECK_SECONDS, on=LoratoryError, warn="signing_key_not_read")
+    tasks.create_task(rotation, name="signing-key")
+
+
+async def _publish_losses(settings: Settings, bus: Bus, health: Health, found: LossesFound) -> None:
+    named = LossesFound(report=with_cures(settings, found.report))
+    health.set_degraded(named.report.describe())
+    await publish(bus, named)
 
 
 async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Resources:
-    """LogDamaged: the log is not the one that was archived."""
+    """LogDamaged: the log is not the one that was archived, or the key file is lost."""
     for folder in (settings.catalog, settings.staging):
         folder.mkdir(parents=True, exist_ok=True)
     archive = await stack.enter_async_context(Archive(settings.catalog))
     log_id = await archive.verify_on_start(log)
-    keys = await stack.enter_async_context(await Keys.open(settings.catalog / KEYS))
-    await check_root(archive, keys)
+    ids, (_, end) = await archive.read(lineage), await log.end()
+    keys = await stack.enter_async_context(await open_keys(settings.catalog, ids, log_id, required=end > 1))
+    await check_root(archive, keys, log)
     store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
     decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
     blobs = blobs_at(settings.blobs)

@@ -42,6 +42,10 @@ PASSING_CODES = frozenset(
 """Errors that say nothing about the file; a full disk, too few file descriptors or memory cause them as well."""
 TRUNCATE_WAL = "PRAGMA wal_checkpoint(TRUNCATE)"
 """Empties the WAL, which still contains deleted content."""
+INTEGRITY_CHECK = "PRAGMA integrity_check(1)"
+QUICK_CHECK = "PRAGMA quick_check(1)"
+"""The same, but whether an index agrees with its table is not checked, which takes most of the time."""
+CORRUPT_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Closing(ABC):
@@ -190,6 +194,24 @@ def report_full_disk(path: Path) -> Iterator[None]:
         if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
             raise _no_room(path) from error
         raise
+
+
+class FileCorrupt(sqlite3.DatabaseError):
+    """A check of the file found it damaged."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def check_integrity(connection: Connection, check: str = INTEGRITY_CHECK) -> None:
+    """FileCorrupt, or the DatabaseError that the check ends with, if the file is damaged."""
+    if (wrong := connection.execute(check).fetchone()[0]) != "ok":
+        raise FileCorrupt(wrong.strip().replace("\n", ", "))
+
+
+def is_corrupt(error: BaseException) -> bool:
+    """Whether SQLite reports that the file itself is damaged, not that a statement is wrong."""
+    # Errors of the module itself, such as the use of a closed connection, have no code.
+    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in CORRUPT_CODES
 
 
 def check_wal_truncated(busy: int, *_: int) -> None:

@@ -14,6 +14,8 @@ from catalog.domain.event_view import event_views
 from catalog.rows import EPOCH, MICROSECOND, fetch_number, from_microseconds
 from contracts.aggregates import REGISTRY
 from contracts.commits import RecordedCommit, decode
+from contracts.errors import LogDamaged
+from contracts.events.log import LogCreated, LogRestored
 from contracts.queries.base import Page
 from contracts.queries.log import EventView, ListEvents
 
@@ -39,6 +41,11 @@ ORDER BY sequence LIMIT 1 OFFSET ?
 """
 LAST = "SELECT IFNULL(MAX(sequence), 0) FROM entry"
 RECORDED = "SELECT recorded FROM entry WHERE sequence = ?"
+LOG = "SELECT log_id FROM log"
+LOG_HISTORY = """
+SELECT sequence, recorded, body FROM entry WHERE aggregate_kind = 'log'
+    AND (instr(body, '"log.created"') OR instr(body, '"log.restored"')) ORDER BY sequence
+"""
 
 MAX_SCANNED_COMMITS = 10_000
 """Maximum number of commits one query scans; the result says where to continue."""
@@ -97,6 +104,23 @@ def commits_at(connection: Connection, sequences: Sequence[int]) -> Iterator[Rec
 def last_sequence(connection: Connection) -> int:
     """The sequence of the last archived commit."""
     return fetch_number(connection, LAST)
+
+
+def lineage(connection: Connection) -> frozenset[str]:
+    """The ids of this log and of all logs that it was restored from."""
+    found = {row[0] for row in connection.execute(LOG)}
+    for sequence, recorded, body in connection.execute(LOG_HISTORY):
+        try:
+            commit = decode(sequence, from_microseconds(recorded), body).commit
+        except LogDamaged:
+            continue  # whoever verifies the archive finds it
+        for event in commit.events:
+            match event:
+                case LogCreated(log_id=log_id):
+                    found.add(log_id)
+                case LogRestored(log_id=log_id, before=before):
+                    found |= {log_id, before}
+    return frozenset(found)
 
 
 def sequence_at(connection: Connection, time: datetime) -> int:

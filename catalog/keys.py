@@ -31,8 +31,11 @@ from contracts.events.base import Sealed
 from contracts.ids import ImageId
 from contracts.sealed import new_key, open_sealed
 from contracts.signatures import SigningKey
+from contracts.wire.system.files import write_atomically
 
 KEYS = "keys.db"
+KNOWN_BACKUPS = "backups.json"
+"""A copy of the list of backups, beside the keys: when these are lost, it says where to restore them from."""
 KEYS_SCHEMA = Schema(
     KEYS,
     (
@@ -44,6 +47,8 @@ KEYS_SCHEMA = Schema(
         ),
         # 2; `replaces`: the id of a lost root key
         ("ALTER TABLE signer ADD COLUMN replaces TEXT NOT NULL DEFAULT ''",),
+        # 3: the logs that it was used with
+        ("CREATE TABLE IF NOT EXISTS log (log_id TEXT PRIMARY KEY) WITHOUT ROWID",),
     ),
 )
 # An erased image never gets a key again, whatever log or backup this file is used with.
@@ -63,6 +68,7 @@ REPLACED_ROOT = "SELECT replaces FROM signer"
 REPLACE_ROOT = "UPDATE signer SET replaces = ?"
 ERASED_AMONG = "SELECT image_id FROM erased WHERE image_id IN (SELECT value FROM json_each(?))"
 KNOWN = "SELECT image_id FROM key UNION ALL SELECT image_id FROM erased"
+ADD_LOG_ID = "INSERT OR IGNORE INTO log VALUES (?)"
 
 
 class RegisteredBackup(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +95,11 @@ class Keys(Closing):
         except BaseException:
             await writer.close()
             raise
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the file is in."""
+        return self._path.parent
 
     async def create_keys(self, images: Iterable[ImageId]) -> dict[ImageId, bytes]:
         """A key per image, on disk when this returns; existing keys are returned again. Erased images get none."""
@@ -130,12 +141,19 @@ class Keys(Closing):
         parameters = (msgspec.json.encode(list(images)).decode(),)
         return {row["image_id"] for row in await self._reader.execute_fetchall(ERASED_AMONG, parameters)}
 
+    async def add_log_id(self, log_id: str) -> None:
+        """Store that these keys belong to this log."""
+        async with self._transaction():
+            await self._writer.execute(ADD_LOG_ID, (log_id,))
+        await self._write_known_backups()
+
     async def register_backup(self, path: Path, at: datetime) -> None:
         """Register a folder that holds copies of keys and blobs, or update its time."""
         if not path.is_absolute():
             raise ValueError(f"{path} is not absolute")
         async with self._transaction():
             await self._writer.execute(REGISTER_BACKUP, (str(path), at.astimezone(UTC).isoformat()))
+        await self._write_known_backups()
 
     async def backups(self) -> list[RegisteredBackup]:
         """All registered backups, oldest first; some may be on a disk that is not connected now."""
@@ -146,6 +164,14 @@ class Keys(Closing):
         """Unregister a backup that was deleted; nothing happens if it is not registered."""
         async with self._transaction():
             await self._writer.execute(FORGET_BACKUP, (str(path),))
+        await self._write_known_backups()
+
+    async def _write_known_backups(self) -> None:
+        """Only if it changed: a full disk must not stop a catalog that has nothing to write."""
+        file = self._path.with_name(KNOWN_BACKUPS)
+        content = msgspec.json.encode(await self.backups(), enc_hook=str)
+        if not file.is_file() or await asyncio.to_thread(file.read_bytes) != content:
+            await asyncio.to_thread(write_atomically, file, content, mode=0o600)
 
     async def public_key(self) -> bytes:
         """The public half of the root key: 32 bytes, Ed25519."""
@@ -208,6 +234,21 @@ def images_in(path: Path) -> set[ImageId]:
     return found or set()
 
 
+def root_key_in(path: Path) -> SigningKey | None:
+    """The root key in a file that is not open; none if it is missing, has none, or cannot be read."""
+    row = peek(path, lambda connection: connection.execute(ROOT_KEY).fetchone())
+    try:
+        return None if row is None else SigningKey(row["key"])
+    except (TypeError, ValueError):  # damaged
+        return None
+
+
+def replaced_root_in(path: Path) -> str:
+    """As `Keys.replaced_root`, of a file that is not open."""
+    row = peek(path, lambda connection: connection.execute(REPLACED_ROOT).fetchone())
+    return "" if row is None else str(row["replaces"])
+
+
 def open_if_present(keys: dict[ImageId, bytes], image: ImageId, sealed: Sealed, context: str) -> str:
     """The plain text; empty if the image was erased. NotOpened: the bytes or the context are not what was sealed."""
     key = keys.get(image)
@@ -223,3 +264,17 @@ async def _connect(open_file: Callable[[], sqlite3.Connection]) -> aiosqlite.Con
 async def _read(connection: aiosqlite.Connection, images: list[ImageId]) -> dict[ImageId, bytes]:
     rows = await connection.execute_fetchall(KEYS_OF, (msgspec.json.encode(images).decode(),))
     return {row["image_id"]: row["key"] for row in rows}
+
+
+def known_backups(folder: Path) -> list[RegisteredBackup]:
+    """The backups that were registered in the key file of this folder, also if that file is lost; newest first."""
+    try:
+        content = (folder / KNOWN_BACKUPS).read_bytes()
+        listed = msgspec.json.decode(content, type=list[RegisteredBackup], dec_hook=_to_path)
+    except (OSError, msgspec.DecodeError):
+        return []  # it only makes a message better
+    return sorted(listed, key=lambda backup: backup.at, reverse=True)
+
+
+def _to_path(kind: type, value: object) -> object:
+    return Path(value) if kind is Path and isinstance(value, str) else value

@@ -13,20 +13,22 @@ from typing import NoReturn
 
 import msgspec
 
-from catalog import restoring
+from catalog import accepting, mending, restoring
 from catalog.archive.archive import COMPARE_ALL_AT_START, DEFAULT_POLICY, Archive, open_archive
 from catalog.archive.rows import ARCHIVE
 from catalog.audit import Auditor
 from catalog.backups import creation, extraction
-from catalog.backups.manifest import MANIFEST, BackupManifest
+from catalog.backups.manifest import MANIFEST, BackupManifest, read_manifest
+from catalog.cures import named_cure, with_cures
 from catalog.database import peek
-from catalog.entries import last_sequence
+from catalog.entries import last_sequence, lineage
+from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.settings import Settings
 from catalog.store import checkpoint
 from catalog.watch.patrol import Patrol
 from catalog.watch.presence import expected_by, find_losses
-from contracts.audit import AuditHead, damage_error, summary_lines
+from contracts.audit import AuditHead, AuditReport, damage_error, summary_lines
 from contracts.errors import BlobMissing, NotFound, SetupError, Unavailable
 from contracts.losses import LossReport, loss_lines
 from contracts.telemetry import LossBlock
@@ -35,6 +37,7 @@ from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.connection import connect_service
 from contracts.wire.service.telemetry import jobs_with_loss_curves, read_loss_curve
+from contracts.wording import count
 
 ARCHIVE_TIMEOUT_SECONDS = 60.0
 """How long a backup waits for the archive to reach the end of the log."""
@@ -134,6 +137,31 @@ async def salvage(settings: Settings, arguments: Sequence[str]) -> None:
     _print(f"the archive holds all {last} commits")
 
 
+async def mend(settings: Settings, arguments: Sequence[str]) -> None:
+    """`mend [--from FOLDER] [--keys FILE]`: bring back keys and blobs. The archive must be complete."""
+    options = _parse("mend", arguments, paths=["--from", "--keys"])
+    with named_cure(settings):
+        await mending.mend(
+            settings, at=datetime.now(UTC), report=_print, backup=vars(options)["from"], keys=options.keys
+        )
+
+
+async def list_losses(settings: Settings, arguments: Sequence[str]) -> None:
+    """`list-losses blobs|images|keys`: what `accept-loss` would give up."""
+    kind = _parse_kind("list-losses", arguments)
+    for line in (await accepting.find_lost(settings, kind, at=datetime.now(UTC))).lines:
+        _print(f"lost: {line}")
+
+
+async def accept_loss(settings: Settings, arguments: Sequence[str]) -> None:
+    """`accept-loss blobs|images|keys`: give up what is lost. The catalog must be stopped, and have caught up."""
+    kind = _parse_kind("accept-loss", arguments)
+    async with await _connect(settings) as bus:
+        with named_cure(settings):
+            lost = await accepting.accept_loss(bus, settings, kind, at=datetime.now(UTC), report=_print)
+    _print(f"given up: {count(len(lost.blobs), 'blob')}, and the keys of {count(len(lost.images), 'image')}")
+
+
 async def refill(settings: Settings, arguments: Sequence[str]) -> None:
     """`refill`: recreate the log from the archive. Needs the user `admin` and a server without a log."""
     _parse("refill", arguments)
@@ -145,9 +173,15 @@ async def refill(settings: Settings, arguments: Sequence[str]) -> None:
 
 
 async def unpack(settings: Settings, arguments: Sequence[str]) -> None:
-    """`unpack FOLDER [--keys FILE]`: copy a backup's archive, keys and blobs into an empty data folder."""
+    """`unpack FOLDER [--keys FILE]`: copy a backup's archive, keys and blobs into an empty data folder.
+
+    With `--keys`, its keys are added, and what it says was erased stays unreadable.
+    """
     options = _parse("unpack", arguments, paths=["folder", "--keys"])
-    manifest = await extraction.unpack(settings, options.folder, keys=options.keys)
+    if options.keys is None and not read_manifest(options.folder).keys:
+        raise SetupError("this backup holds no keys; give a keys.db with --keys")
+    manifest = await extraction.unpack(settings, options.folder)
+    await mending.mend(settings, at=datetime.now(UTC), report=_print, backup=options.folder, keys=options.keys)
     _print(f"unpacked {manifest.sequence} commits, {_describe_contents(manifest)}")
 
 
@@ -158,19 +192,16 @@ async def audit(settings: Settings, arguments: Sequence[str]) -> None:
     """
     options = _parse("audit", arguments, paths=["--head"], flags=["--json", "--read-blobs"])
     head = _read_signed_head(options.head) if options.head else None
-    async with (
-        await _connect(settings) as bus,
-        Archive(settings.catalog) as archive,
-        await Keys.open(settings.catalog / KEYS) as keys,
-    ):
-        report = await Auditor(archive, EventLog(bus), keys).verify(head)
+    with named_cure(settings):
+        report = await _audit(settings, head)
     if all(damage.where != "archive" for damage in report.damage):  # else nothing says what must be there
         losses = await _find_losses(settings, read_blobs=options.read_blobs)
         report = msgspec.structs.replace(report, losses=losses)
     for line in [msgspec.json.encode(report).decode()] if options.json else summary_lines(report):
         _print(line)
     if report.damage:
-        raise damage_error(report.damage[0])
+        with named_cure(settings):
+            raise damage_error(report.damage[0])
     _refuse_losses(report.losses)
 
 
@@ -179,13 +210,22 @@ async def _find_losses(settings: Settings, *, read_blobs: bool = False) -> LossR
     expected, blobs = await asyncio.to_thread(expected_by, settings.catalog), blobs_at(settings.blobs)
     if read_blobs:
         await Patrol(blobs, blobs.set_aside).audit_all()
-    return (await find_losses(expected, blobs, settings.catalog / KEYS, at=datetime.now(UTC))).report()
+    losses = await find_losses(expected, blobs, settings.catalog / KEYS, at=datetime.now(UTC))
+    return with_cures(settings, losses.report())
 
 
 def _refuse_losses(report: LossReport) -> None:
     """BlobMissing: blobs or keys are missing."""
     if report.counts:
         raise BlobMissing(report.describe())
+
+
+async def _audit(settings: Settings, head: AuditHead | None) -> AuditReport:
+    async with await _connect(settings) as bus, Archive(settings.catalog) as archive:
+        ids, log_id = await archive.read(lineage), await archive.belongs_to()
+        required = await archive.read(last_sequence) > 1
+        async with await open_keys(settings.catalog, ids, log_id, required=required) as keys:
+            return await Auditor(archive, EventLog(bus), keys).verify(head)
 
 
 def _read_signed_head(file: Path) -> AuditHead:
@@ -210,6 +250,15 @@ def _parse(
     for flag in flags:
         parser.add_argument(flag, action="store_true")
     return parser.parse_args(arguments)
+
+
+def _parse_kind(command: str, arguments: Sequence[str]) -> accepting.LostKind:
+    (kind,) = vars(_parse(command, arguments, paths=["kind"])).values()
+    try:
+        found: accepting.LostKind = msgspec.convert(str(kind), accepting.LostKind)
+    except msgspec.ValidationError as error:
+        raise SetupError(f"{kind} is none of blobs, images, keys") from error
+    return found
 
 
 async def _open_keys(settings: Settings) -> Keys:

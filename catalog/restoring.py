@@ -5,8 +5,9 @@ archive is renamed, and the caller of `refill` must have moved the damaged log a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,24 +15,28 @@ from pathlib import Path
 import msgspec
 
 from catalog.archive.archive import DEFAULT_POLICY, Archive, VerificationPolicy, open_archive
+from catalog.archive.file import LOG_ID_FILE
 from catalog.archive.rows import ARCHIVE
 from catalog.backups.extraction import refuse_newer_files
 from catalog.backups.manifest import CURVES
-from catalog.database import SUFFIXES, copy_database, peek, remove_database
-from catalog.entries import last_sequence
-from catalog.keys import KEYS, Keys
+from catalog.database import SUFFIXES, Connection, copy_database, peek, remove_database
+from catalog.entries import AggregateKey, last_sequence, lineage
+from catalog.key_file import KeysDamaged, log_ids, open_keys
+from catalog.keys import KEYS, replaced_root_in, root_key_in
 from catalog.rows import EPOCH, MICROSECOND
-from catalog.service_keys import check_root
+from catalog.service_keys import check_root, lost_roots
 from catalog.store import checkpoint, rename_log
 from contracts import subjects
 from contracts.commands.base import CommandMetadata
-from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, encode_commit
+from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, decode_commit, encode_commit
 from contracts.errors import LogDamaged, LoratoryError, SetupError
-from contracts.events.log import LogRestored, LogVoided
+from contracts.events.log import LogEvent, LogRestored, LogVoided
+from contracts.events.service_keys import ServiceKeyEvent, ServiceKeyRootEstablished
 from contracts.ids import new_command_id, ulid
 from contracts.log_message import LogMessage
 from contracts.signatures import Signer, SigningKey
 from contracts.telemetry import LossBlock
+from contracts.verification import Trust, evolve, verify
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.follow import Follower
 from contracts.wire.log.recreate import readable_messages, recreate_metrics_stream, recreate_stream, restore_entries
@@ -43,6 +48,8 @@ from contracts.wire.system.files import move_into_place
 COMMIT_BATCH_SIZE = 500
 PROGRESS_INTERVAL_COMMITS = 50_000
 """Commits restored between two progress messages."""
+MAX_COMMITS_BEFORE_ROOT = 10
+"""The catalog's first commit establishes the root key; the one before creates the log."""
 ACTOR = "svc:restore"
 
 OnProgress = Callable[[str], None]
@@ -72,7 +79,7 @@ async def catch_up(bus: Bus, folder: Path, policy: VerificationPolicy = DEFAULT_
     async with Archive(folder, policy) as archive:
         await archive.verify_on_start(log)
         _, end = await log.end()
-        await _begin(archive, folder, end)
+        await _begin(bus, archive, [folder / KEYS])
         if archive.tail.sequence < end:
             async with aclosing(Follower(bus, archive.tail.sequence).batches()) as batches:
                 async for batch in batches:
@@ -92,15 +99,16 @@ async def salvage(  # noqa: PLR0913 - the copies and the options
     """
     if backup is not None:
         refuse_newer_files(backup / ARCHIVE, backup / KEYS)
-    claimed = await asyncio.to_thread(_highest_known_sequence, folder)
-    target = folder if await _has_valid_archive(folder) else folder / "rebuilt"
+    known_ids = await asyncio.to_thread(_known_log_ids, folder) | await _id_on_server(bus)
+    claimed = await asyncio.to_thread(_highest_known_sequence, folder, known_ids)
+    target = folder if await _has_valid_archive(folder, known_ids) else folder / "rebuilt"
     if target != folder:
         await asyncio.to_thread(_start_rebuild, target, backup)
-    root = await _root_key(folder, backup)
     async with Archive(target) as archive:
-        await archive.begin(b"" if root is None else root.public)
         if backup is not None:
+            await archive.begin()
             await _append_from_backup(archive, backup)
+        root = await _begin(bus, archive, [file / KEYS for file in (folder, backup) if file is not None])
         messages = _read_log_beyond_archive(bus, archive, report)
         last = await archive.read(last_sequence)
         voiding = _Voiding(at, archive, root, accept_loss)
@@ -110,9 +118,6 @@ async def salvage(  # noqa: PLR0913 - the copies and the options
         raise SetupError("there is nothing here to restore from; give a backup with --from")
     if target != folder:
         await asyncio.to_thread(_replace_damaged_archive, target, folder, at, report)
-    if backup is not None and not (folder / KEYS).exists() and (backup / KEYS).exists():
-        await asyncio.to_thread(copy_database, backup / KEYS, folder / KEYS)
-        report("the keys were missing; they were restored from the backup")
     return last
 
 
@@ -120,17 +125,23 @@ async def refill(bus: Bus, folder: Path, *, at: datetime, report: OnProgress) ->
     """Recreate the log from the archive, every commit at its old sequence, then append `log.restored`.
 
     Conflict: the server still holds a log. If this fails midway, move the incomplete log away and start over.
+    KeysDamaged: the keys are lost, and with them the root key that signs `log.restored`; restore them first.
     """
-    async with open_archive(folder) as archive, await Keys.open(folder / KEYS) as keys:
+    async with AsyncExitStack() as stack:
+        archive = await stack.enter_async_context(open_archive(folder))
         last = (await archive.verify()).sequence
         if last == 0:
             raise SetupError("the archive is empty: there is nothing to make a log from")
-        await check_root(archive, keys)
         previous_id, log_id = await archive.belongs_to(), ulid()
+        ids = await archive.read(lineage)
+        keys = await stack.enter_async_context(await open_keys(folder, ids, log_id, required=last > 1))
+        await check_root(archive, keys, EventLog(bus))
         await recreate_stream(bus, log_id)
         voided = await _restore_all_commits(bus, archive, report)
         restored = LogRestored(log_id=log_id, before=previous_id, voided=voided)
-        await _append_log_restored(bus, archive, restored, at, Signer(await keys.root_key(), log_id))
+        log = EventLog(bus)
+        log.signer = Signer(await keys.root_key(), log_id)
+        await append_event(log, archive, ("log", log_id), restored, at)
         await archive.set_log_id(log_id)
         rows = await asyncio.to_thread(peek, folder / "read.db", checkpoint)
         if rows and rows.sequence and await archive.digest_at(rows.sequence) == rows.digest:
@@ -163,39 +174,68 @@ async def _restore_all_commits(bus: Bus, archive: Archive, report: OnProgress) -
     return voided
 
 
-async def _append_log_restored(bus: Bus, archive: Archive, event: LogRestored, at: datetime, signer: Signer) -> None:
-    log = EventLog(bus)
-    log.signer = signer
-    appended = await log.append(_build_commit(event.log_id, event, at), StreamRevision())
+async def append_event(
+    log: EventLog, archive: Archive, aggregate: AggregateKey, event: LogEvent | ServiceKeyEvent, at: datetime
+) -> None:
+    """Append an event while the catalog is stopped, and archive it. The archive must be complete.
+
+    `log` must sign with the root key, which all other readers then accept as the archive does here.
+    """
+    revision = (await log.load(*aggregate)).revision
+    appended = await log.append(_build_commit(aggregate, event, at, revision), revision)
     recorded = await log.commit_at(appended.sequence)  # with the server's time
     await archive.append([recorded or appended])
 
 
-def _build_commit(aggregate_id: str, event: LogRestored | LogVoided, at: datetime) -> Commit:
+def _build_commit(
+    aggregate: AggregateKey, event: LogEvent | ServiceKeyEvent, at: datetime, revision: StreamRevision
+) -> Commit:
     metadata = CommandMetadata(command_id=new_command_id(), actor=ACTOR, at=at)
-    return build_commit("log", aggregate_id, [event], expected_revision=StreamRevision(), metadata=metadata)
+    return build_commit(*aggregate, [event], expected_revision=revision, metadata=metadata)
 
 
 # --- reading the copies
 
 
-async def _has_valid_archive(folder: Path) -> bool:
-    """Whether there is an archive whose chains are intact."""
+async def _has_valid_archive(folder: Path, known_ids: AbstractSet[str]) -> bool:
+    """Whether there is an archive whose chains are intact, and of this workshop."""
     if not (folder / ARCHIVE).exists():
         return False
     try:
         async with open_archive(folder) as archive:
             await archive.verify()
+            return await archive.read(lambda connection: _is_own(connection, known_ids))
     except LogDamaged:
         return False
-    return True
 
 
-def _highest_known_sequence(folder: Path) -> int:
+def _known_log_ids(folder: Path) -> frozenset[str]:
+    """The ids of the log according to the files beside the archive."""
+    noted = folder / LOG_ID_FILE
+    noted_id = noted.read_text(encoding="utf-8", errors="replace").strip() if noted.exists() else ""
+    return (peek(folder / KEYS, log_ids) or frozenset()) | ({noted_id} if noted_id else frozenset())
+
+
+async def _id_on_server(bus: Bus) -> frozenset[str]:
+    try:
+        return frozenset({(await log_state(bus)).log_id})
+    except LogDamaged:
+        return frozenset()
+
+
+def _is_own(connection: Connection, known_ids: AbstractSet[str]) -> bool:
+    """Whether an archive is of the workshop whose other files name these logs. An empty one is."""
+    found = lineage(connection)
+    return not found or not known_ids or bool(found & known_ids)
+
+
+def _highest_known_sequence(folder: Path, known_ids: AbstractSet[str]) -> int:
     """The highest sequence in the archive or the read model: all commits up to it were acknowledged."""
-    archived = peek(folder / ARCHIVE, last_sequence)
+    is_own = peek(folder / ARCHIVE, lambda connection: _is_own(connection, known_ids))
+    archived = peek(folder / ARCHIVE, last_sequence) if is_own is not False else 0
     shown = peek(folder / "read.db", checkpoint)
-    return max(archived or 0, shown.sequence if shown else 0)
+    is_shown = shown is not None and (not known_ids or shown.log_id in known_ids)
+    return max(archived or 0, shown.sequence if shown and is_shown else 0)
 
 
 def _start_rebuild(target: Path, backup: Path | None) -> None:
@@ -256,7 +296,7 @@ class _Voiding:
     accept_loss: bool
 
     def message(self, sequence: int, recorded_us: int) -> LogMessage:
-        """CommitsLost: the loss is not accepted. SetupError: there is no root key."""
+        """CommitsLost: the loss is not accepted. KeysDamaged: there is no root key."""
         if not self.accept_loss:
             raise CommitsLost(
                 f"commit {sequence} is in no copy; give a backup that has it (--from), or replace all lost commits "
@@ -264,9 +304,9 @@ class _Voiding:
                 first_lost=sequence,
             )
         if self.root is None:
-            raise SetupError("keys.db is missing, whose root key signs the void commits; restore it from a backup")
+            raise KeysDamaged("the key file is lost, whose root key signs the void commits", where="all keys")
         event = LogVoided(reason="no copy had this commit when the log was restored")
-        commit = _build_commit(f"void-{sequence}", event, self.at)
+        commit = _build_commit(("log", f"void-{sequence}"), event, self.at, StreamRevision())
         subject, body = subjects.aggregate("log", commit.aggregate_id), encode_commit(commit)
         signature = Signer(self.root, self.archive.trust.log_id).sign(subject, body)
         return LogMessage(sequence, recorded_us, subject, body, signature)
@@ -300,27 +340,55 @@ async def _receive_in_batches(archive: Archive, messages: AsyncIterator[LogMessa
     await archive.receive(batch)
 
 
-async def _begin(archive: Archive, folder: Path, end: int) -> None:
-    """Without `keys.db` the root key is the one that the archive names. SetupError: there is neither, but a log."""
-    if (folder / KEYS).exists():
-        async with await Keys.open(folder / KEYS) as keys:
-            await check_root(archive, keys)
-        return
+async def _begin(bus: Bus, archive: Archive, key_files: Sequence[Path]) -> SigningKey | None:
+    """Begin the archive with the root key in the first of these files that is of this workshop; that key, or none.
+
+    Where the archive names a root key, no other counts. Where there is neither, the log itself says which it is:
+    nobody can put another before it. KeysDamaged: it does not.
+    """
     await archive.begin()
-    if not archive.trust.root and end > 1:
-        raise SetupError(
-            f"{folder / KEYS} is missing, whose root key says who may write to the log; "
-            "`loratory restore --from BACKUP` brings it back"
-        )
-
-
-async def _root_key(folder: Path, backup: Path | None) -> SigningKey | None:
-    """The root key in `keys.db`, or in the backup's where that is missing."""
-    for file in (folder / KEYS, *([backup / KEYS] if backup else [])):
-        if file.exists():
-            async with await Keys.open(file) as keys:
-                return await keys.root_key()
+    known_ids = await archive.read(lineage) | await _id_on_server(bus)
+    named = archive.trust.root
+    for file in key_files:
+        root = await asyncio.to_thread(_root_of, file, known_ids)
+        replaced = await asyncio.to_thread(replaced_root_in, file)
+        if root is not None and named in ("", root.id, replaced):
+            await archive.begin(*([] if named else await lost_roots(EventLog(bus), replaced)), root.public)
+            return root
+    if not named:
+        await archive.begin(await _first_root(bus))
     return None
+
+
+def _root_of(key_file: Path, known_ids: AbstractSet[str]) -> SigningKey | None:
+    """The root key in a file, unless that is of another workshop."""
+    found = peek(key_file, log_ids) or frozenset()
+    return None if found and known_ids and not found & known_ids else root_key_in(key_file)
+
+
+async def _first_root(bus: Bus) -> bytes:
+    """The public root key that the log names first, signed with itself; empty: none."""
+    trust = Trust()
+    async with aclosing(readable_messages(bus, 0)) as messages:
+        async for message in messages:
+            if message.sequence > MAX_COMMITS_BEFORE_ROOT:
+                raise KeysDamaged("neither the key file nor the log says who may write to it", where="all keys")
+            entry = verify(message, trust, _named_root(message), lambda *_: StreamRevision())
+            if isinstance(entry, RecordedCommit):
+                trust = evolve(trust, entry.sequence, entry.commit)
+            if trust.root:
+                return trust.keys[trust.root].public_key
+    return b""
+
+
+def _named_root(message: LogMessage) -> bytes:
+    """The root key that a message names, whoever wrote it; empty: it names none."""
+    try:
+        events = decode_commit(message.body).events
+        named = [bytes.fromhex(event.public_key) for event in events if isinstance(event, ServiceKeyRootEstablished)]
+    except (msgspec.DecodeError, ValueError):
+        return b""
+    return named[0] if named else b""
 
 
 def _replace_damaged_archive(target: Path, folder: Path, at: datetime, report: OnProgress) -> None:

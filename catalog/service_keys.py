@@ -9,12 +9,13 @@ from typing import Self, get_args
 import structlog
 
 from catalog.archive.archive import Archive
+from catalog.key_file import KeysDamaged
 from catalog.keys import Keys
 from catalog.store import Store
 from catalog.views import foreign
 from contracts.commands.base import CommandMetadata
 from contracts.commits import build_commit
-from contracts.errors import Rejected, SetupError
+from contracts.errors import Rejected
 from contracts.events.base import Event
 from contracts.events.service_keys import (
     ServiceKeyRegistered,
@@ -50,18 +51,36 @@ class StoreVerdicts:
         )
 
 
-async def check_root(archive: Archive, keys: Keys) -> bytes:
-    """The public half of the root key in `keys.db`. SetupError: the archived log has another root key."""
+async def check_root(archive: Archive, keys: Keys, log: EventLog) -> bytes:
+    """The public half of the root key in `keys.db`. KeysDamaged: the archived log has another root key."""
     root = await keys.root_key()
-    await archive.begin(root.public)
+    await archive.begin()
     known = archive.trust.root
+    lost = [] if known else await lost_roots(log, await keys.replaced_root())
+    await archive.begin(*lost, root.public)
     if known not in ("", root.id) and known != await keys.replaced_root():
-        raise SetupError(
-            f"keys.db is not the one of this workshop: its root key is {root.id}, but the log names {known}; "
-            "`loratory restore --from BACKUP` brings back the right one from a backup; if there is none, "
-            "`loratory accept-loss keys` goes on with new keys (file names and captions are then lost)"
+        raise KeysDamaged(
+            f"keys.db is not the one of this workshop: its root key is {root.id}, but the log names {known}",
+            where="all keys",
         )
     return root.public
+
+
+async def lost_roots(log: EventLog, replaced: str) -> list[bytes]:
+    """The public root keys that were replaced, oldest first, up to the one with the id `replaced`: as the log has them.
+
+    An id is the hash of its key, so the log cannot name others.
+    """
+    found: list[bytes] = []
+    while replaced:
+        history = await log.load("service-key", replaced)
+        events = [event for event, _ in history.events() if isinstance(event, ServiceKeyRootEstablished)]
+        named = [event for event in events if key_id_of(bytes.fromhex(event.public_key)) == replaced]
+        if not named or (public := bytes.fromhex(named[0].public_key)) in found:
+            break
+        found.insert(0, public)
+        replaced = named[0].replaces
+    return found
 
 
 @dataclass(frozen=True)

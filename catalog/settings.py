@@ -11,12 +11,14 @@ from contracts.wire.service.settings import ServiceSettings
 class Settings(ServiceSettings, frozen=True, kw_only=True):
     """`catalog` is the folder of the catalog's databases; `staging` the folder where the gateway stores uploads.
 
+    `data` is the data folder that all of them are in, where `loratory up` manages one: messages name it in commands.
     `blobs` is a folder or the URL of an object store. `decoders` is the number of images decoded concurrently.
     `signing_key` is the file of the key that signs commits, made at the first start; by default in the folder of the
     databases.
     """
 
     nats_user: str = "catalog"
+    data: Path | None = None
     catalog: Path = Path("catalog")
     staging: Path = Path("staging")
     signing_key: Path | None = None

@@ -1,20 +1,31 @@
 """The read model's file: a batch of commits and the checkpoint are written in one transaction, reads are snapshots.
 
-It may be deleted at any time and is rebuilt identically, so a file of another schema or another log is just replaced.
+It may be deleted at any time and is rebuilt identically, so a file that is damaged, or of another schema or log, is
+just replaced.
 """
 
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
-from catalog.database import Connection, Database, create_tables, open_writer, peek, remove_database
+from catalog.database import (
+    QUICK_CHECK,
+    Connection,
+    Database,
+    check_integrity,
+    create_tables,
+    is_corrupt,
+    open_writer,
+    peek,
+    remove_database,
+)
 from contracts.commits import ForeignMessage, LogEntry, RecordedCommit
-from contracts.errors import Behind, LogDamaged
+from contracts.errors import Behind, LogDamaged, Unavailable
 
 T = TypeVar("T")
 
@@ -66,12 +77,13 @@ class Store(Database):
         self._log_id = log_id
         self._model = model
         self._advanced = asyncio.Condition()
+        self._damaged = asyncio.Event()
         self.foreign_heads: dict[tuple[str, str], int] = {}
         """The newest foreign message on the subject of each aggregate (kind, id) that has any."""
         super().__init__(path, self._open_writer(path))
 
     def _open_writer(self, path: Path) -> Connection:
-        found = peek(path, checkpoint)
+        found = peek(path, _intact_checkpoint)
         if found is None or (found.schema, found.log_id) != (self._model.VERSION, self._log_id):
             remove_database(path)
             found = None
@@ -85,6 +97,32 @@ class Store(Database):
     def last_foreign(self) -> int:
         """Sequence of the newest foreign message applied; 0: there is none."""
         return max(self.foreign_heads.values(), default=0)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """As `Database.write`. Unavailable: the file is damaged."""
+        try:
+            return await super().write(work)
+        except sqlite3.DatabaseError as error:
+            self._notice_damage(error)
+            raise
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """As `Database.read`. Unavailable: the file is damaged."""
+        try:
+            return await super().read(work)
+        except sqlite3.DatabaseError as error:
+            self._notice_damage(error)
+            raise
+
+    async def fail_when_damaged(self) -> NoReturn:
+        """Raises Unavailable once SQLite finds the file damaged: the next start rebuilds it."""
+        await self._damaged.wait()
+        raise Unavailable("the read model's file is damaged; it is rebuilt at the next start", service="catalog")
+
+    async def close(self) -> None:
+        await super().close()
+        if self._damaged.is_set():
+            remove_database(self._path)
 
     async def apply(self, batch: Sequence[LogEntry]) -> int:
         """Apply entries in the order of the log, skipping those applied before. Returns the new `applied`.
@@ -112,6 +150,12 @@ class Store(Database):
         remove_database(self._path)
         super().__init__(self._path, self._open_writer(self._path))
 
+    def _notice_damage(self, error: sqlite3.DatabaseError) -> None:
+        """Raises Unavailable if SQLite finds the file damaged."""
+        if is_corrupt(error):
+            self._damaged.set()
+            raise Unavailable(f"the read model is damaged and will be rebuilt: {error}", service="catalog") from error
+
     def _apply(self, connection: Connection, batch: Sequence[LogEntry]) -> int:
         connection.execute(CREATE_CHECKPOINT, (self._model.VERSION, self._log_id))
         at = checkpoint(connection).sequence
@@ -136,3 +180,9 @@ def checkpoint(connection: Connection) -> Checkpoint:
 def rename_log(path: Path, log_id: str) -> None:
     """Assign the rows to a restored log with a new id and the same commits. The file must not be open."""
     peek(path, lambda connection: connection.execute(RENAME_LOG, (log_id,)))
+
+
+def _intact_checkpoint(connection: Connection) -> Checkpoint:
+    """DatabaseError if the file is damaged."""
+    check_integrity(connection, QUICK_CHECK)
+    return checkpoint(connection)

@@ -27,7 +27,8 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
 class LossReport(msgspec.Struct, frozen=True, kw_only=True):
     """What should be stored, and what of it is missing: counted by kind, and the first MAX_REPORTED_LOSSES.
 
-    `blobs` and `keys`: how many should be there. `checked_at` null: not compared yet since the start.
+    `blobs` and `keys`: how many should be there. `checked_at` null: not compared yet since the start. `cure`: commands
+    with the folders of this workshop.
     """
 
     checked_at: datetime | None = None
@@ -35,6 +36,7 @@ class LossReport(msgspec.Struct, frozen=True, kw_only=True):
     keys: int = 0
     counts: dict[str, int] = {}
     first: tuple[Loss, ...] = ()
+    cure: str = ""
 
     @property
     def total(self) -> int:
@@ -45,7 +47,7 @@ class LossReport(msgspec.Struct, frozen=True, kw_only=True):
         if not self.counts:
             return ""
         named = [f"{number} {kind}{'' if number == 1 else 's'}" for kind, number in sorted(self.counts.items())]
-        return f"{', '.join(named)} {'is' if self.total == 1 else 'are'} missing; {CURE}"
+        return f"{', '.join(named)} {'is' if self.total == 1 else 'are'} missing; {self.cure or CURE}"
 
 
 class BlobAudit(msgspec.Struct, frozen=True, kw_only=True):

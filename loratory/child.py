@@ -43,7 +43,7 @@ class Child:
         """The last line of its output, without the frame Python draws around exception groups."""
         lines = [line.strip(" |") for line in self._tail.decode(errors="replace").splitlines()]
         printed = [line for line in lines if any(map(str.isalnum, line))]
-        return printed[-1][:MAX_LINE_CHARACTERS] if printed else "it printed nothing"
+        return _shorten(printed[-1]) if printed else "it printed nothing"
 
     async def start(self) -> None:
         """OSError if the program cannot be started. Call it from the main thread (see `SessionChild`)."""
@@ -111,6 +111,12 @@ class OutputLog(RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         self._dropped += vars(record)["bytes"]
+
+
+def _shorten(line: str) -> str:
+    """At most MAX_LINE_CHARACTERS: a message begins with what is wrong, and ends with what cures it."""
+    half = MAX_LINE_CHARACTERS // 2
+    return line if len(line) <= MAX_LINE_CHARACTERS else f"{line[: half - 3]} … {line[-half:]}"
 
 
 async def run_python(

@@ -7,6 +7,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
+from contracts.cures import cure
 from contracts.errors import SetupError
 from contracts.wire.log.migration import FORMAT
 from contracts.wire.system.files import write_atomically
@@ -89,20 +90,24 @@ def running_port(path: Path) -> int | None:
 
 
 def check_format(path: Path) -> None:
-    """SetupError for a data folder of another format. A folder without a format number is new.
+    """SetupError for a data folder of another format. One without a format number is new, or has lost it.
 
-    Formats before the first release are not converted, so an older folder is refused as well.
+    Formats before the first release are not converted, so an older folder is refused as well. A number that cannot be
+    read is written again: the migrate step compares the format that the log itself names.
     """
+    file = path / "format"
     try:
-        text = (path / "format").read_text(encoding="utf-8", errors="replace").strip()
+        text = file.read_text(encoding="utf-8", errors="replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return
     if not text.isdecimal():
-        raise SetupError(f"{path / 'format'} does not contain a format number; is {path} a Loratory data folder?")
+        if (path / "catalog").is_dir() and (path / "nats").is_dir():
+            return
+        raise SetupError(f"{file} does not contain a format number; is {path} a Loratory data folder?")
     if int(text) > FORMAT:
         raise SetupError(
-            f"the data folder {path} has format {text}, but this Loratory reads format {FORMAT}: "
-            "start the newer Loratory that wrote it"
+            f"the data folder {path} has format {text}, but this Loratory reads format {FORMAT}: start the newer "
+            f"Loratory that wrote it. If there is none, {file} is damaged; {cure('format', path)}"
         )
     if int(text) < FORMAT:
         raise SetupError(

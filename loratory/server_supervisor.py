@@ -7,6 +7,7 @@ import signal
 from collections.abc import Coroutine, Mapping
 from typing import Any, NoReturn, TypeVar
 
+from contracts.cures import cure
 from contracts.errors import LogDamaged, LoratoryError, SetupError, Unavailable
 from contracts.wire.log.migration import DEFAULT_LEASE_SECONDS, MigrateSettings, migrate_once
 from contracts.wire.log.queue_watch import check_once
@@ -110,7 +111,8 @@ async def migrate_or_diagnose(settings: MigrateSettings, folder: DataFolder, cat
             code = await audit.wait()
         finally:
             await audit.stop()
-        raise LogDamaged(audit.last_line if code == LOG_DAMAGED else error.detail) from error
+        detail = f"{error.detail}; {cure('log', folder.path)}"
+        raise LogDamaged(audit.last_line if code == LOG_DAMAGED else detail) from error
 
 
 async def run_unless(failure: Coroutine[Any, Any, NoReturn], work: Coroutine[Any, Any, T]) -> T:

@@ -29,7 +29,7 @@ FORWARDED_SETTINGS: dict[Service, tuple[str, ...]] = {
 """`LORATORY_…` settings of the user that are passed on to each service; the stack sets all others itself."""
 
 FOLDERS: dict[Service, dict[str, str]] = {
-    "catalog": {"CATALOG": "catalog", "STAGING": "staging", "SIGNING_KEY": SIGNING_KEYS["catalog"]},
+    "catalog": {"DATA": "", "CATALOG": "catalog", "STAGING": "staging", "SIGNING_KEY": SIGNING_KEYS["catalog"]},
     "gateway": {"STAGING": "staging"},
     "tagger": {"MODELS": "models", "WORK": "work/tagger", "SIGNING_KEY": SIGNING_KEYS["tagger"]},
     "trainer": {

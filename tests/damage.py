@@ -57,3 +57,33 @@ def execute_sql(database: Path, statement: str, *values: object) -> None:
     connection = sqlite3.connect(database, isolation_level=None)
     connection.execute(statement, values)
     connection.close()
+
+
+def invert(file: Path, *, start: float, end: float) -> None:
+    """Invert the bytes between two fractions of the file, as a disk with bad sectors returns others."""
+    content = bytearray(file.read_bytes())
+    first, last = int(len(content) * start), max(int(len(content) * end), int(len(content) * start) + 1)
+    content[first:last] = bytes(byte ^ 0xFF for byte in content[first:last])
+    file.write_bytes(content)
+
+
+def truncate(file: Path) -> None:
+    """Lose the last third."""
+    os.truncate(file, file.stat().st_size * 2 // 3)
+
+
+def damage_file(file: Path, how: str, other: Path) -> None:
+    """`middle`, `end`, `emptied`, `deleted`, or `another`: that of another workshop takes its place."""
+    match how:
+        case "middle":
+            invert(file, start=0.4, end=0.6)
+        case "end":
+            truncate(file)
+        case "emptied":
+            os.truncate(file, 0)
+        case "deleted":
+            file.unlink()
+        case "another":
+            shutil.copyfile(other, file)
+        case _:
+            raise ValueError(how)

@@ -11,6 +11,7 @@ import catalog.settings
 import gateway.settings
 import tagger.settings
 import trainer.settings
+from contracts import cures
 from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.queries.owners import QUERIES
 from contracts.recipe import Recipe
@@ -151,3 +152,7 @@ def test_the_architecture_names_every_module_of_the_wire() -> None:
     files = [f"{file.parent.name}/{file.stem}" for file in (ROOT / "contracts" / "wire").glob("*/[!_]*.py")]
     assert len(files) > 20
     assert sorted(named) == sorted(files)
+
+
+def test_operations_has_the_table_of_damages_and_cures() -> None:
+    assert cures.markdown_table() in (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from contracts.wire.log.scan import log_state, scan
 
 TIME_TOLERANCE_MICROSECONDS = 2
 """The server records nanoseconds, and they are rounded on their way to the archive."""
-REPAIR_ADVICE = "; `loratory restore` puts them back"
+REPAIR_ADVICE = "; a restore puts them back"
 
 
 @dataclass(frozen=True)

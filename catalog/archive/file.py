@@ -54,9 +54,12 @@ class ArchiveFile(Database):
         """What the archived commits say about the log and the keys of its writers, once `begin` was called."""
         return self._writing.trust if self._writing else Trust()
 
-    async def begin(self, root: bytes = b"") -> None:
-        """Before anything is archived. `root`: the public key of `keys.db`, if messages are to be received."""
-        self._writing = Writing(await self.read(rows.trust), root)
+    async def begin(self, *roots: bytes) -> None:
+        """Before anything is archived. `roots`: the public key of `keys.db`, if messages are to be received.
+
+        Before it come lost ones, oldest first, of which each replaced the one before.
+        """
+        self._writing = Writing(await self.read(rows.trust), roots)
 
     async def receive(self, messages: Sequence[LogMessage]) -> list[LogEntry]:
         """Verify the next messages of the log and archive them, also foreign ones. Returns those not archived before.
@@ -113,7 +116,7 @@ class ArchiveFile(Database):
     def noted_log_id(self) -> str:
         """The log id in the file beside the archive, which may have outlived the archive. Empty if there is none."""
         file = self.folder / LOG_ID_FILE
-        return file.read_text(encoding="utf-8").strip() if file.exists() else ""
+        return file.read_text(encoding="utf-8", errors="replace").strip() if file.exists() else ""
 
     async def set_log_id(self, log_id: str) -> None:
         """Assign the archive to this log, also in the file that the migrate step reads."""
@@ -151,6 +154,6 @@ def _open_writer(path: Path) -> Connection:
     except SetupError as error:
         cause = error.__cause__
         if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode in CORRUPT_FILE_CODES:
-            detail = f"the archive's file is damaged: {cause}; `loratory restore` rebuilds it"
+            detail = f"the archive's file is damaged: {cause}"
             raise damage_error(Damage(where="archive", kind="unreadable", first_bad=1, detail=detail)) from error
         raise

@@ -17,6 +17,7 @@ from contracts.audit import Damage
 from contracts.commits import ForeignMessage, LogEntry, RecordedCommit, StreamRevision, decode, revision_of
 from contracts.errors import LogDamaged
 from contracts.log_message import LogMessage
+from contracts.signatures import key_id_of
 from contracts.verification import Trust, evolve, verify
 
 ARCHIVE = "archive.db"
@@ -84,14 +85,22 @@ class StoredRow(NamedTuple):
 
 @dataclass
 class Writing:
-    """What the next messages are verified and chained on top of. `root`: the public key of `keys.db`.
+    """What the next messages are verified and chained on top of.
 
+    `roots`: the public key of `keys.db`, after those lost before, oldest first, of which each replaced the one before.
     `chain_heads` caches the last commit of the aggregates that were written most recently.
     """
 
     trust: Trust = field(default_factory=Trust)
-    root: bytes = b""
+    roots: tuple[bytes, ...] = ()
     chain_heads: dict[AggregateKey, StreamRevision] = field(default_factory=dict)
+
+    @property
+    def root(self) -> bytes:
+        """The one that may establish itself next; empty: none."""
+        ids = [key_id_of(root) for root in self.roots]
+        following = ids.index(self.trust.root) + 1 if self.trust.root in ids else 0
+        return self.roots[min(following, len(ids) - 1)] if ids else b""
 
     def head(self, connection: Connection, kind: str, aggregate_id: str) -> StreamRevision:
         """The last archived commit of an aggregate."""

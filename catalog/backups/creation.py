@@ -25,7 +25,9 @@ from catalog.backups.manifest import (
     write_manifest,
 )
 from catalog.database import copy_database, remove_database
-from catalog.keys import KEYS, Keys, images_in
+from catalog.entries import last_sequence, lineage
+from catalog.key_file import open_keys
+from catalog.keys import KEYS, images_in
 from catalog.settings import Settings
 from catalog.watch.presence import expected_by, find_losses
 from contracts.errors import KeyMissing, SetupError
@@ -56,10 +58,10 @@ async def create(  # noqa: PLR0913 - the contents of a backup
     async with open_archive(settings.catalog) as archive:
         log_id = await archive.belongs_to()
         await _refuse_other_log(archive, target)
-    if keys:
-        await asyncio.to_thread(_refuse_to_lose_keys, settings.catalog / KEYS, target / KEYS)
-    if keys or blobs:
-        await _register(settings, target, clock())
+        if keys:
+            await asyncio.to_thread(_refuse_to_lose_keys, settings.catalog / KEYS, target / KEYS)
+        if keys or blobs:
+            await _register(archive, settings, target, clock())
     await asyncio.to_thread(copy_database, settings.catalog / ARCHIVE, target / ARCHIVE)
     async with open_archive(target) as copied:
         tail = await copied.verify()
@@ -88,7 +90,8 @@ async def create(  # noqa: PLR0913 - the contents of a backup
     )
     await asyncio.to_thread(write_manifest, target, manifest)
     if keys or blobs:
-        await _register(settings, target, clock())
+        async with open_archive(settings.catalog) as archive:
+            await _register(archive, settings, target, clock())
     return manifest
 
 
@@ -121,8 +124,11 @@ async def _refuse_other_log(archive: Archive, target: Path) -> None:
         raise SetupError(f"{target} holds the backup of another log; create this one elsewhere")
 
 
-async def _register(settings: Settings, target: Path, at: datetime) -> None:
-    async with await Keys.open(settings.catalog / KEYS) as keys:
+async def _register(archive: Archive, settings: Settings, target: Path, at: datetime) -> None:
+    """KeysDamaged: the key file is lost, so a backup would be without keys."""
+    ids, log_id = await archive.read(lineage), await archive.belongs_to()
+    required = await archive.read(last_sequence) > 1
+    async with await open_keys(settings.catalog, ids, log_id, required=required) as keys:
         await keys.register_backup(target, at)
 
 

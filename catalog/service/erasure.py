@@ -1,4 +1,4 @@
-"""The background of erasures: a restored log gets those that it lacks again, and every copy is purged.
+"""Erasures at the start: a restored log gets those that it lacks again, and the data folder is purged.
 
 The commands to erase are in `datasets` and `images`.
 """
@@ -29,11 +29,14 @@ BATCH_SIZE = 500
 _log = structlog.get_logger()
 
 
-async def run(context: CommandContext, purger: Purger) -> None:
-    """Append erasures again that keys.db has but the log lacks, then purge until cancelled."""
-    errors = (Unavailable, Behind, LogFull)
+async def finish(context: CommandContext, purger: Purger) -> None:
+    """Append erasures again that keys.db has but the log lacks, and purge the data folder, before anything is served.
+
+    A restore may have brought back what was erased. Backups are purged later, by `Purger.run`.
+    """
+    errors = (Unavailable, Behind, LogFull, OSError)
     await retry(lambda: _reapply_all(context), RETRIES, on=errors, warn="erasures_not_reapplied")
-    await purger.run()
+    await retry(purger.purge_data_folder, RETRIES, on=errors, warn="data_folder_not_purged")
 
 
 async def _reapply_all(context: CommandContext) -> None:

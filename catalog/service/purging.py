@@ -14,6 +14,7 @@ import msgspec
 
 from catalog.backups.manifest import BLOBS, MANIFEST, remove_from_manifest
 from catalog.database import Connection
+from catalog.key_file import remove_damaged_keys
 from catalog.keys import KEYS, Keys, RegisteredBackup
 from catalog.service.blob_pins import BlobPins
 from catalog.service.execution import CommandExecutor
@@ -114,6 +115,10 @@ class Purger:
                 progress.failure = ""
                 progress.outage.ended()
 
+    async def purge_data_folder(self) -> None:
+        """Purge only the data folder, whatever comes of the backups. LoratoryError, OSError: it could not be done."""
+        await self._purge_target(None, self._targets[None])
+
     async def _purge_target(self, backup: RegisteredBackup | None, progress: _Progress) -> None:
         """Purge one target, from where it stopped up to the newest erasure."""
         await self.executor.wait_until_applied()
@@ -125,6 +130,7 @@ class Purger:
                     await keys.destroy(row.image_id for row in rows)
                 if backup is None:
                     await self._clear_staging(rows)
+                    await asyncio.to_thread(remove_damaged_keys, self.keys.folder)
                 await self._delete_blobs(blobs, rows, backup)
                 if backup is None:
                     await self.executor.store.truncate_wal()

@@ -97,6 +97,7 @@ SELECT ordinal, image_id AS id FROM erased
 WHERE dataset_id = :dataset AND ordinal IN (SELECT value FROM json_each(:ordinals))
 """
 COVER = "SELECT id FROM image WHERE dataset_id = ? AND ordinal = ?"
+SEALED_NAMES = "SELECT id, name FROM image UNION ALL SELECT image_id, name FROM refusal"
 
 
 class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,3 +237,8 @@ def image_counts(connection: Connection, dataset_id: str) -> ImageCounts:
         captioned=len(sets.load(connection, dataset_id, "captioned")),
         cover=fetch_value(connection, COVER, (dataset_id, live[0])) if live else None,
     )
+
+
+def sealed_names(connection: Connection) -> dict[ImageId, bytes]:
+    """The file names of all images that were not erased, and of refused files: each needs its key."""
+    return {row["id"]: row["name"] for row in connection.execute(SEALED_NAMES)}

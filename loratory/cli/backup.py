@@ -1,17 +1,14 @@
-"""`loratory backup …` and `loratory restore`: the catalog's maintenance commands on a data folder of this machine."""
+"""`loratory backup …`: the catalog's maintenance commands on a data folder of this machine."""
 
 import shutil
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from contracts import subjects
 from contracts.errors import SetupError
 from contracts.wire.server.embedded import running_server
-from contracts.wire.service.boot import LOG_DAMAGED
 from loratory.cli.options import Environ
 from loratory.cli.output import write_line
 from loratory.data_folder import DataFolder, DataFolderInUse, check_format
@@ -34,9 +31,9 @@ async def create(
     :param without_keys: Leave out the keys of file names and captions; store them elsewhere.
     :param without_blobs: Only list the blobs (images, checkpoints, LoRAs), if they are backed up by other means.
     """
-    folder = _data_folder(data, environ)
+    folder = data_folder(data, environ)
     options = [f"--{name}" for name, on in (("without-keys", without_keys), ("without-blobs", without_blobs)) if on]
-    arguments = ["backup", str(_absolute(backup)), *options]
+    arguments = ["backup", str(absolute(backup)), *options]
     try:
         async with OfflineFolder(folder, environ) as offline:
             return await offline.run_catalog("catch-up") or await offline.run_catalog(*arguments)
@@ -50,12 +47,12 @@ async def verify(backup: Path, *, environ: Environ) -> int:
 
     :param backup: Its folder.
     """
-    return await run_catalog(DataFolder(DEFAULT_DATA), {}, environ, "verify-backup", _absolute(backup))
+    return await run_catalog(DataFolder(DEFAULT_DATA), {}, environ, "verify-backup", absolute(backup))
 
 
 async def ls(*, data: Data = None, environ: Environ) -> int:
     """List the registered backups of a data folder. Erasures are carried out in them too, once they are reachable."""
-    return await run_catalog(DataFolder(_data_folder(data, environ)), {}, environ, "list-backups")
+    return await run_catalog(DataFolder(data_folder(data, environ)), {}, environ, "list-backups")
 
 
 async def forget(backup: Path, *, data: Data = None, environ: Environ) -> int:
@@ -63,8 +60,8 @@ async def forget(backup: Path, *, data: Data = None, environ: Environ) -> int:
 
     :param backup: The folder of the backup.
     """
-    folder = DataFolder(_data_folder(data, environ))
-    return await run_catalog(folder, {}, environ, "forget-backup", _absolute(backup))
+    folder = DataFolder(data_folder(data, environ))
+    return await run_catalog(folder, {}, environ, "forget-backup", absolute(backup))
 
 
 async def restore_backup(backup: Path, *, data: Path, keys: Path | None = None, environ: Environ) -> int:
@@ -74,12 +71,12 @@ async def restore_backup(backup: Path, *, data: Path, keys: Path | None = None, 
     :param data: An empty folder, or one that does not exist yet.
     :param keys: A keys.db to use instead of the backup's: with the current one, what was erased since stays unreadable.
     """
-    target = _absolute(data)
+    target = absolute(data)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SetupError(f"{target} is not empty; a backup is restored into a new data folder")
-    options = ["--keys", str(_absolute(keys))] if keys else []
+    options = ["--keys", str(absolute(keys))] if keys else []
     async with OfflineFolder(target, environ, create=True) as offline:
-        unpack_code = await offline.run_catalog("unpack", _absolute(backup), *options)
+        unpack_code = await offline.run_catalog("unpack", absolute(backup), *options)
         code = unpack_code or await offline.recreate_log()
     if unpack_code:  # a partial data folder is useless
         shutil.rmtree(target)
@@ -88,43 +85,7 @@ async def restore_backup(backup: Path, *, data: Path, keys: Path | None = None, 
     return code
 
 
-async def restore(
-    *,
-    data: Data = None,
-    from_: Annotated[Path | None, Parameter(name="--from")] = None,
-    accept_loss: bool = False,
-    environ: Environ,
-) -> int:
-    """Restore a damaged or deleted event log from its archive. Loratory must be stopped.
-
-    Every commit is restored at its old sequence. The damaged files are kept in the data folder.
-
-    :param from_: A backup, in case the archive or the keys are damaged or lost as well.
-    :param accept_loss: Give up commits of which no copy exists; each is replaced by a void commit.
-    """
-    async with OfflineFolder(_data_folder(data, environ), environ) as offline:
-        damage_code = await offline.run_catalog("catch-up", "--whole")
-        if damage_code not in {0, LOG_DAMAGED}:
-            return damage_code
-        if damage_code == 0 and from_ is None:
-            write_line("the log is intact; there is nothing to restore")
-            return 0
-        options = ["--from", str(_absolute(from_))] if from_ else []
-        options += ["--accept-loss"] if accept_loss else []
-        if code := await offline.run_catalog("salvage", *options):
-            return code
-        if damage_code == 0 or await offline.run_catalog("catch-up", "--whole", quiet=True) == 0:
-            write_line("the log itself is intact")
-            return 0
-        await offline.server.stop()
-        _keep_damaged_log(offline)
-        code = await offline.recreate_log()
-    if code == 0:
-        write_line("the log has a new id: clients with a cursor of the old one get status 410 and start over")
-    return code
-
-
-def _data_folder(data: Path | None, environ: Mapping[str, str]) -> Path:
+def data_folder(data: Path | None, environ: Mapping[str, str]) -> Path:
     """The folder of `--data`. SetupError for another format, or if only LORATORY_URL is given."""
     url = environ.get("LORATORY_URL")
     if data is None and url:
@@ -136,15 +97,5 @@ def _data_folder(data: Path | None, environ: Mapping[str, str]) -> Path:
     return folder
 
 
-def _keep_damaged_log(offline: OfflineFolder) -> None:
-    """Move the damaged log aside for inspection."""
-    log = offline.server.stream_folder(subjects.EVENTS)
-    if log.exists():
-        kept = offline.folder / "damaged" / f"log-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
-        kept.parent.mkdir(exist_ok=True)
-        log.rename(kept)
-        write_line(f"the damaged log was moved to {kept}; delete it when you no longer need it")
-
-
-def _absolute(path: Path) -> Path:
+def absolute(path: Path) -> Path:
     return path.expanduser().absolute()

@@ -1,18 +1,17 @@
 """`loratory erase …`: irreversible, so it asks for confirmation."""
 
-import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from contracts.errors import SetupError
 from contracts.wording import count
 from loratory.cli.options import DEFAULT_SERVER, Flag, Server
-from loratory.cli.output import write_error, write_json, write_line
+from loratory.cli.output import confirm, write_error, write_json, write_line
 from loratory.client import AsyncClient
 from loratory.responses import ErasureResult
 
 Yes = Annotated[bool, Flag]
+ADD_YES = "erasing is irreversible; add --yes"
+DECLINED = "nothing was erased"
 
 
 async def image(images: list[str], /, *, yes: Yes = False, server: Server = DEFAULT_SERVER) -> None:
@@ -21,7 +20,7 @@ async def image(images: list[str], /, *, yes: Yes = False, server: Server = DEFA
     :param images: Their ids.
     :param yes: Do not ask for confirmation.
     """
-    await _confirm(f"Permanently erase {count(len(images), 'image')}?", yes)
+    await confirm(f"Permanently erase {count(len(images), 'image')}?", yes, refusal=ADD_YES, declined=DECLINED)
     await _erase_all(images, AsyncClient.erase_image, server)
 
 
@@ -31,7 +30,8 @@ async def dataset(datasets: list[str], /, *, yes: Yes = False, server: Server = 
     :param datasets: Names or ids.
     :param yes: Do not ask for confirmation.
     """
-    await _confirm(f"Permanently erase {', '.join(datasets)} with all images?", yes)
+    question = f"Permanently erase {', '.join(datasets)} with all images?"
+    await confirm(question, yes, refusal=ADD_YES, declined=DECLINED)
     await _erase_all(datasets, AsyncClient.erase_dataset, server)
 
 
@@ -51,15 +51,3 @@ def _write_result(name: str, result: ErasureResult) -> None:
         write_line(f"job {lora.job} ({lora.name}) was trained on it and remains: {files}")
     for place in result.pending:
         write_error(f"not purged yet, will be retried: {place}")
-
-
-async def _confirm(question: str, yes: bool) -> None:
-    """SetupError if the user declines, or if there is no terminal to ask on."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise SetupError("erasing is irreversible; add --yes")
-    sys.stderr.write(f"{question} This is irreversible. [y/N] ")
-    sys.stderr.flush()
-    if (await asyncio.to_thread(sys.stdin.readline)).strip().lower() not in {"y", "yes"}:
-        raise SetupError("nothing was erased")

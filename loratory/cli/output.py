@@ -1,12 +1,13 @@
-"""How commands print: lines, JSON, tables and key/value sections on stdout, errors on stderr."""
+"""How commands print and ask: lines, JSON, tables and key/value sections on stdout, errors and questions on stderr."""
 
+import asyncio
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
-from contracts.errors import LoratoryError
+from contracts.errors import LoratoryError, SetupError
 
 Fields = Mapping[str, object]
 """Labels and values of a section; None and empty values are omitted."""
@@ -78,3 +79,15 @@ def format_value(value: object) -> str:
             return f"{value:g}"
         case _:
             return str(value)
+
+
+async def confirm(question: str, yes: bool, *, refusal: str, declined: str) -> None:
+    """SetupError if the user declines, or if there is no terminal to ask on; nothing is asked with `yes`."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SetupError(refusal)
+    sys.stderr.write(f"{question} This is irreversible. [y/N] ")
+    sys.stderr.flush()
+    if (await asyncio.to_thread(sys.stdin.readline)).strip().lower() not in {"y", "yes"}:
+        raise SetupError(declined)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from contracts.cures import cures_in
 from tests.acceptance.local_stack import LocalStack, cli
 from tests.damage import MESSAGE_FOLDER, block_files, delete_index, delete_log, flip_bit_in_text, truncate_within
 
@@ -109,7 +110,7 @@ def test_start_up_refuses_a_damaged_log_and_reports_what_is_missing(
     summary = f"of {stopped.last} archived commits {missing} are missing and 0 changed, from commit {first} on"
     assert summary in refused.stderr
     assert first == 1 or f"the last good one is commit {first - 1} of 20" in refused.stderr
-    assert "`loratory restore` puts them back" in refused.stderr
+    assert cures_in(refused.stderr) == [f"loratory restore --data {data}"]
 
     audited = cli("audit", "verify", "--data", data, timeout=60)
     assert audited.returncode == 1

@@ -11,4 +11,5 @@ from tests.conftest import BusOf
 async def harness(bus_of: BusOf, tmp_path: Path) -> AsyncIterator[CatalogHarness]:
     """A running catalog on empty folders."""
     async with open_catalog(await bus_of("catalog"), tmp_path / "data") as running:
+        running.admin = await bus_of("admin")
         yield running

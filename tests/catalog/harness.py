@@ -39,6 +39,7 @@ from contracts.signatures import Signer
 from contracts.telemetry import Applied
 from contracts.wire.blobs.store import LocalBlobs
 from contracts.wire.log.event_log import EventLog
+from contracts.wire.server.accounts import ADMIN_KINDS
 from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import image_added
 from tests.limits import WAIT
@@ -55,6 +56,8 @@ class CatalogHarness:
     staging: Path
     blobs: LocalBlobs
     archive: Archive
+    admin: Bus | None = None
+    """Appends what no service may: events of the log itself."""
 
     @property
     def executor(self) -> CommandExecutor:
@@ -107,9 +110,14 @@ class CatalogHarness:
         commit = build_commit(aggregate_kind, aggregate_id, events, expected_revision=revision, metadata=metadata)
         kind = REGISTRY.by_name[aggregate_kind]
         writer = next((one for one in kind.writers if kind.may_append(one, type(events[0]))), None)
-        log, own = EventLog(self.bus), self.executor.log.signer
-        assert own is not None
-        log.signer = own if writer is None else Signer(key_named(writer), own.log_id)
+        bus, own = self.admin if aggregate_kind in ADMIN_KINDS else self.bus, self.executor.log.signer
+        assert own is not None and bus is not None
+        log, key = EventLog(bus), own.key
+        if kind.may_append("root", type(events[0])):
+            key = await self.keys.root_key()
+        elif writer is not None:
+            key = key_named(writer)
+        log.signer = Signer(key, own.log_id)
         recorded = await log.append(commit, revision)
         await self.executor.store.wait_for(recorded.sequence, 5)
         return recorded.sequence
@@ -131,6 +139,11 @@ class CatalogHarness:
         return await self.executor.store.read(read)
 
 
+async def finish_and_purge(catalog: Catalog) -> None:
+    await erasure.finish(catalog.context, catalog.purger)
+    await catalog.purger.run()
+
+
 @asynccontextmanager
 async def open_catalog(
     bus: Bus, folder: Path, limits: PurgeLimits = PURGE_LIMITS, blobs: LocalBlobs | None = None
@@ -141,7 +154,7 @@ async def open_catalog(
     archive = Archive(files)
     store = Store(files / "read.db", await archive.verify_on_start(EventLog(bus)), views)
     keys, blobs = await Keys.open(files / "keys.db"), blobs or LocalBlobs(folder / "blobs")
-    await check_root(archive, keys)
+    await check_root(archive, keys, EventLog(bus))
 
     async def ignore_applied(_: Applied) -> None:
         pass
@@ -157,7 +170,7 @@ async def open_catalog(
                 await registrar.register(worker, key_named(worker).public)
             resources = Resources(files, staging, archive, store, keys, blobs, decoder)
             catalog = Catalog(bus, log, resources, DispatchTiming(), limits)
-            background.append(asyncio.create_task(erasure.run(catalog.context, catalog.purger)))
+            background.append(asyncio.create_task(finish_and_purge(catalog)))
             yield CatalogHarness(bus, catalog, staging, blobs, archive)
     finally:
         for task in background:

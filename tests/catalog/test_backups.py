@@ -15,7 +15,9 @@ import pytest
 from catalog.archive.archive import Archive
 from catalog.backups import creation, extraction
 from catalog.backups.manifest import FORMAT, BackupDamaged, BackupManifest, remove_from_manifest, stored_blobs
+from catalog.key_file import KeysDamaged
 from catalog.keys import Keys, images_in
+from catalog.mending import mend
 from catalog.settings import Settings
 from contracts.commands.datasets import EraseImage
 from contracts.commits import RecordedCommit
@@ -94,12 +96,14 @@ async def loss_curve() -> AsyncIterator[LossBlock]:
 async def workspace(tmp_path: Path) -> BackupWorkspace:
     workspace = BackupWorkspace(tmp_path)
     await workspace.write_archive(HISTORY[:20])
+    await workspace.create_key()
     return workspace
 
 
 async def unpack_backup(workspace: BackupWorkspace, home: Path, keys: Path | None = None) -> Settings:
     settings = Settings(catalog=home / "catalog", blobs=str(home / "blobs"), staging=home / "staging")
-    await extraction.unpack(settings, workspace.backup, keys=keys)
+    await extraction.unpack(settings, workspace.backup)
+    await mend(settings, at=NOW, report=lambda _line: None, backup=workspace.backup, keys=keys)
     return settings
 
 
@@ -192,7 +196,7 @@ async def test_a_backup_can_leave_out_keys_and_blobs(workspace: BackupWorkspace,
     assert await extraction.verify(workspace.backup) == manifest
     assert {path.name for path in workspace.backup.iterdir()} == {"archive.db", "curves.ndjson", "manifest.json"}
     assert [entry.sha256 for entry in manifest.blobs] == [one]
-    with pytest.raises(SetupError, match="holds no keys"):
+    with pytest.raises(KeysDamaged, match="there is no copy of it"):
         await unpack_backup(workspace, tmp_path / "new")
     settings = await unpack_backup(workspace, tmp_path / "with-keys", keys=workspace.settings.catalog / "keys.db")
     assert (settings.catalog / "keys.db").is_file()
@@ -227,6 +231,7 @@ async def test_a_backup_of_another_log_is_not_overwritten(workspace: BackupWorks
     with pytest.raises(SetupError, match="of another log"):
         await other.create()  # an older state of the same log is refused too
     await other.write_archive(longer)
+    await other.create_key()
     assert (await other.create()).sequence == len(longer)
 
 

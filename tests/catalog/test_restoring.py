@@ -11,14 +11,12 @@ import pytest
 from catalog import views
 from catalog.archive.archive import COMPARE_ALL_AT_START, Archive, VerificationPolicy
 from catalog.entries import last_sequence
-from catalog.keys import Keys
 from catalog.restoring import CommitsLost, RestoredLog, catch_up, refill, salvage
 from catalog.store import Store
 from contracts import subjects
 from contracts.commits import ForeignMessage, RecordedCommit
 from contracts.errors import Conflict, LogDamaged, SetupError
 from contracts.events.log import LogRestored, LogVoided
-from contracts.ids import ImageId
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.recreate import recreate_stream, restore_entries
 from contracts.wire.log.streams import stream_configs
@@ -279,20 +277,14 @@ async def test_commits_known_from_the_read_model_are_required(workspace: Restore
         await workspace.salvage()
 
 
-async def test_a_lost_archive_and_log_are_restored_from_a_backup_with_its_keys(workspace: RestoreWorkspace) -> None:
+async def test_a_lost_archive_and_log_are_restored_from_a_backup(workspace: RestoreWorkspace) -> None:
     await workspace.write_archive(SHORT_HISTORY, workspace.backup)
-    keys = await Keys.open(workspace.backup / "keys.db")
-    keys_by_image = await keys.create_keys([ImageId("img_1")])
-    await keys.close()
     (workspace.folder / "keys.db").unlink()
 
     assert await workspace.salvage(backup=True) == 30
     assert await workspace.read_archive() == SHORT_HISTORY
     async with workspace.open_archive() as archive:
         assert await archive.belongs_to() == LOG_ID
-    keys = await Keys.open(workspace.folder / "keys.db")
-    assert await keys.keys_of(keys_by_image) == keys_by_image
-    await keys.close()
 
 
 async def test_without_any_copy_a_backup_is_required(workspace: RestoreWorkspace) -> None:

@@ -16,8 +16,9 @@ from catalog.store import Store, checkpoint
 from catalog.views import datasets
 from contracts.aggregates import REGISTRY
 from contracts.commits import ForeignMessage, StreamRevision
-from contracts.errors import Behind, LogDamaged
+from contracts.errors import Behind, LogDamaged, Unavailable
 from tests.catalog.log_builder import LOG_ID, LogBuilder, full_history
+from tests.damage import damage_file, invert
 
 HISTORY = full_history().commits
 
@@ -195,3 +196,33 @@ async def test_the_revision_of_a_data_set_is_that_of_the_log(open_store: OpenSto
     assert row is not None
     assert row.revision == builder.revisions["dataset", "ds_cats"]
     assert row.revision != StreamRevision()
+
+
+async def test_a_file_that_turns_out_to_be_damaged_is_deleted_at_the_end_and_rebuilt(tmp_path: Path) -> None:
+    file = tmp_path / "read.db"
+    store = Store(file, LOG_ID, views)
+    await store.apply(HISTORY)
+    await store.truncate_wal()
+    invert(file, start=0.05, end=1.0)
+    failing = asyncio.create_task(store.fail_when_damaged())
+
+    with pytest.raises(Unavailable, match="the read model is damaged and will be rebuilt"):
+        await store.read(dump)
+    with pytest.raises(Unavailable, match="it is rebuilt at the next start"):
+        await failing
+    await store.close()
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("how", ["middle", "end", "emptied"])
+async def test_a_damaged_file_is_rebuilt_at_the_start(tmp_path: Path, how: str) -> None:
+    file = tmp_path / "read.db"
+    store = Store(file, LOG_ID, views)
+    await store.apply(HISTORY)
+    await store.close()
+    damage_file(file, how, file)
+
+    rebuilt = Store(file, LOG_ID, views)
+    assert rebuilt.applied == 0
+    await rebuilt.apply(HISTORY)
+    await rebuilt.close()

@@ -71,15 +71,21 @@ def test_what_is_no_seed_is_refused_without_showing_it(tmp_path: Path, text: str
     assert not text or text not in str(caught.value)
 
 
-def test_a_missing_or_damaged_key_is_an_error_with_its_cure(tmp_path: Path) -> None:
+def test_a_missing_key_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"the key file .*nowhere cannot be read"):
         read_seed_file(tmp_path / "nowhere")
-    user_keys.load_or_create(tmp_path)
-    user_keys.seed_file(tmp_path, "catalog").write_text("damaged")
-    with pytest.raises(SetupError, match=r"catalog\.nk .*; delete the file, and the next start makes a new key"):
-        user_keys.load_or_create(tmp_path)
-    user_keys.seed_file(tmp_path, "catalog").unlink()
-    assert user_keys.load_or_create(tmp_path).keys() == set(ROLES)
+
+
+@pytest.mark.parametrize("content", [b"damaged", b"", b"\xff\xfe"])
+def test_a_damaged_key_of_ours_is_made_anew_and_the_others_are_kept(tmp_path: Path, content: bytes) -> None:
+    before = user_keys.load_or_create(tmp_path)
+    user_keys.seed_file(tmp_path, "catalog").write_bytes(content)
+
+    after = user_keys.load_or_create(tmp_path)
+
+    assert after.keys() == set(ROLES)
+    assert [role for role in ROLES if after[role].public != before[role].public] == ["catalog"]
+    assert read_seed_file(user_keys.seed_file(tmp_path, "catalog")).public == after["catalog"].public
 
 
 def test_a_credentials_file_has_a_jwt_and_a_key(tmp_path: Path) -> None:

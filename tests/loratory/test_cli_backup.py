@@ -1,4 +1,4 @@
-"""`loratory restore` and `loratory backup …` on small data folders."""
+"""`loratory restore`, `accept-loss` and `backup …` on small data folders; on real ones: test_cures.py."""
 
 import asyncio
 import os
@@ -55,7 +55,7 @@ def test_a_damaged_archive_is_rebuilt_and_the_log_left_unchanged(data: Path, cli
     assert cli("restore", "--data", data) == 0
 
     assert "the archive was rebuilt" in cli.out
-    assert cli.out.endswith("the log itself is intact\n")
+    assert "the log itself is intact\n" in cli.out
     assert (data / "catalog" / "log_id").read_text() == log_id
     assert next((data / "catalog").glob("damaged-*-archive.db")).read_bytes().startswith(b"no database")
     assert not (data / "damaged").exists()
@@ -76,8 +76,8 @@ def test_lost_keys_are_restored_from_a_backup(data: Path, made: Path, cli: Cli) 
     (data / "catalog" / "keys.db").unlink()
 
     assert cli("restore", "--data", data, "--from", made / "backup") == 0
-    assert "the keys were missing; they were restored from the backup" in cli.out
-    assert cli.out.endswith("the log itself is intact\n")
+    assert "the key file was lost; it was made again from all copies" in cli.out
+    assert "the log itself is intact\n" in cli.out
     assert (data / "catalog" / "keys.db").is_file()
 
 
@@ -98,7 +98,7 @@ def test_a_backup_without_keys_needs_some_to_be_restored(data: Path, tmp_path: P
 
     assert cli("backup", "restore", backup, "--data", new, "--keys", data / "catalog" / "keys.db") == 0
     assert cli("restore", "--data", new) == 0
-    assert cli.out == "the log is intact; there is nothing to restore\n"
+    assert cli.out == "the log is intact\n"
 
 
 def test_a_damaged_backup_creates_no_data_folder(made: Path, tmp_path: Path, cli: Cli) -> None:
@@ -150,3 +150,48 @@ def test_a_backup_is_listed_until_it_is_forgotten(data: Path, tmp_path: Path, cl
     cli("backup", "ls", "--data", data)
     assert str(backup) not in cli.out
     assert cli("backup", "ls", "--data", tmp_path / "typo") == 2
+
+
+def test_what_would_be_given_up_is_listed_and_confirmed(data: Path, cli: Cli) -> None:
+    keys = data / "catalog" / "keys.db"
+    keys.unlink()
+
+    assert cli("accept-loss", "keys", "--data", data) == 2
+    assert cli.out.startswith(f"lost: the key file {keys}, with it the names and captions of 0 images")
+    assert cli.err == "loratory: giving up is irreversible; add --yes\n"
+    assert not keys.exists()
+
+    assert cli("accept-loss", "keys", "--data", data, "--yes") == 0
+    assert "the public key that verifies audit heads is now " in cli.out
+    assert keys.is_file()
+
+
+def test_nothing_is_given_up_that_is_not_lost(data: Path, cli: Cli) -> None:
+    for kind, sentence in (
+        ("keys", "the key file is there and intact"),
+        ("images", "no keys of images are lost"),
+        ("blobs", "no blobs are lost"),
+    ):
+        assert cli("accept-loss", kind, "--data", data, "--yes") == 2
+        assert sentence in cli.err
+    assert cli("accept-loss", "everything", "--data", data, "--yes") == 2
+
+
+def test_single_keys_are_not_given_up_where_the_whole_file_is_lost(data: Path, cli: Cli) -> None:
+    (data / "catalog" / "keys.db").write_bytes(b"no database" * 1000)
+    assert cli("accept-loss", "images", "--data", data, "--yes") == 2
+    assert "the whole key file is lost" in cli.err
+
+
+def test_nothing_is_given_up_before_a_damaged_log_is_restored(data: Path, cli: Cli) -> None:
+    shutil.rmtree(data / "nats" / "streams")
+    assert cli("accept-loss", "keys", "--data", data, "--yes") == 3
+    assert f"cure: `loratory restore --data {data}`" in cli.err
+
+
+def test_a_backup_without_keys_is_no_cure_for_lost_ones(data: Path, tmp_path: Path, cli: Cli) -> None:
+    assert cli("backup", "create", tmp_path / "no-keys", "--data", data, "--without-keys") == 0
+    (data / "catalog" / "keys.db").write_bytes(b"no database" * 1000)
+
+    assert cli("restore", "--data", data, "--from", tmp_path / "no-keys") == 3
+    assert "there is no copy of it; cure: `loratory" in cli.err

@@ -31,7 +31,7 @@ from contracts.wire.service.settings import BusSettings
 FORMAT = 3
 """Format of the data folder, recorded in `log.created`. 2: the names of fields, events and subjects as they are now;
 3: signed commits, one NATS account a service."""
-CURE = ", from commit 1 on; `loratory restore` puts it back"
+FROM_THE_START = ", from commit 1 on"
 DEFAULT_LEASE_SECONDS = 15.0
 PUBLISH_TIMEOUT_SECONDS = 2.0
 PUBLISH_RETRIES = RetryPolicy(first_delay=0.2, time_limit=20.0)
@@ -51,7 +51,7 @@ class MigrateSettings(BusSettings, frozen=True, kw_only=True):
 async def migrate_once(settings: MigrateSettings) -> str:
     """Like `migrate`, with a connection of its own. SetupError: no connection. Unavailable: it was lost."""
     file = settings.known_log  # empty if a catalog crashed while it wrote the file
-    known = (file.read_text(encoding="utf-8").strip() or None) if file and file.exists() else None
+    known = (file.read_text(encoding="utf-8", errors="replace").strip() or None) if file and file.exists() else None
     async with await connect_service(settings, "migrate") as bus:
         try:
             return await migrate(bus, at=datetime.now(UTC), lease=settings.lease, known_log=known)
@@ -79,7 +79,9 @@ async def _ensure(js: JetStreamContext, config: StreamConfig, known_log: str | N
         present = (await js.stream_info(name)).config
     except NotFoundError as error:
         if name == subjects.EVENTS and known_log is not None:
-            raise LogDamaged(f"the event log {known_log} is gone from this server{CURE}", first_bad=1) from error
+            raise LogDamaged(
+                f"the event log {known_log} is gone from this server{FROM_THE_START}", first_bad=1
+            ) from error
         await js.add_stream(replace(config, metadata={"log_id": ulid()} if name == subjects.EVENTS else None))
         return
     await js.update_stream(replace(config, metadata=present.metadata, num_replicas=present.num_replicas))
@@ -92,7 +94,7 @@ async def _ensure_log_created(bus: Bus, at: datetime, known_log: str | None) -> 
     if known_log is not None and log_id != known_log:
         raise LogDamaged(f"this server holds the log {log_id}, but the archive was made from {known_log}")
     if last == 0 and known_log is not None:
-        raise LogDamaged(f"the event log {known_log} has lost all it held{CURE}", first_bad=1)
+        raise LogDamaged(f"the event log {known_log} has lost all it held{FROM_THE_START}", first_bad=1)
     if last == 0:
         await retry(lambda: _append_log_created(bus, log_id, at), PUBLISH_RETRIES, on=Unavailable)
     elif (written := await _format_of(bus)) != FORMAT:
@@ -115,7 +117,13 @@ async def _append_log_created(bus: Bus, log_id: str, at: datetime) -> None:
 
 
 async def _format_of(bus: Bus) -> int:
-    """The format in the first commit. Format 1 named the fields of a commit differently, so nothing is found in it."""
-    body = (await bus.jetstream().get_msg(subjects.EVENTS, seq=1)).data or b""
+    """The format in the first commit. Format 1 named the fields of a commit differently, so nothing is found in it.
+
+    LogDamaged: the first commit is gone.
+    """
+    try:
+        body = (await bus.jetstream().get_msg(subjects.EVENTS, seq=1)).data or b""
+    except NotFoundError as error:
+        raise LogDamaged(f"commit 1 is not in the log any more{FROM_THE_START}", first_bad=1) from error
     created = msgspec.json.decode(body).get("events") or [{}]
     return int(created[0].get("format", 1))

@@ -1,7 +1,7 @@
 """Recreating a damaged log: reading what is left of it, and storing every commit again at its original sequence."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from nats.aio.client import Client
@@ -21,7 +21,7 @@ MAX_IN_FLIGHT = 128
 PUBLISH_TIMEOUT_SECONDS = 30.0
 
 
-async def readable_messages(bus: Bus, after: int) -> AsyncIterator[LogMessage]:
+async def readable_messages(bus: Bus, after: int) -> AsyncGenerator[LogMessage]:
     """The messages after a sequence that can still be read, in order, with gaps. Empty where there is no log."""
     try:
         last = (await log_state(bus)).last

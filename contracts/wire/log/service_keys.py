@@ -94,15 +94,16 @@ def _decode_request(service: SigningService, body: bytes) -> KeyRequest:
 
 
 def load_or_create_key(file: Path) -> SigningKey:
-    """The key in a file that only this user can read; 64 hexadecimal digits. SetupError: it holds something else."""
+    """The key in a file that only this user can read; 64 hexadecimal digits. Where it is damaged, a new one is made.
+
+    SetupError: the file cannot be read.
+    """
     try:
         return SigningKey(bytes.fromhex(file.read_text().strip()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         write_key(file)
-    except (ValueError, OSError) as error:
-        raise SetupError(
-            f"the signing key {file} cannot be read ({error}); delete the file, and a new key is made at the next start"
-        ) from error
+    except OSError as error:
+        raise SetupError(f"the signing key {file} cannot be read: {error}") from error
     return SigningKey(bytes.fromhex(file.read_text().strip()))
 
 

@@ -19,14 +19,20 @@ def seed_file(folder: Path, role: Role) -> Path:
 
 
 def load_or_create(folder: Path) -> dict[Role, Nkey]:
-    """The keys of all roles. SetupError: a file is damaged."""
+    """The keys of all roles. Those that are missing or damaged are made anew: a start gives them to all services."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    missing = {role: generate_nkey() for role in ROLES if not seed_file(folder, role).exists()}
-    store(folder, missing)
+    stored = {role: _read(seed_file(folder, role)) for role in ROLES}
+    created = {role: generate_nkey() for role, key in stored.items() if key is None}
+    store(folder, created)
+    return {role: stored[role] or created[role] for role in ROLES}
+
+
+def _read(file: Path) -> Nkey | None:
+    """None: it is missing or damaged."""
     try:
-        return {role: read_seed_file(seed_file(folder, role)) for role in ROLES}
-    except SetupError as error:
-        raise SetupError(f"{error.detail}; delete the file, and the next start makes a new key") from error
+        return read_seed_file(file)
+    except SetupError:
+        return None
 
 
 def store(folder: Path, keys: Mapping[Role, Nkey]) -> None:

@@ -1,0 +1,145 @@
+"""The key file as a whole: whether it is there, intact and of this workshop; and one file made of several."""
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from catalog.key_file import KeysDamaged, build_key_file, check_key_file, key_file_state, read_content
+from catalog.keys import Keys, known_backups
+from contracts.errors import SetupError
+from contracts.ids import ImageId
+from tests.conftest import NOW
+from tests.damage import invert, truncate
+
+OURS = frozenset({"01JFIRST", "01JRESTORED"})
+ONE, TWO, THREE, FOUR = (ImageId(f"img_{number}") for number in (1, 2, 3, 4))
+
+
+async def write_keys(
+    file: Path, images: Iterable[ImageId], *, log_id: str = "01JFIRST", erased: Iterable[ImageId] = ()
+) -> dict[ImageId, bytes]:
+    async with await Keys.open(file) as keys:
+        await keys.add_log_id(log_id)
+        created = await keys.create_keys(images)
+        if erased := [*erased]:
+            await keys.destroy(erased)
+        await keys.public_key()
+    return created
+
+
+def build(target: Path, *sources: Path, erased: Iterable[ImageId] = (), wrong: bytes = b"") -> None:
+    build_key_file(target, sources, erased=[*erased], known_ids=OURS, accepts=lambda _image, key: key != wrong)
+
+
+def keys_in(file: Path) -> dict[ImageId, bytes]:
+    with closing(sqlite3.connect(file)) as connection:
+        return dict(connection.execute("SELECT image_id, key FROM key"))
+
+
+# --- what a file is
+
+
+async def test_a_file_belongs_to_every_log_that_a_restore_made_of_its_own(tmp_path: Path) -> None:
+    await write_keys(tmp_path / "keys.db", [ONE])
+
+    assert key_file_state(tmp_path / "keys.db", OURS) == "intact"
+    assert key_file_state(tmp_path / "keys.db", frozenset({"01JANOTHER"})) == "foreign"
+    with pytest.raises(KeysDamaged, match="is that of another workshop") as refused:
+        check_key_file(tmp_path / "keys.db", frozenset({"01JANOTHER"}), required=False)
+    assert refused.value.extra == {"where": "all keys"}
+
+
+async def test_a_missing_or_empty_file_is_refused_only_where_keys_were_needed(tmp_path: Path) -> None:
+    empty, unused = tmp_path / "empty.db", tmp_path / "unused.db"
+    empty.touch()
+    await (await Keys.open(unused)).close()
+
+    for file in (tmp_path / "missing.db", empty, unused):
+        assert key_file_state(file, OURS) == "missing"
+        check_key_file(file, OURS, required=False)
+        with pytest.raises(KeysDamaged, match="is gone or empty"):
+            check_key_file(file, OURS, required=True)
+
+
+async def test_a_damaged_file_says_whether_some_of_it_can_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "keys.db"
+    await write_keys(file, (ImageId(f"img_{number}") for number in range(500)))
+    intact = file.read_bytes()
+    invert(file, start=0.7, end=0.9)
+    assert key_file_state(file, OURS) == "damaged"
+
+    file.write_bytes(intact)
+    truncate(file)
+    with pytest.raises(KeysDamaged, match=r"is damaged"):
+        check_key_file(file, OURS, required=True)
+
+    file.write_bytes(b"no database" * 1000)
+    assert key_file_state(file, OURS) == "unreadable"
+
+
+async def test_a_file_of_a_newer_version_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    await write_keys(tmp_path / "keys.db", [ONE])
+    with closing(sqlite3.connect(tmp_path / "keys.db")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+    with pytest.raises(SetupError, match="upgrade Loratory"):
+        check_key_file(tmp_path / "keys.db", OURS, required=True)
+
+
+# --- one file of several
+
+
+async def test_it_has_the_keys_of_all_files_minus_what_any_of_them_says_was_erased(tmp_path: Path) -> None:
+    today, backup, merged = tmp_path / "today.db", tmp_path / "backup.db", tmp_path / "merged.db"
+    ours = await write_keys(today, [ONE, TWO], erased=[TWO])
+    theirs = await write_keys(backup, [ONE, TWO, THREE, FOUR], erased=[FOUR])
+
+    build(merged, today, backup)
+
+    assert keys_in(merged) == {ONE: ours[ONE], THREE: theirs[THREE]}
+    assert read_content(merged).erased == {TWO, FOUR}
+    assert key_file_state(merged, OURS) == "intact"
+    assert not any(key in merged.read_bytes() for key in (theirs[TWO], theirs[FOUR]))  # not for a moment
+
+    build(merged, today, backup, erased=[ONE])
+    assert keys_in(merged) == {THREE: theirs[THREE]}
+
+
+async def test_a_key_that_does_not_open_the_name_of_its_image_gives_way_to_one_that_does(tmp_path: Path) -> None:
+    today, backup, merged = tmp_path / "today.db", tmp_path / "backup.db", tmp_path / "merged.db"
+    ours, theirs = await write_keys(today, [ONE]), await write_keys(backup, [ONE])
+
+    build(merged, today, backup, wrong=ours[ONE])
+
+    assert keys_in(merged) == theirs
+
+
+async def test_of_a_damaged_file_the_readable_keys_are_taken(tmp_path: Path) -> None:
+    today, backup, merged = tmp_path / "today.db", tmp_path / "backup.db", tmp_path / "merged.db"
+    images = [ImageId(f"img_{number:03}") for number in range(500)]
+    ours = await write_keys(today, images)
+    await write_keys(backup, images[:10])
+    invert(today, start=0.7, end=0.9)
+
+    build(merged, today, backup)
+
+    found = keys_in(merged)
+    assert 0 < len(found) < len(images)
+    assert all(found[image] == ours[image] for image in found)
+    assert set(images[:10]) <= found.keys()
+
+
+# --- the list of backups beside the file
+
+
+async def test_the_list_of_backups_outlives_the_key_file(tmp_path: Path) -> None:
+    async with await Keys.open(tmp_path / "keys.db") as keys:
+        await keys.register_backup(tmp_path / "backup", NOW)
+    (tmp_path / "keys.db").unlink()
+    assert [backup.path for backup in known_backups(tmp_path)] == [tmp_path / "backup"]
+
+    (tmp_path / "backups.json").write_bytes(b"[")
+    assert known_backups(tmp_path) == []
