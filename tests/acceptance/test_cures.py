@@ -93,7 +93,7 @@ def cases() -> list[Any]:
     """Each essential file in each way, with and without a backup where that matters."""
     found = [(file, how, has) for file in ESSENTIAL for how in WAYS for has in (True, False)]
     found = [case for case in found if case[0] in CURED_FROM_BACKUPS or not case[2]]
-    return [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in found]
+    return [pytest.param(*case, marks=() if case in QUICK else pytest.mark.drill) for case in found]
 
 
 @pytest.mark.parametrize(("file", "how", "has_backup"), cases())
@@ -115,7 +115,7 @@ def test_a_damaged_file_is_cured_by_the_command_that_the_refusal_names(
     assert not has_backup or file != "catalog/keys.db" or all("--from" in command for command in commands)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("how", WAYS)
 def test_files_that_are_made_again_are_never_refused(workshops: Workshops, tmp_path: Path, how: str) -> None:
     data = Path(shutil.copytree(workshops.data, tmp_path / "data"))
@@ -128,7 +128,7 @@ def test_files_that_are_made_again_are_never_refused(workshops: Workshops, tmp_p
     assert started_with_cures(data) == ([], workshops.shown)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("file", WAL_FILES)
 def test_a_damaged_wal_loses_nothing_that_another_file_has(
@@ -203,7 +203,7 @@ def lose_all_keys(data: Path) -> None:
     execute_sql(data / "catalog" / "keys.db", "DELETE FROM key")
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("lose", [lose_blobs, damage_sources, lose_all_keys])
 def test_what_is_lost_comes_back_by_the_command_that_health_names(
     workshops: Workshops, tmp_path: Path, lose: Callable[[Path], None]
@@ -219,7 +219,7 @@ def test_what_is_lost_comes_back_by_the_command_that_health_names(
     assert cures_of_losses(data) == []
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize(("lose", "kind"), [(lose_blobs, "blobs"), (lose_all_keys, "images")])
 def test_without_a_backup_the_command_gives_up_what_is_lost(
     workshops: Workshops, tmp_path: Path, lose: Callable[[Path], None], kind: str
