@@ -7,6 +7,7 @@ import pytest
 from contracts.commands.datasets import CreateDataset, RemoveDataset, RenameDataset
 from contracts.errors import SetupError
 from contracts.wire.service.handlers import handlers_in
+from contracts.wire.service.requests import require_all_handlers
 
 
 async def create(context: None, command: CreateDataset) -> None: ...
@@ -41,3 +42,9 @@ def test_two_functions_for_one_type_are_refused_by_name() -> None:
     module = module_of(change=change, change_again=change_again)
     with pytest.raises(SetupError, match="change_again and change both handle RemoveDataset"):
         handlers_in(module, parameter="command")
+
+
+def test_a_service_needs_handlers_only_for_what_it_owns() -> None:
+    require_all_handlers("gateway", {}, {})
+    with pytest.raises(SetupError, match=r"^the catalog has no handler for CreateDataset, "):
+        require_all_handlers("catalog", {}, {})
