@@ -104,7 +104,7 @@ class PipedChild(ChildProcess):
         try:
             self._stdin.write(frame)
             await self._stdin.drain()
-        except ConnectionError as error:
+        except (ConnectionError, RuntimeError) as error:  # as raised by asyncio and uvloop
             raise PipeClosed from error
 
     async def receive(self, frames: Frames[T]) -> T:
