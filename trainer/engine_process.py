@@ -80,6 +80,8 @@ class EngineProcess:
 
     async def cancel_request(self) -> None:
         """End the current request: between two steps, and then the process stays; otherwise the process is killed."""
+        if not self.is_running:
+            self._is_busy = False
         try:
             with suppress(TimeoutError, Crash):
                 async with asyncio.timeout(self.timings.stop):

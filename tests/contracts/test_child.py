@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -101,6 +102,22 @@ async def test_messages_go_both_ways_until_the_pipe_closes() -> None:
     with pytest.raises(PipeClosed):
         for _ in range(100):  # the system notices a closed pipe at a later write
             await child.send(WORDS.encode(Word("x" * 100_000)))
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_sending_to_a_child_that_was_killed_is_the_same_error_on_every_event_loop(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def send_to_a_dead_child() -> None:
+        child = await piped(ECHO)
+        os.kill(child.pid, signal.SIGKILL)
+        await child.wait()
+        with pytest.raises(PipeClosed):
+            for _ in range(100):  # the system notices a closed pipe at a later write
+                await child.send(WORDS.encode(Word("x" * 100_000)))
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(send_to_a_dead_child())
 
 
 async def test_a_cancelled_receive_continues_in_the_same_frame() -> None:
