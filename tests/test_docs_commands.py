@@ -40,6 +40,7 @@ NOT_RUN = {
     "make schemas": "writes into docs/; tests/contracts/test_evolution.py compares",
     ".venv/bin/hf download": "downloads up to 4 GB",
     "sh deploy/make-secrets.sh": "tests/test_compose.py runs it",
+    "sh deploy/rotate-keys.sh": "needs Docker; tests/acceptance/test_rotation.py rotates the keys of a running stack",
     "docker compose": "needs Docker; tests/test_compose.py runs the commands of the services",
     "docker run": "needs Docker",
 }
