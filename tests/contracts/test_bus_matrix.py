@@ -87,8 +87,9 @@ async def read_store(admin: Bus) -> Store:
     for info in await js.streams_info():
         name = str(info.config.name)
         configs[name] = info.config.as_dict() | {"created": str(info.created)}
-        for consumer in await js.consumers_info(name):
-            consumers[f"{name}.{consumer.name}"] = consumer.config.as_dict()
+        with contextlib.suppress(KeyError):  # as nats-py fails for a stream whose consumers are just being deleted
+            for consumer in await js.consumers_info(name):
+                consumers[f"{name}.{consumer.name}"] = consumer.config.as_dict()
         for sequence in range(info.state.first_seq, info.state.last_seq + 1):
             try:
                 message = await js.get_msg(name, seq=sequence)
