@@ -26,6 +26,7 @@ from contracts.commands.base import CommandMetadata
 from contracts.commits import StreamRevision, build_commit, revision_of
 from contracts.events.datasets import DatasetRenamed, TagsEdited
 from contracts.ids import new_command_id
+from contracts.signatures import Signer, SigningKey
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
 from contracts.wire.server.embedded import EmbeddedServer
@@ -94,6 +95,7 @@ async def measure(server: EmbeddedServer, appends: int) -> dict[str, list[float]
     bus = await connect(server.url, *server.credentials("catalog"), "benchmark")
     raw_client = await connect_raw(server)
     js, log = raw_client.jetstream(timeout=30), EventLog(bus)
+    log.signer = Signer(SigningKey.generate(), (await log.end())[0])
     commit = build_commit(
         "dataset", "raw-0-0", [EVENT], expected_revision=StreamRevision(1000, 1000, "0" * 64), metadata=new_metadata()
     )

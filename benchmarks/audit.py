@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from benchmarks.replay import write_log
+from benchmarks.replay import key_of, write_log
 from catalog.archive.archive import Archive
 from catalog.archive.compare import compare
 from contracts import subjects
@@ -140,6 +140,7 @@ async def open_bench(folder: Path, commits: int) -> AsyncIterator[Bench]:
         bus = await connect(server.url, *server.credentials("admin"), "bench")  # the only one with consumers
         archive = Archive(folder / "catalog")
         await archive.verify_on_start(EventLog(bus))
+        await archive.begin(key_of("root").public)
         async with aclosing(Follower(bus, 0).batches()) as batches:
             async for batch in batches:
                 await archive.receive(batch)

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.replay import COMMITS_PER_DATASET, START_TIME, LogGenerator, SyntheticDataset
+from benchmarks.replay import COMMITS_PER_DATASET, START_TIME, LogGenerator, SyntheticDataset, key_of
 from catalog import views
 from catalog.archive.archive import Archive
 from catalog.database import Connection
@@ -23,6 +23,7 @@ from catalog.projection import project
 from catalog.store import Store
 from catalog.views import decisions, sets
 from contracts.events.datasets import TagsEdited
+from contracts.signatures import Signer
 from contracts.telemetry import Applied
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
@@ -39,6 +40,7 @@ async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[Store]:
     """A read model kept up to date as in `catalog.app`."""
     archive = Archive(folder)
     store = Store(folder / "read.db", await archive.verify_on_start(EventLog(bus)), views)
+    await archive.begin(key_of("root").public)
 
     async def announce(applied: Applied) -> None:
         await publish(bus, applied)
@@ -56,13 +58,13 @@ async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[Store]:
 async def write_dataset(bus: Bus, generator: LogGenerator) -> SyntheticDataset:
     """Write a complete data set to the log."""
     dataset = generator.new_dataset(0)
-    messages = list(generator.opening_messages(dataset))
+    messages = [*generator.key_messages(), *generator.opening_messages(dataset)]
     messages += [
         generator.encode_message(*generator.next_commit(dataset, action)) for action in reversed(dataset.pending_steps)
     ]
     for subject, body, headers in messages:
         await bus.jetstream().publish(subject, body, headers=headers)
-    assert len(messages) == COMMITS_PER_DATASET + 3
+    assert len(messages) == COMMITS_PER_DATASET + 7
     return dataset
 
 
@@ -93,14 +95,16 @@ async def main(commands: int) -> None:
                 await connect(server.url, *server.credentials(role), "benchmark") for role in ("admin", "catalog")
             ]
             await migrate(admin, at=START_TIME, lease=15)
-            generator = LogGenerator(random.Random(4))
+            log_id, _ = await EventLog(admin).end()
+            generator = LogGenerator(random.Random(4), log_id=log_id)
             dataset = await write_dataset(admin, generator)
             async with run_projection(catalog, Path(name)) as store:
                 await store.wait_for(generator.sequence, TIMEOUT_SECONDS)
-                lags = []
+                lags, log = [], EventLog(catalog)
+                log.signer = Signer(key_of("catalog"), log_id)
                 for _ in range(commands):
                     await asyncio.sleep(PAUSE_SECONDS)
-                    lags.append(await measure_lag(EventLog(catalog), store, generator, dataset))
+                    lags.append(await measure_lag(log, store, generator, dataset))
             for bus in (admin, catalog):
                 await bus.close()
     percentiles = statistics.quantiles(lags, n=100)

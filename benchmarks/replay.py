@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 from nats.aio.msg import Msg
@@ -35,11 +36,12 @@ from catalog.archive.archive import Archive
 from catalog.projection import project
 from catalog.store import Store
 from contracts import subjects
-from contracts.aggregates import AnyEvent
+from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import ImageResult
 from contracts.commits import Commit, StreamRevision, build_commit, decode
 from contracts.events.datasets import DatasetCreated, ImageAdded, TagsEdited
+from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRootEstablished, SigningService
 from contracts.events.tagging import (
     ImagePredictions,
     Prediction,
@@ -50,6 +52,8 @@ from contracts.events.tagging import (
 )
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, RunId, WorkerId, derived
 from contracts.sealed import seal
+from contracts.signatures import HEADER as SIGNATURE
+from contracts.signatures import Signer, SigningKey
 from contracts.telemetry import Applied
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
@@ -84,12 +88,21 @@ class SyntheticDataset:
     images: int = 0
 
 
+def key_of(signer: str) -> SigningKey:
+    """Always the same key for a signer."""
+    return SigningKey(signer.encode().ljust(32, b"."))
+
+
 @dataclass
 class LogGenerator:
-    """Generates commits as the services would: ids from commands, revisions, digests, sealed names. Seeded."""
+    """Generates commits as the services would: ids from commands, revisions, digests, sealed names. Seeded.
+
+    `log_id`: commits are signed for this log; without one they are not.
+    """
 
     rng: random.Random
     sequence: int = 1
+    log_id: str = ""
     revisions: dict[str, StreamRevision] = field(default_factory=dict)
 
     def build(self, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> tuple[Commit, StreamRevision]:
@@ -116,11 +129,29 @@ class LogGenerator:
             self.sequence, commit.version, hashlib.sha256(body).hexdigest()
         )
         headers: dict[str, str] = {
-            Header.MSG_ID: commit.id,
             Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected.sequence),
             Header.EXPECTED_STREAM: subjects.EVENTS,
         }
-        return subjects.aggregate(commit.aggregate_kind, commit.aggregate_id), body, headers
+        subject = subjects.aggregate(commit.aggregate_kind, commit.aggregate_id)
+        if self.log_id:
+            headers[SIGNATURE] = self._signer_of(commit).sign(subject, body)
+        return subject, body, headers
+
+    def key_messages(self) -> Iterator[tuple[str, bytes, dict[str, str]]]:
+        """The root key and the keys of the services, before anything that they sign."""
+        root = key_of("root")
+        event: AnyEvent = ServiceKeyRootEstablished(public_key=root.public.hex())
+        yield self.encode_message(*self.build("service-key", root.id, event))
+        for service in get_args(SigningService):
+            key = key_of(service)
+            event = ServiceKeyRegistered(service=service, public_key=key.public.hex())
+            yield self.encode_message(*self.build("service-key", key.id, event))
+
+    def _signer_of(self, commit: Commit) -> Signer:
+        kind = REGISTRY.by_name[commit.aggregate_kind]
+        signers = (kind.signer, *kind.writers)
+        able = (one for one in signers if all(kind.may_append(one, type(event)) for event in commit.events))
+        return Signer(key_of(next(able)), self.log_id)
 
     def generate_messages(self, commits: int) -> Iterator[tuple[str, bytes, dict[str, str]]]:
         """`commits` commits of the mix, and three opening commits for each data set."""
@@ -228,9 +259,10 @@ async def write_log(bus: Bus, commits: int) -> int:
 
     inbox = bus.new_inbox()
     await bus.subscribe(inbox, cb=on_ack)
-    generator = LogGenerator(random.Random(4))
+    log_id, _ = await EventLog(bus).end()
+    generator = LogGenerator(random.Random(4), log_id=log_id)
     sent = 0
-    for subject, body, headers in generator.generate_messages(commits):
+    for subject, body, headers in itertools.chain(generator.key_messages(), generator.generate_messages(commits)):
         await slots.acquire()
         await bus.publish(subject, body, reply=inbox, headers=headers)
         sent += 1
@@ -254,6 +286,7 @@ class CatalogReplay:
         """Replay up to this sequence or a few commits further; returns the last sequence applied."""
         if self.store is None:
             self.store = Store(self.folder / "read.db", await self.archive.verify_on_start(EventLog(self.bus)), views)
+            await self.archive.begin(key_of("root").public)
         reached = asyncio.Event()
 
         async def announce(applied: Applied) -> None:
