@@ -40,6 +40,7 @@ from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import ImageResult
 from contracts.commits import Commit, StreamRevision, build_commit, decode
+from contracts.events.base import SCHEMA
 from contracts.events.datasets import DatasetCreated, ImageAdded, TagsEdited
 from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRootEstablished, SigningService
 from contracts.events.tagging import (
@@ -144,7 +145,7 @@ class LogGenerator:
         yield self.encode_message(*self.build("service-key", root.id, event))
         for service in get_args(SigningService):
             key = key_of(service)
-            event = ServiceKeyRegistered(service=service, public_key=key.public.hex())
+            event = ServiceKeyRegistered(service=service, public_key=key.public.hex(), schema=SCHEMA)
             yield self.encode_message(*self.build("service-key", key.id, event))
 
     def _signer_of(self, commit: Commit) -> Signer:

@@ -15,8 +15,8 @@ from catalog.store import Store
 from catalog.views import foreign
 from contracts.commands.base import CommandMetadata
 from contracts.commits import build_commit
-from contracts.errors import Rejected
-from contracts.events.base import Event
+from contracts.errors import Rejected, SetupError
+from contracts.events.base import SCHEMA, Event
 from contracts.events.service_keys import (
     ServiceKeyRegistered,
     ServiceKeyRetired,
@@ -109,22 +109,31 @@ class KeyRegistrar:
         """Registers the catalog's own key, with which `log` signs then; a changed file retires the one before."""
         previous = log.signer
         key = await asyncio.to_thread(load_or_create_key, file)
-        await self.register("catalog", key.public)
+        await self.register("catalog", key.public, SCHEMA)
         log.signer = Signer(key, self.archive.log_id)
         if previous is not None and previous.key.id != key.id:
             await self.retire(previous.key.id)
 
-    async def register(self, service: SigningService, public_key: bytes) -> None:
-        """Returns once commits signed with this key are accepted; idempotent. Rejected: it is retired."""
+    async def register(self, service: SigningService, public_key: bytes, schema: int) -> None:
+        """Returns once commits of this schema, signed with this key, are accepted; idempotent.
+
+        Rejected: it is retired. SetupError: this catalog cannot read what the service writes.
+        """
+        if schema > SCHEMA:
+            raise SetupError(
+                f"this {service} writes events of schema {schema}, and the catalog reads up to {SCHEMA}: "
+                "upgrade the catalog first"
+            )
         trust, key_id = self.archive.trust, key_id_of(public_key)
         known = trust.keys.get(key_id)
         if known is not None and (known.retired or known.signer != service):
             raise Rejected("this key was retired, or it belongs to another service; delete the file of the key")
-        if known is not None:
+        if known is not None and schema <= known.schema:
             return
-        if len(trust.keys_of(service)) >= MAX_KEYS_OF_SERVICE:
+        if known is None and len(trust.keys_of(service)) >= MAX_KEYS_OF_SERVICE:
             raise Rejected(f"{service} has {MAX_KEYS_OF_SERVICE} signing keys; retire those that are not in use")
-        await self._append(key_id, ServiceKeyRegistered(service=service, public_key=public_key.hex()))
+        event = ServiceKeyRegistered(service=service, public_key=public_key.hex(), schema=schema)
+        await self._append(key_id, event)
 
     async def retire(self, key_id: str) -> None:
         """Nothing signed with this key is accepted any more; idempotent."""
@@ -142,7 +151,7 @@ class KeyRegistrar:
         if request.retire:
             await self.retire(key_id_of(public_key))
         else:
-            await self.register(service, public_key)
+            await self.register(service, public_key, request.schema)
         return self.archive.log_id
 
     async def _append(self, key_id: str, event: Event) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 
@@ -19,6 +19,7 @@ from contracts.log_message import LogMessage
 
 COMMIT_BYTES = 200 * 1024
 """Maximum size of a commit in bytes, checked before it is appended: bulk data belongs in blobs and bitmaps."""
+SchemaNumber = Annotated[int, msgspec.Meta(ge=1)]
 MAX_ATOMIC_COMMITS = 1000
 """Maximum commits appended together: nats-server accepts no more messages in one batch."""
 
@@ -45,7 +46,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     correlation_id: str = ""
     causation_id: str = ""
     traceparent: str | None = None
-    schema: int = 1
+    schema: SchemaNumber = 1
     previous_hash: str = ""
     result: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
@@ -254,7 +255,7 @@ def decode_commit(body: bytes, upcasters: Upcasters = UPCASTERS, schema: int = S
 
 
 class _SchemaOnly(msgspec.Struct):
-    schema: int = 1
+    schema: SchemaNumber = 1
 
 
 def written_schema(body: bytes) -> int:

@@ -5,6 +5,7 @@ is foreign if nobody known signed it, if its signer may not append its events, o
 aggregate on whose subject it is. It keeps its sequence and changes nothing; the aggregate goes on.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -29,15 +30,21 @@ from contracts.log_message import LogMessage
 from contracts.signatures import Signature, is_valid, key_id_of, parse_signature, signed_bytes
 
 RESTORED = b'"log.restored"'
+ANY_SCHEMA = sys.maxsize
+LARGEST_NUMBER = 2**63 - 1
+"""What databases store."""
+LONG_NUMBER = b"0" * len(str(LARGEST_NUMBER))
+DIGITS_TO_ZEROS = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
 
 
 @dataclass(frozen=True)
 class KnownKey:
-    """A public key of 32 bytes, and whose it is."""
+    """A public key of 32 bytes, and whose it is. `schema`: the newest one that its commits may have."""
 
     signer: SignerName
     public_key: bytes
     retired: bool = False
+    schema: int = ANY_SCHEMA
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,9 @@ def evolve(trust: Trust, sequence: int, commit: Commit) -> Trust:
                 others = {key_id: key for key_id, key in trust.keys.items() if key.signer != "root"}
                 keys = {**others, commit.aggregate_id: KnownKey("root", bytes.fromhex(public))}
                 trust = replace(trust, root=commit.aggregate_id, keys=keys)
-            case ServiceKeyRegistered(service=service, public_key=public):
-                keys = {**trust.keys, commit.aggregate_id: KnownKey(service, bytes.fromhex(public))}
-                trust = replace(trust, keys=keys)
+            case ServiceKeyRegistered(service=service, public_key=public, schema=schema):
+                key = KnownKey(service, bytes.fromhex(public), schema=schema)
+                trust = replace(trust, keys={**trust.keys, commit.aggregate_id: key})
             case ServiceKeyRetired():
                 retired = replace(trust.keys[commit.aggregate_id], retired=True)
                 trust = replace(trust, keys={**trust.keys, commit.aggregate_id: retired})
@@ -90,12 +97,12 @@ IsSigned = Callable[[Signature, bytes, bytes], bool]
 def verify(message: LogMessage, trust: Trust, root: bytes, head_of: HeadOf, is_signed: IsSigned = is_valid) -> LogEntry:
     """The commit in a message, or a foreign message with the reason, as a sentence.
 
-    `root`: the public key of `keys.db`, by which the log's own root key is recognised. LogDamaged: a known writer of a
-    newer version signed it, and this version cannot read it.
+    `root`: the public key of `keys.db`, by which the log's own root key is recognised. LogDamaged: a newer version
+    wrote it, and this one cannot read it.
     """
     try:
-        commit = _signed_commit(message, trust, root, is_signed)
-        _check_place(message, commit, trust, head_of)
+        commit, signer = _signed_commit(message, trust, root, is_signed)
+        _check_place(message, commit, signer, trust, head_of)
     except _Foreign as foreign:
         return ForeignMessage(
             sequence=message.sequence,
@@ -118,10 +125,10 @@ class _Foreign(Exception):
     """Why nobody known can have appended it."""
 
 
-def _signed_commit(message: LogMessage, trust: Trust, root: bytes, is_signed: IsSigned) -> Commit:
+def _signed_commit(message: LogMessage, trust: Trust, root: bytes, is_signed: IsSigned) -> tuple[Commit, SignerName]:
     """The commit, if its signer may append it."""
     if message.sequence == 1:
-        return _first_commit(message)
+        return _first_commit(message), "root"
     signature = parse_signature(message.signature)
     if signature is None:
         raise _Foreign("it is not signed" if not message.signature else "its signature is not one")
@@ -135,7 +142,7 @@ def _signed_commit(message: LogMessage, trust: Trust, root: bytes, is_signed: Is
     signed = signed_bytes(_log_id_for(message, trust), message.subject, message.body)
     if not is_signed(signature, key.public_key, signed):
         raise _Foreign(f"its signature with the key {signature.key_id} of the {key.signer} is wrong")
-    commit = _decode(message)
+    commit = _decode(message, key)
     kind = REGISTRY.by_name[commit.aggregate_kind]
     known = signature.key_id in trust.keys
     for event in commit.events:
@@ -145,12 +152,12 @@ def _signed_commit(message: LogMessage, trust: Trust, root: bytes, is_signed: Is
         if not known and not introduces_root and trust.root:
             raise _Foreign("it is signed with a root key that the log does not name yet")
         _check_key_id(commit, event)
-    return commit
+    return commit, key.signer
 
 
 def _first_commit(message: LogMessage) -> Commit:
     """`log.created` alone is not signed: the migrate step appends it before there are keys."""
-    commit = _decode(message)
+    commit = _decode(message, KnownKey("root", b""))
     match commit.events:
         case (LogCreated(log_id=log_id),) if commit.aggregate_id == log_id:
             return commit
@@ -165,15 +172,43 @@ def _log_id_for(message: LogMessage, trust: Trust) -> str:
     return trust.log_id
 
 
-def _decode(message: LogMessage) -> Commit:
+def _decode(message: LogMessage, key: KnownKey) -> Commit:
+    """What can be read and stored. Only a schema that the key was registered with may be newer than this version's."""
     try:
-        return decode_commit(message.body)
+        commit = decode_commit(message.body)
+    except RecursionError as error:
+        raise _Foreign("it is nested too deeply") from error
     except msgspec.DecodeError as error:
-        if written_schema(message.body) > SCHEMA:
+        written = written_schema(message.body)
+        _check_schema(written, key)
+        if written > SCHEMA:
             raise LogDamaged(
                 f"commit {message.sequence} was written by a newer version of Loratory; upgrade this one"
             ) from error
         raise _Foreign(f"it is no commit: {error}") from error
+    _check_schema(commit.schema, key)
+    _check_numbers(message.body)
+    return commit
+
+
+def _check_schema(written: int, key: KnownKey) -> None:
+    if written > key.schema:
+        raise _Foreign(f"it has schema {written}, but the {key.signer} registered its key for schema {key.schema}")
+
+
+def _check_numbers(body: bytes) -> None:
+    """JSON has numbers of any size. Few commits have so many digits in a row that they are looked at one by one."""
+    values = [msgspec.json.decode(body)] if LONG_NUMBER in body.translate(DIGITS_TO_ZEROS) else []
+    while values:
+        match values.pop():
+            case dict() as found:
+                values += found.values()
+            case list() as found:
+                values += found
+            case int() as found if abs(found) > LARGEST_NUMBER:
+                raise _Foreign("it has a number of more than 64 bits")
+            case _:
+                pass
 
 
 def _check_key_id(commit: Commit, event: Event) -> None:
@@ -187,7 +222,7 @@ def _check_key_id(commit: Commit, event: Event) -> None:
                 raise _Foreign(f"its key has the id {key_id}, not {commit.aggregate_id}")
 
 
-def _check_place(message: LogMessage, commit: Commit, trust: Trust, head_of: HeadOf) -> None:
+def _check_place(message: LogMessage, commit: Commit, signer: SignerName, trust: Trust, head_of: HeadOf) -> None:
     """Whether it continues the history of the aggregate on whose subject it is."""
     if message.subject != subjects.aggregate(commit.aggregate_kind, commit.aggregate_id):
         raise _Foreign(
@@ -197,8 +232,12 @@ def _check_place(message: LogMessage, commit: Commit, trust: Trust, head_of: Hea
         raise _Foreign("it restores another log")
     head = head_of(commit.aggregate_kind, commit.aggregate_id)
     # A void commit replaces a lost one of an unknown aggregate, so a gap in any history before it is accepted.
-    if (why := check_link(commit, head)) and trust.voided <= head.sequence:
+    if trust.voided > head.sequence:
+        return
+    if why := check_link(commit, head):
         raise _Foreign(why)
+    if not head.sequence and signer in REGISTRY.by_name[commit.aggregate_kind].writers:
+        raise _Foreign(f"the {signer} may not begin a {commit.aggregate_kind}")
 
 
 def check_link(commit: Commit, previous: StreamRevision) -> str:

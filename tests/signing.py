@@ -6,7 +6,7 @@ from pathlib import Path
 from catalog.database import open_writer
 from catalog.keys import KEYS_SCHEMA
 from contracts.commits import build_commit
-from contracts.events.base import Event
+from contracts.events.base import SCHEMA, Event
 from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRootEstablished, SigningService
 from contracts.signatures import Signer, SigningKey
 from contracts.wire.log.event_log import EventLog
@@ -31,7 +31,7 @@ async def append_keys(
     keys = {service: key_named(service) for service in services}
     events: list[tuple[str, Event]] = [(root.id, ServiceKeyRootEstablished(public_key=root.public.hex()))]
     for service, key in keys.items():
-        events.append((key.id, ServiceKeyRegistered(service=service, public_key=key.public.hex())))
+        events.append((key.id, ServiceKeyRegistered(service=service, public_key=key.public.hex(), schema=SCHEMA)))
     for key_id, event in events:
         revision = (await log.load("service-key", key_id)).revision
         if revision.sequence:  # they were appended before

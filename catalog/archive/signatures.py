@@ -66,7 +66,8 @@ def _note(history: SignedHistory, sequence: int, commit: Commit) -> None:
                 after = sequence - 1 if any(key.signer == "root" for key in history.keys.values()) else 0
                 history.keys[commit.aggregate_id] = KeyPeriod("root", bytes.fromhex(public), after)
             case ServiceKeyRegistered(service=service, public_key=public):
-                history.keys[commit.aggregate_id] = KeyPeriod(service, bytes.fromhex(public), sequence)
+                # Again where the service writes a newer schema: what it signed before stays as it is.
+                history.keys.setdefault(commit.aggregate_id, KeyPeriod(service, bytes.fromhex(public), sequence))
             case ServiceKeyRetired():
                 key = history.keys[commit.aggregate_id]
                 history.keys[commit.aggregate_id] = msgspec.structs.replace(key, to=sequence)

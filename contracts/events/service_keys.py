@@ -21,11 +21,13 @@ class ServiceKeyRootEstablished(Event, frozen=True, tag="service-key.root_establ
 
 
 class ServiceKeyRegistered(Event, frozen=True, tag="service-key.registered"):
-    """From here on commits signed with this key are those of this service."""
+    """From here on commits signed with this key are those of this service. Again, when it writes a newer schema."""
 
     service: SigningService
     public_key: str
     """Ed25519 (RFC 8032), 32 bytes in hex."""
+    schema: int = 1
+    """The newest schema of events that the service writes (`contracts.evolution`)."""
 
     def describe(self) -> str:
         return f"Registered a signing key of the {self.service}"

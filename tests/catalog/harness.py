@@ -32,7 +32,7 @@ from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import Command, CommandMetadata, R, result_type_of
 from contracts.commands.datasets import CreateDataset, ImportImages, ImportResult, StagedFile
 from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit
-from contracts.events.base import Event
+from contracts.events.base import SCHEMA, Event
 from contracts.events.service_keys import SigningService
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, ulid
 from contracts.signatures import Signer
@@ -167,7 +167,7 @@ async def open_catalog(
             registrar = await KeyRegistrar.open(log, archive, store, keys)
             await registrar.authorize(log, folder / "catalog.key")
             for worker in WORKERS:
-                await registrar.register(worker, key_named(worker).public)
+                await registrar.register(worker, key_named(worker).public, SCHEMA)
             resources = Resources(files, staging, archive, store, keys, blobs, decoder)
             catalog = Catalog(bus, log, resources, DispatchTiming(), limits)
             background.append(asyncio.create_task(finish_and_purge(catalog)))

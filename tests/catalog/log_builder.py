@@ -15,7 +15,7 @@ from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import DatasetResult
 from contracts.commands.jobs import JobResult
 from contracts.commits import RecordedCommit, StreamRevision, build_commit, decode, revision_of
-from contracts.events.base import Category
+from contracts.events.base import SCHEMA, Category
 from contracts.events.datasets import (
     CaptionSet,
     DatasetCreated,
@@ -252,9 +252,13 @@ def add_keys(builder: LogBuilder) -> None:
     builder.append("service-key", root.id, ServiceKeyRootEstablished(public_key=root.public.hex()))
     for service in SERVICES:
         key = key_named(service)
-        builder.append("service-key", key.id, ServiceKeyRegistered(service=service, public_key=key.public.hex()))
+        builder.append(
+            "service-key", key.id, ServiceKeyRegistered(service=service, public_key=key.public.hex(), schema=SCHEMA)
+        )
     old = key_named("old")
-    builder.append("service-key", old.id, ServiceKeyRegistered(service="trainer", public_key=old.public.hex()))
+    builder.append(
+        "service-key", old.id, ServiceKeyRegistered(service="trainer", public_key=old.public.hex(), schema=SCHEMA)
+    )
     builder.append("service-key", old.id, ServiceKeyRetired())
 
 

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from contracts.commits import ForeignMessage, LogEntry, RecordedCommit, StreamRevision, revision_of
 from contracts.errors import LogDamaged
+from contracts.events.base import SCHEMA, Event
 from contracts.events.datasets import DatasetRenamed
-from contracts.events.jobs import JobEdited, JobSucceeded
+from contracts.events.jobs import JobAttemptFailed, JobEdited, JobSucceeded
 from contracts.events.log import LogRestored
 from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRetired, ServiceKeyRootEstablished
+from contracts.events.tagging import TaggingPredicted
 from contracts.log_message import LogMessage
 from contracts.signatures import Signature, Signer, SigningKey, is_valid, parse_signature
-from contracts.verification import Trust, evolve, verify
+from contracts.verification import LARGEST_NUMBER, Trust, evolve, verify
 from tests.catalog.log_builder import LOG_ID, LogBuilder, add_keys, full_history
 from tests.signing import key_named
 
@@ -216,10 +218,96 @@ def test_a_log_that_begins_with_something_else_is_foreign_from_the_start() -> No
     assert "not the creation of the log" in Reader().reason(first)
 
 
-def test_a_known_writer_of_a_newer_version_stops_the_reader() -> None:
+# --- what a service's own key could do to all others
+
+
+def rewritten(recorded: RecordedCommit, old: bytes, new: bytes, key: SigningKey) -> LogMessage:
+    """With another body, signed well."""
+    message = message_of(recorded)
+    assert old in message.body
+    return signed_with(key)(msgspec.structs.replace(message, body=message.body.replace(old, new)))
+
+
+def newer(recorded: RecordedCommit, key: SigningKey) -> LogMessage:
+    return rewritten(recorded, b'"version"', b'"schema":99,"version"', key)
+
+
+def test_a_schema_that_its_key_was_not_registered_for_is_foreign() -> None:
     builder, reader = log_with_job()
-    message = message_of(builder.append("dataset", "ds_cats", DatasetRenamed(name="new")))
-    newer = msgspec.structs.replace(message, body=message.body.replace(b'"version"', b'"schema":99,"version"'))
-    with pytest.raises(LogDamaged, match="was written by a newer version of Loratory"):
-        reader.read(signed_with(key_named("catalog"))(newer))
-    assert "is wrong" in reader.reason(newer)
+    renamed = builder.append("dataset", "ds_cats", DatasetRenamed(name="new"))
+    reason = reader.reason(newer(renamed, key_named("catalog")))
+    assert reason == f"it has schema 99, but the catalog registered its key for schema {SCHEMA}"
+    later = msgspec.structs.replace(message_of(renamed), sequence=renamed.sequence + 1)
+    assert isinstance(reader.read(later), RecordedCommit)
+
+
+def test_a_schema_that_its_key_was_registered_for_later_is_accepted() -> None:
+    builder, reader = log_with_job()
+    key = key_named("new trainer")
+    older = ServiceKeyRegistered(service="trainer", public_key=key.public.hex(), schema=SCHEMA - 1)
+    reader.read(message_of(builder.append("service-key", key.id, older)))
+    change = signed_with(key)
+    failed = message_of(builder.append("job", "job_2", JobAttemptFailed(attempt=1, step=1, reason="it crashed")))
+    assert "registered its key for schema" in reader.reason(change(failed))
+
+    registered = builder.append("service-key", key.id, msgspec.structs.replace(older, schema=SCHEMA))
+    assert isinstance(reader.read(message_of(registered)), RecordedCommit)
+    assert isinstance(reader.read(change(failed)), RecordedCommit)
+
+
+def test_what_a_newer_version_wrote_stops_the_reader() -> None:
+    builder, reader = log_with_job()
+    key = key_named("catalog")
+    event = ServiceKeyRegistered(service="catalog", public_key=key.public.hex(), schema=99)
+    registered = builder.append("service-key", key.id, event)
+    with pytest.raises(LogDamaged, match="was written by a newer version of Loratory; upgrade this one"):
+        reader.read(newer(registered, ROOT))
+    assert isinstance(reader.read(message_of(registered)), RecordedCommit)
+    renamed = builder.append("dataset", "ds_cats", DatasetRenamed(name="new"))
+    with pytest.raises(LogDamaged, match="was written by a newer version of Loratory; upgrade this one"):
+        reader.read(newer(renamed, key))
+
+
+NESTED = b"[" * 50_000 + b"]" * 50_000
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b'"step":1', b'"step":1' + b"0" * 19, "it has a number of more than 64 bits"),
+        (b'"step":1', b'"step":-1' + b"0" * 19, "it has a number of more than 64 bits"),
+        (b'"step":1', b'"step":1e30', "it is no commit: Expected `int`"),
+        (b'"step":1', b'"step":1,"more":[{"a":[1,' + b"9" * 400 + b"]}]", "it has a number of more than 64 bits"),
+        (b'"version"', b'"more":' + NESTED + b',"version"', "it is nested too deeply"),
+        (b'"version"', b'"schema":-9999999999999,"version"', "it is no commit: Expected `int` >= 1"),
+        (b'"version"', b'"schema":"new","version"', "it is no commit: Expected `int`"),
+    ],
+    ids=["large", "negative", "float", "nested number", "nested", "schema below 1", "schema of another type"],
+)
+def test_what_nobody_could_read_or_store_is_foreign(old: bytes, new: bytes, reason: str) -> None:
+    builder, reader = log_with_job()
+    failed = builder.append("job", "job_2", JobAttemptFailed(attempt=1, step=1, reason="it crashed"))
+    assert reader.reason(rewritten(failed, old, new, key_named("trainer"))).startswith(reason)
+
+
+def test_the_largest_number_that_can_be_stored_is_accepted() -> None:
+    builder, reader = log_with_job()
+    failed = JobAttemptFailed(attempt=1, step=LARGEST_NUMBER, reason="1" * 40)
+    assert isinstance(reader.read(message_of(builder.append("job", "job_2", failed))), RecordedCommit)
+
+
+@pytest.mark.parametrize(
+    ("kind", "event"),
+    [
+        ("job", JobAttemptFailed(attempt=1, step=1, reason="it crashed")),
+        ("tagging", TaggingPredicted(attempt=1, images=())),
+    ],
+)
+def test_a_worker_may_not_begin_what_nobody_requested(kind: str, event: Event) -> None:
+    """The read model would miss what the request says."""
+    builder, reader = LogBuilder(), Reader()
+    add_keys(builder)
+    for recorded in builder.commits:
+        reader.read(message_of(recorded))
+    message = message_of(builder.append(kind, "nobody_asked", event))
+    assert re.fullmatch(f"the (trainer|tagger) may not begin a {kind}", reader.reason(message))

@@ -11,7 +11,7 @@ import pytest
 from contracts.aggregates import AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.commits import AggregateHistory, Commit, RecordedCommit, StreamRevision
-from contracts.errors import Behind, Fenced, LogFull, Rejected, Unavailable
+from contracts.errors import Behind, Fenced, LogFull, Rejected, SetupError, Unavailable
 from contracts.events.jobs import (
     JOB_WORK,
     JobAttemptFailed,
@@ -139,6 +139,25 @@ async def test_work_is_fetched_run_and_acknowledged(catalog: Bus, trainer: Bus) 
         events = await wait_until_ended(catalog)
         assert isinstance(events[-1], JobSucceeded)
         await wait_until_queue_is_empty(catalog)
+
+
+class RefusingLog(EventLog):
+    """The catalog does not register the key of this worker."""
+
+    async def authorize(self) -> None:
+        raise SetupError("upgrade the catalog first")
+
+
+async def test_a_worker_whose_key_is_refused_ends_and_leaves_its_work_to_another(catalog: Bus, trainer: Bus) -> None:
+    async def run(attempt: Attempt) -> None:
+        await attempt.report(finish(attempt))
+
+    await create_and_queue_job(catalog)
+    with pytest.raises(SetupError, match="upgrade the catalog first"):
+        await Worker(trainer, identify("newer"), run, log=RefusingLog(trainer), timings=TIMINGS).run()
+    async with run_worker(trainer, run):
+        events = await wait_until_ended(catalog)
+    assert [event.worker for event in events if isinstance(event, JobAttemptStarted)] == ["w1"]
 
 
 async def test_commits_of_the_catalog_do_not_fence_the_attempt(catalog: Bus, trainer: Bus) -> None:

@@ -16,7 +16,9 @@ import structlog
 from nats.aio.msg import Msg
 
 from contracts import subjects
+from contracts.commits import SchemaNumber
 from contracts.errors import ErrorReply, Invalid, LoratoryError, Rejected, SetupError, Unavailable
+from contracts.events.base import SCHEMA
 from contracts.events.service_keys import SigningService
 from contracts.queries.log import ListForeign
 from contracts.signatures import Signature, Signer, SigningKey, is_valid, key_id_of
@@ -35,16 +37,18 @@ _log = structlog.get_logger()
 class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Register this public key (hex); with `retire`: accept nothing more that it signs.
 
-    `proof`: a signature in hex over `signed_bytes` with the private half.
+    `schema`: the newest schema of events that the service writes. `proof`: a signature in hex over `signed_bytes` with
+    the private half.
     """
 
     public_key: str
+    schema: SchemaNumber
     retire: bool = False
     proof: str = ""
 
     def signed_bytes(self, service: str) -> bytes:
         action = "retire" if self.retire else "register"
-        return f"loratory service key 1\n{action}\n{service}\n{self.public_key}".encode()
+        return f"loratory service key 2\n{action}\n{service}\n{self.schema}\n{self.public_key}".encode()
 
 
 class KeyReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -124,7 +128,7 @@ class ServiceLog(EventLog):
     async def authorize(self) -> None:
         """Registers the key of the file; another one than before replaces that one, which is retired.
 
-        Unavailable: the catalog does not answer. SetupError: the file is damaged.
+        Unavailable: the catalog does not answer. SetupError: the file cannot be read, or the catalog is too old.
         """
         previous = self.signer
         key = await asyncio.to_thread(load_or_create_key, self._file)
@@ -134,7 +138,7 @@ class ServiceLog(EventLog):
             _log.info("signing_key_rotated", key=key.id, retired=previous.key.id)
 
     async def _request(self, key: SigningKey, *, retire: bool = False) -> str:
-        request = KeyRequest(public_key=key.public.hex(), retire=retire)
+        request = KeyRequest(public_key=key.public.hex(), schema=SCHEMA, retire=retire)
         proof = key.sign(request.signed_bytes(self._service)).hex()
         body = msgspec.json.encode(msgspec.structs.replace(request, proof=proof))
         try:

@@ -88,10 +88,10 @@ class Worker:
             await self._run_attempt(delivery)
 
     async def _authorize(self, delivery: Delivery) -> None:
-        """Before each attempt, since the signing key may have been rotated."""
+        """Before each attempt, since the signing key may have been rotated. Whatever is wrong, another may do it."""
         try:
             await self._log.authorize()
-        except TRANSIENT_ERRORS:
+        except LoratoryError:
             await delivery.nak(self._timings.redelivery.transient_error)
             raise
 
