@@ -1,17 +1,11 @@
 """How clients prove who they are: nkeys, credentials files, passwords, certificates; and how these are rotated."""
 
 import asyncio
-import datetime as dt
-import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from nats.aio.msg import Msg
 
 from contracts.errors import LoratoryError, SetupError
@@ -20,7 +14,6 @@ from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
 from contracts.wire.server import secret_files, user_keys
 from contracts.wire.server.accounts import ROLES, SERVICES, Role
-from contracts.wire.server.config import ServerTls
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.server.rotation import FAILURE, REQUEST, ask_for_rotation, rotate_offline, rotate_when_asked
 from contracts.wire.service.bus import Bus, connect
@@ -35,6 +28,7 @@ from contracts.wire.service.credentials import (
 )
 from contracts.wire.service.nkeys import Nkey, generate_nkey, parse_seed
 from contracts.wire.service.settings import BusSettings, read_settings
+from tests.certificates import client_tls, issue, issue_all, server_tls
 from tests.conftest import NOW, append_events
 from tests.contracts.cluster import Cluster
 from tests.limits import WAIT
@@ -286,65 +280,11 @@ def test_the_secrets_of_containers_are_rotated_in_two_steps(tmp_path: Path) -> N
 # --- TLS
 
 
-def issue(folder: Path, name: str, issuer: str | None = None) -> None:
-    """`NAME.pem` and `NAME.key`, signed by `issuer` (None: by itself, as an authority)."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    signer, issuer_name = key, subject
-    if issuer is not None:
-        signer = serialization.load_pem_private_key((folder / f"{issuer}.key").read_bytes(), None)  # type: ignore[assignment]
-        issuer_name = x509.load_pem_x509_certificate((folder / f"{issuer}.pem").read_bytes()).subject
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer_name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(key_usage(is_authority=issuer is None), critical=True)
-        .sign(signer, hashes.SHA256())
-    )
-    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    (folder / f"{name}.key").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
-
-
-def key_usage(*, is_authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=is_authority,
-        crl_sign=is_authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
 @pytest.fixture
 def certificates(tmp_path: Path) -> Path:
-    folder = tmp_path / "tls"
-    folder.mkdir()
-    issue(folder, "authority")
-    for name in ("server", "client"):
-        issue(folder, name, "authority")
+    folder = issue_all(tmp_path / "tls")
     issue(folder, "stranger")
     return folder
-
-
-def server_tls(folder: Path) -> ServerTls:
-    return ServerTls(cert=str(folder / "server.pem"), key=str(folder / "server.key"), ca=str(folder / "authority.pem"))
-
-
-def client_tls(folder: Path, name: str = "client", authority: str = "authority") -> Tls:
-    return Tls(ca=folder / f"{authority}.pem", cert=folder / f"{name}.pem", key=folder / f"{name}.key")
 
 
 async def test_server_and_client_verify_each_other(certificates: Path, tmp_path: Path) -> None:
@@ -385,9 +325,7 @@ async def test_certificates_are_read_again_at_each_reconnect(certificates: Path,
         await serve(buses["catalog"])
         stopped = asyncio.Event()
         using = asyncio.create_task(use(buses, stopped))
-        issue(certificates, "authority")  # a new authority, under which the old certificates are worth nothing
-        for name in ("server", "client"):
-            issue(certificates, name, "authority")
+        issue_all(certificates)
         await server.reload()
         for bus in buses.values():
             await bus.force_reconnect()
