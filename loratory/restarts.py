@@ -10,7 +10,8 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     `settled_after`: after it was ready for this long, the next death counts as the first one again. `disk_poll`:
     interval at which free disk space is checked. `low_disk`: with fewer free bytes, a reason says how many there are.
-    `queue_poll`: interval at which it is checked whether the work queue is lost.
+    `queue_poll`: interval at which it is checked whether the work queue is lost. `login_poll`: whether services of an
+    older version were refused.
     """
 
     delays: RetryPolicy = RetryPolicy(first_delay=0.2, factor=2, max_delay=60)
@@ -18,6 +19,7 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     disk_poll: float = 2.0
     low_disk: int = 256 << 20
     queue_poll: float = 5.0
+    login_poll: float = 5.0
 
 
 RESTARTS = RestartPolicy()

@@ -11,6 +11,7 @@ from contracts.cures import cure
 from contracts.errors import LogDamaged, LoratoryError, SetupError, Unavailable
 from contracts.wire.log.migration import DEFAULT_LEASE_SECONDS, MigrateSettings, migrate_once
 from contracts.wire.log.queue_watch import check_once
+from contracts.wire.server.accounts import Role
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.server.rotation import rotate_when_asked
 from contracts.wire.service.boot import LOG_DAMAGED
@@ -57,6 +58,19 @@ class ServerSupervisor:
     async def rotate_keys_when_asked(self) -> None:
         """As `loratory keys rotate` asks, until cancelled."""
         await rotate_when_asked(self._server.folder, self._server.rotate_keys)
+
+    async def report_old_services(self, poll: float) -> NoReturn:
+        """Say once of each service that an older version of it tries to connect. `poll` in seconds."""
+        reported: set[Role] = set()
+        while True:
+            await asyncio.sleep(poll)
+            refused = await asyncio.to_thread(self._server.refused_passwords)
+            for role in sorted(refused - reported):
+                self._report(
+                    f"refused a login as {role} with a password, as older versions of Loratory use: "
+                    "if one of its services still runs somewhere, stop it, or install this version there"
+                )
+            reported |= refused
 
     async def restart_after_full_disk(self, poll: float) -> NoReturn:
         """A nats-server whose disk was full stores nothing more until it is restarted. `poll` in seconds."""

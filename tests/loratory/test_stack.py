@@ -16,6 +16,7 @@ from contracts.errors import SetupError
 from contracts.wire.log.migration import FORMAT
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import connect
+from contracts.wire.service.credentials import Password
 from contracts.wire.service.jetstream import find_stream
 from loratory import restart_pause
 from loratory.data_folder import DataFolder
@@ -177,6 +178,25 @@ async def test_a_lost_queue_is_recreated(tmp_path: Path) -> None:
             while "nats      the work queue was lost and is recreated" not in lines:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.05)
         assert await find_stream(admin.jetstream(), subjects.QUEUE) is not None
+
+
+async def test_a_service_of_an_older_version_is_named_once(tmp_path: Path) -> None:
+    lines: list[str] = []
+    no_services: tuple[Service, ...] = ("catalog", "gateway", *NO_WORKERS)
+    restarts = RestartPolicy(login_poll=0.02)
+    stack = Stack(tmp_path, environ=ENVIRON, port=0, without=no_services, print_line=lines.append, restarts=restarts)
+    async with stack:
+        for role in ("trainer", "trainer", "gateway"):
+            with pytest.raises(SetupError, match="Authorization Violation"):
+                await connect(stack.nats.url, role, Password("as in format 2"), "test", timeout=0.1)
+            async with asyncio.timeout(WAIT):
+                while not any(f"login as {role}" in line for line in lines):  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.02)
+    assert lines[1:] == [
+        f"nats      refused a login as {role} with a password, as older versions of Loratory use: "
+        "if one of its services still runs somewhere, stop it, or install this version there"
+        for role in ("trainer", "gateway")
+    ]
 
 
 async def test_a_worker_that_cannot_start_is_reported_and_the_rest_keeps_running(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ class EmbeddedServer:
         """The public keys of each role: two while they are rotated."""
         self._lock: int | None = None
         self._process: SessionChild | None = None
+        self._new_lines = server_log.NewLines(self._log_file)
 
     @property
     def url(self) -> str:
@@ -168,6 +169,13 @@ class EmbeddedServer:
         if not self.has_room():
             return False
         return server_log.has_failed_writes(self._log_file, self.pid)
+
+    def refused_passwords(self) -> frozenset[Role]:
+        """The roles in which someone tried to log in with a password since the last call, as services did before
+        format 3. Reads files.
+        """
+        named = server_log.refused_passwords(self._new_lines.read())
+        return frozenset(role for role in ROLES if role in named)
 
     def sync(self) -> None:
         """Syncs the files of a stopped server to disk."""
