@@ -18,7 +18,7 @@ from catalog.store import Store
 from catalog.views import live_blobs
 from catalog.watch.losses import Losses, by_digest
 from contracts.errors import LogDamaged, NotFound, SetupError
-from contracts.ids import Digest, ImageId
+from contracts.ids import Digest, ImageId, is_digest
 from contracts.wire.blobs.io import hash_content
 from contracts.wire.blobs.store import Blobs
 
@@ -38,11 +38,11 @@ class Scan:
 
 
 def scan(references: Iterable[BlobReference], sizes: Sizes) -> Scan:
-    """Pure."""
+    """Pure. What is no digest names a blob that cannot be stored: a worker may say anything of its own work."""
     count, missing, resized = 0, [], []
     for reference in references:
         count += 1
-        size = sizes.get(bytes.fromhex(reference.digest))
+        size = sizes.get(bytes.fromhex(reference.digest)) if is_digest(reference.digest) else None
         if size is None:
             missing.append(reference)
         elif reference.size not in {None, size}:

@@ -14,8 +14,9 @@ from catalog.watch.presence import expected_by, find_losses
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import Watch, WatchPolicy
 from contracts.commands.datasets import EraseImage, FreezeVersion, RemoveImage
-from contracts.errors import BlobMissing, Conflict, LogDamaged
-from contracts.ids import ImageId
+from contracts.errors import BlobMissing, Conflict, Invalid, LogDamaged
+from contracts.events.jobs import JobAttemptStarted, JobSampled
+from contracts.ids import Digest, ImageId, WorkerId
 from contracts.losses import MAX_REPORTED_LOSSES, Loss, loss_lines
 from contracts.queries.base import Query
 from contracts.queries.log import VerifyLog
@@ -23,7 +24,7 @@ from contracts.queries.losses import GetBlob, GetBlobAudit, ListLosses, StartBlo
 from contracts.telemetry import LossesFound
 from contracts.wire.blobs.store import LocalBlobs
 from tests.catalog.harness import CatalogHarness, image_id_of, png
-from tests.catalog.log_builder import digest
+from tests.catalog.log_builder import digest, job_created
 from tests.conftest import NOW
 from tests.limits import WAIT
 
@@ -112,6 +113,18 @@ async def test_every_missing_blob_is_named_with_its_owner(harness: CatalogHarnes
     assert len(listed) == page.total == 34
     assert {loss.owner for loss in listed if loss.kind == "source"} == set(images)
     assert (await query(harness, VerifyLog())).losses.counts == report.counts
+
+
+@pytest.mark.parametrize("blob", ["", "../../etc/passwd", "é", "0" * 63])
+async def test_a_blob_whose_digest_is_none_is_missing_and_ends_nobody(harness: CatalogHarness, blob: str) -> None:
+    """Whoever has a trainer's key may say so of a job."""
+    await harness.append("job", "job_1", job_created())
+    attempt = await harness.append("job", "job_1", JobAttemptStarted(worker=WorkerId("w"), boot="b", resumes=0))
+    await harness.append("job", "job_1", JobSampled(attempt=attempt, step=1, index=0, picture=Digest(blob), seed=1))
+    async with running_watch(harness) as published:
+        await until_counts(published, {"manifest": 1, "sample": 1})
+    with pytest.raises(Invalid, match="is not the digest of a blob"):
+        await harness.catalog.watch.require_blob(Digest(blob))
 
 
 async def test_lost_keys_are_noticed_whether_single_ones_or_the_file(harness: CatalogHarness, tmp_path: Path) -> None:
