@@ -231,13 +231,11 @@ def _check_place(message: LogMessage, commit: Commit, signer: SignerName, trust:
     if any(isinstance(event, LogRestored) and event.before != trust.log_id for event in commit.events):
         raise _Foreign("it restores another log")
     head = head_of(commit.aggregate_kind, commit.aggregate_id)
-    # A void commit replaces a lost one of an unknown aggregate, so a gap in any history before it is accepted.
-    if trust.voided > head.sequence:
-        return
-    if why := check_link(commit, head):
-        raise _Foreign(why)
     if not head.sequence and signer in REGISTRY.by_name[commit.aggregate_kind].writers:
         raise _Foreign(f"the {signer} may not begin a {commit.aggregate_kind}")
+    # A void commit replaces a lost one of an unknown aggregate, so a gap in any history before it is accepted.
+    if (why := check_link(commit, head)) and trust.voided <= head.sequence:
+        raise _Foreign(why)
 
 
 def check_link(commit: Commit, previous: StreamRevision) -> str:

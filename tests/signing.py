@@ -22,16 +22,16 @@ def key_named(name: str) -> SigningKey:
 
 
 async def append_keys(
-    bus: Bus, root: SigningKey, services: tuple[SigningService, ...] = ("catalog",)
+    bus: Bus, root: SigningKey, services: tuple[SigningService, ...] = ("catalog",), *, schema: int = SCHEMA
 ) -> Mapping[SigningService, Signer]:
-    """Appends the root key and one key of each service, once; returns the signers of the services."""
+    """Appends the root key and one key of each service (for `schema`), once; returns the signers of the services."""
     log_id, _ = await EventLog(bus).end()
     log = EventLog(bus)
     log.signer = Signer(root, log_id)
     keys = {service: key_named(service) for service in services}
     events: list[tuple[str, Event]] = [(root.id, ServiceKeyRootEstablished(public_key=root.public.hex()))]
     for service, key in keys.items():
-        events.append((key.id, ServiceKeyRegistered(service=service, public_key=key.public.hex(), schema=SCHEMA)))
+        events.append((key.id, ServiceKeyRegistered(service=service, public_key=key.public.hex(), schema=schema)))
     for key_id, event in events:
         revision = (await log.load("service-key", key_id)).revision
         if revision.sequence:  # they were appended before

@@ -160,12 +160,16 @@ async def append_raw(bus: Bus, aggregate_id: str, old: bytes, new: bytes, *, sig
     return (await log.end())[1]
 
 
+SCHEMA_99 = b'"version":1', b'"schema":99,"version":1'
+
+
 async def test_a_commit_of_a_newer_version_stops_it(bus_of: BusOf, tmp_path: Path) -> None:
     bus = await bus_of("catalog")
     archive = Archive(tmp_path)
     store = Store(tmp_path / "read.db", await archive.verify_on_start(EventLog(bus)), views)
     await archive.begin(ROOT.public)
-    await append_raw(bus, "ds_1", b'"version":1', b'"schema":99,"version":1')
+    await append_keys(bus, ROOT, schema=99)
+    await append_raw(bus, "ds_1", *SCHEMA_99)
 
     async def ignore(_: Applied) -> None:
         return
@@ -179,11 +183,21 @@ async def test_a_commit_of_a_newer_version_stops_it(bus_of: BusOf, tmp_path: Pat
     await archive.close()
 
 
-@pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
-async def test_what_is_no_commit_of_a_known_writer_changes_nothing(bus_of: BusOf, tmp_path: Path, signed: bool) -> None:
+@pytest.mark.parametrize(
+    ("change", "signed", "reason"),
+    [
+        ((b".created", b".dreamt"), True, "it is no commit"),
+        ((b"", b""), False, "it is not signed"),
+        (SCHEMA_99, True, "it has schema 99, but the catalog registered its key for schema "),
+    ],
+    ids=["signed", "unsigned", "newer"],
+)
+async def test_what_is_no_commit_of_a_known_writer_changes_nothing(
+    bus_of: BusOf, tmp_path: Path, change: tuple[bytes, bytes], signed: bool, reason: str
+) -> None:
     bus = await bus_of("catalog")
     async with run_projection(bus, tmp_path) as running:
-        forged = await append_raw(bus, "ds_1", b".created", b".dreamt" if signed else b".created", signed=signed)
+        forged = await append_raw(bus, "ds_1", *change, signed=signed)
         recorded = await create_dataset(bus, "dogs")
         await running.store.wait_for(recorded.sequence)
 
@@ -191,6 +205,6 @@ async def test_what_is_no_commit_of_a_known_writer_changes_nothing(bus_of: BusOf
         assert await running.store.read(lambda connection: datasets.find(connection, "dogs")) is not None
         (foreign,) = await running.archive.entries(forged - 1, 1)
         assert isinstance(foreign, ForeignMessage)
-        assert foreign.reason.startswith("it is no commit" if signed else "it is not signed")
+        assert foreign.reason.startswith(reason)
         assert running.store.foreign_heads == {("dataset", "ds_1"): forged}
         assert (await running.archive.verify()).sequence == recorded.sequence

@@ -13,7 +13,7 @@ from contracts.errors import LogDamaged
 from contracts.events.base import SCHEMA, Event
 from contracts.events.datasets import DatasetRenamed
 from contracts.events.jobs import JobAttemptFailed, JobEdited, JobSucceeded
-from contracts.events.log import LogRestored
+from contracts.events.log import LogRestored, LogVoided
 from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRetired, ServiceKeyRootEstablished
 from contracts.events.tagging import TaggingPredicted
 from contracts.log_message import LogMessage
@@ -296,6 +296,7 @@ def test_the_largest_number_that_can_be_stored_is_accepted() -> None:
     assert isinstance(reader.read(message_of(builder.append("job", "job_2", failed))), RecordedCommit)
 
 
+@pytest.mark.parametrize("voided", [False, True])
 @pytest.mark.parametrize(
     ("kind", "event"),
     [
@@ -303,10 +304,12 @@ def test_the_largest_number_that_can_be_stored_is_accepted() -> None:
         ("tagging", TaggingPredicted(attempt=1, images=())),
     ],
 )
-def test_a_worker_may_not_begin_what_nobody_requested(kind: str, event: Event) -> None:
-    """The read model would miss what the request says."""
+def test_a_worker_may_not_begin_what_nobody_requested(kind: str, event: Event, voided: bool) -> None:
+    """The read model would miss what the request says; also if the request may have been lost."""
     builder, reader = LogBuilder(), Reader()
     add_keys(builder)
+    if voided:
+        builder.append("log", "void-1", LogVoided(reason="no copy had it"))
     for recorded in builder.commits:
         reader.read(message_of(recorded))
     message = message_of(builder.append(kind, "nobody_asked", event))

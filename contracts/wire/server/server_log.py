@@ -41,12 +41,12 @@ class NewLines:
         self._position = file.stat().st_size if file.exists() else 0
 
     def read(self) -> bytes:
-        """Whole lines, each once. Those that were rotated away meanwhile are missing."""
+        """Whole lines, each once. Those that were rotated away meanwhile are missing; none if it cannot be read now."""
         try:
             if self._file.stat().st_size < self._position:
                 self._position = 0
             lines = read_from(self._file, self._position)
-        except FileNotFoundError:
+        except OSError:
             return b""
         whole = lines[: lines.rfind(b"\n") + 1]
         self._position += len(whole)
