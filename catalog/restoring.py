@@ -5,7 +5,7 @@ archive is renamed, and the caller of `refill` must have moved the damaged log a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -22,21 +22,21 @@ from catalog.backups.manifest import CURVES
 from catalog.database import SUFFIXES, Connection, copy_database, peek, remove_database
 from catalog.entries import AggregateKey, last_sequence, lineage
 from catalog.key_file import KeysDamaged, log_ids, open_keys
-from catalog.keys import KEYS, replaced_root_in, root_key_in
+from catalog.keys import KEYS
+from catalog.root_keys import begin_archive, id_on_server
 from catalog.rows import EPOCH, MICROSECOND
-from catalog.service_keys import check_root, lost_roots
+from catalog.service_keys import check_root
 from catalog.store import checkpoint, rename_log
 from contracts import subjects
 from contracts.commands.base import CommandMetadata
-from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, decode_commit, encode_commit
+from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, encode_commit
 from contracts.errors import LogDamaged, LoratoryError, SetupError
 from contracts.events.log import LogEvent, LogRestored, LogVoided
-from contracts.events.service_keys import ServiceKeyEvent, ServiceKeyRootEstablished
+from contracts.events.service_keys import ServiceKeyEvent
 from contracts.ids import new_command_id, ulid
 from contracts.log_message import LogMessage
 from contracts.signatures import Signer, SigningKey
 from contracts.telemetry import LossBlock
-from contracts.verification import Trust, evolve, verify
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.follow import Follower
 from contracts.wire.log.recreate import readable_messages, recreate_metrics_stream, recreate_stream, restore_entries
@@ -48,8 +48,6 @@ from contracts.wire.system.files import move_into_place
 COMMIT_BATCH_SIZE = 500
 PROGRESS_INTERVAL_COMMITS = 50_000
 """Commits restored between two progress messages."""
-MAX_COMMITS_BEFORE_ROOT = 10
-"""The catalog's first commit establishes the root key; the one before creates the log."""
 ACTOR = "svc:restore"
 
 OnProgress = Callable[[str], None]
@@ -79,7 +77,7 @@ async def catch_up(bus: Bus, folder: Path, policy: VerificationPolicy = DEFAULT_
     async with Archive(folder, policy) as archive:
         await archive.verify_on_start(log)
         _, end = await log.end()
-        await _begin(bus, archive, [folder / KEYS])
+        await begin_archive(bus, archive, [folder / KEYS])
         if archive.tail.sequence < end:
             async with aclosing(Follower(bus, archive.tail.sequence).batches()) as batches:
                 async for batch in batches:
@@ -99,7 +97,7 @@ async def salvage(  # noqa: PLR0913 - the copies and the options
     """
     if backup is not None:
         refuse_newer_files(backup / ARCHIVE, backup / KEYS)
-    known_ids = await asyncio.to_thread(_known_log_ids, folder) | await _id_on_server(bus)
+    known_ids = await asyncio.to_thread(_known_log_ids, folder) | await id_on_server(bus)
     claimed = await asyncio.to_thread(_highest_known_sequence, folder, known_ids)
     target = folder if await _has_valid_archive(folder, known_ids) else folder / "rebuilt"
     if target != folder:
@@ -108,7 +106,7 @@ async def salvage(  # noqa: PLR0913 - the copies and the options
         if backup is not None:
             await archive.begin()
             await _append_from_backup(archive, backup)
-        root = await _begin(bus, archive, [file / KEYS for file in (folder, backup) if file is not None])
+        root = await begin_archive(bus, archive, [file / KEYS for file in (folder, backup) if file is not None])
         messages = _read_log_beyond_archive(bus, archive, report)
         last = await archive.read(last_sequence)
         voiding = _Voiding(at, archive, root, accept_loss)
@@ -214,13 +212,6 @@ def _known_log_ids(folder: Path) -> frozenset[str]:
     noted = folder / LOG_ID_FILE
     noted_id = noted.read_text(encoding="utf-8", errors="replace").strip() if noted.exists() else ""
     return (peek(folder / KEYS, log_ids) or frozenset()) | ({noted_id} if noted_id else frozenset())
-
-
-async def _id_on_server(bus: Bus) -> frozenset[str]:
-    try:
-        return frozenset({(await log_state(bus)).log_id})
-    except LogDamaged:
-        return frozenset()
 
 
 def _is_own(connection: Connection, known_ids: AbstractSet[str]) -> bool:
@@ -338,57 +329,6 @@ async def _receive_in_batches(archive: Archive, messages: AsyncIterator[LogMessa
             await archive.receive(batch)
             batch = []
     await archive.receive(batch)
-
-
-async def _begin(bus: Bus, archive: Archive, key_files: Sequence[Path]) -> SigningKey | None:
-    """Begin the archive with the root key in the first of these files that is of this workshop; that key, or none.
-
-    Where the archive names a root key, no other counts. Where there is neither, the log itself says which it is:
-    nobody can put another before it. KeysDamaged: it does not.
-    """
-    await archive.begin()
-    known_ids = await archive.read(lineage) | await _id_on_server(bus)
-    named = archive.trust.root
-    for file in key_files:
-        root = await asyncio.to_thread(_root_of, file, known_ids)
-        replaced = await asyncio.to_thread(replaced_root_in, file)
-        if root is not None and named in ("", root.id, replaced):
-            await archive.begin(*([] if named else await lost_roots(EventLog(bus), replaced)), root.public)
-            return root
-    if not named:
-        await archive.begin(await _first_root(bus))
-    return None
-
-
-def _root_of(key_file: Path, known_ids: AbstractSet[str]) -> SigningKey | None:
-    """The root key in a file, unless that is of another workshop."""
-    found = peek(key_file, log_ids) or frozenset()
-    return None if found and known_ids and not found & known_ids else root_key_in(key_file)
-
-
-async def _first_root(bus: Bus) -> bytes:
-    """The public root key that the log names first, signed with itself; empty: none."""
-    trust = Trust()
-    async with aclosing(readable_messages(bus, 0)) as messages:
-        async for message in messages:
-            if message.sequence > MAX_COMMITS_BEFORE_ROOT:
-                raise KeysDamaged("neither the key file nor the log says who may write to it", where="all keys")
-            entry = verify(message, trust, _named_root(message), lambda *_: StreamRevision())
-            if isinstance(entry, RecordedCommit):
-                trust = evolve(trust, entry.sequence, entry.commit)
-            if trust.root:
-                return trust.keys[trust.root].public_key
-    return b""
-
-
-def _named_root(message: LogMessage) -> bytes:
-    """The root key that a message names, whoever wrote it; empty: it names none."""
-    try:
-        events = decode_commit(message.body).events
-        named = [bytes.fromhex(event.public_key) for event in events if isinstance(event, ServiceKeyRootEstablished)]
-    except (msgspec.DecodeError, ValueError):
-        return b""
-    return named[0] if named else b""
 
 
 def _replace_damaged_archive(target: Path, folder: Path, at: datetime, report: OnProgress) -> None:
