@@ -8,12 +8,12 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from catalog.appending import append_event
 from catalog.archive.archive import Archive, open_archive
 from catalog.entries import lineage
 from catalog.key_file import open_keys, read_content
 from catalog.keys import KEYS, Keys, root_key_in
 from catalog.mending import KeyCopies, OnProgress, open_read_model, read_erased, replace_key_file
-from catalog.restoring import append_event
 from catalog.service_keys import StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +38,7 @@ from catalog.settings import Settings
 from catalog.store import Store
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
-from catalog.watch.watch import DEFAULT_WATCH, Watch
+from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
 from contracts.errors import LogDamaged, LoratoryError
 from contracts.retry import repeat
 from contracts.telemetry import Applied, ImagesErased, LossesFound
@@ -78,6 +78,15 @@ class Resources:
     decoder: Decoder
 
 
+@dataclass(frozen=True)
+class Policies:
+    """Intervals and limits of a catalog's background work."""
+
+    dispatch: DispatchTiming = field(default_factory=DispatchTiming)
+    purge: PurgeLimits = DEFAULT_PURGE_LIMITS
+    watch: WatchPolicy = DEFAULT_WATCH
+
+
 class Catalog:
     """The parts of a catalog, connected; `log` is fenced by the lease."""
 
@@ -86,18 +95,18 @@ class Catalog:
         bus: Bus,
         log: EventLog,
         resources: Resources,
-        timing: DispatchTiming,
-        limits: PurgeLimits = DEFAULT_PURGE_LIMITS,
+        policies: Policies,
     ) -> None:
         archive, store, keys, blobs = resources.archive, resources.store, resources.keys, resources.blobs
-        self.dispatcher = Dispatcher(bus, store, log, timing)
+        self.dispatcher = Dispatcher(bus, store, log, policies.dispatch)
         executor = CommandExecutor(log, store, self.dispatcher.on_appended)
         self.importer = ImageImporter(blobs, resources.decoder, resources.staging, BlobPins())
         notify_workers = partial(publish, bus, ImagesErased())
-        self.purger = Purger(executor, keys, blobs, resources.staging, self.importer.pins, notify_workers, limits)
+        pins = self.importer.pins
+        self.purger = Purger(executor, keys, blobs, resources.staging, pins, notify_workers, policies.purge)
         self.replays = Replays(resources.folder)
-        repairer = Repairer(store, blobs, resources.decoder, resources.staging, self.importer.pins.pin)
-        self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, DEFAULT_WATCH)
+        repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
+        self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
         self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, lambda: self.watch.losses)
         self.commands = command_handlers(self.context, self.importer)
         queried = QueryContext(
@@ -157,7 +166,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
         health.set("log", True)
         remove_stale_work_folders(settings.staging)
         log.verdicts = StoreVerdicts(resources.store)
-        catalog = Catalog(bus, log, resources, DispatchTiming())
+        catalog = Catalog(bus, log, resources, Policies(watch=policy_for(settings, resources.blobs)))
         require_all_handlers("catalog", catalog.commands, catalog.queries)
         service = Service(bus, "catalog", version("loratory"), observe=metrics.observe)
         stack.push_async_callback(service.close)

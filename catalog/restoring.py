@@ -14,13 +14,14 @@ from pathlib import Path
 
 import msgspec
 
+from catalog.appending import append_event, build_root_commit
 from catalog.archive.archive import DEFAULT_POLICY, Archive, VerificationPolicy, open_archive
 from catalog.archive.file import LOG_ID_FILE
 from catalog.archive.rows import ARCHIVE
 from catalog.backups.extraction import refuse_newer_files
 from catalog.backups.manifest import CURVES
 from catalog.database import SUFFIXES, Connection, copy_database, peek, remove_database
-from catalog.entries import AggregateKey, last_sequence, lineage
+from catalog.entries import last_sequence, lineage
 from catalog.key_file import KeysDamaged, log_ids, open_keys
 from catalog.keys import KEYS
 from catalog.root_keys import begin_archive, id_on_server
@@ -28,12 +29,10 @@ from catalog.rows import EPOCH, MICROSECOND
 from catalog.service_keys import check_root
 from catalog.store import checkpoint, rename_log
 from contracts import subjects
-from contracts.commands.base import CommandMetadata
-from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit, encode_commit
+from contracts.commits import RecordedCommit, StreamRevision, encode_commit
 from contracts.errors import LogDamaged, LoratoryError, SetupError
-from contracts.events.log import LogEvent, LogRestored, LogVoided
-from contracts.events.service_keys import ServiceKeyEvent
-from contracts.ids import new_command_id, ulid
+from contracts.events.log import LogRestored, LogVoided
+from contracts.ids import ulid
 from contracts.log_message import LogMessage
 from contracts.signatures import Signer, SigningKey
 from contracts.telemetry import LossBlock
@@ -48,7 +47,6 @@ from contracts.wire.system.files import move_into_place
 COMMIT_BATCH_SIZE = 500
 PROGRESS_INTERVAL_COMMITS = 50_000
 """Commits restored between two progress messages."""
-ACTOR = "svc:restore"
 
 OnProgress = Callable[[str], None]
 
@@ -172,26 +170,6 @@ async def _restore_all_commits(bus: Bus, archive: Archive, report: OnProgress) -
     return voided
 
 
-async def append_event(
-    log: EventLog, archive: Archive, aggregate: AggregateKey, event: LogEvent | ServiceKeyEvent, at: datetime
-) -> None:
-    """Append an event while the catalog is stopped, and archive it. The archive must be complete.
-
-    `log` must sign with the root key, which all other readers then accept as the archive does here.
-    """
-    revision = (await log.load(*aggregate)).revision
-    appended = await log.append(_build_commit(aggregate, event, at, revision), revision)
-    recorded = await log.commit_at(appended.sequence)  # with the server's time
-    await archive.append([recorded or appended])
-
-
-def _build_commit(
-    aggregate: AggregateKey, event: LogEvent | ServiceKeyEvent, at: datetime, revision: StreamRevision
-) -> Commit:
-    metadata = CommandMetadata(command_id=new_command_id(), actor=ACTOR, at=at)
-    return build_commit(*aggregate, [event], expected_revision=revision, metadata=metadata)
-
-
 # --- reading the copies
 
 
@@ -297,7 +275,7 @@ class _Voiding:
         if self.root is None:
             raise KeysDamaged("the key file is lost, whose root key signs the void commits", where="all keys")
         event = LogVoided(reason="no copy had this commit when the log was restored")
-        commit = _build_commit(("log", f"void-{sequence}"), event, self.at, StreamRevision())
+        commit = build_root_commit(("log", f"void-{sequence}"), event, self.at, StreamRevision())
         subject, body = subjects.aggregate("log", commit.aggregate_id), encode_commit(commit)
         signature = Signer(self.root, self.archive.trust.log_id).sign(subject, body)
         return LogMessage(sequence, recorded_us, subject, body, signature)

@@ -21,7 +21,7 @@ CORE_SERVICES: tuple[Service, ...] = ("catalog", "gateway")
 """Required services: they start first, and the whole stack stops if one of them refuses to start for good."""
 
 FORWARDED_SETTINGS: dict[Service, tuple[str, ...]] = {
-    "catalog": ("LOG_LEVEL", "DECODERS"),
+    "catalog": ("LOG_LEVEL", "DECODERS", "COMPARE_SECONDS", "PATROL_SECONDS"),
     "gateway": ("LOG_LEVEL", "API_KEY", "API_KEY_FILE"),
     "tagger": ("LOG_LEVEL", "LEASE", "STALL", "MODELS", "PROVIDERS", "THREADS"),
     "trainer": ("LOG_LEVEL", "LEASE", "STALL", "BASES", "CACHE", "LORAS"),

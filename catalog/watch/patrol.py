@@ -23,11 +23,14 @@ Pace = Callable[[int], Awaitable[None]]
 
 
 class PatrolPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How slowly the patrol reads. A store that is too large for `round_seconds` takes longer: the rate limits it."""
+    """How slowly the patrol reads. A store that is too large for `round_seconds` takes longer: the rate limits it.
+
+    An object store is read in ranges that are requested one by one, so no connection is open while the patrol waits.
+    """
 
     round_seconds: float = 3 * 24 * 3600.0
     """Time in which the whole store is read once."""
-    bytes_per_second: int = 20_000_000
+    bytes_per_second: float = 20_000_000
     """Maximum rate while it reads: a small part of what a disk does."""
 
 
@@ -46,7 +49,7 @@ class Patrol:
     _requested: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run_round(self) -> None:
-        """Read the whole store slowly, from a random part on: if it is always cut short, it still reads samples."""
+        """Read the whole store slowly, from a random part on and in random order: cut short, it has read a sample."""
         pause = self.policy.round_seconds / PREFIXES
         for prefix in _prefixes(random.randrange(PREFIXES)):
             started = time.monotonic()
@@ -92,7 +95,7 @@ class Patrol:
 async def _read(blobs: Blobs, prefix: str, pace: Pace | None = None) -> AsyncIterator[tuple[Digest, bool]]:
     """The blobs with this prefix, and whether their bytes are those of their digests."""
     async for part in blobs.listing(prefix):
-        for digest, _ in part:
+        for digest, _ in random.sample(part, len(part)):
             intact = await is_intact(blobs, digest, pace)
             if intact or await blobs.exists(digest):  # else deleted since it was listed
                 yield digest, intact

@@ -24,6 +24,8 @@ from contracts.wire.blobs.store import Blobs
 
 Sizes = Mapping[bytes, int]
 """Sizes of stored blobs in bytes, by digest (32 bytes)."""
+RANGE_BYTES = 1 << 20
+"""Bytes of a blob that are requested at a time where reading is slowed down."""
 FOLDED_AT_ONCE = 2_000
 """Commits of an archive that are folded at a time."""
 
@@ -134,16 +136,19 @@ async def list_sizes(blobs: Blobs) -> Sizes:
 
 
 async def is_intact(blobs: Blobs, digest: Digest, pace: Callable[[int], Awaitable[object]] | None = None) -> bool:
-    """Whether the stored bytes have this digest; false if they are missing. `pace` is awaited after each chunk."""
+    """Whether the stored bytes have this digest; false if they are missing. `pace` is awaited after each range."""
     path = blobs.path(digest)
     try:
         if path is not None and pace is None:
             return (await asyncio.to_thread(hash_content, path))[0] == digest
-        hashed = hashlib.sha256()
-        async for chunk in blobs.stream(digest):
-            await asyncio.to_thread(hashed.update, chunk)
+        hashed, size = hashlib.sha256(), await blobs.size(digest)
+        step = RANGE_BYTES if pace else max(size, 1)
+        for start in range(0, size, step):
+            end = min(start + step, size)
+            async for chunk in blobs.stream(digest, start, end):
+                await asyncio.to_thread(hashed.update, chunk)
             if pace is not None:
-                await pace(len(chunk))
+                await pace(end - start)
     except (NotFound, FileNotFoundError):
         return False
     return hashed.hexdigest() == digest

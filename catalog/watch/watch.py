@@ -15,6 +15,7 @@ import structlog
 
 from catalog.database import Connection
 from catalog.domain.live_blobs import BlobReference
+from catalog.settings import Settings
 from catalog.store import Store
 from catalog.views import live_blobs
 from catalog.views.losses import AcceptedLoss, accepted_blobs
@@ -45,11 +46,21 @@ class WatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     compare_every: float = 600.0
     publish_every: float = 5.0
-    patrol: PatrolPolicy = DEFAULT_PATROL
+    patrol: PatrolPolicy | None = DEFAULT_PATROL
+    """None: bytes are read on demand only."""
     after_error: RetryPolicy = RetryPolicy(first_delay=30.0)
 
 
 DEFAULT_WATCH = WatchPolicy()
+
+
+def policy_for(settings: Settings, blobs: Blobs) -> WatchPolicy:
+    """How often these blobs are compared, and how slowly their bytes are read."""
+    patrol: PatrolPolicy | None = PatrolPolicy(round_seconds=settings.patrol_seconds)
+    if not isinstance(blobs, LocalBlobs):
+        rate, seconds = settings.patrol_remote_bytes / 3600, settings.patrol_seconds
+        patrol = PatrolPolicy(round_seconds=seconds, bytes_per_second=rate) if rate else None
+    return WatchPolicy(compare_every=settings.compare_seconds, patrol=patrol)
 
 
 class Watch:
@@ -60,7 +71,7 @@ class Watch:
         self._store, self._blobs, self._keys = store, blobs, keys
         self._repairer, self._policy = repairer, policy
         self._changed, self._found = asyncio.Event(), asyncio.Event()
-        self.patrol = Patrol(blobs, self._on_damaged, policy.patrol)
+        self.patrol = Patrol(blobs, self._on_damaged, policy.patrol or DEFAULT_PATROL)
         self.losses = Losses()
         self.report = LossReport()
         """Of `losses`."""
@@ -87,7 +98,7 @@ class Watch:
             tasks.create_task(repair, name="repair")
             tasks.create_task(repeat(announce, every=policy.publish_every, wake=self._changed), name="announce")
             tasks.create_task(self.patrol.run_audits(), name="blob-audits")
-            if isinstance(self._blobs, LocalBlobs):  # object stores check their bytes themselves, and reading costs
+            if policy.patrol is not None:
                 patrol = repeat(
                     self.patrol.run_round, every=0.0, on=ERRORS, warn="blobs_not_patrolled", after_error=after_error
                 )

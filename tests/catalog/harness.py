@@ -12,10 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from catalog import views
-from catalog.app import Catalog, Resources
+from catalog.app import Catalog, Policies, Resources
 from catalog.archive.archive import Archive
 from catalog.database import Connection
-from catalog.dispatch import DispatchTiming
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
 from catalog.keys import Keys
@@ -169,7 +168,7 @@ async def open_catalog(
             for worker in WORKERS:
                 await registrar.register(worker, key_named(worker).public, SCHEMA)
             resources = Resources(files, staging, archive, store, keys, blobs, decoder)
-            catalog = Catalog(bus, log, resources, DispatchTiming(), limits)
+            catalog = Catalog(bus, log, resources, Policies(purge=limits))
             background.append(asyncio.create_task(finish_and_purge(catalog)))
             yield CatalogHarness(bus, catalog, staging, blobs, archive)
     finally:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.store import LocalStore, MemoryStore
 
+from catalog.settings import Settings
 from catalog.watch.patrol import PatrolPolicy
-from catalog.watch.presence import expected_by, find_losses
+from catalog.watch.presence import RANGE_BYTES, expected_by, find_losses, is_intact
 from catalog.watch.repair import Repairer
-from catalog.watch.watch import Watch, WatchPolicy
+from catalog.watch.watch import Watch, WatchPolicy, policy_for
 from contracts.commands.datasets import EraseImage, FreezeVersion, RemoveImage
 from contracts.errors import BlobMissing, Conflict, Invalid, LogDamaged
 from contracts.events.jobs import JobAttemptStarted, JobSampled
@@ -22,7 +24,7 @@ from contracts.queries.base import Query
 from contracts.queries.log import VerifyLog
 from contracts.queries.losses import GetBlob, GetBlobAudit, ListLosses, StartBlobAudit
 from contracts.telemetry import LossesFound
-from contracts.wire.blobs.store import LocalBlobs
+from contracts.wire.blobs.store import Blobs, LocalBlobs, RemoteBlobs
 from tests.catalog.harness import CatalogHarness, image_id_of, png
 from tests.catalog.log_builder import digest, job_created
 from tests.conftest import NOW
@@ -54,10 +56,12 @@ def lose_keys(folder: Path) -> None:
 
 
 @asynccontextmanager
-async def running_watch(harness: CatalogHarness) -> AsyncIterator[asyncio.Queue[LossesFound]]:
+async def running_watch(
+    harness: CatalogHarness, blobs: Blobs | None = None
+) -> AsyncIterator[asyncio.Queue[LossesFound]]:
     """A watch of the harness's catalog that runs with short intervals; what it publishes."""
     catalog, published = harness.catalog, asyncio.Queue[LossesFound]()
-    store, blobs = harness.executor.store, harness.blobs
+    store, blobs = harness.executor.store, blobs or harness.blobs
     repairer = Repairer(store, blobs, catalog.importer.decoder, harness.staging, harness.pins.pin)
     watch = Watch(store, blobs, catalog.watch._keys, repairer, FAST)
     task = asyncio.create_task(watch.run(published.put))
@@ -252,6 +256,44 @@ async def test_all_bytes_are_read_on_demand(harness: CatalogHarness) -> None:
     assert (check.state, check.read, check.damaged) == ("ended", 3, 2)
     assert harness.catalog.watch.report.counts == {"source": 1, "picture": 1}
     assert await harness.blobs.exists(stray)
+
+
+async def test_the_patrol_finds_a_flipped_bit_in_an_object_store(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    source = (await harness.image(await import_picture(harness, cats))).source
+    flip_bit(harness.blobs.path(source))
+
+    async with running_watch(harness, object_store(harness)) as published:
+        await until_counts(published, {"source": 1, "picture": 1})
+    assert not await harness.blobs.exists(source)
+
+
+async def test_an_object_is_read_in_ranges_with_a_pause_after_each(harness: CatalogHarness) -> None:
+    content = bytes(2 * RANGE_BYTES + 5)
+    stored, paused = await harness.blobs.put(content), list[int]()
+
+    async def pace(read: int) -> None:
+        paused.append(read)
+
+    assert await is_intact(object_store(harness), stored, pace)
+    assert paused == [RANGE_BYTES, RANGE_BYTES, 5]
+    flip_bit(harness.blobs.path(stored))
+    assert not await is_intact(object_store(harness), stored, pace)
+
+
+def test_a_setting_bounds_what_is_read_from_an_object_store(tmp_path: Path) -> None:
+    local, remote = LocalBlobs(tmp_path), RemoteBlobs(MemoryStore())
+    some, none = Settings(patrol_remote_bytes=7200, patrol_seconds=60), Settings(patrol_remote_bytes=0)
+
+    assert policy_for(some, remote).patrol == PatrolPolicy(round_seconds=60, bytes_per_second=2)
+    assert policy_for(some, local).patrol == PatrolPolicy(round_seconds=60)
+    assert policy_for(none, remote).patrol is None
+    assert policy_for(none, local) == WatchPolicy()
+
+
+def object_store(harness: CatalogHarness) -> RemoteBlobs:
+    """The harness's blobs as an object store."""
+    return RemoteBlobs(LocalStore(harness.blobs.root))
 
 
 def flip_bit(file: Path) -> None:

@@ -1,0 +1,35 @@
+"""Appends single events to the log while the catalog is stopped, signed with the root key."""
+
+from datetime import datetime
+
+from catalog.archive.archive import Archive
+from catalog.entries import AggregateKey
+from contracts.commands.base import CommandMetadata
+from contracts.commits import Commit, StreamRevision, build_commit
+from contracts.events.log import LogEvent
+from contracts.events.service_keys import ServiceKeyEvent
+from contracts.ids import new_command_id
+from contracts.wire.log.event_log import EventLog
+
+ACTOR = "svc:restore"
+
+
+async def append_event(
+    log: EventLog, archive: Archive, aggregate: AggregateKey, event: LogEvent | ServiceKeyEvent, at: datetime
+) -> None:
+    """Append an event while the catalog is stopped, and archive it. The archive must be complete.
+
+    `log` must sign with the root key, which all other readers then accept as the archive does here.
+    """
+    revision = (await log.load(*aggregate)).revision
+    appended = await log.append(build_root_commit(aggregate, event, at, revision), revision)
+    recorded = await log.commit_at(appended.sequence)  # with the server's time
+    await archive.append([recorded or appended])
+
+
+def build_root_commit(
+    aggregate: AggregateKey, event: LogEvent | ServiceKeyEvent, at: datetime, revision: StreamRevision
+) -> Commit:
+    """A commit that the root key signs."""
+    metadata = CommandMetadata(command_id=new_command_id(), actor=ACTOR, at=at)
+    return build_commit(*aggregate, [event], expected_revision=revision, metadata=metadata)
