@@ -13,8 +13,8 @@ import structlog
 
 from catalog import audit, views
 from catalog.archive.archive import Archive
-from catalog.audit import Auditor
-from catalog.cures import named_cure, with_cures
+from catalog.audit import Auditor, NameCures
+from catalog.cures import named_cure, with_cure_of_damage, with_cures
 from catalog.dispatch import Dispatcher, DispatchTiming
 from catalog.entries import lineage
 from catalog.ingest.outcomes import Limits
@@ -59,6 +59,8 @@ CATCH_UP_TIMEOUT_SECONDS = 600.0
 
 KEY_CHECK_SECONDS = 5.0
 """Interval at which the file of the catalog's signing key is read: a new key in it replaces the one before."""
+DAMAGE_NOTICES, DAMAGE_NOTICE_SECONDS = 8, 0.5
+"""How often, and at which interval, a catalog that ends says that the log is damaged."""
 DRAFTS_SECONDS = 3600.0
 """Interval at which unfinished blobs of killed writers are removed."""
 
@@ -76,6 +78,7 @@ class Resources:
     keys: Keys
     blobs: Blobs
     decoder: Decoder
+    name_cures: NameCures = lambda report: report
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class Catalog:
             manifests=ManifestReader(blobs, self.watch.require_blob),
             pending_purges=self.purger.pending,
         )
-        audits = audit.handlers(Auditor(archive, log, keys), store, self.watch)
+        audits = audit.handlers(Auditor(archive, log, keys), store, self.watch, resources.name_cures)
         losses = watch_queries.handlers(self.watch, store)
         self.queries = {**query_handlers(queried), **audits, **losses, **self.replays.handlers()}
         self._resources = resources
@@ -205,7 +208,7 @@ async def _begin_signing(settings: Settings, log: EventLog, resources: Resources
 
 
 async def _publish_losses(settings: Settings, bus: Bus, health: Health, found: LossesFound) -> None:
-    named = LossesFound(report=with_cures(settings, found.report))
+    named = LossesFound(report=await asyncio.to_thread(with_cures, settings, found.report))
     health.set_degraded(named.report.describe())
     await publish(bus, named)
 
@@ -222,7 +225,8 @@ async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Res
     store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
     decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
     blobs = blobs_at(settings.blobs)
-    return Resources(settings.catalog, settings.staging, archive, store, keys, blobs, decoder)
+    name_cures = partial(with_cure_of_damage, settings)
+    return Resources(settings.catalog, settings.staging, archive, store, keys, blobs, decoder, name_cures)
 
 
 @asynccontextmanager
@@ -233,5 +237,14 @@ async def _publish_damage(bus: Bus) -> AsyncIterator[None]:
     except (LogDamaged, BaseExceptionGroup) as error:
         damage = next((leaf.detail for leaf in leaf_errors(error) if isinstance(leaf, LogDamaged)), "")
         if damage:
-            await publish(bus, Applied(log_id="", sequence=0, verified=False, damage=damage))
+            await _announce_damage(bus, damage)
         raise
+
+
+async def _announce_damage(bus: Bus, damage: str) -> None:
+    """Several times after a restart of the server: the gateway may be reconnected a moment later than this service."""
+    for _ in range(DAMAGE_NOTICES):
+        await publish(bus, Applied(log_id="", sequence=0, verified=False, damage=damage))
+        if not bus.stats["reconnects"]:
+            return
+        await asyncio.sleep(DAMAGE_NOTICE_SECONDS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -22,6 +22,9 @@ from contracts.ids import Digest
 from contracts.queries.log import GetAuditHead, VerifyLog
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service.requests import QueryHandlers
+
+NameCures = Callable[[AuditReport], AuditReport]
+"""Adds to a report the commands that cure what it found."""
 
 
 class Auditor:
@@ -115,7 +118,7 @@ def is_genuine(head: AuditHead) -> bool:
     return True
 
 
-def handlers(auditor: Auditor, store: Store, watch: Watch) -> QueryHandlers:
+def handlers(auditor: Auditor, store: Store, watch: Watch, name_cures: NameCures) -> QueryHandlers:
     """The query handlers of audits. Verifying also compares what is stored with what must be there."""
 
     async def get_head(query: GetAuditHead) -> AuditHead:
@@ -125,6 +128,6 @@ def handlers(auditor: Auditor, store: Store, watch: Watch) -> QueryHandlers:
     async def verify(query: VerifyLog) -> AuditReport:
         await store.wait_for(query.min_seq)
         report = await auditor.verify(query.head)
-        return msgspec.structs.replace(report, losses=(await watch.compare()).report())
+        return name_cures(msgspec.structs.replace(report, losses=(await watch.compare()).report()))
 
     return {GetAuditHead: get_head, VerifyLog: verify}

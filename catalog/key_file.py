@@ -23,6 +23,7 @@ from catalog.database import (
     remove_database,
 )
 from catalog.keys import KEYS, KEYS_SCHEMA, Keys
+from catalog.wal import in_memory
 from contracts.errors import LogDamaged, SetupError
 from contracts.ids import ImageId
 
@@ -80,6 +81,8 @@ def key_file_state(path: Path, known_ids: AbstractSet[str]) -> KeyFileState:
     """What this file is to the workshop whose log has these ids. SetupError: a newer version wrote it."""
     if not path.is_file() or path.stat().st_size == 0:
         return "missing"
+    if has_foreign_wal(path):
+        return "damaged"
     try:
         with closing(open_reader(path)) as connection:
             KEYS_SCHEMA.check(connection)
@@ -94,6 +97,27 @@ def key_file_state(path: Path, known_ids: AbstractSet[str]) -> KeyFileState:
         return "unreadable"
     except DatabaseError:
         return _how_damaged(path, known_ids)
+
+
+def has_foreign_wal(path: Path) -> bool:
+    """Whether the WAL beside a key file is that of another one: with it, keys are gone that nothing calls erased.
+
+    SQLite does not notice that, and would write what it says into the file.
+    """
+    files = (path, path.with_name(f"{path.name}-wal"))
+    if not all(file.is_file() for file in files):
+        return False
+    read_at = [file.stat().st_mtime_ns for file in files]
+    content, wal = (file.read_bytes() for file in files)
+    if not wal or read_at != [file.stat().st_mtime_ns for file in files]:
+        return False  # a running catalog writes to them, which has opened them already
+    try:
+        with closing(in_memory(content)) as alone, closing(in_memory(content, wal)) as both:
+            before = {row[0] for row in alone.execute(IMAGES)}
+            after = {row[0] for query in (IMAGES, ERASED) for row in both.execute(query)}
+    except DatabaseError:
+        return False  # damaged in another way, or new
+    return not before <= after
 
 
 class KeyFileContent(NamedTuple):

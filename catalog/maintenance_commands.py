@@ -22,7 +22,7 @@ from catalog.backups.manifest import MANIFEST, BackupManifest, read_manifest
 from catalog.cures import named_cure, with_cures
 from catalog.database import peek
 from catalog.entries import last_sequence, lineage
-from catalog.key_file import open_keys
+from catalog.key_file import KeysDamaged, has_foreign_wal, open_keys
 from catalog.keys import KEYS, Keys
 from catalog.settings import Settings
 from catalog.store import checkpoint
@@ -49,6 +49,7 @@ async def catch_up(settings: Settings, arguments: Sequence[str]) -> None:
     `--whole`: first compare every commit, even of a long log.
     """
     options = _parse("catch-up", arguments, flags=["--whole"])
+    mending.set_aside_foreign_wal(settings.catalog / KEYS, at=datetime.now(UTC), report=_print)
     async with await _connect(settings) as bus:
         await restoring.catch_up(bus, settings.catalog, COMPARE_ALL_AT_START if options.whole else DEFAULT_POLICY)
 
@@ -58,6 +59,7 @@ async def backup(
 ) -> None:
     """`backup FOLDER [--without-keys] [--without-blobs]`: the catalog must be running, or have caught up."""
     options = _parse("backup", arguments, paths=["folder"], flags=["--without-keys", "--without-blobs"])
+    _refuse_foreign_wal(settings)
     async with await _connect(settings) as bus:
         await _wait_until_archived(bus, settings.catalog, archive_timeout)
         manifest = await creation.create(
@@ -87,6 +89,7 @@ async def verify_backup(settings: Settings, arguments: Sequence[str]) -> None:
 async def check_files(settings: Settings, arguments: Sequence[str]) -> None:
     """`check-files`: can this version read the catalog's files, and are blobs and keys there? Nothing is changed."""
     _parse("check-files", arguments)
+    _refuse_foreign_wal(settings)
     extraction.refuse_newer_files(settings.catalog / ARCHIVE, settings.catalog / KEYS)
     if (settings.catalog / ARCHIVE).is_file():
         report = await _find_losses(settings)
@@ -261,7 +264,16 @@ def _parse_kind(command: str, arguments: Sequence[str]) -> accepting.LostKind:
     return found
 
 
+def _refuse_foreign_wal(settings: Settings) -> None:
+    """KeysDamaged: to open the key file would apply the WAL of another one to it."""
+    file = settings.catalog / KEYS
+    if has_foreign_wal(file):
+        with named_cure(settings):
+            raise KeysDamaged(f"the WAL beside {file} is that of another key file", where="keys")
+
+
 async def _open_keys(settings: Settings) -> Keys:
+    _refuse_foreign_wal(settings)
     file = settings.catalog / KEYS
     if not file.is_file():
         raise SetupError(f"there is no {file}")

@@ -15,7 +15,7 @@ from catalog.archive.archive import Archive, open_archive
 from catalog.backups.extraction import restore_blobs
 from catalog.database import SUFFIXES, Connection
 from catalog.entries import last_sequence, lineage
-from catalog.key_file import KeyFileState, KeysDamaged, build_key_file, key_file_state, read_content
+from catalog.key_file import KeyFileState, KeysDamaged, build_key_file, has_foreign_wal, key_file_state, read_content
 from catalog.keys import KEYS
 from catalog.projection import catch_up
 from catalog.settings import Settings
@@ -29,6 +29,16 @@ from contracts.wording import count
 
 OnProgress = Callable[[str], None]
 PAGE = 1000
+
+
+def set_aside_foreign_wal(file: Path, *, at: datetime, report: OnProgress) -> None:
+    """Move the WAL of another key file away, before anything opens the file with it."""
+    if not has_foreign_wal(file):
+        return
+    wal, kept = file.with_name(f"{file.name}-wal"), file.with_name(f"foreign-{at:%Y%m%dT%H%M%SZ}-{file.name}-wal")
+    file.with_name(f"{file.name}-shm").unlink(missing_ok=True)
+    wal.replace(kept)
+    report(f"the WAL beside {file} was that of another key file; it is kept as {kept}")
 
 
 @dataclass(frozen=True)

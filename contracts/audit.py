@@ -58,7 +58,8 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     The hashes of `commits` archived commits of `aggregates` aggregates were recomputed, and `compared` of the commits
     compared with the log. `foreign` of them are messages that no known writer appended; they changed nothing. `chain`
     is the hash over all of them. `archive_seconds`, `log_seconds` and `signature_seconds` are durations.
-    `losses`: which stored bytes and keys are missing; history can be intact all the same.
+    `losses`: which stored bytes and keys are missing; history can be intact all the same. `cure`: of damage, a command
+    with the folders of this workshop.
     """
 
     log_id: str
@@ -72,6 +73,7 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     log_seconds: float
     signature_seconds: float
     losses: LossReport = msgspec.field(default_factory=LossReport)
+    cure: str = ""
 
     @property
     def is_intact(self) -> bool:
@@ -125,7 +127,8 @@ def summary_lines(report: AuditReport) -> list[str]:
     if report.foreign:
         lines.append(f"foreign  {report.foreign} messages that nobody known appended; they changed nothing")
     damage = [f"{one.where} {one.kind} from commit {one.first_bad} on: {one.detail}" for one in report.damage]
-    return [*lines, *loss_lines(report.losses), *(damage or ["history is intact"])]
+    cure = [report.cure] if report.cure else []
+    return [*lines, *loss_lines(report.losses), *(damage or ["history is intact"]), *cure]
 
 
 def damage_error(damage: Damage) -> LogDamaged:

@@ -70,6 +70,12 @@ class ByeData(msgspec.Struct, frozen=True, kw_only=True):
     resume_after: str
 
 
+class StaleData(msgspec.Struct, frozen=True, kw_only=True):
+    """`reason`: that the log is damaged, and what cures it; empty where the catalog is only silent."""
+
+    reason: str = ""
+
+
 class ConnectionEstablished(Frame, frozen=True, tag="connection_established"):
     """The first frame; events after `cursor` follow."""
 
@@ -83,9 +89,9 @@ class CaughtUp(Frame, frozen=True, tag="caught_up"):
 
 
 class Stale(Frame, frozen=True, tag="stale"):
-    """The catalog is silent: reads may be outdated, and events are held back."""
+    """The catalog is silent, or found the log damaged: reads may be outdated, and events are held back."""
 
-    data: NoData = NoData()
+    data: StaleData = StaleData()
 
 
 class Fresh(Frame, frozen=True, tag="fresh"):

@@ -238,7 +238,7 @@ async def _update_health(bus: Bus, feed: LiveFeed, health: Health, supervision: 
         health.set("catalog", not no_catalog, no_catalog)
         is_verified = applied is not None and applied.verified
         reported = applied.damage if applied else ""
-        damage = feed.reader.damage or reported or ("" if is_verified else "the catalog has not verified the log yet")
+        damage = reported or feed.reader.damage or ("" if is_verified else "the catalog has not verified the log yet")
         health.set("log", not damage, damage)
         await asyncio.sleep(0.25)
 

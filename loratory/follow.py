@@ -120,7 +120,8 @@ async def follow_job(
 def describe_frame(frame: Frame) -> str | None:
     """One line for a frame while following a job; None for frames that are not shown."""
     if frame.type == "stale":
-        return "(the catalog does not respond; the state shown may be out of date)"
+        reason = frame.data.get("reason") or "the catalog does not respond; the state shown may be out of date"
+        return f"({reason})"
     # Of the samples of one step only the first gets a line.
     if frame.type in FOLLOWED_EVENTS or (frame.type == "job.sampled" and frame.data.get("index") == 0):
         return frame.description or frame.type

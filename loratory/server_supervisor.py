@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from contracts.cures import cure
@@ -20,6 +21,9 @@ from loratory.data_folder import DataFolder
 from loratory.restart_pause import RestartPause
 from loratory.services import Report, exit_reason, service_command
 
+DIAGNOSIS_SECONDS = 10.0
+"""Time for the catalog to find a damaged log by itself: it knows the archive, and tells open pages what cures it."""
+
 T = TypeVar("T")
 
 
@@ -27,9 +31,11 @@ class ServerSupervisor:
     """Each restart is followed by the migrate step."""
 
     def __init__(
-        self, server: EmbeddedServer, migration: MigrateSettings, *, report: Report, pause: RestartPause
+        self, server: EmbeddedServer, data: Path, migration: MigrateSettings, *, report: Report, pause: RestartPause
     ) -> None:
+        """`data`: the data folder, for messages."""
         self._server = server
+        self._data = data
         self._migration = migration
         self._report = report
         self._pause = pause
@@ -91,7 +97,10 @@ class ServerSupervisor:
             return f"it did not start: {error}"
         try:
             await run_unless(self._fail_when_it_dies(), migrate_once(self._migration))
-        except (LogDamaged, SetupError):
+        except LogDamaged as error:
+            await asyncio.sleep(DIAGNOSIS_SECONDS)
+            raise LogDamaged(f"{error.detail}; {cure('log', self._data)}") from error
+        except SetupError:
             raise
         except (LoratoryError, OSError) as error:
             return f"it is not ready: {error}"

@@ -109,7 +109,7 @@ class Stack:
             report("ready")
             starting.push_async_callback(self._stop_services)
             self._start_services()
-            server = ServerSupervisor(self.nats, migration, report=report, pause=pause)
+            server = ServerSupervisor(self.nats, self.data, migration, report=report, pause=pause)
             self._start("nats", server.run())
             self._start("queue of nats", server.keep_queue(self._restarts.queue_poll))
             self._start("keys of nats", server.rotate_keys_when_asked())

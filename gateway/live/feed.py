@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from contracts.errors import Unavailable
-from contracts.frames import Fresh, Stale, message_frame
+from contracts.frames import Fresh, Stale, StaleData, message_frame
 from contracts.losses import LossReport
 from contracts.telemetry import LIVE_MESSAGES, Applied, LiveMessage, LossesFound, Presence
 from contracts.wire.service.bus import Bus
@@ -49,7 +49,8 @@ class LiveFeed:
         self._last_values = LastValues()
         self._absences = Absences(datetime.now(UTC))
         self._applied_at = float("-inf")
-        self._announced_stale = False
+        self._announced: StaleData | None = None
+        """What subscribers know to be stale; None: nothing."""
         self.applied: Applied | None = None
         """The catalog's last announcement."""
         self.losses = LossReport()
@@ -106,7 +107,7 @@ class LiveFeed:
         for message in self._last_values:
             if subscriber.accepts_message(message):
                 subscriber.put_latest(message.subject, encode_frame(message_frame(message)))
-        if self._announced_stale:
+        if self._announced is not None:
             subscriber.enqueue(self._staleness_frame())
         self.subscribers.add(subscriber)
         try:
@@ -144,6 +145,8 @@ class LiveFeed:
 
     async def _on_applied(self, applied: Applied) -> None:
         self.applied, self._applied_at = applied, self._now()
+        if applied.damage:  # at once: `loratory up` is about to stop the gateway
+            self._announce_staleness()
         if self.reader.is_replaced_by(applied):
             self.subscribers.close(CLOSE_LOG_GONE, "this event log no longer exists")
         self.reader.announce(applied)
@@ -175,10 +178,12 @@ class LiveFeed:
             await asyncio.sleep(self._limits.tick)
 
     def _announce_staleness(self) -> None:
-        if self.is_stale != self._announced_stale:
-            self._announced_stale = self.is_stale
+        damage = self.applied.damage if self.applied else ""
+        stale = StaleData(reason=damage) if damage or self.is_stale else None
+        if stale != self._announced:
+            self._announced = stale
             self.subscribers.send(self._staleness_frame())
 
     def _staleness_frame(self) -> str:
-        kind = Stale if self._announced_stale else Fresh
-        return encode_frame(kind(time=datetime.now(UTC)))
+        now = datetime.now(UTC)
+        return encode_frame(Fresh(time=now) if self._announced is None else Stale(time=now, data=self._announced))

@@ -22,6 +22,7 @@ const SCREENS = [
 ];
 
 const OUTAGE_POLL_MS = 2000;
+const STORAGE_POLL_MS = 10_000;
 
 /** Label and tooltip of each connection state but `replaying`, which counts. */
 const CONNECTION_LABELS = {
@@ -50,9 +51,35 @@ const Header = ({ screen }) => html`
   </header>
 `;
 
-/** While the catalog is silent: what is waited for, as /health/ready says it. */
+/** A message of the server with its cures, which are commands in backquotes or a pointer to the documentation. */
+const Problem = ({ text, advice }) => {
+  const [what, ...cures] = text.split("; cure: ");
+  return html`
+    <div class="problem" role="alert">
+      <p><strong>${sentence(what)}.</strong>${advice.first}</p>
+      ${cures.map((cure) => html`<p key=${cure}>${cure.startsWith("`") ? advice[purposeOf(cure)] : ""}<${Cure} text=${cure} /></p>`)}
+    </div>
+  `;
+};
+
+const purposeOf = (command) => (command.includes(" accept-loss ") ? "giveUp" : "restore");
+
+const Cure = ({ text }) =>
+  sentence(text)
+    .split("`")
+    .map((part, index) => (index % 2 ? html`<code>${part}</code>` : part));
+
+const DAMAGE_ADVICE = { first: "", restore: "Loratory has stopped. To repair it: " };
+const STORAGE_ADVICE = {
+  first: " Everything else works.",
+  restore: "To bring this back, stop Loratory and run: ",
+  giveUp: "No backup that Loratory knows has this. To go on without, stop Loratory and run: ",
+};
+
+/** While the catalog is silent: what is waited for, as /health/ready says it; or that the log is damaged. */
 const OutageNotice = () => {
-  const isStale = connection.value.state === "stale";
+  const { state, reason } = connection.value;
+  const isStale = state === "stale" && !reason;
   const [reasons, setReasons] = useState([]);
   useEffect(() => {
     if (!isStale) return setReasons([]);
@@ -61,14 +88,19 @@ const OutageNotice = () => {
     const timer = setInterval(refresh, OUTAGE_POLL_MS);
     return () => clearInterval(timer);
   }, [isStale]);
+  if (reason) return html`<${Problem} text=${reason} advice=${DAMAGE_ADVICE} />`;
   return reasons.length > 0 && html`<p class="outage" role="alert">${reasons.join(" · ")}</p>`;
 };
 
 /** What is wrong although everything can be used: stored bytes or keys are missing. */
 const StorageProblem = () => {
-  const { data } = useResource("/health", (event) => event.aggregateKind === "log");
+  const { data, refresh } = useResource("/health", (event) => event.aggregateKind === "log");
+  useEffect(() => {
+    const timer = setInterval(() => document.hidden || refresh(), STORAGE_POLL_MS); // no event says that bytes are lost
+    return () => clearInterval(timer);
+  }, []);
   const problem = data?.services.find((one) => one.service === "storage")?.detail;
-  return problem ? html`<p class="problem" role="alert">${sentence(problem)}.</p>` : null;
+  return problem ? html`<${Problem} text=${problem} advice=${STORAGE_ADVICE} />` : null;
 };
 
 /** Shown when the gateway requires an API key and this browser has no session yet. */

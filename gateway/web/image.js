@@ -1,6 +1,6 @@
 // The image viewer: one image at full size with its tags, suggestions and caption.
 import { link } from "./address.js";
-import { send, url } from "./api.js";
+import { get, Problem, send, url } from "./api.js";
 import { concernsImage } from "./events.js";
 import { bytes, plural } from "./format.js";
 import { html, useEffect, useRef, useState } from "./lib.js";
@@ -36,7 +36,7 @@ export const ImageViewer = ({ dataset, id, images }) => {
   return html`
     <dialog ref=${dialog} class="image-viewer" tabindex="-1" aria-label="Image" onClose=${handleClose} onKeyDown=${handleKey}>
       <div class="stage">
-        <img class=${data ? pixelClass(data.width, data.height) : ""} src=${url("images", id, "file")} alt=${data?.caption ?? ""} />
+        <${Picture} key=${id} id=${id} image=${data} />
         <button class="arrow previous" aria-label="Previous image" disabled=${index <= 0} onClick=${() => move(-1)}>‹</button>
         <button class="arrow next" aria-label="Next image" disabled=${index < 0 || index + 1 >= images.length} onClick=${() => move(1)}>›</button>
       </div>
@@ -47,6 +47,23 @@ export const ImageViewer = ({ dataset, id, images }) => {
     </dialog>
   `;
 };
+
+/** The image at full size; where its file is missing or given up, its preview, and why. */
+const Picture = ({ id, image }) => {
+  const [problem, setProblem] = useState(null);
+  const explain = () => get(url("images", id, "file")).catch((error) => error instanceof Problem && setProblem(error));
+  const alt = image?.caption ?? "";
+  if (!problem) {
+    const pixels = image ? pixelClass(image.width, image.height) : "";
+    return html`<img class=${pixels} src=${url("images", id, "file")} alt=${alt} onError=${explain} />`;
+  }
+  return html`
+    <img class="preview" src=${url("images", id, "thumbnail")} alt=${alt} />
+    <p class="missing" role="alert">${problem.code === "blob-missing" ? MISSING_FILE : problem.message}</p>
+  `;
+};
+
+const MISSING_FILE = "The file of this image is missing; this is its preview. The message at the top of the page says what brings it back.";
 
 const ImageDetails = ({ image, dataset, close }) => {
   const editTags = (change) => runWithToast(() => send("PATCH", url("images", image.id, "tags"), change));

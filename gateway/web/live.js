@@ -12,8 +12,11 @@ const CLOSE_LOG_GONE = 4410; // close codes of the gateway
 const CLOSE_UNAUTHENTICATED = 4401;
 const MAX_PROGRESS_SIGNALS = 200; // jobs and tagging runs
 
-/** `state`: connecting, reconnecting, replaying, live or stale; `replayed`: events received while replaying. */
-export const connection = signal({ state: "connecting", replayed: 0 });
+/**
+ * `state`: connecting, reconnecting, replaying, live or stale; `replayed`: events received while replaying; `reason`: why
+ * nothing will come until somebody does something (the log is damaged), which stays known when the connection is lost.
+ */
+export const connection = signal({ state: "connecting", replayed: 0, reason: "" });
 
 /** Types of the two events the page itself emits: the first connection, and a server with another log. */
 export const CONNECTED = "connection.opened";
@@ -74,7 +77,7 @@ function handleClose(code) {
   if (code === CLOSE_UNAUTHENTICATED) requireKey();
   const delay = Math.min(MAX_RECONNECT_MS, FIRST_RECONNECT_MS * 2 ** failures) * (0.75 + Math.random() / 2);
   failures += 1;
-  connection.value = { state: "reconnecting", replayed: 0 };
+  connection.value = { state: "reconnecting", replayed: 0, reason: connection.value.reason };
   reconnectTimer = setTimeout(connect, delay);
 }
 
@@ -96,20 +99,20 @@ const HANDLERS = {
     const isFirst = cursor === null;
     if (logId && logId !== data.log_id) resetToCursor(data.cursor);
     logId = data.log_id;
-    connection.value = { state: isFirst ? "live" : "replaying", replayed: 0 };
+    connection.value = { state: isFirst ? "live" : "replaying", replayed: 0, reason: "" };
     // The screens were fetched before the connection opened. No event covers that gap, so they are fetched again.
     if (isFirst) beginAtCursor(data.cursor);
   },
   caught_up: () => setState("live"),
-  stale: () => setState("stale"),
+  stale: ({ data }) => setState("stale", data.reason),
   fresh: () => setState("live"),
   progress_update: ({ data }) => void (progressOf(data.job_id).value = data),
   presence: ({ data }) => handlePresence(data),
 };
 
-function setState(state) {
+function setState(state, reason = "") {
   failures = 0;
-  connection.value = { state, replayed: 0 };
+  connection.value = { state, replayed: 0, reason };
 }
 
 function handlePresence(data) {
@@ -127,7 +130,7 @@ function handleEvent(frame) {
   cursor = frame.seq;
   raiseMinSequence(event.sequence);
   const { state, replayed } = connection.value;
-  if (state === "replaying") connection.value = { state, replayed: replayed + 1 };
+  if (state === "replaying") connection.value = { state, replayed: replayed + 1, reason: "" };
   emit(event);
 }
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 from contracts.cures import cures_in
 from tests.acceptance.local_stack import LocalStack, cli
 from tests.damage import MESSAGE_FOLDER, block_files, delete_index, delete_log, flip_bit_in_text, truncate_within
+from tests.gateway.browser import BROWSER_ARGS, CHROMIUM
+from tests.limits import WAIT
 
 pytestmark = [pytest.mark.slow]
 
@@ -143,19 +146,43 @@ def test_a_log_rolled_back_while_the_services_run_stops_them_before_anything_is_
     stack = LocalStack(data, workers=False)
     try:
         stack.start()
-        up = stack._process
-        assert up is not None
-        up.send_signal(signal.SIGSTOP)  # otherwise it would restart the server before the files are changed
-        os.kill(stack.pid("nats"), signal.SIGKILL)
-        roll_back(stopped, data / "nats")
-        up.send_signal(signal.SIGCONT)
-        assert up.wait(60) == 1
+        restart_on(stack, lambda: roll_back(stopped, data / "nats"))
         assert (
             f"the log ends at {stopped.earlier_last}, but commits up to {stopped.last} were read from it"
             in stack.output
         )
         assert f"the last good one is commit {stopped.earlier_last} of 20" in stack.output
+        assert cures_in(stack.output) == [f"loratory restore --data {data}"]
     finally:
         stack.stop()
     audited = cli("audit", "verify", "--data", data, timeout=60)
     assert f"log missing from commit {stopped.earlier_last + 1} on: " in audited.stdout
+
+
+@pytest.mark.chromium
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium: not installed on this machine")
+def test_an_open_page_says_what_cures_a_log_that_was_damaged_while_it_ran(stopped: StoppedStack, data: Path) -> None:
+    stack = LocalStack(data, workers=False)
+    try:
+        stack.start()
+        with sync_playwright() as playwright:
+            page = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_ARGS).new_page()
+            expect.set_options(timeout=WAIT * 1000)
+            page.goto(f"{stack.address}/#/datasets")
+            expect(page.get_by_role("status").get_by_text("live", exact=True)).to_be_visible()
+            restart_on(stack, lambda: roll_back(stopped, data / "nats"))
+            expect(page.get_by_role("alert").locator("code")).to_have_text(f"loratory restore --data {data}")
+        assert cures_in(stack.output) == [f"loratory restore --data {data}"]
+    finally:
+        stack.stop()
+
+
+def restart_on(stack: LocalStack, change: Callable[[], object]) -> None:
+    """Kill the NATS server, and change its files before `up` starts it again; returns once `up` has ended."""
+    up = stack._process
+    assert up is not None
+    up.send_signal(signal.SIGSTOP)
+    os.kill(stack.pid("nats"), signal.SIGKILL)
+    change()
+    up.send_signal(signal.SIGCONT)
+    assert up.wait(60) == 1

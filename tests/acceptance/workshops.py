@@ -40,16 +40,20 @@ def make_workshop(data: Path, pictures: Path, *, seed: int, backup: Path | None 
 
 
 def snapshot(http: httpx.Client) -> dict[str, object]:
-    """All texts and bytes of all images, and all jobs."""
+    """All texts and bytes of all images, or the code of the problem with them, and all jobs."""
     shown: dict[str, object] = {}
     for dataset in http.get(f"{API}/datasets").raise_for_status().json()["items"]:
         for image in http.get(f"{API}/datasets/{dataset['id']}/images").raise_for_status().json()["items"]:
             shown[image["id"]] = image
             for part in ("file", "file?original=true", "thumbnail"):
-                content = http.get(f"{API}/images/{image['id']}/{part}").raise_for_status().content
-                shown[f"{image['id']}/{part}"] = hashlib.sha256(content).hexdigest()
+                answer = http.get(f"{API}/images/{image['id']}/{part}")
+                shown[f"{image['id']}/{part}"] = answer.json()["code"] if answer.status_code == 409 else hashed(answer)
     shown["jobs"] = http.get(f"{API}/jobs").raise_for_status().json()["items"]
     return shown
+
+
+def hashed(answer: httpx.Response) -> str:
+    return hashlib.sha256(answer.raise_for_status().content).hexdigest()
 
 
 def start_with_cures(stack: LocalStack) -> list[str]:

@@ -1,5 +1,6 @@
 """The key file as a whole: whether it is there, intact and of this workshop; and one file made of several."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from catalog.key_file import KeysDamaged, build_key_file, check_key_file, key_file_state, read_content
-from catalog.keys import Keys, known_backups
+from catalog.key_file import KeysDamaged, build_key_file, check_key_file, has_foreign_wal, key_file_state, read_content
+from catalog.keys import Keys, images_in, known_backups
+from catalog.mending import set_aside_foreign_wal
+from catalog.wal import in_memory
 from contracts.errors import SetupError
 from contracts.ids import ImageId
 from tests.conftest import NOW
@@ -143,3 +146,67 @@ async def test_the_list_of_backups_outlives_the_key_file(tmp_path: Path) -> None
 
     (tmp_path / "backups.json").write_bytes(b"[")
     assert known_backups(tmp_path) == []
+
+
+# --- the WAL of another key file
+
+
+async def crashed_file(folder: Path, image: str, later: str) -> Path:
+    """A key file with one key, and another one in its WAL only, as a killed catalog leaves it."""
+    folder.mkdir()
+    async with await Keys.open(folder / "open.db") as keys:
+        await keys.create_keys([ImageId(image)])
+    async with await Keys.open(folder / "open.db") as keys:
+        await keys.create_keys([ImageId(later)])
+        for suffix in ("", "-wal"):
+            shutil.copyfile(folder / f"open.db{suffix}", folder / f"keys.db{suffix}")
+    return folder / "keys.db"
+
+
+async def test_the_wal_of_another_key_file_is_set_aside_before_it_is_applied(tmp_path: Path) -> None:
+    ours, theirs = await crashed_file(tmp_path / "a", "a1", "a2"), await crashed_file(tmp_path / "b", "b1", "b2")
+    assert not has_foreign_wal(ours)
+    shutil.copyfile(theirs.with_name("keys.db-wal"), ours.with_name("keys.db-wal"))
+    messages: list[str] = []
+
+    assert key_file_state(ours, frozenset()) == "damaged"
+    set_aside_foreign_wal(ours, at=NOW, report=messages.append)
+
+    assert not has_foreign_wal(ours)
+    assert images_in(ours) == {"a1"}
+    (kept,) = ours.parent.glob("foreign-*-keys.db-wal")
+    assert str(kept) in messages[0]
+
+
+async def test_an_erasure_in_the_wal_is_no_sign_of_another_key_file(tmp_path: Path) -> None:
+    async with await Keys.open(tmp_path / "open.db") as keys:
+        await keys.create_keys([ImageId("a1"), ImageId("a2")])
+    with closing(sqlite3.connect(tmp_path / "open.db", isolation_level=None)) as writer:
+        writer.execute("DELETE FROM key WHERE image_id = 'a1'")
+        writer.execute("INSERT INTO erased VALUES ('a1')")
+        for suffix in ("", "-wal"):
+            shutil.copyfile(tmp_path / f"open.db{suffix}", tmp_path / f"keys.db{suffix}")
+
+    assert not has_foreign_wal(tmp_path / "keys.db")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, 4_000])
+async def test_a_wal_is_read_as_sqlite_reads_it(tmp_path: Path, cut: int) -> None:
+    """Whole, and cut off within a transaction."""
+    with closing(sqlite3.connect(tmp_path / "open.db", isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE t (x)")
+        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for number in range(400):
+            writer.execute("INSERT INTO t VALUES (?)", (f"{number}" * 20,))
+        file, wal = (tmp_path / "open.db").read_bytes(), (tmp_path / "open.db-wal").read_bytes()
+    wal = wal[: len(wal) - cut]
+    (tmp_path / "cut.db").write_bytes(file)
+    (tmp_path / "cut.db-wal").write_bytes(wal)
+
+    with closing(sqlite3.connect(tmp_path / "cut.db")) as opened, closing(in_memory(file, wal)) as read:
+        expected = opened.execute("SELECT x FROM t").fetchall()
+        assert len(expected) == 400 - bool(cut)
+        assert [tuple(row) for row in read.execute("SELECT x FROM t")] == expected
+    with closing(in_memory(file)) as alone:
+        assert alone.execute("SELECT x FROM t").fetchall() == []

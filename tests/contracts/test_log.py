@@ -16,12 +16,13 @@ from contracts.log_message import LogMessage
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.follow import Follower, FollowPolicy
 from contracts.wire.log.migration import FORMAT, migrate
-from contracts.wire.log.streams import stream_configs
+from contracts.wire.log.streams import CONSUMERS, stream_configs
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import Bus, connect
 from tests.conftest import NOW, BusOf
 from tests.contracts.builders import DatasetWriter
 from tests.contracts.test_events import GOLDEN
+from tests.damage import damage_file
 
 
 @pytest.fixture
@@ -129,3 +130,23 @@ async def test_a_deleted_log_is_not_created_again(server: EmbeddedServer, bus_of
     await admin.jetstream().delete_stream("EVT")
     with pytest.raises(LogDamaged, match="gone"):
         await migrate(admin, at=NOW, lease=2, known_log=log_id)
+
+
+@pytest.mark.parametrize("how", ["middle", "end"])
+async def test_a_queue_with_damaged_consumers_is_made_again(
+    server: EmbeddedServer, bus_of: BusOf, bus: Bus, how: str
+) -> None:
+    """A byte changed: the server starts, and refuses to serve the stream. A file cut: it refuses the consumer."""
+    await bus.close()
+    await server.stop()
+    files = [file for file in (server.stream_folder(subjects.QUEUE) / "obs").rglob("*") if file.is_file()]
+    assert len(files) >= 2 * len(CONSUMERS)
+    for file in files:
+        damage_file(file, how, file)
+    await server.start()
+    admin = await bus_of("admin")
+
+    await migrate(admin, at=NOW, lease=2)
+
+    state = (await admin.jetstream().stream_info(subjects.QUEUE)).state
+    assert state.consumer_count == len(CONSUMERS)

@@ -45,6 +45,8 @@ class FakeCatalog:
     def reset(self) -> None:
         """As after the start; only the log stays."""
         self.is_silent = False
+        self.damage = ""
+        """What it says is wrong with the log."""
         self.applied: int | None = None
         """The announced sequence; None = the log's end."""
         self.received_commands: list[CommandEnvelope[Any]] = []
@@ -94,8 +96,13 @@ class FakeCatalog:
                 _, end = await self.log.end()
                 sequence = end if self.applied is None else self.applied
                 if not self.is_silent:
-                    await publish(self.bus, Applied(log_id=self.log_id, sequence=sequence, verified=True))
+                    await publish(self.bus, self._applied(sequence))
             await asyncio.sleep(0.05)
+
+    def _applied(self, sequence: int) -> Applied:
+        if self.damage:
+            return Applied(log_id="", sequence=0, verified=False, damage=self.damage)
+        return Applied(log_id=self.log_id, sequence=sequence, verified=True)
 
     async def _on_command(self, metadata: CommandMetadata, command: Command[Any]) -> CommandResult:
         envelope = CommandEnvelope(metadata=metadata, command=command)

@@ -269,6 +269,24 @@ async def test_clients_are_notified_once_when_the_catalog_falls_silent_and_when_
     assert health["status"] == "degraded"
 
 
+async def test_clients_are_told_at_once_that_the_log_is_damaged_and_what_cures_it(world: World) -> None:
+    damage = "commit 7 is missing from the log; cure: `loratory restore --data /data`"
+
+    async def is_said() -> bool:
+        ready = (await world.client.get("/health/ready")).json()
+        return bool(ready["checks"]["log"] == {"ok": False, "detail": damage})
+
+    async with socket(world) as opened:
+        await next_of(opened, "caught_up")
+        world.catalog.damage = damage
+        assert (await next_of(opened, "stale"))["data"] == {"reason": damage}
+        async with socket(world) as later:
+            assert (await next_of(later, "stale"))["data"] == {"reason": damage}
+        await eventually(is_said)
+        world.catalog.damage = ""
+        assert (await next_of(opened, "fresh"))["data"] == {}
+
+
 async def test_health_says_what_a_service_waits_for_before_it_is_started_again(world: World) -> None:
     async def catalog_check() -> object:
         return (await world.client.get("/health/ready")).json()["checks"]["catalog"]

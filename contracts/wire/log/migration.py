@@ -22,7 +22,7 @@ from contracts.ids import CommandId, ulid
 from contracts.retry import RetryPolicy, retry
 from contracts.wire.log.publishing import Draft, publish
 from contracts.wire.log.scan import log_state
-from contracts.wire.log.streams import add_consumers, stream_configs
+from contracts.wire.log.streams import fill_queue, find_queue, stream_configs
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.connection import connect_service
 from contracts.wire.service.jetstream import NATS_ERRORS
@@ -67,9 +67,10 @@ async def migrate(bus: Bus, *, at: datetime, lease: float, known_log: str | None
     look like a fresh installation. SetupError: the log was written in an older format of the data folder.
     """
     js = bus.jetstream()
+    await find_queue(js)  # a stopped one is deleted, and created below
     for config in stream_configs():
         await _ensure(js, config, known_log)
-    await add_consumers(js, lease)
+    await fill_queue(js, lease)
     return await _ensure_log_created(bus, at, known_log)
 
 

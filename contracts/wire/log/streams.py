@@ -8,13 +8,17 @@ from functools import partial
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.errors import APIError, NotFoundError, ServerError
 
 from contracts import subjects
 from contracts.aggregates import WORK_KINDS
 from contracts.subjects import PRIORITIES
 
+STREAM_STOPPED = 10194
+"""JetStream's error for a stream that this server has, and will not serve: `stream is offline: stopped - …`."""
+CONSUMER_NOT_CREATED = 10012
+"""JetStream's error for `error creating store for consumer`, as of a corrupt state file."""
 GIB = 1024**3
 DAY = 24 * 3600.0
 _STREAM = partial(
@@ -86,19 +90,47 @@ async def add_if_missing(js: JetStreamContext, config: StreamConfig) -> bool:
     return False
 
 
+async def find_queue(js: JetStreamContext) -> StreamInfo | None:
+    """The work queue; None if there is none. Raises JetStream's errors.
+
+    One that the server stopped for good is deleted: the damaged file of a consumer is enough for that.
+    """
+    try:
+        return await js.stream_info(subjects.QUEUE)
+    except NotFoundError:
+        return None
+    except ServerError as error:
+        if error.err_code != STREAM_STOPPED:
+            raise
+        await js.delete_stream(subjects.QUEUE)
+        return None
+
+
 async def repair_queue(bus: Client, *, lease: float) -> bool:
     """Recreates the work queue or its consumers if they are missing; returns whether anything was.
 
     The log is authoritative, so nothing is lost with the queue. Raises JetStream's errors.
     """
     js = bus.jetstream()
-    try:
-        if (await js.stream_info(subjects.QUEUE)).state.consumer_count >= len(CONSUMERS):
-            return False
-    except NotFoundError:
+    queue = await find_queue(js)
+    if queue is None:
         await js.add_stream(stream_config(subjects.QUEUE))
-    await add_consumers(js, lease)
+    elif queue.state.consumer_count >= len(CONSUMERS):
+        return False
+    await fill_queue(js, lease)
     return True
+
+
+async def fill_queue(js: JetStreamContext, lease: float) -> None:
+    """Adds the queue's consumers. Where a damaged file prevents that, the queue is made again."""
+    try:
+        await add_consumers(js, lease)
+    except APIError as error:
+        if error.err_code != CONSUMER_NOT_CREATED:
+            raise
+        await js.delete_stream(subjects.QUEUE)
+        await js.add_stream(stream_config(subjects.QUEUE))
+        await add_consumers(js, lease)
 
 
 async def add_consumers(js: JetStreamContext, lease: float) -> None:
