@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import msgspec
 
@@ -32,11 +33,21 @@ class ExaminedFile:
     tags: Sequence[str] = ()
 
 
+NoKey = Literal["key-missing", "lost"]
+"""The key is missing, and may come back; or its loss was accepted. Both are codes of problems."""
+CAPTION_NOT_KEPT: dict[NoKey, str] = {
+    "key-missing": "the key of that image is missing, so the caption of this file cannot be stored: bring the key back "
+    "with `loratory restore --from BACKUP`, or remove that image, and import the file again",
+    "lost": "the key of that image is lost, so the caption of this file cannot be stored: remove that image, and "
+    "import the file again",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class KnownImage:
     """An image of the data set, from before or from this import, that a file with the same pixels duplicates.
 
-    `key` none: it was erased, and its texts cannot be sealed.
+    `key` none: its texts cannot be sealed. `no_key`: why, if it was not erased.
     """
 
     image: ImageId
@@ -44,6 +55,7 @@ class KnownImage:
     blobs: frozenset[Digest]
     key: bytes | None
     has_caption: bool = False
+    no_key: NoKey | None = None
 
 
 @dataclass
@@ -87,9 +99,17 @@ def _add(decision: ImportDecision, file: ExaminedFile, added: ImageAdded) -> Kno
 
 
 def _add_duplicate(decision: ImportDecision, file: ExaminedFile, added: ImageAdded, known: KnownImage) -> KnownImage:
-    """The picture exists already: no new image, but its caption is used where the image has none."""
+    """The picture exists already: no new image, but its caption is used where the image has none.
+
+    Refused where that caption would be lost, because the image has lost its key.
+    """
     decision.unused_blobs.update(_blobs(added) - known.blobs)
     remarks = [f"shows the same picture as {known.image}"]
+    if file.caption is not None and known.no_key is not None:
+        detail = f"{remarks[0]}; {CAPTION_NOT_KEPT[known.no_key]}"
+        refused = ImportedFile(outcome="refused", image=known.image, reason=known.no_key, detail=detail)
+        decision.files.append(refused)
+        return known
     if file.caption is not None and known.has_caption:
         remarks.append("the existing caption was kept")
     elif file.caption is not None and known.key is not None:

@@ -21,6 +21,7 @@ from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
 from catalog.service.execution import Change
 from catalog.views import datasets, images, live_blobs
+from catalog.watch.requirements import AbsentKeys, keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import ImportImages, ImportResult, StagedFile
 from contracts.errors import Behind, Gone, NotFound, Unavailable
@@ -149,8 +150,8 @@ async def _decide(
         return row, [duplicate for duplicate in found if duplicate is not None]
 
     row, duplicates = await context.read(read)
-    keys = await context.keys.keys_of([duplicate.id for duplicate in duplicates])
-    known = {duplicate.pixels: _known(duplicate, keys.get(duplicate.id)) for duplicate in duplicates}
+    keys, absent = await keys_of(context.executor.store, context.keys, (duplicate.id for duplicate in duplicates))
+    known = {duplicate.pixels: _known(duplicate, keys.get(duplicate.id), absent) for duplicate in duplicates}
     return row, rules.decide(row.next_ordinal, known, files)
 
 
@@ -174,6 +175,13 @@ def _sealed(event: ImageAdded | ImageRefused, key: bytes, file: StagedFile) -> r
     return rules.ExaminedFile(event=event, key=key, caption=file.caption, tags=file.tags)
 
 
-def _known(row: images.ImageRow, key: bytes | None) -> rules.KnownImage:
-    blobs, has_caption = frozenset({row.source, row.picture, row.thumbnail}), row.caption is not None
-    return rules.KnownImage(image=row.id, ordinal=row.ordinal, blobs=blobs, key=key, has_caption=has_caption)
+def _known(row: images.ImageRow, key: bytes | None, absent: AbsentKeys) -> rules.KnownImage:
+    accepted = {loss.id for loss in absent.accepted}
+    return rules.KnownImage(
+        image=row.id,
+        ordinal=row.ordinal,
+        blobs=frozenset({row.source, row.picture, row.thumbnail}),
+        key=key,
+        has_caption=row.caption is not None,
+        no_key="key-missing" if row.id in absent.missing else "lost" if row.id in accepted else None,
+    )

@@ -60,7 +60,7 @@ def flip_bit(file: Path) -> None:
     damaged.replace(file)
 
 
-def lose_three_things(stack: LocalStack, images: list[dict[str, Any]]) -> None:
+def damage_three_images(stack: LocalStack, images: list[dict[str, Any]]) -> None:
     """A damaged source of the same size, a deleted one, and a deleted key."""
     blobs = LocalBlobs(stack.data / "blobs")
     flip_bit(blobs.path(images[0]["source"]))
@@ -87,7 +87,7 @@ def test_what_is_lost_while_it_runs_is_said_everywhere_and_comes_back_by_the_com
     with running.http() as http:
         assert until_lost(http, {})["status"] == "ready"
         images = images_of(http)
-        lose_three_things(running, images)
+        damage_three_images(running, images)
 
         ready = until_lost(http, LOST)
 

@@ -1,15 +1,26 @@
 """Image import through the real decoder."""
 
+from pathlib import Path
+
 import pytest
 
 from catalog.keys import open_if_present
 from catalog.service.imports import remove_stale_work_folders
-from contracts.commands.datasets import MAX_FILES_PER_IMPORT, MAX_TEXT_BYTES_PER_IMPORT, RemoveDataset, RemoveImage
+from contracts.commands.datasets import (
+    MAX_FILES_PER_IMPORT,
+    MAX_TEXT_BYTES_PER_IMPORT,
+    ImportedFile,
+    RemoveDataset,
+    RemoveImage,
+)
 from contracts.commits import COMMIT_BYTES
 from contracts.errors import Gone, KeyReused, NotFound, Unavailable
+from contracts.events.log import LossAccepted
+from contracts.ids import ulid
 from contracts.sealed import CAPTION, NAME
 from contracts.wire.log.event_log import EventLog
 from tests.catalog.harness import CatalogHarness, event_names, png
+from tests.damage import execute_sql
 
 
 async def test_each_file_is_added_duplicate_or_refused_on_its_own(harness: CatalogHarness) -> None:
@@ -92,6 +103,33 @@ async def test_a_duplicates_caption_is_used_only_where_there_is_none(harness: Ca
     assert row.caption is not None
     assert open_if_present(await harness.keys.keys_of([image]), image, row.caption, CAPTION) == "first"
     assert row.caption_source == "import"
+
+
+async def test_a_caption_that_a_lost_key_cannot_seal_is_refused_and_taken_once_that_image_is_removed(
+    harness: CatalogHarness, tmp_path: Path
+) -> None:
+    cats = await harness.dataset()
+    image = (await harness.import_files(cats, harness.stage("one.png", png(1)))).files[0].image
+    execute_sql(tmp_path / "data/catalog/keys.db", "DELETE FROM key")
+
+    async def import_again(caption: str | None) -> ImportedFile:
+        return (await harness.import_files(cats, harness.stage("one.png", png(1), caption=caption))).files[0]
+
+    refused = await import_again("a cat")
+    assert (refused.outcome, refused.reason, refused.image) == ("refused", "key-missing", image)
+    assert "`loratory restore --from BACKUP`" in (refused.detail or "")
+    assert (await import_again(None)).outcome == "existing"  # nothing would be lost
+
+    await harness.append("log", ulid(), LossAccepted(images=(image,), reason="no copy exists"))
+    lost = await import_again("a cat")
+    assert (lost.outcome, lost.reason) == ("refused", "lost")
+
+    await harness.execute(RemoveImage(image=image))
+    added = await import_again("a cat")
+    assert added.outcome == "added"
+    row = await harness.image(added.image)
+    assert row.caption is not None
+    assert open_if_present(await harness.keys.keys_of([added.image]), added.image, row.caption, CAPTION) == "a cat"
 
 
 async def test_a_removed_picture_is_added_again_with_a_new_ordinal(harness: CatalogHarness) -> None:

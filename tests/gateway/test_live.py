@@ -269,7 +269,7 @@ async def test_clients_are_notified_once_when_the_catalog_falls_silent_and_when_
     assert health["status"] == "degraded"
 
 
-async def test_clients_are_told_at_once_that_the_log_is_damaged_and_what_cures_it(world: World) -> None:
+async def test_clients_learn_at_once_that_the_log_is_damaged_and_what_cures_it(world: World) -> None:
     damage = "commit 7 is missing from the log; cure: `loratory restore --data /data`"
 
     async def is_said() -> bool:
