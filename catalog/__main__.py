@@ -15,7 +15,7 @@ MAINTENANCE_COMMANDS = {
     for command in (
         *("catch-up", "backup", "verify-backup", "check-files", "ends", "list-backups", "forget-backup"),
         *("unpack", "salvage", "mend", "refill", "audit"),
-        *("list-losses", "accept-loss"),
+        *("list-losses", "accept-loss", "renew-keys"),
     )
 }
 """Each is `async def command(settings, arguments)` and raises errors."""

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from catalog.appending import append_event
+from catalog.appending import append_event, append_root
 from catalog.archive.archive import Archive, open_archive
 from catalog.entries import lineage
 from catalog.key_file import open_keys, read_content
@@ -21,7 +21,6 @@ from catalog.views import images
 from catalog.watch.presence import expected_by, find_losses
 from contracts.errors import SetupError
 from contracts.events.log import MAX_ACCEPTED_LOSSES, LossAccepted
-from contracts.events.service_keys import ServiceKeyRootEstablished
 from contracts.ids import Digest, ImageId, ulid
 from contracts.losses import MAX_REPORTED_LOSSES
 from contracts.signatures import Signer
@@ -94,6 +93,17 @@ async def accept_loss(bus: Bus, settings: Settings, kind: LostKind, *, at: datet
     return lost
 
 
+async def renew_keys(settings: Settings, *, at: datetime, report: OnProgress) -> None:
+    """A new key file where the log is lost, too: `refill` then establishes its root key in the new log."""
+    async with open_archive(settings.catalog) as archive, await open_read_model(settings, archive) as store:
+        await archive.begin()
+        await _create_key_file(settings, archive, store, at=at, report=report)
+        ids, log_id = await archive.read(lineage), await archive.belongs_to()
+        async with await open_keys(settings.catalog, ids, log_id, required=False) as keys:
+            if (await keys.root_key()).id != archive.trust.root:
+                await keys.replace_root(archive.trust.root)
+
+
 async def _create_key_file(
     settings: Settings, archive: Archive, store: Store, *, at: datetime, report: OnProgress
 ) -> None:
@@ -112,8 +122,7 @@ async def _replace_root(log: EventLog, archive: Archive, keys: Keys, at: datetim
     if root.id == lost:
         return
     await keys.replace_root(lost)
-    event = ServiceKeyRootEstablished(public_key=root.public.hex(), replaces=lost)
-    await append_event(log, archive, ("service-key", root.id), event, at)
+    await append_root(log, archive, root, at)
     report(f"the public key that verifies audit heads is now {root.public.hex()}")
 
 

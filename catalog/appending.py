@@ -7,8 +7,9 @@ from catalog.entries import AggregateKey
 from contracts.commands.base import CommandMetadata
 from contracts.commits import Commit, StreamRevision, build_commit
 from contracts.events.log import LogEvent
-from contracts.events.service_keys import ServiceKeyEvent
+from contracts.events.service_keys import ServiceKeyEvent, ServiceKeyRootEstablished
 from contracts.ids import new_command_id
+from contracts.signatures import SigningKey
 from contracts.wire.log.event_log import EventLog
 
 ACTOR = "svc:restore"
@@ -25,6 +26,12 @@ async def append_event(
     appended = await log.append(build_root_commit(aggregate, event, at, revision), revision)
     recorded = await log.commit_at(appended.sequence)  # with the server's time
     await archive.append([recorded or appended])
+
+
+async def append_root(log: EventLog, archive: Archive, root: SigningKey, at: datetime) -> None:
+    """Establish the root key, with which `log` signs, in place of the one that the log names."""
+    event = ServiceKeyRootEstablished(public_key=root.public.hex(), replaces=archive.trust.root)
+    await append_event(log, archive, ("service-key", root.id), event, at)
 
 
 def build_root_commit(

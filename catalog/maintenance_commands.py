@@ -165,6 +165,12 @@ async def accept_loss(settings: Settings, arguments: Sequence[str]) -> None:
     _print(f"given up: {count(len(lost.blobs), 'blob')}, and the keys of {count(len(lost.images), 'image')}")
 
 
+async def renew_keys(settings: Settings, arguments: Sequence[str]) -> None:
+    """`renew-keys`: give up the key file where the log is lost, too; `refill` comes next."""
+    _parse("renew-keys", arguments)
+    await accepting.renew_keys(settings, at=datetime.now(UTC), report=_print)
+
+
 async def refill(settings: Settings, arguments: Sequence[str]) -> None:
     """`refill`: recreate the log from the archive. Needs the user `admin` and a server without a log."""
     _parse("refill", arguments)

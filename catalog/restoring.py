@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from catalog.appending import append_event, build_root_commit
+from catalog.appending import append_event, append_root, build_root_commit
 from catalog.archive.archive import DEFAULT_POLICY, Archive, VerificationPolicy, open_archive
 from catalog.archive.file import LOG_ID_FILE
 from catalog.archive.rows import ARCHIVE
@@ -47,6 +47,12 @@ from contracts.wire.system.files import move_into_place
 COMMIT_BATCH_SIZE = 500
 PROGRESS_INTERVAL_COMMITS = 50_000
 """Commits restored between two progress messages."""
+
+NOTHING_LEFT = (
+    "there is nothing here to restore from: log and archive are both lost; give a backup with --from. Without one, "
+    "history, tags and names cannot be brought back: `loratory up --data FOLDER` with a new folder starts a new "
+    "workshop, into which the pictures among the files in `blobs` can be imported"
+)
 
 OnProgress = Callable[[str], None]
 
@@ -107,11 +113,13 @@ async def salvage(  # noqa: PLR0913 - the copies and the options
         root = await begin_archive(bus, archive, [file / KEYS for file in (folder, backup) if file is not None])
         messages = _read_log_beyond_archive(bus, archive, report)
         last = await archive.read(last_sequence)
+        if last == 0 and not await id_on_server(bus):
+            raise SetupError(NOTHING_LEFT)
         voiding = _Voiding(at, archive, root, accept_loss)
         await _receive_in_batches(archive, _fill_gaps(messages, last, claimed, voiding))
         last = await archive.read(last_sequence)
     if last == 0:
-        raise SetupError("there is nothing here to restore from; give a backup with --from")
+        raise SetupError(NOTHING_LEFT)
     if target != folder:
         await asyncio.to_thread(_replace_damaged_archive, target, folder, at, report)
     return last
@@ -135,8 +143,11 @@ async def refill(bus: Bus, folder: Path, *, at: datetime, report: OnProgress) ->
         await recreate_stream(bus, log_id)
         voided = await _restore_all_commits(bus, archive, report)
         restored = LogRestored(log_id=log_id, before=previous_id, voided=voided)
-        log = EventLog(bus)
-        log.signer = Signer(await keys.root_key(), log_id)
+        log, root = EventLog(bus), await keys.root_key()
+        if archive.trust.root not in {"", root.id}:  # the lost one was given up, and the log does not say so yet
+            log.signer = Signer(root, previous_id)
+            await append_root(log, archive, root, at)
+        log.signer = Signer(root, log_id)
         await append_event(log, archive, ("log", log_id), restored, at)
         await archive.set_log_id(log_id)
         rows = await asyncio.to_thread(peek, folder / "read.db", checkpoint)

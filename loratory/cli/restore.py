@@ -46,16 +46,35 @@ async def accept_loss(lost: Lost, /, *, yes: Yes = False, data: Data = None, env
     :param yes: Do not ask for confirmation.
     """
     async with OfflineFolder(data_folder(data, environ), environ) as offline:
-        if code := await offline.run_catalog("catch-up", "--whole"):
-            if code == LOG_DAMAGED:
-                write_error(cure("log", offline.folder.path))
-            return code
-        if code := await offline.run_catalog("list-losses", lost):
+        code = await offline.run_catalog("catch-up", "--whole")
+        is_log_lost = code == LOG_DAMAGED and lost == "keys" and not await _list(offline, lost, quiet=True)
+        if is_log_lost:
+            code = await offline.run_catalog("salvage")
+        elif code == LOG_DAMAGED:
+            write_error(cure("log", offline.folder.path))
+        if code := code or await _list(offline, lost):
             return code
         await confirm(
             "Give this up?", yes, refusal="giving up is irreversible; add --yes", declined="nothing was given up"
         )
+        if is_log_lost:
+            return await _accept_lost_keys_and_log(offline)
         return await offline.run_catalog("accept-loss", lost, admin=True)
+
+
+async def _list(offline: OfflineFolder, lost: Lost, *, quiet: bool = False) -> int:
+    """Lists what would be given up; the exit code, 0 if there is anything."""
+    return await offline.run_catalog("list-losses", lost, quiet=quiet)
+
+
+async def _accept_lost_keys_and_log(offline: OfflineFolder) -> int:
+    """A new key file first: its root key signs the new log. Then the keys of images are given up in that log."""
+    if code := (await offline.run_catalog("renew-keys") or await _recreate_log(offline)):
+        return code
+    await offline.server.start()
+    if await _list(offline, "images", quiet=True):
+        return 0  # there were none
+    return await offline.run_catalog("accept-loss", "images", admin=True)
 
 
 async def _restore(offline: OfflineFolder, backup: list[str | Path], *, accept_loss: bool) -> int:

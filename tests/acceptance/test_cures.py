@@ -253,3 +253,38 @@ def cures_of_losses(data: Path) -> list[str]:
             return [command for service in services for command in cures_in(service["detail"])]
     finally:
         stack.stop()
+
+
+# --- several losses at once
+
+
+def lose_log_and_keys(data: Path) -> None:
+    """And all that is known of backups."""
+    shutil.rmtree(data / STREAMS / "EVT")
+    for name in ("keys.db", "backups.json"):
+        (data / "catalog" / name).unlink()
+
+
+def test_without_log_keys_and_backup_history_is_kept_under_a_new_root_key(workshops: Workshops, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(workshops.data, tmp_path / "data"))
+    lose_log_and_keys(data)
+
+    commands, shown = started_with_cures(data)
+
+    assert commands == [f"loratory accept-loss keys --data {data}"]
+    assert_only_texts_are_lost(workshops.shown, shown)
+    audited = cli("audit", "verify", "--data", data)
+    assert (audited.returncode, "foreign" in audited.stdout) == (0, False), audited.stdout + audited.stderr
+    (data / "catalog" / "archive.db").unlink()  # the new log alone says which root keys there were
+    assert started_with_cures(data)[1] == shown
+
+
+def test_without_log_archive_keys_and_backup_it_is_said_what_is_left(workshops: Workshops, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(workshops.data, tmp_path / "data"))
+    lose_log_and_keys(data)
+    (data / "catalog" / "archive.db").unlink()
+
+    refused = cli("restore", "--data", data)
+
+    assert refused.returncode == 2
+    assert "history, tags and names cannot be brought back: `loratory up --data FOLDER`" in refused.stderr
