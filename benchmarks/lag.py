@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.replay import COMMITS_PER_DATASET, START_TIME, LogGenerator, SyntheticDataset, key_of
+from benchmarks.synthetic_log import COMMITS_PER_DATASET, START_TIME, LogGenerator, SyntheticDataset, key_of
 from catalog import views
 from catalog.archive.archive import Archive
 from catalog.database import Connection
