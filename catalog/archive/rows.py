@@ -6,6 +6,7 @@ These functions run inside a transaction or snapshot of `catalog.archive.file`.
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from catalog.archive.chain import ChainVerification, Tail, advance, chain_hash, check_link, verify_chains
@@ -17,8 +18,8 @@ from contracts.audit import Damage
 from contracts.commits import ForeignMessage, LogEntry, RecordedCommit, StreamRevision, decode, revision_of
 from contracts.errors import LogDamaged
 from contracts.log_message import LogMessage
-from contracts.signatures import key_id_of
-from contracts.verification import Trust, evolve, verify
+from contracts.signatures import is_valid, key_id_of
+from contracts.verification import IsSigned, Trust, evolve, verify
 
 ARCHIVE = "archive.db"
 ARCHIVE_SCHEMA = Schema(
@@ -93,6 +94,7 @@ class Writing:
 
     trust: Trust = field(default_factory=Trust)
     roots: tuple[bytes, ...] = ()
+    is_signed: IsSigned = is_valid
     chain_heads: dict[AggregateKey, StreamRevision] = field(default_factory=dict)
 
     @property
@@ -122,7 +124,7 @@ def receive(connection: Connection, messages: Sequence[LogMessage], writing: Wri
     for message in messages:
         if message.sequence <= last:
             continue
-        entry = verify(message, writing.trust, writing.root, lambda kind, name: writing.head(connection, kind, name))
+        entry = verify(message, writing.trust, writing.root, partial(writing.head, connection), writing.is_signed)
         if isinstance(entry, RecordedCommit):
             commit = entry.commit
             writing.trust = evolve(writing.trust, entry.sequence, commit)
