@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, Self
 
 import nats.errors
@@ -31,7 +31,7 @@ class Bus(AuthenticatedClient, ReplyClient):
         super().__init__(role, credential, tls)
         self.api = subjects.jetstream_api(role)
         """Prefix of JetStream's API, as this connection's account knows it."""
-        self.append_listeners: set[Callable[[int], None]] = set()
+        self.append_listeners: set[Callable[[int], Awaitable[None]]] = set()
         """Called with the sequence of each commit that is appended over this connection."""
         self.error_counts: Counter[str] = Counter()
         self._since_connected: Counter[str] = Counter()
