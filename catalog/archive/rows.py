@@ -55,7 +55,11 @@ ALL_ROWS = """
 SELECT sequence, aggregate_kind, aggregate_id, id, CAST(body AS BLOB), CAST(chain AS BLOB), signature, foreign_reason
 FROM entry ORDER BY sequence
 """
-SELECT_ENTRY = "SELECT sequence, recorded, body, signature, foreign_reason, aggregate_kind, aggregate_id FROM entry "
+SELECT_ENTRY = """
+SELECT sequence, recorded, body, signature, foreign_reason,
+    CASE WHEN foreign_reason != '' THEN aggregate_kind || '.' || aggregate_id END
+FROM entry
+"""
 ENTRIES_AFTER = SELECT_ENTRY + "WHERE sequence > ? ORDER BY sequence LIMIT ?"
 ROWS_BETWEEN = """
 SELECT sequence, aggregate_kind, aggregate_id, recorded, body, chain, signature FROM entry
@@ -193,12 +197,14 @@ def trust(connection: Connection) -> Trust:
 
 def read_entries(connection: Connection, statement: str, parameters: Sequence[object] = ()) -> Iterator[LogEntry]:
     """The entries that a statement with the columns of SELECT_ENTRY finds."""
-    for sequence, recorded, body, signature, reason, *aggregate in _tuples(connection).execute(statement, parameters):
+    rows = _tuples(connection).execute(statement, parameters)
+    for sequence, recorded, body, signature, reason, foreign in rows:
         at = from_microseconds(recorded)
         if not reason:
             yield decode(sequence, at, body, signature)
             continue
-        subject = subjects.aggregate(*aggregate)
+        kind, _, name = foreign.partition(".")
+        subject = subjects.aggregate(kind, name)
         yield ForeignMessage(
             sequence=sequence, recorded_at=at, subject=subject, body=body, signature=signature, reason=reason
         )
