@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar, get_args
 
 import msgspec
@@ -68,7 +69,7 @@ class FilterParser:
     def __init__(self, text: str, parameter: str, at: int = 0) -> None:
         self._text, self._parameter, self._at = text, parameter, at
         self._measures: dict[str, Callable[[dict[str, float]], Filter]] = {"aspect": lambda given: Aspect(**given)}
-        self._measures |= {of: lambda given, of=of: Size(of=of, **given) for of in _DIMENSIONS}
+        self._measures |= {dimension: partial(_size, dimension) for dimension in _DIMENSIONS}
         self._fields: dict[str, Callable[[], Filter]] = {
             "rejected": lambda: HasRejected(self._read_tag()),
             "source": self._source,
@@ -76,7 +77,7 @@ class FilterParser:
             "duplicate": self._duplicate,
             "since": self._since,
         }
-        self._fields |= {name: lambda field=field: self._contains(field) for name, field in TEXT_FIELDS.items()}
+        self._fields |= {name: partial(self._contains, field) for name, field in TEXT_FIELDS.items()}
 
     def parse(self) -> Filter:
         if len(self._text) > MAX_FILTER_CHARACTERS:
@@ -259,6 +260,10 @@ class FilterParser:
 
     def _error(self, sentence: str, at: int | None = None) -> Invalid:
         return invalid(sentence, self._parameter, (self._at if at is None else at) + 1)
+
+
+def _size(dimension: Dimension, bounds: dict[str, float]) -> Filter:
+    return Size(of=dimension, **bounds)
 
 
 def invalid(sentence: str, parameter: str, position: int | None = None) -> Invalid:

@@ -29,18 +29,18 @@ from contracts.sorting import SortBy, SortByConfidence
 from contracts.tags import canonicalize
 
 
-def _canonical(text: str) -> str | None:
+def _canonical(text: str) -> str:
     try:
         return canonicalize(text)
     except Rejected:
-        return None
+        return ""
 
 
 TAGS = st.one_of(
     st.sampled_from(
         ["hat", "cap", "cat_(animal)", "re:zero", ":d", ">_<", "<3", "|_|", "untagged", "-", "a\\b", '"', "é"]
     ),
-    st.text(min_size=1, max_size=12).map(_canonical).filter(lambda tag: tag is not None),
+    st.text(min_size=1, max_size=12).map(_canonical).filter(bool),
 )
 EARLIEST, LATEST = datetime(1970, 1, 1), datetime(2100, 1, 1)  # noqa: DTZ001 - Hypothesis adds the time zone
 NUMBERS = st.one_of(st.integers(0, 2**53).map(float), st.floats(0, 1e300, allow_subnormal=True))
@@ -73,7 +73,8 @@ LEAVES = st.one_of(
 )
 
 
-def _groups(inner: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
+def groups_of(inner: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
+    """Filters one level deeper, none of them too deep or too large."""
     several = st.lists(inner, min_size=2, max_size=4).filter(
         lambda terms: max(map(depth_of, terms)) < 8 and sum(map(count_terms, terms)) <= 64
     )
@@ -84,7 +85,7 @@ def _groups(inner: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
     )
 
 
-FILTERS: st.SearchStrategy[Filter] = st.recursive(LEAVES, _groups, max_leaves=12)
+FILTERS: st.SearchStrategy[Filter] = st.recursive(LEAVES, groups_of, max_leaves=12)
 SORTS = st.one_of(
     st.builds(SortBy, key=st.sampled_from(["added", "name", "size", "changed", "tags"]), descending=st.booleans()),
     st.builds(SortByConfidence, tag=TAGS, descending=st.booleans()),
