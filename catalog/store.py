@@ -78,6 +78,8 @@ class Store(Database):
         self._model = model
         self._advanced = asyncio.Condition()
         self._damaged = asyncio.Event()
+        self.before_apply: list[Callable[[Sequence[LogEntry]], None]] = []
+        """Called with the entries that the rows show next."""
         self.foreign_heads: dict[tuple[str, str], int] = {}
         """The newest foreign message on the subject of each aggregate (kind, id) that has any."""
         super().__init__(path, self._open_writer(path))
@@ -129,6 +131,8 @@ class Store(Database):
 
         LogDamaged, and nothing changed, if a commit is missing after the last applied one.
         """
+        for observe in self.before_apply:
+            observe(batch)
         applied = await self.write(lambda connection: self._apply(connection, batch))
         self.foreign_heads |= {entry.aggregate: entry.sequence for entry in batch if isinstance(entry, ForeignMessage)}
         self.applied = max(self.applied, applied)

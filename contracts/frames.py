@@ -11,14 +11,17 @@ import msgspec
 
 from contracts.aggregates import AnyEvent
 from contracts.events.base import Event
-from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, ImagesRemoved, TagsEdited
+from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, ImagesRemoved, ImagesReviewed, TagsEdited
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.ids import CommandId, ImageId
 from contracts.queries.log import EventView
 from contracts.telemetry import LIVE_MESSAGES, LiveMessage, Progress, TaggingProgress, TrainingProgress
 
 MAX_NAMED_IMAGES = 100
-IMAGE_EVENTS = (ImageAdded, ImageErased, CaptionSet, TagsEdited, ImagesRemoved, TaggingRequested, TaggingPredicted)
+IMAGE_EVENTS = (
+    *(ImageAdded, ImageErased, CaptionSet, TagsEdited, ImagesRemoved, ImagesReviewed),
+    *(TaggingRequested, TaggingPredicted),
+)
 """Events about images: clients receive ids instead of bitmaps or lists of ordinals."""
 
 

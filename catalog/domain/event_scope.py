@@ -14,12 +14,22 @@ from contracts.events.datasets import (
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    ImagesReviewed,
     TagsEdited,
     ThresholdsSet,
 )
 from contracts.events.tagging import TaggingPredicted
 
-ImageEvent = ImageAdded | ImageErased | ImageRefused | CaptionSet | TagsEdited | ImagesRemoved | TaggingPredicted
+ImageEvent = (
+    ImageAdded
+    | ImageErased
+    | ImageRefused
+    | CaptionSet
+    | TagsEdited
+    | ImagesRemoved
+    | ImagesReviewed
+    | TaggingPredicted
+)
 """Events about individual images; all others are about their aggregate as a whole."""
 
 
@@ -28,7 +38,7 @@ def scope_to_image(event: AnyEvent, ordinal: int) -> AnyEvent | None:
     match event:
         case ImageAdded(ordinal=at) | ImageErased(ordinal=at) | CaptionSet(ordinal=at):
             return event if at == ordinal else None
-        case TagsEdited(images=images) | ImagesRemoved(images=images):
+        case TagsEdited(images=images) | ImagesRemoved(images=images) | ImagesReviewed(images=images):
             contained = ordinal in BitMap.deserialize(images)
             return msgspec.structs.replace(event, images=single(ordinal)) if contained else None
         case TaggingPredicted(images=predicted):

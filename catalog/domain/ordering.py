@@ -61,15 +61,18 @@ class NameKeys:
         object.__setattr__(self, "_ranks", np.fromiter((rank[key] for key in self.by_ordinal), dtype=np.float64))
 
     def numbers(self, images: BitMap) -> Numbers:
-        return self._ranks[to_array(images)]
+        ordinals = to_array(images)
+        found = np.full(len(ordinals), -1.0)  # of an image that was added since
+        found[ordinals < len(self._ranks)] = self._ranks[ordinals[ordinals < len(self._ranks)]]
+        return found
 
     def key(self, ordinal: int) -> str:
-        """Its beginning, to be stored in a cursor."""
-        return self.by_ordinal[ordinal][:MAX_CURSOR_CHARACTERS]
+        """The natural key; a cursor has its first MAX_CURSOR_CHARACTERS."""
+        return self.by_ordinal[ordinal] if 0 <= ordinal < len(self.by_ordinal) else ""
 
     def number(self, key: str, ordinal: int) -> float:
         """The number of a key in a cursor; one that no image has any more is between two others."""
-        current = self.by_ordinal[ordinal] if 0 <= ordinal < len(self.by_ordinal) else ""
+        current = self.key(ordinal)
         if len(key) == MAX_CURSOR_CHARACTERS and current.startswith(key):
             key = current  # the cursor has only its beginning
         at = bisect_left(self._distinct, key)

@@ -15,6 +15,7 @@ from catalog.domain import manifest
 from catalog.entries import MAX_SCANNED_COMMITS
 from catalog.keys import Keys
 from catalog.store import Store
+from catalog.text_index import TextIndexes
 from catalog.watch.requirements import AbsentKeys, keys_of
 from contracts.errors import Unavailable
 from contracts.ids import Digest, ImageId
@@ -83,6 +84,7 @@ class QueryContext:
     archive: ArchiveFile
     keys: Keys
     manifests: ManifestReader
+    texts: TextIndexes
     pending_purges: Callable[[int], tuple[str, ...]]
     """Where data erased up to a sequence may still exist, one sentence per place."""
     limits: QueryLimits = field(default_factory=QueryLimits)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from catalog.database import Connection
 from catalog.keys import Keys
 from catalog.service.execution import CommandExecutor
+from catalog.text_index import TextIndexes
 from catalog.watch.losses import Losses
 from contracts.commands.base import Command, CommandMetadata, CommandResult
 from contracts.wire.blobs.store import Blobs
@@ -20,7 +21,7 @@ C = TypeVar("C", bound=Command[Any])
 class CommandContext:
     """`purge_now` waits a while for the destruction of what was erased, which goes on either way.
 
-    `losses`: the blobs and keys that are missing now.
+    `losses`: the blobs and keys that are missing now. `texts`: names and captions, for selections.
     """
 
     executor: CommandExecutor
@@ -28,6 +29,7 @@ class CommandContext:
     blobs: Blobs
     purge_now: Callable[[], Awaitable[None]]
     losses: Callable[[], Losses]
+    texts: TextIndexes
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the read model."""

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from catalog.service import datasets, images, jobs, presets, tagging, versions
+from catalog.service import datasets, images, jobs, presets, reviews, tagging, versions
 from catalog.service.context import CommandContext, Handler
 from catalog.service.imports import ImageImporter
 from contracts.commands.base import Command, CommandMetadata, CommandResult
@@ -11,7 +11,7 @@ from contracts.commands.datasets import ImportImages
 from contracts.wire.service.handlers import handlers_in
 from contracts.wire.service.requests import CommandHandlers
 
-HANDLERS = handlers_in(datasets, images, jobs, presets, tagging, versions, parameter="command")
+HANDLERS = handlers_in(datasets, images, jobs, presets, reviews, tagging, versions, parameter="command")
 
 
 def command_handlers(context: CommandContext, importer: ImageImporter) -> CommandHandlers:

@@ -18,6 +18,7 @@ from catalog.views import (
     predictions,
     presets,
     refusals,
+    reviews,
     sets,
     tagging,
     tags,
@@ -32,7 +33,7 @@ __all__ = ["TABLES", "VERSION", "add_foreign", "apply", "foreign_heads"]
 
 # The order matters: each view may read what earlier ones wrote for the same batch; `tags` reads older predictions.
 VIEWS = (
-    *(commands, tagging, datasets, erasures, images, decisions, refusals, versions, presets, work, jobs, tags),
+    *(commands, tagging, datasets, erasures, images, reviews, decisions, refusals, versions, presets, work, jobs, tags),
     *(predictions, losses),
 )
 TABLES = sets.TABLES + foreign.TABLES + "".join(view.TABLES for view in VIEWS)

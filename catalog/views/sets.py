@@ -24,8 +24,11 @@ SAVE = "INSERT OR REPLACE INTO image_set VALUES (?, ?, ?, ?)"
 DELETE = "DELETE FROM image_set WHERE dataset_id = ? AND name = ?"
 DELETE_ALL = "DELETE FROM image_set WHERE dataset_id = ?"
 
-SetName = Literal["live", "captioned", "tagged"]
-"""live: not removed or erased. captioned: live with a written caption. tagged: live with at least one tag."""
+SetName = Literal["live", "captioned", "tagged", "reviewed"]
+"""live: not removed or erased. captioned: live with a written caption. tagged: live with at least one tag.
+
+reviewed: marked as reviewed and not erased; removed images stay in it.
+"""
 
 
 def load(connection: Connection, dataset_id: str, name: SetName) -> BitMap:

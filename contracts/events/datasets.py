@@ -140,6 +140,16 @@ class ThresholdsSet(Event, frozen=True, tag="dataset.thresholds_set"):
         return f"Set the auto-tag thresholds: general above {self.general:g}, character above {self.character:g}"
 
 
+class ImagesReviewed(Event, frozen=True, tag="dataset.images_reviewed"):
+    """A person has looked at these images and is done with them, or (`reviewed` false) wants to look again."""
+
+    images: Ordinals
+    reviewed: bool = True
+
+    def describe(self) -> str:
+        return f"Marked {image_count(self.images)} as {'reviewed' if self.reviewed else 'not reviewed'}"
+
+
 class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
     """The immutable content a job trains on; `manifest` is a blob, one line an image (ordinal, picture, caption).
 

@@ -13,7 +13,7 @@ from pyroaring import BitMap
 
 from contracts.errors import LogDamaged, NotFound
 from contracts.events.base import Event, Ordinals
-from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, ImagesRemoved, TagsEdited
+from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, ImagesRemoved, ImagesReviewed, TagsEdited
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.frames import MAX_NAMED_IMAGES, EventImages
 from contracts.ids import DatasetId, ImageId, RunId
@@ -87,7 +87,7 @@ class ImageIds:
         match event:
             case ImageAdded(ordinal=ordinal) | ImageErased(ordinal=ordinal) | CaptionSet(ordinal=ordinal):
                 return _images(DatasetId(aggregate_id), (ordinal,))
-            case TagsEdited(images=images) | ImagesRemoved(images=images):
+            case TagsEdited(images=images) | ImagesRemoved(images=images) | ImagesReviewed(images=images):
                 return _images(DatasetId(aggregate_id), _ordinals(images))
             case TaggingRequested(dataset_id=dataset, images=images):
                 return _images(dataset, _ordinals(images))

@@ -44,6 +44,7 @@ COMMANDS = {
     "datasets ls": ("datasets:ls", "List data sets."),
     "datasets show": ("datasets:show", "Show one data set."),
     "datasets import": ("datasets:import_", "Import a folder or files into a data set, with their captions."),
+    "images ls": ("datasets:ls_images", "List the images of a data set, filtered and sorted."),
     "images show": ("datasets:show_image", "Show one image, now or in the past."),
     "history job": ("history:job", "History of a job."),
     "history image": ("history:image", "History of an image."),
