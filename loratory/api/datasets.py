@@ -45,7 +45,7 @@ class DatasetApi(Api):
             await self.create_dataset(name)
             return await self.dataset(name)
 
-    async def images(self, dataset: str, *, filter: str | None = None, sort: str | None = None) -> list[ImageView]:  # noqa: A002 - the name of the parameter
+    async def images(self, dataset: str, *, filter: str | None = None, sort: str | None = None) -> list[ImageView]:
         """Those that a filter selects (`1girl -solo aspect>1.5`), in a sort order (`name`, `-changed`, `conf:hat`)."""
         pages = self._http.items(path("datasets", dataset, "images"), Items[ImageView], filter=filter, sort=sort)
         return [view async for view in pages]
@@ -55,14 +55,16 @@ class DatasetApi(Api):
         dataset: str,
         *,
         images: Sequence[str] | None = None,
-        filter: str | None = None,  # noqa: A002 - the name of the field
+        filter: str | None = None,
         reviewed: bool = True,
         key: str | None = None,
     ) -> ReviewResult:
         """Mark images, those that a filter selects, or without both all as reviewed, or as not reviewed."""
         body: dict[str, Any] = {"reviewed": reviewed}
         body |= {"all": True} if images is None and filter is None else {"images": images, "filter": filter}
-        return await self._http.post(path("datasets", dataset, "reviewed"), ReviewResult, lambda: {"json": body}, key=key)
+        return await self._http.post(
+            path("datasets", dataset, "reviewed"), ReviewResult, lambda: {"json": body}, key=key
+        )
 
     async def image(self, image: str, **at: Unpack[PointInTime]) -> ImageView:
         """With a log sequence or a time: its state at that point."""

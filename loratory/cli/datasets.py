@@ -44,7 +44,7 @@ async def ls_images(
     dataset: NameOrId,
     /,
     *,
-    filter: str | None = None,  # noqa: A002 - the name of the option
+    filter: str | None = None,
     sort: str | None = None,
     server: Server = DEFAULT_SERVER,
 ) -> None:
