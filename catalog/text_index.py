@@ -21,8 +21,8 @@ from catalog.database import Connection
 from catalog.domain.ordering import NameKeys, natural_key
 from catalog.keys import Keys
 from catalog.store import Store, checkpoint
-from catalog.views import texts as sealed_texts
-from catalog.views.texts import SealedTexts
+from catalog.views import searchable
+from catalog.views.searchable import SealedTexts
 from contracts.commits import LogEntry, RecordedCommit
 from contracts.errors import Rejected
 from contracts.events.base import Sealed
@@ -179,7 +179,7 @@ class TextIndexes:
         after = -1
 
         def read(connection: Connection) -> list[SealedTexts]:
-            return sealed_texts.page(connection, dataset_id, after, self._limits.slice)
+            return searchable.page(connection, dataset_id, after, self._limits.slice)
 
         while rows := await self._store.read(read):
             await self._open(dataset_id, texts, rows)
@@ -227,7 +227,7 @@ def _search(texts: list[str], folded: str, images: BitMap) -> BitMap:
 
 def _reread(connection: Connection, dataset_id: DatasetId, ordinals: Sequence[int]) -> tuple[int, list[SealedTexts]]:
     """The sequence of the snapshot, and the texts in it."""
-    return checkpoint(connection).sequence, sealed_texts.of_images(connection, dataset_id, ordinals)
+    return checkpoint(connection).sequence, searchable.of_images(connection, dataset_id, ordinals)
 
 
 def _put_all(texts: DatasetTexts, rows: Sequence[SealedTexts], keys: dict[ImageId, bytes]) -> None:
