@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from catalog.database import Connection
 from catalog.keys import Keys
-from catalog.service.execution import CommandExecutor
+from catalog.service.execution import CommandExecutor, CommandOutcome
+from catalog.service.unshown import Scope
 from catalog.watch.losses import Losses
 from contracts.commands.base import Command, CommandMetadata, CommandResult
 from contracts.wire.blobs.store import Blobs
@@ -35,16 +36,17 @@ class CommandContext:
 
 
 Handler = Callable[[CommandContext, CommandMetadata, C], Awaitable[CommandResult]]
+Decider = Callable[[CommandContext, CommandMetadata, C], Awaitable[CommandOutcome]]
 
 
-def locked(lock: Callable[[Connection, Any], str]) -> Callable[[Handler[C]], Handler[C]]:
-    """Runs a handler under the aggregate lock of this name; after a conflict again, on the rows as they are then."""
+def locked(scope: Callable[[Connection, Any], Scope]) -> Callable[[Decider[C]], Handler[C]]:
+    """Runs a decider under the locks of this scope and appends its outcome; after a conflict it decides again."""
 
-    def decorate(handler: Handler[C]) -> Handler[C]:
-        @wraps(handler)
+    def decorate(decider: Decider[C]) -> Handler[C]:
+        @wraps(decider)
         async def run(context: CommandContext, metadata: CommandMetadata, command: C) -> CommandResult:
-            name = await context.read(lambda connection: lock(connection, command))
-            return await context.executor.execute_once(metadata, name, lambda: handler(context, metadata, command))
+            found = await context.read(lambda connection: scope(connection, command))
+            return await context.executor.execute(metadata, found, lambda: decider(context, metadata, command))
 
         return run
 

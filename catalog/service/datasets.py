@@ -8,10 +8,12 @@ from catalog.domain import datasets as rules
 from catalog.domain.datasets import DatasetChange, DatasetState
 from catalog.lookup import known_dataset, require_dataset
 from catalog.service.context import CommandContext, locked
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.unshown import Scope
 from catalog.views import datasets, erasures
 from contracts.commands.base import CommandMetadata, CommandResult
-from contracts.commands.datasets import CreateDataset, DatasetResult, EraseDataset, RenameDataset
+from contracts.commands.datasets import CreateDataset, DatasetResult, EraseDataset, FreezeVersion, RenameDataset
+from contracts.commands.tagging import RequestTagging
 from contracts.commits import StreamRevision
 from contracts.events.datasets import DatasetCreated, DatasetRenamed
 from contracts.ids import DatasetId, derived
@@ -20,8 +22,8 @@ NAMES_LOCK = "names"
 """Lock of all commands that choose a name, so that no two data sets get the same one."""
 
 
-@locked(lambda _, __: NAMES_LOCK)
-async def create_dataset(context: CommandContext, metadata: CommandMetadata, command: CreateDataset) -> CommandResult:
+@locked(lambda _, __: Scope((NAMES_LOCK,)))
+async def create_dataset(context: CommandContext, metadata: CommandMetadata, command: CreateDataset) -> CommandOutcome:
     def read(connection: Connection) -> DatasetState:
         return DatasetState(name_taken=datasets.is_name_taken(connection, rules.normalize_name(command.name)))
 
@@ -29,26 +31,30 @@ async def create_dataset(context: CommandContext, metadata: CommandMetadata, com
     dataset_id = DatasetId(derived("ds", metadata.command_id))
     name = next(event.name for event in events if isinstance(event, DatasetCreated))
     change = Change("dataset", dataset_id, events, StreamRevision())
-    return await context.executor.append(metadata, DatasetResult(id=dataset_id, name=name), change)
+    return CommandOutcome(DatasetResult(id=dataset_id, name=name), [change])
 
 
-@locked(lambda _, __: NAMES_LOCK)
-async def rename_dataset(context: CommandContext, metadata: CommandMetadata, command: RenameDataset) -> CommandResult:
+@locked(lambda connection, command: Scope((NAMES_LOCK, require_dataset(connection, command.dataset).id)))
+async def rename_dataset(context: CommandContext, _: CommandMetadata, command: RenameDataset) -> CommandOutcome:
     def read(connection: Connection) -> tuple[datasets.DatasetRow, DatasetState]:
         name = rules.normalize_name(command.name)
         row, owner = require_dataset(connection, command.dataset), datasets.find(connection, name)
         return row, replace(row.state, name_taken=owner is not None and owner.id != row.id)
 
-    return await _change(context, metadata, command, read)
+    return await _change(context, command, read)
 
 
-@locked(lambda connection, command: require_dataset(connection, command.dataset).id)
-async def change_dataset(context: CommandContext, metadata: CommandMetadata, command: DatasetChange) -> CommandResult:
+def scope_of_dataset(connection: Connection, command: DatasetChange | FreezeVersion | RequestTagging) -> Scope:
+    return Scope((require_dataset(connection, command.dataset).id,))
+
+
+@locked(scope_of_dataset)
+async def change_dataset(context: CommandContext, _: CommandMetadata, command: DatasetChange) -> CommandOutcome:
     def read(connection: Connection) -> tuple[datasets.DatasetRow, DatasetState]:
         row = require_dataset(connection, command.dataset)
         return row, row.state
 
-    return await _change(context, metadata, command, read)
+    return await _change(context, command, read)
 
 
 async def erase_dataset(context: CommandContext, metadata: CommandMetadata, command: EraseDataset) -> CommandResult:
@@ -59,21 +65,18 @@ async def erase_dataset(context: CommandContext, metadata: CommandMetadata, comm
         row = known_dataset(connection, dataset_id)
         return row, replace(row.state, active_jobs=erasures.active_jobs(connection, row.id))
 
-    result = await context.executor.execute_once(
-        metadata, dataset_id, lambda: _change(context, metadata, command, read)
-    )
+    result = await context.executor.execute(metadata, Scope((dataset_id,)), lambda: _change(context, command, read))
     await context.purge_now()
     return result
 
 
 async def _change(
     context: CommandContext,
-    metadata: CommandMetadata,
     command: RenameDataset | EraseDataset | DatasetChange,
     read: Callable[[Connection], tuple[datasets.DatasetRow, DatasetState]],
-) -> CommandResult:
+) -> CommandOutcome:
     row, state = await context.read(read)
     events = rules.decide(state, command)
     name = next((event.name for event in events if isinstance(event, DatasetRenamed)), row.name)
     change = Change("dataset", row.id, events, row.revision)
-    return await context.executor.append(metadata, DatasetResult(id=row.id, name=name), change)
+    return CommandOutcome(DatasetResult(id=row.id, name=name), [change])

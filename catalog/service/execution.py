@@ -1,34 +1,51 @@
-"""Command execution: aggregate lock, idempotency, append, read-your-writes.
+"""Command execution: locks, idempotency, append, read-your-writes.
 
-Commands under the same lock are decided one after the other, from rows that already show the previous one. After a
-conflict with another writer the command is decided again; a user sees an error only when a rule refuses the command.
+Commands under the same lock are decided one after the other, each from rows that show what the earlier ones changed of
+what it is decided from. After a conflict with another writer the command is decided again; a user sees an error only
+when a rule refuses the command, or when it could not be appended.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
 
+from catalog.service.unshown import Scope, UnshownCommits, Written, revision_after
 from catalog.store import Store
 from catalog.views import commands
 from contracts.aggregates import AnyCommandResult, AnyEvent
-from contracts.commands.base import CommandMetadata, CommandResult, R
-from contracts.commits import RecordedCommit, StreamRevision, build_commit
-from contracts.errors import Behind, Conflict, KeyReused
+from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commits import RecordedCommit, StreamRevision, build_commit, revision_of
+from contracts.errors import Behind, Conflict, KeyReused, Unavailable
 from contracts.wire.log.event_log import EventLog
 
 MAX_DECISIONS = 20
 """How often one command is decided when other writers keep changing the aggregate."""
-APPLY_TIMEOUT_SECONDS = 10.0
-"""How long an accepted command waits for the read model; it is in the log either way."""
 
 OnAppended = Callable[[Sequence[RecordedCommit]], Awaitable[None]]
 
 _log = structlog.get_logger()
 _results: msgspec.json.Decoder[AnyCommandResult] = msgspec.json.Decoder(AnyCommandResult)
+
+
+class ExecutionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds. Between the two lies the append, which has the limit of the log (`LogTimings`).
+
+    `decide`: waiting for locks and for earlier changes to be shown, and deciding; then the command is given up.
+    `show`: how long the answer waits for the read model; the command is in the log either way. `unshown`: maximum
+    number of commands in the log that the read model does not show; then no further ones are accepted.
+    """
+
+    decide: float = 20.0
+    show: float = 10.0
+    unshown: int = 1000
+
+
+DEFAULT_EXECUTION_LIMITS = ExecutionLimits()
 
 
 @dataclass(frozen=True)
@@ -40,49 +57,182 @@ class Change:
     events: Sequence[AnyEvent]
     expected_revision: StreamRevision
 
+    @property
+    def aggregate(self) -> tuple[str, str]:
+        return self.aggregate_kind, self.aggregate_id
+
+
+class CommandOutcome(msgspec.Struct, frozen=True):
+    """What a command was decided to change, all or nothing, and its result. Changes without events are left out."""
+
+    result: AnyCommandResult
+    changes: Sequence[Change]
+
+
+Decide = Callable[[], Awaitable[CommandOutcome]]
+
 
 class CommandExecutor:
     """Runs all commands against one log and one read model; `on_appended` follows what they append."""
 
-    def __init__(self, log: EventLog, store: Store, on_appended: OnAppended) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        store: Store,
+        on_appended: OnAppended,
+        limits: ExecutionLimits = DEFAULT_EXECUTION_LIMITS,
+    ) -> None:
         self.log = log
         self.store = store
+        self.limits = limits
         self._on_appended = on_appended
+        self._unshown = UnshownCommits(store)
         self._last_written = 0
-        """Sequence of the newest commit written here; no command is decided from rows older than this."""
+        """Sequence of the newest commit written here."""
+        self._unclear_appends = 0
+        """Appends without an answer, after which nobody has compared the log with the read model yet."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By name; each is dropped with its last user."""
 
     async def execute_once(
-        self, metadata: CommandMetadata, lock: str, decide: Callable[[], Awaitable[CommandResult]]
+        self, metadata: CommandMetadata, execute: Callable[[], Awaitable[CommandResult]]
     ) -> CommandResult:
-        """The stored result if this command was accepted before, else the result of `decide`, repeated on Conflict.
+        """The result this command had before, else that of `execute`. The same command is executed once at a time.
 
-        `lock` names the aggregate lock: commands with the same name run one at a time.
+        Checked before anything else, because what the command names may be gone by now. KeyReused: the command id
+        belongs to another request.
         """
-        async with self._locks.setdefault(lock, asyncio.Lock()):
-            await self.wait_until_applied()
-            for _ in range(MAX_DECISIONS):
-                previous = await self.previous_result(metadata)
-                if previous is not None:
-                    return previous
-                try:
-                    return await decide()
-                except Conflict:
-                    _log.info("append_conflict", lock=lock)
-                    _, end = await self.log.end()
-                    await self.store.wait_for(end, APPLY_TIMEOUT_SECONDS)
-            raise Conflict("other writers keep changing this; try again")
+        async with AsyncExitStack() as held:
+            async with self._giving_up("the same request is still being executed"):
+                await held.enter_async_context(self._lock(f"command {metadata.command_id}"))
+            return await self._previous_result(metadata) or await execute()
+
+    async def execute(self, metadata: CommandMetadata, scope: Scope, decide: Decide) -> CommandResult:
+        """Decide and append under the locks of `scope`, again after each Conflict, and wait until it is shown.
+
+        Behind: it was given up, and nothing was appended.
+        """
+        async with AsyncExitStack() as held:
+            async with self._giving_up("earlier changes are still being applied") as limit:
+                for name in sorted(set(scope.locks)):  # everybody in the same order, so that nobody waits in a circle
+                    await held.enter_async_context(self._lock(name))
+                written, commits = await self._decide_and_append(metadata, scope, decide, limit)
+            if scope.part:  # commands on other parts need not wait until this one is shown
+                await held.aclose()
+            result = await self._await_shown(written)
+            await self._on_appended(commits)
+            return result
 
     async def wait_until_applied(self) -> None:
-        """Return when the read model shows every commit written here; Behind after APPLY_TIMEOUT_SECONDS."""
-        await self.store.wait_for(self._last_written, APPLY_TIMEOUT_SECONDS)
+        """Return when the read model has applied every commit written here; Behind after `limits.show` seconds."""
+        await self.store.wait_for(self._last_written, self.limits.show)
 
-    async def previous_result(self, metadata: CommandMetadata) -> AnyCommandResult | None:
-        """The result this command had before. Checked first, because what the command names may be gone by now.
+    async def _decide_and_append(
+        self, metadata: CommandMetadata, scope: Scope, decide: Decide, limit: asyncio.Timeout
+    ) -> tuple[Written, Sequence[RecordedCommit]]:
+        deadline = limit.when()
+        for attempt in range(MAX_DECISIONS):
+            if attempt or self._unclear_appends:
+                await self._wait_for_end_of_log()
+                if (previous := await self._stored_result(metadata)) is not None:
+                    return Written(metadata, scope, {}, previous), ()
+            earlier = await self._wait_for_earlier(scope)
+            outcome = await decide()
+            changes = [change for change in outcome.changes if change.events]
+            if not changes:
+                result = msgspec.structs.replace(outcome.result, changed=False, sequence=self.store.applied)
+                return Written(metadata, scope, {}, result), ()
+            limit.reschedule(None)  # from here on it may be in the log
+            try:
+                return await self._append(metadata, scope, outcome.result, changes, earlier)
+            except Conflict:
+                _log.info("append_conflict", locks=scope.locks)
+            limit.reschedule(deadline)
+        raise Conflict("other writers keep changing this; try again")
 
-        None also while only the first of its commits is visible. KeyReused: the command id belongs to another request.
+    async def _wait_for_end_of_log(self) -> None:
+        """Whatever was appended, by whomever and with whatever answer, is in the rows afterwards."""
+        unclear = self._unclear_appends
+        _, end = await self.log.end()
+        await self.store.wait_for(end, self.limits.decide)
+        self._unclear_appends = max(0, self._unclear_appends - unclear)
+
+    async def _wait_for_earlier(self, scope: Scope) -> list[Written]:
+        """Wait for the commands that concern this scope; returns the others under its locks that are not shown.
+
+        Behind: too much is not shown.
         """
+        if len(self._unshown) >= self.limits.unshown:
+            raise Behind("too many earlier changes are still being applied; nothing was changed, try again")
+        for written in self._unshown.under(scope):
+            if written.scope.overlaps(scope):
+                await self._wait_until_shown(written)
+        return self._unshown.under(scope)
+
+    async def _append(
+        self,
+        metadata: CommandMetadata,
+        scope: Scope,
+        result: AnyCommandResult,
+        changes: Sequence[Change],
+        earlier: Sequence[Written],
+    ) -> tuple[Written, Sequence[RecordedCommit]]:
+        """Append all changes or none. The last one carries the result, and its sequence is the result's."""
+        commits = []
+        for change in changes:
+            revision = self._current_revision(change, earlier)
+            commit = build_commit(
+                *(change.aggregate_kind, change.aggregate_id, change.events),
+                expected_revision=revision,
+                metadata=metadata,
+                result=result if change is changes[-1] else None,
+            )
+            commits.append((commit, revision))
+        try:
+            recorded = await self.log.append_atomically(commits)
+        except Unavailable:
+            self._unclear_appends += 1
+            raise
+        sequence = recorded[-1].sequence
+        self._last_written = max(self._last_written, sequence)
+        revisions = {change.aggregate: revision_of(one) for change, one in zip(changes, recorded, strict=True)}
+        written = Written(metadata, scope, revisions, msgspec.structs.replace(result, sequence=sequence))
+        self._unshown.add(written)
+        return written, recorded
+
+    def _current_revision(self, change: Change, earlier: Sequence[Written]) -> StreamRevision:
+        """The revision of the aggregate with what is not shown of it.
+
+        A foreign message on its subject moves the sequence that the server expects, and nothing else.
+        """
+        revision = max(change.expected_revision, revision_after(earlier, change.aggregate))
+        foreign = self.store.foreign_heads.get(change.aggregate, 0)
+        return revision._replace(sequence=max(revision.sequence, foreign))
+
+    async def _await_shown(self, written: Written) -> CommandResult:
+        try:
+            async with asyncio.timeout(self.limits.show):
+                await self._wait_until_shown(written)
+        except TimeoutError:
+            _log.warning("read_model_behind", sequence=written.result.sequence, applied=self.store.applied)
+            return msgspec.structs.replace(written.result, shown=False)
+        return written.result
+
+    async def _wait_until_shown(self, written: Written) -> None:
+        for aggregate, revision in written.revisions.items():
+            await self.store.wait_until_shown(aggregate, revision.sequence)
+
+    async def _previous_result(self, metadata: CommandMetadata) -> AnyCommandResult | None:
+        """The result that this command had before, shown or not."""
+        written = self._unshown.of_command(metadata)
+        if written is None:
+            return await self._stored_result(metadata)
+        if written.metadata.fingerprint != metadata.fingerprint:
+            raise KeyReused
+        return await self._await_shown(written)
+
+    async def _stored_result(self, metadata: CommandMetadata) -> AnyCommandResult | None:
+        """The result in the read model; None also while only the first of the command's commits is visible."""
         previous = await self.store.read(lambda connection: commands.find(connection, metadata.command_id))
         if previous is None:
             return None
@@ -93,36 +243,18 @@ class CommandExecutor:
         result = _results.decode(previous.result)
         return msgspec.structs.replace(result, sequence=previous.sequence)
 
-    async def append(self, metadata: CommandMetadata, result: R, *changes: Change) -> R:
-        """Append all changes or none, and wait until the read model shows them. Conflict: decide again.
+    @asynccontextmanager
+    async def _lock(self, name: str) -> AsyncIterator[None]:
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            yield
 
-        Changes without events are left out. The last one carries the result, and its sequence is the result's.
-        """
-        changes = tuple(change for change in changes if change.events)
-        if not changes:
-            return msgspec.structs.replace(result, changed=False, sequence=self.store.applied)
-        commits = []
-        for change in changes:
-            revision = self._after_foreign(change)
-            commit = build_commit(
-                *(change.aggregate_kind, change.aggregate_id, change.events),
-                expected_revision=revision,
-                metadata=metadata,
-                result=result if change is changes[-1] else None,
-            )
-            commits.append((commit, revision))
-        recorded = await self.log.append_atomically(commits)
-        sequence = recorded[-1].sequence
-        self._last_written = max(self._last_written, sequence)
+    @asynccontextmanager
+    async def _giving_up(self, reason: str) -> AsyncIterator[asyncio.Timeout]:
+        """Behind after `limits.decide` seconds, unless the limit was lifted."""
         try:
-            await self.store.wait_for(sequence, APPLY_TIMEOUT_SECONDS)
-        except Behind:
-            _log.warning("read_model_behind", sequence=sequence, applied=self.store.applied)
-        await self._on_appended(recorded)
-        return msgspec.structs.replace(result, sequence=sequence)
-
-    def _after_foreign(self, change: Change) -> StreamRevision:
-        """A foreign message on its subject moves the sequence that the server expects, and nothing else."""
-        revision = change.expected_revision
-        foreign = self.store.foreign_heads.get((change.aggregate_kind, change.aggregate_id), 0)
-        return revision._replace(sequence=max(revision.sequence, foreign))
+            async with asyncio.timeout(self.limits.decide) as limit:
+                yield limit
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise Behind(f"{reason}; nothing was changed, try again", applied=self.store.applied) from error

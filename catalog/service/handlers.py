@@ -24,6 +24,4 @@ def command_handlers(context: CommandContext, importer: ImageImporter) -> Comman
 async def _handle(
     context: CommandContext, handler: Handler[Any], metadata: CommandMetadata, command: Command[Any]
 ) -> CommandResult:
-    """A repeated command has the result it had before; checked first, because what it names may be gone by now."""
-    previous = await context.executor.previous_result(metadata)
-    return await handler(context, metadata, command) if previous is None else previous
+    return await context.executor.execute_once(metadata, lambda: handler(context, metadata, command))

@@ -6,7 +6,8 @@ from catalog.database import Connection
 from catalog.domain import images as rules
 from catalog.lookup import erased, known_dataset, known_image, require_dataset, require_image
 from catalog.service.context import CommandContext, locked
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.unshown import Scope
 from catalog.views import decisions, erasures
 from catalog.views.datasets import DatasetRow
 from catalog.watch.requirements import keys_of
@@ -18,30 +19,29 @@ Loaded = tuple[DatasetRow, rules.ImageState]
 """The data set of an image, and what commands on the image are decided from."""
 
 
-def lock_of_dataset(connection: Connection, command: RemoveImage | ReplaceTags | EditTags | SetCaption) -> str:
-    return require_image(connection, command.image).dataset_id
+def scope_of_image(connection: Connection, command: RemoveImage | ReplaceTags | EditTags | SetCaption) -> Scope:
+    """Only the image: other images may change meanwhile, and the data set only together with all of them."""
+    return Scope((require_image(connection, command.image).dataset_id,), part=command.image)
 
 
-@locked(lock_of_dataset)
-async def remove_image(context: CommandContext, metadata: CommandMetadata, command: RemoveImage) -> CommandResult:
-    return await _append(context, metadata, command, await context.read(lambda now: _load(now, command.image)))
+@locked(scope_of_image)
+async def remove_image(context: CommandContext, _: CommandMetadata, command: RemoveImage) -> CommandOutcome:
+    return _outcome(command, await context.read(lambda now: _load(now, command.image)))
 
 
-@locked(lock_of_dataset)
-async def set_caption(context: CommandContext, metadata: CommandMetadata, command: SetCaption) -> CommandResult:
+@locked(scope_of_image)
+async def set_caption(context: CommandContext, _: CommandMetadata, command: SetCaption) -> CommandOutcome:
     """KeyMissing, Lost: the key that would seal the caption is gone, although the image was not erased."""
     row, image = await context.read(lambda now: _load(now, command.image))
     keys, absent = await keys_of(context.executor.store, context.keys, [command.image])
     if absent.erased:
         raise erased(command.image)
     absent.require()
-    return await _append(context, metadata, command, (row, replace(image, key=keys[command.image])))
+    return _outcome(command, (row, replace(image, key=keys[command.image])))
 
 
-@locked(lock_of_dataset)
-async def change_tags(
-    context: CommandContext, metadata: CommandMetadata, command: ReplaceTags | EditTags
-) -> CommandResult:
+@locked(scope_of_image)
+async def change_tags(context: CommandContext, _: CommandMetadata, command: ReplaceTags | EditTags) -> CommandOutcome:
     def read(connection: Connection) -> Loaded:
         row, image = _load(connection, command.image)
         latest = decisions.latest_of_image(connection, row.id, image.ordinal)
@@ -53,7 +53,7 @@ async def change_tags(
             rejected=frozenset(tag for tag, choice in latest.items() if not choice.asserted),
         )
 
-    return await _append(context, metadata, command, await context.read(read))
+    return _outcome(command, await context.read(read))
 
 
 async def erase_image(context: CommandContext, metadata: CommandMetadata, command: EraseImage) -> CommandResult:
@@ -63,8 +63,8 @@ async def erase_image(context: CommandContext, metadata: CommandMetadata, comman
     return result
 
 
-@locked(lambda connection, command: known_image(connection, command.image).dataset_id)
-async def _erase_image(context: CommandContext, metadata: CommandMetadata, command: EraseImage) -> CommandResult:
+@locked(lambda connection, command: Scope((known_image(connection, command.image).dataset_id,)))
+async def _erase_image(context: CommandContext, _: CommandMetadata, command: EraseImage) -> CommandOutcome:
     def read(connection: Connection) -> Loaded:
         image = known_image(connection, command.image)
         row = known_dataset(connection, image.dataset_id)
@@ -74,7 +74,7 @@ async def _erase_image(context: CommandContext, metadata: CommandMetadata, comma
             ordinal=image.ordinal, active_jobs=erasures.active_jobs(connection, row.id, image.span)
         )
 
-    return await _append(context, metadata, command, await context.read(read))
+    return _outcome(command, await context.read(read))
 
 
 def _load(connection: Connection, image_id: ImageId) -> Loaded:
@@ -88,12 +88,7 @@ def _load(connection: Connection, image_id: ImageId) -> Loaded:
     )
 
 
-async def _append(
-    context: CommandContext,
-    metadata: CommandMetadata,
-    command: RemoveImage | EraseImage | ReplaceTags | EditTags | SetCaption,
-    loaded: Loaded,
-) -> CommandResult:
+def _outcome(command: RemoveImage | EraseImage | ReplaceTags | EditTags | SetCaption, loaded: Loaded) -> CommandOutcome:
     row, image = loaded
     change = Change("dataset", row.id, rules.decide(image, command), row.revision)
-    return await context.executor.append(metadata, ImageResult(id=command.image), change)
+    return CommandOutcome(ImageResult(id=command.image), [change])

@@ -19,7 +19,8 @@ from catalog.ingest.pool import Decoder
 from catalog.lookup import require_dataset
 from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.unshown import Scope
 from catalog.views import datasets, images, live_blobs
 from catalog.watch.requirements import AbsentKeys, keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
@@ -53,7 +54,7 @@ class ImageImporter:
         self, context: CommandContext, metadata: CommandMetadata, command: ImportImages
     ) -> CommandResult:
         """Each file is added, recognised as a duplicate, or refused. The stored result lacks the files' names."""
-        result = await context.executor.previous_result(metadata) or await self._import(context, metadata, command)
+        result = await context.executor.execute_once(metadata, lambda: self._import(context, metadata, command))
         return with_file_names(result, command.files) if isinstance(result, ImportResult) else result
 
     async def _import(self, context: CommandContext, metadata: CommandMetadata, command: ImportImages) -> CommandResult:
@@ -62,13 +63,13 @@ class ImageImporter:
         ids = [ImageId(derived("img", metadata.command_id, str(number))) for number in range(len(command.files))]
         unused_blobs: set[Digest] = set()
 
-        async def append() -> CommandResult:
+        async def decide() -> CommandOutcome:
             nonlocal unused_blobs
             row, decision = await _decide(context, dataset_id, files)
             unused_blobs = decision.unused_blobs
             result = ImportResult(id=row.id, name=row.name, files=tuple(decision.files))
             change = Change("dataset", row.id, decision.events, row.revision)
-            return await context.executor.append(metadata, result, change)
+            return CommandOutcome(result, [change])
 
         async with AsyncExitStack() as pinned:
             async with self._slots:
@@ -80,7 +81,7 @@ class ImageImporter:
             files = [
                 _sealed(event, keys[event.image_id], file) for event, file in zip(events, command.files, strict=True)
             ]
-            result = await context.executor.execute_once(metadata, dataset_id, append)
+            result = await context.executor.execute(metadata, Scope((dataset_id,)), decide)
         await self._delete_unused_blobs(context, unused_blobs)
         return result
 

@@ -7,8 +7,9 @@ from catalog.domain import jobs as rules
 from catalog.domain import versions as version_rules
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext, locked
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
 from catalog.service.presets import require_recipe
+from catalog.service.unshown import Scope
 from catalog.service.versions import FrozenVersion, build_version, version_id_for
 from catalog.views import erasures, jobs, versions
 from catalog.watch.losses import Losses
@@ -21,10 +22,10 @@ from contracts.ids import DatasetId, JobId, derived
 from contracts.jobs import fold, status_of
 
 
-def job_lock(connection: Connection, command: EditJob | StartJob | CancelJob | RemoveJob) -> str:
-    """StartJob takes the data set's lock, so that no image is erased between the check and the start."""
+def scope_of_job(connection: Connection, command: EditJob | StartJob | CancelJob | RemoveJob) -> Scope:
+    """StartJob takes the data set's lock too, so that no image is erased between the check and the start."""
     job = jobs.find(connection, command.job) if isinstance(command, StartJob) else None
-    return command.job if job is None else job.request.dataset_id
+    return Scope((command.job,) if job is None else (command.job, job.request.dataset_id))
 
 
 async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandResult:
@@ -33,12 +34,13 @@ async def create_job(context: CommandContext, metadata: CommandMetadata, command
     BlobMissing, KeyMissing, Lost: pictures or keys of the version are missing.
     """
     row = await context.read(lambda connection: require_dataset(connection, command.dataset))
-    return await context.executor.execute_once(metadata, row.id, lambda: _create(context, metadata, command, row.id))
+    scope = Scope((row.id,))
+    return await context.executor.execute(metadata, scope, lambda: _create(context, metadata, command, row.id))
 
 
 async def _create(
     context: CommandContext, metadata: CommandMetadata, command: CreateJob, dataset_id: DatasetId
-) -> CommandResult:
+) -> CommandOutcome:
     preset = None if command.preset is None else await require_recipe(context, command.preset)
     recipe = rules.resolve_recipe(command, preset)
     frozen = await _select_version(context, metadata, command, dataset_id)
@@ -48,7 +50,7 @@ async def _create(
     job_id = JobId(derived("job", metadata.command_id))
     result = JobResult(id=job_id, name=command.name or dataset.name, status="pending", version=version.version)
     change = Change("job", job_id, events, StreamRevision())
-    return await context.executor.append(metadata, result, frozen.change, change)
+    return CommandOutcome(result, [frozen.change, change])
 
 
 async def _select_version(
@@ -78,10 +80,10 @@ async def _select_version(
     return frozen
 
 
-@locked(job_lock)
+@locked(scope_of_job)
 async def change_job(
-    context: CommandContext, metadata: CommandMetadata, command: EditJob | StartJob | CancelJob | RemoveJob
-) -> CommandResult:
+    context: CommandContext, _: CommandMetadata, command: EditJob | StartJob | CancelJob | RemoveJob
+) -> CommandOutcome:
     if isinstance(command, StartJob):
         await context.read(lambda connection: _require_pictures(connection, command.job, context.losses()))
     history = await context.executor.log.load("job", command.job)
@@ -90,7 +92,7 @@ async def change_job(
     events = rules.decide(job, command)
     state = fold([(event, job.work.dispatch) for event in events], job.work).state
     result = JobResult(id=command.job, status=status_of(state))
-    return await context.executor.append(metadata, result, Change("job", command.job, events, history.revision))
+    return CommandOutcome(result, [Change("job", command.job, events, history.revision)])
 
 
 def _require_pictures(connection: Connection, job_id: JobId, known: Losses) -> None:
