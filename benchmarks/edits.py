@@ -50,6 +50,17 @@ def measure_yardstick(seconds: float = 1.0) -> float:
     return hashed / (time.perf_counter() - started)
 
 
+def cpu_seconds(stack: Stack) -> dict[str, float]:
+    """Processor time used so far: by each process of the stack, and by this one."""
+    used = {name: _seconds_of(stack.pid_of(name) or 0) for name in ("nats", "catalog", "gateway")}
+    return {**used, "clients": time.process_time()}
+
+
+def _seconds_of(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def picture(number: int) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (32, 32), (number % 256, number // 256 % 256, 90)).save(out, "PNG")
@@ -96,16 +107,20 @@ async def main(seconds: float, images: int, connections: int, folder: str | None
         async with stack:
             await stack.wait_ready()
             ids, measured = await import_images(stack.address, images), Measurements()
+            before = cpu_seconds(stack)
             until = time.perf_counter() + WARM_UP_SECONDS + seconds
             await asyncio.gather(
                 *(send_edits(stack.address, ids, until, seed, measured) for seed in range(connections))
             )
+            used = {name: after - before[name] for name, after in cpu_seconds(stack).items()}
     percentiles = statistics.quantiles(measured.milliseconds, n=100)
     rate = len(measured.milliseconds) / seconds
     print(
         f"{connections} connections: {rate:.0f} edits/s, p50 {percentiles[49]:.0f} ms, p99 {percentiles[98]:.0f} ms, "
         f"max {max(measured.milliseconds):.0f} ms; answers {dict(measured.statuses)}; load {os.getloadavg()[0]:.1f}"
     )
+    each = {name: f"{seconds / measured.statuses.total() * 1000:.1f}" for name, seconds in used.items()}
+    print(f"processor time, ms an edit: {', '.join(f'{name} {spent}' for name, spent in each.items())}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from catalog.service.execution import CommandExecutor, CommandOutcome
 from catalog.service.unshown import Scope
 from catalog.watch.losses import Losses
 from contracts.commands.base import Command, CommandMetadata, CommandResult
+from contracts.errors import Behind
 from contracts.wire.blobs.store import Blobs
 
 T = TypeVar("T")
@@ -39,14 +40,24 @@ Handler = Callable[[CommandContext, CommandMetadata, C], Awaitable[CommandResult
 Decider = Callable[[CommandContext, CommandMetadata, C], Awaitable[CommandOutcome]]
 
 
-def locked(scope: Callable[[Connection, Any], Scope]) -> Callable[[Decider[C]], Handler[C]]:
-    """Runs a decider under the locks of this scope and appends its outcome; after a conflict it decides again."""
+def locked(scope_of: Callable[[Connection, Any], Scope]) -> Callable[[Decider[C]], Handler[C]]:
+    """A handler that decides under the locks of a scope and appends the outcome; after a conflict it decides again."""
 
     def decorate(decider: Decider[C]) -> Handler[C]:
         @wraps(decider)
         async def run(context: CommandContext, metadata: CommandMetadata, command: C) -> CommandResult:
-            found = await context.read(lambda connection: scope(connection, command))
-            return await context.executor.execute(metadata, found, lambda: decider(context, metadata, command))
+            def find(connection: Connection) -> Scope:
+                return scope_of(connection, command)
+
+            async def execute(scope: Scope) -> CommandResult:
+                async def decide() -> CommandOutcome:
+                    if not scope.part and await context.read(find) != scope:  # an image never moves
+                        raise Behind("its name was given to another data set meanwhile; nothing was changed, try again")
+                    return await decider(context, metadata, command)
+
+                return await context.executor.execute(metadata, scope, decide)
+
+            return await context.executor.execute_once(metadata, find, execute)
 
         return run
 

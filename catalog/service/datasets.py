@@ -13,6 +13,7 @@ from catalog.service.unshown import Scope
 from catalog.views import datasets, erasures
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import CreateDataset, DatasetResult, EraseDataset, FreezeVersion, RenameDataset
+from contracts.commands.jobs import CreateJob
 from contracts.commands.tagging import RequestTagging
 from contracts.commits import StreamRevision
 from contracts.events.datasets import DatasetCreated, DatasetRenamed
@@ -44,7 +45,9 @@ async def rename_dataset(context: CommandContext, _: CommandMetadata, command: R
     return await _change(context, command, read)
 
 
-def scope_of_dataset(connection: Connection, command: DatasetChange | FreezeVersion | RequestTagging) -> Scope:
+def scope_of_dataset(
+    connection: Connection, command: DatasetChange | FreezeVersion | RequestTagging | CreateJob
+) -> Scope:
     return Scope((require_dataset(connection, command.dataset).id,))
 
 
@@ -59,15 +62,18 @@ async def change_dataset(context: CommandContext, _: CommandMetadata, command: D
 
 async def erase_dataset(context: CommandContext, metadata: CommandMetadata, command: EraseDataset) -> CommandResult:
     """Erase a data set with all its images, also one removed before. InUse: an unfinished job needs it."""
-    dataset_id = await context.read(lambda connection: known_dataset(connection, command.dataset).id)
-
-    def read(connection: Connection) -> tuple[datasets.DatasetRow, DatasetState]:
-        row = known_dataset(connection, dataset_id)
-        return row, replace(row.state, active_jobs=erasures.active_jobs(connection, row.id))
-
-    result = await context.executor.execute(metadata, Scope((dataset_id,)), lambda: _change(context, command, read))
+    result = await _erase_dataset(context, metadata, command)
     await context.purge_now()
     return result
+
+
+@locked(lambda connection, command: Scope((known_dataset(connection, command.dataset).id,)))
+async def _erase_dataset(context: CommandContext, _: CommandMetadata, command: EraseDataset) -> CommandOutcome:
+    def read(connection: Connection) -> tuple[datasets.DatasetRow, DatasetState]:
+        row = known_dataset(connection, command.dataset)
+        return row, replace(row.state, active_jobs=erasures.active_jobs(connection, row.id))
+
+    return await _change(context, command, read)
 
 
 async def _change(

@@ -9,11 +9,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
 
+from catalog.database import Connection
 from catalog.service.unshown import Scope, UnshownCommits, Written, revision_after
 from catalog.store import Store
 from catalog.views import commands
@@ -26,6 +29,7 @@ from contracts.wire.log.event_log import EventLog
 MAX_DECISIONS = 20
 """How often one command is decided when other writers keep changing the aggregate."""
 
+T = TypeVar("T")
 OnAppended = Callable[[Sequence[RecordedCommit]], Awaitable[None]]
 
 _log = structlog.get_logger()
@@ -95,17 +99,27 @@ class CommandExecutor:
         """By name; each is dropped with its last user."""
 
     async def execute_once(
-        self, metadata: CommandMetadata, execute: Callable[[], Awaitable[CommandResult]]
+        self,
+        metadata: CommandMetadata,
+        find: Callable[[Connection], T],
+        execute: Callable[[T], Awaitable[CommandResult]],
     ) -> CommandResult:
-        """The result this command had before, else that of `execute`. The same command is executed once at a time.
+        """The result this command had before, else that of `execute`, called with what `find` reads.
 
-        Checked before anything else, because what the command names may be gone by now. KeyReused: the command id
-        belongs to another request.
+        The same command is executed once at a time, and looked up before what it names, which may be gone by now.
+        KeyReused: the command id belongs to another request.
         """
+
+        def read(connection: Connection) -> Callable[[], Awaitable[CommandResult]] | CommandResult:
+            return _stored_result(connection, metadata) or partial(execute, find(connection))
+
         async with AsyncExitStack() as held:
             async with self._giving_up("the same request is still being executed"):
                 await held.enter_async_context(self._lock(f"command {metadata.command_id}"))
-            return await self._previous_result(metadata) or await execute()
+            if (written := self._unshown.of_command(metadata)) is not None:
+                return await self._await_shown(written)
+            read_result = await self.store.read(read)
+            return read_result if isinstance(read_result, CommandResult) else await read_result()
 
     async def execute(self, metadata: CommandMetadata, scope: Scope, decide: Decide) -> CommandResult:
         """Decide and append under the locks of `scope`, again after each Conflict, and wait until it is shown.
@@ -134,7 +148,8 @@ class CommandExecutor:
         for attempt in range(MAX_DECISIONS):
             if attempt or self._unclear_appends:
                 await self._wait_for_end_of_log()
-                if (previous := await self._stored_result(metadata)) is not None:
+                previous = await self.store.read(lambda connection: _stored_result(connection, metadata))
+                if previous is not None:
                     return Written(metadata, scope, {}, previous), ()
             earlier = await self._wait_for_earlier(scope)
             outcome = await decide()
@@ -222,27 +237,6 @@ class CommandExecutor:
         for aggregate, revision in written.revisions.items():
             await self.store.wait_until_shown(aggregate, revision.sequence)
 
-    async def _previous_result(self, metadata: CommandMetadata) -> AnyCommandResult | None:
-        """The result that this command had before, shown or not."""
-        written = self._unshown.of_command(metadata)
-        if written is None:
-            return await self._stored_result(metadata)
-        if written.metadata.fingerprint != metadata.fingerprint:
-            raise KeyReused
-        return await self._await_shown(written)
-
-    async def _stored_result(self, metadata: CommandMetadata) -> AnyCommandResult | None:
-        """The result in the read model; None also while only the first of the command's commits is visible."""
-        previous = await self.store.read(lambda connection: commands.find(connection, metadata.command_id))
-        if previous is None:
-            return None
-        if previous.fingerprint != metadata.fingerprint:
-            raise KeyReused
-        if previous.result == b"null":
-            return None
-        result = _results.decode(previous.result)
-        return msgspec.structs.replace(result, sequence=previous.sequence)
-
     @asynccontextmanager
     async def _lock(self, name: str) -> AsyncIterator[None]:
         async with self._locks.setdefault(name, asyncio.Lock()):
@@ -258,3 +252,15 @@ class CommandExecutor:
             if not limit.expired():
                 raise
             raise Behind(f"{reason}; nothing was changed, try again", applied=self.store.applied) from error
+
+
+def _stored_result(connection: Connection, metadata: CommandMetadata) -> AnyCommandResult | None:
+    """The result that this command had before; None also while only the first of its commits is visible. KeyReused."""
+    previous = commands.find(connection, metadata.command_id)
+    if previous is None:
+        return None
+    if previous.fingerprint != metadata.fingerprint:
+        raise KeyReused
+    if previous.result == b"null":
+        return None
+    return msgspec.structs.replace(_results.decode(previous.result), sequence=previous.sequence)

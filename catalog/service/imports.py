@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -54,12 +55,17 @@ class ImageImporter:
         self, context: CommandContext, metadata: CommandMetadata, command: ImportImages
     ) -> CommandResult:
         """Each file is added, recognised as a duplicate, or refused. The stored result lacks the files' names."""
-        result = await context.executor.execute_once(metadata, lambda: self._import(context, metadata, command))
+        result = await context.executor.execute_once(
+            metadata,
+            lambda connection: require_dataset(connection, command.dataset).id,
+            partial(self._import, context, metadata, command),
+        )
         return with_file_names(result, command.files) if isinstance(result, ImportResult) else result
 
-    async def _import(self, context: CommandContext, metadata: CommandMetadata, command: ImportImages) -> CommandResult:
+    async def _import(
+        self, context: CommandContext, metadata: CommandMetadata, command: ImportImages, dataset_id: DatasetId
+    ) -> CommandResult:
         """Files are decoded before the lock of the data set is taken."""
-        dataset_id = await context.read(lambda connection: require_dataset(connection, command.dataset).id)
         ids = [ImageId(derived("img", metadata.command_id, str(number))) for number in range(len(command.files))]
         unused_blobs: set[Digest] = set()
 

@@ -7,6 +7,7 @@ from catalog.domain import jobs as rules
 from catalog.domain import versions as version_rules
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext, locked
+from catalog.service.datasets import scope_of_dataset
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.presets import require_recipe
 from catalog.service.unshown import Scope
@@ -14,11 +15,11 @@ from catalog.service.versions import FrozenVersion, build_version, version_id_fo
 from catalog.views import erasures, jobs, versions
 from catalog.watch.losses import Losses
 from catalog.watch.requirements import require_pictures
-from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commands.base import CommandMetadata
 from contracts.commands.jobs import CancelJob, CreateJob, EditJob, JobResult, RemoveJob, StartJob
 from contracts.commits import StreamRevision
 from contracts.errors import Rejected
-from contracts.ids import DatasetId, JobId, derived
+from contracts.ids import JobId, derived
 from contracts.jobs import fold, status_of
 
 
@@ -28,22 +29,15 @@ def scope_of_job(connection: Connection, command: EditJob | StartJob | CancelJob
     return Scope((command.job,) if job is None else (command.job, job.request.dataset_id))
 
 
-async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandResult:
+@locked(scope_of_dataset)
+async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandOutcome:
     """Under the data set's lock: if no version is named, the data set is frozen together with the job.
 
     BlobMissing, KeyMissing, Lost: pictures or keys of the version are missing.
     """
-    row = await context.read(lambda connection: require_dataset(connection, command.dataset))
-    scope = Scope((row.id,))
-    return await context.executor.execute(metadata, scope, lambda: _create(context, metadata, command, row.id))
-
-
-async def _create(
-    context: CommandContext, metadata: CommandMetadata, command: CreateJob, dataset_id: DatasetId
-) -> CommandOutcome:
     preset = None if command.preset is None else await require_recipe(context, command.preset)
     recipe = rules.resolve_recipe(command, preset)
-    frozen = await _select_version(context, metadata, command, dataset_id)
+    frozen = await _select_version(context, metadata, command)
     dataset, version = frozen.dataset, frozen.version
     await context.read(lambda now: require_pictures(now, dataset.id, version, context.losses()))
     events = rules.create(command, recipe, dataset_id=dataset.id, dataset=dataset.name, version=version)
@@ -53,9 +47,7 @@ async def _create(
     return CommandOutcome(result, [frozen.change, change])
 
 
-async def _select_version(
-    context: CommandContext, metadata: CommandMetadata, command: CreateJob, dataset_id: DatasetId
-) -> FrozenVersion:
+async def _select_version(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> FrozenVersion:
     """The version that the command names, or the data set as it is now, to be frozen together with the job.
 
     Older logs may hold a version of this command without its job: a repeated command uses that version.
@@ -63,10 +55,10 @@ async def _select_version(
     existing = await context.read(lambda connection: versions.by_id(connection, version_id_for(metadata)))
     number = command.version if existing is None else existing.number
     if number is None:
-        return await build_version(context, metadata, dataset_id, command.trigger)
+        return await build_version(context, metadata, command.dataset, command.trigger)
 
     def read(connection: Connection) -> FrozenVersion:
-        row = require_dataset(connection, dataset_id)
+        row = require_dataset(connection, command.dataset)
         version = versions.find(connection, row.id, number)
         if version is None:
             raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")

@@ -10,6 +10,7 @@ from catalog.store import Aggregate, Store
 from contracts.aggregates import AnyCommandResult
 from contracts.commands.base import CommandMetadata
 from contracts.commits import StreamRevision
+from contracts.errors import KeyReused
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,12 @@ class UnshownCommits:
         return [written for written in self._written if written.scope.shares_lock(scope)]
 
     def of_command(self, metadata: CommandMetadata) -> Written | None:
-        """What this command appended before."""
+        """What this command appended before. KeyReused: its command id belongs to another request."""
         same = (written for written in self._written if written.metadata.command_id == metadata.command_id)
-        return next(same, None)
+        written = next(same, None)
+        if written is not None and written.metadata.fingerprint != metadata.fingerprint:
+            raise KeyReused
+        return written
 
     def _forget_shown(self) -> None:
         self._written = [written for written in self._written if not self._is_shown(written)]
