@@ -24,12 +24,10 @@ from catalog.database import (
     peek,
     remove_database,
 )
-from contracts.commits import ForeignMessage, LogEntry, RecordedCommit
+from contracts.commits import Aggregate, ForeignMessage, LogEntry, RecordedCommit
 from contracts.errors import Behind, LogDamaged, Unavailable
 
 T = TypeVar("T")
-Aggregate = tuple[str, str]
-"""Kind and id of an aggregate."""
 
 CACHE_KIB = 48 * 1024
 """Large, because a batch touches rows far apart: pages that are not cached are read again for each batch."""
@@ -59,7 +57,7 @@ class ReadModel(Protocol):
 
     def add_foreign(self, connection: Connection, messages: Sequence[ForeignMessage]) -> None: ...
 
-    def foreign_heads(self, connection: Connection) -> dict[tuple[str, str], int]: ...
+    def foreign_heads(self, connection: Connection) -> dict[Aggregate, int]: ...
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from catalog.service.execution import Change, CommandOutcome
 from catalog.service.unshown import Scope
 from catalog.views import datasets, erasures
 from contracts.commands.base import CommandMetadata, CommandResult
-from contracts.commands.datasets import CreateDataset, DatasetResult, EraseDataset, FreezeVersion, RenameDataset
-from contracts.commands.jobs import CreateJob
-from contracts.commands.tagging import RequestTagging
+from contracts.commands.datasets import CreateDataset, DatasetResult, EraseDataset, RenameDataset
 from contracts.commits import StreamRevision
 from contracts.events.datasets import DatasetCreated, DatasetRenamed
 from contracts.ids import DatasetId, derived
@@ -45,13 +43,7 @@ async def rename_dataset(context: CommandContext, _: CommandMetadata, command: R
     return await _change(context, command, read)
 
 
-def scope_of_dataset(
-    connection: Connection, command: DatasetChange | FreezeVersion | RequestTagging | CreateJob
-) -> Scope:
-    return Scope((require_dataset(connection, command.dataset).id,))
-
-
-@locked(scope_of_dataset)
+@locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
 async def change_dataset(context: CommandContext, _: CommandMetadata, command: DatasetChange) -> CommandOutcome:
     def read(connection: Connection) -> tuple[datasets.DatasetRow, DatasetState]:
         row = require_dataset(connection, command.dataset)

@@ -22,7 +22,7 @@ from catalog.store import Store
 from catalog.views import commands
 from contracts.aggregates import AnyCommandResult, AnyEvent
 from contracts.commands.base import CommandMetadata, CommandResult
-from contracts.commits import RecordedCommit, StreamRevision, build_commit, revision_of
+from contracts.commits import Aggregate, RecordedCommit, StreamRevision, build_commit, revision_of
 from contracts.errors import Behind, Conflict, KeyReused, Unavailable
 from contracts.wire.log.event_log import EventLog
 
@@ -37,13 +37,14 @@ _results: msgspec.json.Decoder[AnyCommandResult] = msgspec.json.Decoder(AnyComma
 
 
 class ExecutionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds. Between the two lies the append, which has the limit of the log (`LogTimings`).
+    """Seconds, and `unshown`: maximum commands in the log that the read model does not show; then no more are accepted.
 
-    `decide`: waiting for locks and for earlier changes to be shown, and deciding; then the command is given up.
-    `show`: how long the answer waits for the read model; the command is in the log either way. `unshown`: maximum
-    number of commands in the log that the read model does not show; then no further ones are accepted.
+    `repeat`: how long a repeated command waits for its first. `decide`: for locks, for earlier changes to be shown, and
+    deciding; then the command is given up. `show`: how long the answer waits for the read model, with the command in
+    the log either way. Between these two lies the append, which has the limit of the log (`LogTimings`).
     """
 
+    repeat: float = 5.0
     decide: float = 20.0
     show: float = 10.0
     unshown: int = 1000
@@ -62,7 +63,7 @@ class Change:
     expected_revision: StreamRevision
 
     @property
-    def aggregate(self) -> tuple[str, str]:
+    def aggregate(self) -> Aggregate:
         return self.aggregate_kind, self.aggregate_id
 
 
@@ -90,7 +91,7 @@ class CommandExecutor:
         self.store = store
         self.limits = limits
         self._on_appended = on_appended
-        self._unshown = UnshownCommits(store)
+        self._unshown = UnshownCommits(store.is_shown)
         self._last_written = 0
         """Sequence of the newest commit written here."""
         self._unclear_appends = 0
@@ -114,10 +115,13 @@ class CommandExecutor:
             return _stored_result(connection, metadata) or partial(execute, find(connection))
 
         async with AsyncExitStack() as held:
-            async with self._giving_up("the same request is still being executed"):
+            async with self._giving_up("the same request is still being executed", self.limits.repeat):
                 await held.enter_async_context(self._lock(f"command {metadata.command_id}"))
             if (written := self._unshown.of_command(metadata)) is not None:
                 return await self._await_shown(written)
+            if self._unclear_appends:
+                async with self._giving_up("the log is being compared", self.limits.decide):
+                    await self._wait_for_end_of_log()
             read_result = await self.store.read(read)
             return read_result if isinstance(read_result, CommandResult) else await read_result()
 
@@ -127,7 +131,7 @@ class CommandExecutor:
         Behind: it was given up, and nothing was appended.
         """
         async with AsyncExitStack() as held:
-            async with self._giving_up("earlier changes are still being applied") as limit:
+            async with self._giving_up("earlier changes are still being applied", self.limits.decide) as limit:
                 for name in sorted(set(scope.locks)):  # everybody in the same order, so that nobody waits in a circle
                     await held.enter_async_context(self._lock(name))
                 written, commits = await self._decide_and_append(metadata, scope, decide, limit)
@@ -148,6 +152,7 @@ class CommandExecutor:
         for attempt in range(MAX_DECISIONS):
             if attempt or self._unclear_appends:
                 await self._wait_for_end_of_log()
+            if attempt:
                 previous = await self.store.read(lambda connection: _stored_result(connection, metadata))
                 if previous is not None:
                     return Written(metadata, scope, {}, previous), ()
@@ -243,10 +248,10 @@ class CommandExecutor:
             yield
 
     @asynccontextmanager
-    async def _giving_up(self, reason: str) -> AsyncIterator[asyncio.Timeout]:
-        """Behind after `limits.decide` seconds, unless the limit was lifted."""
+    async def _giving_up(self, reason: str, seconds: float) -> AsyncIterator[asyncio.Timeout]:
+        """Behind after that time, unless the limit was lifted."""
         try:
-            async with asyncio.timeout(self.limits.decide) as limit:
+            async with asyncio.timeout(seconds) as limit:
                 yield limit
         except TimeoutError as error:
             if not limit.expired():

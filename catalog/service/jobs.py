@@ -7,7 +7,6 @@ from catalog.domain import jobs as rules
 from catalog.domain import versions as version_rules
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext, locked
-from catalog.service.datasets import scope_of_dataset
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.presets import require_recipe
 from catalog.service.unshown import Scope
@@ -29,7 +28,7 @@ def scope_of_job(connection: Connection, command: EditJob | StartJob | CancelJob
     return Scope((command.job,) if job is None else (command.job, job.request.dataset_id))
 
 
-@locked(scope_of_dataset)
+@locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
 async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandOutcome:
     """Under the data set's lock: if no version is named, the data set is frozen together with the job.
 

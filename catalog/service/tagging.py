@@ -4,7 +4,6 @@ from catalog.database import Connection
 from catalog.domain import tagging as rules
 from catalog.lookup import not_found, require_dataset
 from catalog.service.context import CommandContext, locked
-from catalog.service.datasets import scope_of_dataset
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.unshown import Scope
 from catalog.views import images, predictions
@@ -17,7 +16,7 @@ from contracts.events.tagging import TAGGING_WORK
 from contracts.ids import RunId, derived
 
 
-@locked(scope_of_dataset)
+@locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
 async def request_tagging(
     context: CommandContext, metadata: CommandMetadata, command: RequestTagging
 ) -> CommandOutcome:

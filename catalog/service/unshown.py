@@ -3,13 +3,12 @@
 Kept in memory only. A catalog that starts has applied the whole log before it accepts a command.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from catalog.store import Aggregate, Store
 from contracts.aggregates import AnyCommandResult
 from contracts.commands.base import CommandMetadata
-from contracts.commits import StreamRevision
+from contracts.commits import Aggregate, StreamRevision
 from contracts.errors import KeyReused
 
 
@@ -44,8 +43,9 @@ class Written:
 class UnshownCommits:
     """Bounded by its user, who asks for `len` before more is appended."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, is_shown: Callable[[Aggregate, int], bool]) -> None:
+        """`is_shown`: whether the read model shows the commit of an aggregate at a sequence."""
+        self._is_commit_shown = is_shown
         self._written: list[Written] = []
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class UnshownCommits:
         self._written = [written for written in self._written if not self._is_shown(written)]
 
     def _is_shown(self, written: Written) -> bool:
-        return all(self._store.is_shown(aggregate, at.sequence) for aggregate, at in written.revisions.items())
+        return all(self._is_commit_shown(aggregate, at.sequence) for aggregate, at in written.revisions.items())
 
 
 def revision_after(written: Iterable[Written], aggregate: Aggregate) -> StreamRevision:

@@ -9,8 +9,8 @@ from catalog.domain import versions as rules
 from catalog.domain.compose import compose
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext, locked
-from catalog.service.datasets import scope_of_dataset
 from catalog.service.execution import Change, CommandOutcome
+from catalog.service.unshown import Scope
 from catalog.store import checkpoint
 from catalog.views import decisions, images, versions
 from catalog.views.datasets import DatasetRow
@@ -48,7 +48,7 @@ class FrozenVersion:
         return Change("dataset", self.dataset.id, [self.version] if self.is_new else [], self.dataset.revision)
 
 
-@locked(scope_of_dataset)
+@locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
 async def freeze_version(context: CommandContext, metadata: CommandMetadata, command: FreezeVersion) -> CommandOutcome:
     """A new version, or the latest one where nothing has changed since."""
     frozen = await build_version(context, metadata, command.dataset, command.trigger)
