@@ -7,6 +7,7 @@ that read its captions.
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated
 
@@ -80,6 +81,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     remove: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=10_000)  # an edit names all tags of an image again, and images share most of theirs
 def canonicalize(text: str) -> str:
     """The canonical form of a tag: NFC, case-folded, `_` for whitespace, without prompt weight (`(tag:1.2)`).
 
