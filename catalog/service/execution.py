@@ -178,16 +178,17 @@ class CommandExecutor:
         self._unclear_appends = max(0, self._unclear_appends - unclear)
 
     async def _wait_for_earlier(self, scope: Scope) -> list[Written]:
-        """Wait for the commands that concern this scope; returns the others under its locks that are not shown.
+        """Wait for the commands that concern this scope; returns all under its locks that may not be shown.
 
         Behind: too much is not shown.
         """
+        earlier = self._unshown.under(scope)
         if len(self._unshown) >= self.limits.unshown:
             raise Behind("too many earlier changes are still being applied; nothing was changed, try again")
-        for written in self._unshown.under(scope):
+        for written in earlier:
             if written.scope.overlaps(scope):
                 await self._wait_until_shown(written)
-        return self._unshown.under(scope)
+        return earlier
 
     async def _append(
         self,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from catalog.database import Connection
 from catalog.domain import images as rules
-from catalog.lookup import erased, known_dataset, known_image, require_dataset, require_image
+from catalog.lookup import erased, known_dataset, known_image, require_image_and_dataset
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.unshown import Scope
@@ -21,7 +21,7 @@ Loaded = tuple[DatasetRow, rules.ImageState]
 
 def scope_of_image(connection: Connection, command: RemoveImage | ReplaceTags | EditTags | SetCaption) -> Scope:
     """Only the image: other images may change meanwhile, and the data set only together with all of them."""
-    return Scope((require_image(connection, command.image).dataset_id,), part=command.image)
+    return Scope((known_image(connection, command.image).dataset_id,), part=command.image)
 
 
 @locked(scope_of_image)
@@ -78,8 +78,8 @@ async def _erase_image(context: CommandContext, _: CommandMetadata, command: Era
 
 
 def _load(connection: Connection, image_id: ImageId) -> Loaded:
-    image = require_image(connection, image_id)
-    return require_dataset(connection, image.dataset_id), rules.ImageState(
+    image, dataset = require_image_and_dataset(connection, image_id)
+    return dataset, rules.ImageState(
         ordinal=image.ordinal,
         added=image.added_sequence,
         etag=image.etag,

@@ -49,7 +49,7 @@ class UnshownCommits:
         self._written: list[Written] = []
 
     def __len__(self) -> int:
-        self._forget_shown()
+        """With those that were shown since `under` was called last."""
         return len(self._written)
 
     def add(self, written: Written) -> None:
