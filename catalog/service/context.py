@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from catalog.database import Connection
 from catalog.keys import Keys
 from catalog.service.execution import CommandExecutor, CommandOutcome
-from catalog.service.unshown import Scope
+from catalog.service.locks import Scope
 from catalog.watch.losses import Losses
 from contracts.commands.base import Command, CommandMetadata, CommandResult
 from contracts.errors import Behind

@@ -9,7 +9,7 @@ from catalog.domain.datasets import DatasetChange, DatasetState
 from catalog.lookup import known_dataset, require_dataset
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
-from catalog.service.unshown import Scope
+from catalog.service.locks import Scope
 from catalog.views import datasets, erasures
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import CreateDataset, DatasetResult, EraseDataset, RenameDataset

@@ -13,8 +13,8 @@ from catalog.database import Connection
 from catalog.lookup import known_dataset
 from catalog.service.context import CommandContext
 from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.service.purging import Purger
-from catalog.service.unshown import Scope
 from catalog.views import images
 from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import DatasetResult

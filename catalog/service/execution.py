@@ -11,13 +11,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
 
 from catalog.database import Connection
-from catalog.service.unshown import Scope, UnshownCommits, Written, revision_after
+from catalog.service.locks import Lock, Locks, Scope
+from catalog.service.unshown import UnshownCommits, Written
 from catalog.store import Store
 from catalog.views import commands
 from contracts.aggregates import AnyCommandResult, AnyEvent
@@ -96,8 +96,7 @@ class CommandExecutor:
         """Sequence of the newest commit written here."""
         self._unclear_appends = 0
         """Appends without an answer, after which nobody has compared the log with the read model yet."""
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """By name; each is dropped with its last user."""
+        self._locks = Locks()
 
     async def execute_once(
         self,
@@ -116,7 +115,7 @@ class CommandExecutor:
 
         async with AsyncExitStack() as held:
             async with self._giving_up("the same request is still being executed", self.limits.repeat):
-                await held.enter_async_context(self._lock(f"command {metadata.command_id}"))
+                await held.enter_async_context(self._locks.hold(Scope((f"command {metadata.command_id}",))))
             if (written := self._unshown.of_command(metadata)) is not None:
                 return await self._await_shown(written)
             if self._unclear_appends:
@@ -132,10 +131,9 @@ class CommandExecutor:
         """
         async with AsyncExitStack() as held:
             async with self._giving_up("earlier changes are still being applied", self.limits.decide) as limit:
-                for name in sorted(set(scope.locks)):  # everybody in the same order, so that nobody waits in a circle
-                    await held.enter_async_context(self._lock(name))
-                written, commits = await self._decide_and_append(metadata, scope, decide, limit)
-            if scope.part:  # commands on other parts need not wait until this one is shown
+                lock = await held.enter_async_context(self._locks.hold(scope))
+                written, commits = await self._decide_and_append(metadata, scope, decide, lock, limit)
+            if scope.part:  # nobody on another part need wait until this one is shown
                 await held.aclose()
             result = await self._await_shown(written)
             await self._on_appended(commits)
@@ -146,7 +144,7 @@ class CommandExecutor:
         await self.store.wait_for(self._last_written, self.limits.show)
 
     async def _decide_and_append(
-        self, metadata: CommandMetadata, scope: Scope, decide: Decide, limit: asyncio.Timeout
+        self, metadata: CommandMetadata, scope: Scope, decide: Decide, lock: Lock, limit: asyncio.Timeout
     ) -> tuple[Written, Sequence[RecordedCommit]]:
         deadline = limit.when()
         for attempt in range(MAX_DECISIONS):
@@ -156,17 +154,18 @@ class CommandExecutor:
                 previous = await self.store.read(lambda connection: _stored_result(connection, metadata))
                 if previous is not None:
                     return Written(metadata, scope, {}, previous), ()
-            earlier = await self._wait_for_earlier(scope)
+            await self._wait_for_earlier(scope, lock)
             outcome = await decide()
             changes = [change for change in outcome.changes if change.events]
             if not changes:
                 result = msgspec.structs.replace(outcome.result, changed=False, sequence=self.store.applied)
                 return Written(metadata, scope, {}, result), ()
-            limit.reschedule(None)  # from here on it may be in the log
-            try:
-                return await self._append(metadata, scope, outcome.result, changes, earlier)
-            except Conflict:
-                _log.info("append_conflict", locks=scope.locks)
+            async with lock.appending:
+                limit.reschedule(None)  # from here on it may be in the log
+                try:
+                    return await self._append(metadata, scope, outcome.result, changes, lock)
+                except Conflict:
+                    _log.info("append_conflict", locks=scope.locks)
             limit.reschedule(deadline)
         raise Conflict("other writers keep changing this; try again")
 
@@ -177,8 +176,8 @@ class CommandExecutor:
         await self.store.wait_for(end, self.limits.decide)
         self._unclear_appends = max(0, self._unclear_appends - unclear)
 
-    async def _wait_for_earlier(self, scope: Scope) -> list[Written]:
-        """Wait for the commands that concern this scope; returns all under its locks that may not be shown.
+    async def _wait_for_earlier(self, scope: Scope, lock: Lock) -> None:
+        """Wait for the commands that concern this scope; of the others under its locks only the revisions count.
 
         Behind: too much is not shown.
         """
@@ -188,7 +187,8 @@ class CommandExecutor:
         for written in earlier:
             if written.scope.overlaps(scope):
                 await self._wait_until_shown(written)
-        return earlier
+            else:
+                lock.set_revisions(written.revisions)
 
     async def _append(
         self,
@@ -196,12 +196,12 @@ class CommandExecutor:
         scope: Scope,
         result: AnyCommandResult,
         changes: Sequence[Change],
-        earlier: Sequence[Written],
+        lock: Lock,
     ) -> tuple[Written, Sequence[RecordedCommit]]:
         """Append all changes or none. The last one carries the result, and its sequence is the result's."""
         commits = []
         for change in changes:
-            revision = self._current_revision(change, earlier)
+            revision = self._current_revision(change, lock)
             commit = build_commit(
                 *(change.aggregate_kind, change.aggregate_id, change.events),
                 expected_revision=revision,
@@ -219,14 +219,16 @@ class CommandExecutor:
         revisions = {change.aggregate: revision_of(one) for change, one in zip(changes, recorded, strict=True)}
         written = Written(metadata, scope, revisions, msgspec.structs.replace(result, sequence=sequence))
         self._unshown.add(written)
+        if scope.part:
+            lock.set_revisions(revisions)
         return written, recorded
 
-    def _current_revision(self, change: Change, earlier: Sequence[Written]) -> StreamRevision:
-        """The revision of the aggregate with what is not shown of it.
+    def _current_revision(self, change: Change, lock: Lock) -> StreamRevision:
+        """The revision of the aggregate with what its rows did not show when the change was decided.
 
         A foreign message on its subject moves the sequence that the server expects, and nothing else.
         """
-        revision = max(change.expected_revision, revision_after(earlier, change.aggregate))
+        revision = max(change.expected_revision, lock.revision(change.aggregate))
         foreign = self.store.foreign_heads.get(change.aggregate, 0)
         return revision._replace(sequence=max(revision.sequence, foreign))
 
@@ -242,11 +244,6 @@ class CommandExecutor:
     async def _wait_until_shown(self, written: Written) -> None:
         for aggregate, revision in written.revisions.items():
             await self.store.wait_until_shown(aggregate, revision.sequence)
-
-    @asynccontextmanager
-    async def _lock(self, name: str) -> AsyncIterator[None]:
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            yield
 
     @asynccontextmanager
     async def _giving_up(self, reason: str, seconds: float) -> AsyncIterator[asyncio.Timeout]:

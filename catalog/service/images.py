@@ -7,7 +7,7 @@ from catalog.domain import images as rules
 from catalog.lookup import erased, known_dataset, known_image, require_image_and_dataset
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
-from catalog.service.unshown import Scope
+from catalog.service.locks import Scope
 from catalog.views import decisions, erasures
 from catalog.views.datasets import DatasetRow
 from catalog.watch.requirements import keys_of

@@ -21,7 +21,7 @@ from catalog.lookup import require_dataset
 from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
 from catalog.service.execution import Change, CommandOutcome
-from catalog.service.unshown import Scope
+from catalog.service.locks import Scope
 from catalog.views import datasets, images, live_blobs
 from catalog.watch.requirements import AbsentKeys, keys_of
 from contracts.commands.base import CommandMetadata, CommandResult

@@ -8,8 +8,8 @@ from catalog.domain import versions as version_rules
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.service.presets import require_recipe
-from catalog.service.unshown import Scope
 from catalog.service.versions import FrozenVersion, build_version, version_id_for
 from catalog.views import erasures, jobs, versions
 from catalog.watch.losses import Losses

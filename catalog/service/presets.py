@@ -4,7 +4,7 @@ from catalog.domain import builtin_presets
 from catalog.domain import presets as rules
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
-from catalog.service.unshown import Scope
+from catalog.service.locks import Scope
 from catalog.views import presets
 from contracts.commands.base import CommandMetadata
 from contracts.commands.presets import PresetResult, RetirePreset, SavePreset

@@ -5,7 +5,7 @@ from catalog.domain import tagging as rules
 from catalog.lookup import not_found, require_dataset
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
-from catalog.service.unshown import Scope
+from catalog.service.locks import Scope
 from catalog.views import images, predictions
 from contracts import jobs
 from contracts.commands.base import CommandMetadata

@@ -3,31 +3,14 @@
 Kept in memory only. A catalog that starts has applied the whole log before it accepts a command.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from catalog.service.locks import Scope
 from contracts.aggregates import AnyCommandResult
 from contracts.commands.base import CommandMetadata
 from contracts.commits import Aggregate, StreamRevision
 from contracts.errors import KeyReused
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What a command is decided from: aggregates, or with `part` (an image) only that part of one.
-
-    `locks` are held while it is decided and appended, so that nobody changes what it was decided from.
-    """
-
-    locks: tuple[str, ...]
-    part: str = ""
-
-    def overlaps(self, other: "Scope") -> bool:
-        """Whether a command of one is decided from what a command of the other changes."""
-        return self.shares_lock(other) and (not self.part or not other.part or self.part == other.part)
-
-    def shares_lock(self, other: "Scope") -> bool:
-        return not set(self.locks).isdisjoint(other.locks)
 
 
 @dataclass(frozen=True)
@@ -73,9 +56,3 @@ class UnshownCommits:
 
     def _is_shown(self, written: Written) -> bool:
         return all(self._is_commit_shown(aggregate, at.sequence) for aggregate, at in written.revisions.items())
-
-
-def revision_after(written: Iterable[Written], aggregate: Aggregate) -> StreamRevision:
-    """Where these left an aggregate; the initial revision if none appended to it."""
-    revisions = (one.revisions[aggregate] for one in written if aggregate in one.revisions)
-    return max(revisions, default=StreamRevision())

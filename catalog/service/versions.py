@@ -10,7 +10,7 @@ from catalog.domain.compose import compose
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
-from catalog.service.unshown import Scope
+from catalog.service.locks import Scope
 from catalog.store import checkpoint
 from catalog.views import decisions, images, versions
 from catalog.views.datasets import DatasetRow

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from catalog.service.execution import CommandOutcome, ExecutionLimits
-from catalog.service.unshown import Scope
+from catalog.service.locks import Scope
 from contracts.commands.datasets import (
     CreateDataset,
     DatasetResult,
