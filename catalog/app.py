@@ -110,7 +110,7 @@ class Catalog:
         self.replays = Replays(resources.folder)
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
-        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, lambda: self.watch.losses)
+        self.context = CommandContext(executor, archive, keys, blobs, self.purger.purge_now, lambda: self.watch.losses)
         self.commands = command_handlers(self.context, self.importer)
         queried = QueryContext(
             store=store,

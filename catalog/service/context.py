@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
+from catalog.archive.archive import Archive
 from catalog.database import Connection
 from catalog.keys import Keys
 from catalog.service.execution import CommandExecutor, CommandOutcome
@@ -26,6 +27,7 @@ class CommandContext:
     """
 
     executor: CommandExecutor
+    archive: Archive
     keys: Keys
     blobs: Blobs
     purge_now: Callable[[], Awaitable[None]]

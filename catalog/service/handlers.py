@@ -2,14 +2,14 @@
 
 from functools import partial
 
-from catalog.service import datasets, images, jobs, presets, tagging, versions
+from catalog.service import datasets, images, jobs, presets, tagging, undos, versions
 from catalog.service.context import CommandContext
 from catalog.service.imports import ImageImporter
 from contracts.commands.datasets import ImportImages
 from contracts.wire.service.handlers import handlers_in
 from contracts.wire.service.requests import CommandHandlers
 
-HANDLERS = handlers_in(datasets, images, jobs, presets, tagging, versions, parameter="command")
+HANDLERS = handlers_in(datasets, images, jobs, presets, tagging, undos, versions, parameter="command")
 
 
 def command_handlers(context: CommandContext, importer: ImageImporter) -> CommandHandlers:

@@ -8,18 +8,26 @@ from catalog.lookup import erased, known_dataset, known_image, require_image_and
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.views import decisions, erasures
+from catalog.views import decisions, erasures, presence, texts
 from catalog.views.datasets import DatasetRow
 from catalog.watch.requirements import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
-from contracts.commands.datasets import EditTags, EraseImage, ImageResult, RemoveImage, ReplaceTags, SetCaption
+from contracts.commands.datasets import (
+    EditTags,
+    EraseImage,
+    ImageResult,
+    OrderTags,
+    RemoveImage,
+    ReplaceTags,
+    SetCaption,
+)
 from contracts.ids import ImageId
 
 Loaded = tuple[DatasetRow, rules.ImageState]
 """The data set of an image, and what commands on the image are decided from."""
 
 
-def scope_of_image(connection: Connection, command: RemoveImage | ReplaceTags | EditTags | SetCaption) -> Scope:
+def scope_of_image(connection: Connection, command: rules.ImageChange) -> Scope:
     """Only the image: other images may change meanwhile, and the data set only together with all of them."""
     return Scope((known_image(connection, command.image).dataset_id,), part=command.image)
 
@@ -44,14 +52,24 @@ async def set_caption(context: CommandContext, _: CommandMetadata, command: SetC
 async def change_tags(context: CommandContext, _: CommandMetadata, command: ReplaceTags | EditTags) -> CommandOutcome:
     def read(connection: Connection) -> Loaded:
         row, image = _load(connection, command.image)
-        latest = decisions.latest_of_image(connection, row.id, image.ordinal)
+        state = decisions.state_of(connection, row.id, image.ordinal)
         seen = command.seen if isinstance(command, ReplaceTags) else None
         return row, replace(
             image,
-            base=decisions.tag_names(connection, row.id, image.ordinal, seen),
-            asserted=frozenset(tag for tag, choice in latest.items() if choice.asserted),
-            rejected=frozenset(tag for tag, choice in latest.items() if not choice.asserted),
+            base=state.effective if seen is None else decisions.tag_names(connection, row.id, image.ordinal, seen),
+            asserted=state.asserted,
+            rejected=state.rejected,
+            predicted=state.predicted,
         )
+
+    return _outcome(command, await context.read(read))
+
+
+@locked(scope_of_image)
+async def order_tags(context: CommandContext, _: CommandMetadata, command: OrderTags) -> CommandOutcome:
+    def read(connection: Connection) -> Loaded:
+        row, image = _load(connection, command.image)
+        return row, replace(image, order=texts.orders(connection, row.id, [image.ordinal]).get(image.ordinal, ()))
 
     return _outcome(command, await context.read(read))
 
@@ -71,7 +89,10 @@ async def _erase_image(context: CommandContext, _: CommandMetadata, command: Era
         if isinstance(image, erasures.ErasedRow):
             return row, rules.ImageState(erased=True)
         return row, rules.ImageState(
-            ordinal=image.ordinal, active_jobs=erasures.active_jobs(connection, row.id, image.span)
+            ordinal=image.ordinal,
+            active_jobs=erasures.active_jobs(
+                connection, row.id, presence.spans(connection, row.id, image.ordinal, image.added_sequence)
+            ),
         )
 
     return _outcome(command, await context.read(read))
@@ -88,7 +109,7 @@ def _load(connection: Connection, image_id: ImageId) -> Loaded:
     )
 
 
-def _outcome(command: RemoveImage | EraseImage | ReplaceTags | EditTags | SetCaption, loaded: Loaded) -> CommandOutcome:
+def _outcome(command: rules.ImageChange, loaded: Loaded) -> CommandOutcome:
     row, image = loaded
     change = Change("dataset", row.id, rules.decide(image, command), row.revision)
     return CommandOutcome(ImageResult(id=command.image), [change])

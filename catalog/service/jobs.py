@@ -11,7 +11,7 @@ from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
 from catalog.service.presets import require_recipe
 from catalog.service.versions import FrozenVersion, build_version, version_id_for
-from catalog.views import erasures, jobs, versions
+from catalog.views import jobs, presence, versions
 from catalog.watch.losses import Losses
 from catalog.watch.requirements import require_pictures
 from contracts.commands.base import CommandMetadata
@@ -61,7 +61,7 @@ async def _select_version(context: CommandContext, metadata: CommandMetadata, co
         version = versions.find(connection, row.id, number)
         if version is None:
             raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
-        erased = erasures.count_erased_in_version(connection, row.id, version.as_of)
+        erased = presence.count_erased_in_version(connection, row.id, version.as_of)
         version_rules.refuse_erased_images(version.number, erased)
         return FrozenVersion(row, version.event)
 
@@ -95,7 +95,7 @@ def _require_pictures(connection: Connection, job_id: JobId, known: Losses) -> N
 def _count_erased(connection: Connection, job_id: JobId) -> int:
     """The number of images that were erased from the version a job trains on."""
     version = _version_of(connection, job_id)
-    return 0 if version is None else erasures.count_erased_in_version(connection, version.dataset_id, version.as_of)
+    return 0 if version is None else presence.count_erased_in_version(connection, version.dataset_id, version.as_of)
 
 
 def _version_of(connection: Connection, job_id: JobId) -> versions.VersionRow | None:

@@ -2,14 +2,15 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from litestar import Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import Meta
 
-from contracts.commands.base import CommandMetadata, Description, Name, Probability, Trigger
+from contracts.commands.base import CommandMetadata, Description, Name, Probability, Tag, Tags, Trigger
 from contracts.commands.datasets import (
     MAX_FILES_PER_IMPORT,
     MAX_TEXT_BYTES_PER_IMPORT,
@@ -21,11 +22,14 @@ from contracts.commands.datasets import (
     ImportResult,
     RemoveDataset,
     RenameDataset,
+    SetRules,
     SetThresholds,
     StagedFile,
+    Undo,
+    UndoResult,
     VersionResult,
 )
-from contracts.ids import CommandId, ImageId, derived
+from contracts.ids import CommandId, ImageId, RunId, derived
 from contracts.queries.base import Page
 from contracts.queries.datasets import (
     DatasetView,
@@ -74,10 +78,27 @@ class DatasetPatch(Body, frozen=True):
 
 
 class ThresholdsBody(Body, frozen=True):
-    """Minimum probabilities at which predictions become tags, unless a person decided otherwise."""
+    """Predictions above these probabilities become tags, unless a person decided otherwise.
+
+    `tags`: thresholds of single tags, whatever their category.
+    """
 
     general: Probability
     character: Probability
+    tags: Annotated[dict[Tag, Probability], Meta(max_length=1000)] = {}
+
+
+class RulesBody(Body, frozen=True):
+    """`deny`: tags that models never add."""
+
+    deny: Tags = ()
+
+
+class UndoBody(Body, frozen=True):
+    """What to undo: a commit of the data set, by its sequence, or the predictions of a tagging run."""
+
+    commit: Annotated[int, Meta(ge=1)] | None = None
+    run: RunId | None = None
 
 
 class VersionBody(Body, frozen=True):
@@ -274,8 +295,28 @@ async def set_thresholds(
     dataset: FromPath[str], data: JSONBody[ThresholdsBody], metadata: Metadata, catalog: Catalog
 ) -> Response[DatasetResult]:
     """Set the probabilities from which predictions become tags. No model is run again."""
-    command = SetThresholds(dataset=dataset, general=data.general, character=data.character)
+    categories: dict[Literal["general", "character"], float] = {"general": data.general, "character": data.character}
+    command = SetThresholds(dataset=dataset, categories=categories, tags=data.tags)
     return ok(await catalog.command(metadata, command))
+
+
+@put("/datasets/{dataset:str}/rules", responses=problem_responses(404, 409, 415, 422))
+async def set_rules(
+    dataset: FromPath[str], data: JSONBody[RulesBody], metadata: Metadata, catalog: Catalog
+) -> Response[DatasetResult]:
+    """Set which tags models never add."""
+    return ok(await catalog.command(metadata, SetRules(dataset=dataset, deny=data.deny)))
+
+
+@post("/datasets/{dataset:str}/undo", status_code=200, responses=problem_responses(404, 409, 415, 422))
+async def undo(
+    dataset: FromPath[str], data: JSONBody[UndoBody], metadata: Metadata, catalog: Catalog
+) -> Response[UndoResult]:
+    """Undo a commit or a tagging run: what it decided no longer counts, what was decided since stays.
+
+    A commit that imported images stands for its whole import. Undoing an undo brings back what it undid.
+    """
+    return ok(await catalog.command(metadata, Undo(dataset=dataset, commit=data.commit, run=data.run)))
 
 
 @post(

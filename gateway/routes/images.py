@@ -7,7 +7,7 @@ from litestar import Response, delete, get, patch, put, route
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from contracts.commands.base import Tags, Text
-from contracts.commands.datasets import EditTags, ImageResult, RemoveImage, ReplaceTags, SetCaption
+from contracts.commands.datasets import EditTags, ImageResult, OrderTags, RemoveImage, ReplaceTags, SetCaption
 from contracts.errors import BlobMissing, Lost
 from contracts.ids import ImageId
 from contracts.queries.base import Page
@@ -43,8 +43,11 @@ class TagsBody(Body, frozen=True):
 
 
 class TagsPatch(Body, frozen=True):
+    """A removed tag is rejected, a withdrawn one left to the models."""
+
     add: Tags = ()
     remove: Tags = ()
+    withdraw: Tags = ()
 
 
 class CaptionBody(Body, frozen=True):
@@ -164,7 +167,16 @@ async def edit_image_tags(
     image: FromPath[ImageId], data: JSONBody[TagsPatch], metadata: Metadata, catalog: Catalog
 ) -> Response[ImageResult]:
     """Add and remove tags. A removed tag counts as rejected: model predictions do not add it again."""
-    command = EditTags(image=image, add=data.add, remove=data.remove)
+    command = EditTags(image=image, add=data.add, remove=data.remove, withdraw=data.withdraw)
+    return ok(await catalog.command(metadata, command))
+
+
+@put("/api/v1/images/{image:str}/tag-order", responses=problem_responses(404, 409, 412, 415, 422))
+async def order_image_tags(
+    image: FromPath[ImageId], data: JSONBody[TagsBody], metadata: Metadata, catalog: Catalog, if_match: IfMatch = None
+) -> Response[ImageResult]:
+    """Set the order of the tags in captions: these first, the others after them. An empty list: the default order."""
+    command = OrderTags(image=image, tags=data.tags, seen=parse_if_match(if_match))
     return ok(await catalog.command(metadata, command))
 
 

@@ -97,7 +97,7 @@ async def test_edits_of_different_images_do_not_wait_for_each_other_and_all_othe
     ]
     await gate.until_appended(before + 12)
     same_image = await start(harness.execute(EditTags(image=image_id_of(cats, 3), remove=("tag_3",))))
-    whole = await start(harness.execute(SetThresholds(dataset=cats, general=0.5, character=0.5)))
+    whole = await start(harness.execute(SetThresholds(dataset=cats, categories={"general": 0.5, "character": 0.5})))
     assert await end(harness) == before + 12
     assert not any(task.done() for task in (*edits, same_image, whole))
 
@@ -115,14 +115,14 @@ async def test_a_slow_application_of_one_data_set_delays_no_command_on_another(h
     store = harness.executor.store
     await store.set_pending({("dataset", cats): 0})
     slow = [
-        await start(harness.execute(SetThresholds(dataset=cats, general=0.1, character=0.1))),
+        await start(harness.execute(SetThresholds(dataset=cats, categories={"general": 0.1, "character": 0.1}))),
         await start(harness.execute(EditTags(image=image_id_of(cats, 0), add=("cat",)))),
         await start(harness.execute(RenameDataset(dataset=cats, name="lions"))),
     ]
 
     others = [
         await harness.execute(EditTags(image=image_id_of(dogs, 0), add=("dog",))),
-        await harness.execute(SetThresholds(dataset=dogs, general=0.2, character=0.2)),
+        await harness.execute(SetThresholds(dataset=dogs, categories={"general": 0.2, "character": 0.2})),
         await harness.execute(SetCaption(image=image_id_of(dogs, 0), caption="a dog")),
         await harness.execute(CreateJob(dataset=dogs, preset="tiny-random-demo")),
     ]
@@ -213,7 +213,7 @@ async def test_what_is_appended_is_accepted_and_what_cannot_be_decided_is_not_ap
     with pytest.raises(Behind, match="nothing was changed"):
         await harness.execute(EditTags(image=edit.image, add=("dog",)))
     with pytest.raises(Behind, match="nothing was changed"):
-        await harness.execute(SetThresholds(dataset=cats, general=0.1, character=0.1))
+        await harness.execute(SetThresholds(dataset=cats, categories={"general": 0.1, "character": 0.1}))
     assert not (await harness.execute(EditTags(image=image_id_of(cats, 1), add=("cat",)))).shown
     assert await end(harness) == before + 2
 
@@ -321,7 +321,7 @@ async def test_a_command_does_not_follow_a_name_to_another_data_set(harness: Cat
         return CommandOutcome(DatasetResult(id=cats, name="cats"), [])
 
     holding = await start(harness.executor.execute(command_metadata(), Scope((cats,)), decide))
-    waiting = await start(harness.execute(SetThresholds(dataset="cats", general=0.9, character=0.9)))
+    waiting = await start(harness.execute(SetThresholds(dataset="cats", categories={"general": 0.9, "character": 0.9})))
     await harness.append("dataset", cats, DatasetRenamed(name="lions"))
     await harness.append("dataset", dogs, DatasetRenamed(name="cats"))
     is_renamed.set()

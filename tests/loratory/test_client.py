@@ -43,7 +43,7 @@ def test_thresholds_are_set(server_url: str) -> None:
         client.create_dataset("thresholds")
         client.set_thresholds("thresholds", general=0.25, character=0.75)
         view = client.dataset("thresholds")
-    assert (view.general_threshold, view.character_threshold) == (0.25, 0.75)
+    assert view.thresholds == {"general": 0.25, "character": 0.75}
 
 
 def test_a_file_that_disappears_does_not_stop_the_import(server_url: str, image_folder: Path) -> None:
