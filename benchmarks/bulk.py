@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pyroaring import BitMap
 
-from benchmarks.replay import START_TIME, LogGenerator, SyntheticDataset
+from benchmarks.synthetic_log import START_TIME, LogGenerator, SyntheticDataset
 from catalog import views
 from catalog.store import Store
 from contracts.aggregates import AnyEvent

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.replay import COMMITS_PER_DATASET, START_TIME, LogGenerator, SyntheticDataset, key_of
+from benchmarks.synthetic_log import COMMITS_PER_DATASET, START_TIME, LogGenerator, SyntheticDataset, key_of
 from catalog import views
 from catalog.archive.archive import Archive
 from catalog.database import Connection
@@ -23,7 +23,7 @@ from catalog.projection import project
 from catalog.store import Store
 from catalog.views import decisions, sets
 from contracts.events.datasets import TagsEdited
-from contracts.signatures import Signer
+from contracts.signatures import OwnSignatures, Signer
 from contracts.telemetry import Applied
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
@@ -36,8 +36,8 @@ TIMEOUT_SECONDS = 60.0
 
 
 @asynccontextmanager
-async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[Store]:
-    """A read model kept up to date as in `catalog.app`."""
+async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[tuple[Store, OwnSignatures]]:
+    """A read model kept up to date as in `catalog.app`, and what signs the appends."""
     archive = Archive(folder)
     store = Store(folder / "read.db", await archive.verify_on_start(EventLog(bus)), views)
     await archive.begin(key_of("root").public)
@@ -47,7 +47,7 @@ async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[Store]:
 
     task = asyncio.create_task(project(bus, store, archive, announce))
     try:
-        yield store
+        yield store, archive.own_signatures
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -98,10 +98,10 @@ async def main(commands: int) -> None:
             log_id, _ = await EventLog(admin).end()
             generator = LogGenerator(random.Random(4), log_id=log_id)
             dataset = await write_dataset(admin, generator)
-            async with run_projection(catalog, Path(name)) as store:
+            async with run_projection(catalog, Path(name)) as (store, own_signatures):
                 await store.wait_for(generator.sequence, TIMEOUT_SECONDS)
                 lags, log = [], EventLog(catalog)
-                log.signer = Signer(key_of("catalog"), log_id)
+                log.signer = Signer(key_of("catalog"), log_id, own_signatures)
                 for _ in range(commands):
                     await asyncio.sleep(PAUSE_SECONDS)
                     lags.append(await measure_lag(log, store, generator, dataset))

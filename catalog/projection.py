@@ -48,7 +48,7 @@ async def _woken_by_workers(bus: Bus, follower: Follower) -> AsyncIterator[None]
     """Reads what a worker appended as soon as it says so; the catalog's own appends wake its follower by themselves."""
 
     async def on_appended(appended: Appended) -> None:
-        follower.wake(appended.sequence)
+        await follower.wake(appended.sequence)
 
     subscription = await subscribe(bus, Appended, on_appended)
     try:

@@ -98,7 +98,7 @@ class KeyRegistrar:
         registrar = cls(
             EventLog(log.bus, log.fence, verdicts=StoreVerdicts(store)), archive, store, await keys.root_key()
         )
-        registrar.log.signer = Signer(registrar.root, archive.log_id)
+        registrar.log.signer = Signer(registrar.root, archive.log_id, archive.own_signatures)
         known = archive.trust.root
         if known != registrar.root.id:
             event = ServiceKeyRootEstablished(public_key=registrar.root.public.hex(), replaces=known)
@@ -110,7 +110,7 @@ class KeyRegistrar:
         previous = log.signer
         key = await asyncio.to_thread(load_or_create_key, file)
         await self.register("catalog", key.public, SCHEMA)
-        log.signer = Signer(key, self.archive.log_id)
+        log.signer = Signer(key, self.archive.log_id, self.archive.own_signatures)
         if previous is not None and previous.key.id != key.id:
             await self.retire(previous.key.id)
 

@@ -185,8 +185,10 @@ class Store(Database):
             if recorded.sequence != expected:
                 raise LogDamaged(f"commit {expected} is missing before {recorded.sequence}", first_bad=expected)
         if new:
-            self._model.apply(connection, [entry for entry in new if isinstance(entry, RecordedCommit)])
-            self._model.add_foreign(connection, [entry for entry in new if isinstance(entry, ForeignMessage)])
+            commits = [entry for entry in new if isinstance(entry, RecordedCommit)]
+            self._model.apply(connection, commits)
+            if len(commits) < len(new):
+                self._model.add_foreign(connection, [entry for entry in new if isinstance(entry, ForeignMessage)])
             digest = hashlib.sha256(new[-1].body).hexdigest()
             connection.execute(MOVE_CHECKPOINT, (new[-1].sequence, digest))
         return at + len(new)

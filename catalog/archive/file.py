@@ -17,6 +17,7 @@ from contracts.audit import Damage, damage_error
 from contracts.commits import LogEntry
 from contracts.errors import SetupError
 from contracts.log_message import LogMessage
+from contracts.signatures import OwnSignatures
 from contracts.verification import Trust
 from contracts.wire.system.files import write_atomically
 
@@ -47,6 +48,8 @@ class ArchiveFile(Database):
         self.log_id = ""
         self.verified = False
         """Whether the log was verified since the start."""
+        self.own_signatures = OwnSignatures()
+        """Of this process's signers, which need not be verified when the log has them."""
         self._writing: Writing | None = None
 
     @property
@@ -59,7 +62,7 @@ class ArchiveFile(Database):
 
         Before it come lost ones, oldest first, of which each replaced the one before.
         """
-        self._writing = Writing(await self.read(rows.trust), roots)
+        self._writing = Writing(await self.read(rows.trust), roots, self.own_signatures.is_valid)
 
     async def receive(self, messages: Sequence[LogMessage]) -> list[LogEntry]:
         """Verify the next messages of the log and archive them, also foreign ones. Returns those not archived before.

@@ -6,6 +6,7 @@ These functions run inside a transaction or snapshot of `catalog.archive.file`.
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from catalog.archive.chain import ChainVerification, Tail, advance, chain_hash, check_link, verify_chains
@@ -17,8 +18,8 @@ from contracts.audit import Damage
 from contracts.commits import ForeignMessage, LogEntry, RecordedCommit, StreamRevision, decode, revision_of
 from contracts.errors import LogDamaged
 from contracts.log_message import LogMessage
-from contracts.signatures import key_id_of
-from contracts.verification import Trust, evolve, verify
+from contracts.signatures import is_valid, key_id_of
+from contracts.verification import IsSigned, Trust, evolve, verify
 
 ARCHIVE = "archive.db"
 ARCHIVE_SCHEMA = Schema(
@@ -54,7 +55,11 @@ ALL_ROWS = """
 SELECT sequence, aggregate_kind, aggregate_id, id, CAST(body AS BLOB), CAST(chain AS BLOB), signature, foreign_reason
 FROM entry ORDER BY sequence
 """
-SELECT_ENTRY = "SELECT sequence, recorded, body, signature, foreign_reason, aggregate_kind, aggregate_id FROM entry "
+SELECT_ENTRY = """
+SELECT sequence, recorded, body, signature, foreign_reason,
+    CASE WHEN foreign_reason != '' THEN aggregate_kind || '.' || aggregate_id END
+FROM entry
+"""
 ENTRIES_AFTER = SELECT_ENTRY + "WHERE sequence > ? ORDER BY sequence LIMIT ?"
 ROWS_BETWEEN = """
 SELECT sequence, aggregate_kind, aggregate_id, recorded, body, chain, signature FROM entry
@@ -93,6 +98,7 @@ class Writing:
 
     trust: Trust = field(default_factory=Trust)
     roots: tuple[bytes, ...] = ()
+    is_signed: IsSigned = is_valid
     chain_heads: dict[AggregateKey, StreamRevision] = field(default_factory=dict)
 
     @property
@@ -122,7 +128,7 @@ def receive(connection: Connection, messages: Sequence[LogMessage], writing: Wri
     for message in messages:
         if message.sequence <= last:
             continue
-        entry = verify(message, writing.trust, writing.root, lambda kind, name: writing.head(connection, kind, name))
+        entry = verify(message, writing.trust, writing.root, partial(writing.head, connection), writing.is_signed)
         if isinstance(entry, RecordedCommit):
             commit = entry.commit
             writing.trust = evolve(writing.trust, entry.sequence, commit)
@@ -191,12 +197,14 @@ def trust(connection: Connection) -> Trust:
 
 def read_entries(connection: Connection, statement: str, parameters: Sequence[object] = ()) -> Iterator[LogEntry]:
     """The entries that a statement with the columns of SELECT_ENTRY finds."""
-    for sequence, recorded, body, signature, reason, *aggregate in _tuples(connection).execute(statement, parameters):
+    rows = _tuples(connection).execute(statement, parameters)
+    for sequence, recorded, body, signature, reason, foreign in rows:
         at = from_microseconds(recorded)
         if not reason:
             yield decode(sequence, at, body, signature)
             continue
-        subject = subjects.aggregate(*aggregate)
+        kind, _, name = foreign.partition(".")
+        subject = subjects.aggregate(kind, name)
         yield ForeignMessage(
             sequence=sequence, recorded_at=at, subject=subject, body=body, signature=signature, reason=reason
         )

@@ -149,7 +149,7 @@ class LiveFeed:
             self._announce_staleness()
         if self.reader.is_replaced_by(applied):
             self.subscribers.close(CLOSE_LOG_GONE, "this event log no longer exists")
-        self.reader.announce(applied)
+        await self.reader.announce(applied)
 
     async def _on_losses(self, found: LossesFound) -> None:
         self.losses = found.report

@@ -54,15 +54,15 @@ class LogReader:
         """Has the catalog announced another log than the one that is read here?"""
         return self.log_id != "" and applied.log_id not in {"", self.log_id}
 
-    def announce(self, applied: Applied) -> None:
+    async def announce(self, applied: Applied) -> None:
         """The catalog has applied the log up to here: read on, or begin to read another log."""
         self._applied = applied
         self._announced.set()
-        if self._follower is not None:
-            self._follower.wake(applied.sequence)
         if self.is_replaced_by(applied) and self._following is not None:
             _log.warning("log_changed", known=self.log_id, announced=applied.log_id)
             self._following.cancel()
+        elif self._follower is not None:
+            await self._follower.wake(applied.sequence)
 
     async def run(self) -> None:
         outage = Outage("log_not_followed", RETRIES)

@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from catalog.archive.archive import Archive
+from contracts import signatures
 from contracts.commits import RecordedCommit, StreamRevision, build_commit, decode_message, revision_of
 from contracts.errors import LogDamaged
 from contracts.events.datasets import DatasetCreated, DatasetRemoved, DatasetRenamed
+from contracts.signatures import Signature, Signer, is_valid
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.follow import Follower
 from contracts.wire.service.bus import Bus
-from tests.catalog.log_builder import LogBuilder, full_history
+from tests.catalog.log_builder import LOG_ID, LogBuilder, add_keys, full_history
 from tests.conftest import BusOf, command_metadata
+from tests.contracts.test_verification import message_of
+from tests.signing import key_named
 
 
 @pytest.fixture
@@ -52,6 +56,29 @@ async def test_any_batching_gives_the_same_tail(archive: Archive, tmp_path: Path
 
     assert other.tail == archive.tail
     await other.close()
+
+
+async def test_what_this_process_signed_is_archived_without_verifying_it_again(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder, own, verified = LogBuilder(), key_named("catalog"), list[str]()
+    add_keys(builder)
+    builder.create_dataset()
+    builder.add_image(0)
+
+    def note(signature: Signature, public_key: bytes, message: bytes) -> bool:
+        verified.append(signature.key_id)
+        return is_valid(signature, public_key, message)
+
+    monkeypatch.setattr(signatures, "is_valid", note)
+    signer = Signer(own, LOG_ID, archive.own_signatures)
+    for recorded in builder.commits:
+        if recorded.signature.startswith(own.id):
+            assert signer.sign(recorded.subject, recorded.body) == recorded.signature
+    await archive.begin(key_named("root").public)
+
+    assert await archive.receive([message_of(recorded) for recorded in builder.commits]) == builder.commits
+    assert verified and own.id not in verified
 
 
 async def test_a_gap_is_not_archived(archive: Archive) -> None:

@@ -144,15 +144,30 @@ async def test_an_append_over_the_same_connection_is_read_at_once(bus_of: BusOf)
     assert not bus.append_listeners
 
 
+async def test_what_is_announced_while_it_waits_is_requested_before_the_announcement_ends(bus_of: BusOf) -> None:
+    bus = await bus_of("catalog")
+    follower = Follower(bus, 0, policy=NEVER)
+    async with aclosing(follower.batches()) as batches:
+        await read_until(batches, 1)
+        following = asyncio.ensure_future(read_until(batches, 3))
+        await follower._idle.wait()
+        requests = bus.stats["out_msgs"]
+        await follower.wake(2)
+        await follower.wake(2)  # the request is on its way
+        assert bus.stats["out_msgs"] == requests + 1
+        await DatasetWriter(EventLog(bus)).rename("one", "two")
+        assert (await following).sequence == 3
+
+
 async def test_an_announced_commit_is_read_at_once_and_a_false_announcement_does_no_harm(bus_of: BusOf) -> None:
     bus, other = await bus_of("catalog"), await bus_of("admin")
     follower = Follower(bus, 0, policy=NEVER)
     async with aclosing(follower.batches()) as batches:
         await read_until(batches, 1)
         following = asyncio.ensure_future(read_until(batches, 2))
-        follower.wake(10**15)
+        await follower.wake(10**15)
         await bus.flush()
-        follower.wake(await DatasetWriter(EventLog(other)).rename("one"))
+        await follower.wake(await DatasetWriter(EventLog(other)).rename("one"))
         assert (await following).sequence == 2
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts import signatures
 from contracts.commits import ForeignMessage, LogEntry, RecordedCommit, StreamRevision, revision_of
 from contracts.errors import LogDamaged
 from contracts.events.base import SCHEMA, Event
@@ -17,7 +18,7 @@ from contracts.events.log import LogRestored, LogVoided
 from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRetired, ServiceKeyRootEstablished
 from contracts.events.tagging import TaggingPredicted
 from contracts.log_message import LogMessage
-from contracts.signatures import Signature, Signer, SigningKey, is_valid, parse_signature
+from contracts.signatures import OwnSignatures, Signature, Signer, SigningKey, is_valid, parse_signature, signed_bytes
 from contracts.verification import LARGEST_NUMBER, Trust, evolve, verify
 from tests.catalog.log_builder import LOG_ID, LogBuilder, add_keys, full_history
 from tests.signing import key_named
@@ -79,6 +80,44 @@ def test_a_signature_is_good_for_one_log_subject_and_body() -> None:
     assert not signer.has_signed(signature, "evt.job.a", b"another body")
     assert not Signer(ROOT, "log_b").has_signed(signature, "evt.job.a", b"body")
     assert not Signer(key_named("other"), "log_a").has_signed(signature, "evt.job.a", b"body")
+
+
+def noted(made: OwnSignatures, key: SigningKey, *bodies: bytes) -> list[Signature]:
+    """The signatures of these bodies, noted."""
+    found = [parse_signature(Signer(key, "log_a", made).sign("evt.job.a", body)) for body in bodies]
+    return [signature for signature in found if signature is not None]
+
+
+def test_what_this_process_signed_itself_is_recognised_without_verifying_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, verified = OwnSignatures(limit=2), list[bytes]()
+
+    def refuse(_: Signature, __: bytes, message: bytes) -> bool:
+        verified.append(message)
+        return False
+
+    monkeypatch.setattr(signatures, "is_valid", refuse)
+    messages = [signed_bytes("log_a", "evt.job.a", body) for body in (b"oldest", b"older", b"newest")]
+    oldest, older, newest = noted(made, ROOT, b"oldest", b"older", b"newest")
+    assert made.is_valid(newest, ROOT.public, messages[2])
+    assert made.is_valid(older, ROOT.public, messages[1])
+    assert verified == []
+    assert not made.is_valid(oldest, ROOT.public, messages[0])  # beyond the limit
+    assert not made.is_valid(newest, ROOT.public, messages[2])  # a second time
+    assert verified == [messages[0], messages[2]]
+
+
+@pytest.mark.parametrize("change", ["body", "key", "value"])
+def test_anything_but_what_was_signed_is_verified(change: str) -> None:
+    made, message = OwnSignatures(), signed_bytes("log_a", "evt.job.a", b"body")
+    (signature,) = noted(made, ROOT, b"body")
+    match change:
+        case "body":
+            assert not made.is_valid(signature, ROOT.public, message + b"x")
+        case "key":
+            assert not made.is_valid(signature, key_named("other").public, message)
+        case _:
+            assert not made.is_valid(signature._replace(value=bytes(64)), ROOT.public, message)
+    assert made.is_valid(signature, ROOT.public, message)  # it is a good one all the same
 
 
 def test_a_history_with_every_event_type_is_accepted() -> None:

@@ -66,11 +66,17 @@ class Follower:
         """The request for the next batch, if it was sent already."""
         self._announced = 0
         self._woken = asyncio.Event()
+        self._idle = asyncio.Event()
+        """Set while all was read that is known of."""
 
-    def wake(self, sequence: int) -> None:
-        """Announces that the log has a commit at this sequence."""
+    async def wake(self, sequence: int) -> None:
+        """Announces that the log has a commit at this sequence; a follower that waits for one requests it at once."""
         if sequence > self._after:
             self._announced = max(self._announced, sequence)
+            if self._idle.is_set() and self._ahead is None:
+                await self._request_ahead()
+                if not self._idle.is_set():  # it ended meanwhile, or has sent a request itself
+                    self._close_ahead()
             self._woken.set()
 
     async def batches(self) -> AsyncGenerator[list[LogMessage], None]:
@@ -90,7 +96,7 @@ class Follower:
                 if has_gap:
                     await self._explain_gap()
                 elif batch.is_last:
-                    await self._wait(empty=not messages)
+                    await self._wait_for_more(empty=not messages)
         finally:
             self._bus.append_listeners.discard(self.wake)
             self._close_ahead()
@@ -126,6 +132,13 @@ class Follower:
         """LogDamaged if the log has this gap; else a replica lags, or a message was lost in transit."""
         await retry(self._check, self._policy.retries, on=Unavailable, warn="log_unavailable")
         await asyncio.sleep(self._policy.lag)
+
+    async def _wait_for_more(self, *, empty: bool) -> None:
+        self._idle.set()
+        try:
+            await self._wait(empty=empty)
+        finally:
+            self._idle.clear()
 
     async def _wait(self, *, empty: bool) -> None:
         """Returns when a commit is announced that was not read yet, when the log has more, or after a reconnect.

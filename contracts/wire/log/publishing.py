@@ -1,7 +1,8 @@
 """Publishing commits to `EVT`: one message, or several as one atomic batch (NATS's ADR-50), and the server's answer.
 
 nats-py's own `publish` reads acknowledgements slowly and cannot send a batch (nats.py #811); its `publish_async` never
-resolves on an error (nats.py #985). So commits are sent as plain requests and the answers are parsed here.
+resolves on an error (nats.py #985). So commits are sent as plain requests, with headers encoded here, and the answers
+are parsed here.
 """
 
 from collections.abc import Sequence
@@ -10,13 +11,13 @@ from typing import Literal
 
 import msgspec
 import nats.errors
-from nats.aio.client import Client
 from nats.js.api import Header
 
 from contracts import subjects
 from contracts.errors import Conflict, LogDamaged, LogFull, LoratoryError, TooLarge, Unavailable
 from contracts.ids import ulid
 from contracts.signatures import HEADER as SIGNATURE
+from contracts.wire.service.bus import Bus
 from contracts.wire.service.jetstream import silent
 
 Verdict = Literal["stored", "unclear", "conflict", "full", "too large", "wrong stream", "refused"]
@@ -32,6 +33,8 @@ VERDICTS: dict[int, Verdict] = {
     10060: "wrong stream",
     10176: "unclear",  # the server has dropped the start of the batch: it was restarted, or ten seconds passed
 }
+_EXPECTED_SEQUENCE, _SIGNATURE = Header.EXPECTED_LAST_SUBJECT_SEQUENCE.encode(), SIGNATURE.encode()
+_FIRST_LINES = (b"NATS/1.0", b"%b: %b" % (Header.EXPECTED_STREAM.encode(), subjects.EVENTS.encode()))
 RETRYABLE_STATUS = frozenset({429, 500, 503})
 """Too many batches in progress, an internal error of the server, or no responders."""
 
@@ -49,13 +52,12 @@ class Draft:
     expected_sequence: int
     signature: str = ""
 
-    @property
-    def headers(self) -> dict[str, str]:
-        headers: dict[str, str] = {
-            Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(self.expected_sequence),
-            Header.EXPECTED_STREAM: subjects.EVENTS,
-        }
-        return headers | {SIGNATURE: self.signature} if self.signature else headers
+    def header_block(self, *more: bytes) -> bytes:
+        """As it is sent; with `more` lines."""
+        lines = [*_FIRST_LINES, b"%b: %d" % (_EXPECTED_SEQUENCE, self.expected_sequence), *more]
+        if self.signature:
+            lines.append(b"%b: %b" % (_SIGNATURE, self.signature.encode("ascii")))
+        return b"\r\n".join((*lines, b"", b""))
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -103,14 +105,14 @@ UNCLEAR = Ack()
 _acks = msgspec.json.Decoder(Ack)
 
 
-async def publish(bus: Client, drafts: Sequence[Draft], timeout: float) -> Ack:
+async def publish(bus: Bus, drafts: Sequence[Draft], timeout: float) -> Ack:
     """One attempt to store all of them or none. Unavailable when the connection is closed for good.
 
     `timeout`: seconds without an acknowledgement until the outcome counts as unclear.
     """
     try:
         if len(drafts) == 1:
-            return await _request(bus, drafts[0], drafts[0].headers, timeout)
+            return await _request(bus, drafts[0], drafts[0].header_block(), timeout)
         return await _batch(bus, drafts, timeout)
     except (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError) as error:
         raise Unavailable("the connection to the event log is closed", service="nats") from error
@@ -120,22 +122,31 @@ async def publish(bus: Client, drafts: Sequence[Draft], timeout: float) -> Ack:
         return UNCLEAR
 
 
-async def _batch(bus: Client, drafts: Sequence[Draft], timeout: float) -> Ack:
-    """The server answers the first and last message and counts the others; staged messages are invisible."""
-    batch = ulid()
-    batch_headers = [
-        draft.headers | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-        for number, draft in enumerate(drafts, start=1)
-    ]
-    first_ack = await _request(bus, drafts[0], batch_headers[0], timeout)
+async def _batch(bus: Bus, drafts: Sequence[Draft], timeout: float) -> Ack:
+    """The server answers the first and last message and counts the others; staged messages are invisible.
+
+    A batch is not resumed on another connection; its sender begins a new one.
+    """
+    first, *others = _batch_headers(drafts)
+    first_ack = await _request(bus, drafts[0], first, timeout, resend=False)
     if first_ack.error is not None:
         return first_ack
-    for draft, headers in zip(drafts[1:-1], batch_headers[1:-1], strict=True):
+    for draft, headers in zip(drafts[1:-1], others[:-1], strict=True):
         await bus.publish(draft.subject, draft.body, headers=headers)
-    last_ack = await _request(bus, drafts[-1], batch_headers[-1] | {"Nats-Batch-Commit": "1"}, timeout)
+    last_ack = await _request(bus, drafts[-1], others[-1], timeout, resend=False)
     return last_ack if last_ack.error is not None or last_ack.count == len(drafts) else UNCLEAR
 
 
-async def _request(bus: Client, draft: Draft, headers: dict[str, str], timeout: float) -> Ack:
-    reply = await bus.request(draft.subject, draft.body, timeout=timeout, headers=headers)
-    return _acks.decode(reply.data) if reply.data else UNCLEAR  # a staged message is acknowledged with an empty reply
+def _batch_headers(drafts: Sequence[Draft]) -> list[bytes]:
+    batch_id = b"Nats-Batch-Id: %b" % ulid().encode()
+    headers = [
+        draft.header_block(batch_id, b"Nats-Batch-Sequence: %d" % number)
+        for number, draft in enumerate(drafts[:-1], start=1)
+    ]
+    last = drafts[-1].header_block(batch_id, b"Nats-Batch-Sequence: %d" % len(drafts), b"Nats-Batch-Commit: 1")
+    return [*headers, last]
+
+
+async def _request(bus: Bus, draft: Draft, headers: bytes, timeout: float, *, resend: bool = True) -> Ack:
+    reply = await bus.request_raw(draft.subject, draft.body, timeout, headers, resend=resend)
+    return _acks.decode(reply.body) if reply.body else UNCLEAR  # a staged message is acknowledged with an empty reply

@@ -1,67 +1,41 @@
-"""A NATS connection that reconnects for ever and counts its errors; its `flush` is a barrier, its `request` fast."""
+"""A NATS connection that reconnects for ever and counts its errors; its `flush` is a barrier."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, Self
 
 import nats.errors
 import structlog
 from nats.aio.client import DEFAULT_FLUSH_TIMEOUT
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import Header
 
 from contracts import subjects
 from contracts.cancellation import is_cancelled
 from contracts.errors import SetupError, Unavailable
 from contracts.wire.service.credentials import AuthenticatedClient, Credential, Tls, parse_addresses
+from contracts.wire.service.replies import ReplyClient
 
 CONNECT_TIMEOUT_SECONDS = 15.0
 """Timeout of the first connection: services and server start at the same time."""
 RECONNECT_SECONDS = 0.25
 """Interval of reconnect attempts; with nats-py's 2 s, work pauses long after the server is back."""
 
-ABSENCE_SECONDS = 0.5
-"""How long nobody may be there to answer, until a request fails: a service reconnects with a new key, or the server
-reloads its accounts."""
-ABSENCE_POLL_SECONDS = 0.02
-BATCH_HEADER = "Nats-Batch-Id"
-"""An atomic batch is not resumed on another connection; its sender begins a new one."""
-
 log = structlog.get_logger(__name__)
-Receive = Callable[[bytes, bytes], None]
-"""Called with the header block and the body of a message."""
 
 
-@dataclass(frozen=True)
-class _PendingRequest:
-    subject: str
-    payload: bytes
-    headers: dict[str, Any] | None
-    future: asyncio.Future[Msg]
-
-
-class Bus(AuthenticatedClient):
+class Bus(AuthenticatedClient, ReplyClient):
     """nats-py's client, with `error_counts` by kind: `connection`, `slow_consumer`, `not_permitted`."""
 
     def __init__(self, role: str, credential: Credential, tls: Tls | None = None) -> None:
         super().__init__(role, credential, tls)
         self.api = subjects.jetstream_api(role)
         """Prefix of JetStream's API, as this connection's account knows it."""
-        self.append_listeners: set[Callable[[int], None]] = set()
+        self.append_listeners: set[Callable[[int], Awaitable[None]]] = set()
         """Called with the sequence of each commit that is appended over this connection."""
         self.error_counts: Counter[str] = Counter()
         self._since_connected: Counter[str] = Counter()
         self._closed_for_good = asyncio.Event()
-        self._reply_prefix = ""
-        self._pending_requests: dict[str, _PendingRequest] = {}
-        self._request_numbers = count()
-        self._stream_prefix = ""
-        self._streams: dict[bytes, Receive] = {}
-        """The receivers of open streams by their addresses."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,93 +43,8 @@ class Bus(AuthenticatedClient):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def request(
-        self,
-        subject: str,
-        payload: bytes = b"",
-        timeout: float = 0.5,
-        old_style: bool = False,
-        headers: dict[str, Any] | None = None,
-    ) -> Msg:
-        """Like nats-py's, a third faster: numbered replies instead of random inboxes, a timer instead of a task.
-
-        Otherwise these would be a quarter of the cost of an append (`benchmarks/append.py`).
-        """
-        if old_style:
-            return await super().request(subject, payload, timeout, old_style=True)
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + min(timeout, ABSENCE_SECONDS)
-        while True:
-            reply = await self._request_once(subject, payload, timeout, headers)
-            if not (reply.headers and reply.headers.get(Header.STATUS) == "503"):
-                return reply
-            if loop.time() >= give_up_at:
-                raise nats.errors.NoRespondersError
-            await asyncio.sleep(ABSENCE_POLL_SECONDS)
-
-    async def _request_once(self, subject: str, payload: bytes, timeout: float, headers: dict[str, Any] | None) -> Msg:
-        if self.is_draining_pubs:
-            raise nats.errors.ConnectionDrainingError
-        if not self._reply_prefix:
-            self._reply_prefix = self.new_inbox()
-            await self.subscribe(f"{self._reply_prefix}.*", cb=self._on_reply)
-        loop, number = asyncio.get_running_loop(), str(next(self._request_numbers))
-        future: asyncio.Future[Msg] = loop.create_future()
-        pending = self._pending_requests[number] = _PendingRequest(subject, payload, headers, future)
-        timer = loop.call_later(timeout, _fail, future, nats.errors.TimeoutError)
-        try:
-            await self._send_request(number, pending)
-            return await future
-        finally:
-            timer.cancel()
-            del self._pending_requests[number]
-
-    async def _on_reply(self, reply: Msg) -> None:
-        pending = self._pending_requests.get(reply.subject.rpartition(".")[2])
-        if pending is not None and not pending.future.done():
-            pending.future.set_result(reply)
-
-    async def _send_request(self, number: str, pending: _PendingRequest) -> None:
-        reply = f"{self._reply_prefix}.{number}"
-        await self.publish(pending.subject, pending.payload, reply=reply, headers=pending.headers)
-
     def jetstream(self, **options: Any) -> JetStreamContext:
         return super().jetstream(**{"prefix": self.api} | options)
-
-    async def open_stream(self, subject: str, payload: bytes, receive: Receive) -> str:
-        """Publishes a request with many replies; returns their address, for `close_stream`. Raises nats-py's errors.
-
-        `receive` gets each reply as it is read from the socket, without a queue, a task or a dict of headers: they are
-        half the cost of reading the log. It must not raise. An empty header says that the connection was lost.
-        """
-        if not self._stream_prefix:
-            self._stream_prefix = self.new_inbox()
-            await self.subscribe(f"{self._stream_prefix}.*", cb=_drop)  # what still arrives for a closed stream
-        address = f"{self._stream_prefix}.{next(self._request_numbers)}"
-        self._streams[address.encode()] = receive
-        try:
-            await self.publish(subject, payload, reply=address)
-        except BaseException:
-            self.close_stream(address)
-            raise
-        return address
-
-    def close_stream(self, address: str) -> None:
-        """Drops the replies that still arrive."""
-        self._streams.pop(address.encode(), None)
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        receive = self._streams.get(subject)
-        if receive is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        self.stats["in_msgs"] += 1
-        self.stats["in_bytes"] += len(data)
-        receive(headers or b"", data)
-
-    def _end_streams(self) -> None:
-        for receive in list(self._streams.values()):
-            receive(b"", b"")
 
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
         """Returns once the server has processed all earlier publishes and subscriptions; FlushTimeoutError if it hangs.
@@ -230,23 +119,19 @@ class Bus(AuthenticatedClient):
             await log.awarning("bus_error", kind=kind, error=str(error) or type(error).__name__, times=times)
 
     async def note_disconnected(self) -> None:
-        self._end_streams()
+        self.end_streams()
         if not self.is_closed:
             await log.awarning("bus_disconnected")
 
     async def note_reconnected(self) -> None:
-        """Sends pending requests again, as they or their replies may be lost; all that services ask is idempotent."""
         self._since_connected.clear()
-        for number, pending in list(self._pending_requests.items()):
-            if not pending.future.done() and BATCH_HEADER not in (pending.headers or {}):
-                await self._send_request(number, pending)
+        await self.resend_requests()
         await log.ainfo("bus_reconnected")
 
     async def note_closed(self) -> None:
         self._closed_for_good.set()
-        self._end_streams()
-        for pending in self._pending_requests.values():
-            _fail(pending.future, nats.errors.ConnectionClosedError)
+        self.end_streams()
+        self.fail_requests()
 
 
 async def connect(  # noqa: PLR0913 - url and credential belong together, the rest has defaults
@@ -296,15 +181,6 @@ async def connect(  # noqa: PLR0913 - url and credential belong together, the re
         await bus.close()
         raise SetupError(f"cannot connect to NATS at {url}: {error}") from error
     return bus
-
-
-async def _drop(_: Msg) -> None:
-    return
-
-
-def _fail(future: asyncio.Future[Msg], error: type[nats.errors.Error]) -> None:
-    if not future.done():
-        future.set_exception(error())
 
 
 def _kind(error: Exception) -> str:
