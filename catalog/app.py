@@ -114,7 +114,7 @@ class Catalog:
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
         self.texts = TextIndexes(store, keys, policies.texts)
         self.context = CommandContext(
-            executor, keys, blobs, self.purger.purge_now, lambda: self.watch.losses, self.texts
+            executor, archive, keys, blobs, self.purger.purge_now, lambda: self.watch.losses, self.texts
         )
         self.commands = command_handlers(self.context, self.importer)
         queried = QueryContext(

@@ -26,14 +26,21 @@ from catalog.views.searchable import SealedTexts
 from contracts.commits import LogEntry, RecordedCommit
 from contracts.errors import Rejected
 from contracts.events.base import Sealed
-from contracts.events.datasets import CaptionSet, DatasetErased, DatasetRemoved, ImageAdded, ImageErased
+from contracts.events.datasets import (
+    CaptionSet,
+    CommitsUndone,
+    DatasetErased,
+    DatasetRemoved,
+    ImageAdded,
+    ImageErased,
+)
 from contracts.filters import Filter, TextField, uses_text
 from contracts.ids import DatasetId, ImageId
 from contracts.sealed import CAPTION, NAME, NotOpened, open_sealed
 
 POINTER_BYTES = 8
-KEY_POINTER_BYTES = 3 * POINTER_BYTES
-"""Of each name in `NameKeys`: two lists and a number."""
+KEY_POINTER_BYTES = 5 * POINTER_BYTES
+"""Of each name in `NameKeys`: two lists and three numbers."""
 FEW_IMAGES = 8
 """A search among less than one image in so many looks at them alone."""
 
@@ -165,6 +172,8 @@ class TextIndexes:
             match event:
                 case ImageAdded(ordinal=ordinal) | CaptionSet(ordinal=ordinal):
                     texts.marks[ordinal] = recorded.sequence
+                case CommitsUndone(images=images):  # perhaps of a caption
+                    texts.marks |= dict.fromkeys(BitMap.deserialize(images), recorded.sequence)
                 case ImageErased(ordinal=ordinal):
                     texts.erase(ordinal)
                 case DatasetRemoved() | DatasetErased():

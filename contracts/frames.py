@@ -11,7 +11,16 @@ import msgspec
 
 from contracts.aggregates import AnyEvent
 from contracts.events.base import Event
-from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, ImagesRemoved, ImagesReviewed, TagsEdited
+from contracts.events.datasets import (
+    CaptionSet,
+    CommitsUndone,
+    ImageAdded,
+    ImageErased,
+    ImagesRemoved,
+    ImagesReviewed,
+    TagsEdited,
+    TagsOrdered,
+)
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.ids import CommandId, ImageId
 from contracts.queries.log import EventView
@@ -19,7 +28,7 @@ from contracts.telemetry import LIVE_MESSAGES, LiveMessage, Progress, TaggingPro
 
 MAX_NAMED_IMAGES = 100
 IMAGE_EVENTS = (
-    *(ImageAdded, ImageErased, CaptionSet, TagsEdited, ImagesRemoved, ImagesReviewed),
+    *(ImageAdded, ImageErased, CaptionSet, TagsEdited, TagsOrdered, ImagesRemoved, ImagesReviewed, CommitsUndone),
     *(TaggingRequested, TaggingPredicted),
 )
 """Events about images: clients receive ids instead of bitmaps or lists of ordinals."""

@@ -3,18 +3,16 @@
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.domain.selection import Numbers, to_array
 
 _DIGITS = re.compile(r"[0-9]+")
-MAX_CURSOR_CHARACTERS = 64
-"""Maximum length of a name in a cursor, which is part of an address."""
+NO_RANK = -1
+"""Of an image without a name: these come first."""
 
 
 class Position(NamedTuple):
@@ -47,34 +45,46 @@ def page(
     return [Position(sign * float(sorted_by[at]), sign * int(ordinals[at])) for at in chosen.tolist()]
 
 
-@dataclass(frozen=True)
 class NameKeys:
-    """Names as numbers in the same order; `by_ordinal` are the natural keys of all images, empty without a name."""
+    """Names as numbers in the same order; `by_ordinal` are the natural keys of all images, empty without a name.
 
-    by_ordinal: Sequence[str]
-    _distinct: list[str] = field(init=False)
-    _ranks: NDArray[np.float64] = field(init=False)
+    A cursor says where a list continues without any name: by an ordinal, and by the rank that its image had among
+    those with a name. If the image has no name any more, it was erased, and its neighbour of that rank is continued
+    from.
+    """
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_distinct", sorted(set(self.by_ordinal)))
-        rank = {key: 2.0 * at for at, key in enumerate(self._distinct)}
-        object.__setattr__(self, "_ranks", np.fromiter((rank[key] for key in self.by_ordinal), dtype=np.float64))
+    def __init__(self, by_ordinal: Sequence[str]) -> None:
+        self.by_ordinal = by_ordinal
+        self._distinct = sorted(set(by_ordinal))
+        number = {key: 2.0 * at for at, key in enumerate(self._distinct)}
+        self._numbers = np.fromiter((number[key] for key in by_ordinal), dtype=np.float64)
+        named = np.flatnonzero(np.fromiter((key != "" for key in by_ordinal), dtype=np.bool_))
+        self._in_order = named[np.argsort(self._numbers[named], kind="stable")]
+        self._ranks = np.full(len(by_ordinal), NO_RANK)
+        self._ranks[self._in_order] = np.arange(len(named))
 
     def numbers(self, images: BitMap) -> Numbers:
         ordinals = to_array(images)
         found = np.full(len(ordinals), -1.0)  # of an image that was added since
-        found[ordinals < len(self._ranks)] = self._ranks[ordinals[ordinals < len(self._ranks)]]
+        found[ordinals < len(self._numbers)] = self._numbers[ordinals[ordinals < len(self._numbers)]]
         return found
 
     def key(self, ordinal: int) -> str:
-        """The natural key; a cursor has its first MAX_CURSOR_CHARACTERS."""
         return self.by_ordinal[ordinal] if 0 <= ordinal < len(self.by_ordinal) else ""
 
-    def number(self, key: str, ordinal: int) -> float:
-        """The number of a key in a cursor; one that no image has any more is between two others."""
-        current = self.key(ordinal)
-        if len(key) == MAX_CURSOR_CHARACTERS and current.startswith(key):
-            key = current  # the cursor has only its beginning
+    def rank(self, ordinal: int) -> int:
+        """How many images with a name come before it; NO_RANK: it has none."""
+        return int(self._ranks[ordinal]) if 0 <= ordinal < len(self._ranks) else NO_RANK
+
+    def continue_from(self, ordinal: int, rank: int, *, descending: bool) -> int | None:
+        """The ordinal of the last image of a page, or of the one that comes before where it was; None: none does."""
+        if rank == NO_RANK or self.key(ordinal):
+            return ordinal
+        neighbour = rank if descending else min(rank, len(self._in_order)) - 1
+        return int(self._in_order[neighbour]) if 0 <= neighbour < len(self._in_order) else None
+
+    def number(self, key: str) -> float:
+        """The number of a key; one that no image has is between two others."""
         at = bisect_left(self._distinct, key)
         return 2.0 * at if at < len(self._distinct) and self._distinct[at] == key else 2.0 * at - 1
 

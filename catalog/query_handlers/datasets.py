@@ -10,7 +10,7 @@ from catalog.lookup import known_dataset, not_found, require_dataset, require_ve
 from catalog.query_handlers.context import QueryContext, on_snapshot
 from catalog.query_handlers.paging import build_page, decode_cursor, encode_cursor
 from catalog.query_handlers.results import dataset_view, version_view
-from catalog.views import datasets, erasures, images, refusals, tags, versions
+from catalog.views import datasets, erasures, images, presence, refusals, tags, versions
 from contracts.errors import NotFound
 from contracts.ids import ImageId
 from contracts.queries import datasets as queries
@@ -111,6 +111,12 @@ def _sort_key(row: erasures.ErasedRow) -> tuple[int, str]:
     return row.sequence, row.image_id
 
 
+def _spans(connection: Connection, image: erasures.ErasedRow) -> list[erasures.VersionRange]:
+    if image.ordinal is None:
+        return []
+    return presence.spans(connection, image.dataset_id, image.ordinal, image.added_sequence, image.sequence)
+
+
 def _erasure(context: QueryContext, ref: str, connection: Connection) -> queries.ErasureView:
     image = erasures.find(connection, ref)
     if image is not None:
@@ -119,7 +125,7 @@ def _erasure(context: QueryContext, ref: str, connection: Connection) -> queries
             dataset_id=image.dataset_id,
             images=1,
             erased_at=image.at,
-            loras=tuple(erasures.jobs_trained_on(connection, image.dataset_id, image.span)),
+            loras=tuple(erasures.jobs_trained_on(connection, image.dataset_id, _spans(connection, image))),
             pending=context.pending_purges(image.sequence),
             etag=image.sequence,
         )

@@ -9,7 +9,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
-from catalog.domain.ordering import MAX_CURSOR_CHARACTERS, NameKeys, Position, page
+from catalog.domain.ordering import NO_RANK, NameKeys, Position, page
 from catalog.domain.selection import Numbers, evaluate, to_array
 from catalog.lookup import require_dataset
 from catalog.query_handlers.context import QueryContext
@@ -33,6 +33,15 @@ Key = tuple[Any, str, int]
 
 
 @dataclass(frozen=True)
+class _Item:
+    """An image in a list. `rank`: among the images of its data set that have a name, if the list is sorted by these."""
+
+    key: Key
+    rank: int
+    image: TaggedImage
+
+
+@dataclass(frozen=True)
 class _List:
     """What is listed. `single`: of one data set, where the order of import is that of the ordinals."""
 
@@ -41,6 +50,8 @@ class _List:
     after: Key | None
     limit: int
     single: bool
+    anchor: Key | None = None
+    """Of a list by name: rank, data set and ordinal of the last image of the page before; `after` is found by it."""
 
     @property
     def by_name(self) -> bool:
@@ -77,20 +88,41 @@ async def _list_selected(context: QueryContext, query: ListImages) -> Page[Image
     """A page of the images that the filter selects, sorted."""
     listed = _list_of(query)
     await context.wait_for(query)
-    found: list[tuple[Key, TaggedImage]] = []
+    of_datasets = await context.store.read(lambda connection: _datasets(connection, query))
+    if listed.anchor is not None:
+        listed = await _continue_by_name(context, of_datasets, listed, listed.anchor)
+    found: list[_Item] = []
     total = 0
-    for dataset_id in await context.store.read(lambda connection: _datasets(connection, query)):
+    for dataset_id in of_datasets:
         some, count = await _read_dataset(context, dataset_id, listed)
         found, total = found + some, total + count
-    found.sort(key=lambda item: item[0], reverse=listed.sort.descending)
+    found.sort(key=lambda item: item.key, reverse=listed.sort.descending)
     del found[listed.limit :]
-    keys, absent = await context.keys_of(image[0].id for _, image in found)
+    keys, absent = await context.keys_of(item.image[0].id for item in found)
 
-    def cursor(item: tuple[Key, TaggedImage]) -> tuple[str, Any, str, int]:
-        key, dataset_id, ordinal = item[0]
-        return listed.id, key[:MAX_CURSOR_CHARACTERS] if listed.by_name else key, dataset_id, ordinal
+    def cursor(item: _Item) -> tuple[str, float, str, int]:
+        """Without any name: it becomes part of addresses, which others may keep."""
+        key, dataset_id, ordinal = item.key
+        return listed.id, item.rank if listed.by_name else key, dataset_id, ordinal
 
-    return build_page(query, found, lambda item: image_view(item[1], keys, absent), cursor, total)
+    return build_page(query, found, lambda item: image_view(item.image, keys, absent), cursor, total)
+
+
+async def _continue_by_name(context: QueryContext, of_datasets: list[DatasetId], listed: _List, anchor: Key) -> _List:
+    """Looks up the name of the last image; if that was erased, the list continues where it was.
+
+    In other data sets that is at its neighbour's name, so an image may be listed twice but none is left out. Invalid:
+    its data set was removed.
+    """
+    rank, dataset_id, ordinal = anchor
+    if dataset_id not in of_datasets:
+        raise Invalid("the data set in which the page before ended was removed; list again from the start")
+    texts = await context.texts.of(DatasetId(dataset_id))
+    names = await asyncio.to_thread(texts.name_keys)
+    found = names.continue_from(ordinal, int(rank), descending=listed.sort.descending)
+    if found is not None:
+        return replace(listed, after=(names.key(found), dataset_id, found))
+    return listed if listed.sort.descending else replace(listed, after=("", dataset_id, AFTER_ALL_ORDINALS))
 
 
 def _list_of(query: ListImages) -> _List:
@@ -104,11 +136,11 @@ def _list_of(query: ListImages) -> _List:
     listed = _List(filter_, sort, None, query.limit + 1, query.dataset is not None)
     if query.cursor is None:
         return listed
-    start: tuple[Any, ...] = ("", "" if listed.by_name else 0.0, "", 0)
-    of_list, key, dataset_id, ordinal = decode_cursor(query.cursor, start)
+    of_list, number, dataset_id, ordinal = decode_cursor(query.cursor, ("", 0.0, "", 0))
     if of_list != listed.id:
         raise Invalid("the cursor is not one of this list")
-    return replace(listed, after=(key, dataset_id, ordinal))
+    position = (number, dataset_id, ordinal)
+    return replace(listed, anchor=position) if listed.by_name else replace(listed, after=position)
 
 
 def _datasets(connection: Connection, query: ListImages) -> list[DatasetId]:
@@ -117,15 +149,13 @@ def _datasets(connection: Connection, query: ListImages) -> list[DatasetId]:
     return [row.id for row in datasets.page(connection, 0, MAX_SEQUENCE)]
 
 
-async def _read_dataset(
-    context: QueryContext, dataset_id: DatasetId, listed: _List
-) -> tuple[list[tuple[Key, TaggedImage]], int]:
+async def _read_dataset(context: QueryContext, dataset_id: DatasetId, listed: _List) -> tuple[list[_Item], int]:
     """The first images of a data set after the cursor, and how many the filter selects in it."""
     needs_texts = listed.by_name or (listed.filter is not None and uses_text(listed.filter))
     texts = await context.texts.of(dataset_id) if needs_texts else None
     names = await asyncio.to_thread(texts.name_keys) if texts is not None and listed.by_name else None
 
-    def read(connection: Connection) -> tuple[list[tuple[Key, TaggedImage]], int]:
+    def read(connection: Connection) -> tuple[list[_Item], int]:
         index = DatasetIndex(connection, dataset_id, texts)
         selected = index.universe() if listed.filter is None else evaluate(listed.filter, index)
         numbers = _numbers(index, selected, listed) if names is None else names.numbers(selected)
@@ -133,10 +163,16 @@ async def _read_dataset(
         found = page(selected, numbers, after, limit=listed.limit, descending=listed.sort.descending)
         rows = images.by_ordinals(connection, dataset_id, [at.ordinal for at in found])
         shown = {image[0].ordinal: image for image in with_tags(connection, rows)}
-        keys = [(at.number if names is None else names.key(at.ordinal), dataset_id, at.ordinal) for at in found]
-        return [(key, shown[key[2]]) for key in keys], len(selected)
+        items = [_item(at, dataset_id, names, shown[at.ordinal]) for at in found]
+        return items, len(selected)
 
     return await context.store.read(read)
+
+
+def _item(at: Position, dataset_id: str, names: NameKeys | None, image: TaggedImage) -> _Item:
+    if names is None:
+        return _Item((at.number, dataset_id, at.ordinal), NO_RANK, image)
+    return _Item((names.key(at.ordinal), dataset_id, at.ordinal), names.rank(at.ordinal), image)
 
 
 def _numbers(index: DatasetIndex, selected: BitMap, listed: _List) -> Numbers:
@@ -155,7 +191,7 @@ def _position(after: Key, dataset_id: str, names: NameKeys | None) -> Position:
     """Where the list continues in a data set: of equal keys, those of data sets with smaller ids come first."""
     key, of_dataset, ordinal = after
     same = dataset_id == of_dataset
-    number = float(key) if names is None else names.number(key, ordinal if same else -1)
+    number = float(key) if names is None else names.number(key)
     if same:
         return Position(number, ordinal)
     return Position(number, AFTER_ALL_ORDINALS if dataset_id < of_dataset else -1)

@@ -8,7 +8,7 @@ from catalog.domain.effective_tags import EffectiveTags
 from catalog.domain.manifest import caption_from_tags
 from catalog.keys import open_if_present
 from catalog.lookup import require_dataset, require_image, require_job, require_run
-from catalog.views import decisions, erasures, images, jobs, sets, work
+from catalog.views import decisions, images, jobs, presence, sets, tags, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.versions import VersionRow
 from catalog.watch.requirements import AbsentKeys
@@ -29,8 +29,14 @@ def read_dataset(connection: Connection, ref: str) -> DatasetView:
 
 
 def dataset_view(connection: Connection, row: DatasetRow) -> DatasetView:
-    counts = images.image_counts(connection, row.id)
-    return compose(DatasetView, row, counts, general_threshold=row.general, character_threshold=row.character)
+    return compose(
+        DatasetView,
+        row,
+        tags.image_counts(connection, row.id),
+        thresholds=row.thresholds.categories,
+        tag_thresholds=row.thresholds.tags,
+        denied_tags=row.rules.deny,
+    )
 
 
 def version_view(connection: Connection, dataset: DatasetRow, row: VersionRow) -> VersionView:
@@ -40,7 +46,7 @@ def version_view(connection: Connection, dataset: DatasetRow, row: VersionRow) -
         version=row.number,
         dataset=dataset.name,
         etag=max(row.sequence, dataset.name_sequence),
-        erased=erasures.count_erased_in_version(connection, dataset.id, row.as_of),
+        erased=presence.count_erased_in_version(connection, dataset.id, row.as_of),
     )
 
 

@@ -7,53 +7,46 @@ from catalog.domain import jobs as rules
 from catalog.domain import versions as version_rules
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext, locked
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.service.presets import require_recipe
 from catalog.service.versions import FrozenVersion, build_version, version_id_for
-from catalog.views import erasures, jobs, versions
+from catalog.views import jobs, presence, versions
 from catalog.watch.losses import Losses
 from catalog.watch.requirements import require_pictures
-from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commands.base import CommandMetadata
 from contracts.commands.jobs import CancelJob, CreateJob, EditJob, JobResult, RemoveJob, StartJob
 from contracts.commits import StreamRevision
 from contracts.errors import Rejected
-from contracts.ids import DatasetId, JobId, derived
+from contracts.ids import JobId, derived
 from contracts.jobs import fold, status_of
 
 
-def job_lock(connection: Connection, command: EditJob | StartJob | CancelJob | RemoveJob) -> str:
-    """StartJob takes the data set's lock, so that no image is erased between the check and the start."""
+def scope_of_job(connection: Connection, command: EditJob | StartJob | CancelJob | RemoveJob) -> Scope:
+    """StartJob takes the data set's lock too, so that no image is erased between the check and the start."""
     job = jobs.find(connection, command.job) if isinstance(command, StartJob) else None
-    return command.job if job is None else job.request.dataset_id
+    return Scope((command.job,) if job is None else (command.job, job.request.dataset_id))
 
 
-async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandResult:
+@locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
+async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandOutcome:
     """Under the data set's lock: if no version is named, the data set is frozen together with the job.
 
     BlobMissing, KeyMissing, Lost: pictures or keys of the version are missing.
     """
-    row = await context.read(lambda connection: require_dataset(connection, command.dataset))
-    return await context.executor.execute_once(metadata, row.id, lambda: _create(context, metadata, command, row.id))
-
-
-async def _create(
-    context: CommandContext, metadata: CommandMetadata, command: CreateJob, dataset_id: DatasetId
-) -> CommandResult:
     preset = None if command.preset is None else await require_recipe(context, command.preset)
     recipe = rules.resolve_recipe(command, preset)
-    frozen = await _select_version(context, metadata, command, dataset_id)
+    frozen = await _select_version(context, metadata, command)
     dataset, version = frozen.dataset, frozen.version
     await context.read(lambda now: require_pictures(now, dataset.id, version, context.losses()))
     events = rules.create(command, recipe, dataset_id=dataset.id, dataset=dataset.name, version=version)
     job_id = JobId(derived("job", metadata.command_id))
     result = JobResult(id=job_id, name=command.name or dataset.name, status="pending", version=version.version)
     change = Change("job", job_id, events, StreamRevision())
-    return await context.executor.append(metadata, result, frozen.change, change)
+    return CommandOutcome(result, [frozen.change, change])
 
 
-async def _select_version(
-    context: CommandContext, metadata: CommandMetadata, command: CreateJob, dataset_id: DatasetId
-) -> FrozenVersion:
+async def _select_version(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> FrozenVersion:
     """The version that the command names, or the data set as it is now, to be frozen together with the job.
 
     Older logs may hold a version of this command without its job: a repeated command uses that version.
@@ -61,14 +54,14 @@ async def _select_version(
     existing = await context.read(lambda connection: versions.by_id(connection, version_id_for(metadata)))
     number = command.version if existing is None else existing.number
     if number is None:
-        return await build_version(context, metadata, dataset_id, command.trigger)
+        return await build_version(context, metadata, command.dataset, command.trigger)
 
     def read(connection: Connection) -> FrozenVersion:
-        row = require_dataset(connection, dataset_id)
+        row = require_dataset(connection, command.dataset)
         version = versions.find(connection, row.id, number)
         if version is None:
             raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
-        erased = erasures.count_erased_in_version(connection, row.id, version.as_of)
+        erased = presence.count_erased_in_version(connection, row.id, version.as_of)
         version_rules.refuse_erased_images(version.number, erased)
         return FrozenVersion(row, version.event)
 
@@ -78,10 +71,10 @@ async def _select_version(
     return frozen
 
 
-@locked(job_lock)
+@locked(scope_of_job)
 async def change_job(
-    context: CommandContext, metadata: CommandMetadata, command: EditJob | StartJob | CancelJob | RemoveJob
-) -> CommandResult:
+    context: CommandContext, _: CommandMetadata, command: EditJob | StartJob | CancelJob | RemoveJob
+) -> CommandOutcome:
     if isinstance(command, StartJob):
         await context.read(lambda connection: _require_pictures(connection, command.job, context.losses()))
     history = await context.executor.log.load("job", command.job)
@@ -90,7 +83,7 @@ async def change_job(
     events = rules.decide(job, command)
     state = fold([(event, job.work.dispatch) for event in events], job.work).state
     result = JobResult(id=command.job, status=status_of(state))
-    return await context.executor.append(metadata, result, Change("job", command.job, events, history.revision))
+    return CommandOutcome(result, [Change("job", command.job, events, history.revision)])
 
 
 def _require_pictures(connection: Connection, job_id: JobId, known: Losses) -> None:
@@ -102,7 +95,7 @@ def _require_pictures(connection: Connection, job_id: JobId, known: Losses) -> N
 def _count_erased(connection: Connection, job_id: JobId) -> int:
     """The number of images that were erased from the version a job trains on."""
     version = _version_of(connection, job_id)
-    return 0 if version is None else erasures.count_erased_in_version(connection, version.dataset_id, version.as_of)
+    return 0 if version is None else presence.count_erased_in_version(connection, version.dataset_id, version.as_of)
 
 
 def _version_of(connection: Connection, job_id: JobId) -> versions.VersionRow | None:

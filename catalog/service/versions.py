@@ -9,12 +9,13 @@ from catalog.domain import versions as rules
 from catalog.domain.compose import compose
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext, locked
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.store import checkpoint
 from catalog.views import decisions, images, versions
 from catalog.views.datasets import DatasetRow
 from catalog.watch.requirements import keys_of
-from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import FreezeVersion, VersionResult
 from contracts.errors import Rejected
 from contracts.events.datasets import VersionFrozen
@@ -47,12 +48,12 @@ class FrozenVersion:
         return Change("dataset", self.dataset.id, [self.version] if self.is_new else [], self.dataset.revision)
 
 
-@locked(lambda connection, command: require_dataset(connection, command.dataset).id)
-async def freeze_version(context: CommandContext, metadata: CommandMetadata, command: FreezeVersion) -> CommandResult:
+@locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
+async def freeze_version(context: CommandContext, metadata: CommandMetadata, command: FreezeVersion) -> CommandOutcome:
     """A new version, or the latest one where nothing has changed since."""
     frozen = await build_version(context, metadata, command.dataset, command.trigger)
     result = VersionResult(id=frozen.version.version_id, name=frozen.dataset.name, version=frozen.version.version)
-    return await context.executor.append(metadata, result, frozen.change)
+    return CommandOutcome(result, [frozen.change])
 
 
 async def build_version(context: CommandContext, metadata: CommandMetadata, ref: str, trigger: str) -> FrozenVersion:

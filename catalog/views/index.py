@@ -1,24 +1,22 @@
 """The index that filters and sort orders are computed from, over the tables of the other views.
 
-Sets come from the bitmaps of `tags` and `sets`. Numbers, predictions and the sources of decisions are read row by row,
-as far as the candidates need them.
+Sets come from the bitmaps of `tag_sets` and `sets`, numbers from columns of rows as arrays.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.database import MAX_SEQUENCE, Connection
+from catalog.database import Connection
 from catalog.domain.selection import Column, Numbers, evaluate, to_array
 from catalog.rows import fetch_value
-from catalog.views import decisions, predictions, sets
-from catalog.views.images import SELECT_IMAGE
+from catalog.views import edits, predictions, sets, tag_names, tag_sets
+from catalog.views.images import SELECT_IMAGE, bulk_etags
 from catalog.views.sets import json_array
 from contracts.errors import NotFound, Rejected
 from contracts.filter_text import canonical
@@ -26,21 +24,14 @@ from contracts.filters import AddedSince, AllImages, Matching, Selection, TagSou
 from contracts.ids import ImageId
 from contracts.wording import count
 
-TAG = "SELECT tagged, decided FROM tag WHERE dataset_id = ? AND tag = ?"
-TAGS = "SELECT tagged, decided FROM tag WHERE dataset_id = ?"
 NUMBERS = "SELECT ordinal, {column} FROM image WHERE dataset_id = ?"
 CHANGED = f"SELECT ordinal, etag FROM ({SELECT_IMAGE}) WHERE dataset_id = ?"  # noqa: S608 - constants
-ADDED = "SELECT ordinal, added_sequence, created_at FROM image WHERE dataset_id = ?"
+ADDED = "SELECT ordinal, created_at FROM image WHERE dataset_id = ?"
+ADDED_AFTER = "SELECT ordinal FROM image WHERE dataset_id = ? AND added_sequence > ?"
 AMONG = " AND ordinal IN (SELECT value FROM json_each(?))"
 DHASH = "SELECT dhash FROM image WHERE id = ?"
-DECISIONS_ON_TAG = """
-SELECT ordinal, source, instr(rejected, :tag) = 0 AS asserted FROM decision
-WHERE dataset_id = :dataset AND (instr(asserted, :tag) OR instr(rejected, :tag))
-ORDER BY ordinal, sequence, event_index
-"""
-PREDICTED = """
-SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND instr(predictions, ?) ORDER BY ordinal
-"""
+Integer = TypeVar("Integer", np.int64, np.uint64)
+
 ORDINALS = """
 SELECT id, ordinal FROM image WHERE dataset_id = ? AND removed_sequence = 0
     AND id IN (SELECT value FROM json_each(?))
@@ -48,7 +39,8 @@ SELECT id, ordinal FROM image WHERE dataset_id = ? AND removed_sequence = 0
 
 FEW = 2_000
 """Up to so many images are looked up one by one; for more the whole table is read."""
-SLICE = 1_000
+SLICE = 20_000
+"""Images whose decisions are in memory at once."""
 MAX_NAMED = 10
 _COLUMNS = {"width": "width", "height": "height", "bytes": "size", "added": "added_sequence"}
 
@@ -69,25 +61,21 @@ class DatasetIndex:
         return sets.load(self._connection, self._dataset_id, "live")
 
     def tagged(self, tag: str) -> BitMap:
-        return self._tag(tag)[0]
+        return self._of_tag(tag, "tagged")
 
     def with_tags(self) -> BitMap:
-        return sets.load(self._connection, self._dataset_id, "tagged")
+        return tag_sets.with_tags(tag_sets.load_digits(self._connection, self._dataset_id))
 
     def rejected(self, tag: str) -> BitMap:
-        """Those with a decision on the tag that do not have it."""
-        tagged, decided = self._tag(tag)
-        return decided - tagged
+        return self._of_tag(tag, "rejected")
 
     def from_source(self, source: TagSource, tag: str | None) -> BitMap:
+        """Of a person's and imported tags, the decisions of all images that may have one are read."""
         if source == "model":
-            rows = self._tags() if tag is None else iter([self._tag(tag)])
-            return BitMap.union(BitMap(), *(tagged - decided for tagged, decided in rows))
-        if tag is not None:
-            latest = self._latest_decisions(tag)
-            asserted = BitMap([at for at, found in latest.items() if found == source])
-            return asserted & self.tagged(tag)
-        return BitMap(self._with_any_tag_from(source))
+            return tag_sets.from_models(self._connection, self._dataset_id, tag)
+        candidates = self.with_tags() if tag is None else self._of_tag(tag, "asserted")
+        named = None if tag is None else tag_names.ids_of(self._connection, [tag]).get(tag)
+        return BitMap(self._decided_by(source, named, candidates & self.universe()))
 
     def captioned(self) -> BitMap:
         return sets.load(self._connection, self._dataset_id, "captioned")
@@ -98,28 +86,16 @@ class DatasetIndex:
     def column(self, name: Column, images: BitMap) -> Numbers:
         match name:
             case "tags":
-                return self._tag_counts(images)
+                return tag_sets.counts(tag_sets.load_digits(self._connection, self._dataset_id), images)
             case "changed":
-                return self._integers(CHANGED, images)
+                return self._etags(images)
             case "dhash":
-                hashes = np.zeros(images.max() + 1 if images else 0, dtype=np.uint64)
-                for ordinal, text in self._rows(NUMBERS.format(column="dhash"), images):
-                    hashes[ordinal] = int(text, 16)
-                return hashes[to_array(images)]
+                return self._column(NUMBERS.format(column="dhash"), images, lambda text: int(text, 16), np.uint64)
             case _:
-                return self._integers(NUMBERS.format(column=_COLUMNS[name]), images)
+                return self._column(NUMBERS.format(column=_COLUMNS[name]), images, int, np.int64)
 
     def confidence(self, tag: str, images: BitMap) -> NDArray[np.float64]:
-        quoted = b'"tag":' + msgspec.json.encode(tag)
-        rows = self._connection.execute(PREDICTED, (self._dataset_id, quoted))
-        ordinals = iter(BitMap([ordinal for (ordinal,) in rows]) & images)
-        found: dict[int, float] = {}
-        while some := list(islice(ordinals, SLICE)):
-            current = predictions.load_current(self._connection, self._dataset_id, json_array(some), MAX_SEQUENCE)
-            for ordinal, models in current.items():
-                given = (one.probability for model in models for one in model.predictions if one.tag == tag)
-                found[ordinal] = max(given, default=0.0)
-        return np.fromiter((found.get(at, 0.0) for at in images), dtype=np.float64, count=len(images))
+        return predictions.confidences(self._connection, self._dataset_id, tag, images)
 
     def containing(self, text: str, field: TextField, images: BitMap) -> BitMap:
         if self._texts is None:
@@ -127,10 +103,11 @@ class DatasetIndex:
         return self._texts.search(text, field, images)
 
     def added_since(self, moment: AddedSince) -> BitMap:
-        rows = self._connection.execute(ADDED, (self._dataset_id,))
         if moment.time is None:
-            return BitMap([ordinal for ordinal, sequence, _ in rows if sequence > (moment.sequence or 0)])
-        return BitMap([ordinal for ordinal, _, at in rows if datetime.fromisoformat(at) >= moment.time])
+            after = (self._dataset_id, moment.sequence or 0)
+            return BitMap(ordinal for (ordinal,) in self._connection.execute(ADDED_AFTER, after))
+        rows = self._connection.execute(ADDED, (self._dataset_id,))
+        return BitMap(ordinal for ordinal, at in rows if datetime.fromisoformat(at) >= moment.time)
 
     def dhash_of(self, image: ImageId) -> int:
         found = fetch_value(self._connection, DHASH, (image,))
@@ -138,48 +115,39 @@ class DatasetIndex:
             raise NotFound(f"there is no image {image!r}")
         return int(found, 16)
 
-    def _tag(self, tag: str) -> tuple[BitMap, BitMap]:
-        """The images that have the tag, and those with a decision on it."""
-        row = self._connection.execute(TAG, (self._dataset_id, tag)).fetchone()
-        return (BitMap(), BitMap()) if row is None else (BitMap.deserialize(row[0]), BitMap.deserialize(row[1]))
+    def _of_tag(self, tag: str, kind: str) -> BitMap:
+        return tag_sets.of_tag(self._connection, self._dataset_id, tag, kind).get(self._dataset_id, BitMap())
 
-    def _tags(self) -> Iterator[tuple[BitMap, BitMap]]:
-        for tagged, decided in self._connection.execute(TAGS, (self._dataset_id,)):
-            yield BitMap.deserialize(tagged), BitMap.deserialize(decided)
-
-    def _latest_decisions(self, tag: str) -> dict[int, str]:
-        """The source of the latest decision on the tag, of the images where it is asserted."""
-        parameters = {"dataset": self._dataset_id, "tag": msgspec.json.encode(tag)}
-        latest = {row["ordinal"]: row for row in self._connection.execute(DECISIONS_ON_TAG, parameters)}
-        return {ordinal: row["source"] for ordinal, row in latest.items() if row["asserted"]}
-
-    def _with_any_tag_from(self, source: TagSource) -> Iterator[int]:
-        ordinals = iter(self.with_tags())
+    def _decided_by(self, source: TagSource, tag: int | None, images: BitMap) -> Iterator[int]:
+        """Those of these images where the latest decision that asserts the tag, or any tag, is of this source."""
+        ordinals = iter(images)
         while some := list(islice(ordinals, SLICE)):
-            for ordinal, found in decisions.effective_tags(self._connection, self._dataset_id, some).items():
-                if any(tag.source == source for tag in found.tags):
+            for ordinal, held in edits.edits_of(self._connection, self._dataset_id, some).items():
+                if any(one.source == source and (tag in one.asserted if tag else one.asserted) for one in held):
                     yield ordinal
 
-    def _tag_counts(self, images: BitMap) -> NDArray[np.int64]:
-        counts = np.zeros(images.max() + 1 if images else 0, dtype=np.int64)
-        for tagged, _ in self._tags():
-            counts[to_array(tagged & images)] += 1
-        return counts[to_array(images)]
+    def _etags(self, images: BitMap) -> NDArray[np.int64]:
+        found = self._column(CHANGED, images, int, np.int64)
+        for sequence, changed in bulk_etags(self._connection, self._dataset_id):
+            among = np.isin(to_array(images), to_array(changed), assume_unique=True)
+            found[among] = np.maximum(found[among], sequence)
+        return found
 
-    def _integers(self, query: str, images: BitMap) -> NDArray[np.int64]:
-        """The second column of a query, in the order of ordinals."""
-        by_ordinal = np.zeros(images.max() + 1 if images else 0, dtype=np.int64)
-        for ordinal, value in self._rows(query, images):
-            by_ordinal[ordinal] = value
-        return by_ordinal[to_array(images)]
+    def _column(
+        self, query: str, images: BitMap, number: Callable[[Any], int], dtype: type[Integer]
+    ) -> NDArray[Integer]:
+        """The second column of a query as a number of each image, by ascending ordinal; 0 where there is no row."""
+        found = np.zeros(images.max() + 1 if images else 0, dtype=dtype)
+        rows = self._rows(query, images)
+        values = np.fromiter((number(value) for _, value in rows), dtype, len(rows))
+        found[np.fromiter((ordinal for ordinal, _ in rows), np.int64, len(rows))] = values
+        return found[to_array(images)]
 
-    def _rows(self, query: str, images: BitMap) -> Iterator[tuple[int, Any]]:
-        """The rows of a query (ordinal, value) that are about these images."""
+    def _rows(self, query: str, images: BitMap) -> list[tuple[int, Any]]:
+        """The rows of a query (ordinal, value) about these images, perhaps with others before the last of them."""
         if len(images) <= FEW:
-            yield from self._connection.execute(query + AMONG, (self._dataset_id, json_array(images)))
-        else:
-            rows = self._connection.execute(query, (self._dataset_id,))
-            yield from (row for row in rows if row[0] in images)
+            return self._connection.execute(query + AMONG, (self._dataset_id, json_array(images))).fetchall()
+        return self._connection.execute(query + " AND ordinal <= ?", (self._dataset_id, images.max())).fetchall()
 
 
 def select(connection: Connection, dataset_id: str, selection: Selection, texts: TextSearch | None = None) -> BitMap:

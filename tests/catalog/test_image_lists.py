@@ -1,5 +1,7 @@
 """Filtered and sorted lists of images over a long random history, against a plain model of what each image shows."""
 
+import json
+from base64 import urlsafe_b64decode
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from catalog.domain.ordering import natural_key
 from catalog.query_handlers.context import QueryLimits
 from contracts.errors import Behind, Invalid, NotFound, Rejected
-from contracts.events.datasets import CaptionSet, ImageErased, ImagesRemoved
+from contracts.events.datasets import CaptionSet, DatasetRemoved, ImageErased, ImagesRemoved
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.filter_text import parse_filter, parse_sort
 from contracts.filters import Filter, HasTag
@@ -181,14 +183,49 @@ async def test_a_cursor_of_another_sort_order_is_refused(queries: QuerySide) -> 
             await queries.run(ListImages(dataset=LONG, sort=other, cursor=page.next))
 
 
-async def test_a_page_continues_although_the_image_of_the_cursor_is_erased(queries: QuerySide) -> None:
-    views = await listed(queries, dataset=LONG, sort=parse_sort("name"))
-    page = await queries.run(ListImages(dataset=LONG, sort=parse_sort("name"), limit=2))
+@pytest.mark.parametrize("first_page", [1, 2, 3])
+@pytest.mark.parametrize("sort", ["name", "-name"])
+async def test_a_page_continues_although_the_image_of_the_cursor_is_erased(
+    queries: QuerySide, sort: str, first_page: int
+) -> None:
+    views = await listed(queries, dataset=LONG, sort=parse_sort(sort))
+    page = await queries.run(ListImages(dataset=LONG, sort=parse_sort(sort), limit=first_page))
     last = page.items[-1]
     builder = long_history()
     await queries.store.apply([builder.append("dataset", LONG, ImageErased(ordinal=last.ordinal, image_id=last.id))])
-    rest = await queries.run(ListImages(dataset=LONG, sort=parse_sort("name"), cursor=page.next))
-    assert ids(rest.items) == ids(views[2:])
+    rest = await queries.run(ListImages(dataset=LONG, sort=parse_sort(sort), cursor=page.next))
+    assert ids(rest.items) == ids(views[first_page:])
+
+
+@pytest.mark.parametrize("sort", ["name", "-name"])
+async def test_nothing_is_left_out_of_all_data_sets_although_the_image_of_the_cursor_is_erased(
+    queries: QuerySide, sort: str
+) -> None:
+    views = await listed(queries, sort=parse_sort(sort))
+    page = await queries.run(ListImages(sort=parse_sort(sort), limit=5))
+    last = page.items[-1]
+    recorded = long_history().append("dataset", last.dataset_id, ImageErased(ordinal=last.ordinal, image_id=last.id))
+    await queries.store.apply([recorded])
+    rest = await queries.run(ListImages(sort=parse_sort(sort), cursor=page.next, limit=500))
+    assert set(ids(views[5:])) <= set(ids(rest.items))
+
+
+async def test_a_cursor_has_no_part_of_a_name(queries: QuerySide) -> None:
+    page = await queries.run(ListImages(sort=parse_sort("name"), limit=3))
+    assert page.next is not None
+    content = urlsafe_b64decode(page.next + "=" * (-len(page.next) % 4)).decode()
+    assert "cat" in page.items[-1].name
+    _, rank, dataset_id, ordinal = json.loads(content)
+    assert (dataset_id, ordinal) == (page.items[-1].dataset_id, page.items[-1].ordinal)
+    assert "cat " not in content
+    assert isinstance(rank, int)
+
+
+async def test_a_list_by_name_does_not_continue_in_a_removed_data_set(queries: QuerySide) -> None:
+    page = await queries.run(ListImages(sort=parse_sort("name"), limit=3))
+    await queries.store.apply([long_history().append("dataset", page.items[-1].dataset_id, DatasetRemoved())])
+    with pytest.raises(Invalid, match="from the start"):
+        await queries.run(ListImages(sort=parse_sort("name"), cursor=page.next))
 
 
 async def test_a_caption_is_found_as_soon_as_the_read_model_shows_it(queries: QuerySide) -> None:

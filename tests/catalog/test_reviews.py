@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from catalog.domain.event_scope import scope_to_image
-from contracts.commands.datasets import RemoveImage, ReviewImages, SetCaption
+from contracts.commands.datasets import RemoveImage, ReviewImages, SetCaption, Undo
 from contracts.errors import Gone, NotFound, Rejected
 from contracts.events.datasets import ImagesReviewed
 from contracts.filter_text import parse_filter
@@ -124,3 +124,28 @@ async def test_images_that_are_not_in_the_data_set_are_refused(harness: CatalogH
         await review(harness, "nobody", ALL)
     with pytest.raises((NotFound, Gone)):
         await review(harness, dataset, Matching(filter=parse_filter("duplicate:img_nobody")))
+
+
+async def test_a_review_is_undone_and_what_was_reviewed_since_stays(harness: CatalogHarness) -> None:
+    dataset = await dataset_of(harness, 3)
+    first = await harness.execute(ReviewImages(dataset=dataset, selection=ALL))
+    later = TheseImages(ids=(image_id(dataset, 0),))
+    await review(harness, dataset, later, reviewed=False)
+    await review(harness, dataset, later)
+    undone = await harness.execute(Undo(dataset=dataset, commit=first.sequence))
+    assert undone.summary == "marked 3 images as reviewed"
+    assert await reviewed(harness, dataset) == [0]
+    assert (await ask(harness, GetImage(image=image_id(dataset, 1)))).etag == undone.sequence
+    await harness.execute(Undo(dataset=dataset, commit=undone.sequence))
+    assert await reviewed(harness, dataset) == [0, 1, 2]
+
+
+async def test_the_caption_that_an_undo_brings_back_is_found(harness: CatalogHarness) -> None:
+    dataset = await dataset_of(harness, 2)
+    image = image_id(dataset, 1)
+    await harness.execute(SetCaption(image=image, caption="a red hat"))
+    second = await harness.execute(SetCaption(image=image, caption="a blue hat"))
+    by_text = ListImages(dataset=dataset, filter=parse_filter("caption:red"))
+    assert (await ask(harness, by_text)).total == 0
+    await harness.execute(Undo(dataset=dataset, commit=second.sequence))
+    assert [view.id for view in (await ask(harness, by_text)).items] == [image]

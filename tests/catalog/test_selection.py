@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.domain.ordering import MAX_CURSOR_CHARACTERS, NameKeys, Position, natural_key, page
+from catalog.domain.ordering import NO_RANK, NameKeys, Position, natural_key, page
 from catalog.domain.selection import Column, Numbers, evaluate, to_array
 from contracts.errors import NotFound
 from contracts.filter_text import parse_filter
@@ -305,24 +305,36 @@ def test_names_are_sorted_naturally() -> None:
     assert [names[at] for at in order] == ["9", "10", "1000000000000", "a", "img", "img2", "img02", "img2b", "img10"]
 
 
-def test_names_page_like_their_keys_also_when_the_name_of_the_cursor_is_gone() -> None:
+def test_names_page_like_their_keys() -> None:
     keys = NameKeys(["b", "a", "", "c", "b"])
     images = BitMap([0, 1, 3, 4])
     listed = page(images, keys.numbers(images), None, limit=10)
     assert [at.ordinal for at in listed] == [1, 0, 4, 3]
-    assert keys.number(keys.key(0), 0) == listed[1].number
-    rest = page(images, keys.numbers(images), Position(keys.number("aa", 9), 9), limit=10)
+    assert keys.number(keys.key(0)) == listed[1].number
+    assert [keys.rank(at.ordinal) for at in listed] == [0, 1, 2, 3]
+    assert (keys.rank(2), keys.rank(99)) == (NO_RANK, NO_RANK)
+    rest = page(images, keys.numbers(images), Position(keys.number("aa"), 9), limit=10)
     assert [at.ordinal for at in rest] == [0, 4, 3]
 
 
-def test_a_long_name_continues_after_itself() -> None:
-    long = "x" * MAX_CURSOR_CHARACTERS
-    keys = NameKeys([f"{long}{suffix}" for suffix in "cab"])
-    images = BitMap([0, 1, 2])
-    rest = page(
-        images, keys.numbers(images), Position(keys.number(keys.key(1)[:MAX_CURSOR_CHARACTERS], 1), 1), limit=10
-    )
-    assert [at.ordinal for at in rest] == [2, 0]
+@given(
+    names=st.lists(st.sampled_from(["", "a", "b", "c", "d"]), min_size=1, max_size=8),
+    gone=st.integers(0, 7),
+    descending=st.booleans(),
+)
+def test_a_list_by_name_continues_where_an_erased_image_was(names: list[str], gone: int, *, descending: bool) -> None:
+    gone %= len(names)
+    images = BitMap(range(len(names)))
+    before = NameKeys(names)
+    order = [at.ordinal for at in page(images, before.numbers(images), None, limit=10, descending=descending)]
+    if not names[gone]:
+        assert before.continue_from(gone, before.rank(gone), descending=descending) == gone
+        return
+    after = NameKeys([*names[:gone], "", *names[gone + 1 :]])
+    found = after.continue_from(gone, before.rank(gone), descending=descending)
+    named = [at for at in order[: order.index(gone)] if names[at]]
+    assert found == (named[-1] if named else None)
+    assert before.continue_from(gone, before.rank(gone), descending=descending) == gone
 
 
 def test_a_set_becomes_an_array() -> None:

@@ -141,7 +141,7 @@ async def test_an_invalid_job_is_refused_and_appends_nothing(harness: CatalogHar
 
 async def test_a_job_and_its_frozen_version_are_appended_atomically(harness: CatalogHarness) -> None:
     cats = await harness.dataset(pictures=1)
-    harness.executor.log = log = RacingLog(harness, ThresholdsSet(general=0.5, character=0.5))
+    harness.executor.log = log = RacingLog(harness, ThresholdsSet(categories={"general": 0.5, "character": 0.5}))
     created = await harness.execute(CreateJob(dataset="cats", start=True), "c1", "f")
     assert await harness.execute(CreateJob(dataset="cats", start=True), "c1", "f") == created
     history, job = await log.load("dataset", cats), await log.load("job", created.id)
