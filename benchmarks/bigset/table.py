@@ -25,7 +25,7 @@ Scale = Literal["time", "rate", "none"]
 
 @dataclass(frozen=True)
 class Row:
-    """A figure with its unit; none: there is no such work yet. Without a limit it is told only."""
+    """A figure with its unit; none: there is no such work yet. Without a limit it is only printed."""
 
     work: str
     measured: float | None
