@@ -136,10 +136,13 @@ def blobs_of(ordinal: int) -> tuple[bytes, bytes, bytes]:
 
 def write_blobs(blobs: LocalBlobs, images: int) -> None:
     """Without the syncs of `put`: only their names and sizes matter."""
+    folders: set[Path] = set()
     for ordinal in range(images):
         for content in blobs_of(ordinal):
             path = blobs.path(Digest(hashlib.sha256(content).hexdigest()))
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.parent not in folders:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                folders.add(path.parent)
             path.write_bytes(content)
 
 
@@ -210,26 +213,26 @@ class DatasetWriter:
             await self.log.append("tagging", RUN, TaggingPredicted(attempt=attempt, images=predicted), signer="tagger")
         await self.log.append("tagging", RUN, TaggingSucceeded(attempt=attempt, images=self.images), signer="tagger")
 
-    async def _edit(self) -> list[int]:
-        """EDITS of random images, and as many of one; the sequences of the former."""
+    async def _edit(self) -> list[tuple[int, int]]:
+        """EDITS of random images, and as many of one; of the former the ordinals and sequences."""
         ordinals = self.sampler.rng.integers(3, self.images, EDITS).tolist()
-        sequences = [await self._edit_image(ordinal) for ordinal in ordinals]
+        edits = [(ordinal, await self._edit_image(ordinal)) for ordinal in ordinals]
         for _ in range(EDITS):
             await self._edit_image(1)
-        return sequences
+        return edits
 
     async def _edit_image(self, ordinal: int) -> int:
         *asserted, rejected = self.sampler.draw(4)
         edit = TagsEdited(images=bitmap([ordinal]), asserted=tuple(asserted), rejected=(rejected,))
         return await self.log.append("dataset", DATASET, edit)
 
-    async def _undo(self, edits: Sequence[int]) -> int:
+    async def _undo(self, edits: Sequence[tuple[int, int]]) -> int:
         """Undo each of these commits; returns how many were undone: none before there is an event for it."""
         undone = getattr(dataset_events, "CommitsUndone", None)
         if undone is None:
             return 0
-        for sequence in edits:
-            await self.log.append("dataset", DATASET, undone(commits=(sequence,)))
+        for ordinal, sequence in edits:
+            await self.log.append("dataset", DATASET, undone(commits=(sequence,), images=bitmap([ordinal])))
         return len(edits)
 
 

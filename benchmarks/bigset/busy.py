@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.bigset.stack import RunningStack
 from benchmarks.bigset.table import Row
-from benchmarks.bigset.work import freeze, move_threshold, percentile
+from benchmarks.bigset.work import THRESHOLDS, freeze, move_threshold, percentile
 from contracts.ids import ulid
 from demo_world import pictures
 from loratory.client import AsyncClient
@@ -64,8 +64,8 @@ async def create_client(running: RunningStack, folder: Path, number: int) -> Cli
 async def measure_busy(running: RunningStack) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         clients = [await create_client(running, Path(name), number) for number in range(CLIENTS)]
-    thresholds = await running.get(running.path)
-    moved = 0.4 if thresholds["general_threshold"] != 0.4 else 0.3
+    before = (await running.get(running.path))["general_threshold"]
+    moved = min(THRESHOLDS) if before != min(THRESHOLDS) else max(THRESHOLDS)
     large = asyncio.gather(move_threshold(running, moved), freeze(running, f"busy{time.time_ns()}"))
     await asyncio.gather(large, *(client.work_until(large.done) for client in clients))
     (threshold, threshold_note), (frozen, frozen_note) = large.result()

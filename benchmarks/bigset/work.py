@@ -24,8 +24,8 @@ PATCHES = 200
 PATCH_PAUSE_SECONDS = 0.02
 WRITERS = 8
 PREFIX = "long_"
-THRESHOLDS = (0.25, 0.35, 0.3)
-"""Set one after the other; the data set begins at 0.35."""
+THRESHOLDS = (0.15, 0.5, 0.35)
+"""Set one after the other; the data set begins at 0.35. A third of all predictions are between 0.15 and 0.5."""
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
