@@ -64,7 +64,7 @@ async def create_client(running: RunningStack, folder: Path, number: int) -> Cli
 async def measure_busy(running: RunningStack) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         clients = [await create_client(running, Path(name), number) for number in range(CLIENTS)]
-    before = (await running.get(running.path))["general_threshold"]
+    before = (await running.get(running.path))["thresholds"]["general"]
     moved = min(THRESHOLDS) if before != min(THRESHOLDS) else max(THRESHOLDS)
     large = asyncio.gather(move_threshold(running, moved), freeze(running, f"busy{time.time_ns()}"))
     await asyncio.gather(large, *(client.work_until(large.done) for client in clients))

@@ -164,7 +164,7 @@ async def move_threshold(running: RunningStack, general: float) -> tuple[float, 
 
     async def is_shown() -> bool:
         response = await running.http.get(running.path)
-        return response.is_success and response.json()["general_threshold"] == general
+        return response.is_success and response.json()["thresholds"]["general"] == general
 
     body = {"general": general, "character": 0.85}
     return await running.seconds_until_shown(running.http.put(f"{running.path}/thresholds", json=body), is_shown)
