@@ -61,7 +61,7 @@ async def start_gateway(environ: Environ, *arguments: str) -> asyncio.subprocess
 async def run_gateway(environ: Environ, *arguments: str) -> tuple[int | None, str]:
     """Exit code and stderr of a gateway that ends by itself."""
     process = await start_gateway(environ, *arguments)
-    _, text = await asyncio.wait_for(process.communicate(), 20)
+    _, text = await asyncio.wait_for(process.communicate(), 120)
     return process.returncode, text.decode()
 
 
