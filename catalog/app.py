@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from catalog.archive.archive import Archive
 from catalog.audit import Auditor, NameCures
 from catalog.cures import named_cure, with_cure_of_damage, with_cures
 from catalog.dispatch import Dispatcher, DispatchTiming
-from catalog.entries import lineage
+from catalog.entries import commits_at, lineage
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
 from catalog.key_file import open_keys
@@ -39,6 +39,7 @@ from catalog.store import Store
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
+from contracts.commits import RecordedCommit
 from contracts.errors import LogDamaged, LoratoryError
 from contracts.retry import repeat
 from contracts.telemetry import Applied, ImagesErased, LossesFound
@@ -110,7 +111,9 @@ class Catalog:
         self.replays = Replays(resources.folder)
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
-        self.context = CommandContext(executor, archive, keys, blobs, self.purger.purge_now, lambda: self.watch.losses)
+        self.context = CommandContext(
+            executor, partial(_commits_at, archive), keys, blobs, self.purger.purge_now, lambda: self.watch.losses
+        )
         self.commands = command_handlers(self.context, self.importer)
         queried = QueryContext(
             store=store,
@@ -133,6 +136,10 @@ class Catalog:
         metrics.add("disk", disk_source(folders))
         found = CatalogMetrics(resources.store, resources.archive, log, lambda: self.dispatcher.queue_depth)
         found.add_to(metrics, resources.folder)
+
+
+async def _commits_at(archive: Archive, sequences: Sequence[int]) -> list[RecordedCommit]:
+    return await archive.read(lambda log: list(commits_at(log, sequences)))
 
 
 async def serve(settings: Settings) -> None:
