@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from catalog.database import Connection
 from catalog.keys import Keys
 from catalog.store import Store
-from catalog.views import erasures, losses
+from catalog.views import erasures, losses, presence
 from catalog.views.losses import AcceptedLoss
 from catalog.watch.losses import MAX_NAMED_IMAGES, Losses, keys_missing
 from contracts.errors import BlobMissing, Lost
