@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from catalog.archive.archive import Archive
 from catalog.audit import Auditor, NameCures
 from catalog.cures import named_cure, with_cure_of_damage, with_cures
 from catalog.dispatch import Dispatcher, DispatchTiming
-from catalog.entries import lineage
+from catalog.entries import commits_at, lineage
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
 from catalog.key_file import open_keys
@@ -40,6 +40,7 @@ from catalog.text_index import DEFAULT_TEXT_LIMITS, TextIndexes, TextLimits
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
+from contracts.commits import RecordedCommit
 from contracts.errors import LogDamaged, LoratoryError
 from contracts.retry import repeat
 from contracts.telemetry import Applied, ImagesErased, LossesFound
@@ -114,7 +115,13 @@ class Catalog:
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
         self.texts = TextIndexes(store, keys, policies.texts)
         self.context = CommandContext(
-            executor, archive, keys, blobs, self.purger.purge_now, lambda: self.watch.losses, self.texts
+            executor,
+            partial(_commits_at, archive),
+            keys,
+            blobs,
+            self.purger.purge_now,
+            lambda: self.watch.losses,
+            self.texts,
         )
         self.commands = command_handlers(self.context, self.importer)
         queried = QueryContext(
@@ -140,6 +147,10 @@ class Catalog:
         depth, texts = lambda: self.dispatcher.queue_depth, lambda: self.texts.bytes
         found = CatalogMetrics(resources.store, resources.archive, log, queue_depth=depth, text_bytes=texts)
         found.add_to(metrics, resources.folder)
+
+
+async def _commits_at(archive: Archive, sequences: Sequence[int]) -> list[RecordedCommit]:
+    return await archive.read(lambda log: list(commits_at(log, sequences)))
 
 
 async def serve(settings: Settings) -> None:

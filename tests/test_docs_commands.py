@@ -37,12 +37,14 @@ NOT_RUN = {
     "make test": "this is it",
     "make check": "needs the whole tree in order; .ci/run runs it",
     "make drill": "40 minutes; tests/acceptance/test_drill.py runs a short one",
+    "make bench": "an hour of measurements",
     "make schemas": "writes into docs/; tests/contracts/test_evolution.py compares",
     ".venv/bin/hf download": "downloads up to 4 GB",
     "sh deploy/make-secrets.sh": "tests/test_compose.py runs it",
     "sh deploy/rotate-keys.sh": "needs Docker; tests/acceptance/test_rotation.py rotates the keys of a running stack",
     "docker compose": "needs Docker; tests/test_compose.py runs the commands of the services",
     "docker run": "needs Docker",
+    "loratory accept-loss": "gives up what is lost; tests/acceptance/test_cures.py runs it where something is",
 }
 """By the beginning of the line."""
 STARTS = ("make up", "loratory up")

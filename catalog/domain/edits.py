@@ -4,9 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-BULK = 64
-"""An edit of more images is kept once, with its set of images, and not with each image."""
-
 
 class Edit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one event decided, or what still holds of it for one image: ids of tags."""

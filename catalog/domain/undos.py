@@ -7,7 +7,7 @@ from pyroaring import BitMap
 
 from contracts.commits import RecordedCommit
 from contracts.errors import IllegalTransition, NotFound, Rejected
-from contracts.events.base import Event, ImageSetEvent
+from contracts.events.base import Event
 from contracts.events.datasets import (
     CaptionSet,
     CommitsUndone,
@@ -21,6 +21,7 @@ from contracts.events.datasets import (
     TagsOrdered,
     ThresholdsSet,
 )
+from contracts.events.image_sets import ImageSetEvent
 from contracts.ids import RunId
 from contracts.wording import count
 

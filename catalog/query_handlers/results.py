@@ -8,7 +8,7 @@ from catalog.domain.effective_tags import EffectiveTags
 from catalog.domain.manifest import caption_from_tags
 from catalog.keys import open_if_present
 from catalog.lookup import require_dataset, require_image, require_job, require_run
-from catalog.views import decisions, images, jobs, presence, sets, tags, work
+from catalog.views import decisions, image_counts, images, jobs, presence, sets, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.versions import VersionRow
 from catalog.watch.requirements import AbsentKeys
@@ -32,7 +32,7 @@ def dataset_view(connection: Connection, row: DatasetRow) -> DatasetView:
     return compose(
         DatasetView,
         row,
-        tags.image_counts(connection, row.id),
+        image_counts.count_images(connection, row.id),
         thresholds=row.thresholds.categories,
         tag_thresholds=row.thresholds.tags,
         denied_tags=row.rules.deny,

@@ -1,11 +1,10 @@
 """What the handlers of commands work with, and how they run under an aggregate lock."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
-from catalog.archive.archive import Archive
 from catalog.database import Connection
 from catalog.keys import Keys
 from catalog.service.execution import CommandExecutor, CommandOutcome
@@ -13,6 +12,7 @@ from catalog.service.locks import Scope
 from catalog.text_index import TextIndexes
 from catalog.watch.losses import Losses
 from contracts.commands.base import Command, CommandMetadata, CommandResult
+from contracts.commits import RecordedCommit
 from contracts.errors import Behind
 from contracts.wire.blobs.store import Blobs
 
@@ -22,13 +22,15 @@ C = TypeVar("C", bound=Command[Any])
 
 @dataclass(frozen=True)
 class CommandContext:
-    """`purge_now` waits a while for the destruction of what was erased, which goes on either way.
+    """`commits`: those at these sequences of the log.
+
+    `purge_now` waits a while for the destruction of what was erased, which goes on either way.
 
     `losses`: the blobs and keys that are missing now. `texts`: names and captions, for selections.
     """
 
     executor: CommandExecutor
-    archive: Archive
+    commits: Callable[[Sequence[int]], Awaitable[list[RecordedCommit]]]
     keys: Keys
     blobs: Blobs
     purge_now: Callable[[], Awaitable[None]]

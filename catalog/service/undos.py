@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from pyroaring import BitMap
 
-from catalog import entries
 from catalog.database import Connection
 from catalog.domain import undos as rules
 from catalog.domain.edits import voided_commits
@@ -13,7 +12,7 @@ from catalog.service.context import CommandContext, locked
 from catalog.service.datasets import NAMES_LOCK
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.views import datasets, edits, images, predictions, undos
+from catalog.views import datasets, decisions, images, predictions, undos
 from catalog.views.datasets import DatasetRow
 from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import MAX_KEPT, Undo, UndoResult
@@ -41,11 +40,11 @@ async def undo(context: CommandContext, _: CommandMetadata, command: Undo) -> Co
     if (command.commit is None) == (command.run is None):
         raise Invalid("name what to undo: a commit or a tagging run")
     target = await context.read(lambda connection: _find(connection, command))
-    commits = await context.archive.read(lambda log: list(entries.commits_at(log, target.sequences)))
-    commits = [one for one in commits if one.subject == f"evt.dataset.{target.row.id}"]
+    found = await context.commits(target.sequences)
+    commits = [one for one in found if one.commit.aggregate_id == target.row.id]
     state = await context.read(lambda connection: _state(connection, command, target, commits))
     event = rules.decide(state)
-    kept = await context.read(lambda connection: edits.later_edits(connection, target.row.id, commits))
+    kept = await context.read(lambda connection: decisions.later_commits(connection, target.row.id, commits))
     result = UndoResult(
         id=target.row.id, name=target.row.name, commits=event.commits, summary=event.summary, kept=kept[:MAX_KEPT]
     )

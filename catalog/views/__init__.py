@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from catalog.database import Connection
 from catalog.views import (
+    bulk_undo,
     commands,
     datasets,
     edits,
@@ -38,7 +39,7 @@ __all__ = ["TABLES", "VERSION", "add_foreign", "apply", "foreign_heads"]
 # The order matters: each view may read what earlier ones wrote for the same batch.
 VIEWS = (
     *(tag_names, undos, commands, tagging, datasets, erasures, images, presence, edits, texts, reviews, refusals),
-    *(versions, presets, work, jobs, predictions, tags, losses),
+    *(versions, presets, work, jobs, predictions, bulk_undo, tags, losses),
 )
 TABLES = sets.TABLES + foreign.TABLES + "".join(view.TABLES for view in VIEWS)
 foreign_heads = foreign.heads

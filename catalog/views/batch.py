@@ -8,16 +8,16 @@ applied so, because they look at all images of a data set at that moment, get a 
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.domain.edits import BULK
-from catalog.views.pairs import PairChange
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event
 from contracts.events.datasets import (
@@ -30,12 +30,30 @@ from contracts.events.datasets import (
     TagsEdited,
     ThresholdsSet,
 )
+from contracts.tags import Acceptance
 
 E = TypeVar("E", bound=Event)
 
 SINGLE_COMMIT_EVENTS = frozenset(
     {ThresholdsSet, RulesSet, CommitsUndone, ImagesRemoved, DatasetRemoved, ImageErased, DatasetErased}
 )
+
+
+Pairs = NDArray[np.uint64]
+"""Of tags and images: each is one number, `tag id << 32 | ordinal`, so that a set of pairs is a sorted array."""
+BULK = 64
+"""An edit of more images is kept once, with its set of images, and not with each image."""
+
+
+@dataclass(frozen=True)
+class PairChange:
+    """The pairs that pass since a change, and those that passed before it."""
+
+    added: Pairs
+    removed: Pairs
+
+    def tags(self) -> set[int]:
+        return {int(tag) for pairs in (self.added, self.removed) for tag in np.unique(pairs >> np.uint64(32))}
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,8 @@ class CommitBatch:
         self.toggles: list[Toggle] = []
         self.predicted: dict[str, PairChange] = {}
         """What the predictions of the batch change, by data set."""
+        self.acceptance_of: Callable[[sqlite3.Connection, str], Acceptance]
+        """The rules of a data set, as the view of data sets knows them."""
         self.tags_of_erased: set[int] = set()
         """Ids of the tags that the erased image had."""
         for recorded in commits:

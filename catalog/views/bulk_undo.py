@@ -8,15 +8,25 @@ from catalog.database import Connection
 from catalog.domain.edits import Edit
 from catalog.domain.effective_tags import Choice
 from catalog.views import edits
-from catalog.views.batch import Toggle
+from catalog.views.batch import CommitBatch, Toggle
 from catalog.views.tag_sets import DatasetTags
 
 BulkEdits = Sequence[tuple[Edit, BitMap]]
 """With their images, oldest first."""
 
 
-def decide_again(connection: Connection, toggle: Toggle, tags: DatasetTags) -> None:
+TABLES = ""
+
+
+def apply(connection: Connection, batch: CommitBatch) -> None:
     """Brings the sets of all tags that the toggled commits edited up to date."""
+    for toggle in batch.toggles:
+        tags = DatasetTags(connection, toggle.dataset_id)
+        _decide_again(connection, toggle, tags)
+        tags.save()
+
+
+def _decide_again(connection: Connection, toggle: Toggle, tags: DatasetTags) -> None:
     bulk = edits.bulk_edits(connection, toggle.dataset_id)
     own = edits.edited_by(connection, toggle)
     if own:

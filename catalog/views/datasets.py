@@ -141,6 +141,7 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
+    batch.acceptance_of = acceptance_at
     for recorded, event in batch.events(*SETTING_EVENTS, DatasetRemoved, DatasetErased):
         _apply_event(connection, recorded, event)
     for toggle in batch.toggles:

@@ -1,13 +1,17 @@
 """The effective tags of images, now and as of a sequence: from edits, predictions, rules and orders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.effective_tags import Decision, EffectiveTags, derive_effective_tags, latest_decisions
 from catalog.views import datasets, predictions, texts
 from catalog.views import tag_names as names
-from catalog.views.edits import choices, edits_of
+from catalog.views.edits import choices, edits_after, edits_of
+from contracts.commits import RecordedCommit
+from contracts.events.datasets import TagsEdited
 
 
 def effective_tags(
@@ -66,3 +70,15 @@ def decisions_of(
         ]
         for ordinal, some in edits.items()
     }
+
+
+def later_commits(connection: Connection, dataset_id: str, commits: Iterable[RecordedCommit]) -> tuple[int, ...]:
+    """The commits after these that decided about the same tags of the same images, and count."""
+    found: set[int] = set()
+    for recorded in commits:
+        for event in (event for event in recorded.commit.events if isinstance(event, TagsEdited)):
+            ids = set(names.ids_of(connection, (*event.asserted, *event.rejected, *event.withdrawn)).values())
+            images = BitMap.deserialize(event.images)
+            later = edits_after(connection, dataset_id, images, recorded.sequence)
+            found |= {edit.sequence for edit, edited in later if ids & {*edit.tags} and edited & images}
+    return tuple(sorted(found))

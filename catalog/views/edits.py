@@ -13,10 +13,9 @@ from pyroaring import BitMap
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.edits import Edit, add_edit, merge_edits
 from catalog.domain.effective_tags import Choice
-from catalog.views import tag_names, undos
+from catalog.views import undos
 from catalog.views.batch import CommitBatch, Toggle, delete_erased, is_bulk
 from catalog.views.sets import json_array
-from contracts.commits import RecordedCommit
 from contracts.events.datasets import DatasetErased, ImageErased, TagsEdited
 
 TABLES = """
@@ -160,20 +159,12 @@ def bulk_edits_of(connection: Connection, dataset_id: str, commits: AbstractSet[
     return [(_decode(edit), BitMap.deserialize(images)) for sequence, edit, images in rows if sequence in commits]
 
 
-def later_edits(connection: Connection, dataset_id: str, commits: Iterable[RecordedCommit]) -> tuple[int, ...]:
-    """The commits after these that decided about the same tags of the same images, and count."""
+def edits_after(connection: Connection, dataset_id: str, images: BitMap, sequence: int) -> list[tuple[Edit, BitMap]]:
+    """The edits of these images after a sequence that count, each with its images."""
     voided = undos.voided(connection, dataset_id)
-    found: set[int] = set()
-    for recorded in commits:
-        for event in (event for event in recorded.commit.events if isinstance(event, TagsEdited)):
-            ids = set(tag_names.ids_of(connection, (*event.asserted, *event.rejected, *event.withdrawn)).values())
-            images = BitMap.deserialize(event.images)
-            own = connection.execute(OF_IMAGES, (dataset_id, json_array(images), MAX_SEQUENCE))
-            some = [(_decode(row["edit"]), images) for row in own if row["sequence"] > recorded.sequence]
-            for edit, edited in (*some, *bulk_edits(connection, dataset_id)):
-                if edit.sequence > recorded.sequence and ids & {*edit.tags} and edited & images:
-                    found.add(edit.sequence)
-    return tuple(sorted(found - voided.keys()))
+    rows = connection.execute(OF_IMAGES, (dataset_id, json_array(images), MAX_SEQUENCE))
+    own = [(_decode(row["edit"]), BitMap([row["ordinal"]])) for row in rows if row["sequence"] not in voided]
+    return [(edit, some) for edit, some in (*own, *bulk_edits(connection, dataset_id)) if edit.sequence > sequence]
 
 
 def tags_edited_by(connection: Connection, toggle: Toggle, ordinals: Iterable[int]) -> dict[int, set[int]]:

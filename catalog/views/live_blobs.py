@@ -6,11 +6,9 @@ What names blobs has a line in NAMED. Erased images have no rows; what was given
 from collections.abc import Iterable, Iterator
 
 import msgspec
-from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.live_blobs import BlobReference
-from catalog.views import presence
 from contracts.ids import Digest, ImageId
 
 NAMED = """
@@ -35,7 +33,6 @@ KEYS = """
 SELECT id FROM (SELECT id FROM image UNION ALL SELECT image_id FROM refusal)
 WHERE id NOT IN (SELECT id FROM accepted_loss WHERE kind = 'key')
 """
-ADDED_BEFORE = "SELECT ordinal, id, picture FROM image WHERE dataset_id = ? AND added_sequence <= ? ORDER BY ordinal"
 
 
 def references(connection: Connection) -> Iterator[BlobReference]:
@@ -56,13 +53,6 @@ def in_use(connection: Connection, digests: Iterable[Digest]) -> set[Digest]:
 def key_images(connection: Connection) -> set[ImageId]:
     """The images, and refused files, whose keys must be there."""
     return {ImageId(row[0]) for row in connection.execute(KEYS)}
-
-
-def pictures_of_version(connection: Connection, dataset_id: str, as_of: int) -> list[tuple[ImageId, Digest]]:
-    """The images of the version computed at `as_of`, with their pictures; without those erased since."""
-    rows = connection.execute(ADDED_BEFORE, (dataset_id, as_of)).fetchall()
-    present = presence.present_at(connection, dataset_id, BitMap(row["ordinal"] for row in rows), as_of)
-    return [(row["id"], row["picture"]) for row in rows if row["ordinal"] in present]
 
 
 def _references(connection: Connection, query: str, *parameters: str) -> Iterator[BlobReference]:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from catalog.views.batch import PairChange, Pairs
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
 from contracts.tags import Acceptance, Fixed
 
-Pairs = NDArray[np.uint64]
 Columns = NDArray[Any]
 """Predictions as rows of PACKED."""
 
@@ -37,17 +37,6 @@ class Rules:
     categories: Mapping[Category, float]
     of_tags: Mapping[int, float]
     deny: frozenset[int]
-
-
-@dataclass(frozen=True)
-class PairChange:
-    """The pairs that pass since a change, and those that passed before it."""
-
-    added: Pairs
-    removed: Pairs
-
-    def tags(self) -> set[int]:
-        return {int(tag) for pairs in (self.added, self.removed) for tag in np.unique(pairs >> _SHIFT)}
 
 
 def rules_by_id(acceptance: Acceptance, ids: Mapping[str, int]) -> Rules:

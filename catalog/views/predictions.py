@@ -15,9 +15,9 @@ from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.effective_tags import ModelPredictions
-from catalog.views import datasets, pairs, tag_names, tagging, undos
-from catalog.views.batch import CommitBatch, Toggle, delete_erased
-from catalog.views.pairs import NO_PAIRS, PairChange, Pairs, Rules
+from catalog.views import pairs, tag_names, tagging, undos
+from catalog.views.batch import CommitBatch, PairChange, Pairs, Toggle, delete_erased
+from catalog.views.pairs import NO_PAIRS, Rules
 from catalog.views.sets import json_array
 from contracts.events.datasets import ImageErased
 from contracts.events.tagging import Prediction, TaggingPredicted
@@ -75,14 +75,16 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     new = _new_rows(connection, batch)
     for dataset_id, rows in new.items():
         ordinals = BitMap(row[1] for row in rows)
-        before = _passing_now(connection, dataset_id, ordinals)
+        rules = rules_by_id(connection, batch.acceptance_of(connection, dataset_id))
+        before = _passing_now(connection, dataset_id, ordinals, rules)
         connection.executemany(SAVE, rows)
-        batch.predicted[dataset_id] = _update(connection, dataset_id, ordinals, before)
+        batch.predicted[dataset_id] = _update(connection, dataset_id, ordinals, rules, before)
     for toggle in batch.toggles:
         ordinals = _images_of_runs(connection, toggle)
         if ordinals:
-            before = _passing_now(connection, toggle.dataset_id, ordinals)
-            batch.predicted[toggle.dataset_id] = _update(connection, toggle.dataset_id, ordinals, before)
+            rules = rules_by_id(connection, batch.acceptance_of(connection, toggle.dataset_id))
+            before = _passing_now(connection, toggle.dataset_id, ordinals, rules)
+            batch.predicted[toggle.dataset_id] = _update(connection, toggle.dataset_id, ordinals, rules, before)
     for recorded, erased in batch.events(ImageErased):
         of_image = connection.execute(CURRENT, (recorded.commit.aggregate_id, json_array([erased.ordinal])))
         batch.tags_of_erased |= {tag for _, packed in of_image for tag, _, _ in pairs.unpack(packed)}
@@ -102,15 +104,20 @@ def _new_rows(connection: Connection, batch: CommitBatch) -> dict[str, list[tupl
     return found
 
 
-def _passing_now(connection: Connection, dataset_id: str, ordinals: BitMap) -> Pairs:
+def _passing_now(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Rules) -> Pairs:
     rows = connection.execute(CURRENT, (dataset_id, json_array(ordinals))).fetchall()
-    return pairs.passing(rows, current_rules(connection, dataset_id))
+    return pairs.passing(rows, rules)
 
 
-def _update(connection: Connection, dataset_id: str, ordinals: BitMap, before: Pairs) -> PairChange:
+def passing_tags(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Rules) -> set[int]:
+    """The tags that predictions give these images now, whatever was decided."""
+    return {tag for tag, _ in pairs.by_tag(_passing_now(connection, dataset_id, ordinals, rules))}
+
+
+def _update(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Rules, before: Pairs) -> PairChange:
     """Say which rows of these images are current; returns what passes since."""
     connection.execute(UPDATE_CURRENT, (dataset_id, json_array(ordinals)))
-    return pairs.change(before, _passing_now(connection, dataset_id, ordinals))
+    return pairs.change(before, _passing_now(connection, dataset_id, ordinals, rules))
 
 
 def _images_of_runs(connection: Connection, toggle: Toggle) -> BitMap:
@@ -122,10 +129,8 @@ def images_of_run(connection: Connection, dataset_id: str, run: str) -> BitMap:
     return BitMap(row["ordinal"] for row in connection.execute(ORDINALS_OF_RUN, (dataset_id, run)))
 
 
-def current_rules(connection: Connection, dataset_id: str, acceptance: Acceptance | None = None) -> Rules:
-    """The rules of a data set as they are now, or these, by the ids of tags."""
-    if acceptance is None:
-        acceptance = datasets.acceptance_at(connection, dataset_id)
+def rules_by_id(connection: Connection, acceptance: Acceptance) -> Rules:
+    """The rules of a data set by the ids of tags."""
     named = (*acceptance.deny, *(acceptance.threshold.tags if isinstance(acceptance.threshold, Fixed) else ()))
     return pairs.rules_by_id(acceptance, tag_names.ids_of(connection, named) if named else {})
 

@@ -8,6 +8,7 @@ from catalog.views.batch import CommitBatch, Toggle
 from catalog.views.erasures import VersionRange
 from catalog.views.sets import json_array, serialize
 from contracts.events.datasets import DatasetErased, ImagesRemoved
+from contracts.ids import Digest, ImageId
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS removal (
@@ -30,6 +31,7 @@ ADD_REMOVAL = "INSERT OR IGNORE INTO removal VALUES (?, ?, ?, ?)"
 REMOVALS = "SELECT sequence, images FROM removal WHERE dataset_id = ?"
 ADD = "INSERT OR IGNORE INTO presence VALUES (?, ?, ?, ?)"
 OF_DATASET = "SELECT sequence, present, images FROM presence WHERE dataset_id = ? ORDER BY sequence"
+ADDED_BEFORE = "SELECT ordinal, id, picture FROM image WHERE dataset_id = ? AND added_sequence <= ? ORDER BY ordinal"
 EXISTING = """
 SELECT ordinal, added_sequence, removed_sequence FROM image
 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))
@@ -113,3 +115,10 @@ def count_erased_in_version(connection: Connection, dataset_id: str, as_of: int)
     erased = erasures.of_dataset(connection, dataset_id)
     candidates = BitMap(row.ordinal or 0 for row in erased if row.added_sequence <= as_of < row.sequence)
     return len(present_at(connection, dataset_id, candidates, as_of))
+
+
+def pictures_of_version(connection: Connection, dataset_id: str, as_of: int) -> list[tuple[ImageId, Digest]]:
+    """The images of the version computed at `as_of`, with their pictures; without those erased since."""
+    rows = connection.execute(ADDED_BEFORE, (dataset_id, as_of)).fetchall()
+    present = present_at(connection, dataset_id, BitMap(row["ordinal"] for row in rows), as_of)
+    return [(row["id"], row["picture"]) for row in rows if row["ordinal"] in present]

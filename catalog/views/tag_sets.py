@@ -15,7 +15,7 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.effective_tags import Choice
-from catalog.views.sets import json_array, serialize
+from catalog.views.sets import json_array, load, serialize
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS tag (
@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS tag_digit (
 );
 """
 
+IS_REMOVED = "SELECT removed FROM dataset WHERE id = ?"
 LOAD = "SELECT tag_id, kind, images FROM tag_set WHERE dataset_id = ? AND tag_id IN (SELECT value FROM json_each(?))"
 SAVE = "INSERT OR REPLACE INTO tag_set VALUES (?, ?, ?, ?)"
 DELETE = "DELETE FROM tag_set WHERE dataset_id = ? AND tag_id = ? AND kind = ?"
@@ -138,8 +139,11 @@ class DatasetTags:
     def __getitem__(self, tag: int) -> TagSets:
         return self._sets[tag]
 
-    def save(self, live: BitMap) -> BitMap:
-        """Write what changed; returns the images whose effective tags did. `live` are counted."""
+    def save(self) -> BitMap:
+        """Write what changed; returns the images whose effective tags did. A removed data set has no tags any more."""
+        row = self._connection.execute(IS_REMOVED, (self.dataset_id,)).fetchone()
+        if row is None or row["removed"]:
+            return BitMap()
         changed, digits = BitMap(), load_digits(self._connection, self.dataset_id)
         for sets in self._sets.values():
             tagged = (sets.asserted | sets.predicted) - sets.rejected
@@ -149,7 +153,7 @@ class DatasetTags:
                 subtract(digits, lost)
                 changed |= gained | lost
                 sets.tagged = tagged
-        self._write(live)
+        self._write(load(self._connection, self.dataset_id, "live"))
         if changed:
             _save_digits(self._connection, self.dataset_id, digits)
         return changed

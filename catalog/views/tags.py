@@ -6,17 +6,16 @@ This view comes after `edits` and `predictions`, whose changes it takes over.
 from collections import defaultdict
 from itertools import islice
 
-import msgspec
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.edits import BULK, Edit
+from catalog.domain.edits import Edit
 from catalog.domain.effective_tags import Choice
 from catalog.rows import fetch, fetch_number
-from catalog.views import bulk_undo, datasets, decisions, edits, images, predictions, sets, tag_names, tag_sets
-from catalog.views.batch import CommitBatch, Toggle
+from catalog.views import datasets, edits, images, predictions, sets, tag_sets
+from catalog.views.batch import BULK, CommitBatch, PairChange, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
-from catalog.views.pairs import PairChange, by_tag
+from catalog.views.pairs import by_tag
 from catalog.views.sets import json_array
 from catalog.views.tag_sets import DatasetTags
 from contracts.events.datasets import (
@@ -27,7 +26,6 @@ from contracts.events.datasets import (
     RulesSet,
     ThresholdsSet,
 )
-from contracts.ids import ImageId
 from contracts.queries.datasets import TagCount
 
 TABLES = tag_sets.TABLES
@@ -109,7 +107,7 @@ def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit,
         for tag, choice in edits.choices(edit):
             latest[tag] |= dict.fromkeys(ordinals, choice)
     _decide_own(tags, latest)
-    _save(tags, connection)
+    tags.save()
 
 
 def _decide_own(tags: DatasetTags, latest: Latest) -> None:
@@ -132,21 +130,13 @@ def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) ->
         tags[tag].predicted |= ordinals
     for tag, ordinals in by_tag(change.removed):
         tags[tag].predicted -= ordinals
-    return _save(tags, connection)
-
-
-def _save(tags: DatasetTags, connection: Connection) -> BitMap:
-    """A removed data set has no tags any more."""
-    dataset = datasets.find(connection, tags.dataset_id)
-    if dataset is None or dataset.removed:
-        return BitMap()
-    return tags.save(sets.load(connection, tags.dataset_id, "live"))
+    return tags.save()
 
 
 def _apply_rules(connection: Connection, dataset_id: str, sequence: int) -> None:
     """An image whose tags change gets a new ETag."""
     old, new = (
-        predictions.current_rules(connection, dataset_id, datasets.acceptance_at(connection, dataset_id, at))
+        predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id, at))
         for at in (sequence - 1, sequence)
     )
     changed = _write_pairs(connection, dataset_id, predictions.rules_change(connection, dataset_id, old, new))
@@ -154,11 +144,8 @@ def _apply_rules(connection: Connection, dataset_id: str, sequence: int) -> None
 
 
 def _write_undo(connection: Connection, toggle: Toggle) -> None:
-    """What images show after an undo, or after the undo of an undo."""
+    """What images show after an undo, or after the undo of an undo; their edits are in `bulk_undo`."""
     dataset_id = toggle.dataset_id
-    tags = DatasetTags(connection, dataset_id)
-    bulk_undo.decide_again(connection, toggle, tags)
-    _save(tags, connection)
     images.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
     if datasets.has_other_rules(connection, toggle):
         _apply_rules(connection, dataset_id, toggle.sequence)
@@ -171,10 +158,12 @@ def _recount(connection: Connection, dataset_id: str, ordinals: BitMap) -> None:
     if len(ordinals) > BULK:
         tag_sets.recount(connection, dataset_id, live)
         return
-    effective = decisions.effective_tags(connection, dataset_id, list(ordinals))
+    own = edits.edits_of(connection, dataset_id, list(ordinals))
+    rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))
     tags = DatasetTags(connection, dataset_id)
-    tags.load(tag_names.ids_of(connection, {tag for one in effective.values() for tag in one.names}).values())
-    _save(tags, connection)
+    tags.load({tag for some in own.values() for edit in some for tag in edit.asserted})
+    tags.load(predictions.passing_tags(connection, dataset_id, ordinals, rules))
+    tags.save()
 
 
 def _erase(connection: Connection, dataset_id: str, ordinal: int, had: set[int]) -> None:
@@ -182,26 +171,7 @@ def _erase(connection: Connection, dataset_id: str, ordinal: int, had: set[int])
     tags.load(had)
     for tag in had:
         tags[tag].discard(ordinal)
-    _save(tags, connection)
-
-
-class ImageCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of images of a data set, and the first of them."""
-
-    images: int
-    tagged: int
-    captioned: int
-    cover: ImageId | None
-
-
-def image_counts(connection: Connection, dataset_id: str) -> ImageCounts:
-    live = sets.load(connection, dataset_id, "live")
-    return ImageCounts(
-        images=len(live),
-        tagged=len(tag_sets.with_tags(tag_sets.load_digits(connection, dataset_id)) & live),
-        captioned=len(sets.load(connection, dataset_id, "captioned") & live),
-        cover=images.first_image(connection, dataset_id),
-    )
+    tags.save()
 
 
 def page(

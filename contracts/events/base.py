@@ -4,8 +4,6 @@ from typing import Literal
 
 import msgspec
 
-from contracts.wording import image_count
-
 Sealed = bytes
 Ordinals = bytes
 Category = Literal["general", "character", "rating"]
@@ -30,12 +28,3 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
         failures are not private text.
         """
         return self.type_name.replace(".", ": ", 1).replace("_", " ").capitalize()
-
-
-class ImageSetEvent(Event, frozen=True, kw_only=True):
-    """An event about a set of images of a data set: a serialized bitmap of their ordinals."""
-
-    images: Ordinals
-
-    def describe_images(self) -> str:
-        return image_count(self.images)

@@ -1,7 +1,8 @@
 """Events of data sets: images, tags, captions, thresholds, versions."""
 
 from contracts.definitions import union_in
-from contracts.events.base import Category, Event, ImageSetEvent, Sealed, Source
+from contracts.events.base import Category, Event, Sealed, Source
+from contracts.events.image_sets import ImageSetEvent
 from contracts.ids import Digest, ImageId, RunId, VersionId
 from contracts.wording import by_source, count, enumerated, listed, tag_list
 

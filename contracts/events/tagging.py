@@ -3,7 +3,8 @@
 import msgspec
 
 from contracts.definitions import union_in
-from contracts.events.base import Category, Event, ImageSetEvent
+from contracts.events.base import Category, Event
+from contracts.events.image_sets import ImageSetEvent
 from contracts.events.work import AttemptEvent, define_work
 from contracts.ids import DatasetId, Digest
 from contracts.subjects import Priority

@@ -12,8 +12,9 @@ from typing import Protocol, TypeVar
 from pyroaring import BitMap
 
 from contracts.errors import LogDamaged, NotFound
-from contracts.events.base import Event, ImageSetEvent
+from contracts.events.base import Event
 from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, TagsOrdered
+from contracts.events.image_sets import ImageSetEvent
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.frames import MAX_NAMED_IMAGES, EventImages
 from contracts.ids import DatasetId, ImageId, RunId

@@ -301,7 +301,10 @@ async def set_thresholds(
     return ok(await catalog.command(metadata, command))
 
 
-@put("/datasets/{dataset:str}/rules", responses=problem_responses(404, 409, 415, 422))
+@put(
+    "/datasets/{dataset:str}/rules",
+    responses=not_shown_response(DatasetResult) | problem_responses(404, 409, 415, 422),
+)
 async def set_rules(
     dataset: FromPath[str], data: JSONBody[RulesBody], metadata: Metadata, catalog: Catalog
 ) -> Response[DatasetResult]:
@@ -309,7 +312,11 @@ async def set_rules(
     return ok(await catalog.command(metadata, SetRules(dataset=dataset, deny=data.deny)))
 
 
-@post("/datasets/{dataset:str}/undo", status_code=200, responses=problem_responses(404, 409, 415, 422))
+@post(
+    "/datasets/{dataset:str}/undo",
+    status_code=200,
+    responses=not_shown_response(UndoResult) | problem_responses(404, 409, 415, 422),
+)
 async def undo(
     dataset: FromPath[str], data: JSONBody[UndoBody], metadata: Metadata, catalog: Catalog
 ) -> Response[UndoResult]:

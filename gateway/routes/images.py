@@ -172,7 +172,10 @@ async def edit_image_tags(
     return ok(await catalog.command(metadata, command))
 
 
-@put("/api/v1/images/{image:str}/tag-order", responses=problem_responses(404, 409, 412, 415, 422))
+@put(
+    "/api/v1/images/{image:str}/tag-order",
+    responses=not_shown_response(ImageResult) | problem_responses(404, 409, 412, 415, 422),
+)
 async def order_image_tags(
     image: FromPath[ImageId], data: JSONBody[TagsBody], metadata: Metadata, catalog: Catalog, if_match: IfMatch = None
 ) -> Response[ImageResult]:

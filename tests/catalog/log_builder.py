@@ -8,8 +8,8 @@ import msgspec
 from pyroaring import BitMap
 
 from catalog.domain import manifest
-from catalog.domain.edits import BULK
 from catalog.domain.manifest import ManifestLine
+from catalog.views.batch import BULK
 from contracts import subjects
 from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import CommandMetadata

@@ -1,12 +1,14 @@
 """A database file on a full disk, and one that cannot be opened."""
 
 import errno
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from catalog.database import Connection, Database, create_tables, open_reader, open_writer, peek
+from catalog.database import Connection, Database, create_tables, is_corrupt, open_reader, open_writer, peek
 from contracts.errors import SetupError, Unavailable
 
 TABLE = "CREATE TABLE IF NOT EXISTS lot (body BLOB)"
@@ -58,3 +60,11 @@ def test_a_file_that_cannot_be_opened_now_may_be_intact_and_a_damaged_one_is_not
     with pytest.raises(SetupError, match=r"damaged\.db cannot be opened: file is not a database"):
         open_reader(tmp_path / "damaged.db")
     assert peek(tmp_path / "damaged.db", count) is None
+
+
+def test_text_that_is_not_utf8_is_damage_and_a_closed_connection_is_not() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(sqlite3.OperationalError) as garbled:
+        connection.execute("SELECT CAST(x'ff00' AS TEXT)").fetchone()
+    with pytest.raises(sqlite3.ProgrammingError) as closed:
+        connection.execute("SELECT 1")
+    assert (is_corrupt(garbled.value), is_corrupt(closed.value)) == (True, False)

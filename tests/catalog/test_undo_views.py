@@ -14,8 +14,9 @@ from pyroaring import BitMap
 
 from catalog import views
 from catalog.database import Connection
-from catalog.domain.edits import BULK, voided_commits
-from catalog.views import datasets, decisions, images, sets, tag_sets, tags
+from catalog.domain.edits import voided_commits
+from catalog.views import datasets, decisions, image_counts, images, sets, tag_sets, tags
+from catalog.views.batch import BULK
 from contracts.events.datasets import (
     CaptionSet,
     CommitsUndone,
@@ -262,7 +263,7 @@ def assert_sets_match(connection: Connection) -> None:
     for ordinal, found in effective.items():
         number = sum((ordinal in digit) << place for place, digit in enumerate(digits))
         assert number == len(found.names)
-    counts = tags.image_counts(connection, "ds_cats")
+    counts = image_counts.count_images(connection, "ds_cats")
     assert (counts.images, counts.tagged) == (len(live), sum(bool(found.names) for found in effective.values()))
 
 

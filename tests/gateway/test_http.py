@@ -188,7 +188,7 @@ async def test_every_write_documents_that_it_may_not_be_shown_yet(world: World) 
     assert [operation["operationId"] for operation in writes if "202" not in operation["responses"]] == []
 
 
-RESULT_KINDS = ("Dataset", "Image", "Job", "Preset", "TaggingRun", "Version", "Upload", "Erasure")
+RESULT_KINDS = ("Dataset", "Image", "Job", "Preset", "TaggingRun", "Version", "Upload", "Erasure", "Undo")
 
 
 def _result_schemas(operation: dict[str, Any]) -> set[str]:
