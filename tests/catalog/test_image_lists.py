@@ -12,7 +12,7 @@ import pytest
 from catalog.domain.ordering import natural_key
 from catalog.query_handlers.context import QueryLimits
 from contracts.errors import Behind, Invalid, NotFound, Rejected
-from contracts.events.datasets import CaptionSet, DatasetRemoved, ImageErased, ImagesRemoved
+from contracts.events.datasets import CaptionSet, CommitsUndone, DatasetRemoved, ImageErased, ImagesRemoved
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.filter_text import parse_filter, parse_sort
 from contracts.filters import Filter, HasTag
@@ -51,10 +51,12 @@ SORTS: dict[str, Callable[[ImageView], Any]] = {
 
 
 def confidences(dataset: str, ordinal: int, log: LogBuilder = LOG) -> dict[str, float]:
-    """By tag, the highest of each model's newest run that could read the image."""
+    """By tag, the highest of each model's newest run that could read the image and was not undone."""
+    events = [event for recorded in log.commits for event in recorded.commit.events]
+    undone = {run for event in events if isinstance(event, CommitsUndone) for run in event.runs}
     runs: dict[str, tuple[str, str]] = {}
     of_model: dict[str, dict[str, float]] = {}
-    for recorded in log.commits:
+    for recorded in (recorded for recorded in log.commits if recorded.commit.aggregate_id not in undone):
         for event in recorded.commit.events:
             match event:
                 case TaggingRequested(dataset_id=requested, model=model):
