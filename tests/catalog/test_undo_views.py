@@ -328,3 +328,18 @@ def test_an_import_is_undone_and_comes_back_with_its_tags(builder: LogBuilder) -
         views.apply(connection, builder.commits[-2:])
         assert decisions.tag_names(connection, "ds_cats", 3) == ("cat", "dog", "sky")
         assert {row.tag for row in tags.tag_counts(connection, "ds_cats", "", (2**62, ""), 10)} == {"cat", "dog", "sky"}
+
+
+def test_each_image_of_several_large_edits_in_one_commit_has_the_etag_of_the_commit() -> None:
+    builder = LogBuilder()
+    builder.create_dataset()
+    for ordinal in range(2 * BULK):
+        builder.add_image(ordinal)
+    first = TagsEdited(images=bitmap(*range(BULK + 1)), asserted=("cat",))
+    second = TagsEdited(images=bitmap(*range(BULK - 1, 2 * BULK)), asserted=("dog",))
+    recorded = builder.append("dataset", "ds_cats", first, second)
+    with EmptyRows() as connection:
+        apply(connection, builder)
+        rows = images.by_ordinals(connection, "ds_cats", range(2 * BULK))
+        assert {row.etag for row in rows} == {recorded.sequence}
+        assert_filters_match(connection, "ds_cats", TAGS)
