@@ -35,8 +35,8 @@ def long_history() -> LogBuilder:
                 builder.append("dataset", "ds_long", CaptionSet(ordinal=ordinals[0], caption=caption))
             case "thresholds":
                 general, character = rng.randrange(1, 100) / 100, rng.randrange(1, 100) / 100
-                categories = {"general": general, "character": character}
-                builder.append("dataset", "ds_long", ThresholdsSet(categories=categories))
+                thresholds = ThresholdsSet(categories={"general": general, "character": character})
+                builder.append("dataset", "ds_long", thresholds)
             case "review":
                 reviewed = ImagesReviewed(images=bitmap(*ordinals), reviewed=rng.choice((True, False)))
                 builder.append("dataset", "ds_long", reviewed)
