@@ -71,7 +71,7 @@ async def test_the_history_of_an_image_has_the_edits_and_predictions_of_that_ima
         "Predicted tags for image 1: only_1 0.99, sky 0.4, tree 0.2",
         "Set the auto-tag thresholds: general above 0.5, character above 0.9",
     ]
-    added, imported, edited, captioned, _, _, predicted, _ = entries
+    added, imported, edited, captioned, *_, predicted, _ = entries
     assert added.change["name"] == "cat 1.png"
     assert imported.change["source"] == "import"
     assert edited.change["images"] == {"count": 1, "ordinals": [1]}
