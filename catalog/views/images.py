@@ -184,7 +184,9 @@ def mark_changed(connection: Connection, dataset_id: str, ordinals: BitMap, sequ
     if len(ordinals) <= BULK:
         connection.executemany(MARK_CHANGED, [(dataset_id, ordinal, sequence) for ordinal in ordinals])
         return
-    for earlier, images in _bulk_changes(connection, dataset_id).items():
+    changes = _bulk_changes(connection, dataset_id)
+    ordinals = ordinals | changes.pop(sequence, BitMap())  # one commit may change several sets
+    for earlier, images in changes.items():
         left = images - ordinals
         if not left:
             connection.execute(DELETE_BULK_CHANGE, (dataset_id, earlier))
