@@ -8,10 +8,9 @@ import msgspec
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.rows import Parameters, fetch, fetch_value
+from catalog.rows import Parameters, fetch, fetch_value, json_array
 from catalog.views import sets
 from catalog.views.batch import BULK, CommitBatch, delete_erased, is_bulk
-from catalog.views.sets import json_array
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event, Sealed
 from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, ImageRefused, TagsEdited

@@ -3,10 +3,11 @@
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
+from catalog.rows import json_array
 from catalog.views import erasures, sets, undos
 from catalog.views.batch import CommitBatch, Toggle
 from catalog.views.erasures import VersionRange
-from catalog.views.sets import json_array, serialize
+from catalog.views.sets import serialize
 from contracts.events.datasets import DatasetErased, ImagesRemoved
 from contracts.ids import Digest, ImageId
 
