@@ -14,10 +14,9 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.selection import Column, Numbers, evaluate, to_array
-from catalog.rows import fetch_value
+from catalog.rows import fetch_value, json_array
 from catalog.views import edits, predictions, sets, tag_names, tag_sets
 from catalog.views.images import SELECT_IMAGE, bulk_etags
-from catalog.views.sets import json_array
 from contracts.errors import NotFound, Rejected
 from contracts.filter_text import canonical
 from contracts.filters import AddedSince, AllImages, Matching, Selection, TagSource, TextField, TheseImages

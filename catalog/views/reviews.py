@@ -5,9 +5,9 @@ from collections import defaultdict
 from pyroaring import BitMap
 
 from catalog.database import Connection
+from catalog.rows import json_array
 from catalog.views import erasures, images, sets, undos
 from catalog.views.batch import CommitBatch, Toggle
-from catalog.views.sets import json_array
 from contracts.events.datasets import DatasetErased, ImageErased, ImagesReviewed
 
 TABLES = """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from catalog.database import Connection
-from catalog.rows import fetch
+from catalog.rows import fetch, json_array
 from contracts.events.base import Sealed
 from contracts.ids import ImageId
 
@@ -30,4 +30,4 @@ def page(connection: Connection, dataset_id: str, after: int, limit: int) -> lis
 
 def of_images(connection: Connection, dataset_id: str, ordinals: Sequence[int]) -> list[SealedTexts]:
     """The texts of these images; none of erased ones."""
-    return fetch(connection, SealedTexts, SEALED_OF, (dataset_id, msgspec.json.encode(list(ordinals)).decode()))
+    return fetch(connection, SealedTexts, SEALED_OF, (dataset_id, json_array(ordinals)))
