@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,8 +30,10 @@ from catalog.service import erasure
 from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
 from catalog.service.execution import CommandExecutor
+from catalog.service.freezing import Freezer
 from catalog.service.handlers import command_handlers
 from catalog.service.imports import ImageImporter, remove_stale_work_folders
+from catalog.service.job_freezing import JobFreezer
 from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
 from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
@@ -39,6 +41,7 @@ from catalog.store import Store
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
+from contracts.commits import RecordedCommit
 from contracts.errors import LogDamaged, LoratoryError
 from contracts.retry import repeat
 from contracts.telemetry import Applied, ImagesErased, LossesFound
@@ -102,7 +105,7 @@ class Catalog:
     ) -> None:
         archive, store, keys, blobs = resources.archive, resources.store, resources.keys, resources.blobs
         self.dispatcher = Dispatcher(bus, store, log, policies.dispatch)
-        executor = CommandExecutor(log, store, self.dispatcher.on_appended)
+        executor = CommandExecutor(log, store, self._on_appended)
         self.importer = ImageImporter(blobs, resources.decoder, resources.staging, BlobPins())
         notify_workers = partial(publish, bus, ImagesErased())
         pins = self.importer.pins
@@ -110,7 +113,9 @@ class Catalog:
         self.replays = Replays(resources.folder)
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
-        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, lambda: self.watch.losses)
+        freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
+        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, freezer.losses, freezer)
+        self.job_freezer = JobFreezer(self.context)
         self.commands = command_handlers(self.context, self.importer)
         queried = QueryContext(
             store=store,
@@ -123,6 +128,10 @@ class Catalog:
         losses = watch_queries.handlers(self.watch, store)
         self.queries = {**query_handlers(queried), **audits, **losses, **self.replays.handlers()}
         self._resources = resources
+
+    async def _on_appended(self, commits: Sequence[RecordedCommit]) -> None:
+        await self.dispatcher.on_appended(commits)
+        self.job_freezer.on_appended(commits)
 
     def add_metrics(self, metrics: ServiceMetrics) -> None:
         resources, log = self._resources, self.context.executor.log
@@ -188,6 +197,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
             tasks.create_task(archive.verify_periodically(log), name="verification")
             tasks.create_task(catalog.purger.run(), name="erasures")
             tasks.create_task(catalog.dispatcher.run(), name="dispatcher")
+            tasks.create_task(catalog.job_freezer.run(), name="freezing for jobs")
             tasks.create_task(catalog.watch.run(partial(_publish_losses, settings, bus, health)), name="watch")
             remove_drafts = resources.blobs.remove_abandoned_drafts
             drafts = repeat(remove_drafts, every=DRAFTS_SECONDS, on=OSError, warn="drafts_not_removed")

@@ -10,9 +10,9 @@ import os
 import queue
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -61,6 +61,17 @@ class Closing(ABC):
         await self.close()
 
 
+class Snapshot:
+    """A read transaction that lasts for several reads, on a connection and a thread of its own."""
+
+    def __init__(self, connection: Connection, thread: ThreadPoolExecutor) -> None:
+        self._connection, self._thread = connection, thread
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on the state that the first read saw."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
+
+
 class Database(Closing):
     """One file: the connection that writes, from `open_writer`, and a few that read."""
 
@@ -93,6 +104,20 @@ class Database(Closing):
                 return work(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Snapshot"]:
+        """One state of the file for several reads, whatever is written meanwhile; keep it short, the WAL grows."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix=f"snapshot-{self._path.stem}")
+        try:
+            connection = await asyncio.wrap_future(thread.submit(_connect, self._path, writes=False))
+            try:
+                await asyncio.wrap_future(thread.submit(connection.execute, "BEGIN"))
+                yield Snapshot(connection, thread)
+            finally:
+                thread.submit(connection.close)  # after the read that a cancelled caller left behind
+        finally:
+            thread.shutdown(wait=False)
 
     async def truncate_wal(self) -> None:
         """Empty the WAL, which still contains deleted content. Unavailable: a reader is using it."""

@@ -9,15 +9,16 @@ from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change
 from catalog.service.presets import require_recipe
-from catalog.service.versions import FrozenVersion, build_version, version_id_for
-from catalog.views import erasures, jobs, versions
+from catalog.views import erasures, images, jobs, versions
+from catalog.views.datasets import DatasetRow
 from catalog.watch.losses import Losses
 from catalog.watch.requirements import require_pictures
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.jobs import CancelJob, CreateJob, EditJob, JobResult, RemoveJob, StartJob
 from contracts.commits import StreamRevision
 from contracts.errors import Rejected
-from contracts.ids import DatasetId, JobId, derived
+from contracts.events.datasets import VersionFrozen
+from contracts.ids import JobId, derived
 from contracts.jobs import fold, status_of
 
 
@@ -27,55 +28,38 @@ def job_lock(connection: Connection, command: EditJob | StartJob | CancelJob | R
     return command.job if job is None else job.request.dataset_id
 
 
+@locked(lambda connection, command: require_dataset(connection, command.dataset).id)
 async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandResult:
-    """Under the data set's lock: if no version is named, the data set is frozen together with the job.
+    """If no version is named, the data set is frozen afterwards (`job_freezing`). Rejected: the data set is empty.
 
     BlobMissing, KeyMissing, Lost: pictures or keys of the version are missing.
     """
-    row = await context.read(lambda connection: require_dataset(connection, command.dataset))
-    return await context.executor.execute_once(metadata, row.id, lambda: _create(context, metadata, command, row.id))
-
-
-async def _create(
-    context: CommandContext, metadata: CommandMetadata, command: CreateJob, dataset_id: DatasetId
-) -> CommandResult:
     preset = None if command.preset is None else await require_recipe(context, command.preset)
     recipe = rules.resolve_recipe(command, preset)
-    frozen = await _select_version(context, metadata, command, dataset_id)
-    dataset, version = frozen.dataset, frozen.version
-    await context.read(lambda now: require_pictures(now, dataset.id, version, context.losses()))
-    events = rules.create(command, recipe, dataset_id=dataset.id, dataset=dataset.name, version=version)
+    row, version = await context.read(lambda now: _select_version(now, command, context.losses()))
+    events = rules.create(command, recipe, dataset_id=row.id, dataset=row.name, version=version)
     job_id = JobId(derived("job", metadata.command_id))
-    result = JobResult(id=job_id, name=command.name or dataset.name, status="pending", version=version.version)
-    change = Change("job", job_id, events, StreamRevision())
-    return await context.executor.append(metadata, result, frozen.change, change)
+    number = None if version is None else version.version
+    result = JobResult(id=job_id, name=command.name or row.name, status="pending", version=number)
+    return await context.executor.append(metadata, result, Change("job", job_id, events, StreamRevision()))
 
 
-async def _select_version(
-    context: CommandContext, metadata: CommandMetadata, command: CreateJob, dataset_id: DatasetId
-) -> FrozenVersion:
-    """The version that the command names, or the data set as it is now, to be frozen together with the job.
-
-    Older logs may hold a version of this command without its job: a repeated command uses that version.
-    """
-    existing = await context.read(lambda connection: versions.by_id(connection, version_id_for(metadata)))
-    number = command.version if existing is None else existing.number
+def _select_version(
+    connection: Connection, command: CreateJob, known: Losses
+) -> tuple[DatasetRow, VersionFrozen | None]:
+    """The data set, and the version that the command names; none if it names none."""
+    row, number = require_dataset(connection, command.dataset), command.version
     if number is None:
-        return await build_version(context, metadata, dataset_id, command.trigger)
-
-    def read(connection: Connection) -> FrozenVersion:
-        row = require_dataset(connection, dataset_id)
-        version = versions.find(connection, row.id, number)
-        if version is None:
-            raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
-        erased = erasures.count_erased_in_version(connection, row.id, version.as_of)
-        version_rules.refuse_erased_images(version.number, erased)
-        return FrozenVersion(row, version.event)
-
-    frozen = await context.read(read)
-    if command.trigger.strip() not in ("", frozen.version.trigger):
-        raise Rejected(f"version {number} was frozen with the trigger {frozen.version.trigger!r}; freeze another")
-    return frozen
+        version_rules.refuse_empty(row.name, images.image_counts(connection, row.id).images)
+        return row, None
+    version = versions.find(connection, row.id, number)
+    if version is None:
+        raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
+    version_rules.refuse_erased_images(number, _count_erased_in(connection, version))
+    if command.trigger.strip() not in ("", version.trigger):
+        raise Rejected(f"version {number} was frozen with the trigger {version.trigger!r}; freeze another")
+    require_pictures(connection, row.id, version.event, known)
+    return row, version.event
 
 
 @locked(job_lock)
@@ -102,9 +86,14 @@ def _require_pictures(connection: Connection, job_id: JobId, known: Losses) -> N
 def _count_erased(connection: Connection, job_id: JobId) -> int:
     """The number of images that were erased from the version a job trains on."""
     version = _version_of(connection, job_id)
-    return 0 if version is None else erasures.count_erased_in_version(connection, version.dataset_id, version.as_of)
+    return 0 if version is None else _count_erased_in(connection, version)
+
+
+def _count_erased_in(connection: Connection, version: versions.VersionRow) -> int:
+    return erasures.count_erased_in_version(connection, version.dataset_id, version.as_of, version.sequence)
 
 
 def _version_of(connection: Connection, job_id: JobId) -> versions.VersionRow | None:
+    """None while its data set is being frozen."""
     job = jobs.find(connection, job_id)
-    return None if job is None else versions.by_id(connection, job.request.version_id)
+    return None if job is None or job.version is None else versions.by_id(connection, job.version.version_id)

@@ -51,17 +51,20 @@ SELECT * FROM erased WHERE ordinal IS NOT NULL AND (sequence, image_id) > (?, ?)
 ERASED_AMONG = "SELECT image_id FROM erased WHERE image_id IN (SELECT value FROM json_each(?))"
 COUNT_IMAGES = "SELECT COUNT(*) FROM erased WHERE ordinal IS NOT NULL"
 COUNT_OF_DATASET = "SELECT COUNT(*) FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
-# An image is part of the versions computed (`as_of`) after it was added and before it was removed or erased.
+# An image is part of the versions computed (`as_of`) after it was added and before it was removed, unless it was erased
+# before the version was appended (`frozen`): such images are taken out.
 COUNT_IN_VERSION = """
 SELECT COUNT(*) FROM erased WHERE dataset_id = :dataset AND ordinal IS NOT NULL
-    AND added_sequence <= :as_of AND (removed_sequence = 0 OR removed_sequence > :as_of) AND sequence > :as_of
+    AND added_sequence <= :as_of AND (removed_sequence = 0 OR removed_sequence > :as_of) AND sequence > :frozen
 """
+ORDINALS_SINCE = "SELECT ordinal FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL AND sequence > ?"
 JOBS = """
 SELECT job.id AS job, json_extract(CAST(job.request AS TEXT), '$.name') AS name, work.status, version.number AS version,
     json_extract(CAST(work.work AS TEXT), '$.completed_units') AS steps, job.artifacts
-FROM job JOIN version ON version.version_id = json_extract(CAST(job.request AS TEXT), '$.version_id')
+FROM job JOIN version ON version.version_id = json_extract(CAST(job.version AS TEXT), '$.version_id')
     JOIN work ON work.class = 'train' AND work.id = job.id
-WHERE version.dataset_id = :dataset AND version.as_of >= :start AND version.as_of < :end AND {which}
+WHERE version.dataset_id = :dataset AND version.as_of >= :start AND version.as_of < :end
+    AND version.sequence < :erased AND {which}
 ORDER BY job.created_sequence
 """
 ACTIVE_JOBS = JOBS.format(which="work.state IN ('queued', 'running', 'cancelling')")
@@ -70,10 +73,11 @@ STARTED_JOBS = JOBS.format(which="json_extract(CAST(work.work AS TEXT), '$.attem
 
 @dataclass(frozen=True)
 class VersionRange:
-    """The versions that contain an image: those with `start` <= `as_of` < `end`."""
+    """The versions that contain an image: those with `start` <= `as_of` < `end` that were frozen before `erased`."""
 
     start: int = 0
     end: int = MAX_SEQUENCE
+    erased: int = MAX_SEQUENCE
 
 
 ALWAYS = VersionRange()
@@ -96,7 +100,7 @@ class ErasedRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def span(self) -> VersionRange:
-        return VersionRange(self.added_sequence, min(self.removed_sequence or MAX_SEQUENCE, self.sequence))
+        return VersionRange(self.added_sequence, self.removed_sequence or MAX_SEQUENCE, self.sequence)
 
     @property
     def digests(self) -> frozenset[Digest]:
@@ -144,18 +148,25 @@ def count_of_dataset(connection: Connection, dataset_id: str) -> int:
     return fetch_number(connection, COUNT_OF_DATASET, (dataset_id,))
 
 
-def count_erased_in_version(connection: Connection, dataset_id: str, as_of: int) -> int:
-    """The number of images of the version computed at `as_of` that were erased since."""
-    return fetch_number(connection, COUNT_IN_VERSION, {"dataset": dataset_id, "as_of": as_of})
+def count_erased_in_version(connection: Connection, dataset_id: str, as_of: int, frozen: int) -> int:
+    """The number of images erased since of the version computed at `as_of` and appended at sequence `frozen`."""
+    return fetch_number(connection, COUNT_IN_VERSION, {"dataset": dataset_id, "as_of": as_of, "frozen": frozen})
+
+
+def ordinals_erased_since(connection: Connection, dataset_id: str, sequence: int) -> frozenset[int]:
+    """The ordinals of the images of a data set that were erased after this sequence."""
+    return frozenset(row["ordinal"] for row in connection.execute(ORDINALS_SINCE, (dataset_id, sequence)))
 
 
 def active_jobs(connection: Connection, dataset_id: str, span: VersionRange = ALWAYS) -> list[JobId]:
     """The jobs that wait for or train on a version in the span."""
-    parameters = {"dataset": dataset_id, "start": span.start, "end": span.end}
-    return [row["job"] for row in connection.execute(ACTIVE_JOBS, parameters)]
+    return [row["job"] for row in connection.execute(ACTIVE_JOBS, _of_span(dataset_id, span))]
 
 
 def jobs_trained_on(connection: Connection, dataset_id: str, span: VersionRange = ALWAYS) -> list[AffectedLoraView]:
     """The jobs that started to train on a version in the span, oldest first."""
-    parameters = {"dataset": dataset_id, "start": span.start, "end": span.end}
-    return fetch(connection, AffectedLoraView, STARTED_JOBS, parameters)
+    return fetch(connection, AffectedLoraView, STARTED_JOBS, _of_span(dataset_id, span))
+
+
+def _of_span(dataset_id: str, span: VersionRange) -> dict[str, str | int]:
+    return {"dataset": dataset_id, "start": span.start, "end": span.end, "erased": span.erased}

@@ -87,7 +87,8 @@ class QuerySide:
     async def load(self, builder: LogBuilder) -> None:
         await self.archive.append(builder.commits)
         await self.store.apply(builder.commits)
-        await self.blobs.put(manifest_of("ds_cats", 0, 1))
+        for content in manifest_of("ds_cats", 0, 1):
+            await self.blobs.put(content)
 
     async def close(self) -> None:
         for file in (self.store, self.archive, self.keys):

@@ -24,6 +24,7 @@ from contracts.events.jobs import (
     JobInterrupted,
     JobQueued,
     JobSucceeded,
+    JobVersionSet,
 )
 from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
 from contracts.jobs import MAX_ATTEMPTS_WITHOUT_PROGRESS, cancel, fold
@@ -46,12 +47,9 @@ CREATED = JobCreated(
     mode="single",
     dataset_id=DatasetId("ds_1"),
     dataset="cats",
-    version=1,
-    version_id=VersionId("ver_1"),
-    manifest=Digest("0" * 64),
-    images=3,
     recipe=Recipe(),
 )
+VERSION_SET = JobVersionSet(version=1, version_id=VersionId("ver_1"), manifest=Digest("0" * 64), images=3)
 
 
 async def append_to_job(bus: Bus, job: str, *events: AnyEvent) -> int:
@@ -59,7 +57,7 @@ async def append_to_job(bus: Bus, job: str, *events: AnyEvent) -> int:
 
 
 async def create_and_queue_job(bus: Bus, job: str = JOB, metadata: CommandMetadata | None = None) -> None:
-    await append_events(bus, "job", job, CREATED, metadata=metadata)
+    await append_events(bus, "job", job, CREATED, VERSION_SET, metadata=metadata)
     dispatch = await append_to_job(bus, job, JobQueued(priority="normal"))
     await WorkQueue(bus, "train").put(QueueMessage(id=job, dispatch=dispatch), "normal")
 
@@ -434,6 +432,7 @@ class UnavailableLog(MemoryLog):
     async def open_attempt(self) -> Attempt:
         for event in (
             CREATED,
+            VERSION_SET,
             JobQueued(priority="normal"),
             JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0),
         ):

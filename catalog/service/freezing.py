@@ -1,0 +1,208 @@
+"""Makes versions of data sets: pages are computed and stored outside the aggregate lock, and finished under it.
+
+Pages that nothing changed since the version before are used again. Pages that no version names are harmless, such as
+those of a freeze that was interrupted: the next one computes the same bytes.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from weakref import WeakValueDictionary
+
+import msgspec
+import structlog
+
+from catalog.database import Connection, Snapshot
+from catalog.domain import manifest
+from catalog.domain import versions as rules
+from catalog.domain.manifest import ManifestLine, ManifestPage
+from catalog.keys import Keys
+from catalog.lookup import require_dataset
+from catalog.service.execution import Change
+from catalog.store import Store, checkpoint
+from catalog.views import erasures, losses, version_content, versions
+from catalog.views.datasets import DatasetRow
+from catalog.watch.losses import Losses
+from catalog.watch.requirements import keys_of
+from contracts.errors import NotFound
+from contracts.events.datasets import VersionFrozen
+from contracts.ids import DatasetId, VersionId
+from contracts.wire.blobs.store import Blobs, Damaged
+
+_log = structlog.get_logger()
+
+
+class FreezeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Data sets frozen at a time, and pages of each that are being stored while the next one is read."""
+
+    datasets: int = 2
+    pages: int = 4
+
+
+DEFAULT_FREEZE_LIMITS = FreezeLimits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionDraft:
+    """A data set as it was at log sequence `as_of`: its pages, by number, are stored, and nothing names them yet."""
+
+    dataset_id: DatasetId
+    trigger: str
+    as_of: int
+    pages: dict[int, ManifestPage]
+
+
+@dataclass(frozen=True)
+class FrozenVersion:
+    """A version of a data set; `is_new`: it is not in the log yet."""
+
+    dataset: DatasetRow
+    version: VersionFrozen
+    is_new: bool = False
+
+    @property
+    def change(self) -> Change:
+        """The change that freezes it, without events if it is in the log."""
+        return Change("dataset", self.dataset.id, [self.version] if self.is_new else [], self.dataset.revision)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a snapshot says of the work: all pages of the data set, and those that changed since the latest version."""
+
+    dataset: DatasetRow
+    as_of: int
+    pages: Sequence[int]
+    latest: VersionFrozen | None
+    changed: frozenset[int]
+    losses_accepted: bool
+
+
+@dataclass
+class Freezer:
+    """One per catalog. Of each data set one version is made at a time, so that each contains the one before."""
+
+    store: Store
+    keys: Keys
+    blobs: Blobs
+    losses: Callable[[], Losses]
+    limits: FreezeLimits = DEFAULT_FREEZE_LIMITS
+    _slots: asyncio.Semaphore = field(init=False)
+    _locks: WeakValueDictionary[DatasetId, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.limits.datasets)
+
+    @asynccontextmanager
+    async def draft(self, dataset_id: DatasetId, trigger: str) -> AsyncIterator[VersionDraft]:
+        """The data set as the read model shows it now, to be finished in this block. Rejected: it is empty.
+
+        KeyMissing, Lost: the caption of an image cannot be read.
+        """
+        async with self._locks.setdefault(dataset_id, asyncio.Lock()), self._slots:
+            yield await self._compute(dataset_id, trigger.strip())
+
+    async def finish(self, draft: VersionDraft, version_id: VersionId) -> FrozenVersion:
+        """The version of a draft, under the data set's aggregate lock. Rejected: all images were erased meanwhile."""
+
+        def read(connection: Connection) -> tuple[DatasetRow, VersionFrozen | None, frozenset[int]]:
+            row, latest = (
+                require_dataset(connection, draft.dataset_id),
+                versions.find_latest(connection, draft.dataset_id),
+            )
+            erased = erasures.ordinals_erased_since(connection, row.id, draft.as_of)
+            return row, None if latest is None else latest.event, erased
+
+        row, latest, erased = await self.store.read(read)
+        pages = await self._without_erased(draft.pages, erased)
+        root = manifest.build_root(draft.trigger, pages.values())
+        rules.refuse_empty(row.name, root.images)
+        digest = await self.blobs.put(manifest.encode_root(root))
+        content = rules.FrozenContent(root=root, manifest=digest, as_of=draft.as_of, latest=latest)
+        version = rules.freeze(content, version_id)
+        return FrozenVersion(row, version, is_new=version is not latest)
+
+    async def _compute(self, dataset_id: DatasetId, trigger: str) -> VersionDraft:
+        async with self.store.snapshot() as snapshot:
+            plan = await snapshot.read(partial(_read_plan, dataset_id))
+            rules.refuse_empty(plan.dataset.name, len(plan.pages))
+            reused = await self._unchanged(plan)
+            numbers = [number for number in plan.pages if number not in reused]
+            made = {page.number: page async for page in self._make_pages(snapshot, dataset_id, numbers)}
+        pages = reused | made
+        _log.info("version_computed", dataset=dataset_id, as_of=plan.as_of, pages=len(pages), made=len(made))
+        return VersionDraft(dataset_id=dataset_id, trigger=trigger, as_of=plan.as_of, pages=pages)
+
+    async def _unchanged(self, plan: _Plan) -> dict[int, ManifestPage]:
+        """The pages of the latest version that nothing changed since, and which are stored, by number."""
+        known = self.losses()
+        # A missing key is found when the page of its image is made.
+        if plan.latest is None or known.lost_keys or plan.losses_accepted:
+            return {}
+        try:
+            root = manifest.decode_root(await self.blobs.get(plan.latest.manifest))
+        except (NotFound, Damaged) as error:
+            _log.warning("manifest_not_reused", version_id=plan.latest.version_id, error=error.detail)
+            return {}
+        changed = plan.changed | ({page.number for page in root.pages} - set(plan.pages))
+        return {
+            page.number: page
+            for page in root.pages
+            if page.number not in changed and page.digest not in known.lost_blobs
+        }
+
+    async def _make_pages(
+        self, snapshot: Snapshot, dataset_id: DatasetId, numbers: Sequence[int]
+    ) -> AsyncIterator[ManifestPage]:
+        """Pages are read one after another, and a few of them stored at a time."""
+        storing: deque[asyncio.Task[ManifestPage]] = deque()
+        try:
+            for number in numbers:
+                if len(storing) >= self.limits.pages:
+                    yield await storing.popleft()
+                lines = await snapshot.read(partial(version_content.read_page, dataset_id, number))
+                if readable := await self._readable(lines):
+                    storing.append(asyncio.create_task(self._store_page(readable)))
+            while storing:
+                yield await storing.popleft()
+        finally:
+            for task in storing:
+                task.cancel()
+            await asyncio.gather(*storing, return_exceptions=True)
+
+    async def _readable(self, lines: Sequence[ManifestLine]) -> list[ManifestLine]:
+        """Without images erased since the snapshot, whose keys are gone. KeyMissing, Lost: another key is gone."""
+        keys, absent = await keys_of(self.store, self.keys, (line.image for line in lines))
+        absent.require()
+        return [line for line in lines if line.image in keys]
+
+    async def _store_page(self, lines: Sequence[ManifestLine]) -> ManifestPage:
+        content = await asyncio.to_thread(manifest.encode_page, lines)
+        return ManifestPage(first=lines[0].ordinal, images=len(lines), digest=await self.blobs.put(content))
+
+    async def _without_erased(self, pages: dict[int, ManifestPage], erased: frozenset[int]) -> dict[int, ManifestPage]:
+        """The pages, those with images that were erased since they were computed made anew."""
+        kept = dict(pages)
+        for number in {manifest.page_number(ordinal) for ordinal in erased} & pages.keys():
+            content = await self.blobs.get(kept.pop(number).digest)
+            lines = await asyncio.to_thread(manifest.decode_page, content)
+            if left := [line for line in lines if line.ordinal not in erased]:
+                kept[number] = await self._store_page(left)
+        return kept
+
+
+def _read_plan(dataset_id: DatasetId, connection: Connection) -> _Plan:
+    row, latest = require_dataset(connection, dataset_id), versions.find_latest(connection, dataset_id)
+    pages = version_content.pages_of(connection, dataset_id)
+    since = None if latest is None else latest.as_of
+    return _Plan(
+        dataset=row,
+        as_of=checkpoint(connection).sequence,
+        pages=pages,
+        latest=None if latest is None else latest.event,
+        changed=frozenset() if since is None else version_content.changed_pages(connection, dataset_id, since),
+        losses_accepted=losses.any_accepted(connection),
+    )
