@@ -86,11 +86,14 @@ class CatalogHarness:
         assert isinstance(result, result_type_of(type(command)))
         return result
 
-    async def dataset(self, name: str = "cats", pictures: int = 0) -> DatasetId:
-        """A data set with images that exist only in the log: enough for tests that do not read their bytes."""
+    async def dataset(self, name: str = "cats", pictures: int = 0, ordinals: Sequence[int] = ()) -> DatasetId:
+        """A data set with images that exist only in the log: enough for tests that do not read their bytes.
+
+        `ordinals`: those of further images.
+        """
         dataset = DatasetId((await self.execute(CreateDataset(name=name))).id)
-        if pictures:
-            added = [image_added(dataset, ordinal) for ordinal in range(pictures)]
+        if every := [*range(pictures), *ordinals]:
+            added = [image_added(dataset, ordinal) for ordinal in every]
             await self.keys.create_keys(event.image_id for event in added)
             await self.append("dataset", dataset, *added)
         return dataset

@@ -336,7 +336,7 @@ def _add_training(builder: LogBuilder) -> None:
     )
     builder.append("dataset", "ds_cats", frozen, command_id="train", fingerprint="g")
     result = JobResult(id="job_1", status="pending")
-    created = (job_created(prompts=()), version_set(root), version_set(), JobQueued(priority="normal"))
+    created = (job_created(prompts=()), version_set(root), JobQueued(priority="normal"))
     builder.append("job", "job_1", *created, command_id="train", fingerprint="g", result=result)
     builder.append("job", "job_1", JobEdited(name="the cat", labels=("nice",)), JobPrioritised(priority="high"))
     first = builder.append("job", "job_1", JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)).sequence

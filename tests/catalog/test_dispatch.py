@@ -58,7 +58,8 @@ async def test_lost_queue_messages_are_resent(harness: CatalogHarness, bus_of: B
         await asyncio.gather(running, return_exceptions=True)
     first = await WorkQueue(await bus_of("trainer"), "train").fetch()
     assert first is not None
-    assert (first.message, first.priority) == (QueueMessage(id=lost.id, dispatch=lost.sequence), "normal")
+    dispatch = (await harness.wait_until_frozen(lost.id)).work.dispatch
+    assert (first.message, first.priority) == (QueueMessage(id=lost.id, dispatch=dispatch), "normal")
 
 
 async def test_a_deleted_queue_is_recreated_with_all_queued_jobs(harness: CatalogHarness, bus_of: BusOf) -> None:
@@ -72,7 +73,8 @@ async def test_a_deleted_queue_is_recreated_with_all_queued_jobs(harness: Catalo
     await harness.catalog.dispatcher.reconcile("train")
     first = await WorkQueue(await bus_of("trainer"), "train").fetch()
     assert first is not None
-    assert first.message == QueueMessage(id=job.id, dispatch=job.sequence)
+    dispatch = (await harness.wait_until_frozen(job.id)).work.dispatch
+    assert first.message == QueueMessage(id=job.id, dispatch=dispatch)
 
     await admin.jetstream().delete_consumer(subjects.QUEUE, subjects.queue_consumer("tag", "low"))
     assert await check_queue(admin, LEASE)

@@ -92,8 +92,8 @@ async def test_nothing_is_lost_after_an_import_a_removal_and_an_erasure(harness:
     assert await compare(harness) == {}
 
     report = harness.catalog.watch.report
-    assert (report.blobs, report.keys) == (3 + 3 + 1, 2)
-    assert loss_lines(report) == ["all 7 blobs and 2 keys are there"]
+    assert (report.blobs, report.keys) == (3 + 3 + 2, 2)
+    assert loss_lines(report) == ["all 8 blobs and 2 keys are there"]
 
 
 async def test_every_missing_blob_is_named_with_its_owner(harness: CatalogHarness) -> None:
@@ -114,7 +114,7 @@ async def test_every_missing_blob_is_named_with_its_owner(harness: CatalogHarnes
         listed, cursor = [*listed, *page.items], page.next
         if cursor is None:
             break
-    assert len(listed) == page.total == 34
+    assert len(listed) == page.total == 35
     assert {loss.owner for loss in listed if loss.kind == "source"} == set(images)
     assert (await query(harness, VerifyLog())).losses.counts == report.counts
 
