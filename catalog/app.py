@@ -113,10 +113,9 @@ class Catalog:
         self.replays = Replays(resources.folder)
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
-        freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
-        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, freezer.losses, freezer)
-        self.job_freezer = JobFreezer(self.context)
-        self.commands = command_handlers(self.context, self.importer)
+        self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
+        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, self.freezer.losses)
+        self.job_freezer = JobFreezer(self.context, self.freezer)
         queried = QueryContext(
             store=store,
             archive=archive,

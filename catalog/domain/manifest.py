@@ -4,7 +4,8 @@ A page holds the images with ordinals `number * PAGE_IMAGES` up to the next page
 the images it touches. Equal content gives equal bytes, whatever version it was frozen for: unchanged pages are shared.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -44,6 +45,14 @@ class ManifestPage(msgspec.Struct, frozen=True, kw_only=True):
         return page_number(self.first)
 
 
+class EncodedPage(NamedTuple):
+    """The bytes of a page, with the ordinal of its first image and the number of images; 0 and 0 if it has none."""
+
+    first: int
+    images: int
+    content: bytes
+
+
 class ManifestRoot(msgspec.Struct, frozen=True, kw_only=True):
     """What gives a version its texts, and its pages in order. `text`: version of the rules of `training_text`."""
 
@@ -75,6 +84,7 @@ class BadManifest(LoratoryError):
 
 _encode = msgspec.json.Encoder()
 _decode_line = msgspec.json.Decoder(ManifestLine)
+_LINE_START = b'{"ordinal":'
 _decode_root = msgspec.json.Decoder(ManifestRoot)
 
 
@@ -110,7 +120,24 @@ def decode_root(content: bytes) -> ManifestRoot:
 
 def encode_page(lines: Iterable[ManifestLine]) -> bytes:
     """The bytes of a page, lines in the order of their ordinals; sealed bytes are base64."""
-    return _encode.encode_lines(sorted(lines, key=lambda line: line.ordinal))
+    return replace_images(b"", (), lines).content
+
+
+def replace_images(content: bytes, replaced: Container[int], lines: Iterable[ManifestLine]) -> EncodedPage:
+    """A page without the images of the `replaced` ordinals, with `lines` instead. Lines that stay are not decoded."""
+    kept = {ordinal: line for line in content.splitlines() if (ordinal := _ordinal_of(line)) not in replaced}
+    kept |= {line.ordinal: _encode.encode(line) for line in lines}
+    ordinals = sorted(kept)
+    joined = b"".join(kept[ordinal] + b"\n" for ordinal in ordinals)
+    return EncodedPage(ordinals[0] if ordinals else 0, len(ordinals), joined)
+
+
+def _ordinal_of(line: bytes) -> int:
+    """The first field of an encoded line."""
+    start, end = len(_LINE_START), line.find(b",")
+    if not line.startswith(_LINE_START) or not line[start:end].isdigit():
+        raise BadManifest("the manifest cannot be read: a line does not begin with its ordinal")
+    return int(line[start:end])
 
 
 def decode_page(content: bytes) -> list[ManifestLine]:

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from catalog.database import Connection
 from catalog.keys import Keys
 from catalog.service.execution import CommandExecutor
-from catalog.service.freezing import Freezer
 from catalog.watch.losses import Losses
 from contracts.commands.base import Command, CommandMetadata, CommandResult
 from contracts.wire.blobs.store import Blobs
@@ -29,7 +28,6 @@ class CommandContext:
     blobs: Blobs
     purge_now: Callable[[], Awaitable[None]]
     losses: Callable[[], Losses]
-    freezer: Freezer
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the read model."""

@@ -1,12 +1,13 @@
 """Makes versions of data sets: pages are computed and stored outside the aggregate lock, and finished under it.
 
-Pages that nothing changed since the version before are used again. Pages that no version names are harmless, such as
+Pages that nothing changed since the version before are used again, and so are the lines of images that did not change
+in the others. Pages that no version names are harmless, such as
 those of a freeze that was interrupted: the next one computes the same bytes.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
+from pyroaring import BitMap
 
 from catalog.database import Connection, Snapshot
 from catalog.domain import manifest
@@ -21,15 +23,18 @@ from catalog.domain import versions as rules
 from catalog.domain.manifest import ManifestLine, ManifestPage
 from catalog.keys import Keys
 from catalog.lookup import require_dataset
+from catalog.service.context import CommandContext
 from catalog.service.execution import Change
 from catalog.store import Store, checkpoint
-from catalog.views import erasures, losses, version_content, versions
+from catalog.views import erasures, losses, sets, version_content, versions
 from catalog.views.datasets import DatasetRow
 from catalog.watch.losses import Losses
 from catalog.watch.requirements import keys_of
+from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commands.datasets import FreezeVersion, VersionResult
 from contracts.errors import NotFound
 from contracts.events.datasets import VersionFrozen
-from contracts.ids import DatasetId, VersionId
+from contracts.ids import DatasetId, VersionId, derived
 from contracts.wire.blobs.store import Blobs, Damaged
 
 _log = structlog.get_logger()
@@ -71,14 +76,24 @@ class FrozenVersion:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a snapshot says of the work: all pages of the data set, and those that changed since the latest version."""
+    """What a snapshot says of the work: images of the data set, and which changed since the latest version."""
 
     dataset: DatasetRow
     as_of: int
-    pages: Sequence[int]
+    live: BitMap
     latest: VersionFrozen | None
-    changed: frozenset[int]
+    changed: BitMap
     losses_accepted: bool
+
+
+@dataclass(frozen=True)
+class _PageWork:
+    """A page to be made from that of the latest version, if it has one, by replacing the images of these ordinals."""
+
+    base: ManifestPage | None
+    replaced: BitMap
+    live: BitMap
+    """Those of them that are images of the data set now."""
 
 
 @dataclass
@@ -95,6 +110,22 @@ class Freezer:
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.limits.datasets)
+
+    async def freeze_version(
+        self, context: CommandContext, metadata: CommandMetadata, command: FreezeVersion
+    ) -> CommandResult:
+        """A new version, or the latest one where nothing has changed since. Only the append holds a lock."""
+        await context.executor.wait_until_applied()
+        row = await context.read(lambda connection: require_dataset(connection, command.dataset))
+        async with self.draft(row.id, command.trigger) as draft:
+
+            async def append() -> CommandResult:
+                frozen = await self.finish(draft, version_id_for(metadata))
+                number, name = frozen.version.version, frozen.dataset.name
+                result = VersionResult(id=frozen.version.version_id, name=name, version=number)
+                return await context.executor.append(metadata, result, frozen.change)
+
+            return await context.executor.execute_once(metadata, row.id, append)
 
     @asynccontextmanager
     async def draft(self, dataset_id: DatasetId, trigger: str) -> AsyncIterator[VersionDraft]:
@@ -128,16 +159,18 @@ class Freezer:
     async def _compute(self, dataset_id: DatasetId, trigger: str) -> VersionDraft:
         async with self.store.snapshot() as snapshot:
             plan = await snapshot.read(partial(_read_plan, dataset_id))
-            rules.refuse_empty(plan.dataset.name, len(plan.pages))
-            reused = await self._unchanged(plan)
-            numbers = [number for number in plan.pages if number not in reused]
-            made = {page.number: page async for page in self._make_pages(snapshot, dataset_id, numbers)}
-        pages = reused | made
+            rules.refuse_empty(plan.dataset.name, len(plan.live))
+            latest = await self._latest_pages(plan)
+            work = _plan_pages(plan, latest)
+            made = [page async for page in self._make_pages(snapshot, dataset_id, list(work.values()))]
+        numbers = {manifest.page_number(ordinal) for ordinal in plan.live} - work.keys()
+        pages = {number: page for number, page in latest.items() if number in numbers}
+        pages |= {page.number: page for page in made}
         _log.info("version_computed", dataset=dataset_id, as_of=plan.as_of, pages=len(pages), made=len(made))
         return VersionDraft(dataset_id=dataset_id, trigger=trigger, as_of=plan.as_of, pages=pages)
 
-    async def _unchanged(self, plan: _Plan) -> dict[int, ManifestPage]:
-        """The pages of the latest version that nothing changed since, and which are stored, by number."""
+    async def _latest_pages(self, plan: _Plan) -> dict[int, ManifestPage]:
+        """The pages of the latest version that may be used again, or in part, by number."""
         known = self.losses()
         # A missing key is found when the page of its image is made.
         if plan.latest is None or known.lost_keys or plan.losses_accepted:
@@ -147,27 +180,22 @@ class Freezer:
         except (NotFound, Damaged) as error:
             _log.warning("manifest_not_reused", version_id=plan.latest.version_id, error=error.detail)
             return {}
-        changed = plan.changed | ({page.number for page in root.pages} - set(plan.pages))
-        return {
-            page.number: page
-            for page in root.pages
-            if page.number not in changed and page.digest not in known.lost_blobs
-        }
+        return {page.number: page for page in root.pages if page.digest not in known.lost_blobs}
 
     async def _make_pages(
-        self, snapshot: Snapshot, dataset_id: DatasetId, numbers: Sequence[int]
+        self, snapshot: Snapshot, dataset_id: DatasetId, work: Sequence[_PageWork]
     ) -> AsyncIterator[ManifestPage]:
-        """Pages are read one after another, and a few of them stored at a time."""
-        storing: deque[asyncio.Task[ManifestPage]] = deque()
+        """Images are read page by page, and a few pages stored at a time. Pages without images are left out."""
+        storing: deque[asyncio.Task[ManifestPage | None]] = deque()
         try:
-            for number in numbers:
-                if len(storing) >= self.limits.pages:
-                    yield await storing.popleft()
-                lines = await snapshot.read(partial(version_content.read_page, dataset_id, number))
-                if readable := await self._readable(lines):
-                    storing.append(asyncio.create_task(self._store_page(readable)))
+            for page in work:
+                if len(storing) >= self.limits.pages and (stored := await storing.popleft()) is not None:
+                    yield stored
+                lines = await snapshot.read(partial(version_content.read_lines, dataset_id, list(page.live)))
+                storing.append(asyncio.create_task(self._make_page(page, await self._readable(lines))))
             while storing:
-                yield await storing.popleft()
+                if (stored := await storing.popleft()) is not None:
+                    yield stored
         finally:
             for task in storing:
                 task.cancel()
@@ -179,30 +207,52 @@ class Freezer:
         absent.require()
         return [line for line in lines if line.image in keys]
 
-    async def _store_page(self, lines: Sequence[ManifestLine]) -> ManifestPage:
-        content = await asyncio.to_thread(manifest.encode_page, lines)
-        return ManifestPage(first=lines[0].ordinal, images=len(lines), digest=await self.blobs.put(content))
+    async def _make_page(self, work: _PageWork, lines: Sequence[ManifestLine]) -> ManifestPage | None:
+        base = b"" if work.base is None else await self.blobs.get(work.base.digest)
+        return await self._store_page(base, work.replaced, lines)
+
+    async def _store_page(
+        self, base: bytes, replaced: Container[int], lines: Sequence[ManifestLine]
+    ) -> ManifestPage | None:
+        """None if no image is left."""
+        page = await asyncio.to_thread(manifest.replace_images, base, replaced, lines)
+        if not page.images:
+            return None
+        return ManifestPage(first=page.first, images=page.images, digest=await self.blobs.put(page.content))
 
     async def _without_erased(self, pages: dict[int, ManifestPage], erased: frozenset[int]) -> dict[int, ManifestPage]:
         """The pages, those with images that were erased since they were computed made anew."""
         kept = dict(pages)
         for number in {manifest.page_number(ordinal) for ordinal in erased} & pages.keys():
             content = await self.blobs.get(kept.pop(number).digest)
-            lines = await asyncio.to_thread(manifest.decode_page, content)
-            if left := [line for line in lines if line.ordinal not in erased]:
-                kept[number] = await self._store_page(left)
+            if (page := await self._store_page(content, erased, ())) is not None:
+                kept[number] = page
         return kept
+
+
+def version_id_for(metadata: CommandMetadata) -> VersionId:
+    """The id of the version that a command freezes."""
+    return VersionId(derived("ver", metadata.command_id))
 
 
 def _read_plan(dataset_id: DatasetId, connection: Connection) -> _Plan:
     row, latest = require_dataset(connection, dataset_id), versions.find_latest(connection, dataset_id)
-    pages = version_content.pages_of(connection, dataset_id)
-    since = None if latest is None else latest.as_of
     return _Plan(
         dataset=row,
         as_of=checkpoint(connection).sequence,
-        pages=pages,
+        live=sets.load(connection, dataset_id, "live"),
         latest=None if latest is None else latest.event,
-        changed=frozenset() if since is None else version_content.changed_pages(connection, dataset_id, since),
+        changed=BitMap() if latest is None else version_content.changed_images(connection, dataset_id, latest.as_of),
         losses_accepted=losses.any_accepted(connection),
     )
+
+
+def _plan_pages(plan: _Plan, latest: dict[int, ManifestPage]) -> dict[int, _PageWork]:
+    """The pages to be made, by number: those that the latest version lacks, and those with a change since."""
+    work = {}
+    for number in sorted({manifest.page_number(ordinal) for ordinal in plan.live}):
+        base, ordinals = latest.get(number), BitMap(manifest.ordinals_of_page(number))
+        replaced = ordinals if base is None else ordinals & plan.changed
+        if replaced:
+            work[number] = _PageWork(base, replaced, plan.live & replaced)
+    return work

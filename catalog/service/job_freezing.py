@@ -16,8 +16,7 @@ import structlog
 from catalog.domain import jobs as rules
 from catalog.service.context import CommandContext
 from catalog.service.execution import Change
-from catalog.service.freezing import VersionDraft
-from catalog.service.versions import version_id_for
+from catalog.service.freezing import Freezer, VersionDraft, version_id_for
 from catalog.views import jobs, work
 from catalog.watch.requirements import require_pictures
 from contracts.aggregates import AnyEvent
@@ -51,6 +50,7 @@ class JobFreezer:
     """`run` is the background task."""
 
     context: CommandContext
+    freezer: Freezer
     limits: JobFreezeLimits = DEFAULT_JOB_FREEZE_LIMITS
     _running: dict[JobId, asyncio.Task[None]] = field(default_factory=dict)
     _wake_up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -107,7 +107,7 @@ class JobFreezer:
         metadata = await self._metadata(job_id)
         await executor.wait_until_applied()
         try:
-            async with self.context.freezer.draft(job.request.dataset_id, job.request.trigger) as draft:
+            async with self.freezer.draft(job.request.dataset_id, job.request.trigger) as draft:
                 await executor.execute_once(
                     metadata, draft.dataset_id, lambda: self._set_version(metadata, job_id, draft)
                 )
@@ -135,7 +135,7 @@ class JobFreezer:
         job = rules.fold(history.events())
         if job.work.state != "freezing":
             return await self._append(metadata, job_id, [], job)
-        frozen = await self.context.freezer.finish(draft, version_id_for(metadata))
+        frozen = await self.freezer.finish(draft, version_id_for(metadata))
         row, losses = frozen.dataset, self.context.losses()
         await self.context.read(lambda now: require_pictures(now, row.id, frozen.version, losses))
         change = Change("job", job_id, rules.set_version(job, frozen.version), history.revision)

@@ -73,7 +73,8 @@ class DatasetApi(Api):
     async def version_diff(self, dataset: str, version: int, since: int) -> list[ImageChange]:
         """The images that were added, removed or changed in a version since another one."""
         place = path("datasets", dataset, "versions", str(version), "diff")
-        return [change async for change in self._http.items(place, Items[ImageChange], **{"from": since})]
+        query: dict[str, Any] = {"from": since}
+        return [change async for change in self._http.items(place, Items[ImageChange], **query)]
 
     async def import_folder(
         self, dataset: str, folder: Path, *, on_progress: OnProgress | None = None

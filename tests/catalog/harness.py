@@ -35,7 +35,7 @@ from contracts.commits import Commit, RecordedCommit, StreamRevision, build_comm
 from contracts.events.base import SCHEMA, Event
 from contracts.events.jobs import JobVersionSet
 from contracts.events.service_keys import SigningService
-from contracts.ids import CommandId, DatasetId, Digest, ImageId, ulid
+from contracts.ids import CommandId, DatasetId, Digest, ImageId, JobId, ulid
 from contracts.signatures import Signer
 from contracts.telemetry import Applied
 from contracts.wire.blobs.store import LocalBlobs
@@ -110,6 +110,8 @@ class CatalogHarness:
             row = await self.executor.store.read(lambda connection: work.find(connection, "train", job))
             assert row is not None
             if row.work.state != "freezing":
+                if (task := self.catalog.job_freezer._running.get(JobId(job))) is not None:
+                    await asyncio.wait({task})  # it puts the message into the queue after the rows were written
                 return row
             await self.executor.store.wait_for(applied + 1, WAIT)
 

@@ -46,6 +46,7 @@ from contracts.events.jobs import (
     JobQueued,
     JobRemoved,
     JobSampled,
+    JobStartRequested,
     JobSucceeded,
     JobVersionSet,
 )
@@ -367,7 +368,8 @@ def _add_ended_jobs(builder: LogBuilder) -> None:
     builder.append("job", "job_5", job_created(), version_set(), JobQueued(priority="normal"))
     attempt = builder.append("job", "job_5", JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)).sequence
     builder.append("job", "job_5", JobFailed(attempt=attempt, code="no-base", reason="there is no such base"))
-    builder.append("job", "job_6", job_created())
+    builder.append("job", "job_6", job_created(), JobStartRequested())
+    builder.append("job", "job_6", JobCancelRequested(reason="no"), JobCancelled())
     builder.append("job", "job_6", JobRemoved())
 
 

@@ -68,20 +68,20 @@ async def test_a_version_names_its_pages_and_shares_those_that_did_not_change(
 ) -> None:
     cats = await harness.dataset(ordinals=(FIRST, LAST, NEXT))
     await harness.execute(FreezeVersion(dataset="cats"))
-    made: list[int] = []
-    read_page = version_content.read_page
+    read: list[int] = []
+    read_lines = version_content.read_lines
 
-    def counting(dataset_id: str, number: int, connection: Connection) -> list[ManifestLine]:
-        made.append(number)
-        return read_page(dataset_id, number, connection)
+    def counting(dataset_id: str, ordinals: Sequence[int], connection: Connection) -> list[ManifestLine]:
+        read.extend(ordinals)
+        return read_lines(dataset_id, ordinals, connection)
 
-    monkeypatch.setattr(version_content, "read_page", counting)
+    monkeypatch.setattr(version_content, "read_lines", counting)
     await harness.execute(EditTags(image=image_id_of(cats, NEXT), add=("cat",)))
     await harness.execute(FreezeVersion(dataset="cats"))
     await harness.execute(FreezeVersion(dataset="cats", trigger="sks"))
 
     roots = [await read_root(harness, number) for number in (1, 2, 3)]
-    assert made == [1]
+    assert read == [NEXT]
     assert [[(page.first, page.images) for page in root.pages] for root in roots] == [[(FIRST, 2), (NEXT, 1)]] * 3
     assert roots[0].pages[0] == roots[1].pages[0]
     assert roots[0].pages[1] != roots[1].pages[1]
@@ -217,11 +217,11 @@ async def test_equal_content_gives_an_equal_root_whatever_was_frozen_before(
 async def test_an_image_erased_between_as_of_and_append_is_not_in_the_version(harness: CatalogHarness) -> None:
     cats = await harness.dataset(pictures=2)
     await harness.execute(EditTags(image=image_id_of(cats, 0), add=("before",)))
-    context = harness.catalog.context
-    async with context.freezer.draft(cats, "") as draft:
+    freezer = harness.catalog.freezer
+    async with freezer.draft(cats, "") as draft:
         await harness.execute(EraseImage(image=image_id_of(cats, 1)))
         await harness.execute(EditTags(image=image_id_of(cats, 0), add=("after",)))
-        frozen = await context.freezer.finish(draft, VersionId("ver_1"))
+        frozen = await freezer.finish(draft, VersionId("ver_1"))
         await harness.append("dataset", cats, frozen.version)
     version = await query(harness, GetVersion(dataset="cats", version=1))
     assert (version.images, version.as_of, version.erased) == (1, draft.as_of, 0)
@@ -261,10 +261,10 @@ async def test_two_freezes_at_once_make_one_version(harness: CatalogHarness) -> 
 
 async def test_a_data_set_of_which_everything_was_erased_meanwhile_is_not_frozen(harness: CatalogHarness) -> None:
     cats = await harness.dataset(pictures=1)
-    async with harness.catalog.context.freezer.draft(cats, "") as draft:
+    async with harness.catalog.freezer.draft(cats, "") as draft:
         await harness.execute(EraseImage(image=image_id_of(cats, 0)))
         with pytest.raises(Rejected, match="empty"):
-            await harness.catalog.context.freezer.finish(draft, VersionId("ver_1"))
+            await harness.catalog.freezer.finish(draft, VersionId("ver_1"))
 
 
 # --- jobs that wait for their version
@@ -272,7 +272,7 @@ async def test_a_data_set_of_which_everything_was_erased_meanwhile_is_not_frozen
 
 async def test_a_job_is_accepted_at_once_and_queued_with_its_version(harness: CatalogHarness) -> None:
     cats = await harness.dataset(pictures=1)
-    async with harness.catalog.context.freezer.draft(cats, ""):  # so that the freeze for the job has to wait
+    async with harness.catalog.freezer.draft(cats, ""):  # so that the freeze for the job has to wait
         job = JobId((await harness.execute(CreateJob(dataset="cats", trigger=" sks ", start=True))).id)
         view = await query(harness, GetJob(job=job))
         assert (view.status, view.phase, view.version, view.version_id, view.images) == (
@@ -295,7 +295,7 @@ async def test_a_job_is_accepted_at_once_and_queued_with_its_version(harness: Ca
 
 async def test_a_job_that_is_started_while_its_data_set_is_frozen_is_queued_afterwards(harness: CatalogHarness) -> None:
     cats = await harness.dataset(pictures=1)
-    async with harness.catalog.context.freezer.draft(cats, ""):
+    async with harness.catalog.freezer.draft(cats, ""):
         job = JobId((await harness.execute(CreateJob(dataset="cats"))).id)
         assert (await harness.execute(StartJob(job=job))).changed
         assert not (await harness.execute(StartJob(job=job))).changed
@@ -304,7 +304,7 @@ async def test_a_job_that_is_started_while_its_data_set_is_frozen_is_queued_afte
 
 async def test_a_job_whose_data_set_cannot_be_frozen_fails_and_says_why(harness: CatalogHarness) -> None:
     cats = await harness.dataset(pictures=1)
-    async with harness.catalog.context.freezer.draft(cats, ""):
+    async with harness.catalog.freezer.draft(cats, ""):
         job = (await harness.execute(CreateJob(dataset="cats", start=True))).id
         await harness.execute(RemoveImage(image=image_id_of(cats, 0)))
     row = await harness.wait_until_frozen(job)
@@ -335,7 +335,7 @@ async def test_a_freeze_that_a_crash_interrupted_goes_on_after_the_start(bus_of:
         job = (await harness.execute(CreateJob(dataset="cats", start=True))).id
         await blobs.requested.wait()
         # A page that was stored before the crash: no version names it.
-        lines = await harness.executor.store.read(lambda now: version_content.read_page(cats, 0, now))
+        lines = await harness.executor.store.read(lambda now: version_content.read_lines(cats, [FIRST, LAST], now))
         page = await LocalBlobs.put(blobs, manifest.encode_page(lines))
     async with open_catalog(bus, tmp_path) as harness:
         assert (await harness.wait_until_frozen(job)).work.state == "queued"

@@ -259,7 +259,7 @@ async def test_of_a_success_and_a_cancellation_the_first_in_the_log_counts(catal
         attempts[0].stop(CancelledOnRequest())
         await wait_until_queue_is_empty(catalog)
     assert ended == ["completed"]
-    assert [type(event) for event in (await load_events(catalog))[2:]] == [JobAttemptStarted, JobSucceeded]
+    assert [type(event) for event in (await load_events(catalog))[3:]] == [JobAttemptStarted, JobSucceeded]
 
 
 async def test_a_stopped_worker_releases_its_work_to_another(catalog: Bus, bus_of: BusOf) -> None:
@@ -353,7 +353,7 @@ async def test_a_late_ack_of_a_fenced_worker_does_not_affect_the_current_one(cat
         assert await WorkQueue(catalog, "train").queued_ids() == set()
         acked.set()
         events = await wait_until_ended(catalog)
-    assert [type(event) for event in events[2:]] == [JobAttemptStarted, JobSucceeded]
+    assert [type(event) for event in events[3:]] == [JobAttemptStarted, JobSucceeded]
 
 
 async def test_work_without_progress_counts_as_stalled_and_fails(catalog: Bus, trainer: Bus) -> None:
