@@ -25,6 +25,7 @@ from catalog.database import Connection
 from catalog.domain import manifest
 from catalog.keys import Keys
 from catalog.query_handlers.context import ManifestReader
+from catalog.query_handlers.datasets import PAGES_COMPARED
 from catalog.service.freezing import Freezer, FrozenVersion
 from catalog.store import Store
 from catalog.views import decisions
@@ -75,9 +76,14 @@ class Log:
         return TagsEdited(images=bytes(BitMap([ordinal]).serialize()), asserted=tags)
 
     def _image(self, ordinal: int) -> ImageAdded:
-        digests = [Digest(hashlib.sha256(f"{kind} {ordinal}".encode()).hexdigest()) for kind in range(4)]
+        source, picture, thumbnail, pixels = (
+            Digest(hashlib.sha256(f"{kind} {ordinal}".encode()).hexdigest()) for kind in range(4)
+        )
         return ImageAdded(
-            **dict(zip(("source", "picture", "thumbnail", "pixels"), digests, strict=True)),
+            source=source,
+            picture=picture,
+            thumbnail=thumbnail,
+            pixels=pixels,
             ordinal=ordinal,
             image_id=image_id(ordinal),
             dhash="00ff00ff00ff00ff",
@@ -133,8 +139,11 @@ class Bench:
         started, reader = time.perf_counter(), ManifestReader(self.blobs, self.blobs.size)
         before, after = [await reader.root(self.versions[index].version.manifest) for index in (since, number)]
         pages = manifest.differing_pages(before, after)
-        lines = [pair for pair_of_pages in pages.values() for pair in await reader.difference(pair_of_pages)]
-        report(f"{name}: {len(lines)} images in {len(pages)} pages", started)
+        left, lines = list(pages.values()), 0
+        while left:
+            some, left = left[:PAGES_COMPARED], left[PAGES_COMPARED:]
+            lines += sum(map(len, await asyncio.gather(*map(reader.difference, some))))
+        report(f"{name}: {lines} images in {len(pages)} pages", started)
 
 
 def report(name: str, started: float) -> None:

@@ -78,6 +78,10 @@ class Database(Closing):
     def __init__(self, path: Path, writer: Connection) -> None:
         self._path = path
         self._connection = writer
+        self._truncation = asyncio.Lock()
+        self._snapshots = 0
+        self._no_snapshots = asyncio.Event()
+        self._no_snapshots.set()
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         for _ in range(READERS):
             self._idle.put(open_reader(path))
@@ -108,6 +112,9 @@ class Database(Closing):
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Snapshot"]:
         """One state of the file for several reads, whatever is written meanwhile; keep it short, the WAL grows."""
+        async with self._truncation:
+            self._snapshots += 1
+            self._no_snapshots.clear()
         thread = ThreadPoolExecutor(1, thread_name_prefix=f"snapshot-{self._path.stem}")
         try:
             connection = await asyncio.wrap_future(thread.submit(_connect, self._path, writes=False))
@@ -118,14 +125,22 @@ class Database(Closing):
                 thread.submit(connection.close)  # after the read that a cancelled caller left behind
         finally:
             thread.shutdown(wait=False)
+            self._snapshots -= 1
+            if not self._snapshots:
+                self._no_snapshots.set()
 
     async def truncate_wal(self) -> None:
-        """Empty the WAL, which still contains deleted content. Unavailable: a reader is using it."""
+        """Empty the WAL, which still contains deleted content, when no snapshot needs it any more.
+
+        Unavailable: a reader is using it.
+        """
 
         def truncate() -> None:
             check_wal_truncated(*self._connection.execute(TRUNCATE_WAL).fetchone())
 
-        await asyncio.get_running_loop().run_in_executor(self._writer, truncate)
+        async with self._truncation:
+            await self._no_snapshots.wait()  # here, because the writer's thread must not wait for it
+            await asyncio.get_running_loop().run_in_executor(self._writer, truncate)
 
     async def close(self) -> None:
         """Waits for running reads and writes, then closes the file."""

@@ -4,7 +4,8 @@ A page holds the images with ordinals `number * PAGE_IMAGES` up to the next page
 the images it touches. Equal content gives equal bytes, whatever version it was frozen for: unchanged pages are shared.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
+from itertools import zip_longest
 from typing import NamedTuple
 
 import msgspec
@@ -120,10 +121,10 @@ def decode_root(content: bytes) -> ManifestRoot:
 
 def encode_page(lines: Iterable[ManifestLine]) -> bytes:
     """The bytes of a page, lines in the order of their ordinals; sealed bytes are base64."""
-    return replace_images(b"", (), lines).content
+    return replace_images(b"", frozenset(), lines).content
 
 
-def replace_images(content: bytes, replaced: Container[int], lines: Iterable[ManifestLine]) -> EncodedPage:
+def replace_images(content: bytes, replaced: Set[int], lines: Iterable[ManifestLine]) -> EncodedPage:
     """A page without the images of the `replaced` ordinals, with `lines` instead. Lines that stay are not decoded."""
     kept = {ordinal: line for line in content.splitlines() if (ordinal := _ordinal_of(line)) not in replaced}
     kept |= {line.ordinal: _encode.encode(line) for line in lines}
@@ -154,7 +155,9 @@ def differing_pages(before: ManifestRoot, after: ManifestRoot) -> dict[int, Diff
 
 def differing_lines(before: bytes, after: bytes) -> list[DifferingLines]:
     """The lines in which two pages of one number differ, by ordinal. Equal lines are never decoded."""
-    old, new = before.splitlines(), after.splitlines()
+    aligned = zip_longest(before.splitlines(), after.splitlines(), fillvalue=b"")
+    moved = [pair for pair in aligned if pair[0] != pair[1]]  # most lines are equal and in the same place
+    old, new = ([pair[side] for pair in moved if pair[side]] for side in (0, 1))
     kept, known = set(old), set(new)
     removed = {line.ordinal: line for line in _decode_lines([line for line in old if line not in known])}
     added = {line.ordinal: line for line in _decode_lines([line for line in new if line not in kept])}

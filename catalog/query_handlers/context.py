@@ -73,7 +73,7 @@ class ManifestReader:
 
     async def difference(self, pages: DifferingPages) -> list[DifferingLines]:
         """The lines in which two pages differ."""
-        before, after = [b"" if page is None else await self._content(page.digest) for page in pages]
+        before, after = await asyncio.gather(*map(self._content_of, pages))
         return await asyncio.to_thread(manifest.differing_lines, before, after)
 
     async def _page(self, page: ManifestPage) -> list[ManifestLine]:
@@ -81,6 +81,9 @@ class ManifestReader:
             content = await self._content(page.digest)
             _remember(self._pages, page.digest, await asyncio.to_thread(manifest.decode_page, content))
         return self._pages[page.digest]
+
+    async def _content_of(self, page: ManifestPage | None) -> bytes:
+        return b"" if page is None else await self._content(page.digest)
 
     async def _content(self, digest: Digest) -> bytes:
         await self._require_blob(digest)

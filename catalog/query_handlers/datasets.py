@@ -1,6 +1,8 @@
 """Queries about data sets: lists of them, of their images, refused files and tags; versions, manifests, erasures."""
 
+import asyncio
 from functools import partial
+from itertools import chain
 
 from catalog.database import Connection
 from catalog.domain.compose import compose
@@ -25,6 +27,8 @@ from contracts.queries.base import Page
 from contracts.sealed import NAME
 from contracts.tags import canonicalize
 
+PAGES_COMPARED = 4
+"""Pages of two versions that are read and compared at a time."""
 MAX_TAG_COUNT = 2**62
 """Larger than the number of images of any tag: lists by descending count start below it."""
 
@@ -130,15 +134,14 @@ async def diff_versions(context: QueryContext, query: queries.DiffVersions) -> P
         return [require_version(connection, dataset, number) for number in (query.since, query.version)]
 
     before, now = [await context.manifests.root(row.manifest) for row in await context.read(query, read)]
+    left = [pages for number, pages in differing_pages(before, now).items() if number >= page_number(after + 1)]
     found, counted = list[DifferingLines](), 0
-    for number, pages in differing_pages(before, now).items():
-        if number < page_number(after + 1):
-            continue
-        if total >= 0 and len(found) > query.limit:
-            break
-        lines = await context.manifests.difference(pages)
-        counted += len(lines)
-        found += [pair for pair in lines if _ordinal(pair) > after][: query.limit + 1 - len(found)]
+    while left and (total < 0 or len(found) <= query.limit):
+        some, left = left[:PAGES_COMPARED], left[PAGES_COMPARED:]
+        lines = chain(*await asyncio.gather(*map(context.manifests.difference, some)))
+        pairs = [pair for pair in lines if _ordinal(pair) > after]
+        counted += len(pairs)
+        found += pairs[: query.limit + 1 - len(found)]
     total = counted if total < 0 else total
     changes = [image_change(*pair) for pair in found]
     return build_page(query, changes, lambda change: change, lambda change: (change.ordinal, total), total)

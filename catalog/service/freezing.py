@@ -7,7 +7,7 @@ those of a freeze that was interrupted: the next one computes the same bytes.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -209,11 +209,9 @@ class Freezer:
 
     async def _make_page(self, work: _PageWork, lines: Sequence[ManifestLine]) -> ManifestPage | None:
         base = b"" if work.base is None else await self.blobs.get(work.base.digest)
-        return await self._store_page(base, work.replaced, lines)
+        return await self._store_page(base, frozenset(work.replaced), lines)
 
-    async def _store_page(
-        self, base: bytes, replaced: Container[int], lines: Sequence[ManifestLine]
-    ) -> ManifestPage | None:
+    async def _store_page(self, base: bytes, replaced: Set[int], lines: Sequence[ManifestLine]) -> ManifestPage | None:
         """None if no image is left."""
         page = await asyncio.to_thread(manifest.replace_images, base, replaced, lines)
         if not page.images:

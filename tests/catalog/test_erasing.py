@@ -266,7 +266,7 @@ async def test_a_purge_killed_at_any_step_is_completed_at_the_next_start(
         purger = Purger(harness.executor, keys, blobs, harness.staging, harness.pins, notify_no_workers, once)
         running = asyncio.create_task(purger.run())
         context = dataclasses.replace(harness.catalog.context, purge_now=purger.purge_now)
-        erase = command_handlers(context, harness.catalog.importer)[EraseImage]
+        erase = command_handlers(context, harness.catalog.importer, harness.catalog.freezer)[EraseImage]
         erasing_task = asyncio.ensure_future(erase(command_metadata(), EraseImage(image=image)))
         await asyncio.wait([running], timeout=WAIT)
         assert isinstance(running.exception(), Killed)
