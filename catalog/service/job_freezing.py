@@ -126,7 +126,7 @@ class JobFreezer:
             actor=created.actor,
             at=datetime.now(UTC),
             correlation_id=created.correlation_id,
-            causation_id=created.command_id,
+            causation_id=created.id,
         )
 
     async def _set_version(self, metadata: CommandMetadata, job_id: JobId, draft: VersionDraft) -> CommandResult:

@@ -290,7 +290,7 @@ async def test_a_job_is_accepted_at_once_and_queued_with_its_version(harness: Ca
     assert event_names(history.commits[-1].commit.events) == ["JobVersionSet", "JobQueued"]
     frozen = (await harness.executor.log.load("dataset", cats)).commits[-1]
     assert (frozen.sequence, frozen.commit.actor) == (history.commits[-1].sequence - 1, "ann")
-    assert frozen.commit.causation_id == history.commits[0].commit.command_id
+    assert frozen.commit.causation_id == history.commits[0].commit.id
 
 
 async def test_a_job_that_is_started_while_its_data_set_is_frozen_is_queued_afterwards(harness: CatalogHarness) -> None:
