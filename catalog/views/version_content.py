@@ -2,20 +2,15 @@
 
 from collections.abc import Sequence
 
-import msgspec
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.compose import compose
 from catalog.domain.manifest import ManifestLine
-from catalog.rows import fetch
 from catalog.views import decisions, sets
 from catalog.views.sets import json_array
-from contracts.events.base import Sealed
-from contracts.ids import Digest, ImageId
 
 IMAGES = """
-SELECT ordinal, id AS image, picture, width, height, caption FROM image
+SELECT ordinal, id, picture, width, height, caption FROM image
 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND removed_sequence = 0 ORDER BY ordinal
 """
 # Each kind of change of what a version contains.
@@ -35,15 +30,6 @@ SELECT EXISTS (
 """
 
 
-class _Image(msgspec.Struct, frozen=True, kw_only=True):
-    ordinal: int
-    image: ImageId
-    picture: Digest
-    width: int
-    height: int
-    caption: Sealed | None
-
-
 def changed_images(connection: Connection, dataset_id: str, since: int) -> BitMap:
     """The ordinals of the images that may have changed after a sequence; it may name more of them than have."""
     changed = BitMap(row[0] for row in connection.execute(CHANGED, {"dataset": dataset_id, "since": since}))
@@ -54,6 +40,17 @@ def changed_images(connection: Connection, dataset_id: str, since: int) -> BitMa
 
 def read_lines(dataset_id: str, ordinals: Sequence[int], connection: Connection) -> list[ManifestLine]:
     """These images of a data set with their tags and captions as they are now, by ordinal."""
-    found = fetch(connection, _Image, IMAGES, (dataset_id, json_array(ordinals)))
     tags = decisions.effective_tags(connection, dataset_id, ordinals)
-    return [compose(ManifestLine, image, tags=tags[image.ordinal].names) for image in found]
+    rows = connection.execute(IMAGES, (dataset_id, json_array(ordinals)))
+    return [
+        ManifestLine(
+            ordinal=ordinal,
+            image=image,
+            picture=picture,
+            width=width,
+            height=height,
+            tags=tags[ordinal].names,
+            caption=caption,
+        )
+        for ordinal, image, picture, width, height, caption in rows
+    ]
