@@ -20,7 +20,7 @@ from pyroaring import BitMap
 from catalog.database import Connection, Snapshot
 from catalog.domain import manifest
 from catalog.domain import versions as rules
-from catalog.domain.manifest import ManifestLine, ManifestPage
+from catalog.domain.manifest import BadManifest, ManifestLine, ManifestPage
 from catalog.keys import Keys
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext
@@ -32,7 +32,7 @@ from catalog.watch.losses import Losses
 from catalog.watch.requirements import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import FreezeVersion, VersionResult
-from contracts.errors import NotFound
+from contracts.errors import NotFound, Rejected
 from contracts.events.datasets import VersionFrozen
 from contracts.ids import DatasetId, VersionId, derived
 from contracts.wire.blobs.store import Blobs, Damaged
@@ -88,12 +88,12 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _PageWork:
-    """A page to be made from that of the latest version, if it has one, by replacing the images of these ordinals."""
+    """A page to be made: its images now, and that of the latest version with the ordinals that changed since."""
 
-    base: ManifestPage | None
-    replaced: BitMap
+    number: int
     live: BitMap
-    """Those of them that are images of the data set now."""
+    base: ManifestPage | None
+    changed: BitMap
 
 
 @dataclass
@@ -171,45 +171,52 @@ class Freezer:
 
     async def _latest_pages(self, plan: _Plan) -> dict[int, ManifestPage]:
         """The pages of the latest version that may be used again, or in part, by number."""
-        known = self.losses()
         # A missing key is found when the page of its image is made.
-        if plan.latest is None or known.lost_keys or plan.losses_accepted:
+        if plan.latest is None or self.losses().lost_keys or plan.losses_accepted:
             return {}
         try:
             root = manifest.decode_root(await self.blobs.get(plan.latest.manifest))
-        except (NotFound, Damaged) as error:
+        except (NotFound, Damaged, BadManifest, Rejected) as error:
             _log.warning("manifest_not_reused", version_id=plan.latest.version_id, error=error.detail)
             return {}
-        return {page.number: page for page in root.pages if page.digest not in known.lost_blobs}
+        stored = await asyncio.gather(*(self.blobs.exists(page.digest) for page in root.pages))
+        return {page.number: page for page, is_stored in zip(root.pages, stored, strict=True) if is_stored}
 
     async def _make_pages(
         self, snapshot: Snapshot, dataset_id: DatasetId, work: Sequence[_PageWork]
     ) -> AsyncIterator[ManifestPage]:
-        """Images are read page by page, and a few pages stored at a time. Pages without images are left out."""
-        storing: deque[asyncio.Task[ManifestPage | None]] = deque()
+        """A few are made at a time; the snapshot reads for one after another. Pages without images are left out."""
+        making: deque[asyncio.Task[ManifestPage | None]] = deque()
         try:
             for page in work:
-                if len(storing) >= self.limits.pages and (stored := await storing.popleft()) is not None:
-                    yield stored
-                lines = await snapshot.read(partial(version_content.read_lines, dataset_id, list(page.live)))
-                storing.append(asyncio.create_task(self._make_page(page, await self._readable(lines))))
-            while storing:
-                if (stored := await storing.popleft()) is not None:
-                    yield stored
+                if len(making) >= self.limits.pages and (made := await making.popleft()) is not None:
+                    yield made
+                making.append(asyncio.create_task(self._make_page(snapshot, dataset_id, page)))
+            while making:
+                if (made := await making.popleft()) is not None:
+                    yield made
         finally:
-            for task in storing:
+            for task in making:
                 task.cancel()
-            await asyncio.gather(*storing, return_exceptions=True)
+            await asyncio.gather(*making, return_exceptions=True)
+
+    async def _make_page(self, snapshot: Snapshot, dataset_id: DatasetId, work: _PageWork) -> ManifestPage | None:
+        """All of it where the page of the latest version is missing or damaged."""
+        try:
+            base = b"" if work.base is None else await self.blobs.get(work.base.digest)
+        except (NotFound, Damaged) as error:
+            _log.warning("page_not_reused", dataset=dataset_id, page=work.number, error=error.detail)
+            base = b""
+        replaced = work.changed if base else BitMap(manifest.ordinals_of_page(work.number))
+        ordinals = list(work.live & replaced)
+        lines = await snapshot.read(partial(version_content.read_lines, dataset_id, ordinals))
+        return await self._store_page(base, frozenset(replaced), await self._readable(lines))
 
     async def _readable(self, lines: Sequence[ManifestLine]) -> list[ManifestLine]:
         """Without images erased since the snapshot, whose keys are gone. KeyMissing, Lost: another key is gone."""
         keys, absent = await keys_of(self.store, self.keys, (line.image for line in lines))
         absent.require()
         return [line for line in lines if line.image in keys]
-
-    async def _make_page(self, work: _PageWork, lines: Sequence[ManifestLine]) -> ManifestPage | None:
-        base = b"" if work.base is None else await self.blobs.get(work.base.digest)
-        return await self._store_page(base, frozenset(work.replaced), lines)
 
     async def _store_page(self, base: bytes, replaced: Set[int], lines: Sequence[ManifestLine]) -> ManifestPage | None:
         """None if no image is left."""
@@ -250,7 +257,7 @@ def _plan_pages(plan: _Plan, latest: dict[int, ManifestPage]) -> dict[int, _Page
     work = {}
     for number in sorted({manifest.page_number(ordinal) for ordinal in plan.live}):
         base, ordinals = latest.get(number), BitMap(manifest.ordinals_of_page(number))
-        replaced = ordinals if base is None else ordinals & plan.changed
-        if replaced:
-            work[number] = _PageWork(base, replaced, plan.live & replaced)
+        changed = ordinals & plan.changed
+        if base is None or changed:
+            work[number] = _PageWork(number, plan.live & ordinals, base, changed)
     return work

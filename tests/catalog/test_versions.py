@@ -89,6 +89,24 @@ async def test_a_version_names_its_pages_and_shares_those_that_did_not_change(
     assert [event.pages for event in await frozen_events(harness, cats)] == [root.digests for root in roots]
 
 
+async def test_a_page_or_root_of_the_latest_version_that_is_missing_is_made_anew(harness: CatalogHarness) -> None:
+    cats = await harness.dataset(ordinals=(FIRST, LAST, NEXT))
+    await harness.execute(FreezeVersion(dataset="cats"))
+    first = await query(harness, GetVersion(dataset="cats", version=1))
+    pages = (await read_root(harness, 1)).digests
+    await harness.blobs.delete([pages[0]])
+    await harness.execute(EditTags(image=image_id_of(cats, FIRST), add=("cat",)))
+    second = await harness.execute(FreezeVersion(dataset="cats"))
+    entries = (await query(harness, ReadManifest(version_id=VersionId(second.id)))).items
+    assert [(entry.ordinal, entry.caption) for entry in entries] == [(FIRST, "cat"), (LAST, ""), (NEXT, "")]
+    await harness.execute(EditTags(image=image_id_of(cats, FIRST), remove=("cat",)))
+    await harness.blobs.delete([first.manifest, *pages])  # of which the second version names the last
+    await harness.execute(FreezeVersion(dataset="cats"))
+    assert (await query(harness, GetVersion(dataset="cats", version=3))).manifest == first.manifest
+    assert (await read_root(harness, 3)).digests == pages
+    assert [await harness.blobs.exists(page) for page in pages] == [True, True]
+
+
 async def test_captions_are_sealed_as_they_were_set_and_texts_are_made_when_they_are_read(
     harness: CatalogHarness,
 ) -> None:
