@@ -26,7 +26,7 @@ from contracts.queries.losses import GetBlob, GetBlobAudit, ListLosses, StartBlo
 from contracts.telemetry import LossesFound
 from contracts.wire.blobs.store import Blobs, LocalBlobs, RemoteBlobs
 from tests.catalog.harness import CatalogHarness, image_id_of, png
-from tests.catalog.log_builder import digest, job_created
+from tests.catalog.log_builder import digest, job_created, version_set
 from tests.conftest import NOW
 from tests.limits import WAIT
 
@@ -122,7 +122,7 @@ async def test_every_missing_blob_is_named_with_its_owner(harness: CatalogHarnes
 @pytest.mark.parametrize("blob", ["", "../../etc/passwd", "é", "0" * 63])
 async def test_a_blob_whose_digest_is_none_is_missing_and_ends_nobody(harness: CatalogHarness, blob: str) -> None:
     """Whoever has a trainer's key may say so of a job."""
-    await harness.append("job", "job_1", job_created())
+    await harness.append("job", "job_1", job_created(), version_set())
     attempt = await harness.append("job", "job_1", JobAttemptStarted(worker=WorkerId("w"), boot="b", resumes=0))
     await harness.append("job", "job_1", JobSampled(attempt=attempt, step=1, index=0, picture=Digest(blob), seed=1))
     async with running_watch(harness) as published:
