@@ -116,6 +116,7 @@ class Catalog:
         self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
         self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, self.freezer.losses)
         self.job_freezer = JobFreezer(self.context, self.freezer)
+        self.commands = command_handlers(self.context, self.importer, self.freezer)
         queried = QueryContext(
             store=store,
             archive=archive,
