@@ -35,6 +35,7 @@ format:  ## fix and format the code
 bench:  ## run all benchmarks
 	@tools/environment.sh dev
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	@echo "== benchmarks/bigset"; $(BIN)/python -m benchmarks.bigset
 
 figures:  ## quality figures of the demo world's models, from the committed weights (ARGS=--few for a tenth)
 	@tools/environment.sh dev

@@ -56,8 +56,8 @@ class CommitWriter:
         events: tuple[tuple[str, Event], ...] = (
             ("five tags for all images", TagsEdited(images=all_ordinals, asserted=TAGS)),
             ("the same tags removed", TagsEdited(images=all_ordinals, rejected=TAGS)),
-            ("threshold 0.35 → 0.25", ThresholdsSet(general=0.25, character=0.85)),
-            ("threshold 0.25 → 0.5", ThresholdsSet(general=0.5, character=0.85)),
+            ("threshold 0.35 → 0.25", ThresholdsSet(categories={"general": 0.25, "character": 0.85})),
+            ("threshold 0.25 → 0.5", ThresholdsSet(categories={"general": 0.5, "character": 0.85})),
             ("half of the images removed", ImagesRemoved(images=half)),
         )
         for name, event in events:

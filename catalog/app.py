@@ -16,7 +16,7 @@ from catalog.archive.archive import Archive
 from catalog.audit import Auditor, NameCures
 from catalog.cures import named_cure, with_cure_of_damage, with_cures
 from catalog.dispatch import Dispatcher, DispatchTiming
-from catalog.entries import lineage
+from catalog.entries import commits_at, lineage
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
 from catalog.key_file import open_keys
@@ -114,7 +114,9 @@ class Catalog:
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
         self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
-        self.context = CommandContext(executor, keys, blobs, self.purger.purge_now, self.freezer.losses)
+        self.context = CommandContext(
+            executor, partial(_commits_at, archive), keys, blobs, self.purger.purge_now, self.freezer.losses
+        )
         self.job_freezer = JobFreezer(self.context, self.freezer)
         self.commands = command_handlers(self.context, self.importer, self.freezer)
         queried = QueryContext(
@@ -142,6 +144,10 @@ class Catalog:
         metrics.add("disk", disk_source(folders))
         found = CatalogMetrics(resources.store, resources.archive, log, lambda: self.dispatcher.queue_depth)
         found.add_to(metrics, resources.folder)
+
+
+async def _commits_at(archive: Archive, sequences: Sequence[int]) -> list[RecordedCommit]:
+    return await archive.read(lambda log: list(commits_at(log, sequences)))
 
 
 async def serve(settings: Settings) -> None:

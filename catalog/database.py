@@ -231,7 +231,7 @@ def report_full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        if error_code(error) == sqlite3.SQLITE_FULL:
             raise _no_room(path) from error
         raise
 
@@ -250,8 +250,18 @@ def check_integrity(connection: Connection, check: str = INTEGRITY_CHECK) -> Non
 
 def is_corrupt(error: BaseException) -> bool:
     """Whether SQLite reports that the file itself is damaged, not that a statement is wrong."""
-    # Errors of the module itself, such as the use of a closed connection, have no code.
-    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in CORRUPT_CODES
+    return isinstance(error, sqlite3.DatabaseError) and error_code(error) in CORRUPT_CODES
+
+
+def error_code(error: sqlite3.Error) -> int:
+    """SQLite's code, without the details of an extended one; 0 for errors of the module, as of a closed connection.
+
+    Where text in a file is not UTF-8 the module raises an OperationalError without a code: the file is damaged.
+    """
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return sqlite3.SQLITE_CORRUPT if isinstance(error, sqlite3.OperationalError) else 0
+    return code & 0xFF
 
 
 def check_wal_truncated(busy: int, *_: int) -> None:
@@ -312,7 +322,7 @@ def _opening(path: Path) -> Iterator[None]:
 
 def _passing_error(path: Path, error: sqlite3.DatabaseError) -> Exception | None:
     """The error to raise where a file cannot be opened at the moment; None where something is wrong with the file."""
-    code = error.sqlite_errorcode & 0xFF  # without the details of an extended code
+    code = error_code(error)
     if code == sqlite3.SQLITE_FULL:
         return _no_room(path)
     if code in PASSING_CODES:

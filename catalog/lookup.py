@@ -36,13 +36,17 @@ def ordinal_of(connection: Connection, image_id: str) -> tuple[DatasetId, int]:
 
 def require_image(connection: Connection, image_id: str) -> images.ImageRow:
     """Gone if it was erased, or if it or its data set was removed."""
+    return require_image_and_dataset(connection, image_id)[0]
+
+
+def require_image_and_dataset(connection: Connection, image_id: str) -> tuple[images.ImageRow, datasets.DatasetRow]:
+    """Gone if it was erased, or if it or its data set was removed."""
     row = known_image(connection, image_id)
     if isinstance(row, erasures.ErasedRow):
         raise erased(image_id)
     if row.removed:
         raise removed("image", image_id)
-    require_dataset(connection, row.dataset_id)
-    return row
+    return row, require_dataset(connection, row.dataset_id)
 
 
 def require_version(connection: Connection, dataset: datasets.DatasetRow, number: int) -> versions.VersionRow:

@@ -54,6 +54,7 @@ class Replays:
             await self._started.wait()
             self._started.clear()
             try:
+                await asyncio.to_thread(_create_empty, self._work_dir)  # a thread goes on after a timeout
                 async with asyncio.timeout(self._timeout):
                     report = await self._run_child()
             except TimeoutError:
@@ -65,7 +66,6 @@ class Replays:
             self._update(report)
 
     async def _run_child(self) -> ReplayReport:
-        await asyncio.to_thread(_create_empty, self._work_dir)
         program = (sys.executable, "-m", "catalog.rebuild", str(self._folder), str(self._work_dir / "read.db"))
         process = await PipedChild.start(program)
         try:

@@ -7,7 +7,7 @@ just replaced.
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from catalog.database import (
     peek,
     remove_database,
 )
-from contracts.commits import ForeignMessage, LogEntry, RecordedCommit
+from contracts.commits import Aggregate, ForeignMessage, LogEntry, RecordedCommit
 from contracts.errors import Behind, LogDamaged, Unavailable
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class ReadModel(Protocol):
 
     def add_foreign(self, connection: Connection, messages: Sequence[ForeignMessage]) -> None: ...
 
-    def foreign_heads(self, connection: Connection) -> dict[tuple[str, str], int]: ...
+    def foreign_heads(self, connection: Connection) -> dict[Aggregate, int]: ...
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ class Store(Database):
         self._log_id = log_id
         self._model = model
         self._advanced = asyncio.Condition()
+        self._pending: dict[Aggregate, int] = {}
         self._damaged = asyncio.Event()
-        self.foreign_heads: dict[tuple[str, str], int] = {}
+        self.foreign_heads: dict[Aggregate, int] = {}
         """The newest foreign message on the subject of each aggregate (kind, id) that has any."""
         super().__init__(path, self._open_writer(path))
 
@@ -144,15 +145,35 @@ class Store(Database):
         applied = await self.write(lambda connection: self._apply(connection, batch))
         self.foreign_heads |= {entry.aggregate: entry.sequence for entry in batch if isinstance(entry, ForeignMessage)}
         self.applied = max(self.applied, applied)
-        async with self._advanced:
-            self._advanced.notify_all()
+        await self._notify()
         return self.applied
 
     async def wait_for(self, sequence: int, timeout: float = 2.0) -> None:
         """Wait until this sequence is applied; Behind after `timeout` seconds."""
+        await self._wait_until(lambda: self.applied >= sequence, sequence, timeout)
+
+    def is_shown(self, aggregate: Aggregate, sequence: int) -> bool:
+        """Whether every new snapshot includes all that this commit of this aggregate changed."""
+        first_pending = self._pending.get(aggregate, sequence + 1)
+        return self.applied >= sequence < first_pending
+
+    async def set_pending(self, pending: Mapping[Aggregate, int]) -> None:
+        """Replace the aggregates that are still being worked in, each with the first sequence not shown completely."""
+        self._pending = dict(pending)
+        await self._notify()
+
+    async def wait_until_shown(self, aggregate: Aggregate, sequence: int, timeout: float | None = None) -> None:
+        """Wait until this commit of this aggregate is shown; Behind after `timeout` seconds, if given."""
+        await self._wait_until(lambda: self.is_shown(aggregate, sequence), sequence, timeout)
+
+    async def _notify(self) -> None:
+        async with self._advanced:
+            self._advanced.notify_all()
+
+    async def _wait_until(self, condition: Callable[[], bool], sequence: int, timeout: float | None) -> None:
         try:
             async with asyncio.timeout(timeout), self._advanced:
-                await self._advanced.wait_for(lambda: self.applied >= sequence)
+                await self._advanced.wait_for(condition)
         except TimeoutError as error:
             raise Behind(applied=self.applied, asked=sequence) from error
 

@@ -17,6 +17,8 @@ from contracts.evolution import UPCASTERS, Upcasters, upcast, upcast_commit
 from contracts.ids import CommandId
 from contracts.log_message import LogMessage
 
+Aggregate = tuple[str, str]
+"""Kind and id of an aggregate."""
 COMMIT_BYTES = 200 * 1024
 """Maximum size of a commit in bytes, checked before it is appended: bulk data belongs in blobs and bitmaps."""
 SchemaNumber = Annotated[int, msgspec.Meta(ge=1)]
@@ -76,7 +78,7 @@ class ForeignMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: str
 
     @property
-    def aggregate(self) -> tuple[str, str]:
+    def aggregate(self) -> Aggregate:
         """Kind and id of the aggregate on whose subject it landed."""
         kind, _, aggregate_id = self.subject.removeprefix("evt.").partition(".")
         return kind, aggregate_id

@@ -11,14 +11,25 @@ import msgspec
 
 from contracts.aggregates import AnyEvent
 from contracts.events.base import Event
-from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, ImagesRemoved, TagsEdited
+from contracts.events.datasets import (
+    CaptionSet,
+    CommitsUndone,
+    ImageAdded,
+    ImageErased,
+    ImagesRemoved,
+    TagsEdited,
+    TagsOrdered,
+)
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.ids import CommandId, ImageId
 from contracts.queries.log import EventView
 from contracts.telemetry import LIVE_MESSAGES, LiveMessage, Progress, TaggingProgress, TrainingProgress
 
 MAX_NAMED_IMAGES = 100
-IMAGE_EVENTS = (ImageAdded, ImageErased, CaptionSet, TagsEdited, ImagesRemoved, TaggingRequested, TaggingPredicted)
+IMAGE_EVENTS = (
+    *(ImageAdded, ImageErased, CaptionSet, TagsEdited, TagsOrdered, ImagesRemoved, CommitsUndone),
+    *(TaggingRequested, TaggingPredicted),
+)
 """Events about images: clients receive ids instead of bitmaps or lists of ordinals."""
 
 

@@ -7,6 +7,7 @@ that read its captions.
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated
 
@@ -44,9 +45,10 @@ Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Fixed(msgspec.Struct, frozen=True, kw_only=True, tag="fixed", forbid_unknown_fields=True):
-    """Accepts a prediction above the threshold of its category; a category without a threshold is never accepted."""
+    """Accepts a prediction above the threshold of its tag, or else of its category; without either, never."""
 
     above: dict[Category, Probability]
+    tags: dict[str, Probability] = {}
 
 
 class MCut(msgspec.Struct, frozen=True, kw_only=True, tag="mcut", forbid_unknown_fields=True):
@@ -80,6 +82,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     remove: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=10_000)  # an edit names all tags of an image again, and images share most of theirs
 def canonicalize(text: str) -> str:
     """The canonical form of a tag: NFC, case-folded, `_` for whitespace, without prompt weight (`(tag:1.2)`).
 
@@ -118,7 +121,8 @@ def accept(predictions: Iterable[Prediction], acceptance: Acceptance) -> tuple[P
     """The predictions that become tags: characters, general, then others; each by probability, ties by name."""
     candidates = tuple(predictions)
     thresholds = _thresholds(candidates, acceptance.threshold)
-    above = (one for one in candidates if one.probability > thresholds.get(one.category, 1.0))
+    of_tags = acceptance.threshold.tags if isinstance(acceptance.threshold, Fixed) else {}
+    above = (one for one in candidates if one.probability > of_tags.get(one.tag, thresholds.get(one.category, 1.0)))
     # A name in two categories is listed once, at its first position.
     chosen: dict[str, Prediction] = {}
     for prediction in sorted(above, key=_sort_key):

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from contracts.audit import AuditReport
 from contracts.commands.base import Command, CommandMetadata, R
-from contracts.errors import Unavailable
+from contracts.errors import Behind, Unavailable
 from contracts.ids import JobId, RunId
 from contracts.queries.base import Query, QueryAt
 from contracts.queries.log import VerifyLog
@@ -17,6 +17,8 @@ from contracts.wire.service.telemetry import read_loss_curve, wake
 
 T = TypeVar("T")
 
+COMMAND_TIMEOUT_SECONDS = 75.0
+"""More than the catalog takes at most, so that an error says for sure that this request changes nothing any more."""
 IMPORT_RETRIES = RetryPolicy(first_delay=0.5, time_limit=30.0)
 """How long an import is retried while the catalog restarts; its files are staged here and expensive to resend."""
 RECONNECT_SECONDS = 0.5
@@ -51,14 +53,14 @@ class CatalogClient:
 
     async def command(self, metadata: CommandMetadata, command: Command[R]) -> R:
         await self._check_connected()
-        return await self._client.command(metadata, command)
+        return await self._client.command(metadata, command, timeout=COMMAND_TIMEOUT_SECONDS)
 
     async def command_with_retry(self, metadata: CommandMetadata, command: Command[R]) -> R:
-        """Resends the command while the catalog is unavailable, which is safe as its id makes it idempotent."""
+        """Resends the command while the catalog is unavailable or behind: its id makes that safe."""
         return await retry(
             lambda: self._client.command(metadata, command, timeout=IMPORT_TIMEOUT_SECONDS),
             IMPORT_RETRIES,
-            on=Unavailable,
+            on=(Unavailable, Behind),
             warn="command_retried",
         )
 

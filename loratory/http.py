@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 MAX_RESPONSE_BYTES = 64 << 20
 """Maximum size of a response that is held in memory."""
+RESPONSE_TIMEOUT_SECONDS = 90.0
+"""Without a byte from the server; more than the gateway takes at most for a command."""
+LIST_OF_DATASETS = "/api/v1/datasets"
 RETRY_DELAY_SECONDS = 0.5
 """Delay before a retry if the server sends no Retry-After."""
 RECONNECT = RetryPolicy(first_delay=0.5, time_limit=60.0)
@@ -58,7 +61,7 @@ class Http:
     """HTTP connection to one gateway.
 
     Every POST carries an Idempotency-Key, so a retry never takes effect twice. Reads after a write are at least as new
-    as that write (`min_seq`).
+    as that write (`min_seq`). A write that is not shown yet (202) has succeeded; the next write waits until it is.
     """
 
     def __init__(self, url: str, key: str | None = None, **options: Unpack[HttpOptions]) -> None:
@@ -71,10 +74,12 @@ class Http:
         self._timeout_now = options.get("initial_retry_timeout", self._retry_timeout)
         self._page_size = options.get("page_size", 500)
         self._sequence = 0
+        self._is_shown = True
+        """Whether the server shows the last write."""
         self._http = httpx.AsyncClient(
             base_url=self.url,
             headers={"Accept": "application/json", "User-Agent": "loratory-client", **self.headers},
-            timeout=httpx.Timeout(60.0, connect=5.0),
+            timeout=httpx.Timeout(RESPONSE_TIMEOUT_SECONDS, connect=5.0),
             trust_env=not is_local(url),
         )
 
@@ -102,6 +107,14 @@ class Http:
         """`key`: an Idempotency-Key; requests with the same key take effect once, also across processes."""
         return await self._request("POST", path, response_type, body=body, headers={"Idempotency-Key": key or ulid()})
 
+    async def post_until_shown(self, path: str, response_type: type[T], *, key: str | None = None) -> T:
+        """A POST whose response describes the new state, and is requested again if that was not shown yet."""
+        request = {"headers": {"Idempotency-Key": key or ulid()}}
+        content = await self._send_with_retries("POST", path, no_body, request)
+        if not self._is_shown:
+            content = await self._send_with_retries("POST", path, no_body, request)
+        return decode(content, response_type, f"{self.url} sent a response for {path}")
+
     async def put(self, path: str, response_type: type[T], body: Body) -> T:
         return await self._request("PUT", path, response_type, body=body)
 
@@ -119,13 +132,18 @@ class Http:
         return decode(content, response_type, f"{self.url} sent a response for {path}")
 
     async def _send_with_retries(self, method: str, path: str, body: Body, request: dict[str, Any]) -> bytes:
+        if method != "GET" and not self._is_shown:
+            self._is_shown = True
+            await self.get(LIST_OF_DATASETS, msgspec.Raw, limit=1)
         outage = Outage(None, RetryPolicy(first_delay=RETRY_DELAY_SECONDS, time_limit=self._timeout_now))
         while True:
             try:
                 async with self.stream(method, path, **body(), **request) as response:
                     self._timeout_now = self._retry_timeout
                     self._sequence = max(self._sequence, _log_sequence(response))
-                    return await _read_bounded(response)
+                    content = await _read_bounded(response)
+                    self._is_shown = response.status_code != 202 or msgspec.json.decode(content, type=_Result).shown
+                    return content
             except (Unavailable, Behind) as error:
                 retry_after = error.extra.get("retry_after")
                 await outage.wait(error, delay=None if retry_after is None else float(str(retry_after)))
@@ -157,6 +175,10 @@ def query_parameters(values: Mapping[str, object]) -> dict[str, Any]:
     """Without those that are None; times as RFC 3339."""
     given = {name: value for name, value in values.items() if value is not None}
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in given.items()}
+
+
+class _Result(msgspec.Struct):
+    shown: bool = True
 
 
 class _Problem(msgspec.Struct):

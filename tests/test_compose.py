@@ -36,7 +36,10 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("catalog", "gateway", "tagger", "trainer")
 READY_TIMEOUT_SECONDS = 120.0
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="containers are Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="containers are Linux"),
+]
 
 
 def free_port() -> int:

@@ -37,6 +37,7 @@ NOT_RUN = {
     "make test": "this is it",
     "make check": "needs the whole tree in order; .ci/run runs it",
     "make drill": "40 minutes; tests/acceptance/test_drill.py runs a short one",
+    "make bench": "an hour of measurements",
     "make schemas": "writes into docs/; tests/contracts/test_evolution.py compares",
     ".venv/bin/hf download": "downloads up to 4 GB",
     "sh deploy/make-secrets.sh": "tests/test_compose.py runs it",

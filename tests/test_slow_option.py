@@ -29,11 +29,16 @@ def test_drill():
     [
         ("folder", ["quick"]),
         ("folder --all", ["quick", "slow"]),
-        ("folder -k test_", ["quick", "slow"]),
-        ("folder -m slow", ["slow"]),
-        ("folder -m drill", ["drill"]),
-        ("folder/test_it.py", ["quick", "slow", "drill"]),
-        ("folder/test_it.py::test_slow -n 1", ["slow"]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("folder -k test_", ["quick", "slow"]),
+                ("folder -m slow", ["slow"]),
+                ("folder -m drill", ["drill"]),
+                ("folder/test_it.py", ["quick", "slow", "drill"]),
+                ("folder/test_it.py::test_slow -n 1", ["slow"]),
+            )
+        ),
     ],
 )
 def test_slow_tests_run_with_all_or_if_they_are_named(tmp_path: Path, arguments: str, expected: list[str]) -> None:

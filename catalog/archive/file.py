@@ -11,7 +11,7 @@ from typing import TypeVar
 from catalog.archive import rows
 from catalog.archive.chain import ChainVerification, Tail
 from catalog.archive.rows import ARCHIVE, ARCHIVE_SCHEMA, MAX_CACHED_CHAIN_HEADS, StoredRow, Writing
-from catalog.database import Connection, Database, open_writer
+from catalog.database import Connection, Database, error_code, open_writer
 from catalog.rows import fetch_number, fetch_value, from_microseconds
 from contracts.audit import Damage, damage_error
 from contracts.commits import LogEntry
@@ -156,7 +156,7 @@ def _open_writer(path: Path) -> Connection:
         return open_writer(path, ARCHIVE_SCHEMA.migrate)
     except SetupError as error:
         cause = error.__cause__
-        if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode in CORRUPT_FILE_CODES:
+        if isinstance(cause, sqlite3.DatabaseError) and error_code(cause) in CORRUPT_FILE_CODES:
             detail = f"the archive's file is damaged: {cause}"
             raise damage_error(Damage(where="archive", kind="unreadable", first_bad=1, detail=detail)) from error
         raise

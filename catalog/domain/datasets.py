@@ -5,10 +5,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contracts.commands.base import RESERVED_NAMES
-from contracts.commands.datasets import CreateDataset, EraseDataset, RemoveDataset, RenameDataset, SetThresholds
+from contracts.commands.datasets import (
+    CreateDataset,
+    EraseDataset,
+    RemoveDataset,
+    RenameDataset,
+    SetRules,
+    SetThresholds,
+)
 from contracts.errors import InUse, Rejected
-from contracts.events.base import Event
-from contracts.events.datasets import DatasetCreated, DatasetErased, DatasetRemoved, DatasetRenamed, ThresholdsSet
+from contracts.events.base import Category, Event
+from contracts.events.datasets import (
+    DatasetCreated,
+    DatasetErased,
+    DatasetRemoved,
+    DatasetRenamed,
+    RulesSet,
+    ThresholdsSet,
+)
+from contracts.tags import STORED_FLOOR, canonicalize
 
 MAX_NAMED_JOBS = 10
 
@@ -21,13 +36,14 @@ class DatasetState:
     """
 
     name: str = ""
-    thresholds: tuple[float, float] | None = None
+    thresholds: ThresholdsSet | None = None
+    rules: RulesSet | None = None
     erased: bool = False
     name_taken: bool = False
     active_jobs: Sequence[str] = ()
 
 
-DatasetChange = RemoveDataset | SetThresholds
+DatasetChange = RemoveDataset | SetThresholds | SetRules
 """Commands that are decided from the data set's own row."""
 
 
@@ -41,14 +57,29 @@ def decide(dataset: DatasetState, command: CreateDataset | RenameDataset | Erase
             return [] if renamed.name == dataset.name else [renamed]
         case RemoveDataset():
             return [DatasetRemoved()]
-        case SetThresholds(general=general, character=character):
-            same = (general, character) == dataset.thresholds
-            return [] if same else [ThresholdsSet(general=general, character=character)]
+        case SetThresholds():
+            thresholds = _checked_thresholds(command)
+            return [] if thresholds == dataset.thresholds else [thresholds]
+        case SetRules(deny=deny):
+            rules = RulesSet(deny=tuple(sorted({canonicalize(tag) for tag in deny})))
+            return [] if rules == dataset.rules else [rules]
         case EraseDataset():
             if dataset.erased:
                 return []
             refuse_if_in_use(dataset.active_jobs)
             return [DatasetErased()]
+
+
+def _checked_thresholds(command: SetThresholds) -> ThresholdsSet:
+    """Rejected: below the floor there are no predictions that could become tags."""
+    of_tags = {canonicalize(tag): above for tag, above in command.tags.items()}
+    for name, above in (*command.categories.items(), *of_tags.items()):
+        if above < STORED_FLOOR:
+            raise Rejected(
+                f"the threshold of {name!r} is below {STORED_FLOOR:g}, and predictions are stored from there on only"
+            )
+    categories: dict[Category, float] = {category: above for category, above in command.categories.items()}  # noqa: C416 - for mypy: keys of a wider type
+    return ThresholdsSet(categories=categories, tags=of_tags)
 
 
 def normalize_name(name: str) -> str:

@@ -1,15 +1,17 @@
-"""Computes which tags an image has and why, from human decisions and model predictions. Pure.
+"""Computes which tags an image has and why, from decisions, model predictions and the rules of its data set. Pure.
 
 The latest decision of a person or an import always wins: a later model run neither removes a tag somebody asserted nor
-restores one they rejected.
+restores one they rejected. A withdrawn decision leaves the tag to the models again.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
 from contracts import tags
 from contracts.events.base import Category
+from contracts.events.datasets import ThresholdsSet
 from contracts.events.tagging import Prediction
 from contracts.ids import RunId
 from contracts.queries.datasets import TagView
@@ -18,15 +20,19 @@ from contracts.tags import Acceptance, Fixed
 MAX_SUGGESTIONS = 20
 """Maximum number of predictions below the threshold that are shown, the most probable first."""
 
-DEFAULT_THRESHOLDS: dict[Category, float] = {"general": 0.35, "character": 0.85}
-"""Thresholds of a data set until others are set: the usual ones for WD models."""
+DEFAULT_THRESHOLDS = ThresholdsSet(categories={"general": 0.35, "character": 0.85})
+"""Those of a data set until others are set: the usual ones for WD models."""
+
+Choice = Literal["asserted", "rejected", "withdrawn"]
+Found = tuple["ModelPredictions", Prediction]
+"""A prediction, and the run that made it."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """A person or an import asserted or rejected a tag of one image."""
+    """A person or an import asserted or rejected a tag of one image, or withdrew an earlier decision."""
 
     tag: str
-    asserted: bool
+    choice: Choice
     source: str
     actor: str
     sequence: int
@@ -41,7 +47,7 @@ class ModelPredictions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EffectiveTags(msgspec.Struct, frozen=True, kw_only=True):
-    """`tags` in caption order: decided ones as they were asserted, then characters, then general by probability."""
+    """`tags` in caption order: as ordered, decided ones as asserted, characters, then general by probability."""
 
     tags: tuple[TagView, ...]
     rejected: tuple[str, ...]
@@ -53,59 +59,75 @@ class EffectiveTags(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(tag.tag for tag in self.tags)
 
 
+def rules_of(thresholds: dict[Category, float], of_tags: dict[str, float], deny: Iterable[str] = ()) -> Acceptance:
+    """Which predictions become tags of the images of a data set with these thresholds."""
+    return Acceptance(threshold=Fixed(above=thresholds, tags=of_tags), deny=frozenset(deny))
+
+
 def latest_decisions(decisions: Iterable[Decision]) -> dict[str, Decision]:
-    """The latest decision on each tag, given all decisions in order. A tag asserted again keeps its position."""
+    """The latest decision on each tag that was not withdrawn since, in the order they were made; given all in order."""
     latest: dict[str, Decision] = {}
     for decision in decisions:
-        before = latest.get(decision.tag)
-        if before is not None and before.asserted != decision.asserted:
-            del latest[decision.tag]
+        latest.pop(decision.tag, None)
         latest[decision.tag] = decision
-    return latest
+    return {tag: decision for tag, decision in latest.items() if decision.choice != "withdrawn"}
 
 
 def derive_effective_tags(
-    decisions: Iterable[Decision], predictions: Sequence[ModelPredictions], thresholds: dict[Category, float]
+    decisions: Iterable[Decision],
+    predictions: Sequence[ModelPredictions],
+    rules: Acceptance,
+    order: Sequence[str] = (),
 ) -> EffectiveTags:
-    """The tags of one image, from all decisions in order and the current runs (one per model, the newest run first)."""
+    """The tags of one image, from the decisions that hold, in order, and the current predictions of each model.
+
+    The newest run comes first. `order`: these tags first, as far as the image has them.
+    """
     decided = latest_decisions(decisions)
-    best = _most_probable(predictions)
+    best = _most_probable((run, found) for run in predictions for found in run.predictions)
     categories = {tag: prediction.category for tag, (_, prediction) in best.items()}
-    undecided = {tag: found for tag, found in best.items() if tag not in decided}
-    acceptance = Acceptance(threshold=Fixed(above=thresholds))
-    accepted = {found.tag: None for found in tags.accept((found for _, found in undecided.values()), acceptance)}
-    below = sorted((-p.probability, tag) for tag, (_, p) in undecided.items() if tag not in accepted)
+    passing = {tag: found for tag, found in _accepted(predictions, rules).items() if tag not in decided}
+    below = sorted(
+        (-found.probability, tag)
+        for tag, (_, found) in best.items()
+        if not (tag in decided or tag in passing or tag in rules.deny)
+    )
     ratings = (tags.most_probable_rating(run.predictions) for run in predictions)  # that of the newest run with one
+    views = {
+        **{tag: _decided_tag(one, categories) for tag, one in decided.items() if one.choice == "asserted"},
+        **{found.tag: _predicted_tag(*passing[found.tag]) for found in tags.accept(_second(passing), rules)},
+    }
     return EffectiveTags(
-        tags=(
-            *(_decided_tag(decision, categories) for decision in decided.values() if decision.asserted),
-            *(_predicted_tag(*undecided[tag]) for tag in accepted),
-        ),
-        rejected=tuple(tag for tag, decision in decided.items() if not decision.asserted),
-        suggestions=tuple(_predicted_tag(*undecided[tag]) for _, tag in below[:MAX_SUGGESTIONS]),
+        tags=tuple(views[tag] for tag in _ordered(views, order)),
+        rejected=tuple(tag for tag, decision in decided.items() if decision.choice == "rejected"),
+        suggestions=tuple(_predicted_tag(*best[tag]) for _, tag in below[:MAX_SUGGESTIONS]),
         rating=next((rating for rating in ratings if rating is not None), None),
     )
 
 
-def accepted_tags(predictions: Sequence[ModelPredictions], thresholds: dict[Category, float]) -> set[str]:
-    """The tags above their thresholds, decisions ignored: as in `derive_effective_tags`, but unordered."""
-    best = _most_probable(predictions, above=min(thresholds.values()))
-    return {tag for tag, (_, found) in best.items() if found.probability > thresholds.get(found.category, 1.0)}
+def _accepted(predictions: Sequence[ModelPredictions], rules: Acceptance) -> dict[str, Found]:
+    """The tags that some run predicts above their threshold, decisions ignored."""
+    return _most_probable((run, found) for run in predictions for found in tags.accept(run.predictions, rules))
 
 
-def _most_probable(
-    predictions: Sequence[ModelPredictions], above: float = -1.0
-) -> dict[str, tuple[ModelPredictions, Prediction]]:
-    """The highest probability of each tag, if it is above a limit, and its run; the newest run in a tie."""
-    best: dict[str, tuple[ModelPredictions, Prediction]] = {}
-    for run in predictions:
-        for prediction in run.predictions:
-            if prediction.probability <= above or prediction.category == "rating":
-                continue
-            known = best.get(prediction.tag)
-            if known is None or prediction.probability > known[1].probability:
-                best[prediction.tag] = (run, prediction)
+def _most_probable(predictions: Iterable[Found]) -> dict[str, Found]:
+    """The highest probability of each tag, and its run; the newest run in a tie. Ratings are no tags."""
+    best: dict[str, Found] = {}
+    for run, prediction in predictions:
+        known = best.get(prediction.tag)
+        if prediction.category != "rating" and (known is None or prediction.probability > known[1].probability):
+            best[prediction.tag] = (run, prediction)
     return best
+
+
+def _second(found: dict[str, Found]) -> Iterable[Prediction]:
+    return (prediction for _, prediction in found.values())
+
+
+def _ordered(present: Iterable[str], order: Sequence[str]) -> list[str]:
+    default = dict.fromkeys(present)
+    first = [tag for tag in dict.fromkeys(order) if tag in default]
+    return [*first, *(tag for tag in default if tag not in set(first))]
 
 
 def _decided_tag(decision: Decision, categories: dict[str, Category]) -> TagView:

@@ -8,27 +8,32 @@ from contracts.aggregates import AnyEvent
 from contracts.commits import Commit
 from contracts.events.datasets import (
     CaptionSet,
+    CommitsUndone,
     DatasetErased,
     DatasetRemoved,
     ImageAdded,
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    RulesSet,
     TagsEdited,
+    TagsOrdered,
     ThresholdsSet,
 )
 from contracts.events.tagging import TaggingPredicted
 
-ImageEvent = ImageAdded | ImageErased | ImageRefused | CaptionSet | TagsEdited | ImagesRemoved | TaggingPredicted
+EMPTY = bytes(BitMap().serialize())
+ImageSet = TagsEdited | ImagesRemoved | CommitsUndone
+ImageEvent = ImageAdded | ImageErased | ImageRefused | CaptionSet | TagsOrdered | ImageSet | TaggingPredicted
 """Events about individual images; all others are about their aggregate as a whole."""
 
 
 def scope_to_image(event: AnyEvent, ordinal: int) -> AnyEvent | None:
     """The part of an event that concerns one image of its data set; none if it does not concern it."""
     match event:
-        case ImageAdded(ordinal=at) | ImageErased(ordinal=at) | CaptionSet(ordinal=at):
+        case ImageAdded(ordinal=at) | ImageErased(ordinal=at) | CaptionSet(ordinal=at) | TagsOrdered(ordinal=at):
             return event if at == ordinal else None
-        case TagsEdited(images=images) | ImagesRemoved(images=images):
+        case TagsEdited(images=images) | ImagesRemoved(images=images) | CommitsUndone(images=images):
             contained = ordinal in BitMap.deserialize(images)
             return msgspec.structs.replace(event, images=single(ordinal)) if contained else None
         case TaggingPredicted(images=predicted):
@@ -41,11 +46,12 @@ def scope_to_image(event: AnyEvent, ordinal: int) -> AnyEvent | None:
 def scope_to_tag(event: AnyEvent, tag: str) -> AnyEvent | None:
     """The part of an event that concerns one tag, on any image; none if it does not concern it."""
     match event:
-        case TagsEdited(asserted=asserted, rejected=rejected):
-            if tag not in {*asserted, *rejected}:
+        case TagsEdited(asserted=asserted, rejected=rejected, withdrawn=withdrawn):
+            if tag not in {*asserted, *rejected, *withdrawn}:
                 return None
+            parts = {"asserted": asserted, "rejected": rejected, "withdrawn": withdrawn}
             return msgspec.structs.replace(
-                event, asserted=(tag,) if tag in asserted else (), rejected=(tag,) if tag in rejected else ()
+                event, **{name: (tag,) if tag in tags else () for name, tags in parts.items()}
             )
         case TaggingPredicted(images=images):
             scoped = (
@@ -60,10 +66,16 @@ def scope_to_tag(event: AnyEvent, tag: str) -> AnyEvent | None:
 
 def affects_all_images(event: AnyEvent) -> bool:
     """Whether it changes the effective tags or the visibility of every image of the data set."""
-    return isinstance(event, ThresholdsSet | DatasetRemoved | DatasetErased)
+    return isinstance(event, ThresholdsSet | RulesSet | DatasetRemoved | DatasetErased)
 
 
 def scope_commit_to_image(commit: Commit, ordinal: int) -> Commit:
-    """The commit without the parts that concern other images."""
-    events = (scope_to_image(event, ordinal) if isinstance(event, ImageEvent) else event for event in commit.events)
+    """The commit without the parts that concern other images. An undo may bring back rules, which concern all."""
+    events = (_scope_in_commit(event, ordinal) for event in commit.events)
     return msgspec.structs.replace(commit, events=tuple(event for event in events if event is not None))
+
+
+def _scope_in_commit(event: AnyEvent, ordinal: int) -> AnyEvent | None:
+    if isinstance(event, CommitsUndone):
+        return scope_to_image(event, ordinal) or msgspec.structs.replace(event, images=EMPTY)
+    return scope_to_image(event, ordinal) if isinstance(event, ImageEvent) else event

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pyroaring import BitMap
 
 from catalog.domain.datasets import refuse_if_in_use
-from contracts.commands.datasets import EditTags, EraseImage, RemoveImage, ReplaceTags, SetCaption
+from contracts.commands.datasets import EditTags, EraseImage, OrderTags, RemoveImage, ReplaceTags, SetCaption
 from contracts.errors import Rejected, StaleVersion
 from contracts.events.base import Event, Sealed
-from contracts.events.datasets import CaptionSet, ImageErased, ImagesRemoved, TagsEdited
+from contracts.events.datasets import CaptionSet, ImageErased, ImagesRemoved, TagsEdited, TagsOrdered
 from contracts.sealed import CAPTION, seal
 from contracts.tags import canonicalize, diff
 
@@ -29,6 +29,9 @@ class ImageState:
     """The tags that the client saw."""
     asserted: frozenset[str] = frozenset()
     rejected: frozenset[str] = frozenset()
+    predicted: frozenset[str] = frozenset()
+    """The tags that models claim, whatever was decided."""
+    order: Sequence[str] = ()
     caption: Sealed | None = None
     caption_changed: int = 0
     key: bytes = b""
@@ -36,7 +39,10 @@ class ImageState:
     active_jobs: Sequence[str] = ()
 
 
-def decide(image: ImageState, command: RemoveImage | EraseImage | ReplaceTags | EditTags | SetCaption) -> list[Event]:
+ImageChange = RemoveImage | EraseImage | ReplaceTags | EditTags | OrderTags | SetCaption
+
+
+def decide(image: ImageState, command: ImageChange) -> list[Event]:
     """The events that a command causes in the data set of an image; none if nothing changes."""
     match command:
         case RemoveImage():
@@ -50,9 +56,14 @@ def decide(image: ImageState, command: RemoveImage | EraseImage | ReplaceTags | 
             check_if_match(image, seen)
             # Three-way merge: what the client changed in the tags it saw, applied to the current ones.
             edit = diff(image.base, [canonicalize(tag) for tag in tags])
-            return _edit_tags(image, edit.add, edit.remove)
-        case EditTags(add=add, remove=remove):
-            return _edit_tags(image, add, remove)
+            remove = [tag for tag in edit.remove if tag in image.predicted]
+            return edit_tags(image, add=edit.add, remove=remove, withdraw=[t for t in edit.remove if t not in remove])
+        case EditTags(add=add, remove=remove, withdraw=withdraw):
+            return edit_tags(image, add=add, remove=remove, withdraw=withdraw)
+        case OrderTags(tags=tags, seen=seen):
+            check_if_match(image, seen)
+            ordered = tuple(dict.fromkeys(canonicalize(tag) for tag in tags))
+            return [] if ordered == tuple(image.order) else [TagsOrdered(ordinal=image.ordinal, tags=ordered)]
         case SetCaption(caption=caption, seen=seen):
             check_if_match(image, seen)
             return _set_caption(image, caption, seen)
@@ -69,16 +80,21 @@ def single(ordinal: int) -> bytes:
     return bytes(BitMap([ordinal]).serialize())
 
 
-def _edit_tags(image: ImageState, add: Sequence[str], remove: Sequence[str]) -> list[Event]:
-    """The event with the new decisions, none if all were made before. Rejected if a tag is both added and removed."""
-    to_add, to_remove = [canonicalize(tag) for tag in add], [canonicalize(tag) for tag in remove]
-    both = set(to_add) & set(to_remove)
-    if both:
-        raise Rejected(f"one edit cannot both add and remove {', '.join(sorted(both))}")
-    asserted = tuple(tag for tag in dict.fromkeys(to_add) if tag not in image.asserted)
-    rejected = tuple(tag for tag in dict.fromkeys(to_remove) if tag not in image.rejected)
-    edited = TagsEdited(images=single(image.ordinal), asserted=asserted, rejected=rejected)
-    return [edited] if asserted or rejected else []
+def edit_tags(
+    image: ImageState, *, add: Sequence[str] = (), remove: Sequence[str] = (), withdraw: Sequence[str] = ()
+) -> list[Event]:
+    """The event with the new decisions, none if all were made before. Rejected: a tag is in two of the lists."""
+    to_add, to_remove, to_withdraw = (list(map(canonicalize, tags)) for tags in (add, remove, withdraw))
+    twice = set(to_add) & set(to_remove) | set(to_withdraw) & {*to_add, *to_remove}
+    if twice:
+        raise Rejected(f"one edit cannot both add and remove {', '.join(sorted(twice))}")
+    edited = TagsEdited(
+        images=single(image.ordinal),
+        asserted=tuple(tag for tag in dict.fromkeys(to_add) if tag not in image.asserted),
+        rejected=tuple(tag for tag in dict.fromkeys(to_remove) if tag not in image.rejected),
+        withdrawn=tuple(tag for tag in dict.fromkeys(to_withdraw) if tag in image.asserted | image.rejected),
+    )
+    return [edited] if edited.asserted or edited.rejected or edited.withdrawn else []
 
 
 def _set_caption(image: ImageState, text: str | None, seen: int | None) -> list[Event]:

@@ -4,7 +4,6 @@ from collections.abc import Collection
 
 from pyroaring import BitMap
 
-from catalog.domain.compose import compose
 from contracts.commands.tagging import RequestTagging
 from contracts.errors import Rejected
 from contracts.events.base import Event
@@ -21,8 +20,12 @@ def request(
     selected = BitMap(images) - BitMap(covered) if command.only_new else BitMap(images)
     if not selected:
         raise Rejected(f"this model has covered every image of {dataset!r} already", reason="nothing-new")
-    serialized, count = bytes(selected.serialize()), len(selected)
-    requested = compose(
-        TaggingRequested, command, dataset_id=dataset_id, dataset=dataset, images=serialized, count=count
+    requested = TaggingRequested(
+        dataset_id=dataset_id,
+        dataset=dataset,
+        model=command.model,
+        priority=command.priority,
+        images=bytes(selected.serialize()),
+        count=len(selected),
     )
     return [requested, TaggingQueued(priority=command.priority)]

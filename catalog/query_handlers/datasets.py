@@ -20,7 +20,7 @@ from catalog.query_handlers.results import (
     version_view,
     with_tags,
 )
-from catalog.views import datasets, erasures, images, refusals, tags, versions
+from catalog.views import datasets, erasures, images, presence, refusals, tags, versions
 from contracts.errors import NotFound
 from contracts.queries import datasets as queries
 from contracts.queries.base import Page
@@ -169,6 +169,12 @@ def _sort_key(row: erasures.ErasedRow) -> tuple[int, str]:
     return row.sequence, row.image_id
 
 
+def _spans(connection: Connection, image: erasures.ErasedRow) -> list[erasures.VersionRange]:
+    if image.ordinal is None:
+        return []
+    return presence.spans(connection, image.dataset_id, image.ordinal, image.added_sequence, image.sequence)
+
+
 def _erasure(context: QueryContext, ref: str, connection: Connection) -> queries.ErasureView:
     image = erasures.find(connection, ref)
     if image is not None:
@@ -177,7 +183,7 @@ def _erasure(context: QueryContext, ref: str, connection: Connection) -> queries
             dataset_id=image.dataset_id,
             images=1,
             erased_at=image.at,
-            loras=tuple(erasures.jobs_trained_on(connection, image.dataset_id, image.span)),
+            loras=tuple(erasures.jobs_trained_on(connection, image.dataset_id, _spans(connection, image))),
             pending=context.pending_purges(image.sequence),
             etag=image.sequence,
         )

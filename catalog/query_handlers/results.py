@@ -8,7 +8,7 @@ from catalog.domain.effective_tags import EffectiveTags
 from catalog.domain.manifest import ManifestLine, ManifestRoot
 from catalog.keys import open_if_present
 from catalog.lookup import require_dataset, require_image, require_job, require_run
-from catalog.views import decisions, erasures, images, jobs, work
+from catalog.views import decisions, image_counts, images, jobs, presence, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.versions import VersionRow
 from catalog.watch.requirements import AbsentKeys
@@ -30,8 +30,14 @@ def read_dataset(connection: Connection, ref: str) -> DatasetView:
 
 
 def dataset_view(connection: Connection, row: DatasetRow) -> DatasetView:
-    counts = images.image_counts(connection, row.id)
-    return compose(DatasetView, row, counts, general_threshold=row.general, character_threshold=row.character)
+    return compose(
+        DatasetView,
+        row,
+        image_counts.count_images(connection, row.id),
+        thresholds=row.thresholds.categories,
+        tag_thresholds=row.thresholds.tags,
+        denied_tags=row.rules.deny,
+    )
 
 
 def version_view(connection: Connection, dataset: DatasetRow, row: VersionRow) -> VersionView:
@@ -41,7 +47,7 @@ def version_view(connection: Connection, dataset: DatasetRow, row: VersionRow) -
         version=row.number,
         dataset=dataset.name,
         etag=max(row.sequence, dataset.name_sequence),
-        erased=erasures.count_erased_in_version(connection, dataset.id, row.as_of, row.sequence),
+        erased=presence.count_erased_in_version(connection, dataset.id, row.as_of, row.sequence),
     )
 
 

@@ -1,15 +1,18 @@
 """What the handlers of commands work with, and how they run under an aggregate lock."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
 from catalog.database import Connection
 from catalog.keys import Keys
-from catalog.service.execution import CommandExecutor
+from catalog.service.execution import CommandExecutor, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.watch.losses import Losses
 from contracts.commands.base import Command, CommandMetadata, CommandResult
+from contracts.commits import RecordedCommit
+from contracts.errors import Behind
 from contracts.wire.blobs.store import Blobs
 
 T = TypeVar("T")
@@ -18,12 +21,15 @@ C = TypeVar("C", bound=Command[Any])
 
 @dataclass(frozen=True)
 class CommandContext:
-    """`purge_now` waits a while for the destruction of what was erased, which goes on either way.
+    """`commits`: those at these sequences of the log.
+
+    `purge_now` waits a while for the destruction of what was erased, which goes on either way.
 
     `losses`: the blobs and keys that are missing now.
     """
 
     executor: CommandExecutor
+    commits: Callable[[Sequence[int]], Awaitable[list[RecordedCommit]]]
     keys: Keys
     blobs: Blobs
     purge_now: Callable[[], Awaitable[None]]
@@ -35,16 +41,27 @@ class CommandContext:
 
 
 Handler = Callable[[CommandContext, CommandMetadata, C], Awaitable[CommandResult]]
+Decider = Callable[[CommandContext, CommandMetadata, C], Awaitable[CommandOutcome]]
 
 
-def locked(lock: Callable[[Connection, Any], str]) -> Callable[[Handler[C]], Handler[C]]:
-    """Runs a handler under the aggregate lock of this name; after a conflict again, on the rows as they are then."""
+def locked(scope_of: Callable[[Connection, Any], Scope]) -> Callable[[Decider[C]], Handler[C]]:
+    """A handler that decides under the locks of a scope and appends the outcome; after a conflict it decides again."""
 
-    def decorate(handler: Handler[C]) -> Handler[C]:
-        @wraps(handler)
+    def decorate(decider: Decider[C]) -> Handler[C]:
+        @wraps(decider)
         async def run(context: CommandContext, metadata: CommandMetadata, command: C) -> CommandResult:
-            name = await context.read(lambda connection: lock(connection, command))
-            return await context.executor.execute_once(metadata, name, lambda: handler(context, metadata, command))
+            def find(connection: Connection) -> Scope:
+                return scope_of(connection, command)
+
+            async def execute(scope: Scope) -> CommandResult:
+                async def decide() -> CommandOutcome:
+                    if not scope.part and await context.read(find) != scope:  # an image never moves
+                        raise Behind("its name was given to another data set meanwhile; nothing was changed, try again")
+                    return await decider(context, metadata, command)
+
+                return await context.executor.execute(metadata, scope, decide)
+
+            return await context.executor.execute_once(metadata, find, execute)
 
         return run
 

@@ -12,10 +12,11 @@ import structlog
 from catalog.database import Connection
 from catalog.lookup import known_dataset
 from catalog.service.context import CommandContext
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.service.purging import Purger
 from catalog.views import images
-from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import DatasetResult
 from contracts.errors import Behind, LogFull, Unavailable
 from contracts.events.datasets import ImageErased
@@ -56,12 +57,12 @@ async def _reapply(context: CommandContext, dataset_id: DatasetId, rows: list[im
     metadata = CommandMetadata(command_id=new_command_id(), actor="svc:catalog", at=datetime.now(UTC))
     events = [ImageErased(ordinal=row.ordinal, image_id=row.id) for row in rows]
 
-    async def append() -> CommandResult:
+    async def decide() -> CommandOutcome:
         dataset = await context.read(lambda connection: known_dataset(connection, dataset_id))
         change = Change("dataset", dataset.id, events, dataset.revision)
-        return await context.executor.append(metadata, DatasetResult(id=dataset.id, name=dataset.name), change)
+        return CommandOutcome(DatasetResult(id=dataset.id, name=dataset.name), [change])
 
-    await context.executor.execute_once(metadata, dataset_id, append)
+    await context.executor.execute(metadata, Scope((dataset_id,)), decide)
 
 
 def _not_erased(image_ids: list[ImageId], connection: Connection) -> list[images.ImageRow]:

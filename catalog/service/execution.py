@@ -1,34 +1,56 @@
-"""Command execution: aggregate lock, idempotency, append, read-your-writes.
+"""Command execution: locks, idempotency, append, read-your-writes.
 
-Commands under the same lock are decided one after the other, from rows that already show the previous one. After a
-conflict with another writer the command is decided again; a user sees an error only when a rule refuses the command.
+Commands under the same lock are decided one after the other, each from rows that show what the earlier ones changed of
+what it is decided from. After a conflict with another writer the command is decided again; a user sees an error only
+when a rule refuses the command, or when it could not be appended.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from weakref import WeakValueDictionary
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 import structlog
 
+from catalog.database import Connection
+from catalog.service.locks import Lock, Locks, Scope
+from catalog.service.unshown import UnshownCommits, Written
 from catalog.store import Store
 from catalog.views import commands
 from contracts.aggregates import AnyCommandResult, AnyEvent
-from contracts.commands.base import CommandMetadata, CommandResult, R
-from contracts.commits import RecordedCommit, StreamRevision, build_commit
-from contracts.errors import Behind, Conflict, KeyReused
+from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commits import Aggregate, RecordedCommit, StreamRevision, build_commit, revision_of
+from contracts.errors import Behind, Conflict, KeyReused, Unavailable
 from contracts.wire.log.event_log import EventLog
 
 MAX_DECISIONS = 20
 """How often one command is decided when other writers keep changing the aggregate."""
-APPLY_TIMEOUT_SECONDS = 10.0
-"""How long an accepted command waits for the read model; it is in the log either way."""
 
+T = TypeVar("T")
 OnAppended = Callable[[Sequence[RecordedCommit]], Awaitable[None]]
 
 _log = structlog.get_logger()
 _results: msgspec.json.Decoder[AnyCommandResult] = msgspec.json.Decoder(AnyCommandResult)
+
+
+class ExecutionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds, and `unshown`: maximum commands in the log that the read model does not show; then no more are accepted.
+
+    `repeat`: how long a repeated command waits for its first. `decide`: for locks, for earlier changes to be shown, and
+    deciding; then the command is given up. `show`: how long the answer waits for the read model, with the command in
+    the log either way. Between these two lies the append, which has the limit of the log (`LogTimings`).
+    """
+
+    repeat: float = 5.0
+    decide: float = 20.0
+    show: float = 10.0
+    unshown: int = 1000
+
+
+DEFAULT_EXECUTION_LIMITS = ExecutionLimits()
 
 
 @dataclass(frozen=True)
@@ -40,70 +62,146 @@ class Change:
     events: Sequence[AnyEvent]
     expected_revision: StreamRevision
 
+    @property
+    def aggregate(self) -> Aggregate:
+        return self.aggregate_kind, self.aggregate_id
+
+
+class CommandOutcome(msgspec.Struct, frozen=True):
+    """What a command was decided to change, all or nothing, and its result. Changes without events are left out."""
+
+    result: AnyCommandResult
+    changes: Sequence[Change]
+
+
+Decide = Callable[[], Awaitable[CommandOutcome]]
+
 
 class CommandExecutor:
     """Runs all commands against one log and one read model; `on_appended` follows what they append."""
 
-    def __init__(self, log: EventLog, store: Store, on_appended: OnAppended) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        store: Store,
+        on_appended: OnAppended,
+        limits: ExecutionLimits = DEFAULT_EXECUTION_LIMITS,
+    ) -> None:
         self.log = log
         self.store = store
+        self.limits = limits
         self._on_appended = on_appended
+        self._unshown = UnshownCommits(store.is_shown)
         self._last_written = 0
-        """Sequence of the newest commit written here; no command is decided from rows older than this."""
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """By name; each is dropped with its last user."""
+        """Sequence of the newest commit written here."""
+        self._unclear_appends = 0
+        """Appends without an answer, after which nobody has compared the log with the read model yet."""
+        self._locks = Locks()
 
     async def execute_once(
-        self, metadata: CommandMetadata, lock: str, decide: Callable[[], Awaitable[CommandResult]]
+        self,
+        metadata: CommandMetadata,
+        find: Callable[[Connection], T],
+        execute: Callable[[T], Awaitable[CommandResult]],
     ) -> CommandResult:
-        """The stored result if this command was accepted before, else the result of `decide`, repeated on Conflict.
+        """The result this command had before, else that of `execute`, called with what `find` reads.
 
-        `lock` names the aggregate lock: commands with the same name run one at a time.
+        The same command is executed once at a time, and looked up before what it names, which may be gone by now.
+        KeyReused: the command id belongs to another request.
         """
-        async with self._locks.setdefault(lock, asyncio.Lock()):
-            await self.wait_until_applied()
-            for _ in range(MAX_DECISIONS):
-                previous = await self.previous_result(metadata)
-                if previous is not None:
-                    return previous
-                try:
-                    return await decide()
-                except Conflict:
-                    _log.info("append_conflict", lock=lock)
-                    _, end = await self.log.end()
-                    await self.store.wait_for(end, APPLY_TIMEOUT_SECONDS)
-            raise Conflict("other writers keep changing this; try again")
+
+        def read(connection: Connection) -> Callable[[], Awaitable[CommandResult]] | CommandResult:
+            return _stored_result(connection, metadata) or partial(execute, find(connection))
+
+        async with AsyncExitStack() as held:
+            async with self._giving_up("the same request is still being executed", self.limits.repeat):
+                await held.enter_async_context(self._locks.hold(Scope((f"command {metadata.command_id}",))))
+            if (written := self._unshown.of_command(metadata)) is not None:
+                return await self._await_shown(written)
+            if self._unclear_appends:
+                async with self._giving_up("the log is being compared", self.limits.decide):
+                    await self._wait_for_end_of_log()
+            read_result = await self.store.read(read)
+            return read_result if isinstance(read_result, CommandResult) else await read_result()
+
+    async def execute(self, metadata: CommandMetadata, scope: Scope, decide: Decide) -> CommandResult:
+        """Decide and append under the locks of `scope`, again after each Conflict, and wait until it is shown.
+
+        Behind: it was given up, and nothing was appended.
+        """
+        async with AsyncExitStack() as held:
+            async with self._giving_up("earlier changes are still being applied", self.limits.decide) as limit:
+                lock = await held.enter_async_context(self._locks.hold(scope))
+                written, commits = await self._decide_and_append(metadata, scope, decide, lock, limit)
+            if scope.part:  # nobody on another part need wait until this one is shown
+                await held.aclose()
+            result = await self._await_shown(written)
+            await self._on_appended(commits)
+            return result
 
     async def wait_until_applied(self) -> None:
-        """Return when the read model shows every commit written here; Behind after APPLY_TIMEOUT_SECONDS."""
-        await self.store.wait_for(self._last_written, APPLY_TIMEOUT_SECONDS)
+        """Return when the read model has applied every commit written here; Behind after `limits.show` seconds."""
+        await self.store.wait_for(self._last_written, self.limits.show)
 
-    async def previous_result(self, metadata: CommandMetadata) -> AnyCommandResult | None:
-        """The result this command had before. Checked first, because what the command names may be gone by now.
+    async def _decide_and_append(
+        self, metadata: CommandMetadata, scope: Scope, decide: Decide, lock: Lock, limit: asyncio.Timeout
+    ) -> tuple[Written, Sequence[RecordedCommit]]:
+        deadline = limit.when()
+        for attempt in range(MAX_DECISIONS):
+            if attempt or self._unclear_appends:
+                await self._wait_for_end_of_log()
+            if attempt:
+                previous = await self.store.read(lambda connection: _stored_result(connection, metadata))
+                if previous is not None:
+                    return Written(metadata, scope, {}, previous), ()
+            await self._wait_for_earlier(scope, lock)
+            outcome = await decide()
+            changes = [change for change in outcome.changes if change.events]
+            if not changes:
+                result = msgspec.structs.replace(outcome.result, changed=False, sequence=self.store.applied)
+                return Written(metadata, scope, {}, result), ()
+            async with lock.appending:
+                limit.reschedule(None)  # from here on it may be in the log
+                try:
+                    return await self._append(metadata, scope, outcome.result, changes, lock)
+                except Conflict:
+                    _log.info("append_conflict", locks=scope.locks)
+            limit.reschedule(deadline)
+        raise Conflict("other writers keep changing this; try again")
 
-        None also while only the first of its commits is visible. KeyReused: the command id belongs to another request.
+    async def _wait_for_end_of_log(self) -> None:
+        """Whatever was appended, by whomever and with whatever answer, is in the rows afterwards."""
+        unclear = self._unclear_appends
+        _, end = await self.log.end()
+        await self.store.wait_for(end, self.limits.decide)
+        self._unclear_appends = max(0, self._unclear_appends - unclear)
+
+    async def _wait_for_earlier(self, scope: Scope, lock: Lock) -> None:
+        """Wait for the commands that concern this scope; of the others under its locks only the revisions count.
+
+        Behind: too much is not shown.
         """
-        previous = await self.store.read(lambda connection: commands.find(connection, metadata.command_id))
-        if previous is None:
-            return None
-        if previous.fingerprint != metadata.fingerprint:
-            raise KeyReused
-        if previous.result == b"null":
-            return None
-        result = _results.decode(previous.result)
-        return msgspec.structs.replace(result, sequence=previous.sequence)
+        earlier = self._unshown.under(scope)
+        if len(self._unshown) >= self.limits.unshown:
+            raise Behind("too many earlier changes are still being applied; nothing was changed, try again")
+        for written in earlier:
+            if written.scope.overlaps(scope):
+                await self._wait_until_shown(written)
+            else:
+                lock.set_revisions(written.revisions)
 
-    async def append(self, metadata: CommandMetadata, result: R, *changes: Change) -> R:
-        """Append all changes or none, and wait until the read model shows them. Conflict: decide again.
-
-        Changes without events are left out. The last one carries the result, and its sequence is the result's.
-        """
-        changes = tuple(change for change in changes if change.events)
-        if not changes:
-            return msgspec.structs.replace(result, changed=False, sequence=self.store.applied)
+    async def _append(
+        self,
+        metadata: CommandMetadata,
+        scope: Scope,
+        result: AnyCommandResult,
+        changes: Sequence[Change],
+        lock: Lock,
+    ) -> tuple[Written, Sequence[RecordedCommit]]:
+        """Append all changes or none. The last one carries the result, and its sequence is the result's."""
         commits = []
         for change in changes:
-            revision = self._after_foreign(change)
+            revision = self._current_revision(change, lock)
             commit = build_commit(
                 *(change.aggregate_kind, change.aggregate_id, change.events),
                 expected_revision=revision,
@@ -111,18 +209,61 @@ class CommandExecutor:
                 result=result if change is changes[-1] else None,
             )
             commits.append((commit, revision))
-        recorded = await self.log.append_atomically(commits)
+        try:
+            recorded = await self.log.append_atomically(commits)
+        except Unavailable:
+            self._unclear_appends += 1
+            raise
         sequence = recorded[-1].sequence
         self._last_written = max(self._last_written, sequence)
-        try:
-            await self.store.wait_for(sequence, APPLY_TIMEOUT_SECONDS)
-        except Behind:
-            _log.warning("read_model_behind", sequence=sequence, applied=self.store.applied)
-        await self._on_appended(recorded)
-        return msgspec.structs.replace(result, sequence=sequence)
+        revisions = {change.aggregate: revision_of(one) for change, one in zip(changes, recorded, strict=True)}
+        written = Written(metadata, scope, revisions, msgspec.structs.replace(result, sequence=sequence))
+        self._unshown.add(written)
+        if scope.part:
+            lock.set_revisions(revisions)
+        return written, recorded
 
-    def _after_foreign(self, change: Change) -> StreamRevision:
-        """A foreign message on its subject moves the sequence that the server expects, and nothing else."""
-        revision = change.expected_revision
-        foreign = self.store.foreign_heads.get((change.aggregate_kind, change.aggregate_id), 0)
+    def _current_revision(self, change: Change, lock: Lock) -> StreamRevision:
+        """The revision of the aggregate with what its rows did not show when the change was decided.
+
+        A foreign message on its subject moves the sequence that the server expects, and nothing else.
+        """
+        revision = max(change.expected_revision, lock.revision(change.aggregate))
+        foreign = self.store.foreign_heads.get(change.aggregate, 0)
         return revision._replace(sequence=max(revision.sequence, foreign))
+
+    async def _await_shown(self, written: Written) -> CommandResult:
+        try:
+            async with asyncio.timeout(self.limits.show):
+                await self._wait_until_shown(written)
+        except TimeoutError:
+            _log.warning("read_model_behind", sequence=written.result.sequence, applied=self.store.applied)
+            return msgspec.structs.replace(written.result, shown=False)
+        return written.result
+
+    async def _wait_until_shown(self, written: Written) -> None:
+        for aggregate, revision in written.revisions.items():
+            await self.store.wait_until_shown(aggregate, revision.sequence)
+
+    @asynccontextmanager
+    async def _giving_up(self, reason: str, seconds: float) -> AsyncIterator[asyncio.Timeout]:
+        """Behind after that time, unless the limit was lifted."""
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                yield limit
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise Behind(f"{reason}; nothing was changed, try again", applied=self.store.applied) from error
+
+
+def _stored_result(connection: Connection, metadata: CommandMetadata) -> AnyCommandResult | None:
+    """The result that this command had before; None also while only the first of its commits is visible. KeyReused."""
+    previous = commands.find(connection, metadata.command_id)
+    if previous is None:
+        return None
+    if previous.fingerprint != metadata.fingerprint:
+        raise KeyReused
+    if previous.result == b"null":
+        return None
+    return msgspec.structs.replace(_results.decode(previous.result), sequence=previous.sequence)

@@ -24,7 +24,8 @@ from catalog.domain.manifest import BadManifest, ManifestLine, ManifestPage
 from catalog.keys import Keys
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.store import Store, checkpoint
 from catalog.views import erasures, losses, sets, version_content, versions
 from catalog.views.datasets import DatasetRow
@@ -41,10 +42,14 @@ _log = structlog.get_logger()
 
 
 class FreezeLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Data sets frozen at a time, and pages of each that are being stored while the next one is read."""
+    """Data sets frozen at a time, and pages of each that are being stored while the next one is read.
+
+    `shown`: seconds to wait until all that was changed is shown.
+    """
 
     datasets: int = 2
     pages: int = 4
+    shown: float = 10.0
 
 
 DEFAULT_FREEZE_LIMITS = FreezeLimits()
@@ -115,23 +120,27 @@ class Freezer:
         self, context: CommandContext, metadata: CommandMetadata, command: FreezeVersion
     ) -> CommandResult:
         """A new version, or the latest one where nothing has changed since. Only the append holds a lock."""
-        await context.executor.wait_until_applied()
-        row = await context.read(lambda connection: require_dataset(connection, command.dataset))
-        async with self.draft(row.id, command.trigger) as draft:
+        executor = context.executor
 
-            async def append() -> CommandResult:
-                frozen = await self.finish(draft, version_id_for(metadata))
-                number, name = frozen.version.version, frozen.dataset.name
-                result = VersionResult(id=frozen.version.version_id, name=name, version=number)
-                return await context.executor.append(metadata, result, frozen.change)
+        async def freeze(dataset_id: DatasetId) -> CommandResult:
+            await executor.wait_until_applied()
+            async with self.draft(dataset_id, command.trigger) as draft:
 
-            return await context.executor.execute_once(metadata, row.id, append)
+                async def decide() -> CommandOutcome:
+                    frozen = await self.finish(draft, version_id_for(metadata))
+                    number, name = frozen.version.version, frozen.dataset.name
+                    result = VersionResult(id=frozen.version.version_id, name=name, version=number)
+                    return CommandOutcome(result, [frozen.change])
+
+                return await executor.execute(metadata, Scope((dataset_id,)), decide)
+
+        return await executor.execute_once(metadata, lambda now: require_dataset(now, command.dataset).id, freeze)
 
     @asynccontextmanager
     async def draft(self, dataset_id: DatasetId, trigger: str) -> AsyncIterator[VersionDraft]:
         """The data set as the read model shows it now, to be finished in this block. Rejected: it is empty.
 
-        KeyMissing, Lost: the caption of an image cannot be read.
+        KeyMissing, Lost: the caption of an image cannot be read. Behind: its changes are still being applied.
         """
         async with self._locks.setdefault(dataset_id, asyncio.Lock()), self._slots:
             yield await self._compute(dataset_id, trigger.strip())
@@ -157,6 +166,8 @@ class Freezer:
         return FrozenVersion(row, version, is_new=version is not latest)
 
     async def _compute(self, dataset_id: DatasetId, trigger: str) -> VersionDraft:
+        row = await self.store.read(lambda connection: require_dataset(connection, dataset_id))
+        await self.store.wait_until_shown(("dataset", dataset_id), row.revision.sequence, self.limits.shown)
         async with self.store.snapshot() as snapshot:
             plan = await snapshot.read(partial(_read_plan, dataset_id))
             rules.refuse_empty(plan.dataset.name, len(plan.live))

@@ -4,56 +4,74 @@ from dataclasses import replace
 
 from catalog.database import Connection
 from catalog.domain import images as rules
-from catalog.lookup import erased, known_dataset, known_image, require_dataset, require_image
+from catalog.lookup import erased, known_dataset, known_image, require_image_and_dataset
 from catalog.service.context import CommandContext, locked
-from catalog.service.execution import Change
-from catalog.views import decisions, erasures
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
+from catalog.views import decisions, erasures, presence, texts
 from catalog.views.datasets import DatasetRow
 from catalog.watch.requirements import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
-from contracts.commands.datasets import EditTags, EraseImage, ImageResult, RemoveImage, ReplaceTags, SetCaption
+from contracts.commands.datasets import (
+    EditTags,
+    EraseImage,
+    ImageResult,
+    OrderTags,
+    RemoveImage,
+    ReplaceTags,
+    SetCaption,
+)
 from contracts.ids import ImageId
 
 Loaded = tuple[DatasetRow, rules.ImageState]
 """The data set of an image, and what commands on the image are decided from."""
 
 
-def lock_of_dataset(connection: Connection, command: RemoveImage | ReplaceTags | EditTags | SetCaption) -> str:
-    return require_image(connection, command.image).dataset_id
+def scope_of_image(connection: Connection, command: rules.ImageChange) -> Scope:
+    """Only the image: other images may change meanwhile, and the data set only together with all of them."""
+    return Scope((known_image(connection, command.image).dataset_id,), part=command.image)
 
 
-@locked(lock_of_dataset)
-async def remove_image(context: CommandContext, metadata: CommandMetadata, command: RemoveImage) -> CommandResult:
-    return await _append(context, metadata, command, await context.read(lambda now: _load(now, command.image)))
+@locked(scope_of_image)
+async def remove_image(context: CommandContext, _: CommandMetadata, command: RemoveImage) -> CommandOutcome:
+    return _outcome(command, await context.read(lambda now: _load(now, command.image)))
 
 
-@locked(lock_of_dataset)
-async def set_caption(context: CommandContext, metadata: CommandMetadata, command: SetCaption) -> CommandResult:
+@locked(scope_of_image)
+async def set_caption(context: CommandContext, _: CommandMetadata, command: SetCaption) -> CommandOutcome:
     """KeyMissing, Lost: the key that would seal the caption is gone, although the image was not erased."""
     row, image = await context.read(lambda now: _load(now, command.image))
     keys, absent = await keys_of(context.executor.store, context.keys, [command.image])
     if absent.erased:
         raise erased(command.image)
     absent.require()
-    return await _append(context, metadata, command, (row, replace(image, key=keys[command.image])))
+    return _outcome(command, (row, replace(image, key=keys[command.image])))
 
 
-@locked(lock_of_dataset)
-async def change_tags(
-    context: CommandContext, metadata: CommandMetadata, command: ReplaceTags | EditTags
-) -> CommandResult:
+@locked(scope_of_image)
+async def change_tags(context: CommandContext, _: CommandMetadata, command: ReplaceTags | EditTags) -> CommandOutcome:
     def read(connection: Connection) -> Loaded:
         row, image = _load(connection, command.image)
-        latest = decisions.latest_of_image(connection, row.id, image.ordinal)
+        state = decisions.state_of(connection, row.id, image.ordinal)
         seen = command.seen if isinstance(command, ReplaceTags) else None
         return row, replace(
             image,
-            base=decisions.tag_names(connection, row.id, image.ordinal, seen),
-            asserted=frozenset(tag for tag, choice in latest.items() if choice.asserted),
-            rejected=frozenset(tag for tag, choice in latest.items() if not choice.asserted),
+            base=state.effective if seen is None else decisions.tag_names(connection, row.id, image.ordinal, seen),
+            asserted=state.asserted,
+            rejected=state.rejected,
+            predicted=state.predicted,
         )
 
-    return await _append(context, metadata, command, await context.read(read))
+    return _outcome(command, await context.read(read))
+
+
+@locked(scope_of_image)
+async def order_tags(context: CommandContext, _: CommandMetadata, command: OrderTags) -> CommandOutcome:
+    def read(connection: Connection) -> Loaded:
+        row, image = _load(connection, command.image)
+        return row, replace(image, order=texts.orders(connection, row.id, [image.ordinal]).get(image.ordinal, ()))
+
+    return _outcome(command, await context.read(read))
 
 
 async def erase_image(context: CommandContext, metadata: CommandMetadata, command: EraseImage) -> CommandResult:
@@ -63,23 +81,26 @@ async def erase_image(context: CommandContext, metadata: CommandMetadata, comman
     return result
 
 
-@locked(lambda connection, command: known_image(connection, command.image).dataset_id)
-async def _erase_image(context: CommandContext, metadata: CommandMetadata, command: EraseImage) -> CommandResult:
+@locked(lambda connection, command: Scope((known_image(connection, command.image).dataset_id,)))
+async def _erase_image(context: CommandContext, _: CommandMetadata, command: EraseImage) -> CommandOutcome:
     def read(connection: Connection) -> Loaded:
         image = known_image(connection, command.image)
         row = known_dataset(connection, image.dataset_id)
         if isinstance(image, erasures.ErasedRow):
             return row, rules.ImageState(erased=True)
         return row, rules.ImageState(
-            ordinal=image.ordinal, active_jobs=erasures.active_jobs(connection, row.id, image.span)
+            ordinal=image.ordinal,
+            active_jobs=erasures.active_jobs(
+                connection, row.id, presence.spans(connection, row.id, image.ordinal, image.added_sequence)
+            ),
         )
 
-    return await _append(context, metadata, command, await context.read(read))
+    return _outcome(command, await context.read(read))
 
 
 def _load(connection: Connection, image_id: ImageId) -> Loaded:
-    image = require_image(connection, image_id)
-    return require_dataset(connection, image.dataset_id), rules.ImageState(
+    image, dataset = require_image_and_dataset(connection, image_id)
+    return dataset, rules.ImageState(
         ordinal=image.ordinal,
         added=image.added_sequence,
         etag=image.etag,
@@ -88,12 +109,7 @@ def _load(connection: Connection, image_id: ImageId) -> Loaded:
     )
 
 
-async def _append(
-    context: CommandContext,
-    metadata: CommandMetadata,
-    command: RemoveImage | EraseImage | ReplaceTags | EditTags | SetCaption,
-    loaded: Loaded,
-) -> CommandResult:
+def _outcome(command: rules.ImageChange, loaded: Loaded) -> CommandOutcome:
     row, image = loaded
     change = Change("dataset", row.id, rules.decide(image, command), row.revision)
-    return await context.executor.append(metadata, ImageResult(id=command.image), change)
+    return CommandOutcome(ImageResult(id=command.image), [change])

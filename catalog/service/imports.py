@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,8 @@ from catalog.ingest.pool import Decoder
 from catalog.lookup import require_dataset
 from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.views import datasets, images, live_blobs
 from catalog.watch.requirements import AbsentKeys, keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
@@ -53,22 +55,27 @@ class ImageImporter:
         self, context: CommandContext, metadata: CommandMetadata, command: ImportImages
     ) -> CommandResult:
         """Each file is added, recognised as a duplicate, or refused. The stored result lacks the files' names."""
-        result = await context.executor.previous_result(metadata) or await self._import(context, metadata, command)
+        result = await context.executor.execute_once(
+            metadata,
+            lambda connection: require_dataset(connection, command.dataset).id,
+            partial(self._import, context, metadata, command),
+        )
         return with_file_names(result, command.files) if isinstance(result, ImportResult) else result
 
-    async def _import(self, context: CommandContext, metadata: CommandMetadata, command: ImportImages) -> CommandResult:
+    async def _import(
+        self, context: CommandContext, metadata: CommandMetadata, command: ImportImages, dataset_id: DatasetId
+    ) -> CommandResult:
         """Files are decoded before the lock of the data set is taken."""
-        dataset_id = await context.read(lambda connection: require_dataset(connection, command.dataset).id)
         ids = [ImageId(derived("img", metadata.command_id, str(number))) for number in range(len(command.files))]
         unused_blobs: set[Digest] = set()
 
-        async def append() -> CommandResult:
+        async def decide() -> CommandOutcome:
             nonlocal unused_blobs
             row, decision = await _decide(context, dataset_id, files)
             unused_blobs = decision.unused_blobs
             result = ImportResult(id=row.id, name=row.name, files=tuple(decision.files))
             change = Change("dataset", row.id, decision.events, row.revision)
-            return await context.executor.append(metadata, result, change)
+            return CommandOutcome(result, [change])
 
         async with AsyncExitStack() as pinned:
             async with self._slots:
@@ -80,7 +87,7 @@ class ImageImporter:
             files = [
                 _sealed(event, keys[event.image_id], file) for event, file in zip(events, command.files, strict=True)
             ]
-            result = await context.executor.execute_once(metadata, dataset_id, append)
+            result = await context.executor.execute(metadata, Scope((dataset_id,)), decide)
         await self._delete_unused_blobs(context, unused_blobs)
         return result
 

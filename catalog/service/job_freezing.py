@@ -15,8 +15,9 @@ import structlog
 
 from catalog.domain import jobs as rules
 from catalog.service.context import CommandContext
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
 from catalog.service.freezing import Freezer, VersionDraft, version_id_for
+from catalog.service.locks import Scope
 from catalog.views import jobs, work
 from catalog.watch.requirements import require_pictures
 from contracts.aggregates import AnyEvent
@@ -100,23 +101,25 @@ class JobFreezer:
 
     async def freeze(self, job_id: JobId) -> None:
         """Give a job its version, or end it as failed where that is impossible. PASSING_ERRORS: not now."""
-        executor = self.context.executor
         job = await self.context.read(lambda connection: jobs.find(connection, job_id))
         if job is None:
             return
         metadata = await self._metadata(job_id)
+        await self.context.executor.execute_once(metadata, lambda _: job, partial(self._freeze, metadata))
+
+    async def _freeze(self, metadata: CommandMetadata, job: jobs.JobRow) -> CommandResult:
+        executor = self.context.executor
         await executor.wait_until_applied()
         try:
             async with self.freezer.draft(job.request.dataset_id, job.request.trigger) as draft:
-                await executor.execute_once(
-                    metadata, draft.dataset_id, lambda: self._set_version(metadata, job_id, draft)
-                )
+                # The data set's lock too, so that no picture is erased before the job that trains on it is queued.
+                scope = Scope((job.id, draft.dataset_id))
+                return await executor.execute(metadata, scope, lambda: self._set_version(metadata, job.id, draft))
         except PASSING_ERRORS:
             raise
         except LoratoryError as error:
-            _log.warning("job_not_frozen", job_id=job_id, code=error.code, error=error.detail)
-            fail = partial(self._fail, metadata, job_id, error)
-            await executor.execute_once(metadata, job_id, fail)
+            _log.warning("job_not_frozen", job_id=job.id, code=error.code, error=error.detail)
+            return await executor.execute(metadata, Scope((job.id,)), partial(self._fail, job.id, error))
 
     async def _metadata(self, job_id: JobId) -> CommandMetadata:
         """In the name of whoever created the job; the same command id at every try."""
@@ -129,30 +132,25 @@ class JobFreezer:
             causation_id=created.id,
         )
 
-    async def _set_version(self, metadata: CommandMetadata, job_id: JobId, draft: VersionDraft) -> CommandResult:
-        """Under the data set's lock, so that no picture is erased before the job that trains on it is queued."""
+    async def _set_version(self, metadata: CommandMetadata, job_id: JobId, draft: VersionDraft) -> CommandOutcome:
         history = await self.context.executor.log.load("job", job_id)
         job = rules.fold(history.events())
         if job.work.state != "freezing":
-            return await self._append(metadata, job_id, [], job)
+            return _outcome(job_id, [], job)
         frozen = await self.freezer.finish(draft, version_id_for(metadata))
         row, losses = frozen.dataset, self.context.losses()
         await self.context.read(lambda now: require_pictures(now, row.id, frozen.version, losses))
         change = Change("job", job_id, rules.set_version(job, frozen.version), history.revision)
-        return await self._append(metadata, job_id, [frozen.change, change], job)
+        return _outcome(job_id, [frozen.change, change], job)
 
-    async def _fail(self, metadata: CommandMetadata, job_id: JobId, error: LoratoryError) -> CommandResult:
+    async def _fail(self, job_id: JobId, error: LoratoryError) -> CommandOutcome:
         history = await self.context.executor.log.load("job", job_id)
         job = rules.fold(history.events())
         change = Change("job", job_id, rules.fail_freezing(job, error), history.revision)
-        return await self._append(metadata, job_id, [change], job)
+        return _outcome(job_id, [change], job)
 
-    async def _append(
-        self, metadata: CommandMetadata, job_id: JobId, changes: Sequence[Change], job: rules.JobState
-    ) -> CommandResult:
-        events: list[AnyEvent] = [
-            event for change in changes if change.aggregate_id == job_id for event in change.events
-        ]
-        state = fold([(event, job.work.dispatch) for event in events], job.work).state
-        result = JobResult(id=job_id, status=status_of(state))
-        return await self.context.executor.append(metadata, result, *changes)
+
+def _outcome(job_id: JobId, changes: Sequence[Change], job: rules.JobState) -> CommandOutcome:
+    events: list[AnyEvent] = [event for change in changes if change.aggregate_id == job_id for event in change.events]
+    state = fold([(event, job.work.dispatch) for event in events], job.work).state
+    return CommandOutcome(JobResult(id=job_id, status=status_of(state)), changes)

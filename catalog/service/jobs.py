@@ -7,13 +7,14 @@ from catalog.domain import jobs as rules
 from catalog.domain import versions as version_rules
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext, locked
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.service.presets import require_recipe
-from catalog.views import erasures, images, jobs, versions
+from catalog.views import jobs, presence, sets, versions
 from catalog.views.datasets import DatasetRow
 from catalog.watch.losses import Losses
 from catalog.watch.requirements import require_pictures
-from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commands.base import CommandMetadata
 from contracts.commands.jobs import CancelJob, CreateJob, EditJob, JobResult, RemoveJob, StartJob
 from contracts.commits import StreamRevision
 from contracts.errors import Rejected
@@ -22,14 +23,23 @@ from contracts.ids import JobId, derived
 from contracts.jobs import fold, status_of
 
 
-def job_lock(connection: Connection, command: EditJob | StartJob | CancelJob | RemoveJob) -> str:
-    """StartJob takes the data set's lock, so that no image is erased between the check and the start."""
+def scope_of_job(connection: Connection, command: EditJob | StartJob | CancelJob | RemoveJob) -> Scope:
+    """StartJob takes the data set's lock too, so that no image is erased between the check and the start."""
     job = jobs.find(connection, command.job) if isinstance(command, StartJob) else None
-    return command.job if job is None else job.request.dataset_id
+    return Scope((command.job,) if job is None else (command.job, job.request.dataset_id))
 
 
-@locked(lambda connection, command: require_dataset(connection, command.dataset).id)
-async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandResult:
+def scope_of_new_job(connection: Connection, command: CreateJob) -> Scope:
+    """The data set's lock for a version that is there, so that none of its images is erased before the job is queued.
+
+    Without a version nothing is pinned yet, and the job does not wait for what is at work on the data set.
+    """
+    dataset_id = require_dataset(connection, command.dataset).id
+    return Scope((f"new jobs of {dataset_id}" if command.version is None else dataset_id,))
+
+
+@locked(scope_of_new_job)
+async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandOutcome:
     """If no version is named, the data set is frozen afterwards (`job_freezing`). Rejected: the data set is empty.
 
     BlobMissing, KeyMissing, Lost: pictures or keys of the version are missing.
@@ -41,7 +51,7 @@ async def create_job(context: CommandContext, metadata: CommandMetadata, command
     job_id = JobId(derived("job", metadata.command_id))
     number = None if version is None else version.version
     result = JobResult(id=job_id, name=command.name or row.name, status="pending", version=number)
-    return await context.executor.append(metadata, result, Change("job", job_id, events, StreamRevision()))
+    return CommandOutcome(result, [Change("job", job_id, events, StreamRevision())])
 
 
 def _select_version(
@@ -50,7 +60,7 @@ def _select_version(
     """The data set, and the version that the command names; none if it names none."""
     row, number = require_dataset(connection, command.dataset), command.version
     if number is None:
-        version_rules.refuse_empty(row.name, images.image_counts(connection, row.id).images)
+        version_rules.refuse_empty(row.name, len(sets.load(connection, row.id, "live")))
         return row, None
     version = versions.find(connection, row.id, number)
     if version is None:
@@ -62,10 +72,10 @@ def _select_version(
     return row, version.event
 
 
-@locked(job_lock)
+@locked(scope_of_job)
 async def change_job(
-    context: CommandContext, metadata: CommandMetadata, command: EditJob | StartJob | CancelJob | RemoveJob
-) -> CommandResult:
+    context: CommandContext, _: CommandMetadata, command: EditJob | StartJob | CancelJob | RemoveJob
+) -> CommandOutcome:
     if isinstance(command, StartJob):
         await context.read(lambda connection: _require_pictures(connection, command.job, context.losses()))
     history = await context.executor.log.load("job", command.job)
@@ -74,7 +84,7 @@ async def change_job(
     events = rules.decide(job, command)
     state = fold([(event, job.work.dispatch) for event in events], job.work).state
     result = JobResult(id=command.job, status=status_of(state))
-    return await context.executor.append(metadata, result, Change("job", command.job, events, history.revision))
+    return CommandOutcome(result, [Change("job", command.job, events, history.revision)])
 
 
 def _require_pictures(connection: Connection, job_id: JobId, known: Losses) -> None:
@@ -90,7 +100,7 @@ def _count_erased(connection: Connection, job_id: JobId) -> int:
 
 
 def _count_erased_in(connection: Connection, version: versions.VersionRow) -> int:
-    return erasures.count_erased_in_version(connection, version.dataset_id, version.as_of, version.sequence)
+    return presence.count_erased_in_version(connection, version.dataset_id, version.as_of, version.sequence)
 
 
 def _version_of(connection: Connection, job_id: JobId) -> versions.VersionRow | None:

@@ -3,25 +3,26 @@
 from catalog.domain import builtin_presets
 from catalog.domain import presets as rules
 from catalog.service.context import CommandContext, locked
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.views import presets
-from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commands.base import CommandMetadata
 from contracts.commands.presets import PresetResult, RetirePreset, SavePreset
 from contracts.errors import Rejected
 from contracts.recipe import Recipe
 
 
-@locked(lambda _, command: rules.preset_id_of(command.name))
+@locked(lambda _, command: Scope((rules.preset_id_of(command.name),)))
 async def change_preset(
-    context: CommandContext, metadata: CommandMetadata, command: SavePreset | RetirePreset
-) -> CommandResult:
+    context: CommandContext, _: CommandMetadata, command: SavePreset | RetirePreset
+) -> CommandOutcome:
     parent = command.parent if isinstance(command, SavePreset) else None
     recipe = Recipe() if parent is None else await require_recipe(context, parent)
     preset_id = rules.preset_id_of(command.name)
     history = await context.executor.log.load("preset", preset_id)
     events = rules.decide(rules.fold(history.events()), command, recipe)
     result = PresetResult(id=preset_id, name=command.name)
-    return await context.executor.append(metadata, result, Change("preset", preset_id, events, history.revision))
+    return CommandOutcome(result, [Change("preset", preset_id, events, history.revision)])
 
 
 async def require_recipe(context: CommandContext, preset: str) -> Recipe:

@@ -4,10 +4,11 @@ from catalog.database import Connection
 from catalog.domain import tagging as rules
 from catalog.lookup import not_found, require_dataset
 from catalog.service.context import CommandContext, locked
-from catalog.service.execution import Change
+from catalog.service.execution import Change, CommandOutcome
+from catalog.service.locks import Scope
 from catalog.views import images, predictions
 from contracts import jobs
-from contracts.commands.base import CommandMetadata, CommandResult
+from contracts.commands.base import CommandMetadata
 from contracts.commands.tagging import CancelTagging, RequestTagging, TaggingRunResult
 from contracts.commits import StreamRevision
 from contracts.events.base import Event
@@ -15,8 +16,10 @@ from contracts.events.tagging import TAGGING_WORK
 from contracts.ids import RunId, derived
 
 
-@locked(lambda connection, command: require_dataset(connection, command.dataset).id)
-async def request_tagging(context: CommandContext, metadata: CommandMetadata, command: RequestTagging) -> CommandResult:
+@locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
+async def request_tagging(
+    context: CommandContext, metadata: CommandMetadata, command: RequestTagging
+) -> CommandOutcome:
     def read(connection: Connection) -> tuple[str, list[Event]]:
         row = require_dataset(connection, command.dataset)
         ordinals = images.live_ordinals(connection, row.id)
@@ -26,11 +29,11 @@ async def request_tagging(context: CommandContext, metadata: CommandMetadata, co
     name, events = await context.read(read)
     run = RunId(derived("run", metadata.command_id))
     result = TaggingRunResult(id=run, name=name, status="pending")
-    return await context.executor.append(metadata, result, Change("tagging", run, events, StreamRevision()))
+    return CommandOutcome(result, [Change("tagging", run, events, StreamRevision())])
 
 
-@locked(lambda _, command: command.run)
-async def cancel_tagging(context: CommandContext, metadata: CommandMetadata, command: CancelTagging) -> CommandResult:
+@locked(lambda _, command: Scope((command.run,)))
+async def cancel_tagging(context: CommandContext, _: CommandMetadata, command: CancelTagging) -> CommandOutcome:
     history = await context.executor.log.load("tagging", command.run)
     if not history.commits:
         raise not_found("tagging run", command.run)
@@ -38,4 +41,4 @@ async def cancel_tagging(context: CommandContext, metadata: CommandMetadata, com
     events = jobs.cancel(work, TAGGING_WORK, command.reason)
     state = jobs.fold([(event, work.dispatch) for event in events], work).state
     result = TaggingRunResult(id=command.run, status=jobs.status_of(state))
-    return await context.executor.append(metadata, result, Change("tagging", command.run, events, history.revision))
+    return CommandOutcome(result, [Change("tagging", command.run, events, history.revision)])

@@ -7,20 +7,25 @@ from collections.abc import Sequence
 
 from catalog.database import Connection
 from catalog.views import (
+    bulk_undo,
     commands,
     datasets,
-    decisions,
+    edits,
     erasures,
     foreign,
     images,
     jobs,
     losses,
     predictions,
+    presence,
     presets,
     refusals,
     sets,
+    tag_names,
     tagging,
     tags,
+    texts,
+    undos,
     versions,
     work,
 )
@@ -30,10 +35,10 @@ from contracts.commits import ForeignMessage, RecordedCommit
 
 __all__ = ["TABLES", "VERSION", "add_foreign", "apply", "foreign_heads"]
 
-# The order matters: each view may read what earlier ones wrote for the same batch; `tags` reads older predictions.
+# The order matters: each view may read what earlier ones wrote for the same batch.
 VIEWS = (
-    *(commands, tagging, datasets, erasures, images, decisions, refusals, versions, presets, work, jobs, tags),
-    *(predictions, losses),
+    *(tag_names, undos, commands, tagging, datasets, erasures, images, presence, edits, texts, refusals, versions),
+    *(presets, work, jobs, predictions, bulk_undo, tags, losses),
 )
 TABLES = sets.TABLES + foreign.TABLES + "".join(view.TABLES for view in VIEWS)
 foreign_heads = foreign.heads

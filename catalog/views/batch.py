@@ -8,20 +8,66 @@ applied so, because they look at all images of a data set at that moment, get a 
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event
-from contracts.events.datasets import DatasetErased, DatasetRemoved, ImageErased, ThresholdsSet
+from contracts.events.datasets import (
+    CommitsUndone,
+    DatasetErased,
+    DatasetRemoved,
+    ImageErased,
+    ImagesRemoved,
+    RulesSet,
+    TagsEdited,
+    ThresholdsSet,
+)
+from contracts.tags import Acceptance
 
 E = TypeVar("E", bound=Event)
 
-SINGLE_COMMIT_EVENTS = frozenset({ThresholdsSet, DatasetRemoved, ImageErased, DatasetErased})
+SINGLE_COMMIT_EVENTS = frozenset(
+    {ThresholdsSet, RulesSet, CommitsUndone, ImagesRemoved, DatasetRemoved, ImageErased, DatasetErased}
+)
+
+
+Pairs = NDArray[np.uint64]
+"""Of tags and images: each is one number, `tag id << 32 | ordinal`, so that a set of pairs is a sorted array."""
+BULK = 64
+"""An edit of more images is kept once, with its set of images, and not with each image."""
+
+
+@dataclass(frozen=True)
+class PairChange:
+    """The pairs that pass since a change, and those that passed before it."""
+
+    added: Pairs
+    removed: Pairs
+
+    def tags(self) -> set[int]:
+        return {int(tag) for pairs in (self.added, self.removed) for tag in np.unique(pairs >> np.uint64(32))}
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """What an undo changed: commits and tagging runs that counted and no longer do, or the other way round.
+
+    `images`: those that the commits are about; `sequence` of the undo.
+    """
+
+    dataset_id: str
+    sequence: int
+    commits: frozenset[int]
+    runs: frozenset[str]
+    images: BitMap
 
 
 class CommitBatch:
@@ -32,6 +78,15 @@ class CommitBatch:
         self._by_type: defaultdict[type[Event], list[tuple[int, int, RecordedCommit, Any]]] = defaultdict(list)
         self._events: dict[tuple[type[Event], ...], list[tuple[RecordedCommit, Any]]] = {}
         self._ordinals: dict[bytes, list[int]] = {}
+        self.tag_ids: dict[str, int] = {}
+        """The ids of the tags that the batch names."""
+        self.toggles: list[Toggle] = []
+        self.predicted: dict[str, PairChange] = {}
+        """What the predictions of the batch change, by data set."""
+        self.acceptance_of: Callable[[sqlite3.Connection, str], Acceptance]
+        """The rules of a data set, as the view of data sets knows them."""
+        self.tags_of_erased: set[int] = set()
+        """Ids of the tags that the erased image had."""
         for recorded in commits:
             for index, event in enumerate(recorded.commit.events):
                 self._by_type[type(event)].append((recorded.sequence, index, recorded, event))
@@ -64,13 +119,22 @@ def split_batches(commits: Sequence[RecordedCommit]) -> Iterator[CommitBatch]:
     """Splits commits into batches; commits with SINGLE_COMMIT_EVENTS are each one of their own."""
     start = 0
     for number, recorded in enumerate(commits):
-        if not SINGLE_COMMIT_EVENTS.isdisjoint(map(type, recorded.commit.events)):
+        if any(map(_needs_batch_of_its_own, recorded.commit.events)):
             if number > start:
                 yield CommitBatch(commits[start:number])
             yield CommitBatch([recorded])
             start = number + 1
     if start < len(commits):
         yield CommitBatch(commits[start:])
+
+
+def _needs_batch_of_its_own(event: Event) -> bool:
+    return type(event) in SINGLE_COMMIT_EVENTS or (isinstance(event, TagsEdited) and is_bulk(event.images))
+
+
+def is_bulk(images: bytes) -> bool:
+    """Whether a serialized set has more than BULK images."""
+    return len(BitMap.deserialize(images)) > BULK
 
 
 def delete_erased(connection: sqlite3.Connection, batch: CommitBatch, table: str) -> None:

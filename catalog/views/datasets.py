@@ -1,18 +1,20 @@
-"""Data sets: names, revisions, and thresholds, current and past."""
+"""Data sets: names, revisions, and settings (name, thresholds, rules), current and past."""
 
 import unicodedata
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 
 import msgspec
 
-from catalog.database import Connection
+from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.datasets import DatasetState
-from catalog.domain.effective_tags import DEFAULT_THRESHOLDS
+from catalog.domain.effective_tags import DEFAULT_THRESHOLDS, rules_of
 from catalog.rows import fetch, fetch_number, fetch_one
-from catalog.views.batch import CommitBatch
+from catalog.views import undos
+from catalog.views.batch import CommitBatch, Toggle
 from contracts.commits import RecordedCommit, StreamRevision, revision_of
-from contracts.events.base import Category, Event
+from contracts.events.base import Event
 from contracts.events.datasets import (
     DatasetCreated,
     DatasetErased,
@@ -20,10 +22,12 @@ from contracts.events.datasets import (
     DatasetRenamed,
     ImageAdded,
     ImageRefused,
+    RulesSet,
     ThresholdsSet,
 )
 from contracts.events.tagging import TaggingPredicted
 from contracts.ids import DatasetId
+from contracts.tags import Acceptance
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS dataset (
@@ -35,8 +39,8 @@ CREATE TABLE IF NOT EXISTS dataset (
     erased INTEGER NOT NULL DEFAULT 0,
     next_ordinal INTEGER NOT NULL DEFAULT 0,
     refused INTEGER NOT NULL DEFAULT 0,
-    general REAL NOT NULL,
-    character REAL NOT NULL,
+    thresholds BLOB NOT NULL,
+    rules BLOB NOT NULL,
     latest_version INTEGER,
     created_sequence INTEGER NOT NULL,
     created_at TEXT NOT NULL,
@@ -49,19 +53,19 @@ CREATE TABLE IF NOT EXISTS dataset (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS dataset_by_name ON dataset (name_key) WHERE removed = 0;
 CREATE INDEX IF NOT EXISTS dataset_by_age ON dataset (created_sequence) WHERE removed = 0;
-CREATE TABLE IF NOT EXISTS threshold (
+CREATE TABLE IF NOT EXISTS setting (
     dataset_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
     sequence INTEGER NOT NULL,
-    general REAL NOT NULL,
-    character REAL NOT NULL,
-    PRIMARY KEY (dataset_id, sequence)
+    value BLOB NOT NULL,
+    PRIMARY KEY (dataset_id, kind, sequence)
 ) WITHOUT ROWID;
 """
 
 CREATE = """
 INSERT INTO dataset
-    (id, name, name_key, description, general, character, created_sequence, created_at, changed_at, name_sequence, etag)
-VALUES (:id, :name, :name_key, :description, :general, :character, :sequence, :at, :at, :sequence, :sequence)
+    (id, name, name_key, description, thresholds, rules, created_sequence, created_at, changed_at, name_sequence, etag)
+VALUES (:id, :name, :name_key, :description, :thresholds, :rules, :sequence, :at, :at, :sequence, :sequence)
 ON CONFLICT DO NOTHING
 """
 RENAME = "UPDATE dataset SET name = ?, name_key = ?, name_sequence = ? WHERE id = ?"
@@ -69,8 +73,8 @@ REMOVE = "UPDATE dataset SET removed = 1 WHERE id = ?"
 ERASE = "UPDATE dataset SET removed = 1, erased = 1, refused = 0 WHERE id = ?"
 SET_NEXT_ORDINAL = "UPDATE dataset SET next_ordinal = MAX(next_ordinal, ? + 1) WHERE id = ?"
 ADD_REFUSED = "UPDATE dataset SET refused = refused + ? WHERE id = ?"
-SET_THRESHOLDS = "UPDATE dataset SET general = ?, character = ? WHERE id = ?"
-KEEP_THRESHOLDS = "INSERT OR REPLACE INTO threshold VALUES (?, ?, ?, ?)"
+SET_SETTINGS = "UPDATE dataset SET thresholds = ?, rules = ? WHERE id = ?"
+KEEP_SETTING = "INSERT OR REPLACE INTO setting VALUES (?, ?, ?, ?)"
 SET_REVISION = "UPDATE dataset SET revision_sequence = ?, revision_version = ?, revision_digest = ? WHERE id = ?"
 SET_ETAG = "UPDATE dataset SET etag = ?, changed_at = ? WHERE id = ?"
 SET_ETAG_BY_RUN = """
@@ -82,9 +86,18 @@ BY_ID = "SELECT * FROM dataset WHERE id = ?"
 BY_NAME = "SELECT * FROM dataset WHERE name_key = ? AND removed = 0"
 PAGE = "SELECT * FROM dataset WHERE removed = 0 AND created_sequence > ? ORDER BY created_sequence LIMIT ?"
 COUNT = "SELECT COUNT(*) FROM dataset WHERE removed = 0"
-THRESHOLDS_AT = """
-SELECT general, character FROM threshold WHERE dataset_id = ? AND sequence <= ? ORDER BY sequence DESC LIMIT 1
+SETTINGS = """
+SELECT sequence, value FROM setting WHERE dataset_id = ? AND kind = ? AND sequence <= ? ORDER BY sequence DESC
 """
+THRESHOLDS, RULES, NAME = "thresholds", "rules", "name"
+"""Kinds of settings."""
+
+_encode_sorted = msgspec.json.Encoder(order="deterministic").encode
+_thresholds: msgspec.json.Decoder[ThresholdsSet] = msgspec.json.Decoder(ThresholdsSet)
+_rules: msgspec.json.Decoder[RulesSet] = msgspec.json.Decoder(RulesSet)
+
+
+SETTING_EVENTS = (DatasetCreated, DatasetRenamed, ThresholdsSet, RulesSet)
 
 
 class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,8 +116,8 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     revision_digest: str
     next_ordinal: int
     refused: int
-    general: float
-    character: float
+    thresholds: ThresholdsSet
+    rules: RulesSet
     latest_version: int | None
     created_sequence: int
     name_sequence: int
@@ -119,12 +132,20 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def state(self) -> DatasetState:
         """What commands are decided from."""
-        return DatasetState(name=self.name, thresholds=(self.general, self.character), erased=self.erased)
+        return DatasetState(name=self.name, thresholds=self.thresholds, rules=self.rules, erased=self.erased)
+
+    @property
+    def acceptance(self) -> Acceptance:
+        """Which predictions become tags of its images."""
+        return rules_of(self.thresholds.categories, self.thresholds.tags, self.rules.deny)
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
-    for recorded, event in batch.events(DatasetCreated, DatasetRenamed, DatasetRemoved, DatasetErased, ThresholdsSet):
+    batch.acceptance_of = acceptance_at
+    for recorded, event in batch.events(*SETTING_EVENTS, DatasetRemoved, DatasetErased):
         _apply_event(connection, recorded, event)
+    for toggle in batch.toggles:
+        _restore_settings(connection, toggle)
     added = ((event.ordinal, recorded.commit.aggregate_id) for recorded, event in batch.events(ImageAdded))
     highest = {dataset_id: ordinal for ordinal, dataset_id in sorted(added)}
     connection.executemany(SET_NEXT_ORDINAL, [(ordinal, dataset_id) for dataset_id, ordinal in highest.items()])
@@ -143,18 +164,40 @@ def _apply_event(connection: Connection, recorded: RecordedCommit, event: Event)
         case DatasetCreated(name=name, description=description):
             texts = {"id": dataset_id, "name": name, "name_key": name_key(name), "description": description}
             created = {"sequence": sequence, "at": recorded.commit.at.isoformat()}
-            connection.execute(CREATE, texts | DEFAULT_THRESHOLDS | created)
+            settings = {"thresholds": _encode_sorted(DEFAULT_THRESHOLDS), "rules": _encode_sorted(RulesSet())}
+            connection.execute(CREATE, texts | settings | created)
+            connection.execute(KEEP_SETTING, (dataset_id, NAME, sequence, name.encode()))
         case DatasetRenamed(name=name):
             connection.execute(RENAME, (name, name_key(name), sequence, dataset_id))
+            connection.execute(KEEP_SETTING, (dataset_id, NAME, sequence, name.encode()))
         case DatasetRemoved():
             connection.execute(REMOVE, (dataset_id,))
         case DatasetErased():
             connection.execute(ERASE, (dataset_id,))
-        case ThresholdsSet(general=general, character=character):
-            connection.execute(SET_THRESHOLDS, (general, character, dataset_id))
-            connection.execute(KEEP_THRESHOLDS, (dataset_id, sequence, general, character))
+        case ThresholdsSet():
+            _set_setting(connection, dataset_id, THRESHOLDS, sequence, _encode_sorted(event))
+        case RulesSet():
+            _set_setting(connection, dataset_id, RULES, sequence, _encode_sorted(event))
         case _:
             pass
+
+
+def _set_setting(connection: Connection, dataset_id: str, kind: str, sequence: int, value: bytes) -> None:
+    connection.execute(KEEP_SETTING, (dataset_id, kind, sequence, value))
+    connection.execute(f"UPDATE dataset SET {kind} = ? WHERE id = ?", (value, dataset_id))  # noqa: S608 - our columns
+
+
+def _restore_settings(connection: Connection, toggle: Toggle) -> None:
+    """The latest settings of the commits that count now."""
+    dataset_id = toggle.dataset_id
+    row = find(connection, dataset_id)
+    if row is None:
+        return
+    acceptance = settings_at(connection, dataset_id)
+    connection.execute(SET_SETTINGS, (*map(_encode_sorted, acceptance), dataset_id))
+    name = str(_setting(connection, dataset_id, NAME, MAX_SEQUENCE) or b"", "utf-8")
+    if name != row.name:
+        connection.execute(RENAME, (name, name_key(name), toggle.sequence, dataset_id))
 
 
 def _last_commits(batch: CommitBatch) -> dict[str, RecordedCommit]:
@@ -199,7 +242,36 @@ def count(connection: Connection) -> int:
     return fetch_number(connection, COUNT)
 
 
-def thresholds_at(connection: Connection, dataset_id: str, sequence: int) -> dict[Category, float]:
-    """The thresholds as of a sequence of the log."""
-    row = connection.execute(THRESHOLDS_AT, (dataset_id, sequence)).fetchone()
-    return DEFAULT_THRESHOLDS if row is None else {"general": row["general"], "character": row["character"]}
+def settings_at(connection: Connection, dataset_id: str, until: int = MAX_SEQUENCE) -> tuple[ThresholdsSet, RulesSet]:
+    """Thresholds and rules as of a sequence of the log."""
+    thresholds = _setting(connection, dataset_id, THRESHOLDS, until)
+    rules = _setting(connection, dataset_id, RULES, until)
+    return (
+        DEFAULT_THRESHOLDS if thresholds is None else _thresholds.decode(thresholds),
+        RulesSet() if rules is None else _rules.decode(rules),
+    )
+
+
+def name_without(connection: Connection, dataset_id: str, void: AbstractSet[int]) -> str:
+    """The name of a data set if these commits did not count."""
+    rows = connection.execute(SETTINGS, (dataset_id, NAME, MAX_SEQUENCE))
+    return next((str(row["value"], "utf-8") for row in rows if row["sequence"] not in void), "")
+
+
+def has_other_rules(connection: Connection, toggle: Toggle) -> bool:
+    """Whether an undo changed the thresholds or rules."""
+    before, after = (settings_at(connection, toggle.dataset_id, at) for at in (toggle.sequence - 1, toggle.sequence))
+    return before != after
+
+
+def acceptance_at(connection: Connection, dataset_id: str, until: int = MAX_SEQUENCE) -> Acceptance:
+    """Which predictions become tags of its images, as of a sequence of the log."""
+    thresholds, rules = settings_at(connection, dataset_id, until)
+    return rules_of(thresholds.categories, thresholds.tags, rules.deny)
+
+
+def _setting(connection: Connection, dataset_id: str, kind: str, until: int) -> bytes | None:
+    """The latest value, as of a sequence, among the commits that count as of then."""
+    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until)
+    rows = connection.execute(SETTINGS, (dataset_id, kind, until))
+    return next((row["value"] for row in rows if row["sequence"] not in voided), None)

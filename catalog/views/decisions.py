@@ -1,57 +1,17 @@
-"""Decisions of people and imports on the tags of images, and the effective tags, current or as of a sequence."""
+"""The effective tags of images, now and as of a sequence: from edits, predictions, rules and orders."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-import msgspec
+from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.effective_tags import Decision, EffectiveTags, derive_effective_tags, latest_decisions
-from catalog.views import datasets, predictions
-from catalog.views.batch import CommitBatch, delete_erased
-from catalog.views.sets import json_array
+from catalog.views import datasets, predictions, texts
+from catalog.views import tag_names as names
+from catalog.views.edits import choices, edits_after, edits_of
+from contracts.commits import RecordedCommit
 from contracts.events.datasets import TagsEdited
-
-TABLES = """
-CREATE TABLE IF NOT EXISTS decision (
-    dataset_id TEXT NOT NULL,
-    ordinal INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    event_index INTEGER NOT NULL,
-    asserted BLOB NOT NULL,
-    rejected BLOB NOT NULL,
-    source TEXT NOT NULL,
-    actor TEXT NOT NULL,
-    PRIMARY KEY (dataset_id, ordinal, sequence, event_index)
-) WITHOUT ROWID;
-"""
-
-ADD = "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-OF_IMAGES = """
-SELECT ordinal, asserted, rejected, source, actor, sequence FROM decision
-WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ?
-ORDER BY ordinal, sequence, event_index
-"""
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(tuple[str, ...]).decode
-
-
-def apply(connection: Connection, batch: CommitBatch) -> None:
-    connection.executemany(ADD, _rows(batch))
-    delete_erased(connection, batch, "decision")
-
-
-def _rows(batch: CommitBatch) -> Iterator[tuple[object, ...]]:
-    for index, recorded, edit in batch.indexed_events(TagsEdited):
-        commit = recorded.commit
-        decision = (_encode(edit.asserted), _encode(edit.rejected), edit.source, commit.actor)
-        for ordinal in batch.ordinals(edit.images):
-            yield (commit.aggregate_id, ordinal, recorded.sequence, index, *decision)
-
-
-def latest_of_image(connection: Connection, dataset_id: str, ordinal: int) -> dict[str, Decision]:
-    """The latest decision on each tag of an image: asserted or rejected."""
-    return latest_decisions(_decisions(connection, dataset_id, [ordinal], MAX_SEQUENCE).get(ordinal, []))
 
 
 def effective_tags(
@@ -59,11 +19,12 @@ def effective_tags(
 ) -> dict[int, EffectiveTags]:
     """The effective tags by ordinal, now or as of a sequence of the log (edits, runs and thresholds alike)."""
     until = MAX_SEQUENCE if as_of is None else as_of
-    thresholds = datasets.thresholds_at(connection, dataset_id, until)
-    decisions = _decisions(connection, dataset_id, ordinals, until)
-    predicted = predictions.load_current(connection, dataset_id, json_array(ordinals), until)
+    rules = datasets.acceptance_at(connection, dataset_id, until)
+    decisions = decisions_of(connection, dataset_id, ordinals, until)
+    predicted = predictions.load_current(connection, dataset_id, ordinals, until)
+    orders = texts.orders(connection, dataset_id, ordinals, until)
     return {
-        ordinal: derive_effective_tags(decisions.get(ordinal, ()), predicted.get(ordinal, ()), thresholds)
+        ordinal: derive_effective_tags(decisions[ordinal], predicted.get(ordinal, ()), rules, orders.get(ordinal, ()))
         for ordinal in ordinals
     }
 
@@ -73,15 +34,51 @@ def tag_names(connection: Connection, dataset_id: str, ordinal: int, as_of: int 
     return effective_tags(connection, dataset_id, [ordinal], as_of)[ordinal].names
 
 
-def _decisions(
-    connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int
+@dataclass(frozen=True)
+class TagState:
+    """What edits of an image's tags are decided from: tags shown, decided, and claimed by models."""
+
+    effective: tuple[str, ...]
+    asserted: frozenset[str]
+    rejected: frozenset[str]
+    predicted: frozenset[str]
+
+
+def state_of(connection: Connection, dataset_id: str, ordinal: int) -> TagState:
+    rules = datasets.acceptance_at(connection, dataset_id)
+    decided = latest_decisions(decisions_of(connection, dataset_id, [ordinal])[ordinal])
+    predicted = predictions.load_current(connection, dataset_id, [ordinal]).get(ordinal, [])
+    return TagState(
+        effective=tag_names(connection, dataset_id, ordinal),
+        asserted=frozenset(tag for tag, decision in decided.items() if decision.choice == "asserted"),
+        rejected=frozenset(tag for tag, decision in decided.items() if decision.choice == "rejected"),
+        predicted=frozenset(derive_effective_tags((), predicted, rules).names),
+    )
+
+
+def decisions_of(
+    connection: Connection, dataset_id: str, ordinals: Sequence[int], until: int = MAX_SEQUENCE
 ) -> dict[int, list[Decision]]:
-    found: dict[int, list[Decision]] = {}
-    for row in connection.execute(OF_IMAGES, (dataset_id, json_array(ordinals), until)):
-        ordinal, asserted, rejected, source, actor, sequence = row
-        found.setdefault(ordinal, []).extend(
-            Decision(tag=tag, asserted=is_asserted, source=source, actor=actor, sequence=sequence)
-            for tags, is_asserted in ((asserted, True), (rejected, False))
-            for tag in _decode(tags)
-        )
-    return found
+    """The decisions that hold, by ordinal, oldest first, as of a sequence."""
+    edits = edits_of(connection, dataset_id, ordinals, until)
+    named = names.names_of(connection, {tag for some in edits.values() for edit in some for tag in edit.tags})
+    return {
+        ordinal: [
+            Decision(tag=named[tag], choice=choice, source=edit.source, actor=edit.actor, sequence=edit.sequence)
+            for edit in some
+            for tag, choice in choices(edit)
+        ]
+        for ordinal, some in edits.items()
+    }
+
+
+def later_commits(connection: Connection, dataset_id: str, commits: Iterable[RecordedCommit]) -> tuple[int, ...]:
+    """The commits after these that decided about the same tags of the same images, and count."""
+    found: set[int] = set()
+    for recorded in commits:
+        for event in (event for event in recorded.commit.events if isinstance(event, TagsEdited)):
+            ids = set(names.ids_of(connection, (*event.asserted, *event.rejected, *event.withdrawn)).values())
+            images = BitMap.deserialize(event.images)
+            later = edits_after(connection, dataset_id, images, recorded.sequence)
+            found |= {edit.sequence for edit, edited in later if ids & {*edit.tags} and edited & images}
+    return tuple(sorted(found))

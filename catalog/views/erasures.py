@@ -3,7 +3,7 @@
 This view comes before `images` and `refusals`: it copies from their rows what the purge needs before they are deleted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,7 +25,6 @@ CREATE TABLE IF NOT EXISTS erased (
     picture TEXT NOT NULL DEFAULT '',
     thumbnail TEXT NOT NULL DEFAULT '',
     added_sequence INTEGER NOT NULL DEFAULT 0,
-    removed_sequence INTEGER NOT NULL DEFAULT 0,
     sequence INTEGER NOT NULL,
     at TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -35,8 +34,8 @@ CREATE INDEX IF NOT EXISTS erased_of_dataset ON erased (dataset_id, ordinal);
 
 ERASE = """
 INSERT OR IGNORE INTO erased
-    (image_id, dataset_id, ordinal, source, picture, thumbnail, added_sequence, removed_sequence, sequence, at)
-SELECT id, dataset_id, ordinal, source, picture, thumbnail, added_sequence, removed_sequence, :sequence, :at FROM image
+    (image_id, dataset_id, ordinal, source, picture, thumbnail, added_sequence, sequence, at)
+SELECT id, dataset_id, ordinal, source, picture, thumbnail, added_sequence, :sequence, :at FROM image
 WHERE dataset_id = :dataset AND (:ordinal IS NULL OR ordinal = :ordinal)
 """
 ERASE_REFUSED = """
@@ -51,13 +50,8 @@ SELECT * FROM erased WHERE ordinal IS NOT NULL AND (sequence, image_id) > (?, ?)
 ERASED_AMONG = "SELECT image_id FROM erased WHERE image_id IN (SELECT value FROM json_each(?))"
 COUNT_IMAGES = "SELECT COUNT(*) FROM erased WHERE ordinal IS NOT NULL"
 COUNT_OF_DATASET = "SELECT COUNT(*) FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
-# An image is part of the versions computed (`as_of`) after it was added and before it was removed, unless it was erased
-# before the version was appended (`frozen`): such images are taken out.
-COUNT_IN_VERSION = """
-SELECT COUNT(*) FROM erased WHERE dataset_id = :dataset AND ordinal IS NOT NULL
-    AND added_sequence <= :as_of AND (removed_sequence = 0 OR removed_sequence > :as_of) AND sequence > :frozen
-"""
 ORDINALS_SINCE = "SELECT ordinal FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL AND sequence > ?"
+OF_DATASET = "SELECT * FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
 JOBS = """
 SELECT job.id AS job, json_extract(CAST(job.request AS TEXT), '$.name') AS name, work.status, version.number AS version,
     json_extract(CAST(work.work AS TEXT), '$.completed_units') AS steps, job.artifacts
@@ -80,7 +74,7 @@ class VersionRange:
     erased: int = MAX_SEQUENCE
 
 
-ALWAYS = VersionRange()
+ALWAYS = (VersionRange(),)
 """For a whole data set: every version of it contains some of its images."""
 
 
@@ -94,13 +88,8 @@ class ErasedRow(msgspec.Struct, frozen=True, kw_only=True):
     picture: Digest
     thumbnail: Digest
     added_sequence: int
-    removed_sequence: int
     sequence: int
     at: datetime
-
-    @property
-    def span(self) -> VersionRange:
-        return VersionRange(self.added_sequence, self.removed_sequence or MAX_SEQUENCE, self.sequence)
 
     @property
     def digests(self) -> frozenset[Digest]:
@@ -148,25 +137,32 @@ def count_of_dataset(connection: Connection, dataset_id: str) -> int:
     return fetch_number(connection, COUNT_OF_DATASET, (dataset_id,))
 
 
-def count_erased_in_version(connection: Connection, dataset_id: str, as_of: int, frozen: int) -> int:
-    """The number of images erased since of the version computed at `as_of` and appended at sequence `frozen`."""
-    return fetch_number(connection, COUNT_IN_VERSION, {"dataset": dataset_id, "as_of": as_of, "frozen": frozen})
-
-
 def ordinals_erased_since(connection: Connection, dataset_id: str, sequence: int) -> frozenset[int]:
     """The ordinals of the images of a data set that were erased after this sequence."""
     return frozenset(row["ordinal"] for row in connection.execute(ORDINALS_SINCE, (dataset_id, sequence)))
 
 
-def active_jobs(connection: Connection, dataset_id: str, span: VersionRange = ALWAYS) -> list[JobId]:
-    """The jobs that wait for or train on a version in the span."""
-    return [row["job"] for row in connection.execute(ACTIVE_JOBS, _of_span(dataset_id, span))]
+def of_dataset(connection: Connection, dataset_id: str) -> list[ErasedRow]:
+    """The erased images of a data set."""
+    return fetch(connection, ErasedRow, OF_DATASET, (dataset_id,))
 
 
-def jobs_trained_on(connection: Connection, dataset_id: str, span: VersionRange = ALWAYS) -> list[AffectedLoraView]:
-    """The jobs that started to train on a version in the span, oldest first."""
-    return fetch(connection, AffectedLoraView, STARTED_JOBS, _of_span(dataset_id, span))
+def active_jobs(connection: Connection, dataset_id: str, spans: Sequence[VersionRange] = ALWAYS) -> list[JobId]:
+    """The jobs that wait for or train on a version in one of the spans."""
+    rows = (row for span in spans for row in connection.execute(ACTIVE_JOBS, _parameters(dataset_id, span)))
+    return [row["job"] for row in rows]
 
 
-def _of_span(dataset_id: str, span: VersionRange) -> dict[str, str | int]:
+def jobs_trained_on(
+    connection: Connection, dataset_id: str, spans: Sequence[VersionRange] = ALWAYS
+) -> list[AffectedLoraView]:
+    """The jobs that started to train on a version in one of the spans, oldest first."""
+    return [
+        view
+        for span in spans
+        for view in fetch(connection, AffectedLoraView, STARTED_JOBS, _parameters(dataset_id, span))
+    ]
+
+
+def _parameters(dataset_id: str, span: VersionRange) -> dict[str, object]:
     return {"dataset": dataset_id, "start": span.start, "end": span.end, "erased": span.erased}

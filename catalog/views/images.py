@@ -1,4 +1,4 @@
-"""Images: metadata and captions; their tags are in `decisions`, `predictions` and `tags`."""
+"""Images: metadata and captions; their tags are in `edits`, `predictions` and `tags`, their comings in `presence`."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,15 +7,14 @@ from datetime import datetime
 import msgspec
 from pyroaring import BitMap
 
-from catalog.database import MAX_SEQUENCE, Connection
-from catalog.rows import fetch, fetch_one, fetch_value
+from catalog.database import Connection
+from catalog.rows import Parameters, fetch, fetch_value
 from catalog.views import sets
-from catalog.views.batch import CommitBatch, delete_erased
-from catalog.views.erasures import VersionRange
+from catalog.views.batch import BULK, CommitBatch, delete_erased, is_bulk
 from catalog.views.sets import json_array
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event, Sealed
-from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, ImagesRemoved
+from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, ImageRefused, TagsEdited
 from contracts.ids import DatasetId, Digest, ImageId
 
 TABLES = """
@@ -51,6 +50,19 @@ CREATE TABLE IF NOT EXISTS image_change (
     sequence INTEGER NOT NULL,
     PRIMARY KEY (dataset_id, ordinal)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS import_commit (
+    dataset_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    request TEXT NOT NULL,
+    PRIMARY KEY (dataset_id, sequence)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS import_by_request ON import_commit (dataset_id, request);
+CREATE TABLE IF NOT EXISTS bulk_change (
+    dataset_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    images BLOB NOT NULL,
+    PRIMARY KEY (dataset_id, sequence)
+);
 """
 
 # The columns after the first are the fields of ImageAdded in their order.
@@ -63,20 +75,23 @@ ON CONFLICT DO NOTHING
 MARK_CHANGED = """
 INSERT INTO image_change VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sequence = excluded.sequence
 """
-# 0 = not removed. Versions computed before that sequence contain the image.
-REMOVE = """
-UPDATE image SET removed_sequence = ?
-WHERE dataset_id = ? AND removed_sequence = 0 AND ordinal IN (SELECT value FROM json_each(?))
+ADD_IMPORT = "INSERT OR IGNORE INTO import_commit VALUES (?, ?, ?)"
+COMMITS_OF_IMPORT = """
+SELECT sequence FROM import_commit WHERE dataset_id = :dataset
+    AND request = (SELECT request FROM import_commit WHERE dataset_id = :dataset AND sequence = :sequence)
+ORDER BY sequence
 """
-SET_CAPTION = """
-UPDATE image SET caption = ?, caption_source = ?, caption_sequence = ? WHERE dataset_id = ? AND ordinal = ?
-"""
+BULK_CHANGES = "SELECT sequence, images FROM bulk_change WHERE dataset_id = ? ORDER BY sequence DESC"
+SET_BULK_CHANGE = "INSERT OR REPLACE INTO bulk_change VALUES (?, ?, ?)"
+DELETE_BULK_CHANGE = "DELETE FROM bulk_change WHERE dataset_id = ? AND sequence = ?"
+DELETE_BULK_CHANGES = "DELETE FROM bulk_change WHERE dataset_id = ?"
 
 # The ETag is the sequence of the last change. An image shows its data set's name, so a rename is a change too.
 SELECT_IMAGE = """
 SELECT image.*, dataset.name AS dataset, MAX(
     image.added_sequence, image.removed_sequence, image.caption_sequence, dataset.name_sequence,
     IFNULL((SELECT MAX(sequence) FROM decision WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
+    IFNULL((SELECT MAX(sequence) FROM tag_order WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
     IFNULL((SELECT MAX(sequence) FROM prediction WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
     IFNULL((SELECT sequence FROM image_change WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0)
 ) AS etag
@@ -130,34 +145,22 @@ class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
     def removed(self) -> bool:
         return self.removed_sequence > 0
 
-    @property
-    def span(self) -> VersionRange:
-        return VersionRange(self.added_sequence, self.removed_sequence or MAX_SEQUENCE)
-
-
-class ImageCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of live images of a data set, and the first of them."""
-
-    images: int
-    tagged: int
-    captioned: int
-    cover: ImageId | None
-
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     _add(connection, batch.events(ImageAdded))
-    for recorded, captioned in batch.events(CaptionSet):
-        source = None if captioned.caption is None else captioned.source
-        row = (captioned.caption, source, recorded.sequence, recorded.commit.aggregate_id, captioned.ordinal)
-        connection.execute(SET_CAPTION, row)
-    for recorded, removed in batch.events(ImagesRemoved):
-        ordinals = json_array(batch.ordinals(removed.images))
-        connection.execute(REMOVE, (recorded.sequence, recorded.commit.aggregate_id, ordinals))
+    imported = {recorded.sequence: recorded.commit for recorded, _ in batch.events(ImageAdded, ImageRefused)}
+    rows = [(commit.aggregate_id, sequence, commit.correlation_id) for sequence, commit in imported.items()]
+    connection.executemany(ADD_IMPORT, rows)
+    for recorded, edit in batch.events(TagsEdited):
+        if is_bulk(edit.images):
+            ordinals = BitMap(batch.ordinals(edit.images))
+            mark_changed(connection, recorded.commit.aggregate_id, ordinals, recorded.sequence)
     _update_sets(connection, batch)
     for table in ("image", "image_change"):
         delete_erased(connection, batch, table)
     for recorded, _ in batch.events(DatasetErased):
         sets.delete_all(connection, recorded.commit.aggregate_id)
+        connection.execute(DELETE_BULK_CHANGES, (recorded.commit.aggregate_id,))
 
 
 def _add(connection: Connection, added: Sequence[tuple[RecordedCommit, ImageAdded]]) -> None:
@@ -173,15 +176,38 @@ def _add(connection: Connection, added: Sequence[tuple[RecordedCommit, ImageAdde
     connection.executemany(ADD, rows)
 
 
-def mark_changed(connection: Connection, dataset_id: str, ordinals: Iterable[int], sequence: int) -> None:
-    """Give images a new ETag because of an event that does not name them."""
-    connection.executemany(MARK_CHANGED, [(dataset_id, ordinal, sequence) for ordinal in ordinals])
+def mark_changed(connection: Connection, dataset_id: str, ordinals: BitMap, sequence: int) -> None:
+    """Give images a new ETag because of an event that does not name them alone.
+
+    Each image is in one set of many images at most: that of the latest change.
+    """
+    if len(ordinals) <= BULK:
+        connection.executemany(MARK_CHANGED, [(dataset_id, ordinal, sequence) for ordinal in ordinals])
+        return
+    for earlier, images in _bulk_changes(connection, dataset_id).items():
+        left = images - ordinals
+        if not left:
+            connection.execute(DELETE_BULK_CHANGE, (dataset_id, earlier))
+        elif len(left) < len(images):
+            connection.execute(SET_BULK_CHANGE, (dataset_id, earlier, sets.serialize(left)))
+    connection.execute(SET_BULK_CHANGE, (dataset_id, sequence, sets.serialize(ordinals)))
+
+
+def _bulk_changes(connection: Connection, dataset_id: str) -> dict[int, BitMap]:
+    rows = connection.execute(BULK_CHANGES, (dataset_id,))
+    return {row["sequence"]: BitMap.deserialize(row["images"]) for row in rows}
+
+
+def bulk_changed_since(connection: Connection, dataset_id: str, sequence: int) -> BitMap:
+    """The images that a change of many images changed after a sequence."""
+    found = (images for at, images in _bulk_changes(connection, dataset_id).items() if at > sequence)
+    return BitMap.union(BitMap(), *found)
 
 
 def _update_sets(connection: Connection, batch: CommitBatch) -> None:
     """Keep the sets of live images and of those with a written caption."""
     changes: defaultdict[str, list[Event]] = defaultdict(list)
-    for recorded, event in batch.events(ImageAdded, ImagesRemoved, ImageErased, CaptionSet):
+    for recorded, event in batch.events(ImageAdded, ImageErased, CaptionSet):
         changes[recorded.commit.aggregate_id].append(event)
     for dataset_id, events in changes.items():
         live, captioned = sets.load(connection, dataset_id, "live"), sets.load(connection, dataset_id, "captioned")
@@ -191,8 +217,7 @@ def _update_sets(connection: Connection, batch: CommitBatch) -> None:
                     live.add(ordinal)
                 case ImageErased(ordinal=ordinal):
                     live.discard(ordinal)
-                case ImagesRemoved(images=images):
-                    live.difference_update(BitMap(batch.ordinals(images)))
+                    captioned.discard(ordinal)
                 case CaptionSet(ordinal=ordinal, caption=None):
                     captioned.discard(ordinal)
                 case CaptionSet(ordinal=ordinal):
@@ -200,22 +225,34 @@ def _update_sets(connection: Connection, batch: CommitBatch) -> None:
                 case _:
                     pass
         sets.save(connection, dataset_id, "live", live)
-        sets.save(connection, dataset_id, "captioned", captioned & live)
+        sets.save(connection, dataset_id, "captioned", captioned)
+
+
+def fetch_rows(connection: Connection, query: str, parameters: Parameters = ()) -> list[ImageRow]:
+    """The rows that a query finds, with their ETags."""
+    rows = fetch(connection, ImageRow, query, parameters)
+    bulk = {dataset: _bulk_changes(connection, dataset) for dataset in {row.dataset_id for row in rows}}
+    return [_with_etag(row, bulk[row.dataset_id]) if bulk[row.dataset_id] else row for row in rows]
+
+
+def _with_etag(row: ImageRow, bulk: dict[int, BitMap]) -> ImageRow:
+    changed = next((sequence for sequence, images in bulk.items() if row.ordinal in images), 0)
+    return msgspec.structs.replace(row, etag=changed) if changed > row.etag else row
 
 
 def find(connection: Connection, image_id: str) -> ImageRow | None:
     """Also a removed one."""
-    return fetch_one(connection, ImageRow, BY_ID, (image_id,))
+    return next(iter(fetch_rows(connection, BY_ID, (image_id,))), None)
 
 
 def find_duplicate(connection: Connection, dataset_id: str, pixels: str) -> ImageRow | None:
     """The live image of the data set with exactly these pixels."""
-    return fetch_one(connection, ImageRow, BY_PIXELS, (dataset_id, pixels))
+    return next(iter(fetch_rows(connection, BY_PIXELS, (dataset_id, pixels))), None)
 
 
 def by_ordinals(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list[ImageRow]:
     """In ascending order; includes removed images."""
-    return fetch(connection, ImageRow, BY_ORDINALS, (dataset_id, json_array(ordinals)))
+    return fetch_rows(connection, BY_ORDINALS, (dataset_id, json_array(ordinals)))
 
 
 def ids_by_ordinal(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> dict[int, ImageId]:
@@ -229,14 +266,16 @@ def live_ordinals(connection: Connection, dataset_id: str) -> list[int]:
     return list(sets.load(connection, dataset_id, "live"))
 
 
-def image_counts(connection: Connection, dataset_id: str) -> ImageCounts:
+def first_image(connection: Connection, dataset_id: str) -> ImageId | None:
+    """The cover of a data set."""
     live = sets.load(connection, dataset_id, "live")
-    return ImageCounts(
-        images=len(live),
-        tagged=len(sets.load(connection, dataset_id, "tagged")),
-        captioned=len(sets.load(connection, dataset_id, "captioned")),
-        cover=fetch_value(connection, COVER, (dataset_id, live[0])) if live else None,
-    )
+    return fetch_value(connection, COVER, (dataset_id, live[0])) if live else None
+
+
+def commits_of_import(connection: Connection, dataset_id: str, sequence: int) -> tuple[int, ...]:
+    """The commits of the same import as one of them; none: it imported nothing."""
+    rows = connection.execute(COMMITS_OF_IMPORT, {"dataset": dataset_id, "sequence": sequence})
+    return tuple(row["sequence"] for row in rows)
 
 
 def sealed_names(connection: Connection) -> dict[ImageId, bytes]:

@@ -35,11 +35,6 @@ KEYS = """
 SELECT id FROM (SELECT id FROM image UNION ALL SELECT image_id FROM refusal)
 WHERE id NOT IN (SELECT id FROM accepted_loss WHERE kind = 'key')
 """
-# As in `erasures`: an image is part of the versions computed after it was added and before it was removed.
-OF_VERSION = """
-SELECT id, picture FROM image WHERE dataset_id = :dataset AND added_sequence <= :as_of
-    AND (removed_sequence = 0 OR removed_sequence > :as_of) ORDER BY ordinal
-"""
 
 
 def references(connection: Connection) -> Iterator[BlobReference]:
@@ -60,12 +55,6 @@ def in_use(connection: Connection, digests: Iterable[Digest]) -> set[Digest]:
 def key_images(connection: Connection) -> set[ImageId]:
     """The images, and refused files, whose keys must be there."""
     return {ImageId(row[0]) for row in connection.execute(KEYS)}
-
-
-def pictures_of_version(connection: Connection, dataset_id: str, as_of: int) -> list[tuple[ImageId, Digest]]:
-    """The images of the version computed at `as_of`, with their pictures; without those erased since."""
-    rows = connection.execute(OF_VERSION, {"dataset": dataset_id, "as_of": as_of})
-    return [(row["id"], row["picture"]) for row in rows]
 
 
 def _references(connection: Connection, query: str, *parameters: str) -> Iterator[BlobReference]:

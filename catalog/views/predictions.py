@@ -1,19 +1,26 @@
-"""Model predictions, one row per run and image; the current ones are from each model's newest run that read it."""
+"""Model predictions, one row per run and image. Current: of each model, those of the newest run that read the image.
 
-from collections.abc import Iterable, Iterator, Mapping
+Runs that were undone do not count. This view comes before `tags`, and says which (tag, image) pairs it changed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-import msgspec
+import numpy as np
+from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.effective_tags import ModelPredictions
-from catalog.views import tagging
-from catalog.views.batch import CommitBatch, delete_erased
+from catalog.views import pairs, tag_names, tagging, undos
+from catalog.views.batch import CommitBatch, PairChange, Pairs, Toggle, delete_erased
+from catalog.views.pairs import NO_PAIRS, Rules
 from catalog.views.sets import json_array
+from contracts.events.datasets import ImageErased
 from contracts.events.tagging import Prediction, TaggingPredicted
-from contracts.ids import RunId
+from contracts.tags import Acceptance, Fixed
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS prediction (
@@ -23,123 +30,162 @@ CREATE TABLE IF NOT EXISTS prediction (
     model TEXT NOT NULL,
     run_sequence INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
-    predictions BLOB NOT NULL,
+    current INTEGER NOT NULL DEFAULT 0,
+    packed BLOB NOT NULL,
     unreadable TEXT,
     PRIMARY KEY (dataset_id, ordinal, run_id)
 );
 """
 
-SAVE = "INSERT OR REPLACE INTO prediction VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-OF_IMAGES = """
-SELECT ordinal, run_id, model, run_sequence, sequence, predictions FROM prediction
-WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ? AND unreadable IS NULL
+SAVE = """
+INSERT OR REPLACE INTO prediction (dataset_id, ordinal, run_id, model, run_sequence, sequence, packed, unreadable)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-OF_DATASET = """
-SELECT ordinal, run_id, model, run_sequence, sequence, predictions FROM prediction
-WHERE dataset_id = ? AND unreadable IS NULL ORDER BY ordinal
-"""
+SELECTED = "WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))"
+CURRENT = f"SELECT ordinal, packed FROM prediction {SELECTED} AND current = 1"  # noqa: S608 - constants
+# Of each model, the newest run that could read the image and was not undone.
+UPDATE_CURRENT = f"""
+UPDATE prediction SET current = unreadable IS NULL
+    AND NOT EXISTS (SELECT 1 FROM voided_run WHERE voided_run.run_id = prediction.run_id)
+    AND NOT EXISTS (
+        SELECT 1 FROM prediction AS newer WHERE newer.dataset_id = prediction.dataset_id
+            AND newer.ordinal = prediction.ordinal AND newer.model = prediction.model AND newer.unreadable IS NULL
+            AND newer.run_sequence > prediction.run_sequence
+            AND NOT EXISTS (SELECT 1 FROM voided_run WHERE voided_run.run_id = newer.run_id)
+    )
+{SELECTED}
+"""  # noqa: S608 - constants
+OF_IMAGES = f"""
+SELECT ordinal, run_id, model, run_sequence, sequence, packed FROM prediction
+{SELECTED} AND sequence <= ? AND unreadable IS NULL ORDER BY ordinal, run_sequence DESC
+"""  # noqa: S608 - constants
+CURRENT_OF_DATASET = (
+    "SELECT ordinal, packed FROM prediction WHERE dataset_id = ? AND current = 1 AND ordinal >= ? LIMIT ?"
+)
+ORDINALS_OF_RUN = "SELECT ordinal FROM prediction WHERE dataset_id = ? AND run_id = ?"
 PREDICTED_ORDINALS = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(tuple[Prediction, ...]).decode
-
-
-class RunPrediction(msgspec.Struct, frozen=True):
-    """One run's predictions for one image; none, and the reason in `unreadable`, if it could not read the image.
-
-    Runs are ordered by `run_sequence`, the sequence at which they were requested.
-    """
-
-    run: RunId
-    model: str
-    run_sequence: int
-    sequence: int
-    predictions: tuple[Prediction, ...]
-    unreadable: str | None = None
-
-
-PredictionsByRun = dict[int, dict[RunId, RunPrediction]]
-"""By ordinal and run."""
-PredictionChange = tuple[int, list[ModelPredictions], list[ModelPredictions]]
-"""An ordinal, and its current predictions before and after."""
+ROWS_AT_ONCE = 20_000
+"""Rows of predictions in memory at once, each some 400 bytes."""
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
-    connection.executemany(
-        SAVE,
-        [
-            (
-                *(dataset_id, ordinal, run, found.model, found.run_sequence, found.sequence),
-                *(_encode(found.predictions), found.unreadable),
-            )
-            for dataset_id, by_ordinal in _predictions_in(connection, batch).items()
-            for ordinal, by_run in by_ordinal.items()
-            for run, found in by_run.items()
-        ],
-    )
+    new = _new_rows(connection, batch)
+    for dataset_id, rows in new.items():
+        ordinals = BitMap(row[1] for row in rows)
+        rules = rules_by_id(connection, batch.acceptance_of(connection, dataset_id))
+        before = _passing_now(connection, dataset_id, ordinals, rules)
+        connection.executemany(SAVE, rows)
+        batch.predicted[dataset_id] = _update(connection, dataset_id, ordinals, rules, before)
+    for toggle in batch.toggles:
+        ordinals = _images_of_runs(connection, toggle)
+        if ordinals:
+            rules = rules_by_id(connection, batch.acceptance_of(connection, toggle.dataset_id))
+            before = _passing_now(connection, toggle.dataset_id, ordinals, rules)
+            batch.predicted[toggle.dataset_id] = _update(connection, toggle.dataset_id, ordinals, rules, before)
+    for recorded, erased in batch.events(ImageErased):
+        of_image = connection.execute(CURRENT, (recorded.commit.aggregate_id, json_array([erased.ordinal])))
+        batch.tags_of_erased |= {tag for _, packed in of_image for tag, _, _ in pairs.unpack(packed)}
     delete_erased(connection, batch, "prediction")
 
 
-def changes(connection: Connection, batch: CommitBatch) -> dict[str, list[PredictionChange]]:
-    """By data set, for each image with predictions in a batch not yet applied: (ordinal, current before, after)."""
-    found: dict[str, list[PredictionChange]] = {}
-    for dataset_id, by_ordinal in _predictions_in(connection, batch).items():
-        stored = _by_ordinal(connection.execute(OF_IMAGES, (dataset_id, json_array(by_ordinal), MAX_SEQUENCE)))
-        found[dataset_id] = [
-            (ordinal, _current(old), _current(old | new))
-            for ordinal, new in by_ordinal.items()
-            for old in (stored.get(ordinal, {}),)
-        ]
+def _new_rows(connection: Connection, batch: CommitBatch) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows of the predictions in a batch, by data set."""
+    runs = tagging.runs_by_id(connection, batch)
+    found: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    for recorded, event in batch.events(TaggingPredicted):
+        run = runs[recorded.commit.aggregate_id]
+        dataset_id, of_run = run.request.dataset_id, (run.id, run.request.model, run.created_sequence)
+        for image in event.images:
+            packed = pairs.pack(image.predictions, batch.tag_ids)
+            found[dataset_id].append((dataset_id, image.ordinal, *of_run, recorded.sequence, packed, image.unreadable))
     return found
 
 
+def _passing_now(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Rules) -> Pairs:
+    rows = connection.execute(CURRENT, (dataset_id, json_array(ordinals))).fetchall()
+    return pairs.passing(rows, rules)
+
+
+def passing_tags(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Rules) -> set[int]:
+    """The tags that predictions give these images now, whatever was decided."""
+    return {tag for tag, _ in pairs.by_tag(_passing_now(connection, dataset_id, ordinals, rules))}
+
+
+def _update(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Rules, before: Pairs) -> PairChange:
+    """Say which rows of these images are current; returns what passes since."""
+    connection.execute(UPDATE_CURRENT, (dataset_id, json_array(ordinals)))
+    return pairs.change(before, _passing_now(connection, dataset_id, ordinals, rules))
+
+
+def _images_of_runs(connection: Connection, toggle: Toggle) -> BitMap:
+    return BitMap.union(BitMap(), *(images_of_run(connection, toggle.dataset_id, run) for run in toggle.runs))
+
+
+def images_of_run(connection: Connection, dataset_id: str, run: str) -> BitMap:
+    """The images that a tagging run has processed."""
+    return BitMap(row["ordinal"] for row in connection.execute(ORDINALS_OF_RUN, (dataset_id, run)))
+
+
+def rules_by_id(connection: Connection, acceptance: Acceptance) -> Rules:
+    """The rules of a data set by the ids of tags."""
+    named = (*acceptance.deny, *(acceptance.threshold.tags if isinstance(acceptance.threshold, Fixed) else ()))
+    return pairs.rules_by_id(acceptance, tag_names.ids_of(connection, named) if named else {})
+
+
+def rules_change(connection: Connection, dataset_id: str, old: Rules, new: Rules) -> PairChange:
+    """Which pairs of a whole data set pass by the new rules and did not by the old ones, and the other way round."""
+    added, removed = [NO_PAIRS], [NO_PAIRS]
+    for rows in _all_current(connection, dataset_id):
+        change = pairs.change(pairs.passing(rows, old), pairs.passing(rows, new))
+        added.append(change.added)
+        removed.append(change.removed)
+    return PairChange(added=np.sort(np.concatenate(added)), removed=np.sort(np.concatenate(removed)))
+
+
+def _all_current(connection: Connection, dataset_id: str) -> Iterator[list[tuple[int, bytes]]]:
+    """All current predictions of a data set, some images at a time; the rows of one image are together."""
+    start = 0
+    while rows := connection.execute(CURRENT_OF_DATASET, (dataset_id, start, ROWS_AT_ONCE)).fetchall():
+        if len(rows) == ROWS_AT_ONCE and rows[0][0] != rows[-1][0]:
+            rows = [row for row in rows if row[0] != rows[-1][0]]  # the last image may have more
+        yield rows
+        start = rows[-1][0] + 1
+
+
 def load_current(
-    connection: Connection, dataset_id: str, ordinals: str, until: int
+    connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int = MAX_SEQUENCE
 ) -> dict[int, list[ModelPredictions]]:
-    """The current predictions as of a sequence, by ordinal, newest run first. `ordinals` is a JSON array."""
-    stored = _by_ordinal(connection.execute(OF_IMAGES, (dataset_id, ordinals, until)))
-    return {ordinal: _current(by_run) for ordinal, by_run in stored.items()}
+    """The current predictions as of a sequence, by ordinal, newest run first."""
+    rows = connection.execute(OF_IMAGES, (dataset_id, json_array(ordinals), until)).fetchall()
+    undone = undos.undone_runs(connection, dataset_id, until)
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    for ordinal, of_image in groupby((row for row in rows if row["run_id"] not in undone), key=itemgetter(0)):
+        newest: dict[str, tuple[Any, ...]] = {}
+        for row in of_image:
+            newest.setdefault(row["model"], row)
+        found[ordinal] = list(newest.values())
+    return _named(connection, found)
 
 
-def iter_current(connection: Connection, dataset_id: str) -> Iterator[tuple[int, list[ModelPredictions]]]:
-    """The current predictions of all images of a data set, image by image."""
-    rows = connection.execute(OF_DATASET, (dataset_id,))
-    for ordinal, of_image in groupby(rows, key=itemgetter(0)):
-        yield ordinal, _current(_by_ordinal(of_image)[ordinal])
+def _named(connection: Connection, rows: dict[int, list[Any]]) -> dict[int, list[ModelPredictions]]:
+    unpacked = {id(row): pairs.unpack(row["packed"]) for of_image in rows.values() for row in of_image}
+    names = tag_names.names_of(connection, {tag for found in unpacked.values() for tag, _, _ in found})
+    return {
+        ordinal: [
+            ModelPredictions(
+                run=row["run_id"],
+                sequence=row["sequence"],
+                predictions=tuple(
+                    Prediction(tag=names[tag], category=category, probability=probability)
+                    for tag, category, probability in unpacked[id(row)]
+                ),
+            )
+            for row in of_image
+        ]
+        for ordinal, of_image in rows.items()
+    }
 
 
 def predicted_ordinals(connection: Connection, dataset_id: str, model: str) -> list[int]:
     """The images that some run of this model has processed, ascending: those that `only_new` excludes."""
     return [row["ordinal"] for row in connection.execute(PREDICTED_ORDINALS, (dataset_id, model))]
-
-
-def _predictions_in(connection: Connection, batch: CommitBatch) -> dict[str, PredictionsByRun]:
-    """The predictions in a batch, by data set."""
-    runs = tagging.runs_by_id(connection, batch)
-    found: dict[str, PredictionsByRun] = {}
-    for recorded, event in batch.events(TaggingPredicted):
-        run = runs[recorded.commit.aggregate_id]
-        by_ordinal = found.setdefault(run.request.dataset_id, {})
-        for image in event.images:
-            by_ordinal.setdefault(image.ordinal, {})[run.id] = RunPrediction(
-                run.id, run.request.model, run.created_sequence, recorded.sequence, image.predictions, image.unreadable
-            )
-    return found
-
-
-def _by_ordinal(rows: Iterable[Any]) -> PredictionsByRun:
-    found: PredictionsByRun = {}
-    for ordinal, run, model, run_sequence, sequence, predictions in rows:
-        found.setdefault(ordinal, {})[run] = RunPrediction(run, model, run_sequence, sequence, _decode(predictions))
-    return found
-
-
-def _current(by_run: Mapping[RunId, RunPrediction]) -> list[ModelPredictions]:
-    """Of each model the newest run that could read the image."""
-    models: dict[str, ModelPredictions] = {}
-    for found in sorted(by_run.values(), key=lambda prediction: -prediction.run_sequence):
-        if found.unreadable is None and found.model not in models:
-            models[found.model] = ModelPredictions(
-                run=found.run, sequence=found.sequence, predictions=found.predictions
-            )
-    return list(models.values())

@@ -24,8 +24,8 @@ SAVE = "INSERT OR REPLACE INTO image_set VALUES (?, ?, ?, ?)"
 DELETE = "DELETE FROM image_set WHERE dataset_id = ? AND name = ?"
 DELETE_ALL = "DELETE FROM image_set WHERE dataset_id = ?"
 
-SetName = Literal["live", "captioned", "tagged"]
-"""live: not removed or erased. captioned: live with a written caption. tagged: live with at least one tag."""
+SetName = Literal["live", "captioned"]
+"""live: not removed or erased. captioned: with a written caption, also while removed."""
 
 
 def load(connection: Connection, dataset_id: str, name: SetName) -> BitMap:
@@ -46,7 +46,8 @@ def delete_all(connection: Connection, dataset_id: str) -> None:
 
 
 def serialize(images: BitMap) -> bytes:
-    """Equal sets give equal bytes, provided none contains run containers: `ordinals` expands those of events."""
+    """Equal sets give equal bytes: which containers a set has depends on how it was made, until it is optimized."""
+    images.run_optimize()
     return bytes(images.serialize())
 
 

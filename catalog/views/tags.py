@@ -1,64 +1,40 @@
-"""Materialized effective tags, for filters and counts: the result of decisions, predictions and thresholds.
+"""Which images have which tags, ready for filters and counts: the result of decisions, predictions and rules.
 
-One row per tag of a data set, with two sets of images: those that have the tag, and those with a decision on it.
-Changes are computed as sets too, tag by tag, so one edit of thousands of images costs little more than of one.
-This view comes before `predictions`: it compares the predictions stored so far with those of the batch.
+This view comes after `edits` and `predictions`, whose changes it takes over.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from itertools import islice
 
 from pyroaring import BitMap
 
-from catalog.database import MAX_SEQUENCE, Connection
-from catalog.domain.effective_tags import accepted_tags
+from catalog.database import Connection
+from catalog.domain.edits import Edit
+from catalog.domain.effective_tags import Choice
 from catalog.rows import fetch, fetch_number
-from catalog.views import datasets, images, predictions, sets
-from catalog.views.batch import CommitBatch
+from catalog.views import datasets, edits, images, predictions, sets, tag_sets
+from catalog.views.batch import BULK, CommitBatch, PairChange, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
-from catalog.views.sets import json_array, serialize
+from catalog.views.pairs import by_tag
+from catalog.views.sets import json_array
+from catalog.views.tag_sets import DatasetTags
 from contracts.events.datasets import (
     DatasetErased,
     DatasetRemoved,
     ImageErased,
     ImagesRemoved,
-    TagsEdited,
+    RulesSet,
     ThresholdsSet,
 )
 from contracts.queries.datasets import TagCount
 
-TABLES = """
-CREATE TABLE IF NOT EXISTS tag (
-    dataset_id TEXT NOT NULL,
-    tag TEXT NOT NULL,
-    images INTEGER NOT NULL,
-    tagged BLOB NOT NULL,
-    decided BLOB NOT NULL,
-    PRIMARY KEY (dataset_id, tag)
-);
-CREATE INDEX IF NOT EXISTS tag_by_name ON tag (tag);
-CREATE INDEX IF NOT EXISTS tag_by_use ON tag (dataset_id, images DESC, tag) WHERE images > 0;
-"""
+TABLES = tag_sets.TABLES
 
-LOAD = "SELECT tag, tagged, decided FROM tag WHERE dataset_id = ? AND tag IN (SELECT value FROM json_each(?))"
-LOAD_ALL = "SELECT tag, tagged, decided FROM tag WHERE dataset_id = ?"
-SAVE = """
-INSERT INTO tag (dataset_id, tag, images, tagged, decided) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET images = excluded.images, tagged = excluded.tagged, decided = excluded.decided
-"""
-DELETE = "DELETE FROM tag WHERE dataset_id = ? AND tag = ?"
-DELETE_ALL = "DELETE FROM tag WHERE dataset_id = ?"
-MOST_USED = "SELECT tagged FROM tag WHERE dataset_id = ? AND images > 0 ORDER BY images DESC"
-
-TAGGED = "SELECT dataset_id, tagged FROM tag WHERE tag = :tag AND dataset_id = :dataset"
-TAGGED_OF_ALL = "SELECT dataset_id, tagged FROM tag WHERE tag = :tag AND images > 0"
 PAGE_OF_ALL = f"""{SELECT_IMAGE}
 WHERE image.removed_sequence = 0 AND dataset.removed = 0
     AND (image.added_sequence, image.ordinal) > (:added, :ordinal)
 ORDER BY image.added_sequence, image.ordinal LIMIT :limit
 """
-# Within one data set, ordinals alone give the order.
 PAGE = f"""{SELECT_IMAGE}
 WHERE image.dataset_id = :dataset AND image.ordinal IN (SELECT value FROM json_each(:ordinals))
     AND (image.added_sequence, image.ordinal) > (:added, :ordinal)
@@ -86,138 +62,116 @@ COUNT_DISTINCT = """
 SELECT COUNT(DISTINCT tag) FROM tag
 WHERE (:dataset IS NULL OR dataset_id = :dataset) AND images > 0 AND tag >= :low AND tag < :high
 """
+Latest = defaultdict[int, dict[int, Choice]]
+"""By tag and image."""
 LAST_CHARACTER = "\U0010ffff"
 """Sorts after every character that a tag can begin with."""
 
 
-@dataclass
-class TagChange:
-    """The change of one tag of one data set, by ordinal: whether images have it by decision, or by prediction."""
-
-    decided: dict[int, bool] = field(default_factory=dict)
-    predicted: dict[int, bool] = field(default_factory=dict)
-
-
-Changes = defaultdict[str, TagChange]
-"""By tag."""
-
-
-@dataclass
-class TagRow:
-    """One tag of a data set: the images that have it, and those with a decision on it."""
-
-    tagged: BitMap = field(default_factory=BitMap)
-    decided: BitMap = field(default_factory=BitMap)
-
-
 def apply(connection: Connection, batch: CommitBatch) -> None:
-    for recorded, _ in batch.events(DatasetRemoved, DatasetErased):
-        connection.execute(DELETE_ALL, (recorded.commit.aggregate_id,))
-    for dataset_id, changes in _changes(connection, batch).items():
-        _write(connection, dataset_id, changes)
+    for dataset_id, some in _edits(batch).items():
+        _write_edits(connection, dataset_id, some)
+    for dataset_id, change in batch.predicted.items():
+        _write_pairs(connection, dataset_id, change)
+    for toggle in batch.toggles:
+        _write_undo(connection, toggle)
+    for recorded, _ in batch.events(ThresholdsSet, RulesSet):
+        _apply_rules(connection, recorded.commit.aggregate_id, recorded.sequence)
     for recorded, removed in batch.events(ImagesRemoved):
-        _remove_images(connection, recorded.commit.aggregate_id, batch.ordinals(removed.images))
+        _recount(connection, recorded.commit.aggregate_id, BitMap(batch.ordinals(removed.images)))
     for recorded, erased in batch.events(ImageErased):
-        _remove_images(connection, recorded.commit.aggregate_id, [erased.ordinal])
-    for recorded, _ in batch.events(ThresholdsSet):
-        _apply_thresholds(connection, recorded.commit.aggregate_id, recorded.sequence)
+        _erase(connection, recorded.commit.aggregate_id, erased.ordinal, batch.tags_of_erased)
+    for recorded, _ in batch.events(DatasetRemoved, DatasetErased):
+        tag_sets.delete_all(connection, recorded.commit.aggregate_id)
 
 
-def _changes(connection: Connection, batch: CommitBatch) -> dict[str, Changes]:
-    """By data set. The latest decision wins, and any decision wins over predictions."""
-    found: defaultdict[str, Changes] = defaultdict(lambda: defaultdict(TagChange))
-    for recorded, edit in batch.events(TagsEdited):
-        changes = found[recorded.commit.aggregate_id]
-        for ordinal in batch.ordinals(edit.images):
-            for tag in edit.asserted:
-                changes[tag].decided[ordinal] = True
-            for tag in edit.rejected:
-                changes[tag].decided[ordinal] = False
-    for dataset_id, predicted in predictions.changes(connection, batch).items():
-        thresholds = datasets.thresholds_at(connection, dataset_id, MAX_SEQUENCE)
-        for ordinal, before, after in predicted:
-            _compare(found[dataset_id], ordinal, accepted_tags(before, thresholds), accepted_tags(after, thresholds))
+def _edits(batch: CommitBatch) -> dict[str, list[tuple[Edit, BitMap]]]:
+    found: defaultdict[str, list[tuple[Edit, BitMap]]] = defaultdict(list)
+    for dataset_id, edit, edited in edits.edits_in(batch):
+        found[dataset_id].append((edit, BitMap(batch.ordinals(edited))))
     return found
 
 
-def _compare(changes: Changes, ordinal: int, before: set[str], after: set[str]) -> None:
-    for tag in before ^ after:
-        changes[tag].predicted[ordinal] = tag in after
+def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit, BitMap]]) -> None:
+    """The edits of a batch, in order: of each tag and image the last one counts."""
+    tags = DatasetTags(connection, dataset_id)
+    tags.load({tag for edit, _ in some for tag in edit.tags})
+    latest: Latest = defaultdict(dict)
+    for edit, ordinals in some:
+        if len(ordinals) > BULK:
+            _decide_own(tags, latest)
+            for tag, choice in edits.choices(edit):
+                tags[tag].begin_bulk()
+                tags[tag].decide(ordinals, choice)
+            continue
+        for tag, choice in edits.choices(edit):
+            latest[tag] |= dict.fromkeys(ordinals, choice)
+    _decide_own(tags, latest)
+    tags.save()
 
 
-def _apply_thresholds(connection: Connection, dataset_id: str, sequence: int) -> None:
+def _decide_own(tags: DatasetTags, latest: Latest) -> None:
+    """The latest choice of each tag and image, from edits that are kept with images."""
+    for tag, by_ordinal in latest.items():
+        by_choice: defaultdict[Choice, BitMap] = defaultdict(BitMap)
+        for ordinal, choice in by_ordinal.items():
+            by_choice[choice].add(ordinal)
+        for choice, ordinals in by_choice.items():
+            tags[tag].decide(ordinals, choice)
+            tags[tag].decide_own(ordinals, choice)
+    latest.clear()
+
+
+def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) -> BitMap:
+    """Predictions that pass since, or no longer; returns the images whose tags changed."""
+    tags = DatasetTags(connection, dataset_id)
+    tags.load(change.tags())
+    for tag, ordinals in by_tag(change.added):
+        tags[tag].predicted |= ordinals
+    for tag, ordinals in by_tag(change.removed):
+        tags[tag].predicted -= ordinals
+    return tags.save()
+
+
+def _apply_rules(connection: Connection, dataset_id: str, sequence: int) -> None:
     """An image whose tags change gets a new ETag."""
-    old, new = (datasets.thresholds_at(connection, dataset_id, at) for at in (sequence - 1, sequence))
-    changes: Changes = defaultdict(TagChange)
-    for ordinal, predicted in predictions.iter_current(connection, dataset_id):
-        _compare(changes, ordinal, accepted_tags(predicted, old), accepted_tags(predicted, new))
-    changed = _write(connection, dataset_id, changes)
+    old, new = (
+        predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id, at))
+        for at in (sequence - 1, sequence)
+    )
+    changed = _write_pairs(connection, dataset_id, predictions.rules_change(connection, dataset_id, old, new))
     images.mark_changed(connection, dataset_id, changed, sequence)
 
 
-def _write(connection: Connection, dataset_id: str, changes: Changes) -> set[int]:
-    """Update the rows of these tags; returns the images whose tags changed."""
-    dataset = datasets.find(connection, dataset_id)
-    if dataset is None or dataset.removed:
-        return set()
+def _write_undo(connection: Connection, toggle: Toggle) -> None:
+    """What images show after an undo, or after the undo of an undo; their edits are in `bulk_undo`."""
+    dataset_id = toggle.dataset_id
+    images.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
+    if datasets.has_other_rules(connection, toggle):
+        _apply_rules(connection, dataset_id, toggle.sequence)
+    _recount(connection, dataset_id, toggle.images)
+
+
+def _recount(connection: Connection, dataset_id: str, ordinals: BitMap) -> None:
+    """After images came or went: few images have few tags."""
     live = sets.load(connection, dataset_id, "live")
-    rows = _rows(connection, LOAD, (dataset_id, json_array(changes)))
-    gained: set[int] = set()
-    lost: set[int] = set()
-    for tag, change in changes.items():
-        row = rows.setdefault(tag, TagRow())
-        verdicts = {ordinal: has for ordinal, has in change.predicted.items() if ordinal not in row.decided}
-        verdicts |= change.decided
-        row.decided.update(change.decided)
-        for ordinal, has in verdicts.items():
-            if has != (ordinal in row.tagged) and ordinal in live:
-                (row.tagged.add if has else row.tagged.discard)(ordinal)
-                (gained if has else lost).add(ordinal)
-    _save(connection, dataset_id, rows)
-    tagged = sets.load(connection, dataset_id, "tagged")
-    tagged.update(gained)
-    tagged -= _untagged(connection, dataset_id, BitMap(lost - gained))
-    sets.save(connection, dataset_id, "tagged", tagged)
-    return gained | lost
+    if len(ordinals) > BULK:
+        tag_sets.recount(connection, dataset_id, live)
+        return
+    own = edits.edits_of(connection, dataset_id, list(ordinals))
+    rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))
+    tags = DatasetTags(connection, dataset_id)
+    tags.load({tag for some in own.values() for edit in some for tag in edit.asserted})
+    tags.load(predictions.passing_tags(connection, dataset_id, ordinals, rules))
+    tags.save()
 
 
-def _remove_images(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> None:
-    """Removed images have no tags."""
-    removed = BitMap(ordinals)
-    rows = _rows(connection, LOAD_ALL, (dataset_id,))
-    for row in rows.values():
-        row.tagged -= removed
-    _save(connection, dataset_id, rows)
-    sets.save(connection, dataset_id, "tagged", sets.load(connection, dataset_id, "tagged") - removed)
-
-
-def _rows(connection: Connection, query: str, parameters: tuple[str, ...]) -> dict[str, TagRow]:
-    rows = connection.execute(query, parameters)
-    return {tag: TagRow(BitMap.deserialize(tagged), BitMap.deserialize(decided)) for tag, tagged, decided in rows}
-
-
-def _save(connection: Connection, dataset_id: str, rows: dict[str, TagRow]) -> None:
-    """A tag without images and decisions has no row, so that equal states give equal tables."""
-    connection.executemany(
-        SAVE,
-        [
-            (dataset_id, tag, len(row.tagged), serialize(row.tagged), serialize(row.decided))
-            for tag, row in rows.items()
-            if row.tagged or row.decided
-        ],
-    )
-    empty = [(dataset_id, tag) for tag, row in rows.items() if not row.tagged and not row.decided]
-    connection.executemany(DELETE, empty)
-
-
-def _untagged(connection: Connection, dataset_id: str, candidates: BitMap) -> BitMap:
-    """Those of these images without any tag. Scans the most used tags first, so it usually ends early."""
-    left = candidates
-    for row in connection.execute(MOST_USED, (dataset_id,)):
-        if not left:
-            break
-        left = left - BitMap.deserialize(row["tagged"])
-    return left
+def _erase(connection: Connection, dataset_id: str, ordinal: int, had: set[int]) -> None:
+    tags = DatasetTags(connection, dataset_id)
+    tags.load(had)
+    for tag in had:
+        tags[tag].discard(ordinal)
+    tags.save()
 
 
 def page(
@@ -226,21 +180,27 @@ def page(
     """Images in import order, those after (sequence of the import, ordinal)."""
     parameters = {"added": after[0], "ordinal": after[1], "limit": limit}
     if dataset_id is None and tag is None:
-        return fetch(connection, ImageRow, PAGE_OF_ALL, parameters)
+        return images.fetch_rows(connection, PAGE_OF_ALL, parameters)
     found: list[ImageRow] = []
-    for one_dataset, ordinals in _matching(connection, dataset_id, tag):
-        in_dataset = parameters | {"dataset": one_dataset, "ordinals": json_array(ordinals)}
-        found.extend(fetch(connection, ImageRow, PAGE, in_dataset))
+    for one_dataset, ordinals in _matching(connection, dataset_id, tag).items():
+        selected = ordinals if dataset_id is None else _first_after(ordinals, after, limit)
+        in_dataset = parameters | {"dataset": one_dataset, "ordinals": json_array(selected)}
+        found.extend(images.fetch_rows(connection, PAGE, in_dataset))
     return sorted(found, key=lambda row: (row.added_sequence, row.ordinal))[:limit]
 
 
-def _matching(connection: Connection, dataset_id: str | None, tag: str | None) -> list[tuple[str, BitMap]]:
+def _first_after(ordinals: BitMap, after: tuple[int, int], limit: int) -> list[int]:
+    """Within one data set, ordinals alone give the order."""
+    added, ordinal = after
+    return list(islice(ordinals.iter_equal_or_larger(ordinal + 1 if added else 0), limit))
+
+
+def _matching(connection: Connection, dataset_id: str | None, tag: str | None) -> dict[str, BitMap]:
     """The matching images of each data set."""
     if dataset_id is not None and tag is None:
-        return [(dataset_id, sets.load(connection, dataset_id, "live"))]
-    query = TAGGED_OF_ALL if dataset_id is None else TAGGED
-    rows = connection.execute(query, {"tag": tag, "dataset": dataset_id})
-    return [(row["dataset_id"], BitMap.deserialize(row["tagged"])) for row in rows]
+        return {dataset_id: sets.load(connection, dataset_id, "live")}
+    found = tag_sets.of_tag(connection, dataset_id, tag or "")
+    return {one: ordinals & sets.load(connection, one, "live") for one, ordinals in found.items()}
 
 
 def count_images(connection: Connection, dataset_id: str | None, tag: str | None) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from catalog.database import Connection
 from catalog.keys import Keys
 from catalog.store import Store
-from catalog.views import erasures, live_blobs, losses
+from catalog.views import erasures, losses, presence
 from catalog.views.losses import AcceptedLoss
 from catalog.watch.losses import MAX_NAMED_IMAGES, Losses, keys_missing
 from contracts.errors import BlobMissing, Lost
@@ -55,7 +55,7 @@ def require_pictures(connection: Connection, dataset_id: str, version: VersionFr
     """BlobMissing, KeyMissing, Lost: pictures or keys of the version are missing, so nothing can be trained on it."""
     if not known and not losses.any_accepted(connection):
         return
-    rows = live_blobs.pictures_of_version(connection, dataset_id, version.as_of)
+    rows = presence.pictures_of_version(connection, dataset_id, version.as_of)
     AbsentKeys(missing=known.lost_keys & {image for image, _ in rows}).require()
     missing = [image for image, picture in rows if picture in known.lost_blobs]
     if missing:

@@ -39,13 +39,15 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The result of a command; each command names its own kind of result.
 
     `id` is the object the command was about. A read with `min_seq` = `sequence` includes the change. `changed` is false
-    if nothing had to be done. The sequence is not stored with the result (it is the commit's own), but filled in again
-    when the command is repeated.
+    if nothing had to be done. `shown` is false if the change is in the log for good, but reads without `min_seq` may
+    not include it yet. Sequence and `shown` are not stored with the result (the sequence is the commit's own), but
+    filled in again when the command is repeated.
     """
 
     id: str
     sequence: int = 0
     changed: bool = True
+    shown: bool = True
 
 
 R = TypeVar("R", bound=CommandResult)

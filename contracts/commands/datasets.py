@@ -5,12 +5,14 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from contracts.commands.base import Command, CommandResult, Description, Name, Probability, Tags, Text, Trigger
+from contracts.commands.base import Command, CommandResult, Description, Name, Probability, Tag, Tags, Text, Trigger
 from contracts.definitions import union_in
-from contracts.ids import Digest, ImageId
+from contracts.ids import Digest, ImageId, RunId
 
 MAX_FILES_PER_IMPORT = 32
 """Maximum files in one import command, and so in one commit."""
+MAX_KEPT = 100
+"""Maximum commits that the result of an undo lists."""
 MAX_TEXT_BYTES_PER_IMPORT = 48 * 1024
 """Maximum bytes of captions and tags in one import command; a single file may exceed it."""
 
@@ -49,6 +51,18 @@ class VersionResult(CommandResult, frozen=True, tag="version", tag_field="type")
 
     name: str
     version: int
+
+
+class UndoResult(CommandResult, frozen=True, tag="undo", tag_field="type"):
+    """`name` of the data set, the commits that were undone, and what they did, as a part of a sentence.
+
+    `kept`: later commits that decided about the same tags of the same images: they still hold (the first MAX_KEPT).
+    """
+
+    name: str
+    commits: tuple[int, ...] = ()
+    summary: str = ""
+    kept: tuple[int, ...] = ()
 
 
 class CreateDataset(Command[DatasetResult], frozen=True):
@@ -114,11 +128,23 @@ class ReplaceTags(Command[ImageResult], frozen=True):
 
 
 class EditTags(Command[ImageResult], frozen=True):
-    """Add and remove single tags; edits of different tags never conflict."""
+    """Add and remove single tags; edits of different tags never conflict.
+
+    A removed tag is rejected: no model adds it again. Withdrawing leaves a tag to the models.
+    """
 
     image: ImageId
     add: Tags = ()
     remove: Tags = ()
+    withdraw: Tags = ()
+
+
+class OrderTags(Command[ImageResult], frozen=True):
+    """Set the order of an image's tags: these first, the others after them. None: the default order again."""
+
+    image: ImageId
+    tags: Tags = ()
+    seen: int | None = None
 
 
 class SetCaption(Command[ImageResult], frozen=True):
@@ -130,9 +156,29 @@ class SetCaption(Command[ImageResult], frozen=True):
 
 
 class SetThresholds(Command[DatasetResult], frozen=True):
+    """Predictions above these probabilities become tags; `tags` have thresholds of their own."""
+
     dataset: str
-    general: Probability
-    character: Probability
+    categories: dict[Literal["general", "character"], Probability]
+    tags: Annotated[dict[Tag, Probability], Meta(max_length=1000)] = {}
+
+
+class SetRules(Command[DatasetResult], frozen=True):
+    """`deny`: tags that models never add to images of this data set."""
+
+    dataset: str
+    deny: Tags = ()
+
+
+class Undo(Command[UndoResult], frozen=True):
+    """Make a commit of a data set, or all predictions of a tagging run on it, count no longer.
+
+    A commit that imported images stands for its whole import. An undo can be undone itself.
+    """
+
+    dataset: str
+    commit: int | None = None
+    run: RunId | None = None
 
 
 class FreezeVersion(Command[VersionResult], frozen=True):

@@ -1,9 +1,10 @@
 """Events of data sets: images, tags, captions, thresholds, versions."""
 
 from contracts.definitions import union_in
-from contracts.events.base import Event, Ordinals, Sealed, Source
-from contracts.ids import Digest, ImageId, VersionId
-from contracts.wording import by_source, count, image_count, tag_list
+from contracts.events.base import Category, Event, Sealed, Source
+from contracts.events.image_sets import ImageSetEvent
+from contracts.ids import Digest, ImageId, RunId, VersionId
+from contracts.wording import by_source, count, enumerated, listed, tag_list
 
 
 class DatasetCreated(Event, frozen=True, tag="dataset.created"):
@@ -67,13 +68,11 @@ class ImageRefused(Event, frozen=True, tag="dataset.image_refused"):
         return f"Skipped a file: {self.detail or self.reason}"
 
 
-class ImagesRemoved(Event, frozen=True, tag="dataset.images_removed"):
+class ImagesRemoved(ImageSetEvent, frozen=True, tag="dataset.images_removed"):
     """These images are in no later version; their history and the versions that contain them stay."""
 
-    images: Ordinals
-
     def describe(self) -> str:
-        return f"Removed {image_count(self.images)}"
+        return f"Removed {self.describe_images()}"
 
 
 class ImageErased(Event, frozen=True, tag="dataset.image_erased"):
@@ -96,25 +95,41 @@ class DatasetErased(Event, frozen=True, tag="dataset.erased"):
         return "Permanently erased the data set"
 
 
-class TagsEdited(Event, frozen=True, tag="dataset.tags_edited"):
-    """Decisions, the same for each of `images`: asserted tags apply, rejected ones do not, whatever models say."""
+class TagsEdited(ImageSetEvent, frozen=True, tag="dataset.tags_edited"):
+    """Decisions, the same for each of `images`. The latest decision on a tag holds, whatever models say.
 
-    images: Ordinals
+    An asserted tag applies, a rejected one does not; a withdrawn decision leaves the tag to the models again.
+    """
+
     asserted: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
     source: Source = "person"
 
     def describe(self) -> str:
-        images, added, rejected = image_count(self.images), tag_list(self.asserted), tag_list(self.rejected)
-        match added, rejected:
-            case "", "":
-                return by_source(self.source, f"left the tags of {images} unchanged")
-            case added, "":
-                return by_source(self.source, f"added {added} to {images}")
-            case "", rejected:
-                return by_source(self.source, f"rejected {rejected} on {images}")
-            case _:
-                return by_source(self.source, f"added {added} and rejected {rejected} on {images}")
+        images = self.describe_images()
+        if self.asserted and not (self.rejected or self.withdrawn):
+            return by_source(self.source, f"added {tag_list(self.asserted)} to {images}")
+        parts = [
+            *([f"added {tag_list(self.asserted)}"] if self.asserted else []),
+            *([f"rejected {tag_list(self.rejected)}"] if self.rejected else []),
+            *([f"withdrew the decision about {tag_list(self.withdrawn)}"] if self.withdrawn else []),
+        ]
+        if not parts:
+            return by_source(self.source, f"left the tags of {images} unchanged")
+        return by_source(self.source, f"{enumerated(parts)} on {images}")
+
+
+class TagsOrdered(Event, frozen=True, tag="dataset.tags_ordered"):
+    """The order of one image's tags in captions: these first. Those not named follow in the default order."""
+
+    ordinal: int
+    tags: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        if not self.tags:
+            return f"Reset the order of the tags of image {self.ordinal}"
+        return f"Ordered the tags of image {self.ordinal}: {listed(self.tags)}"
 
 
 class CaptionSet(Event, frozen=True, tag="dataset.caption_set"):
@@ -131,13 +146,43 @@ class CaptionSet(Event, frozen=True, tag="dataset.caption_set"):
 
 
 class ThresholdsSet(Event, frozen=True, tag="dataset.thresholds_set"):
-    """Predictions above these probabilities become tags of the image, unless a person decided otherwise."""
+    """Predictions above these probabilities become tags of the image, unless a person decided otherwise.
 
-    general: float
-    character: float
+    `tags` have thresholds of their own, whatever their category. Replaces all thresholds before.
+    """
+
+    categories: dict[Category, float]
+    tags: dict[str, float] = {}
 
     def describe(self) -> str:
-        return f"Set the auto-tag thresholds: general above {self.general:g}, character above {self.character:g}"
+        thresholds = (*self.categories.items(), *self.tags.items())
+        above = ", ".join(f"{name} above {value:g}" for name, value in thresholds)
+        return f"Set the auto-tag thresholds: {above or 'none'}"
+
+
+class RulesSet(Event, frozen=True, tag="dataset.rules_set"):
+    """`deny`: tags that predictions never add, whatever their probability. Replaces all rules before."""
+
+    deny: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        return f"Denied models the {tag_list(self.deny)}" if self.deny else "Removed the tagging rules"
+
+
+class CommitsUndone(ImageSetEvent, frozen=True, tag="dataset.commits_undone"):
+    """What these commits of the data set decided no longer counts, nor what these tagging runs predicted.
+
+    `commits` by sequence. What was decided since stays: the latest decision among the commits that still count holds.
+    Undoing an undo makes its commits count again. `images`: those that the commits are about. `summary`: what was
+    undone, as a sentence.
+    """
+
+    commits: tuple[int, ...] = ()
+    runs: tuple[RunId, ...] = ()
+    summary: str = ""
+
+    def describe(self) -> str:
+        return f"Undid: {self.summary}" if self.summary else f"Undid {count(len(self.commits), 'commit')}"
 
 
 class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):

@@ -3,20 +3,20 @@
 import msgspec
 
 from contracts.definitions import union_in
-from contracts.events.base import Category, Event, Ordinals
+from contracts.events.base import Category, Event
+from contracts.events.image_sets import ImageSetEvent
 from contracts.events.work import AttemptEvent, define_work
 from contracts.ids import DatasetId, Digest
 from contracts.subjects import Priority
 from contracts.wording import count, listed
 
 
-class TaggingRequested(Event, frozen=True, tag="tagging.requested"):
+class TaggingRequested(ImageSetEvent, frozen=True, kw_only=True, tag="tagging.requested"):
     """One pass of one model over selected images of a data set. `model` is a name that the tagger resolves."""
 
     dataset_id: DatasetId
     dataset: str
     model: str
-    images: Ordinals
     count: int
     priority: Priority = "normal"
 

@@ -40,8 +40,9 @@ class DatasetView(View, frozen=True):
     tagged: int
     captioned: int
     refused: int
-    general_threshold: float
-    character_threshold: float
+    thresholds: dict[Category, float]
+    tag_thresholds: dict[str, float]
+    denied_tags: tuple[str, ...]
     latest_version: int | None
     cover: ImageId | None
     created_at: datetime

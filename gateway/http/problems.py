@@ -185,6 +185,11 @@ def response_spec(status: int, body: Any, description: str, media_type: str = "a
     return {status: ResponseSpec(body, description=description, media_type=media_type, generate_examples=False)}
 
 
+def not_shown_response(body: Any) -> Responses:
+    """For the OpenAPI document: 202 of a write."""
+    return response_spec(202, body, "It is in the log for good, but not shown yet; a read with `min_seq` waits for it")
+
+
 def problem_responses(*statuses: int) -> Responses:
     """For the OpenAPI document: the errors of a route. The errors that every route has are always included.
 

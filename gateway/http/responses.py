@@ -28,11 +28,14 @@ def next_link(request: Request[Any, Any, Any], next_cursor: str | None, paramete
 
 
 def ok(result: R, *location: object, status: int = 200) -> Response[R]:
-    """An executed command, with the sequence that reads can pass as `min_seq`, and the path of a new resource."""
+    """An executed command, with the sequence that reads can pass as `min_seq`, and the path of a new resource.
+
+    202 instead of `status` if it is in the log for good, but not shown yet.
+    """
     headers = {SEQUENCE_HEADER: str(result.sequence)}
     if location:
         headers["Location"] = API_ROOT + "".join(f"/{quote(str(part), safe='')}" for part in location)
-    return Response(result, status_code=status, headers=headers)
+    return Response(result, status_code=status if result.shown else 202, headers=headers)
 
 
 def created(result: R, *location: object, status: int = 201) -> Response[R]:

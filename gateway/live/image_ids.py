@@ -12,8 +12,9 @@ from typing import Protocol, TypeVar
 from pyroaring import BitMap
 
 from contracts.errors import LogDamaged, NotFound
-from contracts.events.base import Event, Ordinals
-from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, ImagesRemoved, TagsEdited
+from contracts.events.base import Event
+from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, TagsOrdered
+from contracts.events.image_sets import ImageSetEvent
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.frames import MAX_NAMED_IMAGES, EventImages
 from contracts.ids import DatasetId, ImageId, RunId
@@ -85,12 +86,17 @@ class ImageIds:
 
     async def _locate(self, aggregate_id: str, event: Event, applied: int) -> _Images | None:
         match event:
-            case ImageAdded(ordinal=ordinal) | ImageErased(ordinal=ordinal) | CaptionSet(ordinal=ordinal):
+            case (
+                ImageAdded(ordinal=ordinal)
+                | ImageErased(ordinal=ordinal)
+                | CaptionSet(ordinal=ordinal)
+                | TagsOrdered(ordinal=ordinal)
+            ):
                 return _images(DatasetId(aggregate_id), (ordinal,))
-            case TagsEdited(images=images) | ImagesRemoved(images=images):
-                return _images(DatasetId(aggregate_id), _ordinals(images))
-            case TaggingRequested(dataset_id=dataset, images=images):
-                return _images(dataset, _ordinals(images))
+            case TaggingRequested(dataset_id=dataset):
+                return _images(dataset, _ordinals(event))
+            case ImageSetEvent():
+                return _images(DatasetId(aggregate_id), _ordinals(event))
             case TaggingPredicted(images=predicted):
                 return _images(await self._dataset_of(RunId(aggregate_id), applied), [one.ordinal for one in predicted])
             case _:
@@ -130,9 +136,9 @@ def _images(dataset: DatasetId | None, ordinals: BitMap | Sequence[int]) -> _Ima
     return _Images(len(ordinals), tuple((dataset, ordinal) for ordinal in ordinals))
 
 
-def _ordinals(images: Ordinals) -> BitMap:
+def _ordinals(event: ImageSetEvent) -> BitMap:
     try:
-        return BitMap.deserialize(images)
+        return BitMap.deserialize(event.images)
     except (ValueError, IndexError) as error:
         raise LogDamaged("an event has a set of images that cannot be read") from error
 

@@ -2,14 +2,15 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from litestar import Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import Meta
 
-from contracts.commands.base import CommandMetadata, Description, Name, Probability, Trigger
+from contracts.commands.base import CommandMetadata, Description, Name, Probability, Tag, Tags, Trigger
 from contracts.commands.datasets import (
     MAX_FILES_PER_IMPORT,
     MAX_TEXT_BYTES_PER_IMPORT,
@@ -21,11 +22,14 @@ from contracts.commands.datasets import (
     ImportResult,
     RemoveDataset,
     RenameDataset,
+    SetRules,
     SetThresholds,
     StagedFile,
+    Undo,
+    UndoResult,
     VersionResult,
 )
-from contracts.ids import CommandId, ImageId, derived
+from contracts.ids import CommandId, ImageId, RunId, derived
 from contracts.queries.base import Page
 from contracts.queries.datasets import (
     DatasetView,
@@ -45,7 +49,7 @@ from contracts.queries.datasets import (
 )
 from contracts.queries.log import GetLog, HistoryPage, ListDatasetHistory
 from gateway.clients import CatalogClient
-from gateway.http.problems import problem_responses, response_spec
+from gateway.http.problems import not_shown_response, problem_responses, response_spec
 from gateway.http.request_context import CONTENT_TYPE_OPT, FORM, IdempotencyKey, MinSeq, TraceParent, build_metadata
 from gateway.http.responses import SEQUENCE_HEADER, created, ok, single_page, with_etag
 from gateway.http.uploads import MAX_REQUEST_BYTES, Staging, Upload
@@ -77,10 +81,27 @@ class DatasetPatch(Body, frozen=True):
 
 
 class ThresholdsBody(Body, frozen=True):
-    """Minimum probabilities at which predictions become tags, unless a person decided otherwise."""
+    """Predictions above these probabilities become tags, unless a person decided otherwise.
+
+    `tags`: thresholds of single tags, whatever their category.
+    """
 
     general: Probability
     character: Probability
+    tags: Annotated[dict[Tag, Probability], Meta(max_length=1000)] = {}
+
+
+class RulesBody(Body, frozen=True):
+    """`deny`: tags that models never add."""
+
+    deny: Tags = ()
+
+
+class UndoBody(Body, frozen=True):
+    """What to undo: a commit of the data set, by its sequence, or the predictions of a tagging run."""
+
+    commit: Annotated[int, Meta(ge=1)] | None = None
+    run: RunId | None = None
 
 
 class VersionBody(Body, frozen=True):
@@ -88,10 +109,14 @@ class VersionBody(Body, frozen=True):
 
 
 class UploadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of each file, in the order of the form; files that were too large come last."""
+    """The outcome of each file, in the order of the form; files that were too large come last.
+
+    `shown` is false if what was added is in the log, but reads without `min_seq` may not include it yet.
+    """
 
     items: tuple[ImportedFile, ...]
     sequence: int
+    shown: bool = True
 
 
 class SamplePrompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +133,9 @@ async def list_datasets(paging: Paging, catalog: Catalog) -> Response[Page[Datas
 @post(
     "/datasets",
     status_code=201,
-    responses=response_spec(200, DatasetResult, "It existed already") | problem_responses(409, 415, 422),
+    responses=response_spec(200, DatasetResult, "It existed already")
+    | not_shown_response(DatasetResult)
+    | problem_responses(409, 415, 422),
 )
 async def create_dataset(data: JSONBody[DatasetBody], metadata: Metadata, catalog: Catalog) -> Response[DatasetResult]:
     """Create an empty data set with a unique name."""
@@ -143,7 +170,7 @@ async def get_dataset_history(
     return paging.response(await catalog.query(ListDatasetHistory(dataset=dataset, tag=tag, **paging.query_args)))
 
 
-@patch("/datasets/{dataset:str}", responses=problem_responses(404, 409, 415, 422))
+@patch("/datasets/{dataset:str}", responses=not_shown_response(DatasetResult) | problem_responses(404, 409, 415, 422))
 async def rename_dataset(
     dataset: FromPath[str], data: JSONBody[DatasetPatch], metadata: Metadata, catalog: Catalog
 ) -> Response[DatasetResult]:
@@ -151,7 +178,11 @@ async def rename_dataset(
     return ok(await catalog.command(metadata, RenameDataset(dataset=dataset, name=refuse_reserved_name(data.name))))
 
 
-@delete("/datasets/{dataset:str}", status_code=200, responses=problem_responses(404, 409, 422))
+@delete(
+    "/datasets/{dataset:str}",
+    status_code=200,
+    responses=not_shown_response(DatasetResult) | problem_responses(404, 409, 422),
+)
 async def remove_dataset(dataset: FromPath[str], metadata: Metadata, catalog: Catalog) -> Response[DatasetResult]:
     """Remove a data set. Its versions, and the jobs and LoRAs trained on it, stay."""
     return ok(await catalog.command(metadata, RemoveDataset(dataset=dataset)))
@@ -163,7 +194,9 @@ async def remove_dataset(dataset: FromPath[str], metadata: Metadata, catalog: Ca
     request_max_body_size=MAX_REQUEST_BYTES,
     opt={CONTENT_TYPE_OPT: FORM},
     responses=(
-        response_spec(201, UploadResult, "At least one file was added") | problem_responses(404, 413, 415, 422, 507)
+        response_spec(201, UploadResult, "At least one file was added")
+        | not_shown_response(UploadResult)
+        | problem_responses(404, 413, 415, 422, 507)
     ),
 )
 async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
@@ -174,7 +207,7 @@ async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
     idempotency_key: IdempotencyKey = None,
     traceparent: TraceParent = None,
 ) -> Response[UploadResult]:
-    """Import images: 200, or 201 if at least one was added.
+    """Import images: 200, or 201 if at least one was added (202 if that is not shown yet).
 
     A form with files in `files` (at most 1000, of 64 MiB each and 2 GiB together) and optionally the JSON objects
     `captions` (file name → caption) and `tags` (file name → list of tags). Each file is added, already there
@@ -188,9 +221,11 @@ async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
         results = await _import_in_batches(catalog, metadata, dataset, upload.files)
     files = [file for result in results for file in result.files] + upload.refused
     sequence = max((result.sequence for result in results), default=0)
-    status = 201 if any(file.outcome == "added" for file in files) else 200
+    shown = all(result.shown for result in results)
+    status = 202 if not shown else 201 if any(file.outcome == "added" for file in files) else 200
     headers = {SEQUENCE_HEADER: str(sequence)} if sequence else {}
-    return Response(UploadResult(items=tuple(files), sequence=sequence), status_code=status, headers=headers)
+    body = UploadResult(items=tuple(files), sequence=sequence, shown=shown)
+    return Response(body, status_code=status, headers=headers)
 
 
 async def _import_in_batches(
@@ -255,19 +290,51 @@ async def list_dataset_tags(
     return paging.response(await catalog.query(ListTags(dataset=dataset, prefix=prefix, **paging.query_args)))
 
 
-@put("/datasets/{dataset:str}/thresholds", responses=problem_responses(404, 409, 415, 422))
+@put(
+    "/datasets/{dataset:str}/thresholds",
+    responses=not_shown_response(DatasetResult) | problem_responses(404, 409, 415, 422),
+)
 async def set_thresholds(
     dataset: FromPath[str], data: JSONBody[ThresholdsBody], metadata: Metadata, catalog: Catalog
 ) -> Response[DatasetResult]:
     """Set the probabilities from which predictions become tags. No model is run again."""
-    command = SetThresholds(dataset=dataset, general=data.general, character=data.character)
+    categories: dict[Literal["general", "character"], float] = {"general": data.general, "character": data.character}
+    command = SetThresholds(dataset=dataset, categories=categories, tags=data.tags)
     return ok(await catalog.command(metadata, command))
+
+
+@put(
+    "/datasets/{dataset:str}/rules",
+    responses=not_shown_response(DatasetResult) | problem_responses(404, 409, 415, 422),
+)
+async def set_rules(
+    dataset: FromPath[str], data: JSONBody[RulesBody], metadata: Metadata, catalog: Catalog
+) -> Response[DatasetResult]:
+    """Set which tags models never add."""
+    return ok(await catalog.command(metadata, SetRules(dataset=dataset, deny=data.deny)))
+
+
+@post(
+    "/datasets/{dataset:str}/undo",
+    status_code=200,
+    responses=not_shown_response(UndoResult) | problem_responses(404, 409, 415, 422),
+)
+async def undo(
+    dataset: FromPath[str], data: JSONBody[UndoBody], metadata: Metadata, catalog: Catalog
+) -> Response[UndoResult]:
+    """Undo a commit or a tagging run: what it decided no longer counts, what was decided since stays.
+
+    A commit that imported images stands for its whole import. Undoing an undo brings back what it undid.
+    """
+    return ok(await catalog.command(metadata, Undo(dataset=dataset, commit=data.commit, run=data.run)))
 
 
 @post(
     "/datasets/{dataset:str}/versions",
     status_code=201,
-    responses=response_spec(200, VersionResult, "It was frozen before") | problem_responses(404, 409, 415, 422),
+    responses=response_spec(200, VersionResult, "It was frozen before")
+    | not_shown_response(VersionResult)
+    | problem_responses(404, 409, 415, 422),
 )
 async def freeze_version(
     dataset: FromPath[str], data: JSONBody[VersionBody], metadata: Metadata, catalog: Catalog

@@ -7,7 +7,7 @@ from litestar import Response, delete, get, patch, put, route
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from contracts.commands.base import Tags, Text
-from contracts.commands.datasets import EditTags, ImageResult, RemoveImage, ReplaceTags, SetCaption
+from contracts.commands.datasets import EditTags, ImageResult, OrderTags, RemoveImage, ReplaceTags, SetCaption
 from contracts.errors import BlobMissing, Lost
 from contracts.ids import ImageId
 from contracts.queries.base import Page
@@ -15,7 +15,7 @@ from contracts.queries.datasets import GetImage, ImageView, ListImages, ListTags
 from contracts.queries.log import HistoryPage, ListImageHistory
 from gateway.clients import CatalogClient
 from gateway.http.files import CACHE_ONE_HOUR, blob_response, file_responses
-from gateway.http.problems import problem_responses
+from gateway.http.problems import not_shown_response, problem_responses
 from gateway.http.request_context import IfMatch, MinSeq, parse_if_match
 from gateway.http.responses import ok, with_etag
 from gateway.routes.shared import (
@@ -43,8 +43,11 @@ class TagsBody(Body, frozen=True):
 
 
 class TagsPatch(Body, frozen=True):
+    """A removed tag is rejected, a withdrawn one left to the models."""
+
     add: Tags = ()
     remove: Tags = ()
+    withdraw: Tags = ()
 
 
 class CaptionBody(Body, frozen=True):
@@ -100,7 +103,11 @@ async def get_image_history(image: FromPath[ImageId], paging: Paging, catalog: C
     return paging.response(await catalog.query(ListImageHistory(image=image, **paging.query_args)))
 
 
-@delete("/api/v1/images/{image:str}", status_code=200, responses=problem_responses(404, 409))
+@delete(
+    "/api/v1/images/{image:str}",
+    status_code=200,
+    responses=not_shown_response(ImageResult) | problem_responses(404, 409),
+)
 async def remove_image(image: FromPath[ImageId], metadata: Metadata, catalog: Catalog) -> Response[ImageResult]:
     """Remove an image from its data set. Versions that contain it stay as they are."""
     return ok(await catalog.command(metadata, RemoveImage(image=image)))
@@ -141,7 +148,10 @@ async def get_image_tags(image: FromPath[ImageId], catalog: Catalog, min_seq: Mi
     return with_etag(body, view.etag)
 
 
-@put(with_seed_path("/images/{image:str}/tags"), responses=problem_responses(404, 409, 412, 415, 422))
+@put(
+    with_seed_path("/images/{image:str}/tags"),
+    responses=not_shown_response(ImageResult) | problem_responses(404, 409, 412, 415, 422),
+)
 async def replace_image_tags(
     image: FromPath[ImageId], data: JSONBody[TagsBody], metadata: Metadata, catalog: Catalog, if_match: IfMatch = None
 ) -> Response[ImageResult]:
@@ -150,12 +160,26 @@ async def replace_image_tags(
     return ok(await catalog.command(metadata, command))
 
 
-@patch("/api/v1/images/{image:str}/tags", responses=problem_responses(404, 409, 415, 422))
+@patch(
+    "/api/v1/images/{image:str}/tags", responses=not_shown_response(ImageResult) | problem_responses(404, 409, 415, 422)
+)
 async def edit_image_tags(
     image: FromPath[ImageId], data: JSONBody[TagsPatch], metadata: Metadata, catalog: Catalog
 ) -> Response[ImageResult]:
     """Add and remove tags. A removed tag counts as rejected: model predictions do not add it again."""
-    command = EditTags(image=image, add=data.add, remove=data.remove)
+    command = EditTags(image=image, add=data.add, remove=data.remove, withdraw=data.withdraw)
+    return ok(await catalog.command(metadata, command))
+
+
+@put(
+    "/api/v1/images/{image:str}/tag-order",
+    responses=not_shown_response(ImageResult) | problem_responses(404, 409, 412, 415, 422),
+)
+async def order_image_tags(
+    image: FromPath[ImageId], data: JSONBody[TagsBody], metadata: Metadata, catalog: Catalog, if_match: IfMatch = None
+) -> Response[ImageResult]:
+    """Set the order of the tags in captions: these first, the others after them. An empty list: the default order."""
+    command = OrderTags(image=image, tags=data.tags, seen=parse_if_match(if_match))
     return ok(await catalog.command(metadata, command))
 
 
@@ -166,7 +190,10 @@ async def get_caption(image: FromPath[ImageId], catalog: Catalog, min_seq: MinSe
     return with_etag(ImageCaption(image=view.id, caption=view.caption, source=view.caption_source), view.etag)
 
 
-@put("/api/v1/images/{image:str}/caption", responses=problem_responses(404, 409, 412, 415, 422))
+@put(
+    "/api/v1/images/{image:str}/caption",
+    responses=not_shown_response(ImageResult) | problem_responses(404, 409, 412, 415, 422),
+)
 async def set_caption(
     image: FromPath[ImageId],
     data: JSONBody[CaptionBody],
@@ -179,7 +206,11 @@ async def set_caption(
     return ok(await catalog.command(metadata, command))
 
 
-@delete("/api/v1/images/{image:str}/caption", status_code=200, responses=problem_responses(404, 409, 412))
+@delete(
+    "/api/v1/images/{image:str}/caption",
+    status_code=200,
+    responses=not_shown_response(ImageResult) | problem_responses(404, 409, 412),
+)
 async def remove_caption(
     image: FromPath[ImageId], metadata: Metadata, catalog: Catalog, if_match: IfMatch = None
 ) -> Response[ImageResult]:

@@ -20,7 +20,7 @@ from contracts.recipe import Recipe
 from contracts.subjects import Priority, Status
 from contracts.telemetry import Presence, TrainingProgress
 from gateway.clients import CatalogClient
-from gateway.http.problems import problem_responses, response_spec
+from gateway.http.problems import not_shown_response, problem_responses, response_spec
 from gateway.http.request_context import MinSeq
 from gateway.http.responses import accepted, ok, single_page, with_etag
 from gateway.live.feed import LiveFeed
@@ -131,7 +131,8 @@ async def training_modes() -> Page[TrainingMode]:
 @post(
     "/jobs",
     status_code=201,
-    responses=response_spec(202, JobResult, "It was started as well") | problem_responses(404, 409, 415, 422),
+    responses=response_spec(202, JobResult, "It was started as well, or is not shown yet")
+    | problem_responses(404, 409, 415, 422),
 )
 async def create_job(data: JSONBody[JobBody], metadata: Metadata, catalog: Catalog) -> Response[JobResult]:
     """Create a job without starting it (201), or with `auto_start` start it as well (202)."""
@@ -173,7 +174,7 @@ async def get_job_history(job: FromPath[JobId], paging: Paging, catalog: Catalog
     return paging.response(await catalog.query(ListJobHistory(job=job, **paging.query_args)))
 
 
-@patch("/jobs/{job:str}", responses=problem_responses(404, 409, 415, 422))
+@patch("/jobs/{job:str}", responses=not_shown_response(JobResult) | problem_responses(404, 409, 415, 422))
 async def edit_job(
     job: FromPath[JobId], data: JSONBody[JobPatch], metadata: Metadata, catalog: Catalog
 ) -> Response[JobResult]:
@@ -182,7 +183,7 @@ async def edit_job(
     return ok(await catalog.command(metadata, command))
 
 
-@delete("/jobs/{job:str}", status_code=200, responses=problem_responses(404, 409))
+@delete("/jobs/{job:str}", status_code=200, responses=not_shown_response(JobResult) | problem_responses(404, 409))
 async def remove_job(job: FromPath[JobId], metadata: Metadata, catalog: Catalog) -> Response[JobResult]:
     """Remove a job that has ended or was never started. Its LoRA and its history stay."""
     return ok(await catalog.command(metadata, RemoveJob(job=job)))

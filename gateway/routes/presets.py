@@ -13,7 +13,7 @@ from contracts.queries.datasets import GetDataset
 from contracts.queries.log import GetLog
 from contracts.queries.presets import GetPreset, ListPresets, PresetView
 from contracts.recipe import Recipe, apply_changes
-from gateway.http.problems import problem_responses, response_spec
+from gateway.http.problems import not_shown_response, problem_responses, response_spec
 from gateway.http.request_context import MinSeq
 from gateway.http.responses import created, ok, single_page, with_etag
 from gateway.routes.shared import Body, Catalog, Metadata, Paging, ServiceHealth, refuse_reserved_name
@@ -107,7 +107,9 @@ async def get_parameters(name: FromPath[str], catalog: Catalog, min_seq: MinSeq 
 @put(
     "/presets/{name:str}",
     status_code=200,
-    responses=response_spec(201, PresetResult, "It was saved") | problem_responses(404, 409, 415, 422),
+    responses=response_spec(201, PresetResult, "It was saved")
+    | not_shown_response(PresetResult)
+    | problem_responses(404, 409, 415, 422),
 )
 async def save_preset(
     name: FromPath[str], data: JSONBody[PresetBody], metadata: Metadata, catalog: Catalog
@@ -119,7 +121,11 @@ async def save_preset(
     return created(await catalog.command(metadata, command), "presets", name)
 
 
-@delete("/presets/{name:str}", status_code=200, responses=problem_responses(404, 409, 422))
+@delete(
+    "/presets/{name:str}",
+    status_code=200,
+    responses=not_shown_response(PresetResult) | problem_responses(404, 409, 422),
+)
 async def retire_preset(name: FromPath[str], metadata: Metadata, catalog: Catalog) -> Response[PresetResult]:
     """Remove a preset. Jobs have their own copy of the recipe and are not affected."""
     return ok(await catalog.command(metadata, RetirePreset(name=name)))

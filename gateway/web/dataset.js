@@ -58,7 +58,7 @@ const LoadedDataset = ({ dataset, isAffectedBy, imageId }) => {
 };
 
 const Summary = ({ dataset, openDialog }) => {
-  const threshold = percent(dataset.general_threshold);
+  const threshold = percent(dataset.thresholds.general);
   return html`
     ${dataset.description && html`<p class="lead">${dataset.description}</p>`}
     <p class="figures summary">

@@ -133,11 +133,11 @@ class DatasetApi(Api):
 
     async def erase_image(self, image: str, *, key: str | None = None) -> ErasureResult:
         """Permanently erase its bytes, file name and caption everywhere. Irreversible."""
-        return await self._http.post(path("images", image, "erase"), ErasureResult, key=key)
+        return await self._http.post_until_shown(path("images", image, "erase"), ErasureResult, key=key)
 
     async def erase_dataset(self, dataset: str, *, key: str | None = None) -> ErasureResult:
         """Permanently erase all images a data set ever contained; by name or id."""
-        return await self._http.post(path("datasets", dataset, "erase"), ErasureResult, key=key)
+        return await self._http.post_until_shown(path("datasets", dataset, "erase"), ErasureResult, key=key)
 
 
 class SyncDatasetApi(SyncApi):

@@ -104,8 +104,8 @@ def dataset_sections(dataset: DatasetView) -> dict[str, Fields]:
             "Tagged": dataset.tagged,
             "Captioned": dataset.captioned,
             "Skipped files": dataset.refused,
-            "Auto-tag threshold": f"above {dataset.general_threshold:g} "
-            f"(characters: above {dataset.character_threshold:g})",
+            "Auto-tag threshold": f"above {dataset.thresholds.get('general', 1):g} "
+            f"(characters: above {dataset.thresholds.get('character', 1):g})",
             "Latest version": dataset.latest_version,
             "Created": _utc(dataset.created_at),
             "Changed": _utc(dataset.changed_at),

@@ -19,6 +19,8 @@ from loratory.demo import WORKER_TIMEOUT_SECONDS
 from tests.acceptance.conftest import Finished
 from tests.acceptance.local_stack import LocalStack, cli
 
+pytestmark = pytest.mark.slow
+
 GOOD_PICTURES = 3
 
 

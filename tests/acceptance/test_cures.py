@@ -21,6 +21,8 @@ from tests.acceptance.workshops import import_one_more, make_workshop, run_comma
 from tests.damage import damage_file, execute_sql
 from tests.limits import WAIT
 
+pytestmark = pytest.mark.slow
+
 STREAMS = "nats/streams/jetstream/LORATORY/streams"
 STREAM_FILES = [
     f"{STREAMS}/{stream}/{file}"

@@ -190,6 +190,7 @@ def test_after_erasure_nothing_is_left_and_loras_trained_on_the_image_are_listed
         assert CAPTION not in history
 
 
+@pytest.mark.slow
 def test_erased_data_stays_gone_after_a_restart(case: ErasureCase) -> None:
     case.stack.stop()
     assert_in_no_file(case)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
@@ -110,6 +111,7 @@ async def receive_until(subscriber: FlakySubscriber, completed_job: asyncio.Futu
     raise AssertionError("the subscriber never stops by itself")
 
 
+@pytest.mark.slow
 async def test_a_client_that_reconnects_with_after_misses_and_repeats_nothing(
     stack: LocalStack, tmp_path: Path
 ) -> None:

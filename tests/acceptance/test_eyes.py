@@ -16,6 +16,8 @@ from tests.acceptance.conftest import Finished
 from tests.acceptance.local_stack import LocalStack
 from tests.limits import WAIT
 
+pytestmark = pytest.mark.slow
+
 REQUEST_ID = "from-a-client.1"
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 ROW = re.compile(r"^\| `(loratory_\w+)(?:\{([\w,]+)\})?` \| ([\w, ]+) \|", re.MULTILINE)

@@ -145,6 +145,7 @@ def test_a_damaged_log_is_refused_and_restored_to_the_last_commit(
     assert_serves_restored_data(stack, stopped, last)
 
 
+@pytest.mark.slow
 def test_an_intact_log_is_not_changed(stopped: StoppedStack) -> None:
     result = cli("restore", "--data", stopped.data)
 
@@ -241,6 +242,7 @@ def crawl_without_log(http: httpx.Client) -> dict[str, SavedResponse]:
     return {address: response for address, response in crawl(http).items() if not LOG_ROUTES.search(response.route)}
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_backup_or_not_empty_is_refused_in_one_sentence(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()

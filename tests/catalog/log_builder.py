@@ -9,6 +9,7 @@ from pyroaring import BitMap
 
 from catalog.domain import manifest
 from catalog.domain.manifest import ManifestLine, ManifestPage
+from catalog.views.batch import BULK
 from contracts import subjects
 from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import CommandMetadata
@@ -18,6 +19,7 @@ from contracts.commits import RecordedCommit, StreamRevision, build_commit, deco
 from contracts.events.base import SCHEMA, Category
 from contracts.events.datasets import (
     CaptionSet,
+    CommitsUndone,
     DatasetCreated,
     DatasetErased,
     DatasetRemoved,
@@ -26,7 +28,9 @@ from contracts.events.datasets import (
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    RulesSet,
     TagsEdited,
+    TagsOrdered,
     ThresholdsSet,
     VersionFrozen,
 )
@@ -68,7 +72,7 @@ from contracts.events.tagging import (
     TaggingRequested,
     TaggingSucceeded,
 )
-from contracts.ids import CommandId, DatasetId, Digest, ImageId, VersionId, WorkerId
+from contracts.ids import CommandId, DatasetId, Digest, ImageId, RunId, VersionId, WorkerId
 from contracts.recipe import Recipe, Sampling
 from contracts.sealed import seal
 from contracts.signatures import Signer
@@ -297,6 +301,12 @@ def _add_curation(builder: LogBuilder) -> None:
     builder.append("dataset", "ds_cats", CaptionSet(ordinal=2, caption=imported, source="import"))
     builder.append("dataset", "ds_cats", CaptionSet(ordinal=2, caption=None))
     builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(3)))
+    builder.append("dataset", "ds_cats", TagsOrdered(ordinal=1, tags=("sitting", "cat")))
+    builder.append("dataset", "ds_cats", RulesSet(deny=("watermark",)))
+    renamed = builder.append("dataset", "ds_dogs", DatasetRenamed(name="hounds"))
+    undone = CommitsUndone(commits=(renamed.sequence,), images=bitmap(), summary="Renamed the data set to 'hounds'")
+    builder.append("dataset", "ds_dogs", undone)
+    builder.edit_tags(*range(BULK + 1), add=["furry"], dataset="ds_dogs")
 
 
 def _add_tagging(builder: LogBuilder) -> None:
@@ -312,7 +322,7 @@ def _add_tagging(builder: LogBuilder) -> None:
     unreadable = ImagePredictions(ordinal=2, predictions=(), unreadable="it is gone")
     builder.append("tagging", "run_1", TaggingPredicted(attempt=attempt, images=(unreadable,)))
     builder.append("tagging", "run_1", TaggingSucceeded(attempt=attempt, images=3, unreadable=1))
-    builder.append("dataset", "ds_cats", ThresholdsSet(general=0.5, character=0.9))
+    builder.append("dataset", "ds_cats", ThresholdsSet(categories={"general": 0.5, "character": 0.9}))
     again = builder.start_run("run_2", 0, 1)
     builder.predict("run_2", again, 0, ("cloud", 0.7))
     builder.append("tagging", "run_2", TaggingInterrupted(attempt=again, step=1, reason="stopped"))
@@ -321,6 +331,11 @@ def _add_tagging(builder: LogBuilder) -> None:
     ).sequence
     builder.append("tagging", "run_2", TaggingAttemptFailed(attempt=third, step=1, reason="died"))
     builder.append("tagging", "run_2", TaggingCancelRequested(reason="enough"), TaggingCancelled())
+    wrong = builder.start_run("run_4", 0, dataset="ds_dogs")
+    builder.predict("run_4", wrong, 0, ("cat", 0.9))
+    builder.append("tagging", "run_4", TaggingSucceeded(attempt=wrong, images=1))
+    undone = CommitsUndone(runs=(RunId("run_4"),), images=bitmap(0), summary="the predictions of a tagging run")
+    builder.append("dataset", "ds_dogs", undone)
     lost = builder.start_run("run_3", 0, model="other")
     builder.append("tagging", "run_3", TaggingFailed(attempt=lost, code="no-model", reason="there is no such model"))
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import errno
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from catalog.database import Connection, Database, create_tables, open_reader, open_writer, peek
+from catalog.database import Connection, Database, create_tables, is_corrupt, open_reader, open_writer, peek
 from contracts.errors import SetupError, Unavailable
 
 TABLE = "CREATE TABLE IF NOT EXISTS lot (body BLOB)"
@@ -82,3 +84,11 @@ async def test_a_snapshot_does_not_change_and_the_wal_is_emptied_after_its_end(t
 async def _count_in_snapshot(database: Database) -> int:
     async with database.snapshot() as snapshot:
         return await snapshot.read(count)
+
+
+def test_text_that_is_not_utf8_is_damage_and_a_closed_connection_is_not() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(sqlite3.OperationalError) as garbled:
+        connection.execute("SELECT CAST(x'ff00' AS TEXT)").fetchone()
+    with pytest.raises(sqlite3.ProgrammingError) as closed:
+        connection.execute("SELECT 1")
+    assert (is_corrupt(garbled.value), is_corrupt(closed.value)) == (True, False)

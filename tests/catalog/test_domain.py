@@ -37,6 +37,7 @@ from contracts.events.datasets import (
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    RulesSet,
     TagsEdited,
     ThresholdsSet,
     VersionFrozen,
@@ -48,7 +49,9 @@ from contracts.jobs import Work
 from contracts.sealed import CAPTION, seal
 from tests.catalog.log_builder import bitmap, digest, digest_of, image_added, image_id, key_for
 
-CATS = DatasetState(name="cats", thresholds=(0.35, 0.85))
+CATS = DatasetState(
+    name="cats", thresholds=ThresholdsSet(categories={"general": 0.35, "character": 0.85}), rules=RulesSet()
+)
 IMAGE = image_id("ds_cats", 3)
 KEY = key_for(IMAGE)
 
@@ -83,9 +86,9 @@ def test_a_normalized_name_is_its_own_normal_form(name: str) -> None:
 
 
 def test_the_same_thresholds_again_are_no_news() -> None:
-    assert datasets.decide(CATS, SetThresholds(dataset="cats", general=0.35, character=0.85)) == []
-    assert datasets.decide(CATS, SetThresholds(dataset="cats", general=0.2, character=0.85)) == [
-        ThresholdsSet(general=0.2, character=0.85)
+    assert datasets.decide(CATS, SetThresholds(dataset="cats", categories={"general": 0.35, "character": 0.85})) == []
+    assert datasets.decide(CATS, SetThresholds(dataset="cats", categories={"general": 0.2, "character": 0.85})) == [
+        ThresholdsSet(categories={"general": 0.2, "character": 0.85})
     ]
 
 
@@ -102,8 +105,10 @@ def test_a_data_set_is_erased_once_and_not_while_a_job_needs_it() -> None:
 # --- images
 
 
-def edited(asserted: tuple[str, ...] = (), rejected: tuple[str, ...] = ()) -> list[Event]:
-    return [TagsEdited(images=bitmap(3), asserted=asserted, rejected=rejected)]
+def edited(
+    asserted: tuple[str, ...] = (), rejected: tuple[str, ...] = (), withdrawn: tuple[str, ...] = ()
+) -> list[Event]:
+    return [TagsEdited(images=bitmap(3), asserted=asserted, rejected=rejected, withdrawn=withdrawn)]
 
 
 def test_only_new_decisions_on_tags_are_recorded() -> None:
@@ -118,9 +123,19 @@ def test_only_new_decisions_on_tags_are_recorded() -> None:
 
 
 def test_a_replaced_list_is_an_edit_of_the_list_that_the_client_saw() -> None:
-    image = ImageState(ordinal=3, added=5, etag=9, base=("cat", "grass"))
-    assert images.decide(image, ReplaceTags(image=IMAGE, tags=("cat", "tree"), seen=7)) == edited(("tree",), ("grass",))
-    assert images.decide(image, ReplaceTags(image=IMAGE, tags=("grass", "cat"), seen=7)) == []
+    image = ImageState(
+        ordinal=3,
+        added=5,
+        etag=9,
+        base=("cat", "grass", "sky"),
+        asserted=frozenset({"cat", "grass"}),
+        predicted=frozenset({"sky"}),
+    )
+    assert images.decide(image, ReplaceTags(image=IMAGE, tags=("cat", "tree", "sky"), seen=7)) == edited(
+        ("tree",), withdrawn=("grass",)
+    )
+    assert images.decide(image, ReplaceTags(image=IMAGE, tags=("cat", "grass"), seen=7)) == edited(rejected=("sky",))
+    assert images.decide(image, ReplaceTags(image=IMAGE, tags=("grass", "sky", "cat"), seen=7)) == []
 
 
 @given(
@@ -136,7 +151,7 @@ def test_a_replaced_list_keeps_what_others_changed_meanwhile(
     after = set(current)
     for event in events:
         assert isinstance(event, TagsEdited)
-        after = (after | {*event.asserted}) - {*event.rejected}
+        after = (after | {*event.asserted}) - {*event.rejected, *event.withdrawn}
     assert after == (current | (proposed - base)) - (base - proposed)
 
 

@@ -143,6 +143,7 @@ async def test_an_aggregate_is_found_by_its_id_alone_and_an_unknown_one_gives_no
     )
 
 
+@pytest.mark.slow
 async def test_a_query_scans_a_limited_number_of_commits_and_says_where_to_continue(archive: Archive) -> None:
     builder = LogBuilder()
     builder.create_dataset()

@@ -15,7 +15,7 @@ import pytest
 from catalog.keys import Keys
 from catalog.service.handlers import command_handlers
 from catalog.service.purging import PurgeLimits, Purger
-from catalog.views import erasures, images, refusals
+from catalog.views import erasures, images, presence, refusals
 from contracts.commands.base import Command
 from contracts.commands.datasets import EraseDataset, EraseImage, FreezeVersion, RemoveDataset, RemoveImage, SetCaption
 from contracts.commands.jobs import CancelJob, CreateJob, JobResult, StartJob
@@ -199,7 +199,9 @@ async def test_jobs_trained_on_an_erased_image_are_listed_exactly(harness: Catal
     row = await harness.executor.store.read(lambda connection: erasures.find(connection, image))
     assert row is not None
     jobs_trained = await harness.executor.store.read(
-        lambda connection: erasures.jobs_trained_on(connection, cats, row.span)
+        lambda connection: erasures.jobs_trained_on(
+            connection, cats, presence.spans(connection, cats, row.ordinal or 0, row.added_sequence, row.sequence)
+        )
     )
     assert [(job.name, job.steps, job.version) for job in jobs_trained] == [("saw it", 7, 2)]
 

@@ -152,7 +152,7 @@ def _append(builder: LogBuilder, run: str, attempts: dict[str, int], change: Any
             for ordinal in ordinals:
                 builder.predict(run, attempt, ordinal, (tag, round(probability, 4), category))
         case ("thresholds", dataset, general, character):
-            builder.append("dataset", dataset, ThresholdsSet(general=general, character=character))
+            builder.append("dataset", dataset, ThresholdsSet(categories={"general": general, "character": character}))
         case ("caption", dataset, ordinal, text):
             caption = None if text is None else seal(key_for(image_id(dataset, ordinal)), text, "caption")
             builder.append("dataset", dataset, CaptionSet(ordinal=ordinal, caption=caption))
@@ -200,7 +200,7 @@ def expected_tags(commits: Sequence[RecordedCommit], dataset: DatasetId, ordinal
     decided: dict[str, bool] = {}
     models: dict[str, str] = {}
     predicted: dict[str, tuple[str, float]] = {}
-    thresholds: dict[Category, float] = {**DEFAULT_THRESHOLDS}
+    thresholds: dict[Category, float] = {**DEFAULT_THRESHOLDS.categories}
     for recorded in commits:
         aggregate_id = recorded.commit.aggregate_id
         for event in recorded.commit.events:
@@ -215,7 +215,7 @@ def expected_tags(commits: Sequence[RecordedCommit], dataset: DatasetId, ordinal
                 case TagsEdited(images=images) if aggregate_id == dataset and contains(images, ordinal):
                     decided |= dict.fromkeys(event.asserted, True) | dict.fromkeys(event.rejected, False)
                 case ThresholdsSet() if aggregate_id == dataset:
-                    thresholds = {"general": event.general, "character": event.character}
+                    thresholds = {**event.categories}
                 case _:
                     pass
     accepted = {tag for tag, p in predicted.values() if p > thresholds["character" if tag == "mia" else "general"]}

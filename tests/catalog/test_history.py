@@ -65,10 +65,12 @@ async def test_the_history_of_an_image_has_the_edits_and_predictions_of_that_ima
         "The import added tags cat, only_1 to 1 image",
         "Added tags sitting, grass and rejected tag only_1 on 1 image",
         "Set the caption of image 1",
+        "Ordered the tags of image 1: sitting, cat",
+        "Denied models the tag watermark",
         "Predicted tags for image 1: only_1 0.99, sky 0.4, tree 0.2",
         "Set the auto-tag thresholds: general above 0.5, character above 0.9",
     ]
-    added, imported, edited, captioned, predicted, _ = entries
+    added, imported, edited, captioned, _, _, predicted, _ = entries
     assert added.change["name"] == "cat 1.png"
     assert imported.change["source"] == "import"
     assert edited.change["images"] == {"count": 1, "ordinals": [1]}
@@ -87,6 +89,7 @@ async def test_the_history_of_a_tag_has_every_edit_and_prediction_of_it(queries:
     assert [(entry.type, entry.description) for entry in entries] == [
         ("dataset.tags_edited", "The import added tag only_1 to 1 image"),
         ("dataset.tags_edited", "Rejected tag only_1 on 3 images"),
+        ("dataset.rules_set", "Denied models the tag watermark"),
         ("tagging.predicted", "Predicted tags for image 1: only_1 0.99"),
         ("dataset.thresholds_set", "Set the auto-tag thresholds: general above 0.5, character above 0.9"),
     ]
@@ -151,5 +154,5 @@ def test_an_event_is_reduced_to_the_image_or_tag_and_one_about_all_images_is_kep
         if recorded.commit.aggregate_id == "ds_cats":
             scoped = scope_commit_to_image(recorded.commit, 0)
             assert {type(event) for event in scoped.events} <= {type(event) for event in recorded.commit.events}
-    (renamed,) = (c.commit for c in LOG.commits if isinstance(c.commit.events[0], DatasetRenamed))
+    renamed = next(c.commit for c in LOG.commits if isinstance(c.commit.events[0], DatasetRenamed))
     assert scope_commit_to_image(renamed, 0) == renamed

@@ -255,7 +255,7 @@ async def test_a_data_set_counts_its_live_images(queries: QuerySide) -> None:
     found = await queries.run(GetDataset(dataset="cats!"))
 
     assert (found.images, found.tagged, found.captioned, found.refused) == (3, 3, 1, 1)
-    assert (found.general_threshold, found.character_threshold) == (0.5, 0.9)
+    assert found.thresholds == {"general": 0.5, "character": 0.9}
     assert (found.latest_version, found.cover) == (1, image_id("ds_cats", 0))
 
 

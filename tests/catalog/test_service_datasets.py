@@ -118,7 +118,7 @@ async def test_a_command_without_a_change_appends_nothing(harness: CatalogHarnes
         await harness.execute(EditTags(image=image, add=("Cat ",), remove=("dog",))),
         await harness.execute(ReplaceTags(image=image, tags=("cat",))),
         await harness.execute(SetCaption(image=image, caption="a cat")),
-        await harness.execute(SetThresholds(dataset="cats", general=0.35, character=0.85)),
+        await harness.execute(SetThresholds(dataset="cats", categories={"general": 0.35, "character": 0.85})),
     ]
     assert [result.changed for result in again] == [False] * 4
     assert await harness.events("dataset", cats) == before
@@ -188,7 +188,9 @@ async def test_thresholds_change_tags_without_a_new_run_and_people_override_mode
     await append_predictions(harness, cats, cat=0.9, dog=0.3, grass=0.99)
     assert await harness.tags(image) == {"mine", "cat"}
     after_predictions = (await harness.image(image)).etag
-    threshold_change = await harness.execute(SetThresholds(dataset="cats", general=0.2, character=0.85))
+    threshold_change = await harness.execute(
+        SetThresholds(dataset="cats", categories={"general": 0.2, "character": 0.85})
+    )
     assert await harness.tags(image) == {"mine", "cat", "dog"}
     # The ETag changes with every event that changes the shown tags, whichever aggregate it belongs to.
     assert before < after_predictions < (await harness.image(image)).etag == threshold_change.sequence

@@ -20,7 +20,9 @@ def replaced(now: Sequence[str], seen: Sequence[str], proposed: Sequence[str]) -
     tags = list(now)
     for event in events:
         assert isinstance(event, TagsEdited)
-        tags = [tag for tag in dict.fromkeys((*tags, *event.asserted)) if tag not in event.rejected]
+        tags = [
+            tag for tag in dict.fromkeys((*tags, *event.asserted)) if tag not in (*event.rejected, *event.withdrawn)
+        ]
     return tuple(tags)
 
 

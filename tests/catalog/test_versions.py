@@ -13,17 +13,33 @@ from hypothesis import strategies as st
 from catalog import views
 from catalog.database import Connection
 from catalog.domain import manifest
+from catalog.domain import undos as undos_rules
+from catalog.domain.edits import voided_commits
 from catalog.domain.manifest import BadManifest, ManifestLine, ManifestRoot
+from catalog.domain.undos import UNDOABLE
 from catalog.keys import Keys
 from catalog.service.freezing import Freezer, FrozenVersion
 from catalog.store import Store
 from catalog.views import version_content
+from catalog.views.batch import BULK
 from catalog.watch.losses import Losses
 from contracts.commands.datasets import EditTags, EraseImage, FreezeVersion, RemoveImage, SetCaption
 from contracts.commands.jobs import CancelJob, CreateJob, EditJob, RemoveJob, StartJob
+from contracts.commits import RecordedCommit
 from contracts.errors import IllegalTransition, NotFound, Rejected
-from contracts.events.datasets import CaptionSet, ImageErased, ImagesRemoved, ThresholdsSet, VersionFrozen
-from contracts.ids import DatasetId, Digest, ImageId, JobId, VersionId
+from contracts.events.datasets import (
+    CaptionSet,
+    CommitsUndone,
+    ImageErased,
+    ImagesRemoved,
+    RulesSet,
+    TagsEdited,
+    TagsOrdered,
+    ThresholdsSet,
+    VersionFrozen,
+)
+from contracts.events.tagging import TaggingPredicted
+from contracts.ids import DatasetId, Digest, ImageId, JobId, RunId, VersionId
 from contracts.queries.datasets import DiffVersions, GetVersion, ImageChange, ReadManifest
 from contracts.queries.jobs import GetJob
 from contracts.sealed import seal
@@ -142,42 +158,84 @@ def test_a_manifest_that_cannot_be_read_is_refused() -> None:
 
 # --- the same content gives the same version, whatever was frozen before
 
+OTHERS = tuple(range(1, BULK + 3))
+"""Further images of the first page: edits of these are kept once, not with each image. The first is never removed."""
 SOME = st.lists(st.sampled_from(ORDINALS), min_size=1, max_size=3, unique=True)
+MANY = SOME.map(lambda some: [*OTHERS[1:], *some])
 TAG = st.sampled_from(["cat", "dog", "sky"])
+ONE = st.sampled_from(ORDINALS)
+PROBABILITY = st.floats(0.1, 0.9)
 CHANGES = st.lists(
     st.one_of(
-        st.tuples(st.just("edit"), SOME, TAG),
-        st.tuples(st.just("reject"), SOME, TAG),
-        st.tuples(st.just("caption"), st.sampled_from(ORDINALS), st.sampled_from(["asleep", "awake", None])),
-        st.tuples(st.just("predict"), st.sampled_from(ORDINALS), TAG, st.floats(0.1, 0.9)),
-        st.tuples(st.just("threshold"), st.floats(0.1, 0.9)),
-        st.tuples(st.just("remove"), st.sampled_from(ORDINALS[1:])),
+        st.tuples(st.just("edit"), SOME | MANY, TAG, st.sampled_from(["asserted", "rejected", "withdrawn"])),
+        st.tuples(st.just("order"), ONE, st.permutations(["cat", "dog", "animal"])),
+        st.tuples(st.just("caption"), ONE, st.sampled_from(["asleep", "awake", None])),
+        st.tuples(
+            st.just("predict"),
+            ONE,
+            TAG,
+            PROBABILITY,
+            st.sampled_from(["wd", "other"]),
+            st.sampled_from(["general", "character"]),
+        ),
+        st.tuples(st.just("threshold"), PROBABILITY, PROBABILITY),
+        st.tuples(st.just("deny"), TAG),
+        st.tuples(st.just("remove"), SOME | MANY),
         st.tuples(st.just("erase"), st.sampled_from(ORDINALS[1:])),
+        st.tuples(st.just("undo"), st.integers(0, 9)),
+        st.tuples(st.just("undo"), st.integers(0, 2)),
+        st.just(("freeze",)),
         st.just(("freeze",)),
     ),
-    max_size=14,
+    max_size=16,
 )
 
 
 def add_change(builder: LogBuilder, number: int, change: Any) -> None:
+    def append(*events: Any) -> None:
+        builder.append("dataset", "ds_cats", *events)
+
     match change:
-        case ("edit", ordinals, tag):
-            builder.edit_tags(*ordinals, add=[tag])
-        case ("reject", ordinals, tag):
-            builder.edit_tags(*ordinals, remove=[tag])
+        case ("edit", ordinals, tag, choice):
+            tags: dict[str, Any] = {choice: (tag,)}
+            append(TagsEdited(images=bitmap(*ordinals), **tags))
+        case ("order", ordinal, ordered):
+            append(TagsOrdered(ordinal=ordinal, tags=tuple(ordered)))
         case ("caption", ordinal, text):
             sealed = None if text is None else seal(key_for(image_id("ds_cats", ordinal)), text, "caption")
-            builder.append("dataset", "ds_cats", CaptionSet(ordinal=ordinal, caption=sealed))
-        case ("predict", ordinal, tag, probability):
-            attempt = builder.start_run(f"run_{number}", ordinal)
-            builder.predict(f"run_{number}", attempt, ordinal, (tag, probability))
-        case ("threshold", probability):
-            builder.append("dataset", "ds_cats", ThresholdsSet(general=probability, character=0.9))
-        case ("remove", ordinal):
-            builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(ordinal)))
+            append(CaptionSet(ordinal=ordinal, caption=sealed))
+        case ("predict", ordinal, tag, probability, model, category):
+            attempt = builder.start_run(f"run_{number}", ordinal, model=model)
+            builder.predict(f"run_{number}", attempt, ordinal, (tag, probability, category))
+        case ("threshold", general, character):
+            append(ThresholdsSet(categories={"general": general, "character": character}))
+        case ("deny", tag):
+            append(RulesSet(deny=(tag,)))
+        case ("remove", ordinals):
+            append(ImagesRemoved(images=bitmap(*ordinals)))
         case ("erase", ordinal):
             erased = ImageErased(ordinal=ordinal, image_id=image_id("ds_cats", ordinal))
-            builder.append("dataset", "ds_cats", erased)
+            if all(erased not in recorded.commit.events for recorded in builder.commits):
+                append(erased)
+        case ("undo", back):
+            append(undo_one(builder.commits, back))
+
+
+def undo_one(commits: Sequence[RecordedCommit], back: int) -> CommitsUndone:
+    """Undoes one of the commits or tagging runs that count, counted from the end, and names the images as Undo does."""
+    events = [(recorded.sequence, event) for recorded in commits for event in recorded.commit.events]
+    undos = {sequence: event for sequence, event in events if isinstance(event, CommitsUndone)}
+    void = voided_commits({sequence: event.commits for sequence, event in undos.items()})
+    runs = {run for sequence, event in undos.items() if sequence not in void for run in event.runs}
+    found: list[CommitsUndone] = []
+    for recorded in commits:
+        run, (first, *_) = RunId(recorded.commit.aggregate_id), recorded.commit.events
+        if recorded.sequence not in void and all(isinstance(event, UNDOABLE) for event in recorded.commit.events):
+            images = bytes(undos_rules.images_of([recorded]).serialize())
+            found.append(CommitsUndone(commits=(recorded.sequence,), images=images))
+        elif isinstance(first, TaggingPredicted) and run not in runs:
+            found.append(CommitsUndone(runs=(run,), images=bitmap(*(image.ordinal for image in first.images))))
+    return found[-1 - back]
 
 
 class Rows:
@@ -189,7 +247,7 @@ class Rows:
         self.builder = LogBuilder()
         self.freezer = Freezer(self.store, keys, LocalBlobs(folder / "blobs"), Losses)
         self.builder.create_dataset()
-        for ordinal in ORDINALS:
+        for ordinal in (*OTHERS, *ORDINALS):
             self.builder.add_image(ordinal, tags=["animal"])
 
     async def apply(self) -> None:
@@ -206,14 +264,14 @@ class Rows:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(changes=CHANGES)
 async def test_equal_content_gives_an_equal_root_whatever_was_frozen_before(
     tmp_path_factory: pytest.TempPathFactory, changes: Sequence[Any]
 ) -> None:
     folder = tmp_path_factory.mktemp("rows")
     async with await Keys.open(folder / "keys.db") as keys:
-        await keys.create_keys(image_id("ds_cats", ordinal) for ordinal in ORDINALS)
+        await keys.create_keys(image_id("ds_cats", ordinal) for ordinal in (*OTHERS, *ORDINALS))
         growing, whole = Rows(folder / "growing", keys), Rows(folder / "whole", keys)
         try:
             for number, change in enumerate(changes):
@@ -267,6 +325,19 @@ async def test_commands_on_the_data_set_do_not_wait_for_a_freeze(bus_of: Any, tm
         frozen = await freezing
         entries = (await query(harness, ReadManifest(version_id=VersionId(frozen.id)))).items
         assert [entry.caption for entry in entries] == [""]
+
+
+async def test_a_freeze_waits_for_what_is_applied_to_the_data_set_and_a_new_job_does_not(
+    harness: CatalogHarness,
+) -> None:
+    cats = await harness.dataset(pictures=1)
+    await harness.executor.store.set_pending({("dataset", cats): 0})
+    freezing = asyncio.create_task(harness.execute(FreezeVersion(dataset="cats")))
+    job = await harness.execute(CreateJob(dataset="cats", start=True))
+    assert (job.shown, job.version, freezing.done()) == (True, None, False)
+    await harness.executor.store.set_pending({})
+    assert (await freezing).version == 1
+    assert (await harness.wait_until_frozen(job.id)).work.state == "queued"
 
 
 async def test_two_freezes_at_once_make_one_version(harness: CatalogHarness) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyroaring import BitMap
 
 from catalog import views
 from catalog.database import Connection
@@ -179,7 +180,7 @@ async def test_a_new_threshold_changes_tags_without_another_run(store: Store, bu
     builder.predict("run_1", attempt, 1, ("sky", 0.9))
     before = await etag(store, builder, 0), await etag(store, builder, 1)
 
-    moved = builder.append("dataset", "ds_cats", ThresholdsSet(general=0.5, character=0.5))
+    moved = builder.append("dataset", "ds_cats", ThresholdsSet(categories={"general": 0.5, "character": 0.5}))
 
     assert await tags_of(store, builder, 0) == ["sky"]
     after = await etag(store, builder, 0), await etag(store, builder, 1)
@@ -187,21 +188,19 @@ async def test_a_new_threshold_changes_tags_without_another_run(store: Store, bu
     assert before[1] == after[1]  # its tags did not change
 
 
-async def test_a_tag_asserted_again_keeps_its_position_but_one_rejected_before_goes_last(
-    store: Store, builder: LogBuilder
-) -> None:
+async def test_a_tag_asserted_again_goes_last(store: Store, builder: LogBuilder) -> None:
     builder.add_image(0, tags=["one", "two", "three"])
     builder.edit_tags(0, remove=["two"])
     builder.edit_tags(0, add=["one", "two"])
 
-    assert await tags_of(store, builder, 0) == ["one", "three", "two"]
+    assert await tags_of(store, builder, 0) == ["three", "one", "two"]
 
 
 async def test_the_tags_at_an_earlier_etag_can_be_computed_later(store: Store, builder: LogBuilder) -> None:
     builder.add_image(0, tags=["cat"])
     attempt = builder.start_run("run_1", 0)
     predicted = builder.predict("run_1", attempt, 0, ("sky", 0.9), ("grass", 0.4)).sequence
-    raised = builder.append("dataset", "ds_cats", ThresholdsSet(general=0.5, character=0.5)).sequence
+    raised = builder.append("dataset", "ds_cats", ThresholdsSet(categories={"general": 0.5, "character": 0.5})).sequence
     edited = builder.edit_tags(0, add=["fur"], remove=["sky"]).sequence
     await store.apply(builder.commits)
 
@@ -219,12 +218,12 @@ async def test_decisions_have_actor_source_and_sequence(store: Store, builder: L
     edited = builder.edit_tags(0, add=["fur"], remove=["cat"])
     await store.apply(builder.commits)
 
-    found = await store.read(lambda connection: decisions.latest_of_image(connection, "ds_cats", 0))
+    found = await store.read(lambda connection: decisions.decisions_of(connection, "ds_cats", [0])[0])
 
-    decided = {tag: (one.asserted, one.source, one.actor, one.sequence) for tag, one in found.items()}
+    decided = {one.tag: (one.choice, one.source, one.actor, one.sequence) for one in found}
     assert decided == {
-        "fur": (True, "person", "user:ann", edited.sequence),
-        "cat": (False, "person", "user:ann", edited.sequence),
+        "fur": ("asserted", "person", "user:ann", edited.sequence),
+        "cat": ("rejected", "person", "user:ann", edited.sequence),
     }
 
 
@@ -237,8 +236,8 @@ async def test_the_materialized_tags_are_the_effective_tags_after_any_commit(sto
 def _materialized(connection: Connection) -> set[tuple[str, int, str]]:
     return {
         (row["dataset_id"], ordinal, row["tag"])
-        for row in connection.execute("SELECT dataset_id, tag, tagged FROM tag")
-        for ordinal in sets.ordinals(row["tagged"])
+        for row in connection.execute(TAGGED).fetchall()
+        for ordinal in BitMap.deserialize(row["images"]) & sets.load(connection, row["dataset_id"], "live")
     }
 
 
@@ -446,6 +445,7 @@ async def test_versions_are_numbered_and_the_latest_is_found(store: Store, build
     assert await store.read(lambda connection: versions.find(connection, "ds_cats", 3)) is None
 
 
+TAGGED = "SELECT dataset_id, tag, tag_set.images FROM tag JOIN tag_set USING (dataset_id, tag_id) WHERE kind = 'tagged'"
 TAG = st.sampled_from(["cat", "dog", "sky", "mia"])
 ORDINAL = st.integers(0, 3)
 CHANGES = st.lists(
@@ -519,6 +519,6 @@ def _append(builder: LogBuilder, run: str, change: Any) -> None:
         case "predict", ordinal, predictions, model:
             builder.predict(run, builder.start_run(run, ordinal, model=model), ordinal, *sorted(predictions.items()))
         case "thresholds", general, character:
-            builder.append("dataset", "ds_cats", ThresholdsSet(general=general, character=character))
+            builder.append("dataset", "ds_cats", ThresholdsSet(categories={"general": general, "character": character}))
         case "remove", ordinal:
             builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(ordinal)))

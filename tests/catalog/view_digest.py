@@ -35,7 +35,9 @@ def long_history() -> LogBuilder:
                 builder.append("dataset", "ds_long", CaptionSet(ordinal=ordinals[0], caption=caption))
             case "thresholds":
                 general, character = rng.randrange(1, 100) / 100, rng.randrange(1, 100) / 100
-                builder.append("dataset", "ds_long", ThresholdsSet(general=general, character=character))
+                builder.append(
+                    "dataset", "ds_long", ThresholdsSet(categories={"general": general, "character": character})
+                )
             case _ if number % 5 == 0:
                 builder.append("dataset", "ds_long", ImagesRemoved(images=bitmap(ordinals[0])))
     return builder

@@ -18,7 +18,7 @@ def sample_of(kind: type[T]) -> T:
     return kind(**{field.name: _value(field.type, field.name) for field in fields.fields})
 
 
-def _value(kind: inspect.Type, name: str) -> Any:  # noqa: PLR0911 - one arm for each kind of field
+def _value(kind: inspect.Type, name: str) -> Any:  # noqa: PLR0911, PLR0912 - one arm for each kind of field
     match kind:
         case inspect.StructType(cls=cls):
             return Recipe(base=BuiltinBase(name="tiny-random")) if cls is Recipe else sample_of(cls)
@@ -40,6 +40,10 @@ def _value(kind: inspect.Type, name: str) -> Any:  # noqa: PLR0911 - one arm for
             return _value(next(one for one in types if not isinstance(one, inspect.NoneType)), name)
         case inspect.VarTupleType(item_type=item):
             return (_value(item, name),)
+        case inspect.DictType(key_type=inspect.LiteralType(values=(key, *_)), value_type=value):
+            return {key: _value(value, name)}
+        case inspect.DictType(value_type=inspect.FloatType()):
+            return {"hat": 0.25}
         case inspect.DictType():
             return {"torch": "2.11"}
         case _:

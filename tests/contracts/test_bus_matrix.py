@@ -234,6 +234,7 @@ async def find_holes(connect_as: BusOf, roles: Sequence[Role], attacks: Sequence
     return "\n".join(sorted(set(holes)))
 
 
+@pytest.mark.slow
 async def test_no_service_can_do_what_is_not_its_own(bus_of: BusOf) -> None:
     await migrate(await bus_of("admin"), at=NOW, lease=LEASE)
     assert await find_holes(bus_of, SERVICES, ATTACKS) == ""

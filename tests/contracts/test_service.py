@@ -184,3 +184,26 @@ async def test_requests_beyond_the_limits_are_rejected_and_queued_ones_answered(
         with pytest.raises(Unavailable, match="the catalog is busy"):
             await task
     await service.close()
+
+
+async def test_a_request_that_is_queued_too_long_is_rejected_and_never_handled(bus_of: BusOf) -> None:
+    release, handled = asyncio.Event(), 0
+
+    async def handle(_: GetLog) -> LogView:
+        nonlocal handled
+        handled += 1
+        await release.wait()
+        return LOG_VIEW
+
+    limits = RequestLimits(concurrent=1, queue_timeout=0.05)
+    service = Service(await bus_of("catalog"), "catalog", "0.1.0", limits)
+    await service.start(queries={GetLog: handle})
+    client = ServiceClient(await bus_of("gateway"))
+    asking = [asyncio.create_task(client.query(GetLog(), timeout=WAIT)) for _ in range(2)]
+    (rejected,), (accepted,) = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    with pytest.raises(Unavailable, match="the catalog is busy"):
+        await rejected
+    release.set()
+    assert await accepted == LOG_VIEW
+    assert handled == 1
+    await service.close()

@@ -39,6 +39,7 @@ def save_pictures(folder: Path, pictures: Sequence[Image.Image]) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_only_pictures_of_the_concept_are_counted() -> None:
     is_momo, is_krok = (ConceptClassifier(CONCEPTS[name], examples=40) for name in ("momo", "krok"))
     momo = [picture for picture, _ in draw_pictures(7, 4)]

@@ -40,7 +40,7 @@ def test_the_script_lowers_the_loss_and_writes_a_model_with_wds_interface(tmp_pa
     assert (model_input.name, model_input.shape[1:], model_output.name) == ("input", [64, 64, 3], "output")
     assert available_models(tmp_path)["tagger"] == tmp_path / "tagger"
     model = Tagger(tmp_path / "tagger", threads=1)
-    assert (model.identity.name, model.thresholds["general"]) == ("demo", DEFAULT_THRESHOLDS["general"])
+    assert (model.identity.name, model.thresholds["general"]) == ("demo", DEFAULT_THRESHOLDS.categories["general"])
     with (tmp_path / "tagger" / "selected_tags.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == model_output.shape[1]
@@ -78,7 +78,7 @@ def test_calibration_moves_the_chosen_threshold_to_the_default() -> None:
     assert torch.equal(after[:, :4], before[:, :4])
     assert torch.equal(after[:, 4:] > DEFAULT_THRESHOLD, before[:, 4:] > chosen)
     assert 0.2 < (after[:, 4:] > DEFAULT_THRESHOLD).float().mean() < 0.8
-    assert DEFAULT_THRESHOLDS["general"] == DEFAULT_THRESHOLD
+    assert DEFAULT_THRESHOLDS.categories["general"] == DEFAULT_THRESHOLD
 
 
 def test_the_best_threshold_has_the_highest_f1() -> None:

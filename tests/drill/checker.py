@@ -5,9 +5,10 @@ twice. unknown: never answered; it may be there or not, and both are correct. no
 the log was not read up to there.
 """
 
+import re
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ from contracts.ids import keyed_command_id
 from tests.drill.client_commands import SentCommand
 from tests.drill.work_generator import LogObserver
 
+LOST_PROBLEM = "/problems/lost"
+"""In the answer about what was given up as lost."""
+IMAGE_ID = re.compile(r"img_\w+")
 MAY_BE_NO_OP = frozenset({"cancel"})
 """Operations that may be answered without a commit, if the job ended first."""
 
@@ -41,11 +45,17 @@ class Verdict:
 
 
 def check_commands(
-    commands: Sequence[SentCommand], commits: Sequence[RecordedCommit], actor: str, *, is_whole: bool = True
+    commands: Sequence[SentCommand],
+    commits: Sequence[RecordedCommit],
+    actor: str,
+    *,
+    is_whole: bool = True,
+    given_up: Container[str] = (),
 ) -> Verdict:
     """Check each command by the commits that carry its id, and each effect that only one command can have had.
 
-    `is_whole`: these are all commits of the log.
+    `is_whole`: these are all commits of the log. `given_up`: images whose keys were given up as lost; what is refused
+    because of one of them, by name, is counted.
     """
     verdict = Verdict()
     by_sequence = {recorded.sequence: recorded for recorded in commits}
@@ -62,7 +72,7 @@ def check_commands(
         if not is_whole and command.sequence is not None and command.sequence > last:
             verdict.record("not checked")
         else:
-            _check_command(command, own, verdict)
+            _check_command(command, own, verdict, given_up)
     for effect, times in _effects(commits).items():
         if times > 1:
             verdict.record("doubled", f"{effect} happened {times} times")
@@ -75,13 +85,17 @@ def _import_commit(command: SentCommand, by_sequence: Mapping[int, RecordedCommi
     return [found] if found and any(isinstance(event, ImageAdded) for event in found.commit.events) else []
 
 
-def _check_command(command: SentCommand, own: Sequence[RecordedCommit], verdict: Verdict) -> None:
+def _check_command(
+    command: SentCommand, own: Sequence[RecordedCommit], verdict: Verdict, given_up: Container[str]
+) -> None:
     label = f"{command.operation} {command.value} ({command.key}, answered {command.sequence})"
     ids = Counter((one.commit.aggregate_kind, one.commit.aggregate_id, one.commit.id) for one in own)
     aggregates = Counter((one.commit.aggregate_kind, one.commit.aggregate_id) for one in own)
     if command.answered_differently:
         verdict.record("answered differently", label)
-    if command.refusal:
+    if LOST_PROBLEM in command.refusal and any(image in given_up for image in IMAGE_ID.findall(command.refusal)):
+        verdict.record("refused for what was lost")
+    elif command.refusal:
         verdict.record("refused", f"{label}: {command.refusal}")
     elif max([*ids.values(), *aggregates.values()], default=0) > 1:
         verdict.record("doubled", f"{label}: {[one.sequence for one in own]}")

@@ -18,7 +18,7 @@ API = "/api/v1"
 RETRY_TIMEOUT_SECONDS = 180.0
 """How long one command is retried; after that its outcome is unknown."""
 RETRY_PAUSE_SECONDS = 0.25
-TRANSIENT_STATUSES = frozenset({502, 503, 504})
+TRANSIENT_STATUSES = frozenset({502, 503, 504, 507})
 REPEAT_PROBABILITY = 0.05
 """Share of answered commands that are sent once more: the answer must be the same."""
 IMAGES_PER_WRITER = 40

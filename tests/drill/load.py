@@ -81,7 +81,9 @@ class Load:
         observer, generator, is_whole = self.observer, self.generator, not result.ended_early
         commits = [one for one in observer.commits if one.sequence not in result.forged.sequences]
         result.commits = len(observer.commits)
-        result.commands = check_commands(self.sender.commands, commits, ACTOR, is_whole=is_whole)
+        result.commands = check_commands(
+            self.sender.commands, commits, ACTOR, is_whole=is_whole, given_up=result.losses.keys
+        )
         result.server_errors = self.sender.server_errors
         lost = result.losses.affected(observer.commits)
         excused = {one for one in generator.requested if lost & {one, observer.datasets.get(one, "")}}

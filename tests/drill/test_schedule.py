@@ -117,15 +117,18 @@ def test_every_command_is_classified_as_kept_lost_doubled_or_unknown() -> None:
         SentCommand("gone", "tags", "e", sequence=5),
         SentCommand("elsewhere", "import", "f", sequence=1),
         SentCommand("otherwise", "tags", "g", refusal="409"),
+        SentCommand("job 1", "job", "h", refusal='410: {"type":"…/problems/lost","image":"img_A"}'),
+        SentCommand("job 2", "job", "i", refusal='410: {"type":"…/problems/lost","image":"img_B"}'),
     ]
-    counts = check_commands(commands, commits, ACTOR).counts
+    counts = check_commands(commands, commits, ACTOR, given_up={"img_A"}).counts
     assert counts == {
         "kept": 1,
         "doubled": 2,  # the command, and its tag
         "unknown, kept": 1,
         "unknown, not there": 1,
         "lost": 2,
-        "refused": 1,
+        "refused": 2,
+        "refused for what was lost": 1,
     }
 
 

@@ -4,13 +4,14 @@ import asyncio
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
 from contracts.asyncapi import asyncapi
-from contracts.commands.datasets import ReplaceTags
+from contracts.commands.datasets import CreateDataset, DatasetResult, EraseImage, ImageResult, ReplaceTags
 from contracts.commands.jobs import CancelJob, CreateJob, JobResult, StartJob
 from contracts.errors import Behind, IllegalTransition, KeyReused, StaleVersion
 from contracts.events.jobs import JobEdited
@@ -150,6 +151,39 @@ async def test_a_write_returns_its_sequence_and_the_location_of_the_new_resource
     assert response.status_code == 201
     assert response.headers["loratory-seq"] == "7"
     assert response.headers["location"] == f"{P}/datasets/d1"
+
+
+async def test_a_write_that_is_not_shown_yet_is_accepted(world: World) -> None:
+    results = world.catalog.command_results
+    results[CreateDataset] = lambda _: DatasetResult(id="d1", name="dog", sequence=8, shown=False)
+    results[ReplaceTags] = lambda _: ImageResult(id="i1", sequence=9, shown=False)
+    results[EraseImage] = lambda _: ImageResult(id="i1", sequence=10, shown=False)
+    for answered, sequence in (
+        (await world.client.post(f"{P}/datasets", json={"name": "dog"}), 8),
+        (await world.client.put(f"{P}/images/i1/tags", json={"tags": ["cat"]}), 9),
+        (await world.client.post(f"{P}/images/i1/erase"), 10),
+    ):
+        assert (answered.status_code, answered.headers["loratory-seq"]) == (202, str(sequence))
+        assert (answered.json()["sequence"], answered.json()["shown"]) == (sequence, False)
+    assert world.catalog.received_queries == []
+
+
+async def test_every_write_documents_that_it_may_not_be_shown_yet(world: World) -> None:
+    paths = (await world.client.get("/openapi.json")).json()["paths"]
+    operations = [operation for path in paths.values() for operation in path.values() if isinstance(operation, dict)]
+    writes = [
+        operation for operation in operations if _result_schemas(operation) & {f"{kind}Result" for kind in RESULT_KINDS}
+    ]
+    assert len(writes) >= 22
+    assert [operation["operationId"] for operation in writes if "202" not in operation["responses"]] == []
+
+
+RESULT_KINDS = ("Dataset", "Image", "Job", "Preset", "TaggingRun", "Version", "Upload", "Erasure", "Undo")
+
+
+def _result_schemas(operation: dict[str, Any]) -> set[str]:
+    contents = [content for answer in operation["responses"].values() for content in answer.get("content", {}).values()]
+    return {content["schema"].get("$ref", "").rpartition("/")[2] for content in contents}
 
 
 async def test_reserved_names_are_refused(world: World) -> None:

@@ -407,6 +407,7 @@ async def test_an_edit_of_many_images_is_counted_and_needs_no_query(world: World
     assert ListImageIds not in {type(query) for query in world.catalog.received_queries}
 
 
+@pytest.mark.slow
 async def test_replayed_frames_and_lists_name_the_same_images(tmp_path: Path) -> None:
     async with world_at(tmp_path, limits=Limits(live=LiveLimits(ring_events=1))) as world:
         world.catalog.query_results[ListImageIds] = image_ids

@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
@@ -15,6 +16,7 @@ from tests.live_fields import LIVE_FIELDS
 EXAMPLES = 4
 
 
+@pytest.mark.slow
 def test_every_operation_responds_as_described(address: str) -> None:
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
     failed: list[str] = []

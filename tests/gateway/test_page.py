@@ -182,6 +182,7 @@ async def test_the_activity_screen_shows_new_events_as_they_happen(stack: Stack,
     await expect(page.get_by_text("Created data set 'logged'", exact=True)).to_have_count(0)
 
 
+@pytest.mark.slow
 async def test_a_server_with_an_api_key_requires_it_once(page: Page, tmp_path: Path) -> None:
     environ = {**os.environ, "LORATORY_API_KEY": "open sesame, please"}
     async with Stack(tmp_path / "data", environ=environ, port=0, without=["trainer", "tagger"]) as locked:

@@ -61,10 +61,11 @@ async def start_gateway(environ: Environ, *arguments: str) -> asyncio.subprocess
 async def run_gateway(environ: Environ, *arguments: str) -> tuple[int | None, str]:
     """Exit code and stderr of a gateway that ends by itself."""
     process = await start_gateway(environ, *arguments)
-    _, text = await asyncio.wait_for(process.communicate(), 20)
+    _, text = await asyncio.wait_for(process.communicate(), 120)
     return process.returncode, text.decode()
 
 
+@pytest.mark.slow
 async def test_it_becomes_ready_and_stops_cleanly_with_open_sockets(environ: Environ) -> None:
     process = await start_gateway(environ)
 
@@ -109,6 +110,7 @@ async def test_unsafe_or_invalid_settings_are_refused(environ: Environ, changes:
     assert len(text.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 async def test_a_port_in_use_is_reported_in_one_sentence(environ: Environ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])

@@ -17,6 +17,8 @@ from loratory.services import SERVICES
 from tests.acceptance.local_stack import LocalStack, cli
 from tests.loratory.test_redaction import SEED
 
+pytestmark = pytest.mark.slow
+
 API_KEY = "k3y-of-the-api-that-nobody-may-see"
 OTHER_SECRET = "n0body-may-see-this-either"
 CAPTION, FILE_NAME = "a portrait of Zyxaline Quibbledorf", "private-picture-of-zyxaline.png"

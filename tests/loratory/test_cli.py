@@ -270,6 +270,7 @@ def test_ctrl_c_while_following_says_that_the_job_continues(server_url: str, ima
     assert job.status == "pending"
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_the_server_and_what_is_installed(cli: Cli, tmp_path: Path) -> None:
     cli("doctor", "--data", tmp_path, "--json")
     checks = {check["name"]: check for check in json.loads(cli.out)}
@@ -287,6 +288,7 @@ def test_the_doctor_finds_the_server_and_what_is_installed(cli: Cli, tmp_path: P
     } <= checks.keys()
 
 
+@pytest.mark.slow
 def test_the_doctor_reports_data_of_a_newer_version(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "format").write_text("99")
     assert cli("doctor", "--data", tmp_path) == 1

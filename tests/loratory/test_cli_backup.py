@@ -47,6 +47,7 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
     return Cli(capfd)
 
 
+@pytest.mark.slow
 def test_a_damaged_archive_is_rebuilt_and_the_log_left_unchanged(data: Path, cli: Cli) -> None:
     archive = data / "catalog" / "archive.db"
     archive.write_bytes(b"no database" * 1000)
@@ -61,6 +62,7 @@ def test_a_damaged_archive_is_rebuilt_and_the_log_left_unchanged(data: Path, cli
     assert not (data / "damaged").exists()
 
 
+@pytest.mark.slow
 def test_a_lost_log_and_archive_are_restored_from_a_backup(data: Path, made: Path, cli: Cli) -> None:
     shutil.rmtree(data / EVT)
     shutil.rmtree(data / "catalog")
@@ -87,6 +89,7 @@ def test_nothing_is_restored_while_loratory_runs(data: Path, cli: Cli) -> None:
     assert "already running on the data folder" in cli.err
 
 
+@pytest.mark.slow
 def test_a_backup_without_keys_needs_some_to_be_restored(data: Path, tmp_path: Path, cli: Cli) -> None:
     backup, new = tmp_path / "backup", tmp_path / "new"
     assert cli("backup", "create", backup, "--data", data, "--without-keys") == 0
@@ -133,6 +136,7 @@ def test_a_data_folder_of_an_old_format_is_refused(command: list[str], tmp_path:
     assert (cli.out, cli.err.count("\n")) == ("", 1)
 
 
+@pytest.mark.slow
 def test_a_backup_is_listed_until_it_is_forgotten(data: Path, tmp_path: Path, cli: Cli) -> None:
     backup = tmp_path / "backup"
     assert cli("backup", "create", backup, "--data", data) == 0
@@ -152,6 +156,7 @@ def test_a_backup_is_listed_until_it_is_forgotten(data: Path, tmp_path: Path, cl
     assert cli("backup", "ls", "--data", tmp_path / "typo") == 2
 
 
+@pytest.mark.slow
 def test_what_would_be_given_up_is_listed_and_confirmed(data: Path, cli: Cli) -> None:
     keys = data / "catalog" / "keys.db"
     keys.unlink()

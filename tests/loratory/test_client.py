@@ -44,7 +44,7 @@ def test_thresholds_are_set(server_url: str) -> None:
         client.create_dataset("thresholds")
         client.set_thresholds("thresholds", general=0.25, character=0.75)
         view = client.dataset("thresholds")
-    assert (view.general_threshold, view.character_threshold) == (0.25, 0.75)
+    assert view.thresholds == {"general": 0.25, "character": 0.75}
 
 
 def test_a_file_that_disappears_does_not_stop_the_import(server_url: str, image_folder: Path) -> None:
@@ -197,6 +197,33 @@ async def test_a_write_is_retried_with_the_same_idempotency_key() -> None:
     }
     assert result.id == "ds_1"
     assert (len(server.requests), len(keys)) == (3, 1)
+
+
+async def test_a_write_that_is_not_shown_yet_has_succeeded_and_the_next_write_waits_for_it() -> None:
+    thresholds = response("200 OK", b'{"id": "ds_1", "name": "cats"}', "Loratory-Seq: 8")
+    behind = response("503 Service Unavailable", b'{"code": "behind", "title": "x", "status": 503}', "Retry-After: 0")
+    async with faulty_server(
+        response("202 Accepted", b'{"id": "ds_1", "name": "cats", "shown": false}', "Loratory-Seq: 7"),
+        *(behind, response("200 OK", b'{"items": [], "total": 0}'), thresholds),
+    ) as (client, server):
+        assert (await client.create_dataset("cats")).id == "ds_1"
+        await client.set_thresholds("ds_1", general=0.1, character=0.1)
+    lines = [request.split(" HTTP")[0] for request in server.requests]
+    assert lines == [
+        "POST /api/v1/datasets",
+        *["GET /api/v1/datasets?limit=1&min_seq=7"] * 2,
+        "PUT /api/v1/datasets/ds_1/thresholds",
+    ]
+
+
+async def test_an_erasure_that_is_not_shown_yet_is_requested_again_with_the_same_key() -> None:
+    erased = b'{"id": "i", "sequence": 7, "changed": true, "images": 1, "erased_at": "2026-11-26T12:00:00Z"}'
+    async with faulty_server(
+        response("202 Accepted", b'{"id": "i", "sequence": 7, "shown": false}', "Loratory-Seq: 7"),
+        *(response("200 OK", b'{"items": [], "total": 0}'), response("200 OK", erased, "Loratory-Seq: 7")),
+    ) as (client, server):
+        assert (await client.erase_image("i", key="once")).images == 1
+    assert ["idempotency-key: once" in request.lower() for request in server.requests] == [True, False, True]
 
 
 async def test_reads_after_a_write_ask_for_its_sequence() -> None:

@@ -137,6 +137,7 @@ async def test_a_nats_server_without_disk_space_is_not_started_until_there_is_so
     await lines.wait_for(lambda line: line == "nats      ready")
 
 
+@pytest.mark.slow
 async def test_a_service_that_is_killed_again_and_again_is_started_again_and_again(stack: Stack, lines: Lines) -> None:
     for _ in range(DEATHS):
         async with asyncio.timeout(WAIT):

@@ -199,6 +199,7 @@ async def test_a_service_of_an_older_version_is_named_once(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 async def test_a_worker_that_cannot_start_is_reported_and_the_rest_keeps_running(tmp_path: Path) -> None:
     # The tagger cannot start: its work folder is a file.
     (tmp_path / "work").write_text("")

@@ -163,6 +163,7 @@ def test_resuming_after_a_kill_gives_the_same_file(engine: Engine, bench: Workbe
     assert Path(resumed.kohya.path).read_bytes() == Path(uninterrupted.kohya.path).read_bytes()
 
 
+@pytest.mark.slow
 def test_it_exits_when_its_pipe_closes_even_while_importing_or_training(bench: Workbench, tmp_path: Path) -> None:
     importing, training = Engine(tmp_path / "one"), Engine(tmp_path / "two")
     importing.read_until(Loading)

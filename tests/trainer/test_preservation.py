@@ -41,6 +41,7 @@ def test_predictions_for_preserved_prompts_drift_far_less(bench: Workbench) -> N
     assert preserved < free / 3
 
 
+@pytest.mark.slow
 def test_preservation_does_not_change_the_loss_of_the_first_step(bench: Workbench) -> None:
     """Before the first update the adapter changes nothing, so the preservation loss is 0."""
     free, preserved = (

@@ -30,6 +30,7 @@ from tests.trainer.running_trainer import END_EVENTS, STALL_SECONDS, FakeCatalog
 from trainer.settings import Settings
 
 
+@pytest.mark.slow
 async def test_one_engine_trains_fails_is_cancelled_and_trains_again(
     catalog: FakeCatalog, bus_of: BusOf, settings: Settings, tmp_path: Path
 ) -> None:

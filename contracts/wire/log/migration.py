@@ -28,7 +28,7 @@ from contracts.wire.service.connection import connect_service
 from contracts.wire.service.jetstream import NATS_ERRORS
 from contracts.wire.service.settings import BusSettings
 
-FORMAT = 3
+FORMAT = 4
 """Format of the data folder, recorded in `log.created`. 2: the names of fields, events and subjects as they are now;
 3: signed commits, one NATS account a service."""
 FROM_THE_START = ", from commit 1 on"

@@ -7,7 +7,8 @@ Built on `nats.micro` (ADR-32: discovery, ping, stats), whose endpoints handle o
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -44,10 +45,14 @@ _log = structlog.get_logger()
 
 
 class RequestLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Maximum concurrent and maximum queued requests of a service; further ones are rejected."""
+    """Maximum concurrent and maximum queued requests of a service; further ones are rejected.
+
+    `queue_timeout`: seconds after which a queued request is rejected.
+    """
 
     concurrent: int = 64
     queued: int = 512
+    queue_timeout: float = 5.0
 
 
 class RequestTimings(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +171,7 @@ class Service:
         """Handles the request and replies; the name of its message and the outcome."""
         name = endpoint.name
         try:
-            async with self._slots:
+            async with self._slot():
                 message = endpoint.decoder.decode(request.data)
                 name = type(message.command if isinstance(message, CommandEnvelope) else message).__name__
                 body = msgspec.json.encode(await endpoint.handler(message))
@@ -182,6 +187,19 @@ class Service:
             public = self._public_error(request, error)
             await _refuse(self._latest_request(request), public)
             return name, public.code
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of the concurrent requests. Unavailable: none was free in time."""
+        try:
+            async with asyncio.timeout(self._limits.queue_timeout):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"the {self._name} is busy", service=self._name) from error
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     def _public_error(self, request: Request, error: Exception) -> LoratoryError:
         """What the caller learns; an unexpected error is logged, and reveals nothing."""

@@ -1,0 +1,200 @@
+"""Decisions on tags: an edit of few images is kept with each of them, one of many images once, with its set of images.
+
+For each image, what holds of its own edits is ready; what it shows is that, merged with the edits of many images.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+
+import msgspec
+from pyroaring import BitMap
+
+from catalog.database import MAX_SEQUENCE, Connection
+from catalog.domain.edits import Edit, add_edit, merge_edits
+from catalog.domain.effective_tags import Choice
+from catalog.views import undos
+from catalog.views.batch import CommitBatch, Toggle, delete_erased, is_bulk
+from catalog.views.sets import json_array
+from contracts.events.datasets import DatasetErased, ImageErased, TagsEdited
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS decision (
+    dataset_id TEXT NOT NULL,
+    ordinal INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    event_index INTEGER NOT NULL,
+    edit BLOB NOT NULL,
+    PRIMARY KEY (dataset_id, ordinal, sequence, event_index)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS image_decisions (
+    dataset_id TEXT NOT NULL,
+    ordinal INTEGER NOT NULL,
+    edits BLOB NOT NULL,
+    PRIMARY KEY (dataset_id, ordinal)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bulk_edit (
+    dataset_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    event_index INTEGER NOT NULL,
+    edit BLOB NOT NULL,
+    images BLOB NOT NULL,
+    PRIMARY KEY (dataset_id, sequence, event_index)
+);
+"""
+
+ADD = "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?, ?)"
+ADD_BULK = "INSERT OR IGNORE INTO bulk_edit VALUES (?, ?, ?, ?, ?)"
+DELETE_BULK = "DELETE FROM bulk_edit WHERE dataset_id = ?"
+HELD = """
+SELECT ordinal, edits FROM image_decisions WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))
+"""
+HOLD = "INSERT OR REPLACE INTO image_decisions VALUES (?, ?, ?)"
+DELETE_HELD = "DELETE FROM image_decisions WHERE dataset_id = ? AND ordinal = ?"
+# An edit in the commit that added the image counts as long as the image exists: while that is undone, it is not shown.
+OF_IMAGES = """
+SELECT decision.ordinal, sequence, edit, sequence = image.added_sequence AS is_first
+FROM decision LEFT JOIN image ON (image.dataset_id, image.ordinal) = (decision.dataset_id, decision.ordinal)
+WHERE decision.dataset_id = ? AND decision.ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ?
+ORDER BY decision.ordinal, sequence, event_index
+"""
+BULK_EDITS = """
+SELECT sequence, edit, images FROM bulk_edit WHERE dataset_id = ? AND sequence <= ? ORDER BY sequence, event_index
+"""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Edit).decode
+_decode_all = msgspec.json.Decoder(list[Edit]).decode
+
+Edits = dict[int, list[Edit]]
+"""By ordinal, oldest first."""
+
+
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    _apply_edits(connection, batch)
+    for toggle in batch.toggles:
+        _hold_again(connection, toggle)
+    for recorded, erased in batch.events(ImageErased):
+        of_image = edits_of(connection, recorded.commit.aggregate_id, [erased.ordinal])[erased.ordinal]
+        batch.tags_of_erased |= {tag for edit in of_image for tag in edit.tags}
+    for table in ("decision", "image_decisions"):
+        delete_erased(connection, batch, table)
+    for recorded, _ in batch.events(DatasetErased):
+        connection.execute(DELETE_BULK, (recorded.commit.aggregate_id,))
+
+
+def edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, bytes]]:
+    """The data set, the decisions and the images of each edit in a batch, in order."""
+    ids = batch.tag_ids
+    for index, recorded, event in batch.indexed_events(TagsEdited):
+        groups = (tuple(ids[tag] for tag in tags) for tags in (event.asserted, event.rejected, event.withdrawn))
+        edit = Edit(recorded.sequence, index, event.source, recorded.commit.actor, *groups)
+        yield recorded.commit.aggregate_id, edit, event.images
+
+
+def _apply_edits(connection: Connection, batch: CommitBatch) -> None:
+    rows: list[tuple[object, ...]] = []
+    by_image: defaultdict[str, defaultdict[int, list[Edit]]] = defaultdict(lambda: defaultdict(list))
+    for dataset_id, edit, images in edits_in(batch):
+        encoded = _encode(edit)
+        if is_bulk(images):
+            connection.execute(ADD_BULK, (dataset_id, *edit.place, encoded, images))
+            continue
+        for ordinal in batch.ordinals(images):
+            rows.append((dataset_id, ordinal, *edit.place, encoded))
+            by_image[dataset_id][ordinal].append(edit)
+    connection.executemany(ADD, rows)
+    for dataset_id, edits in by_image.items():
+        held = held_edits(connection, dataset_id, edits)
+        for ordinal, newer in edits.items():
+            for edit in newer:
+                held[ordinal] = add_edit(held.get(ordinal, ()), edit)
+        _hold(connection, dataset_id, {ordinal: held[ordinal] for ordinal in edits})
+
+
+def _hold_again(connection: Connection, toggle: Toggle) -> None:
+    """After an undo: what holds of the edits of each image that the undone commits edited."""
+    ordinals = edited_by(connection, toggle)
+    if ordinals:
+        _hold(connection, toggle.dataset_id, _counting(connection, toggle.dataset_id, ordinals, MAX_SEQUENCE))
+
+
+def edited_by(connection: Connection, toggle: Toggle) -> BitMap:
+    """The images that have edits of the undone commits with them. An image that one of them added has no others."""
+    rows = connection.execute(OF_IMAGES, (toggle.dataset_id, json_array(toggle.images), MAX_SEQUENCE))
+    return BitMap(row["ordinal"] for row in rows if row["sequence"] in toggle.commits and not row["is_first"])
+
+
+def _hold(connection: Connection, dataset_id: str, edits: Edits) -> None:
+    connection.executemany(HOLD, [(dataset_id, ordinal, _encode(some)) for ordinal, some in edits.items() if some])
+    connection.executemany(DELETE_HELD, [(dataset_id, ordinal) for ordinal, some in edits.items() if not some])
+
+
+def held_edits(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> Edits:
+    """What holds of the edits kept with these images."""
+    rows = connection.execute(HELD, (dataset_id, json_array(ordinals)))
+    return {ordinal: _decode_all(edits) for ordinal, edits in rows}
+
+
+def _counting(connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int) -> Edits:
+    """The same as of a sequence, from all their edits."""
+    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until)
+    found: Edits = {ordinal: [] for ordinal in ordinals}
+    for ordinal, sequence, edit, is_first in connection.execute(OF_IMAGES, (dataset_id, json_array(found), until)):
+        if is_first or sequence not in voided:
+            found[ordinal].append(_decode(edit))
+    return {ordinal: merge_edits(edits) for ordinal, edits in found.items()}
+
+
+def bulk_edits(connection: Connection, dataset_id: str, until: int = MAX_SEQUENCE) -> list[tuple[Edit, BitMap]]:
+    """The edits of many images that count as of a sequence, oldest first, with their images."""
+    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until)
+    rows = connection.execute(BULK_EDITS, (dataset_id, until))
+    return [(_decode(edit), BitMap.deserialize(images)) for sequence, edit, images in rows if sequence not in voided]
+
+
+def bulk_edits_of(connection: Connection, dataset_id: str, commits: AbstractSet[int]) -> list[tuple[Edit, BitMap]]:
+    """The edits of many images in these commits, whether they count or not."""
+    rows = connection.execute(BULK_EDITS, (dataset_id, MAX_SEQUENCE))
+    return [(_decode(edit), BitMap.deserialize(images)) for sequence, edit, images in rows if sequence in commits]
+
+
+def edits_after(connection: Connection, dataset_id: str, images: BitMap, sequence: int) -> list[tuple[Edit, BitMap]]:
+    """The edits of these images after a sequence that count, each with its images."""
+    voided = undos.voided(connection, dataset_id)
+    rows = connection.execute(OF_IMAGES, (dataset_id, json_array(images), MAX_SEQUENCE))
+    own = [(_decode(row["edit"]), BitMap([row["ordinal"]])) for row in rows if row["sequence"] not in voided]
+    return [(edit, some) for edit, some in (*own, *bulk_edits(connection, dataset_id)) if edit.sequence > sequence]
+
+
+def tags_edited_by(connection: Connection, toggle: Toggle, ordinals: Iterable[int]) -> dict[int, set[int]]:
+    """The tags that the toggled commits edited, by image, as far as they are kept with images."""
+    found: defaultdict[int, set[int]] = defaultdict(set)
+    rows = connection.execute(OF_IMAGES, (toggle.dataset_id, json_array(ordinals), MAX_SEQUENCE))
+    for ordinal, sequence, edit, is_first in rows:
+        if sequence in toggle.commits and not is_first:
+            found[ordinal].update(_decode(edit).tags)
+    return found
+
+
+def edits_of(connection: Connection, dataset_id: str, ordinals: Sequence[int], until: int = MAX_SEQUENCE) -> Edits:
+    """What holds of all edits of these images, as of a sequence."""
+    if until == MAX_SEQUENCE:
+        own = held_edits(connection, dataset_id, ordinals)
+    else:
+        own = _counting(connection, dataset_id, ordinals, until)
+    found = {ordinal: own.get(ordinal, []) for ordinal in ordinals}
+    page = BitMap(ordinals)
+    for edit, images in bulk_edits(connection, dataset_id, until):
+        for ordinal in images & page:
+            found[ordinal] = [*found[ordinal], edit]
+    return {ordinal: merge_edits(edits) for ordinal, edits in found.items()}
+
+
+def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:
+    for tag in edit.asserted:
+        yield tag, "asserted"
+    for tag in edit.rejected:
+        yield tag, "rejected"
+    for tag in edit.withdrawn:
+        yield tag, "withdrawn"

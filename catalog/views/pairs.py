@@ -1,0 +1,98 @@
+"""Predictions in columns: which (tag, image) pairs pass the rules of a data set, as numpy arithmetic.
+
+A pair is one number, `tag id << 32 | ordinal`, so that sets of pairs are sorted arrays.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from catalog.views.batch import PairChange, Pairs
+from contracts.events.base import Category
+from contracts.events.tagging import Prediction
+from contracts.tags import Acceptance, Fixed
+
+Columns = NDArray[Any]
+"""Predictions as rows of PACKED."""
+
+PACKED = np.dtype([("tag", "<u4"), ("category", "u1"), ("probability", "<f8")])
+CATEGORIES: tuple[Category, ...] = ("general", "character", "rating")
+NEVER = 2.0
+"""A threshold that no probability passes."""
+NO_PAIRS: Pairs = np.empty(0, dtype=np.uint64)
+
+_CODES = {category: code for code, category in enumerate(CATEGORIES)}
+_SHIFT = np.uint64(32)
+_ORDINAL = np.uint64(0xFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules of a data set by the ids of tags; `of_tags` and `deny` lack tags that the log has never named."""
+
+    categories: Mapping[Category, float]
+    of_tags: Mapping[int, float]
+    deny: frozenset[int]
+
+
+def rules_by_id(acceptance: Acceptance, ids: Mapping[str, int]) -> Rules:
+    """Data sets have fixed thresholds only."""
+    threshold = acceptance.threshold
+    categories, tags = (threshold.above, threshold.tags) if isinstance(threshold, Fixed) else ({}, {})
+    of_tags = {ids[tag]: above for tag, above in tags.items() if tag in ids}
+    return Rules(categories, of_tags, frozenset(ids[tag] for tag in acceptance.deny if tag in ids))
+
+
+def pack(predictions: Sequence[Prediction], ids: Mapping[str, int]) -> bytes:
+    rows = [(ids[found.tag], _CODES[found.category], found.probability) for found in predictions]
+    return np.array(rows, dtype=PACKED).tobytes()
+
+
+def unpack(packed: bytes) -> list[tuple[int, Category, float]]:
+    """Tag id, category and probability of each prediction."""
+    rows = np.frombuffer(packed, dtype=PACKED).tolist()
+    return [(tag, CATEGORIES[category], probability) for tag, category, probability in rows]
+
+
+def passing(rows: Sequence[tuple[int, bytes]], rules: Rules) -> Pairs:
+    """The pairs that pass, sorted and each once, of packed predictions by ordinal. An image may have several rows."""
+    packed = [found for _, found in rows]
+    columns = np.frombuffer(b"".join(packed), dtype=PACKED)
+    if not len(columns):
+        return NO_PAIRS
+    counts = [len(found) // PACKED.itemsize for found in packed]
+    ordinals = np.repeat(np.array([ordinal for ordinal, _ in rows], dtype=np.uint64), counts)
+    mask = columns["probability"] > _thresholds(columns, rules)
+    found: Pairs = np.unique(columns["tag"][mask].astype(np.uint64) << _SHIFT | ordinals[mask])
+    return found
+
+
+def change(before: Pairs, after: Pairs) -> PairChange:
+    return PairChange(
+        added=np.setdiff1d(after, before, assume_unique=True), removed=np.setdiff1d(before, after, assume_unique=True)
+    )
+
+
+def by_tag(pairs: Pairs) -> Iterator[tuple[int, BitMap]]:
+    """The images of each tag, of sorted pairs."""
+    tags = (pairs >> _SHIFT).astype(np.int64)
+    ordinals = (pairs & _ORDINAL).astype(np.uint32)
+    starts = np.flatnonzero(np.diff(tags, prepend=-1))
+    for start, part in zip(starts, np.split(ordinals, starts[1:]), strict=False):  # np.split has a part of nothing
+        yield int(tags[start]), BitMap(part)
+
+
+def _thresholds(columns: Columns, rules: Rules) -> NDArray[np.float64]:
+    """The threshold of each prediction. Ratings are no tags."""
+    of_category = np.array([rules.categories.get(category, 1.0) for category in CATEGORIES])
+    above: NDArray[np.float64] = of_category[columns["category"]]
+    for tag, threshold in rules.of_tags.items():
+        above[columns["tag"] == tag] = threshold
+    if rules.deny:
+        above[np.isin(columns["tag"], np.fromiter(rules.deny, dtype=np.uint32))] = NEVER
+    above[columns["category"] == _CODES["rating"]] = NEVER
+    return above

@@ -1,0 +1,98 @@
+"""Captions and the order of tags, with their histories: an undo brings back what held before.
+
+The row of an image has the current ones.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+from pyroaring import BitMap
+
+from catalog.database import MAX_SEQUENCE, Connection
+from catalog.views import sets, undos
+from catalog.views.batch import CommitBatch, Toggle, delete_erased
+from catalog.views.sets import json_array
+from contracts.events.datasets import CaptionSet, TagsOrdered
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS caption (
+    dataset_id TEXT NOT NULL,
+    ordinal INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    caption BLOB,
+    source TEXT,
+    PRIMARY KEY (dataset_id, ordinal, sequence)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tag_order (
+    dataset_id TEXT NOT NULL,
+    ordinal INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    tags BLOB NOT NULL,
+    PRIMARY KEY (dataset_id, ordinal, sequence)
+) WITHOUT ROWID;
+"""
+
+ADD_CAPTION = "INSERT OR REPLACE INTO caption VALUES (?, ?, ?, ?, ?)"
+ADD_ORDER = "INSERT OR REPLACE INTO tag_order VALUES (?, ?, ?, ?)"
+SET_CAPTION = """
+UPDATE image SET caption = ?, caption_source = ?, caption_sequence = ? WHERE dataset_id = ? AND ordinal = ?
+"""
+# As with edits, the caption in the commit that added an image counts as long as the image exists.
+CAPTIONS = """
+SELECT caption.ordinal, sequence, caption.caption, caption.source, sequence = image.added_sequence AS is_first
+FROM caption LEFT JOIN image ON (image.dataset_id, image.ordinal) = (caption.dataset_id, caption.ordinal)
+WHERE caption.dataset_id = ? AND caption.ordinal IN (SELECT value FROM json_each(?)) ORDER BY sequence
+"""
+ORDERS = """
+SELECT ordinal, sequence, tags FROM tag_order
+WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ? ORDER BY sequence DESC
+"""
+
+_encode = msgspec.json.Encoder().encode
+_tags = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+def apply(connection: Connection, batch: CommitBatch) -> None:
+    for recorded, event in batch.events(CaptionSet):
+        dataset_id, source = recorded.commit.aggregate_id, None if event.caption is None else event.source
+        connection.execute(ADD_CAPTION, (dataset_id, event.ordinal, recorded.sequence, event.caption, source))
+        row = (event.caption, source, recorded.sequence, dataset_id, event.ordinal)
+        connection.execute(SET_CAPTION, row)
+    orders = [
+        (recorded.commit.aggregate_id, event.ordinal, recorded.sequence, _encode(event.tags))
+        for recorded, event in batch.events(TagsOrdered)
+    ]
+    connection.executemany(ADD_ORDER, orders)
+    for toggle in batch.toggles:
+        _restore_captions(connection, toggle)
+    for table in ("caption", "tag_order"):
+        delete_erased(connection, batch, table)
+
+
+def _restore_captions(connection: Connection, toggle: Toggle) -> None:
+    """The latest captions of the commits that count now. Such an image is changed by the undo itself."""
+    dataset_id, voided = toggle.dataset_id, undos.voided(connection, toggle.dataset_id)
+    rows = connection.execute(CAPTIONS, (dataset_id, json_array(toggle.images))).fetchall()
+    changed = {row["ordinal"] for row in rows if row["sequence"] in toggle.commits and not row["is_first"]}
+    latest: dict[int, tuple[bytes | None, str | None]] = dict.fromkeys(changed, (None, None))
+    for ordinal, sequence, caption, source, is_first in rows:
+        if ordinal in changed and (is_first or sequence not in voided):
+            latest[ordinal] = (caption, source)
+    connection.executemany(
+        SET_CAPTION, [(*caption, toggle.sequence, dataset_id, ordinal) for ordinal, caption in latest.items()]
+    )
+    captioned = sets.load(connection, dataset_id, "captioned") - BitMap(changed)
+    captioned.update(ordinal for ordinal, (caption, _) in latest.items() if caption is not None)
+    sets.save(connection, dataset_id, "captioned", captioned)
+
+
+def orders(
+    connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int = MAX_SEQUENCE
+) -> dict[int, tuple[str, ...]]:
+    """The order of the tags of these images, where one was set and counts, as of a sequence."""
+    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until)
+    found: dict[int, tuple[str, ...]] = {}
+    for ordinal, sequence, tags in connection.execute(ORDERS, (dataset_id, json_array(ordinals), until)):
+        if ordinal not in found and sequence not in voided:
+            found[ordinal] = _tags(tags)
+    return found
