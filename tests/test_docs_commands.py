@@ -44,6 +44,7 @@ NOT_RUN = {
     "sh deploy/rotate-keys.sh": "needs Docker; tests/acceptance/test_rotation.py rotates the keys of a running stack",
     "docker compose": "needs Docker; tests/test_compose.py runs the commands of the services",
     "docker run": "needs Docker",
+    "loratory accept-loss": "gives up what is lost; tests/acceptance/test_cures.py runs it where something is",
 }
 """By the beginning of the line."""
 STARTS = ("make up", "loratory up")

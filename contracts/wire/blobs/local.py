@@ -36,7 +36,7 @@ class LocalBlobs:
         await run_cancellable(partial(self._fetch, digest, to))
 
     async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        with await asyncio.to_thread(self._open, digest) as source:
+        with self._open(digest) as source:  # not in a thread: one that is cancelled would leave it open
             source.seek(start)
             left = (os.fstat(source.fileno()).st_size if end is None else end) - start
             while left > 0 and (piece := await asyncio.to_thread(source.read, min(io.CHUNK_BYTES, left))):
