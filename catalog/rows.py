@@ -4,7 +4,7 @@ A column without a field is left out. NULL is None. Times are ISO 8601, structur
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -44,6 +44,11 @@ def fetch_number(connection: sqlite3.Connection, query: str, parameters: Paramet
 def from_microseconds(microseconds: int) -> datetime:
     """Exact: a float of today's seconds since 1970 has a resolution of a quarter of a microsecond."""
     return datetime.fromtimestamp(microseconds / 1e6, UTC)
+
+
+def json_array(values: Iterable[int] | Iterable[str]) -> str:
+    """The argument of `json_each`: any number of values in one parameter."""
+    return msgspec.json.encode(list(values)).decode()
 
 
 def _rows(connection: sqlite3.Connection, row_type: Any, query: str, parameters: Parameters) -> Iterator[Any]:

@@ -25,7 +25,7 @@ PACKAGES = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory", 
 SERVICES: tuple[Role, ...] = ("gateway", "catalog", "tagger", "trainer")
 FORBIDDEN_LIBRARIES = {
     "gateway": ("torch", "onnxruntime", "PIL", "numpy"),
-    "catalog": ("torch", "onnxruntime", "litestar", "numpy"),
+    "catalog": ("torch", "onnxruntime", "litestar"),
     "tagger": ("torch", "litestar", "pyroaring"),
     "trainer": ("litestar", "onnxruntime", "pyroaring"),
 }

@@ -11,7 +11,7 @@ from catalog.views import datasets, predictions, texts
 from catalog.views import tag_names as names
 from catalog.views.edits import choices, edits_after, edits_of
 from contracts.commits import RecordedCommit
-from contracts.events.datasets import TagsEdited
+from contracts.events.datasets import ImageAdded, TagsEdited
 
 
 def effective_tags(
@@ -73,12 +73,20 @@ def decisions_of(
 
 
 def later_commits(connection: Connection, dataset_id: str, commits: Iterable[RecordedCommit]) -> tuple[int, ...]:
-    """The commits after these that decided about the same tags of the same images, and count."""
+    """The commits after these that decided about the same tags of the same images, and count.
+
+    None for imports: what was decided about images that go out with one is kept with them.
+    """
     found: set[int] = set()
     for recorded in commits:
-        for event in (event for event in recorded.commit.events if isinstance(event, TagsEdited)):
+        events = () if _is_import(recorded) else recorded.commit.events
+        for event in (event for event in events if isinstance(event, TagsEdited)):
             ids = set(names.ids_of(connection, (*event.asserted, *event.rejected, *event.withdrawn)).values())
             images = BitMap.deserialize(event.images)
             later = edits_after(connection, dataset_id, images, recorded.sequence)
             found |= {edit.sequence for edit, edited in later if ids & {*edit.tags} and edited & images}
     return tuple(sorted(found))
+
+
+def _is_import(recorded: RecordedCommit) -> bool:
+    return any(isinstance(event, ImageAdded) for event in recorded.commit.events)

@@ -13,9 +13,9 @@ from pyroaring import BitMap
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.edits import Edit, add_edit, merge_edits
 from catalog.domain.effective_tags import Choice
+from catalog.rows import json_array
 from catalog.views import undos
 from catalog.views.batch import CommitBatch, Toggle, delete_erased, is_bulk
-from catalog.views.sets import json_array
 from contracts.events.datasets import DatasetErased, ImageErased, TagsEdited
 
 TABLES = """

@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from catalog.database import MAX_SEQUENCE, Connection
-from catalog.rows import fetch, fetch_number, fetch_one
+from catalog.rows import fetch, fetch_number, fetch_one, json_array
 from catalog.views.batch import CommitBatch
 from contracts.events.datasets import DatasetErased, ImageErased
 from contracts.ids import DatasetId, Digest, ImageId, JobId
@@ -114,8 +114,7 @@ def find(connection: Connection, image_id: str) -> ErasedRow | None:
 
 def erased_among(connection: Connection, images: Iterable[str]) -> set[str]:
     """Those of these images, and refused files, that were erased."""
-    values = msgspec.json.encode(list(images)).decode()
-    return {row["image_id"] for row in connection.execute(ERASED_AMONG, (values,))}
+    return {row["image_id"] for row in connection.execute(ERASED_AMONG, (json_array(images),))}
 
 
 def page(connection: Connection, after: tuple[int, str], limit: int) -> list[ErasedRow]:

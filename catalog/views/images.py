@@ -8,10 +8,9 @@ import msgspec
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.rows import Parameters, fetch, fetch_value
+from catalog.rows import Parameters, fetch, fetch_value, json_array
 from catalog.views import sets
 from catalog.views.batch import BULK, CommitBatch, delete_erased, is_bulk
-from catalog.views.sets import json_array
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event, Sealed
 from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, ImageRefused, TagsEdited
@@ -184,7 +183,9 @@ def mark_changed(connection: Connection, dataset_id: str, ordinals: BitMap, sequ
     if len(ordinals) <= BULK:
         connection.executemany(MARK_CHANGED, [(dataset_id, ordinal, sequence) for ordinal in ordinals])
         return
-    for earlier, images in _bulk_changes(connection, dataset_id).items():
+    changes = _bulk_changes(connection, dataset_id)
+    ordinals = ordinals | changes.pop(sequence, BitMap())  # one commit may change several sets
+    for earlier, images in changes.items():
         left = images - ordinals
         if not left:
             connection.execute(DELETE_BULK_CHANGE, (dataset_id, earlier))

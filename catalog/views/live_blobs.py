@@ -5,10 +5,9 @@ What names blobs has a line in NAMED. Erased images have no rows; what was given
 
 from collections.abc import Iterable, Iterator
 
-import msgspec
-
 from catalog.database import Connection
 from catalog.domain.live_blobs import BlobReference
+from catalog.rows import json_array
 from contracts.ids import Digest, ImageId
 
 NAMED = """
@@ -44,7 +43,7 @@ def references(connection: Connection) -> Iterator[BlobReference]:
 
 def of_digests(connection: Connection, digests: Iterable[Digest]) -> list[BlobReference]:
     """All names of these blobs, also of those that were given up."""
-    return list(_references(connection, OF_DIGESTS, msgspec.json.encode(list(digests)).decode()))
+    return list(_references(connection, OF_DIGESTS, json_array(digests)))
 
 
 def in_use(connection: Connection, digests: Iterable[Digest]) -> set[Digest]:

@@ -14,10 +14,10 @@ from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.effective_tags import ModelPredictions
+from catalog.rows import json_array
 from catalog.views import pairs, tag_names, tagging, undos
 from catalog.views.batch import CommitBatch, PairChange, Pairs, Toggle, delete_erased
 from catalog.views.pairs import NO_PAIRS, Rules
-from catalog.views.sets import json_array
 from contracts.events.datasets import ImageErased
 from contracts.events.tagging import Prediction, TaggingPredicted
 from contracts.tags import Acceptance, Fixed

@@ -3,10 +3,11 @@
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
+from catalog.rows import json_array
 from catalog.views import erasures, sets, undos
 from catalog.views.batch import CommitBatch, Toggle
 from catalog.views.erasures import VersionRange
-from catalog.views.sets import json_array, serialize
+from catalog.views.sets import serialize
 from contracts.events.datasets import DatasetErased, ImagesRemoved
 from contracts.ids import Digest, ImageId
 
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS presence (
 
 ADD_REMOVAL = "INSERT OR IGNORE INTO removal VALUES (?, ?, ?, ?)"
 REMOVALS = "SELECT sequence, images FROM removal WHERE dataset_id = ?"
+DELETE_REMOVALS = "DELETE FROM removal WHERE dataset_id = ?"
 ADD = "INSERT OR IGNORE INTO presence VALUES (?, ?, ?, ?)"
 OF_DATASET = "SELECT sequence, present, images FROM presence WHERE dataset_id = ? ORDER BY sequence"
 ADDED_BEFORE = "SELECT ordinal, id, picture FROM image WHERE dataset_id = ? AND added_sequence <= ? ORDER BY ordinal"
@@ -51,8 +53,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     for toggle in batch.toggles:
         _apply_toggle(connection, toggle)
     for recorded, _ in batch.events(DatasetErased):
-        for table in ("removal", "presence"):
-            connection.execute(f"DELETE FROM {table} WHERE dataset_id = ?", (recorded.commit.aggregate_id,))  # noqa: S608 - our tables
+        connection.execute(DELETE_REMOVALS, (recorded.commit.aggregate_id,))  # old versions still need `presence`
 
 
 def _apply_toggle(connection: Connection, toggle: Toggle) -> None:

@@ -1,9 +1,7 @@
 """Sets of images as Roaring bitmaps of their ordinals, so that a change of thousands of images stays cheap."""
 
-from collections.abc import Iterable
 from typing import Literal
 
-import msgspec
 from pyroaring import BitMap
 
 from catalog.database import Connection
@@ -54,8 +52,3 @@ def serialize(images: BitMap) -> bytes:
 def ordinals(images: bytes) -> list[int]:
     """The ordinals of a serialized set, ascending."""
     return list(BitMap.deserialize(images))
-
-
-def json_array(values: Iterable[int] | Iterable[str]) -> str:
-    """The argument of `json_each`: any number of values in one parameter."""
-    return msgspec.json.encode(list(values)).decode()

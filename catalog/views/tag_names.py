@@ -5,9 +5,8 @@ This view comes first: it says which ids the tags of a batch have.
 
 from collections.abc import Iterable, Iterator
 
-import msgspec
-
 from catalog.database import Connection
+from catalog.rows import json_array
 from catalog.views.batch import CommitBatch
 from contracts.events.base import Event
 from contracts.events.datasets import TagsEdited
@@ -37,11 +36,11 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 def ids_of(connection: Connection, tags: Iterable[str]) -> dict[str, int]:
     """The ids of those of these tags that the log has named."""
-    return dict(connection.execute(IDS, (_json(tags),)).fetchall())
+    return dict(connection.execute(IDS, (json_array(tags),)).fetchall())
 
 
 def names_of(connection: Connection, ids: Iterable[int]) -> dict[int, str]:
-    return dict(connection.execute(NAMES, (_json(ids),)).fetchall())
+    return dict(connection.execute(NAMES, (json_array(ids),)).fetchall())
 
 
 def _tags_of(event: Event) -> Iterator[str]:
@@ -54,7 +53,3 @@ def _tags_of(event: Event) -> Iterator[str]:
                     yield prediction.tag
         case _:
             pass
-
-
-def _json(values: Iterable[int] | Iterable[str]) -> str:
-    return msgspec.json.encode(list(values)).decode()

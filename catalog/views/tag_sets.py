@@ -12,7 +12,8 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.effective_tags import Choice
-from catalog.views.sets import json_array, load, serialize
+from catalog.rows import json_array
+from catalog.views.sets import load, serialize
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS tag (

@@ -11,12 +11,11 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.edits import Edit
 from catalog.domain.effective_tags import Choice
-from catalog.rows import fetch, fetch_number
+from catalog.rows import fetch, fetch_number, json_array
 from catalog.views import datasets, edits, images, predictions, sets, tag_sets
 from catalog.views.batch import BULK, CommitBatch, PairChange, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
-from catalog.views.sets import json_array
 from catalog.views.tag_sets import DatasetTags
 from contracts.events.datasets import (
     DatasetErased,

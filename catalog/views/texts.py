@@ -9,9 +9,9 @@ import msgspec
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
+from catalog.rows import json_array
 from catalog.views import sets, undos
 from catalog.views.batch import CommitBatch, Toggle, delete_erased
-from catalog.views.sets import json_array
 from contracts.events.datasets import CaptionSet, TagsOrdered
 
 TABLES = """

@@ -15,11 +15,12 @@ from pyroaring import BitMap
 from catalog import views
 from catalog.database import Connection
 from catalog.domain.edits import voided_commits
-from catalog.views import datasets, decisions, image_counts, images, sets, tag_sets, tags
+from catalog.views import datasets, decisions, image_counts, images, presence, sets, tag_sets, tags
 from catalog.views.batch import BULK
 from contracts.events.datasets import (
     CaptionSet,
     CommitsUndone,
+    DatasetErased,
     DatasetRenamed,
     ImageErased,
     ImagesRemoved,
@@ -309,3 +310,29 @@ def test_an_import_is_undone_and_comes_back_with_its_tags(builder: LogBuilder) -
         views.apply(connection, builder.commits[-2:])
         assert decisions.tag_names(connection, "ds_cats", 3) == ("cat", "dog", "sky")
         assert {row.tag for row in tags.tag_counts(connection, "ds_cats", "", (2**62, ""), 10)} == {"cat", "dog", "sky"}
+
+
+def test_each_set_of_images_that_one_commit_changes_gets_its_etag() -> None:
+    builder = LogBuilder()
+    builder.create_dataset()
+    for ordinal in range(IMAGES + 1):
+        builder.add_image(ordinal)
+    first, second = bitmap(*range(IMAGES)), bitmap(*range(1, IMAGES + 1))
+    edited = TagsEdited(images=first, asserted=("cat",)), TagsEdited(images=second, asserted=("dog",))
+    last = builder.append("dataset", "ds_cats", *edited).sequence
+
+    with EmptyRows() as connection:
+        apply(connection, builder)
+        rows = images.by_ordinals(connection, "ds_cats", range(IMAGES + 1))
+        assert {row.etag for row in rows} == {last}
+
+
+def test_an_image_that_was_removed_before_is_in_no_later_version_of_an_erased_data_set(builder: LogBuilder) -> None:
+    before = builder.sequence
+    removed = builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(0))).sequence
+    builder.append("dataset", "ds_cats", DatasetErased())
+
+    with EmptyRows() as connection:
+        apply(connection, builder)
+        counts = [presence.count_erased_in_version(connection, "ds_cats", at) for at in (before, removed)]
+    assert counts == [3, 2]

@@ -22,6 +22,16 @@ from tests.conftest import BusOf
 from tests.limits import WAIT
 
 
+async def test_closing_closes_the_socket_that_a_cancelled_attempt_to_connect_left_open(bus_of: BusOf) -> None:
+    bus = await bus_of("gateway")
+    transport: Any = bus._transport  # its methods have no types
+    bus._status = Client.CLOSED  # as nats-py does first, when it ends an attempt
+    await bus.close()
+    assert transport._io_writer.is_closing()
+    bus._status = Client.CONNECTED  # for its tasks
+    await Client.close(bus)
+
+
 async def test_closing_a_connection_survives_the_cancellation_of_another_task_that_waits_for_its_end(
     bus_of: BusOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

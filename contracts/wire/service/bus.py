@@ -96,6 +96,10 @@ class Bus(AuthenticatedClient, ReplyClient):
             if is_cancelled():
                 raise
             self._closed_for_good.set()
+        finally:
+            # An attempt to connect that was cancelled at its end left its socket open, and the client marked closed.
+            if self._transport is not None:
+                self._transport.close()  # type: ignore[no-untyped-call]  # nats-py has no types here
 
     async def wait_connected(self, timeout: float) -> bool:
         """Whether it is connected, within `timeout` seconds: a client whose key was rotated is away for a moment."""
