@@ -6,9 +6,8 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.manifest import ManifestLine
-from catalog.rows import Parameters
+from catalog.rows import Parameters, json_array
 from catalog.views import datasets, decisions, images, presence
-from catalog.views.sets import json_array
 
 IMAGES = """
 SELECT ordinal, id, picture, width, height, caption FROM image

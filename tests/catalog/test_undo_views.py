@@ -334,5 +334,5 @@ def test_an_image_that_was_removed_before_is_in_no_later_version_of_an_erased_da
 
     with EmptyRows() as connection:
         apply(connection, builder)
-        counts = [presence.count_erased_in_version(connection, "ds_cats", at) for at in (before, removed)]
+        counts = [presence.count_erased_in_version(connection, "ds_cats", at, at) for at in (before, removed)]
     assert counts == [3, 2]
