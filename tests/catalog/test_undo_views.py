@@ -184,6 +184,7 @@ def _undo(builder: LogBuilder, model: Model, number: int) -> None:
         model.undos[builder.append("dataset", "ds_cats", event).sequence] = (target,)
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(changes=CHANGES, cuts=st.lists(st.integers(0, 150), max_size=3))
 def test_what_holds_is_the_last_decision_among_commits_that_count(changes: list[Any], cuts: list[int]) -> None:
