@@ -31,8 +31,10 @@ from catalog.service import erasure
 from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
 from catalog.service.execution import CommandExecutor
+from catalog.service.freezing import Freezer
 from catalog.service.handlers import command_handlers
 from catalog.service.imports import ImageImporter, remove_stale_work_folders
+from catalog.service.job_freezing import JobFreezer
 from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
 from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
@@ -107,7 +109,7 @@ class Catalog:
     ) -> None:
         archive, store, keys, blobs = resources.archive, resources.store, resources.keys, resources.blobs
         self.dispatcher = Dispatcher(bus, store, log, policies.dispatch)
-        executor = CommandExecutor(log, store, self.dispatcher.on_appended)
+        executor = CommandExecutor(log, store, self._on_appended)
         self.importer = ImageImporter(blobs, resources.decoder, resources.staging, BlobPins())
         notify_workers = partial(publish, bus, ImagesErased())
         pins = self.importer.pins
@@ -115,6 +117,7 @@ class Catalog:
         self.replays = Replays(resources.folder)
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
+        self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
         self.texts, self.predictions = TextIndexes(store, keys, policies.texts), PredictionIndex(read_part)
         self.context = CommandContext(
             executor,
@@ -122,11 +125,12 @@ class Catalog:
             keys,
             blobs,
             self.purger.purge_now,
-            lambda: self.watch.losses,
+            self.freezer.losses,
             self.texts,
             self.predictions,
         )
-        self.commands = command_handlers(self.context, self.importer)
+        self.job_freezer = JobFreezer(self.context, self.freezer)
+        self.commands = command_handlers(self.context, self.importer, self.freezer)
         queried = QueryContext(
             store=store,
             archive=archive,
@@ -140,6 +144,10 @@ class Catalog:
         losses = watch_queries.handlers(self.watch, store)
         self.queries = {**query_handlers(queried), **audits, **losses, **self.replays.handlers()}
         self._resources = resources
+
+    async def _on_appended(self, commits: Sequence[RecordedCommit]) -> None:
+        await self.dispatcher.on_appended(commits)
+        self.job_freezer.on_appended(commits)
 
     def add_metrics(self, metrics: ServiceMetrics) -> None:
         resources, log = self._resources, self.context.executor.log
@@ -212,6 +220,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
             tasks.create_task(archive.verify_periodically(log), name="verification")
             tasks.create_task(catalog.purger.run(), name="erasures")
             tasks.create_task(catalog.dispatcher.run(), name="dispatcher")
+            tasks.create_task(catalog.job_freezer.run(), name="freezing for jobs")
             tasks.create_task(catalog.watch.run(partial(_publish_losses, settings, bus, health)), name="watch")
             remove_drafts = resources.blobs.remove_abandoned_drafts
             drafts = repeat(remove_drafts, every=DRAFTS_SECONDS, on=OSError, warn="drafts_not_removed")

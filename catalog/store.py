@@ -7,7 +7,8 @@ just replaced.
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from catalog.database import (
     QUICK_CHECK,
     Connection,
     Database,
+    Snapshot,
     check_integrity,
     create_tables,
     is_corrupt,
@@ -113,6 +115,16 @@ class Store(Database):
         """As `Database.read`. Unavailable: the file is damaged."""
         try:
             return await super().read(work)
+        except sqlite3.DatabaseError as error:
+            self._notice_damage(error)
+            raise
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """As `Database.snapshot`. Unavailable: the file is damaged."""
+        try:
+            async with super().snapshot() as snapshot:
+                yield snapshot
         except sqlite3.DatabaseError as error:
             self._notice_damage(error)
             raise

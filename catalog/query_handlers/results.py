@@ -5,7 +5,7 @@ from collections import defaultdict
 from catalog.database import Connection
 from catalog.domain.compose import compose
 from catalog.domain.effective_tags import EffectiveTags
-from catalog.domain.manifest import caption_from_tags
+from catalog.domain.manifest import ManifestLine, ManifestRoot
 from catalog.keys import open_if_present
 from catalog.lookup import require_dataset, require_image, require_job, require_run
 from catalog.views import decisions, image_counts, images, jobs, presence, sets, work
@@ -17,7 +17,8 @@ from contracts.jobs import status_of
 from contracts.queries.datasets import DatasetView, ImageView, VersionView
 from contracts.queries.jobs import JobView
 from contracts.queries.tagging import TaggingView
-from contracts.sealed import CAPTION, NAME
+from contracts.sealed import CAPTION, NAME, open_sealed
+from contracts.training_text import training_text
 
 TaggedImage = tuple[images.ImageRow, EffectiveTags, bool]
 """An image, its tags, and whether it was reviewed, read in one transaction."""
@@ -46,8 +47,16 @@ def version_view(connection: Connection, dataset: DatasetRow, row: VersionRow) -
         version=row.number,
         dataset=dataset.name,
         etag=max(row.sequence, dataset.name_sequence),
-        erased=presence.count_erased_in_version(connection, dataset.id, row.as_of),
+        erased=presence.count_erased_in_version(connection, dataset.id, row.as_of, row.sequence),
     )
+
+
+def training_text_of(root: ManifestRoot, line: ManifestLine, keys: dict[ImageId, bytes]) -> str:
+    """The training text of an image of a frozen version; empty without its key."""
+    if line.image not in keys:
+        return ""
+    written = None if line.caption is None else open_sealed(keys[line.image], line.caption, CAPTION)
+    return root.text_of(line, written)
 
 
 def read_image(connection: Connection, image_id: str) -> TaggedImage:
@@ -77,7 +86,7 @@ def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKey
         row,
         effective,
         name=open_if_present(keys, row.id, row.name, NAME),
-        caption=caption_from_tags(effective.names) if written is None else written,
+        caption=training_text("", effective.names, written),
         caption_source=row.caption_source or "tags",
         reviewed=reviewed,
         erased=row.id in absent.erased,
@@ -88,7 +97,7 @@ def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKey
 def read_job(connection: Connection, job_id: str) -> JobView:
     """NotFound if there is none, Gone if it was removed."""
     job, work_row = require_job(connection, job_id)
-    request, plan, state = job.request, job.plan, work_row.work
+    request, plan, state, version = job.request, job.plan, work_row.work, job.version
     checkpoints, samples = jobs.count_outputs(connection, job.id)
     return compose(
         JobView,
@@ -98,6 +107,9 @@ def read_job(connection: Connection, job_id: str) -> JobView:
         request,
         status=status_of(state.state),
         phase=state.state,
+        version=None if version is None else version.version,
+        version_id=None if version is None else version.version_id,
+        images=None if version is None else version.images,
         step=state.completed_units,
         steps=None if plan is None else plan.steps,
         device=None if plan is None else plan.device,

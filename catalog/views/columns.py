@@ -26,6 +26,7 @@ LOAD = """
 SELECT part, numbers FROM image_column
 WHERE dataset_id = ? AND name = ? AND part IN (SELECT value FROM json_each(?)) ORDER BY part
 """
+LOAD_ALL = "SELECT part, numbers FROM image_column WHERE dataset_id = ? AND name = ? ORDER BY part"
 SAVE = "INSERT OR REPLACE INTO image_column VALUES (?, ?, ?, ?)"
 DELETE_ALL = "DELETE FROM image_column WHERE dataset_id = ?"
 
@@ -49,6 +50,15 @@ def mark_changed(connection: Connection, dataset_id: str, images: BitMap, sequen
 def load(connection: Connection, dataset_id: str, name: ColumnName, images: BitMap) -> Numbers:
     """The numbers of these images, by ascending ordinal; 0 where there are none."""
     return _load(connection, dataset_id, name, _ordinals(images))
+
+
+def changed_since(connection: Connection, dataset_id: str, sequence: int) -> BitMap:
+    """The images that changed after a sequence; without those that were erased."""
+    found = BitMap()
+    for part, numbers in connection.execute(LOAD_ALL, (dataset_id, "changed")):
+        changed = np.flatnonzero(np.frombuffer(numbers, dtype=_STORED) > sequence) + part * IMAGES_PER_PART
+        found.update(changed.tolist())
+    return found
 
 
 def _load(connection: Connection, dataset_id: str, name: ColumnName, ordinals: Ordinals) -> Numbers:

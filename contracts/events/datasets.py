@@ -195,9 +195,10 @@ class ImagesReviewed(ImageSetEvent, frozen=True, tag="dataset.images_reviewed"):
 
 
 class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
-    """The immutable content a job trains on; `manifest` is a blob, one line an image (ordinal, picture, caption).
+    """The immutable content a job trains on: `manifest` is a blob that lists `pages`, blobs with one line per image.
 
-    `as_of` is the sequence of the log it was computed at: folding everything up to there yields the same manifest.
+    `as_of` is the sequence of the log it was computed at: folding everything up to there yields the same manifest,
+    without the images erased between there and this event.
     """
 
     version: int
@@ -205,6 +206,7 @@ class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
     as_of: int
     images: int
     manifest: Digest
+    pages: tuple[Digest, ...]
     trigger: str = ""
 
     def describe(self) -> str:

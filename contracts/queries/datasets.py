@@ -1,7 +1,7 @@
 """Queries about data sets and images."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -213,6 +213,30 @@ class ListVersions(QueryPage[Page[VersionView]], frozen=True):
 class GetVersion(Query[VersionView], frozen=True):
     dataset: str
     version: int
+
+
+class ImageChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An image that differs between two versions. Tags and caption of one that was added or removed count as changed.
+
+    `tags_reordered`: tags that it has in both versions follow each other differently.
+    """
+
+    ordinal: int
+    image: ImageId
+    change: Literal["added", "removed", "changed"]
+    tags_added: tuple[str, ...] = ()
+    tags_removed: tuple[str, ...] = ()
+    tags_reordered: bool = False
+    caption_changed: bool = False
+
+
+class DiffVersions(QueryPage[Page[ImageChange]], frozen=True, kw_only=True):
+    """The images that differ in `version` from the version `since`, by ordinal."""
+
+    dataset: str
+    version: int
+    since: int
+    limit: Limit = 500
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO, Unpack
 
 import msgspec
 
-from contracts.commands.datasets import DatasetResult, ImportedFile, ReviewResult
+from contracts.commands.datasets import DatasetResult, ImportedFile, ReviewResult, VersionResult
 from contracts.errors import NotFound
-from contracts.queries.datasets import DatasetView, ImageView, TagCount
+from contracts.queries.datasets import DatasetView, ImageChange, ImageView, TagCount, VersionView
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
 from loratory.http import Items
 from loratory.image_files import ImageFile, ScanResult, batches, scan_files, scan_folder
@@ -76,6 +76,23 @@ class DatasetApi(Api):
 
     async def tags(self, dataset: str) -> list[TagCount]:
         return [view async for view in self._http.items(path("datasets", dataset, "tags"), Items[TagCount])]
+
+    async def versions(self, dataset: str) -> list[VersionView]:
+        """The frozen versions of a data set, oldest first."""
+        return [view async for view in self._http.items(path("datasets", dataset, "versions"), Items[VersionView])]
+
+    async def freeze(self, dataset: str, trigger: str = "", *, key: str | None = None) -> VersionResult:
+        """Freeze a data set as it is now; the latest version if nothing has changed since."""
+        body = {"trigger": trigger}
+        return await self._http.post(
+            path("datasets", dataset, "versions"), VersionResult, lambda: {"json": body}, key=key
+        )
+
+    async def version_diff(self, dataset: str, version: int, since: int) -> list[ImageChange]:
+        """The images that were added, removed or changed in a version since another one."""
+        place = path("datasets", dataset, "versions", str(version), "diff")
+        query: dict[str, Any] = {"from": since}
+        return [change async for change in self._http.items(place, Items[ImageChange], **query)]
 
     async def import_folder(
         self, dataset: str, folder: Path, *, on_progress: OnProgress | None = None
@@ -152,6 +169,9 @@ class SyncDatasetApi(SyncApi):
     image = sync(DatasetApi.image)
     picture = sync(DatasetApi.picture)
     tags = sync(DatasetApi.tags)
+    versions = sync(DatasetApi.versions)
+    freeze = sync(DatasetApi.freeze)
+    version_diff = sync(DatasetApi.version_diff)
     import_folder = sync(DatasetApi.import_folder)
     import_files = sync(DatasetApi.import_files)
     import_scanned = sync(DatasetApi.import_scanned)

@@ -50,8 +50,9 @@ async def test_the_history_of_a_job_has_all_its_events(queries: QuerySide) -> No
     ]
     assert [(entry.sequence, entry.index, entry.type) for entry in entries] == expected
     first, *_, last = entries
-    assert first.description == "Created job 'a cat' on version 1 of data set 'cats'"
-    assert (first.actor, first.command_id, first.change["images"]) == ("user:ann", "train", 2)
+    assert first.description == "Created job 'a cat' on data set 'cats'"
+    assert (first.actor, first.command_id, first.change["dataset"]) == ("user:ann", "train", "cats")
+    assert entries[1].description == "Set version 1 of the data set, with 2 images"
     assert last.description == "Training completed after 20 steps: cat.safetensors"
     assert first.recorded_at == LOG.commits[first.sequence - 1].recorded_at
 
