@@ -41,6 +41,7 @@ from gateway.live.image_ids import ImageIds
 from gateway.past_events import PastEvents
 from gateway.routes import (
     audit,
+    bulk_edits,
     datasets,
     erasures,
     events,
@@ -71,7 +72,7 @@ API_DESCRIPTION = (
     "Events and progress are published at `/ws/progress`."
 )
 MODULES_BY_TAG = {
-    "Datasets": (datasets, erasures, reviews),
+    "Datasets": (datasets, erasures, bulk_edits, reviews),
     "Tagging": (tagging,),
     "Presets": (presets,),
     "Jobs": (jobs, results),

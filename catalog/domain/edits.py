@@ -5,6 +5,9 @@ from typing import Literal
 
 import msgspec
 
+from contracts.errors import Rejected
+from contracts.tags import canonicalize
+
 
 class Edit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one event decided, or what still holds of it for one image: ids of tags."""
@@ -45,6 +48,22 @@ def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:
 def set_choices(edit: Edit) -> Iterator[tuple[int, SetChoice]]:
     for tag, choice in choices(edit):
         yield tag, "imported" if choice == "asserted" and edit.source == "import" else choice
+
+
+def requested_choices(
+    *, add: Iterable[str] = (), remove: Iterable[str] = (), withdraw: Iterable[str] = ()
+) -> dict[str, Choice]:
+    """What a client decides about each tag, in canonical form and order. Rejected: a tag is in two of the lists."""
+    lists: tuple[tuple[Choice, Iterable[str]], ...] = (("asserted", add), ("rejected", remove), ("withdrawn", withdraw))
+    found: dict[str, Choice] = {}
+    twice: set[str] = set()
+    for choice, tags in lists:
+        for tag in map(canonicalize, tags):
+            if found.setdefault(tag, choice) != choice:
+                twice.add(tag)
+    if twice:
+        raise Rejected(f"one edit cannot both add and remove {', '.join(sorted(twice))}")
+    return found
 
 
 def add_edit(edits: Sequence[Edit], newer: Edit) -> list[Edit]:

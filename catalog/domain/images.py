@@ -1,13 +1,15 @@
 """The rules of images: tags, captions, removal and erasure. Pure: rows in, events out."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pyroaring import BitMap
 
 from catalog.domain.datasets import refuse_if_in_use
+from catalog.domain.edits import Choice, requested_choices
 from contracts.commands.datasets import EditTags, EraseImage, OrderTags, RemoveImage, ReplaceTags, SetCaption
-from contracts.errors import Rejected, StaleVersion
+from contracts.errors import StaleVersion
 from contracts.events.base import Event, Sealed
 from contracts.events.datasets import CaptionSet, ImageErased, ImagesRemoved, TagsEdited, TagsOrdered
 from contracts.sealed import CAPTION, seal
@@ -84,16 +86,17 @@ def edit_tags(
     image: ImageState, *, add: Sequence[str] = (), remove: Sequence[str] = (), withdraw: Sequence[str] = ()
 ) -> list[Event]:
     """The event with the new decisions, none if all were made before. Rejected: a tag is in two of the lists."""
-    to_add, to_remove, to_withdraw = (list(map(canonicalize, tags)) for tags in (add, remove, withdraw))
-    twice = set(to_add) & set(to_remove) | set(to_withdraw) & {*to_add, *to_remove}
-    if twice:
-        raise Rejected(f"one edit cannot both add and remove {', '.join(sorted(twice))}")
-    edited = TagsEdited(
-        images=single(image.ordinal),
-        asserted=tuple(tag for tag in dict.fromkeys(to_add) if tag not in image.asserted),
-        rejected=tuple(tag for tag in dict.fromkeys(to_remove) if tag not in image.rejected),
-        withdrawn=tuple(tag for tag in dict.fromkeys(to_withdraw) if tag in image.asserted | image.rejected),
+    requested = requested_choices(add=add, remove=remove, withdraw=withdraw)
+    decided: dict[Choice, AbstractSet[str]] = {
+        "asserted": requested.keys() - image.asserted,
+        "rejected": requested.keys() - image.rejected,
+        "withdrawn": requested.keys() & (image.asserted | image.rejected),
+    }
+    asserted, rejected, withdrawn = (
+        tuple(tag for tag, choice in requested.items() if choice == kind and tag in changing)
+        for kind, changing in decided.items()
     )
+    edited = TagsEdited(images=single(image.ordinal), asserted=asserted, rejected=rejected, withdrawn=withdrawn)
     return [edited] if edited.asserted or edited.rejected or edited.withdrawn else []
 
 

@@ -8,16 +8,19 @@ from contracts.commands.tagging import RequestTagging
 from contracts.errors import Rejected
 from contracts.events.base import Event
 from contracts.events.tagging import TaggingQueued, TaggingRequested
+from contracts.filters import AllImages
 from contracts.ids import DatasetId
 
 
 def request(
-    command: RequestTagging, *, dataset_id: DatasetId, dataset: str, images: Collection[int], covered: Collection[int]
+    command: RequestTagging, *, dataset_id: DatasetId, dataset: str, images: BitMap, covered: Collection[int]
 ) -> list[Event]:
-    """The events of a new run over a data set's images, by ordinal; `covered`: those that this model has processed."""
-    if not images:
+    """The events of a new run over the selected images; `covered`: those that this model has processed."""
+    if not images and isinstance(command.selection, AllImages):
         raise Rejected(f"the data set {dataset!r} is empty; import images first", reason="empty-dataset")
-    selected = BitMap(images) - BitMap(covered) if command.only_new else BitMap(images)
+    if not images:
+        raise Rejected(f"the filter selects no image of {dataset!r}", reason="nothing-selected")
+    selected = images - BitMap(covered) if command.only_new else images
     if not selected:
         raise Rejected(f"this model has covered every image of {dataset!r} already", reason="nothing-new")
     requested = TaggingRequested(

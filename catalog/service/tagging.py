@@ -1,12 +1,13 @@
 """Commands on tagging runs: each run is folded from its own history."""
 
+from catalog import index_memory
 from catalog.database import Connection
 from catalog.domain import tagging as rules
 from catalog.lookup import not_found, require_dataset
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.views import images, predictions
+from catalog.views import index, predictions
 from contracts import jobs
 from contracts.commands.base import CommandMetadata
 from contracts.commands.tagging import CancelTagging, RequestTagging, TaggingRunResult
@@ -20,11 +21,14 @@ from contracts.ids import RunId, derived
 async def request_tagging(
     context: CommandContext, metadata: CommandMetadata, command: RequestTagging
 ) -> CommandOutcome:
+    dataset = await context.read(lambda connection: require_dataset(connection, command.dataset))
+    memory = await index_memory.for_selection(context, dataset.id, command.selection)
+
     def read(connection: Connection) -> tuple[str, list[Event]]:
-        row = require_dataset(connection, command.dataset)
-        ordinals = images.live_ordinals(connection, row.id)
+        row = require_dataset(connection, dataset.id)
+        selected = index.select(connection, row.id, command.selection, memory)
         covered = predictions.predicted_ordinals(connection, row.id, command.model)
-        return row.name, rules.request(command, dataset_id=row.id, dataset=row.name, images=ordinals, covered=covered)
+        return row.name, rules.request(command, dataset_id=row.id, dataset=row.name, images=selected, covered=covered)
 
     name, events = await context.read(read)
     run = RunId(derived("run", metadata.command_id))

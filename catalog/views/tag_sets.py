@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.database import Connection
+from catalog.domain.bulk_edits import Decided
 from catalog.domain.edits import SetChoice
 from catalog.rows import json_array
 from catalog.views.sets import load, serialize
@@ -62,6 +63,10 @@ WHERE dataset_id = ? AND kind = 'tagged'
 DIGITS = "SELECT images FROM tag_digit WHERE dataset_id = ? AND source = ? ORDER BY digit"
 SAVE_DIGIT = "INSERT OR REPLACE INTO tag_digit VALUES (?, ?, ?, ?)"
 DELETE_DIGITS = "DELETE FROM tag_digit WHERE dataset_id = ? AND source = ? AND digit >= ?"
+DECISIONS = """
+SELECT tag, kind, images FROM tag_name JOIN tag_set ON tag_id = tag_name.id
+WHERE dataset_id = ? AND kind IN ('asserted', 'imported', 'rejected') AND tag IN (SELECT value FROM json_each(?))
+"""
 SETS_OF_TAG = """
 SELECT kind, images FROM tag_name JOIN tag_set ON tag_id = tag_name.id WHERE tag_name.tag = ? AND dataset_id = ?
 """
@@ -206,6 +211,15 @@ def from_source(connection: Connection, dataset_id: str, source: TagSource, tag:
     for kind, images in rows:
         setattr(sets, kind, BitMap.deserialize(images))
     return sets.by_source()[source]
+
+
+def decided(connection: Connection, dataset_id: str, tags: Iterable[str]) -> dict[str, Decided]:
+    """The images with a decision about each of these tags; without tags that the data set has none about."""
+    found: defaultdict[str, Decided] = defaultdict(Decided)
+    for tag, kind, serialized in connection.execute(DECISIONS, (dataset_id, json_array(tags))):
+        images = found[tag].rejected if kind == "rejected" else found[tag].asserted
+        images |= BitMap.deserialize(serialized)
+    return found
 
 
 def recount(connection: Connection, dataset_id: str, live: BitMap) -> None:

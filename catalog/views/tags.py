@@ -86,7 +86,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 def _edits(batch: CommitBatch) -> dict[str, list[tuple[Edit, BitMap]]]:
     found: defaultdict[str, list[tuple[Edit, BitMap]]] = defaultdict(list)
     for dataset_id, edit, edited in edits.edits_in(batch):
-        found[dataset_id].append((edit, BitMap(batch.ordinals(edited))))
+        found[dataset_id].append((edit, BitMap.deserialize(edited)))
     return found
 
 

@@ -14,8 +14,13 @@ MAX_FILES_PER_IMPORT = 32
 """Maximum files in one import command, and so in one commit."""
 MAX_KEPT = 100
 """Maximum commits that the result of an undo lists."""
+MAX_EDITED_TAGS = 100
+"""Maximum tags in each list of an edit of many images."""
 MAX_TEXT_BYTES_PER_IMPORT = 48 * 1024
 """Maximum bytes of captions and tags in one import command; a single file may exceed it."""
+
+
+EditedTags = Annotated[tuple[Tag, ...], Meta(max_length=MAX_EDITED_TAGS)]
 
 
 class ImportedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,6 +57,14 @@ class VersionResult(CommandResult, frozen=True, tag="version", tag_field="type")
 
     name: str
     version: int
+
+
+class EditManyResult(CommandResult, frozen=True, tag="edit_many", tag_field="type"):
+    """`name` of the data set, the number of images with a decision that changed, and of those selected."""
+
+    name: str
+    images: int
+    selected: int
 
 
 class ReviewResult(CommandResult, frozen=True, tag="review", tag_field="type"):
@@ -145,6 +158,20 @@ class EditTags(Command[ImageResult], frozen=True):
     add: Tags = ()
     remove: Tags = ()
     withdraw: Tags = ()
+
+
+class EditMany(Command[EditManyResult], frozen=True):
+    """Add, remove and withdraw tags of many images as `EditTags` does of one, in one commit.
+
+    `as_of`: the sequence that a preview answered. Conflict: an image of the data set has changed since.
+    """
+
+    dataset: str
+    selection: Selection
+    add: EditedTags = ()
+    remove: EditedTags = ()
+    withdraw: EditedTags = ()
+    as_of: Annotated[int, Meta(ge=0, le=2**53)] | None = None
 
 
 class OrderTags(Command[ImageResult], frozen=True):

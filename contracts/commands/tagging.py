@@ -2,6 +2,7 @@
 
 from contracts.commands.base import Command, CommandResult, Description, Name
 from contracts.definitions import union_in
+from contracts.filters import AllImages, Selection
 from contracts.ids import RunId
 from contracts.subjects import Priority, Status
 
@@ -14,10 +15,11 @@ class TaggingRunResult(CommandResult, frozen=True, tag="tagging", tag_field="typ
 
 
 class RequestTagging(Command[TaggingRunResult], frozen=True):
-    """Run a tagger model over all images of a data set, or only those that no run of this model has covered."""
+    """Run a tagger model over selected images of a data set, or only those that no run of this model has covered."""
 
     dataset: str
     model: Name = "demo"
+    selection: Selection = AllImages()
     only_new: bool = False
     priority: Priority = "normal"
 

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from contracts.commands.datasets import EditedTags
 from contracts.events.base import Category
 from contracts.events.jobs import Artifact
-from contracts.filters import Filter
+from contracts.filters import Filter, Selection
 from contracts.ids import DatasetId, Digest, ImageId, JobId, RunId, VersionId
 from contracts.queries.base import Limit, Page, Query, QueryAt, QueryPage, View
 from contracts.sorting import Sort
@@ -204,6 +205,50 @@ class ListTags(QueryPage[Page[TagCount]], frozen=True):
 
     dataset: str | None = None
     prefix: str = ""
+
+
+class TagEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edit would decide about a tag: for `images` of those selected; of the others that is decided already."""
+
+    tag: str
+    decision: Literal["asserted", "rejected", "withdrawn"]
+    images: int
+
+
+class EditExample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An image, and the tags that something new would be decided about."""
+
+    image: ImageId
+    asserted: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+
+
+class EditPreview(View, frozen=True):
+    """What an edit of many images would change. Given the same `as_of`, it changes exactly that, or is refused.
+
+    `changed` counts the images with a new decision, `unchanged` the others that are selected; the first of both kinds.
+    """
+
+    dataset_id: DatasetId
+    dataset: str
+    as_of: int
+    selected: int
+    changed: int
+    unchanged: int
+    tags: tuple[TagEffect, ...]
+    examples: tuple[EditExample, ...]
+    unchanged_examples: tuple[ImageId, ...]
+
+
+class PreviewEdit(Query[EditPreview], frozen=True):
+    """What `EditMany` would change now."""
+
+    dataset: str
+    selection: Selection
+    add: EditedTags = ()
+    remove: EditedTags = ()
+    withdraw: EditedTags = ()
 
 
 class ListVersions(QueryPage[Page[VersionView]], frozen=True):

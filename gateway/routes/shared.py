@@ -7,11 +7,14 @@ import msgspec
 from litestar import Request
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
+from msgspec import Meta
 
 from contracts.commands.base import RESERVED_NAMES, CommandMetadata
-from contracts.errors import Rejected
+from contracts.errors import Invalid, Rejected
 from contracts.filter_parser import MAX_FILTER_CHARACTERS
 from contracts.filter_text import parse_sort, read_filter
+from contracts.filters import MAX_SELECTED_IDS, AllImages, Matching, Selection, TheseImages
+from contracts.ids import ImageId
 from gateway.clients import CatalogClient
 from gateway.http.files import BlobFiles
 from gateway.http.request_context import AsOfRequest, PageRequest
@@ -56,11 +59,33 @@ ImageSort = Annotated[
         description="`added`, `name`, `size`, `changed`, `tags` or `conf:TAG`; with a minus before it: descending.",
     ),
 ]
+FilterText = Annotated[str, Meta(max_length=MAX_FILTER_CHARACTERS)]
+"""In a body."""
 Prefix = Annotated[str, QueryParameter(max_length=200, description="Only tags with this prefix.")]
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request body. Unknown fields are refused."""
+
+
+class SelectionBody(Body, frozen=True):
+    """Which images: `images` by id, those that a `filter` selects (as in lists), or `all`; exactly one of these."""
+
+    images: Annotated[tuple[ImageId, ...], Meta(min_length=1, max_length=MAX_SELECTED_IDS)] | None = None
+    filter: FilterText | None = None
+    all: bool = False
+
+    def selection(self) -> Selection:
+        """Invalid: none or several are given, or the filter cannot be read."""
+        match self.images, self.filter, self.all:
+            case (ids, None, False) if ids is not None:
+                return TheseImages(ids=ids)
+            case (None, str(text), False):
+                return Matching(filter=read_filter(text))
+            case (None, None, True):
+                return AllImages()
+            case _:
+                raise Invalid("name the images by exactly one of images, filter and all")
 
 
 class ServiceHealth(msgspec.Struct, frozen=True, kw_only=True):

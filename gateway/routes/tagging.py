@@ -8,6 +8,8 @@ from litestar.params import FromPath, JSONBody
 
 from contracts.commands.base import Name
 from contracts.commands.tagging import CancelTagging, RequestTagging, TaggingRunResult
+from contracts.filter_text import read_filter
+from contracts.filters import AllImages, Matching
 from contracts.ids import RunId, WorkerId
 from contracts.queries.base import Page
 from contracts.queries.tagging import GetTagging, ListTagging
@@ -16,15 +18,16 @@ from gateway.http.problems import problem_responses, response_spec
 from gateway.http.request_context import MinSeq
 from gateway.http.responses import accepted, created, single_page, with_etag
 from gateway.live_views import TaggingRunWithLiveState, add_tagging_live_state
-from gateway.routes.shared import Body, Catalog, DatasetFilter, Feed, Metadata, Paging
+from gateway.routes.shared import Body, Catalog, DatasetFilter, Feed, FilterText, Metadata, Paging
 
 
 class TaggingBody(Body, frozen=True):
-    """`only_new`: only images that no run of this model has processed."""
+    """`only_new`: only images that no run of this model has processed. `filter`: only images that it selects."""
 
     dataset: str
     model: Name = "demo"
     only_new: bool = False
+    filter: FilterText | None = None
     priority: Priority = "normal"
 
 
@@ -41,8 +44,14 @@ class TaggerModel(msgspec.Struct, frozen=True, kw_only=True):
 async def request_tagging(
     data: JSONBody[TaggingBody], metadata: Metadata, catalog: Catalog
 ) -> Response[TaggingRunResult]:
-    """Predict tags for the images of a data set."""
-    command = RequestTagging(dataset=data.dataset, model=data.model, only_new=data.only_new, priority=data.priority)
+    """Predict tags for the images of a data set, or for those that a filter selects."""
+    command = RequestTagging(
+        dataset=data.dataset,
+        model=data.model,
+        selection=AllImages() if data.filter is None else Matching(filter=read_filter(data.filter)),
+        only_new=data.only_new,
+        priority=data.priority,
+    )
     result = await catalog.command(metadata, command)
     return created(result, "tagging", "runs", result.id, status=202)
 

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, Unpack
+from typing import Any, BinaryIO, TypedDict, Unpack
 
 import msgspec
 
-from contracts.commands.datasets import DatasetResult, ImportedFile, ReviewResult, VersionResult
+from contracts.commands.datasets import DatasetResult, EditManyResult, ImportedFile, ReviewResult, VersionResult
 from contracts.errors import NotFound
-from contracts.queries.datasets import DatasetView, ImageChange, ImageView, TagCount, VersionView
+from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, ImageView, TagCount, VersionView
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
 from loratory.http import Items
 from loratory.image_files import ImageFile, ScanResult, batches, scan_files, scan_folder
@@ -18,6 +18,25 @@ from loratory.responses import ErasureResult, ImportSummary
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of files sent and of all files."""
+
+
+class TagsOfMany(TypedDict, total=False):
+    """An edit of many images: ids, or a filter, or without both all; and the tags."""
+
+    images: Sequence[str] | None
+    filter: str | None
+    add: Sequence[str]
+    remove: Sequence[str]
+    withdraw: Sequence[str]
+
+
+def _selection(images: Sequence[str] | None, filter: str | None) -> dict[str, Any]:
+    return {"all": True} if images is None and filter is None else {"images": images, "filter": filter}
+
+
+def _edit(edit: TagsOfMany) -> dict[str, Any]:
+    lists = {name: edit.get(name, ()) for name in ("add", "remove", "withdraw")}
+    return _selection(edit.get("images"), edit.get("filter")) | lists
 
 
 class DatasetApi(Api):
@@ -60,10 +79,26 @@ class DatasetApi(Api):
         key: str | None = None,
     ) -> ReviewResult:
         """Mark images, those that a filter selects, or without both all as reviewed, or as not reviewed."""
-        body: dict[str, Any] = {"reviewed": reviewed}
-        body |= {"all": True} if images is None and filter is None else {"images": images, "filter": filter}
+        body = _selection(images, filter) | {"reviewed": reviewed}
         return await self._http.post(
             path("datasets", dataset, "reviewed"), ReviewResult, lambda: {"json": body}, key=key
+        )
+
+    async def preview_edit(self, dataset: str, **edit: Unpack[TagsOfMany]) -> EditPreview:
+        """What `edit_many` would change."""
+        body = _edit(edit)
+        return await self._http.post(path("datasets", dataset, "edits", "preview"), EditPreview, lambda: {"json": body})
+
+    async def edit_many(
+        self, dataset: str, *, as_of: int | None = None, key: str | None = None, **edit: Unpack[TagsOfMany]
+    ) -> EditManyResult:
+        """Add, remove and withdraw tags of images, of those that a filter selects, or without both of all.
+
+        `as_of`: that of a preview. Conflict: an image of the data set has changed since.
+        """
+        body = _edit(edit) | {"as_of": as_of}
+        return await self._http.post(
+            path("datasets", dataset, "edits"), EditManyResult, lambda: {"json": body}, key=key
         )
 
     async def image(self, image: str, **at: Unpack[PointInTime]) -> ImageView:
@@ -166,6 +201,8 @@ class SyncDatasetApi(SyncApi):
     ensure_dataset = sync(DatasetApi.ensure_dataset)
     images = sync(DatasetApi.images)
     review = sync(DatasetApi.review)
+    preview_edit = sync(DatasetApi.preview_edit)
+    edit_many = sync(DatasetApi.edit_many)
     image = sync(DatasetApi.image)
     picture = sync(DatasetApi.picture)
     tags = sync(DatasetApi.tags)

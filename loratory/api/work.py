@@ -34,9 +34,11 @@ TERMINAL_EVENTS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
 class WorkApi(Api):
-    async def tag(self, dataset: str, model: str = "demo", *, only_new: bool = False) -> TaggingRun:
-        """Start a tagging run and return it without waiting."""
-        body = {"dataset": dataset, "model": model, "only_new": only_new}
+    async def tag(
+        self, dataset: str, model: str = "demo", *, only_new: bool = False, filter: str | None = None
+    ) -> TaggingRun:
+        """Start a tagging run on all images, or on those that a filter selects, and return it without waiting."""
+        body = {"dataset": dataset, "model": model, "only_new": only_new, "filter": filter}
         result = await self._http.post(path("tagging", "runs"), TaggingRunResult, lambda: {"json": body})
         return await self.tagging_run(result.id)
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "datasets import": ("datasets:import_", "Import a folder or files into a data set, with their captions."),
     "datasets freeze": ("datasets:freeze", "Freeze a version of a data set."),
     "datasets versions": ("datasets:versions", "List the versions of a data set."),
+    "datasets edit": ("datasets:edit", "Add and remove tags of many images at once."),
     "datasets diff": ("datasets:diff", "Show what changed between two versions of a data set."),
     "images ls": ("datasets:ls_images", "List the images of a data set, filtered and sorted."),
     "images show": ("datasets:show_image", "Show one image, now or in the past."),

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from contracts.errors import LoratoryError, SetupError
+from loratory.api.datasets import TagsOfMany
 from loratory.cli.options import DEFAULT_SERVER, NOW, Id, NameOrId, PointInTime, Server
 from loratory.cli.output import write_json, write_line, write_lines, write_sections, write_table
-from loratory.cli.views import dataset_sections, image_change, image_sections
+from loratory.cli.views import dataset_sections, image_change, image_sections, preview_sections
 from loratory.client import AsyncClient
 from loratory.follow import ProgressWriter, format_import
 from loratory.image_files import scan_files, scan_folder
@@ -68,6 +69,35 @@ async def diff(dataset: NameOrId, since: int, version: int, /, *, server: Server
         changes = await client.version_diff(dataset, version, since)
     rows = [(change.ordinal, change.change, image_change(change), change.image) for change in changes]
     write_json(changes) if server.json else write_table(("Image", "Change", "Tags and caption", "Id"), rows)
+
+
+async def edit(  # noqa: PLR0913 - the options of a command
+    dataset: NameOrId,
+    /,
+    *,
+    filter: str | None = None,
+    add: list[str] | None = None,
+    remove: list[str] | None = None,
+    withdraw: list[str] | None = None,
+    dry_run: bool = False,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Edit the tags of all images of a data set, or of those that a filter selects; nothing else may change meanwhile.
+
+    :param filter: Only those that this selects, such as '1girl -solo untagged'.
+    :param add: A tag to add; several times for more.
+    :param remove: A tag to remove, so that no model adds it again.
+    :param withdraw: A tag to leave to the models again.
+    :param dry_run: Only print what would change.
+    """
+    tags: TagsOfMany = {"add": add or (), "remove": remove or (), "withdraw": withdraw or (), "filter": filter}
+    async with server.client() as client:
+        preview = await client.preview_edit(dataset, **tags)
+        if dry_run:
+            write_json(preview) if server.json else write_sections(preview_sections(preview))
+            return
+        result = await client.edit_many(dataset, as_of=preview.as_of, **tags)
+    write_json(result) if server.json else write_line(f"{result.images} of {result.selected} images changed")
 
 
 async def ls_images(

@@ -75,12 +75,13 @@ def _base_path(base: Path, *, local: bool) -> Path:
     return base
 
 
-async def tag(
+async def tag(  # noqa: PLR0913 - the options of a command
     dataset: NameOrId,
     /,
     *,
     model: str = "demo",
     only_new: bool = False,
+    filter: str | None = None,
     detach: bool = False,
     server: Server = DEFAULT_SERVER,
 ) -> int:
@@ -88,11 +89,12 @@ async def tag(
 
     :param model: The tagging model.
     :param only_new: Only images that this model has not processed yet.
+    :param filter: Only those that this selects, such as 'untagged -reviewed'.
     :param detach: Print the run's id and do not wait.
     """
     writer = ProgressWriter(sys.stderr)
     async with server.client() as client:
-        run = await client.tag(dataset, model, only_new=only_new)
+        run = await client.tag(dataset, model, only_new=only_new, filter=filter)
         if detach:
             write_json(run) if server.json else write_line(run.id)
             return 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from contracts.queries.datasets import DatasetView, ImageChange, ImageView
+from contracts.queries.datasets import DatasetView, EditExample, EditPreview, ImageChange, ImageView
 from contracts.queries.jobs import AttemptView
 from contracts.recipe import Recipe
 from contracts.wording import count, size_of
@@ -136,6 +136,19 @@ def image_sections(image: ImageView) -> dict[str, Fields]:
         },
         "Content": {"Picture": image.picture, "Source": image.source, "Thumbnail": image.thumbnail},
     }
+
+
+def preview_sections(preview: EditPreview) -> dict[str, Fields]:
+    """What an edit of many images would change."""
+    summary = {"Selected": preview.selected, "Would change": preview.changed, "Would stay": preview.unchanged}
+    examples: Fields = {one.image: _decisions(one) for one in preview.examples}
+    tags: Fields = {f"{effect.tag} {effect.decision}": count(effect.images, "image") for effect in preview.tags}
+    return {f"Edit of {preview.dataset}": summary, "Tags": tags, "Examples": examples}
+
+
+def _decisions(example: EditExample) -> str:
+    signs = {"+": example.asserted, "-": example.rejected, "~": example.withdrawn}
+    return ", ".join(f"{sign}{tag}" for sign, tags in signs.items() for tag in tags)
 
 
 def image_change(change: ImageChange) -> str:

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyroaring import BitMap
 
 from catalog.domain import datasets, images, imports, jobs, manifest, tagging, versions
 from catalog.domain.datasets import DatasetState
@@ -268,7 +269,7 @@ def test_a_tagging_run_covers_all_images_or_only_those_new_to_the_model() -> Non
     def request(*, only_new: bool, ordinals: list[int]) -> list[object]:
         command = RequestTagging(dataset="cats", only_new=only_new, priority="high")
         found = tagging.request(
-            command, dataset_id=DatasetId("ds_cats"), dataset="cats", images=ordinals, covered=[0, 1]
+            command, dataset_id=DatasetId("ds_cats"), dataset="cats", images=BitMap(ordinals), covered=[0, 1]
         )
         return [*found]
 

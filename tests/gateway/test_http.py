@@ -14,6 +14,8 @@ from contracts.asyncapi import asyncapi
 from contracts.commands.datasets import (
     CreateDataset,
     DatasetResult,
+    EditMany,
+    EditManyResult,
     EraseImage,
     ImageResult,
     ReplaceTags,
@@ -21,13 +23,24 @@ from contracts.commands.datasets import (
     ReviewResult,
 )
 from contracts.commands.jobs import CancelJob, CreateJob, JobResult, StartJob
+from contracts.commands.tagging import RequestTagging, TaggingRunResult
 from contracts.errors import Behind, IllegalTransition, KeyReused, StaleVersion
 from contracts.events.jobs import JobEdited
 from contracts.filter_text import parse_filter, parse_sort
 from contracts.filters import AllImages, Matching, Selection, TheseImages
-from contracts.ids import ImageId, keyed_command_id
+from contracts.ids import DatasetId, ImageId, keyed_command_id
 from contracts.queries.base import Page
-from contracts.queries.datasets import GetDataset, GetImage, ListDatasets, ListImages, TagView
+from contracts.queries.datasets import (
+    EditExample,
+    EditPreview,
+    GetDataset,
+    GetImage,
+    ListDatasets,
+    ListImages,
+    PreviewEdit,
+    TagEffect,
+    TagView,
+)
 from contracts.queries.jobs import GetJob
 from gateway.version import VERSION
 from tests.gateway.conftest import World, eventually, world_at
@@ -438,3 +451,41 @@ async def test_images_to_review_are_selected_in_one_of_three_ways(
 )
 async def test_a_selection_that_is_none_or_several_is_a_problem(world: World, body: dict[str, object]) -> None:
     assert_problem(await world.client.post(f"{P}/datasets/cats/reviewed", json=body), 400, "invalid")
+
+
+async def test_many_images_are_edited_as_previewed(world: World) -> None:
+    found = EditPreview(
+        dataset_id=DatasetId("ds_1"),
+        dataset="cats",
+        as_of=7,
+        selected=2,
+        changed=1,
+        unchanged=1,
+        tags=(TagEffect(tag="hat", decision="asserted", images=1),),
+        examples=(EditExample(image=ImageId("img_1"), asserted=("hat",)),),
+        unchanged_examples=(ImageId("img_2"),),
+    )
+    world.catalog.query_results[PreviewEdit] = found
+    body = {"filter": "cat", "add": ["hat"], "withdraw": ["cap"]}
+    response = await world.client.post(f"{P}/datasets/cats/edits/preview", json=body)
+    assert response.status_code == 200, response.text
+    assert response.json()["examples"] == [{"image": "img_1", "asserted": ["hat"]}]
+    selection = Matching(filter=parse_filter("cat"))
+    asked = PreviewEdit(dataset="cats", selection=selection, add=("hat",), withdraw=("cap",))
+    assert world.catalog.received_queries[-1] == asked
+
+    world.catalog.command_results[EditMany] = lambda _: EditManyResult(id="ds_1", name="cats", images=1, selected=2)
+    response = await world.client.post(f"{P}/datasets/cats/edits", json={**body, "as_of": 7})
+    assert (response.status_code, response.json()["images"]) == (200, 1)
+    command = world.catalog.received_commands[-1].command
+    assert command == EditMany(dataset="cats", selection=selection, add=("hat",), withdraw=("cap",), as_of=7)
+    too_many = {"all": True, "add": [f"tag_{number}" for number in range(101)]}
+    assert_problem(await world.client.post(f"{P}/datasets/cats/edits", json=too_many), 400, "invalid")
+
+
+async def test_a_tagging_run_takes_a_filter(world: World) -> None:
+    world.catalog.command_results[RequestTagging] = lambda _: TaggingRunResult(id="run_1", status="pending")
+    response = await world.client.post(f"{P}/tagging/runs", json={"dataset": "cats", "filter": "-hat"})
+    assert response.status_code == 202, response.text
+    command = world.catalog.received_commands[-1].command
+    assert command == RequestTagging(dataset="cats", selection=Matching(filter=parse_filter("-hat")))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import Invalid
+from contracts.errors import Conflict, Invalid
 from loratory import Client
 from tests.loratory.conftest import Cli
 
@@ -32,3 +32,24 @@ def test_images_are_filtered_sorted_and_reviewed(cli: Cli, server_url: str, imag
     assert [image["name"] for image in json.loads(cli.out)] == ["10.png"]
     assert cli("images", "ls", "filtered", "--sort", "colour") == 2
     assert "sort must be one of" in cli.err
+
+
+def test_the_tags_of_many_images_are_previewed_edited_and_undone(cli: Cli, server_url: str, image_folder: Path) -> None:
+    with Client(server_url) as client:
+        client.create_dataset("edited")
+        client.import_folder("edited", image_folder)
+        preview = client.preview_edit("edited", filter="-captioned", add=["square"])
+        assert (preview.selected, preview.changed) == (2, 2)
+        edited = client.edit_many("edited", filter="-captioned", add=["square"], as_of=preview.as_of)
+        assert (edited.images, edited.selected) == (2, 2)
+        with pytest.raises(Conflict, match="2 images changed since the preview"):
+            client.edit_many("edited", add=["round"], as_of=preview.as_of)
+    assert cli("datasets", "edit", "edited", "--add", "square", "--remove", "round", "--dry-run") == 0
+    assert "Would change:  3" in cli.out
+    assert "square asserted:  1 image" in cli.out
+    assert cli("datasets", "edit", "edited", "--filter", "square", "--withdraw", "square", "--add", "flat") == 0
+    assert cli.out == "2 of 2 images changed\n"
+    assert cli("images", "ls", "edited", "--filter", "flat -square", "--json") == 0
+    assert len(json.loads(cli.out)) == 2
+    assert cli("datasets", "edit", "edited", "--filter", "flat") == 1
+    assert "an edit names at least one tag" in cli.err
