@@ -7,7 +7,7 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.manifest import ManifestLine
 from catalog.rows import Parameters, json_array
-from catalog.views import datasets, decisions, images, presence
+from catalog.views import datasets, decisions, images, losses, presence
 
 IMAGES = """
 SELECT ordinal, id, picture, width, height, caption FROM image
@@ -42,6 +42,7 @@ def changed_images(connection: Connection, dataset_id: str, since: int) -> BitMa
     changed = _ordinals(connection, CHANGED, {"dataset": dataset_id, "since": since})
     changed |= images.bulk_changed_since(connection, dataset_id, since)
     changed |= presence.changed_since(connection, dataset_id, since)
+    changed |= BitMap(losses.keys_of_dataset(connection, dataset_id))  # at any time: a key may have been found again
     if connection.execute(RUN_SINCE, (dataset_id, since)).fetchone()[0]:
         changed |= _ordinals(connection, PREDICTED, (dataset_id, since))
     if datasets.settings_at(connection, dataset_id, since) != datasets.settings_at(connection, dataset_id):
