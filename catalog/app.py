@@ -38,6 +38,7 @@ from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
 from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store
+from catalog.text_index import DEFAULT_TEXT_LIMITS, TextIndexes, TextLimits
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
@@ -91,6 +92,7 @@ class Policies:
     dispatch: DispatchTiming = field(default_factory=DispatchTiming)
     purge: PurgeLimits = DEFAULT_PURGE_LIMITS
     watch: WatchPolicy = DEFAULT_WATCH
+    texts: TextLimits = DEFAULT_TEXT_LIMITS
 
 
 class Catalog:
@@ -114,8 +116,15 @@ class Catalog:
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
         self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
+        self.texts = TextIndexes(store, keys, policies.texts)
         self.context = CommandContext(
-            executor, partial(_commits_at, archive), keys, blobs, self.purger.purge_now, self.freezer.losses
+            executor,
+            partial(_commits_at, archive),
+            keys,
+            blobs,
+            self.purger.purge_now,
+            self.freezer.losses,
+            self.texts,
         )
         self.job_freezer = JobFreezer(self.context, self.freezer)
         self.commands = command_handlers(self.context, self.importer, self.freezer)
@@ -124,6 +133,7 @@ class Catalog:
             archive=archive,
             keys=keys,
             manifests=ManifestReader(blobs, self.watch.require_blob),
+            texts=self.texts,
             pending_purges=self.purger.pending,
         )
         audits = audit.handlers(Auditor(archive, log, keys), store, self.watch, resources.name_cures)
@@ -142,7 +152,8 @@ class Catalog:
             folders["blobs"] = resources.blobs.root
         metrics.serves_requests()
         metrics.add("disk", disk_source(folders))
-        found = CatalogMetrics(resources.store, resources.archive, log, lambda: self.dispatcher.queue_depth)
+        depth, texts = lambda: self.dispatcher.queue_depth, lambda: self.texts.bytes
+        found = CatalogMetrics(resources.store, resources.archive, log, queue_depth=depth, text_bytes=texts)
         found.add_to(metrics, resources.folder)
 
 
@@ -184,7 +195,9 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
         health.set("log", True)
         remove_stale_work_folders(settings.staging)
         log.verdicts = StoreVerdicts(resources.store)
-        catalog = Catalog(bus, log, resources, Policies(watch=policy_for(settings, resources.blobs)))
+        texts = TextLimits(memory=settings.text_index_bytes)
+        policies = Policies(watch=policy_for(settings, resources.blobs), texts=texts)
+        catalog = Catalog(bus, log, resources, policies)
         require_all_handlers("catalog", catalog.commands, catalog.queries)
         service = Service(bus, "catalog", version("loratory"), observe=metrics.observe)
         stack.push_async_callback(service.close)

@@ -81,6 +81,8 @@ class Store(Database):
         self._advanced = asyncio.Condition()
         self._pending: dict[Aggregate, int] = {}
         self._damaged = asyncio.Event()
+        self.before_apply: list[Callable[[Sequence[LogEntry]], None]] = []
+        """Called with the entries that the rows show next."""
         self.foreign_heads: dict[Aggregate, int] = {}
         """The newest foreign message on the subject of each aggregate (kind, id) that has any."""
         super().__init__(path, self._open_writer(path))
@@ -142,6 +144,8 @@ class Store(Database):
 
         LogDamaged, and nothing changed, if a commit is missing after the last applied one.
         """
+        for observe in self.before_apply:
+            observe(batch)
         applied = await self.write(lambda connection: self._apply(connection, batch))
         self.foreign_heads |= {entry.aggregate: entry.sequence for entry in batch if isinstance(entry, ForeignMessage)}
         self.applied = max(self.applied, applied)

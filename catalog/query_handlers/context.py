@@ -16,6 +16,7 @@ from catalog.domain.manifest import DifferingLines, DifferingPages, ManifestLine
 from catalog.entries import MAX_SCANNED_COMMITS
 from catalog.keys import Keys
 from catalog.store import Store
+from catalog.text_index import TextIndexes
 from catalog.watch.requirements import AbsentKeys, keys_of
 from contracts.errors import Unavailable
 from contracts.ids import Digest, ImageId
@@ -124,6 +125,7 @@ class QueryContext:
     archive: ArchiveFile
     keys: Keys
     manifests: ManifestReader
+    texts: TextIndexes
     pending_purges: Callable[[int], tuple[str, ...]]
     """Where data erased up to a sequence may still exist, one sentence per place."""
     limits: QueryLimits = field(default_factory=QueryLimits)

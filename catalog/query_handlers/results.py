@@ -8,7 +8,7 @@ from catalog.domain.effective_tags import EffectiveTags
 from catalog.domain.manifest import ManifestLine, ManifestRoot
 from catalog.keys import open_if_present
 from catalog.lookup import require_dataset, require_image, require_job, require_run
-from catalog.views import decisions, image_counts, images, jobs, presence, work
+from catalog.views import decisions, image_counts, images, jobs, presence, sets, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.versions import VersionRow
 from catalog.watch.requirements import AbsentKeys
@@ -20,8 +20,8 @@ from contracts.queries.tagging import TaggingView
 from contracts.sealed import CAPTION, NAME, open_sealed
 from contracts.training_text import training_text
 
-TaggedImage = tuple[images.ImageRow, EffectiveTags]
-"""An image and its tags, read in one transaction."""
+TaggedImage = tuple[images.ImageRow, EffectiveTags, bool]
+"""An image, its tags, and whether it was reviewed, read in one transaction."""
 
 
 def read_dataset(connection: Connection, ref: str) -> DatasetView:
@@ -66,19 +66,20 @@ def read_image(connection: Connection, image_id: str) -> TaggedImage:
 
 
 def with_tags(connection: Connection, rows: list[images.ImageRow]) -> list[TaggedImage]:
-    """These images with their effective tags."""
+    """These images with their effective tags and review states."""
     ordinals: defaultdict[DatasetId, list[int]] = defaultdict(list)
     for row in rows:
         ordinals[row.dataset_id].append(row.ordinal)
     found = {
         dataset_id: decisions.effective_tags(connection, dataset_id, some) for dataset_id, some in ordinals.items()
     }
-    return [(row, found[row.dataset_id][row.ordinal]) for row in rows]
+    reviewed = {dataset_id: sets.load(connection, dataset_id, "reviewed") for dataset_id in ordinals}
+    return [(row, found[row.dataset_id][row.ordinal], row.ordinal in reviewed[row.dataset_id]) for row in rows]
 
 
 def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKeys) -> ImageView:
     """Texts are plain as far as there are keys; `absent`: why there are none."""
-    row, effective = image
+    row, effective, reviewed = image
     written = None if row.caption is None else open_if_present(keys, row.id, row.caption, CAPTION)
     return compose(
         ImageView,
@@ -87,6 +88,7 @@ def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKey
         name=open_if_present(keys, row.id, row.name, NAME),
         caption=training_text("", effective.names, written),
         caption_source=row.caption_source or "tags",
+        reviewed=reviewed,
         erased=row.id in absent.erased,
         key_missing=row.id not in keys and row.id not in absent.erased,
     )

@@ -279,6 +279,11 @@ def commits_of_import(connection: Connection, dataset_id: str, sequence: int) ->
     return tuple(row["sequence"] for row in rows)
 
 
+def bulk_etags(connection: Connection, dataset_id: str) -> list[tuple[int, BitMap]]:
+    """The ETags that events about many images gave, with the images that have none newer of this kind."""
+    return list(_bulk_changes(connection, dataset_id).items())
+
+
 def sealed_names(connection: Connection) -> dict[ImageId, bytes]:
     """The file names of all images that were not erased, and of refused files: each needs its key."""
     return {row["id"]: row["name"] for row in connection.execute(SEALED_NAMES)}

@@ -185,6 +185,15 @@ class CommitsUndone(ImageSetEvent, frozen=True, tag="dataset.commits_undone"):
         return f"Undid: {self.summary}" if self.summary else f"Undid {count(len(self.commits), 'commit')}"
 
 
+class ImagesReviewed(ImageSetEvent, frozen=True, tag="dataset.images_reviewed"):
+    """A person has looked at these images and is done with them, or (`reviewed` false) wants to look again."""
+
+    reviewed: bool = True
+
+    def describe(self) -> str:
+        return f"Marked {self.describe_images()} as {'reviewed' if self.reviewed else 'not reviewed'}"
+
+
 class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
     """The immutable content a job trains on: `manifest` is a blob that lists `pages`, blobs with one line per image.
 

@@ -8,8 +8,10 @@ from msgspec import Meta
 
 from contracts.events.base import Category
 from contracts.events.jobs import Artifact
+from contracts.filters import Filter
 from contracts.ids import DatasetId, Digest, ImageId, JobId, RunId, VersionId
 from contracts.queries.base import Limit, Page, Query, QueryAt, QueryPage, View
+from contracts.sorting import Sort
 from contracts.subjects import Status
 
 MAX_ORDINALS = 5_000
@@ -90,6 +92,7 @@ class ImageView(View, frozen=True):
     etag: int
     erased: bool = False
     """True for a past state of an image erased since: its private texts are gone."""
+    reviewed: bool = False
     key_missing: bool = False
     """True if the key of its private texts is lost although it was not erased: name and caption cannot be read."""
 
@@ -119,10 +122,15 @@ class GetDataset(QueryAt[DatasetView], frozen=True):
 
 
 class ListImages(QueryPage[Page[ImageView]], frozen=True):
-    """In import order. `dataset` none = of all data sets; `tag` = only images with this tag."""
+    """`dataset` none = of all data sets; without `sort` in import order. Invalid: the cursor is of another sort order.
+
+    `tag` = only images with this tag, as the filter of that term.
+    """
 
     dataset: str | None = None
     tag: str | None = None
+    filter: Filter | None = None
+    sort: Sort | None = None
 
 
 class GetImage(QueryAt[ImageView], frozen=True):

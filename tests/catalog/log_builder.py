@@ -28,6 +28,7 @@ from contracts.events.datasets import (
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    ImagesReviewed,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -300,6 +301,8 @@ def _add_curation(builder: LogBuilder) -> None:
     imported = seal(key_for(image_id("ds_cats", 2)), "a sitting cat", "caption")
     builder.append("dataset", "ds_cats", CaptionSet(ordinal=2, caption=imported, source="import"))
     builder.append("dataset", "ds_cats", CaptionSet(ordinal=2, caption=None))
+    builder.append("dataset", "ds_cats", ImagesReviewed(images=bitmap(0, 1, 3)))
+    builder.append("dataset", "ds_cats", ImagesReviewed(images=bitmap(1, 2), reviewed=False))
     builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(3)))
     builder.append("dataset", "ds_cats", TagsOrdered(ordinal=1, tags=("sitting", "cat")))
     builder.append("dataset", "ds_cats", RulesSet(deny=("watermark",)))

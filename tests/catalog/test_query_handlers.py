@@ -18,6 +18,7 @@ from catalog.query_handlers.context import ManifestReader, QueryContext, QueryLi
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, build_page, decode_cursor, encode_cursor
 from catalog.query_handlers.table import query_handlers
 from catalog.store import Store
+from catalog.text_index import TextIndexes, TextLimits
 from contracts.errors import Behind, Gone, Invalid, NotFound
 from contracts.events.datasets import DatasetRenamed
 from contracts.ids import DatasetId, ImageId, JobId, RunId, VersionId
@@ -76,6 +77,7 @@ class QuerySide:
             archive=self.archive,
             keys=keys,
             manifests=ManifestReader(self.blobs, self.blobs.size),
+            texts=TextIndexes(self.store, keys, TextLimits()),
             pending_purges=lambda _: (),
         )
 
