@@ -68,11 +68,30 @@ def passing(rows: Sequence[tuple[int, bytes]], rules: Rules) -> Pairs:
     return found
 
 
-def raise_to(highest: NDArray[np.float64], rows: Sequence[tuple[int, bytes]], tag: int) -> None:
-    """Raise the numbers of images, by ordinal, to the predictions of one tag; later images than it has are left out."""
-    ordinals, columns = _joined([row for row in rows if row[0] < len(highest)])
-    mask = columns["tag"] == tag
-    np.maximum.at(highest, ordinals[mask].astype(np.int64), columns["probability"][mask])
+class TagColumns:
+    """Predictions of a few images sorted by tag, in memory. `start`: the ordinal that they begin at or after."""
+
+    def __init__(self, rows: Sequence[tuple[int, bytes]], start: int) -> None:
+        ordinals, columns = _joined(rows)
+        order = np.argsort(columns["tag"], kind="stable")
+        self._tags, self._starts = np.unique(columns["tag"][order], return_index=True)
+        self._starts = np.append(self._starts, len(order)).astype(np.uint32)
+        self._offsets = (ordinals[order] - np.uint64(start)).astype(np.uint16)
+        self._probabilities = columns["probability"][order]
+        self._start = start
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.nbytes for one in (self._tags, self._starts, self._offsets, self._probabilities))
+
+    def raise_to(self, highest: NDArray[np.float64], tag: int) -> None:
+        """Raise the numbers of images, by ordinal, to their predictions of one tag; later images are left out."""
+        at = int(np.searchsorted(self._tags, tag))
+        if at < len(self._tags) and self._tags[at] == tag:
+            found = slice(int(self._starts[at]), int(self._starts[at + 1]))
+            ordinals = self._offsets[found].astype(np.int64) + self._start
+            is_among = ordinals < len(highest)
+            np.maximum.at(highest, ordinals[is_among], self._probabilities[found][is_among])
 
 
 def change(before: Pairs, after: Pairs) -> PairChange:

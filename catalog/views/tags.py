@@ -9,10 +9,9 @@ from itertools import islice
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.edits import Edit
-from catalog.domain.effective_tags import Choice
+from catalog.domain.edits import Edit, SetChoice, set_choices
 from catalog.rows import fetch, fetch_number, json_array
-from catalog.views import datasets, edits, images, predictions, sets, tag_sets
+from catalog.views import columns, datasets, edits, images, predictions, sets, tag_sets
 from catalog.views.batch import BULK, CommitBatch, PairChange, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
@@ -61,7 +60,7 @@ COUNT_DISTINCT = """
 SELECT COUNT(DISTINCT tag) FROM tag
 WHERE (:dataset IS NULL OR dataset_id = :dataset) AND images > 0 AND tag >= :low AND tag < :high
 """
-Latest = defaultdict[int, dict[int, Choice]]
+Latest = defaultdict[int, dict[int, SetChoice]]
 """By tag and image."""
 LAST_CHARACTER = "\U0010ffff"
 """Sorts after every character that a tag can begin with."""
@@ -99,11 +98,11 @@ def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit,
     for edit, ordinals in some:
         if len(ordinals) > BULK:
             _decide_own(tags, latest)
-            for tag, choice in edits.choices(edit):
+            for tag, choice in set_choices(edit):
                 tags[tag].begin_bulk()
                 tags[tag].decide(ordinals, choice)
             continue
-        for tag, choice in edits.choices(edit):
+        for tag, choice in set_choices(edit):
             latest[tag] |= dict.fromkeys(ordinals, choice)
     _decide_own(tags, latest)
     tags.save()
@@ -112,7 +111,7 @@ def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit,
 def _decide_own(tags: DatasetTags, latest: Latest) -> None:
     """The latest choice of each tag and image, from edits that are kept with images."""
     for tag, by_ordinal in latest.items():
-        by_choice: defaultdict[Choice, BitMap] = defaultdict(BitMap)
+        by_choice: defaultdict[SetChoice, BitMap] = defaultdict(BitMap)
         for ordinal, choice in by_ordinal.items():
             by_choice[choice].add(ordinal)
         for choice, ordinals in by_choice.items():
@@ -139,13 +138,13 @@ def _apply_rules(connection: Connection, dataset_id: str, sequence: int) -> None
         for at in (sequence - 1, sequence)
     )
     changed = _write_pairs(connection, dataset_id, predictions.rules_change(connection, dataset_id, old, new))
-    images.mark_changed(connection, dataset_id, changed, sequence)
+    columns.mark_changed(connection, dataset_id, changed, sequence)
 
 
 def _write_undo(connection: Connection, toggle: Toggle) -> None:
     """What images show after an undo, or after the undo of an undo; their edits are in `bulk_undo`."""
     dataset_id = toggle.dataset_id
-    images.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
+    columns.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
     if datasets.has_other_rules(connection, toggle):
         _apply_rules(connection, dataset_id, toggle.sequence)
     _recount(connection, dataset_id, toggle.images)
