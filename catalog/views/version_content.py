@@ -7,7 +7,7 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.manifest import ManifestLine
 from catalog.rows import Parameters, json_array
-from catalog.views import columns, datasets, decisions
+from catalog.views import columns, datasets, decisions, losses
 
 IMAGES = """
 SELECT ordinal, id, picture, width, height, caption FROM image
@@ -24,6 +24,7 @@ def changed_images(connection: Connection, dataset_id: str, since: int) -> BitMa
     """The ordinals of the images that may have changed after a sequence; it may name more of them than have."""
     changed = columns.changed_since(connection, dataset_id, since)
     changed |= _ordinals(connection, ERASED, (dataset_id, since))
+    changed |= BitMap(losses.keys_of_dataset(connection, dataset_id))  # at any time: a key may have been found again
     if datasets.settings_at(connection, dataset_id, since) != datasets.settings_at(connection, dataset_id):
         changed |= _ordinals(connection, OF_SEVERAL_MODELS, (dataset_id,))
     return changed
