@@ -17,7 +17,7 @@ from catalog.query_handlers.results import (
     training_text_of,
     version_view,
 )
-from catalog.views import datasets, erasures, images, presence, refusals, tags, versions
+from catalog.views import datasets, erasures, images, presence, refusals, versions
 from contracts.errors import NotFound
 from contracts.queries import datasets as queries
 from contracts.queries.base import Page
@@ -25,8 +25,6 @@ from contracts.sealed import NAME
 
 PAGES_COMPARED = 4
 """Pages of two versions that are read and compared at a time."""
-MAX_TAG_COUNT = 2**62
-"""Larger than the number of images of any tag: lists by descending count start below it."""
 
 
 @on_snapshot
@@ -56,17 +54,6 @@ async def list_refusals(context: QueryContext, query: queries.ListRefusals) -> P
         return compose(queries.RefusalView, row, name=open_if_present(keys, row.image_id, row.name, NAME))
 
     return build_page(query, rows, view, lambda row: (row.sequence, row.event_index), total)
-
-
-@on_snapshot
-def list_tags(connection: Connection, query: queries.ListTags) -> Page[queries.TagCount]:
-    after = decode_cursor(query.cursor, (MAX_TAG_COUNT, ""))
-    dataset_id = None if query.dataset is None else require_dataset(connection, query.dataset).id
-    # A prefix such as "long_" need not be a valid tag: it is normalized like one, but not validated.
-    prefix = datasets.name_key(query.prefix.strip()).replace(" ", "_")
-    rows = tags.tag_counts(connection, dataset_id, prefix, after, query.limit + 1)
-    total = tags.count_distinct(connection, dataset_id, prefix)
-    return build_page(query, rows, lambda row: row, lambda row: (row.images, row.tag), total)
 
 
 @on_snapshot

@@ -9,7 +9,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from catalog import index_memory
-from catalog.database import MAX_SEQUENCE, Connection
+from catalog.database import Connection
 from catalog.domain.ordering import NO_RANK, NameKeys, Position, page
 from catalog.domain.selection import Numbers, evaluate, to_array
 from catalog.lookup import require_dataset
@@ -150,7 +150,7 @@ def _list_of(query: ListImages) -> _List:
 def _datasets(connection: Connection, query: ListImages) -> list[DatasetId]:
     if query.dataset is not None:
         return [require_dataset(connection, query.dataset).id]
-    return [row.id for row in datasets.page(connection, 0, MAX_SEQUENCE)]
+    return datasets.ids(connection)
 
 
 async def _read_dataset(context: QueryContext, dataset_id: DatasetId, listed: _List) -> tuple[list[_Item], int]:

@@ -238,6 +238,11 @@ def page(connection: Connection, after: int, limit: int) -> list[DatasetRow]:
     return fetch(connection, DatasetRow, PAGE, (after, limit))
 
 
+def ids(connection: Connection) -> list[DatasetId]:
+    """Of all data sets, in creation order."""
+    return [row.id for row in page(connection, 0, MAX_SEQUENCE)]
+
+
 def count(connection: Connection) -> int:
     return fetch_number(connection, COUNT)
 

@@ -3,7 +3,7 @@
 This view comes after `edits` and `predictions`, whose changes it takes over.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import islice
 
 from pyroaring import BitMap
@@ -55,6 +55,11 @@ TAG_COUNTS_OF_ALL = """
 SELECT tag, SUM(images) AS images FROM tag WHERE images > 0 AND tag >= :low AND tag < :high GROUP BY tag
 HAVING SUM(images) < :images OR (SUM(images) = :images AND tag > :tag)
 ORDER BY 2 DESC, tag LIMIT :limit
+"""
+TAG_SETS = """
+SELECT tag.tag, tag_set.images FROM tag JOIN tag_set
+    ON (tag_set.dataset_id, tag_set.tag_id, tag_set.kind) = (tag.dataset_id, tag.tag_id, 'tagged')
+WHERE tag.dataset_id = :dataset AND tag.images > 0 AND tag.tag >= :low AND tag.tag < :high
 """
 COUNT_DISTINCT = """
 SELECT COUNT(DISTINCT tag) FROM tag
@@ -213,6 +218,13 @@ def tag_counts(
     query = TAG_COUNTS_OF_ALL if dataset_id is None else TAG_COUNTS
     parameters = _prefix_range(dataset_id, prefix) | {"images": after[0], "tag": after[1], "limit": limit}
     return fetch(connection, TagCount, query, parameters)
+
+
+def count_among(connection: Connection, dataset_id: str, prefix: str, selected: BitMap) -> Counter[str]:
+    """How many of these images have each tag; without tags that none has."""
+    rows = connection.execute(TAG_SETS, _prefix_range(dataset_id, prefix))
+    counts = ((tag, BitMap.deserialize(images).intersection_cardinality(selected)) for tag, images in rows)
+    return Counter({tag: number for tag, number in counts if number})
 
 
 def count_distinct(connection: Connection, dataset_id: str | None, prefix: str) -> int:

@@ -203,10 +203,11 @@ class ListRefusals(QueryPage[Page[RefusalView]], frozen=True):
 
 
 class ListTags(QueryPage[Page[TagCount]], frozen=True):
-    """Most used first. `prefix` filters by the start of the tag."""
+    """Most used first. `prefix` filters by the start of the tag; `filter`: of images that it selects."""
 
     dataset: str | None = None
     prefix: str = ""
+    filter: Filter | None = None
 
 
 class TagEffect(msgspec.Struct, frozen=True, kw_only=True):

@@ -58,11 +58,13 @@ from gateway.routes.shared import (
     AsOf,
     Body,
     Catalog,
+    ImageFilter,
     Metadata,
     Paging,
     Prefix,
     Selected,
     ServiceHealth,
+    optional_filter,
     refuse_reserved_name,
 )
 
@@ -285,10 +287,11 @@ async def list_refusals(dataset: FromPath[str], paging: Paging, catalog: Catalog
 
 @get("/datasets/{dataset:str}/tags", responses=problem_responses(404))
 async def list_dataset_tags(
-    dataset: FromPath[str], paging: Paging, catalog: Catalog, prefix: Prefix = ""
+    dataset: FromPath[str], paging: Paging, catalog: Catalog, prefix: Prefix = "", filter: ImageFilter = None
 ) -> Response[Page[TagCount]]:
-    """The tags of a data set, most used first."""
-    return paging.response(await catalog.query(ListTags(dataset=dataset, prefix=prefix, **paging.query_args)))
+    """The tags of a data set, or of those of its images that a filter selects, most used first."""
+    query = ListTags(dataset=dataset, prefix=prefix, filter=optional_filter(filter), **paging.query_args)
+    return paging.response(await catalog.query(query))
 
 
 @put(

@@ -25,10 +25,12 @@ from gateway.routes.shared import (
     Catalog,
     DatasetFilter,
     Files,
+    ImageFilter,
     Metadata,
     Paging,
     Prefix,
     Selected,
+    optional_filter,
 )
 
 Original = Annotated[
@@ -222,10 +224,15 @@ async def remove_caption(
 
 @get(with_seed_path("/tags"), responses=problem_responses(404))
 async def list_tags(
-    paging: Paging, catalog: Catalog, dataset: DatasetFilter = None, prefix: Prefix = ""
+    paging: Paging,
+    catalog: Catalog,
+    dataset: DatasetFilter = None,
+    prefix: Prefix = "",
+    filter: ImageFilter = None,
 ) -> Response[Page[TagCount]]:
-    """All tags in use, most used first."""
-    return paging.response(await catalog.query(ListTags(dataset=dataset, prefix=prefix, **paging.query_args)))
+    """All tags in use, or those of the images that a filter selects, most used first."""
+    query = ListTags(dataset=dataset, prefix=prefix, filter=optional_filter(filter), **paging.query_args)
+    return paging.response(await catalog.query(query))
 
 
 async def _view(catalog: CatalogClient, image: ImageId, min_seq: int = 0) -> ImageView:

@@ -13,7 +13,7 @@ from contracts.commands.base import RESERVED_NAMES, CommandMetadata
 from contracts.errors import Invalid, Rejected
 from contracts.filter_parser import MAX_FILTER_CHARACTERS
 from contracts.filter_text import parse_sort, read_filter
-from contracts.filters import MAX_SELECTED_IDS, AllImages, Matching, Selection, TheseImages
+from contracts.filters import MAX_SELECTED_IDS, AllImages, Filter, Matching, Selection, TheseImages
 from contracts.ids import ImageId
 from gateway.clients import CatalogClient
 from gateway.http.files import BlobFiles
@@ -103,10 +103,15 @@ async def selected_images(
     return SelectionRequest(
         {
             "tag": tag,
-            "filter": None if filter is None else read_filter(filter),
+            "filter": optional_filter(filter),
             "sort": None if sort is None else parse_sort(sort),
         }
     )
+
+
+def optional_filter(text: str | None) -> Filter | None:
+    """Invalid: it cannot be read; the error says where."""
+    return None if text is None else read_filter(text)
 
 
 def refuse_reserved_name(name: str) -> str:

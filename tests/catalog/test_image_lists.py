@@ -2,12 +2,13 @@
 
 import json
 from base64 import urlsafe_b64decode
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from catalog.domain.ordering import natural_key
 from catalog.query_handlers.context import QueryLimits
@@ -17,7 +18,7 @@ from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.filter_text import parse_filter, parse_sort
 from contracts.filters import Filter, HasTag
 from contracts.ids import DatasetId, ImageId
-from contracts.queries.datasets import ImageView, ListImages
+from contracts.queries.datasets import ImageView, ListImages, ListTags, TagCount
 from contracts.sealed import CAPTION, seal
 from tests.catalog.log_builder import LogBuilder, bitmap, image_id, key_for
 from tests.catalog.test_query_handlers import QuerySide, create_keys, open_queries
@@ -176,6 +177,27 @@ async def test_a_tag_is_the_filter_of_that_term(queries: QuerySide) -> None:
     assert ids(tagged) == ids(await listed(queries, dataset=LONG, filter=HasTag("cat")))
     both = await listed(queries, dataset=LONG, tag="cat", filter=HasTag("Dog"))
     assert ids(both) == ids(await listed(queries, dataset=LONG, filter=parse_filter("cat dog")))
+
+
+@pytest.mark.parametrize("dataset", [LONG, None])
+@pytest.mark.parametrize("prefix", ["", "C"])
+@pytest.mark.parametrize("filter_", ["cat", "-cat | width>1", "rejected:dog", "name:nothing"])
+async def test_the_tags_of_the_selected_images_are_counted(
+    queries: QuerySide, dataset: DatasetId | None, prefix: str, filter_: str
+) -> None:
+    views = await listed(queries, dataset=dataset, filter=parse_filter(filter_))
+    expected = Counter(tag.tag for view in views for tag in view.tags if tag.tag.startswith(prefix.lower()))
+    in_order = [TagCount(tag=tag, images=images) for tag, images in expected.items()]
+    in_order.sort(key=lambda row: (-row.images, row.tag))
+    query = ListTags(dataset=dataset, prefix=prefix, filter=parse_filter(filter_))
+    page = await queries.run(query)
+    assert (list(page.items), page.total, page.next) == (in_order, len(expected), None)
+    found: list[TagCount] = []
+    cursor = None
+    while len(found) < page.total:
+        one = await queries.run(replace(query, cursor=cursor, limit=1))
+        found, cursor = [*found, *one.items], one.next
+    assert found == in_order and cursor is None
 
 
 async def test_a_cursor_of_another_sort_order_is_refused(queries: QuerySide) -> None:

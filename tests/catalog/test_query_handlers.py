@@ -23,6 +23,7 @@ from catalog.text_index import TextIndexes, TextLimits
 from catalog.views.predictions import read_part
 from contracts.errors import Behind, Gone, Invalid, NotFound
 from contracts.events.datasets import DatasetRenamed
+from contracts.filters import AllImages
 from contracts.ids import DatasetId, ImageId, JobId, RunId, VersionId
 from contracts.queries.base import Query, result_type_of
 from contracts.queries.datasets import (
@@ -38,6 +39,7 @@ from contracts.queries.datasets import (
     ListRefusals,
     ListTags,
     ListVersions,
+    PreviewEdit,
     ReadManifest,
 )
 from contracts.queries.jobs import GetJob, ListCheckpoints, ListJobs, ListSamples
@@ -133,6 +135,7 @@ def all_queries() -> list[Query[Any]]:
         *(ListJobs(status=status) for status in ("pending", "running", "completed", "failed", "cancelled")),
         *(ListImages(dataset=dataset, tag=tag) for dataset in (None, "ds_cats") for tag in ("cat", "Only 1", "x")),
         ListTags(prefix="only"),
+        *(PreviewEdit(dataset=ref, selection=AllImages(), add=("cat",), remove=("dog",)) for ref in dataset_refs),
         ListEvents(),
         ListEvents(aggregate_kind="job", aggregate_id="job_1"),
         ListForeign(),

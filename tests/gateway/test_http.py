@@ -37,7 +37,9 @@ from contracts.queries.datasets import (
     GetImage,
     ListDatasets,
     ListImages,
+    ListTags,
     PreviewEdit,
+    TagCount,
     TagEffect,
     TagView,
 )
@@ -489,3 +491,14 @@ async def test_a_tagging_run_takes_a_filter(world: World) -> None:
     assert response.status_code == 202, response.text
     command = world.catalog.received_commands[-1].command
     assert command == RequestTagging(dataset="cats", selection=Matching(filter=parse_filter("-hat")))
+
+
+@pytest.mark.parametrize("path", ["datasets/cats/tags", "tags"])
+async def test_tags_are_counted_among_filtered_images(world: World, path: str) -> None:
+    world.catalog.query_results[ListTags] = Page(items=(TagCount(tag="hat", images=2),), total=1)
+    response = await world.client.get(f"{P}/{path}", params={"filter": "-cap", "prefix": "h"})
+    assert response.json()["items"] == [{"tag": "hat", "images": 2}]
+    query = world.catalog.received_queries[-1]
+    dataset = "cats" if path.startswith("datasets") else None
+    assert query == ListTags(dataset=dataset, prefix="h", filter=parse_filter("-cap"))
+    assert_problem(await world.client.get(f"{P}/{path}", params={"filter": "(cap"}), 400, "invalid")
