@@ -1,6 +1,5 @@
 """The rules of edits of many images: whose decisions change. Pure: sets in, events out."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -68,17 +67,19 @@ def images_of(changes: Iterable[TagChange]) -> BitMap:
 
 def edit_events(changes: Sequence[TagChange]) -> list[Event]:
     """One event for each set of images: tags that are decided about the same images are in the same."""
-    by_images: defaultdict[bytes, list[TagChange]] = defaultdict(list)
-    for change in changes:
-        if change.images:
-            change.images.run_optimize()
-            by_images[bytes(change.images.serialize())].append(change)
+    by_images: list[tuple[BitMap, list[TagChange]]] = []
+    for change in (change for change in changes if change.images):
+        same = next((some for images, some in by_images if images == change.images), None)
+        if same is None:
+            by_images.append((change.images, [change]))
+        else:
+            same.append(change)
     return [
         TagsEdited(
-            images=images,
+            images=bytes(images.serialize()),
             asserted=tuple(change.tag for change in some if change.choice == "asserted"),
             rejected=tuple(change.tag for change in some if change.choice == "rejected"),
             withdrawn=tuple(change.tag for change in some if change.choice == "withdrawn"),
         )
-        for images, some in by_images.items()
+        for images, some in by_images
     ]

@@ -69,8 +69,13 @@ def requested_choices(
 def add_edit(edits: Sequence[Edit], newer: Edit) -> list[Edit]:
     """The edits of an image, oldest first, without the decisions that a newer one replaces."""
     replaced = set(newer.tags)
-    kept = (edit if replaced.isdisjoint(edit.tags) else _without(edit, replaced) for edit in edits)
-    return [*(edit for edit in kept if edit.tags), newer]
+    kept: list[Edit] = []
+    for edit in edits:
+        if replaced.isdisjoint(edit.tags):
+            kept.append(edit)
+        elif (rest := _without(edit, replaced)).tags:
+            kept.append(rest)
+    return [*kept, newer]
 
 
 def merge_edits(edits: Iterable[Edit]) -> list[Edit]:

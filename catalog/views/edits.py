@@ -70,6 +70,7 @@ Edits = dict[int, list[Edit]]
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
+    batch.edits = list(_edits_in(batch))
     _apply_edits(connection, batch)
     for toggle in batch.toggles:
         _hold_again(connection, toggle)
@@ -82,11 +83,10 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         connection.execute(DELETE_BULK, (recorded.commit.aggregate_id,))
 
 
-def edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, bytes]]:
-    """The data set, the decisions and the images of each edit in a batch, in order."""
-    ids = batch.tag_ids
+def _edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, bytes]]:
+    id_of = batch.tag_ids.__getitem__
     for index, recorded, event in batch.indexed_events(TagsEdited):
-        groups = (tuple(ids[tag] for tag in tags) for tags in (event.asserted, event.rejected, event.withdrawn))
+        groups = (tuple(map(id_of, tags)) for tags in (event.asserted, event.rejected, event.withdrawn))
         edit = Edit(recorded.sequence, index, event.source, recorded.commit.actor, *groups)
         yield recorded.commit.aggregate_id, edit, event.images
 
@@ -94,7 +94,7 @@ def edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, bytes]]:
 def _apply_edits(connection: Connection, batch: CommitBatch) -> None:
     rows: list[tuple[object, ...]] = []
     by_image: defaultdict[str, defaultdict[int, list[Edit]]] = defaultdict(lambda: defaultdict(list))
-    for dataset_id, edit, images in edits_in(batch):
+    for dataset_id, edit, images in batch.edits:
         encoded = _encode(edit)
         if is_bulk(images):
             connection.execute(ADD_BULK, (dataset_id, *edit.place, encoded, images))

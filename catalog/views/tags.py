@@ -4,14 +4,15 @@ This view comes after `edits` and `predictions`, whose changes it takes over.
 """
 
 from collections import Counter, defaultdict
-from itertools import islice
+from collections.abc import Iterable
+from itertools import groupby, islice
 
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.edits import Edit, SetChoice, set_choices
+from catalog.domain.edits import Edit, set_choices
 from catalog.rows import fetch, fetch_number, json_array
-from catalog.views import columns, datasets, edits, images, predictions, sets, tag_sets
+from catalog.views import columns, datasets, edits, images, pairs, predictions, sets, tag_sets
 from catalog.views.batch import BULK, CommitBatch, PairChange, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
@@ -65,8 +66,6 @@ COUNT_DISTINCT = """
 SELECT COUNT(DISTINCT tag) FROM tag
 WHERE (:dataset IS NULL OR dataset_id = :dataset) AND images > 0 AND tag >= :low AND tag < :high
 """
-Latest = defaultdict[int, dict[int, SetChoice]]
-"""By tag and image."""
 LAST_CHARACTER = "\U0010ffff"
 """Sorts after every character that a tag can begin with."""
 
@@ -90,7 +89,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 def _edits(batch: CommitBatch) -> dict[str, list[tuple[Edit, BitMap]]]:
     found: defaultdict[str, list[tuple[Edit, BitMap]]] = defaultdict(list)
-    for dataset_id, edit, edited in edits.edits_in(batch):
+    for dataset_id, edit, edited in batch.edits:
         found[dataset_id].append((edit, BitMap.deserialize(edited)))
     return found
 
@@ -99,30 +98,21 @@ def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit,
     """The edits of a batch, in order: of each tag and image the last one counts."""
     tags = DatasetTags(connection, dataset_id)
     tags.load({tag for edit, _ in some for tag in edit.tags})
-    latest: Latest = defaultdict(dict)
-    for edit, ordinals in some:
-        if len(ordinals) > BULK:
-            _decide_own(tags, latest)
-            for tag, choice in set_choices(edit):
-                tags[tag].begin_bulk()
+    for is_bulk, run in groupby(some, key=lambda one: len(one[1]) > BULK):
+        if is_bulk:
+            _decide_bulk(tags, run)
+        else:
+            for tag, choice, ordinals in pairs.latest(list(run)):
                 tags[tag].decide(ordinals, choice)
-            continue
-        for tag, choice in set_choices(edit):
-            latest[tag] |= dict.fromkeys(ordinals, choice)
-    _decide_own(tags, latest)
+                tags[tag].decide_own(ordinals, choice)
     tags.save()
 
 
-def _decide_own(tags: DatasetTags, latest: Latest) -> None:
-    """The latest choice of each tag and image, from edits that are kept with images."""
-    for tag, by_ordinal in latest.items():
-        by_choice: defaultdict[SetChoice, BitMap] = defaultdict(BitMap)
-        for ordinal, choice in by_ordinal.items():
-            by_choice[choice].add(ordinal)
-        for choice, ordinals in by_choice.items():
+def _decide_bulk(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
+    for edit, ordinals in run:
+        for tag, choice in set_choices(edit):
+            tags[tag].begin_bulk()
             tags[tag].decide(ordinals, choice)
-            tags[tag].decide_own(ordinals, choice)
-    latest.clear()
 
 
 def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) -> BitMap:
