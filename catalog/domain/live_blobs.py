@@ -11,13 +11,27 @@ from typing import NamedTuple
 
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event
-from contracts.events.datasets import DatasetErased, ImageAdded, ImageErased, ImageRefused, VersionFrozen
+from contracts.events.datasets import (
+    CommitsUndone,
+    DatasetErased,
+    ImageAdded,
+    ImageErased,
+    ImageRefused,
+    ImagesRemoved,
+    TagsEdited,
+    VersionFrozen,
+)
+from contracts.events.image_sets import ImageSet, ImageSetEvent
 from contracts.events.jobs import JobCheckpointed, JobCreated, JobSampled, JobSucceeded
 from contracts.events.log import LossAccepted
+from contracts.events.tagging import TaggingRequested
 from contracts.ids import Digest, ImageId
 from contracts.losses import BlobKind
 
-NAMING_EVENTS = (ImageAdded, VersionFrozen, JobCreated, JobCheckpointed, JobSampled, JobSucceeded)
+NAMING_EVENTS = (
+    *(ImageAdded, VersionFrozen, JobCreated, JobCheckpointed, JobSampled, JobSucceeded),
+    *(TagsEdited, ImagesRemoved, CommitsUndone, TaggingRequested),
+)
 """The types of events that name blobs."""
 
 Place = tuple[str, ...]
@@ -53,6 +67,8 @@ def blobs_named_by(event: Event, aggregate_id: str) -> tuple[BlobReference, ...]
             return (BlobReference(picture, "sample", aggregate_id),)
         case JobSucceeded(artifacts=artifacts):
             return tuple(BlobReference(one.digest, "artifact", aggregate_id, one.size) for one in artifacts)
+        case ImageSetEvent(images=ImageSet(blob=str(digest))):
+            return (BlobReference(Digest(digest), "image-set", aggregate_id),)
         case _:
             return ()
 
@@ -113,5 +129,7 @@ def _place_of(event: Event, aggregate_id: str) -> Place:
             return "checkpoint", aggregate_id, str(step)
         case JobSampled(step=step, index=index):
             return "sample", aggregate_id, str(step), str(index)
+        case ImageSetEvent(images=images):
+            return "image-set", aggregate_id, images.blob or ""
         case _:
             return event.type_name, aggregate_id

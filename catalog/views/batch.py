@@ -30,6 +30,7 @@ from contracts.events.datasets import (
     TagsEdited,
     ThresholdsSet,
 )
+from contracts.events.image_sets import ImageSet
 from contracts.tags import Acceptance
 
 E = TypeVar("E", bound=Event)
@@ -77,7 +78,7 @@ class CommitBatch:
         self.commits = commits
         self._by_type: defaultdict[type[Event], list[tuple[int, int, RecordedCommit, Any]]] = defaultdict(list)
         self._events: dict[tuple[type[Event], ...], list[tuple[RecordedCommit, Any]]] = {}
-        self._ordinals: dict[bytes, list[int]] = {}
+        self._ordinals: dict[bytes, BitMap] = {}
         self.tag_ids: dict[str, int] = {}
         """The ids of the tags that the batch names."""
         self.toggles: list[Toggle] = []
@@ -107,11 +108,14 @@ class CommitBatch:
         """The events of one type, with the index of each in its commit."""
         return [(index, recorded, event) for _, index, recorded, event in self._by_type.get(event_type, ())]
 
-    def ordinals(self, images: bytes) -> list[int]:
-        """The ordinals of a serialized set, ascending; cached, as several views need the same."""
-        found = self._ordinals.get(images)
+    def ordinals(self, images: ImageSet) -> BitMap:
+        """The ordinals of a set of images, not to be changed; cached, as several views need the same.
+
+        ValueError: the set lies in a blob and was not read.
+        """
+        found = self._ordinals.get(images.bitmap)
         if found is None:
-            found = self._ordinals[images] = list(BitMap.deserialize(images))
+            found = self._ordinals[images.bitmap] = BitMap.deserialize(images.bitmap)
         return found
 
 
@@ -129,12 +133,7 @@ def split_batches(commits: Sequence[RecordedCommit]) -> Iterator[CommitBatch]:
 
 
 def _needs_batch_of_its_own(event: Event) -> bool:
-    return type(event) in SINGLE_COMMIT_EVENTS or (isinstance(event, TagsEdited) and is_bulk(event.images))
-
-
-def is_bulk(images: bytes) -> bool:
-    """Whether a serialized set has more than BULK images."""
-    return len(BitMap.deserialize(images)) > BULK
+    return type(event) in SINGLE_COMMIT_EVENTS or (isinstance(event, TagsEdited) and event.images.count > BULK)
 
 
 def delete_erased(connection: sqlite3.Connection, batch: CommitBatch, table: str) -> None:

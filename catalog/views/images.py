@@ -10,7 +10,7 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.rows import Parameters, fetch, fetch_value, json_array
 from catalog.views import sets
-from catalog.views.batch import BULK, CommitBatch, delete_erased, is_bulk
+from catalog.views.batch import BULK, CommitBatch, delete_erased
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event, Sealed
 from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, ImageRefused, TagsEdited
@@ -151,8 +151,8 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     rows = [(commit.aggregate_id, sequence, commit.correlation_id) for sequence, commit in imported.items()]
     connection.executemany(ADD_IMPORT, rows)
     for recorded, edit in batch.events(TagsEdited):
-        if is_bulk(edit.images):
-            ordinals = BitMap(batch.ordinals(edit.images))
+        if edit.images.count > BULK:
+            ordinals = batch.ordinals(edit.images)
             mark_changed(connection, recorded.commit.aggregate_id, ordinals, recorded.sequence)
     _update_sets(connection, batch)
     for table in ("image", "image_change"):

@@ -47,8 +47,3 @@ def serialize(images: BitMap) -> bytes:
     """Equal sets give equal bytes: which containers a set has depends on how it was made, until it is optimized."""
     images.run_optimize()
     return bytes(images.serialize())
-
-
-def ordinals(images: bytes) -> list[int]:
-    """The ordinals of a serialized set, ascending."""
-    return list(BitMap.deserialize(images))

@@ -77,7 +77,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, _ in batch.events(ThresholdsSet, RulesSet):
         _apply_rules(connection, recorded.commit.aggregate_id, recorded.sequence)
     for recorded, removed in batch.events(ImagesRemoved):
-        _recount(connection, recorded.commit.aggregate_id, BitMap(batch.ordinals(removed.images)))
+        _recount(connection, recorded.commit.aggregate_id, batch.ordinals(removed.images))
     for recorded, erased in batch.events(ImageErased):
         _erase(connection, recorded.commit.aggregate_id, erased.ordinal, batch.tags_of_erased)
     for recorded, _ in batch.events(DatasetRemoved, DatasetErased):
