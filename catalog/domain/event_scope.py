@@ -14,6 +14,7 @@ from contracts.events.datasets import (
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    ImagesReviewed,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -21,7 +22,7 @@ from contracts.events.datasets import (
 )
 from contracts.events.tagging import TaggingPredicted
 
-SetEvent = TagsEdited | ImagesRemoved | CommitsUndone
+SetEvent = TagsEdited | ImagesRemoved | ImagesReviewed | CommitsUndone
 ImageEvent = ImageAdded | ImageErased | ImageRefused | CaptionSet | TagsOrdered | SetEvent | TaggingPredicted
 """Events about individual images; all others are about their aggregate as a whole."""
 
@@ -31,7 +32,12 @@ def scope_to_image(event: AnyEvent, ordinal: int) -> AnyEvent | None:
     match event:
         case ImageAdded(ordinal=at) | ImageErased(ordinal=at) | CaptionSet(ordinal=at) | TagsOrdered(ordinal=at):
             return event if at == ordinal else None
-        case TagsEdited(images=images) | ImagesRemoved(images=images) | CommitsUndone(images=images):
+        case (
+            TagsEdited(images=images)
+            | ImagesRemoved(images=images)
+            | ImagesReviewed(images=images)
+            | CommitsUndone(images=images)
+        ):
             contained = ordinal in bitmap_of(images)
             return msgspec.structs.replace(event, images=image_set([ordinal])) if contained else None
         case TaggingPredicted(images=predicted):

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from pyroaring import BitMap
 
-from contracts.aggregates import AnyEvent
+from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commits import RecordedCommit
 from contracts.errors import LogDamaged
 from contracts.events.image_sets import ImageSet, ImageSetEvent
 from contracts.ids import Digest
 
+SET_EVENTS: tuple[type[ImageSetEvent], ...] = tuple(
+    event for kind in REGISTRY.kinds for event in kind.event_types if issubclass(event, ImageSetEvent)
+)
+"""The types of events that have a set of images."""
 MAX_SET_BYTES = 8 * 1024
 """Maximum size of a bitmap in an event; a larger one lies in a blob."""
 MAX_COMMIT_SET_BYTES = 64 * 1024
@@ -22,7 +26,7 @@ MAX_COMMIT_SET_BYTES = 64 * 1024
 
 
 def image_set(ordinals: Iterable[int]) -> ImageSet:
-    """The set as it stands in an event; equal sets have equal bytes."""
+    """The set as it is in an event; equal sets have equal bytes."""
     images = BitMap(ordinals)
     images.run_optimize()
     return ImageSet(count=len(images), bitmap=bytes(images.serialize()))

@@ -9,28 +9,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from catalog.domain.image_sets import SET_EVENTS
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event
-from contracts.events.datasets import (
-    CommitsUndone,
-    DatasetErased,
-    ImageAdded,
-    ImageErased,
-    ImageRefused,
-    ImagesRemoved,
-    TagsEdited,
-    VersionFrozen,
-)
+from contracts.events.datasets import DatasetErased, ImageAdded, ImageErased, ImageRefused, VersionFrozen
 from contracts.events.image_sets import ImageSet, ImageSetEvent
-from contracts.events.jobs import JobCheckpointed, JobCreated, JobSampled, JobSucceeded
+from contracts.events.jobs import JobCheckpointed, JobSampled, JobSucceeded, JobVersionSet
 from contracts.events.log import LossAccepted
-from contracts.events.tagging import TaggingRequested
 from contracts.ids import Digest, ImageId
 from contracts.losses import BlobKind
 
-NAMING_EVENTS = (
-    *(ImageAdded, VersionFrozen, JobCreated, JobCheckpointed, JobSampled, JobSucceeded),
-    *(TagsEdited, ImagesRemoved, CommitsUndone, TaggingRequested),
+NAMING_EVENTS: tuple[type[Event], ...] = (
+    *(ImageAdded, VersionFrozen, JobVersionSet, JobCheckpointed, JobSampled, JobSucceeded),
+    *SET_EVENTS,
 )
 """The types of events that name blobs."""
 
@@ -57,9 +48,9 @@ def blobs_named_by(event: Event, aggregate_id: str) -> tuple[BlobReference, ...]
                 BlobReference(event.picture, "picture", image, picture_size),
                 BlobReference(event.thumbnail, "thumbnail", image),
             )
-        case VersionFrozen(manifest=manifest, version_id=version):
-            return (BlobReference(manifest, "manifest", version),)
-        case JobCreated(manifest=manifest):
+        case VersionFrozen(manifest=manifest, pages=pages, version_id=version):
+            return tuple(BlobReference(digest, "manifest", version) for digest in (manifest, *pages))
+        case JobVersionSet(manifest=manifest):
             return (BlobReference(manifest, "manifest", aggregate_id),)
         case JobCheckpointed(checkpoint=checkpoint, size=size):
             return (BlobReference(checkpoint, "checkpoint", aggregate_id, size),)

@@ -20,6 +20,7 @@ from catalog.views import (
     presence,
     presets,
     refusals,
+    reviews,
     set_blobs,
     sets,
     tag_names,
@@ -38,8 +39,8 @@ __all__ = ["TABLES", "VERSION", "add_foreign", "apply", "foreign_heads"]
 
 # The order matters: each view may read what earlier ones wrote for the same batch.
 VIEWS = (
-    *(tag_names, undos, commands, tagging, datasets, erasures, images, presence, edits, texts, refusals, versions),
-    *(presets, work, jobs, predictions, bulk_undo, tags, losses, set_blobs),
+    *(tag_names, undos, commands, tagging, datasets, erasures, images, presence, edits, texts, reviews, refusals),
+    *(versions, presets, work, jobs, predictions, bulk_undo, tags, losses, set_blobs),
 )
 TABLES = sets.TABLES + foreign.TABLES + "".join(view.TABLES for view in VIEWS)
 foreign_heads = foreign.heads

@@ -199,6 +199,12 @@ def _bulk_changes(connection: Connection, dataset_id: str) -> dict[int, BitMap]:
     return {row["sequence"]: BitMap.deserialize(row["images"]) for row in rows}
 
 
+def bulk_changed_since(connection: Connection, dataset_id: str, sequence: int) -> BitMap:
+    """The images that a change of many images changed after a sequence."""
+    found = (images for at, images in _bulk_changes(connection, dataset_id).items() if at > sequence)
+    return BitMap.union(BitMap(), *found)
+
+
 def _update_sets(connection: Connection, batch: CommitBatch) -> None:
     """Keep the sets of live images and of those with a written caption."""
     changes: defaultdict[str, list[Event]] = defaultdict(list)
@@ -271,6 +277,11 @@ def commits_of_import(connection: Connection, dataset_id: str, sequence: int) ->
     """The commits of the same import as one of them; none: it imported nothing."""
     rows = connection.execute(COMMITS_OF_IMPORT, {"dataset": dataset_id, "sequence": sequence})
     return tuple(row["sequence"] for row in rows)
+
+
+def bulk_etags(connection: Connection, dataset_id: str) -> list[tuple[int, BitMap]]:
+    """The ETags that events about many images gave, with the images that have none newer of this kind."""
+    return list(_bulk_changes(connection, dataset_id).items())
 
 
 def sealed_names(connection: Connection) -> dict[ImageId, bytes]:

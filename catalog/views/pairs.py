@@ -60,15 +60,19 @@ def unpack(packed: bytes) -> list[tuple[int, Category, float]]:
 
 def passing(rows: Sequence[tuple[int, bytes]], rules: Rules) -> Pairs:
     """The pairs that pass, sorted and each once, of packed predictions by ordinal. An image may have several rows."""
-    packed = [found for _, found in rows]
-    columns = np.frombuffer(b"".join(packed), dtype=PACKED)
+    ordinals, columns = _joined(rows)
     if not len(columns):
         return NO_PAIRS
-    counts = [len(found) // PACKED.itemsize for found in packed]
-    ordinals = np.repeat(np.array([ordinal for ordinal, _ in rows], dtype=np.uint64), counts)
     mask = columns["probability"] > _thresholds(columns, rules)
     found: Pairs = np.unique(columns["tag"][mask].astype(np.uint64) << _SHIFT | ordinals[mask])
     return found
+
+
+def raise_to(highest: NDArray[np.float64], rows: Sequence[tuple[int, bytes]], tag: int) -> None:
+    """Raise the numbers of images, by ordinal, to the predictions of one tag; later images than it has are left out."""
+    ordinals, columns = _joined([row for row in rows if row[0] < len(highest)])
+    mask = columns["tag"] == tag
+    np.maximum.at(highest, ordinals[mask].astype(np.int64), columns["probability"][mask])
 
 
 def change(before: Pairs, after: Pairs) -> PairChange:
@@ -84,6 +88,14 @@ def by_tag(pairs: Pairs) -> Iterator[tuple[int, BitMap]]:
     starts = np.flatnonzero(np.diff(tags, prepend=-1))
     for start, part in zip(starts, np.split(ordinals, starts[1:]), strict=False):  # np.split has a part of nothing
         yield int(tags[start]), BitMap(part)
+
+
+def _joined(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.uint64], Columns]:
+    """The image and the columns of each prediction in these rows."""
+    packed = [found for _, found in rows]
+    columns = np.frombuffer(b"".join(packed), dtype=PACKED)
+    counts = np.array([len(found) // PACKED.itemsize for found in packed], dtype=np.int64)
+    return np.repeat(np.array([ordinal for ordinal, _ in rows], dtype=np.uint64), counts), columns
 
 
 def _thresholds(columns: Columns, rules: Rules) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
@@ -64,6 +65,8 @@ CURRENT_OF_DATASET = (
 )
 ORDINALS_OF_RUN = "SELECT ordinal FROM prediction WHERE dataset_id = ? AND run_id = ?"
 PREDICTED_ORDINALS = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
+FEW = 2_000
+"""Up to so many images are looked up one by one; for more all rows are read."""
 ROWS_AT_ONCE = 20_000
 """Rows of predictions in memory at once, each some 400 bytes."""
 
@@ -130,6 +133,22 @@ def rules_by_id(connection: Connection, acceptance: Acceptance) -> Rules:
     """The rules of a data set by the ids of tags."""
     named = (*acceptance.deny, *(acceptance.threshold.tags if isinstance(acceptance.threshold, Fixed) else ()))
     return pairs.rules_by_id(acceptance, tag_names.ids_of(connection, named) if named else {})
+
+
+def confidences(connection: Connection, dataset_id: str, tag: str, ordinals: BitMap) -> NDArray[np.float64]:
+    """The highest current prediction of a tag for each of these images, by ascending ordinal; 0 without one."""
+    highest = np.zeros(ordinals.max() + 1 if ordinals else 0, dtype=np.float64)
+    found = tag_names.ids_of(connection, [tag]).get(tag)
+    if found is not None:
+        if len(ordinals) <= FEW:
+            pages: Iterable[list[tuple[int, bytes]]] = [
+                connection.execute(CURRENT, (dataset_id, json_array(ordinals))).fetchall()
+            ]
+        else:
+            pages = _all_current(connection, dataset_id)
+        for rows in pages:
+            pairs.raise_to(highest, rows, found)
+    return highest[np.frombuffer(ordinals.to_array(), dtype=np.uint32)]
 
 
 def rules_change(connection: Connection, dataset_id: str, old: Rules, new: Rules) -> PairChange:

@@ -4,10 +4,9 @@ import hashlib
 from collections.abc import Iterable
 
 from catalog.database import Connection
+from catalog.domain.image_sets import SET_EVENTS
 from catalog.rows import json_array
 from catalog.views.batch import CommitBatch
-from contracts.events.datasets import CommitsUndone, ImagesRemoved, TagsEdited
-from contracts.events.tagging import TaggingRequested
 from contracts.ids import Digest
 
 TABLES = """
@@ -26,7 +25,7 @@ OF_DIGESTS = "SELECT digest, images FROM set_blob WHERE digest IN (SELECT value 
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
-    for recorded, event in batch.events(TagsEdited, ImagesRemoved, CommitsUndone, TaggingRequested):
+    for recorded, event in batch.events(*SET_EVENTS):
         if event.images.blob is not None:
             connection.execute(SAVE, (event.images.blob, recorded.commit.aggregate_id, event.images.bitmap))
 

@@ -22,8 +22,8 @@ SAVE = "INSERT OR REPLACE INTO image_set VALUES (?, ?, ?, ?)"
 DELETE = "DELETE FROM image_set WHERE dataset_id = ? AND name = ?"
 DELETE_ALL = "DELETE FROM image_set WHERE dataset_id = ?"
 
-SetName = Literal["live", "captioned"]
-"""live: not removed or erased. captioned: with a written caption, also while removed."""
+SetName = Literal["live", "captioned", "reviewed"]
+"""live: not removed or erased. captioned: with a written caption; reviewed: marked as such; both also while removed."""
 
 
 def load(connection: Connection, dataset_id: str, name: SetName) -> BitMap:

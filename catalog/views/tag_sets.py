@@ -5,9 +5,12 @@ Sets also have removed images, which so get all their tags back; only counts lea
 kept with images themselves have sets of their own (`own_…`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.database import Connection
@@ -56,6 +59,10 @@ WHERE dataset_id = ? AND kind = 'tagged'
 DIGITS = "SELECT images FROM tag_digit WHERE dataset_id = ? ORDER BY digit"
 SAVE_DIGIT = "INSERT OR REPLACE INTO tag_digit VALUES (?, ?, ?)"
 DELETE_DIGITS = "DELETE FROM tag_digit WHERE dataset_id = ? AND digit >= ?"
+DECIDED_AND_PREDICTED = """
+SELECT tag_set.tag_id, kind, tag_set.images FROM tag JOIN tag_set USING (dataset_id, tag_id)
+WHERE dataset_id = :dataset AND kind IN ('predicted', 'asserted', 'rejected') AND (:tag IS NULL OR tag.tag = :tag)
+"""
 OF_TAG = """
 SELECT tag_set.dataset_id, tag_set.images FROM tag JOIN tag_set USING (dataset_id, tag_id)
 WHERE tag.tag = :tag AND kind = :kind AND (:dataset IS NULL OR tag.dataset_id = :dataset)
@@ -169,6 +176,18 @@ class DatasetTags:
         self._connection.executemany(SET_COUNT, counts)
 
 
+def from_models(connection: Connection, dataset_id: str, tag: str | None) -> BitMap:
+    """The images that have the tag, or any, because of models only."""
+    sets: defaultdict[int, dict[str, BitMap]] = defaultdict(dict)
+    for tag_id, kind, images in connection.execute(DECIDED_AND_PREDICTED, {"dataset": dataset_id, "tag": tag}):
+        sets[tag_id][kind] = BitMap.deserialize(images)
+    found = BitMap()
+    for of_tag in sets.values():
+        predicted = of_tag.pop("predicted", BitMap())
+        found |= predicted - BitMap.union(BitMap(), *of_tag.values())
+    return found
+
+
 def recount(connection: Connection, dataset_id: str, live: BitMap) -> None:
     """Count anew how many images have each tag, after images came or went."""
     rows = connection.execute(ALL_TAGGED, (dataset_id,)).fetchall()
@@ -216,6 +235,14 @@ def subtract(digits: list[BitMap], images: BitMap) -> None:
         digits[place], borrow = digit ^ borrow, borrow - digit
     while digits and not digits[-1]:
         digits.pop()
+
+
+def counts(digits: Iterable[BitMap], images: BitMap) -> NDArray[np.int64]:
+    """The numbers of tags of these images, by ascending ordinal."""
+    found = np.zeros(images.max() + 1 if images else 0, dtype=np.int64)
+    for place, digit in enumerate(digits):
+        found[np.frombuffer((digit & images).to_array(), dtype=np.uint32)] += 1 << place
+    return found[np.frombuffer(images.to_array(), dtype=np.uint32)]
 
 
 def with_tags(digits: Iterable[BitMap]) -> BitMap:

@@ -38,9 +38,10 @@ class AttemptView(View, frozen=True):
 
 
 class JobView(View, frozen=True):
-    """`phase` refines `status`: draft, queued, running, cancelling and so on. `step` is the last checkpointed step.
+    """`phase` refines `status`: freezing, draft, queued, running and so on. `step` is the last checkpointed step.
 
-    `position` in the queue of its class (1 = next), none when it is not queued.
+    `position` in the queue of its class (1 = next), none when it is not queued. `version`, `version_id` and `images`
+    are none until the data set is frozen for it.
     """
 
     id: JobId
@@ -54,9 +55,9 @@ class JobView(View, frozen=True):
     preset: str | None
     dataset_id: DatasetId
     dataset: str
-    version: int
-    version_id: VersionId
-    images: int
+    version: int | None
+    version_id: VersionId | None
+    images: int | None
     trigger: str
     recipe: Recipe
     step: int

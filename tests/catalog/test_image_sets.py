@@ -147,7 +147,7 @@ async def record(harness: CatalogHarness, dataset: DatasetId, *events: AnyEvent)
 
 
 async def recorded_sets(harness: CatalogHarness, sequence: int) -> list[ImageSet]:
-    """As they stand in the archive."""
+    """As recorded in the archive."""
     (recorded,) = await harness.archive.read(lambda log: list(commits_at(log, [sequence])))
     return [event.images for event in recorded.commit.events if isinstance(event, ImageSetEvent)]
 

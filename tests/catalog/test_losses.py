@@ -12,7 +12,7 @@ from contracts.errors import BlobMissing, Gone, KeyMissing, Lost, NotFound
 from contracts.events.jobs import JobCheckpointed, JobSampled
 from contracts.events.log import LossAccepted
 from contracts.ids import JobId, VersionId
-from contracts.queries.datasets import GetImage, ListImages, ReadManifest
+from contracts.queries.datasets import GetImage, GetVersion, ListImages, ReadManifest
 from contracts.queries.losses import GetBlob
 from tests.catalog.harness import CatalogHarness
 from tests.catalog.log_builder import digest
@@ -23,7 +23,7 @@ async def test_what_a_missing_blob_belongs_to_answers_a_named_problem(harness: C
     cats = await harness.dataset()
     image = await import_picture(harness, cats)
     source = (await harness.image(image)).source
-    job = (await harness.execute(CreateJob(dataset="cats"))).id
+    job = (await harness.create_job(CreateJob(dataset="cats"))).id
     sample, checkpoint = digest("sample"), digest("checkpoint")
     sampled = JobSampled(attempt=1, step=1, index=0, picture=sample, seed=1)
     await harness.append("job", job, sampled, JobCheckpointed(attempt=1, step=1, checkpoint=checkpoint, size=9))
@@ -50,11 +50,16 @@ async def test_no_job_is_created_or_started_on_a_missing_picture(harness: Catalo
     await harness.blobs.delete([picture])
     await compare(harness)
 
-    for command in (CreateJob(dataset="cats"), CreateJob(dataset="cats", version=1), StartJob(job=JobId(draft))):
+    for command in (CreateJob(dataset="cats", version=1), StartJob(job=JobId(draft))):
         with pytest.raises(BlobMissing, match=f"pictures of 1 images of version 1 are missing.* is that of {lost}"):
             await harness.execute(command)
+    failed = await harness.execute(CreateJob(dataset="cats"))
+    row = await harness.wait_until_frozen(failed.id)
+    assert (row.work.state, row.error_code) == ("failed", "blob-missing")
+    assert f"pictures of 1 images of version 1 are missing, the first is that of {lost}" in (row.error or "")
     await harness.execute(RemoveImage(image=lost))
-    assert (await harness.execute(CreateJob(dataset="cats"))).version == 2
+    created = await harness.create_job(CreateJob(dataset="cats"))
+    assert (await harness.version_of(created.id)).version == 2
 
     await harness.append("log", "loss_1", LossAccepted(blobs=(picture,), reason="no backup"))
     await compare(harness)
@@ -76,12 +81,14 @@ async def test_an_image_whose_key_is_lost_is_not_called_erased(harness: CatalogH
     commands: tuple[Command[Any], ...] = (
         SetCaption(image=lost, caption="new"),
         FreezeVersion(dataset="cats"),
-        CreateJob(dataset="cats"),
         CreateJob(dataset="cats", version=version),
     )
     for command in commands:
         with pytest.raises(KeyMissing):
             await harness.execute(command)
+    row = await harness.wait_until_frozen((await harness.execute(CreateJob(dataset="cats"))).id)
+    assert (row.work.state, row.error_code) == ("failed", "key-missing")
+    assert f"the key of image {lost} is missing" in (row.error or "")
     (view,) = (await query(harness, ListImages())).items
     assert (view.id, view.name, view.erased, view.key_missing) == (lost, "", False, True)
     await harness.execute(EditTags(image=lost, add=("cat",)))
@@ -112,11 +119,14 @@ async def test_a_missing_manifest_is_named(harness: CatalogHarness) -> None:
     assert await compare(harness) == {}
     stored = {blob.digest async for part in harness.blobs.listing() for blob in part}
     row = await harness.image((await query(harness, ListImages())).items[0].id)
-    (manifest,) = stored - {row.source, row.picture, row.thumbnail}
-    await harness.blobs.delete([manifest])
-
-    with pytest.raises(BlobMissing, match=f"the manifest of {frozen.id} is missing"):
-        await query(harness, ReadManifest(version_id=VersionId(frozen.id)))
+    root = (await query(harness, GetVersion(dataset="cats", version=1))).manifest
+    (page,) = stored - {row.source, row.picture, row.thumbnail, root}
+    for missing in (root, page):
+        content = await harness.blobs.get(missing)
+        await harness.blobs.delete([missing])
+        with pytest.raises(BlobMissing, match=f"the manifest of {frozen.id} is missing"):
+            await query(harness, ReadManifest(version_id=VersionId(frozen.id)))
+        await harness.blobs.put(content)
 
 
 # --- given up

@@ -15,7 +15,7 @@ from pyroaring import BitMap
 from catalog import views
 from catalog.database import Connection
 from catalog.domain.edits import voided_commits
-from catalog.views import datasets, decisions, image_counts, images, presence, sets, tag_sets, tags
+from catalog.views import datasets, decisions, erasures, image_counts, images, presence, sets, tag_sets, tags
 from catalog.views.batch import BULK
 from contracts.events.datasets import (
     CaptionSet,
@@ -24,6 +24,7 @@ from contracts.events.datasets import (
     DatasetRenamed,
     ImageErased,
     ImagesRemoved,
+    ImagesReviewed,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -31,6 +32,7 @@ from contracts.events.datasets import (
 )
 from contracts.ids import RunId
 from tests.catalog.log_builder import LogBuilder, bitmap, image_id
+from tests.catalog.plain_images import assert_filters_match
 from tests.catalog.test_store import dump
 
 IMAGES = BULK + 6
@@ -92,6 +94,16 @@ class Model:
         first = [one for one in order if one in shown]
         return (*first, *(one for one in shown if one not in first))
 
+    def reviewed(self, ordinal: int) -> bool:
+        found = False
+        for _, change in self.counting():
+            match change:
+                case "review", ordinals, value if ordinal in ordinals:
+                    found = value
+                case _:
+                    pass
+        return found
+
 
 FEW = st.sets(st.integers(0, IMAGES - 1), min_size=1, max_size=3)
 MANY = FEW.map(lambda few: set(range(IMAGES)) - few)
@@ -116,6 +128,7 @@ CHANGES = st.lists(
         st.tuples(st.just("rules"), st.sets(st.sampled_from(TAGS))),
         st.tuples(st.just("order"), ORDINAL, st.permutations(TAGS)),
         st.tuples(st.just("remove"), st.sets(ORDINAL, min_size=1) | MANY),
+        st.tuples(st.just("review"), st.sets(ORDINAL, min_size=1) | MANY, st.booleans()),
         st.tuples(st.just("erase"), st.sampled_from(LOOKED_AT[1:])),
         st.tuples(st.just("undo"), st.integers(0, 30)),
         st.tuples(st.just("undo"), st.integers(0, 30)),
@@ -151,6 +164,8 @@ def _append(builder: LogBuilder, model: Model, change: Any) -> None:
             model.changes[add(TagsOrdered(ordinal=ordinal, tags=tuple(in_order)))] = change
         case "remove", ordinals:
             model.changes[add(ImagesRemoved(images=bitmap(*ordinals)))] = change
+        case "review", ordinals, value:
+            model.changes[add(ImagesReviewed(images=bitmap(*ordinals), reviewed=value))] = change
         case "erase", ordinal:
             erased = {one[1] for one in model.changes.values() if one[0] == "erase"}
             if ordinal not in erased:
@@ -184,6 +199,7 @@ def _undo(builder: LogBuilder, model: Model, number: int) -> None:
         model.undos[builder.append("dataset", "ds_cats", event).sequence] = (target,)
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(changes=CHANGES, cuts=st.lists(st.integers(0, 150), max_size=3))
 def test_what_holds_is_the_last_decision_among_commits_that_count(changes: list[Any], cuts: list[int]) -> None:
@@ -207,7 +223,11 @@ def test_what_holds_is_the_last_decision_among_commits_that_count(changes: list[
         assert {ordinal: shown(one_by_one, ordinal) for ordinal in LOOKED_AT} == {
             ordinal: model.expected(ordinal) for ordinal in LOOKED_AT
         }
+        existing = BitMap(range(IMAGES)) - erasures.ordinals(one_by_one, "ds_cats")  # no event names others
+        reviewed = sets.load(one_by_one, "ds_cats", "reviewed") & existing
+        assert reviewed == BitMap(ordinal for ordinal in existing if model.reviewed(ordinal))
         assert_sets_match(one_by_one)
+        assert_filters_match(one_by_one, "ds_cats", TAGS)
         erased = [ordinal for ordinal in LOOKED_AT if images.find(one_by_one, image_id("ds_cats", ordinal)) is None]
         for sequence, expected in past.items():
             for ordinal, names in expected.items():
@@ -325,6 +345,7 @@ def test_each_set_of_images_that_one_commit_changes_gets_its_etag() -> None:
         apply(connection, builder)
         rows = images.by_ordinals(connection, "ds_cats", range(IMAGES + 1))
         assert {row.etag for row in rows} == {last}
+        assert_filters_match(connection, "ds_cats", TAGS)
 
 
 def test_an_image_that_was_removed_before_is_in_no_later_version_of_an_erased_data_set(builder: LogBuilder) -> None:
@@ -334,5 +355,5 @@ def test_an_image_that_was_removed_before_is_in_no_later_version_of_an_erased_da
 
     with EmptyRows() as connection:
         apply(connection, builder)
-        counts = [presence.count_erased_in_version(connection, "ds_cats", at) for at in (before, removed)]
+        counts = [presence.count_erased_in_version(connection, "ds_cats", at, at) for at in (before, removed)]
     assert counts == [3, 2]
