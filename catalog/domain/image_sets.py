@@ -26,7 +26,7 @@ MAX_COMMIT_SET_BYTES = 64 * 1024
 
 
 def image_set(ordinals: Iterable[int]) -> ImageSet:
-    """The set as it is in an event; equal sets have equal bytes."""
+    """The set as it is in an event."""
     images = BitMap(ordinals)
     images.run_optimize()
     return ImageSet(count=len(images), bitmap=bytes(images.serialize()))

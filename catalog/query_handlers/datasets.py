@@ -93,10 +93,11 @@ async def read_manifest(context: QueryContext, query: queries.ReadManifest) -> P
     root = await context.manifests.root(row.manifest)
     lines = await context.manifests.lines(root, after, query.limit + 1)
     keys, absent = await context.keys_of(line.image for line in lines)
-    absent.require()  # a caption that cannot be read must not be trained as an empty one
+    # A caption that cannot be read must not be trained as an empty one.
+    absent.among({line.image for line in lines if line.caption is not None}).require()
 
     def entry(line: ManifestLine) -> queries.ManifestEntry:
-        text, written = training_text_of(root, line, keys), line.caption is not None
+        text, written = training_text_of(root, line, keys, absent), line.caption is not None
         return compose(queries.ManifestEntry, line, caption=text, written=written)
 
     return build_page(query, lines, entry, lambda line: (line.ordinal,), root.images)

@@ -51,9 +51,9 @@ def version_view(connection: Connection, dataset: DatasetRow, row: VersionRow) -
     )
 
 
-def training_text_of(root: ManifestRoot, line: ManifestLine, keys: dict[ImageId, bytes]) -> str:
-    """The training text of an image of a frozen version; empty without its key."""
-    if line.image not in keys:
+def training_text_of(root: ManifestRoot, line: ManifestLine, keys: dict[ImageId, bytes], absent: AbsentKeys) -> str:
+    """The training text of an image of a frozen version; empty if it was erased, or without the key of its caption."""
+    if line.image in absent.erased or (line.caption is not None and line.image not in keys):
         return ""
     written = None if line.caption is None else open_sealed(keys[line.image], line.caption, CAPTION)
     return root.text_of(line, written)
@@ -110,6 +110,7 @@ def read_job(connection: Connection, job_id: str) -> JobView:
         version=None if version is None else version.version,
         version_id=None if version is None else version.version_id,
         images=None if version is None else version.images,
+        captions_lost=0 if version is None else version.captions_lost,
         step=state.completed_units,
         steps=None if plan is None else plan.steps,
         device=None if plan is None else plan.device,

@@ -59,8 +59,8 @@ async def _captions(context: QueryContext, digest: Digest, count: int) -> list[s
     """The first captions of a manifest: the sample prompts of a job that has none of its own."""
     root = await context.manifests.root(digest)
     lines = await context.manifests.lines(root, -1, count)
-    keys = await context.keys.keys_of(line.image for line in lines)
-    return [training_text_of(root, line, keys) for line in lines]
+    keys, absent = await context.keys_of(line.image for line in lines)
+    return [training_text_of(root, line, keys, absent) for line in lines]
 
 
 @on_snapshot

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from catalog.database import MAX_SEQUENCE, Connection
+from catalog.domain.edits import choices
 from catalog.domain.effective_tags import Decision, EffectiveTags, derive_effective_tags, latest_decisions
 from catalog.domain.image_sets import bitmap_of
 from catalog.views import datasets, predictions, texts
 from catalog.views import tag_names as names
-from catalog.views.edits import choices, edits_after, edits_of
+from catalog.views.edits import edits_after, edits_of
 from contracts.commits import RecordedCommit
 from contracts.events.datasets import ImageAdded, TagsEdited
 

@@ -12,7 +12,6 @@ from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.edits import Edit, add_edit, merge_edits
-from catalog.domain.effective_tags import Choice
 from catalog.rows import json_array
 from catalog.views import undos
 from catalog.views.batch import BULK, CommitBatch, Toggle, delete_erased
@@ -72,6 +71,7 @@ Edits = dict[int, list[Edit]]
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
+    batch.edits = list(_edits_in(batch))
     _apply_edits(connection, batch)
     for toggle in batch.toggles:
         _hold_again(connection, toggle)
@@ -84,11 +84,10 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         connection.execute(DELETE_BULK, (recorded.commit.aggregate_id,))
 
 
-def edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, ImageSet]]:
-    """The data set, the decisions and the images of each edit in a batch, in order."""
-    ids = batch.tag_ids
+def _edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, ImageSet]]:
+    id_of = batch.tag_ids.__getitem__
     for index, recorded, event in batch.indexed_events(TagsEdited):
-        groups = (tuple(ids[tag] for tag in tags) for tags in (event.asserted, event.rejected, event.withdrawn))
+        groups = (tuple(map(id_of, tags)) for tags in (event.asserted, event.rejected, event.withdrawn))
         edit = Edit(recorded.sequence, index, event.source, recorded.commit.actor, *groups)
         yield recorded.commit.aggregate_id, edit, event.images
 
@@ -96,7 +95,7 @@ def edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, ImageSet]]:
 def _apply_edits(connection: Connection, batch: CommitBatch) -> None:
     rows: list[tuple[object, ...]] = []
     by_image: defaultdict[str, defaultdict[int, list[Edit]]] = defaultdict(lambda: defaultdict(list))
-    for dataset_id, edit, images in edits_in(batch):
+    for dataset_id, edit, images in batch.edits:
         encoded = _encode(edit)
         if images.count > BULK:
             connection.execute(ADD_BULK, (dataset_id, *edit.place, encoded, images.bitmap))
@@ -190,12 +189,3 @@ def edits_of(connection: Connection, dataset_id: str, ordinals: Sequence[int], u
         for ordinal in images & page:
             found[ordinal] = [*found[ordinal], edit]
     return {ordinal: merge_edits(edits) for ordinal, edits in found.items()}
-
-
-def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:
-    for tag in edit.asserted:
-        yield tag, "asserted"
-    for tag in edit.rejected:
-        yield tag, "rejected"
-    for tag in edit.withdrawn:
-        yield tag, "withdrawn"

@@ -198,7 +198,8 @@ class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
     """The immutable content a job trains on: `manifest` is a blob that lists `pages`, blobs with one line per image.
 
     `as_of` is the sequence of the log it was computed at: folding everything up to there yields the same manifest,
-    without the images erased between there and this event.
+    without the images erased between there and this event. `captions_lost`: images that go with their tags, because the
+    keys of their captions were given up.
     """
 
     version: int
@@ -208,9 +209,11 @@ class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
     manifest: Digest
     pages: tuple[Digest, ...]
     trigger: str = ""
+    captions_lost: int = 0
 
     def describe(self) -> str:
-        return f"Froze version {self.version} with {count(self.images, 'image')}"
+        lost = f", {self.captions_lost} of them without a lost caption" if self.captions_lost else ""
+        return f"Froze version {self.version} with {count(self.images, 'image')}{lost}"
 
 
 DatasetEvent = union_in(__name__, Event)

@@ -30,6 +30,8 @@ class VersionView(View, frozen=True):
     etag: int
     erased: int = 0
     """Number of its images erased since; if there are any, no new job can train on it."""
+    captions_lost: int = 0
+    """Number of its images that go with their tags, because the keys of their captions were given up."""
 
 
 class DatasetView(View, frozen=True):
@@ -240,7 +242,10 @@ class DiffVersions(QueryPage[Page[ImageChange]], frozen=True, kw_only=True):
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One image of a frozen version, with its caption in plain text: `written`, else joined from tags."""
+    """One image of a frozen version, with its caption in plain text: `written`, else joined from tags.
+
+    `caption_lost`: also from tags, because the written one cannot be read any more.
+    """
 
     ordinal: int
     image: ImageId
@@ -249,6 +254,7 @@ class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     height: int
     written: bool = False
+    caption_lost: bool = False
 
 
 class ReadManifest(QueryPage[Page[ManifestEntry]], frozen=True, kw_only=True):

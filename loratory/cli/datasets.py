@@ -54,8 +54,12 @@ async def versions(dataset: NameOrId, /, *, server: Server = DEFAULT_SERVER) -> 
     """List the versions of a data set, oldest first."""
     async with server.client() as client:
         views = await client.versions(dataset)
-    rows = [(view.version, view.images, view.erased or None, view.trigger, view.created_at) for view in views]
-    write_json(views) if server.json else write_table(("Version", "Images", "Erased", "Trigger", "Frozen"), rows)
+    rows = [
+        (view.version, view.images, view.erased or None, view.trigger, view.created_at, view.captions_lost or None)
+        for view in views
+    ]
+    headings = ("Version", "Images", "Erased", "Trigger", "Frozen", "Captions lost")
+    write_json(views) if server.json else write_table(headings, rows)
 
 
 async def diff(dataset: NameOrId, since: int, version: int, /, *, server: Server = DEFAULT_SERVER) -> None:
