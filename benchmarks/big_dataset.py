@@ -17,9 +17,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
-from pyroaring import BitMap
 
 from benchmarks.tag_sampler import TAGS_PER_IMAGE, TagSampler
+from catalog.domain.image_sets import image_set
 from catalog.keys import KEYS, Keys
 from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import ImageResult
@@ -90,10 +90,6 @@ def image_id(ordinal: int) -> ImageId:
 
 def batches(count: int, size: int) -> Iterator[range]:
     return (range(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def bitmap(ordinals: Sequence[int]) -> bytes:
-    return bytes(BitMap(ordinals).serialize())
 
 
 @dataclass
@@ -197,7 +193,7 @@ class DatasetWriter:
             self.tags += [self.sampler.draw(TAGS_PER_IMAGE) for _ in batch]
             added = [image_added(ordinal, self.keys[image_id(ordinal)]) for ordinal in batch]
             tagged = [
-                TagsEdited(images=bitmap([ordinal]), asserted=tuple(self.tags[ordinal]), source="import")
+                TagsEdited(images=image_set([ordinal]), asserted=tuple(self.tags[ordinal]), source="import")
                 for ordinal in batch
             ]
             await self.log.append("dataset", DATASET, *added, *tagged)
@@ -206,7 +202,7 @@ class DatasetWriter:
 
     async def _tag(self) -> None:
         requested = TaggingRequested(
-            dataset_id=DATASET, dataset="bigset", model="wd", images=bitmap(range(self.images)), count=self.images
+            dataset_id=DATASET, dataset="bigset", model="wd", images=image_set(range(self.images)), count=self.images
         )
         await self.log.append("tagging", RUN, requested, TaggingQueued(priority="normal"))
         started = TaggingAttemptStarted(worker=WorkerId("tagger"), boot="boot", resumes=0)
@@ -241,13 +237,13 @@ class DatasetWriter:
         rejected: tuple[str, ...] = (),
         withdrawn: tuple[str, ...] = (),
     ) -> int:
-        edit = TagsEdited(images=bitmap([ordinal]), asserted=asserted, rejected=rejected, withdrawn=withdrawn)
+        edit = TagsEdited(images=image_set([ordinal]), asserted=asserted, rejected=rejected, withdrawn=withdrawn)
         return await self.log.append("dataset", DATASET, edit)
 
     async def _undo(self, edits: Sequence[tuple[int, int]]) -> int:
         """Undo each of these commits; returns how many they are."""
         for ordinal, sequence in edits:
-            await self.log.append("dataset", DATASET, CommitsUndone(commits=(sequence,), images=bitmap([ordinal])))
+            await self.log.append("dataset", DATASET, CommitsUndone(commits=(sequence,), images=image_set([ordinal])))
         return len(edits)
 
 

@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from pyroaring import BitMap
 
 from catalog import views
 from catalog.database import Connection
 from catalog.domain import manifest
+from catalog.domain.image_sets import image_set
 from catalog.keys import Keys
 from catalog.query_handlers.context import ManifestReader
 from catalog.query_handlers.datasets import PAGES_COMPARED
@@ -73,7 +73,7 @@ class Log:
 
     def _tags(self, ordinal: int, count: int) -> TagsEdited:
         tags = tuple(f"a_longer_tag_{number}" for number in self.random.sample(range(TAGS), count))
-        return TagsEdited(images=bytes(BitMap([ordinal]).serialize()), asserted=tags)
+        return TagsEdited(images=image_set([ordinal]), asserted=tags)
 
     def _image(self, ordinal: int) -> ImageAdded:
         source, picture, thumbnail, pixels = (

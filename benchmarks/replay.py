@@ -30,11 +30,13 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from benchmarks.synthetic_log import START_TIME, key_of, write_log
 from catalog import views
 from catalog.archive.archive import Archive
+from catalog.image_sets import SetReader
 from catalog.projection import catch_up, project
 from catalog.store import Store
 from contracts import subjects
 from contracts.commits import decode
 from contracts.telemetry import Applied
+from contracts.wire.blobs.store import LocalBlobs
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
 from contracts.wire.server.accounts import Role
@@ -60,6 +62,7 @@ class CatalogReplay:
         self.archive = Archive(folder)
         self.folder = folder
         self.store: Store | None = None
+        self.sets = SetReader(self.archive, [LocalBlobs(self.folder / "blobs")])
 
     async def follow(self, until: int) -> int:
         """Replay up to this sequence or a few commits further; returns the last sequence applied."""
@@ -73,7 +76,7 @@ class CatalogReplay:
             if applied.sequence >= until:
                 reached.set()
 
-        task = asyncio.create_task(project(self.bus, self.store, self.archive, announce))
+        task = asyncio.create_task(project(self.bus, self.store, self.archive, announce, self.sets.read))
         await asyncio.wait({task, asyncio.create_task(reached.wait())}, return_when=asyncio.FIRST_COMPLETED)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -83,7 +86,7 @@ class CatalogReplay:
         """Apply the whole archive to an empty read model."""
         assert self.store is not None
         await self.store.reset()
-        await catch_up(self.store, self.archive)
+        await catch_up(self.store, self.archive, self.sets.read)
         return self.store.applied
 
 

@@ -16,7 +16,9 @@ from catalog.archive.archive import Archive
 from catalog.audit import Auditor, NameCures
 from catalog.cures import named_cure, with_cure_of_damage, with_cures
 from catalog.dispatch import Dispatcher, DispatchTiming
+from catalog.domain.image_sets import unread_blobs, with_bitmaps
 from catalog.entries import commits_at, lineage
+from catalog.image_sets import SetReader, store_sets
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
 from catalog.key_file import open_keys
@@ -40,7 +42,8 @@ from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store
 from catalog.text_index import DEFAULT_TEXT_LIMITS, TextIndexes, TextLimits
-from catalog.views.predictions import read_part
+from catalog.views import set_blobs
+from catalog.views.confidences import read_part
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
@@ -109,7 +112,7 @@ class Catalog:
     ) -> None:
         archive, store, keys, blobs = resources.archive, resources.store, resources.keys, resources.blobs
         self.dispatcher = Dispatcher(bus, store, log, policies.dispatch)
-        executor = CommandExecutor(log, store, self._on_appended)
+        executor = CommandExecutor(log, store, self._on_appended, partial(store_sets, blobs))
         self.importer = ImageImporter(blobs, resources.decoder, resources.staging, BlobPins())
         notify_workers = partial(publish, bus, ImagesErased())
         pins = self.importer.pins
@@ -121,7 +124,7 @@ class Catalog:
         self.texts, self.predictions = TextIndexes(store, keys, policies.texts), PredictionIndex(read_part)
         self.context = CommandContext(
             executor,
-            partial(_commits_at, archive),
+            partial(_commits_at, archive, store),
             keys,
             blobs,
             self.purger.purge_now,
@@ -161,8 +164,11 @@ class Catalog:
         found.add_to(metrics, resources.folder)
 
 
-async def _commits_at(archive: Archive, sequences: Sequence[int]) -> list[RecordedCommit]:
-    return await archive.read(lambda log: list(commits_at(log, sequences)))
+async def _commits_at(archive: Archive, store: Store, sequences: Sequence[int]) -> list[RecordedCommit]:
+    commits = await archive.read(lambda log: list(commits_at(log, sequences)))
+    owners = {recorded.commit.aggregate_id for recorded in commits if unread_blobs(recorded)}
+    found = await store.read(lambda connection: set_blobs.of_owners(connection, owners)) if owners else {}
+    return [with_bitmaps(recorded, found.__getitem__) for recorded in commits]
 
 
 async def serve(settings: Settings) -> None:
@@ -208,7 +214,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
         archive, store = resources.archive, resources.store
         catalog.add_metrics(metrics)
         async with asyncio.TaskGroup() as tasks:
-            projection = project(bus, store, archive, partial(publish, bus))
+            projection = project(bus, store, archive, partial(publish, bus), SetReader(archive, [resources.blobs]).read)
             tasks.create_task(archive.explain_damage(projection), name="projection")
             _, end = await log.end()
             await store.wait_for(end, CATCH_UP_TIMEOUT_SECONDS)

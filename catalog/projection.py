@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from catalog.archive.archive import Archive
+from catalog.image_sets import ReadSets
 from catalog.store import Store, checkpoint
 from contracts.retry import repeat
 from contracts.telemetry import Appended, Applied
@@ -21,15 +22,21 @@ _log = structlog.get_logger(__name__)
 Announce = Callable[[Applied], Awaitable[None]]
 
 
-async def project(
-    bus: Bus, store: Store, archive: Archive, announce: Announce, policy: FollowPolicy = DEFAULT_POLICY
+async def project(  # noqa: PLR0913 - the parts that the loop joins
+    bus: Bus,
+    store: Store,
+    archive: Archive,
+    announce: Announce,
+    read_sets: ReadSets,
+    *,
+    policy: FollowPolicy = DEFAULT_POLICY,
 ) -> None:
     """Runs until cancelled. LogDamaged: the log lost commits, or contains events that this version does not know.
 
     The archive must have been verified. The applied sequence is announced after each transaction, so a client that
     reads again sees the new rows, and every second, so that silence indicates a failure.
     """
-    await catch_up(store, archive)
+    await catch_up(store, archive, read_sets)
     async with asyncio.TaskGroup() as tasks:
         announcements = repeat(lambda: announce(_applied(store, archive)), every=ANNOUNCE_INTERVAL_SECONDS)
         tasks.create_task(announcements, name="announcements")
@@ -37,7 +44,7 @@ async def project(
         follower = Follower(bus, last, await archive.digest_at(last), policy=policy)
         async with _woken_by_workers(bus, follower):
             async for messages in follower.batches():
-                await store.apply(await archive.receive(messages))
+                await store.apply(await read_sets(await archive.receive(messages)))
                 await announce(_applied(store, archive))
 
 
@@ -56,14 +63,17 @@ async def _woken_by_workers(bus: Bus, follower: Follower) -> AsyncIterator[None]
             await subscription.unsubscribe()
 
 
-async def catch_up(store: Store, archive: Archive) -> None:
-    """Apply all archived commits to the read model, which is rebuilt if it does not match the archive."""
+async def catch_up(store: Store, archive: Archive, read_sets: ReadSets) -> None:
+    """Apply all archived commits to the read model, which is rebuilt if it does not match the archive.
+
+    `read_sets` reads the sets of images that lie in blobs.
+    """
     last = await store.read(checkpoint)
     if last.sequence and await archive.digest_at(last.sequence) != last.digest:
         _log.warning("read_model_reset", applied=last.sequence, archived=archive.tail.sequence)
         await store.reset()
     while batch := await archive.next_batch(store.applied):
-        await store.apply(batch)
+        await store.apply(await read_sets(batch))
 
 
 def _applied(store: Store, archive: Archive) -> Applied:

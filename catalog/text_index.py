@@ -18,6 +18,7 @@ import structlog
 from pyroaring import BitMap
 
 from catalog.database import Connection
+from catalog.domain.image_sets import bitmap_of
 from catalog.domain.ordering import NameKeys, natural_key
 from catalog.keys import Keys
 from catalog.store import Store, checkpoint
@@ -169,7 +170,7 @@ class TextIndexes:
                 case ImageAdded(ordinal=ordinal) | CaptionSet(ordinal=ordinal):
                     texts.marks[ordinal] = recorded.sequence
                 case CommitsUndone(images=images):  # perhaps of a caption
-                    texts.marks |= dict.fromkeys(BitMap.deserialize(images), recorded.sequence)
+                    texts.marks |= dict.fromkeys(bitmap_of(images), recorded.sequence)
                 case ImageErased(ordinal=ordinal):
                     texts.erase(ordinal)
                 case DatasetRemoved() | DatasetErased():

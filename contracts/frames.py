@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from contracts.aggregates import AnyEvent
 from contracts.events.base import Event
@@ -22,7 +23,7 @@ from contracts.events.datasets import (
     TagsOrdered,
 )
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
-from contracts.ids import CommandId, ImageId
+from contracts.ids import CommandId, Digest, ImageId
 from contracts.queries.log import EventView
 from contracts.telemetry import LIVE_MESSAGES, LiveMessage, Progress, TaggingProgress, TrainingProgress
 
@@ -35,10 +36,14 @@ IMAGE_EVENTS = (
 
 
 class EventImages(msgspec.Struct, frozen=True, kw_only=True):
-    """The images an event is about: how many, and their ids if there are at most 100."""
+    """The images an event is about: how many, and their ids if there are at most 100.
+
+    `blob`: the digest of the set of their ordinals, where it is too large for the event.
+    """
 
     count: int
     ids: tuple[ImageId, ...] = ()
+    blob: Digest | UnsetType = UNSET
 
 
 class EventItem(EventView, frozen=True, kw_only=True):

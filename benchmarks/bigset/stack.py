@@ -12,8 +12,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.big_dataset import DATASET, BigDataset, LogWriter, bitmap
+from benchmarks.big_dataset import DATASET, BigDataset, LogWriter
 from benchmarks.tag_sampler import TagSampler
+from catalog.domain.image_sets import image_set
 from contracts import subjects
 from contracts.commits import revision_of
 from contracts.events.datasets import TagsEdited
@@ -126,7 +127,7 @@ class RunningStack:
             recorded = await log.commit_at(last.seq or 0) if last else None
             assert recorded is not None, "the data set has no commits"
             writer.revisions[DATASET] = revision_of(recorded)
-            edit = TagsEdited(images=bitmap(range(self.dataset.images)), asserted=tags)
+            edit = TagsEdited(images=image_set(range(self.dataset.images)), asserted=tags)
             return await writer.append("dataset", DATASET, edit)
 
     async def wait_until_shown(self, sequence: int) -> None:

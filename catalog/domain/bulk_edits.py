@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pyroaring import BitMap
 
 from catalog.domain.edits import Choice
+from catalog.domain.image_sets import image_set
 from contracts.errors import Conflict, Rejected
 from contracts.events.base import Event
 from contracts.events.datasets import TagsEdited
@@ -76,7 +77,7 @@ def edit_events(changes: Sequence[TagChange]) -> list[Event]:
             same.append(change)
     return [
         TagsEdited(
-            images=bytes(images.serialize()),
+            images=image_set(images),
             asserted=tuple(change.tag for change in some if change.choice == "asserted"),
             rejected=tuple(change.tag for change in some if change.choice == "rejected"),
             withdrawn=tuple(change.tag for change in some if change.choice == "withdrawn"),

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from pyroaring import BitMap
-
 from catalog.domain.datasets import refuse_if_in_use
 from catalog.domain.edits import Choice, requested_choices
+from catalog.domain.image_sets import image_set
 from contracts.commands.datasets import EditTags, EraseImage, OrderTags, RemoveImage, ReplaceTags, SetCaption
 from contracts.errors import StaleVersion
 from contracts.events.base import Event, Sealed
@@ -48,7 +47,7 @@ def decide(image: ImageState, command: ImageChange) -> list[Event]:
     """The events that a command causes in the data set of an image; none if nothing changes."""
     match command:
         case RemoveImage():
-            return [ImagesRemoved(images=single(image.ordinal))]
+            return [ImagesRemoved(images=image_set([image.ordinal]))]
         case EraseImage(image=image_id):
             if image.erased:
                 return []
@@ -77,11 +76,6 @@ def check_if_match(image: ImageState, seen: int | None) -> None:
         raise StaleVersion("the image never had that version", current=image.etag)
 
 
-def single(ordinal: int) -> bytes:
-    """A serialized set of one image."""
-    return bytes(BitMap([ordinal]).serialize())
-
-
 def edit_tags(
     image: ImageState, *, add: Sequence[str] = (), remove: Sequence[str] = (), withdraw: Sequence[str] = ()
 ) -> list[Event]:
@@ -96,7 +90,7 @@ def edit_tags(
         tuple(tag for tag, choice in requested.items() if choice == kind and tag in changing)
         for kind, changing in decided.items()
     )
-    edited = TagsEdited(images=single(image.ordinal), asserted=asserted, rejected=rejected, withdrawn=withdrawn)
+    edited = TagsEdited(images=image_set([image.ordinal]), asserted=asserted, rejected=rejected, withdrawn=withdrawn)
     return [edited] if edited.asserted or edited.rejected or edited.withdrawn else []
 
 

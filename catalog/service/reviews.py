@@ -27,6 +27,6 @@ async def review_images(context: CommandContext, _: CommandMetadata, command: Re
         return row, rules.review(selected, reviewed, as_reviewed=command.reviewed)
 
     row, events = await context.read(read)
-    changed = sum(len(sets.ordinals(event.images)) for event in events if isinstance(event, ImagesReviewed))
+    changed = sum(event.images.count for event in events if isinstance(event, ImagesReviewed))
     result = ReviewResult(id=row.id, name=row.name, images=changed)
     return CommandOutcome(result, [Change("dataset", row.id, events, row.revision)])

@@ -22,6 +22,7 @@ from catalog.views import (
     presets,
     refusals,
     reviews,
+    set_blobs,
     sets,
     tag_names,
     tagging,
@@ -40,7 +41,7 @@ __all__ = ["TABLES", "VERSION", "add_foreign", "apply", "foreign_heads"]
 # The order matters: each view may read what earlier ones wrote for the same batch.
 VIEWS = (
     *(tag_names, undos, commands, tagging, datasets, erasures, images, image_columns, presence, edits, texts),
-    *(reviews, refusals, versions, presets, work, jobs, predictions, bulk_undo, tags, losses),
+    *(reviews, refusals, versions, presets, work, jobs, predictions, bulk_undo, tags, losses, set_blobs),
 )
 TABLES = sets.TABLES + foreign.TABLES + "".join(view.TABLES for view in VIEWS)
 foreign_heads = foreign.heads

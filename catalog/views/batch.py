@@ -14,11 +14,10 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar, overload
 
-import numpy as np
-from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.domain.edits import Edit
+from catalog.domain.pairs import PairChange
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event
 from contracts.events.datasets import (
@@ -31,6 +30,7 @@ from contracts.events.datasets import (
     TagsEdited,
     ThresholdsSet,
 )
+from contracts.events.image_sets import ImageSet
 from contracts.tags import Acceptance
 
 E = TypeVar("E", bound=Event)
@@ -40,21 +40,8 @@ SINGLE_COMMIT_EVENTS = frozenset(
 )
 
 
-Pairs = NDArray[np.uint64]
-"""Of tags and images: each is one number, `tag id << 32 | ordinal`, so that a set of pairs is a sorted array."""
 BULK = 64
 """An edit of more images is kept once, with its set of images, and not with each image."""
-
-
-@dataclass(frozen=True)
-class PairChange:
-    """The pairs that pass since a change, and those that passed before it."""
-
-    added: Pairs
-    removed: Pairs
-
-    def tags(self) -> set[int]:
-        return {int(tag) for pairs in (self.added, self.removed) for tag in np.unique(pairs >> np.uint64(32))}
 
 
 @dataclass(frozen=True)
@@ -78,10 +65,10 @@ class CommitBatch:
         self.commits = commits
         self._by_type: defaultdict[type[Event], list[tuple[int, int, RecordedCommit, Any]]] = defaultdict(list)
         self._events: dict[tuple[type[Event], ...], list[tuple[RecordedCommit, Any]]] = {}
-        self._ordinals: dict[bytes, list[int]] = {}
+        self._ordinals: dict[bytes, BitMap] = {}
         self.tag_ids: dict[str, int] = {}
         """The ids of the tags that the batch names."""
-        self.edits: list[tuple[str, Edit, bytes]] = []
+        self.edits: list[tuple[str, Edit, ImageSet]] = []
         """The data set, the decisions and the images of each edit, in order."""
         self.toggles: list[Toggle] = []
         self.predicted: dict[str, PairChange] = {}
@@ -110,11 +97,14 @@ class CommitBatch:
         """The events of one type, with the index of each in its commit."""
         return [(index, recorded, event) for _, index, recorded, event in self._by_type.get(event_type, ())]
 
-    def ordinals(self, images: bytes) -> list[int]:
-        """The ordinals of a serialized set, ascending; cached, as several views need the same."""
-        found = self._ordinals.get(images)
+    def ordinals(self, images: ImageSet) -> BitMap:
+        """The ordinals of a set of images, not to be changed; cached, as several views need the same.
+
+        ValueError: the set lies in a blob and was not read.
+        """
+        found = self._ordinals.get(images.bitmap)
         if found is None:
-            found = self._ordinals[images] = list(BitMap.deserialize(images))
+            found = self._ordinals[images.bitmap] = BitMap.deserialize(images.bitmap)
         return found
 
 
@@ -132,12 +122,7 @@ def split_batches(commits: Sequence[RecordedCommit]) -> Iterator[CommitBatch]:
 
 
 def _needs_batch_of_its_own(event: Event) -> bool:
-    return type(event) in SINGLE_COMMIT_EVENTS or (isinstance(event, TagsEdited) and is_bulk(event.images))
-
-
-def is_bulk(images: bytes) -> bool:
-    """Whether a serialized set has more than BULK images."""
-    return len(BitMap.deserialize(images)) > BULK
+    return type(event) in SINGLE_COMMIT_EVENTS or (isinstance(event, TagsEdited) and event.images.count > BULK)
 
 
 def delete_erased(connection: sqlite3.Connection, batch: CommitBatch, table: str) -> None:

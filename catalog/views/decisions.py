@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pyroaring import BitMap
-
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.edits import choices
 from catalog.domain.effective_tags import Decision, EffectiveTags, derive_effective_tags, latest_decisions
+from catalog.domain.image_sets import bitmap_of
 from catalog.views import datasets, predictions, texts
 from catalog.views import tag_names as names
 from catalog.views.edits import edits_after, edits_of
@@ -83,7 +82,7 @@ def later_commits(connection: Connection, dataset_id: str, commits: Iterable[Rec
         events = () if _is_import(recorded) else recorded.commit.events
         for event in (event for event in events if isinstance(event, TagsEdited)):
             ids = set(names.ids_of(connection, (*event.asserted, *event.rejected, *event.withdrawn)).values())
-            images = BitMap.deserialize(event.images)
+            images = bitmap_of(event.images)
             later = edits_after(connection, dataset_id, images, recorded.sequence)
             found |= {edit.sequence for edit, edited in later if ids & {*edit.tags} and edited & images}
     return tuple(sorted(found))

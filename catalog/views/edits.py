@@ -14,8 +14,9 @@ from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.edits import Edit, add_edit, merge_edits
 from catalog.rows import json_array
 from catalog.views import undos
-from catalog.views.batch import CommitBatch, Toggle, delete_erased, is_bulk
+from catalog.views.batch import BULK, CommitBatch, Toggle, delete_erased
 from contracts.events.datasets import DatasetErased, ImageErased, TagsEdited
+from contracts.events.image_sets import ImageSet
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS decision (
@@ -83,7 +84,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         connection.execute(DELETE_BULK, (recorded.commit.aggregate_id,))
 
 
-def _edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, bytes]]:
+def _edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, ImageSet]]:
     id_of = batch.tag_ids.__getitem__
     for index, recorded, event in batch.indexed_events(TagsEdited):
         groups = (tuple(map(id_of, tags)) for tags in (event.asserted, event.rejected, event.withdrawn))
@@ -96,8 +97,8 @@ def _apply_edits(connection: Connection, batch: CommitBatch) -> None:
     by_image: defaultdict[str, defaultdict[int, list[Edit]]] = defaultdict(lambda: defaultdict(list))
     for dataset_id, edit, images in batch.edits:
         encoded = _encode(edit)
-        if is_bulk(images):
-            connection.execute(ADD_BULK, (dataset_id, *edit.place, encoded, images))
+        if images.count > BULK:
+            connection.execute(ADD_BULK, (dataset_id, *edit.place, encoded, images.bitmap))
             continue
         for ordinal in batch.ordinals(images):
             rows.append((dataset_id, ordinal, *edit.place, encoded))

@@ -3,12 +3,11 @@
 from collections import defaultdict
 
 import numpy as np
-from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.rows import EPOCH, MICROSECOND
 from catalog.views import columns, tagging
-from catalog.views.batch import CommitBatch, is_bulk
+from catalog.views.batch import BULK, CommitBatch
 from contracts.events.datasets import (
     CaptionSet,
     DatasetErased,
@@ -30,9 +29,9 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         sequences = np.array([changes[ordinal] for ordinal in ordinals], dtype=np.int64)
         columns.raise_changed(connection, dataset_id, np.array(ordinals, dtype=np.int64), sequences)
     for recorded, event in batch.events(TagsEdited, ImagesRemoved):
-        if is_bulk(event.images):
+        if event.images.count > BULK:
             columns.mark_changed(
-                connection, recorded.commit.aggregate_id, BitMap.deserialize(event.images), recorded.sequence
+                connection, recorded.commit.aggregate_id, batch.ordinals(event.images), recorded.sequence
             )
     for recorded, erased in batch.events(ImageErased):
         for name in columns.COLUMNS:
@@ -67,7 +66,7 @@ def _changes(connection: Connection, batch: CommitBatch) -> dict[str, dict[int, 
         for image in predicted.images:
             dataset[image.ordinal] = max(recorded.sequence, dataset.get(image.ordinal, 0))
     for recorded, event in batch.events(TagsEdited, ImagesRemoved):
-        if not is_bulk(event.images):
+        if event.images.count <= BULK:
             dataset = found[recorded.commit.aggregate_id]
             for ordinal in batch.ordinals(event.images):
                 dataset[ordinal] = max(recorded.sequence, dataset.get(ordinal, 0))

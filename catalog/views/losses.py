@@ -9,6 +9,7 @@ from catalog.database import Connection
 from catalog.domain.live_blobs import NAMING_EVENTS, blobs_named_by
 from catalog.rows import fetch, fetch_number
 from catalog.views.batch import CommitBatch
+from contracts.events.base import Event
 from contracts.events.log import LossAccepted
 
 TABLES = """
@@ -26,6 +27,7 @@ ACCEPT = "INSERT OR IGNORE INTO accepted_loss VALUES (?, ?, ?, ?, ?)"
 EXPECT_AGAIN = "DELETE FROM accepted_loss WHERE kind = 'blob' AND id = ?"
 ANY_BLOB = "SELECT EXISTS (SELECT 1 FROM accepted_loss WHERE kind = 'blob')"
 ANY = "SELECT EXISTS (SELECT 1 FROM accepted_loss)"
+NAMING_AND_LOST: tuple[type[Event], ...] = (LossAccepted, *NAMING_EVENTS)
 KEYS_OF_DATASET = """
 SELECT image.ordinal, accepted_loss.sequence FROM accepted_loss JOIN image ON image.id = accepted_loss.id
 WHERE accepted_loss.kind = 'key' AND image.dataset_id = ?
@@ -51,7 +53,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     """In the order of the log: a blob that is named after its loss was accepted has been stored again."""
     if not batch.events(LossAccepted) and not fetch_number(connection, ANY_BLOB):
         return
-    for recorded, event in batch.events(LossAccepted, *NAMING_EVENTS):
+    for recorded, event in batch.events(*NAMING_AND_LOST):
         commit = recorded.commit
         if isinstance(event, LossAccepted):
             about = (recorded.sequence, commit.at.isoformat(), event.reason)

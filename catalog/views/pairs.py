@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.domain.edits import Edit, SetChoice
-from catalog.views.batch import PairChange, Pairs
+from catalog.domain.pairs import PairChange, Pairs
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
 from contracts.tags import Acceptance, Fixed

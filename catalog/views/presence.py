@@ -47,8 +47,8 @@ UPDATE image SET removed_sequence = ? WHERE dataset_id = ? AND ordinal IN (SELEC
 def apply(connection: Connection, batch: CommitBatch) -> None:
     for index, recorded, removed in batch.indexed_events(ImagesRemoved):
         dataset_id = recorded.commit.aggregate_id
-        connection.execute(ADD_REMOVAL, (dataset_id, recorded.sequence, index, removed.images))
-        went = _existing(connection, dataset_id, BitMap(batch.ordinals(removed.images)), is_out=False)
+        connection.execute(ADD_REMOVAL, (dataset_id, recorded.sequence, index, removed.images.bitmap))
+        went = _existing(connection, dataset_id, batch.ordinals(removed.images), is_out=False)
         _change(connection, dataset_id, recorded.sequence, went, present=False)
     for toggle in batch.toggles:
         _apply_toggle(connection, toggle)

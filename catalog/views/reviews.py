@@ -45,7 +45,7 @@ def _apply_reviews(connection: Connection, batch: CommitBatch) -> None:
     changes: defaultdict[str, list[tuple[int, ImagesReviewed]]] = defaultdict(list)
     for index, recorded, event in batch.indexed_events(ImagesReviewed):
         dataset_id = recorded.commit.aggregate_id
-        connection.execute(ADD, (dataset_id, recorded.sequence, index, event.reviewed, event.images))
+        connection.execute(ADD, (dataset_id, recorded.sequence, index, event.reviewed, event.images.bitmap))
         changes[dataset_id].append((recorded.sequence, event))
     for dataset_id, events in changes.items():
         reviewed = sets.load(connection, dataset_id, "reviewed")

@@ -63,8 +63,3 @@ def _may_have_arrays(images: BitMap) -> bool:
     """Whether a container is small enough: larger ones are bitmaps, which never take as many bytes as runs."""
     starts = range(0, images.max() + 1, CONTAINER)
     return any(0 < images.range_cardinality(start, start + CONTAINER) <= LARGEST_ARRAY for start in starts)
-
-
-def ordinals(images: bytes) -> list[int]:
-    """The ordinals of a serialized set, ascending."""
-    return list(BitMap.deserialize(images))

@@ -11,9 +11,11 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.edits import Edit, set_choices
+from catalog.domain.image_sets import bitmap_of
+from catalog.domain.pairs import PairChange
 from catalog.rows import fetch, fetch_number, json_array
 from catalog.views import columns, datasets, edits, images, pairs, predictions, sets, tag_sets
-from catalog.views.batch import BULK, CommitBatch, PairChange, Toggle
+from catalog.views.batch import BULK, CommitBatch, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
 from catalog.views.tag_sets import DatasetTags
@@ -80,7 +82,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, _ in batch.events(ThresholdsSet, RulesSet):
         _apply_rules(connection, recorded.commit.aggregate_id, recorded.sequence)
     for recorded, removed in batch.events(ImagesRemoved):
-        _recount(connection, recorded.commit.aggregate_id, BitMap(batch.ordinals(removed.images)))
+        _recount(connection, recorded.commit.aggregate_id, batch.ordinals(removed.images))
     for recorded, erased in batch.events(ImageErased):
         _erase(connection, recorded.commit.aggregate_id, erased.ordinal, batch.tags_of_erased)
     for recorded, _ in batch.events(DatasetRemoved, DatasetErased):
@@ -90,7 +92,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 def _edits(batch: CommitBatch) -> dict[str, list[tuple[Edit, BitMap]]]:
     found: defaultdict[str, list[tuple[Edit, BitMap]]] = defaultdict(list)
     for dataset_id, edit, edited in batch.edits:
-        found[dataset_id].append((edit, BitMap.deserialize(edited)))
+        found[dataset_id].append((edit, bitmap_of(edited)))
     return found
 
 

@@ -138,7 +138,8 @@ const formatValue = (value) => {
 
 /** The recipe as a tree: each nested struct is a section titled with its type, the plain fields are under "general". */
 const Recipe = ({ job }) => {
-  const entries = Object.entries(job.recipe);
+  const { version: _, ...recipe } = job.recipe;
+  const entries = Object.entries(recipe);
   const sections = entries.filter(([, value]) => value && typeof value === "object" && !Array.isArray(value));
   const plainFields = entries.filter((entry) => !sections.includes(entry));
   return html`

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from pyroaring import BitMap
 
 from catalog.domain import manifest
+from catalog.domain.image_sets import image_set
 from catalog.domain.manifest import ManifestLine, ManifestPage
 from catalog.views.batch import BULK
 from contracts import subjects
@@ -35,6 +35,7 @@ from contracts.events.datasets import (
     ThresholdsSet,
     VersionFrozen,
 )
+from contracts.events.image_sets import ImageSet
 from contracts.events.jobs import (
     Artifact,
     JobAttemptFailed,
@@ -88,8 +89,8 @@ def digest(text: str) -> Digest:
     return Digest(hashlib.sha256(text.encode()).hexdigest())
 
 
-def bitmap(*ordinals: int) -> bytes:
-    return bytes(BitMap(ordinals).serialize())
+def bitmap(*ordinals: int) -> ImageSet:
+    return image_set(ordinals)
 
 
 def key_for(image: str) -> bytes:

@@ -10,6 +10,7 @@ from pyroaring import BitMap
 
 from catalog.domain.bulk_edits import Decided, edit_events, images_of, tag_changes
 from catalog.domain.edits import Choice, requested_choices
+from catalog.domain.image_sets import bitmap_of
 from catalog.domain.images import ImageState, edit_tags
 from contracts.commands.datasets import EditMany, EditTags, RemoveImage, SetThresholds, Undo
 from contracts.commands.tagging import RequestTagging
@@ -78,14 +79,14 @@ def test_each_image_changes_as_it_would_alone(
     changes = tag_changes(BitMap(selected), requested_choices(**lists), sets)
     events = [event for event in edit_events(changes) if isinstance(event, TagsEdited)]
     assert len({event.images for event in events}) == len(events)
-    assert images_of(changes) == BitMap.union(BitMap(), *(BitMap.deserialize(event.images) for event in events))
+    assert images_of(changes) == BitMap.union(BitMap(), *(bitmap_of(event.images) for event in events))
     for ordinal in range(6):
         state = ImageState(
             asserted=frozenset(tag for tag, (asserted, _) in decided.items() if ordinal in asserted),
             rejected=frozenset(tag for tag, (_, rejected) in decided.items() if ordinal in rejected),
         )
         alone = edit_tags(state, **lists) if ordinal in selected else []
-        together = [event for event in events if ordinal in BitMap.deserialize(event.images)]
+        together = [event for event in events if ordinal in bitmap_of(event.images)]
         assert _decided(together) == _decided(event for event in alone if isinstance(event, TagsEdited))
 
 
@@ -107,10 +108,10 @@ async def test_one_commit_names_the_images_whose_decisions_change(harness: Catal
     assert (result.name, result.images, result.selected, result.changed) == ("cats", MANY, MANY, True)
     all_ordinals, but_one, but_two = (bitmap(*(set(range(MANY)) - skipped)) for skipped in (set[int](), {1}, {2}))
     new = (await harness.events("dataset", dataset))[before:]
-    assert [(set(BitMap.deserialize(one.images)), one.asserted, one.rejected) for one in new] == [  # type: ignore[attr-defined]  # all of them are TagsEdited
-        (set(BitMap.deserialize(but_one)), ("cat",), ()),
-        (set(BitMap.deserialize(all_ordinals)), ("sky",), ()),
-        (set(BitMap.deserialize(but_two)), (), ("dog",)),
+    assert [(set(bitmap_of(one.images)), one.asserted, one.rejected) for one in new] == [  # type: ignore[attr-defined]  # all of them are TagsEdited
+        (set(bitmap_of(but_one)), ("cat",), ()),
+        (set(bitmap_of(all_ordinals)), ("sky",), ()),
+        (set(bitmap_of(but_two)), (), ("dog",)),
     ]
     for ordinal in (0, 1, 2, MANY - 1):
         assert await tags_of(harness, dataset, ordinal) == {"cat": "person", "sky": "person"}
@@ -223,6 +224,6 @@ async def test_a_tagging_run_takes_the_images_that_a_filter_selects(harness: Cat
     run = (await harness.execute(RequestTagging(dataset=dataset, selection=those("-cat")))).id
     requested = (await harness.events("tagging", run))[0]
     assert isinstance(requested, TaggingRequested)
-    assert (list(BitMap.deserialize(requested.images)), requested.count) == ([0, 2], 2)
+    assert (list(bitmap_of(requested.images)), requested.count) == ([0, 2], 2)
     with pytest.raises(Rejected, match="the filter selects no image of 'cats'"):
         await harness.execute(RequestTagging(dataset=dataset, selection=those("dog")))

@@ -20,7 +20,7 @@ from catalog.query_handlers.paging import MAX_PAGE_BYTES, build_page, decode_cur
 from catalog.query_handlers.table import query_handlers
 from catalog.store import Store
 from catalog.text_index import TextIndexes, TextLimits
-from catalog.views.predictions import read_part
+from catalog.views.confidences import read_part
 from contracts.errors import Behind, Gone, Invalid, NotFound
 from contracts.events.datasets import DatasetRenamed
 from contracts.filters import AllImages

@@ -231,7 +231,7 @@ def undo_one(commits: Sequence[RecordedCommit], back: int) -> CommitsUndone:
     for recorded in commits:
         run, (first, *_) = RunId(recorded.commit.aggregate_id), recorded.commit.events
         if recorded.sequence not in void and all(isinstance(event, UNDOABLE) for event in recorded.commit.events):
-            images = bytes(undos_rules.images_of([recorded]).serialize())
+            images = bitmap(*undos_rules.images_of([recorded]))
             found.append(CommitsUndone(commits=(recorded.sequence,), images=images))
         elif isinstance(first, TaggingPredicted) and run not in runs:
             found.append(CommitsUndone(runs=(run,), images=bitmap(*(image.ordinal for image in first.images))))
