@@ -4,7 +4,7 @@ For each image, what holds of its own edits is ready; what it shows is that, mer
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -71,7 +71,6 @@ Edits = dict[int, list[Edit]]
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
-    batch.edits = list(_edits_in(batch))
     _apply_edits(connection, batch)
     for toggle in batch.toggles:
         _hold_again(connection, toggle)
@@ -84,18 +83,20 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         connection.execute(DELETE_BULK, (recorded.commit.aggregate_id,))
 
 
-def _edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, ImageSet]]:
-    id_of = batch.tag_ids.__getitem__
+def edits_in(batch: CommitBatch) -> list[tuple[str, Edit, ImageSet]]:
+    """The data set, the decisions and the images of each edit, in order."""
+    id_of, found = batch.tag_ids.__getitem__, []
     for index, recorded, event in batch.indexed_events(TagsEdited):
         groups = (tuple(map(id_of, tags)) for tags in (event.asserted, event.rejected, event.withdrawn))
         edit = Edit(recorded.sequence, index, event.source, recorded.commit.actor, *groups)
-        yield recorded.commit.aggregate_id, edit, event.images
+        found.append((recorded.commit.aggregate_id, edit, event.images))
+    return found
 
 
 def _apply_edits(connection: Connection, batch: CommitBatch) -> None:
     rows: list[tuple[object, ...]] = []
     by_image: defaultdict[str, defaultdict[int, list[Edit]]] = defaultdict(lambda: defaultdict(list))
-    for dataset_id, edit, images in batch.edits:
+    for dataset_id, edit, images in batch.once(edits_in):
         encoded = _encode(edit)
         if images.count > BULK:
             connection.execute(ADD_BULK, (dataset_id, *edit.place, encoded, images.bitmap))

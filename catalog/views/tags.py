@@ -84,7 +84,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 def _edits(batch: CommitBatch) -> dict[str, list[tuple[Edit, BitMap]]]:
     found: defaultdict[str, list[tuple[Edit, BitMap]]] = defaultdict(list)
-    for dataset_id, edit, edited in batch.edits:
+    for dataset_id, edit, edited in batch.once(edits.edits_in):
         found[dataset_id].append((edit, BitMap(batch.ordinals(edited))))
     return found
 
