@@ -52,9 +52,8 @@ def add_edit(edits: Sequence[Edit], newer: Edit) -> list[Edit]:
     replaced = set(newer.tags)
     kept: list[Edit] = []
     for edit in edits:
-        if replaced.isdisjoint(edit.tags):
-            kept.append(edit)
-        elif (rest := _without(edit, replaced)).tags:
+        rest = edit if replaced.isdisjoint(edit.tags) else _without(edit, replaced)
+        if rest.tags:
             kept.append(rest)
     return [*kept, newer]
 

@@ -104,6 +104,11 @@ def derive_effective_tags(
     )
 
 
+def claimed_tags(predictions: Sequence[ModelPredictions], rules: Acceptance) -> frozenset[str]:
+    """The tags that one image would have without any decisions."""
+    return frozenset(found.tag for found in tags.accept(_second(_accepted(predictions, rules)), rules))
+
+
 def _accepted(predictions: Sequence[ModelPredictions], rules: Acceptance) -> dict[str, Found]:
     """The tags that some run predicts above their threshold, decisions ignored."""
     return _most_probable((run, found) for run in predictions for found in tags.accept(run.predictions, rules))

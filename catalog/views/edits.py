@@ -149,8 +149,8 @@ def _counting(connection: Connection, dataset_id: str, ordinals: Iterable[int], 
 
 def bulk_edits(connection: Connection, dataset_id: str, until: int = MAX_SEQUENCE) -> list[tuple[Edit, BitMap]]:
     """The edits of many images that count as of a sequence, oldest first, with their images."""
-    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until)
-    rows = connection.execute(BULK_EDITS, (dataset_id, until))
+    rows = connection.execute(BULK_EDITS, (dataset_id, until)).fetchall()
+    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until) if rows else {}
     return [(_decode(edit), BitMap.deserialize(images)) for sequence, edit, images in rows if sequence not in voided]
 
 

@@ -6,7 +6,6 @@ A pair is one number, `tag id << 32 | ordinal`, so that sets of pairs are sorted
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from struct import Struct
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.domain.edits import Edit, SetChoice
 from catalog.views.batch import PairChange, Pairs
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
@@ -27,7 +25,6 @@ PACKED = np.dtype([("tag", "<u4"), ("category", "u1"), ("probability", "<f8")])
 _pack = Struct("<IBd").pack
 """One row of PACKED: faster than numpy for the few predictions of an image."""
 CATEGORIES: tuple[Category, ...] = ("general", "character", "rating")
-CHOICES: tuple[SetChoice, ...] = ("asserted", "imported", "rejected", "withdrawn")
 NEVER = 2.0
 """A threshold that no probability passes."""
 NO_PAIRS: Pairs = np.empty(0, dtype=np.uint64)
@@ -104,26 +101,6 @@ def change(before: Pairs, after: Pairs) -> PairChange:
     return PairChange(
         added=np.setdiff1d(after, before, assume_unique=True), removed=np.setdiff1d(before, after, assume_unique=True)
     )
-
-
-def latest(run: Sequence[tuple[Edit, BitMap]]) -> Iterator[tuple[int, SetChoice, BitMap]]:
-    """Of edits in order: each tag with the images for which the last of them made the same choice."""
-    groups = [
-        (group, code, ordinal)
-        for edit, ordinals in run
-        for ordinal in ordinals
-        for code, group in ((int(edit.source == "import"), edit.asserted), (2, edit.rejected), (3, edit.withdrawn))
-        if group
-    ]
-    counts = [len(group) for group, _, _ in groups]
-    tags = np.fromiter(chain.from_iterable(group for group, _, _ in groups), dtype=np.uint64)
-    ordinals = np.repeat(np.array([ordinal for _, _, ordinal in groups], dtype=np.uint64), counts)
-    codes = np.repeat(np.array([code for _, code, _ in groups], dtype=np.uint8), counts)
-    pairs, last = np.unique((tags << _SHIFT | ordinals)[::-1], return_index=True)
-    codes = codes[::-1][last]
-    for code, choice in enumerate(CHOICES):
-        for tag, images in by_tag(pairs[codes == code]):
-            yield tag, choice, images
 
 
 def by_tag(pairs: Pairs) -> Iterator[tuple[int, BitMap]]:

@@ -66,6 +66,9 @@ OF_IMAGES = f"""
 SELECT ordinal, run_id, model, run_sequence, sequence, packed FROM prediction
 {SELECTED} AND sequence <= ? AND unreadable IS NULL ORDER BY ordinal, run_sequence DESC
 """  # noqa: S608 - constants
+CURRENT_OF_IMAGES = f"""
+SELECT ordinal, run_id, sequence, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
+"""  # noqa: S608 - constants
 CURRENT_OF_DATASET = (
     "SELECT ordinal, packed FROM prediction WHERE dataset_id = ? AND current = 1 AND ordinal >= ? LIMIT ?"
 )
@@ -205,6 +208,9 @@ def load_current(
     connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int = MAX_SEQUENCE
 ) -> dict[int, list[ModelPredictions]]:
     """The current predictions as of a sequence, by ordinal, newest run first."""
+    if until == MAX_SEQUENCE:
+        current = connection.execute(CURRENT_OF_IMAGES, (dataset_id, json_array(ordinals))).fetchall()
+        return _named(connection, {ordinal: list(rows) for ordinal, rows in groupby(current, key=itemgetter(0))})
     rows = connection.execute(OF_IMAGES, (dataset_id, json_array(ordinals), until)).fetchall()
     undone = undos.undone_runs(connection, dataset_id, until)
     found: dict[int, list[tuple[Any, ...]]] = {}
