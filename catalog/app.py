@@ -22,6 +22,7 @@ from catalog.ingest.pool import Decoder
 from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.metrics import CatalogMetrics
+from catalog.prediction_index import PredictionIndex
 from catalog.projection import project
 from catalog.query_handlers.context import ManifestReader, QueryContext
 from catalog.query_handlers.table import query_handlers
@@ -30,12 +31,16 @@ from catalog.service import erasure
 from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
 from catalog.service.execution import CommandExecutor
+from catalog.service.freezing import Freezer
 from catalog.service.handlers import command_handlers
 from catalog.service.imports import ImageImporter, remove_stale_work_folders
+from catalog.service.job_freezing import JobFreezer
 from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
 from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store
+from catalog.text_index import DEFAULT_TEXT_LIMITS, TextIndexes, TextLimits
+from catalog.views.predictions import read_part
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
@@ -89,6 +94,7 @@ class Policies:
     dispatch: DispatchTiming = field(default_factory=DispatchTiming)
     purge: PurgeLimits = DEFAULT_PURGE_LIMITS
     watch: WatchPolicy = DEFAULT_WATCH
+    texts: TextLimits = DEFAULT_TEXT_LIMITS
 
 
 class Catalog:
@@ -103,7 +109,7 @@ class Catalog:
     ) -> None:
         archive, store, keys, blobs = resources.archive, resources.store, resources.keys, resources.blobs
         self.dispatcher = Dispatcher(bus, store, log, policies.dispatch)
-        executor = CommandExecutor(log, store, self.dispatcher.on_appended)
+        executor = CommandExecutor(log, store, self._on_appended)
         self.importer = ImageImporter(blobs, resources.decoder, resources.staging, BlobPins())
         notify_workers = partial(publish, bus, ImagesErased())
         pins = self.importer.pins
@@ -111,21 +117,37 @@ class Catalog:
         self.replays = Replays(resources.folder)
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
+        self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
+        self.texts, self.predictions = TextIndexes(store, keys, policies.texts), PredictionIndex(read_part)
         self.context = CommandContext(
-            executor, partial(_commits_at, archive), keys, blobs, self.purger.purge_now, lambda: self.watch.losses
+            executor,
+            partial(_commits_at, archive),
+            keys,
+            blobs,
+            self.purger.purge_now,
+            self.freezer.losses,
+            self.texts,
+            self.predictions,
         )
-        self.commands = command_handlers(self.context, self.importer)
+        self.job_freezer = JobFreezer(self.context, self.freezer)
+        self.commands = command_handlers(self.context, self.importer, self.freezer)
         queried = QueryContext(
             store=store,
             archive=archive,
             keys=keys,
             manifests=ManifestReader(blobs, self.watch.require_blob),
+            texts=self.texts,
+            predictions=self.predictions,
             pending_purges=self.purger.pending,
         )
         audits = audit.handlers(Auditor(archive, log, keys), store, self.watch, resources.name_cures)
         losses = watch_queries.handlers(self.watch, store)
         self.queries = {**query_handlers(queried), **audits, **losses, **self.replays.handlers()}
         self._resources = resources
+
+    async def _on_appended(self, commits: Sequence[RecordedCommit]) -> None:
+        await self.dispatcher.on_appended(commits)
+        self.job_freezer.on_appended(commits)
 
     def add_metrics(self, metrics: ServiceMetrics) -> None:
         resources, log = self._resources, self.context.executor.log
@@ -134,7 +156,8 @@ class Catalog:
             folders["blobs"] = resources.blobs.root
         metrics.serves_requests()
         metrics.add("disk", disk_source(folders))
-        found = CatalogMetrics(resources.store, resources.archive, log, lambda: self.dispatcher.queue_depth)
+        depth, texts = lambda: self.dispatcher.queue_depth, lambda: self.texts.bytes
+        found = CatalogMetrics(resources.store, resources.archive, log, queue_depth=depth, text_bytes=texts)
         found.add_to(metrics, resources.folder)
 
 
@@ -176,7 +199,9 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
         health.set("log", True)
         remove_stale_work_folders(settings.staging)
         log.verdicts = StoreVerdicts(resources.store)
-        catalog = Catalog(bus, log, resources, Policies(watch=policy_for(settings, resources.blobs)))
+        texts = TextLimits(memory=settings.text_index_bytes)
+        policies = Policies(watch=policy_for(settings, resources.blobs), texts=texts)
+        catalog = Catalog(bus, log, resources, policies)
         require_all_handlers("catalog", catalog.commands, catalog.queries)
         service = Service(bus, "catalog", version("loratory"), observe=metrics.observe)
         stack.push_async_callback(service.close)
@@ -195,6 +220,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
             tasks.create_task(archive.verify_periodically(log), name="verification")
             tasks.create_task(catalog.purger.run(), name="erasures")
             tasks.create_task(catalog.dispatcher.run(), name="dispatcher")
+            tasks.create_task(catalog.job_freezer.run(), name="freezing for jobs")
             tasks.create_task(catalog.watch.run(partial(_publish_losses, settings, bus, health)), name="watch")
             remove_drafts = resources.blobs.remove_abandoned_drafts
             drafts = repeat(remove_drafts, every=DRAFTS_SECONDS, on=OSError, warn="drafts_not_removed")

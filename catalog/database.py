@@ -10,9 +10,9 @@ import os
 import queue
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -61,12 +61,27 @@ class Closing(ABC):
         await self.close()
 
 
+class Snapshot:
+    """A read transaction that lasts for several reads, on a connection and a thread of its own."""
+
+    def __init__(self, connection: Connection, thread: ThreadPoolExecutor) -> None:
+        self._connection, self._thread = connection, thread
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on the state that the first read saw."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
+
+
 class Database(Closing):
     """One file: the connection that writes, from `open_writer`, and a few that read."""
 
     def __init__(self, path: Path, writer: Connection) -> None:
         self._path = path
         self._connection = writer
+        self._truncation = asyncio.Lock()
+        self._snapshots = 0
+        self._no_snapshots = asyncio.Event()
+        self._no_snapshots.set()
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         for _ in range(READERS):
             self._idle.put(open_reader(path))
@@ -94,13 +109,38 @@ class Database(Closing):
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Snapshot"]:
+        """One state of the file for several reads, whatever is written meanwhile; keep it short, the WAL grows."""
+        async with self._truncation:
+            self._snapshots += 1
+            self._no_snapshots.clear()
+        thread = ThreadPoolExecutor(1, thread_name_prefix=f"snapshot-{self._path.stem}")
+        try:
+            connection = await asyncio.wrap_future(thread.submit(_connect, self._path, writes=False))
+            try:
+                await asyncio.wrap_future(thread.submit(connection.execute, "BEGIN"))
+                yield Snapshot(connection, thread)
+            finally:
+                thread.submit(connection.close)  # after the read that a cancelled caller left behind
+        finally:
+            thread.shutdown(wait=False)
+            self._snapshots -= 1
+            if not self._snapshots:
+                self._no_snapshots.set()
+
     async def truncate_wal(self) -> None:
-        """Empty the WAL, which still contains deleted content. Unavailable: a reader is using it."""
+        """Empty the WAL, which still contains deleted content, when no snapshot needs it any more.
+
+        Unavailable: a reader is using it.
+        """
 
         def truncate() -> None:
             check_wal_truncated(*self._connection.execute(TRUNCATE_WAL).fetchone())
 
-        await asyncio.get_running_loop().run_in_executor(self._writer, truncate)
+        async with self._truncation:
+            await self._no_snapshots.wait()  # here, because the writer's thread must not wait for it
+            await asyncio.get_running_loop().run_in_executor(self._writer, truncate)
 
     async def close(self) -> None:
         """Waits for running reads and writes, then closes the file."""

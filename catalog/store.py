@@ -7,7 +7,8 @@ just replaced.
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from catalog.database import (
     QUICK_CHECK,
     Connection,
     Database,
+    Snapshot,
     check_integrity,
     create_tables,
     is_corrupt,
@@ -79,6 +81,8 @@ class Store(Database):
         self._advanced = asyncio.Condition()
         self._pending: dict[Aggregate, int] = {}
         self._damaged = asyncio.Event()
+        self.before_apply: list[Callable[[Sequence[LogEntry]], None]] = []
+        """Called with the entries that the rows show next."""
         self.foreign_heads: dict[Aggregate, int] = {}
         """The newest foreign message on the subject of each aggregate (kind, id) that has any."""
         super().__init__(path, self._open_writer(path))
@@ -115,6 +119,16 @@ class Store(Database):
             self._notice_damage(error)
             raise
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """As `Database.snapshot`. Unavailable: the file is damaged."""
+        try:
+            async with super().snapshot() as snapshot:
+                yield snapshot
+        except sqlite3.DatabaseError as error:
+            self._notice_damage(error)
+            raise
+
     async def fail_when_damaged(self) -> NoReturn:
         """Raises Unavailable once SQLite finds the file damaged: the next start rebuilds it."""
         await self._damaged.wait()
@@ -130,6 +144,8 @@ class Store(Database):
 
         LogDamaged, and nothing changed, if a commit is missing after the last applied one.
         """
+        for observe in self.before_apply:
+            observe(batch)
         applied = await self.write(lambda connection: self._apply(connection, batch))
         self.foreign_heads |= {entry.aggregate: entry.sequence for entry in batch if isinstance(entry, ForeignMessage)}
         self.applied = max(self.applied, applied)

@@ -17,6 +17,7 @@ from contracts.events.datasets import (
     ImageAdded,
     ImageErased,
     ImagesRemoved,
+    ImagesReviewed,
     TagsEdited,
     TagsOrdered,
 )
@@ -27,7 +28,7 @@ from contracts.telemetry import LIVE_MESSAGES, LiveMessage, Progress, TaggingPro
 
 MAX_NAMED_IMAGES = 100
 IMAGE_EVENTS = (
-    *(ImageAdded, ImageErased, CaptionSet, TagsEdited, TagsOrdered, ImagesRemoved, CommitsUndone),
+    *(ImageAdded, ImageErased, CaptionSet, TagsEdited, TagsOrdered, ImagesRemoved, ImagesReviewed, CommitsUndone),
     *(TaggingRequested, TaggingPredicted),
 )
 """Events about images: clients receive ids instead of bitmaps or lists of ordinals."""

@@ -14,7 +14,15 @@ import msgspec
 
 from contracts.errors import Fenced, IllegalTransition, NotFound
 from contracts.events.base import Event
-from contracts.events.jobs import JobCheckpointed, JobCreated, JobPrioritised, JobRemoved, JobSucceeded
+from contracts.events.jobs import (
+    JobCheckpointed,
+    JobCreated,
+    JobPrioritised,
+    JobRemoved,
+    JobStartRequested,
+    JobSucceeded,
+    JobVersionSet,
+)
 from contracts.events.tagging import TaggingPredicted, TaggingRequested, TaggingSucceeded
 from contracts.events.work import (
     AttemptEvent,
@@ -30,7 +38,18 @@ from contracts.events.work import (
 from contracts.ids import Digest, WorkerId
 from contracts.subjects import Priority, Status
 
-State = Literal["absent", "draft", "queued", "running", "cancelling", "completed", "failed", "cancelled", "removed"]
+State = Literal[
+    "absent",
+    "freezing",
+    "draft",
+    "queued",
+    "running",
+    "cancelling",
+    "completed",
+    "failed",
+    "cancelled",
+    "removed",
+]
 ENDED: frozenset[State] = frozenset({"completed", "failed", "cancelled", "removed"})
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
 """Consecutive attempts that crashed without progress, after which the work fails instead of being retried for ever."""
@@ -41,6 +60,9 @@ class Work:
     """What the rules need of one job or tagging run."""
 
     state: State = "absent"
+    """`freezing`: a job whose data set is being frozen for it."""
+    start_requested: bool = False
+    """Whether a job that is `freezing` is to be queued afterwards."""
     priority: Priority = "normal"
     dispatch: int = 0
     """Sequence of the newest Queued event: a queue message must carry this number to be current."""
@@ -68,7 +90,13 @@ class Work:
 def evolve(work: Work, event: Event, sequence: int) -> Work:  # noqa: PLR0911, PLR0912 - one arm for each kind of event
     """The work after an event. It never refuses: the event has already happened."""
     match event:
-        case JobCreated(priority=priority) | TaggingRequested(priority=priority):
+        case JobCreated(priority=priority):
+            return replace(work, state="freezing", priority=priority)
+        case JobStartRequested():
+            return replace(work, start_requested=True)
+        case JobVersionSet():
+            return replace(work, state="draft") if work.state == "freezing" else work
+        case TaggingRequested(priority=priority):
             return replace(work, state="draft", priority=priority)
         case Queued(priority=priority):
             state = "queued" if work.state == "draft" else work.state
@@ -145,7 +173,7 @@ def with_completed_steps(work: Work, event: Event) -> Event:
 
 def open_attempt(work: Work, kind: WorkKind, *, dispatch: int, worker: WorkerId, boot: str) -> Event | None:
     """The event to append when a worker fetches the message with this dispatch number; None: the message is stale."""
-    if work.state in ("absent", "draft") or work.ended or dispatch != work.dispatch:
+    if work.state in ("absent", "freezing", "draft") or work.ended or dispatch != work.dispatch:
         return None
     crashed = _close_attempt(work)
     if work.state == "cancelling":
@@ -158,10 +186,15 @@ def open_attempt(work: Work, kind: WorkKind, *, dispatch: int, worker: WorkerId,
 
 
 def enqueue(work: Work, kind: WorkKind, priority: Priority | None = None) -> Event | None:
-    """The event that queues the work with a new dispatch number; None where it is already queued or running."""
+    """The event that queues the work with a new dispatch number; None where it is already queued or running.
+
+    A job whose data set is still being frozen is queued afterwards, and the event says so.
+    """
     match work.state:
         case "absent" | "removed":
             raise NotFound("this job or tagging run does not exist")
+        case "freezing":
+            return None if work.start_requested else JobStartRequested()
         case "draft":
             return kind.queued(priority=priority or work.priority)
         case "queued" | "running":
@@ -176,7 +209,7 @@ def cancel(work: Work, kind: WorkKind, reason: str = "") -> list[Event]:
     match work.state:
         case "absent" | "removed":
             raise NotFound("this job or tagging run does not exist")
-        case "draft" | "queued":
+        case "freezing" | "draft" | "queued":
             return [requested, kind.cancelled()]
         case "running":
             return [requested]
@@ -189,7 +222,7 @@ def cancel(work: Work, kind: WorkKind, reason: str = "") -> list[Event]:
 def status_of(state: State) -> Status:
     """The status shown to clients, one of six; `phase` has the details."""
     match state:
-        case "draft" | "queued" | "absent":
+        case "freezing" | "draft" | "queued" | "absent":
             return "pending"
         case "running" | "cancelling":
             return "running"

@@ -16,7 +16,7 @@ class WaitReason(msgspec.Struct, frozen=True, kw_only=True):
     """`why` is for people, `code` for programs; `position` is that in the queue of its work class (1 = next)."""
 
     why: str
-    code: Literal["no-worker", "worker-starting", "no-model", "queued"]
+    code: Literal["no-worker", "worker-starting", "no-model", "queued", "freezing"]
     position: int | None
     since: datetime | None
 
@@ -53,6 +53,9 @@ def explain_wait(
     """None unless it waits (it runs, has ended, or was never started). `workers`: those of its work class."""
     if view.status != "pending" or view.phase == "draft":
         return None
+    if view.phase == "freezing":
+        why = "the data set is being frozen"
+        return WaitReason(why=why, code="freezing", position=None, since=view.created_at)
     service = "trainer" if isinstance(view, JobView) else "tagger"
     if not workers:
         since = f" since {absent_since:%Y-%m-%d %H:%M:%S} UTC" if absent_since else ""

@@ -11,14 +11,17 @@ from contracts.recipe import BuiltinBase
 from trainer.messages import AdapterMetadata
 
 
-def build_metadata(job_id: str, job: JobCreated, entries: Sequence[ManifestEntry]) -> AdapterMetadata:
-    """Metadata for the file header. Uses the name at creation: later edits must not change the file's bytes."""
+def build_metadata(job_id: str, job: JobCreated, version: int, entries: Sequence[ManifestEntry]) -> AdapterMetadata:
+    """Metadata for the file header. Uses the name at creation: later edits must not change the file's bytes.
+
+    `version`: number of the version of the data set that `entries` are from.
+    """
     base = job.recipe.base
     return AdapterMetadata(
         adapter_name=safe_file_stem(job.name),
         job_id=job_id,
         dataset_name=job.dataset,
-        dataset_version=job.version,
+        dataset_version=version,
         base_name=base.name if isinstance(base, BuiltinBase) else re.split(r"[\\/]", base.path.rstrip("\\/"))[-1],
         trigger=job.trigger or None,
         # Captions written by people are private, and the file may be published.

@@ -5,7 +5,15 @@ from dataclasses import dataclass, replace
 
 from contracts.errors import LogDamaged
 from contracts.events.base import Event
-from contracts.events.jobs import Artifact, JobCheckpointed, JobCreated, JobEdited, JobSampled, JobSucceeded
+from contracts.events.jobs import (
+    Artifact,
+    JobCheckpointed,
+    JobCreated,
+    JobEdited,
+    JobSampled,
+    JobSucceeded,
+    JobVersionSet,
+)
 
 
 @dataclass(frozen=True)
@@ -13,8 +21,9 @@ class JobState:
     """A job: what was requested, and what earlier attempts recorded of it."""
 
     request: JobCreated
-    requested_at: int
-    """Sequence of the request."""
+    version: JobVersionSet
+    version_set_at: int
+    """Sequence of `version`."""
     name: str
     """The current name; the request has the original one."""
     checkpoints: tuple[JobCheckpointed, ...] = ()
@@ -26,12 +35,13 @@ class JobState:
 
 
 def fold(history: Sequence[tuple[Event, int]]) -> JobState:
-    """The job after a history of (event, sequence of its commit)."""
+    """The job after a history of (event, sequence of its commit). A worker fetches no job without a version."""
+    version = next(((event, sequence) for event, sequence in history if isinstance(event, JobVersionSet)), None)
     match history:
-        case [(JobCreated() as request, sequence), *later]:
-            job = JobState(request, sequence, request.name)
+        case [(JobCreated() as request, _), *later] if version is not None:
+            job = JobState(request, *version, request.name)
         case _:
-            raise LogDamaged("the history of the job does not begin with its creation")
+            raise LogDamaged("the history of the job does not begin with its creation, or lacks its version")
     checkpoint_of_step: dict[int, JobCheckpointed] = {}
     samples: set[tuple[int, int]] = set()
     for event, _ in later:

@@ -40,13 +40,14 @@ class RequestBuilder:
         return self.settings.cache / DRAFTS / self.draft_name
 
     async def read_manifest(self, job: JobState) -> list[ManifestEntry]:
-        query = ReadManifest(version_id=job.request.version_id, min_seq=job.requested_at)
+        query = ReadManifest(version_id=job.version.version_id, min_seq=job.version_set_at)
         return [entry async for entries in read_pages(self.bus, query) for entry in entries]
 
     async def build(self, attempt: Attempt, job: JobState, entries: Sequence[ManifestEntry]) -> Train:
         """The request to train from the beginning. Rejected: a picture or the base is missing."""
         find_base = partial(base_folder, builtin=self.settings.cache / "bases", bases=self.settings.bases)
         base = await asyncio.to_thread(find_base, job.request.recipe.base)
+        version = job.version.version
         return Train(
             recipe=job.request.recipe,
             base_folder=str(base.resolve()),
@@ -54,7 +55,7 @@ class RequestBuilder:
             work_folder=str(self.folder.resolve()),
             cache_folder=str(self.settings.cache.resolve()),
             draft_folder=str(self.draft_folder.resolve()),
-            metadata=await asyncio.to_thread(build_metadata, attempt.aggregate_id, job.request, entries),
+            metadata=await asyncio.to_thread(build_metadata, attempt.aggregate_id, job.request, version, entries),
         )
 
     async def local_file(self, digest: Digest) -> Path | None:

@@ -1,6 +1,7 @@
 """Decisions on tags as they are kept for each image, and which commits still count after undos. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -24,6 +25,26 @@ class Edit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def tags(self) -> tuple[int, ...]:
         return (*self.asserted, *self.rejected, *self.withdrawn)
+
+
+Choice = Literal["asserted", "rejected", "withdrawn"]
+SetChoice = Literal["asserted", "imported", "rejected", "withdrawn"]
+"""The same, with the assertions of imports apart."""
+
+
+def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:
+    """What an edit decided about each tag."""
+    for tag in edit.asserted:
+        yield tag, "asserted"
+    for tag in edit.rejected:
+        yield tag, "rejected"
+    for tag in edit.withdrawn:
+        yield tag, "withdrawn"
+
+
+def set_choices(edit: Edit) -> Iterator[tuple[int, SetChoice]]:
+    for tag, choice in choices(edit):
+        yield tag, "imported" if choice == "asserted" and edit.source == "import" else choice
 
 
 def add_edit(edits: Sequence[Edit], newer: Edit) -> list[Edit]:

@@ -5,10 +5,10 @@ restores one they rejected. A withdrawn decision leaves the tag to the models ag
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import msgspec
 
+from catalog.domain.edits import Choice
 from contracts import tags
 from contracts.events.base import Category
 from contracts.events.datasets import ThresholdsSet
@@ -23,7 +23,6 @@ MAX_SUGGESTIONS = 20
 DEFAULT_THRESHOLDS = ThresholdsSet(categories={"general": 0.35, "character": 0.85})
 """Those of a data set until others are set: the usual ones for WD models."""
 
-Choice = Literal["asserted", "rejected", "withdrawn"]
 Found = tuple["ModelPredictions", Prediction]
 """A prediction, and the run that made it."""
 

@@ -15,6 +15,7 @@ from contracts.events.datasets import (
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    ImagesReviewed,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -23,7 +24,7 @@ from contracts.events.datasets import (
 from contracts.events.tagging import TaggingPredicted
 
 EMPTY = bytes(BitMap().serialize())
-ImageSet = TagsEdited | ImagesRemoved | CommitsUndone
+ImageSet = TagsEdited | ImagesRemoved | ImagesReviewed | CommitsUndone
 ImageEvent = ImageAdded | ImageErased | ImageRefused | CaptionSet | TagsOrdered | ImageSet | TaggingPredicted
 """Events about individual images; all others are about their aggregate as a whole."""
 
@@ -33,7 +34,12 @@ def scope_to_image(event: AnyEvent, ordinal: int) -> AnyEvent | None:
     match event:
         case ImageAdded(ordinal=at) | ImageErased(ordinal=at) | CaptionSet(ordinal=at) | TagsOrdered(ordinal=at):
             return event if at == ordinal else None
-        case TagsEdited(images=images) | ImagesRemoved(images=images) | CommitsUndone(images=images):
+        case (
+            TagsEdited(images=images)
+            | ImagesRemoved(images=images)
+            | ImagesReviewed(images=images)
+            | CommitsUndone(images=images)
+        ):
             contained = ordinal in BitMap.deserialize(images)
             return msgspec.structs.replace(event, images=single(ordinal)) if contained else None
         case TaggingPredicted(images=predicted):

@@ -11,10 +11,20 @@ from catalog.domain.versions import refuse_erased_images
 from contracts import jobs
 from contracts.aggregates import AnyEvent
 from contracts.commands.jobs import CancelJob, CreateJob, EditJob, RemoveJob, StartJob
-from contracts.errors import IllegalTransition, NotFound, Rejected
+from contracts.errors import IllegalTransition, LoratoryError, NotFound, Rejected
 from contracts.events.base import Event
 from contracts.events.datasets import VersionFrozen
-from contracts.events.jobs import JOB_WORK, JobCreated, JobEdited, JobPrioritised, JobQueued, JobRemoved
+from contracts.events.jobs import (
+    JOB_WORK,
+    JobCreated,
+    JobEdited,
+    JobFailed,
+    JobPrioritised,
+    JobQueued,
+    JobRemoved,
+    JobStartRequested,
+    JobVersionSet,
+)
 from contracts.ids import DatasetId
 from contracts.recipe import Recipe, apply_changes, validate_recipe
 
@@ -31,14 +41,17 @@ class JobState:
     description: str = ""
     labels: tuple[str, ...] = ()
     version: int = 0
+    """0: its data set is being frozen."""
     erased_images: int = 0
 
 
 def evolve(job: JobState, event: AnyEvent, sequence: int) -> JobState:
     job = replace(job, work=jobs.evolve(job.work, event, sequence))
     match event:
-        case JobCreated(name=name, description=description, labels=labels, version=version):
-            return replace(job, name=name, description=description, labels=labels, version=version)
+        case JobCreated(name=name, description=description, labels=labels):
+            return replace(job, name=name, description=description, labels=labels)
+        case JobVersionSet(version=version):
+            return replace(job, version=version)
         case JobEdited():
             changes = msgspec.structs.asdict(event)
             return replace(job, **{field: value for field, value in changes.items() if value is not None})
@@ -51,19 +64,37 @@ def fold(history: Iterable[tuple[AnyEvent, int]]) -> JobState:
 
 
 def create(
-    command: CreateJob, recipe: Recipe, *, dataset_id: DatasetId, dataset: str, version: VersionFrozen
+    command: CreateJob, recipe: Recipe, *, dataset_id: DatasetId, dataset: str, version: VersionFrozen | None
 ) -> list[Event]:
-    """The events of a new job that trains on this version of a data set."""
+    """The events of a new job that trains on this version of a data set; None: it is yet to be frozen."""
     created = compose(
         JobCreated,
-        version,
         command,
         name=command.name or dataset,
         dataset_id=dataset_id,
         dataset=dataset,
         recipe=recipe,
+        trigger=command.trigger.strip() if version is None else version.trigger,
     )
-    return [created, JobQueued(priority=command.priority)] if command.start else [created]
+    if version is None:
+        return [created, JobStartRequested()] if command.start else [created]
+    queued = [JobQueued(priority=command.priority)] if command.start else []
+    return [created, compose(JobVersionSet, version), *queued]
+
+
+def set_version(job: JobState, version: VersionFrozen) -> list[Event]:
+    """The events of a job whose data set was frozen for it; none if it has ended meanwhile."""
+    if job.work.state != "freezing":
+        return []
+    queued = [JobQueued(priority=job.work.priority)] if job.work.start_requested else []
+    return [compose(JobVersionSet, version), *queued]
+
+
+def fail_freezing(job: JobState, error: LoratoryError) -> list[Event]:
+    """The end of a job whose data set cannot be frozen; none if it has ended meanwhile."""
+    if job.work.state != "freezing":
+        return []
+    return [JobFailed(attempt=0, code=str(error.extra.get("reason", error.code)), reason=error.detail)]
 
 
 def decide(job: JobState, command: EditJob | StartJob | CancelJob | RemoveJob) -> list[Event]:

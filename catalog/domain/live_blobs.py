@@ -12,12 +12,12 @@ from typing import NamedTuple
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event
 from contracts.events.datasets import DatasetErased, ImageAdded, ImageErased, ImageRefused, VersionFrozen
-from contracts.events.jobs import JobCheckpointed, JobCreated, JobSampled, JobSucceeded
+from contracts.events.jobs import JobCheckpointed, JobSampled, JobSucceeded, JobVersionSet
 from contracts.events.log import LossAccepted
 from contracts.ids import Digest, ImageId
 from contracts.losses import BlobKind
 
-NAMING_EVENTS = (ImageAdded, VersionFrozen, JobCreated, JobCheckpointed, JobSampled, JobSucceeded)
+NAMING_EVENTS = (ImageAdded, VersionFrozen, JobVersionSet, JobCheckpointed, JobSampled, JobSucceeded)
 """The types of events that name blobs."""
 
 Place = tuple[str, ...]
@@ -43,9 +43,9 @@ def blobs_named_by(event: Event, aggregate_id: str) -> tuple[BlobReference, ...]
                 BlobReference(event.picture, "picture", image, picture_size),
                 BlobReference(event.thumbnail, "thumbnail", image),
             )
-        case VersionFrozen(manifest=manifest, version_id=version):
-            return (BlobReference(manifest, "manifest", version),)
-        case JobCreated(manifest=manifest):
+        case VersionFrozen(manifest=manifest, pages=pages, version_id=version):
+            return tuple(BlobReference(digest, "manifest", version) for digest in (manifest, *pages))
+        case JobVersionSet(manifest=manifest):
             return (BlobReference(manifest, "manifest", aggregate_id),)
         case JobCheckpointed(checkpoint=checkpoint, size=size):
             return (BlobReference(checkpoint, "checkpoint", aggregate_id, size),)

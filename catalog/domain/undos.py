@@ -15,6 +15,7 @@ from contracts.events.datasets import (
     ImageAdded,
     ImageRefused,
     ImagesRemoved,
+    ImagesReviewed,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -26,7 +27,7 @@ from contracts.wording import count
 
 UNDOABLE = (
     *(TagsEdited, TagsOrdered, CaptionSet, ThresholdsSet, RulesSet, DatasetRenamed),
-    *(ImagesRemoved, ImageAdded, ImageRefused, CommitsUndone),
+    *(ImagesRemoved, ImagesReviewed, ImageAdded, ImageRefused, CommitsUndone),
 )
 """Not: creating, removing or erasing a data set, erasing an image, freezing a version."""
 

@@ -12,14 +12,20 @@ import msgspec
 from catalog.archive.file import ArchiveFile
 from catalog.database import Connection
 from catalog.domain import manifest
+from catalog.domain.manifest import DifferingLines, DifferingPages, ManifestLine, ManifestPage, ManifestRoot
 from catalog.entries import MAX_SCANNED_COMMITS
 from catalog.keys import Keys
+from catalog.prediction_index import PredictionIndex
 from catalog.store import Store
+from catalog.text_index import TextIndexes
 from catalog.watch.requirements import AbsentKeys, keys_of
 from contracts.errors import Unavailable
 from contracts.ids import Digest, ImageId
 from contracts.queries.base import Query
 from contracts.wire.blobs.store import Blobs
+
+CACHED_MANIFESTS = 8
+"""Roots, and pages, of manifests in memory; a page takes about 3 MB."""
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Query[Any])
@@ -39,21 +45,58 @@ class QueryLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ManifestReader:
-    """Reads the manifests of frozen versions from their blobs; caches the last two, so that a page needs no re-read."""
+    """Reads the manifests of frozen versions from their blobs; BlobMissing or Lost where one is missing.
+
+    The last few roots and pages stay in memory, because a list of images is read in many small pages.
+    """
 
     def __init__(self, blobs: Blobs, require_blob: Callable[[Digest], Awaitable[object]]) -> None:
         """`require_blob` raises what is wrong with a blob that is missing."""
         self._blobs = blobs
         self._require_blob = require_blob
-        self._cache: dict[Digest, list[manifest.ManifestLine]] = {}
+        self._roots: dict[Digest, ManifestRoot] = {}
+        self._pages: dict[Digest, list[ManifestLine]] = {}
 
-    async def lines(self, digest: Digest) -> list[manifest.ManifestLine]:
-        """BlobMissing, Lost: the manifest is missing."""
-        if digest not in self._cache:
-            await self._require_blob(digest)
-            lines = await asyncio.to_thread(manifest.decode, await self._blobs.get(digest))
-            self._cache = dict([*self._cache.items(), (digest, lines)][-2:])
-        return self._cache[digest]
+    async def root(self, digest: Digest) -> ManifestRoot:
+        if digest not in self._roots:
+            _remember(self._roots, digest, manifest.decode_root(await self._content(digest)))
+        return self._roots[digest]
+
+    async def lines(self, root: ManifestRoot, after: int, limit: int) -> list[ManifestLine]:
+        """The first images of a version with ordinals above `after`."""
+        found: list[ManifestLine] = []
+        for page in root.pages:
+            if page.number < manifest.page_number(after + 1):
+                continue
+            if len(found) >= limit:
+                break
+            found += [line for line in await self._page(page) if line.ordinal > after]
+        return found[:limit]
+
+    async def difference(self, pages: DifferingPages) -> list[DifferingLines]:
+        """The lines in which two pages differ."""
+        before, after = await asyncio.gather(*map(self._content_of, pages))
+        return await asyncio.to_thread(manifest.differing_lines, before, after)
+
+    async def _page(self, page: ManifestPage) -> list[ManifestLine]:
+        if page.digest not in self._pages:
+            content = await self._content(page.digest)
+            _remember(self._pages, page.digest, await asyncio.to_thread(manifest.decode_page, content))
+        return self._pages[page.digest]
+
+    async def _content_of(self, page: ManifestPage | None) -> bytes:
+        return b"" if page is None else await self._content(page.digest)
+
+    async def _content(self, digest: Digest) -> bytes:
+        await self._require_blob(digest)
+        return await self._blobs.get(digest)
+
+
+def _remember(cache: dict[Digest, T], digest: Digest, value: T) -> None:
+    """Keep it, and the newest others."""
+    cache[digest] = value
+    while len(cache) > CACHED_MANIFESTS:
+        del cache[next(iter(cache))]
 
 
 class ReplaySlots:
@@ -83,6 +126,8 @@ class QueryContext:
     archive: ArchiveFile
     keys: Keys
     manifests: ManifestReader
+    texts: TextIndexes
+    predictions: PredictionIndex
     pending_purges: Callable[[int], tuple[str, ...]]
     """Where data erased up to a sequence may still exist, one sentence per place."""
     limits: QueryLimits = field(default_factory=QueryLimits)

@@ -1,23 +1,30 @@
 """Queries about data sets: lists of them, of their images, refused files and tags; versions, manifests, erasures."""
 
+import asyncio
 from functools import partial
+from itertools import chain
 
 from catalog.database import Connection
 from catalog.domain.compose import compose
-from catalog.domain.manifest import ManifestLine
+from catalog.domain.manifest import DifferingLines, ManifestLine, differing_pages, page_number
+from catalog.domain.versions import image_change
 from catalog.keys import open_if_present
 from catalog.lookup import known_dataset, not_found, require_dataset, require_version
 from catalog.query_handlers.context import QueryContext, on_snapshot
 from catalog.query_handlers.paging import build_page, decode_cursor, encode_cursor
-from catalog.query_handlers.results import TaggedImage, dataset_view, image_view, version_view, with_tags
+from catalog.query_handlers.results import (
+    dataset_view,
+    training_text_of,
+    version_view,
+)
 from catalog.views import datasets, erasures, images, presence, refusals, tags, versions
 from contracts.errors import NotFound
-from contracts.ids import ImageId
 from contracts.queries import datasets as queries
 from contracts.queries.base import Page
-from contracts.sealed import CAPTION, NAME
-from contracts.tags import canonicalize
+from contracts.sealed import NAME
 
+PAGES_COMPARED = 4
+"""Pages of two versions that are read and compared at a time."""
 MAX_TAG_COUNT = 2**62
 """Larger than the number of images of any tag: lists by descending count start below it."""
 
@@ -28,25 +35,6 @@ def list_datasets(connection: Connection, query: queries.ListDatasets) -> Page[q
     (after,) = decode_cursor(query.cursor, (0,))
     rows, total = datasets.page(connection, after, query.limit + 1), datasets.count(connection)
     return build_page(query, rows, partial(dataset_view, connection), lambda row: (row.created_sequence,), total)
-
-
-async def list_images(context: QueryContext, query: queries.ListImages) -> Page[queries.ImageView]:
-    """In import order."""
-    after = decode_cursor(query.cursor, (0, -1))
-    tag = None if query.tag is None else canonicalize(query.tag)
-
-    def read(connection: Connection) -> tuple[list[TaggedImage], int]:
-        dataset_id = None if query.dataset is None else require_dataset(connection, query.dataset).id
-        rows = tags.page(connection, dataset_id, tag, after, query.limit + 1)
-        return with_tags(connection, rows), tags.count_images(connection, dataset_id, tag)
-
-    found, total = await context.read(query, read)
-    keys, absent = await context.keys_of(row.id for row, _ in found)
-
-    def key(image: TaggedImage) -> tuple[int, int]:
-        return image[0].added_sequence, image[0].ordinal
-
-    return build_page(query, found, lambda image: image_view(image, keys, absent), key, total)
 
 
 @on_snapshot
@@ -102,15 +90,43 @@ async def read_manifest(context: QueryContext, query: queries.ReadManifest) -> P
     row = await context.read(query, lambda connection: versions.by_id(connection, query.version_id))
     if row is None:
         raise not_found("version", query.version_id)
-    lines = await context.manifests.lines(row.manifest)
-    rest = [line for line in lines if line.ordinal > after][: query.limit + 1]
-    keys, absent = await context.keys_of(line.image for line in rest)
-    absent.require()  # a caption that cannot be read must not be trained as an empty one
-    return build_page(query, rest, partial(_manifest_entry, keys), lambda line: (line.ordinal,), len(lines))
+    root = await context.manifests.root(row.manifest)
+    lines = await context.manifests.lines(root, after, query.limit + 1)
+    keys, absent = await context.keys_of(line.image for line in lines)
+    # A caption that cannot be read must not be trained as an empty one.
+    absent.among({line.image for line in lines if line.caption is not None}).require()
+
+    def entry(line: ManifestLine) -> queries.ManifestEntry:
+        text, written = training_text_of(root, line, keys, absent), line.caption is not None
+        return compose(queries.ManifestEntry, line, caption=text, written=written)
+
+    return build_page(query, lines, entry, lambda line: (line.ordinal,), root.images)
 
 
-def _manifest_entry(keys: dict[ImageId, bytes], line: ManifestLine) -> queries.ManifestEntry:
-    return compose(queries.ManifestEntry, line, caption=open_if_present(keys, line.image, line.caption, CAPTION))
+async def diff_versions(context: QueryContext, query: queries.DiffVersions) -> Page[queries.ImageChange]:
+    """Pages that both versions share are not read. The cursor has the total, which only the first page counts."""
+    after, total = decode_cursor(query.cursor, (-1, -1))
+
+    def read(connection: Connection) -> list[versions.VersionRow]:
+        dataset = known_dataset(connection, query.dataset)
+        return [require_version(connection, dataset, number) for number in (query.since, query.version)]
+
+    before, now = [await context.manifests.root(row.manifest) for row in await context.read(query, read)]
+    left = [pages for number, pages in differing_pages(before, now).items() if number >= page_number(after + 1)]
+    found, counted = list[DifferingLines](), 0
+    while left and (total < 0 or len(found) <= query.limit):
+        some, left = left[:PAGES_COMPARED], left[PAGES_COMPARED:]
+        lines = chain(*await asyncio.gather(*map(context.manifests.difference, some)))
+        pairs = [pair for pair in lines if _ordinal(pair) > after]
+        counted += len(pairs)
+        found += pairs[: query.limit + 1 - len(found)]
+    total = counted if total < 0 else total
+    changes = [image_change(*pair) for pair in found]
+    return build_page(query, changes, lambda change: change, lambda change: (change.ordinal, total), total)
+
+
+def _ordinal(pair: DifferingLines) -> int:
+    return next(line.ordinal for line in pair if line is not None)
 
 
 async def get_erasure(context: QueryContext, query: queries.GetErasure) -> queries.ErasureView:

@@ -18,7 +18,7 @@ from catalog.views import foreign, images, sets
 from contracts.aggregates import AnyEvent
 from contracts.commits import RecordedCommit
 from contracts.events.base import Sealed
-from contracts.events.datasets import CaptionSet, ImageAdded, ImageRefused, ImagesRemoved, TagsEdited
+from contracts.events.datasets import CaptionSet, ImageAdded, ImageRefused, ImagesRemoved, ImagesReviewed, TagsEdited
 from contracts.events.tagging import TaggingRequested
 from contracts.ids import ImageId
 from contracts.queries import log as queries
@@ -194,7 +194,12 @@ def _plain_change(event: AnyEvent, captioned: dict[int, ImageId], keys: dict[Ima
             change["name"] = _open(keys, image, name, NAME)
         case CaptionSet(ordinal=ordinal, caption=bytes(caption)):
             change["caption"] = _open(keys, captioned.get(ordinal), caption, CAPTION)
-        case TagsEdited(images=images) | ImagesRemoved(images=images) | TaggingRequested(images=images):
+        case (
+            TagsEdited(images=images)
+            | ImagesRemoved(images=images)
+            | ImagesReviewed(images=images)
+            | TaggingRequested(images=images)
+        ):
             ordinals = sets.ordinals(images)
             change["images"] = {"count": len(ordinals), "ordinals": ordinals[:MAX_LISTED_ORDINALS]}
         case _:

@@ -5,10 +5,10 @@ from collections import defaultdict
 from catalog.database import Connection
 from catalog.domain.compose import compose
 from catalog.domain.effective_tags import EffectiveTags
-from catalog.domain.manifest import caption_from_tags
+from catalog.domain.manifest import ManifestLine, ManifestRoot
 from catalog.keys import open_if_present
 from catalog.lookup import require_dataset, require_image, require_job, require_run
-from catalog.views import decisions, image_counts, images, jobs, presence, work
+from catalog.views import decisions, image_counts, images, jobs, presence, sets, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.versions import VersionRow
 from catalog.watch.requirements import AbsentKeys
@@ -17,10 +17,11 @@ from contracts.jobs import status_of
 from contracts.queries.datasets import DatasetView, ImageView, VersionView
 from contracts.queries.jobs import JobView
 from contracts.queries.tagging import TaggingView
-from contracts.sealed import CAPTION, NAME
+from contracts.sealed import CAPTION, NAME, open_sealed
+from contracts.training_text import training_text
 
-TaggedImage = tuple[images.ImageRow, EffectiveTags]
-"""An image and its tags, read in one transaction."""
+TaggedImage = tuple[images.ImageRow, EffectiveTags, bool]
+"""An image, its tags, and whether it was reviewed, read in one transaction."""
 
 
 def read_dataset(connection: Connection, ref: str) -> DatasetView:
@@ -46,8 +47,16 @@ def version_view(connection: Connection, dataset: DatasetRow, row: VersionRow) -
         version=row.number,
         dataset=dataset.name,
         etag=max(row.sequence, dataset.name_sequence),
-        erased=presence.count_erased_in_version(connection, dataset.id, row.as_of),
+        erased=presence.count_erased_in_version(connection, dataset.id, row.as_of, row.sequence),
     )
+
+
+def training_text_of(root: ManifestRoot, line: ManifestLine, keys: dict[ImageId, bytes], absent: AbsentKeys) -> str:
+    """The training text of an image of a frozen version; empty if it was erased, or without the key of its caption."""
+    if line.image in absent.erased or (line.caption is not None and line.image not in keys):
+        return ""
+    written = None if line.caption is None else open_sealed(keys[line.image], line.caption, CAPTION)
+    return root.text_of(line, written)
 
 
 def read_image(connection: Connection, image_id: str) -> TaggedImage:
@@ -57,27 +66,29 @@ def read_image(connection: Connection, image_id: str) -> TaggedImage:
 
 
 def with_tags(connection: Connection, rows: list[images.ImageRow]) -> list[TaggedImage]:
-    """These images with their effective tags."""
+    """These images with their effective tags and review states."""
     ordinals: defaultdict[DatasetId, list[int]] = defaultdict(list)
     for row in rows:
         ordinals[row.dataset_id].append(row.ordinal)
     found = {
         dataset_id: decisions.effective_tags(connection, dataset_id, some) for dataset_id, some in ordinals.items()
     }
-    return [(row, found[row.dataset_id][row.ordinal]) for row in rows]
+    reviewed = {dataset_id: sets.load(connection, dataset_id, "reviewed") for dataset_id in ordinals}
+    return [(row, found[row.dataset_id][row.ordinal], row.ordinal in reviewed[row.dataset_id]) for row in rows]
 
 
 def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKeys) -> ImageView:
     """Texts are plain as far as there are keys; `absent`: why there are none."""
-    row, effective = image
+    row, effective, reviewed = image
     written = None if row.caption is None else open_if_present(keys, row.id, row.caption, CAPTION)
     return compose(
         ImageView,
         row,
         effective,
         name=open_if_present(keys, row.id, row.name, NAME),
-        caption=caption_from_tags(effective.names) if written is None else written,
+        caption=training_text("", effective.names, written),
         caption_source=row.caption_source or "tags",
+        reviewed=reviewed,
         erased=row.id in absent.erased,
         key_missing=row.id not in keys and row.id not in absent.erased,
     )
@@ -86,7 +97,7 @@ def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKey
 def read_job(connection: Connection, job_id: str) -> JobView:
     """NotFound if there is none, Gone if it was removed."""
     job, work_row = require_job(connection, job_id)
-    request, plan, state = job.request, job.plan, work_row.work
+    request, plan, state, version = job.request, job.plan, work_row.work, job.version
     checkpoints, samples = jobs.count_outputs(connection, job.id)
     return compose(
         JobView,
@@ -96,6 +107,10 @@ def read_job(connection: Connection, job_id: str) -> JobView:
         request,
         status=status_of(state.state),
         phase=state.state,
+        version=None if version is None else version.version,
+        version_id=None if version is None else version.version_id,
+        images=None if version is None else version.images,
+        captions_lost=0 if version is None else version.captions_lost,
         step=state.completed_units,
         steps=None if plan is None else plan.steps,
         device=None if plan is None else plan.device,

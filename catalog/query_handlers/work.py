@@ -4,17 +4,15 @@ import msgspec
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.compose import compose
-from catalog.keys import open_if_present
 from catalog.lookup import known_dataset, require_job, require_run
 from catalog.query_handlers.context import QueryContext, on_snapshot
 from catalog.query_handlers.paging import build_page, decode_cursor
-from catalog.query_handlers.results import read_job, read_run
+from catalog.query_handlers.results import read_job, read_run, training_text_of
 from catalog.views import images, jobs, sets, tagging
 from contracts.ids import Digest
 from contracts.queries.base import Page
 from contracts.queries.jobs import CheckpointView, JobView, ListCheckpoints, ListJobs, ListSamples, SampleView
 from contracts.queries.tagging import GetTagging, ListTagging, ReadTaggingWork, TaggingImage, TaggingView
-from contracts.sealed import CAPTION
 
 
 @on_snapshot
@@ -47,8 +45,8 @@ async def list_samples(context: QueryContext, query: ListSamples) -> Page[Sample
 
     job, rows, total = await context.read(query, read)
     prompts = list(job.request.recipe.sampling.prompts)
-    if rows and not prompts:
-        prompts = await _captions(context, job.request.manifest, 1 + max(row.index for row in rows))
+    if rows and not prompts and job.version is not None:
+        prompts = await _captions(context, job.version.manifest, 1 + max(row.index for row in rows))
 
     def view(row: SampleView) -> SampleView:
         return msgspec.structs.replace(row, prompt=prompts[row.index] if row.index < len(prompts) else "")
@@ -58,9 +56,10 @@ async def list_samples(context: QueryContext, query: ListSamples) -> Page[Sample
 
 async def _captions(context: QueryContext, digest: Digest, count: int) -> list[str]:
     """The first captions of a manifest: the sample prompts of a job that has none of its own."""
-    lines = (await context.manifests.lines(digest))[:count]
-    keys = await context.keys.keys_of(line.image for line in lines)
-    return [open_if_present(keys, line.image, line.caption, CAPTION) for line in lines]
+    root = await context.manifests.root(digest)
+    lines = await context.manifests.lines(root, -1, count)
+    keys, absent = await context.keys_of(line.image for line in lines)
+    return [training_text_of(root, line, keys, absent) for line in lines]
 
 
 @on_snapshot

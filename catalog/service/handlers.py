@@ -2,18 +2,20 @@
 
 from functools import partial
 
-from catalog.service import datasets, images, jobs, presets, tagging, undos, versions
+from catalog.service import datasets, images, jobs, presets, reviews, tagging, undos
 from catalog.service.context import CommandContext
+from catalog.service.freezing import Freezer
 from catalog.service.imports import ImageImporter
-from contracts.commands.datasets import ImportImages
+from contracts.commands.datasets import FreezeVersion, ImportImages
 from contracts.wire.service.handlers import handlers_in
 from contracts.wire.service.requests import CommandHandlers
 
-HANDLERS = handlers_in(datasets, images, jobs, presets, tagging, undos, versions, parameter="command")
+HANDLERS = handlers_in(datasets, images, jobs, presets, reviews, tagging, undos, parameter="command")
 
 
-def command_handlers(context: CommandContext, importer: ImageImporter) -> CommandHandlers:
+def command_handlers(context: CommandContext, importer: ImageImporter, freezer: Freezer) -> CommandHandlers:
     """The argument `commands` of `contracts.wire.service.requests.Service.start`."""
-    return {command: partial(handler, context) for command, handler in HANDLERS.items()} | {
+    handlers = HANDLERS | {FreezeVersion: freezer.freeze_version}
+    return {command: partial(handler, context) for command, handler in handlers.items()} | {
         ImportImages: partial(importer.import_images, context)
     }

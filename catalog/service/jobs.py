@@ -10,14 +10,15 @@ from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
 from catalog.service.presets import require_recipe
-from catalog.service.versions import FrozenVersion, build_version, version_id_for
-from catalog.views import jobs, presence, versions
+from catalog.views import jobs, presence, sets, versions
+from catalog.views.datasets import DatasetRow
 from catalog.watch.losses import Losses
 from catalog.watch.requirements import require_pictures
 from contracts.commands.base import CommandMetadata
 from contracts.commands.jobs import CancelJob, CreateJob, EditJob, JobResult, RemoveJob, StartJob
 from contracts.commits import StreamRevision
 from contracts.errors import Rejected
+from contracts.events.datasets import VersionFrozen
 from contracts.ids import JobId, derived
 from contracts.jobs import fold, status_of
 
@@ -28,47 +29,47 @@ def scope_of_job(connection: Connection, command: EditJob | StartJob | CancelJob
     return Scope((command.job,) if job is None else (command.job, job.request.dataset_id))
 
 
-@locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
+def scope_of_new_job(connection: Connection, command: CreateJob) -> Scope:
+    """The data set's lock for a version that is there, so that none of its images is erased before the job is queued.
+
+    Without a version nothing is pinned yet, and the job does not wait for what is at work on the data set.
+    """
+    dataset_id = require_dataset(connection, command.dataset).id
+    return Scope((f"new jobs of {dataset_id}" if command.version is None else dataset_id,))
+
+
+@locked(scope_of_new_job)
 async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandOutcome:
-    """Under the data set's lock: if no version is named, the data set is frozen together with the job.
+    """If no version is named, the data set is frozen afterwards (`job_freezing`). Rejected: the data set is empty.
 
     BlobMissing, KeyMissing, Lost: pictures or keys of the version are missing.
     """
     preset = None if command.preset is None else await require_recipe(context, command.preset)
     recipe = rules.resolve_recipe(command, preset)
-    frozen = await _select_version(context, metadata, command)
-    dataset, version = frozen.dataset, frozen.version
-    await context.read(lambda now: require_pictures(now, dataset.id, version, context.losses()))
-    events = rules.create(command, recipe, dataset_id=dataset.id, dataset=dataset.name, version=version)
+    row, version = await context.read(lambda now: _select_version(now, command, context.losses()))
+    events = rules.create(command, recipe, dataset_id=row.id, dataset=row.name, version=version)
     job_id = JobId(derived("job", metadata.command_id))
-    result = JobResult(id=job_id, name=command.name or dataset.name, status="pending", version=version.version)
-    change = Change("job", job_id, events, StreamRevision())
-    return CommandOutcome(result, [frozen.change, change])
+    number = None if version is None else version.version
+    result = JobResult(id=job_id, name=command.name or row.name, status="pending", version=number)
+    return CommandOutcome(result, [Change("job", job_id, events, StreamRevision())])
 
 
-async def _select_version(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> FrozenVersion:
-    """The version that the command names, or the data set as it is now, to be frozen together with the job.
-
-    Older logs may hold a version of this command without its job: a repeated command uses that version.
-    """
-    existing = await context.read(lambda connection: versions.by_id(connection, version_id_for(metadata)))
-    number = command.version if existing is None else existing.number
+def _select_version(
+    connection: Connection, command: CreateJob, known: Losses
+) -> tuple[DatasetRow, VersionFrozen | None]:
+    """The data set, and the version that the command names; none if it names none."""
+    row, number = require_dataset(connection, command.dataset), command.version
     if number is None:
-        return await build_version(context, metadata, command.dataset, command.trigger)
-
-    def read(connection: Connection) -> FrozenVersion:
-        row = require_dataset(connection, command.dataset)
-        version = versions.find(connection, row.id, number)
-        if version is None:
-            raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
-        erased = presence.count_erased_in_version(connection, row.id, version.as_of)
-        version_rules.refuse_erased_images(version.number, erased)
-        return FrozenVersion(row, version.event)
-
-    frozen = await context.read(read)
-    if command.trigger.strip() not in ("", frozen.version.trigger):
-        raise Rejected(f"version {number} was frozen with the trigger {frozen.version.trigger!r}; freeze another")
-    return frozen
+        version_rules.refuse_empty(row.name, len(sets.load(connection, row.id, "live")))
+        return row, None
+    version = versions.find(connection, row.id, number)
+    if version is None:
+        raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
+    version_rules.refuse_erased_images(number, _count_erased_in(connection, version))
+    if command.trigger.strip() not in ("", version.trigger):
+        raise Rejected(f"version {number} was frozen with the trigger {version.trigger!r}; freeze another")
+    require_pictures(connection, row.id, version.event, known)
+    return row, version.event
 
 
 @locked(scope_of_job)
@@ -95,9 +96,14 @@ def _require_pictures(connection: Connection, job_id: JobId, known: Losses) -> N
 def _count_erased(connection: Connection, job_id: JobId) -> int:
     """The number of images that were erased from the version a job trains on."""
     version = _version_of(connection, job_id)
-    return 0 if version is None else presence.count_erased_in_version(connection, version.dataset_id, version.as_of)
+    return 0 if version is None else _count_erased_in(connection, version)
+
+
+def _count_erased_in(connection: Connection, version: versions.VersionRow) -> int:
+    return presence.count_erased_in_version(connection, version.dataset_id, version.as_of, version.sequence)
 
 
 def _version_of(connection: Connection, job_id: JobId) -> versions.VersionRow | None:
+    """None while its data set is being frozen."""
     job = jobs.find(connection, job_id)
-    return None if job is None else versions.by_id(connection, job.request.version_id)
+    return None if job is None or job.version is None else versions.by_id(connection, job.version.version_id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
+from catalog.domain.edits import choices
 from catalog.domain.effective_tags import (
     Decision,
     EffectiveTags,
@@ -16,7 +17,7 @@ from catalog.domain.effective_tags import (
 )
 from catalog.views import datasets, predictions, texts
 from catalog.views import tag_names as names
-from catalog.views.edits import choices, edits_after, edits_of
+from catalog.views.edits import edits_after, edits_of
 from contracts.commits import RecordedCommit
 from contracts.events.datasets import ImageAdded, TagsEdited
 from contracts.tags import Acceptance

@@ -12,7 +12,6 @@ from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.edits import Edit, add_edit, merge_edits
-from catalog.domain.effective_tags import Choice
 from catalog.rows import json_array
 from catalog.views import undos
 from catalog.views.batch import CommitBatch, Toggle, delete_erased, is_bulk
@@ -189,12 +188,3 @@ def edits_of(connection: Connection, dataset_id: str, ordinals: Sequence[int], u
         for ordinal in images & page:
             found[ordinal] = [*found[ordinal], edit]
     return {ordinal: merge_edits(edits) for ordinal, edits in found.items()}
-
-
-def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:
-    for tag in edit.asserted:
-        yield tag, "asserted"
-    for tag in edit.rejected:
-        yield tag, "rejected"
-    for tag in edit.withdrawn:
-        yield tag, "withdrawn"

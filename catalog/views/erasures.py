@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
+from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.rows import fetch, fetch_number, fetch_one, json_array
@@ -50,13 +51,16 @@ SELECT * FROM erased WHERE ordinal IS NOT NULL AND (sequence, image_id) > (?, ?)
 ERASED_AMONG = "SELECT image_id FROM erased WHERE image_id IN (SELECT value FROM json_each(?))"
 COUNT_IMAGES = "SELECT COUNT(*) FROM erased WHERE ordinal IS NOT NULL"
 COUNT_OF_DATASET = "SELECT COUNT(*) FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
+ORDINALS_SINCE = "SELECT ordinal FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL AND sequence > ?"
+ORDINALS = "SELECT ordinal FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
 OF_DATASET = "SELECT * FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
 JOBS = """
 SELECT job.id AS job, json_extract(CAST(job.request AS TEXT), '$.name') AS name, work.status, version.number AS version,
     json_extract(CAST(work.work AS TEXT), '$.completed_units') AS steps, job.artifacts
-FROM job JOIN version ON version.version_id = json_extract(CAST(job.request AS TEXT), '$.version_id')
+FROM job JOIN version ON version.version_id = json_extract(CAST(job.version AS TEXT), '$.version_id')
     JOIN work ON work.class = 'train' AND work.id = job.id
-WHERE version.dataset_id = :dataset AND version.as_of >= :start AND version.as_of < :end AND {which}
+WHERE version.dataset_id = :dataset AND version.as_of >= :start AND version.as_of < :end
+    AND version.sequence < :erased AND {which}
 ORDER BY job.created_sequence
 """
 ACTIVE_JOBS = JOBS.format(which="work.state IN ('queued', 'running', 'cancelling')")
@@ -65,10 +69,11 @@ STARTED_JOBS = JOBS.format(which="json_extract(CAST(work.work AS TEXT), '$.attem
 
 @dataclass(frozen=True)
 class VersionRange:
-    """The versions that contain an image: those with `start` <= `as_of` < `end`."""
+    """The versions that contain an image: those with `start` <= `as_of` < `end` that were frozen before `erased`."""
 
     start: int = 0
     end: int = MAX_SEQUENCE
+    erased: int = MAX_SEQUENCE
 
 
 ALWAYS = (VersionRange(),)
@@ -133,9 +138,18 @@ def count_of_dataset(connection: Connection, dataset_id: str) -> int:
     return fetch_number(connection, COUNT_OF_DATASET, (dataset_id,))
 
 
+def ordinals_erased_since(connection: Connection, dataset_id: str, sequence: int) -> frozenset[int]:
+    """The ordinals of the images of a data set that were erased after this sequence."""
+    return frozenset(row["ordinal"] for row in connection.execute(ORDINALS_SINCE, (dataset_id, sequence)))
+
+
 def of_dataset(connection: Connection, dataset_id: str) -> list[ErasedRow]:
     """The erased images of a data set."""
     return fetch(connection, ErasedRow, OF_DATASET, (dataset_id,))
+
+
+def ordinals(connection: Connection, dataset_id: str) -> BitMap:
+    return BitMap(row["ordinal"] for row in connection.execute(ORDINALS, (dataset_id,)))
 
 
 def active_jobs(connection: Connection, dataset_id: str, spans: Sequence[VersionRange] = ALWAYS) -> list[JobId]:
@@ -156,4 +170,4 @@ def jobs_trained_on(
 
 
 def _parameters(dataset_id: str, span: VersionRange) -> dict[str, object]:
-    return {"dataset": dataset_id, "start": span.start, "end": span.end}
+    return {"dataset": dataset_id, "start": span.start, "end": span.end, "erased": span.erased}

@@ -5,7 +5,16 @@ import msgspec
 from catalog.database import Connection
 from catalog.rows import fetch, fetch_number, fetch_one
 from catalog.views.batch import CommitBatch
-from contracts.events.jobs import Artifact, JobCheckpointed, JobCreated, JobEdited, JobPlanned, JobSampled, JobSucceeded
+from contracts.events.jobs import (
+    Artifact,
+    JobCheckpointed,
+    JobCreated,
+    JobEdited,
+    JobPlanned,
+    JobSampled,
+    JobSucceeded,
+    JobVersionSet,
+)
 from contracts.ids import JobId
 from contracts.queries.jobs import CheckpointView, SampleView
 
@@ -14,6 +23,7 @@ CREATE TABLE IF NOT EXISTS job (
     id TEXT PRIMARY KEY,
     dataset_id TEXT NOT NULL,
     request BLOB NOT NULL,
+    version BLOB,
     plan BLOB,
     artifacts BLOB NOT NULL DEFAULT X'5B5D',
     created_sequence INTEGER NOT NULL
@@ -41,6 +51,7 @@ CREATE TABLE IF NOT EXISTS sample (
 
 CREATE = "INSERT OR IGNORE INTO job (id, dataset_id, request, created_sequence) VALUES (?, ?, ?, ?)"
 SET_REQUEST = "UPDATE job SET request = ? WHERE id = ?"
+SET_VERSION = "UPDATE job SET version = ? WHERE id = ?"
 SET_PLAN = "UPDATE job SET plan = ? WHERE id = ?"
 SET_ARTIFACTS = "UPDATE job SET artifacts = ? WHERE id = ?"
 # A later attempt that repeats a step replaces what an earlier one saved there.
@@ -71,22 +82,28 @@ _encode = msgspec.json.Encoder().encode
 
 
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`request` includes later edits of name, description and labels; the current priority is in the work."""
+    """`request` includes later edits of name, description and labels; the current priority is in the work.
+
+    `version` is none until the data set is frozen for it.
+    """
 
     id: JobId
     request: JobCreated
+    version: JobVersionSet | None
     plan: JobPlanned | None
     artifacts: tuple[Artifact, ...]
     created_sequence: int
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
-    types = (JobCreated, JobEdited, JobPlanned, JobCheckpointed, JobSampled, JobSucceeded)
+    types = (JobCreated, JobVersionSet, JobEdited, JobPlanned, JobCheckpointed, JobSampled, JobSucceeded)
     for recorded, event in batch.events(*types):
         job_id, at = recorded.commit.aggregate_id, recorded.commit.at.isoformat()
         match event:
             case JobCreated(dataset_id=dataset_id):
                 connection.execute(CREATE, (job_id, dataset_id, _encode(event), recorded.sequence))
+            case JobVersionSet():
+                connection.execute(SET_VERSION, (_encode(event), job_id))
             case JobEdited():
                 _edit(connection, job_id, event)
             case JobPlanned():

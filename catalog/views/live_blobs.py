@@ -15,7 +15,9 @@ SELECT source AS digest, 'source' AS kind, id AS owner, size FROM image
 UNION ALL SELECT picture, 'picture', id, CASE WHEN picture = source THEN size END FROM image
 UNION ALL SELECT thumbnail, 'thumbnail', id, NULL FROM image
 UNION ALL SELECT manifest, 'manifest', version_id, NULL FROM version
-UNION ALL SELECT json_extract(CAST(request AS TEXT), '$.manifest'), 'manifest', id, NULL FROM job
+UNION ALL SELECT page.value, 'manifest', version_id, NULL FROM version, json_each(CAST(version.pages AS TEXT)) AS page
+UNION ALL SELECT json_extract(CAST(version AS TEXT), '$.manifest'), 'manifest', id, NULL FROM job
+    WHERE version IS NOT NULL
 UNION ALL SELECT checkpoint, 'checkpoint', job_id, size FROM checkpoint_of_job
 UNION ALL SELECT picture, 'sample', job_id, NULL FROM sample
 UNION ALL SELECT json_extract(file.value, '$.digest'), 'artifact', job.id, json_extract(file.value, '$.size')

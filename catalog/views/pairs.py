@@ -63,15 +63,38 @@ def unpack(packed: bytes) -> list[tuple[int, Category, float]]:
 
 def passing(rows: Sequence[tuple[int, bytes]], rules: Rules) -> Pairs:
     """The pairs that pass, sorted and each once, of packed predictions by ordinal. An image may have several rows."""
-    packed = [found for _, found in rows]
-    columns = np.frombuffer(b"".join(packed), dtype=PACKED)
+    ordinals, columns = _joined(rows)
     if not len(columns):
         return NO_PAIRS
-    counts = [len(found) // PACKED.itemsize for found in packed]
-    ordinals = np.repeat(np.array([ordinal for ordinal, _ in rows], dtype=np.uint64), counts)
     mask = columns["probability"] > _thresholds(columns, rules)
     found: Pairs = np.unique(columns["tag"][mask].astype(np.uint64) << _SHIFT | ordinals[mask])
     return found
+
+
+class TagColumns:
+    """Predictions of a few images sorted by tag, in memory. `start`: the ordinal that they begin at or after."""
+
+    def __init__(self, rows: Sequence[tuple[int, bytes]], start: int) -> None:
+        ordinals, columns = _joined(rows)
+        order = np.argsort(columns["tag"], kind="stable")
+        self._tags, self._starts = np.unique(columns["tag"][order], return_index=True)
+        self._starts = np.append(self._starts, len(order)).astype(np.uint32)
+        self._offsets = (ordinals[order] - np.uint64(start)).astype(np.uint16)
+        self._probabilities = columns["probability"][order]
+        self._start = start
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.nbytes for one in (self._tags, self._starts, self._offsets, self._probabilities))
+
+    def raise_to(self, highest: NDArray[np.float64], tag: int) -> None:
+        """Raise the numbers of images, by ordinal, to their predictions of one tag; later images are left out."""
+        at = int(np.searchsorted(self._tags, tag))
+        if at < len(self._tags) and self._tags[at] == tag:
+            found = slice(int(self._starts[at]), int(self._starts[at + 1]))
+            ordinals = self._offsets[found].astype(np.int64) + self._start
+            is_among = ordinals < len(highest)
+            np.maximum.at(highest, ordinals[is_among], self._probabilities[found][is_among])
 
 
 def change(before: Pairs, after: Pairs) -> PairChange:
@@ -87,6 +110,14 @@ def by_tag(pairs: Pairs) -> Iterator[tuple[int, BitMap]]:
     starts = np.flatnonzero(np.diff(tags, prepend=-1))
     for start, part in zip(starts, np.split(ordinals, starts[1:]), strict=False):  # np.split has a part of nothing
         yield int(tags[start]), BitMap(array("I", part.tobytes()))  # ten times as fast as from a numpy array
+
+
+def _joined(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.uint64], Columns]:
+    """The image and the columns of each prediction in these rows."""
+    packed = [found for _, found in rows]
+    columns = np.frombuffer(b"".join(packed), dtype=PACKED)
+    counts = np.array([len(found) // PACKED.itemsize for found in packed], dtype=np.int64)
+    return np.repeat(np.array([ordinal for ordinal, _ in rows], dtype=np.uint64), counts), columns
 
 
 def _thresholds(columns: Columns, rules: Rules) -> NDArray[np.float64]:

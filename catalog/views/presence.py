@@ -98,9 +98,9 @@ def spans(
     for at, present, images in changes(connection, dataset_id, end):
         if ordinal in images:
             if not present:
-                found.append(VersionRange(start, at))
+                found.append(VersionRange(start, at, end))
             start = at if present else MAX_SEQUENCE
-    return [*found, VersionRange(start, end)] if start < end else found
+    return [*found, VersionRange(start, end, end)] if start < end else found
 
 
 def present_at(connection: Connection, dataset_id: str, images: BitMap, as_of: int) -> BitMap:
@@ -111,10 +111,13 @@ def present_at(connection: Connection, dataset_id: str, images: BitMap, as_of: i
     return found
 
 
-def count_erased_in_version(connection: Connection, dataset_id: str, as_of: int) -> int:
-    """The number of images of the version computed at `as_of` that were erased since."""
+def count_erased_in_version(connection: Connection, dataset_id: str, as_of: int, frozen: int) -> int:
+    """The number of images erased since of the version computed at `as_of` and appended at sequence `frozen`.
+
+    Images that were erased in between were taken out of it.
+    """
     erased = erasures.of_dataset(connection, dataset_id)
-    candidates = BitMap(row.ordinal or 0 for row in erased if row.added_sequence <= as_of < row.sequence)
+    candidates = BitMap(row.ordinal or 0 for row in erased if row.added_sequence <= as_of and row.sequence > frozen)
     return len(present_at(connection, dataset_id, candidates, as_of))
 
 

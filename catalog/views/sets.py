@@ -26,8 +26,8 @@ DELETE_ALL = "DELETE FROM image_set WHERE dataset_id = ?"
 CONTAINER, LARGEST_ARRAY = 1 << 16, 4096
 """Of the Roaring format: a container has the values with the same upper bits; an array has no more than these."""
 
-SetName = Literal["live", "captioned"]
-"""live: not removed or erased. captioned: with a written caption, also while removed."""
+SetName = Literal["live", "captioned", "reviewed"]
+"""live: not removed or erased. captioned: with a written caption; reviewed: marked as such; both also while removed."""
 
 
 def load(connection: Connection, dataset_id: str, name: SetName) -> BitMap:

@@ -11,10 +11,9 @@ from itertools import groupby, islice
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.edits import Edit
-from catalog.domain.effective_tags import Choice
+from catalog.domain.edits import Edit, SetChoice, set_choices
 from catalog.rows import fetch, fetch_number, json_array
-from catalog.views import datasets, edits, images, predictions, sets, tag_sets
+from catalog.views import columns, datasets, edits, images, predictions, sets, tag_sets
 from catalog.views.batch import BULK, CommitBatch, PairChange, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
@@ -105,10 +104,10 @@ def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit,
 
 def _decide_own(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
     """Edits that are kept with images: of each tag and image the last choice."""
-    latest: defaultdict[int, dict[int, Choice]] = defaultdict(dict)
+    latest: defaultdict[int, dict[int, SetChoice]] = defaultdict(dict)
     for edit, ordinals in run:
         for ordinal in ordinals:
-            for tag, choice in edits.choices(edit):
+            for tag, choice in set_choices(edit):
                 latest[tag][ordinal] = choice
     for tag, choices in latest.items():
         for choice in set(choices.values()):
@@ -119,7 +118,7 @@ def _decide_own(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
 
 def _decide_bulk(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
     for edit, ordinals in run:
-        for tag, choice in edits.choices(edit):
+        for tag, choice in set_choices(edit):
             tags[tag].begin_bulk()
             tags[tag].decide(ordinals, choice)
 
@@ -142,13 +141,13 @@ def _apply_rules(connection: Connection, dataset_id: str, sequence: int) -> None
         for at in (sequence - 1, sequence)
     )
     changed = _write_pairs(connection, dataset_id, predictions.rules_change(connection, dataset_id, old, new))
-    images.mark_changed(connection, dataset_id, changed, sequence)
+    columns.mark_changed(connection, dataset_id, changed, sequence)
 
 
 def _write_undo(connection: Connection, toggle: Toggle) -> None:
     """What images show after an undo, or after the undo of an undo; their edits are in `bulk_undo`."""
     dataset_id = toggle.dataset_id
-    images.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
+    columns.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
     if datasets.has_other_rules(connection, toggle):
         _apply_rules(connection, dataset_id, toggle.sequence)
     _recount(connection, dataset_id, toggle.images)

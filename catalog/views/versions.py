@@ -19,7 +19,9 @@ CREATE TABLE IF NOT EXISTS version (
     as_of INTEGER NOT NULL,
     images INTEGER NOT NULL,
     manifest TEXT NOT NULL,
+    pages BLOB NOT NULL,
     trigger TEXT NOT NULL,
+    captions_lost INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     created_at TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -27,7 +29,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS version_by_number ON version (dataset_id, numb
 """
 
 ADD = """
-INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 SET_LATEST = "UPDATE dataset SET latest_version = MAX(IFNULL(latest_version, 0), ?) WHERE id = ?"
 BY_NUMBER = "SELECT * FROM version WHERE dataset_id = ? AND number = ?"
@@ -35,6 +37,8 @@ BY_ID = "SELECT * FROM version WHERE version_id = ?"
 LATEST = "SELECT * FROM version WHERE dataset_id = ? ORDER BY number DESC LIMIT 1"
 PAGE = "SELECT * FROM version WHERE dataset_id = ? AND number > ? ORDER BY number LIMIT ?"
 COUNT = "SELECT COUNT(*) FROM version WHERE dataset_id = ?"
+
+_encode = msgspec.json.Encoder().encode
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +50,9 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
     as_of: int
     images: int
     manifest: Digest
+    pages: tuple[Digest, ...]
     trigger: str
+    captions_lost: int
     sequence: int
     created_at: datetime
 
@@ -59,8 +65,8 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
 def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, frozen in batch.events(VersionFrozen):
         commit = recorded.commit
-        content = (frozen.as_of, frozen.images, frozen.manifest, frozen.trigger)
-        row = (frozen.version_id, commit.aggregate_id, frozen.version, *content)
+        content = (frozen.as_of, frozen.images, frozen.manifest, _encode(frozen.pages), frozen.trigger)
+        row = (frozen.version_id, commit.aggregate_id, frozen.version, *content, frozen.captions_lost)
         connection.execute(ADD, (*row, recorded.sequence, commit.at.isoformat()))
         connection.execute(SET_LATEST, (frozen.version, commit.aggregate_id))
 

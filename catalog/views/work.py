@@ -13,7 +13,7 @@ from contracts.commits import RecordedCommit
 from contracts.events.jobs import JobSucceeded
 from contracts.events.tagging import TaggingSucceeded
 from contracts.events.work import AttemptFailed, AttemptStarted, Cancelled, Failed, Interrupted
-from contracts.ids import WorkerId
+from contracts.ids import JobId, WorkerId
 from contracts.jobs import Work, evolve, status_of
 from contracts.queries.jobs import AttemptView
 from contracts.subjects import PRIORITIES, Priority, WorkClass
@@ -74,6 +74,7 @@ UNFINISHED = """
 SELECT id, state, priority_rank, dispatch FROM work
 WHERE class = ? AND state IN ('queued', 'running', 'cancelling') ORDER BY priority_rank, dispatch
 """
+FREEZING = "SELECT id FROM work WHERE class = 'train' AND state = 'freezing' ORDER BY priority_rank, etag, id"
 UNFINISHED_SINCE = "SELECT id FROM work WHERE class = ? AND (state = 'queued' OR etag > ?) ORDER BY id"
 POSITION = "SELECT COUNT(*) FROM work WHERE class = ? AND state = 'queued' AND (priority_rank, dispatch) <= (?, ?)"
 
@@ -166,6 +167,11 @@ def find(connection: Connection, work_class: WorkClass, work_id: str) -> WorkRow
 def list_unfinished(connection: Connection, work_class: WorkClass) -> list[UnfinishedWork]:
     """All work that has not ended, in queue order: for the dispatcher."""
     return fetch(connection, UnfinishedWork, UNFINISHED, (work_class,))
+
+
+def freezing_jobs(connection: Connection) -> list[JobId]:
+    """The jobs whose data sets are to be frozen, in the order of their priorities and ages."""
+    return [row["id"] for row in connection.execute(FREEZING)]
 
 
 def unfinished_since(connection: Connection, work_class: WorkClass, sequence: int) -> list[str]:

@@ -1,7 +1,7 @@
 """What an image, or a version that is to be trained on, lacks: keys that are gone, and pictures that are missing."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
 
 from catalog.database import Connection
 from catalog.keys import Keys
@@ -25,10 +25,18 @@ class AbsentKeys:
 
     def require(self) -> None:
         """KeyMissing: a key is missing. Lost: the loss of a key was accepted."""
-        if self.missing:
-            raise keys_missing(self.missing)
+        self.refuse_missing()
         for loss in self.accepted:
             raise Lost(f"the key of image {loss.id} is {loss.describe()}", image=loss.id)
+
+    def refuse_missing(self) -> None:
+        """KeyMissing: a key is missing whose loss was not accepted."""
+        if self.missing:
+            raise keys_missing(self.missing)
+
+    def among(self, images: Container[ImageId]) -> "AbsentKeys":
+        """The same, but losses are accepted only of these images' keys."""
+        return replace(self, accepted=tuple(loss for loss in self.accepted if loss.id in images))
 
 
 async def keys_of(store: Store, keys: Keys, images: Iterable[ImageId]) -> tuple[dict[ImageId, bytes], AbsentKeys]:
@@ -64,8 +72,10 @@ def require_pictures(connection: Connection, dataset_id: str, version: VersionFr
             f"the first is that of {missing[0]}; {CURE}, or freeze a version without these images",
             images=missing[:MAX_NAMED_IMAGES],
         )
-    accepted = losses.accepted_blobs(connection, (picture for _, picture in rows))
-    accepted |= losses.accepted_keys(connection, (image for image, _ in rows))
-    for loss in accepted.values():
-        what = "a picture" if loss.kind == "blob" else "the key of an image"
-        raise Lost(f"{what} of version {version.version} is {loss.describe()}; freeze a version without this image")
+    for loss in losses.accepted_blobs(connection, (picture for _, picture in rows)).values():
+        detail = f"a picture of version {version.version} is {loss.describe()}; freeze a version without this image"
+        raise Lost(detail)
+    for loss in losses.accepted_keys(connection, (image for image, _ in rows)).values():
+        if loss.sequence > version.as_of:  # else the version was frozen without this caption
+            what = f"the key of an image of version {version.version} is {loss.describe()}"
+            raise Lost(f"{what}; freeze the data set again: this image then goes with its tags")

@@ -12,7 +12,7 @@ from contracts.subjects import Priority, Status
 
 
 class JobResult(CommandResult, frozen=True, tag="job", tag_field="type"):
-    """`name` of the job and `version` of the data set where the job was created."""
+    """`name` of the job and `version` of the data set where the job was created; none if it is yet to be frozen."""
 
     status: Status
     name: str | None = None
@@ -22,6 +22,7 @@ class JobResult(CommandResult, frozen=True, tag="job", tag_field="type"):
 class CreateJob(Command[JobResult], frozen=True):
     """Create a training job from a data set (frozen now, or an earlier version) and a recipe.
 
+    It is accepted at once. Without `version` the data set is frozen afterwards, as it is then; see `job.version_set`.
     The recipe is the preset's (or `recipe`, or the default) with `changes` on top, given as dotted paths.
     """
 

@@ -14,16 +14,15 @@ from contracts.wording import count, enumerated, listed, size_of
 
 
 class JobCreated(Event, frozen=True, tag="job.created"):
-    """A training was requested. Only name, description, labels and priority can change later."""
+    """A training was requested. Only name, description, labels and priority can change later.
+
+    Until `job.version_set` says what it trains on, the data set is being frozen for it.
+    """
 
     name: str
     mode: Literal["single", "batch", "variations", "quick-start"]
     dataset_id: DatasetId
     dataset: str
-    version: int
-    version_id: VersionId
-    manifest: Digest
-    images: int
     recipe: Recipe
     preset: str | None = None
     trigger: str = ""
@@ -32,7 +31,31 @@ class JobCreated(Event, frozen=True, tag="job.created"):
     labels: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        return f"Created job {self.name!r} on version {self.version} of data set {self.dataset!r}"
+        return f"Created job {self.name!r} on data set {self.dataset!r}"
+
+
+class JobStartRequested(Event, frozen=True, tag="job.start_requested"):
+    """It is to be queued as soon as it has its version."""
+
+    def describe(self) -> str:
+        return "Start requested, as soon as the data set is frozen"
+
+
+class JobVersionSet(Event, frozen=True, tag="job.version_set"):
+    """The version of the data set it trains on: the one that was named, or the one frozen for it.
+
+    `captions_lost`: images that it trains with their tags, because the keys of their captions were given up.
+    """
+
+    version: int
+    version_id: VersionId
+    manifest: Digest
+    images: int
+    captions_lost: int = 0
+
+    def describe(self) -> str:
+        lost = f", {self.captions_lost} of them without a lost caption" if self.captions_lost else ""
+        return f"Set version {self.version} of the data set, with {count(self.images, 'image')}{lost}"
 
 
 class JobEdited(Event, frozen=True, tag="job.edited"):

@@ -80,7 +80,10 @@ class Cancelled(AttemptEvent, frozen=True):
 
 
 class Failed(AttemptEvent, frozen=True):
-    """It failed for good. `code` is stable, `reason` a sentence that says what to do."""
+    """It failed for good. `code` is stable, `reason` a sentence that says what to do.
+
+    `attempt` is 0 when it failed before any worker held it.
+    """
 
     code: str
     reason: str
@@ -90,9 +93,12 @@ class Failed(AttemptEvent, frozen=True):
 
 
 def may_append(event: type[Event], *, as_worker: bool) -> bool:
-    """Workers append what happened in an attempt, the catalog what was requested; either may end it as cancelled."""
+    """Workers append what happened in an attempt, the catalog what was requested; either may end it without success.
+
+    The catalog ends what no worker holds: work that was cancelled, or that could not be prepared.
+    """
     is_report = issubclass(event, (AttemptStarted, AttemptEvent))
-    return is_report if as_worker else not is_report or issubclass(event, Cancelled)
+    return is_report if as_worker else not is_report or issubclass(event, (Cancelled, Failed))
 
 
 def _work(event: Event) -> str:

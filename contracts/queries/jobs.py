@@ -38,9 +38,11 @@ class AttemptView(View, frozen=True):
 
 
 class JobView(View, frozen=True):
-    """`phase` refines `status`: draft, queued, running, cancelling and so on. `step` is the last checkpointed step.
+    """`phase` refines `status`: freezing, draft, queued, running and so on. `step` is the last checkpointed step.
 
-    `position` in the queue of its class (1 = next), none when it is not queued.
+    `position` in the queue of its class (1 = next), none when it is not queued. `version`, `version_id` and `images`
+    are none until the data set is frozen for it. `captions_lost`: number of images it trains with their tags, because
+    the keys of their captions were given up.
     """
 
     id: JobId
@@ -54,9 +56,10 @@ class JobView(View, frozen=True):
     preset: str | None
     dataset_id: DatasetId
     dataset: str
-    version: int
-    version_id: VersionId
-    images: int
+    version: int | None
+    version_id: VersionId | None
+    images: int | None
+    captions_lost: int
     trigger: str
     recipe: Recipe
     step: int

@@ -33,8 +33,10 @@ from contracts.ids import CommandId, ImageId, RunId, derived
 from contracts.queries.base import Page
 from contracts.queries.datasets import (
     DatasetView,
+    DiffVersions,
     GetDataset,
     GetVersion,
+    ImageChange,
     ImageView,
     ListDatasets,
     ListImages,
@@ -59,12 +61,13 @@ from gateway.routes.shared import (
     Metadata,
     Paging,
     Prefix,
+    Selected,
     ServiceHealth,
-    TagFilter,
     refuse_reserved_name,
 )
 
 MAX_SAMPLE_PROMPTS = 10
+Since = Annotated[int, QueryParameter(name="from", ge=1, description="The number of the version to compare it with.")]
 HistoryTag = Annotated[str | None, QueryParameter(max_length=200, description="Only events about this tag.")]
 
 
@@ -267,10 +270,11 @@ def _fingerprint(request: AnyRequest, upload: Upload) -> str:
 
 @get("/datasets/{dataset:str}/images", responses=problem_responses(404))
 async def list_dataset_images(
-    dataset: FromPath[str], paging: Paging, catalog: Catalog, tag: TagFilter = None
+    dataset: FromPath[str], paging: Paging, catalog: Catalog, selected: Selected
 ) -> Response[Page[ImageView]]:
-    """The images of a data set, in the order of import."""
-    return paging.response(await catalog.query(ListImages(dataset=dataset, tag=tag, **paging.query_args)))
+    """The images of a data set, in the order of import or another one."""
+    query = ListImages(dataset=dataset, **selected.query_args, **paging.query_args)
+    return paging.response(await catalog.query(query))
 
 
 @get("/datasets/{dataset:str}/refusals", responses=problem_responses(404))
@@ -354,6 +358,15 @@ async def get_version(
     """One frozen version, by its number."""
     view = await catalog.query(GetVersion(dataset=dataset, version=version, min_seq=min_seq))
     return with_etag(view, view.etag)
+
+
+@get("/datasets/{dataset:str}/versions/{version:int}/diff", responses=problem_responses(404))
+async def diff_versions(
+    dataset: FromPath[str], version: FromPath[int], since: Since, paging: Paging, catalog: Catalog
+) -> Response[Page[ImageChange]]:
+    """The images that were added, removed or changed since another version, in the order of import."""
+    query = DiffVersions(dataset=dataset, version=version, since=since, **paging.query_args)
+    return paging.response(await catalog.query(query))
 
 
 @get("/datasets/{dataset:str}/sample-prompts", responses=problem_responses(404))

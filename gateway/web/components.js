@@ -61,7 +61,7 @@ export const pixelClass = (...sides) => (Math.max(...sides) <= MAX_PIXELATED_SID
 
 /** The status of a job or tagging run. */
 export const Status = ({ work }) => {
-  const word = work.phase === "draft" || work.phase === "cancelling" ? work.phase : work.status;
+  const word = ["freezing", "draft", "cancelling"].includes(work.phase) ? work.phase : work.status;
   return html`<span class=${`status ${word}`}>${word}</span>`;
 };
 

@@ -21,7 +21,7 @@ const LoadedJob = ({ job }) => html`
     <div class="row"><${Status} work=${job} /><${JobButtons} job=${job} /></div>
   </div>
   <p class="lead">
-    ${plural(job.images, "image")} of <a href=${link("datasets", job.dataset_id)}>${job.dataset}</a>, version ${job.version}
+    ${job.version && `${plural(job.images, "image")} of `}<a href=${link("datasets", job.dataset_id)}>${job.dataset}</a>${job.version && `, version ${job.version}`}${job.captions_lost > 0 && ` · ${plural(job.captions_lost, "image")} without a lost caption`}
     ${job.trigger && html` · Trigger: <code>${job.trigger}</code>`}${job.preset && html` · Preset: ${job.preset}`}
   </p>
   ${job.description && html`<p class="job-description">${job.description}</p>`}

@@ -49,7 +49,7 @@ const JobRow = ({ job }) => {
       </div>
       <div class="row">
         <${Status} work=${job} />
-        <span class="muted">Data set ${job.dataset} v${job.version}${job.trigger && html` · Trigger: <code>${job.trigger}</code>`} · created ${ago(job.created_at)}</span>
+        <span class="muted">Data set ${job.dataset}${job.version && ` v${job.version}`}${job.trigger && html` · Trigger: <code>${job.trigger}</code>`} · created ${ago(job.created_at)}</span>
       </div>
       <${WaitingReason} work=${job} />
       ${job.error && html`<p class="bad">${sentence(job.error)}</p>`}

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO, Unpack
 
 import msgspec
 
-from contracts.commands.datasets import DatasetResult, ImportedFile
+from contracts.commands.datasets import DatasetResult, ImportedFile, ReviewResult, VersionResult
 from contracts.errors import NotFound
-from contracts.queries.datasets import DatasetView, ImageView, TagCount
+from contracts.queries.datasets import DatasetView, ImageChange, ImageView, TagCount, VersionView
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
 from loratory.http import Items
 from loratory.image_files import ImageFile, ScanResult, batches, scan_files, scan_folder
@@ -45,8 +45,26 @@ class DatasetApi(Api):
             await self.create_dataset(name)
             return await self.dataset(name)
 
-    async def images(self, dataset: str) -> list[ImageView]:
-        return [view async for view in self._http.items(path("datasets", dataset, "images"), Items[ImageView])]
+    async def images(self, dataset: str, *, filter: str | None = None, sort: str | None = None) -> list[ImageView]:
+        """Those that a filter selects (`1girl -solo aspect>1.5`), in a sort order (`name`, `-changed`, `conf:hat`)."""
+        pages = self._http.items(path("datasets", dataset, "images"), Items[ImageView], filter=filter, sort=sort)
+        return [view async for view in pages]
+
+    async def review(
+        self,
+        dataset: str,
+        *,
+        images: Sequence[str] | None = None,
+        filter: str | None = None,
+        reviewed: bool = True,
+        key: str | None = None,
+    ) -> ReviewResult:
+        """Mark images, those that a filter selects, or without both all as reviewed, or as not reviewed."""
+        body: dict[str, Any] = {"reviewed": reviewed}
+        body |= {"all": True} if images is None and filter is None else {"images": images, "filter": filter}
+        return await self._http.post(
+            path("datasets", dataset, "reviewed"), ReviewResult, lambda: {"json": body}, key=key
+        )
 
     async def image(self, image: str, **at: Unpack[PointInTime]) -> ImageView:
         """With a log sequence or a time: its state at that point."""
@@ -58,6 +76,23 @@ class DatasetApi(Api):
 
     async def tags(self, dataset: str) -> list[TagCount]:
         return [view async for view in self._http.items(path("datasets", dataset, "tags"), Items[TagCount])]
+
+    async def versions(self, dataset: str) -> list[VersionView]:
+        """The frozen versions of a data set, oldest first."""
+        return [view async for view in self._http.items(path("datasets", dataset, "versions"), Items[VersionView])]
+
+    async def freeze(self, dataset: str, trigger: str = "", *, key: str | None = None) -> VersionResult:
+        """Freeze a data set as it is now; the latest version if nothing has changed since."""
+        body = {"trigger": trigger}
+        return await self._http.post(
+            path("datasets", dataset, "versions"), VersionResult, lambda: {"json": body}, key=key
+        )
+
+    async def version_diff(self, dataset: str, version: int, since: int) -> list[ImageChange]:
+        """The images that were added, removed or changed in a version since another one."""
+        place = path("datasets", dataset, "versions", str(version), "diff")
+        query: dict[str, Any] = {"from": since}
+        return [change async for change in self._http.items(place, Items[ImageChange], **query)]
 
     async def import_folder(
         self, dataset: str, folder: Path, *, on_progress: OnProgress | None = None
@@ -130,9 +165,13 @@ class SyncDatasetApi(SyncApi):
     set_thresholds = sync(DatasetApi.set_thresholds)
     ensure_dataset = sync(DatasetApi.ensure_dataset)
     images = sync(DatasetApi.images)
+    review = sync(DatasetApi.review)
     image = sync(DatasetApi.image)
     picture = sync(DatasetApi.picture)
     tags = sync(DatasetApi.tags)
+    versions = sync(DatasetApi.versions)
+    freeze = sync(DatasetApi.freeze)
+    version_diff = sync(DatasetApi.version_diff)
     import_folder = sync(DatasetApi.import_folder)
     import_files = sync(DatasetApi.import_files)
     import_scanned = sync(DatasetApi.import_scanned)

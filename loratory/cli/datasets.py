@@ -7,7 +7,7 @@ from pathlib import Path
 from contracts.errors import LoratoryError, SetupError
 from loratory.cli.options import DEFAULT_SERVER, NOW, Id, NameOrId, PointInTime, Server
 from loratory.cli.output import write_json, write_line, write_lines, write_sections, write_table
-from loratory.cli.views import dataset_sections, image_sections
+from loratory.cli.views import dataset_sections, image_change, image_sections
 from loratory.client import AsyncClient
 from loratory.follow import ProgressWriter, format_import
 from loratory.image_files import scan_files, scan_folder
@@ -38,6 +38,59 @@ async def show(dataset: NameOrId, /, *, at: PointInTime = NOW, server: Server = 
     async with server.client() as client:
         view = await client.dataset(dataset, **at.query)
     write_json(view) if server.json else write_sections(dataset_sections(view))
+
+
+async def freeze(dataset: NameOrId, /, *, trigger: str = "", server: Server = DEFAULT_SERVER) -> None:
+    """Freeze a version of a data set, as it is now; the latest one if nothing has changed since.
+
+    :param trigger: The word that calls the trained concept.
+    """
+    async with server.client() as client:
+        result = await client.freeze(dataset, trigger)
+    write_json(result) if server.json else write_line(f"{result.version}")
+
+
+async def versions(dataset: NameOrId, /, *, server: Server = DEFAULT_SERVER) -> None:
+    """List the versions of a data set, oldest first."""
+    async with server.client() as client:
+        views = await client.versions(dataset)
+    rows = [
+        (view.version, view.images, view.erased or None, view.trigger, view.created_at, view.captions_lost or None)
+        for view in views
+    ]
+    headings = ("Version", "Images", "Erased", "Trigger", "Frozen", "Captions lost")
+    write_json(views) if server.json else write_table(headings, rows)
+
+
+async def diff(dataset: NameOrId, since: int, version: int, /, *, server: Server = DEFAULT_SERVER) -> None:
+    """Show which images were added, removed or changed in a version since another one.
+
+    :param since: The number of the earlier version.
+    :param version: The number of the later version.
+    """
+    async with server.client() as client:
+        changes = await client.version_diff(dataset, version, since)
+    rows = [(change.ordinal, change.change, image_change(change), change.image) for change in changes]
+    write_json(changes) if server.json else write_table(("Image", "Change", "Tags and caption", "Id"), rows)
+
+
+async def ls_images(
+    dataset: NameOrId,
+    /,
+    *,
+    filter: str | None = None,
+    sort: str | None = None,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """List the images of a data set.
+
+    :param filter: Only those that this selects, such as '1girl -solo caption:"red" aspect>1.5 untagged'.
+    :param sort: added, name, size, changed, tags or conf:TAG; with a minus before it: descending.
+    """
+    async with server.client() as client:
+        views = await client.images(dataset, filter=filter, sort=sort)
+    rows = [(view.name, f"{view.width} x {view.height}", len(view.tags), view.caption, view.id) for view in views]
+    write_json(views) if server.json else write_table(("Name", "Size", "Tags", "Caption", "Id"), rows)
 
 
 async def show_image(image: Id, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SERVER) -> None:

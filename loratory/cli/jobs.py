@@ -73,7 +73,8 @@ async def follow(client: AsyncClient, job_id: str, *, as_json: bool) -> int:
 async def _follow_as_text(client: AsyncClient, job_id: str) -> int:
     writer = ProgressWriter()
     job = await wait_until_started(client, job_id, WorkerWait(None, writer.line))
-    writer.line(f"Job {job.id}: {job.name or job.dataset}, {count(job.images, 'image')}")
+    images = "" if job.images is None else f", {count(job.images, 'image')}"
+    writer.line(f"Job {job.id}: {job.name or job.dataset}{images}")
     code = await follow_job(client, job_id, writer)
     for artifact in (await client.job(job_id)).artifacts:
         writer.line(f"{artifact.name}  {size_of(artifact.size)}  sha256 {artifact.digest}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from contracts.queries.datasets import DatasetView, ImageView
+from contracts.queries.datasets import DatasetView, ImageChange, ImageView
 from contracts.queries.jobs import AttemptView
 from contracts.recipe import Recipe
 from contracts.wording import count, size_of
@@ -22,6 +22,8 @@ ALWAYS_SHOWN = frozenset(("rank", "alpha", "lr", "count", "name", "path", "resol
 def job_sections(job: Job) -> dict[str, Fields]:
     waiting = job.live.waiting.sentence if job.live and job.live.waiting else None
     error = f"{job.error} ({job.error_code})" if job.error and job.error_code else job.error
+    lost = f", {job.captions_lost} without a lost caption" if job.captions_lost else ""
+    version = "" if job.images is None else f", version {job.version} ({count(job.images, 'image')}{lost})"
     phase = "" if job.phase == job.status else f" ({job.phase})"
     return {
         f"Job {job.id}": {
@@ -29,7 +31,7 @@ def job_sections(job: Job) -> dict[str, Fields]:
             "Status": f"{job.status}{phase}",
             "Waiting": waiting,
             "Error": error,
-            "Data set": f"{job.dataset}, version {job.version} ({count(job.images, 'image')})",
+            "Data set": f"{job.dataset}{version}",
             "Trigger": job.trigger,
             "Preset": job.preset,
             "Mode": job.mode,
@@ -135,6 +137,12 @@ def image_sections(image: ImageView) -> dict[str, Fields]:
         },
         "Content": {"Picture": image.picture, "Source": image.source, "Thumbnail": image.thumbnail},
     }
+
+
+def image_change(change: ImageChange) -> str:
+    """`+cat, -dog, order, caption`: what changed of an image between two versions."""
+    others = [word for word, holds in (("order", change.tags_reordered), ("caption", change.caption_changed)) if holds]
+    return ", ".join([*(f"+{tag}" for tag in change.tags_added), *(f"-{tag}" for tag in change.tags_removed), *others])
 
 
 def _utc(moment: datetime | None) -> str | None:

@@ -33,6 +33,7 @@ IDS: dict[str, tuple[str, ...]] = {
 VARIANTS: dict[str, tuple[str, ...]] = {
     "/api/v1/images/{image}/file": ("?original=1",),
     "/api/v1/datasets/{dataset}/images": ("?tag=momo",),
+    "/api/v1/datasets/{dataset}/versions/{version}/diff": ("?from=1",),
     "/api/v1/jobs": ("?status=completed",),
     "/api/v1/events": ("?kind=job", "?type=dataset.image_added"),
 }

@@ -25,15 +25,17 @@ from catalog.service.execution import CommandExecutor
 from catalog.service.purging import PurgeLimits, Purger
 from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.store import Store
-from catalog.views import decisions, images
+from catalog.views import decisions, images, jobs, work
 from catalog.views.images import ImageRow
 from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import Command, CommandMetadata, R, result_type_of
 from contracts.commands.datasets import CreateDataset, ImportImages, ImportResult, StagedFile
+from contracts.commands.jobs import CreateJob, JobResult
 from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit
 from contracts.events.base import SCHEMA, Event
+from contracts.events.jobs import JobVersionSet
 from contracts.events.service_keys import SigningService
-from contracts.ids import CommandId, DatasetId, Digest, ImageId, ulid
+from contracts.ids import CommandId, DatasetId, Digest, ImageId, JobId, ulid
 from contracts.signatures import Signer
 from contracts.telemetry import Applied
 from contracts.wire.blobs.store import LocalBlobs
@@ -84,14 +86,39 @@ class CatalogHarness:
         assert isinstance(result, result_type_of(type(command)))
         return result
 
-    async def dataset(self, name: str = "cats", pictures: int = 0) -> DatasetId:
-        """A data set with images that exist only in the log: enough for tests that do not read their bytes."""
+    async def dataset(self, name: str = "cats", pictures: int = 0, ordinals: Sequence[int] = ()) -> DatasetId:
+        """A data set with images that exist only in the log: enough for tests that do not read their bytes.
+
+        `ordinals`: those of further images.
+        """
         dataset = DatasetId((await self.execute(CreateDataset(name=name))).id)
-        if pictures:
-            added = [image_added(dataset, ordinal) for ordinal in range(pictures)]
+        if every := [*range(pictures), *ordinals]:
+            added = [image_added(dataset, ordinal) for ordinal in every]
             await self.keys.create_keys(event.image_id for event in added)
             await self.append("dataset", dataset, *added)
         return dataset
+
+    async def create_job(self, command: CreateJob, command_id: str | None = None) -> JobResult:
+        """Create a job, and wait until it has its version or has failed."""
+        result = await self.execute(command, command_id)
+        await self.wait_until_frozen(result.id)
+        return result
+
+    async def wait_until_frozen(self, job: str) -> work.WorkRow:
+        while True:
+            applied = self.executor.store.applied
+            row = await self.executor.store.read(lambda connection: work.find(connection, "train", job))
+            assert row is not None
+            if row.work.state != "freezing":
+                if (task := self.catalog.job_freezer._running.get(JobId(job))) is not None:
+                    await asyncio.wait({task})  # it puts the message into the queue after the rows were written
+                return row
+            await self.executor.store.wait_for(applied + 1, WAIT)
+
+    async def version_of(self, job: str) -> JobVersionSet:
+        row = await self.executor.store.read(lambda connection: jobs.find(connection, job))
+        assert row is not None and row.version is not None
+        return row.version
 
     async def import_files(self, dataset: str, *files: StagedFile, command_id: str | None = None) -> ImportResult:
         return await self.execute(ImportImages(dataset=dataset, files=files), command_id)
@@ -170,6 +197,7 @@ async def open_catalog(
             resources = Resources(files, staging, archive, store, keys, blobs, decoder)
             catalog = Catalog(bus, log, resources, Policies(purge=limits))
             background.append(asyncio.create_task(finish_and_purge(catalog)))
+            background.append(asyncio.create_task(catalog.job_freezer.run()))
             yield CatalogHarness(bus, catalog, staging, blobs, archive)
     finally:
         for task in background:

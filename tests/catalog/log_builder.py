@@ -8,7 +8,7 @@ import msgspec
 from pyroaring import BitMap
 
 from catalog.domain import manifest
-from catalog.domain.manifest import ManifestLine
+from catalog.domain.manifest import ManifestLine, ManifestPage
 from catalog.views.batch import BULK
 from contracts import subjects
 from contracts.aggregates import REGISTRY, AnyEvent
@@ -28,6 +28,7 @@ from contracts.events.datasets import (
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    ImagesReviewed,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -50,7 +51,9 @@ from contracts.events.jobs import (
     JobQueued,
     JobRemoved,
     JobSampled,
+    JobStartRequested,
     JobSucceeded,
+    JobVersionSet,
 )
 from contracts.events.log import LogCreated, LogRestored, LogVoided
 from contracts.events.presets import PresetRetired, PresetSaved
@@ -198,8 +201,9 @@ def image_added(dataset: str, ordinal: int) -> ImageAdded:
     )
 
 
-def manifest_of(dataset: str, *ordinals: int) -> bytes:
-    return manifest.encode(
+def manifest_of(dataset: str, *ordinals: int) -> tuple[bytes, bytes]:
+    """Root and page of a version with these images."""
+    page = manifest.encode_page(
         [
             ManifestLine(
                 ordinal=ordinal,
@@ -212,18 +216,24 @@ def manifest_of(dataset: str, *ordinals: int) -> bytes:
             for ordinal in ordinals
         ]
     )
+    listed = ManifestPage(first=ordinals[0], images=len(ordinals), digest=digest_of(page))
+    return manifest.encode_root(manifest.build_root("", [listed])), page
 
 
-def job_created(*, name: str = "a cat", prompts: tuple[str, ...] = ("a cat",), content: bytes = b"") -> JobCreated:
+def digest_of(content: bytes) -> Digest:
+    return Digest(hashlib.sha256(content).hexdigest())
+
+
+def version_set(content: bytes = b"") -> JobVersionSet:
+    return JobVersionSet(version=1, version_id=VersionId("ver_1"), manifest=digest_of(content), images=2)
+
+
+def job_created(*, name: str = "a cat", prompts: tuple[str, ...] = ("a cat",)) -> JobCreated:
     return JobCreated(
         name=name,
         mode="single",
         dataset_id=DatasetId("ds_cats"),
         dataset="cats",
-        version=1,
-        version_id=VersionId("ver_1"),
-        manifest=Digest(hashlib.sha256(content).hexdigest()),
-        images=2,
         recipe=Recipe(sampling=Sampling(prompts=prompts)),
         preset="quick",
     )
@@ -291,6 +301,8 @@ def _add_curation(builder: LogBuilder) -> None:
     imported = seal(key_for(image_id("ds_cats", 2)), "a sitting cat", "caption")
     builder.append("dataset", "ds_cats", CaptionSet(ordinal=2, caption=imported, source="import"))
     builder.append("dataset", "ds_cats", CaptionSet(ordinal=2, caption=None))
+    builder.append("dataset", "ds_cats", ImagesReviewed(images=bitmap(0, 1, 3)))
+    builder.append("dataset", "ds_cats", ImagesReviewed(images=bitmap(1, 2), reviewed=False))
     builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(3)))
     builder.append("dataset", "ds_cats", TagsOrdered(ordinal=1, tags=("sitting", "cat")))
     builder.append("dataset", "ds_cats", RulesSet(deny=("watermark",)))
@@ -332,20 +344,19 @@ def _add_tagging(builder: LogBuilder) -> None:
 
 
 def _add_training(builder: LogBuilder) -> None:
-    content = manifest_of("ds_cats", 0, 1)
+    root, page = manifest_of("ds_cats", 0, 1)
     frozen = VersionFrozen(
         version=1,
         version_id=VersionId("ver_1"),
         as_of=builder.sequence,
         images=2,
-        manifest=Digest(hashlib.sha256(content).hexdigest()),
+        manifest=digest_of(root),
+        pages=(digest_of(page),),
     )
     builder.append("dataset", "ds_cats", frozen, command_id="train", fingerprint="g")
     result = JobResult(id="job_1", status="pending")
-    created = job_created(prompts=(), content=content)
-    builder.append(
-        "job", "job_1", created, JobQueued(priority="normal"), command_id="train", fingerprint="g", result=result
-    )
+    created = (job_created(prompts=()), version_set(root), JobQueued(priority="normal"))
+    builder.append("job", "job_1", *created, command_id="train", fingerprint="g", result=result)
     builder.append("job", "job_1", JobEdited(name="the cat", labels=("nice",)), JobPrioritised(priority="high"))
     first = builder.append("job", "job_1", JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)).sequence
     planned = JobPlanned(attempt=first, steps=20, epochs=2, device="cpu", precision="float32", base=digest("base"))
@@ -368,14 +379,15 @@ def _add_training(builder: LogBuilder) -> None:
 
 
 def _add_ended_jobs(builder: LogBuilder) -> None:
-    builder.append("job", "job_2", job_created(), JobQueued(priority="low"))
-    builder.append("job", "job_3", job_created(name="urgent"), JobQueued(priority="high"))
-    builder.append("job", "job_4", job_created(), JobQueued(priority="normal"))
+    builder.append("job", "job_2", job_created(), version_set(), JobQueued(priority="low"))
+    builder.append("job", "job_3", job_created(name="urgent"), version_set(), JobQueued(priority="high"))
+    builder.append("job", "job_4", job_created(), version_set(), JobQueued(priority="normal"))
     builder.append("job", "job_4", JobCancelRequested(reason="no"), JobCancelled())
-    builder.append("job", "job_5", job_created(), JobQueued(priority="normal"))
+    builder.append("job", "job_5", job_created(), version_set(), JobQueued(priority="normal"))
     attempt = builder.append("job", "job_5", JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)).sequence
     builder.append("job", "job_5", JobFailed(attempt=attempt, code="no-base", reason="there is no such base"))
-    builder.append("job", "job_6", job_created())
+    builder.append("job", "job_6", job_created(), JobStartRequested())
+    builder.append("job", "job_6", JobCancelRequested(reason="no"), JobCancelled())
     builder.append("job", "job_6", JobRemoved())
 
 

@@ -1,5 +1,6 @@
-"""A database file on a full disk, and one that cannot be opened."""
+"""A database file on a full disk, one that cannot be opened, and its snapshots."""
 
+import asyncio
 import errno
 import sqlite3
 from contextlib import closing
@@ -60,6 +61,29 @@ def test_a_file_that_cannot_be_opened_now_may_be_intact_and_a_damaged_one_is_not
     with pytest.raises(SetupError, match=r"damaged\.db cannot be opened: file is not a database"):
         open_reader(tmp_path / "damaged.db")
     assert peek(tmp_path / "damaged.db", count) is None
+
+
+async def test_a_snapshot_does_not_change_and_the_wal_is_emptied_after_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "some.db"
+    async with Database(file, open_writer(file, partial(create_tables, TABLE))) as database:
+        await database.write(grow)
+        async with database.snapshot() as snapshot:
+            assert await snapshot.read(count) == 1
+            await database.write(grow)
+            assert (await snapshot.read(count), await database.read(count)) == (1, 2)
+            emptied = asyncio.create_task(database.truncate_wal())
+            await database.write(grow)  # the writer does not wait for the snapshot
+            later = asyncio.create_task(_count_in_snapshot(database))
+            await asyncio.sleep(0)
+            assert not emptied.done()
+        await emptied
+        assert file.with_name("some.db-wal").stat().st_size == 0
+        assert await later == 3
+
+
+async def _count_in_snapshot(database: Database) -> int:
+    async with database.snapshot() as snapshot:
+        return await snapshot.read(count)
 
 
 def test_text_that_is_not_utf8_is_damage_and_a_closed_connection_is_not() -> None:

@@ -43,10 +43,10 @@ def dispatcher_with(harness: CatalogHarness, timing: DispatchTiming) -> Dispatch
 
 async def test_lost_queue_messages_are_resent(harness: CatalogHarness, bus_of: BusOf) -> None:
     await harness.dataset(pictures=1)
-    lost = await harness.execute(CreateJob(dataset="cats", start=True))
-    low = await harness.execute(CreateJob(dataset="cats", start=True, priority="low"))
+    lost = await harness.create_job(CreateJob(dataset="cats", start=True))
+    low = await harness.create_job(CreateJob(dataset="cats", start=True, priority="low"))
     run = await harness.execute(RequestTagging(dataset="cats"))
-    await harness.execute(CreateJob(dataset="cats"))
+    await harness.create_job(CreateJob(dataset="cats"))
     await WorkQueue(harness.bus, "train").remove(lost.id)
     await harness.bus.jetstream().purge_stream(subjects.QUEUE, subject=subjects.queued("tag", "normal", run.id))
     running = asyncio.create_task(harness.catalog.dispatcher.run())
@@ -58,12 +58,13 @@ async def test_lost_queue_messages_are_resent(harness: CatalogHarness, bus_of: B
         await asyncio.gather(running, return_exceptions=True)
     first = await WorkQueue(await bus_of("trainer"), "train").fetch()
     assert first is not None
-    assert (first.message, first.priority) == (QueueMessage(id=lost.id, dispatch=lost.sequence), "normal")
+    dispatch = (await harness.wait_until_frozen(lost.id)).work.dispatch
+    assert (first.message, first.priority) == (QueueMessage(id=lost.id, dispatch=dispatch), "normal")
 
 
 async def test_a_deleted_queue_is_recreated_with_all_queued_jobs(harness: CatalogHarness, bus_of: BusOf) -> None:
     await harness.dataset(pictures=1)
-    job = await harness.execute(CreateJob(dataset="cats", start=True))
+    job = await harness.create_job(CreateJob(dataset="cats", start=True))
     admin = await bus_of("admin")
     await admin.jetstream().delete_stream(subjects.QUEUE)
     with pytest.raises(Unavailable, match="the job queue does not answer"):
@@ -72,7 +73,8 @@ async def test_a_deleted_queue_is_recreated_with_all_queued_jobs(harness: Catalo
     await harness.catalog.dispatcher.reconcile("train")
     first = await WorkQueue(await bus_of("trainer"), "train").fetch()
     assert first is not None
-    assert first.message == QueueMessage(id=job.id, dispatch=job.sequence)
+    dispatch = (await harness.wait_until_frozen(job.id)).work.dispatch
+    assert first.message == QueueMessage(id=job.id, dispatch=dispatch)
 
     await admin.jetstream().delete_consumer(subjects.QUEUE, subjects.queue_consumer("tag", "low"))
     assert await check_queue(admin, LEASE)
@@ -103,7 +105,7 @@ async def test_admin_watches_the_queue_also_while_the_server_is_away(server: Emb
 async def test_the_message_of_a_held_job_is_resent_only_when_its_worker_falls_silent(harness: CatalogHarness) -> None:
     """A fenced worker's late ack removed the message; a new one would go to the next free worker."""
     await harness.dataset(pictures=1)
-    job = await harness.execute(CreateJob(dataset="cats", start=True))
+    job = await harness.create_job(CreateJob(dataset="cats", start=True))
     started = JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)
     await harness.append("job", job.id, started)
     queue = WorkQueue(harness.bus, "train")
@@ -119,7 +121,7 @@ async def test_the_message_of_a_held_job_is_resent_only_when_its_worker_falls_si
 
 async def test_a_catalog_that_lost_the_lease_dispatches_nothing(harness: CatalogHarness) -> None:
     await harness.dataset(pictures=1)
-    job = await harness.execute(CreateJob(dataset="cats", start=True))
+    job = await harness.create_job(CreateJob(dataset="cats", start=True))
     await WorkQueue(harness.bus, "train").remove(job.id)
     fence_checked = asyncio.Event()
 
@@ -139,7 +141,7 @@ async def test_a_catalog_that_lost_the_lease_dispatches_nothing(harness: Catalog
 
 async def test_a_cancelled_job_has_no_message_and_none_is_resent(harness: CatalogHarness) -> None:
     await harness.dataset(pictures=1)
-    job = await harness.execute(CreateJob(dataset="cats", start=True))
+    job = await harness.create_job(CreateJob(dataset="cats", start=True))
     await harness.execute(CancelJob(job=JobId(job.id)))
     assert await WorkQueue(harness.bus, "train").queued_ids() == set()
     await harness.catalog.dispatcher.reconcile("train")
@@ -149,7 +151,7 @@ async def test_a_cancelled_job_has_no_message_and_none_is_resent(harness: Catalo
 async def start_attempt(harness: CatalogHarness) -> JobId:
     """A job that a worker started, which since then has said nothing."""
     await harness.dataset(pictures=1)
-    job = await harness.execute(CreateJob(dataset="cats", start=True))
+    job = await harness.create_job(CreateJob(dataset="cats", start=True))
     await harness.append("job", job.id, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
     return JobId(job.id)
 

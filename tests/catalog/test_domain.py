@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.domain import datasets, images, imports, jobs, tagging, versions
+from catalog.domain import datasets, images, imports, jobs, manifest, tagging, versions
 from catalog.domain.datasets import DatasetState
 from catalog.domain.images import ImageState
 from catalog.domain.imports import ExaminedFile, KnownImage
 from catalog.domain.jobs import JobState
+from catalog.domain.manifest import ManifestPage
 from catalog.domain.versions import FrozenContent
 from contracts.commands.datasets import (
     CreateDataset,
@@ -46,7 +47,7 @@ from contracts.events.tagging import TaggingQueued, TaggingRequested
 from contracts.ids import DatasetId, Digest, ImageId, JobId, VersionId
 from contracts.jobs import Work
 from contracts.sealed import CAPTION, seal
-from tests.catalog.log_builder import bitmap, digest, image_added, image_id, key_for
+from tests.catalog.log_builder import bitmap, digest, digest_of, image_added, image_id, key_for
 
 CATS = DatasetState(
     name="cats", thresholds=ThresholdsSet(categories={"general": 0.35, "character": 0.85}), rules=RulesSet()
@@ -241,15 +242,17 @@ def test_a_file_name_is_shown_without_its_folders_and_control_characters() -> No
 
 
 def test_a_version_is_new_only_if_content_or_trigger_changed() -> None:
-    first = versions.freeze(content(latest=None), VersionId("ver_1"), "sks")
+    first = versions.freeze(content(latest=None), VersionId("ver_1"))
     assert (first.version, first.version_id, first.as_of, first.trigger) == (1, "ver_1", 9, "sks")
-    assert versions.freeze(content(latest=first), VersionId("ver_2"), "sks") is first
-    assert versions.freeze(content(latest=first), VersionId("ver_2"), "").version == 2
-    assert versions.freeze(content("b", latest=first), VersionId("ver_2"), "sks").version == 2
+    assert (first.images, first.pages) == (2, (digest("a"),))
+    assert versions.freeze(content(latest=first), VersionId("ver_2")) is first
+    assert versions.freeze(content(trigger="", latest=first), VersionId("ver_2")).version == 2
+    assert versions.freeze(content("b", latest=first), VersionId("ver_2")).version == 2
 
 
-def content(manifest: str = "a", *, latest: VersionFrozen | None) -> FrozenContent:
-    return FrozenContent(manifest=digest(manifest), images=2, as_of=9, latest=latest)
+def content(page: str = "a", trigger: str = "sks", *, latest: VersionFrozen | None) -> FrozenContent:
+    root = manifest.build_root(trigger, [ManifestPage(first=0, images=2, digest=digest(page))])
+    return FrozenContent(root=root, manifest=digest_of(manifest.encode_root(root)), as_of=9, latest=latest)
 
 
 def test_no_job_starts_on_a_version_with_erased_images() -> None:

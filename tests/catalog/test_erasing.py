@@ -149,7 +149,7 @@ async def test_erasing_a_data_set_erases_its_images_and_names_of_refused_files(
 async def test_images_of_an_active_job_cannot_be_erased(harness: CatalogHarness) -> None:
     cats = await harness.dataset()
     image = await import_picture(harness, cats, 1)
-    job = await harness.execute(CreateJob(dataset=cats, start=True))
+    job = await harness.create_job(CreateJob(dataset=cats, start=True))
     later = await import_picture(harness, cats, 2)  # in no version that the job trains on
     assert (await harness.execute(EraseImage(image=later))).changed
 
@@ -176,22 +176,22 @@ async def test_no_job_starts_on_a_version_with_an_erased_image(harness: CatalogH
             await harness.execute(command)
         assert (refused.value.extra["reason"], refused.value.extra["erased"]) == ("images-erased", 1)
 
-    fresh = await harness.execute(CreateJob(dataset=cats, start=True))
-    assert fresh.version == 2
+    fresh = await harness.create_job(CreateJob(dataset=cats, start=True))
+    assert (await harness.version_of(fresh.id)).version == 2
 
 
 async def test_jobs_trained_on_an_erased_image_are_listed_exactly(harness: CatalogHarness) -> None:
     cats = await harness.dataset()
     await import_picture(harness, cats, 1)
     await train_until_checkpoint(
-        harness, await harness.execute(CreateJob(dataset=cats, name="before it came", start=True))
+        harness, await harness.create_job(CreateJob(dataset=cats, name="before it came", start=True))
     )
     image = await import_picture(harness, cats, 2)
-    await train_until_checkpoint(harness, await harness.execute(CreateJob(dataset=cats, name="saw it", start=True)))
-    await harness.execute(CreateJob(dataset=cats, name="never began"))
+    await train_until_checkpoint(harness, await harness.create_job(CreateJob(dataset=cats, name="saw it", start=True)))
+    await harness.create_job(CreateJob(dataset=cats, name="never began"))
     await harness.execute(RemoveImage(image=image))
     await train_until_checkpoint(
-        harness, await harness.execute(CreateJob(dataset=cats, name="after it went", start=True))
+        harness, await harness.create_job(CreateJob(dataset=cats, name="after it went", start=True))
     )
 
     await harness.execute(EraseImage(image=image))
@@ -268,7 +268,7 @@ async def test_a_purge_killed_at_any_step_is_completed_at_the_next_start(
         purger = Purger(harness.executor, keys, blobs, harness.staging, harness.pins, notify_no_workers, once)
         running = asyncio.create_task(purger.run())
         context = dataclasses.replace(harness.catalog.context, purge_now=purger.purge_now)
-        erase = command_handlers(context, harness.catalog.importer)[EraseImage]
+        erase = command_handlers(context, harness.catalog.importer, harness.catalog.freezer)[EraseImage]
         erasing_task = asyncio.ensure_future(erase(command_metadata(), EraseImage(image=image)))
         await asyncio.wait([running], timeout=WAIT)
         assert isinstance(running.exception(), Killed)

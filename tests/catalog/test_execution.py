@@ -153,7 +153,7 @@ async def test_no_image_is_erased_under_a_job_that_was_just_started(
     harness: CatalogHarness, closed_gate: Callable[[], Gate]
 ) -> None:
     cats = await harness.dataset(pictures=2)
-    job = JobId((await harness.execute(CreateJob(dataset=cats, preset="tiny-random-demo"))).id)
+    job = JobId((await harness.create_job(CreateJob(dataset=cats, preset="tiny-random-demo"))).id)
     gate, before = closed_gate(), await end(harness)
     started = asyncio.create_task(harness.execute(StartJob(job=job)))
     await gate.until_appended(before + 1)
@@ -169,7 +169,7 @@ async def test_no_job_is_started_on_an_image_that_was_just_erased(
     harness: CatalogHarness, closed_gate: Callable[[], Gate]
 ) -> None:
     cats = await harness.dataset(pictures=2)
-    job = JobId((await harness.execute(CreateJob(dataset=cats, preset="tiny-random-demo"))).id)
+    job = JobId((await harness.create_job(CreateJob(dataset=cats, preset="tiny-random-demo"))).id)
     gate, before = closed_gate(), await end(harness)
     erasing = asyncio.create_task(harness.execute(EraseImage(image=image_id_of(cats, 0))))
     await gate.until_appended(before + 1)

@@ -46,7 +46,7 @@ from contracts.queries.datasets import GetDataset, GetImage, ImageView
 from contracts.queries.jobs import GetJob
 from contracts.queries.log import ListImageHistory
 from contracts.sealed import seal
-from tests.catalog.log_builder import LogBuilder, bitmap, full_history, image_id, job_created, key_for
+from tests.catalog.log_builder import LogBuilder, bitmap, full_history, image_id, job_created, key_for, version_set
 from tests.catalog.test_query_handlers import QuerySide, create_keys, open_queries
 
 DATASETS, ORDINALS, JOBS = ("ds_cats", "ds_dogs"), range(3), ("job_1", "job_2", "job_3")
@@ -134,7 +134,7 @@ def build_log(changes: Sequence[Any]) -> LogBuilder:
         for ordinal in ORDINALS:
             builder.add_image(ordinal, dataset, tags=["cat"] if ordinal else [])
     for job in JOBS:
-        builder.append("job", job, job_created(name=job))
+        builder.append("job", job, job_created(name=job), version_set())
     attempts: defaultdict[str, int] = defaultdict(int)
     for number, change in enumerate(changes):
         _append(builder, f"run_{number}", attempts, change)

@@ -38,6 +38,7 @@ from tests.catalog.log_builder import (
     image_id,
     job_created,
     key_for,
+    version_set,
 )
 from tests.contracts.samples import sample_of
 
@@ -89,7 +90,7 @@ class Story:
         self.numbers = {"ds_a": 0, "ds_b": 0}
         for dataset in self.images:
             self.builder.create_dataset(dataset, dataset)
-        self.builder.append("job", "job_1", job_created(), JobQueued(priority="normal"))
+        self.builder.append("job", "job_1", job_created(), version_set(), JobQueued(priority="normal"))
 
     def some_digest(self) -> Digest:
         return digest(f"shared {self.rng.randrange(6)}")
@@ -130,7 +131,12 @@ class Story:
     def freeze(self, dataset: str) -> None:
         number = self.builder.sequence
         frozen = VersionFrozen(
-            version=number, version_id=VersionId(f"v{number}"), as_of=number, images=1, manifest=self.some_digest()
+            version=number,
+            version_id=VersionId(f"v{number}"),
+            as_of=number,
+            images=1,
+            manifest=self.some_digest(),
+            pages=(self.some_digest(), self.some_digest()),
         )
         self.builder.append("dataset", dataset, frozen)
 

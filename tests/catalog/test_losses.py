@@ -12,7 +12,8 @@ from contracts.errors import BlobMissing, Gone, KeyMissing, Lost, NotFound
 from contracts.events.jobs import JobCheckpointed, JobSampled
 from contracts.events.log import LossAccepted
 from contracts.ids import JobId, VersionId
-from contracts.queries.datasets import GetImage, ListImages, ReadManifest
+from contracts.queries.datasets import GetImage, GetVersion, ListImages, ReadManifest
+from contracts.queries.jobs import GetJob
 from contracts.queries.losses import GetBlob
 from tests.catalog.harness import CatalogHarness
 from tests.catalog.log_builder import digest
@@ -23,7 +24,7 @@ async def test_what_a_missing_blob_belongs_to_answers_a_named_problem(harness: C
     cats = await harness.dataset()
     image = await import_picture(harness, cats)
     source = (await harness.image(image)).source
-    job = (await harness.execute(CreateJob(dataset="cats"))).id
+    job = (await harness.create_job(CreateJob(dataset="cats"))).id
     sample, checkpoint = digest("sample"), digest("checkpoint")
     sampled = JobSampled(attempt=1, step=1, index=0, picture=sample, seed=1)
     await harness.append("job", job, sampled, JobCheckpointed(attempt=1, step=1, checkpoint=checkpoint, size=9))
@@ -50,11 +51,16 @@ async def test_no_job_is_created_or_started_on_a_missing_picture(harness: Catalo
     await harness.blobs.delete([picture])
     await compare(harness)
 
-    for command in (CreateJob(dataset="cats"), CreateJob(dataset="cats", version=1), StartJob(job=JobId(draft))):
+    for command in (CreateJob(dataset="cats", version=1), StartJob(job=JobId(draft))):
         with pytest.raises(BlobMissing, match=f"pictures of 1 images of version 1 are missing.* is that of {lost}"):
             await harness.execute(command)
+    failed = await harness.execute(CreateJob(dataset="cats"))
+    row = await harness.wait_until_frozen(failed.id)
+    assert (row.work.state, row.error_code) == ("failed", "blob-missing")
+    assert f"pictures of 1 images of version 1 are missing, the first is that of {lost}" in (row.error or "")
     await harness.execute(RemoveImage(image=lost))
-    assert (await harness.execute(CreateJob(dataset="cats"))).version == 2
+    created = await harness.create_job(CreateJob(dataset="cats"))
+    assert (await harness.version_of(created.id)).version == 2
 
     await harness.append("log", "loss_1", LossAccepted(blobs=(picture,), reason="no backup"))
     await compare(harness)
@@ -76,12 +82,14 @@ async def test_an_image_whose_key_is_lost_is_not_called_erased(harness: CatalogH
     commands: tuple[Command[Any], ...] = (
         SetCaption(image=lost, caption="new"),
         FreezeVersion(dataset="cats"),
-        CreateJob(dataset="cats"),
         CreateJob(dataset="cats", version=version),
     )
     for command in commands:
         with pytest.raises(KeyMissing):
             await harness.execute(command)
+    row = await harness.wait_until_frozen((await harness.execute(CreateJob(dataset="cats"))).id)
+    assert (row.work.state, row.error_code) == ("failed", "key-missing")
+    assert f"the key of image {lost} is missing" in (row.error or "")
     (view,) = (await query(harness, ListImages())).items
     assert (view.id, view.name, view.erased, view.key_missing) == (lost, "", False, True)
     await harness.execute(EditTags(image=lost, add=("cat",)))
@@ -105,6 +113,59 @@ async def test_a_caption_whose_key_is_lost_is_not_trained_as_an_empty_one(
         await query(harness, ReadManifest(version_id=VersionId(frozen.id)))
 
 
+async def test_an_image_whose_key_was_given_up_is_frozen_and_trained_with_its_tags(
+    harness: CatalogHarness, tmp_path: Path
+) -> None:
+    cats = await harness.dataset()
+    lost, removed, bare = [await import_picture(harness, cats, colour) for colour in (1, 2, 3)]
+    await harness.execute(EditTags(image=lost, add=("cat", "sky")))
+    await harness.execute(SetCaption(image=bare, caption=None))
+    await harness.execute(RemoveImage(image=removed))
+    await harness.execute(FreezeVersion(dataset="cats", trigger="sks"))
+    lose_keys(tmp_path / FOLDER)
+    kept = await import_picture(harness, cats, 4)
+    await harness.append("log", "loss_1", LossAccepted(images=(lost, bare, removed)))
+
+    # What version 1 says cannot be read any more, and is not trained as anything else.
+    with pytest.raises(Lost, match=r"version 1 is lost for good.*freeze the data set again"):
+        await harness.execute(CreateJob(dataset="cats", version=1, start=True))
+    job = (await harness.create_job(CreateJob(dataset="cats", trigger="sks", start=True))).id
+    view = await query(harness, GetJob(job=JobId(job)))
+    assert (view.phase, view.version, view.images, view.captions_lost) == ("queued", 2, 3, 1)
+    version = await query(harness, GetVersion(dataset="cats", version=2))
+    assert (version.captions_lost, version.erased) == (1, 0)
+    entries = (await query(harness, ReadManifest(version_id=version.version_id))).items
+    assert [(entry.image, entry.caption, entry.written, entry.caption_lost) for entry in entries] == [
+        (lost, "sks, cat, sky", False, True),
+        (bare, "sks", False, False),
+        (kept, "sks, caption 4", True, False),
+    ]
+    # Unchanged is unchanged; and what a version lacks is what it lacked when it was frozen.
+    assert not (await harness.execute(FreezeVersion(dataset="cats", trigger="sks"))).changed
+    await harness.execute(RemoveImage(image=lost))
+    await harness.execute(FreezeVersion(dataset="cats"))
+    assert [
+        (await query(harness, GetVersion(dataset="cats", version=number))).captions_lost for number in (1, 2, 3)
+    ] == [0, 1, 0]
+
+
+async def test_a_version_from_before_keys_were_given_up_is_frozen_anew_though_nothing_changed(
+    harness: CatalogHarness, tmp_path: Path
+) -> None:
+    cats = await harness.dataset()
+    bare = await import_picture(harness, cats)
+    await harness.execute(SetCaption(image=bare, caption=None))
+    await harness.execute(FreezeVersion(dataset="cats"))
+    lose_keys(tmp_path / FOLDER)
+    await harness.append("log", "loss_1", LossAccepted(images=(bare,)))
+    second = await harness.execute(FreezeVersion(dataset="cats"))
+    manifests = [(await query(harness, GetVersion(dataset="cats", version=number))).manifest for number in (1, 2)]
+    assert (second.changed, second.version, manifests[0] == manifests[1]) == (True, 2, True)
+    created = await harness.create_job(CreateJob(dataset="cats", start=True))
+    assert (await harness.version_of(created.id)).version == 2
+    assert (await query(harness, GetJob(job=JobId(created.id)))).phase == "queued"
+
+
 async def test_a_missing_manifest_is_named(harness: CatalogHarness) -> None:
     cats = await harness.dataset()
     await import_picture(harness, cats)
@@ -112,11 +173,14 @@ async def test_a_missing_manifest_is_named(harness: CatalogHarness) -> None:
     assert await compare(harness) == {}
     stored = {blob.digest async for part in harness.blobs.listing() for blob in part}
     row = await harness.image((await query(harness, ListImages())).items[0].id)
-    (manifest,) = stored - {row.source, row.picture, row.thumbnail}
-    await harness.blobs.delete([manifest])
-
-    with pytest.raises(BlobMissing, match=f"the manifest of {frozen.id} is missing"):
-        await query(harness, ReadManifest(version_id=VersionId(frozen.id)))
+    root = (await query(harness, GetVersion(dataset="cats", version=1))).manifest
+    (page,) = stored - {row.source, row.picture, row.thumbnail, root}
+    for missing in (root, page):
+        content = await harness.blobs.get(missing)
+        await harness.blobs.delete([missing])
+        with pytest.raises(BlobMissing, match=f"the manifest of {frozen.id} is missing"):
+            await query(harness, ReadManifest(version_id=VersionId(frozen.id)))
+        await harness.blobs.put(content)
 
 
 # --- given up

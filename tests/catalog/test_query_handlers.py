@@ -14,15 +14,19 @@ from catalog import views
 from catalog.archive.archive import Archive
 from catalog.domain.builtin_presets import PRESETS
 from catalog.keys import Keys
+from catalog.prediction_index import PredictionIndex
 from catalog.query_handlers.context import ManifestReader, QueryContext, QueryLimits
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, build_page, decode_cursor, encode_cursor
 from catalog.query_handlers.table import query_handlers
 from catalog.store import Store
+from catalog.text_index import TextIndexes, TextLimits
+from catalog.views.predictions import read_part
 from contracts.errors import Behind, Gone, Invalid, NotFound
 from contracts.events.datasets import DatasetRenamed
 from contracts.ids import DatasetId, ImageId, JobId, RunId, VersionId
 from contracts.queries.base import Query, result_type_of
 from contracts.queries.datasets import (
+    DiffVersions,
     GetDataset,
     GetErasure,
     GetImage,
@@ -75,6 +79,8 @@ class QuerySide:
             archive=self.archive,
             keys=keys,
             manifests=ManifestReader(self.blobs, self.blobs.size),
+            texts=TextIndexes(self.store, keys, TextLimits()),
+            predictions=PredictionIndex(read_part),
             pending_purges=lambda _: (),
         )
 
@@ -87,7 +93,8 @@ class QuerySide:
     async def load(self, builder: LogBuilder) -> None:
         await self.archive.append(builder.commits)
         await self.store.apply(builder.commits)
-        await self.blobs.put(manifest_of("ds_cats", 0, 1))
+        for content in manifest_of("ds_cats", 0, 1):
+            await self.blobs.put(content)
 
     async def close(self) -> None:
         for file in (self.store, self.archive, self.keys):
@@ -151,6 +158,7 @@ def all_queries() -> list[Query[Any]]:
         *of_datasets,
         *of_jobs,
         *(GetVersion(dataset="ds_cats", version=number) for number in (1, 2)),
+        *(DiffVersions(dataset="ds_cats", version=1, since=number) for number in (1, 2)),
         *(kind(image=image) for image in IMAGES for kind in (GetImage, ListImageHistory)),
         *(GetImage(image=image, at_seq=20) for image in IMAGES),
         *(kind(run=RunId(f"run_{n}")) for n in (1, 2, 3, 9) for kind in (GetTagging, ReadTaggingWork)),

@@ -6,39 +6,33 @@ from typing import Any
 import msgspec
 import pytest
 
-from catalog.domain import manifest
-from catalog.keys import open_if_present
-from catalog.service.versions import build_version
-from catalog.views import versions
 from contracts.commands.base import Command
 from contracts.commands.datasets import EditTags, FreezeVersion, RemoveImage, SetCaption
 from contracts.commands.jobs import CancelJob, CreateJob, EditJob, JobResult, RemoveJob, StartJob
 from contracts.commands.presets import RetirePreset, SavePreset
 from contracts.commands.tagging import CancelTagging, RequestTagging
-from contracts.commits import build_commit
 from contracts.errors import IllegalTransition, NotFound, Rejected
-from contracts.events.datasets import ThresholdsSet, VersionFrozen
+from contracts.events.datasets import VersionFrozen
 from contracts.events.jobs import JobAttemptStarted, JobCreated, JobFailed, JobQueued, JobSucceeded
 from contracts.events.tagging import ImagePredictions, TaggingAttemptStarted, TaggingPredicted, TaggingRequested
 from contracts.ids import JobId, RunId, WorkerId
+from contracts.queries.datasets import GetVersion, ReadManifest
 from contracts.recipe import AdamW, Recipe
-from contracts.sealed import CAPTION
 from contracts.subjects import WorkClass
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.workers.queue import WorkQueue
-from tests.catalog.harness import CatalogHarness, RacingLog, event_names, image_id_of
-from tests.conftest import BusOf, command_metadata
+from tests.catalog.harness import CatalogHarness, event_names, image_id_of
+from tests.catalog.test_watch import query
+from tests.conftest import BusOf
 
 STARTED = JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)
 
 
 async def captions(harness: CatalogHarness, dataset: str, number: int) -> dict[int, str]:
     """What the trainer would read, by ordinal."""
-    row = await harness.executor.store.read(lambda connection: versions.find(connection, dataset, number))
-    assert row is not None
-    lines = manifest.decode(await harness.blobs.get(row.manifest))
-    keys = await harness.keys.keys_of([line.image for line in lines])
-    return {line.ordinal: open_if_present(keys, line.image, line.caption, CAPTION) for line in lines}
+    version = await query(harness, GetVersion(dataset=dataset, version=number))
+    entries = (await query(harness, ReadManifest(version_id=version.version_id))).items
+    return {entry.ordinal: entry.caption for entry in entries}
 
 
 async def created_event(harness: CatalogHarness, job: str) -> JobCreated:
@@ -107,17 +101,18 @@ async def test_an_empty_data_set_cannot_be_frozen_trained_on_or_tagged(harness: 
 
 async def test_a_job_records_its_version_and_resolved_recipe(harness: CatalogHarness) -> None:
     cats = await harness.dataset(pictures=1)
-    created = await harness.execute(
+    created = await harness.create_job(
         CreateJob(dataset="cats", preset="tiny-random-demo", changes={"optimizer.lr": 0.5}, trigger="sks", start=True)
     )
-    assert (created.status, created.version, created.name) == ("pending", 1, "cats")
-    event = await created_event(harness, created.id)
+    assert (created.status, created.version, created.name) == ("pending", None, "cats")
+    event, version = await created_event(harness, created.id), await harness.version_of(created.id)
     assert isinstance(event.recipe.optimizer, AdamW)
     assert (event.recipe.optimizer.lr, event.recipe.length.count) == (0.5, 200)
-    assert (event.dataset_id, event.version, event.trigger, event.images) == (cats, 1, "sks", 1)
+    assert (event.dataset_id, version.version, event.trigger, version.images) == (cats, 1, "sks", 1)
     assert await queued_ids(harness) == {created.id}
     another = await harness.execute(CreateJob(dataset=cats, version=1))
-    assert (await created_event(harness, another.id)).version_id == event.version_id
+    assert (another.version, (await harness.version_of(another.id)).version_id) == (1, version.version_id)
+    assert (await created_event(harness, another.id)).trigger == "sks"
 
 
 @pytest.mark.parametrize(
@@ -139,49 +134,13 @@ async def test_an_invalid_job_is_refused_and_appends_nothing(harness: CatalogHar
         await harness.execute(CreateJob(dataset="nowhere"))
 
 
-async def test_a_job_and_its_frozen_version_are_appended_atomically(harness: CatalogHarness) -> None:
-    cats = await harness.dataset(pictures=1)
-    harness.executor.log = log = RacingLog(harness, ThresholdsSet(categories={"general": 0.5, "character": 0.5}))
-    created = await harness.execute(CreateJob(dataset="cats", start=True), "c1", "f")
-    assert await harness.execute(CreateJob(dataset="cats", start=True), "c1", "f") == created
-    history, job = await log.load("dataset", cats), await log.load("job", created.id)
-    versions_frozen = [
-        recorded for recorded in history.commits if event_names(recorded.commit.events) == ["VersionFrozen"]
-    ]
-    assert event_names(history.commits[-2].commit.events) == ["ThresholdsSet"]
-    assert [recorded.sequence for recorded in (*versions_frozen, *job.commits)] == [
-        created.sequence - 1,
-        created.sequence,
-    ]
-    assert event_names(job.commits[0].commit.events) == ["JobCreated", "JobQueued"]
-
-
-async def test_a_repeated_command_uses_its_version_stored_without_a_job(harness: CatalogHarness) -> None:
-    cats = await harness.dataset(pictures=1)
-    command = CreateJob(dataset="cats", start=True)
-    requested = command_metadata("c1", actor="ann", fingerprint="f")
-    change = (await build_version(harness.catalog.context, requested, "cats", "")).change
-    version_commit = build_commit(
-        "dataset", cats, change.events, expected_revision=change.expected_revision, metadata=requested
-    )
-    recorded = await harness.executor.log.append(version_commit, change.expected_revision)
-    await harness.executor.store.wait_for(recorded.sequence, 5)
-    # The data set changes meanwhile; the job still gets the version of its first try.
-    await harness.execute(EditTags(image=image_id_of(cats, 0), add=("late",)))
-    created = await harness.execute(command, "c1", "f")
-    assert await harness.execute(command, "c1", "f") == created
-    assert event_names(await harness.events("dataset", cats)).count("VersionFrozen") == 1
-    assert (await created_event(harness, created.id)).version == created.version == 1
-    assert await captions(harness, cats, 1) == {0: ""}
-
-
 async def started(harness: CatalogHarness) -> JobResult:
-    return await harness.execute(CreateJob(dataset="cats", start=True))
+    return await harness.create_job(CreateJob(dataset="cats", start=True))
 
 
 async def test_a_job_is_started_once(harness: CatalogHarness) -> None:
     await harness.dataset(pictures=1)
-    created = await harness.execute(CreateJob(dataset="cats"))
+    created = await harness.create_job(CreateJob(dataset="cats"))
     assert await queued_ids(harness) == set()
     first, second = (
         await harness.execute(StartJob(job=JobId(created.id))),
@@ -195,7 +154,7 @@ async def test_a_job_is_started_once(harness: CatalogHarness) -> None:
 
 async def test_cancelling_in_each_state(harness: CatalogHarness) -> None:
     await harness.dataset(pictures=1)
-    draft = await harness.execute(CreateJob(dataset="cats"))
+    draft = await harness.create_job(CreateJob(dataset="cats"))
     queued = await started(harness)
     running = await started(harness)
     attempt = await harness.append("job", running.id, STARTED)
@@ -223,7 +182,10 @@ async def test_a_job_can_be_edited_and_a_new_priority_queues_it_again(harness: C
     assert not (await harness.execute(EditJob(job=job, name="my cat"))).changed
     reprioritised = await harness.execute(EditJob(job=job, priority="high"))
     events = await harness.events("job", job)
-    assert event_names(events) == ["JobCreated", "JobQueued", "JobEdited", "JobPrioritised", "JobQueued"]
+    assert event_names(events) == [
+        *("JobCreated", "JobStartRequested", "JobVersionSet", "JobQueued"),
+        *("JobEdited", "JobPrioritised", "JobQueued"),
+    ]
     assert events[-1] == JobQueued(priority="high")
     delivery = await WorkQueue(await bus_of("trainer"), "train").fetch()
     assert delivery is not None

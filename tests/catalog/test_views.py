@@ -38,6 +38,7 @@ from tests.catalog.log_builder import (
     image_added,
     image_id,
     job_created,
+    version_set,
 )
 from tests.catalog.test_store import dump
 
@@ -307,8 +308,8 @@ async def test_predictions_of_an_unknown_run_stop_the_read_model(store: Store, b
 async def test_the_queue_is_ordered_by_priority_then_by_dispatch(store: Store, builder: LogBuilder) -> None:
     queued: dict[str, Priority] = {"job_a": "low", "job_b": "normal", "job_c": "high", "job_d": "normal"}
     for name, priority in queued.items():
-        builder.append("job", name, job_created(), JobQueued(priority=priority))
-    builder.append("job", "job_e", job_created())
+        builder.append("job", name, job_created(), version_set(), JobQueued(priority=priority))
+    builder.append("job", "job_e", job_created(), version_set())
     moved = builder.append("job", "job_a", JobPrioritised(priority="high"), JobQueued(priority="high"))
     await store.apply(builder.commits)
 
@@ -357,7 +358,7 @@ async def test_a_job_keeps_its_request_and_shows_later_edits(store: Store) -> No
 
 
 async def test_a_checkpoint_repeated_by_a_later_attempt_is_replaced(store: Store, builder: LogBuilder) -> None:
-    builder.append("job", "job_1", job_created())
+    builder.append("job", "job_1", job_created(), version_set())
     for attempt in (3, 4):
         checkpointed = JobCheckpointed(attempt=attempt, step=10, checkpoint=digest(f"{attempt}"), size=1)
         builder.append("job", "job_1", checkpointed)
@@ -432,6 +433,7 @@ async def test_versions_are_numbered_and_the_latest_is_found(store: Store, build
                 as_of=builder.sequence,
                 images=0,
                 manifest=digest(f"{number}"),
+                pages=(digest(f"page {number}"), digest("shared page")),
             ),
         )
     await store.apply(builder.commits)

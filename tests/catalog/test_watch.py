@@ -26,7 +26,7 @@ from contracts.queries.losses import GetBlob, GetBlobAudit, ListLosses, StartBlo
 from contracts.telemetry import LossesFound
 from contracts.wire.blobs.store import Blobs, LocalBlobs, RemoteBlobs
 from tests.catalog.harness import CatalogHarness, image_id_of, png
-from tests.catalog.log_builder import digest, job_created
+from tests.catalog.log_builder import digest, job_created, version_set
 from tests.conftest import NOW
 from tests.limits import WAIT
 
@@ -92,8 +92,8 @@ async def test_nothing_is_lost_after_an_import_a_removal_and_an_erasure(harness:
     assert await compare(harness) == {}
 
     report = harness.catalog.watch.report
-    assert (report.blobs, report.keys) == (3 + 3 + 1, 2)
-    assert loss_lines(report) == ["all 7 blobs and 2 keys are there"]
+    assert (report.blobs, report.keys) == (3 + 3 + 2, 2)
+    assert loss_lines(report) == ["all 8 blobs and 2 keys are there"]
 
 
 async def test_every_missing_blob_is_named_with_its_owner(harness: CatalogHarness) -> None:
@@ -102,7 +102,7 @@ async def test_every_missing_blob_is_named_with_its_owner(harness: CatalogHarnes
     await harness.execute(FreezeVersion(dataset="cats"))
     await harness.blobs.delete([blob.digest async for part in harness.blobs.listing() for blob in part])
 
-    assert await compare(harness) == {"source": 11, "picture": 11, "thumbnail": 11, "manifest": 1}
+    assert await compare(harness) == {"source": 11, "picture": 11, "thumbnail": 11, "manifest": 2}
 
     report = harness.catalog.watch.report
     assert len(report.first) == MAX_REPORTED_LOSSES
@@ -114,7 +114,7 @@ async def test_every_missing_blob_is_named_with_its_owner(harness: CatalogHarnes
         listed, cursor = [*listed, *page.items], page.next
         if cursor is None:
             break
-    assert len(listed) == page.total == 34
+    assert len(listed) == page.total == 35
     assert {loss.owner for loss in listed if loss.kind == "source"} == set(images)
     assert (await query(harness, VerifyLog())).losses.counts == report.counts
 
@@ -122,7 +122,7 @@ async def test_every_missing_blob_is_named_with_its_owner(harness: CatalogHarnes
 @pytest.mark.parametrize("blob", ["", "../../etc/passwd", "é", "0" * 63])
 async def test_a_blob_whose_digest_is_none_is_missing_and_ends_nobody(harness: CatalogHarness, blob: str) -> None:
     """Whoever has a trainer's key may say so of a job."""
-    await harness.append("job", "job_1", job_created())
+    await harness.append("job", "job_1", job_created(), version_set())
     attempt = await harness.append("job", "job_1", JobAttemptStarted(worker=WorkerId("w"), boot="b", resumes=0))
     await harness.append("job", "job_1", JobSampled(attempt=attempt, step=1, index=0, picture=Digest(blob), seed=1))
     async with running_watch(harness) as published:

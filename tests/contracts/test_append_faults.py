@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -191,6 +192,7 @@ class Appends(RuleBasedStateMachine):
         await self.server.stop()
 
 
+@pytest.mark.slow
 class TestAppends(Appends.TestCase):  # type: ignore[misc,valid-type]  # made by hypothesis
     settings = settings(
         max_examples=6,

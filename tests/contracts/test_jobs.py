@@ -23,7 +23,9 @@ from contracts.events.jobs import (
     JobPrioritised,
     JobQueued,
     JobRemoved,
+    JobStartRequested,
     JobSucceeded,
+    JobVersionSet,
 )
 from contracts.events.tagging import (
     TAGGING_WORK,
@@ -55,6 +57,7 @@ from contracts.subjects import Status
 from tests.contracts.samples import sample_of
 
 CREATED = sample_of(JobCreated)
+VERSION_SET = sample_of(JobVersionSet)
 QUEUED = JobQueued(priority="normal")
 STARTED = JobAttemptStarted(worker=WorkerId("w1"), boot="b1", resumes=0)
 
@@ -72,8 +75,17 @@ def checkpointed(attempt: int, step: int) -> Event:
 
 
 def work_after(*events: Event) -> Work:
-    """The work after these events, at sequences 1, 2, …"""
-    return fold((event, sequence) for sequence, event in enumerate(events, start=1))
+    """The work after these events, at sequences 1, 2, …; a new job has its version at once."""
+    return fold(
+        (one, sequence)
+        for sequence, event in enumerate(events, start=1)
+        for one in ((event, VERSION_SET) if event is CREATED else (event,))
+    )
+
+
+def freezing_after(*events: Event) -> Work:
+    """A new job without a version after these events."""
+    return fold([(event, 1) for event in (CREATED, *events)])
 
 
 def open_next_attempt(work: Work) -> Event | None:
@@ -329,3 +341,26 @@ def test_the_end_of_an_attempt_names_the_steps_that_are_in_the_log() -> None:
     assert with_completed_steps(work, JOB_WORK.cancelled(attempt=3, step=9)) == JOB_WORK.cancelled(attempt=3, step=9)
     failed = JOB_WORK.failed(attempt=3, code="x", reason="y")
     assert with_completed_steps(work, failed) == failed
+
+
+# --- while its data set is being frozen
+
+
+def test_a_job_without_a_version_is_pending_and_no_worker_gets_it() -> None:
+    work = freezing_after()
+    assert (work.state, status_of(work.state), work.start_requested) == ("freezing", "pending", False)
+    assert open_next_attempt(work) is None
+    assert freezing_after(VERSION_SET).state == "draft"
+
+
+def test_a_start_is_remembered_until_the_job_has_its_version() -> None:
+    assert enqueue(freezing_after(), JOB_WORK) == JobStartRequested()
+    requested = freezing_after(JobStartRequested())
+    assert (requested.start_requested, enqueue(requested, JOB_WORK)) == (True, None)
+    assert freezing_after(JobStartRequested(), VERSION_SET, QUEUED).state == "queued"
+
+
+def test_a_job_without_a_version_is_cancelled_at_once() -> None:
+    events = cancel(freezing_after(), JOB_WORK)
+    assert events == [JobCancelRequested(), JobCancelled()]
+    assert freezing_after(*events, VERSION_SET).state == "cancelled"

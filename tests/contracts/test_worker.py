@@ -24,6 +24,7 @@ from contracts.events.jobs import (
     JobInterrupted,
     JobQueued,
     JobSucceeded,
+    JobVersionSet,
 )
 from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
 from contracts.jobs import MAX_ATTEMPTS_WITHOUT_PROGRESS, cancel, fold
@@ -46,12 +47,9 @@ CREATED = JobCreated(
     mode="single",
     dataset_id=DatasetId("ds_1"),
     dataset="cats",
-    version=1,
-    version_id=VersionId("ver_1"),
-    manifest=Digest("0" * 64),
-    images=3,
     recipe=Recipe(),
 )
+VERSION_SET = JobVersionSet(version=1, version_id=VersionId("ver_1"), manifest=Digest("0" * 64), images=3)
 
 
 async def append_to_job(bus: Bus, job: str, *events: AnyEvent) -> int:
@@ -59,7 +57,7 @@ async def append_to_job(bus: Bus, job: str, *events: AnyEvent) -> int:
 
 
 async def create_and_queue_job(bus: Bus, job: str = JOB, metadata: CommandMetadata | None = None) -> None:
-    await append_events(bus, "job", job, CREATED, metadata=metadata)
+    await append_events(bus, "job", job, CREATED, VERSION_SET, metadata=metadata)
     dispatch = await append_to_job(bus, job, JobQueued(priority="normal"))
     await WorkQueue(bus, "train").put(QueueMessage(id=job, dispatch=dispatch), "normal")
 
@@ -261,7 +259,7 @@ async def test_of_a_success_and_a_cancellation_the_first_in_the_log_counts(catal
         attempts[0].stop(CancelledOnRequest())
         await wait_until_queue_is_empty(catalog)
     assert ended == ["completed"]
-    assert [type(event) for event in (await load_events(catalog))[2:]] == [JobAttemptStarted, JobSucceeded]
+    assert [type(event) for event in (await load_events(catalog))[3:]] == [JobAttemptStarted, JobSucceeded]
 
 
 async def test_a_stopped_worker_releases_its_work_to_another(catalog: Bus, bus_of: BusOf) -> None:
@@ -355,7 +353,7 @@ async def test_a_late_ack_of_a_fenced_worker_does_not_affect_the_current_one(cat
         assert await WorkQueue(catalog, "train").queued_ids() == set()
         acked.set()
         events = await wait_until_ended(catalog)
-    assert [type(event) for event in events[2:]] == [JobAttemptStarted, JobSucceeded]
+    assert [type(event) for event in events[3:]] == [JobAttemptStarted, JobSucceeded]
 
 
 async def test_work_without_progress_counts_as_stalled_and_fails(catalog: Bus, trainer: Bus) -> None:
@@ -434,6 +432,7 @@ class UnavailableLog(MemoryLog):
     async def open_attempt(self) -> Attempt:
         for event in (
             CREATED,
+            VERSION_SET,
             JobQueued(priority="normal"),
             JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0),
         ):

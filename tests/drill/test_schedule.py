@@ -11,7 +11,15 @@ from contracts.aggregates import AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.commits import RecordedCommit, StreamRevision, build_commit
 from contracts.events.datasets import TagsEdited
-from contracts.events.jobs import JobAttemptStarted, JobCancelled, JobCreated, JobFailed, JobQueued, JobSucceeded
+from contracts.events.jobs import (
+    JobAttemptStarted,
+    JobCancelled,
+    JobCreated,
+    JobFailed,
+    JobQueued,
+    JobSucceeded,
+    JobVersionSet,
+)
 from contracts.ids import CommandId, DatasetId, Digest, VersionId, WorkerId, keyed_command_id
 from contracts.recipe import Recipe
 from tests.drill.checker import check_commands, check_work
@@ -37,14 +45,12 @@ JOB = JobCreated(
     mode="single",
     dataset_id=DatasetId("ds_1"),
     dataset="cats",
-    version=1,
-    version_id=VersionId("ver_1"),
-    manifest=Digest("0" * 64),
-    images=3,
     recipe=Recipe(),
 )
+VERSION_SET = JobVersionSet(version=1, version_id=VersionId("ver_1"), manifest=Digest("0" * 64), images=3)
 STARTED: list[AnyEvent] = [
     JOB,
+    VERSION_SET,
     JobQueued(priority="normal"),
     JobAttemptStarted(worker=WorkerId("w"), boot="b", resumes=0),
 ]

@@ -60,6 +60,12 @@ def test_with_one_ready_trainer_a_job_waits_in_the_queue() -> None:
     assert (reason.code, reason.why, reason.position) == ("queued", "position 3", 3)
 
 
+def test_a_job_whose_data_set_is_being_frozen_waits_for_that_and_for_no_trainer() -> None:
+    reason = explain_wait(job(phase="freezing", position=None, version=None), [], AT)
+    assert reason is not None
+    assert (reason.code, reason.why, reason.position) == ("freezing", "the data set is being frozen", None)
+
+
 def test_vendored_swagger_ui_matches_its_checksums() -> None:
     folder = WEB / "vendor" / "swagger"
     rows = re.findall(r"^([0-9a-f]{64})  (\S+)$", (folder / "VENDOR.md").read_text(), re.MULTILINE)

@@ -83,6 +83,9 @@ def test_a_job_waits_and_is_cancelled(address: str) -> None:
         assert job.status_code == 202, job.text
         job_url = job.headers["location"]
         shown = client.get(job_url, params={"min_seq": job.headers["loratory-seq"]}).json()
+        while shown["phase"] == "freezing":
+            assert shown["live"]["waiting"]["code"] == "freezing"
+            shown = client.get(job_url, params={"wait": 1}).json()
         assert shown["status"] == "pending"
         assert shown["live"]["waiting"]["code"] == "no-worker"
         assert_problem(client.post(f"{P}/jobs", json={"dataset": "training", "preset": "none"}), 422, "rejected")

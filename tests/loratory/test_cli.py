@@ -7,9 +7,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from contracts.wire.log.migration import FORMAT
@@ -101,12 +103,39 @@ def test_a_missing_folder_leaves_no_empty_data_set_behind(cli: Cli, tmp_path: Pa
     assert cli.err.count("\n") == 1
 
 
-def test_a_job_is_created_listed_shown_waited_for_and_cancelled(cli: Cli, image_folder: Path) -> None:
+def test_versions_are_frozen_listed_and_compared(cli: Cli, image_folder: Path, server_url: str) -> None:
+    assert cli("datasets", "import", "for versions", image_folder) == 0
+    assert cli("datasets", "freeze", "for versions", "--trigger", "zwx") == 0
+    assert cli.out == "1\n"
+    with Client(server_url) as client:
+        image = client.images("for versions")[0].id
+        edited = httpx.patch(f"{server_url}/api/v1/images/{image}/tags", json={"add": ["compared"]})
+        edited.raise_for_status()
+        assert client.freeze("for versions", "zwx").version == 2
+        assert [version.version for version in client.versions("for versions")] == [1, 2]
+        assert [(change.image, change.change) for change in client.version_diff("for versions", 2, 1)] == [
+            (image, "changed")
+        ]
+    assert cli("datasets", "versions", "for versions") == 0
+    assert [line.split("\t")[:4] for line in cli.out.splitlines()] == [
+        ["Version", "Images", "Erased", "Trigger"],
+        *(["1", "3", "", "zwx"], ["2", "3", "", "zwx"]),
+    ]
+    assert cli("datasets", "diff", "for versions", "1", "2") == 0
+    assert cli.out.splitlines() == ["Image\tChange\tTags and caption\tId", f"0\tchanged\t+compared\t{image}"]
+    assert cli("datasets", "diff", "for versions", "2", "9") == 1
+    assert "the data set 'for versions' has no version 9" in cli.err
+
+
+def test_a_job_is_created_listed_shown_waited_for_and_cancelled(cli: Cli, image_folder: Path, server_url: str) -> None:
     assert cli("datasets", "import", "for a job", image_folder) == 0
     assert (
         cli("train", "for a job", "--preset", "tiny-random-demo", "--steps", "3", "--trigger", "zwx", "--detach") == 0
     )
     job = cli.out.strip()
+    with Client(server_url) as client:
+        while client.job(job).phase == "freezing":
+            time.sleep(0.05)
     assert cli("jobs", "ls", "--dataset", "for a job") == 0
     titles, row = cli.out.splitlines()
     assert titles == "Id\tName\tData set\tStatus\tStep\tSteps\tWaiting for"

@@ -171,6 +171,7 @@ def test_what_would_be_given_up_is_listed_and_confirmed(data: Path, cli: Cli) ->
     assert keys.is_file()
 
 
+@pytest.mark.slow
 def test_nothing_is_given_up_that_is_not_lost(data: Path, cli: Cli) -> None:
     for kind, sentence in (
         ("keys", "the key file is there and intact"),
@@ -188,12 +189,14 @@ def test_single_keys_are_not_given_up_where_the_whole_file_is_lost(data: Path, c
     assert "the whole key file is lost" in cli.err
 
 
+@pytest.mark.slow
 def test_nothing_is_given_up_before_a_damaged_log_is_restored(data: Path, cli: Cli) -> None:
     shutil.rmtree(data / "nats" / "streams")
     assert cli("accept-loss", "keys", "--data", data, "--yes") == 3
     assert f"cure: `loratory restore --data {data}`" in cli.err
 
 
+@pytest.mark.slow
 def test_a_backup_without_keys_is_no_cure_for_lost_ones(data: Path, tmp_path: Path, cli: Cli) -> None:
     assert cli("backup", "create", tmp_path / "no-keys", "--data", data, "--without-keys") == 0
     (data / "catalog" / "keys.db").write_bytes(b"no database" * 1000)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import itertools
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -73,6 +74,9 @@ def test_a_job_without_a_worker_has_a_waiting_reason_and_can_be_cancelled(server
         client.create_dataset(name)
         client.import_folder(name, image_folder)
         job = client.train(name, preset="tiny-random-demo", changes={"length": {"type": "steps", "count": 3}})
+        while job.phase == "freezing":
+            time.sleep(0.05)
+            job = client.job(job.id)
         assert job.live is not None and job.live.waiting is not None
         assert job.live.waiting.code == "no-worker"
         with pytest.raises(WaitTimeout):

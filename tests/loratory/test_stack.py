@@ -73,6 +73,7 @@ async def test_it_serves_and_ctrl_c_stops_everything(tmp_path: Path) -> None:
     assert processes_of(tmp_path / "data") == []
 
 
+@pytest.mark.slow
 async def test_a_killed_parent_leaves_no_processes_and_the_next_start_works(tmp_path: Path) -> None:
     async with up(tmp_path / "data", "--port", "0") as process:
         await address_of(process)

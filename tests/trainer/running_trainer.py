@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from contracts.aggregates import AnyEvent
-from contracts.events.jobs import JOB_WORK, JobCreated, JobQueued, JobSucceeded
+from contracts.events.jobs import JOB_WORK, JobCreated, JobQueued, JobSucceeded, JobVersionSet
 from contracts.events.work import Cancelled, Failed
 from contracts.ids import DatasetId, Digest, ImageId, VersionId, WorkerId
 from contracts.jobs import cancel, fold
@@ -60,13 +60,12 @@ class FakeCatalog:
             mode="single",
             dataset_id=DatasetId("ds_1"),
             dataset="creatures",
-            version=1,
-            version_id=VersionId("ver_1"),
-            manifest=Digest("0" * 64),
-            images=len(self.entries),
             recipe=recipe,
         )
-        dispatch = await self.append(job, created, JobQueued(priority="normal"))
+        version = JobVersionSet(
+            version=1, version_id=VersionId("ver_1"), manifest=Digest("0" * 64), images=len(self.entries)
+        )
+        dispatch = await self.append(job, created, version, JobQueued(priority="normal"))
         await WorkQueue(self.bus, "train").put(QueueMessage(id=job, dispatch=dispatch), "normal")
 
     async def cancel_job(self, job: str) -> None:

@@ -61,6 +61,7 @@ def test_the_memory_cache_stays_within_its_limit(tmp_path: Path) -> None:
     assert encoded == list("abcda")
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_pictures_encodes_nothing_and_gives_the_same_weights(
     bench: Workbench, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from contracts.events.jobs import (
     JobQueued,
     JobSampled,
     JobSucceeded,
+    JobVersionSet,
 )
 from contracts.ids import DatasetId, Digest, JobId, VersionId, WorkerId
 from contracts.recipe import Recipe
@@ -48,12 +49,9 @@ CREATED = JobCreated(
     mode="single",
     dataset_id=DatasetId("ds_1"),
     dataset="cats",
-    version=1,
-    version_id=VersionId("ver_1"),
-    manifest=Digest("0" * 64),
-    images=3,
     recipe=Recipe(),
 )
+VERSION_SET = JobVersionSet(version=1, version_id=VersionId("ver_1"), manifest=Digest("0" * 64), images=3)
 PLANNED = Planned(step=0, steps=300, epochs=2, device="cpu", precision="float32", base="b" * 64, warm=False)
 
 
@@ -73,7 +71,7 @@ async def catalog(bus_of: BusOf) -> Bus:
 @pytest.fixture
 async def reporter(catalog: Bus, bus_of: BusOf, tmp_path: Path) -> EngineReporter:
     trainer = await bus_of("trainer")
-    await append(catalog, CREATED, JobQueued(priority="normal"))
+    await append(catalog, CREATED, VERSION_SET, JobQueued(priority="normal"))
     await append(trainer, JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0))
     identity = WorkerIdentity(kind=JOB_WORK, worker=WorkerId("w1"), boot="b")
     log = EventLog(trainer)
@@ -84,7 +82,7 @@ async def reporter(catalog: Bus, bus_of: BusOf, tmp_path: Path) -> EngineReporte
 
 
 async def events_after_start(bus: Bus) -> list[AnyEvent]:
-    return [event for event, _ in (await EventLog(bus).load("job", JOB)).events()][3:]
+    return [event for event, _ in (await EventLog(bus).load("job", JOB)).events()][4:]
 
 
 def write_file(path: Path, content: str) -> str:

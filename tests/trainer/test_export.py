@@ -55,7 +55,7 @@ def finish(bench: Workbench, **changes: object) -> tuple[Finished, torch.Tensor]
     raise AssertionError("it did not finish")
 
 
-@pytest.fixture(scope="module", params=["attention", "transformer"])
+@pytest.fixture(scope="module", params=["attention", pytest.param("transformer", marks=pytest.mark.slow)])
 def trained(new_bench: NewBench, request: pytest.FixtureRequest) -> tuple[Finished, torch.Tensor]:
     """Files and predictions of an adapter whose alpha is not its rank."""
     return finish(

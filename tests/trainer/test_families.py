@@ -128,6 +128,7 @@ def test_truncated_captions_are_counted(bench: Workbench) -> None:
     assert last(bench.run(bench.request(length__count=1)), Planned).truncated_captions == 5
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_on_a_cpu_and_float16_is_refused(bench: Workbench) -> None:
     bench.bases = BaseCache()
     updates = bench.run(bench.request(precision="bfloat16"))

@@ -65,6 +65,7 @@ def test_a_run_resumed_after_seven_steps_equals_the_uninterrupted_one(
     assert Path(last(whole, Sampled).path).read_bytes() == Path(last(rest, Sampled).path).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_same_request_gives_the_same_files_and_another_seed_different_ones(bench: Workbench) -> None:
     one, again, other = (last(bench.run(bench.request(seed=seed)), Finished) for seed in (0, 0, 1))
     for ours, same, different in (
@@ -75,6 +76,7 @@ def test_the_same_request_gives_the_same_files_and_another_seed_different_ones(b
         assert ours.tensors != different.tensors
 
 
+@pytest.mark.slow
 def test_sampling_does_not_change_training(bench: Workbench) -> None:
     few = bench.run(bench.request(adapter__dropout=0.2, length__count=6))
     many = bench.run(
@@ -91,6 +93,7 @@ def test_a_longer_run_can_resume_from_a_shorter_one(bench: Workbench) -> None:
     assert last(longer, Finished).kohya.tensors == last(whole, Finished).kohya.tensors
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_checkpoint_only_writes_its_files(bench: Workbench) -> None:
     whole = bench.run(bench.request())
     rest = bench.run(bench.request(last(whole, Saved).path))

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from contracts.aggregates import AnyEvent
 from contracts.errors import LogDamaged
-from contracts.events.jobs import Artifact, JobCheckpointed, JobCreated, JobEdited, JobSampled, JobSucceeded
+from contracts.events.jobs import (
+    Artifact,
+    JobCheckpointed,
+    JobCreated,
+    JobEdited,
+    JobSampled,
+    JobStartRequested,
+    JobSucceeded,
+    JobVersionSet,
+)
 from contracts.ids import DatasetId, Digest, ImageId, VersionId
 from contracts.queries.datasets import ManifestEntry
 from contracts.recipe import FolderBase, Recipe
@@ -26,13 +35,12 @@ def job_created(name: str = "My cat!", base: str | None = None) -> JobCreated:
         mode="single",
         dataset_id=DatasetId("ds_1"),
         dataset="cats",
-        version=3,
-        version_id=VersionId("ver_1"),
-        manifest=Digest("0" * 64),
-        images=2,
         recipe=Recipe() if base is None else Recipe(base=FolderBase(path=base)),
         trigger="sks",
     )
+
+
+VERSION_SET = JobVersionSet(version=3, version_id=VersionId("ver_1"), manifest=Digest("0" * 64), images=2)
 
 
 def checkpointed(step: int, attempt: int = 1, checkpoint: str = "0") -> JobCheckpointed:
@@ -55,7 +63,14 @@ def entry(ordinal: int, caption: str) -> ManifestEntry:
 
 
 def test_a_new_job_is_its_request_with_the_sequence_of_that_event() -> None:
-    assert fold(history_of(job_created())) == JobState(job_created(), 5, "My cat!")
+    assert fold(history_of(job_created(), VERSION_SET)) == JobState(job_created(), VERSION_SET, 6, "My cat!")
+
+
+def test_a_version_that_was_frozen_later_is_the_one_that_is_trained_on() -> None:
+    job = fold(history_of(job_created(), JobStartRequested(), JobEdited(name="Renamed"), VERSION_SET))
+    assert (job.version, job.version_set_at, job.name) == (VERSION_SET, 8, "Renamed")
+    with pytest.raises(LogDamaged, match="lacks its version"):
+        fold(history_of(job_created()))
 
 
 def test_a_history_without_a_request_is_refused() -> None:
@@ -65,34 +80,34 @@ def test_a_history_without_a_request_is_refused() -> None:
 
 def test_checkpoints_come_newest_first_and_a_later_attempt_replaces_earlier_ones() -> None:
     events = checkpointed(10), checkpointed(20), checkpointed(10, attempt=2, checkpoint="1")
-    job = fold(history_of(job_created(), *events))
+    job = fold(history_of(job_created(), VERSION_SET, *events))
     assert [(event.step, event.attempt) for event in job.checkpoints] == [(20, 1), (10, 2)]
 
 
 def test_recorded_samples_are_identified_by_step_and_index() -> None:
     sample = JobSampled(attempt=1, step=10, index=2, picture=Digest("0" * 64), seed=0)
-    assert fold(history_of(job_created(), sample)).samples == {(10, 2)}
+    assert fold(history_of(job_created(), VERSION_SET, sample)).samples == {(10, 2)}
 
 
 def test_only_a_job_that_succeeded_has_artifacts() -> None:
     artifact = Artifact(name="x", format="kohya", digest=Digest("0" * 64), size=1, tensors=Digest("0" * 64))
-    history = history_of(job_created(), JobSucceeded(attempt=1, step=10, artifacts=(artifact,)))
+    history = history_of(job_created(), VERSION_SET, JobSucceeded(attempt=1, step=10, artifacts=(artifact,)))
     assert fold(history).artifacts == (artifact,)
-    assert fold(history[:1]).artifacts == ()
+    assert fold(history[:2]).artifacts == ()
 
 
 def test_the_published_file_has_the_current_name_but_its_metadata_the_original_one() -> None:
-    job = fold(history_of(job_created(), JobEdited(name="Renamed"), JobEdited(description="no name here")))
+    job = fold(history_of(job_created(), VERSION_SET, JobEdited(name="Renamed"), JobEdited(description="no name here")))
     assert job.name == "Renamed"
     written = msgspec.structs.replace(entry(2, "sks, my neighbour"), written=True)  # private: not in the file
-    metadata = build_metadata("job_1", job.request, [entry(0, "sks, cat"), entry(1, "sks"), written])
+    metadata = build_metadata("job_1", job.request, 3, [entry(0, "sks, cat"), entry(1, "sks"), written])
     assert (metadata.adapter_name, metadata.dataset_version, metadata.trigger) == ("My-cat", 3, "sks")
     assert metadata.tag_frequency == {"sks": 2, "cat": 1}
 
 
 @pytest.mark.parametrize(("path", "name"), [("sd15", "sd15"), ("/models/sd15/", "sd15"), ("C:\\models\\sd15", "sd15")])
 def test_the_metadata_has_the_folder_name_of_a_base_and_not_its_path(path: str, name: str) -> None:
-    assert build_metadata("job_1", job_created(base=path), []).base_name == name
+    assert build_metadata("job_1", job_created(base=path), 1, []).base_name == name
 
 
 @given(st.text(max_size=120))
