@@ -22,6 +22,10 @@ class Edit(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.sequence, self.index
 
     @property
+    def asserts_only(self) -> bool:
+        return not (self.rejected or self.withdrawn)
+
+    @property
     def tags(self) -> tuple[int, ...]:
         return (*self.asserted, *self.rejected, *self.withdrawn)
 

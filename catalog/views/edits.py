@@ -184,11 +184,36 @@ def edits_of(connection: Connection, dataset_id: str, ordinals: Sequence[int], u
     else:
         own = _counting(connection, dataset_id, ordinals, until)
     found = {ordinal: own.get(ordinal, []) for ordinal in ordinals}
-    page = BitMap(ordinals)
+    page, in_bulk = BitMap(ordinals), BitMap()
     for edit, images in bulk_edits(connection, dataset_id, until):
         for ordinal in images & page:
             found[ordinal] = [*found[ordinal], edit]
-    return {ordinal: merge_edits(edits) for ordinal, edits in found.items()}
+        in_bulk |= images & page
+    for ordinal in in_bulk:  # those kept with an image are merged already
+        found[ordinal] = merge_edits(found[ordinal])
+    return found
+
+
+def tags_of(edits: Edits) -> set[int]:
+    found: set[int] = set()
+    for of_image in edits.values():
+        for edit in of_image:
+            found.update(edit.asserted, edit.rejected, edit.withdrawn)
+    return found
+
+
+def latest_choices(edits: Sequence[Edit]) -> dict[int, Choice]:
+    """The latest decision on each tag that was not withdrawn since, in the order they were made; given all in order."""
+    latest: dict[int, Choice] = {}
+    if len(edits) == 1 and edits[0].asserts_only:  # as imports do, and most images have nothing else
+        latest = dict.fromkeys(edits[0].asserted, "asserted")
+        if len(latest) == len(edits[0].asserted):
+            return latest
+    for edit in edits:
+        for tag, choice in choices(edit):
+            latest.pop(tag, None)
+            latest[tag] = choice
+    return {tag: choice for tag, choice in latest.items() if choice != "withdrawn"}
 
 
 def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:

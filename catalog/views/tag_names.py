@@ -4,6 +4,7 @@ This view comes first: it says which ids the tags of a batch have.
 """
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 
 from catalog.database import Connection
 from catalog.rows import json_array
@@ -23,6 +24,9 @@ ADD = "INSERT INTO tag_name (tag) VALUES (?)"
 IDS = "SELECT tag, id FROM tag_name WHERE tag IN (SELECT value FROM json_each(?))"
 NAMES = "SELECT id, tag FROM tag_name WHERE id IN (SELECT value FROM json_each(?))"
 
+Names = dict[int, str]
+"""By id."""
+
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     named = list(
@@ -41,6 +45,13 @@ def ids_of(connection: Connection, tags: Iterable[str]) -> dict[str, int]:
 
 def names_of(connection: Connection, ids: Iterable[int]) -> dict[int, str]:
     return dict(connection.execute(NAMES, (json_array(ids),)).fetchall())
+
+
+def add_names(connection: Connection, ids: AbstractSet[int], known: Names) -> Names:
+    """The names known so far, with those of these ids: what has a name keeps it."""
+    if missing := ids - known.keys():
+        known.update(names_of(connection, missing))
+    return known
 
 
 def _tags_of(event: Event) -> Iterator[str]:
