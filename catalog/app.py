@@ -22,6 +22,7 @@ from catalog.ingest.pool import Decoder
 from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.metrics import CatalogMetrics
+from catalog.prediction_index import PredictionIndex
 from catalog.projection import project
 from catalog.query_handlers.context import ManifestReader, QueryContext
 from catalog.query_handlers.table import query_handlers
@@ -39,6 +40,7 @@ from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store
 from catalog.text_index import DEFAULT_TEXT_LIMITS, TextIndexes, TextLimits
+from catalog.views.predictions import read_part
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
@@ -116,7 +118,7 @@ class Catalog:
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
         self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
-        self.texts = TextIndexes(store, keys, policies.texts)
+        self.texts, self.predictions = TextIndexes(store, keys, policies.texts), PredictionIndex(read_part)
         self.context = CommandContext(
             executor,
             partial(_commits_at, archive),
@@ -125,6 +127,7 @@ class Catalog:
             self.purger.purge_now,
             self.freezer.losses,
             self.texts,
+            self.predictions,
         )
         self.job_freezer = JobFreezer(self.context, self.freezer)
         self.commands = command_handlers(self.context, self.importer, self.freezer)
@@ -134,6 +137,7 @@ class Catalog:
             keys=keys,
             manifests=ManifestReader(blobs, self.watch.require_blob),
             texts=self.texts,
+            predictions=self.predictions,
             pending_purges=self.purger.pending,
         )
         audits = audit.handlers(Auditor(archive, log, keys), store, self.watch, resources.name_cures)

@@ -14,8 +14,6 @@ from contracts.wire.log.follow import DEFAULT_POLICY, Follower, FollowPolicy
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import subscribe
 
-CATCH_UP_BATCH = 2000
-"""Archived commits applied in one transaction; each is at most COMMIT_BYTES."""
 ANNOUNCE_INTERVAL_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -64,7 +62,7 @@ async def catch_up(store: Store, archive: Archive) -> None:
     if last.sequence and await archive.digest_at(last.sequence) != last.digest:
         _log.warning("read_model_reset", applied=last.sequence, archived=archive.tail.sequence)
         await store.reset()
-    while batch := await archive.entries(store.applied, CATCH_UP_BATCH):
+    while batch := await archive.next_batch(store.applied):
         await store.apply(batch)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catalog import views
-from catalog.archive.rows import ENTRIES_AFTER, read_entries
+from catalog.archive.rows import ENTRIES_AFTER, read_batch, read_entries
 from catalog.database import Connection, DatabaseError, Row, open_reader, open_scratch
 from catalog.store import Checkpoint, checkpoint
 from contracts.audit import Difference, ReplayReport
@@ -26,8 +26,6 @@ from contracts.commits import ForeignMessage, RecordedCommit
 from contracts.errors import LoratoryError
 from contracts.wire.system.pipe import Frames
 
-BATCH_SIZE = 2000
-"""Commits applied in one transaction, as when the catalog starts."""
 MAX_SHOWN_CHARACTERS = 300
 """Longer values are cut in a report."""
 REPORT_INTERVAL_SECONDS = 1.0
@@ -76,18 +74,18 @@ def rebuild(folder: Path, target: Path, report: OnProgress) -> ReplayReport:
 
 def _replay(log: Connection, rebuilt: Connection, after: int, last: int, report: OnProgress) -> int:
     reported = time.monotonic()
-    for start in range(after, last, BATCH_SIZE):
-        end = min(start + BATCH_SIZE, last)
-        batch = list(read_entries(log, ENTRIES_AFTER, (start, end - start)))
-        if len(batch) != end - start:
-            raise LoratoryError(f"the archive lacks commits between {start + 1} and {end}")
+    while after < last:
+        batch = read_batch(log, after, last)
+        if not batch or batch[-1].sequence != after + len(batch):
+            raise LoratoryError(f"the archive lacks commits between {after + 1} and {last}")
+        after = batch[-1].sequence
         rebuilt.execute("BEGIN")
         views.apply(rebuilt, [entry for entry in batch if isinstance(entry, RecordedCommit)])
         views.add_foreign(rebuilt, [entry for entry in batch if isinstance(entry, ForeignMessage)])
         rebuilt.execute("COMMIT")
         if time.monotonic() - reported >= REPORT_INTERVAL_SECONDS:
             reported = time.monotonic()
-            report(ReplayReport(state="running", sequence=end, until=last))
+            report(ReplayReport(state="running", sequence=after, until=last))
     return last
 
 

@@ -34,7 +34,7 @@ from contracts.events.datasets import (
     ImageAdded,
     ImageErased,
 )
-from contracts.filters import Filter, TextField, uses_text
+from contracts.filters import TextField
 from contracts.ids import DatasetId, ImageId
 from contracts.sealed import CAPTION, NAME, NotOpened, open_sealed
 
@@ -155,10 +155,6 @@ class TextIndexes:
                 self._texts.pop(dataset_id, None)
                 raise
             return texts
-
-    async def for_filter(self, dataset_id: DatasetId, filter_: Filter | None) -> DatasetTexts | None:
-        """The index of a data set, if the filter needs it."""
-        return await self.of(dataset_id) if filter_ is not None and uses_text(filter_) else None
 
     def _mark_all(self, entries: Iterable[LogEntry]) -> None:
         """Note what these entries change, before the read model shows them."""

@@ -5,10 +5,11 @@ restores one they rejected. A withdrawn decision leaves the tag to the models ag
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
+from catalog.domain.edits import Choice
 from contracts import tags
 from contracts.events.base import Category
 from contracts.events.datasets import ThresholdsSet
@@ -24,7 +25,6 @@ DEFAULT_THRESHOLDS = ThresholdsSet(categories={"general": 0.35, "character": 0.8
 """Those of a data set until others are set: the usual ones for WD models."""
 
 T = TypeVar("T")
-Choice = Literal["asserted", "rejected", "withdrawn"]
 Found = tuple["ModelPredictions", Prediction]
 """A prediction, and the run that made it."""
 

@@ -15,9 +15,10 @@ from catalog.domain import manifest
 from catalog.domain.manifest import DifferingLines, DifferingPages, ManifestLine, ManifestPage, ManifestRoot
 from catalog.entries import MAX_SCANNED_COMMITS
 from catalog.keys import Keys
+from catalog.prediction_index import PredictionIndex
 from catalog.store import Store
 from catalog.text_index import TextIndexes
-from catalog.watch.requirements import AbsentKeys, keys_of
+from catalog.watch.absent_keys import AbsentKeys, keys_of
 from contracts.errors import Unavailable
 from contracts.ids import Digest, ImageId
 from contracts.queries.base import Query
@@ -126,6 +127,7 @@ class QueryContext:
     keys: Keys
     manifests: ManifestReader
     texts: TextIndexes
+    predictions: PredictionIndex
     pending_purges: Callable[[int], tuple[str, ...]]
     """Where data erased up to a sequence may still exist, one sentence per place."""
     limits: QueryLimits = field(default_factory=QueryLimits)

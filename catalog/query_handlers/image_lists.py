@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pyroaring import BitMap
 
+from catalog import index_memory
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.ordering import NO_RANK, NameKeys, Position, page
 from catalog.domain.selection import Numbers, evaluate, to_array
@@ -19,7 +20,7 @@ from catalog.views import datasets, images, tags
 from catalog.views.index import DatasetIndex
 from contracts.errors import Invalid
 from contracts.filter_text import canonical, render_sort
-from contracts.filters import And, Filter, HasTag, uses_text
+from contracts.filters import And, Filter, HasTag
 from contracts.ids import DatasetId
 from contracts.queries.base import Page
 from contracts.queries.datasets import ImageView, ListImages
@@ -117,12 +118,15 @@ async def _continue_by_name(context: QueryContext, of_datasets: list[DatasetId],
     rank, dataset_id, ordinal = anchor
     if dataset_id not in of_datasets:
         raise Invalid("the data set in which the page before ended was removed; list again from the start")
-    texts = await context.texts.of(DatasetId(dataset_id))
-    names = await asyncio.to_thread(texts.name_keys)
+    names = await _names(context, DatasetId(dataset_id))
     found = names.continue_from(ordinal, int(rank), descending=listed.sort.descending)
     if found is not None:
         return replace(listed, after=(names.key(found), dataset_id, found))
     return listed if listed.sort.descending else replace(listed, after=("", dataset_id, AFTER_ALL_ORDINALS))
+
+
+async def _names(context: QueryContext, dataset_id: DatasetId) -> NameKeys:
+    return await asyncio.to_thread((await context.texts.of(dataset_id)).name_keys)
 
 
 def _list_of(query: ListImages) -> _List:
@@ -151,12 +155,11 @@ def _datasets(connection: Connection, query: ListImages) -> list[DatasetId]:
 
 async def _read_dataset(context: QueryContext, dataset_id: DatasetId, listed: _List) -> tuple[list[_Item], int]:
     """The first images of a data set after the cursor, and how many the filter selects in it."""
-    needs_texts = listed.by_name or (listed.filter is not None and uses_text(listed.filter))
-    texts = await context.texts.of(dataset_id) if needs_texts else None
-    names = await asyncio.to_thread(texts.name_keys) if texts is not None and listed.by_name else None
+    memory = await index_memory.for_filter(context, dataset_id, listed.filter)
+    names = await _names(context, dataset_id) if listed.by_name else None
 
     def read(connection: Connection) -> tuple[list[_Item], int]:
-        index = DatasetIndex(connection, dataset_id, texts)
+        index = DatasetIndex(connection, dataset_id, memory)
         selected = index.universe() if listed.filter is None else evaluate(listed.filter, index)
         numbers = _numbers(index, selected, listed) if names is None else names.numbers(selected)
         after = None if listed.after is None else _position(listed.after, dataset_id, names)

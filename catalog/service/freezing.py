@@ -31,8 +31,8 @@ from catalog.store import Store, checkpoint
 from catalog.views import erasures, losses, sets, version_content, versions
 from catalog.views.datasets import DatasetRow
 from catalog.views.tag_names import Names
+from catalog.watch.absent_keys import keys_of
 from catalog.watch.losses import Losses
-from catalog.watch.requirements import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import FreezeVersion, VersionResult
 from contracts.errors import NotFound, Rejected

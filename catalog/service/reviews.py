@@ -1,5 +1,6 @@
 """Marking images as reviewed: select, decide, append."""
 
+from catalog import index_memory
 from catalog.database import Connection
 from catalog.domain import reviews as rules
 from catalog.lookup import require_dataset
@@ -12,18 +13,16 @@ from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import ReviewImages, ReviewResult
 from contracts.events.base import Event
 from contracts.events.datasets import ImagesReviewed
-from contracts.filters import Matching
 
 
 @locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
 async def review_images(context: CommandContext, _: CommandMetadata, command: ReviewImages) -> CommandOutcome:
     dataset = await context.read(lambda connection: require_dataset(connection, command.dataset))
-    filter_ = command.selection.filter if isinstance(command.selection, Matching) else None
-    texts = await context.texts.for_filter(dataset.id, filter_)
+    memory = await index_memory.for_selection(context, dataset.id, command.selection)
 
     def read(connection: Connection) -> tuple[DatasetRow, list[Event]]:
         row = require_dataset(connection, dataset.id)
-        selected = index.select(connection, row.id, command.selection, texts)
+        selected = index.select(connection, row.id, command.selection, memory)
         reviewed = sets.load(connection, row.id, "reviewed")
         return row, rules.review(selected, reviewed, as_reviewed=command.reviewed)
 

@@ -13,6 +13,7 @@ from catalog.views import (
     edits,
     erasures,
     foreign,
+    image_columns,
     images,
     jobs,
     losses,
@@ -38,8 +39,8 @@ __all__ = ["TABLES", "VERSION", "add_foreign", "apply", "foreign_heads"]
 
 # The order matters: each view may read what earlier ones wrote for the same batch.
 VIEWS = (
-    *(tag_names, undos, commands, tagging, datasets, erasures, images, presence, edits, texts, reviews, refusals),
-    *(versions, presets, work, jobs, predictions, bulk_undo, tags, losses),
+    *(tag_names, undos, commands, tagging, datasets, erasures, images, image_columns, presence, edits, texts),
+    *(reviews, refusals, versions, presets, work, jobs, predictions, bulk_undo, tags, losses),
 )
 TABLES = sets.TABLES + foreign.TABLES + "".join(view.TABLES for view in VIEWS)
 foreign_heads = foreign.heads

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from catalog.domain.edits import Edit
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event
 from contracts.events.datasets import (
@@ -80,6 +81,8 @@ class CommitBatch:
         self._ordinals: dict[bytes, list[int]] = {}
         self.tag_ids: dict[str, int] = {}
         """The ids of the tags that the batch names."""
+        self.edits: list[tuple[str, Edit, bytes]] = []
+        """The data set, the decisions and the images of each edit, in order."""
         self.toggles: list[Toggle] = []
         self.predicted: dict[str, PairChange] = {}
         """What the predictions of the batch change, by data set."""

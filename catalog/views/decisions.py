@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
+from catalog.domain.edits import choices, latest_choices, tags_of
 from catalog.domain.effective_tags import (
     Decision,
     EffectiveTags,
@@ -13,9 +14,9 @@ from catalog.domain.effective_tags import (
     in_caption_order,
     latest_decisions,
 )
-from catalog.views import datasets, pairs, predictions, texts
+from catalog.views import datasets, predictions, ranking, texts
 from catalog.views import tag_names as names
-from catalog.views.edits import choices, edits_after, edits_of, latest_choices, tags_of
+from catalog.views.edits import edits_after, edits_of
 from catalog.views.tag_names import Names
 from contracts.commits import RecordedCommit
 from contracts.events.datasets import ImageAdded, TagsEdited
@@ -42,9 +43,9 @@ def shown_tags(
     """The names of the effective tags now, for many images at a time; `known` gets the names that are read for it."""
     predicted = predictions.current_rows(connection, dataset_id, ordinals)
     edits = edits_of(connection, dataset_id, ordinals)
-    named = names.add_names(connection, tags_of(edits) | pairs.tags_in(predicted), known)
+    named = names.add_names(connection, tags_of(edits.values()) | ranking.tags_in(predicted), known)
     rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))
-    ranked = pairs.ranked(predicted, rules, named)
+    ranked = ranking.ranked(predicted, rules, named)
     orders = texts.orders(connection, dataset_id, ordinals)
 
     ids = names.ids_of(connection, {tag for order in orders.values() for tag in order}) if orders else {}

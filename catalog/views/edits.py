@@ -12,7 +12,6 @@ from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.edits import Edit, add_edit, merge_edits
-from catalog.domain.effective_tags import Choice
 from catalog.rows import json_array
 from catalog.views import undos
 from catalog.views.batch import CommitBatch, Toggle, delete_erased, is_bulk
@@ -71,6 +70,7 @@ Edits = dict[int, list[Edit]]
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
+    batch.edits = list(_edits_in(batch))
     _apply_edits(connection, batch)
     for toggle in batch.toggles:
         _hold_again(connection, toggle)
@@ -83,11 +83,10 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         connection.execute(DELETE_BULK, (recorded.commit.aggregate_id,))
 
 
-def edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, bytes]]:
-    """The data set, the decisions and the images of each edit in a batch, in order."""
-    ids = batch.tag_ids
+def _edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, bytes]]:
+    id_of = batch.tag_ids.__getitem__
     for index, recorded, event in batch.indexed_events(TagsEdited):
-        groups = (tuple(ids[tag] for tag in tags) for tags in (event.asserted, event.rejected, event.withdrawn))
+        groups = (tuple(map(id_of, tags)) for tags in (event.asserted, event.rejected, event.withdrawn))
         edit = Edit(recorded.sequence, index, event.source, recorded.commit.actor, *groups)
         yield recorded.commit.aggregate_id, edit, event.images
 
@@ -95,7 +94,7 @@ def edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, bytes]]:
 def _apply_edits(connection: Connection, batch: CommitBatch) -> None:
     rows: list[tuple[object, ...]] = []
     by_image: defaultdict[str, defaultdict[int, list[Edit]]] = defaultdict(lambda: defaultdict(list))
-    for dataset_id, edit, images in edits_in(batch):
+    for dataset_id, edit, images in batch.edits:
         encoded = _encode(edit)
         if is_bulk(images):
             connection.execute(ADD_BULK, (dataset_id, *edit.place, encoded, images))
@@ -192,34 +191,3 @@ def edits_of(connection: Connection, dataset_id: str, ordinals: Sequence[int], u
     for ordinal in in_bulk:  # those kept with an image are merged already
         found[ordinal] = merge_edits(found[ordinal])
     return found
-
-
-def tags_of(edits: Edits) -> set[int]:
-    found: set[int] = set()
-    for of_image in edits.values():
-        for edit in of_image:
-            found.update(edit.asserted, edit.rejected, edit.withdrawn)
-    return found
-
-
-def latest_choices(edits: Sequence[Edit]) -> dict[int, Choice]:
-    """The latest decision on each tag that was not withdrawn since, in the order they were made; given all in order."""
-    latest: dict[int, Choice] = {}
-    if len(edits) == 1 and edits[0].asserts_only:  # as imports do, and most images have nothing else
-        latest = dict.fromkeys(edits[0].asserted, "asserted")
-        if len(latest) == len(edits[0].asserted):
-            return latest
-    for edit in edits:
-        for tag, choice in choices(edit):
-            latest.pop(tag, None)
-            latest[tag] = choice
-    return {tag: choice for tag, choice in latest.items() if choice != "withdrawn"}
-
-
-def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:
-    for tag in edit.asserted:
-        yield tag, "asserted"
-    for tag in edit.rejected:
-        yield tag, "rejected"
-    for tag in edit.withdrawn:
-        yield tag, "withdrawn"

@@ -9,11 +9,11 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.rows import Parameters, fetch, fetch_value, json_array
-from catalog.views import sets
-from catalog.views.batch import BULK, CommitBatch, delete_erased, is_bulk
+from catalog.views import columns, sets
+from catalog.views.batch import CommitBatch, delete_erased
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event, Sealed
-from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, ImageRefused, TagsEdited
+from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, ImageRefused
 from contracts.ids import DatasetId, Digest, ImageId
 
 TABLES = """
@@ -43,12 +43,6 @@ CREATE TABLE IF NOT EXISTS image (
 CREATE UNIQUE INDEX IF NOT EXISTS image_by_id ON image (id);
 CREATE INDEX IF NOT EXISTS image_by_pixels ON image (dataset_id, pixels) WHERE removed_sequence = 0;
 CREATE INDEX IF NOT EXISTS image_by_age ON image (added_sequence, ordinal) WHERE removed_sequence = 0;
-CREATE TABLE IF NOT EXISTS image_change (
-    dataset_id TEXT NOT NULL,
-    ordinal INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    PRIMARY KEY (dataset_id, ordinal)
-) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS import_commit (
     dataset_id TEXT NOT NULL,
     sequence INTEGER NOT NULL,
@@ -56,12 +50,6 @@ CREATE TABLE IF NOT EXISTS import_commit (
     PRIMARY KEY (dataset_id, sequence)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS import_by_request ON import_commit (dataset_id, request);
-CREATE TABLE IF NOT EXISTS bulk_change (
-    dataset_id TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    images BLOB NOT NULL,
-    PRIMARY KEY (dataset_id, sequence)
-);
 """
 
 # The columns after the first are the fields of ImageAdded in their order.
@@ -71,29 +59,15 @@ INSERT INTO image (dataset_id, ordinal, id, source, picture, thumbnail, pixels, 
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
-MARK_CHANGED = """
-INSERT INTO image_change VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sequence = excluded.sequence
-"""
 ADD_IMPORT = "INSERT OR IGNORE INTO import_commit VALUES (?, ?, ?)"
 COMMITS_OF_IMPORT = """
 SELECT sequence FROM import_commit WHERE dataset_id = :dataset
     AND request = (SELECT request FROM import_commit WHERE dataset_id = :dataset AND sequence = :sequence)
 ORDER BY sequence
 """
-BULK_CHANGES = "SELECT sequence, images FROM bulk_change WHERE dataset_id = ? ORDER BY sequence DESC"
-SET_BULK_CHANGE = "INSERT OR REPLACE INTO bulk_change VALUES (?, ?, ?)"
-DELETE_BULK_CHANGE = "DELETE FROM bulk_change WHERE dataset_id = ? AND sequence = ?"
-DELETE_BULK_CHANGES = "DELETE FROM bulk_change WHERE dataset_id = ?"
 
-# The ETag is the sequence of the last change. An image shows its data set's name, so a rename is a change too.
 SELECT_IMAGE = """
-SELECT image.*, dataset.name AS dataset, MAX(
-    image.added_sequence, image.removed_sequence, image.caption_sequence, dataset.name_sequence,
-    IFNULL((SELECT MAX(sequence) FROM decision WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
-    IFNULL((SELECT MAX(sequence) FROM tag_order WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
-    IFNULL((SELECT MAX(sequence) FROM prediction WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
-    IFNULL((SELECT sequence FROM image_change WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0)
-) AS etag
+SELECT image.*, dataset.name AS dataset, dataset.name_sequence AS etag
 FROM image JOIN dataset ON dataset.id = image.dataset_id
 """
 BY_ID = SELECT_IMAGE + "WHERE image.id = ?"
@@ -150,16 +124,10 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     imported = {recorded.sequence: recorded.commit for recorded, _ in batch.events(ImageAdded, ImageRefused)}
     rows = [(commit.aggregate_id, sequence, commit.correlation_id) for sequence, commit in imported.items()]
     connection.executemany(ADD_IMPORT, rows)
-    for recorded, edit in batch.events(TagsEdited):
-        if is_bulk(edit.images):
-            ordinals = BitMap(batch.ordinals(edit.images))
-            mark_changed(connection, recorded.commit.aggregate_id, ordinals, recorded.sequence)
     _update_sets(connection, batch)
-    for table in ("image", "image_change"):
-        delete_erased(connection, batch, table)
+    delete_erased(connection, batch, "image")
     for recorded, _ in batch.events(DatasetErased):
         sets.delete_all(connection, recorded.commit.aggregate_id)
-        connection.execute(DELETE_BULK_CHANGES, (recorded.commit.aggregate_id,))
 
 
 def _add(connection: Connection, added: Sequence[tuple[RecordedCommit, ImageAdded]]) -> None:
@@ -173,36 +141,6 @@ def _add(connection: Connection, added: Sequence[tuple[RecordedCommit, ImageAdde
         for recorded, image in added
     )
     connection.executemany(ADD, rows)
-
-
-def mark_changed(connection: Connection, dataset_id: str, ordinals: BitMap, sequence: int) -> None:
-    """Give images a new ETag because of an event that does not name them alone.
-
-    Each image is in one set of many images at most: that of the latest change.
-    """
-    if len(ordinals) <= BULK:
-        connection.executemany(MARK_CHANGED, [(dataset_id, ordinal, sequence) for ordinal in ordinals])
-        return
-    changes = _bulk_changes(connection, dataset_id)
-    ordinals = ordinals | changes.pop(sequence, BitMap())  # one commit may change several sets
-    for earlier, images in changes.items():
-        left = images - ordinals
-        if not left:
-            connection.execute(DELETE_BULK_CHANGE, (dataset_id, earlier))
-        elif len(left) < len(images):
-            connection.execute(SET_BULK_CHANGE, (dataset_id, earlier, sets.serialize(left)))
-    connection.execute(SET_BULK_CHANGE, (dataset_id, sequence, sets.serialize(ordinals)))
-
-
-def _bulk_changes(connection: Connection, dataset_id: str) -> dict[int, BitMap]:
-    rows = connection.execute(BULK_CHANGES, (dataset_id,))
-    return {row["sequence"]: BitMap.deserialize(row["images"]) for row in rows}
-
-
-def bulk_changed_since(connection: Connection, dataset_id: str, sequence: int) -> BitMap:
-    """The images that a change of many images changed after a sequence."""
-    found = (images for at, images in _bulk_changes(connection, dataset_id).items() if at > sequence)
-    return BitMap.union(BitMap(), *found)
 
 
 def _update_sets(connection: Connection, batch: CommitBatch) -> None:
@@ -230,15 +168,19 @@ def _update_sets(connection: Connection, batch: CommitBatch) -> None:
 
 
 def fetch_rows(connection: Connection, query: str, parameters: Parameters = ()) -> list[ImageRow]:
-    """The rows that a query finds, with their ETags."""
+    """The rows that a query finds, with their ETags: an image shows its data set's name, so a rename changes it too."""
     rows = fetch(connection, ImageRow, query, parameters)
-    bulk = {dataset: _bulk_changes(connection, dataset) for dataset in {row.dataset_id for row in rows}}
-    return [_with_etag(row, bulk[row.dataset_id]) if bulk[row.dataset_id] else row for row in rows]
-
-
-def _with_etag(row: ImageRow, bulk: dict[int, BitMap]) -> ImageRow:
-    changed = next((sequence for sequence, images in bulk.items() if row.ordinal in images), 0)
-    return msgspec.structs.replace(row, etag=changed) if changed > row.etag else row
+    of_datasets: defaultdict[DatasetId, BitMap] = defaultdict(BitMap)
+    for row in rows:
+        of_datasets[row.dataset_id].add(row.ordinal)
+    changed = {
+        (dataset_id, ordinal): sequence
+        for dataset_id, ordinals in of_datasets.items()
+        for ordinal, sequence in zip(
+            ordinals, columns.load(connection, dataset_id, "changed", ordinals).tolist(), strict=True
+        )
+    }
+    return [msgspec.structs.replace(row, etag=max(row.etag, changed[row.dataset_id, row.ordinal])) for row in rows]
 
 
 def find(connection: Connection, image_id: str) -> ImageRow | None:
@@ -277,11 +219,6 @@ def commits_of_import(connection: Connection, dataset_id: str, sequence: int) ->
     """The commits of the same import as one of them; none: it imported nothing."""
     rows = connection.execute(COMMITS_OF_IMPORT, {"dataset": dataset_id, "sequence": sequence})
     return tuple(row["sequence"] for row in rows)
-
-
-def bulk_etags(connection: Connection, dataset_id: str) -> list[tuple[int, BitMap]]:
-    """The ETags that events about many images gave, with the images that have none newer of this kind."""
-    return list(_bulk_changes(connection, dataset_id).items())
 
 
 def sealed_names(connection: Connection) -> dict[ImageId, bytes]:

@@ -4,7 +4,7 @@ Runs that were undone do not count. This view comes before `tags`, and says whic
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -18,8 +18,8 @@ from catalog.domain.effective_tags import ModelPredictions
 from catalog.rows import json_array
 from catalog.views import pairs, tag_names, tagging, undos
 from catalog.views.batch import CommitBatch, PairChange, Pairs, Toggle, delete_erased
-from catalog.views.pairs import NO_PAIRS, Rules
-from contracts.events.datasets import ImageErased
+from catalog.views.pairs import NO_PAIRS, Rules, TagColumns
+from contracts.events.datasets import DatasetErased, ImageErased
 from contracts.events.tagging import Prediction, TaggingPredicted
 from contracts.tags import Acceptance, Fixed
 
@@ -36,6 +36,12 @@ CREATE TABLE IF NOT EXISTS prediction (
     unreadable TEXT,
     PRIMARY KEY (dataset_id, ordinal, run_id)
 );
+CREATE TABLE IF NOT EXISTS prediction_change (
+    dataset_id TEXT NOT NULL,
+    part INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (dataset_id, part)
+) WITHOUT ROWID;
 """
 
 SAVE = """
@@ -68,10 +74,17 @@ CURRENT_OF_DATASET = (
 )
 ORDINALS_OF_RUN = "SELECT ordinal FROM prediction WHERE dataset_id = ? AND run_id = ?"
 PREDICTED_ORDINALS = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
-FEW = 2_000
-"""Up to so many images are looked up one by one; for more all rows are read."""
+SET_CHANGE = """
+INSERT INTO prediction_change VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sequence = MAX(sequence, excluded.sequence)
+"""
+CHANGES = "SELECT part, sequence FROM prediction_change WHERE dataset_id = ? ORDER BY part"
+DELETE_CHANGES = "DELETE FROM prediction_change WHERE dataset_id = ?"
+OF_PART = "SELECT ordinal, packed FROM prediction WHERE dataset_id = ? AND current = 1 AND ordinal BETWEEN ? AND ?"
+IMAGES_PER_PART = 1024
 ROWS_AT_ONCE = 20_000
 """Rows of predictions in memory at once, each some 400 bytes."""
+ReadPart = Callable[[Connection, str, int, int], TagColumns]
+"""The predictions of a part of a data set; the last argument is the sequence that changed it last."""
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
@@ -82,16 +95,24 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         before = _passing_now(connection, dataset_id, ordinals, rules)
         connection.executemany(SAVE, rows)
         batch.predicted[dataset_id] = _update(connection, dataset_id, ordinals, rules, before)
+        last = {row[1] // IMAGES_PER_PART: row[5] for row in rows}
+        connection.executemany(SET_CHANGE, [(dataset_id, part, sequence) for part, sequence in last.items()])
     for toggle in batch.toggles:
         ordinals = _images_of_runs(connection, toggle)
         if ordinals:
             rules = rules_by_id(connection, batch.acceptance_of(connection, toggle.dataset_id))
             before = _passing_now(connection, toggle.dataset_id, ordinals, rules)
             batch.predicted[toggle.dataset_id] = _update(connection, toggle.dataset_id, ordinals, rules, before)
+            parts = {ordinal // IMAGES_PER_PART for ordinal in ordinals}
+            connection.executemany(SET_CHANGE, [(toggle.dataset_id, part, toggle.sequence) for part in parts])
     for recorded, erased in batch.events(ImageErased):
         of_image = connection.execute(CURRENT, (recorded.commit.aggregate_id, json_array([erased.ordinal])))
         batch.tags_of_erased |= {tag for _, packed in of_image for tag, _, _ in pairs.unpack(packed)}
+        part = erased.ordinal // IMAGES_PER_PART
+        connection.execute(SET_CHANGE, (recorded.commit.aggregate_id, part, recorded.sequence))
     delete_erased(connection, batch, "prediction")
+    for recorded, _ in batch.events(DatasetErased):
+        connection.execute(DELETE_CHANGES, (recorded.commit.aggregate_id,))
 
 
 def _new_rows(connection: Connection, batch: CommitBatch) -> dict[str, list[tuple[Any, ...]]]:
@@ -138,20 +159,29 @@ def rules_by_id(connection: Connection, acceptance: Acceptance) -> Rules:
     return pairs.rules_by_id(acceptance, tag_names.ids_of(connection, named) if named else {})
 
 
-def confidences(connection: Connection, dataset_id: str, tag: str, ordinals: BitMap) -> NDArray[np.float64]:
-    """The highest current prediction of a tag for each of these images, by ascending ordinal; 0 without one."""
+def read_part(connection: Connection, dataset_id: str, part: int, _sequence: int) -> TagColumns:
+    """The current predictions of some images, from their rows."""
+    start = part * IMAGES_PER_PART
+    rows = connection.execute(OF_PART, (dataset_id, start, start + IMAGES_PER_PART - 1)).fetchall()
+    return TagColumns(rows, start)
+
+
+def confidences(
+    connection: Connection, dataset_id: str, tag: str, ordinals: BitMap, read: ReadPart = read_part
+) -> NDArray[np.float64]:
+    """The highest current prediction of a tag for each of these images, by ascending ordinal; 0 without one.
+
+    `read`: gives the predictions of a part, from memory if they are there.
+    """
     highest = np.zeros(ordinals.max() + 1 if ordinals else 0, dtype=np.float64)
+    named = np.frombuffer(ordinals.to_array(), dtype=np.uint32)
     found = tag_names.ids_of(connection, [tag]).get(tag)
     if found is not None:
-        if len(ordinals) <= FEW:
-            pages: Iterable[list[tuple[int, bytes]]] = [
-                connection.execute(CURRENT, (dataset_id, json_array(ordinals))).fetchall()
-            ]
-        else:
-            pages = _all_current(connection, dataset_id)
-        for rows in pages:
-            pairs.raise_to(highest, rows, found)
-    return highest[np.frombuffer(ordinals.to_array(), dtype=np.uint32)]
+        parts = set(np.unique(named // IMAGES_PER_PART).tolist())
+        for part, sequence in connection.execute(CHANGES, (dataset_id,)).fetchall():
+            if part in parts:
+                read(connection, dataset_id, part, sequence).raise_to(highest, found)
+    return highest[named]
 
 
 def rules_change(connection: Connection, dataset_id: str, old: Rules, new: Rules) -> PairChange:

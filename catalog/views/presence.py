@@ -111,12 +111,6 @@ def present_at(connection: Connection, dataset_id: str, images: BitMap, as_of: i
     return found
 
 
-def changed_since(connection: Connection, dataset_id: str, sequence: int) -> BitMap:
-    """The images that were removed or restored after a sequence."""
-    found = (images for at, _, images in changes(connection, dataset_id) if at > sequence)
-    return BitMap.union(BitMap(), *found)
-
-
 def count_erased_in_version(connection: Connection, dataset_id: str, as_of: int, frozen: int) -> int:
     """The number of images erased since of the version computed at `as_of` and appended at sequence `frozen`.
 

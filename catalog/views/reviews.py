@@ -6,7 +6,7 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.rows import json_array
-from catalog.views import erasures, images, sets, undos
+from catalog.views import columns, erasures, sets, undos
 from catalog.views.batch import CommitBatch, Toggle
 from contracts.events.datasets import DatasetErased, ImageErased, ImagesReviewed
 
@@ -53,7 +53,7 @@ def _apply_reviews(connection: Connection, batch: CommitBatch) -> None:
             named = BitMap(batch.ordinals(event.images))
             changed = named - reviewed if event.reviewed else named & reviewed
             reviewed ^= changed
-            images.mark_changed(connection, dataset_id, changed, sequence)
+            columns.mark_changed(connection, dataset_id, changed, sequence)
         sets.save(connection, dataset_id, "reviewed", reviewed)
 
 

@@ -1,5 +1,6 @@
 """Sets of images as Roaring bitmaps of their ordinals, so that a change of thousands of images stays cheap."""
 
+from array import array
 from typing import Literal
 
 from pyroaring import BitMap
@@ -21,6 +22,9 @@ LOAD = "SELECT images FROM image_set WHERE dataset_id = ? AND name = ?"
 SAVE = "INSERT OR REPLACE INTO image_set VALUES (?, ?, ?, ?)"
 DELETE = "DELETE FROM image_set WHERE dataset_id = ? AND name = ?"
 DELETE_ALL = "DELETE FROM image_set WHERE dataset_id = ?"
+
+CONTAINER, LARGEST_ARRAY = 1 << 16, 4096
+"""Of the Roaring format: a container has the values with the same upper bits; an array has no more than these."""
 
 SetName = Literal["live", "captioned", "reviewed"]
 """live: not removed or erased. captioned: with a written caption; reviewed: marked as such; both also while removed."""
@@ -44,9 +48,21 @@ def delete_all(connection: Connection, dataset_id: str) -> None:
 
 
 def serialize(images: BitMap) -> bytes:
-    """Equal sets give equal bytes: which containers a set has depends on how it was made, until it is optimized."""
+    """Equal sets give equal bytes: which containers a set has depends on how it was made, until it is optimized.
+
+    Where an array and runs take the same number of bytes, optimizing leaves either; a new set has the array.
+    """
     images.run_optimize()
+    if images.get_statistics()["n_run_containers"] and _may_have_arrays(images):
+        images = BitMap(array("I", images.to_array()))
+        images.run_optimize()
     return bytes(images.serialize())
+
+
+def _may_have_arrays(images: BitMap) -> bool:
+    """Whether a container is small enough: larger ones are bitmaps, which never take as many bytes as runs."""
+    starts = range(0, images.max() + 1, CONTAINER)
+    return any(0 < images.range_cardinality(start, start + CONTAINER) <= LARGEST_ARRAY for start in starts)
 
 
 def ordinals(images: bytes) -> list[int]:

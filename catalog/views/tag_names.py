@@ -5,6 +5,7 @@ This view comes first: it says which ids the tags of a batch have.
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from itertools import chain
 
 from catalog.database import Connection
 from catalog.rows import json_array
@@ -29,9 +30,8 @@ Names = dict[int, str]
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
-    named = list(
-        dict.fromkeys(tag for _, event in batch.events(TagsEdited, TaggingPredicted) for tag in _tags_of(event))
-    )
+    groups = (group for _, event in batch.events(TagsEdited, TaggingPredicted) for group in _tags_of(event))
+    named = dict.fromkeys(chain.from_iterable(groups))
     batch.tag_ids = ids_of(connection, named)
     for tag in named:
         if tag not in batch.tag_ids:
@@ -54,13 +54,13 @@ def add_names(connection: Connection, ids: AbstractSet[int], known: Names) -> Na
     return known
 
 
-def _tags_of(event: Event) -> Iterator[str]:
+def _tags_of(event: Event) -> Iterator[Iterable[str]]:
+    """In groups, because a batch may have millions."""
     match event:
         case TagsEdited(asserted=asserted, rejected=rejected, withdrawn=withdrawn):
-            yield from (*asserted, *rejected, *withdrawn)
+            yield from (asserted, rejected, withdrawn)
         case TaggingPredicted(images=images):
             for image in images:
-                for prediction in image.predictions:
-                    yield prediction.tag
+                yield [prediction.tag for prediction in image.predictions]
         case _:
             pass

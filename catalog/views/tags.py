@@ -4,15 +4,15 @@ This view comes after `edits` and `predictions`, whose changes it takes over.
 """
 
 from collections import defaultdict
-from itertools import islice
+from collections.abc import Iterable
+from itertools import groupby, islice
 
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.edits import Edit
-from catalog.domain.effective_tags import Choice
+from catalog.domain.edits import Edit, set_choices
 from catalog.rows import fetch, fetch_number, json_array
-from catalog.views import datasets, edits, images, predictions, sets, tag_sets
+from catalog.views import columns, datasets, edits, images, pairs, predictions, sets, tag_sets
 from catalog.views.batch import BULK, CommitBatch, PairChange, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
@@ -61,8 +61,6 @@ COUNT_DISTINCT = """
 SELECT COUNT(DISTINCT tag) FROM tag
 WHERE (:dataset IS NULL OR dataset_id = :dataset) AND images > 0 AND tag >= :low AND tag < :high
 """
-Latest = defaultdict[int, dict[int, Choice]]
-"""By tag and image."""
 LAST_CHARACTER = "\U0010ffff"
 """Sorts after every character that a tag can begin with."""
 
@@ -86,7 +84,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 def _edits(batch: CommitBatch) -> dict[str, list[tuple[Edit, BitMap]]]:
     found: defaultdict[str, list[tuple[Edit, BitMap]]] = defaultdict(list)
-    for dataset_id, edit, edited in edits.edits_in(batch):
+    for dataset_id, edit, edited in batch.edits:
         found[dataset_id].append((edit, BitMap(batch.ordinals(edited))))
     return found
 
@@ -95,30 +93,21 @@ def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit,
     """The edits of a batch, in order: of each tag and image the last one counts."""
     tags = DatasetTags(connection, dataset_id)
     tags.load({tag for edit, _ in some for tag in edit.tags})
-    latest: Latest = defaultdict(dict)
-    for edit, ordinals in some:
-        if len(ordinals) > BULK:
-            _decide_own(tags, latest)
-            for tag, choice in edits.choices(edit):
-                tags[tag].begin_bulk()
+    for is_bulk, run in groupby(some, key=lambda one: len(one[1]) > BULK):
+        if is_bulk:
+            _decide_bulk(tags, run)
+        else:
+            for tag, choice, ordinals in pairs.latest(list(run)):
                 tags[tag].decide(ordinals, choice)
-            continue
-        for tag, choice in edits.choices(edit):
-            latest[tag] |= dict.fromkeys(ordinals, choice)
-    _decide_own(tags, latest)
+                tags[tag].decide_own(ordinals, choice)
     tags.save()
 
 
-def _decide_own(tags: DatasetTags, latest: Latest) -> None:
-    """The latest choice of each tag and image, from edits that are kept with images."""
-    for tag, by_ordinal in latest.items():
-        by_choice: defaultdict[Choice, BitMap] = defaultdict(BitMap)
-        for ordinal, choice in by_ordinal.items():
-            by_choice[choice].add(ordinal)
-        for choice, ordinals in by_choice.items():
+def _decide_bulk(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
+    for edit, ordinals in run:
+        for tag, choice in set_choices(edit):
+            tags[tag].begin_bulk()
             tags[tag].decide(ordinals, choice)
-            tags[tag].decide_own(ordinals, choice)
-    latest.clear()
 
 
 def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) -> BitMap:
@@ -139,13 +128,13 @@ def _apply_rules(connection: Connection, dataset_id: str, sequence: int) -> None
         for at in (sequence - 1, sequence)
     )
     changed = _write_pairs(connection, dataset_id, predictions.rules_change(connection, dataset_id, old, new))
-    images.mark_changed(connection, dataset_id, changed, sequence)
+    columns.mark_changed(connection, dataset_id, changed, sequence)
 
 
 def _write_undo(connection: Connection, toggle: Toggle) -> None:
     """What images show after an undo, or after the undo of an undo; their edits are in `bulk_undo`."""
     dataset_id = toggle.dataset_id
-    images.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
+    columns.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
     if datasets.has_other_rules(connection, toggle):
         _apply_rules(connection, dataset_id, toggle.sequence)
     _recount(connection, dataset_id, toggle.images)

@@ -17,6 +17,7 @@ from catalog.database import Connection
 from catalog.domain.edits import voided_commits
 from catalog.views import datasets, decisions, erasures, image_counts, images, presence, sets, tag_sets, tags
 from catalog.views.batch import BULK
+from contracts.events.base import Source
 from contracts.events.datasets import (
     CaptionSet,
     CommitsUndone,
@@ -113,11 +114,12 @@ CHOICES = st.lists(
     max_size=3,
     unique_by=lambda choice: choice[0],
 )
+SOURCE: st.SearchStrategy[Source] = st.sampled_from(["person", "import"])
 ORDINAL = st.sampled_from(LOOKED_AT)
 CHANGES = st.lists(
     st.one_of(
-        st.tuples(st.just("edit"), FEW | MANY, CHOICES),
-        st.tuples(st.just("edit"), st.sets(ORDINAL, min_size=1) | MANY, CHOICES),
+        st.tuples(st.just("edit"), FEW | MANY, CHOICES, SOURCE),
+        st.tuples(st.just("edit"), st.sets(ORDINAL, min_size=1) | MANY, CHOICES, SOURCE),
         st.tuples(
             st.just("predict"),
             st.sampled_from(["wd", "other"]),
@@ -142,10 +144,12 @@ def _append(builder: LogBuilder, model: Model, change: Any) -> None:
         return builder.append("dataset", "ds_cats", event).sequence
 
     match change:
-        case "edit", ordinals, choices:
+        case "edit", ordinals, choices, source:
             parts = {kind: tuple(tag for tag, choice in choices if choice == kind) for kind in KINDS}
             asserted, rejected, withdrawn = (parts[kind] for kind in KINDS)
-            edited = TagsEdited(images=bitmap(*ordinals), asserted=asserted, rejected=rejected, withdrawn=withdrawn)
+            edited = TagsEdited(
+                images=bitmap(*ordinals), asserted=asserted, rejected=rejected, withdrawn=withdrawn, source=source
+            )
             model.changes[add(edited)] = (
                 "edit",
                 ordinals,
@@ -214,7 +218,11 @@ def test_what_holds_is_the_last_decision_among_commits_that_count(changes: list[
 
     with EmptyRows() as one_by_one, EmptyRows() as in_batches:
         for recorded in builder.commits:
+            before = _states(one_by_one)
             views.apply(one_by_one, [recorded])
+            for ordinal, (etag, state) in _states(one_by_one).items():
+                if before.get(ordinal, (0, None))[1] != state:
+                    assert etag == recorded.sequence
         edges = sorted({0, *(min(cut, len(builder.commits)) for cut in cuts), len(builder.commits)})
         for start, end in pairwise(edges):
             views.apply(in_batches, builder.commits[start:end])
@@ -233,6 +241,17 @@ def test_what_holds_is_the_last_decision_among_commits_that_count(changes: list[
             for ordinal, names in expected.items():
                 if names is not None and ordinal not in erased:
                     assert decisions.tag_names(one_by_one, "ds_cats", ordinal, sequence) == names
+
+
+def _states(connection: Connection) -> dict[int, tuple[int, object]]:
+    """The ETag of each image, and what it shows."""
+    rows = images.by_ordinals(connection, "ds_cats", LOOKED_AT)
+    effective = decisions.effective_tags(connection, "ds_cats", [row.ordinal for row in rows])
+    reviewed = sets.load(connection, "ds_cats", "reviewed")
+    return {
+        row.ordinal: (row.etag, (row.removed, row.caption, effective[row.ordinal].tags, row.ordinal in reviewed))
+        for row in rows
+    }
 
 
 class EmptyRows(closing[Connection]):

@@ -319,6 +319,7 @@ async def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path) -> No
             await world.catalog.rename("x" * 190_000)
 
         async def is_disconnected() -> bool:
+            world.clock.ahead += limits.live.send_stall
             return world.feed.subscribers.slow_disconnects == 1
 
         await eventually(is_disconnected)

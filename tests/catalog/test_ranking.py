@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.domain.effective_tags import ModelPredictions, derive_effective_tags, rules_of
-from catalog.views import pairs
+from catalog.views import pairs, ranking
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
 from contracts.ids import RunId
@@ -48,5 +48,5 @@ def test_the_tags_of_many_images_are_ranked_as_those_of_one(
         ]
         if names := derive_effective_tags((), predicted, rules).names:
             expected[ordinal] = [IDS[name] for name in names]
-    assert pairs.tags_in(rows) <= NAMES.keys()
-    assert pairs.ranked(rows, pairs.rules_by_id(rules, IDS), NAMES) == expected
+    assert ranking.tags_in(rows) <= NAMES.keys()
+    assert ranking.ranked(rows, pairs.rules_by_id(rules, IDS), NAMES) == expected
