@@ -10,7 +10,7 @@ from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
 from catalog.views import decisions, erasures, images, presence, texts
 from catalog.views.datasets import DatasetRow
-from catalog.watch.requirements import keys_of
+from catalog.watch.absent_keys import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import (
     EditTags,

@@ -4,19 +4,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog.database import MAX_SEQUENCE, Connection
-from catalog.domain.edits import choices
+from catalog.domain.edits import choices, latest_choices, tags_of
 from catalog.domain.effective_tags import (
     Decision,
     EffectiveTags,
     ModelPredictions,
     claimed_tags,
     derive_effective_tags,
+    in_caption_order,
     latest_decisions,
 )
 from catalog.domain.image_sets import bitmap_of
-from catalog.views import datasets, predictions, texts
+from catalog.views import datasets, predictions, ranking, texts
 from catalog.views import tag_names as names
 from catalog.views.edits import edits_after, edits_of
+from catalog.views.tag_names import Names
 from contracts.commits import RecordedCommit
 from contracts.events.datasets import ImageAdded, TagsEdited
 from contracts.tags import Acceptance
@@ -55,6 +57,27 @@ def effective_tags(
     """The effective tags by ordinal, now or as of a sequence of the log (edits, runs and thresholds alike)."""
     known = _load(connection, dataset_id, ordinals, as_of)
     return {ordinal: known.effective_tags(ordinal) for ordinal in ordinals}
+
+
+def shown_tags(
+    connection: Connection, dataset_id: str, ordinals: Sequence[int], known: Names
+) -> dict[int, tuple[str, ...]]:
+    """The names of the effective tags now, for many images at a time; `known` gets the names that are read for it."""
+    predicted = predictions.current_rows(connection, dataset_id, ordinals)
+    edits = edits_of(connection, dataset_id, ordinals)
+    named = names.add_names(connection, tags_of(edits.values()) | ranking.tags_in(predicted), known)
+    rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))
+    ranked = ranking.ranked(predicted, rules, named)
+    orders = texts.orders(connection, dataset_id, ordinals)
+
+    ids = names.ids_of(connection, {tag for order in orders.values() for tag in order}) if orders else {}
+
+    def names_of(ordinal: int) -> tuple[str, ...]:
+        order = [ids[tag] for tag in orders.get(ordinal, ()) if tag in ids]
+        shown = in_caption_order(latest_choices(edits[ordinal]), ranked.get(ordinal, ()), order)
+        return tuple(map(named.__getitem__, shown))
+
+    return {ordinal: names_of(ordinal) for ordinal in ordinals}
 
 
 def tag_names(connection: Connection, dataset_id: str, ordinal: int, as_of: int | None = None) -> tuple[str, ...]:

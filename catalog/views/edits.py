@@ -185,8 +185,11 @@ def edits_of(connection: Connection, dataset_id: str, ordinals: Sequence[int], u
     else:
         own = _counting(connection, dataset_id, ordinals, until)
     found = {ordinal: own.get(ordinal, []) for ordinal in ordinals}
-    page = BitMap(ordinals)
+    page, in_bulk = BitMap(ordinals), BitMap()
     for edit, images in bulk_edits(connection, dataset_id, until):
         for ordinal in images & page:
             found[ordinal] = [*found[ordinal], edit]
-    return {ordinal: merge_edits(edits) for ordinal, edits in found.items()}
+        in_bulk |= images & page
+    for ordinal in in_bulk:  # those kept with an image are merged already
+        found[ordinal] = merge_edits(found[ordinal])
+    return found

@@ -30,6 +30,7 @@ NEVER = 2.0
 NO_PAIRS: Pairs = np.empty(0, dtype=np.uint64)
 
 _CODES = {category: code for code, category in enumerate(CATEGORIES)}
+CHARACTER = _CODES["character"]
 _SHIFT = np.uint64(32)
 _ORDINAL = np.uint64(0xFFFFFFFF)
 
@@ -63,10 +64,10 @@ def unpack(packed: bytes) -> list[tuple[int, Category, float]]:
 
 def passing(rows: Sequence[tuple[int, bytes]], rules: Rules) -> Pairs:
     """The pairs that pass, sorted and each once, of packed predictions by ordinal. An image may have several rows."""
-    ordinals, columns = _joined(rows)
+    ordinals, columns = joined(rows)
     if not len(columns):
         return NO_PAIRS
-    mask = columns["probability"] > _thresholds(columns, rules)
+    mask = columns["probability"] > thresholds(columns, rules)
     found: Pairs = np.unique(columns["tag"][mask].astype(np.uint64) << _SHIFT | ordinals[mask])
     return found
 
@@ -75,7 +76,7 @@ class TagColumns:
     """Predictions of a few images sorted by tag, in memory. `start`: the ordinal that they begin at or after."""
 
     def __init__(self, rows: Sequence[tuple[int, bytes]], start: int) -> None:
-        ordinals, columns = _joined(rows)
+        ordinals, columns = joined(rows)
         order = np.argsort(columns["tag"], kind="stable")
         self._tags, self._starts = np.unique(columns["tag"][order], return_index=True)
         self._starts = np.append(self._starts, len(order)).astype(np.uint32)
@@ -112,7 +113,7 @@ def by_tag(pairs: Pairs) -> Iterator[tuple[int, BitMap]]:
         yield int(tags[start]), BitMap(array("I", part.tobytes()))  # ten times as fast as from a numpy array
 
 
-def _joined(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.uint64], Columns]:
+def joined(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.uint64], Columns]:
     """The image and the columns of each prediction in these rows."""
     packed = [found for _, found in rows]
     columns = np.frombuffer(b"".join(packed), dtype=PACKED)
@@ -120,7 +121,7 @@ def _joined(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.uint64], Colu
     return np.repeat(np.array([ordinal for ordinal, _ in rows], dtype=np.uint64), counts), columns
 
 
-def _thresholds(columns: Columns, rules: Rules) -> NDArray[np.float64]:
+def thresholds(columns: Columns, rules: Rules) -> NDArray[np.float64]:
     """The threshold of each prediction. Ratings are no tags."""
     of_category = np.array([rules.categories.get(category, 1.0) for category in CATEGORIES])
     above: NDArray[np.float64] = of_category[columns["category"]]

@@ -62,6 +62,9 @@ UPDATE prediction SET current = unreadable IS NULL
     )
 {SELECTED}
 """  # noqa: S608 - constants
+CURRENT_BY_AGE = f"""
+SELECT ordinal, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
+"""  # noqa: S608 - constants
 OF_IMAGES = f"""
 SELECT ordinal, run_id, model, run_sequence, sequence, packed FROM prediction
 {SELECTED} AND sequence <= ? AND unreadable IS NULL ORDER BY ordinal, run_sequence DESC
@@ -220,6 +223,11 @@ def load_current(
             newest.setdefault(row["model"], row)
         found[ordinal] = list(newest.values())
     return _named(connection, found)
+
+
+def current_rows(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list[tuple[int, bytes]]:
+    """Ordinal and packed predictions of these images now, by ordinal, newest run first."""
+    return connection.execute(CURRENT_BY_AGE, (dataset_id, json_array(ordinals))).fetchall()
 
 
 def _named(connection: Connection, rows: dict[int, list[Any]]) -> dict[int, list[ModelPredictions]]:

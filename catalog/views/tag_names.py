@@ -4,6 +4,7 @@ This view comes first: it says which ids the tags of a batch have.
 """
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from itertools import chain
 
 import msgspec
@@ -29,6 +30,9 @@ NAMES = "SELECT json_group_array(json_array(id, tag)) FROM tag_name WHERE id IN 
 
 _pairs: msgspec.json.Decoder[list[tuple[int, str]]] = msgspec.json.Decoder(list[tuple[int, str]])
 
+Names = dict[int, str]
+"""By id."""
+
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     groups = (group for _, event in batch.events(TagsEdited, TaggingPredicted) for group in _tags_of(event))
@@ -46,6 +50,13 @@ def ids_of(connection: Connection, tags: Iterable[str]) -> dict[str, int]:
 
 def names_of(connection: Connection, ids: Iterable[int]) -> dict[int, str]:
     return dict(_pairs.decode(fetch_value(connection, NAMES, (json_array(ids),))))
+
+
+def add_names(connection: Connection, ids: AbstractSet[int], known: Names) -> Names:
+    """The names known so far, with those of these ids: what has a name keeps it."""
+    if missing := ids - known.keys():
+        known.update(names_of(connection, missing))
+    return known
 
 
 def _tags_of(event: Event) -> Iterator[Iterable[str]]:
