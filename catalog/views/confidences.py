@@ -8,12 +8,11 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.rows import fetch_value
-from catalog.views.pairs import TagColumns
+from catalog.views.pairs import IMAGES_PER_PART, TagColumns
 
 TAG_ID = "SELECT id FROM tag_name WHERE tag = ?"
 CHANGES = "SELECT part, sequence FROM prediction_change WHERE dataset_id = ? ORDER BY part"
 OF_PART = "SELECT ordinal, packed FROM prediction WHERE dataset_id = ? AND current = 1 AND ordinal BETWEEN ? AND ?"
-IMAGES_PER_PART = 1024
 ReadPart = Callable[[Connection, str, int, int], TagColumns]
 """The predictions of a part of a data set; the last argument is the sequence that changed it last."""
 

@@ -6,13 +6,13 @@ from catalog import views
 from catalog.database import Connection
 from catalog.prediction_index import PredictionIndex, PredictionLimits
 from catalog.views import confidences
-from catalog.views.pairs import TagColumns
+from catalog.views.pairs import IMAGES_PER_PART, TagColumns
 from contracts.events.datasets import CommitsUndone, ImageErased
 from contracts.ids import RunId
 from tests.catalog.log_builder import LogBuilder, bitmap, image_id
 from tests.catalog.test_undo_views import EmptyRows
 
-ALL = BitMap([0, 1, confidences.IMAGES_PER_PART + 1])
+ALL = BitMap([0, 1, IMAGES_PER_PART + 1])
 
 
 class CountingReader:
