@@ -23,6 +23,10 @@ class Edit(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.sequence, self.index
 
     @property
+    def asserts_only(self) -> bool:
+        return not (self.rejected or self.withdrawn)
+
+    @property
     def tags(self) -> tuple[int, ...]:
         return (*self.asserted, *self.rejected, *self.withdrawn)
 
@@ -42,6 +46,29 @@ def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:
         yield tag, "withdrawn"
 
 
+def tags_of(edits: Iterable[Sequence[Edit]]) -> set[int]:
+    """The tags that the edits of some images decided about."""
+    found: set[int] = set()
+    for of_image in edits:
+        for edit in of_image:
+            found.update(edit.asserted, edit.rejected, edit.withdrawn)
+    return found
+
+
+def latest_choices(edits: Sequence[Edit]) -> dict[int, Choice]:
+    """The latest decision on each tag that was not withdrawn since, in the order they were made; given all in order."""
+    latest: dict[int, Choice] = {}
+    if len(edits) == 1 and edits[0].asserts_only:  # as imports do, and most images have nothing else
+        latest = dict.fromkeys(edits[0].asserted, "asserted")
+        if len(latest) == len(edits[0].asserted):
+            return latest
+    for edit in edits:
+        for tag, choice in choices(edit):
+            latest.pop(tag, None)
+            latest[tag] = choice
+    return {tag: choice for tag, choice in latest.items() if choice != "withdrawn"}
+
+
 def set_choices(edit: Edit) -> Iterator[tuple[int, SetChoice]]:
     for tag, choice in choices(edit):
         yield tag, "imported" if choice == "asserted" and edit.source == "import" else choice
@@ -52,9 +79,8 @@ def add_edit(edits: Sequence[Edit], newer: Edit) -> list[Edit]:
     replaced = set(newer.tags)
     kept: list[Edit] = []
     for edit in edits:
-        if replaced.isdisjoint(edit.tags):
-            kept.append(edit)
-        elif (rest := _without(edit, replaced)).tags:
+        rest = edit if replaced.isdisjoint(edit.tags) else _without(edit, replaced)
+        if rest.tags:
             kept.append(rest)
     return [*kept, newer]
 

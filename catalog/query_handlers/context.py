@@ -18,7 +18,7 @@ from catalog.keys import Keys
 from catalog.prediction_index import PredictionIndex
 from catalog.store import Store
 from catalog.text_index import TextIndexes
-from catalog.watch.requirements import AbsentKeys, keys_of
+from catalog.watch.absent_keys import AbsentKeys, keys_of
 from contracts.errors import Unavailable
 from contracts.ids import Digest, ImageId
 from contracts.queries.base import Query

@@ -11,7 +11,7 @@ from catalog.lookup import require_dataset, require_image, require_job, require_
 from catalog.views import decisions, image_counts, images, jobs, presence, sets, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.versions import VersionRow
-from catalog.watch.requirements import AbsentKeys
+from catalog.watch.absent_keys import AbsentKeys
 from contracts.ids import DatasetId, ImageId
 from contracts.jobs import status_of
 from contracts.queries.datasets import DatasetView, ImageView, VersionView

@@ -30,8 +30,9 @@ from catalog.service.locks import Scope
 from catalog.store import Store, checkpoint
 from catalog.views import erasures, losses, sets, version_content, versions
 from catalog.views.datasets import DatasetRow
+from catalog.views.tag_names import Names
+from catalog.watch.absent_keys import keys_of
 from catalog.watch.losses import Losses
-from catalog.watch.requirements import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import FreezeVersion, VersionResult
 from contracts.errors import NotFound, Rejected
@@ -111,6 +112,18 @@ class _PageWork:
     changed: BitMap
 
 
+@dataclass(frozen=True)
+class _LineReader:
+    """Reads images of a data set from one snapshot; the names of their tags are kept for the next ones."""
+
+    snapshot: Snapshot
+    dataset_id: DatasetId
+    _names: Names = field(default_factory=dict)
+
+    async def read(self, ordinals: Sequence[int]) -> list[ManifestLine]:
+        return await self.snapshot.read(partial(version_content.read_lines, self.dataset_id, ordinals, self._names))
+
+
 @dataclass
 class Freezer:
     """One per catalog. Of each data set one version is made at a time, so that each contains the one before."""
@@ -180,7 +193,8 @@ class Freezer:
             rules.refuse_empty(plan.dataset.name, len(plan.live))
             latest = await self._latest_pages(plan)
             work = _plan_pages(plan, latest)
-            made = [page async for page in self._make_pages(snapshot, dataset_id, list(work.values()))]
+            reader = _LineReader(snapshot, dataset_id)
+            made = [page async for page in self._make_pages(reader, list(work.values()))]
         numbers = {manifest.page_number(ordinal) for ordinal in plan.live} - work.keys()
         pages = {number: page for number, page in latest.items() if number in numbers}
         pages |= {page.number: page for page in made}
@@ -200,16 +214,14 @@ class Freezer:
         stored = await asyncio.gather(*(self.blobs.exists(page.digest) for page in root.pages))
         return {page.number: page for page, is_stored in zip(root.pages, stored, strict=True) if is_stored}
 
-    async def _make_pages(
-        self, snapshot: Snapshot, dataset_id: DatasetId, work: Sequence[_PageWork]
-    ) -> AsyncIterator[ManifestPage]:
+    async def _make_pages(self, reader: _LineReader, work: Sequence[_PageWork]) -> AsyncIterator[ManifestPage]:
         """A few are made at a time; the snapshot reads for one after another. Pages without images are left out."""
         making: deque[asyncio.Task[ManifestPage | None]] = deque()
         try:
             for page in work:
                 if len(making) >= self.limits.pages and (made := await making.popleft()) is not None:
                     yield made
-                making.append(asyncio.create_task(self._make_page(snapshot, dataset_id, page)))
+                making.append(asyncio.create_task(self._make_page(reader, page)))
             while making:
                 if (made := await making.popleft()) is not None:
                     yield made
@@ -218,16 +230,15 @@ class Freezer:
                 task.cancel()
             await asyncio.gather(*making, return_exceptions=True)
 
-    async def _make_page(self, snapshot: Snapshot, dataset_id: DatasetId, work: _PageWork) -> ManifestPage | None:
+    async def _make_page(self, reader: _LineReader, work: _PageWork) -> ManifestPage | None:
         """All of it where the page of the latest version is missing or damaged."""
         try:
             base = b"" if work.base is None else await self.blobs.get(work.base.digest)
         except (NotFound, Damaged) as error:
-            _log.warning("page_not_reused", dataset=dataset_id, page=work.number, error=error.detail)
+            _log.warning("page_not_reused", dataset=reader.dataset_id, page=work.number, error=error.detail)
             base = b""
         replaced = work.changed if base else BitMap(manifest.ordinals_of_page(work.number))
-        ordinals = list(work.live & replaced)
-        lines = await snapshot.read(partial(version_content.read_lines, dataset_id, ordinals))
+        lines = await reader.read(list(work.live & replaced))
         return await self._store_page(base, frozenset(replaced), await self._readable(lines))
 
     async def _readable(self, lines: Sequence[ManifestLine]) -> list[ManifestLine]:

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.domain.edits import Edit
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event
 from contracts.events.datasets import (
@@ -35,6 +34,7 @@ from contracts.events.image_sets import ImageSet
 from contracts.tags import Acceptance
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 SINGLE_COMMIT_EVENTS = frozenset(
     {ThresholdsSet, RulesSet, CommitsUndone, ImagesRemoved, DatasetRemoved, ImageErased, DatasetErased}
@@ -80,10 +80,9 @@ class CommitBatch:
         self._by_type: defaultdict[type[Event], list[tuple[int, int, RecordedCommit, Any]]] = defaultdict(list)
         self._events: dict[tuple[type[Event], ...], list[tuple[RecordedCommit, Any]]] = {}
         self._ordinals: dict[bytes, BitMap] = {}
+        self._computed: dict[Callable[[CommitBatch], Any], Any] = {}
         self.tag_ids: dict[str, int] = {}
         """The ids of the tags that the batch names."""
-        self.edits: list[tuple[str, Edit, ImageSet]] = []
-        """The data set, the decisions and the images of each edit, in order."""
         self.toggles: list[Toggle] = []
         self.predicted: dict[str, PairChange] = {}
         """What the predictions of the batch change, by data set."""
@@ -110,6 +109,13 @@ class CommitBatch:
     def indexed_events(self, event_type: type[E]) -> list[tuple[int, RecordedCommit, E]]:
         """The events of one type, with the index of each in its commit."""
         return [(index, recorded, event) for _, index, recorded, event in self._by_type.get(event_type, ())]
+
+    def once(self, compute: Callable[["CommitBatch"], T]) -> T:
+        """What a function computes from this batch, once for all views that need it."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self)
+        found: T = self._computed[compute]
+        return found
 
     def ordinals(self, images: ImageSet) -> BitMap:
         """The ordinals of a set of images, not to be changed; cached, as several views need the same.

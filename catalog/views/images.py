@@ -85,6 +85,7 @@ SELECT ordinal, image_id AS id FROM erased
 WHERE dataset_id = :dataset AND ordinal IN (SELECT value FROM json_each(:ordinals))
 """
 COVER = "SELECT id FROM image WHERE dataset_id = ? AND ordinal = ?"
+DATASET_OF = "SELECT dataset_id FROM image WHERE id = ?"
 SEALED_NAMES = "SELECT id, name FROM image UNION ALL SELECT image_id, name FROM refusal"
 
 
@@ -186,6 +187,12 @@ def fetch_rows(connection: Connection, query: str, parameters: Parameters = ()) 
 def find(connection: Connection, image_id: str) -> ImageRow | None:
     """Also a removed one."""
     return next(iter(fetch_rows(connection, BY_ID, (image_id,))), None)
+
+
+def dataset_of(connection: Connection, image_id: str) -> DatasetId | None:
+    """The data set of an image, also of a removed one."""
+    found: DatasetId | None = fetch_value(connection, DATASET_OF, (image_id,))
+    return found
 
 
 def find_duplicate(connection: Connection, dataset_id: str, pixels: str) -> ImageRow | None:

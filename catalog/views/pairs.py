@@ -6,7 +6,6 @@ A pair is one number, `tag id << 32 | ordinal`, so that sets of pairs are sorted
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from struct import Struct
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.domain.edits import Edit, SetChoice
 from catalog.views.batch import PairChange, Pairs
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
@@ -27,12 +25,12 @@ PACKED = np.dtype([("tag", "<u4"), ("category", "u1"), ("probability", "<f8")])
 _pack = Struct("<IBd").pack
 """One row of PACKED: faster than numpy for the few predictions of an image."""
 CATEGORIES: tuple[Category, ...] = ("general", "character", "rating")
-CHOICES: tuple[SetChoice, ...] = ("asserted", "imported", "rejected", "withdrawn")
 NEVER = 2.0
 """A threshold that no probability passes."""
 NO_PAIRS: Pairs = np.empty(0, dtype=np.uint64)
 
 _CODES = {category: code for code, category in enumerate(CATEGORIES)}
+CHARACTER = _CODES["character"]
 _SHIFT = np.uint64(32)
 _ORDINAL = np.uint64(0xFFFFFFFF)
 
@@ -66,10 +64,10 @@ def unpack(packed: bytes) -> list[tuple[int, Category, float]]:
 
 def passing(rows: Sequence[tuple[int, bytes]], rules: Rules) -> Pairs:
     """The pairs that pass, sorted and each once, of packed predictions by ordinal. An image may have several rows."""
-    ordinals, columns = _joined(rows)
+    ordinals, columns = joined(rows)
     if not len(columns):
         return NO_PAIRS
-    mask = columns["probability"] > _thresholds(columns, rules)
+    mask = columns["probability"] > thresholds(columns, rules)
     found: Pairs = np.unique(columns["tag"][mask].astype(np.uint64) << _SHIFT | ordinals[mask])
     return found
 
@@ -78,7 +76,7 @@ class TagColumns:
     """Predictions of a few images sorted by tag, in memory. `start`: the ordinal that they begin at or after."""
 
     def __init__(self, rows: Sequence[tuple[int, bytes]], start: int) -> None:
-        ordinals, columns = _joined(rows)
+        ordinals, columns = joined(rows)
         order = np.argsort(columns["tag"], kind="stable")
         self._tags, self._starts = np.unique(columns["tag"][order], return_index=True)
         self._starts = np.append(self._starts, len(order)).astype(np.uint32)
@@ -106,26 +104,6 @@ def change(before: Pairs, after: Pairs) -> PairChange:
     )
 
 
-def latest(run: Sequence[tuple[Edit, BitMap]]) -> Iterator[tuple[int, SetChoice, BitMap]]:
-    """Of edits in order: each tag with the images for which the last of them made the same choice."""
-    groups = [
-        (group, code, ordinal)
-        for edit, ordinals in run
-        for ordinal in ordinals
-        for code, group in ((int(edit.source == "import"), edit.asserted), (2, edit.rejected), (3, edit.withdrawn))
-        if group
-    ]
-    counts = [len(group) for group, _, _ in groups]
-    tags = np.fromiter(chain.from_iterable(group for group, _, _ in groups), dtype=np.uint64)
-    ordinals = np.repeat(np.array([ordinal for _, _, ordinal in groups], dtype=np.uint64), counts)
-    codes = np.repeat(np.array([code for _, code, _ in groups], dtype=np.uint8), counts)
-    pairs, last = np.unique((tags << _SHIFT | ordinals)[::-1], return_index=True)
-    codes = codes[::-1][last]
-    for code, choice in enumerate(CHOICES):
-        for tag, images in by_tag(pairs[codes == code]):
-            yield tag, choice, images
-
-
 def by_tag(pairs: Pairs) -> Iterator[tuple[int, BitMap]]:
     """The images of each tag, of sorted pairs."""
     tags = (pairs >> _SHIFT).astype(np.int64)
@@ -135,7 +113,7 @@ def by_tag(pairs: Pairs) -> Iterator[tuple[int, BitMap]]:
         yield int(tags[start]), BitMap(array("I", part.tobytes()))  # ten times as fast as from a numpy array
 
 
-def _joined(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.uint64], Columns]:
+def joined(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.uint64], Columns]:
     """The image and the columns of each prediction in these rows."""
     packed = [found for _, found in rows]
     columns = np.frombuffer(b"".join(packed), dtype=PACKED)
@@ -143,7 +121,7 @@ def _joined(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.uint64], Colu
     return np.repeat(np.array([ordinal for ordinal, _ in rows], dtype=np.uint64), counts), columns
 
 
-def _thresholds(columns: Columns, rules: Rules) -> NDArray[np.float64]:
+def thresholds(columns: Columns, rules: Rules) -> NDArray[np.float64]:
     """The threshold of each prediction. Ratings are no tags."""
     of_category = np.array([rules.categories.get(category, 1.0) for category in CATEGORIES])
     above: NDArray[np.float64] = of_category[columns["category"]]

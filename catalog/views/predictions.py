@@ -62,9 +62,15 @@ UPDATE prediction SET current = unreadable IS NULL
     )
 {SELECTED}
 """  # noqa: S608 - constants
+CURRENT_BY_AGE = f"""
+SELECT ordinal, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
+"""  # noqa: S608 - constants
 OF_IMAGES = f"""
 SELECT ordinal, run_id, model, run_sequence, sequence, packed FROM prediction
 {SELECTED} AND sequence <= ? AND unreadable IS NULL ORDER BY ordinal, run_sequence DESC
+"""  # noqa: S608 - constants
+CURRENT_OF_IMAGES = f"""
+SELECT ordinal, run_id, sequence, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
 """  # noqa: S608 - constants
 CURRENT_OF_DATASET = (
     "SELECT ordinal, packed FROM prediction WHERE dataset_id = ? AND current = 1 AND ordinal >= ? LIMIT ?"
@@ -205,6 +211,9 @@ def load_current(
     connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int = MAX_SEQUENCE
 ) -> dict[int, list[ModelPredictions]]:
     """The current predictions as of a sequence, by ordinal, newest run first."""
+    if until == MAX_SEQUENCE:
+        current = connection.execute(CURRENT_OF_IMAGES, (dataset_id, json_array(ordinals))).fetchall()
+        return _named(connection, {ordinal: list(rows) for ordinal, rows in groupby(current, key=itemgetter(0))})
     rows = connection.execute(OF_IMAGES, (dataset_id, json_array(ordinals), until)).fetchall()
     undone = undos.undone_runs(connection, dataset_id, until)
     found: dict[int, list[tuple[Any, ...]]] = {}
@@ -214,6 +223,11 @@ def load_current(
             newest.setdefault(row["model"], row)
         found[ordinal] = list(newest.values())
     return _named(connection, found)
+
+
+def current_rows(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list[tuple[int, bytes]]:
+    """Ordinal and packed predictions of these images now, by ordinal, newest run first."""
+    return connection.execute(CURRENT_BY_AGE, (dataset_id, json_array(ordinals))).fetchall()
 
 
 def _named(connection: Connection, rows: dict[int, list[Any]]) -> dict[int, list[ModelPredictions]]:

@@ -4,10 +4,13 @@ This view comes first: it says which ids the tags of a batch have.
 """
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from itertools import chain
 
+import msgspec
+
 from catalog.database import Connection
-from catalog.rows import json_array
+from catalog.rows import fetch_value, json_array
 from catalog.views.batch import CommitBatch
 from contracts.events.base import Event
 from contracts.events.datasets import TagsEdited
@@ -22,7 +25,13 @@ CREATE TABLE IF NOT EXISTS tag_name (
 
 ADD = "INSERT INTO tag_name (tag) VALUES (?)"
 IDS = "SELECT tag, id FROM tag_name WHERE tag IN (SELECT value FROM json_each(?))"
-NAMES = "SELECT id, tag FROM tag_name WHERE id IN (SELECT value FROM json_each(?))"
+# All names in one row: for each row that SQLite returns, a thread gives up the interpreter and waits for it again.
+NAMES = "SELECT json_group_array(json_array(id, tag)) FROM tag_name WHERE id IN (SELECT value FROM json_each(?))"
+
+_pairs: msgspec.json.Decoder[list[tuple[int, str]]] = msgspec.json.Decoder(list[tuple[int, str]])
+
+Names = dict[int, str]
+"""By id."""
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
@@ -40,7 +49,14 @@ def ids_of(connection: Connection, tags: Iterable[str]) -> dict[str, int]:
 
 
 def names_of(connection: Connection, ids: Iterable[int]) -> dict[int, str]:
-    return dict(connection.execute(NAMES, (json_array(ids),)).fetchall())
+    return dict(_pairs.decode(fetch_value(connection, NAMES, (json_array(ids),))))
+
+
+def add_names(connection: Connection, ids: AbstractSet[int], known: Names) -> Names:
+    """The names known so far, with those of these ids: what has a name keeps it."""
+    if missing := ids - known.keys():
+        known.update(names_of(connection, missing))
+    return known
 
 
 def _tags_of(event: Event) -> Iterator[Iterable[str]]:

@@ -3,6 +3,7 @@
 This view comes after `edits` and `predictions`, whose changes it takes over.
 """
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import groupby, islice
@@ -10,9 +11,9 @@ from itertools import groupby, islice
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.edits import Edit, set_choices
+from catalog.domain.edits import Edit, SetChoice, set_choices
 from catalog.rows import fetch, fetch_number, json_array
-from catalog.views import columns, datasets, edits, images, pairs, predictions, sets, tag_sets
+from catalog.views import columns, datasets, edits, images, predictions, sets, tag_sets
 from catalog.views.batch import BULK, CommitBatch, PairChange, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
@@ -84,7 +85,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 def _edits(batch: CommitBatch) -> dict[str, list[tuple[Edit, BitMap]]]:
     found: defaultdict[str, list[tuple[Edit, BitMap]]] = defaultdict(list)
-    for dataset_id, edit, edited in batch.edits:
+    for dataset_id, edit, edited in batch.once(edits.edits_in):
         found[dataset_id].append((edit, BitMap(batch.ordinals(edited))))
     return found
 
@@ -97,10 +98,22 @@ def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit,
         if is_bulk:
             _decide_bulk(tags, run)
         else:
-            for tag, choice, ordinals in pairs.latest(list(run)):
-                tags[tag].decide(ordinals, choice)
-                tags[tag].decide_own(ordinals, choice)
+            _decide_own(tags, run)
     tags.save()
+
+
+def _decide_own(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
+    """Edits that are kept with images: of each tag and image the last choice."""
+    latest: defaultdict[int, dict[int, SetChoice]] = defaultdict(dict)
+    for edit, ordinals in run:
+        for ordinal in ordinals:
+            for tag, choice in set_choices(edit):
+                latest[tag][ordinal] = choice
+    for tag, choices in latest.items():
+        for choice in set(choices.values()):
+            ordinals = BitMap(array("I", [ordinal for ordinal, made in choices.items() if made == choice]))
+            tags[tag].decide(ordinals, choice)
+            tags[tag].decide_own(ordinals, choice)
 
 
 def _decide_bulk(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:

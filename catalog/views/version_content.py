@@ -8,6 +8,7 @@ from catalog.database import Connection
 from catalog.domain.manifest import ManifestLine
 from catalog.rows import Parameters, json_array
 from catalog.views import columns, datasets, decisions, losses
+from catalog.views.tag_names import Names
 
 IMAGES = """
 SELECT ordinal, id, picture, width, height, caption FROM image
@@ -34,9 +35,12 @@ def _ordinals(connection: Connection, query: str, parameters: Parameters) -> Bit
     return BitMap(row[0] for row in connection.execute(query, parameters))
 
 
-def read_lines(dataset_id: str, ordinals: Sequence[int], connection: Connection) -> list[ManifestLine]:
-    """These images of a data set with their tags and captions as they are now, by ordinal."""
-    tags = decisions.effective_tags(connection, dataset_id, ordinals)
+def read_lines(dataset_id: str, ordinals: Sequence[int], known: Names, connection: Connection) -> list[ManifestLine]:
+    """These images of a data set with their tags and captions as they are now, by ordinal.
+
+    `known`: names of tags that were read before, to which those of these images are added.
+    """
+    tags = decisions.shown_tags(connection, dataset_id, ordinals, known)
     rows = connection.execute(IMAGES, (dataset_id, json_array(ordinals)))
     return [
         ManifestLine(
@@ -45,7 +49,7 @@ def read_lines(dataset_id: str, ordinals: Sequence[int], connection: Connection)
             picture=picture,
             width=width,
             height=height,
-            tags=tags[ordinal].names,
+            tags=tags[ordinal],
             caption=caption,
         )
         for ordinal, image, picture, width, height, caption in rows
