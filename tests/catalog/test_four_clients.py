@@ -194,7 +194,7 @@ def many(kind: str, ordinal: int) -> list[int]:
 
 @dataclass
 class Workshop:
-    """A data set in a running catalog, and what its clients were told."""
+    """A data set in a running catalog, and what was acknowledged to its clients."""
 
     harness: CatalogHarness
     dataset: DatasetId
@@ -217,8 +217,8 @@ class Workshop:
     async def _act(self, action: Any) -> CommandResult:
         match action:
             case ("edit many", kind, ordinal, tags, choice):
-                edited = TagsEdited(images=image_set(many(kind, ordinal)), **{choice: tuple(sorted(tags))})
-                return await self._record(edited)
+                decided: dict[str, Any] = {choice: tuple(sorted(tags))}
+                return await self._record(TagsEdited(images=image_set(many(kind, ordinal)), **decided))
             case ("tag", model, ordinal, found):
                 return await self._tag(model, ordinal, found)
             case _:
@@ -304,12 +304,12 @@ async def assert_live_and_past(workshop: Workshop, past: dict[int, list[tuple[st
             assert model.tags(ordinal, sequence) == tags
             if tags is not None and now[ordinal] is not None:
                 query = GetImage(image=workshop.images[ordinal], at_seq=sequence)
-                view = await workshop.harness.catalog.queries[GetImage](query)
+                view: Any = await workshop.harness.catalog.queries[GetImage](query)
                 assert tuple(tag.tag for tag in view.tags) == tags, (sequence, ordinal)
 
 
 async def assert_acknowledged(workshop: Workshop) -> None:
-    """Each change that a client was told of is in the log, and each that does not count was undone by name."""
+    """Each acknowledged change is in the log, and each that does not count was undone by name."""
     model = await workshop.model()
     commits = {recorded.sequence: recorded for recorded in model.commits}
     undone_by_name = {
@@ -337,7 +337,7 @@ async def assert_frozen(workshop: Workshop) -> None:
         if isinstance(event, VersionFrozen)
     }
     for version in workshop.versions:
-        page = await workshop.harness.catalog.queries[ReadManifest](ReadManifest(version_id=version))
+        page: Any = await workshop.harness.catalog.queries[ReadManifest](ReadManifest(version_id=version))
         as_of, sequence = frozen[version]
         erased = model.erased(sequence)
         expected = {one: None if one in erased else model.tags(one, as_of) for one in range(IMAGES)}
