@@ -19,10 +19,12 @@ from contracts import subjects
 from contracts.commits import revision_of
 from contracts.events.datasets import TagsEdited
 from contracts.signatures import Signer
+from contracts.telemetry import Appended
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.service_keys import load_or_create_key
 from contracts.wire.service.bus import connect
 from contracts.wire.service.jetstream import find_message
+from contracts.wire.service.telemetry import publish
 from loratory.services import CORE_SERVICES, SIGNING_KEYS
 from loratory.stack import Stack
 
@@ -128,7 +130,11 @@ class RunningStack:
             assert recorded is not None, "the data set has no commits"
             writer.revisions[DATASET] = revision_of(recorded)
             edit = TagsEdited(images=image_set(range(self.dataset.images)), asserted=tags)
-            return await writer.append("dataset", DATASET, edit)
+            sequence = await writer.append("dataset", DATASET, edit)
+        async with await connect(nats.url, *nats.credentials("tagger"), "benchmark") as bus:  # as workers announce it
+            await publish(bus, Appended(service="tagger", sequence=sequence))
+            await bus.flush()
+        return sequence
 
     async def wait_until_shown(self, sequence: int) -> None:
         """Reads wait for a sequence some seconds, then they are refused."""
