@@ -31,11 +31,10 @@ Dimension = Literal["width", "height", "pixels", "bytes"]
 
 
 class _Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Base class. ValueError, and msgspec's ValidationError when decoding: the values contradict each other."""
+    """Base class. ValueError, and msgspec's ValidationError when decoding: the values contradict each other.
 
-    def describe(self) -> str:
-        """In words, without a full stop."""
-        raise NotImplementedError
+    Each filter has `describe`: what it selects in words, without a full stop.
+    """
 
 
 class Bounds(_Filter, frozen=True, kw_only=True):

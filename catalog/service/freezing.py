@@ -1,8 +1,8 @@
 """Makes versions of data sets: pages are computed and stored outside the aggregate lock, and finished under it.
 
 Pages that nothing changed since the version before are used again, and so are the lines of images that did not change
-in the others. Pages that no version names are harmless, such as
-those of a freeze that was interrupted: the next one computes the same bytes.
+in the others. Pages that no version names, such as those of a freeze that was interrupted, are harmless: the next one
+computes the same bytes.
 """
 
 import asyncio
@@ -170,7 +170,6 @@ class Freezer:
 
     async def finish(self, draft: VersionDraft, version_id: VersionId) -> FrozenVersion:
         """The version of a draft, under the data set's aggregate lock. Rejected: all images were erased meanwhile."""
-
         state = await self.store.read(partial(_read_state, draft))
         pages = await self._without_erased(draft.pages, state.erased)
         root = manifest.build_root(draft.trigger, pages.values())
