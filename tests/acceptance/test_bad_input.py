@@ -18,6 +18,7 @@ from PIL import Image
 from loratory.demo import WORKER_TIMEOUT_SECONDS
 from tests.acceptance.conftest import Finished
 from tests.acceptance.local_stack import LocalStack, cli
+from tests.limits import WAIT
 
 pytestmark = pytest.mark.slow
 
@@ -198,7 +199,10 @@ def test_a_job_without_a_trainer_reports_why_it_waits_and_can_be_cancelled_twice
     with stack_without_workers.http() as http:
         body = {"dataset": "to cancel", "preset": "tiny-random-demo"}
         job = http.post("/api/v1/training/single", json=body).json()["id"]
-        waiting = http.get(f"/api/v1/jobs/{job}").json()["live"]["waiting"]
+        deadline = time.monotonic() + WAIT
+        while (waiting := http.get(f"/api/v1/jobs/{job}").json()["live"]["waiting"])["code"] == "freezing":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert waiting["code"] == "no-worker"
         assert waiting["why"].startswith("no trainer connected since ")
         shown = cli("jobs", "ls", "--dataset", "to cancel", "--url", stack_without_workers.address)
