@@ -20,6 +20,11 @@ class EventRing:
         self._events: deque[EncodedEvent] = deque()
         self._bytes = 0
 
+    @property
+    def filled_to(self) -> LogPosition:
+        """All released events between `oldest` and here are in the ring; less than `newest` while it catches up."""
+        return self._events[-1].position if self._events else self.oldest
+
     def append(self, event: EncodedEvent) -> None:
         self._events.append(event)
         self._bytes += len(event.text)

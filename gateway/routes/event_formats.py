@@ -125,13 +125,13 @@ class EventStream:
         return float("inf") if until is None else (until - datetime.now(UTC)).total_seconds()
 
     async def _new_items(self, subscriber: Subscriber) -> AsyncGenerator[EventItem, None]:
-        """The matching events between the subscriber's position and the newest released one; advances the subscriber.
+        """The matching events between the subscriber's position and the newest in the ring; advances the subscriber.
 
         The archive may be slightly ahead of what the catalog shows: later events are left for the next call. While the
         catalog is unavailable nothing is returned and the position stays, so no event is lost.
         """
         ring, after = self.feed.ring, subscriber.position.query_after
-        newest, recent = ring.newest, ring.after(subscriber.position)
+        newest, recent = ring.filled_to, ring.after(subscriber.position)
         if recent is None or any(_may_match(self.query, event) for event in recent):
             following = msgspec.structs.replace(self.query, after=after, min_seq=newest.sequence)
             try:

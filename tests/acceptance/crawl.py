@@ -30,15 +30,15 @@ IDS: dict[str, tuple[str, ...]] = {
     "/api/images/{image}": ("id",),
 }
 """Which fields of a list's items fill in the path parameters of each route. A route that is missing stops the crawl."""
+SMALL_PAGE = 5
+"""Lists are also read in pages of this size, to test the cursors."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     "/api/v1/images/{image}/file": ("?original=1",),
     "/api/v1/datasets/{dataset}/images": ("?tag=momo",),
-    "/api/v1/datasets/{dataset}/versions/{version}/diff": ("?from=1",),
+    "/api/v1/datasets/{dataset}/versions/{version}/diff": ("?from=1", f"?from=1&limit={SMALL_PAGE}"),
     "/api/v1/jobs": ("?status=completed",),
     "/api/v1/events": ("?kind=job", "?type=dataset.image_added"),
 }
-SMALL_PAGE = 5
-"""Lists are also read in pages of this size, to test the cursors."""
 MAX_PAGES = 200
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -61,9 +61,13 @@ def crawl(http: httpx.Client) -> dict[str, SavedResponse]:
     for route, operations in paths.items():
         if "get" not in operations:
             continue
-        is_paged = any(parameter["name"] == "limit" for parameter in operations["get"].get("parameters", ()))
+        parameters = operations["get"].get("parameters", ())
+        is_paged = any(parameter["name"] == "limit" for parameter in parameters)
+        plain = ("", *((f"?limit={SMALL_PAGE}",) if is_paged else ()))
+        if any(parameter["in"] == "query" and parameter.get("required") for parameter in parameters):
+            plain = ()
         for address in _addresses(http, route):
-            for query in ("", *((f"?limit={SMALL_PAGE}",) if is_paged else ()), *VARIANTS.get(route, ())):
+            for query in (*plain, *VARIANTS.get(route, ())):
                 found |= {page.address: page for page in _pages(http, route, address + query)}
     return found
 

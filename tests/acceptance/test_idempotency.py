@@ -48,6 +48,8 @@ SCENARIO = (
     Step(f"PUT {API}/images/{{image}}/tags", {"tags": ["cat", "black"]}),
     Step("PUT /api/images/{image}/tags", {"tags": ["cat"]}),
     Step(f"PATCH {API}/images/{{image}}/tags", {"add": ["asleep"], "remove": ["cat"]}),
+    Step(f"POST {API}/datasets/{{dataset}}/edits", {"all": True, "add": ["indoors"]}),
+    Step(f"POST {API}/datasets/{{dataset}}/reviewed", {"all": True}),
     Step(f"PUT {API}/images/{{image}}/caption", {"caption": "a cat"}),
     Step(f"DELETE {API}/images/{{image}}/caption"),
     Step(f"PUT {API}/images/{{image}}/tag-order", {"tags": ["asleep", "black"]}),

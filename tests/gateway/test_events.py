@@ -14,9 +14,11 @@ from litestar import Litestar, Request, Response, get
 from contracts.errors import Unavailable
 from contracts.events.jobs import JobEdited
 from gateway.http import stall_timeout
-from gateway.limits import HttpLimits
+from gateway.limits import LIVE_LIMITS, HttpLimits
+from gateway.live.ring import EventRing
 from tests.gateway.conftest import Limits, World, eventually
 from tests.gateway.test_http import P, assert_problem
+from tests.gateway.test_live import wait_until_released
 from tests.limits import WAIT
 
 SSE = {"Accept": "text/event-stream"}
@@ -92,6 +94,31 @@ async def test_a_client_that_reconnects_with_the_last_id_misses_and_repeats_noth
         await world.catalog.rename(name)
     async with open_stream(world, {"Last-Event-ID": last}, after=after) as events:
         assert await events.names(2) == ["b", "c"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_client_that_reconnects_while_a_new_gateway_still_reads_the_log_misses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after = await head_cursor(world)
+    await world.catalog.rename("a")
+    recorded = await world.catalog.rename("b")
+    await wait_until_released(world, recorded.sequence)
+    read = world.feed.ring.after(world.feed.position(after)) or []
+    catching_up = EventRing(LIVE_LIMITS, oldest=world.feed.position(after), newest=world.feed.ring.newest)
+    monkeypatch.setattr(world.feed.reader, "ring", catching_up)
+    async with open_stream(world, after=after) as events:
+        subscribers = world.feed.subscribers
+        subscribers.wake()
+
+        async def have_looked() -> bool:
+            return bool(subscribers) and not any(subscriber.wake.is_set() for subscriber in subscribers)
+
+        await eventually(have_looked)
+        for event in read:
+            catching_up.append(event)
+        subscribers.wake()
+        assert await events.names(2) == ["a", "b"]
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -64,6 +64,8 @@ def test_a_ring_that_catches_up_is_not_newer_than_the_end_of_the_log() -> None:
     ring = EventRing(LiveLimits(), oldest=LogPosition(3), newest=LogPosition(9))
     ring.append(event_at(4))
     assert (ring.newest, ring.after(LogPosition(9))) == (LogPosition(9), [])
+    assert ring.filled_to == LogPosition(4)
+    assert ring_of(range(1, 9), ring_events=2).filled_to == LogPosition(8)
 
 
 def progress(step: int) -> TrainingProgress:
