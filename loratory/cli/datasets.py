@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contracts.errors import LoratoryError, SetupError
 from loratory.api.datasets import TagsOfMany
-from loratory.cli.options import DEFAULT_SERVER, NOW, Id, NameOrId, PointInTime, Server
+from loratory.cli.options import DEFAULT_SERVER, NOW, Id, NameOrId, PointInTime, Server, Text
 from loratory.cli.output import write_json, write_line, write_lines, write_sections, write_table
 from loratory.cli.views import dataset_sections, image_change, image_sections, preview_sections
 from loratory.client import AsyncClient
@@ -79,7 +79,7 @@ async def edit(  # noqa: PLR0913 - the options of a command
     dataset: NameOrId,
     /,
     *,
-    filter: str | None = None,
+    filter: Text = None,
     add: list[str] | None = None,
     remove: list[str] | None = None,
     withdraw: list[str] | None = None,
@@ -108,8 +108,8 @@ async def ls_images(
     dataset: NameOrId,
     /,
     *,
-    filter: str | None = None,
-    sort: str | None = None,
+    filter: Text = None,
+    sort: Text = None,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """List the images of a data set.

@@ -14,6 +14,8 @@ Environ = Annotated[Mapping[str, str], Parameter(parse=False)]
 """The environment variables of the process; passed by `run`, not by the user."""
 Id = Annotated[str, Parameter(help="Its id.")]
 NameOrId = Annotated[str, Parameter(help="Name or id.")]
+Text = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+"""A filter or a sort order, which may begin with a minus."""
 Flag = Parameter(negative=())
 """A switch without a `--no-…` counterpart."""
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from contracts.errors import LoratoryError, SetupError
 from loratory.cli.jobs import EXIT_CODES, WatchInterrupted, follow
-from loratory.cli.options import DEFAULT_SERVER, Flag, NameOrId, Server, parse_recipe_overrides
+from loratory.cli.options import DEFAULT_SERVER, Flag, NameOrId, Server, Text, parse_recipe_overrides
 from loratory.cli.output import write_error, write_json, write_line
 from loratory.follow import ProgressWriter, WorkerWait, follow_tagging
 from loratory.http import is_local
@@ -81,7 +81,7 @@ async def tag(  # noqa: PLR0913 - the options of a command
     *,
     model: str = "demo",
     only_new: bool = False,
-    filter: str | None = None,
+    filter: Text = None,
     detach: bool = False,
     server: Server = DEFAULT_SERVER,
 ) -> int:

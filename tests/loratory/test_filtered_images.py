@@ -28,6 +28,8 @@ def test_images_are_filtered_sorted_and_reviewed(cli: Cli, server_url: str, imag
             client.images("filtered", filter="cat (dog")
     assert cli("images", "ls", "filtered", "--filter", "aspect>=1 -captioned", "--sort", "name") == 0
     assert [line.split("\t")[0] for line in cli.out.splitlines()] == ["Name", "0.png", "2.png"]
+    assert cli("images", "ls", "filtered", "--filter", "-captioned", "--sort", "-name") == 0
+    assert [line.split("\t")[0] for line in cli.out.splitlines()] == ["Name", "2.png", "0.png"]
     assert cli("images", "ls", "filtered", "--filter", "name:10", "--json") == 0
     assert [image["name"] for image in json.loads(cli.out)] == ["10.png"]
     assert cli("images", "ls", "filtered", "--sort", "colour") == 2
@@ -51,5 +53,5 @@ def test_the_tags_of_many_images_are_previewed_edited_and_undone(cli: Cli, serve
     assert cli.out == "2 of 2 images changed\n"
     assert cli("images", "ls", "edited", "--filter", "flat -square", "--json") == 0
     assert len(json.loads(cli.out)) == 2
-    assert cli("datasets", "edit", "edited", "--filter", "flat") == 1
+    assert cli("datasets", "edit", "edited", "--filter", "-square") == 1
     assert "an edit names at least one tag" in cli.err
