@@ -21,6 +21,7 @@ from catalog import views
 from catalog.archive.rows import ENTRIES_AFTER, read_entries
 from catalog.database import Connection, DatabaseError, Row, open_reader, open_scratch
 from catalog.store import Checkpoint, checkpoint
+from catalog.views import pending
 from contracts.audit import Difference, ReplayReport
 from contracts.commits import ForeignMessage, RecordedCommit
 from contracts.errors import LoratoryError
@@ -31,6 +32,8 @@ BATCH_SIZE = 2000
 MAX_SHOWN_CHARACTERS = 300
 """Longer values are cut in a report."""
 REPORT_INTERVAL_SECONDS = 1.0
+PENDING_SECONDS = 0.1
+"""Interval at which a rebuild that has caught up looks whether the live read model still works in something."""
 CHECKPOINT = "checkpoint"
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
 KEYS = "SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk"
@@ -65,13 +68,23 @@ def rebuild(folder: Path, target: Path, report: OnProgress) -> ReplayReport:
         closing(open_scratch(views.TABLES, target)) as rebuilt,
     ):
         at = _replay(log, rebuilt, 0, checkpoint(live).sequence, report)
-        live.execute("BEGIN")
+        _begin_when_nothing_is_pending(live)
         live_checkpoint = checkpoint(live)
         at = _replay(log, rebuilt, at, live_checkpoint.sequence, report)
         difference, rows = _compare(live, rebuilt)
         difference = _compare_checkpoint(log, live_checkpoint) or difference
     state: Literal["same", "different"] = "same" if difference is None else "different"
     return ReplayReport(state=state, sequence=at, until=at, rows=rows, difference=difference)
+
+
+def _begin_when_nothing_is_pending(live: Connection) -> None:
+    """Long applications go in slices: their rows can be compared only when they have ended."""
+    while True:
+        live.execute("BEGIN")
+        if pending.first_pending(live) is None:
+            return
+        live.execute("ROLLBACK")
+        time.sleep(PENDING_SECONDS)
 
 
 def _replay(log: Connection, rebuilt: Connection, after: int, last: int, report: OnProgress) -> int:

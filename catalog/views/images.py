@@ -13,7 +13,7 @@ from catalog.views import sets
 from catalog.views.batch import BULK, CommitBatch, delete_erased, is_bulk
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event, Sealed
-from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, ImageRefused, TagsEdited
+from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, TagsEdited
 from contracts.ids import DatasetId, Digest, ImageId
 
 TABLES = """
@@ -49,13 +49,6 @@ CREATE TABLE IF NOT EXISTS image_change (
     sequence INTEGER NOT NULL,
     PRIMARY KEY (dataset_id, ordinal)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS import_commit (
-    dataset_id TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    request TEXT NOT NULL,
-    PRIMARY KEY (dataset_id, sequence)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS import_by_request ON import_commit (dataset_id, request);
 CREATE TABLE IF NOT EXISTS bulk_change (
     dataset_id TEXT NOT NULL,
     sequence INTEGER NOT NULL,
@@ -73,12 +66,6 @@ ON CONFLICT DO NOTHING
 """
 MARK_CHANGED = """
 INSERT INTO image_change VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sequence = excluded.sequence
-"""
-ADD_IMPORT = "INSERT OR IGNORE INTO import_commit VALUES (?, ?, ?)"
-COMMITS_OF_IMPORT = """
-SELECT sequence FROM import_commit WHERE dataset_id = :dataset
-    AND request = (SELECT request FROM import_commit WHERE dataset_id = :dataset AND sequence = :sequence)
-ORDER BY sequence
 """
 BULK_CHANGES = "SELECT sequence, images FROM bulk_change WHERE dataset_id = ? ORDER BY sequence DESC"
 SET_BULK_CHANGE = "INSERT OR REPLACE INTO bulk_change VALUES (?, ?, ?)"
@@ -114,6 +101,9 @@ COVER = "SELECT id FROM image WHERE dataset_id = ? AND ordinal = ?"
 SEALED_NAMES = "SELECT id, name FROM image UNION ALL SELECT image_id, name FROM refusal"
 
 
+KEPT_SETS: tuple[sets.SetName, ...] = ("live", "removed", "captioned")
+
+
 class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
     """`name` and `caption` are sealed. `etag` is the last sequence that changed what clients see of the image."""
 
@@ -147,16 +137,12 @@ class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     _add(connection, batch.events(ImageAdded))
-    imported = {recorded.sequence: recorded.commit for recorded, _ in batch.events(ImageAdded, ImageRefused)}
-    rows = [(commit.aggregate_id, sequence, commit.correlation_id) for sequence, commit in imported.items()]
-    connection.executemany(ADD_IMPORT, rows)
     for recorded, edit in batch.events(TagsEdited):
         if is_bulk(edit.images):
             ordinals = BitMap(batch.ordinals(edit.images))
             mark_changed(connection, recorded.commit.aggregate_id, ordinals, recorded.sequence)
     _update_sets(connection, batch)
-    for table in ("image", "image_change"):
-        delete_erased(connection, batch, table)
+    delete_erased(connection, batch, "image", "image_change")
     for recorded, _ in batch.events(DatasetErased):
         sets.delete_all(connection, recorded.commit.aggregate_id)
         connection.execute(DELETE_BULK_CHANGES, (recorded.commit.aggregate_id,))
@@ -211,22 +197,22 @@ def _update_sets(connection: Connection, batch: CommitBatch) -> None:
     for recorded, event in batch.events(ImageAdded, ImageErased, CaptionSet):
         changes[recorded.commit.aggregate_id].append(event)
     for dataset_id, events in changes.items():
-        live, captioned = sets.load(connection, dataset_id, "live"), sets.load(connection, dataset_id, "captioned")
+        live, removed, captioned = (sets.load(connection, dataset_id, name) for name in KEPT_SETS)
         for event in events:
             match event:
                 case ImageAdded(ordinal=ordinal):
                     live.add(ordinal)
                 case ImageErased(ordinal=ordinal):
-                    live.discard(ordinal)
-                    captioned.discard(ordinal)
+                    for images in (live, removed, captioned):
+                        images.discard(ordinal)
                 case CaptionSet(ordinal=ordinal, caption=None):
                     captioned.discard(ordinal)
                 case CaptionSet(ordinal=ordinal):
                     captioned.add(ordinal)
                 case _:
                     pass
-        sets.save(connection, dataset_id, "live", live)
-        sets.save(connection, dataset_id, "captioned", captioned)
+        for name, images in zip(KEPT_SETS, (live, removed, captioned), strict=True):
+            sets.save(connection, dataset_id, name, images)
 
 
 def fetch_rows(connection: Connection, query: str, parameters: Parameters = ()) -> list[ImageRow]:
@@ -271,12 +257,6 @@ def first_image(connection: Connection, dataset_id: str) -> ImageId | None:
     """The cover of a data set."""
     live = sets.load(connection, dataset_id, "live")
     return fetch_value(connection, COVER, (dataset_id, live[0])) if live else None
-
-
-def commits_of_import(connection: Connection, dataset_id: str, sequence: int) -> tuple[int, ...]:
-    """The commits of the same import as one of them; none: it imported nothing."""
-    rows = connection.execute(COMMITS_OF_IMPORT, {"dataset": dataset_id, "sequence": sequence})
-    return tuple(row["sequence"] for row in rows)
 
 
 def sealed_names(connection: Connection) -> dict[ImageId, bytes]:

@@ -2,10 +2,13 @@
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.rows import fetch_value
+from catalog.views.batch import serialize as serialize  # noqa: PLC0414 - it is exported from here
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS image_set (
@@ -22,8 +25,8 @@ SAVE = "INSERT OR REPLACE INTO image_set VALUES (?, ?, ?, ?)"
 DELETE = "DELETE FROM image_set WHERE dataset_id = ? AND name = ?"
 DELETE_ALL = "DELETE FROM image_set WHERE dataset_id = ?"
 
-SetName = Literal["live", "captioned"]
-"""live: not removed or erased. captioned: with a written caption, also while removed."""
+SetName = Literal["live", "removed", "captioned"]
+"""live: not removed or erased. removed: and not erased. captioned: with a written caption, also while removed."""
 
 
 def load(connection: Connection, dataset_id: str, name: SetName) -> BitMap:
@@ -43,10 +46,8 @@ def delete_all(connection: Connection, dataset_id: str) -> None:
     connection.execute(DELETE_ALL, (dataset_id,))
 
 
-def serialize(images: BitMap) -> bytes:
-    """Equal sets give equal bytes: which containers a set has depends on how it was made, until it is optimized."""
-    images.run_optimize()
-    return bytes(images.serialize())
+def to_array(images: BitMap) -> NDArray[np.uint32]:
+    return np.frombuffer(images.to_array(), dtype=np.uint32)
 
 
 def ordinals(images: bytes) -> list[int]:

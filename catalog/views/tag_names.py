@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS tag_name (
 """
 
 ADD = "INSERT INTO tag_name (tag) VALUES (?)"
+LAST = "SELECT IFNULL(MAX(id), 0) FROM tag_name"
 IDS = "SELECT tag, id FROM tag_name WHERE tag IN (SELECT value FROM json_each(?))"
 NAMES = "SELECT id, tag FROM tag_name WHERE id IN (SELECT value FROM json_each(?))"
 

@@ -5,15 +5,17 @@ Sets also have removed images, which so get all their tags back; only counts lea
 kept with images themselves have sets of their own (`own_…`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.effective_tags import Choice
 from catalog.rows import json_array
-from catalog.views.sets import load, serialize
+from catalog.views.sets import load, serialize, to_array
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS tag (
@@ -49,10 +51,11 @@ INSERT INTO tag SELECT ?, id, tag, ? FROM tag_name WHERE id = ?
 ON CONFLICT DO UPDATE SET images = excluded.images
 """
 DELETE_TAG = "DELETE FROM tag WHERE dataset_id = ? AND tag_id = ?"
-ALL_TAGGED = """
+TAGGED = """
 SELECT tag_set.tag_id, tag_set.images, tag.images AS count FROM tag_set JOIN tag USING (dataset_id, tag_id)
-WHERE dataset_id = ? AND kind = 'tagged'
+WHERE dataset_id = ? AND kind = 'tagged' AND tag_id > ? ORDER BY tag_id LIMIT ?
 """
+PREDICTED = "SELECT tag_id FROM tag_set WHERE dataset_id = ? AND kind = 'predicted'"
 DIGITS = "SELECT images FROM tag_digit WHERE dataset_id = ? ORDER BY digit"
 SAVE_DIGIT = "INSERT OR REPLACE INTO tag_digit VALUES (?, ?, ?)"
 DELETE_DIGITS = "DELETE FROM tag_digit WHERE dataset_id = ? AND digit >= ?"
@@ -60,6 +63,8 @@ OF_TAG = """
 SELECT tag_set.dataset_id, tag_set.images FROM tag JOIN tag_set USING (dataset_id, tag_id)
 WHERE tag.tag = :tag AND kind = :kind AND (:dataset IS NULL OR tag.dataset_id = :dataset)
 """
+FEW_TAGS = 20
+"""Up to so many changes are added digit by digit; more are counted for each image."""
 
 
 @dataclass
@@ -73,7 +78,7 @@ class TagSets:
     own_asserted: BitMap | None = None
     own_rejected: BitMap | None = None
     own_withdrawn: BitMap | None = None
-    stored: dict[str, bytes] = field(default_factory=dict)
+    stored: dict[str, BitMap] = field(default_factory=dict)
     """As in the rows."""
 
     def decide(self, images: BitMap, choice: Choice) -> None:
@@ -125,9 +130,10 @@ class DatasetTags:
     def load(self, tags: Iterable[int]) -> None:
         """Tags that have no rows yet get empty sets."""
         new = {tag: TagSets() for tag in tags if tag not in self._sets}
-        for tag, kind, images in self._connection.execute(LOAD, (self.dataset_id, json_array(new))):
-            setattr(new[tag], kind, BitMap.deserialize(images))
-            new[tag].stored[kind] = images
+        for tag, kind, serialized in self._connection.execute(LOAD, (self.dataset_id, json_array(new))):
+            images = BitMap.deserialize(serialized)
+            setattr(new[tag], kind, images)
+            new[tag].stored[kind] = images.copy()
         self._sets |= new
 
     def __getitem__(self, tag: int) -> TagSets:
@@ -138,27 +144,30 @@ class DatasetTags:
         row = self._connection.execute(IS_REMOVED, (self.dataset_id,)).fetchone()
         if row is None or row["removed"]:
             return BitMap()
-        changed, digits = BitMap(), load_digits(self._connection, self.dataset_id)
+        gained, lost = [], []
         for sets in self._sets.values():
             tagged = (sets.asserted | sets.predicted) - sets.rejected
             if tagged != sets.tagged:
-                gained, lost = tagged - sets.tagged, sets.tagged - tagged
-                add(digits, gained)
-                subtract(digits, lost)
-                changed |= gained | lost
+                gained.append(tagged - sets.tagged)
+                lost.append(sets.tagged - tagged)
                 sets.tagged = tagged
         self._write(load(self._connection, self.dataset_id, "live"))
-        if changed:
-            _save_digits(self._connection, self.dataset_id, digits)
-        return changed
+        if gained:
+            digits = load_digits(self._connection, self.dataset_id)
+            _save_digits(self._connection, self.dataset_id, count_changes(digits, gained, lost))
+        return BitMap.union(BitMap(), *gained, *lost)
 
     def _write(self, live: BitMap) -> None:
         saved: list[tuple[object, ...]] = []
         deleted: list[tuple[object, ...]] = []
         counts: list[tuple[object, ...]] = []
         for tag, sets in self._sets.items():
-            rows = {kind: serialize(images) for kind, images in sets.sets() if images or kind.startswith("own_")}
-            saved += [(self.dataset_id, tag, kind, row) for kind, row in rows.items() if sets.stored.get(kind) != row]
+            rows = {kind: images for kind, images in sets.sets() if images or kind.startswith("own_")}
+            saved += [
+                (self.dataset_id, tag, kind, serialize(images))
+                for kind, images in rows.items()
+                if sets.stored.get(kind) != images
+            ]
             deleted += [(self.dataset_id, tag, kind) for kind in sets.stored if kind not in rows]
             if rows:
                 counts.append((self.dataset_id, sets.tagged.intersection_cardinality(live), tag))
@@ -169,17 +178,18 @@ class DatasetTags:
         self._connection.executemany(SET_COUNT, counts)
 
 
-def recount(connection: Connection, dataset_id: str, live: BitMap) -> None:
-    """Count anew how many images have each tag, after images came or went."""
-    rows = connection.execute(ALL_TAGGED, (dataset_id,)).fetchall()
+def recount(connection: Connection, dataset_id: str, live: BitMap, after: int, limit: int) -> int | None:
+    """Count anew how many images have each tag, of some tags after one. Returns the last of them; None: no more."""
+    rows = connection.execute(TAGGED, (dataset_id, after, limit)).fetchall()
     counts = ((row["tag_id"], BitMap.deserialize(row["images"]) & live, row["count"]) for row in rows)
     changed = [(dataset_id, len(images), tag) for tag, images, count in counts if len(images) != count]
     connection.executemany(SET_COUNT, changed)
+    return rows[-1]["tag_id"] if rows else None
 
 
-def delete_all(connection: Connection, dataset_id: str) -> None:
-    for table in ("tag", "tag_set", "tag_digit"):
-        connection.execute(f"DELETE FROM {table} WHERE dataset_id = ?", (dataset_id,))  # noqa: S608 - our tables
+def predicted_tags(connection: Connection, dataset_id: str) -> set[int]:
+    """The tags that models predict for some image."""
+    return {row["tag_id"] for row in connection.execute(PREDICTED, (dataset_id,))}
 
 
 def of_tag(connection: Connection, dataset_id: str | None, tag: str, kind: str = "tagged") -> dict[str, BitMap]:
@@ -216,6 +226,29 @@ def subtract(digits: list[BitMap], images: BitMap) -> None:
         digits[place], borrow = digit ^ borrow, borrow - digit
     while digits and not digits[-1]:
         digits.pop()
+
+
+def count_changes(digits: list[BitMap], gained: Sequence[BitMap], lost: Sequence[BitMap]) -> list[BitMap]:
+    """The digits after each of these sets gained a tag, and each of those lost one."""
+    if len(gained) + len(lost) <= FEW_TAGS:
+        for images in gained:
+            add(digits, images)
+        for images in lost:
+            subtract(digits, images)
+        return digits
+    more, fewer = _occurrences(gained), _occurrences(lost)
+    numbers = np.zeros(max(len(more), len(fewer), *(digit.max() + 1 for digit in digits if digit), 0), dtype=np.int64)
+    for place, digit in enumerate(digits):
+        numbers[to_array(digit)] += 1 << place
+    numbers[: len(more)] += more
+    numbers[: len(fewer)] -= fewer
+    places = range(int(numbers.max(initial=0)).bit_length())
+    return [BitMap(np.flatnonzero(numbers >> place & 1).astype(np.uint32)) for place in places]
+
+
+def _occurrences(some: Iterable[BitMap]) -> NDArray[np.int64]:
+    """How many of these sets each image is in, by ordinal."""
+    return np.bincount(np.concatenate([np.empty(0, dtype=np.uint32), *map(to_array, some)]))
 
 
 def with_tags(digits: Iterable[BitMap]) -> BitMap:
