@@ -25,6 +25,7 @@ from contracts import subjects
 from contracts.commands.base import CommandMetadata
 from contracts.commits import StreamRevision, build_commit, revision_of
 from contracts.events.datasets import DatasetRenamed, TagsEdited
+from contracts.events.image_sets import ImageSet
 from contracts.ids import new_command_id
 from contracts.signatures import Signer, SigningKey
 from contracts.wire.log.event_log import EventLog
@@ -36,7 +37,11 @@ WRITERS = 64
 ROUNDS = 9
 MIN_RATIOS = {"sequential": 0.8, "pipelined": 0.6}
 """Required rates of appends relative to raw publishes."""
-EVENT = TagsEdited(images=b"\x3b\x30" + bytes(30), asserted=("1girl", "outdoors"), rejected=("blurry", "lowres"))
+EVENT = TagsEdited(
+    images=ImageSet(count=1, bitmap=b"\x3b\x30" + bytes(30)),
+    asserted=("1girl", "outdoors"),
+    rejected=("blurry", "lowres"),
+)
 
 Run = Callable[[str, int], Awaitable[object]]
 

@@ -9,21 +9,23 @@ model exist: the first start of a catalog makes them.
 import asyncio
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import cycle, islice
+from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
-from pyroaring import BitMap
 
 from benchmarks.tag_sampler import TAGS_PER_IMAGE, TagSampler
+from catalog.domain.image_sets import image_set
 from catalog.keys import KEYS, Keys
 from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import ImageResult
 from contracts.commits import StreamRevision, build_commit, revision_of
-from contracts.events import datasets as dataset_events
 from contracts.events.base import Event
-from contracts.events.datasets import DatasetCreated, ImageAdded, TagsEdited
+from contracts.events.datasets import CommitsUndone, DatasetCreated, ImageAdded, TagsEdited
 from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRootEstablished, SigningService
 from contracts.events.tagging import (
     ImagePredictions,
@@ -51,8 +53,12 @@ TAGGER: SigningService = "tagger"
 MARKER = "bigset.json"
 IMAGES_PER_COMMIT = 100
 EDITS = 1000
+TOGGLED_TAGS = 10
 UNDOS = 50
 KEYS_AT_ONCE = 10_000
+BLOBS_AT_ONCE = 5_000
+BLOB_WRITERS = 3
+"""Processes, because threads would wait for the interpreter of the one that writes the log."""
 START_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -84,10 +90,6 @@ def image_id(ordinal: int) -> ImageId:
 
 def batches(count: int, size: int) -> Iterator[range]:
     return (range(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def bitmap(ordinals: Sequence[int]) -> bytes:
-    return bytes(BitMap(ordinals).serialize())
 
 
 @dataclass
@@ -134,10 +136,10 @@ def blobs_of(ordinal: int) -> tuple[bytes, bytes, bytes]:
     return source_of(ordinal), b"picture of image %d" % ordinal, b"thumbnail of image %d" % ordinal
 
 
-def write_blobs(blobs: LocalBlobs, images: int) -> None:
+def write_blobs(folder: Path, ordinals: range) -> None:
     """Without the syncs of `put`: only their names and sizes matter."""
-    folders: set[Path] = set()
-    for ordinal in range(images):
+    blobs, folders = LocalBlobs(folder), set[Path]()
+    for ordinal in ordinals:
         for content in blobs_of(ordinal):
             path = blobs.path(Digest(hashlib.sha256(content).hexdigest()))
             if path.parent not in folders:
@@ -191,7 +193,7 @@ class DatasetWriter:
             self.tags += [self.sampler.draw(TAGS_PER_IMAGE) for _ in batch]
             added = [image_added(ordinal, self.keys[image_id(ordinal)]) for ordinal in batch]
             tagged = [
-                TagsEdited(images=bitmap([ordinal]), asserted=tuple(self.tags[ordinal]), source="import")
+                TagsEdited(images=image_set([ordinal]), asserted=tuple(self.tags[ordinal]), source="import")
                 for ordinal in batch
             ]
             await self.log.append("dataset", DATASET, *added, *tagged)
@@ -200,7 +202,7 @@ class DatasetWriter:
 
     async def _tag(self) -> None:
         requested = TaggingRequested(
-            dataset_id=DATASET, dataset="bigset", model="wd", images=bitmap(range(self.images)), count=self.images
+            dataset_id=DATASET, dataset="bigset", model="wd", images=image_set(range(self.images)), count=self.images
         )
         await self.log.append("tagging", RUN, requested, TaggingQueued(priority="normal"))
         started = TaggingAttemptStarted(worker=WorkerId("tagger"), boot="boot", resumes=0)
@@ -214,44 +216,57 @@ class DatasetWriter:
         await self.log.append("tagging", RUN, TaggingSucceeded(attempt=attempt, images=self.images), signer="tagger")
 
     async def _edit(self) -> list[tuple[int, int]]:
-        """EDITS of random images, and as many of one; of the former the ordinals and sequences."""
-        ordinals = self.sampler.rng.integers(3, self.images, EDITS).tolist()
-        edits = [(ordinal, await self._edit_image(ordinal)) for ordinal in ordinals]
-        for _ in range(EDITS):
-            await self._edit_image(1)
+        """EDITS of random images, and as many of one; of the former the ordinals and sequences.
+
+        The one gets a few tags again and again, and loses them: in the end it shows what it showed before.
+        """
+        edits: list[tuple[int, int]] = []
+        for ordinal in self.sampler.rng.integers(3, self.images, EDITS).tolist():
+            *asserted, rejected = self.sampler.draw(4)
+            edits.append((ordinal, await self._edit_image(ordinal, asserted=tuple(asserted), rejected=(rejected,))))
+        for tag in islice(cycle(self.sampler.draw(TOGGLED_TAGS)), EDITS // 2):
+            await self._edit_image(1, asserted=(tag,))
+            await self._edit_image(1, withdrawn=(tag,))
         return edits
 
-    async def _edit_image(self, ordinal: int) -> int:
-        *asserted, rejected = self.sampler.draw(4)
-        edit = TagsEdited(images=bitmap([ordinal]), asserted=tuple(asserted), rejected=(rejected,))
+    async def _edit_image(
+        self,
+        ordinal: int,
+        *,
+        asserted: tuple[str, ...] = (),
+        rejected: tuple[str, ...] = (),
+        withdrawn: tuple[str, ...] = (),
+    ) -> int:
+        edit = TagsEdited(images=image_set([ordinal]), asserted=asserted, rejected=rejected, withdrawn=withdrawn)
         return await self.log.append("dataset", DATASET, edit)
 
     async def _undo(self, edits: Sequence[tuple[int, int]]) -> int:
-        """Undo each of these commits; returns how many were undone: none before there is an event for it."""
-        undone = getattr(dataset_events, "CommitsUndone", None)
-        if undone is None:
-            return 0
+        """Undo each of these commits; returns how many they are."""
         for ordinal, sequence in edits:
-            await self.log.append("dataset", DATASET, undone(commits=(sequence,), images=bitmap([ordinal])))
+            await self.log.append("dataset", DATASET, CommitsUndone(commits=(sequence,), images=image_set([ordinal])))
         return len(edits)
 
 
 async def open_dataset(data: Path, images: int) -> tuple[BigDataset, bool]:
     """The data set in this data folder, and whether it was written now. ValueError: it holds something else."""
-    marker = data / MARKER
-    if not marker.exists():
+    if not (data / MARKER).exists():
         if (data / "nats").exists():
             raise ValueError(f"{data} holds a data set that was not finished, or none of this benchmark; delete it")
         return await write_dataset(data, images), True
-    found = msgspec.json.decode(marker.read_bytes(), type=BigDataset)
+    found = read_dataset(data)
     if found.images != images:
         raise ValueError(f"{data} holds a data set of {found.images} images, not {images}")
     return found, False
 
 
+def read_dataset(data: Path) -> BigDataset:
+    """FileNotFoundError: there is none, or it was not finished."""
+    return msgspec.json.decode((data / MARKER).read_bytes(), type=BigDataset)
+
+
 async def write_dataset(data: Path, images: int) -> BigDataset:
-    with DataFolder(data) as folder:
-        blobs = asyncio.create_task(asyncio.to_thread(write_blobs, LocalBlobs(folder / "blobs"), images))
+    with DataFolder(data) as folder, ProcessPoolExecutor(BLOB_WRITERS, get_context("spawn")) as processes:
+        blobs = [processes.submit(write_blobs, folder / "blobs", some) for some in batches(images, BLOBS_AT_ONCE)]
         (folder / "catalog").mkdir(exist_ok=True)
         async with await Keys.open(folder / "catalog" / KEYS) as keys:
             signing_keys: dict[str, SigningKey] = {"root": await keys.root_key()}
@@ -265,7 +280,7 @@ async def write_dataset(data: Path, images: int) -> BigDataset:
             await writer.register_keys(signing_keys)
             written = await DatasetWriter(writer, images, image_keys, TagSampler(4)).write()
         server.sync()
-        await blobs
+        await asyncio.gather(*map(asyncio.wrap_future, blobs))
         (data / MARKER).write_bytes(msgspec.json.encode(written))
     return written
 

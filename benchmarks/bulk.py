@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyroaring import BitMap
-
 from benchmarks.synthetic_log import START_TIME, LogGenerator, SyntheticDataset
 from catalog import views
+from catalog.domain.image_sets import image_set
 from catalog.store import Store
 from contracts.aggregates import AnyEvent
 from contracts.commits import RecordedCommit, decode
@@ -52,7 +51,7 @@ class CommitWriter:
                 yield self.write("tagging", dataset.run, self.generator.predictions_event(dataset, ordinal))
 
     def changes(self, images: int) -> Iterator[tuple[str, RecordedCommit]]:
-        all_ordinals, half = (bytes(BitMap(range(0, images, next_commit)).serialize()) for next_commit in (1, 2))
+        all_ordinals, half = (image_set(range(0, images, next_commit)) for next_commit in (1, 2))
         events: tuple[tuple[str, Event], ...] = (
             ("five tags for all images", TagsEdited(images=all_ordinals, asserted=TAGS)),
             ("the same tags removed", TagsEdited(images=all_ordinals, rejected=TAGS)),

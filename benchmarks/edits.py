@@ -18,12 +18,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
-import msgspec
 from PIL import Image
 
+from benchmarks.connection import Connection
 from loratory.stack import Stack
 
 WARM_UP_SECONDS = 1.0
@@ -81,23 +80,16 @@ async def import_images(url: str, count: int) -> list[str]:
 
 
 async def send_edits(url: str, images: list[str], until: float, seed: int, measured: Measurements) -> None:
-    """One connection. Written by hand: a client library would need more of the processor than the gateway."""
-    address, dice = urlsplit(url), random.Random(seed)
-    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    """Over one connection."""
+    connection, dice = await Connection.open(url), random.Random(seed)
     warm = time.perf_counter() + WARM_UP_SECONDS
     while (started := time.perf_counter()) < until:
-        body = msgspec.json.encode({"tags": [*dice.sample(TAGS, TAGS_PER_IMAGE), f"edit {dice.random():.12f}"]})
-        head = f"PUT /api/v1/images/{dice.choice(images)}/tags HTTP/1.1\r\nHost: {address.netloc}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        answer = await reader.readuntil(b"\r\n\r\n")
-        length = answer.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]
-        await reader.readexactly(int(length))
-        status = int(answer.split(b" ", 2)[1])
+        tags = [*dice.sample(TAGS, TAGS_PER_IMAGE), f"edit {dice.random():.12f}"]
+        status = await connection.put(f"/api/v1/images/{dice.choice(images)}/tags", {"tags": tags})
         measured.statuses[status] += 1
         if started > warm and status == 200:
             measured.milliseconds.append((time.perf_counter() - started) * 1000)
-    writer.close()
+    connection.close()
 
 
 async def main(seconds: float, images: int, connections: int, folder: str | None) -> None:

@@ -1,8 +1,8 @@
 """Seconds to freeze a large data set: `python -m benchmarks.freezing [IMAGES]` (default: 100,000).
 
-Every image has 30 tags and every tenth a written caption. The first version, one without changes, one with another
-trigger, one after EDITS edits of random images, and the differences between versions; without log and HTTP. `tags` is
-the time that the read model took for the effective tags alone. The yardstick is sha256 over 1 kB.
+Every image has 30 tags and 30 predictions, and every tenth a written caption. The first version, one without changes,
+one with another trigger, one after EDITS edits of random images, and the differences between versions; without log and
+HTTP. `tags` is the time that the read model took for the effective tags alone. The yardstick is sha256 over 1 kB.
 """
 
 import asyncio
@@ -13,16 +13,19 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
-from pyroaring import BitMap
 
+from benchmarks.tag_sampler import TAGS_PER_IMAGE, TagSampler
 from catalog import views
 from catalog.database import Connection
 from catalog.domain import manifest
+from catalog.domain.image_sets import image_set
 from catalog.keys import Keys
 from catalog.query_handlers.context import ManifestReader
 from catalog.query_handlers.datasets import PAGES_COMPARED
@@ -34,10 +37,18 @@ from contracts.aggregates import AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.commits import RecordedCommit, StreamRevision, build_commit, decode, revision_of
 from contracts.events.datasets import CaptionSet, DatasetCreated, ImageAdded, TagsEdited
-from contracts.ids import CommandId, DatasetId, Digest, ImageId, VersionId
+from contracts.events.tagging import (
+    ImagePredictions,
+    TaggingAttemptStarted,
+    TaggingPredicted,
+    TaggingQueued,
+    TaggingRequested,
+    TaggingSucceeded,
+)
+from contracts.ids import CommandId, DatasetId, Digest, ImageId, VersionId, WorkerId
 from contracts.wire.blobs.store import LocalBlobs
 
-IMAGES_PER_COMMIT, TAGS_PER_IMAGE, TAGS, EDITS, BATCH = 100, 30, 5_000, 1_000, 500
+IMAGES_PER_COMMIT, EDITS, BATCH = 100, 1_000, 50
 DATASET = DatasetId("ds_large")
 
 
@@ -45,35 +56,52 @@ class Log:
     """Commits of one data set, as recorded."""
 
     def __init__(self) -> None:
-        self.random, self.revision, self.sequence = random.Random(4), StreamRevision(), 0
+        self.random, self.sequence, self.revisions = (
+            random.Random(4),
+            0,
+            defaultdict[str, StreamRevision](StreamRevision),
+        )
+        self.sampler = TagSampler(4)
 
-    def commit(self, *events: AnyEvent) -> RecordedCommit:
+    def commit(self, *events: AnyEvent, kind: str = "dataset", aggregate_id: str = DATASET) -> RecordedCommit:
         self.sequence += 1
         at = datetime(2026, 11, 21, tzinfo=UTC)
         metadata = CommandMetadata(command_id=CommandId(f"c{self.sequence}"), actor="user:bench", at=at)
-        commit = build_commit("dataset", DATASET, events, expected_revision=self.revision, metadata=metadata)
+        revision = self.revisions[aggregate_id]
+        commit = build_commit(kind, aggregate_id, events, expected_revision=revision, metadata=metadata)
         recorded = decode(self.sequence, at, msgspec.json.encode(commit))
-        self.revision = revision_of(recorded)
+        self.revisions[aggregate_id] = revision_of(recorded)
         return recorded
 
     def images(self, count: int) -> Iterator[RecordedCommit]:
         yield self.commit(DatasetCreated(name="large"))
-        for start in range(0, count, IMAGES_PER_COMMIT):
-            yield self.commit(
-                *(self._image(ordinal) for ordinal in range(start, min(start + IMAGES_PER_COMMIT, count)))
-            )
-        for ordinal in range(count):
-            yield self.commit(self._tags(ordinal, TAGS_PER_IMAGE))
+        tags = [self.sampler.draw(TAGS_PER_IMAGE) for _ in range(count)]
+        for some in batches(count):
+            yield self.commit(*(self._image(ordinal) for ordinal in some))
+            yield self.commit(*(self._tags(ordinal, tags[ordinal]) for ordinal in some))
+        yield from self._run(count, tags)
         for ordinal in range(0, count, 10):
             yield self.commit(CaptionSet(ordinal=ordinal, caption=self.random.randbytes(120)))
 
+    def _run(self, count: int, tags: Sequence[Sequence[str]]) -> Iterator[RecordedCommit]:
+        run = partial(self.commit, kind="tagging", aggregate_id="run_1")
+        requested = TaggingRequested(
+            dataset_id=DATASET, dataset="large", model="wd", images=image_set(range(count)), count=count
+        )
+        yield run(requested, TaggingQueued(priority="normal"))
+        started = run(TaggingAttemptStarted(worker=WorkerId("w"), boot="b", resumes=0))
+        yield started
+        for some in batches(count):
+            found = (ImagePredictions(ordinal=each, predictions=self.sampler.predictions(tags[each])) for each in some)
+            yield run(TaggingPredicted(attempt=started.sequence, images=tuple(found)))
+        yield run(TaggingSucceeded(attempt=started.sequence, images=count))
+
     def edits(self, count: int) -> Iterator[RecordedCommit]:
         for ordinal in self.random.sample(range(count), min(EDITS, count)):
-            yield self.commit(self._tags(ordinal, 2))
+            yield self.commit(self._tags(ordinal, self.sampler.draw(2)))
 
-    def _tags(self, ordinal: int, count: int) -> TagsEdited:
-        tags = tuple(f"a_longer_tag_{number}" for number in self.random.sample(range(TAGS), count))
-        return TagsEdited(images=bytes(BitMap([ordinal]).serialize()), asserted=tags)
+    def _tags(self, ordinal: int, tags: Sequence[str]) -> TagsEdited:
+        return TagsEdited(images=image_set([ordinal]), asserted=tuple(tags))
 
     def _image(self, ordinal: int) -> ImageAdded:
         source, picture, thumbnail, pixels = (
@@ -93,6 +121,10 @@ class Log:
             size=1_000_000,
             name=self.random.randbytes(40),
         )
+
+
+def batches(count: int) -> Iterator[range]:
+    return (range(start, min(start + IMAGES_PER_COMMIT, count)) for start in range(0, count, IMAGES_PER_COMMIT))
 
 
 def image_id(ordinal: int) -> ImageId:
@@ -128,9 +160,10 @@ class Bench:
         started = time.perf_counter()
 
         def read(connection: Connection) -> None:
+            known: dict[int, str] = {}
             for start in range(0, self.images, manifest.PAGE_IMAGES):
                 ordinals = range(start, min(start + manifest.PAGE_IMAGES, self.images))
-                decisions.effective_tags(connection, DATASET, ordinals)
+                decisions.shown_tags(connection, DATASET, ordinals, known)
 
         await self.store.read(read)
         report("of which effective tags", started)

@@ -19,12 +19,15 @@ from benchmarks.synthetic_log import COMMITS_PER_DATASET, START_TIME, LogGenerat
 from catalog import views
 from catalog.archive.archive import Archive
 from catalog.database import Connection
+from catalog.domain.image_sets import bitmap_of
+from catalog.image_sets import SetReader
 from catalog.projection import project
 from catalog.store import Store
-from catalog.views import decisions, sets
+from catalog.views import decisions
 from contracts.events.datasets import TagsEdited
 from contracts.signatures import OwnSignatures, Signer
 from contracts.telemetry import Applied
+from contracts.wire.blobs.store import LocalBlobs
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
 from contracts.wire.server.embedded import EmbeddedServer
@@ -45,7 +48,8 @@ async def run_projection(bus: Bus, folder: Path) -> AsyncIterator[tuple[Store, O
     async def announce(applied: Applied) -> None:
         await publish(bus, applied)
 
-    task = asyncio.create_task(project(bus, store, archive, announce))
+    read_sets = SetReader(archive, [LocalBlobs(folder / "blobs")]).read
+    task = asyncio.create_task(project(bus, store, archive, announce, read_sets))
     try:
         yield store, archive.own_signatures
     finally:
@@ -79,7 +83,7 @@ async def measure_lag(log: EventLog, store: Store, generator: LogGenerator, data
     await store.wait_for(stored.sequence, TIMEOUT_SECONDS)
 
     def read_tags(connection: Connection) -> set[str]:
-        (ordinal,) = sets.ordinals(edit.images)
+        (ordinal,) = bitmap_of(edit.images)
         return set(decisions.effective_tags(connection, dataset.id, [ordinal])[ordinal].names)
 
     visible = await store.read(read_tags)

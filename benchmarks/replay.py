@@ -1,11 +1,15 @@
 """Replay speed of the log into read models and archive: `python -m benchmarks.replay [COMMITS]` (default: 1 million).
 
+Options: `--rebuilds N`, `--without-baseline`.
+
 The log: see `benchmarks.synthetic_log`. Two child processes read it in turns of TURN_COMMITS commits: the catalog's own
 follower, archive and read model, and a baseline (nats-py's ordered consumer, decode, one INSERT per commit, the same
 batches and durability). Then the catalog rebuilds the read model from its archive, as after an upgrade (median of
-REBUILDS). Printed for each: commits per second (wall clock), CPU microseconds per commit, and peak resident memory.
+REBUILDS); signatures were verified when the commits were archived. Printed for each: commits per second (wall clock),
+CPU microseconds per commit, and peak resident memory.
 """
 
+import argparse
 import asyncio
 import itertools
 import resource
@@ -14,8 +18,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,11 +30,13 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from benchmarks.synthetic_log import START_TIME, key_of, write_log
 from catalog import views
 from catalog.archive.archive import Archive
+from catalog.image_sets import SetReader
 from catalog.projection import catch_up, project
 from catalog.store import Store
 from contracts import subjects
 from contracts.commits import decode
 from contracts.telemetry import Applied
+from contracts.wire.blobs.store import LocalBlobs
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
 from contracts.wire.server.accounts import Role
@@ -43,6 +49,9 @@ TURN_COMMITS = 50_000
 MAX_BATCH_COMMITS = 8000
 REBUILD = "rebuild"
 REBUILDS = 3
+CATALOG = "catalog"
+ROLES: tuple[tuple[str, Role], ...] = ((CATALOG, "catalog"), ("baseline", "admin"))
+"""The child processes, and the roles that they log in with."""
 
 
 class CatalogReplay:
@@ -53,6 +62,7 @@ class CatalogReplay:
         self.archive = Archive(folder)
         self.folder = folder
         self.store: Store | None = None
+        self.sets = SetReader(self.archive, [LocalBlobs(self.folder / "blobs")])
 
     async def follow(self, until: int) -> int:
         """Replay up to this sequence or a few commits further; returns the last sequence applied."""
@@ -66,7 +76,7 @@ class CatalogReplay:
             if applied.sequence >= until:
                 reached.set()
 
-        task = asyncio.create_task(project(self.bus, self.store, self.archive, announce))
+        task = asyncio.create_task(project(self.bus, self.store, self.archive, announce, self.sets.read))
         await asyncio.wait({task, asyncio.create_task(reached.wait())}, return_when=asyncio.FIRST_COMPLETED)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -76,7 +86,7 @@ class CatalogReplay:
         """Apply the whole archive to an empty read model."""
         assert self.store is not None
         await self.store.reset()
-        await catch_up(self.store, self.archive)
+        await catch_up(self.store, self.archive, self.sets.read)
         return self.store.applied
 
 
@@ -179,42 +189,59 @@ async def start_process(name: str, server: EmbeddedServer, role: Role, folder: P
         await process.wait()
 
 
-async def main(commits: int) -> None:
+async def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with EmbeddedServer(folder / "nats") as server:
-            bus = await connect(server.url, *server.credentials("admin"), "benchmark")
-            await migrate(bus, at=START_TIME, lease=15)
-            end = await write_log(bus, commits)
-            await bus.close()
-            print(f"{end} commits written: {commits} of the mix, {end - commits} that open data sets and tagging runs")
-            (folder / "catalog").mkdir()
-            (folder / "baseline").mkdir()
-            async with (
-                start_process("baseline", server, "admin", folder / "baseline") as baseline,
-                start_process("catalog", server, "catalog", folder / "catalog") as catalog,
-            ):
-                await run_turns(baseline, catalog, end)
+            end = await fill(server, options.commits)
+            async with AsyncExitStack() as stack:
+                children = [
+                    await stack.enter_async_context(start_process(name, server, role, make_folder(folder / name)))
+                    for name, role in ROLES
+                    if name == CATALOG or not options.without_baseline
+                ]
+                await run_turns(children, end)
+                await run_rebuilds(children[0], options.rebuilds)
 
 
-async def run_turns(baseline: ReplayProcess, catalog: ReplayProcess, end: int) -> None:
+async def fill(server: EmbeddedServer, commits: int) -> int:
+    """Write the log; returns its last sequence."""
+    bus = await connect(server.url, *server.credentials("admin"), "benchmark")
+    await migrate(bus, at=START_TIME, lease=15)
+    end = await write_log(bus, commits)
+    await bus.close()
+    print(f"{end} commits written: {commits} of the mix, {end - commits} that open data sets and tagging runs")
+    return end
+
+
+def make_folder(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+async def run_turns(children: Sequence[ReplayProcess], end: int) -> None:
     for until in itertools.chain(range(TURN_COMMITS, end - TURN_COMMITS // 2, TURN_COMMITS), [end]):
-        baseline_speed, speed = await baseline.replay_until(until), await catalog.replay_until(until)
-        ratio = speed / baseline_speed
-        print(f"up to {until:>9}: {speed:8.0f}/s catalog, {baseline_speed:8.0f}/s baseline, ratio {ratio:.2f}")
-    for child in (catalog, baseline):
+        speeds = [f"{await child.replay_until(until):8.0f}/s {child.name}" for child in children]
+        print(f"up to {until:>9}: {', '.join(speeds)}", flush=True)
+    for child in children:
         speed, cpu = child.commits / child.seconds, child.cpu / child.commits * 1e6
         print(f"{child.name}: {speed:.0f} commits/s, {cpu:.1f} CPU µs per commit, peak memory {child.memory:.0f} MB")
-    print(f"ratio {baseline.seconds / catalog.seconds:.2f}")
-    rebuilds = [await catalog.rebuild() for _ in range(REBUILDS)]
-    speed, cpu = (statistics.median(values) for values in zip(*rebuilds, strict=True))
-    print(f"read model rebuilt from the archive: {speed:.0f} commits/s, {cpu:.1f} CPU µs per commit")
+    catalog, *others = children
+    for child in others:
+        print(f"ratio {child.seconds / catalog.seconds:.2f}")
+
+
+async def run_rebuilds(catalog: ReplayProcess, number: int) -> None:
+    rebuilds = [await catalog.rebuild() for _ in range(number)]
+    if rebuilds:
+        speed, cpu = (statistics.median(values) for values in zip(*rebuilds, strict=True))
+        print(f"read model rebuilt from the archive: {speed:.0f} commits/s, {cpu:.1f} CPU µs per commit")
 
 
 async def run_process(name: str, url: str, role: str, key: str, folder: str) -> None:
     """Read sequences from stdin and replay up to each, or REBUILD; not subscribed in between."""
     bus = await connect(url, role, SeedFile(Path(key)), f"benchmark-{name}")
-    loop = CatalogReplay(bus, Path(folder)) if name == "catalog" else BaselineReplay(bus, Path(folder))
+    loop = CatalogReplay(bus, Path(folder)) if name == CATALOG else BaselineReplay(bus, Path(folder))
     while command := (await asyncio.to_thread(sys.stdin.readline)).strip():
         wall, cpu = time.perf_counter(), time.process_time()
         if command == REBUILD and isinstance(loop, CatalogReplay):
@@ -230,4 +257,8 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         asyncio.run(run_process(*sys.argv[2:]))
     else:
-        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000))
+        parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=__doc__)
+        parser.add_argument("commits", type=int, nargs="?", default=1_000_000)
+        parser.add_argument("--rebuilds", type=int, default=REBUILDS)
+        parser.add_argument("--without-baseline", action="store_true")
+        asyncio.run(main(parser.parse_args()))

@@ -18,8 +18,8 @@ from typing import get_args
 import msgspec
 from nats.aio.msg import Msg
 from nats.js.api import Header
-from pyroaring import BitMap
 
+from catalog.domain.image_sets import image_set
 from contracts import subjects
 from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import CommandMetadata
@@ -167,7 +167,7 @@ class LogGenerator:
     def opening_messages(self, dataset: SyntheticDataset) -> Iterator[tuple[str, bytes, dict[str, str]]]:
         name = f"set {len(self.revisions)}"
         yield self.encode_message(*self.build("dataset", dataset.id, DatasetCreated(name=name)))
-        all_ordinals = bytes(BitMap(range(IMAGES_PER_DATASET)).serialize())
+        all_ordinals = image_set(range(IMAGES_PER_DATASET))
         requested = TaggingRequested(
             dataset_id=dataset.id, dataset=name, model="wd", images=all_ordinals, count=IMAGES_PER_DATASET
         )
@@ -184,7 +184,7 @@ class LogGenerator:
         if action == "predict":
             return self.build("tagging", dataset.run, self.predictions_event(dataset, ordinal))
         tags = self.sample_tags(dataset, 4)
-        one = bytes(BitMap([ordinal]).serialize())
+        one = image_set([ordinal])
         return self.build("dataset", dataset.id, TagsEdited(images=one, asserted=tuple(tags[:3]), rejected=(tags[3],)))
 
     def sample_tags(self, dataset: SyntheticDataset, count: int) -> list[str]:

@@ -22,6 +22,7 @@ NOUNS = (
 )
 VARIANTS = 20
 """Of each pair of words: together 10,000 tags."""
+DRAWN_AT_ONCE = 10_000
 
 
 class TagSampler:
@@ -33,7 +34,8 @@ class TagSampler:
         self.vocabulary = [pairs[number] for number in np.random.default_rng(0).permutation(len(pairs))]
         """Most frequent first; the same for all seeds."""
         weights = 1 / np.arange(1, len(pairs) + 1)
-        self._cumulative = np.cumsum(weights / weights.sum())
+        self._cumulative = np.cumsum(weights / weights.sum())[:-1]
+        self._numbers = self._endless_numbers()
 
     def draw(self, count: int) -> list[str]:
         """This many different tags."""
@@ -41,11 +43,14 @@ class TagSampler:
 
     def _distinct(self) -> Iterator[str]:
         known: set[int] = set()
+        for number in self._numbers:
+            if number not in known:
+                known.add(number)
+                yield self.vocabulary[number]
+
+    def _endless_numbers(self) -> Iterator[int]:
         while True:
-            for number in np.searchsorted(self._cumulative, self.rng.random(2 * TAGS_PER_IMAGE)).tolist():
-                if number < len(self.vocabulary) and number not in known:
-                    known.add(number)
-                    yield self.vocabulary[number]
+            yield from np.searchsorted(self._cumulative, self.rng.random(DRAWN_AT_ONCE)).tolist()
 
     def predictions(self, tags: Sequence[str]) -> tuple[Prediction, ...]:
         """Of an image with these tags: some of them, others, and its ratings. A third are above the usual threshold."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -10,6 +11,7 @@ import msgspec
 
 from catalog.appending import append_event, append_root
 from catalog.archive.archive import Archive, open_archive
+from catalog.database import peek
 from catalog.entries import lineage
 from catalog.key_file import open_keys, read_content
 from catalog.keys import KEYS, Keys, root_key_in
@@ -17,7 +19,7 @@ from catalog.mending import KeyCopies, OnProgress, open_read_model, read_erased,
 from catalog.service_keys import StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store
-from catalog.views import images
+from catalog.views import images, set_blobs
 from catalog.watch.presence import expected_by, find_losses
 from contracts.errors import SetupError
 from contracts.events.log import MAX_ACCEPTED_LOSSES, LossAccepted
@@ -61,6 +63,9 @@ async def find_lost(settings: Settings, kind: LostKind, *, at: datetime) -> Lost
     if kind == "images" and state != "intact":
         raise SetupError("the whole key file is lost; give it up with `accept-loss keys`")
     losses = await find_losses(expected, blobs_at(settings.blobs), copies.today, at=at)
+    lost_sets = [reference.digest for reference in losses.references() if reference.kind == "image-set"]
+    sets = await asyncio.to_thread(peek, settings.catalog / "read.db", partial(set_blobs.find, digests=lost_sets))
+    losses = losses.without(sets or {})  # the catalog stores them again when it starts
     lost = [loss for loss in losses.all() if (loss.kind == "key") is (kind == "images")]
     if not lost:
         raise SetupError(f"no {'keys of images' if kind == 'images' else 'blobs'} are lost")
@@ -77,7 +82,7 @@ async def accept_loss(bus: Bus, settings: Settings, kind: LostKind, *, at: datet
     reason = "the key file was lost" if kind == "keys" else "no copy exists"
     losses = [LossAccepted(blobs=part, reason=reason) for part in _parts(lost.blobs)]
     losses += [LossAccepted(images=part, reason=reason) for part in _parts(lost.images)]
-    async with open_archive(settings.catalog) as archive, await open_read_model(settings, archive) as store:
+    async with open_archive(settings.catalog) as archive, open_read_model(settings, archive) as store:
         await archive.begin()
         if kind == "keys":
             await _create_key_file(settings, archive, store, at=at, report=report)
@@ -95,7 +100,7 @@ async def accept_loss(bus: Bus, settings: Settings, kind: LostKind, *, at: datet
 
 async def renew_keys(settings: Settings, *, at: datetime, report: OnProgress) -> None:
     """A new key file where the log is lost, too: `refill` then establishes its root key in the new log."""
-    async with open_archive(settings.catalog) as archive, await open_read_model(settings, archive) as store:
+    async with open_archive(settings.catalog) as archive, open_read_model(settings, archive) as store:
         await archive.begin()
         await _create_key_file(settings, archive, store, at=at, report=report)
         ids, log_id = await archive.read(lineage), await archive.belongs_to()

@@ -16,12 +16,15 @@ from catalog.archive.archive import Archive
 from catalog.audit import Auditor, NameCures
 from catalog.cures import named_cure, with_cure_of_damage, with_cures
 from catalog.dispatch import Dispatcher, DispatchTiming
+from catalog.domain.image_sets import unread_blobs, with_bitmaps
 from catalog.entries import commits_at, lineage
+from catalog.image_sets import SetReader, store_sets
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
 from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.metrics import CatalogMetrics
+from catalog.prediction_index import PredictionIndex
 from catalog.projection import project
 from catalog.query_handlers.context import ManifestReader, QueryContext
 from catalog.query_handlers.table import query_handlers
@@ -38,6 +41,9 @@ from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
 from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store
+from catalog.text_index import DEFAULT_TEXT_LIMITS, TextIndexes, TextLimits
+from catalog.views import set_blobs
+from catalog.views.predictions import read_part
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
@@ -91,6 +97,7 @@ class Policies:
     dispatch: DispatchTiming = field(default_factory=DispatchTiming)
     purge: PurgeLimits = DEFAULT_PURGE_LIMITS
     watch: WatchPolicy = DEFAULT_WATCH
+    texts: TextLimits = DEFAULT_TEXT_LIMITS
 
 
 class Catalog:
@@ -105,7 +112,7 @@ class Catalog:
     ) -> None:
         archive, store, keys, blobs = resources.archive, resources.store, resources.keys, resources.blobs
         self.dispatcher = Dispatcher(bus, store, log, policies.dispatch)
-        executor = CommandExecutor(log, store, self._on_appended)
+        executor = CommandExecutor(log, store, self._on_appended, partial(store_sets, blobs))
         self.importer = ImageImporter(blobs, resources.decoder, resources.staging, BlobPins())
         notify_workers = partial(publish, bus, ImagesErased())
         pins = self.importer.pins
@@ -114,8 +121,16 @@ class Catalog:
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
         self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
+        self.texts, self.predictions = TextIndexes(store, keys, policies.texts), PredictionIndex(read_part)
         self.context = CommandContext(
-            executor, partial(_commits_at, archive), keys, blobs, self.purger.purge_now, self.freezer.losses
+            executor,
+            partial(_commits_at, archive, store),
+            keys,
+            blobs,
+            self.purger.purge_now,
+            self.freezer.losses,
+            self.texts,
+            self.predictions,
         )
         self.job_freezer = JobFreezer(self.context, self.freezer)
         self.commands = command_handlers(self.context, self.importer, self.freezer)
@@ -124,6 +139,8 @@ class Catalog:
             archive=archive,
             keys=keys,
             manifests=ManifestReader(blobs, self.watch.require_blob),
+            texts=self.texts,
+            predictions=self.predictions,
             pending_purges=self.purger.pending,
         )
         audits = audit.handlers(Auditor(archive, log, keys), store, self.watch, resources.name_cures)
@@ -142,12 +159,16 @@ class Catalog:
             folders["blobs"] = resources.blobs.root
         metrics.serves_requests()
         metrics.add("disk", disk_source(folders))
-        found = CatalogMetrics(resources.store, resources.archive, log, lambda: self.dispatcher.queue_depth)
+        depth, texts = lambda: self.dispatcher.queue_depth, lambda: self.texts.bytes
+        found = CatalogMetrics(resources.store, resources.archive, log, queue_depth=depth, text_bytes=texts)
         found.add_to(metrics, resources.folder)
 
 
-async def _commits_at(archive: Archive, sequences: Sequence[int]) -> list[RecordedCommit]:
-    return await archive.read(lambda log: list(commits_at(log, sequences)))
+async def _commits_at(archive: Archive, store: Store, sequences: Sequence[int]) -> list[RecordedCommit]:
+    commits = await archive.read(lambda log: list(commits_at(log, sequences)))
+    owners = {recorded.commit.aggregate_id for recorded in commits if unread_blobs(recorded)}
+    found = await store.read(lambda connection: set_blobs.of_owners(connection, owners)) if owners else {}
+    return [with_bitmaps(recorded, found.__getitem__) for recorded in commits]
 
 
 async def serve(settings: Settings) -> None:
@@ -184,14 +205,16 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
         health.set("log", True)
         remove_stale_work_folders(settings.staging)
         log.verdicts = StoreVerdicts(resources.store)
-        catalog = Catalog(bus, log, resources, Policies(watch=policy_for(settings, resources.blobs)))
+        texts = TextLimits(memory=settings.text_index_bytes)
+        policies = Policies(watch=policy_for(settings, resources.blobs), texts=texts)
+        catalog = Catalog(bus, log, resources, policies)
         require_all_handlers("catalog", catalog.commands, catalog.queries)
         service = Service(bus, "catalog", version("loratory"), observe=metrics.observe)
         stack.push_async_callback(service.close)
         archive, store = resources.archive, resources.store
         catalog.add_metrics(metrics)
         async with asyncio.TaskGroup() as tasks:
-            projection = project(bus, store, archive, partial(publish, bus))
+            projection = project(bus, store, archive, partial(publish, bus), SetReader(archive, [resources.blobs]).read)
             tasks.create_task(archive.explain_damage(projection), name="projection")
             _, end = await log.end()
             await store.wait_for(end, CATCH_UP_TIMEOUT_SECONDS)

@@ -15,7 +15,8 @@ from catalog.rows import EPOCH, MICROSECOND, fetch_number, from_microseconds
 from contracts.aggregates import REGISTRY
 from contracts.commits import RecordedCommit, decode
 from contracts.errors import LogDamaged
-from contracts.events.log import LogCreated, LogRestored
+from contracts.events.log import LogCreated, LogRestored, LossAccepted
+from contracts.ids import Digest
 from contracts.queries.base import Page
 from contracts.queries.log import EventView, ListEvents
 
@@ -42,6 +43,10 @@ ORDER BY sequence LIMIT 1 OFFSET ?
 LAST = "SELECT IFNULL(MAX(sequence), 0) FROM entry"
 RECORDED = "SELECT recorded FROM entry WHERE sequence = ?"
 LOG = "SELECT log_id FROM log"
+ACCEPTED_LOSSES = """
+SELECT sequence, recorded, body, signature FROM entry WHERE aggregate_kind = 'log'
+    AND instr(body, '"log.loss_accepted"') AND foreign_reason = '' ORDER BY sequence
+"""
 LOG_HISTORY = """
 SELECT sequence, recorded, body FROM entry WHERE aggregate_kind = 'log'
     AND (instr(body, '"log.created"') OR instr(body, '"log.restored"')) ORDER BY sequence
@@ -121,6 +126,19 @@ def lineage(connection: Connection) -> frozenset[str]:
                 case LogRestored(log_id=log_id, before=before):
                     found |= {log_id, before}
     return frozenset(found)
+
+
+def accepted_losses(connection: Connection) -> dict[Digest, int]:
+    """The blobs that were given up, each with the sequence at which it was given up last."""
+    entries = connection.execute(ACCEPTED_LOSSES)
+    commits = (decode(sequence, from_microseconds(recorded), *rest) for sequence, recorded, *rest in entries)
+    return {
+        digest: recorded.sequence
+        for recorded in commits
+        for event in recorded.commit.events
+        if isinstance(event, LossAccepted)
+        for digest in event.blobs
+    }
 
 
 def sequence_at(connection: Connection, time: datetime) -> int:

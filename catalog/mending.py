@@ -5,7 +5,8 @@ Blobs: what is missing, or has other bytes than its digest says. What was erased
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +14,10 @@ from pathlib import Path
 from catalog import views
 from catalog.archive.archive import Archive, open_archive
 from catalog.backups.extraction import restore_blobs
-from catalog.database import SUFFIXES, Connection
+from catalog.backups.manifest import BLOBS
+from catalog.database import SUFFIXES, Connection, remove_database
 from catalog.entries import last_sequence, lineage
+from catalog.image_sets import SetReader
 from catalog.key_file import KeyFileState, KeysDamaged, build_key_file, has_foreign_wal, key_file_state, read_content
 from catalog.keys import KEYS
 from catalog.projection import catch_up
@@ -24,6 +27,7 @@ from catalog.views import erasures, images, live_blobs
 from contracts.errors import SetupError
 from contracts.ids import Digest, ImageId
 from contracts.sealed import NAME, NotOpened, open_sealed
+from contracts.wire.blobs.store import Blobs, LocalBlobs, blobs_at
 from contracts.wire.system.files import move_into_place
 from contracts.wording import count
 
@@ -81,7 +85,7 @@ async def mend(
     BackupDamaged: some blobs are damaged in the backup as well.
     """
     others = [file for file in (keys, backup / KEYS if backup else None) if file and file.is_file()]
-    async with open_archive(settings.catalog) as archive, await open_read_model(settings, archive) as store:
+    async with open_archive(settings.catalog) as archive, open_read_model(settings, archive, backup) as store:
         copies = KeyCopies(settings.catalog / KEYS, tuple(others), await archive.read(lineage))
         erased, needed = await store.read(read_erased), await store.read(images.sealed_names)
         is_new = await archive.read(last_sequence) <= 1
@@ -90,15 +94,23 @@ async def mend(
         await restore_blobs(settings, backup, erased.blobs, report)
 
 
-async def open_read_model(settings: Settings, archive: Archive) -> Store:
-    """The read model with all that was archived."""
-    store = Store(settings.catalog / "read.db", await archive.belongs_to(), views)
+@asynccontextmanager
+async def open_read_model(settings: Settings, archive: Archive, backup: Path | None = None) -> AsyncIterator[Store]:
+    """The read model with all that was archived, read from the blobs and those of a backup.
+
+    Where a set of images is in none of them it is empty here, and the catalog builds the rows again when it starts.
+    """
+    file = settings.catalog / "read.db"
+    sources: list[Blobs] = [blobs_at(settings.blobs), *([LocalBlobs(backup / BLOBS)] if backup else [])]
+    sets = SetReader(archive, sources, may_lack=True)
+    store = Store(file, await archive.belongs_to(), views)
     try:
-        await catch_up(store, archive)
-    except BaseException:
+        await catch_up(store, archive, sets.read)
+        yield store
+    finally:
         await store.close()
-        raise
-    return store
+        if sets.missing:
+            remove_database(file)
 
 
 def mend_keys(  # noqa: PLR0913 - the copies, what the log says of them, and the options

@@ -22,13 +22,25 @@ BLOB_TOTALS_SECONDS = 60.0
 
 
 class CatalogMetrics:
-    """Its sources are asked at each scrape; `queue_depth` returns what the dispatcher last saw in the queue."""
+    """Its sources are asked at each scrape; `queue_depth` returns what the dispatcher last saw in the queue.
 
-    def __init__(self, store: Store, archive: Archive, log: EventLog, queue_depth: Callable[[], QueueDepth]) -> None:
+    `text_bytes`: the memory of the indexes of names and captions.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        archive: Archive,
+        log: EventLog,
+        *,
+        queue_depth: Callable[[], QueueDepth],
+        text_bytes: Callable[[], int],
+    ) -> None:
         self._store = store
         self._archive = archive
         self._log = log
         self._queue_depth = queue_depth
+        self._text_bytes = text_bytes
         self._blobs: tuple[float, list[totals.BlobTotal]] = (float("-inf"), [])
 
     def add_to(self, metrics: ServiceMetrics, files: Path) -> None:
@@ -37,6 +49,7 @@ class CatalogMetrics:
         metrics.add("queue", self._queue)
         metrics.add("log", self._positions)
         metrics.add("blob", self._blob_totals)
+        metrics.add("text", self._text_index)
         metrics.add("file", lambda: _file_sizes(files))
 
     async def _work(self) -> list[Metric]:
@@ -90,6 +103,10 @@ class CatalogMetrics:
                 "loratory_log_lag_commits", "Commits that queries do not show yet", (), [((), max(0, end - applied))]
             ),
         ]
+
+    async def _text_index(self) -> list[Metric]:
+        size = [((), float(self._text_bytes()))]
+        return [gauge("loratory_text_index_bytes", "Memory of the names and captions that are searched", (), size)]
 
     async def _blob_totals(self) -> list[Metric]:
         counted_at, found = self._blobs

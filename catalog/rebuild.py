@@ -13,22 +13,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from catalog import views
-from catalog.archive.rows import ENTRIES_AFTER, read_entries
+from catalog.archive.rows import ENTRIES_AFTER, read_batch, read_entries
 from catalog.database import Connection, DatabaseError, Row, open_reader, open_scratch
+from catalog.domain.image_sets import EMPTY, unread_blobs, with_bitmaps
+from catalog.entries import accepted_losses
 from catalog.store import Checkpoint, checkpoint
-from catalog.views import pending
+from catalog.views import pending, set_blobs
 from contracts.audit import Difference, ReplayReport
 from contracts.commits import ForeignMessage, RecordedCommit
 from contracts.errors import LoratoryError
+from contracts.ids import Digest
 from contracts.wire.system.pipe import Frames
 
-BATCH_SIZE = 2000
-"""Commits applied in one transaction, as when the catalog starts."""
 MAX_SHOWN_CHARACTERS = 300
 """Longer values are cut in a report."""
 REPORT_INTERVAL_SECONDS = 1.0
@@ -42,6 +44,15 @@ COLUMNS = "SELECT name FROM pragma_table_info(?)"
 REPORTS: Frames[ReplayReport] = Frames(ReplayReport, 1 << 20)
 
 OnProgress = Callable[[ReplayReport], None]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The archive, the live read model, and the one that is rebuilt from the archive."""
+
+    log: Connection
+    live: Connection
+    rebuilt: Connection
 
 
 def main() -> int:
@@ -67,10 +78,11 @@ def rebuild(folder: Path, target: Path, report: OnProgress) -> ReplayReport:
         closing(open_reader(folder / "read.db")) as live,
         closing(open_scratch(views.TABLES, target)) as rebuilt,
     ):
-        at = _replay(log, rebuilt, 0, checkpoint(live).sequence, report)
+        copies = Copies(log, live, rebuilt)
+        at = _replay(copies, 0, checkpoint(live).sequence, report)
         _begin_when_nothing_is_pending(live)
         live_checkpoint = checkpoint(live)
-        at = _replay(log, rebuilt, at, live_checkpoint.sequence, report)
+        at = _replay(copies, at, live_checkpoint.sequence, report)
         difference, rows = _compare(live, rebuilt)
         difference = _compare_checkpoint(log, live_checkpoint) or difference
     state: Literal["same", "different"] = "same" if difference is None else "different"
@@ -87,21 +99,41 @@ def _begin_when_nothing_is_pending(live: Connection) -> None:
         time.sleep(PENDING_SECONDS)
 
 
-def _replay(log: Connection, rebuilt: Connection, after: int, last: int, report: OnProgress) -> int:
-    reported = time.monotonic()
-    for start in range(after, last, BATCH_SIZE):
-        end = min(start + BATCH_SIZE, last)
-        batch = list(read_entries(log, ENTRIES_AFTER, (start, end - start)))
-        if len(batch) != end - start:
-            raise LoratoryError(f"the archive lacks commits between {start + 1} and {end}")
+def _replay(copies: Copies, after: int, last: int, report: OnProgress) -> int:
+    reported, log, rebuilt = time.monotonic(), copies.log, copies.rebuilt
+    while after < last:
+        batch = read_batch(log, after, last)
+        if not batch or batch[-1].sequence != after + len(batch):
+            raise LoratoryError(f"the archive lacks commits between {after + 1} and {last}")
+        after = batch[-1].sequence
         rebuilt.execute("BEGIN")
-        views.apply(rebuilt, [entry for entry in batch if isinstance(entry, RecordedCommit)])
+        views.apply(rebuilt, _with_sets(copies, [entry for entry in batch if isinstance(entry, RecordedCommit)]))
         views.add_foreign(rebuilt, [entry for entry in batch if isinstance(entry, ForeignMessage)])
         rebuilt.execute("COMMIT")
         if time.monotonic() - reported >= REPORT_INTERVAL_SECONDS:
             reported = time.monotonic()
-            report(ReplayReport(state="running", sequence=end, until=last))
+            report(ReplayReport(state="running", sequence=after, until=last))
     return last
+
+
+def _with_sets(copies: Copies, commits: list[RecordedCommit]) -> list[RecordedCommit]:
+    """The commits with their sets of images, from the copies in the live read model that have the right digest."""
+    named = {digest for recorded in commits for digest in unread_blobs(recorded)}
+    if not named:
+        return commits
+    found, given_up = set_blobs.find(copies.live, named), accepted_losses(copies.log)
+
+    def resolve(recorded: RecordedCommit) -> RecordedCommit:
+        def bitmap(digest: Digest) -> bytes:
+            if given_up.get(digest, 0) > recorded.sequence:
+                return EMPTY.bitmap
+            if digest not in found:
+                raise LoratoryError(f"the read model has no intact copy of the set of images {digest}")
+            return found[digest]
+
+        return with_bitmaps(recorded, bitmap)
+
+    return [resolve(recorded) for recorded in commits]
 
 
 def _compare_checkpoint(log: Connection, live: Checkpoint) -> Difference | None:

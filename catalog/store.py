@@ -112,6 +112,8 @@ class Store(Database):
         self._plan: tuple[Slice, object] | None = None
         """Of the step that is being worked on; the same for all its slices."""
         self._damaged = asyncio.Event()
+        self.before_apply: list[Callable[[Sequence[LogEntry]], None]] = []
+        """Called with the entries that the rows show next."""
         self.foreign_heads: dict[Aggregate, int] = {}
         """The newest foreign message on the subject of each aggregate (kind, id) that has any."""
         super().__init__(path, self._open_writer(path))
@@ -181,6 +183,8 @@ class Store(Database):
         return await self._advance(batch, self._model.take_in)
 
     async def _advance(self, batch: Sequence[LogEntry], apply: ApplyCommits) -> int:
+        for observe in self.before_apply:
+            observe(batch)
         applied, pending = await self.write(lambda connection: self._apply(connection, batch, apply))
         self._set_pending(pending)
         self.foreign_heads |= {entry.aggregate: entry.sequence for entry in batch if isinstance(entry, ForeignMessage)}

@@ -13,7 +13,7 @@ from contracts.aggregates import REGISTRY, AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.errors import LogDamaged, TooLarge
 from contracts.events.base import SCHEMA, Event
-from contracts.evolution import UPCASTERS, Upcasters, upcast, upcast_commit
+from contracts.evolution import UPCASTERS, Upcasters, has_other_recipe, upcast, upcast_commit
 from contracts.ids import CommandId
 from contracts.log_message import LogMessage
 
@@ -238,16 +238,17 @@ def decode_message(message: LogMessage) -> RecordedCommit:
 def decode_commit(body: bytes, upcasters: Upcasters = UPCASTERS, schema: int = SCHEMA) -> Commit:
     """A commit with its events upcast to `schema`; msgspec.DecodeError if it is none, or of an unknown kind.
 
-    A commit of the current schema is decoded once. `commit.schema` remains the schema it was written with.
+    A commit of the current schema is decoded once, unless it has a recipe of another version. `commit.schema` remains
+    the schema it was written with.
     """
+    other_recipe = has_other_recipe(body)
     try:
         commit = _decoder.decode(body)
     except msgspec.ValidationError:
-        written = _schema_decoder.decode(body).schema
-        if written == schema:
+        if _schema_decoder.decode(body).schema == schema and not other_recipe:
             raise
         commit = None
-    if commit is None or commit.schema != schema:
+    if commit is None or commit.schema != schema or other_recipe:
         commit = _decoder.decode(upcast_commit(body, upcasters, schema))
     if commit.aggregate_kind not in REGISTRY.by_name:
         raise msgspec.ValidationError(

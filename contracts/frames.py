@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from contracts.aggregates import AnyEvent
 from contracts.events.base import Event
@@ -17,27 +18,32 @@ from contracts.events.datasets import (
     ImageAdded,
     ImageErased,
     ImagesRemoved,
+    ImagesReviewed,
     TagsEdited,
     TagsOrdered,
 )
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
-from contracts.ids import CommandId, ImageId
+from contracts.ids import CommandId, Digest, ImageId
 from contracts.queries.log import EventView
 from contracts.telemetry import LIVE_MESSAGES, LiveMessage, Progress, TaggingProgress, TrainingProgress
 
 MAX_NAMED_IMAGES = 100
 IMAGE_EVENTS = (
-    *(ImageAdded, ImageErased, CaptionSet, TagsEdited, TagsOrdered, ImagesRemoved, CommitsUndone),
+    *(ImageAdded, ImageErased, CaptionSet, TagsEdited, TagsOrdered, ImagesRemoved, ImagesReviewed, CommitsUndone),
     *(TaggingRequested, TaggingPredicted),
 )
 """Events about images: clients receive ids instead of bitmaps or lists of ordinals."""
 
 
 class EventImages(msgspec.Struct, frozen=True, kw_only=True):
-    """The images an event is about: how many, and their ids if there are at most 100."""
+    """The images an event is about: how many, and their ids if there are at most 100.
+
+    `blob`: the digest of the set of their ordinals, where it is too large for the event.
+    """
 
     count: int
     ids: tuple[ImageId, ...] = ()
+    blob: Digest | UnsetType = UNSET
 
 
 class EventItem(EventView, frozen=True, kw_only=True):

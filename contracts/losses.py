@@ -5,8 +5,8 @@ from typing import Literal
 
 import msgspec
 
-BlobKind = Literal["source", "picture", "thumbnail", "manifest", "checkpoint", "sample", "artifact"]
-LossKind = Literal["source", "picture", "thumbnail", "manifest", "checkpoint", "sample", "artifact", "key"]
+BlobKind = Literal["source", "picture", "thumbnail", "manifest", "checkpoint", "sample", "artifact", "image-set"]
+LossKind = Literal["source", "picture", "thumbnail", "manifest", "checkpoint", "sample", "artifact", "image-set", "key"]
 
 MAX_REPORTED_LOSSES = 20
 """Maximum number of losses that a report lists one by one; all are counted."""

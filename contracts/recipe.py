@@ -4,7 +4,7 @@ Invalid combinations cannot be expressed, unknown fields are errors, and the eng
 validated when a recipe is decoded from JSON (`msgspec.Meta`), and by `validate_recipe` for one built in Python.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,8 @@ from msgspec import Meta
 from contracts.errors import Rejected
 from contracts.validation import describe_decode_error
 
+RECIPE_VERSION: Final = 2
+"""Version of recipes written now: a change of the tree that is more than a new field with a default needs a new one."""
 Natural = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Rate = Annotated[float, Meta(gt=0, le=10)]
@@ -28,10 +30,10 @@ class BuiltinBase(_Part, frozen=True, tag="builtin"):
     """A base that comes with Loratory, with the architecture of SD 1.x.
 
     `demo` was trained on a small world of drawn creatures at 64 px; `tiny-random` has random weights from a fixed seed
-    and learns next to nothing. A recorded recipe without a name means `tiny-random`.
+    and learns next to nothing.
     """
 
-    name: Literal["demo", "tiny-random"] = "tiny-random"
+    name: Literal["demo", "tiny-random"]
 
 
 class FolderBase(_Part, frozen=True, tag="folder"):
@@ -201,8 +203,10 @@ class Recipe(_Part, frozen=True):
 
     `precision` is that of the forward pass: `auto` is bfloat16 where a GPU has it, else float32. `max_grad_norm`
     clips the gradient of all adapter weights together (2-norm). `seed` determines initial weights, order and noise.
+    `version` of this tree; recipes of older ones are upcast where events are read (`contracts.evolution`).
     """
 
+    version: Literal[2] = RECIPE_VERSION
     base: Base = msgspec.field(default_factory=lambda: BuiltinBase(name="demo"))
     adapter: Adapter = msgspec.field(default_factory=LoRA)
     optimizer: Optimizer = msgspec.field(default_factory=AdamW)

@@ -82,7 +82,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     remove: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=10_000)  # an edit names all tags of an image again, and images share most of theirs
+@lru_cache(maxsize=30_000)  # an edit names all tags of an image again, and images share most of theirs
 def canonicalize(text: str) -> str:
     """The canonical form of a tag: NFC, case-folded, `_` for whitespace, without prompt weight (`(tag:1.2)`).
 

@@ -1,13 +1,9 @@
 """Wording of the sentences that describe events (`Event.describe`). Pure."""
 
-import struct
 from collections.abc import Sequence
 
 MAX_LISTED = 8
 """Maximum number of tags or file names in one sentence; the rest are counted."""
-
-_NO_RUNS, _WITH_RUNS = 12346, 12347
-"""Cookies of the two serialised forms of a Roaring bitmap (https://github.com/RoaringBitmap/RoaringFormatSpec)."""
 
 
 def by_source(source: str, action: str) -> str:
@@ -42,29 +38,3 @@ def size_of(size: int) -> str:
             break
         scaled, unit = scaled / 1000, larger
     return f"{scaled:.3g} {unit}"
-
-
-def image_count(images: bytes) -> str:
-    number = _cardinality(images)
-    return "some images" if number is None else count(number, "image")
-
-
-def _cardinality(ordinals: bytes) -> int | None:
-    """How many ordinals a serialised Roaring bitmap holds, from its header alone; None if it is not one.
-
-    Not with pyroaring: only catalog and gateway have that dependency.
-    """
-    try:
-        (cookie,) = struct.unpack_from("<I", ordinals)
-        if cookie == _NO_RUNS:
-            (containers,) = struct.unpack_from("<I", ordinals, 4)
-            start = 8
-        elif cookie & 0xFFFF == _WITH_RUNS:
-            containers = (cookie >> 16) + 1
-            start = 4 + (containers + 7) // 8  # one bit a container: is it a run?
-        else:
-            return None
-        header = struct.unpack_from(f"<{2 * containers}H", ordinals, start)  # (key, cardinality - 1) of each container
-    except struct.error:
-        return None
-    return int(sum(header[1::2]) + containers)

@@ -50,6 +50,8 @@ from gateway.routes import (
     pages,
     presets,
     results,
+    reviews,
+    shared,
     sockets,
     system,
     tagging,
@@ -69,7 +71,7 @@ API_DESCRIPTION = (
     "Events and progress are published at `/ws/progress`."
 )
 MODULES_BY_TAG = {
-    "Datasets": (datasets, erasures),
+    "Datasets": (datasets, erasures, reviews),
     "Tagging": (tagging,),
     "Presets": (presets,),
     "Jobs": (jobs, results),
@@ -165,6 +167,7 @@ def _litestar(dependencies: dict[str, object], openapi_config: OpenAPIConfig | N
             "metadata": Provide(request_context.command_metadata),
             "paging": Provide(request_context.page_request),
             "as_of": Provide(request_context.as_of),
+            "selected": Provide(shared.selected_images),
         },
         exception_handlers=problems.HANDLERS,
         before_request=request_context.check_content_type,

@@ -24,6 +24,7 @@ def test_drill():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -12,16 +12,25 @@ from typing import Any
 
 import httpx
 
-from benchmarks.big_dataset import DATASET, BigDataset
+from benchmarks.big_dataset import DATASET, BigDataset, LogWriter
 from benchmarks.tag_sampler import TagSampler
-from contracts.ids import ImageId
-from loratory.services import CORE_SERVICES
+from catalog.domain.image_sets import image_set
+from contracts import subjects
+from contracts.commits import revision_of
+from contracts.events.datasets import TagsEdited
+from contracts.signatures import Signer
+from contracts.wire.log.event_log import EventLog
+from contracts.wire.log.service_keys import load_or_create_key
+from contracts.wire.service.bus import connect
+from contracts.wire.service.jetstream import find_message
+from loratory.services import CORE_SERVICES, SIGNING_KEYS
 from loratory.stack import Stack
 
 START_TIMEOUT_SECONDS = 900.0
 REQUEST_TIMEOUT_SECONDS = 120.0
 SHOWN_TIMEOUT_SECONDS = 300.0
 POLL_SECONDS = 0.05
+BEHIND = 503
 READS = 100
 """Requests whose CPU time is measured together."""
 
@@ -75,6 +84,12 @@ class RunningStack:
         response.raise_for_status()
         return response.json()
 
+    async def offers(self, path: str, parameters: Iterable[str] = ()) -> bool:
+        """Whether the API has GET of this path, as its schema names it, with these query parameters."""
+        operation = (await self.get("/openapi.json"))["paths"].get(path, {}).get("get")
+        named = {parameter["name"] for parameter in operation.get("parameters", ())} if operation else set()
+        return operation is not None and named.issuperset(parameters)
+
     async def seconds(self, request: Request) -> float:
         """A request that succeeds."""
         started = time.perf_counter()
@@ -101,12 +116,33 @@ class RunningStack:
             return inf, note
         return time.perf_counter() - started, note
 
-    async def cpu_of_tags(self, image: ImageId) -> float:
-        """CPU milliseconds of the catalog for one GET of an image's tags."""
+    async def append_edit(self, tags: tuple[str, ...]) -> int:
+        """Append an edit that gives all images these tags, signed as by the catalog; returns its sequence."""
+        nats, key = self.stack.nats, load_or_create_key(self.stack.data / SIGNING_KEYS["catalog"])
+        async with await connect(nats.url, *nats.credentials("admin"), "benchmark") as bus:
+            log = EventLog(bus)
+            log.signer = Signer(key, (await log.end())[0])
+            writer = LogWriter({"catalog": log})
+            last = await find_message(bus.jetstream(), subjects.EVENTS, subject=subjects.aggregate("dataset", DATASET))
+            recorded = await log.commit_at(last.seq or 0) if last else None
+            assert recorded is not None, "the data set has no commits"
+            writer.revisions[DATASET] = revision_of(recorded)
+            edit = TagsEdited(images=image_set(range(self.dataset.images)), asserted=tags)
+            return await writer.append("dataset", DATASET, edit)
+
+    async def wait_until_shown(self, sequence: int) -> None:
+        """Reads wait for a sequence some seconds, then they are refused."""
+        path, params = f"{self.path}/tags", {"limit": 1, "min_seq": sequence}
+        async with asyncio.timeout(SHOWN_TIMEOUT_SECONDS):
+            while (await self.http.get(path, params=params)).status_code == BEHIND:
+                pass
+
+    async def cpu_of(self, path: str, repeats: int, **params: str | int) -> float:
+        """CPU milliseconds of the catalog for one GET."""
         pid = pid_of_catalog(self.stack)
         before = cpu_seconds(pid)
-        await self.milliseconds_of(f"/api/v1/images/{image}/tags", READS)
-        return (cpu_seconds(pid) - before) * 1000 / READS
+        await self.milliseconds_of(path, repeats, **params)
+        return (cpu_seconds(pid) - before) * 1000 / repeats
 
 
 def pid_of_catalog(stack: Stack) -> int:

@@ -87,6 +87,10 @@ class ArchiveFile(Database):
             lambda connection: list(rows.read_entries(connection, rows.ENTRIES_AFTER, (after, limit)))
         )
 
+    async def next_batch(self, after: int) -> list[LogEntry]:
+        """The next messages after a sequence, as many as are applied together; none: there are no more."""
+        return await self.read(lambda connection: rows.read_batch(connection, after))
+
     async def rows(self, after: int, to: int) -> dict[int, StoredRow]:
         """The messages after one sequence and up to another, by sequence, not decoded."""
         return await self.read(lambda connection: rows.rows_between(connection, after, to))

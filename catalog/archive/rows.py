@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from catalog.archive.chain import ChainVerification, Tail, advance, chain_hash, check_link, verify_chains
-from catalog.database import Connection
+from catalog.database import MAX_SEQUENCE, Connection
 from catalog.migrations import Schema
 from catalog.rows import EPOCH, MICROSECOND, from_microseconds
 from contracts import subjects
@@ -74,6 +74,8 @@ INTEGRITY_CHECK = "PRAGMA integrity_check(1)"
 
 AggregateKey = tuple[str, str]
 MAX_CACHED_CHAIN_HEADS = 20_000
+BATCH_COMMITS, BATCH_BYTES = 20_000, 32 << 20
+"""Of commits that are applied together: decoded ones take several times as much memory."""
 
 
 class StoredRow(NamedTuple):
@@ -208,6 +210,18 @@ def read_entries(connection: Connection, statement: str, parameters: Sequence[ob
         yield ForeignMessage(
             sequence=sequence, recorded_at=at, subject=subject, body=body, signature=signature, reason=reason
         )
+
+
+def read_batch(connection: Connection, after: int, until: int = MAX_SEQUENCE) -> list[LogEntry]:
+    """The next entries up to a sequence, as many as are applied together: one or more, if there are any."""
+    batch: list[LogEntry] = []
+    size = 0
+    for entry in read_entries(connection, ENTRIES_AFTER, (after, min(until - after, BATCH_COMMITS))):
+        batch.append(entry)
+        size += len(entry.body)
+        if size >= BATCH_BYTES:
+            break
+    return batch
 
 
 def rows_between(connection: Connection, after: int, to: int) -> dict[int, StoredRow]:

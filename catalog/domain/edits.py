@@ -1,6 +1,7 @@
 """Decisions on tags as they are kept for each image, and which commits still count after undos. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -22,15 +23,66 @@ class Edit(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.sequence, self.index
 
     @property
+    def asserts_only(self) -> bool:
+        return not (self.rejected or self.withdrawn)
+
+    @property
     def tags(self) -> tuple[int, ...]:
         return (*self.asserted, *self.rejected, *self.withdrawn)
+
+
+Choice = Literal["asserted", "rejected", "withdrawn"]
+SetChoice = Literal["asserted", "imported", "rejected", "withdrawn"]
+"""The same, with the assertions of imports apart."""
+
+
+def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:
+    """What an edit decided about each tag."""
+    for tag in edit.asserted:
+        yield tag, "asserted"
+    for tag in edit.rejected:
+        yield tag, "rejected"
+    for tag in edit.withdrawn:
+        yield tag, "withdrawn"
+
+
+def tags_of(edits: Iterable[Sequence[Edit]]) -> set[int]:
+    """The tags that the edits of some images decided about."""
+    found: set[int] = set()
+    for of_image in edits:
+        for edit in of_image:
+            found.update(edit.asserted, edit.rejected, edit.withdrawn)
+    return found
+
+
+def latest_choices(edits: Sequence[Edit]) -> dict[int, Choice]:
+    """The latest decision on each tag that was not withdrawn since, in the order they were made; given all in order."""
+    latest: dict[int, Choice] = {}
+    if len(edits) == 1 and edits[0].asserts_only:  # as imports do, and most images have nothing else
+        latest = dict.fromkeys(edits[0].asserted, "asserted")
+        if len(latest) == len(edits[0].asserted):
+            return latest
+    for edit in edits:
+        for tag, choice in choices(edit):
+            latest.pop(tag, None)
+            latest[tag] = choice
+    return {tag: choice for tag, choice in latest.items() if choice != "withdrawn"}
+
+
+def set_choices(edit: Edit) -> Iterator[tuple[int, SetChoice]]:
+    for tag, choice in choices(edit):
+        yield tag, "imported" if choice == "asserted" and edit.source == "import" else choice
 
 
 def add_edit(edits: Sequence[Edit], newer: Edit) -> list[Edit]:
     """The edits of an image, oldest first, without the decisions that a newer one replaces."""
     replaced = set(newer.tags)
-    kept = (edit if replaced.isdisjoint(edit.tags) else _without(edit, replaced) for edit in edits)
-    return [*(edit for edit in kept if edit.tags), newer]
+    kept: list[Edit] = []
+    for edit in edits:
+        rest = edit if replaced.isdisjoint(edit.tags) else _without(edit, replaced)
+        if rest.tags:
+            kept.append(rest)
+    return [*kept, newer]
 
 
 def merge_edits(edits: Iterable[Edit]) -> list[Edit]:

@@ -4,11 +4,12 @@ The latest decision of a person or an import always wins: a later model run neit
 restores one they rejected. A withdrawn decision leaves the tag to the models again.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
+from catalog.domain.edits import Choice
 from contracts import tags
 from contracts.events.base import Category
 from contracts.events.datasets import ThresholdsSet
@@ -23,7 +24,7 @@ MAX_SUGGESTIONS = 20
 DEFAULT_THRESHOLDS = ThresholdsSet(categories={"general": 0.35, "character": 0.85})
 """Those of a data set until others are set: the usual ones for WD models."""
 
-Choice = Literal["asserted", "rejected", "withdrawn"]
+T = TypeVar("T")
 Found = tuple["ModelPredictions", Prediction]
 """A prediction, and the run that made it."""
 
@@ -93,16 +94,35 @@ def derive_effective_tags(
         if not (tag in decided or tag in passing or tag in rules.deny)
     )
     ratings = (tags.most_probable_rating(run.predictions) for run in predictions)  # that of the newest run with one
-    views = {
-        **{tag: _decided_tag(one, categories) for tag, one in decided.items() if one.choice == "asserted"},
-        **{found.tag: _predicted_tag(*passing[found.tag]) for found in tags.accept(_second(passing), rules)},
-    }
+    ranked = [found.tag for found in tags.accept(_second(passing), rules)]
+    names = in_caption_order({tag: one.choice for tag, one in decided.items()}, ranked, order)
     return EffectiveTags(
-        tags=tuple(views[tag] for tag in _ordered(views, order)),
+        tags=tuple(
+            _decided_tag(decided[tag], categories) if tag in decided else _predicted_tag(*passing[tag]) for tag in names
+        ),
         rejected=tuple(tag for tag, decision in decided.items() if decision.choice == "rejected"),
         suggestions=tuple(_predicted_tag(*best[tag]) for _, tag in below[:MAX_SUGGESTIONS]),
         rating=next((rating for rating in ratings if rating is not None), None),
     )
+
+
+def claimed_tags(predictions: Sequence[ModelPredictions], rules: Acceptance) -> frozenset[str]:
+    """The tags that one image would have without any decisions."""
+    return frozenset(found.tag for found in tags.accept(_second(_accepted(predictions, rules)), rules))
+
+
+def in_caption_order(decided: Mapping[T, Choice], ranked: Iterable[T], order: Sequence[T] = ()) -> list[T]:
+    """The tags of one image: as ordered, then as asserted, then what the models give it and nobody decided, as ranked.
+
+    `decided`: the latest decisions, in the order they were made. Tags are names, or ids.
+    """
+    shown = [tag for tag, choice in decided.items() if choice == "asserted"]
+    shown += [tag for tag in ranked if tag not in decided]
+    if not order:
+        return shown
+    present = set(shown)
+    first = [tag for tag in dict.fromkeys(order) if tag in present]
+    return [*first, *(tag for tag in shown if tag not in set(first))]
 
 
 def _accepted(predictions: Sequence[ModelPredictions], rules: Acceptance) -> dict[str, Found]:
@@ -122,12 +142,6 @@ def _most_probable(predictions: Iterable[Found]) -> dict[str, Found]:
 
 def _second(found: dict[str, Found]) -> Iterable[Prediction]:
     return (prediction for _, prediction in found.values())
-
-
-def _ordered(present: Iterable[str], order: Sequence[str]) -> list[str]:
-    default = dict.fromkeys(present)
-    first = [tag for tag in dict.fromkeys(order) if tag in default]
-    return [*first, *(tag for tag in default if tag not in set(first))]
 
 
 def _decided_tag(decision: Decision, categories: dict[str, Category]) -> TagView:

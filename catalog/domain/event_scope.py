@@ -1,9 +1,8 @@
 """Restricts events and commits to what they say about one image or one tag. Pure."""
 
 import msgspec
-from pyroaring import BitMap
 
-from catalog.domain.images import single
+from catalog.domain.image_sets import EMPTY, bitmap_of, image_set
 from contracts.aggregates import AnyEvent
 from contracts.commits import Commit
 from contracts.events.datasets import (
@@ -15,6 +14,7 @@ from contracts.events.datasets import (
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    ImagesReviewed,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -22,9 +22,8 @@ from contracts.events.datasets import (
 )
 from contracts.events.tagging import TaggingPredicted
 
-EMPTY = bytes(BitMap().serialize())
-ImageSet = TagsEdited | ImagesRemoved | CommitsUndone
-ImageEvent = ImageAdded | ImageErased | ImageRefused | CaptionSet | TagsOrdered | ImageSet | TaggingPredicted
+SetEvent = TagsEdited | ImagesRemoved | ImagesReviewed | CommitsUndone
+ImageEvent = ImageAdded | ImageErased | ImageRefused | CaptionSet | TagsOrdered | SetEvent | TaggingPredicted
 """Events about individual images; all others are about their aggregate as a whole."""
 
 
@@ -33,9 +32,14 @@ def scope_to_image(event: AnyEvent, ordinal: int) -> AnyEvent | None:
     match event:
         case ImageAdded(ordinal=at) | ImageErased(ordinal=at) | CaptionSet(ordinal=at) | TagsOrdered(ordinal=at):
             return event if at == ordinal else None
-        case TagsEdited(images=images) | ImagesRemoved(images=images) | CommitsUndone(images=images):
-            contained = ordinal in BitMap.deserialize(images)
-            return msgspec.structs.replace(event, images=single(ordinal)) if contained else None
+        case (
+            TagsEdited(images=images)
+            | ImagesRemoved(images=images)
+            | ImagesReviewed(images=images)
+            | CommitsUndone(images=images)
+        ):
+            contained = ordinal in bitmap_of(images)
+            return msgspec.structs.replace(event, images=image_set([ordinal])) if contained else None
         case TaggingPredicted(images=predicted):
             scoped = tuple(image for image in predicted if image.ordinal == ordinal)
             return msgspec.structs.replace(event, images=scoped) if scoped else None

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyroaring import BitMap
-
 from catalog.domain.datasets import refuse_if_in_use
+from catalog.domain.image_sets import image_set
 from contracts.commands.datasets import EditTags, EraseImage, OrderTags, RemoveImage, ReplaceTags, SetCaption
 from contracts.errors import Rejected, StaleVersion
 from contracts.events.base import Event, Sealed
@@ -46,7 +45,7 @@ def decide(image: ImageState, command: ImageChange) -> list[Event]:
     """The events that a command causes in the data set of an image; none if nothing changes."""
     match command:
         case RemoveImage():
-            return [ImagesRemoved(images=single(image.ordinal))]
+            return [ImagesRemoved(images=image_set([image.ordinal]))]
         case EraseImage(image=image_id):
             if image.erased:
                 return []
@@ -75,11 +74,6 @@ def check_if_match(image: ImageState, seen: int | None) -> None:
         raise StaleVersion("the image never had that version", current=image.etag)
 
 
-def single(ordinal: int) -> bytes:
-    """A serialized set of one image."""
-    return bytes(BitMap([ordinal]).serialize())
-
-
 def edit_tags(
     image: ImageState, *, add: Sequence[str] = (), remove: Sequence[str] = (), withdraw: Sequence[str] = ()
 ) -> list[Event]:
@@ -89,7 +83,7 @@ def edit_tags(
     if twice:
         raise Rejected(f"one edit cannot both add and remove {', '.join(sorted(twice))}")
     edited = TagsEdited(
-        images=single(image.ordinal),
+        images=image_set([image.ordinal]),
         asserted=tuple(tag for tag in dict.fromkeys(to_add) if tag not in image.asserted),
         rejected=tuple(tag for tag in dict.fromkeys(to_remove) if tag not in image.rejected),
         withdrawn=tuple(tag for tag in dict.fromkeys(to_withdraw) if tag in image.asserted | image.rejected),

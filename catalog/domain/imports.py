@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from catalog.domain.images import single
+from catalog.domain.image_sets import image_set
 from contracts.commands.datasets import ImportedFile
 from contracts.errors import Rejected
 from contracts.events.datasets import CaptionSet, DatasetEvent, ImageAdded, ImageRefused, TagsEdited
@@ -155,7 +155,7 @@ def import_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, s
             problems.append(f"more than {MAX_IMPORTED_TAG_BYTES >> 10} KiB of tags; the rest were not imported")
             break
         accepted[tag] = None
-    event = TagsEdited(images=single(ordinal), asserted=tuple(accepted), source="import") if accepted else None
+    event = TagsEdited(images=image_set([ordinal]), asserted=tuple(accepted), source="import") if accepted else None
     return event, _summarize(problems)
 
 

@@ -9,15 +9,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from catalog.domain.image_sets import SET_EVENTS
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event
 from contracts.events.datasets import DatasetErased, ImageAdded, ImageErased, ImageRefused, VersionFrozen
+from contracts.events.image_sets import ImageSet, ImageSetEvent
 from contracts.events.jobs import JobCheckpointed, JobSampled, JobSucceeded, JobVersionSet
 from contracts.events.log import LossAccepted
 from contracts.ids import Digest, ImageId
 from contracts.losses import BlobKind
 
-NAMING_EVENTS = (ImageAdded, VersionFrozen, JobVersionSet, JobCheckpointed, JobSampled, JobSucceeded)
+NAMING_EVENTS: tuple[type[Event], ...] = (
+    *(ImageAdded, VersionFrozen, JobVersionSet, JobCheckpointed, JobSampled, JobSucceeded),
+    *SET_EVENTS,
+)
 """The types of events that name blobs."""
 
 Place = tuple[str, ...]
@@ -53,6 +58,8 @@ def blobs_named_by(event: Event, aggregate_id: str) -> tuple[BlobReference, ...]
             return (BlobReference(picture, "sample", aggregate_id),)
         case JobSucceeded(artifacts=artifacts):
             return tuple(BlobReference(one.digest, "artifact", aggregate_id, one.size) for one in artifacts)
+        case ImageSetEvent(images=ImageSet(blob=str(digest))):
+            return (BlobReference(Digest(digest), "image-set", aggregate_id),)
         case _:
             return ()
 
@@ -113,5 +120,7 @@ def _place_of(event: Event, aggregate_id: str) -> Place:
             return "checkpoint", aggregate_id, str(step)
         case JobSampled(step=step, index=index):
             return "sample", aggregate_id, str(step), str(index)
+        case ImageSetEvent(images=images):
+            return "image-set", aggregate_id, images.blob or ""
         case _:
             return event.type_name, aggregate_id

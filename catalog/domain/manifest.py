@@ -22,7 +22,8 @@ PAGE_IMAGES = 1_000
 class ManifestLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One image of a version: `width` and `height` of the picture in pixels, `tags` in order.
 
-    `caption`: the written caption, if there is one, sealed as in the event that set it.
+    `caption`: the written caption, if there is one, sealed as in the event that set it. `caption_lost`: there is one,
+    but its key was given up, so that the image is trained with its tags.
     """
 
     ordinal: int
@@ -32,14 +33,20 @@ class ManifestLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     height: int
     tags: tuple[str, ...] = ()
     caption: Sealed | None = None
+    caption_lost: bool = False
+
+    def without_caption(self) -> "ManifestLine":
+        """The same, of an image whose key was given up."""
+        return msgspec.structs.replace(self, caption=None, caption_lost=self.caption is not None)
 
 
-class ManifestPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A page as the root lists it: ordinal of its first image, number of images, digest of its blob."""
+class ManifestPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A page as the root lists it: first ordinal, digest of its blob, numbers of images and lost captions."""
 
     first: int
     images: int
     digest: Digest
+    captions_lost: int = 0
 
     @property
     def number(self) -> int:
@@ -47,10 +54,11 @@ class ManifestPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EncodedPage(NamedTuple):
-    """The bytes of a page, with the ordinal of its first image and the number of images; 0 and 0 if it has none."""
+    """The bytes of a page, with its first ordinal and the numbers of images and lost captions; all 0 if it is empty."""
 
     first: int
     images: int
+    captions_lost: int
     content: bytes
 
 
@@ -66,6 +74,11 @@ class ManifestRoot(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digests(self) -> tuple[Digest, ...]:
         return tuple(page.digest for page in self.pages)
+
+    @property
+    def captions_lost(self) -> int:
+        """The number of images that go with their tags because their captions cannot be read."""
+        return sum(page.captions_lost for page in self.pages)
 
     def text_of(self, line: ManifestLine, caption: str | None) -> str:
         """The training text of an image with this caption in plain text."""
@@ -86,6 +99,7 @@ class BadManifest(LoratoryError):
 _encode = msgspec.json.Encoder()
 _decode_line = msgspec.json.Decoder(ManifestLine)
 _LINE_START = b'{"ordinal":'
+_CAPTION_LOST = b'"caption_lost":true'  # in no text: there the quotes are escaped
 _decode_root = msgspec.json.Decoder(ManifestRoot)
 
 
@@ -130,7 +144,7 @@ def replace_images(content: bytes, replaced: Set[int], lines: Iterable[ManifestL
     kept |= {line.ordinal: _encode.encode(line) for line in lines}
     ordinals = sorted(kept)
     joined = b"".join(kept[ordinal] + b"\n" for ordinal in ordinals)
-    return EncodedPage(ordinals[0] if ordinals else 0, len(ordinals), joined)
+    return EncodedPage(ordinals[0] if ordinals else 0, len(ordinals), joined.count(_CAPTION_LOST), joined)
 
 
 def _ordinal_of(line: bytes) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from pyroaring import BitMap
 
+from catalog.domain.image_sets import image_set
 from contracts.commands.tagging import RequestTagging
 from contracts.errors import Rejected
 from contracts.events.base import Event
@@ -25,7 +26,7 @@ def request(
         dataset=dataset,
         model=command.model,
         priority=command.priority,
-        images=bytes(selected.serialize()),
+        images=image_set(selected),
         count=len(selected),
     )
     return [requested, TaggingQueued(priority=command.priority)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pyroaring import BitMap
 
+from catalog.domain.image_sets import bitmap_of, image_set
 from contracts.commits import RecordedCommit
 from contracts.errors import IllegalTransition, NotFound, Rejected
 from contracts.events.base import Event
@@ -15,6 +16,7 @@ from contracts.events.datasets import (
     ImageAdded,
     ImageRefused,
     ImagesRemoved,
+    ImagesReviewed,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -26,7 +28,7 @@ from contracts.wording import count
 
 UNDOABLE = (
     *(TagsEdited, TagsOrdered, CaptionSet, ThresholdsSet, RulesSet, DatasetRenamed),
-    *(ImagesRemoved, ImageAdded, ImageRefused, CommitsUndone),
+    *(ImagesRemoved, ImagesReviewed, ImageAdded, ImageRefused, CommitsUndone),
 )
 """Not: creating, removing or erasing a data set, erasing an image, freezing a version."""
 
@@ -57,14 +59,14 @@ def decide(state: UndoState) -> CommitsUndone:
             raise _undone_before(state.run_undone)
         images = state.run_images or BitMap()
         summary = f"the predictions of a tagging run for {count(len(images), 'image')}"
-        return CommitsUndone(runs=(state.run,), images=bytes(images.serialize()), summary=summary)
+        return CommitsUndone(runs=(state.run,), images=image_set(images), summary=summary)
     if not state.commits:
         raise NotFound("the data set has no such commit")
     for recorded in state.commits:
         _refuse(recorded, state.voided)
     return CommitsUndone(
         commits=tuple(recorded.sequence for recorded in state.commits),
-        images=bytes(images_of(state.commits).serialize()),
+        images=image_set(images_of(state.commits)),
         summary=summary_of(state.commits),
     )
 
@@ -87,7 +89,7 @@ def images_of(commits: Collection[RecordedCommit]) -> BitMap:
     for event in (event for recorded in commits for event in recorded.commit.events):
         match event:
             case ImageSetEvent(images=images):
-                found |= BitMap.deserialize(images)
+                found |= bitmap_of(images)
             case ImageAdded(ordinal=ordinal) | CaptionSet(ordinal=ordinal) | TagsOrdered(ordinal=ordinal):
                 found.add(ordinal)
             case _:

@@ -12,18 +12,25 @@ from contracts.queries.datasets import ImageChange
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenContent:
-    """What a version is decided from: the manifest of the data set at log sequence `as_of`, and the version before."""
+    """What a version is decided from: the manifest of the data set at log sequence `as_of`, and the version before.
+
+    `keys_given_up`: after the version before, keys of images were.
+    """
 
     root: ManifestRoot
     manifest: Digest
     as_of: int
     latest: VersionFrozen | None
+    keys_given_up: bool = False
 
 
 def freeze(content: FrozenContent, version_id: VersionId) -> VersionFrozen:
-    """The version with this content: a new one, or the latest if nothing has changed since."""
+    """The version with this content: a new one, or the latest if nothing has changed since.
+
+    A version from before keys were given up is never used again: which of its captions can be read is not known.
+    """
     latest, root = content.latest, content.root
-    if latest is not None and latest.manifest == content.manifest:
+    if latest is not None and latest.manifest == content.manifest and not content.keys_given_up:
         return latest
     number = 1 if latest is None else latest.version + 1
     return compose(VersionFrozen, content, root, version=number, version_id=version_id, pages=root.digests)
@@ -63,5 +70,5 @@ def _tags(line: ManifestLine | None) -> tuple[str, ...]:
     return () if line is None else line.tags
 
 
-def _caption(line: ManifestLine | None) -> bytes | None:
-    return None if line is None else line.caption
+def _caption(line: ManifestLine | None) -> tuple[bytes | None, bool]:
+    return (None, False) if line is None else (line.caption, line.caption_lost)

@@ -15,11 +15,13 @@ from catalog.domain import manifest
 from catalog.domain.manifest import DifferingLines, DifferingPages, ManifestLine, ManifestPage, ManifestRoot
 from catalog.entries import MAX_SCANNED_COMMITS
 from catalog.keys import Keys
+from catalog.prediction_index import PredictionIndex
 from catalog.store import Store
+from catalog.text_index import TextIndexes
 from catalog.views import datasets, erasures, images, tagging
-from catalog.watch.requirements import AbsentKeys, keys_of
+from catalog.watch.absent_keys import AbsentKeys, keys_of
 from contracts.errors import Unavailable
-from contracts.ids import Digest, ImageId
+from contracts.ids import DatasetId, Digest, ImageId
 from contracts.queries.base import Query
 from contracts.wire.blobs.store import Blobs
 
@@ -125,6 +127,8 @@ class QueryContext:
     archive: ArchiveFile
     keys: Keys
     manifests: ManifestReader
+    texts: TextIndexes
+    predictions: PredictionIndex
     pending_purges: Callable[[int], tuple[str, ...]]
     """Where data erased up to a sequence may still exist, one sentence per place."""
     limits: QueryLimits = field(default_factory=QueryLimits)
@@ -142,6 +146,10 @@ class QueryContext:
         return await self.store.read_settled(
             lambda connection: _dataset_of(connection, query), work, self.limits.read_timeout
         )
+
+    async def read_dataset(self, dataset_id: DatasetId, work: Callable[[Connection], T]) -> T:
+        """The same for one data set, after `wait_for`."""
+        return await self.store.read_settled(lambda _: dataset_id, work, self.limits.read_timeout)
 
     async def keys_of(self, images: Iterable[ImageId]) -> tuple[dict[ImageId, bytes], AbsentKeys]:
         """The keys of these images, and why the others have none."""

@@ -13,19 +13,15 @@ from catalog.lookup import known_dataset, not_found, require_dataset, require_ve
 from catalog.query_handlers.context import QueryContext, on_snapshot
 from catalog.query_handlers.paging import build_page, decode_cursor, encode_cursor
 from catalog.query_handlers.results import (
-    TaggedImage,
     dataset_view,
-    image_view,
     training_text_of,
     version_view,
-    with_tags,
 )
 from catalog.views import datasets, erasures, images, presence, refusals, tags, versions
 from contracts.errors import NotFound
 from contracts.queries import datasets as queries
 from contracts.queries.base import Page
 from contracts.sealed import NAME
-from contracts.tags import canonicalize
 
 PAGES_COMPARED = 4
 """Pages of two versions that are read and compared at a time."""
@@ -39,25 +35,6 @@ def list_datasets(connection: Connection, query: queries.ListDatasets) -> Page[q
     (after,) = decode_cursor(query.cursor, (0,))
     rows, total = datasets.page(connection, after, query.limit + 1), datasets.count(connection)
     return build_page(query, rows, partial(dataset_view, connection), lambda row: (row.created_sequence,), total)
-
-
-async def list_images(context: QueryContext, query: queries.ListImages) -> Page[queries.ImageView]:
-    """In import order."""
-    after = decode_cursor(query.cursor, (0, -1))
-    tag = None if query.tag is None else canonicalize(query.tag)
-
-    def read(connection: Connection) -> tuple[list[TaggedImage], int]:
-        dataset_id = None if query.dataset is None else require_dataset(connection, query.dataset).id
-        rows = tags.page(connection, dataset_id, tag, after, query.limit + 1)
-        return with_tags(connection, rows), tags.count_images(connection, dataset_id, tag)
-
-    found, total = await context.read(query, read)
-    keys, absent = await context.keys_of(row.id for row, _ in found)
-
-    def key(image: TaggedImage) -> tuple[int, int]:
-        return image[0].added_sequence, image[0].ordinal
-
-    return build_page(query, found, lambda image: image_view(image, keys, absent), key, total)
 
 
 @on_snapshot
@@ -116,10 +93,11 @@ async def read_manifest(context: QueryContext, query: queries.ReadManifest) -> P
     root = await context.manifests.root(row.manifest)
     lines = await context.manifests.lines(root, after, query.limit + 1)
     keys, absent = await context.keys_of(line.image for line in lines)
-    absent.require()  # a caption that cannot be read must not be trained as an empty one
+    # A caption that cannot be read must not be trained as an empty one.
+    absent.among({line.image for line in lines if line.caption is not None}).require()
 
     def entry(line: ManifestLine) -> queries.ManifestEntry:
-        text, written = training_text_of(root, line, keys), line.caption is not None
+        text, written = training_text_of(root, line, keys, absent), line.caption is not None
         return compose(queries.ManifestEntry, line, caption=text, written=written)
 
     return build_page(query, lines, entry, lambda line: (line.ordinal,), root.images)

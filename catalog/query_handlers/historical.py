@@ -17,14 +17,16 @@ import msgspec
 from catalog import entries, views
 from catalog.database import Connection, open_scratch
 from catalog.domain.event_scope import scope_commit_to_image
+from catalog.domain.image_sets import with_bitmaps
 from catalog.entries import AggregateKey
 from catalog.lookup import aggregates_of_dataset, erased, known_dataset, ordinal_of
 from catalog.query_handlers.context import QueryContext
 from catalog.query_handlers.results import image_view, read_dataset, read_image, read_job
-from catalog.views import work
+from catalog.views import set_blobs, work
 from catalog.watch.losses import keys_missing
 from contracts.commits import RecordedCommit
 from contracts.errors import Invalid, NotFound, Rejected
+from contracts.ids import Digest
 from contracts.queries.base import QueryAt
 from contracts.queries.datasets import DatasetView, GetDataset, GetImage, ImageView
 from contracts.queries.jobs import GetJob, JobView
@@ -46,18 +48,22 @@ class _Replay:
         """What `work` would have read from the read model after the last commit, as far as these aggregates go."""
         try:
             async with context.replays.hold():
+                ids = [aggregate_id for _, aggregate_id in self.aggregates]
+                images = await context.store.read(lambda now: set_blobs.of_owners(now, ids))
                 limit = context.limits.replayed_commits
-                return await context.archive.read(lambda log: self._run(log, limit, work))
+                return await context.archive.read(lambda log: self._run(log, limit, images, work))
         except NotFound as error:
             raise NotFound(f"{error.detail} at sequence {self.last} of the log", sequence=self.last) from error
 
-    def _run(self, log: Connection, limit: int, work: Callable[[Connection], T]) -> T:
+    def _run(self, log: Connection, limit: int, images: dict[Digest, bytes], work: Callable[[Connection], T]) -> T:
+        """`images`: the sets that lie in blobs."""
         sequences = entries.sequences_of(log, self.aggregates, after=0, last=self.last, limit=limit + 1)
         if len(sequences) > limit:
             raise Rejected(f"this past state takes a replay of more than {limit} commits, the limit")
         with closing(open_scratch(views.TABLES)) as past:
             past.execute("BEGIN")
-            scoped = map(self.scope, entries.commits_at(log, sequences))
+            read = (with_bitmaps(one, images.__getitem__) for one in entries.commits_at(log, sequences))
+            scoped = map(self.scope, read)
             commits = (recorded for recorded in scoped if recorded.commit.events)
             while batch := list(islice(commits, BATCH_SIZE)):
                 views.apply(past, batch)

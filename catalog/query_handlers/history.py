@@ -9,18 +9,20 @@ from catalog import entries
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.compose import compose
 from catalog.domain.event_scope import affects_all_images, scope_to_image, scope_to_tag
+from catalog.domain.image_sets import bitmap_of, with_bitmaps
 from catalog.entries import AggregateKey
 from catalog.keys import open_if_present
 from catalog.lookup import aggregates_of_dataset, known_dataset, known_job, ordinal_of
 from catalog.query_handlers.context import QueryContext
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, decode_cursor, encode_cursor
-from catalog.views import foreign, images, sets
+from catalog.store import checkpoint
+from catalog.views import foreign, images, set_blobs
 from contracts.aggregates import AnyEvent
 from contracts.commits import RecordedCommit
 from contracts.events.base import Sealed
-from contracts.events.datasets import CaptionSet, ImageAdded, ImageRefused, ImagesRemoved, TagsEdited
-from contracts.events.tagging import TaggingRequested
-from contracts.ids import ImageId
+from contracts.events.datasets import CaptionSet, ImageAdded, ImageRefused
+from contracts.events.image_sets import ImageSetEvent
+from contracts.ids import Digest, ImageId
 from contracts.queries import log as queries
 from contracts.queries.base import Page
 from contracts.sealed import CAPTION, NAME
@@ -50,21 +52,26 @@ class _ScopedEvent:
 
 @dataclass(frozen=True)
 class _Search:
-    """A search for the events after a position that are in scope, in at most `max_commits` commits."""
+    """A search for the events after a position and up to commit `last` that are in scope, in at most `max_commits`.
+
+    `images`: the sets that lie in blobs.
+    """
 
     aggregates: Sequence[AggregateKey]
+    last: int
+    images: dict[Digest, bytes]
     scope: EventFilter
     start: EventPosition
     limit: int
     max_commits: int
 
     def run(self, log: Connection) -> tuple[list[_ScopedEvent], EventPosition | None]:
-        """As many events as `limit`, and as fit in a message; and where the search stopped, none = at the log's end."""
-        last, after = entries.last_sequence(log), max(0, self.start[0] - 1)
-        sequences = entries.sequences_of(log, self.aggregates, after=after, last=last, limit=self.max_commits)
+        """As many events as `limit`, and as fit in a message; and where the search stopped, none = at the end."""
+        after = max(0, self.start[0] - 1)
+        sequences = entries.sequences_of(log, self.aggregates, after=after, last=self.last, limit=self.max_commits)
         events: list[_ScopedEvent] = []
         size = 0
-        for recorded in entries.commits_at(log, sequences):
+        for recorded in (with_bitmaps(one, self.images.__getitem__) for one in entries.commits_at(log, sequences)):
             for index, event in enumerate(recorded.commit.events):
                 if (recorded.sequence, index) <= self.start or (scoped := self.scope(event)) is None:
                     continue
@@ -146,7 +153,12 @@ async def _history_page(
     image: ImageId | None = None,
 ) -> queries.HistoryPage:
     start = decode_cursor(query.cursor, (0, END_OF_COMMIT))
-    search = _Search(aggregates, scope, start, query.limit, context.limits.scanned_commits)
+
+    def read(connection: Connection) -> tuple[int, dict[Digest, bytes]]:
+        return checkpoint(connection).sequence, set_blobs.of_owners(connection, [one for _, one in aggregates])
+
+    last, sets = await context.store.read(read)
+    search = _Search(aggregates, last, sets, scope, start, query.limit, context.limits.scanned_commits)
     found, stopped_at = await context.archive.read(search.run)
     captioned = await _captioned_images(context, aggregates[0][1], found, image)
     named = {one.event.image_id for one in found if isinstance(one.event, ImageAdded | ImageRefused)}
@@ -194,9 +206,9 @@ def _plain_change(event: AnyEvent, captioned: dict[int, ImageId], keys: dict[Ima
             change["name"] = _open(keys, image, name, NAME)
         case CaptionSet(ordinal=ordinal, caption=bytes(caption)):
             change["caption"] = _open(keys, captioned.get(ordinal), caption, CAPTION)
-        case TagsEdited(images=images) | ImagesRemoved(images=images) | TaggingRequested(images=images):
-            ordinals = sets.ordinals(images)
-            change["images"] = {"count": len(ordinals), "ordinals": ordinals[:MAX_LISTED_ORDINALS]}
+        case ImageSetEvent(images=images):
+            ordinals = bitmap_of(images)
+            change["images"] = {"count": len(ordinals), "ordinals": list(ordinals[:MAX_LISTED_ORDINALS])}
         case _:
             pass
     return change

@@ -10,7 +10,7 @@ import msgspec
 from contracts.errors import Invalid
 from contracts.queries.base import Page, QueryPage
 
-Key = TypeVar("Key", bound=tuple[int | str, ...])
+Key = TypeVar("Key", bound=tuple[int | float | str, ...])
 R = TypeVar("R")
 V = TypeVar("V")
 
@@ -18,7 +18,7 @@ MAX_PAGE_BYTES = 700_000
 """Maximum size of a page, which continues at `next`. A message of the bus holds 1 MB."""
 
 
-def encode_cursor(key: tuple[int | str, ...]) -> str:
+def encode_cursor(key: tuple[int | float | str, ...]) -> str:
     return urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
 
 

@@ -8,10 +8,10 @@ from catalog.domain.effective_tags import EffectiveTags
 from catalog.domain.manifest import ManifestLine, ManifestRoot
 from catalog.keys import open_if_present
 from catalog.lookup import require_dataset, require_image, require_job, require_run
-from catalog.views import decisions, image_counts, images, jobs, presence, work
+from catalog.views import decisions, image_counts, images, jobs, presence, sets, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.versions import VersionRow
-from catalog.watch.requirements import AbsentKeys
+from catalog.watch.absent_keys import AbsentKeys
 from contracts.ids import DatasetId, ImageId
 from contracts.jobs import status_of
 from contracts.queries.datasets import DatasetView, ImageView, VersionView
@@ -20,8 +20,8 @@ from contracts.queries.tagging import TaggingView
 from contracts.sealed import CAPTION, NAME, open_sealed
 from contracts.training_text import training_text
 
-TaggedImage = tuple[images.ImageRow, EffectiveTags]
-"""An image and its tags, read in one transaction."""
+TaggedImage = tuple[images.ImageRow, EffectiveTags, bool]
+"""An image, its tags, and whether it was reviewed, read in one transaction."""
 
 
 def read_dataset(connection: Connection, ref: str) -> DatasetView:
@@ -51,9 +51,9 @@ def version_view(connection: Connection, dataset: DatasetRow, row: VersionRow) -
     )
 
 
-def training_text_of(root: ManifestRoot, line: ManifestLine, keys: dict[ImageId, bytes]) -> str:
-    """The training text of an image of a frozen version; empty without its key."""
-    if line.image not in keys:
+def training_text_of(root: ManifestRoot, line: ManifestLine, keys: dict[ImageId, bytes], absent: AbsentKeys) -> str:
+    """The training text of an image of a frozen version; empty if it was erased, or without the key of its caption."""
+    if line.image in absent.erased or (line.caption is not None and line.image not in keys):
         return ""
     written = None if line.caption is None else open_sealed(keys[line.image], line.caption, CAPTION)
     return root.text_of(line, written)
@@ -66,19 +66,20 @@ def read_image(connection: Connection, image_id: str) -> TaggedImage:
 
 
 def with_tags(connection: Connection, rows: list[images.ImageRow]) -> list[TaggedImage]:
-    """These images with their effective tags."""
+    """These images with their effective tags and review states."""
     ordinals: defaultdict[DatasetId, list[int]] = defaultdict(list)
     for row in rows:
         ordinals[row.dataset_id].append(row.ordinal)
     found = {
         dataset_id: decisions.effective_tags(connection, dataset_id, some) for dataset_id, some in ordinals.items()
     }
-    return [(row, found[row.dataset_id][row.ordinal]) for row in rows]
+    reviewed = {dataset_id: sets.load(connection, dataset_id, "reviewed") for dataset_id in ordinals}
+    return [(row, found[row.dataset_id][row.ordinal], row.ordinal in reviewed[row.dataset_id]) for row in rows]
 
 
 def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKeys) -> ImageView:
     """Texts are plain as far as there are keys; `absent`: why there are none."""
-    row, effective = image
+    row, effective, reviewed = image
     written = None if row.caption is None else open_if_present(keys, row.id, row.caption, CAPTION)
     return compose(
         ImageView,
@@ -87,6 +88,7 @@ def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKey
         name=open_if_present(keys, row.id, row.name, NAME),
         caption=training_text("", effective.names, written),
         caption_source=row.caption_source or "tags",
+        reviewed=reviewed,
         erased=row.id in absent.erased,
         key_missing=row.id not in keys and row.id not in absent.erased,
     )
@@ -108,6 +110,7 @@ def read_job(connection: Connection, job_id: str) -> JobView:
         version=None if version is None else version.version,
         version_id=None if version is None else version.version_id,
         images=None if version is None else version.images,
+        captions_lost=0 if version is None else version.captions_lost,
         step=state.completed_units,
         steps=None if plan is None else plan.steps,
         device=None if plan is None else plan.device,

@@ -2,12 +2,12 @@
 
 from functools import partial
 
-from catalog.query_handlers import datasets, historical, history, presets, work
+from catalog.query_handlers import datasets, historical, history, image_lists, presets, work
 from catalog.query_handlers.context import QueryContext
 from contracts.wire.service.handlers import handlers_in
 from contracts.wire.service.requests import QueryHandlers
 
-HANDLERS = handlers_in(datasets, historical, history, presets, work, parameter="query")
+HANDLERS = handlers_in(datasets, historical, history, image_lists, presets, work, parameter="query")
 
 
 def query_handlers(context: QueryContext) -> QueryHandlers:

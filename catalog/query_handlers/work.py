@@ -4,11 +4,12 @@ import msgspec
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.compose import compose
+from catalog.domain.image_sets import bitmap_of
 from catalog.lookup import known_dataset, require_job, require_run
 from catalog.query_handlers.context import QueryContext, on_snapshot
 from catalog.query_handlers.paging import build_page, decode_cursor
 from catalog.query_handlers.results import read_job, read_run, training_text_of
-from catalog.views import images, jobs, sets, tagging
+from catalog.views import images, jobs, tagging
 from contracts.ids import Digest
 from contracts.queries.base import Page
 from contracts.queries.jobs import CheckpointView, JobView, ListCheckpoints, ListJobs, ListSamples, SampleView
@@ -58,8 +59,8 @@ async def _captions(context: QueryContext, digest: Digest, count: int) -> list[s
     """The first captions of a manifest: the sample prompts of a job that has none of its own."""
     root = await context.manifests.root(digest)
     lines = await context.manifests.lines(root, -1, count)
-    keys = await context.keys.keys_of(line.image for line in lines)
-    return [training_text_of(root, line, keys) for line in lines]
+    keys, absent = await context.keys_of(line.image for line in lines)
+    return [training_text_of(root, line, keys, absent) for line in lines]
 
 
 @on_snapshot
@@ -82,6 +83,6 @@ def read_tagging_work(connection: Connection, query: ReadTaggingWork) -> Page[Ta
     """By ordinal; images removed since the request remain part of the run."""
     (after,) = decode_cursor(query.cursor, (-1,))
     request = require_run(connection, query.run)[0].request
-    ordinals = [ordinal for ordinal in sets.ordinals(request.images) if ordinal > after][: query.limit + 1]
+    ordinals = [ordinal for ordinal in bitmap_of(request.images) if ordinal > after][: query.limit + 1]
     rows = images.by_ordinals(connection, request.dataset_id, ordinals)
     return build_page(query, rows, lambda row: compose(TaggingImage, row), lambda row: (row.ordinal,), request.count)

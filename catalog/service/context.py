@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 from catalog.database import Connection
 from catalog.keys import Keys
+from catalog.prediction_index import PredictionIndex
 from catalog.service.execution import CommandExecutor, CommandOutcome
 from catalog.service.locks import Scope
+from catalog.text_index import TextIndexes
 from catalog.watch.losses import Losses
 from contracts.commands.base import Command, CommandMetadata, CommandResult
 from contracts.commits import RecordedCommit
@@ -25,7 +27,7 @@ class CommandContext:
 
     `purge_now` waits a while for the destruction of what was erased, which goes on either way.
 
-    `losses`: the blobs and keys that are missing now.
+    `losses`: the blobs and keys that are missing now. `texts` and `predictions`: for selections.
     """
 
     executor: CommandExecutor
@@ -34,6 +36,8 @@ class CommandContext:
     blobs: Blobs
     purge_now: Callable[[], Awaitable[None]]
     losses: Callable[[], Losses]
+    texts: TextIndexes
+    predictions: PredictionIndex
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the read model."""

@@ -8,7 +8,7 @@ when a rule refuses the command, or when it could not be appended.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ MAX_DECISIONS = 20
 """How often one command is decided when other writers keep changing the aggregate."""
 
 T = TypeVar("T")
+StoreSets = Callable[[Sequence[AnyEvent]], Awaitable[Sequence[AnyEvent]]]
 OnAppended = Callable[[Sequence[RecordedCommit]], Awaitable[None]]
 
 _log = structlog.get_logger()
@@ -78,19 +79,24 @@ Decide = Callable[[], Awaitable[CommandOutcome]]
 
 
 class CommandExecutor:
-    """Runs all commands against one log and one read model; `on_appended` follows what they append."""
+    """Runs all commands against one log and one read model; `on_appended` follows what they append.
+
+    `store_sets` puts large sets of images into blobs before the commits that name them.
+    """
 
     def __init__(
         self,
         log: EventLog,
         store: Store,
         on_appended: OnAppended,
+        store_sets: StoreSets,
         limits: ExecutionLimits = DEFAULT_EXECUTION_LIMITS,
     ) -> None:
         self.log = log
         self.store = store
         self.limits = limits
         self._on_appended = on_appended
+        self._store_sets = store_sets
         self._unshown = UnshownCommits(store.is_shown)
         self._last_written = 0
         """Sequence of the newest commit written here."""
@@ -156,7 +162,7 @@ class CommandExecutor:
                     return Written(metadata, scope, {}, previous), ()
             await self._wait_for_earlier(scope, lock)
             outcome = await decide()
-            changes = [change for change in outcome.changes if change.events]
+            changes = [await self._prepared(change) for change in outcome.changes if change.events]
             if not changes:
                 result = msgspec.structs.replace(outcome.result, changed=False, sequence=self.store.applied)
                 return Written(metadata, scope, {}, result), ()
@@ -168,6 +174,9 @@ class CommandExecutor:
                     _log.info("append_conflict", locks=scope.locks)
             limit.reschedule(deadline)
         raise Conflict("other writers keep changing this; try again")
+
+    async def _prepared(self, change: Change) -> Change:
+        return replace(change, events=await self._store_sets(change.events))
 
     async def _wait_for_end_of_log(self) -> None:
         """Whatever was appended, by whomever and with whatever answer, is in the rows afterwards."""

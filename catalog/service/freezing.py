@@ -20,6 +20,7 @@ from pyroaring import BitMap
 from catalog.database import Connection, Snapshot
 from catalog.domain import manifest
 from catalog.domain import versions as rules
+from catalog.domain.compose import compose
 from catalog.domain.manifest import BadManifest, ManifestLine, ManifestPage
 from catalog.keys import Keys
 from catalog.lookup import require_dataset
@@ -29,8 +30,9 @@ from catalog.service.locks import Scope
 from catalog.store import Store, checkpoint
 from catalog.views import erasures, losses, pending, sets, version_content, versions
 from catalog.views.datasets import DatasetRow
+from catalog.views.tag_names import Names
+from catalog.watch.absent_keys import keys_of
 from catalog.watch.losses import Losses
-from catalog.watch.requirements import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import FreezeVersion, VersionResult
 from contracts.errors import NotFound, Rejected
@@ -88,7 +90,16 @@ class _Plan:
     live: BitMap
     latest: VersionFrozen | None
     changed: BitMap
-    losses_accepted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """What is read when a draft is finished: images erased since it, and whether keys were given up since `latest`."""
+
+    dataset: DatasetRow
+    latest: VersionFrozen | None
+    erased: frozenset[int]
+    keys_given_up: bool
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,18 @@ class _PageWork:
     live: BitMap
     base: ManifestPage | None
     changed: BitMap
+
+
+@dataclass(frozen=True)
+class _LineReader:
+    """Reads images of a data set from one snapshot; the names of their tags are kept for the next ones."""
+
+    snapshot: Snapshot
+    dataset_id: DatasetId
+    _names: Names = field(default_factory=dict)
+
+    async def read(self, ordinals: Sequence[int]) -> list[ManifestLine]:
+        return await self.snapshot.read(partial(version_content.read_lines, self.dataset_id, ordinals, self._names))
 
 
 @dataclass
@@ -140,7 +163,7 @@ class Freezer:
     async def draft(self, dataset_id: DatasetId, trigger: str) -> AsyncIterator[VersionDraft]:
         """The data set as the read model shows it now, to be finished in this block. Rejected: it is empty.
 
-        KeyMissing, Lost: the caption of an image cannot be read. Behind: its changes are still being applied.
+        KeyMissing: a key is missing that was not given up. Behind: its changes are still being applied.
         """
         async with self._locks.setdefault(dataset_id, asyncio.Lock()), self._slots:
             yield await self._compute(dataset_id, trigger.strip())
@@ -148,22 +171,19 @@ class Freezer:
     async def finish(self, draft: VersionDraft, version_id: VersionId) -> FrozenVersion:
         """The version of a draft, under the data set's aggregate lock. Rejected: all images were erased meanwhile."""
 
-        def read(connection: Connection) -> tuple[DatasetRow, VersionFrozen | None, frozenset[int]]:
-            row, latest = (
-                require_dataset(connection, draft.dataset_id),
-                versions.find_latest(connection, draft.dataset_id),
-            )
-            erased = erasures.ordinals_erased_since(connection, row.id, draft.as_of)
-            return row, None if latest is None else latest.event, erased
-
-        row, latest, erased = await self.store.read(read)
-        pages = await self._without_erased(draft.pages, erased)
+        state = await self.store.read(partial(_read_state, draft))
+        pages = await self._without_erased(draft.pages, state.erased)
         root = manifest.build_root(draft.trigger, pages.values())
-        rules.refuse_empty(row.name, root.images)
-        digest = await self.blobs.put(manifest.encode_root(root))
-        content = rules.FrozenContent(root=root, manifest=digest, as_of=draft.as_of, latest=latest)
+        rules.refuse_empty(state.dataset.name, root.images)
+        content = rules.FrozenContent(
+            root=root,
+            manifest=await self.blobs.put(manifest.encode_root(root)),
+            as_of=draft.as_of,
+            latest=state.latest,
+            keys_given_up=state.keys_given_up,
+        )
         version = rules.freeze(content, version_id)
-        return FrozenVersion(row, version, is_new=version is not latest)
+        return FrozenVersion(state.dataset, version, is_new=version is not state.latest)
 
     async def _compute(self, dataset_id: DatasetId, trigger: str) -> VersionDraft:
         async with AsyncExitStack() as stack:
@@ -172,7 +192,8 @@ class Freezer:
             rules.refuse_empty(plan.dataset.name, len(plan.live))
             latest = await self._latest_pages(plan)
             work = _plan_pages(plan, latest)
-            made = [page async for page in self._make_pages(snapshot, dataset_id, list(work.values()))]
+            reader = _LineReader(snapshot, dataset_id)
+            made = [page async for page in self._make_pages(reader, list(work.values()))]
         numbers = {manifest.page_number(ordinal) for ordinal in plan.live} - work.keys()
         pages = {number: page for number, page in latest.items() if number in numbers}
         pages |= {page.number: page for page in made}
@@ -192,7 +213,7 @@ class Freezer:
     async def _latest_pages(self, plan: _Plan) -> dict[int, ManifestPage]:
         """The pages of the latest version that may be used again, or in part, by number."""
         # A missing key is found when the page of its image is made.
-        if plan.latest is None or self.losses().lost_keys or plan.losses_accepted:
+        if plan.latest is None or self.losses().lost_keys:
             return {}
         try:
             root = manifest.decode_root(await self.blobs.get(plan.latest.manifest))
@@ -202,16 +223,14 @@ class Freezer:
         stored = await asyncio.gather(*(self.blobs.exists(page.digest) for page in root.pages))
         return {page.number: page for page, is_stored in zip(root.pages, stored, strict=True) if is_stored}
 
-    async def _make_pages(
-        self, snapshot: Snapshot, dataset_id: DatasetId, work: Sequence[_PageWork]
-    ) -> AsyncIterator[ManifestPage]:
+    async def _make_pages(self, reader: _LineReader, work: Sequence[_PageWork]) -> AsyncIterator[ManifestPage]:
         """A few are made at a time; the snapshot reads for one after another. Pages without images are left out."""
         making: deque[asyncio.Task[ManifestPage | None]] = deque()
         try:
             for page in work:
                 if len(making) >= self.limits.pages and (made := await making.popleft()) is not None:
                     yield made
-                making.append(asyncio.create_task(self._make_page(snapshot, dataset_id, page)))
+                making.append(asyncio.create_task(self._make_page(reader, page)))
             while making:
                 if (made := await making.popleft()) is not None:
                     yield made
@@ -220,30 +239,34 @@ class Freezer:
                 task.cancel()
             await asyncio.gather(*making, return_exceptions=True)
 
-    async def _make_page(self, snapshot: Snapshot, dataset_id: DatasetId, work: _PageWork) -> ManifestPage | None:
+    async def _make_page(self, reader: _LineReader, work: _PageWork) -> ManifestPage | None:
         """All of it where the page of the latest version is missing or damaged."""
         try:
             base = b"" if work.base is None else await self.blobs.get(work.base.digest)
         except (NotFound, Damaged) as error:
-            _log.warning("page_not_reused", dataset=dataset_id, page=work.number, error=error.detail)
+            _log.warning("page_not_reused", dataset=reader.dataset_id, page=work.number, error=error.detail)
             base = b""
         replaced = work.changed if base else BitMap(manifest.ordinals_of_page(work.number))
-        ordinals = list(work.live & replaced)
-        lines = await snapshot.read(partial(version_content.read_lines, dataset_id, ordinals))
+        lines = await reader.read(list(work.live & replaced))
         return await self._store_page(base, frozenset(replaced), await self._readable(lines))
 
     async def _readable(self, lines: Sequence[ManifestLine]) -> list[ManifestLine]:
-        """Without images erased since the snapshot, whose keys are gone. KeyMissing, Lost: another key is gone."""
-        keys, absent = await keys_of(self.store, self.keys, (line.image for line in lines))
-        absent.require()
-        return [line for line in lines if line.image in keys]
+        """Without images erased since the snapshot, and without captions whose keys were given up.
+
+        KeyMissing: another key is gone.
+        """
+        _, absent = await keys_of(self.store, self.keys, (line.image for line in lines))
+        absent.refuse_missing()
+        given_up = {loss.id for loss in absent.accepted}
+        kept = (line for line in lines if line.image not in absent.erased)
+        return [line.without_caption() if line.image in given_up else line for line in kept]
 
     async def _store_page(self, base: bytes, replaced: Set[int], lines: Sequence[ManifestLine]) -> ManifestPage | None:
         """None if no image is left."""
         page = await asyncio.to_thread(manifest.replace_images, base, replaced, lines)
         if not page.images:
             return None
-        return ManifestPage(first=page.first, images=page.images, digest=await self.blobs.put(page.content))
+        return compose(ManifestPage, page, digest=await self.blobs.put(page.content))
 
     async def _without_erased(self, pages: dict[int, ManifestPage], erased: frozenset[int]) -> dict[int, ManifestPage]:
         """The pages, those with images that were erased since they were computed made anew."""
@@ -268,7 +291,17 @@ def _read_plan(dataset_id: DatasetId, connection: Connection) -> _Plan:
         live=sets.load(connection, dataset_id, "live"),
         latest=None if latest is None else latest.event,
         changed=BitMap() if latest is None else version_content.changed_images(connection, dataset_id, latest.as_of),
-        losses_accepted=losses.any_accepted(connection),
+    )
+
+
+def _read_state(draft: VersionDraft, connection: Connection) -> _State:
+    row, latest = require_dataset(connection, draft.dataset_id), versions.find_latest(connection, draft.dataset_id)
+    given_up = losses.keys_of_dataset(connection, row.id).values() if latest is not None else ()
+    return _State(
+        dataset=row,
+        latest=None if latest is None else latest.event,
+        erased=erasures.ordinals_erased_since(connection, row.id, draft.as_of),
+        keys_given_up=latest is not None and any(sequence > latest.as_of for sequence in given_up),
     )
 
 

@@ -8,9 +8,9 @@ from catalog.lookup import erased, known_dataset, known_image, require_image_and
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.views import decisions, erasures, presence, texts
+from catalog.views import decisions, erasures, images, presence, texts
 from catalog.views.datasets import DatasetRow
-from catalog.watch.requirements import keys_of
+from catalog.watch.absent_keys import keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import (
     EditTags,
@@ -29,7 +29,8 @@ Loaded = tuple[DatasetRow, rules.ImageState]
 
 def scope_of_image(connection: Connection, command: rules.ImageChange) -> Scope:
     """Only the image: other images may change meanwhile, and the data set only together with all of them."""
-    return Scope((known_image(connection, command.image).dataset_id,), part=command.image)
+    dataset_id = images.dataset_of(connection, command.image) or known_image(connection, command.image).dataset_id
+    return Scope((dataset_id,), part=command.image)
 
 
 @locked(scope_of_image)

@@ -23,7 +23,7 @@ from catalog.service.context import CommandContext
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
 from catalog.views import datasets, images, live_blobs
-from catalog.watch.requirements import AbsentKeys, keys_of
+from catalog.watch.absent_keys import AbsentKeys, keys_of
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import ImportImages, ImportResult, StagedFile
 from contracts.errors import Behind, Gone, NotFound, Unavailable

@@ -20,6 +20,7 @@ from catalog.views import (
     edits,
     erasures,
     foreign,
+    image_columns,
     images,
     imports,
     jobs,
@@ -29,6 +30,8 @@ from catalog.views import (
     presence,
     presets,
     refusals,
+    reviews,
+    set_blobs,
     sets,
     tag_names,
     tagging,
@@ -60,22 +63,8 @@ __all__ = [
 
 # The order matters: each view may read what earlier ones wrote for the same batch.
 VIEWS = (
-    *(
-        tag_names,
-        undos,
-        commands,
-        tagging,
-        datasets,
-        erasures,
-        imports,
-        images,
-        presence,
-        edits,
-        texts,
-        refusals,
-        versions,
-    ),
-    *(presets, work, jobs, predictions, bulk_undo, tags, losses),
+    *(tag_names, undos, commands, tagging, datasets, erasures, imports, images, image_columns, presence, edits, texts),
+    *(reviews, refusals, versions, presets, work, jobs, predictions, bulk_undo, tags, losses, set_blobs),
 )
 TABLES = sets.TABLES + foreign.TABLES + pending.TABLES + "".join(view.TABLES for view in VIEWS)
 SIZE = "SELECT next_ordinal FROM dataset WHERE id = ?"

@@ -31,9 +31,11 @@ from contracts.events.datasets import (
     TagsEdited,
     ThresholdsSet,
 )
+from contracts.events.image_sets import ImageSet
 from contracts.tags import Acceptance
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 SINGLE_COMMIT_EVENTS = frozenset(
     {ThresholdsSet, RulesSet, CommitsUndone, ImagesRemoved, DatasetRemoved, ImageErased, DatasetErased}
@@ -117,7 +119,7 @@ class ImagesStep(Step, frozen=True, kw_only=True):
             left -= some
             if not go_on():
                 break
-        return msgspec.structs.replace(self, images=serialize(left)) if left else None
+        return msgspec.structs.replace(self, images=bytes(left.serialize())) if left else None
 
     def change(self, connection: sqlite3.Connection, images: BitMap, /) -> None:
         raise NotImplementedError
@@ -159,7 +161,8 @@ class CommitBatch:
         self.commits = commits
         self._by_type: defaultdict[type[Event], list[tuple[int, int, RecordedCommit, Any]]] = defaultdict(list)
         self._events: dict[tuple[type[Event], ...], list[tuple[RecordedCommit, Any]]] = {}
-        self._ordinals: dict[bytes, list[int]] = {}
+        self._ordinals: dict[bytes, BitMap] = {}
+        self._computed: dict[Callable[[CommitBatch], Any], Any] = {}
         self.tag_ids: dict[str, int] = {}
         """The ids of the tags that the batch names."""
         self.toggles: list[Toggle] = []
@@ -193,11 +196,21 @@ class CommitBatch:
         """The events of one type, with the index of each in its commit."""
         return [(index, recorded, event) for _, index, recorded, event in self._by_type.get(event_type, ())]
 
-    def ordinals(self, images: bytes) -> list[int]:
-        """The ordinals of a serialized set, ascending; cached, as several views need the same."""
-        found = self._ordinals.get(images)
+    def once(self, compute: Callable[["CommitBatch"], T]) -> T:
+        """What a function computes from this batch, once for all views that need it."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self)
+        found: T = self._computed[compute]
+        return found
+
+    def ordinals(self, images: ImageSet) -> BitMap:
+        """The ordinals of a set of images, not to be changed; cached, as several views need the same.
+
+        ValueError: the set lies in a blob and was not read.
+        """
+        found = self._ordinals.get(images.bitmap)
         if found is None:
-            found = self._ordinals[images] = list(BitMap.deserialize(images))
+            found = self._ordinals[images.bitmap] = BitMap.deserialize(images.bitmap)
         return found
 
 
@@ -216,18 +229,7 @@ def split_batches(commits: Sequence[RecordedCommit]) -> Iterator[CommitBatch]:
 
 def needs_batch_of_its_own(event: Event) -> bool:
     """Whether it looks at all images of a data set at that moment."""
-    return type(event) in SINGLE_COMMIT_EVENTS or (isinstance(event, TagsEdited) and is_bulk(event.images))
-
-
-def is_bulk(images: bytes) -> bool:
-    """Whether a serialized set has more than BULK images."""
-    return len(BitMap.deserialize(images)) > BULK
-
-
-def serialize(images: BitMap) -> bytes:
-    """Equal sets give equal bytes: which containers a set has depends on how it was made, until it is optimized."""
-    images.run_optimize()
-    return bytes(images.serialize())
+    return type(event) in SINGLE_COMMIT_EVENTS or (isinstance(event, TagsEdited) and event.images.count > BULK)
 
 
 def delete_erased(connection: sqlite3.Connection, batch: CommitBatch, *tables: str) -> None:

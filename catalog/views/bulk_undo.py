@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.edits import Edit
-from catalog.domain.effective_tags import Choice
+from catalog.domain.edits import Edit, SetChoice, set_choices
 from catalog.views import edits
 from catalog.views.batch import CommitBatch, Toggle
 from catalog.views.tag_sets import DatasetTags
@@ -56,11 +55,9 @@ def _decide_tag(connection: Connection, tags: DatasetTags, tag: int, images: Bit
     sets = tags[tag]
     sets.begin_bulk()
     of_tag = [(edit, ordinals & images, _choices([edit])[tag]) for edit, ordinals in bulk if tag in edit.tags]
-    owned = {"asserted": sets.own_asserted, "rejected": sets.own_rejected, "withdrawn": sets.own_withdrawn}
-    decided = {choice: (ordinals or BitMap()) & images for choice, ordinals in owned.items()}
-    undecided = images - BitMap.union(*decided.values())
-    result: dict[Choice, BitMap] = {"asserted": decided["asserted"], "rejected": decided["rejected"]}
-    result["withdrawn"] = decided["withdrawn"] | undecided
+    result = {choice: ordinals & images for choice, ordinals in sets.own().items()}
+    undecided = images - BitMap.union(*result.values())
+    result["withdrawn"] |= undecided
     contested = BitMap.union(BitMap(), *(ordinals for _, ordinals, _ in of_tag)) - undecided
     own = edits.held_edits(connection, tags.dataset_id, contested) if contested else {}
     places = {ordinal: _place(some, tag) for ordinal, some in own.items()}
@@ -73,8 +70,8 @@ def _decide_tag(connection: Connection, tags: DatasetTags, tag: int, images: Bit
         sets.decide(ordinals, choice)
 
 
-def _choices(some: Iterable[Edit]) -> dict[int, Choice]:
-    return {tag: choice for edit in some for tag, choice in edits.choices(edit)}
+def _choices(some: Iterable[Edit]) -> dict[int, SetChoice]:
+    return {tag: choice for edit in some for tag, choice in set_choices(edit)}
 
 
 def _place(some: Iterable[Edit], tag: int) -> tuple[int, int]:

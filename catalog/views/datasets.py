@@ -89,6 +89,7 @@ COUNT = "SELECT COUNT(*) FROM dataset WHERE removed = 0"
 SETTINGS = """
 SELECT sequence, value FROM setting WHERE dataset_id = ? AND kind = ? AND sequence <= ? ORDER BY sequence DESC
 """
+CURRENT_SETTINGS = "SELECT thresholds, rules FROM dataset WHERE id = ?"
 THRESHOLDS, RULES, NAME = "thresholds", "rules", "name"
 """Kinds of settings."""
 
@@ -137,7 +138,7 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def acceptance(self) -> Acceptance:
         """Which predictions become tags of its images."""
-        return rules_of(self.thresholds.categories, self.thresholds.tags, self.rules.deny)
+        return _rules_of(self.thresholds, self.rules)
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
@@ -266,7 +267,18 @@ def has_other_rules(connection: Connection, toggle: Toggle) -> bool:
 
 def acceptance_at(connection: Connection, dataset_id: str, until: int = MAX_SEQUENCE) -> Acceptance:
     """Which predictions become tags of its images, as of a sequence of the log."""
-    thresholds, rules = settings_at(connection, dataset_id, until)
+    return _rules_of(*settings_at(connection, dataset_id, until))
+
+
+def current_acceptance(connection: Connection, dataset_id: str) -> Acceptance:
+    """The same now, from the row of the data set."""
+    row = connection.execute(CURRENT_SETTINGS, (dataset_id,)).fetchone()
+    if row is None:
+        return _rules_of(DEFAULT_THRESHOLDS, RulesSet())
+    return _rules_of(_thresholds.decode(row["thresholds"]), _rules.decode(row["rules"]))
+
+
+def _rules_of(thresholds: ThresholdsSet, rules: RulesSet) -> Acceptance:
     return rules_of(thresholds.categories, thresholds.tags, rules.deny)
 
 

@@ -1,32 +1,83 @@
 """The effective tags of images, now and as of a sequence: from edits, predictions, rules and orders."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pyroaring import BitMap
-
 from catalog.database import MAX_SEQUENCE, Connection
-from catalog.domain.effective_tags import Decision, EffectiveTags, derive_effective_tags, latest_decisions
-from catalog.views import datasets, predictions, texts
+from catalog.domain.edits import choices, latest_choices, tags_of
+from catalog.domain.effective_tags import (
+    Decision,
+    EffectiveTags,
+    ModelPredictions,
+    claimed_tags,
+    derive_effective_tags,
+    in_caption_order,
+    latest_decisions,
+)
+from catalog.domain.image_sets import bitmap_of
+from catalog.views import datasets, predictions, ranking, texts
 from catalog.views import tag_names as names
-from catalog.views.edits import choices, edits_after, edits_of
+from catalog.views.edits import edits_after, edits_of
+from catalog.views.tag_names import Names
 from contracts.commits import RecordedCommit
 from contracts.events.datasets import ImageAdded, TagsEdited
+from contracts.tags import Acceptance
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the effective tags of some images are derived from, by ordinal, and the rules of their data set."""
+
+    rules: Acceptance
+    decisions: Mapping[int, Sequence[Decision]]
+    predictions: Mapping[int, Sequence[ModelPredictions]]
+    orders: Mapping[int, Sequence[str]]
+
+    def effective_tags(self, ordinal: int) -> EffectiveTags:
+        predicted, order = self.predictions.get(ordinal, ()), self.orders.get(ordinal, ())
+        return derive_effective_tags(self.decisions[ordinal], predicted, self.rules, order)
+
+
+def _load(connection: Connection, dataset_id: str, ordinals: Sequence[int], as_of: int | None = None) -> _Known:
+    if as_of is None:
+        until, rules = MAX_SEQUENCE, datasets.current_acceptance(connection, dataset_id)
+    else:
+        until, rules = as_of, datasets.acceptance_at(connection, dataset_id, as_of)
+    return _Known(
+        rules=rules,
+        decisions=decisions_of(connection, dataset_id, ordinals, until),
+        predictions=predictions.load_current(connection, dataset_id, ordinals, until),
+        orders=texts.orders(connection, dataset_id, ordinals, until),
+    )
 
 
 def effective_tags(
     connection: Connection, dataset_id: str, ordinals: Sequence[int], as_of: int | None = None
 ) -> dict[int, EffectiveTags]:
     """The effective tags by ordinal, now or as of a sequence of the log (edits, runs and thresholds alike)."""
-    until = MAX_SEQUENCE if as_of is None else as_of
-    rules = datasets.acceptance_at(connection, dataset_id, until)
-    decisions = decisions_of(connection, dataset_id, ordinals, until)
-    predicted = predictions.load_current(connection, dataset_id, ordinals, until)
-    orders = texts.orders(connection, dataset_id, ordinals, until)
-    return {
-        ordinal: derive_effective_tags(decisions[ordinal], predicted.get(ordinal, ()), rules, orders.get(ordinal, ()))
-        for ordinal in ordinals
-    }
+    known = _load(connection, dataset_id, ordinals, as_of)
+    return {ordinal: known.effective_tags(ordinal) for ordinal in ordinals}
+
+
+def shown_tags(
+    connection: Connection, dataset_id: str, ordinals: Sequence[int], known: Names
+) -> dict[int, tuple[str, ...]]:
+    """The names of the effective tags now, for many images at a time; `known` gets the names that are read for it."""
+    predicted = predictions.current_rows(connection, dataset_id, ordinals)
+    edits = edits_of(connection, dataset_id, ordinals)
+    named = names.add_names(connection, tags_of(edits.values()) | ranking.tags_in(predicted), known)
+    rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))
+    ranked = ranking.ranked(predicted, rules, named)
+    orders = texts.orders(connection, dataset_id, ordinals)
+
+    ids = names.ids_of(connection, {tag for order in orders.values() for tag in order}) if orders else {}
+
+    def names_of(ordinal: int) -> tuple[str, ...]:
+        order = [ids[tag] for tag in orders.get(ordinal, ()) if tag in ids]
+        shown = in_caption_order(latest_choices(edits[ordinal]), ranked.get(ordinal, ()), order)
+        return tuple(map(named.__getitem__, shown))
+
+    return {ordinal: names_of(ordinal) for ordinal in ordinals}
 
 
 def tag_names(connection: Connection, dataset_id: str, ordinal: int, as_of: int | None = None) -> tuple[str, ...]:
@@ -45,14 +96,13 @@ class TagState:
 
 
 def state_of(connection: Connection, dataset_id: str, ordinal: int) -> TagState:
-    rules = datasets.acceptance_at(connection, dataset_id)
-    decided = latest_decisions(decisions_of(connection, dataset_id, [ordinal])[ordinal])
-    predicted = predictions.load_current(connection, dataset_id, [ordinal]).get(ordinal, [])
+    known = _load(connection, dataset_id, [ordinal])
+    decided, predicted = latest_decisions(known.decisions[ordinal]), known.predictions.get(ordinal, ())
     return TagState(
-        effective=tag_names(connection, dataset_id, ordinal),
+        effective=known.effective_tags(ordinal).names,
         asserted=frozenset(tag for tag, decision in decided.items() if decision.choice == "asserted"),
         rejected=frozenset(tag for tag, decision in decided.items() if decision.choice == "rejected"),
-        predicted=frozenset(derive_effective_tags((), predicted, rules).names),
+        predicted=claimed_tags(predicted, known.rules),
     )
 
 
@@ -82,7 +132,7 @@ def later_commits(connection: Connection, dataset_id: str, commits: Iterable[Rec
         events = () if _is_import(recorded) else recorded.commit.events
         for event in (event for event in events if isinstance(event, TagsEdited)):
             ids = set(names.ids_of(connection, (*event.asserted, *event.rejected, *event.withdrawn)).values())
-            images = BitMap.deserialize(event.images)
+            images = bitmap_of(event.images)
             later = edits_after(connection, dataset_id, images, recorded.sequence)
             found |= {edit.sequence for edit, edited in later if ids & {*edit.tags} and edited & images}
     return tuple(sorted(found))

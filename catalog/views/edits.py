@@ -4,7 +4,7 @@ For each image, what holds of its own edits is ready; what it shows is that, mer
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -12,11 +12,11 @@ from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.edits import Edit, add_edit, merge_edits
-from catalog.domain.effective_tags import Choice
 from catalog.rows import json_array
 from catalog.views import imports, undos
-from catalog.views.batch import CommitBatch, Toggle, delete_erased, is_bulk
+from catalog.views.batch import BULK, CommitBatch, Toggle, delete_erased
 from contracts.events.datasets import DatasetErased, ImageErased, TagsEdited
+from contracts.events.image_sets import ImageSet
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS decision (
@@ -86,22 +86,23 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         connection.execute(DELETE_BULK, (recorded.commit.aggregate_id,))
 
 
-def edits_in(batch: CommitBatch) -> Iterator[tuple[str, Edit, bytes]]:
-    """The data set, the decisions and the images of each edit in a batch, in order."""
-    ids = batch.tag_ids
+def edits_in(batch: CommitBatch) -> list[tuple[str, Edit, ImageSet]]:
+    """The data set, the decisions and the images of each edit, in order."""
+    id_of, found = batch.tag_ids.__getitem__, []
     for index, recorded, event in batch.indexed_events(TagsEdited):
-        groups = (tuple(ids[tag] for tag in tags) for tags in (event.asserted, event.rejected, event.withdrawn))
+        groups = (tuple(map(id_of, tags)) for tags in (event.asserted, event.rejected, event.withdrawn))
         edit = Edit(recorded.sequence, index, event.source, recorded.commit.actor, *groups)
-        yield recorded.commit.aggregate_id, edit, event.images
+        found.append((recorded.commit.aggregate_id, edit, event.images))
+    return found
 
 
 def _apply_edits(connection: Connection, batch: CommitBatch) -> None:
     rows: list[tuple[object, ...]] = []
     by_image: defaultdict[str, defaultdict[int, list[Edit]]] = defaultdict(lambda: defaultdict(list))
-    for dataset_id, edit, images in edits_in(batch):
+    for dataset_id, edit, images in batch.once(edits_in):
         encoded = _encode(edit)
-        if is_bulk(images):
-            connection.execute(ADD_BULK, (dataset_id, *edit.place, encoded, images))
+        if images.count > BULK:
+            connection.execute(ADD_BULK, (dataset_id, *edit.place, encoded, images.bitmap))
             continue
         for ordinal in batch.ordinals(images):
             rows.append((dataset_id, ordinal, *edit.place, encoded))
@@ -154,8 +155,8 @@ def _counting(connection: Connection, dataset_id: str, ordinals: Iterable[int], 
 
 def bulk_edits(connection: Connection, dataset_id: str, until: int = MAX_SEQUENCE) -> list[tuple[Edit, BitMap]]:
     """The edits of many images that count as of a sequence, oldest first, with their images."""
-    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until)
-    rows = connection.execute(BULK_EDITS, (dataset_id, until))
+    rows = connection.execute(BULK_EDITS, (dataset_id, until)).fetchall()
+    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until) if rows else {}
     return [(_decode(edit), BitMap.deserialize(images)) for sequence, edit, images in rows if sequence not in voided]
 
 
@@ -190,17 +191,11 @@ def edits_of(connection: Connection, dataset_id: str, ordinals: Sequence[int], u
     else:
         own = _counting(connection, dataset_id, ordinals, until)
     found = {ordinal: own.get(ordinal, []) for ordinal in ordinals}
-    page = BitMap(ordinals)
+    page, in_bulk = BitMap(ordinals), BitMap()
     for edit, images in bulk_edits(connection, dataset_id, until):
         for ordinal in images & page:
             found[ordinal] = [*found[ordinal], edit]
-    return {ordinal: merge_edits(edits) for ordinal, edits in found.items()}
-
-
-def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:
-    for tag in edit.asserted:
-        yield tag, "asserted"
-    for tag in edit.rejected:
-        yield tag, "rejected"
-    for tag in edit.withdrawn:
-        yield tag, "withdrawn"
+        in_bulk |= images & page
+    for ordinal in in_bulk:  # those kept with an image are merged already
+        found[ordinal] = merge_edits(found[ordinal])
+    return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
+from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.rows import fetch, fetch_number, fetch_one, json_array
@@ -51,6 +52,7 @@ ERASED_AMONG = "SELECT image_id FROM erased WHERE image_id IN (SELECT value FROM
 COUNT_IMAGES = "SELECT COUNT(*) FROM erased WHERE ordinal IS NOT NULL"
 COUNT_OF_DATASET = "SELECT COUNT(*) FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
 ORDINALS_SINCE = "SELECT ordinal FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL AND sequence > ?"
+ORDINALS = "SELECT ordinal FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
 OF_DATASET = "SELECT * FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL"
 JOBS = """
 SELECT job.id AS job, json_extract(CAST(job.request AS TEXT), '$.name') AS name, work.status, version.number AS version,
@@ -158,6 +160,10 @@ def ordinals_erased_since(connection: Connection, dataset_id: str, sequence: int
 def of_dataset(connection: Connection, dataset_id: str) -> list[ErasedRow]:
     """The erased images of a data set."""
     return fetch(connection, ErasedRow, OF_DATASET, (dataset_id,))
+
+
+def ordinals(connection: Connection, dataset_id: str) -> BitMap:
+    return BitMap(row["ordinal"] for row in connection.execute(ORDINALS, (dataset_id,)))
 
 
 def active_jobs(connection: Connection, dataset_id: str, spans: Sequence[VersionRange] = ALWAYS) -> list[JobId]:

@@ -9,11 +9,11 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.rows import Parameters, fetch, fetch_value, json_array
-from catalog.views import sets
-from catalog.views.batch import BULK, CommitBatch, delete_erased, is_bulk
+from catalog.views import columns, sets
+from catalog.views.batch import CommitBatch, delete_erased
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event, Sealed
-from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, TagsEdited
+from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased
 from contracts.ids import DatasetId, Digest, ImageId
 
 TABLES = """
@@ -43,18 +43,6 @@ CREATE TABLE IF NOT EXISTS image (
 CREATE UNIQUE INDEX IF NOT EXISTS image_by_id ON image (id);
 CREATE INDEX IF NOT EXISTS image_by_pixels ON image (dataset_id, pixels) WHERE removed_sequence = 0;
 CREATE INDEX IF NOT EXISTS image_by_age ON image (added_sequence, ordinal) WHERE removed_sequence = 0;
-CREATE TABLE IF NOT EXISTS image_change (
-    dataset_id TEXT NOT NULL,
-    ordinal INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    PRIMARY KEY (dataset_id, ordinal)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bulk_change (
-    dataset_id TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    images BLOB NOT NULL,
-    PRIMARY KEY (dataset_id, sequence)
-);
 """
 
 # The columns after the first are the fields of ImageAdded in their order.
@@ -64,23 +52,9 @@ INSERT INTO image (dataset_id, ordinal, id, source, picture, thumbnail, pixels, 
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
-MARK_CHANGED = """
-INSERT INTO image_change VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sequence = excluded.sequence
-"""
-BULK_CHANGES = "SELECT sequence, images FROM bulk_change WHERE dataset_id = ? ORDER BY sequence DESC"
-SET_BULK_CHANGE = "INSERT OR REPLACE INTO bulk_change VALUES (?, ?, ?)"
-DELETE_BULK_CHANGE = "DELETE FROM bulk_change WHERE dataset_id = ? AND sequence = ?"
-DELETE_BULK_CHANGES = "DELETE FROM bulk_change WHERE dataset_id = ?"
 
-# The ETag is the sequence of the last change. An image shows its data set's name, so a rename is a change too.
 SELECT_IMAGE = """
-SELECT image.*, dataset.name AS dataset, MAX(
-    image.added_sequence, image.removed_sequence, image.caption_sequence, dataset.name_sequence,
-    IFNULL((SELECT MAX(sequence) FROM decision WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
-    IFNULL((SELECT MAX(sequence) FROM tag_order WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
-    IFNULL((SELECT MAX(sequence) FROM prediction WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0),
-    IFNULL((SELECT sequence FROM image_change WHERE (dataset_id, ordinal) = (image.dataset_id, image.ordinal)), 0)
-) AS etag
+SELECT image.*, dataset.name AS dataset, dataset.name_sequence AS etag
 FROM image JOIN dataset ON dataset.id = image.dataset_id
 """
 BY_ID = SELECT_IMAGE + "WHERE image.id = ?"
@@ -98,6 +72,7 @@ SELECT ordinal, image_id AS id FROM erased
 WHERE dataset_id = :dataset AND ordinal IN (SELECT value FROM json_each(:ordinals))
 """
 COVER = "SELECT id FROM image WHERE dataset_id = ? AND ordinal = ?"
+DATASET_OF = "SELECT dataset_id FROM image WHERE id = ?"
 SEALED_NAMES = "SELECT id, name FROM image UNION ALL SELECT image_id, name FROM refusal"
 
 
@@ -137,15 +112,10 @@ class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     _add(connection, batch.events(ImageAdded))
-    for recorded, edit in batch.events(TagsEdited):
-        if is_bulk(edit.images):
-            ordinals = BitMap(batch.ordinals(edit.images))
-            mark_changed(connection, recorded.commit.aggregate_id, ordinals, recorded.sequence)
     _update_sets(connection, batch)
-    delete_erased(connection, batch, "image", "image_change")
+    delete_erased(connection, batch, "image")
     for recorded, _ in batch.events(DatasetErased):
         sets.delete_all(connection, recorded.commit.aggregate_id)
-        connection.execute(DELETE_BULK_CHANGES, (recorded.commit.aggregate_id,))
 
 
 def _add(connection: Connection, added: Sequence[tuple[RecordedCommit, ImageAdded]]) -> None:
@@ -159,36 +129,6 @@ def _add(connection: Connection, added: Sequence[tuple[RecordedCommit, ImageAdde
         for recorded, image in added
     )
     connection.executemany(ADD, rows)
-
-
-def mark_changed(connection: Connection, dataset_id: str, ordinals: BitMap, sequence: int) -> None:
-    """Give images a new ETag because of an event that does not name them alone.
-
-    Each image is in one set of many images at most: that of the latest change.
-    """
-    if len(ordinals) <= BULK:
-        connection.executemany(MARK_CHANGED, [(dataset_id, ordinal, sequence) for ordinal in ordinals])
-        return
-    changes = _bulk_changes(connection, dataset_id)
-    ordinals = ordinals | changes.pop(sequence, BitMap())  # one commit may change several sets
-    for earlier, images in changes.items():
-        left = images - ordinals
-        if not left:
-            connection.execute(DELETE_BULK_CHANGE, (dataset_id, earlier))
-        elif len(left) < len(images):
-            connection.execute(SET_BULK_CHANGE, (dataset_id, earlier, sets.serialize(left)))
-    connection.execute(SET_BULK_CHANGE, (dataset_id, sequence, sets.serialize(ordinals)))
-
-
-def _bulk_changes(connection: Connection, dataset_id: str) -> dict[int, BitMap]:
-    rows = connection.execute(BULK_CHANGES, (dataset_id,))
-    return {row["sequence"]: BitMap.deserialize(row["images"]) for row in rows}
-
-
-def bulk_changed_since(connection: Connection, dataset_id: str, sequence: int) -> BitMap:
-    """The images that a change of many images changed after a sequence."""
-    found = (images for at, images in _bulk_changes(connection, dataset_id).items() if at > sequence)
-    return BitMap.union(BitMap(), *found)
 
 
 def _update_sets(connection: Connection, batch: CommitBatch) -> None:
@@ -216,20 +156,30 @@ def _update_sets(connection: Connection, batch: CommitBatch) -> None:
 
 
 def fetch_rows(connection: Connection, query: str, parameters: Parameters = ()) -> list[ImageRow]:
-    """The rows that a query finds, with their ETags."""
+    """The rows that a query finds, with their ETags: an image shows its data set's name, so a rename changes it too."""
     rows = fetch(connection, ImageRow, query, parameters)
-    bulk = {dataset: _bulk_changes(connection, dataset) for dataset in {row.dataset_id for row in rows}}
-    return [_with_etag(row, bulk[row.dataset_id]) if bulk[row.dataset_id] else row for row in rows]
-
-
-def _with_etag(row: ImageRow, bulk: dict[int, BitMap]) -> ImageRow:
-    changed = next((sequence for sequence, images in bulk.items() if row.ordinal in images), 0)
-    return msgspec.structs.replace(row, etag=changed) if changed > row.etag else row
+    of_datasets: defaultdict[DatasetId, BitMap] = defaultdict(BitMap)
+    for row in rows:
+        of_datasets[row.dataset_id].add(row.ordinal)
+    changed = {
+        (dataset_id, ordinal): sequence
+        for dataset_id, ordinals in of_datasets.items()
+        for ordinal, sequence in zip(
+            ordinals, columns.load(connection, dataset_id, "changed", ordinals).tolist(), strict=True
+        )
+    }
+    return [msgspec.structs.replace(row, etag=max(row.etag, changed[row.dataset_id, row.ordinal])) for row in rows]
 
 
 def find(connection: Connection, image_id: str) -> ImageRow | None:
     """Also a removed one."""
     return next(iter(fetch_rows(connection, BY_ID, (image_id,))), None)
+
+
+def dataset_of(connection: Connection, image_id: str) -> DatasetId | None:
+    """The data set of an image, also of a removed one."""
+    found: DatasetId | None = fetch_value(connection, DATASET_OF, (image_id,))
+    return found
 
 
 def find_duplicate(connection: Connection, dataset_id: str, pixels: str) -> ImageRow | None:

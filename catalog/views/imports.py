@@ -7,7 +7,7 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.rows import json_array
-from catalog.views.batch import CommitBatch, serialize
+from catalog.views.batch import CommitBatch
 from contracts.events.datasets import ImageAdded, ImageRefused
 
 TABLES = """
@@ -39,7 +39,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         added = imported[recorded.commit.aggregate_id, recorded.sequence, recorded.commit.correlation_id]
         if isinstance(event, ImageAdded):
             added.add(event.ordinal)
-    connection.executemany(ADD, [(*commit, serialize(added)) for commit, added in imported.items()])
+    connection.executemany(ADD, [(*commit, bytes(added.serialize())) for commit, added in imported.items()])
 
 
 def commits_of_import(connection: Connection, dataset_id: str, sequence: int) -> tuple[int, ...]:

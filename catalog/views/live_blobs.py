@@ -22,6 +22,7 @@ UNION ALL SELECT checkpoint, 'checkpoint', job_id, size FROM checkpoint_of_job
 UNION ALL SELECT picture, 'sample', job_id, NULL FROM sample
 UNION ALL SELECT json_extract(file.value, '$.digest'), 'artifact', job.id, json_extract(file.value, '$.size')
     FROM job, json_each(CAST(job.artifacts AS TEXT)) AS file
+UNION ALL SELECT digest, 'image-set', owner, NULL FROM set_blob
 """
 LIVE = f"""
 SELECT digest, kind, owner, size FROM ({NAMED})

@@ -4,12 +4,13 @@ Runs that were undone do not count. This view comes before `tags`, and says whic
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
@@ -17,9 +18,8 @@ from catalog.domain.effective_tags import ModelPredictions
 from catalog.rows import fetch_number, json_array
 from catalog.views import pairs, tag_names, tagging, undos
 from catalog.views.batch import CommitBatch, ImagesStep, PairChange, Pairs, Toggle, delete_erased, takes_long
-from catalog.views.pairs import NO_PAIRS, PassingImages, Rules
-from catalog.views.sets import serialize
-from contracts.events.datasets import ImageErased
+from catalog.views.pairs import NO_PAIRS, PassingImages, Rules, TagColumns
+from contracts.events.datasets import DatasetErased, ImageErased
 from contracts.events.tagging import Prediction, TaggingPredicted
 from contracts.tags import Acceptance, Fixed
 
@@ -36,6 +36,12 @@ CREATE TABLE IF NOT EXISTS prediction (
     unreadable TEXT,
     PRIMARY KEY (dataset_id, ordinal, run_id)
 );
+CREATE TABLE IF NOT EXISTS prediction_change (
+    dataset_id TEXT NOT NULL,
+    part INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (dataset_id, part)
+) WITHOUT ROWID;
 """
 
 SAVE = """
@@ -55,21 +61,32 @@ UPDATE prediction SET current = NOT current {SELECTED} AND current != (unreadabl
             AND NOT EXISTS (SELECT 1 FROM voided_run WHERE voided_run.run_id = newer.run_id)
     ))
 """  # noqa: S608 - constants
+CURRENT_BY_AGE = f"""
+SELECT ordinal, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
+"""  # noqa: S608 - constants
 OF_IMAGES = f"""
 SELECT ordinal, run_id, model, run_sequence, sequence, packed FROM prediction
 {SELECTED} AND sequence <= ? AND unreadable IS NULL ORDER BY ordinal, run_sequence DESC
 """  # noqa: S608 - constants
 CURRENT_OF_IMAGES = f"""
-SELECT ordinal, run_id, sequence, packed FROM prediction {SELECTED} AND current = 1
-ORDER BY ordinal, run_sequence DESC
+SELECT ordinal, run_id, sequence, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
 """  # noqa: S608 - constants
 CURRENT_OF_DATASET = (
     "SELECT ordinal, packed FROM prediction WHERE dataset_id = ? AND current = 1 AND ordinal >= ? LIMIT ?"
 )
 ORDINALS_OF_RUN = "SELECT ordinal FROM prediction WHERE dataset_id = ? AND run_id = ?"
 PREDICTED_ORDINALS = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
+SET_CHANGE = """
+INSERT INTO prediction_change VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sequence = MAX(sequence, excluded.sequence)
+"""
+CHANGES = "SELECT part, sequence FROM prediction_change WHERE dataset_id = ? ORDER BY part"
+DELETE_CHANGES = "DELETE FROM prediction_change WHERE dataset_id = ?"
+OF_PART = "SELECT ordinal, packed FROM prediction WHERE dataset_id = ? AND current = 1 AND ordinal BETWEEN ? AND ?"
+IMAGES_PER_PART = 1024
 ROWS_AT_ONCE = 20_000
 """Rows of predictions in memory at once, each some 400 bytes."""
+ReadPart = Callable[[Connection, str, int, int], TagColumns]
+"""The predictions of a part of a data set; the last argument is the sequence that changed it last."""
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
@@ -80,19 +97,27 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         before = _passing_now(connection, dataset_id, ordinals, rules)
         connection.executemany(SAVE, rows)
         batch.predicted[dataset_id] = _update(connection, dataset_id, ordinals, rules, before)
+        last = {row[1] // IMAGES_PER_PART: row[5] for row in rows}
+        connection.executemany(SET_CHANGE, [(dataset_id, part, sequence) for part, sequence in last.items()])
     for toggle in batch.toggles:
         ordinals = _images_of_runs(connection, toggle)
         if takes_long(len(ordinals)):
-            batch.steps.append(FindCurrent(dataset_id=toggle.dataset_id, images=serialize(ordinals)))
+            batch.steps.append(FindCurrent(dataset_id=toggle.dataset_id, images=bytes(ordinals.serialize())))
             batch.repredicted.add(toggle.dataset_id)
+            _note_change(connection, toggle, ordinals)
         elif ordinals:
             rules = rules_by_id(connection, batch.acceptance_of(connection, toggle.dataset_id))
             before = _passing_now(connection, toggle.dataset_id, ordinals, rules)
             batch.predicted[toggle.dataset_id] = _update(connection, toggle.dataset_id, ordinals, rules, before)
+            _note_change(connection, toggle, ordinals)
     for recorded, erased in batch.events(ImageErased):
         of_image = connection.execute(CURRENT, (recorded.commit.aggregate_id, json_array([erased.ordinal])))
         batch.tags_of_erased |= {tag for _, packed in of_image for tag, _, _ in pairs.unpack(packed)}
+        part = erased.ordinal // IMAGES_PER_PART
+        connection.execute(SET_CHANGE, (recorded.commit.aggregate_id, part, recorded.sequence))
     delete_erased(connection, batch, "prediction")
+    for recorded, _ in batch.events(DatasetErased):
+        connection.execute(DELETE_CHANGES, (recorded.commit.aggregate_id,))
 
 
 def _new_rows(connection: Connection, batch: CommitBatch) -> dict[str, list[tuple[Any, ...]]]:
@@ -122,6 +147,11 @@ def _update(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Ru
     """Say which rows of these images are current; returns what passes since."""
     connection.execute(UPDATE_CURRENT, (dataset_id, json_array(ordinals)))
     return pairs.change(before, _passing_now(connection, dataset_id, ordinals, rules))
+
+
+def _note_change(connection: Connection, toggle: Toggle, ordinals: BitMap) -> None:
+    parts = {ordinal // IMAGES_PER_PART for ordinal in ordinals}
+    connection.executemany(SET_CHANGE, [(toggle.dataset_id, part, toggle.sequence) for part in parts])
 
 
 def _images_of_runs(connection: Connection, toggle: Toggle) -> BitMap:
@@ -161,6 +191,31 @@ class FindCurrent(ImagesStep, frozen=True):
         connection.execute(UPDATE_CURRENT, (self.dataset_id, json_array(images)))
 
 
+def read_part(connection: Connection, dataset_id: str, part: int, _sequence: int) -> TagColumns:
+    """The current predictions of some images, from their rows."""
+    start = part * IMAGES_PER_PART
+    rows = connection.execute(OF_PART, (dataset_id, start, start + IMAGES_PER_PART - 1)).fetchall()
+    return TagColumns(rows, start)
+
+
+def confidences(
+    connection: Connection, dataset_id: str, tag: str, ordinals: BitMap, read: ReadPart = read_part
+) -> NDArray[np.float64]:
+    """The highest current prediction of a tag for each of these images, by ascending ordinal; 0 without one.
+
+    `read`: gives the predictions of a part, from memory if they are there.
+    """
+    highest = np.zeros(ordinals.max() + 1 if ordinals else 0, dtype=np.float64)
+    named = np.frombuffer(ordinals.to_array(), dtype=np.uint32)
+    found = tag_names.ids_of(connection, [tag]).get(tag)
+    if found is not None:
+        parts = set(np.unique(named // IMAGES_PER_PART).tolist())
+        for part, sequence in connection.execute(CHANGES, (dataset_id,)).fetchall():
+            if part in parts:
+                read(connection, dataset_id, part, sequence).raise_to(highest, found)
+    return highest[named]
+
+
 def _all_current(connection: Connection, dataset_id: str) -> Iterator[list[tuple[int, bytes]]]:
     """All current predictions of a data set, some images at a time; the rows of one image are together."""
     start = 0
@@ -176,9 +231,8 @@ def load_current(
 ) -> dict[int, list[ModelPredictions]]:
     """The current predictions as of a sequence, by ordinal, newest run first."""
     if until == MAX_SEQUENCE:
-        current = connection.execute(CURRENT_OF_IMAGES, (dataset_id, json_array(ordinals)))
-        by_image = groupby(current, key=itemgetter(0))
-        return _named(connection, {ordinal: list(of_image) for ordinal, of_image in by_image})
+        current = connection.execute(CURRENT_OF_IMAGES, (dataset_id, json_array(ordinals))).fetchall()
+        return _named(connection, {ordinal: list(rows) for ordinal, rows in groupby(current, key=itemgetter(0))})
     rows = connection.execute(OF_IMAGES, (dataset_id, json_array(ordinals), until)).fetchall()
     undone = undos.undone_runs(connection, dataset_id, until)
     found: dict[int, list[tuple[Any, ...]]] = {}
@@ -188,6 +242,11 @@ def load_current(
             newest.setdefault(row["model"], row)
         found[ordinal] = list(newest.values())
     return _named(connection, found)
+
+
+def current_rows(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list[tuple[int, bytes]]:
+    """Ordinal and packed predictions of these images now, by ordinal, newest run first."""
+    return connection.execute(CURRENT_BY_AGE, (dataset_id, json_array(ordinals))).fetchall()
 
 
 def _named(connection: Connection, rows: dict[int, list[Any]]) -> dict[int, list[ModelPredictions]]:

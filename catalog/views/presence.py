@@ -44,8 +44,8 @@ UPDATE image SET removed_sequence = ? WHERE dataset_id = ? AND ordinal IN (SELEC
 def apply(connection: Connection, batch: CommitBatch) -> None:
     for index, recorded, removed in batch.indexed_events(ImagesRemoved):
         dataset_id = recorded.commit.aggregate_id
-        connection.execute(ADD_REMOVAL, (dataset_id, recorded.sequence, index, removed.images))
-        went = BitMap(batch.ordinals(removed.images)) & sets.load(connection, dataset_id, "live")
+        connection.execute(ADD_REMOVAL, (dataset_id, recorded.sequence, index, removed.images.bitmap))
+        went = batch.ordinals(removed.images) & sets.load(connection, dataset_id, "live")
         _change(connection, batch, (dataset_id, recorded.sequence), went, present=False)
     for toggle in batch.toggles:
         _apply_toggle(connection, batch, toggle)
@@ -120,12 +120,6 @@ def present_at(connection: Connection, dataset_id: str, images: BitMap, as_of: i
     for _, present, changed in changes(connection, dataset_id, as_of):
         found = found | changed & images if present else found - changed
     return found
-
-
-def changed_since(connection: Connection, dataset_id: str, sequence: int) -> BitMap:
-    """The images that were removed or restored after a sequence."""
-    found = (images for at, _, images in changes(connection, dataset_id) if at > sequence)
-    return BitMap.union(BitMap(), *found)
 
 
 def count_erased_in_version(connection: Connection, dataset_id: str, as_of: int, frozen: int) -> int:

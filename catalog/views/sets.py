@@ -1,5 +1,6 @@
 """Sets of images as Roaring bitmaps of their ordinals, so that a change of thousands of images stays cheap."""
 
+from array import array
 from typing import Literal
 
 import numpy as np
@@ -8,7 +9,6 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.rows import fetch_value
-from catalog.views.batch import serialize as serialize  # noqa: PLC0414 - it is exported from here
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS image_set (
@@ -25,8 +25,12 @@ SAVE = "INSERT OR REPLACE INTO image_set VALUES (?, ?, ?, ?)"
 DELETE = "DELETE FROM image_set WHERE dataset_id = ? AND name = ?"
 DELETE_ALL = "DELETE FROM image_set WHERE dataset_id = ?"
 
-SetName = Literal["live", "removed", "captioned"]
-"""live: not removed or erased. removed: and not erased. captioned: with a written caption, also while removed."""
+CONTAINER, LARGEST_ARRAY = 1 << 16, 4096
+"""Of the Roaring format: a container has the values with the same upper bits; an array has no more than these."""
+
+SetName = Literal["live", "removed", "captioned", "reviewed"]
+"""live: not removed or erased. removed: and not erased. captioned: with a written caption; reviewed: marked as such;
+both also while removed."""
 
 
 def load(connection: Connection, dataset_id: str, name: SetName) -> BitMap:
@@ -50,6 +54,19 @@ def to_array(images: BitMap) -> NDArray[np.uint32]:
     return np.frombuffer(images.to_array(), dtype=np.uint32)
 
 
-def ordinals(images: bytes) -> list[int]:
-    """The ordinals of a serialized set, ascending."""
-    return list(BitMap.deserialize(images))
+def serialize(images: BitMap) -> bytes:
+    """Equal sets give equal bytes: which containers a set has depends on how it was made, until it is optimized.
+
+    Where an array and runs take the same number of bytes, optimizing leaves either; a new set has the array.
+    """
+    images.run_optimize()
+    if images.get_statistics()["n_run_containers"] and _may_have_arrays(images):
+        images = BitMap(array("I", images.to_array()))
+        images.run_optimize()
+    return bytes(images.serialize())
+
+
+def _may_have_arrays(images: BitMap) -> bool:
+    """Whether a container is small enough: larger ones are bitmaps, which never take as many bytes as runs."""
+    starts = range(0, images.max() + 1, CONTAINER)
+    return any(0 < images.range_cardinality(start, start + CONTAINER) <= LARGEST_ARRAY for start in starts)

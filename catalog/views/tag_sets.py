@@ -5,17 +5,20 @@ Sets also have removed images, which so get all their tags back; only counts lea
 kept with images themselves have sets of their own (`own_…`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.effective_tags import Choice
+from catalog.domain.edits import SetChoice
 from catalog.rows import json_array
 from catalog.views.sets import load, serialize, to_array
+from contracts.filters import TagSource
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS tag (
@@ -36,9 +39,10 @@ CREATE TABLE IF NOT EXISTS tag_set (
 );
 CREATE TABLE IF NOT EXISTS tag_digit (
     dataset_id TEXT NOT NULL,
+    source TEXT NOT NULL,
     digit INTEGER NOT NULL,
     images BLOB NOT NULL,
-    PRIMARY KEY (dataset_id, digit)
+    PRIMARY KEY (dataset_id, source, digit)
 );
 """
 
@@ -56,53 +60,78 @@ SELECT tag_set.tag_id, tag_set.images, tag.images AS count FROM tag_set JOIN tag
 WHERE dataset_id = ? AND kind = 'tagged' AND tag_id > ? ORDER BY tag_id LIMIT ?
 """
 PREDICTED = "SELECT tag_id FROM tag_set WHERE dataset_id = ? AND kind = 'predicted'"
-DIGITS = "SELECT images FROM tag_digit WHERE dataset_id = ? ORDER BY digit"
-SAVE_DIGIT = "INSERT OR REPLACE INTO tag_digit VALUES (?, ?, ?)"
-DELETE_DIGITS = "DELETE FROM tag_digit WHERE dataset_id = ? AND digit >= ?"
-OF_TAG = """
-SELECT tag_set.dataset_id, tag_set.images FROM tag JOIN tag_set USING (dataset_id, tag_id)
-WHERE tag.tag = :tag AND kind = :kind AND (:dataset IS NULL OR tag.dataset_id = :dataset)
+DIGITS = "SELECT images FROM tag_digit WHERE dataset_id = ? AND source = ? ORDER BY digit"
+SAVE_DIGIT = "INSERT OR REPLACE INTO tag_digit VALUES (?, ?, ?, ?)"
+DELETE_DIGITS = "DELETE FROM tag_digit WHERE dataset_id = ? AND source = ? AND digit >= ?"
+SETS_OF_TAG = """
+SELECT kind, images FROM tag_name JOIN tag_set ON tag_id = tag_name.id WHERE tag_name.tag = ? AND dataset_id = ?
 """
+OF_TAG = """
+SELECT tag_set.dataset_id, tag_set.images FROM tag_name CROSS JOIN dataset CROSS JOIN tag_set
+    ON (tag_set.dataset_id, tag_id, kind) = (dataset.id, tag_name.id, :kind)
+WHERE tag_name.tag = :tag AND (:dataset IS NULL OR dataset.id = :dataset)
+"""
+
+
 FEW_TAGS = 20
 """Up to so many changes are added digit by digit; more are counted for each image."""
+DECIDED: tuple[SetChoice, ...] = ("asserted", "imported", "rejected")
+CHOICES: tuple[SetChoice, ...] = (*DECIDED, "withdrawn")
+KINDS = (*DECIDED, "predicted", "tagged", *(f"own_{name}" for name in CHOICES))
+Counted = TagSource | Literal["any"]
+"""Which tags of an image are counted."""
 
 
 @dataclass
 class TagSets:
-    """The images of one tag: `predicted` where a prediction passes the rules, the rest by the decisions that hold."""
+    """The images of one tag: `predicted` where a prediction passes the rules, the rest by the decisions that hold.
+
+    An assertion is in `imported` if it came with an import, else in `asserted`.
+    """
 
     asserted: BitMap = field(default_factory=BitMap)
+    imported: BitMap = field(default_factory=BitMap)
     rejected: BitMap = field(default_factory=BitMap)
     predicted: BitMap = field(default_factory=BitMap)
     tagged: BitMap = field(default_factory=BitMap)
     own_asserted: BitMap | None = None
+    own_imported: BitMap | None = None
     own_rejected: BitMap | None = None
     own_withdrawn: BitMap | None = None
     stored: dict[str, BitMap] = field(default_factory=dict)
     """As in the rows."""
+    before: dict[Counted, BitMap] = field(default_factory=dict)
+    """Which images were counted by each source when the rows were loaded."""
 
-    def decide(self, images: BitMap, choice: Choice) -> None:
+    def by_source(self) -> dict[Counted, BitMap]:
+        """The images that have the tag: all, and those that have it from each source."""
+        from_model = self.predicted - BitMap.union(self.asserted, self.imported, self.rejected)
+        return {"any": self.tagged, "person": self.asserted, "import": self.imported, "model": from_model}
+
+    def decide(self, images: BitMap, choice: SetChoice) -> None:
         """What holds for these images now."""
-        self.asserted -= images
-        self.rejected -= images
-        if choice == "asserted":
-            self.asserted |= images
-        elif choice == "rejected":
-            self.rejected |= images
+        for name in DECIDED:
+            decided: BitMap = getattr(self, name)
+            setattr(self, name, decided | images if choice == name else decided - images)
 
     def begin_bulk(self) -> None:
         """Before the first edit of many images: until now all decisions are kept with images."""
-        if self.own_asserted is None:
-            self.own_asserted, self.own_rejected = self.asserted.copy(), self.rejected.copy()
+        if self.own_withdrawn is None:
+            for name in DECIDED:
+                setattr(self, f"own_{name}", getattr(self, name).copy())
             self.own_withdrawn = BitMap()
 
-    def decide_own(self, images: BitMap, choice: Choice | None) -> None:
+    def decide_own(self, images: BitMap, choice: SetChoice | None) -> None:
         """What is kept with these images themselves; None: no decision."""
-        for name in ("asserted", "rejected", "withdrawn"):
+        for name in CHOICES:
             own: BitMap | None = getattr(self, f"own_{name}")
             if own is not None:
                 own -= images
                 own.update(images if choice == name else ())
+
+    def own(self) -> dict[SetChoice, BitMap]:
+        """What is kept with the images themselves; after `begin_bulk`."""
+        return {name: getattr(self, f"own_{name}") for name in CHOICES}
 
     def discard(self, ordinal: int) -> None:
         for _, images in self.sets():
@@ -114,9 +143,6 @@ class TagSets:
             images: BitMap | None = getattr(self, name)
             if images is not None:
                 yield name, images
-
-
-KINDS = ("asserted", "rejected", "predicted", "tagged", "own_asserted", "own_rejected", "own_withdrawn")
 
 
 class DatasetTags:
@@ -134,6 +160,8 @@ class DatasetTags:
             images = BitMap.deserialize(serialized)
             setattr(new[tag], kind, images)
             new[tag].stored[kind] = images.copy()
+        for sets in new.values():
+            sets.before = {source: images.copy() for source, images in sets.by_source().items()}
         self._sets |= new
 
     def __getitem__(self, tag: int) -> TagSets:
@@ -144,18 +172,17 @@ class DatasetTags:
         row = self._connection.execute(IS_REMOVED, (self.dataset_id,)).fetchone()
         if row is None or row["removed"]:
             return BitMap()
-        gained, lost = [], []
+        changes: defaultdict[Counted, list[tuple[BitMap, BitMap]]] = defaultdict(list)
         for sets in self._sets.values():
-            tagged = (sets.asserted | sets.predicted) - sets.rejected
-            if tagged != sets.tagged:
-                gained.append(tagged - sets.tagged)
-                lost.append(sets.tagged - tagged)
-                sets.tagged = tagged
+            sets.tagged = (sets.asserted | sets.imported | sets.predicted) - sets.rejected
+            for source, images in sets.by_source().items():
+                before = sets.before[source]
+                if images != before:
+                    changes[source].append((images - before, before - images))
         self._write(load(self._connection, self.dataset_id, "live"))
-        if gained:
-            digits = load_digits(self._connection, self.dataset_id)
-            _save_digits(self._connection, self.dataset_id, count_changes(digits, gained, lost))
-        return BitMap.union(BitMap(), *gained, *lost)
+        for source, of_source in changes.items():
+            _recount_digits(self._connection, self.dataset_id, source, of_source)
+        return BitMap.union(BitMap(), *(gained | lost for gained, lost in changes["any"]))
 
     def _write(self, live: BitMap) -> None:
         saved: list[tuple[object, ...]] = []
@@ -176,6 +203,17 @@ class DatasetTags:
         self._connection.executemany(SAVE, saved)
         self._connection.executemany(DELETE, deleted)
         self._connection.executemany(SET_COUNT, counts)
+
+
+def from_source(connection: Connection, dataset_id: str, source: TagSource, tag: str | None) -> BitMap:
+    """The images that have the tag, or any, from a source."""
+    if tag is None:
+        return with_tags(load_digits(connection, dataset_id, source))
+    rows = connection.execute(SETS_OF_TAG, (tag, dataset_id))
+    sets = TagSets()
+    for kind, images in rows:
+        setattr(sets, kind, BitMap.deserialize(images))
+    return sets.by_source()[source]
 
 
 def recount(connection: Connection, dataset_id: str, live: BitMap, after: int, limit: int) -> int | None:
@@ -201,9 +239,9 @@ def of_tag(connection: Connection, dataset_id: str | None, tag: str, kind: str =
 # The numbers of tags of all images, in binary: one set for each digit (a bit-sliced index, O'Neil and Quass 1997).
 
 
-def load_digits(connection: Connection, dataset_id: str) -> list[BitMap]:
-    """The images with a 1 in each digit of their number of tags, the lowest digit first."""
-    return [BitMap.deserialize(row["images"]) for row in connection.execute(DIGITS, (dataset_id,))]
+def load_digits(connection: Connection, dataset_id: str, source: Counted = "any") -> list[BitMap]:
+    """The images with a 1 in each digit of their number of tags from a source, the lowest digit first."""
+    return [BitMap.deserialize(row["images"]) for row in connection.execute(DIGITS, (dataset_id, source))]
 
 
 def add(digits: list[BitMap], images: BitMap) -> None:
@@ -228,15 +266,14 @@ def subtract(digits: list[BitMap], images: BitMap) -> None:
         digits.pop()
 
 
-def count_changes(digits: list[BitMap], gained: Sequence[BitMap], lost: Sequence[BitMap]) -> list[BitMap]:
-    """The digits after each of these sets gained a tag, and each of those lost one."""
-    if len(gained) + len(lost) <= FEW_TAGS:
-        for images in gained:
-            add(digits, images)
-        for images in lost:
-            subtract(digits, images)
+def count_changes(digits: list[BitMap], changes: Sequence[tuple[BitMap, BitMap]]) -> list[BitMap]:
+    """The digits after images gained and lost tags: each change is of one tag."""
+    if len(changes) <= FEW_TAGS:
+        for gained, lost in changes:
+            add(digits, gained)
+            subtract(digits, lost)
         return digits
-    more, fewer = _occurrences(gained), _occurrences(lost)
+    more, fewer = (_occurrences(images) for images in zip(*changes, strict=True))
     numbers = np.zeros(max(len(more), len(fewer), *(digit.max() + 1 for digit in digits if digit), 0), dtype=np.int64)
     for place, digit in enumerate(digits):
         numbers[to_array(digit)] += 1 << place
@@ -251,11 +288,29 @@ def _occurrences(some: Iterable[BitMap]) -> NDArray[np.int64]:
     return np.bincount(np.concatenate([np.empty(0, dtype=np.uint32), *map(to_array, some)]))
 
 
+def counts(digits: Iterable[BitMap], images: BitMap) -> NDArray[np.int64]:
+    """The numbers of tags of these images, by ascending ordinal."""
+    found = np.zeros(images.max() + 1 if images else 0, dtype=np.int64)
+    for place, digit in enumerate(digits):
+        found[np.frombuffer((digit & images).to_array(), dtype=np.uint32)] += 1 << place
+    return found[np.frombuffer(images.to_array(), dtype=np.uint32)]
+
+
 def with_tags(digits: Iterable[BitMap]) -> BitMap:
     """The images with at least one tag."""
     return BitMap.union(*digits) if (digits := list(digits)) else BitMap()
 
 
-def _save_digits(connection: Connection, dataset_id: str, digits: list[BitMap]) -> None:
-    connection.executemany(SAVE_DIGIT, [(dataset_id, place, serialize(images)) for place, images in enumerate(digits)])
-    connection.execute(DELETE_DIGITS, (dataset_id, len(digits)))
+def _recount_digits(
+    connection: Connection, dataset_id: str, source: Counted, changes: Sequence[tuple[BitMap, BitMap]]
+) -> None:
+    """Count tags that images gained and lost; only digits that change are written."""
+    before = load_digits(connection, dataset_id, source)
+    digits = count_changes(list(before), changes)
+    rows = [
+        (dataset_id, source, place, serialize(images))
+        for place, images in enumerate(digits)
+        if place >= len(before) or images != before[place]
+    ]
+    connection.executemany(SAVE_DIGIT, rows)
+    connection.execute(DELETE_DIGITS, (dataset_id, source, len(digits)))

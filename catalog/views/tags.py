@@ -3,17 +3,18 @@
 This view comes after `edits` and `predictions`, whose changes it takes over.
 """
 
+from array import array
 from collections import defaultdict
-from itertools import islice
+from collections.abc import Iterable
+from itertools import groupby, islice
 
 import msgspec
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.edits import Edit
-from catalog.domain.effective_tags import Choice
+from catalog.domain.edits import Edit, SetChoice, set_choices
 from catalog.rows import fetch, fetch_number, json_array
-from catalog.views import datasets, edits, images, pairs, predictions, sets, tag_sets
+from catalog.views import columns, datasets, edits, images, pairs, predictions, sets, tag_sets
 from catalog.views.batch import BULK, CommitBatch, DeleteRows, GoOn, PairChange, Step, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import PassingImages, by_tag
@@ -62,8 +63,6 @@ COUNT_DISTINCT = """
 SELECT COUNT(DISTINCT tag) FROM tag
 WHERE (:dataset IS NULL OR dataset_id = :dataset) AND images > 0 AND tag >= :low AND tag < :high
 """
-Latest = defaultdict[int, dict[int, Choice]]
-"""By tag and image."""
 TAGS_AT_ONCE = 200
 """Tags whose sets are in memory at once, before asking whether to go on."""
 NO_IMAGES = sets.serialize(BitMap())
@@ -81,7 +80,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, _ in batch.events(ThresholdsSet, RulesSet):
         _apply_rules(connection, batch, recorded.commit.aggregate_id, recorded.sequence)
     for recorded, removed in batch.events(ImagesRemoved):
-        _recount(connection, batch, recorded.commit.aggregate_id, BitMap(batch.ordinals(removed.images)))
+        _recount(connection, batch, recorded.commit.aggregate_id, batch.ordinals(removed.images))
     for recorded, erased in batch.events(ImageErased):
         _erase(connection, recorded.commit.aggregate_id, erased.ordinal, batch.tags_of_erased)
     for recorded, _ in batch.events(DatasetRemoved, DatasetErased):
@@ -92,7 +91,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 def _edits(batch: CommitBatch) -> dict[str, list[tuple[Edit, BitMap]]]:
     found: defaultdict[str, list[tuple[Edit, BitMap]]] = defaultdict(list)
-    for dataset_id, edit, edited in edits.edits_in(batch):
+    for dataset_id, edit, edited in batch.once(edits.edits_in):
         found[dataset_id].append((edit, BitMap(batch.ordinals(edited))))
     return found
 
@@ -101,30 +100,33 @@ def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit,
     """The edits of a batch, in order: of each tag and image the last one counts."""
     tags = DatasetTags(connection, dataset_id)
     tags.load({tag for edit, _ in some for tag in edit.tags})
-    latest: Latest = defaultdict(dict)
-    for edit, ordinals in some:
-        if len(ordinals) > BULK:
-            _decide_own(tags, latest)
-            for tag, choice in edits.choices(edit):
-                tags[tag].begin_bulk()
-                tags[tag].decide(ordinals, choice)
-            continue
-        for tag, choice in edits.choices(edit):
-            latest[tag] |= dict.fromkeys(ordinals, choice)
-    _decide_own(tags, latest)
+    for is_bulk, run in groupby(some, key=lambda one: len(one[1]) > BULK):
+        if is_bulk:
+            _decide_bulk(tags, run)
+        else:
+            _decide_own(tags, run)
     tags.save()
 
 
-def _decide_own(tags: DatasetTags, latest: Latest) -> None:
-    """The latest choice of each tag and image, from edits that are kept with images."""
-    for tag, by_ordinal in latest.items():
-        by_choice: defaultdict[Choice, BitMap] = defaultdict(BitMap)
-        for ordinal, choice in by_ordinal.items():
-            by_choice[choice].add(ordinal)
-        for choice, ordinals in by_choice.items():
+def _decide_own(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
+    """Edits that are kept with images: of each tag and image the last choice."""
+    latest: defaultdict[int, dict[int, SetChoice]] = defaultdict(dict)
+    for edit, ordinals in run:
+        for ordinal in ordinals:
+            for tag, choice in set_choices(edit):
+                latest[tag][ordinal] = choice
+    for tag, choices in latest.items():
+        for choice in set(choices.values()):
+            ordinals = BitMap(array("I", [ordinal for ordinal, made in choices.items() if made == choice]))
             tags[tag].decide(ordinals, choice)
             tags[tag].decide_own(ordinals, choice)
-    latest.clear()
+
+
+def _decide_bulk(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
+    for edit, ordinals in run:
+        for tag, choice in set_choices(edit):
+            tags[tag].begin_bulk()
+            tags[tag].decide(ordinals, choice)
 
 
 def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) -> BitMap:
@@ -179,14 +181,14 @@ class PredictAgain(Step, frozen=True, kw_only=True):
             after = max(some)
             if not go_on():
                 return msgspec.structs.replace(self, after=after, changed=sets.serialize(changed))
-        images.mark_changed(connection, self.dataset_id, changed, self.sequence)
+        columns.mark_changed(connection, self.dataset_id, changed, self.sequence)
         return None
 
 
 def _write_undo(connection: Connection, batch: CommitBatch, toggle: Toggle) -> None:
     """What images show after an undo, or after the undo of an undo; their edits are in `bulk_undo`."""
     dataset_id = toggle.dataset_id
-    images.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
+    columns.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
     if dataset_id in batch.repredicted or datasets.has_other_rules(connection, toggle):
         _apply_rules(connection, batch, dataset_id, toggle.sequence)
     _recount(connection, batch, dataset_id, toggle.images)

@@ -94,9 +94,10 @@ def orders(
     connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int = MAX_SEQUENCE
 ) -> dict[int, tuple[str, ...]]:
     """The order of the tags of these images, where one was set and counts, as of a sequence."""
-    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until)
+    rows = connection.execute(ORDERS, (dataset_id, json_array(ordinals), until)).fetchall()
+    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until) if rows else {}
     found: dict[int, tuple[str, ...]] = {}
-    for ordinal, sequence, tags in connection.execute(ORDERS, (dataset_id, json_array(ordinals), until)):
+    for ordinal, sequence, tags in rows:
         if ordinal not in found and sequence not in voided:
             found[ordinal] = _tags(tags)
     return found

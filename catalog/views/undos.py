@@ -7,6 +7,7 @@ from pyroaring import BitMap
 
 from catalog.database import Connection, Row
 from catalog.domain.edits import voided_commits
+from catalog.domain.image_sets import bitmap_of
 from catalog.rows import fetch_value
 from catalog.views.batch import CommitBatch, Toggle
 from contracts.commits import RecordedCommit
@@ -50,7 +51,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, undone in batch.events(CommitsUndone):
         dataset_id = recorded.commit.aggregate_id
         connection.execute(ADD, (dataset_id, recorded.sequence, _encode(undone.commits), _encode(undone.runs)))
-        batch.toggles.append(_toggle(connection, recorded, BitMap.deserialize(undone.images)))
+        batch.toggles.append(_toggle(connection, recorded, bitmap_of(undone.images)))
     for recorded, _ in batch.events(DatasetErased):
         for table in ("undo", "voided"):
             connection.execute(f"DELETE FROM {table} WHERE dataset_id = ?", (recorded.commit.aggregate_id,))  # noqa: S608 - our tables

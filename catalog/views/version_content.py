@@ -7,30 +7,14 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.manifest import ManifestLine
 from catalog.rows import Parameters, json_array
-from catalog.views import datasets, decisions, images, presence
+from catalog.views import columns, datasets, decisions, losses
+from catalog.views.tag_names import Names
 
 IMAGES = """
 SELECT ordinal, id, picture, width, height, caption FROM image
 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND removed_sequence = 0 ORDER BY ordinal
 """
-# Each kind of change that has a sequence of its own for each image. An undo is in `image_change` or `bulk_change` or,
-# of removals and additions, in `presence`.
-CHANGED = """
-SELECT ordinal FROM image WHERE dataset_id = :dataset
-    AND MAX(added_sequence, removed_sequence, caption_sequence) > :since
-UNION SELECT ordinal FROM image_change WHERE dataset_id = :dataset AND sequence > :since
-UNION SELECT ordinal FROM decision WHERE dataset_id = :dataset AND sequence > :since
-UNION SELECT ordinal FROM tag_order WHERE dataset_id = :dataset AND sequence > :since
-UNION SELECT ordinal FROM erased WHERE dataset_id = :dataset AND ordinal IS NOT NULL AND sequence > :since
-"""
-# Predictions are large rows without an index by sequence, so they are looked through only if a run has gone on.
-RUN_SINCE = """
-SELECT EXISTS (
-    SELECT 1 FROM tagging JOIN work ON work.class = 'tag' AND work.id = tagging.id
-    WHERE tagging.dataset_id = ? AND work.etag > ?
-)
-"""
-PREDICTED = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND sequence > ?"
+ERASED = "SELECT ordinal FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL AND sequence > ?"
 # Models may disagree about the category of a tag: then other thresholds may order tags anew and change none.
 OF_SEVERAL_MODELS = """
 SELECT ordinal FROM prediction WHERE dataset_id = ? AND current = 1 GROUP BY ordinal HAVING COUNT(*) > 1
@@ -39,11 +23,9 @@ SELECT ordinal FROM prediction WHERE dataset_id = ? AND current = 1 GROUP BY ord
 
 def changed_images(connection: Connection, dataset_id: str, since: int) -> BitMap:
     """The ordinals of the images that may have changed after a sequence; it may name more of them than have."""
-    changed = _ordinals(connection, CHANGED, {"dataset": dataset_id, "since": since})
-    changed |= images.bulk_changed_since(connection, dataset_id, since)
-    changed |= presence.changed_since(connection, dataset_id, since)
-    if connection.execute(RUN_SINCE, (dataset_id, since)).fetchone()[0]:
-        changed |= _ordinals(connection, PREDICTED, (dataset_id, since))
+    changed = columns.changed_since(connection, dataset_id, since)
+    changed |= _ordinals(connection, ERASED, (dataset_id, since))
+    changed |= BitMap(losses.keys_of_dataset(connection, dataset_id))  # at any time: a key may have been found again
     if datasets.settings_at(connection, dataset_id, since) != datasets.settings_at(connection, dataset_id):
         changed |= _ordinals(connection, OF_SEVERAL_MODELS, (dataset_id,))
     return changed
@@ -53,9 +35,12 @@ def _ordinals(connection: Connection, query: str, parameters: Parameters) -> Bit
     return BitMap(row[0] for row in connection.execute(query, parameters))
 
 
-def read_lines(dataset_id: str, ordinals: Sequence[int], connection: Connection) -> list[ManifestLine]:
-    """These images of a data set with their tags and captions as they are now, by ordinal."""
-    tags = decisions.effective_tags(connection, dataset_id, ordinals)
+def read_lines(dataset_id: str, ordinals: Sequence[int], known: Names, connection: Connection) -> list[ManifestLine]:
+    """These images of a data set with their tags and captions as they are now, by ordinal.
+
+    `known`: names of tags that were read before, to which those of these images are added.
+    """
+    tags = decisions.shown_tags(connection, dataset_id, ordinals, known)
     rows = connection.execute(IMAGES, (dataset_id, json_array(ordinals)))
     return [
         ManifestLine(
@@ -64,7 +49,7 @@ def read_lines(dataset_id: str, ordinals: Sequence[int], connection: Connection)
             picture=picture,
             width=width,
             height=height,
-            tags=tags[ordinal].names,
+            tags=tags[ordinal],
             caption=caption,
         )
         for ordinal, image, picture, width, height, caption in rows

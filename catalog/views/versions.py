@@ -21,6 +21,7 @@ CREATE TABLE IF NOT EXISTS version (
     manifest TEXT NOT NULL,
     pages BLOB NOT NULL,
     trigger TEXT NOT NULL,
+    captions_lost INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     created_at TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -28,7 +29,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS version_by_number ON version (dataset_id, numb
 """
 
 ADD = """
-INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 SET_LATEST = "UPDATE dataset SET latest_version = MAX(IFNULL(latest_version, 0), ?) WHERE id = ?"
 BY_NUMBER = "SELECT * FROM version WHERE dataset_id = ? AND number = ?"
@@ -51,6 +52,7 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Digest
     pages: tuple[Digest, ...]
     trigger: str
+    captions_lost: int
     sequence: int
     created_at: datetime
 
@@ -64,7 +66,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, frozen in batch.events(VersionFrozen):
         commit = recorded.commit
         content = (frozen.as_of, frozen.images, frozen.manifest, _encode(frozen.pages), frozen.trigger)
-        row = (frozen.version_id, commit.aggregate_id, frozen.version, *content)
+        row = (frozen.version_id, commit.aggregate_id, frozen.version, *content, frozen.captions_lost)
         connection.execute(ADD, (*row, recorded.sequence, commit.at.isoformat()))
         connection.execute(SET_LATEST, (frozen.version, commit.aggregate_id))
 

@@ -1,4 +1,7 @@
-"""Makes derived blobs again: thumbnails from source or picture, pictures from their source, by the code of imports."""
+"""Makes derived blobs again: thumbnails from source or picture, pictures from their source, by the code of imports.
+
+Large sets of images of events are in the read model, too.
+"""
 
 import asyncio
 import tempfile
@@ -13,7 +16,7 @@ from catalog.domain.live_blobs import BlobReference
 from catalog.ingest.outcomes import Accepted, Refused
 from catalog.ingest.pool import Decoder
 from catalog.store import Store
-from catalog.views import images
+from catalog.views import images, set_blobs
 from contracts.errors import NotFound
 from contracts.ids import Digest
 from contracts.wire.blobs.store import Blobs, Damaged
@@ -45,6 +48,8 @@ class Repairer:
 
         OSError, Unavailable: files or blobs cannot be read or written now.
         """
+        if reference.kind == "image-set":
+            return await self._store_set(reference)
         row = None
         if reference.kind in {"picture", "thumbnail"} and reference.digest not in self._different:
             row = await self.store.read(lambda connection: images.find(connection, reference.owner))
@@ -56,6 +61,15 @@ class Repairer:
             with tempfile.TemporaryDirectory(prefix=WORK_FOLDER_PREFIX, dir=self.staging) as folder:
                 made = await self._make(reference, row, Path(folder))
                 return made is not None and await self._store(reference, row, made)
+
+    async def _store_set(self, reference: BlobReference) -> bool:
+        digest = reference.digest
+        content = (await self.store.read(lambda connection: set_blobs.find(connection, [digest]))).get(digest)
+        if content is None:
+            return False
+        await self.blobs.put(content)
+        _log.info("image_set_stored_again", blob=digest, owner=reference.owner)
+        return True
 
     async def _make(self, reference: BlobReference, row: images.ImageRow, folder: Path) -> Path | None:
         """A file with the blob's bytes; None if nothing yields them."""

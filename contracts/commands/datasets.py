@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from contracts.commands.base import Command, CommandResult, Description, Name, Probability, Tag, Tags, Text, Trigger
 from contracts.definitions import union_in
+from contracts.filters import Selection
 from contracts.ids import Digest, ImageId, RunId
 
 MAX_FILES_PER_IMPORT = 32
@@ -51,6 +52,13 @@ class VersionResult(CommandResult, frozen=True, tag="version", tag_field="type")
 
     name: str
     version: int
+
+
+class ReviewResult(CommandResult, frozen=True, tag="review", tag_field="type"):
+    """`name` of the data set, and the number of images whose state changed."""
+
+    name: str
+    images: int
 
 
 class UndoResult(CommandResult, frozen=True, tag="undo", tag_field="type"):
@@ -186,6 +194,14 @@ class FreezeVersion(Command[VersionResult], frozen=True):
 
     dataset: str
     trigger: Trigger = ""
+
+
+class ReviewImages(Command[ReviewResult], frozen=True):
+    """Mark images as reviewed, or as not reviewed. `dataset`: name or id."""
+
+    dataset: str
+    selection: Selection
+    reviewed: bool = True
 
 
 DatasetCommand = union_in(__name__, Command)

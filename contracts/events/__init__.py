@@ -3,6 +3,6 @@ defaults.
 
 An event says what happened to one aggregate; its commit (`contracts.commits`) says when, by whom and why. Unknown
 fields are ignored, because old and new code share one log. `Sealed` fields contain private text under the key of one
-image (`contracts.sealed`). `Ordinals` fields are sets of images of a data set, as a serialized Roaring bitmap
-(https://roaringbitmap.org, portable format).
+image (`contracts.sealed`). An `ImageSet` is a Roaring bitmap (https://roaringbitmap.org, portable format) in the event,
+or in a blob where it is large.
 """

@@ -5,7 +5,6 @@ from typing import Literal
 import msgspec
 
 Sealed = bytes
-Ordinals = bytes
 Category = Literal["general", "character", "rating"]
 Source = Literal["person", "import"]
 

@@ -185,11 +185,21 @@ class CommitsUndone(ImageSetEvent, frozen=True, tag="dataset.commits_undone"):
         return f"Undid: {self.summary}" if self.summary else f"Undid {count(len(self.commits), 'commit')}"
 
 
+class ImagesReviewed(ImageSetEvent, frozen=True, tag="dataset.images_reviewed"):
+    """A person has looked at these images and is done with them, or (`reviewed` false) wants to look again."""
+
+    reviewed: bool = True
+
+    def describe(self) -> str:
+        return f"Marked {self.describe_images()} as {'reviewed' if self.reviewed else 'not reviewed'}"
+
+
 class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
     """The immutable content a job trains on: `manifest` is a blob that lists `pages`, blobs with one line per image.
 
     `as_of` is the sequence of the log it was computed at: folding everything up to there yields the same manifest,
-    without the images erased between there and this event.
+    without the images erased between there and this event. `captions_lost`: images that go with their tags, because the
+    keys of their captions were given up.
     """
 
     version: int
@@ -199,9 +209,11 @@ class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
     manifest: Digest
     pages: tuple[Digest, ...]
     trigger: str = ""
+    captions_lost: int = 0
 
     def describe(self) -> str:
-        return f"Froze version {self.version} with {count(self.images, 'image')}"
+        lost = f", {self.captions_lost} of them without a lost caption" if self.captions_lost else ""
+        return f"Froze version {self.version} with {count(self.images, 'image')}{lost}"
 
 
 DatasetEvent = union_in(__name__, Event)

@@ -1,13 +1,27 @@
-"""The base class of events about sets of images of a data set."""
+"""Sets of images in events, and the base class of the events that have one."""
 
-from contracts.events.base import Event, Ordinals
-from contracts.wording import image_count
+import msgspec
+
+from contracts.events.base import Event
+from contracts.ids import Digest
+from contracts.wording import count
+
+
+class ImageSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """`count` images of a data set: a Roaring bitmap of their ordinals, or the digest of the blob that holds it.
+
+    In the log a set has one of the two; what the catalog reads there has the bitmap as well.
+    """
+
+    count: int
+    bitmap: bytes = b""
+    blob: Digest | None = None
 
 
 class ImageSetEvent(Event, frozen=True, kw_only=True):
-    """An event about a set of images of a data set: a serialized bitmap of their ordinals."""
+    """An event about a set of images of a data set."""
 
-    images: Ordinals
+    images: ImageSet
 
     def describe_images(self) -> str:
-        return image_count(self.images)
+        return count(self.images.count, "image")

@@ -42,15 +42,20 @@ class JobStartRequested(Event, frozen=True, tag="job.start_requested"):
 
 
 class JobVersionSet(Event, frozen=True, tag="job.version_set"):
-    """The version of the data set it trains on: the one that was named, or the one frozen for it."""
+    """The version of the data set it trains on: the one that was named, or the one frozen for it.
+
+    `captions_lost`: images that it trains with their tags, because the keys of their captions were given up.
+    """
 
     version: int
     version_id: VersionId
     manifest: Digest
     images: int
+    captions_lost: int = 0
 
     def describe(self) -> str:
-        return f"Set version {self.version} of the data set, with {count(self.images, 'image')}"
+        lost = f", {self.captions_lost} of them without a lost caption" if self.captions_lost else ""
+        return f"Set version {self.version} of the data set, with {count(self.images, 'image')}{lost}"
 
 
 class JobEdited(Event, frozen=True, tag="job.edited"):

@@ -41,7 +41,8 @@ class JobView(View, frozen=True):
     """`phase` refines `status`: freezing, draft, queued, running and so on. `step` is the last checkpointed step.
 
     `position` in the queue of its class (1 = next), none when it is not queued. `version`, `version_id` and `images`
-    are none until the data set is frozen for it.
+    are none until the data set is frozen for it. `captions_lost`: number of images it trains with their tags, because
+    the keys of their captions were given up.
     """
 
     id: JobId
@@ -58,6 +59,7 @@ class JobView(View, frozen=True):
     version: int | None
     version_id: VersionId | None
     images: int | None
+    captions_lost: int
     trigger: str
     recipe: Recipe
     step: int

@@ -9,15 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from msgspec import UNSET
 from pyroaring import BitMap
 
 from contracts.errors import LogDamaged, NotFound
 from contracts.events.base import Event
 from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, TagsOrdered
-from contracts.events.image_sets import ImageSetEvent
-from contracts.events.tagging import TaggingPredicted, TaggingRequested
+from contracts.events.image_sets import ImageSet, ImageSetEvent
+from contracts.events.tagging import ImagePredictions, TaggingPredicted, TaggingRequested
 from contracts.frames import MAX_NAMED_IMAGES, EventImages
-from contracts.ids import DatasetId, ImageId, RunId
+from contracts.ids import DatasetId, Digest, ImageId, RunId
 from contracts.queries.base import Query
 from contracts.queries.datasets import MAX_ORDINALS, ListImageIds
 from contracts.queries.log import ListForeign
@@ -38,10 +39,11 @@ class QueryClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Images:
-    """The images of one event: their number, and those that are to be named."""
+    """The images of one event: their number, those that are to be named, and the blob with their ordinals, if any."""
 
     count: int
     keys: tuple[Key, ...]
+    blob: Digest | None = None
 
 
 class ImageIds:
@@ -92,13 +94,13 @@ class ImageIds:
                 | CaptionSet(ordinal=ordinal)
                 | TagsOrdered(ordinal=ordinal)
             ):
-                return _images(DatasetId(aggregate_id), (ordinal,))
+                return _Images(1, ((DatasetId(aggregate_id), ordinal),))
             case TaggingRequested(dataset_id=dataset):
-                return _images(dataset, _ordinals(event))
+                return _images(dataset, event.images)
             case ImageSetEvent():
-                return _images(DatasetId(aggregate_id), _ordinals(event))
+                return _images(DatasetId(aggregate_id), event.images)
             case TaggingPredicted(images=predicted):
-                return _images(await self._dataset_of(RunId(aggregate_id), applied), [one.ordinal for one in predicted])
+                return _predicted(await self._dataset_of(RunId(aggregate_id), applied), predicted)
             case _:
                 return None
 
@@ -129,20 +131,24 @@ class ImageIds:
         return found
 
 
-def _images(dataset: DatasetId | None, ordinals: BitMap | Sequence[int]) -> _Images:
-    """`dataset` None: of a tagging run that the catalog does not know."""
-    if dataset is None or len(ordinals) > MAX_NAMED_IMAGES:
-        return _Images(len(ordinals), ())
-    return _Images(len(ordinals), tuple((dataset, ordinal) for ordinal in ordinals))
-
-
-def _ordinals(event: ImageSetEvent) -> BitMap:
+def _images(dataset: DatasetId, images: ImageSet) -> _Images:
+    """A large set is only counted; where it is in a blob, this is named."""
+    if images.count > MAX_NAMED_IMAGES:
+        return _Images(images.count, (), images.blob)
     try:
-        return BitMap.deserialize(event.images)
+        return _Images(images.count, tuple((dataset, ordinal) for ordinal in BitMap.deserialize(images.bitmap)))
     except (ValueError, IndexError) as error:
         raise LogDamaged("an event has a set of images that cannot be read") from error
 
 
+def _predicted(dataset: DatasetId | None, predicted: Sequence[ImagePredictions]) -> _Images:
+    """`dataset` None: of a tagging run that the catalog does not know."""
+    if dataset is None or len(predicted) > MAX_NAMED_IMAGES:
+        return _Images(len(predicted), ())
+    return _Images(len(predicted), tuple((dataset, one.ordinal) for one in predicted))
+
+
 def _view(images: _Images, ids: dict[Key, ImageId]) -> EventImages:
     """Images of a lost commit have no id."""
-    return EventImages(count=images.count, ids=tuple(ids[key] for key in images.keys if key in ids))
+    found = tuple(ids[key] for key in images.keys if key in ids)
+    return EventImages(count=images.count, ids=found, blob=images.blob or UNSET)

@@ -61,8 +61,8 @@ from gateway.routes.shared import (
     Metadata,
     Paging,
     Prefix,
+    Selected,
     ServiceHealth,
-    TagFilter,
     refuse_reserved_name,
 )
 
@@ -270,10 +270,11 @@ def _fingerprint(request: AnyRequest, upload: Upload) -> str:
 
 @get("/datasets/{dataset:str}/images", responses=problem_responses(404))
 async def list_dataset_images(
-    dataset: FromPath[str], paging: Paging, catalog: Catalog, tag: TagFilter = None
+    dataset: FromPath[str], paging: Paging, catalog: Catalog, selected: Selected
 ) -> Response[Page[ImageView]]:
-    """The images of a data set, in the order of import."""
-    return paging.response(await catalog.query(ListImages(dataset=dataset, tag=tag, **paging.query_args)))
+    """The images of a data set, in the order of import or another one."""
+    query = ListImages(dataset=dataset, **selected.query_args, **paging.query_args)
+    return paging.response(await catalog.query(query))
 
 
 @get("/datasets/{dataset:str}/refusals", responses=problem_responses(404))

@@ -28,7 +28,7 @@ from gateway.routes.shared import (
     Metadata,
     Paging,
     Prefix,
-    TagFilter,
+    Selected,
 )
 
 Original = Annotated[
@@ -77,10 +77,11 @@ def with_seed_path(path: str) -> list[str]:
 
 @get(with_seed_path("/images"), responses=problem_responses(404))
 async def list_images(
-    paging: Paging, catalog: Catalog, dataset: DatasetFilter = None, tag: TagFilter = None
+    paging: Paging, catalog: Catalog, selected: Selected, dataset: DatasetFilter = None
 ) -> Response[Page[ImageView]]:
-    """All images, or those of one data set, or with one tag."""
-    return paging.response(await catalog.query(ListImages(dataset=dataset, tag=tag, **paging.query_args)))
+    """All images, or those of one data set, or those that a filter selects."""
+    query = ListImages(dataset=dataset, **selected.query_args, **paging.query_args)
+    return paging.response(await catalog.query(query))
 
 
 @get(with_seed_path("/images/{image:str}"), responses=problem_responses(404))

@@ -142,7 +142,7 @@ const FreezeDialog = ({ dataset, close }) => {
 const VersionsDialog = ({ dataset, close }) => {
   const { items, error } = useList(url("datasets", dataset.id, "versions"), (event) => event.aggregateId === dataset.id);
   const row = (version) => html`
-    <tr><td>${version.version}</td><td>${version.trigger || "–"}</td><td>${count(version.images)}</td><td>${date(version.created_at)}</td></tr>
+    <tr><td>${version.version}</td><td>${version.trigger || "–"}</td><td>${count(version.images)}${version.captions_lost > 0 && ` (${count(version.captions_lost)} without a lost caption)`}</td><td>${date(version.created_at)}</td></tr>
   `;
   return html`
     <${Dialog} title=${`Versions of ${dataset.name}`} onClose=${close}>

@@ -21,7 +21,7 @@ const LoadedJob = ({ job }) => html`
     <div class="row"><${Status} work=${job} /><${JobButtons} job=${job} /></div>
   </div>
   <p class="lead">
-    ${job.version && `${plural(job.images, "image")} of `}<a href=${link("datasets", job.dataset_id)}>${job.dataset}</a>${job.version && `, version ${job.version}`}
+    ${job.version && `${plural(job.images, "image")} of `}<a href=${link("datasets", job.dataset_id)}>${job.dataset}</a>${job.version && `, version ${job.version}`}${job.captions_lost > 0 && ` · ${plural(job.captions_lost, "image")} without a lost caption`}
     ${job.trigger && html` · Trigger: <code>${job.trigger}</code>`}${job.preset && html` · Preset: ${job.preset}`}
   </p>
   ${job.description && html`<p class="job-description">${job.description}</p>`}
@@ -138,7 +138,8 @@ const formatValue = (value) => {
 
 /** The recipe as a tree: each nested struct is a section titled with its type, the plain fields are under "general". */
 const Recipe = ({ job }) => {
-  const entries = Object.entries(job.recipe);
+  const { version: _, ...recipe } = job.recipe;
+  const entries = Object.entries(recipe);
   const sections = entries.filter(([, value]) => value && typeof value === "object" && !Array.isArray(value));
   const plainFields = entries.filter((entry) => !sections.includes(entry));
   return html`

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Unpack
 
 import msgspec
 
-from contracts.commands.datasets import DatasetResult, ImportedFile, VersionResult
+from contracts.commands.datasets import DatasetResult, ImportedFile, ReviewResult, VersionResult
 from contracts.errors import NotFound
 from contracts.queries.datasets import DatasetView, ImageChange, ImageView, TagCount, VersionView
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
@@ -45,8 +45,26 @@ class DatasetApi(Api):
             await self.create_dataset(name)
             return await self.dataset(name)
 
-    async def images(self, dataset: str) -> list[ImageView]:
-        return [view async for view in self._http.items(path("datasets", dataset, "images"), Items[ImageView])]
+    async def images(self, dataset: str, *, filter: str | None = None, sort: str | None = None) -> list[ImageView]:
+        """Those that a filter selects (`1girl -solo aspect>1.5`), in a sort order (`name`, `-changed`, `conf:hat`)."""
+        pages = self._http.items(path("datasets", dataset, "images"), Items[ImageView], filter=filter, sort=sort)
+        return [view async for view in pages]
+
+    async def review(
+        self,
+        dataset: str,
+        *,
+        images: Sequence[str] | None = None,
+        filter: str | None = None,
+        reviewed: bool = True,
+        key: str | None = None,
+    ) -> ReviewResult:
+        """Mark images, those that a filter selects, or without both all as reviewed, or as not reviewed."""
+        body: dict[str, Any] = {"reviewed": reviewed}
+        body |= {"all": True} if images is None and filter is None else {"images": images, "filter": filter}
+        return await self._http.post(
+            path("datasets", dataset, "reviewed"), ReviewResult, lambda: {"json": body}, key=key
+        )
 
     async def image(self, image: str, **at: Unpack[PointInTime]) -> ImageView:
         """With a log sequence or a time: its state at that point."""
@@ -147,6 +165,7 @@ class SyncDatasetApi(SyncApi):
     set_thresholds = sync(DatasetApi.set_thresholds)
     ensure_dataset = sync(DatasetApi.ensure_dataset)
     images = sync(DatasetApi.images)
+    review = sync(DatasetApi.review)
     image = sync(DatasetApi.image)
     picture = sync(DatasetApi.picture)
     tags = sync(DatasetApi.tags)

@@ -54,8 +54,12 @@ async def versions(dataset: NameOrId, /, *, server: Server = DEFAULT_SERVER) -> 
     """List the versions of a data set, oldest first."""
     async with server.client() as client:
         views = await client.versions(dataset)
-    rows = [(view.version, view.images, view.erased or None, view.trigger, view.created_at) for view in views]
-    write_json(views) if server.json else write_table(("Version", "Images", "Erased", "Trigger", "Frozen"), rows)
+    rows = [
+        (view.version, view.images, view.erased or None, view.trigger, view.created_at, view.captions_lost or None)
+        for view in views
+    ]
+    headings = ("Version", "Images", "Erased", "Trigger", "Frozen", "Captions lost")
+    write_json(views) if server.json else write_table(headings, rows)
 
 
 async def diff(dataset: NameOrId, since: int, version: int, /, *, server: Server = DEFAULT_SERVER) -> None:
@@ -68,6 +72,25 @@ async def diff(dataset: NameOrId, since: int, version: int, /, *, server: Server
         changes = await client.version_diff(dataset, version, since)
     rows = [(change.ordinal, change.change, image_change(change), change.image) for change in changes]
     write_json(changes) if server.json else write_table(("Image", "Change", "Tags and caption", "Id"), rows)
+
+
+async def ls_images(
+    dataset: NameOrId,
+    /,
+    *,
+    filter: str | None = None,
+    sort: str | None = None,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """List the images of a data set.
+
+    :param filter: Only those that this selects, such as '1girl -solo caption:"red" aspect>1.5 untagged'.
+    :param sort: added, name, size, changed, tags or conf:TAG; with a minus before it: descending.
+    """
+    async with server.client() as client:
+        views = await client.images(dataset, filter=filter, sort=sort)
+    rows = [(view.name, f"{view.width} x {view.height}", len(view.tags), view.caption, view.id) for view in views]
+    write_json(views) if server.json else write_table(("Name", "Size", "Tags", "Caption", "Id"), rows)
 
 
 async def show_image(image: Id, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SERVER) -> None:

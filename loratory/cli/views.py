@@ -22,7 +22,8 @@ ALWAYS_SHOWN = frozenset(("rank", "alpha", "lr", "count", "name", "path", "resol
 def job_sections(job: Job) -> dict[str, Fields]:
     waiting = job.live.waiting.sentence if job.live and job.live.waiting else None
     error = f"{job.error} ({job.error_code})" if job.error and job.error_code else job.error
-    version = "" if job.images is None else f", version {job.version} ({count(job.images, 'image')})"
+    lost = f", {job.captions_lost} without a lost caption" if job.captions_lost else ""
+    version = "" if job.images is None else f", version {job.version} ({count(job.images, 'image')}{lost})"
     phase = "" if job.phase == job.status else f" ({job.phase})"
     return {
         f"Job {job.id}": {

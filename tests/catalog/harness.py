@@ -15,6 +15,7 @@ from catalog import views
 from catalog.app import Catalog, Policies, Resources
 from catalog.archive.archive import Archive
 from catalog.database import Connection
+from catalog.image_sets import SetReader
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
 from catalog.keys import Keys
@@ -185,7 +186,9 @@ async def open_catalog(
     async def ignore_applied(_: Applied) -> None:
         pass
 
-    background: list[asyncio.Task[None]] = [asyncio.create_task(project(bus, store, archive, ignore_applied))]
+    read_sets = SetReader(archive, [blobs]).read
+    projection = asyncio.create_task(project(bus, store, archive, ignore_applied, read_sets))
+    background: list[asyncio.Task[None]] = [projection]
     try:
         async with Decoder(Limits(), workers=1) as decoder:
             log = EventLog(bus, verdicts=StoreVerdicts(store))

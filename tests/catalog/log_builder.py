@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from pyroaring import BitMap
 
 from catalog.domain import manifest
+from catalog.domain.image_sets import image_set
 from catalog.domain.manifest import ManifestLine, ManifestPage
 from catalog.views.batch import BULK
 from contracts import subjects
@@ -28,12 +28,14 @@ from contracts.events.datasets import (
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    ImagesReviewed,
     RulesSet,
     TagsEdited,
     TagsOrdered,
     ThresholdsSet,
     VersionFrozen,
 )
+from contracts.events.image_sets import ImageSet
 from contracts.events.jobs import (
     Artifact,
     JobAttemptFailed,
@@ -87,8 +89,8 @@ def digest(text: str) -> Digest:
     return Digest(hashlib.sha256(text.encode()).hexdigest())
 
 
-def bitmap(*ordinals: int) -> bytes:
-    return bytes(BitMap(ordinals).serialize())
+def bitmap(*ordinals: int) -> ImageSet:
+    return image_set(ordinals)
 
 
 def key_for(image: str) -> bytes:
@@ -300,6 +302,8 @@ def _add_curation(builder: LogBuilder) -> None:
     imported = seal(key_for(image_id("ds_cats", 2)), "a sitting cat", "caption")
     builder.append("dataset", "ds_cats", CaptionSet(ordinal=2, caption=imported, source="import"))
     builder.append("dataset", "ds_cats", CaptionSet(ordinal=2, caption=None))
+    builder.append("dataset", "ds_cats", ImagesReviewed(images=bitmap(0, 1, 3)))
+    builder.append("dataset", "ds_cats", ImagesReviewed(images=bitmap(1, 2), reviewed=False))
     builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(3)))
     builder.append("dataset", "ds_cats", TagsOrdered(ordinal=1, tags=("sitting", "cat")))
     builder.append("dataset", "ds_cats", RulesSet(deny=("watermark",)))

@@ -27,6 +27,7 @@ from contracts.events.datasets import (
     TagsEdited,
     ThresholdsSet,
 )
+from contracts.events.image_sets import ImageSet
 from contracts.events.jobs import (
     JobAttemptStarted,
     JobCancelled,
@@ -222,7 +223,7 @@ def expected_tags(commits: Sequence[RecordedCommit], dataset: DatasetId, ordinal
     return {tag for tag, asserted in decided.items() if asserted} | (accepted - decided.keys())
 
 
-def contains(images: bytes, ordinal: int) -> bool:
+def contains(images: ImageSet, ordinal: int) -> bool:
     return any(images == bitmap(*some) for some in _subsets() if ordinal in some)
 
 

@@ -65,12 +65,14 @@ async def test_the_history_of_an_image_has_the_edits_and_predictions_of_that_ima
         "The import added tags cat, only_1 to 1 image",
         "Added tags sitting, grass and rejected tag only_1 on 1 image",
         "Set the caption of image 1",
+        "Marked 1 image as reviewed",
+        "Marked 1 image as not reviewed",
         "Ordered the tags of image 1: sitting, cat",
         "Denied models the tag watermark",
         "Predicted tags for image 1: only_1 0.99, sky 0.4, tree 0.2",
         "Set the auto-tag thresholds: general above 0.5, character above 0.9",
     ]
-    added, imported, edited, captioned, _, _, predicted, _ = entries
+    added, imported, edited, captioned, *_, predicted, _ = entries
     assert added.change["name"] == "cat 1.png"
     assert imported.change["source"] == "import"
     assert edited.change["images"] == {"count": 1, "ordinals": [1]}

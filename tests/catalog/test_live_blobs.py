@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog import views
+from catalog.domain.image_sets import image_set, with_bitmaps
 from catalog.domain.live_blobs import NAMING_EVENTS, BlobReference, LiveBlobs, blobs_named_by
 from catalog.views import live_blobs
 from catalog.views.losses import accepted_blobs, accepted_keys
@@ -18,16 +19,20 @@ from catalog.watch.presence import scan
 from contracts.aggregates import REGISTRY
 from contracts.commits import RecordedCommit
 from contracts.events.datasets import (
+    CommitsUndone,
     DatasetErased,
     DatasetRemoved,
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    TagsEdited,
     VersionFrozen,
 )
+from contracts.events.image_sets import ImageSet
 from contracts.events.jobs import Artifact, JobCheckpointed, JobQueued, JobSampled, JobSucceeded
 from contracts.events.log import LossAccepted
-from contracts.ids import Digest, ImageId, VersionId
+from contracts.events.tagging import TaggingQueued, TaggingRequested
+from contracts.ids import DatasetId, Digest, ImageId, VersionId
 from contracts.sealed import seal
 from tests.catalog.log_builder import (
     LogBuilder,
@@ -97,7 +102,10 @@ class Story:
 
     def step(self) -> None:
         dataset = self.rng.choice(list(self.images))
-        choices = (self.add, self.add, self.refuse, self.remove, self.erase, self.freeze, self.job, self.accept)
+        choices = (
+            *(self.add, self.add, self.refuse, self.remove, self.erase, self.freeze, self.job, self.accept),
+            *(self.edit, self.tag),
+        )
         self.rng.choice(choices)(dataset)
         if self.rng.random() < 0.02:
             self.builder.append("dataset", dataset, self.rng.choice([DatasetRemoved(), DatasetErased()]))
@@ -139,6 +147,20 @@ class Story:
             pages=(self.some_digest(), self.some_digest()),
         )
         self.builder.append("dataset", dataset, frozen)
+
+    def edit(self, dataset: str) -> None:
+        event = self.rng.choice([TagsEdited, ImagesRemoved, CommitsUndone])
+        self.builder.append("dataset", dataset, event(images=ImageSet(count=9, blob=self.some_digest())))
+        self._read_set()
+
+    def tag(self, dataset: str) -> None:
+        images = ImageSet(count=9, blob=self.some_digest())
+        requested = TaggingRequested(dataset_id=DatasetId(dataset), dataset="x", model="wd", images=images, count=9)
+        self.builder.append("tagging", f"run_{self.builder.sequence}", requested, TaggingQueued(priority="normal"))
+        self._read_set()
+
+    def _read_set(self) -> None:
+        self.builder.commits[-1] = with_bitmaps(self.builder.commits[-1], lambda _: image_set(range(9)).bitmap)
 
     def job(self, _: str) -> None:
         step, file = self.rng.randrange(3), self.some_digest()

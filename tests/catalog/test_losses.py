@@ -13,6 +13,7 @@ from contracts.events.jobs import JobCheckpointed, JobSampled
 from contracts.events.log import LossAccepted
 from contracts.ids import JobId, VersionId
 from contracts.queries.datasets import GetImage, GetVersion, ListImages, ReadManifest
+from contracts.queries.jobs import GetJob
 from contracts.queries.losses import GetBlob
 from tests.catalog.harness import CatalogHarness
 from tests.catalog.log_builder import digest
@@ -110,6 +111,59 @@ async def test_a_caption_whose_key_is_lost_is_not_trained_as_an_empty_one(
     await harness.append("log", "loss_1", LossAccepted(images=(image,)))
     with pytest.raises(Lost, match=f"the key of image {image} is lost for good"):
         await query(harness, ReadManifest(version_id=VersionId(frozen.id)))
+
+
+async def test_an_image_whose_key_was_given_up_is_frozen_and_trained_with_its_tags(
+    harness: CatalogHarness, tmp_path: Path
+) -> None:
+    cats = await harness.dataset()
+    lost, removed, bare = [await import_picture(harness, cats, colour) for colour in (1, 2, 3)]
+    await harness.execute(EditTags(image=lost, add=("cat", "sky")))
+    await harness.execute(SetCaption(image=bare, caption=None))
+    await harness.execute(RemoveImage(image=removed))
+    await harness.execute(FreezeVersion(dataset="cats", trigger="sks"))
+    lose_keys(tmp_path / FOLDER)
+    kept = await import_picture(harness, cats, 4)
+    await harness.append("log", "loss_1", LossAccepted(images=(lost, bare, removed)))
+
+    # What version 1 says cannot be read any more, and is not trained as anything else.
+    with pytest.raises(Lost, match=r"version 1 is lost for good.*freeze the data set again"):
+        await harness.execute(CreateJob(dataset="cats", version=1, start=True))
+    job = (await harness.create_job(CreateJob(dataset="cats", trigger="sks", start=True))).id
+    view = await query(harness, GetJob(job=JobId(job)))
+    assert (view.phase, view.version, view.images, view.captions_lost) == ("queued", 2, 3, 1)
+    version = await query(harness, GetVersion(dataset="cats", version=2))
+    assert (version.captions_lost, version.erased) == (1, 0)
+    entries = (await query(harness, ReadManifest(version_id=version.version_id))).items
+    assert [(entry.image, entry.caption, entry.written, entry.caption_lost) for entry in entries] == [
+        (lost, "sks, cat, sky", False, True),
+        (bare, "sks", False, False),
+        (kept, "sks, caption 4", True, False),
+    ]
+    # Unchanged is unchanged; and what a version lacks is what it lacked when it was frozen.
+    assert not (await harness.execute(FreezeVersion(dataset="cats", trigger="sks"))).changed
+    await harness.execute(RemoveImage(image=lost))
+    await harness.execute(FreezeVersion(dataset="cats"))
+    assert [
+        (await query(harness, GetVersion(dataset="cats", version=number))).captions_lost for number in (1, 2, 3)
+    ] == [0, 1, 0]
+
+
+async def test_a_version_from_before_keys_were_given_up_is_frozen_anew_though_nothing_changed(
+    harness: CatalogHarness, tmp_path: Path
+) -> None:
+    cats = await harness.dataset()
+    bare = await import_picture(harness, cats)
+    await harness.execute(SetCaption(image=bare, caption=None))
+    await harness.execute(FreezeVersion(dataset="cats"))
+    lose_keys(tmp_path / FOLDER)
+    await harness.append("log", "loss_1", LossAccepted(images=(bare,)))
+    second = await harness.execute(FreezeVersion(dataset="cats"))
+    manifests = [(await query(harness, GetVersion(dataset="cats", version=number))).manifest for number in (1, 2)]
+    assert (second.changed, second.version, manifests[0] == manifests[1]) == (True, 2, True)
+    created = await harness.create_job(CreateJob(dataset="cats", start=True))
+    assert (await harness.version_of(created.id)).version == 2
+    assert (await query(harness, GetJob(job=JobId(created.id)))).phase == "queued"
 
 
 async def test_a_missing_manifest_is_named(harness: CatalogHarness) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from catalog import views
 from catalog.archive.archive import Archive
+from catalog.image_sets import ReadSets, SetReader
 from catalog.projection import catch_up, project
 from catalog.store import Store
 from catalog.views import datasets
@@ -19,6 +20,7 @@ from contracts.events.datasets import DatasetCreated
 from contracts.events.jobs import JobQueued
 from contracts.signatures import HEADER
 from contracts.telemetry import Applied
+from contracts.wire.blobs.store import LocalBlobs
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.follow import DEFAULT_POLICY, FollowPolicy
 from contracts.wire.service.bus import Bus
@@ -43,6 +45,10 @@ class RunningProjection:
         await self.announced.put(applied)
 
 
+def sets_of(archive: Archive, folder: Path) -> ReadSets:
+    return SetReader(archive, [LocalBlobs(folder / "blobs")]).read
+
+
 @asynccontextmanager
 async def run_projection(
     bus: Bus, folder: Path, policy: FollowPolicy = DEFAULT_POLICY
@@ -50,7 +56,7 @@ async def run_projection(
     archive = Archive(folder)
     running = RunningProjection(folder, archive, await archive.verify_on_start(EventLog(bus)))
     await archive.begin(ROOT.public)
-    task = asyncio.create_task(project(bus, running.store, archive, running.record))
+    task = asyncio.create_task(project(bus, running.store, archive, running.record, sets_of(archive, folder)))
     try:
         yield running
     finally:
@@ -123,8 +129,8 @@ async def test_a_deleted_read_model_is_rebuilt_identically_from_the_archive(tmp_
     await archive.append(full_history().commits)
     first, second = Store(tmp_path / "read.db", LOG_ID, views), Store(tmp_path / "again.db", LOG_ID, views)
 
-    await catch_up(first, archive)
-    await catch_up(second, archive)
+    await catch_up(first, archive, sets_of(archive, tmp_path))
+    await catch_up(second, archive, sets_of(archive, tmp_path))
 
     assert first.applied == archive.tail.sequence
     assert await all_rows(second) == await all_rows(first)
@@ -140,7 +146,7 @@ async def test_a_read_model_that_does_not_match_the_archive_is_reset(tmp_path: P
     other.create_dataset("ds_never", "never happened")
     await store.apply(other.commits)
 
-    await catch_up(store, archive)
+    await catch_up(store, archive, sets_of(archive, tmp_path))
 
     assert store.applied == archive.tail.sequence
     assert await store.read(lambda connection: datasets.find(connection, "ds_never")) is None
@@ -176,7 +182,7 @@ async def test_a_commit_of_a_newer_version_stops_it(bus_of: BusOf, tmp_path: Pat
 
     with pytest.raises(ExceptionGroup) as caught:
         async with asyncio.timeout(WAIT):
-            await project(bus, store, archive, ignore)
+            await project(bus, store, archive, ignore, sets_of(archive, tmp_path))
 
     assert caught.group_contains(LogDamaged, match="commit 4 was written by a newer version of Loratory")
     await store.close()

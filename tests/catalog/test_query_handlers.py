@@ -14,10 +14,13 @@ from catalog import views
 from catalog.archive.archive import Archive
 from catalog.domain.builtin_presets import PRESETS
 from catalog.keys import Keys
+from catalog.prediction_index import PredictionIndex
 from catalog.query_handlers.context import ManifestReader, QueryContext, QueryLimits
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, build_page, decode_cursor, encode_cursor
 from catalog.query_handlers.table import query_handlers
 from catalog.store import Store
+from catalog.text_index import TextIndexes, TextLimits
+from catalog.views.predictions import read_part
 from contracts.errors import Behind, Gone, Invalid, NotFound
 from contracts.events.datasets import DatasetRenamed
 from contracts.ids import DatasetId, ImageId, JobId, RunId, VersionId
@@ -76,6 +79,8 @@ class QuerySide:
             archive=self.archive,
             keys=keys,
             manifests=ManifestReader(self.blobs, self.blobs.size),
+            texts=TextIndexes(self.store, keys, TextLimits()),
+            predictions=PredictionIndex(read_part),
             pending_purges=lambda _: (),
         )
 

@@ -90,7 +90,7 @@ class Workshop:
             case "blobs":
                 async with (
                     open_archive(settings.catalog) as archive,
-                    await open_read_model(settings, archive) as store,
+                    open_read_model(settings, archive) as store,
                 ):
                     erased = await store.read(read_erased)
                 await restore_blobs(settings, backup, erased.blobs, ignore)

@@ -9,6 +9,7 @@ import pytest
 
 from catalog import views
 from catalog.archive.archive import Archive
+from catalog.image_sets import SetReader
 from catalog.projection import catch_up
 from catalog.store import CommitsAt, Store
 from catalog.views.batch import BULK
@@ -108,7 +109,7 @@ async def assert_goes_on(file: Path, copy: Path, archive: Archive, expected: obj
         shutil.copy(f"{file}{suffix}", f"{copy}{suffix}")
     async with Store(copy, LOG_ID, views) as again:
         assert again.pending
-        await catch_up(again, archive)
+        await catch_up(again, archive, SetReader(archive, ()).read)
         assert not again.pending
         assert await all_rows(again) == expected
 

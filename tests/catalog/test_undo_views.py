@@ -15,8 +15,9 @@ from pyroaring import BitMap
 from catalog import views
 from catalog.database import Connection
 from catalog.domain.edits import voided_commits
-from catalog.views import datasets, decisions, image_counts, images, presence, sets, tag_sets, tags
+from catalog.views import datasets, decisions, erasures, image_counts, images, presence, sets, tag_sets, tags
 from catalog.views.batch import BULK
+from contracts.events.base import Source
 from contracts.events.datasets import (
     CaptionSet,
     CommitsUndone,
@@ -24,6 +25,7 @@ from contracts.events.datasets import (
     DatasetRenamed,
     ImageErased,
     ImagesRemoved,
+    ImagesReviewed,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -31,6 +33,7 @@ from contracts.events.datasets import (
 )
 from contracts.ids import RunId
 from tests.catalog.log_builder import LogBuilder, bitmap, image_id
+from tests.catalog.plain_images import assert_filters_match
 from tests.catalog.slicing import apply_in_slices, smallest_slices
 from tests.catalog.test_store import dump
 
@@ -93,6 +96,16 @@ class Model:
         first = [one for one in order if one in shown]
         return (*first, *(one for one in shown if one not in first))
 
+    def reviewed(self, ordinal: int) -> bool:
+        found = False
+        for _, change in self.counting():
+            match change:
+                case "review", ordinals, value if ordinal in ordinals:
+                    found = value
+                case _:
+                    pass
+        return found
+
 
 FEW = st.sets(st.integers(0, IMAGES - 1), min_size=1, max_size=3)
 MANY = FEW.map(lambda few: set(range(IMAGES)) - few)
@@ -102,11 +115,12 @@ CHOICES = st.lists(
     max_size=3,
     unique_by=lambda choice: choice[0],
 )
+SOURCE: st.SearchStrategy[Source] = st.sampled_from(["person", "import"])
 ORDINAL = st.sampled_from(LOOKED_AT)
 CHANGES = st.lists(
     st.one_of(
-        st.tuples(st.just("edit"), FEW | MANY, CHOICES),
-        st.tuples(st.just("edit"), st.sets(ORDINAL, min_size=1) | MANY, CHOICES),
+        st.tuples(st.just("edit"), FEW | MANY, CHOICES, SOURCE),
+        st.tuples(st.just("edit"), st.sets(ORDINAL, min_size=1) | MANY, CHOICES, SOURCE),
         st.tuples(
             st.just("predict"),
             st.sampled_from(["wd", "other"]),
@@ -117,6 +131,7 @@ CHANGES = st.lists(
         st.tuples(st.just("rules"), st.sets(st.sampled_from(TAGS))),
         st.tuples(st.just("order"), ORDINAL, st.permutations(TAGS)),
         st.tuples(st.just("remove"), st.sets(ORDINAL, min_size=1) | MANY),
+        st.tuples(st.just("review"), st.sets(ORDINAL, min_size=1) | MANY, st.booleans()),
         st.tuples(st.just("erase"), st.sampled_from(LOOKED_AT[1:])),
         st.tuples(st.just("undo"), st.integers(0, 30)),
         st.tuples(st.just("undo"), st.integers(0, 30)),
@@ -130,10 +145,12 @@ def _append(builder: LogBuilder, model: Model, change: Any) -> None:
         return builder.append("dataset", "ds_cats", event).sequence
 
     match change:
-        case "edit", ordinals, choices:
+        case "edit", ordinals, choices, source:
             parts = {kind: tuple(tag for tag, choice in choices if choice == kind) for kind in KINDS}
             asserted, rejected, withdrawn = (parts[kind] for kind in KINDS)
-            edited = TagsEdited(images=bitmap(*ordinals), asserted=asserted, rejected=rejected, withdrawn=withdrawn)
+            edited = TagsEdited(
+                images=bitmap(*ordinals), asserted=asserted, rejected=rejected, withdrawn=withdrawn, source=source
+            )
             model.changes[add(edited)] = (
                 "edit",
                 ordinals,
@@ -152,6 +169,8 @@ def _append(builder: LogBuilder, model: Model, change: Any) -> None:
             model.changes[add(TagsOrdered(ordinal=ordinal, tags=tuple(in_order)))] = change
         case "remove", ordinals:
             model.changes[add(ImagesRemoved(images=bitmap(*ordinals)))] = change
+        case "review", ordinals, value:
+            model.changes[add(ImagesReviewed(images=bitmap(*ordinals), reviewed=value))] = change
         case "erase", ordinal:
             erased = {one[1] for one in model.changes.values() if one[0] == "erase"}
             if ordinal not in erased:
@@ -206,7 +225,11 @@ def test_what_holds_is_the_last_decision_among_commits_that_count(changes: list[
 
     with EmptyRows() as one_by_one, EmptyRows() as in_batches, EmptyRows() as in_slices:
         for recorded in builder.commits:
+            before = _states(one_by_one)
             views.apply(one_by_one, [recorded])
+            for ordinal, (etag, state) in _states(one_by_one).items():
+                if before.get(ordinal, (0, None))[1] != state:
+                    assert etag == recorded.sequence
         apply_in_slices(in_slices, builder.commits, cuts)
         edges = sorted({0, *(min(cut, len(builder.commits)) for cut in cuts), len(builder.commits)})
         for start, end in pairwise(edges):
@@ -216,12 +239,27 @@ def test_what_holds_is_the_last_decision_among_commits_that_count(changes: list[
         assert {ordinal: shown(one_by_one, ordinal) for ordinal in LOOKED_AT} == {
             ordinal: model.expected(ordinal) for ordinal in LOOKED_AT
         }
+        existing = BitMap(range(IMAGES)) - erasures.ordinals(one_by_one, "ds_cats")  # no event names others
+        reviewed = sets.load(one_by_one, "ds_cats", "reviewed") & existing
+        assert reviewed == BitMap(ordinal for ordinal in existing if model.reviewed(ordinal))
         assert_sets_match(one_by_one)
+        assert_filters_match(one_by_one, "ds_cats", TAGS)
         erased = [ordinal for ordinal in LOOKED_AT if images.find(one_by_one, image_id("ds_cats", ordinal)) is None]
         for sequence, expected in past.items():
             for ordinal, names in expected.items():
                 if names is not None and ordinal not in erased:
                     assert decisions.tag_names(one_by_one, "ds_cats", ordinal, sequence) == names
+
+
+def _states(connection: Connection) -> dict[int, tuple[int, object]]:
+    """The ETag of each image, and what it shows."""
+    rows = images.by_ordinals(connection, "ds_cats", LOOKED_AT)
+    effective = decisions.effective_tags(connection, "ds_cats", [row.ordinal for row in rows])
+    reviewed = sets.load(connection, "ds_cats", "reviewed")
+    return {
+        row.ordinal: (row.etag, (row.removed, row.caption, effective[row.ordinal].tags, row.ordinal in reviewed))
+        for row in rows
+    }
 
 
 class EmptyRows(closing[Connection]):
@@ -334,6 +372,7 @@ def test_each_set_of_images_that_one_commit_changes_gets_its_etag() -> None:
         apply(connection, builder)
         rows = images.by_ordinals(connection, "ds_cats", range(IMAGES + 1))
         assert {row.etag for row in rows} == {last}
+        assert_filters_match(connection, "ds_cats", TAGS)
 
 
 def test_an_image_that_was_removed_before_is_in_no_later_version_of_an_erased_data_set(builder: LogBuilder) -> None:

@@ -20,7 +20,7 @@ from catalog.domain.undos import UNDOABLE
 from catalog.keys import Keys
 from catalog.service.freezing import Freezer, FrozenVersion
 from catalog.store import Store
-from catalog.views import version_content
+from catalog.views import decisions, version_content
 from catalog.views.batch import BULK
 from catalog.watch.losses import Losses
 from contracts.commands.datasets import EditTags, EraseImage, FreezeVersion, RemoveImage, SetCaption
@@ -88,9 +88,11 @@ async def test_a_version_names_its_pages_and_shares_those_that_did_not_change(
     read: list[int] = []
     read_lines = version_content.read_lines
 
-    def counting(dataset_id: str, ordinals: Sequence[int], connection: Connection) -> list[ManifestLine]:
+    def counting(
+        dataset_id: str, ordinals: Sequence[int], known: dict[int, str], connection: Connection
+    ) -> list[ManifestLine]:
         read.extend(ordinals)
-        return read_lines(dataset_id, ordinals, connection)
+        return read_lines(dataset_id, ordinals, known, connection)
 
     monkeypatch.setattr(version_content, "read_lines", counting)
     await harness.execute(EditTags(image=image_id_of(cats, NEXT), add=("cat",)))
@@ -232,7 +234,7 @@ def undo_one(commits: Sequence[RecordedCommit], back: int) -> CommitsUndone:
     for recorded in commits:
         run, (first, *_) = RunId(recorded.commit.aggregate_id), recorded.commit.events
         if recorded.sequence not in void and all(isinstance(event, UNDOABLE) for event in recorded.commit.events):
-            images = bytes(undos_rules.images_of([recorded]).serialize())
+            images = bitmap(*undos_rules.images_of([recorded]))
             found.append(CommitsUndone(commits=(recorded.sequence,), images=images))
         elif isinstance(first, TaggingPredicted) and run not in runs:
             found.append(CommitsUndone(runs=(run,), images=bitmap(*(image.ordinal for image in first.images))))
@@ -264,6 +266,18 @@ class Rows:
         return frozen
 
 
+async def check_tags(rows: Rows) -> None:
+    """What is frozen is what is shown."""
+    ordinals = (*OTHERS, *ORDINALS)
+
+    def check(connection: Connection) -> None:
+        effective = decisions.effective_tags(connection, "ds_cats", ordinals)
+        shown = decisions.shown_tags(connection, "ds_cats", ordinals, {})
+        assert shown == {ordinal: tags.names for ordinal, tags in effective.items()}
+
+    await rows.store.read(check)
+
+
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(changes=CHANGES)
@@ -281,6 +295,7 @@ async def test_equal_content_gives_an_equal_root_whatever_was_frozen_before(
                 for rows in (growing, whole):
                     add_change(rows.builder, number, change)
             last, fresh = await growing.freeze(), await whole.freeze()
+            await check_tags(whole)
             assert (last.version.manifest, last.version.pages) == (fresh.version.manifest, fresh.version.pages)
             assert not (await growing.freeze()).is_new
         finally:
@@ -427,7 +442,7 @@ async def test_a_freeze_that_a_crash_interrupted_goes_on_after_the_start(bus_of:
         job = (await harness.execute(CreateJob(dataset="cats", start=True))).id
         await blobs.requested.wait()
         # A page that was stored before the crash: no version names it.
-        lines = await harness.executor.store.read(lambda now: version_content.read_lines(cats, [FIRST, LAST], now))
+        lines = await harness.executor.store.read(lambda now: version_content.read_lines(cats, [FIRST, LAST], {}, now))
         page = await LocalBlobs.put(blobs, manifest.encode_page(lines))
     async with open_catalog(bus, tmp_path) as harness:
         assert (await harness.wait_until_frozen(job)).work.state == "queued"

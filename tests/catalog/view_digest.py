@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 
 from catalog import views
-from contracts.events.datasets import CaptionSet, ImagesRemoved, ThresholdsSet
+from contracts.events.datasets import CaptionSet, ImagesRemoved, ImagesReviewed, ThresholdsSet
 from contracts.sealed import CAPTION, seal
 from tests.catalog.log_builder import LogBuilder, bitmap, full_history, image_id, key_for
 from tests.catalog.test_store import dump
@@ -23,7 +23,7 @@ def long_history() -> LogBuilder:
         builder.add_image(ordinal, "ds_long", rng.sample(TAGS, 2))
     for number in range(150):
         ordinals, tags = rng.sample(range(12), 3), rng.sample(TAGS, 3)
-        match rng.choice(("edit", "edit", "predict", "predict", "caption", "thresholds", "remove")):
+        match rng.choice(("edit", "edit", "predict", "predict", "caption", "thresholds", "review", "remove")):
             case "edit":
                 builder.edit_tags(*ordinals, add=tags[:1], remove=tags[1:], dataset="ds_long")
             case "predict":
@@ -35,9 +35,11 @@ def long_history() -> LogBuilder:
                 builder.append("dataset", "ds_long", CaptionSet(ordinal=ordinals[0], caption=caption))
             case "thresholds":
                 general, character = rng.randrange(1, 100) / 100, rng.randrange(1, 100) / 100
-                builder.append(
-                    "dataset", "ds_long", ThresholdsSet(categories={"general": general, "character": character})
-                )
+                thresholds = ThresholdsSet(categories={"general": general, "character": character})
+                builder.append("dataset", "ds_long", thresholds)
+            case "review":
+                reviewed = ImagesReviewed(images=bitmap(*ordinals), reviewed=rng.choice((True, False)))
+                builder.append("dataset", "ds_long", reviewed)
             case _ if number % 5 == 0:
                 builder.append("dataset", "ds_long", ImagesRemoved(images=bitmap(ordinals[0])))
     return builder

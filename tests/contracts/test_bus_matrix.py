@@ -240,6 +240,7 @@ async def test_no_service_can_do_what_is_not_its_own(bus_of: BusOf) -> None:
     assert await find_holes(bus_of, SERVICES, ATTACKS) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", POTENT, ids=lambda attack: attack.__name__)
 async def test_the_same_attack_succeeds_for_who_may_do_everything(bus_of: BusOf, attack: Attack) -> None:
     """Otherwise it would prove nothing."""

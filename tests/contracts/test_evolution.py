@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,23 @@ import pytest
 
 from contracts.asyncapi import asyncapi
 from contracts.commands.base import CommandMetadata
-from contracts.commits import Commit, StreamRevision, build_commit, decode, decode_commit
+from contracts.commits import Commit, StreamRevision, build_commit, decode, decode_commit, decode_event
 from contracts.errors import LogDamaged
 from contracts.events.base import SCHEMA
 from contracts.events.datasets import DatasetRenamed
-from contracts.evolution import UPCASTERS, Raw, upcast
+from contracts.events.jobs import JobCreated
+from contracts.events.presets import PresetSaved
+from contracts.evolution import (
+    RECIPE_UPCASTERS,
+    UPCASTERS,
+    Raw,
+    RecipeUpcasters,
+    has_other_recipe,
+    upcast,
+    upcast_recipe,
+)
 from contracts.ids import CommandId
+from contracts.recipe import RECIPE_VERSION, Recipe
 from tests.contracts.samples import AT
 from tests.contracts.test_events import ANY, GOLDEN, tag_of
 from tools.event_schema import breaking_changes, events_schema, schema_version_of, shapes, undeclared_changes
@@ -136,6 +147,75 @@ def test_unchanged_shapes_have_no_breaking_changes() -> None:
     assert all(not breaking_changes(shape, shape) for shape in shapes(NOW).values())
 
 
+def test_a_recipe_of_a_new_version_is_declared_by_its_own_number() -> None:
+    def change(part: Raw) -> None:
+        without_field("seed")(part)
+        part["properties"]["version"] = {"enum": [RECIPE_VERSION + 1], "default": RECIPE_VERSION + 1}
+
+    assert not faults_after(change, "Recipe")
+    assert any("recipe.seed was removed" in fault for fault in faults_after(without_field("seed"), "Recipe"))
+
+
+# --- recipes
+
+RECIPE_LINES = [
+    (version, json.loads(line))
+    for version in range(1, RECIPE_VERSION)
+    for line in (GOLDEN / f"recipe.{version}.jsonl").read_text(encoding="utf-8").splitlines()
+]
+
+
+def recipe_commit(event: Raw) -> bytes:
+    kind = event["type"].partition(".")[0]
+    return encode_commit(event, SCHEMA, kind, others=[])
+
+
+@pytest.mark.parametrize(("version", "event"), RECIPE_LINES)
+def test_a_recipe_of_an_older_version_reads(version: int, event: Raw) -> None:
+    assert event["recipe"].get("version", 1) == version
+    recipes = [
+        one.recipe
+        for written in (recipe_commit(event), json.dumps(json.loads(recipe_commit(event)), separators=(",", ":")))
+        for one in decode(7, AT, written if isinstance(written, bytes) else written.encode()).commit.events
+        if isinstance(one, PresetSaved | JobCreated)
+    ]
+    recipes += [one.recipe for one in [decode_event(json.dumps(event).encode(), 1)] if isinstance(one, PresetSaved)]
+    for recipe in recipes:
+        assert recipe.version == RECIPE_VERSION
+        assert recipe.seed == event["recipe"]["seed"]
+        base = {"name": "tiny-random"} | event["recipe"]["base"]
+        assert msgspec.to_builtins(recipe.base) == (base if base["type"] == "builtin" else event["recipe"]["base"])
+
+
+def test_there_is_an_upcaster_and_a_golden_line_for_each_older_recipe() -> None:
+    older = set(range(1, RECIPE_VERSION))
+    assert set(RECIPE_UPCASTERS) == older == {version for version, _ in RECIPE_LINES}
+
+
+def test_a_recipe_passes_the_upcasters_from_its_version_on() -> None:
+    upcasters: RecipeUpcasters = {
+        1: lambda recipe: recipe | {"seen": [1]},
+        2: lambda recipe: recipe | {"seen": [*recipe.get("seen", ()), 2]},
+    }
+    assert upcast_recipe({}, upcasters, 3) == {"seen": [1, 2], "version": 3}
+    assert upcast_recipe({"version": 2}, upcasters, 3) == {"seen": [2], "version": 3}
+    assert upcast_recipe({"version": 3}, upcasters, 3) == {"version": 3}
+
+
+def test_a_recipe_of_a_newer_version_stops_the_reader_with_a_reason() -> None:
+    event = RECIPE_LINES[0][1]
+    newer = event | {"recipe": event["recipe"] | {"version": RECIPE_VERSION + 1}}
+    with pytest.raises(LogDamaged, match=r"commit 7 cannot be read: its recipe was written with version .* upgrade"):
+        decode(7, AT, recipe_commit(newer))
+
+
+def test_a_recipe_is_recorded_with_its_version_first_so_that_it_is_decoded_once() -> None:
+    saved = msgspec.to_builtins(PresetSaved(name="mine", recipe=Recipe()))
+    assert not has_other_recipe(msgspec.json.encode(saved))
+    assert has_other_recipe(msgspec.json.encode(saved | {"recipe": {"base": {}}}))
+    assert not has_other_recipe(b'{"name":"a \\"recipe\\": {"}')
+
+
 # --- decoding and upcasting
 
 
@@ -152,12 +232,14 @@ def strip_name(event: Raw) -> Raw:
 UPCASTERS_TO_3 = {("dataset.renamed", 1): rename_title, ("dataset.renamed", 2): strip_name}
 
 
-def encode_commit(event: Raw, schema: int | None) -> bytes:
+def encode_commit(
+    event: Raw, schema: int | None, kind: str = "dataset", others: Sequence[Raw] = ({"type": "dataset.removed"},)
+) -> bytes:
     metadata = CommandMetadata(command_id=CommandId("c1"), actor="user:ann", at=AT)
     template = build_commit(
         "dataset", "ds_1", [DatasetRenamed(name="x")], expected_revision=StreamRevision(), metadata=metadata
     )
-    commit = json.loads(msgspec.json.encode(template)) | {"events": [event, {"type": "dataset.removed"}]}
+    commit = json.loads(msgspec.json.encode(template)) | {"aggregate_kind": kind, "events": [event, *others]}
     return json.dumps(commit if schema is None else commit | {"schema": schema}).encode()
 
 

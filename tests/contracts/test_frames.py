@@ -11,6 +11,7 @@ from contracts.aggregates import AnyEvent
 from contracts.commits import decode_event
 from contracts.events.base import SCHEMA, Event
 from contracts.events.datasets import TagsEdited
+from contracts.events.image_sets import ImageSet
 from contracts.frames import EVENT_FRAMES, IMAGE_EVENTS, AnyFrame, EventImages, Frame, event_frame, message_frame
 from contracts.ids import CommandId, ImageId, JobId, RunId, WorkerId
 from contracts.telemetry import LiveMessage, Presence, TaggingProgress, TrainingProgress
@@ -102,6 +103,6 @@ def test_a_new_live_message_has_a_subject_a_name_and_a_work_of_its_own() -> None
 
 
 def test_an_edit_of_tags_keeps_its_other_fields() -> None:
-    frame = msgspec.to_builtins(frame_of(TagsEdited(images=b"", asserted=("cat",))))
+    frame = msgspec.to_builtins(frame_of(TagsEdited(images=ImageSet(count=0), asserted=("cat",))))
     assert frame["data"]["asserted"] == ("cat",)
     assert "rejected" not in frame["data"]

@@ -14,6 +14,7 @@ from tagger.wd.model import OnnxTagger
 from tests.demo_world import trials
 
 
+@pytest.mark.slow
 def test_an_untrained_base_does_not_follow_prompts(tmp_path: Path) -> None:
     torch.manual_seed(0)
     base_pipeline.save_pipeline(base_pipeline.build_untrained(tmp_path), tmp_path / "base")

@@ -18,6 +18,7 @@ def classifier() -> SceneClassifier:
     return SceneClassifier(examples_per_kind=30)
 
 
+@pytest.mark.slow
 def test_kind_and_colour_are_classified_from_the_picture_alone(classifier: SceneClassifier) -> None:
     scenes = [evaluation_scene("held-out", index) for index in range(150)]
     results = [classifier.classify(draw_scene(scene, f"held-out/{index}")) for index, scene in enumerate(scenes)]

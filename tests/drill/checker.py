@@ -16,11 +16,13 @@ from pathlib import Path
 from catalog import views
 from catalog.archive.archive import Archive
 from catalog.database import MAX_SEQUENCE
+from catalog.image_sets import SetReader
 from catalog.projection import catch_up
 from catalog.store import Store
 from contracts.commits import RecordedCommit
 from contracts.events.datasets import DatasetCreated, ImageAdded, TagsEdited
 from contracts.ids import keyed_command_id
+from contracts.wire.blobs.store import LocalBlobs
 from tests.drill.client_commands import SentCommand
 from tests.drill.work_generator import LogObserver
 
@@ -173,7 +175,7 @@ async def find_differences(catalog: Path, scratch: Path, commits: Sequence[Recor
         log_id = (catalog / "log_id").read_text()
         store = Store(scratch / "read.db", log_id, views)
         try:
-            await catch_up(store, archive)
+            await catch_up(store, archive, SetReader(archive, [LocalBlobs(catalog.parent / "blobs")]).read)
         finally:
             await store.close()
     finally:

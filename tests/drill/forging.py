@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import msgspec
 import nats.errors
-from pyroaring import BitMap
 
+from catalog.domain.image_sets import image_set
 from contracts import subjects
 from contracts.commands.base import CommandMetadata
 from contracts.commits import RecordedCommit, build_commit, encode_commit, revision_of
@@ -86,7 +86,7 @@ def _forged_edit(last: RecordedCommit) -> tuple[str, bytes]:
     """A well-formed commit on top of the last one that was seen."""
     at = datetime.now(UTC)
     metadata = CommandMetadata(command_id=new_command_id(), actor="user:local", at=at)
-    event = TagsEdited(images=BitMap(range(5)).serialize(), asserted=(f"{FORGED_TAG}-{ulid().lower()}",))
+    event = TagsEdited(images=image_set(range(5)), asserted=(f"{FORGED_TAG}-{ulid().lower()}",))
     kind, aggregate_id = last.commit.aggregate_kind, last.commit.aggregate_id
     commit = build_commit(kind, aggregate_id, [event], expected_revision=revision_of(last), metadata=metadata)
     return subjects.aggregate(kind, aggregate_id), encode_commit(commit)

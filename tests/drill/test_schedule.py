@@ -11,6 +11,7 @@ from contracts.aggregates import AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.commits import RecordedCommit, StreamRevision, build_commit
 from contracts.events.datasets import TagsEdited
+from contracts.events.image_sets import ImageSet
 from contracts.events.jobs import (
     JobAttemptStarted,
     JobCancelled,
@@ -66,7 +67,7 @@ def recorded_commit(sequence: int, kind: str, aggregate_id: str, *events: AnyEve
 
 
 def tag_commit(sequence: int, tag: str, key: str) -> RecordedCommit:
-    return recorded_commit(sequence, "dataset", "ds_1", TagsEdited(images=b"", asserted=(tag,)), key=key)
+    return recorded_commit(sequence, "dataset", "ds_1", TagsEdited(images=ImageSet(count=1), asserted=(tag,)), key=key)
 
 
 def test_equal_seeds_give_equal_schedules_and_no_process_dies_too_often() -> None:

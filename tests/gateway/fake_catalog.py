@@ -266,6 +266,7 @@ def job(**changes: Any) -> JobView:
         "version": 1,
         "version_id": "v1",
         "images": 1,
+        "captions_lost": 0,
         "trigger": "",
         "recipe": Recipe(),
         "step": 0,

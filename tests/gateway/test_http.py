@@ -11,13 +11,23 @@ import msgspec
 import pytest
 
 from contracts.asyncapi import asyncapi
-from contracts.commands.datasets import CreateDataset, DatasetResult, EraseImage, ImageResult, ReplaceTags
+from contracts.commands.datasets import (
+    CreateDataset,
+    DatasetResult,
+    EraseImage,
+    ImageResult,
+    ReplaceTags,
+    ReviewImages,
+    ReviewResult,
+)
 from contracts.commands.jobs import CancelJob, CreateJob, JobResult, StartJob
 from contracts.errors import Behind, IllegalTransition, KeyReused, StaleVersion
 from contracts.events.jobs import JobEdited
-from contracts.ids import keyed_command_id
+from contracts.filter_text import parse_filter, parse_sort
+from contracts.filters import AllImages, Matching, Selection, TheseImages
+from contracts.ids import ImageId, keyed_command_id
 from contracts.queries.base import Page
-from contracts.queries.datasets import GetDataset, GetImage, ListDatasets, TagView
+from contracts.queries.datasets import GetDataset, GetImage, ListDatasets, ListImages, TagView
 from contracts.queries.jobs import GetJob
 from gateway.version import VERSION
 from tests.gateway.conftest import World, eventually, world_at
@@ -364,3 +374,67 @@ async def test_a_long_poll_returns_when_the_job_changes(world: World) -> None:
     assert world.catalog.received_queries[-1].min_seq == recorded.sequence
     immediate = await world.client.get(f"{P}/jobs/job_1", params={"wait": 0})
     assert immediate.headers["etag"] == '"8"'
+
+
+async def test_a_filter_and_a_sort_order_reach_the_catalog_as_values(world: World) -> None:
+    world.catalog.query_results[ListImages] = Page(items=(), total=0)
+    given = {"filter": 'Hat -solo (cap | "<3")', "sort": "-conf:Hat", "tag": "a"}
+    response = await world.client.get(f"{P}/datasets/cats/images", params=given)
+    assert response.status_code == 200, response.text
+    (query,) = [one for one in world.catalog.received_queries if isinstance(one, ListImages)]
+    assert query.filter == parse_filter('hat -solo (cap | "<3")')
+    assert query.sort == parse_sort("-conf:hat")
+    assert query.tag == "a"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "position", "sentence"),
+    [
+        ("filter", "hat (cap", 5, "this parenthesis is never closed"),
+        ("filter", "", 1, "a term is missing here"),
+        ("filter", "score>5", 1, "score is nothing that can be compared; put quotes around a tag"),
+        ("sort", "conf:a,b", 6, "a tag cannot contain ',', or it would become two tags: 'a,b'"),
+    ],
+)
+async def test_an_unreadable_filter_is_a_problem_that_says_where(
+    world: World, parameter: str, text: str, position: int, sentence: str
+) -> None:
+    for path in ("images", "datasets/cats/images"):
+        problem = assert_problem(await world.client.get(f"{P}/{path}", params={parameter: text}), 400, "invalid")
+        assert problem["detail"] == f"{parameter}, character {position}: {sentence}"
+        assert problem["position"] == position
+        assert problem["errors"] == [{"pointer": f"/{parameter}", "message": problem["detail"]}]
+
+
+async def test_an_unknown_sort_order_and_malformed_json_are_problems(world: World) -> None:
+    problem = assert_problem(await world.client.get(f"{P}/images", params={"sort": "colour"}), 400, "invalid")
+    assert "added, name, size, changed, tags and conf:TAG" in str(problem["detail"])
+    problem = assert_problem(await world.client.get(f"{P}/images", params={"filter": '{"type":"tag"}'}), 400, "invalid")
+    assert problem["detail"] == "filter.tag is required"
+    assert_problem(await world.client.get(f"{P}/images", params={"filter": "x" * 5000}), 400, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("body", "selection"),
+    [
+        ({"images": ["img_1"]}, TheseImages(ids=(ImageId("img_1"),))),
+        ({"filter": "hat | cap"}, Matching(filter=parse_filter("hat | cap"))),
+        ({"all": True}, AllImages()),
+    ],
+)
+async def test_images_to_review_are_selected_in_one_of_three_ways(
+    world: World, body: dict[str, object], selection: Selection
+) -> None:
+    world.catalog.command_results[ReviewImages] = lambda _: ReviewResult(id="ds_1", name="cats", images=3)
+    response = await world.client.post(f"{P}/datasets/cats/reviewed", json={**body, "reviewed": False})
+    assert response.status_code == 200, response.text
+    assert response.json()["images"] == 3
+    command = world.catalog.received_commands[-1].command
+    assert command == ReviewImages(dataset="cats", selection=selection, reviewed=False)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"images": []}, {"images": ["img_1"], "all": True}, {"filter": ""}, {"filter": "a", "images": ["x"]}]
+)
+async def test_a_selection_that_is_none_or_several_is_a_problem(world: World, body: dict[str, object]) -> None:
+    assert_problem(await world.client.post(f"{P}/datasets/cats/reviewed", json=body), 400, "invalid")

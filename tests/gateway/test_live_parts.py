@@ -11,6 +11,7 @@ from pyroaring import BitMap
 from contracts.errors import LogDamaged, NotFound, Unavailable
 from contracts.events.base import Event
 from contracts.events.datasets import CaptionSet, DatasetRenamed, ImageAdded, ImagesRemoved, TagsEdited
+from contracts.events.image_sets import ImageSet
 from contracts.events.tagging import ImagePredictions, TaggingPredicted, TaggingRequested
 from contracts.frames import EventImages
 from contracts.ids import DatasetId, Digest, ImageId, JobId, WorkerId
@@ -138,8 +139,8 @@ async def test_a_client_that_floods_is_closed_and_live_messages_replace_each_oth
 # --- image ids
 
 
-def bitmap(*ordinals: int) -> bytes:
-    return bytes(BitMap(ordinals).serialize())
+def bitmap(*ordinals: int) -> ImageSet:
+    return ImageSet(count=len(ordinals), bitmap=bytes(BitMap(ordinals).serialize()))
 
 
 def added(ordinal: int) -> ImageAdded:
@@ -242,7 +243,7 @@ async def test_images_of_a_lost_commit_are_counted_without_an_id() -> None:
 @pytest.mark.parametrize("images", [b"", b"no bitmap"])
 async def test_a_set_that_cannot_be_read_is_damage(images: bytes) -> None:
     with pytest.raises(LogDamaged):
-        await images_of(ImageIds(KnownImages()), TagsEdited(images=images))
+        await images_of(ImageIds(KnownImages()), TagsEdited(images=ImageSet(count=1, bitmap=images)))
 
 
 async def test_an_unavailable_catalog_is_an_error_for_the_caller_to_retry() -> None:

@@ -36,6 +36,7 @@ def job(**changes: Any) -> Job:
         "version": 3,
         "version_id": VersionId("v3"),
         "images": 12,
+        "captions_lost": 0,
         "trigger": "zwx",
         "recipe": Recipe(),
         "step": 300,
@@ -64,6 +65,8 @@ def test_a_job_is_grouped_into_sections() -> None:
     summary, progress = sections["Job job_1"], sections["Progress"]
     assert (summary["Status"], summary["Trigger"]) == ("running", "zwx")
     assert summary["Data set"] == "mika, version 3 (12 images)"
+    lossy = job_sections(job(captions_lost=2))["Job job_1"]
+    assert lossy["Data set"] == "mika, version 3 (12 images, 2 without a lost caption)"
     assert (progress["Step"], progress["Device"]) == ("300 of 400", "cuda, bfloat16")
     assert sections["Attempts"] == {
         "1": "worker gpu1, started 2026-11-21 12:00:00 UTC, resumed after step 300, crashed: out of memory"

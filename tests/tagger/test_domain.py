@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import LogDamaged, Rejected
+from contracts.events.image_sets import ImageSet
 from contracts.events.tagging import (
     ImagePredictions,
     Prediction,
@@ -17,7 +18,9 @@ from contracts.ids import DatasetId, Digest
 from contracts.queries.tagging import TaggingImage
 from tagger import domain
 
-REQUESTED = TaggingRequested(dataset_id=DatasetId("ds_1"), dataset="cats", model="demo", images=b"", count=5)
+REQUESTED = TaggingRequested(
+    dataset_id=DatasetId("ds_1"), dataset="cats", model="demo", images=ImageSet(count=5), count=5
+)
 SIZES = st.lists(st.integers(0, 3000), max_size=20)
 
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import pytest
 from PIL import Image
-from pyroaring import BitMap
 
+from catalog.domain.image_sets import image_set
 from contracts.aggregates import AnyEvent
 from contracts.events.tagging import (
     TAGGING_WORK,
@@ -85,7 +85,7 @@ class FakeCatalog:
     async def request_run(self, pictures: list[bytes], model: str = "tiny-random", run: str = RUN) -> None:
         for ordinal, picture in enumerate(pictures):
             self.images.append(TaggingImage(ordinal=ordinal, picture=await self.blobs.put(picture)))
-        all_ordinals = bytes(BitMap(range(len(pictures))).serialize())
+        all_ordinals = image_set(range(len(pictures)))
         requested = TaggingRequested(
             dataset_id=DatasetId("ds_1"), dataset="cats", model=model, images=all_ordinals, count=len(pictures)
         )

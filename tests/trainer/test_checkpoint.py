@@ -35,6 +35,7 @@ def test_a_checkpoint_has_float32_weights_optimizer_state_and_cursor_and_no_pick
     assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [{"seed": 7}, {"optimizer__lr": 1e-3}, {"adapter__rank": 8}, {"data__batch_size": 2}])
 def test_a_checkpoint_of_another_run_is_refused(bench: Workbench, saved: Path, other: dict[str, object]) -> None:
     with pytest.raises(BadCheckpoint, match="another run"):
@@ -47,6 +48,7 @@ def test_a_checkpoint_with_other_captions_is_refused(bench: Workbench, saved: Pa
         bench.run(bench.request(str(saved), length__count=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999])
 def test_a_truncated_checkpoint_is_refused(bench: Workbench, saved: Path, fraction: float) -> None:
     content = saved.read_bytes()

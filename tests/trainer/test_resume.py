@@ -93,6 +93,7 @@ def test_a_longer_run_can_resume_from_a_shorter_one(bench: Workbench) -> None:
     assert last(longer, Finished).kohya.tensors == last(whole, Finished).kohya.tensors
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_checkpoint_only_writes_its_files(bench: Workbench) -> None:
     whole = bench.run(bench.request())
     rest = bench.run(bench.request(last(whole, Saved).path))

@@ -21,7 +21,7 @@ from trainer.messages import Example
 
 FORMAT = "loratory-checkpoint/1"
 
-_CHANGEABLE_FIELDS = ("length", "sampling", "save", "device", "gradient_checkpointing")
+_CHANGEABLE_FIELDS = ("version", "length", "sampling", "save", "device", "gradient_checkpointing")
 """Recipe fields that do not affect a training step: a resumed run may have other values."""
 
 
