@@ -73,7 +73,7 @@ class Toggle:
     images: BitMap
 
 
-ROWS_AT_ONCE = 500
+ROWS_AT_ONCE = 250
 """Rows that are changed before asking whether to go on."""
 DIRECT = 1_000
 """What concerns at most so many images is done together with the other changes of its commit."""

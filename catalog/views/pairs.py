@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.views.batch import PairChange, Pairs
+from catalog.views.sets import from_array
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
 from contracts.tags import Acceptance, Fixed
@@ -98,7 +99,7 @@ class PassingImages:
         tags = self.tags[np.searchsorted(self.tags, tag, side="right") :].astype(np.uint64)
         starts, ends = (np.searchsorted(self.pairs, (tags + np.uint64(more)) << _SHIFT) for more in (0, 1))
         for found, start, end in zip(tags.tolist(), starts.tolist(), ends.tolist(), strict=True):
-            yield found, BitMap((self.pairs[start:end] & _ORDINAL).astype(np.uint32))
+            yield found, from_array((self.pairs[start:end] & _ORDINAL).astype(np.uint32))
 
 
 def affected_tags(old: Rules, new: Rules) -> frozenset[int] | None:

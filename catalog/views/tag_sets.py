@@ -17,7 +17,7 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.edits import SetChoice
 from catalog.rows import json_array
-from catalog.views.sets import load, serialize, to_array
+from catalog.views.sets import from_array, load, serialize, to_array
 from contracts.filters import TagSource
 
 TABLES = """
@@ -280,7 +280,7 @@ def count_changes(digits: list[BitMap], changes: Sequence[tuple[BitMap, BitMap]]
     numbers[: len(more)] += more
     numbers[: len(fewer)] -= fewer
     places = range(int(numbers.max(initial=0)).bit_length())
-    return [BitMap(np.flatnonzero(numbers >> place & 1).astype(np.uint32)) for place in places]
+    return [from_array(np.flatnonzero(numbers >> place & 1).astype(np.uint32)) for place in places]
 
 
 def _occurrences(some: Iterable[BitMap]) -> NDArray[np.int64]:

@@ -63,7 +63,7 @@ COUNT_DISTINCT = """
 SELECT COUNT(DISTINCT tag) FROM tag
 WHERE (:dataset IS NULL OR dataset_id = :dataset) AND images > 0 AND tag >= :low AND tag < :high
 """
-TAGS_AT_ONCE = 200
+TAGS_AT_ONCE = 100
 """Tags whose sets are in memory at once, before asking whether to go on."""
 NO_IMAGES = sets.serialize(BitMap())
 LAST_CHARACTER = "\U0010ffff"
