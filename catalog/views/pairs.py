@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.views.batch import PairChange, Pairs
-from catalog.views.sets import from_array
+from catalog.views.batch import PairChange, Pairs, from_array
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
 from contracts.tags import Acceptance, Fixed

@@ -54,11 +54,6 @@ def to_array(images: BitMap) -> NDArray[np.uint32]:
     return np.frombuffer(images.to_array(), dtype=np.uint32)
 
 
-def from_array(ordinals: NDArray[np.uint32]) -> BitMap:
-    """Each number is taken from memory; from an array of numpy they would be objects first, which takes ten times."""
-    return BitMap(array("I", ordinals.tobytes()))
-
-
 def serialize(images: BitMap) -> bytes:
     """Equal sets give equal bytes: which containers a set has depends on how it was made, until it is optimized.
 

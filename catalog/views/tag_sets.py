@@ -17,7 +17,8 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.edits import SetChoice
 from catalog.rows import json_array
-from catalog.views.sets import from_array, load, serialize, to_array
+from catalog.views.batch import from_array
+from catalog.views.sets import load, serialize, to_array
 from contracts.filters import TagSource
 
 TABLES = """
