@@ -7,7 +7,8 @@ just replaced.
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +27,18 @@ from catalog.database import (
     peek,
     remove_database,
 )
+from catalog.pending import Pending, Slice, Waiting
 from contracts.commits import Aggregate, ForeignMessage, LogEntry, RecordedCommit
 from contracts.errors import Behind, LogDamaged, Unavailable
 
 T = TypeVar("T")
+ApplyCommits = Callable[[Connection, Sequence[RecordedCommit]], None]
+CommitsAt = Callable[[Sequence[int]], Awaitable[Sequence[RecordedCommit]]]
 
+SLICE_SECONDS = 0.03
+"""Time after which a slice of a long application ends, to let others write; the last part of it takes longer."""
+MAX_PENDING = 1000
+"""Commits pending at which no more are taken in."""
 CACHE_KIB = 48 * 1024
 """Large, because a batch touches rows far apart: pages that are not cached are read again for each batch."""
 
@@ -57,9 +65,29 @@ class ReadModel(Protocol):
 
     def apply(self, connection: Connection, commits: Sequence[RecordedCommit]) -> None: ...
 
+    def take_in(self, connection: Connection, commits: Sequence[RecordedCommit]) -> None: ...
+
+    def take_up(self, connection: Connection, commits: Iterable[RecordedCommit]) -> None: ...
+
+    def next_work(self, connection: Connection) -> Slice | Waiting | None: ...
+
+    def run(self, connection: Connection, part: Slice, plan: object, go_on: Callable[[], bool]) -> None: ...
+
+    def read_pending(self, connection: Connection) -> Pending: ...
+
+    def first_of_dataset(self, connection: Connection, dataset_id: str) -> int | None: ...
+
     def add_foreign(self, connection: Connection, messages: Sequence[ForeignMessage]) -> None: ...
 
     def foreign_heads(self, connection: Connection) -> dict[Aggregate, int]: ...
+
+
+@dataclass(frozen=True)
+class _Unsettled:
+    """The first commit of an aggregate that is not applied completely."""
+
+    aggregate: Aggregate
+    sequence: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +107,10 @@ class Store(Database):
         self._log_id = log_id
         self._model = model
         self._advanced = asyncio.Condition()
-        self._pending: dict[Aggregate, int] = {}
+        self._pending: Mapping[Aggregate, int] = {}
+        self._pending_commits = 0
+        self._plan: tuple[Slice, object] | None = None
+        """Of the step that is being worked on; the same for all its slices."""
         self._damaged = asyncio.Event()
         self.before_apply: list[Callable[[Sequence[LogEntry]], None]] = []
         """Called with the entries that the rows show next."""
@@ -96,6 +127,7 @@ class Store(Database):
         tables = partial(create_tables, CHECKPOINT + self._model.TABLES)
         writer = open_writer(path, tables, secure_delete=True, rebuildable=True, cache_kib=CACHE_KIB)
         self.foreign_heads = self._model.foreign_heads(writer)
+        self._set_pending(self._model.read_pending(writer))
         return writer
 
     @property
@@ -142,11 +174,19 @@ class Store(Database):
     async def apply(self, batch: Sequence[LogEntry]) -> int:
         """Apply entries in the order of the log, skipping those applied before. Returns the new `applied`.
 
-        LogDamaged, and nothing changed, if a commit is missing after the last applied one.
+        Nothing may be pending. LogDamaged, and nothing changed, if a commit is missing after the last applied one.
         """
+        return await self._advance(batch, self._model.apply)
+
+    async def take_in(self, batch: Sequence[LogEntry]) -> int:
+        """As `apply`, but what takes long is pending afterwards, with all that must wait for it: see `work_on`."""
+        return await self._advance(batch, self._model.take_in)
+
+    async def _advance(self, batch: Sequence[LogEntry], apply: ApplyCommits) -> int:
         for observe in self.before_apply:
             observe(batch)
-        applied = await self.write(lambda connection: self._apply(connection, batch))
+        applied, pending = await self.write(lambda connection: self._apply(connection, batch, apply))
+        self._set_pending(pending)
         self.foreign_heads |= {entry.aggregate: entry.sequence for entry in batch if isinstance(entry, ForeignMessage)}
         self.applied = max(self.applied, applied)
         await self._notify()
@@ -161,10 +201,78 @@ class Store(Database):
         first_pending = self._pending.get(aggregate, sequence + 1)
         return self.applied >= sequence < first_pending
 
-    async def set_pending(self, pending: Mapping[Aggregate, int]) -> None:
-        """Replace the aggregates that are still being worked in, each with the first sequence not shown completely."""
-        self._pending = dict(pending)
+    @property
+    def pending(self) -> Mapping[Aggregate, int]:
+        """The aggregates that are still being worked in, each with the first sequence not shown completely."""
+        return self._pending
+
+    async def work_on(self, commits_at: CommitsAt) -> bool:
+        """Do one slice of what is pending, in a transaction; False: nothing is.
+
+        The first of all is finished first. `commits_at` returns the commits of the log at ascending sequences.
+        """
+        work = await self.read(self._model.next_work)
+        if work is None:
+            self._plan = None
+            return False
+        if isinstance(work, Waiting):
+            commits = await commits_at(work.sequences)
+            pending = await self.write(lambda connection: self._take_up(connection, commits))
+        else:
+            plan = await self._plan_of(work)
+            pending = await self.write(lambda connection: self._run(connection, work, plan))
+        self._set_pending(pending)
         await self._notify()
+        return True
+
+    async def wait_until_pending(self) -> None:
+        await self._wait_until(lambda: bool(self._pending), self.applied, None)
+
+    async def wait_for_room(self) -> None:
+        """Wait until so little is pending that more may be taken in."""
+        await self._wait_until(lambda: self._pending_commits < MAX_PENDING, self.applied, None)
+
+    async def read_settled(
+        self, dataset_of: Callable[[Connection], str | None], work: Callable[[Connection], T], timeout: float
+    ) -> T:
+        """As `read`, on a snapshot in which no commit of a data set is applied in part; Behind after `timeout` seconds.
+
+        `dataset_of` finds the data set on the snapshot; None: what is read depends on none.
+        """
+
+        def read(connection: Connection) -> T | _Unsettled:
+            return self._first_unsettled(connection, dataset_of) or work(connection)
+
+        end = time.monotonic() + timeout
+        while isinstance(result := await self.read(read), _Unsettled):
+            await self.wait_until_shown(result.aggregate, result.sequence, max(0.0, end - time.monotonic()))
+        return result
+
+    def _first_unsettled(
+        self, connection: Connection, dataset_of: Callable[[Connection], str | None]
+    ) -> _Unsettled | None:
+        if not self._model.read_pending(connection).commits or (dataset_id := dataset_of(connection)) is None:
+            return None
+        first = self._model.first_of_dataset(connection, dataset_id)
+        return None if first is None else _Unsettled(("dataset", dataset_id), first)
+
+    async def _plan_of(self, work: Slice) -> object:
+        if self._plan is None or not self._plan[0].is_of_same_step(work):
+            self._plan = None  # its memory is free before the next one is made
+            self._plan = (work, await self.read(work.step.plan))
+        return self._plan[1]
+
+    def _take_up(self, connection: Connection, commits: Sequence[RecordedCommit]) -> Pending:
+        self._model.take_up(connection, commits)
+        return self._model.read_pending(connection)
+
+    def _run(self, connection: Connection, work: Slice, plan: object) -> Pending:
+        end = time.monotonic() + SLICE_SECONDS
+        self._model.run(connection, work, plan, lambda: time.monotonic() < end)
+        return self._model.read_pending(connection)
+
+    def _set_pending(self, pending: Pending) -> None:
+        self._pending, self._pending_commits = pending.first, pending.commits
 
     async def wait_until_shown(self, aggregate: Aggregate, sequence: int, timeout: float | None = None) -> None:
         """Wait until this commit of this aggregate is shown; Behind after `timeout` seconds, if given."""
@@ -193,7 +301,7 @@ class Store(Database):
             self._damaged.set()
             raise Unavailable(f"the read model is damaged and will be rebuilt: {error}", service="catalog") from error
 
-    def _apply(self, connection: Connection, batch: Sequence[LogEntry]) -> int:
+    def _apply(self, connection: Connection, batch: Sequence[LogEntry], apply: ApplyCommits) -> tuple[int, Pending]:
         connection.execute(CREATE_CHECKPOINT, (self._model.VERSION, self._log_id))
         at = checkpoint(connection).sequence
         new = [recorded for recorded in batch if recorded.sequence > at]
@@ -202,12 +310,12 @@ class Store(Database):
                 raise LogDamaged(f"commit {expected} is missing before {recorded.sequence}", first_bad=expected)
         if new:
             commits = [entry for entry in new if isinstance(entry, RecordedCommit)]
-            self._model.apply(connection, commits)
+            apply(connection, commits)
             if len(commits) < len(new):
                 self._model.add_foreign(connection, [entry for entry in new if isinstance(entry, ForeignMessage)])
             digest = hashlib.sha256(new[-1].body).hexdigest()
             connection.execute(MOVE_CHECKPOINT, (new[-1].sequence, digest))
-        return at + len(new)
+        return at + len(new), self._model.read_pending(connection)
 
 
 def checkpoint(connection: Connection) -> Checkpoint:

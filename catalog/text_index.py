@@ -22,7 +22,7 @@ from catalog.domain.image_sets import bitmap_of
 from catalog.domain.ordering import NameKeys, natural_key
 from catalog.keys import Keys
 from catalog.store import Store, checkpoint
-from catalog.views import searchable
+from catalog.views import pending, searchable
 from catalog.views.searchable import SealedTexts
 from contracts.commits import LogEntry, RecordedCommit
 from contracts.errors import Rejected
@@ -232,8 +232,10 @@ def _search(texts: list[str], folded: str, images: BitMap) -> BitMap:
 
 
 def _reread(connection: Connection, dataset_id: DatasetId, ordinals: Sequence[int]) -> tuple[int, list[SealedTexts]]:
-    """The sequence of the snapshot, and the texts in it."""
-    return checkpoint(connection).sequence, searchable.of_images(connection, dataset_id, ordinals)
+    """The sequence up to which the snapshot shows the data set, and the texts in it."""
+    first = pending.first_of_dataset(connection, dataset_id)
+    shown = checkpoint(connection).sequence if first is None else first - 1
+    return shown, searchable.of_images(connection, dataset_id, ordinals)
 
 
 def _put_all(texts: DatasetTexts, rows: Sequence[SealedTexts], keys: dict[ImageId, bytes]) -> None:

@@ -146,12 +146,21 @@ class LossBlock(msgspec.Struct, frozen=True, kw_only=True):
     rates: tuple[float, ...]
 
 
+class PendingAggregate(msgspec.Struct, frozen=True, kw_only=True):
+    """An aggregate of which the commits from `sequence` on are not shown completely yet."""
+
+    aggregate_kind: str
+    aggregate_id: str
+    sequence: int
+
+
 class Applied(Telemetry, frozen=True):
     """How far the catalog's read model has applied the log; published after each transaction and every second.
 
-    Queries show all events up to `sequence`. `log_id` identifies the log; `verified` is false until the catalog has
-    compared the log with its archive: before that no service serves or appends. `last_foreign`: sequence of the newest
-    foreign message up to there (`ListForeign` has all of them); 0: there is none.
+    Queries show all events up to `sequence`, but for those of `pending` aggregates, in which the catalog still works.
+    `log_id` identifies the log; `verified` is false until the catalog has compared the log with its archive: before
+    that no service serves or appends. `last_foreign`: sequence of the newest foreign message up to there
+    (`ListForeign` has all of them); 0: there is none.
     """
 
     address = "news.applied"
@@ -162,8 +171,14 @@ class Applied(Telemetry, frozen=True):
     sequence: int
     verified: bool
     last_foreign: int = 0
+    pending: tuple[PendingAggregate, ...] = ()
     damage: str = ""
     """What is wrong with the log, as a sentence; the last message of a catalog that stops because of it."""
+
+    @property
+    def shown(self) -> int:
+        """All commits up to this sequence are shown completely."""
+        return min([self.sequence, *(one.sequence - 1 for one in self.pending)])
 
 
 class Appended(Telemetry, frozen=True):

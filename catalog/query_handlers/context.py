@@ -18,9 +18,10 @@ from catalog.keys import Keys
 from catalog.prediction_index import PredictionIndex
 from catalog.store import Store
 from catalog.text_index import TextIndexes
+from catalog.views import datasets, erasures, images, tagging
 from catalog.watch.absent_keys import AbsentKeys, keys_of
 from contracts.errors import Unavailable
-from contracts.ids import Digest, ImageId
+from contracts.ids import DatasetId, Digest, ImageId
 from contracts.queries.base import Query
 from contracts.wire.blobs.store import Blobs
 
@@ -137,9 +138,18 @@ class QueryContext:
         self.replays = ReplaySlots(self.limits)
 
     async def read(self, query: Query[Any], work: Callable[[Connection], T]) -> T:
-        """Run `work` on one snapshot of the read model that shows the query's `min_seq`."""
+        """Run `work` on one snapshot of the read model that shows the query's `min_seq`.
+
+        Of the data set that it is about, nothing is shown in part. Behind: that takes too long.
+        """
         await self.wait_for(query)
-        return await self.store.read(work)
+        return await self.store.read_settled(
+            lambda connection: _dataset_of(connection, query), work, self.limits.read_timeout
+        )
+
+    async def read_dataset(self, dataset_id: DatasetId, work: Callable[[Connection], T]) -> T:
+        """The same for one data set, after `wait_for`."""
+        return await self.store.read_settled(lambda _: dataset_id, work, self.limits.read_timeout)
 
     async def keys_of(self, images: Iterable[ImageId]) -> tuple[dict[ImageId, bytes], AbsentKeys]:
         """The keys of these images, and why the others have none."""
@@ -148,6 +158,22 @@ class QueryContext:
     async def wait_for(self, query: Query[Any]) -> None:
         """Wait until the read model shows the query's `min_seq`; Behind if it does not in time."""
         await self.store.wait_for(query.min_seq, self.limits.read_timeout)
+
+
+def _dataset_of(connection: Connection, query: Query[Any]) -> str | None:
+    """The data set that a query is about, by its field `dataset`, `image`, `run` or `aggregate_id`."""
+    named: dict[str, Any] = msgspec.structs.asdict(query)
+    if ref := named.get("dataset") or named.get("aggregate_id"):
+        row = datasets.find(connection, ref)
+        if row is not None:
+            return row.id
+    if image := named.get("image") or named.get("aggregate_id"):
+        found = images.find(connection, image) or erasures.find(connection, image)
+        return None if found is None else found.dataset_id
+    if run := named.get("run"):
+        tagged = tagging.find(connection, run)
+        return None if tagged is None else tagged.request.dataset_id
+    return None
 
 
 def on_snapshot(handler: Callable[[Connection, Q], T]) -> Callable[[QueryContext, Q], Awaitable[T]]:

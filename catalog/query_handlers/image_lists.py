@@ -169,7 +169,7 @@ async def _read_dataset(context: QueryContext, dataset_id: DatasetId, listed: _L
         items = [_item(at, dataset_id, names, shown[at.ordinal]) for at in found]
         return items, len(selected)
 
-    return await context.store.read(read)
+    return await context.read_dataset(dataset_id, read)
 
 
 def _item(at: Position, dataset_id: str, names: NameKeys | None, image: TaggedImage) -> _Item:

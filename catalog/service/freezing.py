@@ -8,7 +8,7 @@ computes the same bytes.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence, Set
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakValueDictionary
@@ -28,7 +28,7 @@ from catalog.service.context import CommandContext
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
 from catalog.store import Store, checkpoint
-from catalog.views import erasures, losses, sets, version_content, versions
+from catalog.views import erasures, losses, pending, sets, version_content, versions
 from catalog.views.datasets import DatasetRow
 from catalog.views.tag_names import Names
 from catalog.watch.absent_keys import keys_of
@@ -185,9 +185,8 @@ class Freezer:
         return FrozenVersion(state.dataset, version, is_new=version is not state.latest)
 
     async def _compute(self, dataset_id: DatasetId, trigger: str) -> VersionDraft:
-        row = await self.store.read(lambda connection: require_dataset(connection, dataset_id))
-        await self.store.wait_until_shown(("dataset", dataset_id), row.revision.sequence, self.limits.shown)
-        async with self.store.snapshot() as snapshot:
+        async with AsyncExitStack() as stack:
+            snapshot = await self._settled_snapshot(dataset_id, stack)
             plan = await snapshot.read(partial(_read_plan, dataset_id))
             rules.refuse_empty(plan.dataset.name, len(plan.live))
             latest = await self._latest_pages(plan)
@@ -199,6 +198,16 @@ class Freezer:
         pages |= {page.number: page for page in made}
         _log.info("version_computed", dataset=dataset_id, as_of=plan.as_of, pages=len(pages), made=len(made))
         return VersionDraft(dataset_id=dataset_id, trigger=trigger, as_of=plan.as_of, pages=pages)
+
+    async def _settled_snapshot(self, dataset_id: DatasetId, stack: AsyncExitStack) -> Snapshot:
+        """A snapshot that shows no change of the data set in part; open until the stack is closed."""
+        while True:
+            snapshot = await stack.enter_async_context(self.store.snapshot())
+            first = await snapshot.read(partial(pending.first_of_dataset, dataset_id=dataset_id))
+            if first is None:
+                return snapshot
+            await stack.aclose()
+            await self.store.wait_until_shown(("dataset", dataset_id), first, self.limits.shown)
 
     async def _latest_pages(self, plan: _Plan) -> dict[int, ManifestPage]:
         """The pages of the latest version that may be used again, or in part, by number."""

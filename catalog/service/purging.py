@@ -19,7 +19,7 @@ from catalog.keys import KEYS, Keys, RegisteredBackup
 from catalog.service.blob_pins import BlobPins
 from catalog.service.execution import CommandExecutor
 from catalog.store import checkpoint
-from catalog.views import erasures, live_blobs
+from catalog.views import erasures, live_blobs, pending
 from contracts.errors import LoratoryError, NotFound, Unavailable
 from contracts.ids import Digest
 from contracts.retry import Outage, repeat
@@ -139,11 +139,12 @@ class Purger:
             await self.notify_workers()
 
     async def _next_batch(self, progress: _Progress) -> list[erasures.ErasedRow]:
-        """The next erasures to purge there; if there are none, the target is clean up to the read model's sequence."""
+        """The next erasures to purge there; if there are none, the target is clean up to what the read model shows."""
 
         def read(connection: Connection) -> tuple[list[erasures.ErasedRow], int]:
+            end = pending.first_pending(connection) or checkpoint(connection).sequence + 1
             rows = erasures.page(connection, progress.position, self.limits.batch_size)
-            return rows, checkpoint(connection).sequence
+            return [row for row in rows if row.sequence < end], end - 1
 
         rows, sequence = await self.executor.store.read(read)
         if not rows:

@@ -12,7 +12,7 @@ from catalog.service.context import CommandContext, locked
 from catalog.service.datasets import NAMES_LOCK
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.views import datasets, decisions, images, predictions, undos
+from catalog.views import datasets, decisions, imports, predictions, undos
 from catalog.views.datasets import DatasetRow
 from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import MAX_KEPT, Undo, UndoResult
@@ -55,7 +55,9 @@ def _find(connection: Connection, command: Undo) -> _Target:
     """NotFound: the run is not on this data set. IllegalTransition: it is still at work."""
     row = require_dataset(connection, command.dataset)
     if command.run is None:
-        return _Target(row, images.commits_of_import(connection, row.id, command.commit or 0) or (command.commit or 0,))
+        return _Target(
+            row, imports.commits_of_import(connection, row.id, command.commit or 0) or (command.commit or 0,)
+        )
     run, work = require_run(connection, command.run)
     if run.request.dataset_id != row.id:
         raise not_found("tagging run of this data set", command.run)

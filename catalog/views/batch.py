@@ -7,6 +7,7 @@ applied so, because they look at all images of a data set at that moment, get a 
 """
 
 import sqlite3
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar, overload
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
@@ -72,6 +74,87 @@ class Toggle:
     images: BitMap
 
 
+ROWS_AT_ONCE = 250
+"""Rows that are changed before asking whether to go on."""
+DIRECT = 1_000
+"""What concerns at most so many images is done together with the other changes of its commit."""
+LAST_NUMBER = 2**63 - 1
+GoOn = Callable[[], bool]
+"""Whether there is time for more; asked after every few rows."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A part of applying a commit to the rows of one data set."""
+
+    dataset_id: str
+
+    def plan(self, _: sqlite3.Connection, /) -> object:
+        """What `run` needs of the rows before any of them is changed; takes long, so perhaps on another connection."""
+        return None
+
+    def run(self, connection: sqlite3.Connection, plan: object, go_on: GoOn, /) -> "Step | None":
+        """Does a part of it, as large as there is time for; returns what is left. `plan`: the result of `plan`."""
+        raise NotImplementedError
+
+    def finish(self, connection: sqlite3.Connection) -> None:
+        """Does all of it."""
+        left: Step | None = self
+        while left is not None:
+            left = left.run(connection, left.plan(connection), lambda: True)
+
+
+def takes_long(images: int) -> bool:
+    return images > DIRECT
+
+
+class ImagesStep(Step, frozen=True, kw_only=True):
+    """Changes the rows of images, some at a time."""
+
+    images: bytes
+
+    def run(self, connection: sqlite3.Connection, _: object, go_on: GoOn, /) -> "Step | None":
+        left = BitMap.deserialize(self.images)
+        while left:
+            some = left[:ROWS_AT_ONCE]
+            self.change(connection, some)
+            left -= some
+            if not go_on():
+                break
+        return msgspec.structs.replace(self, images=bytes(left.serialize())) if left else None
+
+    def change(self, connection: sqlite3.Connection, images: BitMap, /) -> None:
+        raise NotImplementedError
+
+
+class DeleteRows(Step, frozen=True, kw_only=True):
+    """Deletes the rows of a data set from tables, some at a time, by ascending numbers in a column."""
+
+    tables: tuple[str, ...]
+    column: str = "ordinal"
+
+    def run(self, connection: sqlite3.Connection, _: object, go_on: GoOn, /) -> "Step | None":
+        tables = list(self.tables)
+        while tables:
+            if not self.delete_some(connection, tables[0]):
+                tables.pop(0)
+            if not go_on():
+                break
+        return msgspec.structs.replace(self, tables=tuple(tables)) if tables else None
+
+    def delete_some(self, connection: sqlite3.Connection, table: str) -> bool:
+        """Whether there is more."""
+        next_row = f"SELECT {self.column} FROM {table} WHERE dataset_id = ? ORDER BY 1 LIMIT 1 OFFSET {ROWS_AT_ONCE}"  # noqa: S608 - our tables
+        found = connection.execute(next_row, (self.dataset_id,)).fetchone()
+        end = None if found is None else found[0]
+        self.delete(connection, table, LAST_NUMBER if end is None else end)
+        return end is not None
+
+    def delete(self, connection: sqlite3.Connection, table: str, end: int) -> None:
+        """Those with numbers below `end`."""
+        delete = f"DELETE FROM {table} WHERE dataset_id = ? AND {self.column} < ?"  # noqa: S608 - our tables
+        connection.execute(delete, (self.dataset_id, end))
+
+
 class CommitBatch:
     """`commits` in the order of the log, without gaps."""
 
@@ -86,10 +169,14 @@ class CommitBatch:
         self.toggles: list[Toggle] = []
         self.predicted: dict[str, PairChange] = {}
         """What the predictions of the batch change, by data set."""
+        self.repredicted: set[str] = set()
+        """The data sets of which too many predictions change to say so in `predicted`."""
         self.acceptance_of: Callable[[sqlite3.Connection, str], Acceptance]
         """The rules of a data set, as the view of data sets knows them."""
         self.tags_of_erased: set[int] = set()
         """Ids of the tags that the erased image had."""
+        self.steps: list[Step] = []
+        """What is left to do, in this order, when all views have been applied."""
         for recorded in commits:
             for index, event in enumerate(recorded.commit.events):
                 self._by_type[type(event)].append((recorded.sequence, index, recorded, event))
@@ -132,7 +219,7 @@ def split_batches(commits: Sequence[RecordedCommit]) -> Iterator[CommitBatch]:
     """Splits commits into batches; commits with SINGLE_COMMIT_EVENTS are each one of their own."""
     start = 0
     for number, recorded in enumerate(commits):
-        if any(map(_needs_batch_of_its_own, recorded.commit.events)):
+        if any(map(needs_batch_of_its_own, recorded.commit.events)):
             if number > start:
                 yield CommitBatch(commits[start:number])
             yield CommitBatch([recorded])
@@ -141,14 +228,21 @@ def split_batches(commits: Sequence[RecordedCommit]) -> Iterator[CommitBatch]:
         yield CommitBatch(commits[start:])
 
 
-def _needs_batch_of_its_own(event: Event) -> bool:
+def needs_batch_of_its_own(event: Event) -> bool:
+    """Whether it looks at all images of a data set at that moment."""
     return type(event) in SINGLE_COMMIT_EVENTS or (isinstance(event, TagsEdited) and event.images.count > BULK)
 
 
-def delete_erased(connection: sqlite3.Connection, batch: CommitBatch, table: str) -> None:
-    """Delete the rows of erased images and data sets from a table that has their `dataset_id` and `ordinal`."""
-    delete = f"DELETE FROM {table} WHERE dataset_id = ?"  # noqa: S608 - our tables
+def from_array(ordinals: NDArray[np.uint32]) -> BitMap:
+    """Each number is taken from memory; from an array of numpy they would be objects first, which takes ten times."""
+    return BitMap(array("I", ordinals.tobytes()))
+
+
+def delete_erased(connection: sqlite3.Connection, batch: CommitBatch, *tables: str) -> None:
+    """Delete the rows of erased images and data sets from tables that have their `dataset_id` and `ordinal`."""
     for recorded, image in batch.events(ImageErased):
-        connection.execute(f"{delete} AND ordinal = ?", (recorded.commit.aggregate_id, image.ordinal))
+        for table in tables:
+            delete = f"DELETE FROM {table} WHERE dataset_id = ? AND ordinal = ?"  # noqa: S608 - our tables
+            connection.execute(delete, (recorded.commit.aggregate_id, image.ordinal))
     for recorded, _ in batch.events(DatasetErased):
-        connection.execute(delete, (recorded.commit.aggregate_id,))
+        batch.steps.append(DeleteRows(dataset_id=recorded.commit.aggregate_id, tables=tables))

@@ -13,7 +13,7 @@ from pyroaring import BitMap
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.edits import Edit, add_edit, merge_edits
 from catalog.rows import json_array
-from catalog.views import undos
+from catalog.views import imports, undos
 from catalog.views.batch import BULK, CommitBatch, Toggle, delete_erased
 from contracts.events.datasets import DatasetErased, ImageErased, TagsEdited
 from contracts.events.image_sets import ImageSet
@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS decision (
     edit BLOB NOT NULL,
     PRIMARY KEY (dataset_id, ordinal, sequence, event_index)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS decision_by_commit ON decision (dataset_id, sequence);
 CREATE TABLE IF NOT EXISTS image_decisions (
     dataset_id TEXT NOT NULL,
     ordinal INTEGER NOT NULL,
@@ -58,6 +59,9 @@ FROM decision LEFT JOIN image ON (image.dataset_id, image.ordinal) = (decision.d
 WHERE decision.dataset_id = ? AND decision.ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ?
 ORDER BY decision.ordinal, sequence, event_index
 """
+IMAGES_OF = """
+SELECT sequence, ordinal FROM decision WHERE dataset_id = ? AND sequence IN (SELECT value FROM json_each(?))
+"""
 BULK_EDITS = """
 SELECT sequence, edit, images FROM bulk_edit WHERE dataset_id = ? AND sequence <= ? ORDER BY sequence, event_index
 """
@@ -77,8 +81,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, erased in batch.events(ImageErased):
         of_image = edits_of(connection, recorded.commit.aggregate_id, [erased.ordinal])[erased.ordinal]
         batch.tags_of_erased |= {tag for edit in of_image for tag in edit.tags}
-    for table in ("decision", "image_decisions"):
-        delete_erased(connection, batch, table)
+    delete_erased(connection, batch, "decision", "image_decisions")
     for recorded, _ in batch.events(DatasetErased):
         connection.execute(DELETE_BULK, (recorded.commit.aggregate_id,))
 
@@ -122,8 +125,11 @@ def _hold_again(connection: Connection, toggle: Toggle) -> None:
 
 def edited_by(connection: Connection, toggle: Toggle) -> BitMap:
     """The images that have edits of the undone commits with them. An image that one of them added has no others."""
-    rows = connection.execute(OF_IMAGES, (toggle.dataset_id, json_array(toggle.images), MAX_SEQUENCE))
-    return BitMap(row["ordinal"] for row in rows if row["sequence"] in toggle.commits and not row["is_first"])
+    edited: defaultdict[int, BitMap] = defaultdict(BitMap)
+    for sequence, ordinal in connection.execute(IMAGES_OF, (toggle.dataset_id, json_array(toggle.commits))):
+        edited[sequence].add(ordinal)
+    added = imports.added_by_each(connection, toggle.dataset_id, edited)
+    return BitMap.union(BitMap(), *(some - added.get(sequence, BitMap()) for sequence, some in edited.items()))
 
 
 def _hold(connection: Connection, dataset_id: str, edits: Edits) -> None:

@@ -12,7 +12,7 @@ from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.rows import fetch, fetch_number, fetch_one, json_array
-from catalog.views.batch import CommitBatch
+from catalog.views.batch import CommitBatch, DeleteRows
 from contracts.events.datasets import DatasetErased, ImageErased
 from contracts.ids import DatasetId, Digest, ImageId, JobId
 from contracts.queries.datasets import AffectedLoraView
@@ -37,7 +37,7 @@ ERASE = """
 INSERT OR IGNORE INTO erased
     (image_id, dataset_id, ordinal, source, picture, thumbnail, added_sequence, sequence, at)
 SELECT id, dataset_id, ordinal, source, picture, thumbnail, added_sequence, :sequence, :at FROM image
-WHERE dataset_id = :dataset AND (:ordinal IS NULL OR ordinal = :ordinal)
+WHERE dataset_id = :dataset AND ordinal >= :first AND ordinal < :end
 """
 ERASE_REFUSED = """
 INSERT OR IGNORE INTO erased (image_id, dataset_id, sequence, at)
@@ -104,10 +104,24 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         erased = {"dataset": commit.aggregate_id, "sequence": recorded.sequence, "at": commit.at.isoformat()}
         match event:
             case ImageErased(ordinal=ordinal):
-                connection.execute(ERASE, erased | {"ordinal": ordinal})
+                connection.execute(ERASE, erased | {"first": ordinal, "end": ordinal + 1})
             case DatasetErased():
-                connection.execute(ERASE, erased | {"ordinal": None})
                 connection.execute(ERASE_REFUSED, erased)
+                at = commit.at.isoformat()
+                step = EraseImages(dataset_id=commit.aggregate_id, tables=("image",), sequence=recorded.sequence, at=at)
+                batch.steps.append(step)
+
+
+class EraseImages(DeleteRows, frozen=True, kw_only=True):
+    """Keeps of the images of an erased data set what the purge needs, and deletes their rows."""
+
+    sequence: int
+    at: str
+
+    def delete(self, connection: Connection, table: str, end: int) -> None:
+        values = {"dataset": self.dataset_id, "sequence": self.sequence, "at": self.at, "first": 0, "end": end}
+        connection.execute(ERASE, values)
+        super().delete(connection, table, end)
 
 
 def find(connection: Connection, image_id: str) -> ErasedRow | None:

@@ -13,7 +13,7 @@ from catalog.views import columns, sets
 from catalog.views.batch import CommitBatch, delete_erased
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event, Sealed
-from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased, ImageRefused
+from contracts.events.datasets import CaptionSet, DatasetErased, ImageAdded, ImageErased
 from contracts.ids import DatasetId, Digest, ImageId
 
 TABLES = """
@@ -43,13 +43,6 @@ CREATE TABLE IF NOT EXISTS image (
 CREATE UNIQUE INDEX IF NOT EXISTS image_by_id ON image (id);
 CREATE INDEX IF NOT EXISTS image_by_pixels ON image (dataset_id, pixels) WHERE removed_sequence = 0;
 CREATE INDEX IF NOT EXISTS image_by_age ON image (added_sequence, ordinal) WHERE removed_sequence = 0;
-CREATE TABLE IF NOT EXISTS import_commit (
-    dataset_id TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    request TEXT NOT NULL,
-    PRIMARY KEY (dataset_id, sequence)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS import_by_request ON import_commit (dataset_id, request);
 """
 
 # The columns after the first are the fields of ImageAdded in their order.
@@ -58,12 +51,6 @@ INSERT INTO image (dataset_id, ordinal, id, source, picture, thumbnail, pixels, 
     name, animated, added_sequence, created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
-"""
-ADD_IMPORT = "INSERT OR IGNORE INTO import_commit VALUES (?, ?, ?)"
-COMMITS_OF_IMPORT = """
-SELECT sequence FROM import_commit WHERE dataset_id = :dataset
-    AND request = (SELECT request FROM import_commit WHERE dataset_id = :dataset AND sequence = :sequence)
-ORDER BY sequence
 """
 
 SELECT_IMAGE = """
@@ -87,6 +74,9 @@ WHERE dataset_id = :dataset AND ordinal IN (SELECT value FROM json_each(:ordinal
 COVER = "SELECT id FROM image WHERE dataset_id = ? AND ordinal = ?"
 DATASET_OF = "SELECT dataset_id FROM image WHERE id = ?"
 SEALED_NAMES = "SELECT id, name FROM image UNION ALL SELECT image_id, name FROM refusal"
+
+
+KEPT_SETS: tuple[sets.SetName, ...] = ("live", "removed", "captioned")
 
 
 class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,9 +112,6 @@ class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     _add(connection, batch.events(ImageAdded))
-    imported = {recorded.sequence: recorded.commit for recorded, _ in batch.events(ImageAdded, ImageRefused)}
-    rows = [(commit.aggregate_id, sequence, commit.correlation_id) for sequence, commit in imported.items()]
-    connection.executemany(ADD_IMPORT, rows)
     _update_sets(connection, batch)
     delete_erased(connection, batch, "image")
     for recorded, _ in batch.events(DatasetErased):
@@ -150,22 +137,22 @@ def _update_sets(connection: Connection, batch: CommitBatch) -> None:
     for recorded, event in batch.events(ImageAdded, ImageErased, CaptionSet):
         changes[recorded.commit.aggregate_id].append(event)
     for dataset_id, events in changes.items():
-        live, captioned = sets.load(connection, dataset_id, "live"), sets.load(connection, dataset_id, "captioned")
+        live, removed, captioned = (sets.load(connection, dataset_id, name) for name in KEPT_SETS)
         for event in events:
             match event:
                 case ImageAdded(ordinal=ordinal):
                     live.add(ordinal)
                 case ImageErased(ordinal=ordinal):
-                    live.discard(ordinal)
-                    captioned.discard(ordinal)
+                    for images in (live, removed, captioned):
+                        images.discard(ordinal)
                 case CaptionSet(ordinal=ordinal, caption=None):
                     captioned.discard(ordinal)
                 case CaptionSet(ordinal=ordinal):
                     captioned.add(ordinal)
                 case _:
                     pass
-        sets.save(connection, dataset_id, "live", live)
-        sets.save(connection, dataset_id, "captioned", captioned)
+        for name, images in zip(KEPT_SETS, (live, removed, captioned), strict=True):
+            sets.save(connection, dataset_id, name, images)
 
 
 def fetch_rows(connection: Connection, query: str, parameters: Parameters = ()) -> list[ImageRow]:
@@ -220,12 +207,6 @@ def first_image(connection: Connection, dataset_id: str) -> ImageId | None:
     """The cover of a data set."""
     live = sets.load(connection, dataset_id, "live")
     return fetch_value(connection, COVER, (dataset_id, live[0])) if live else None
-
-
-def commits_of_import(connection: Connection, dataset_id: str, sequence: int) -> tuple[int, ...]:
-    """The commits of the same import as one of them; none: it imported nothing."""
-    rows = connection.execute(COMMITS_OF_IMPORT, {"dataset": dataset_id, "sequence": sequence})
-    return tuple(row["sequence"] for row in rows)
 
 
 def sealed_names(connection: Connection) -> dict[ImageId, bytes]:

@@ -4,7 +4,7 @@ Runs that were undone do not count. This view comes before `tags`, and says whic
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -14,10 +14,10 @@ from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.effective_tags import ModelPredictions
-from catalog.rows import json_array
+from catalog.rows import fetch_number, json_array
 from catalog.views import pairs, tag_names, tagging, undos
-from catalog.views.batch import CommitBatch, PairChange, Pairs, Toggle, delete_erased
-from catalog.views.pairs import IMAGES_PER_PART, NO_PAIRS, Rules
+from catalog.views.batch import CommitBatch, ImagesStep, PairChange, Pairs, Toggle, delete_erased, takes_long
+from catalog.views.pairs import IMAGES_PER_PART, NO_PAIRS, PassingImages, Rules
 from contracts.events.datasets import DatasetErased, ImageErased
 from contracts.events.tagging import Prediction, TaggingPredicted
 from contracts.tags import Acceptance, Fixed
@@ -51,15 +51,14 @@ SELECTED = "WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))
 CURRENT = f"SELECT ordinal, packed FROM prediction {SELECTED} AND current = 1"  # noqa: S608 - constants
 # Of each model, the newest run that could read the image and was not undone.
 UPDATE_CURRENT = f"""
-UPDATE prediction SET current = unreadable IS NULL
+UPDATE prediction SET current = NOT current {SELECTED} AND current != (unreadable IS NULL
     AND NOT EXISTS (SELECT 1 FROM voided_run WHERE voided_run.run_id = prediction.run_id)
     AND NOT EXISTS (
         SELECT 1 FROM prediction AS newer WHERE newer.dataset_id = prediction.dataset_id
             AND newer.ordinal = prediction.ordinal AND newer.model = prediction.model AND newer.unreadable IS NULL
             AND newer.run_sequence > prediction.run_sequence
             AND NOT EXISTS (SELECT 1 FROM voided_run WHERE voided_run.run_id = newer.run_id)
-    )
-{SELECTED}
+    ))
 """  # noqa: S608 - constants
 CURRENT_BY_AGE = f"""
 SELECT ordinal, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
@@ -96,12 +95,15 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         connection.executemany(SET_CHANGE, [(dataset_id, part, sequence) for part, sequence in last.items()])
     for toggle in batch.toggles:
         ordinals = _images_of_runs(connection, toggle)
-        if ordinals:
+        if takes_long(len(ordinals)):
+            batch.steps.append(FindCurrent(dataset_id=toggle.dataset_id, images=bytes(ordinals.serialize())))
+            batch.repredicted.add(toggle.dataset_id)
+            _note_change(connection, toggle, ordinals)
+        elif ordinals:
             rules = rules_by_id(connection, batch.acceptance_of(connection, toggle.dataset_id))
             before = _passing_now(connection, toggle.dataset_id, ordinals, rules)
             batch.predicted[toggle.dataset_id] = _update(connection, toggle.dataset_id, ordinals, rules, before)
-            parts = {ordinal // IMAGES_PER_PART for ordinal in ordinals}
-            connection.executemany(SET_CHANGE, [(toggle.dataset_id, part, toggle.sequence) for part in parts])
+            _note_change(connection, toggle, ordinals)
     for recorded, erased in batch.events(ImageErased):
         of_image = connection.execute(CURRENT, (recorded.commit.aggregate_id, json_array([erased.ordinal])))
         batch.tags_of_erased |= {tag for _, packed in of_image for tag, _, _ in pairs.unpack(packed)}
@@ -141,6 +143,11 @@ def _update(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Ru
     return pairs.change(before, _passing_now(connection, dataset_id, ordinals, rules))
 
 
+def _note_change(connection: Connection, toggle: Toggle, ordinals: BitMap) -> None:
+    parts = {ordinal // IMAGES_PER_PART for ordinal in ordinals}
+    connection.executemany(SET_CHANGE, [(toggle.dataset_id, part, toggle.sequence) for part in parts])
+
+
 def _images_of_runs(connection: Connection, toggle: Toggle) -> BitMap:
     return BitMap.union(BitMap(), *(images_of_run(connection, toggle.dataset_id, run) for run in toggle.runs))
 
@@ -156,14 +163,26 @@ def rules_by_id(connection: Connection, acceptance: Acceptance) -> Rules:
     return pairs.rules_by_id(acceptance, tag_names.ids_of(connection, named) if named else {})
 
 
-def rules_change(connection: Connection, dataset_id: str, old: Rules, new: Rules) -> PairChange:
-    """Which pairs of a whole data set pass by the new rules and did not by the old ones, and the other way round."""
-    added, removed = [NO_PAIRS], [NO_PAIRS]
-    for rows in _all_current(connection, dataset_id):
-        change = pairs.change(pairs.passing(rows, old), pairs.passing(rows, new))
-        added.append(change.added)
-        removed.append(change.removed)
-    return PairChange(added=np.sort(np.concatenate(added)), removed=np.sort(np.concatenate(removed)))
+def passing_images(
+    connection: Connection, dataset_id: str, rules: Rules, tags: Collection[int] | None, known: Iterable[int]
+) -> PassingImages:
+    """The images of a whole data set that predictions give these tags (None: all); `known`: tags to include anyway."""
+    chosen = None
+    if tags is not None:
+        chosen = np.zeros(fetch_number(connection, tag_names.LAST) + 1, dtype=np.bool_)
+        chosen[list(tags)] = True
+    parts = [pairs.passing_unsorted(rows, rules, chosen) for rows in _all_current(connection, dataset_id)]
+    found = pairs.unique(np.concatenate([NO_PAIRS, *parts]))
+    of_pairs = (found >> np.uint64(32)).astype(np.int64)
+    passing = of_pairs[np.append(True, np.diff(of_pairs) > 0)] if len(found) else of_pairs
+    return PassingImages(np.union1d(passing, np.fromiter(known, np.int64)), found)
+
+
+class FindCurrent(ImagesStep, frozen=True):
+    """Says anew which predictions of these images are current."""
+
+    def change(self, connection: Connection, images: BitMap) -> None:
+        connection.execute(UPDATE_CURRENT, (self.dataset_id, json_array(images)))
 
 
 def _all_current(connection: Connection, dataset_id: str) -> Iterator[list[tuple[int, bytes]]]:

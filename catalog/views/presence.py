@@ -4,10 +4,10 @@ from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.rows import json_array
-from catalog.views import erasures, sets, undos
-from catalog.views.batch import CommitBatch, Toggle
+from catalog.views import erasures, imports, sets, undos
+from catalog.views.batch import CommitBatch, ImagesStep, Toggle, takes_long
 from catalog.views.erasures import VersionRange
-from catalog.views.sets import serialize
+from catalog.views.sets import SetName, serialize
 from contracts.events.datasets import DatasetErased, ImagesRemoved
 from contracts.ids import Digest, ImageId
 
@@ -34,11 +34,8 @@ DELETE_REMOVALS = "DELETE FROM removal WHERE dataset_id = ?"
 ADD = "INSERT OR IGNORE INTO presence VALUES (?, ?, ?, ?)"
 OF_DATASET = "SELECT sequence, present, images FROM presence WHERE dataset_id = ? ORDER BY sequence"
 ADDED_BEFORE = "SELECT ordinal, id, picture FROM image WHERE dataset_id = ? AND added_sequence <= ? ORDER BY ordinal"
-EXISTING = """
-SELECT ordinal, added_sequence, removed_sequence FROM image
-WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))
-"""
 # 0 = part of the data set. Otherwise, since when it is not.
+IN_AND_OUT: tuple[SetName, SetName] = ("live", "removed")
 SET_REMOVED = """
 UPDATE image SET removed_sequence = ? WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))
 """
@@ -48,40 +45,54 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     for index, recorded, removed in batch.indexed_events(ImagesRemoved):
         dataset_id = recorded.commit.aggregate_id
         connection.execute(ADD_REMOVAL, (dataset_id, recorded.sequence, index, removed.images.bitmap))
-        went = _existing(connection, dataset_id, batch.ordinals(removed.images), is_out=False)
-        _change(connection, dataset_id, recorded.sequence, went, present=False)
+        went = batch.ordinals(removed.images) & sets.load(connection, dataset_id, "live")
+        _change(connection, batch, (dataset_id, recorded.sequence), went, present=False)
     for toggle in batch.toggles:
-        _apply_toggle(connection, toggle)
+        _apply_toggle(connection, batch, toggle)
     for recorded, _ in batch.events(DatasetErased):
         connection.execute(DELETE_REMOVALS, (recorded.commit.aggregate_id,))  # old versions still need `presence`
 
 
-def _apply_toggle(connection: Connection, toggle: Toggle) -> None:
+def _apply_toggle(connection: Connection, batch: CommitBatch, toggle: Toggle) -> None:
     """Which images came and went with an undo of removals or additions."""
     dataset_id, voided = toggle.dataset_id, undos.voided(connection, toggle.dataset_id)
     counting = (row["images"] for row in connection.execute(REMOVALS, (dataset_id,)) if row["sequence"] not in voided)
     removed = BitMap.union(BitMap(), *map(BitMap.deserialize, counting))
-    rows = connection.execute(EXISTING, (dataset_id, json_array(toggle.images)))
-    removed.update(row["ordinal"] for row in rows if row["added_sequence"] in voided)
-    went = _existing(connection, dataset_id, toggle.images & removed, is_out=False)
-    came = _existing(connection, dataset_id, toggle.images - removed, is_out=True)
-    _change(connection, dataset_id, toggle.sequence, went, present=False)
-    _change(connection, dataset_id, toggle.sequence, came, present=True)
+    removed |= imports.added_by(connection, dataset_id, voided)
+    went = toggle.images & removed & sets.load(connection, dataset_id, "live")
+    came = (toggle.images - removed) & sets.load(connection, dataset_id, "removed")
+    _change(connection, batch, (dataset_id, toggle.sequence), went, present=False)
+    _change(connection, batch, (dataset_id, toggle.sequence), came, present=True)
 
 
-def _existing(connection: Connection, dataset_id: str, images: BitMap, *, is_out: bool) -> BitMap:
-    """Those of these images that were not erased, and are out of the data set or part of it."""
-    rows = connection.execute(EXISTING, (dataset_id, json_array(images)))
-    return BitMap(row["ordinal"] for row in rows if (row["removed_sequence"] > 0) == is_out)
-
-
-def _change(connection: Connection, dataset_id: str, sequence: int, images: BitMap, *, present: bool) -> None:
-    if not images:
+def _change(
+    connection: Connection, batch: CommitBatch, change: tuple[str, int], changed: BitMap, *, present: bool
+) -> None:
+    """`change`: the data set, and the sequence."""
+    dataset_id, sequence = change
+    if not changed:
         return
-    connection.execute(ADD, (dataset_id, sequence, present, serialize(images)))
-    connection.execute(SET_REMOVED, (0 if present else sequence, dataset_id, json_array(images)))
-    live = sets.load(connection, dataset_id, "live")
-    sets.save(connection, dataset_id, "live", live | images if present else live - images)
+    connection.execute(ADD, (dataset_id, sequence, present, serialize(changed)))
+    live, removed = (sets.load(connection, dataset_id, name) for name in IN_AND_OUT)
+    into, out_of = (live, removed) if present else (removed, live)
+    into |= changed
+    out_of -= changed
+    sets.save(connection, dataset_id, "live", live)
+    sets.save(connection, dataset_id, "removed", removed)
+    step = MarkRemoved(dataset_id=dataset_id, images=serialize(changed), removed=0 if present else sequence)
+    if takes_long(len(changed)):
+        batch.steps.append(step)
+    else:
+        step.change(connection, changed)
+
+
+class MarkRemoved(ImagesStep, frozen=True, kw_only=True):
+    """Says in the rows of images since when they are not part of the data set; 0: they are."""
+
+    removed: int
+
+    def change(self, connection: Connection, images: BitMap, /) -> None:
+        connection.execute(SET_REMOVED, (self.removed, self.dataset_id, json_array(images)))
 
 
 def changes(connection: Connection, dataset_id: str, until: int = MAX_SEQUENCE) -> list[tuple[int, bool, BitMap]]:

@@ -3,6 +3,8 @@
 from array import array
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.database import Connection
@@ -26,8 +28,9 @@ DELETE_ALL = "DELETE FROM image_set WHERE dataset_id = ?"
 CONTAINER, LARGEST_ARRAY = 1 << 16, 4096
 """Of the Roaring format: a container has the values with the same upper bits; an array has no more than these."""
 
-SetName = Literal["live", "captioned", "reviewed"]
-"""live: not removed or erased. captioned: with a written caption; reviewed: marked as such; both also while removed."""
+SetName = Literal["live", "removed", "captioned", "reviewed"]
+"""live: not removed or erased. removed: and not erased. captioned: with a written caption; reviewed: marked as such;
+both also while removed."""
 
 
 def load(connection: Connection, dataset_id: str, name: SetName) -> BitMap:
@@ -45,6 +48,10 @@ def save(connection: Connection, dataset_id: str, name: SetName, images: BitMap)
 
 def delete_all(connection: Connection, dataset_id: str) -> None:
     connection.execute(DELETE_ALL, (dataset_id,))
+
+
+def to_array(images: BitMap) -> NDArray[np.uint32]:
+    return np.frombuffer(images.to_array(), dtype=np.uint32)
 
 
 def serialize(images: BitMap) -> bytes:

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS tag_name (
 """
 
 ADD = "INSERT INTO tag_name (tag) VALUES (?)"
+LAST = "SELECT IFNULL(MAX(id), 0) FROM tag_name"
 IDS = "SELECT tag, id FROM tag_name WHERE tag IN (SELECT value FROM json_each(?))"
 # All names in one row: for each row that SQLite returns, a thread gives up the interpreter and waits for it again.
 NAMES = "SELECT json_group_array(json_array(id, tag)) FROM tag_name WHERE id IN (SELECT value FROM json_each(?))"

@@ -6,7 +6,7 @@ kept with images themselves have sets of their own (`own_…`).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +18,8 @@ from catalog.database import Connection
 from catalog.domain.bulk_edits import Decided
 from catalog.domain.edits import SetChoice
 from catalog.rows import json_array
-from catalog.views.sets import load, serialize
+from catalog.views.batch import from_array
+from catalog.views.sets import load, serialize, to_array
 from contracts.filters import TagSource
 
 TABLES = """
@@ -56,10 +57,11 @@ INSERT INTO tag SELECT ?, id, tag, ? FROM tag_name WHERE id = ?
 ON CONFLICT DO UPDATE SET images = excluded.images
 """
 DELETE_TAG = "DELETE FROM tag WHERE dataset_id = ? AND tag_id = ?"
-ALL_TAGGED = """
+TAGGED = """
 SELECT tag_set.tag_id, tag_set.images, tag.images AS count FROM tag_set JOIN tag USING (dataset_id, tag_id)
-WHERE dataset_id = ? AND kind = 'tagged'
+WHERE dataset_id = ? AND kind = 'tagged' AND tag_id > ? ORDER BY tag_id LIMIT ?
 """
+PREDICTED = "SELECT tag_id FROM tag_set WHERE dataset_id = ? AND kind = 'predicted'"
 DIGITS = "SELECT images FROM tag_digit WHERE dataset_id = ? AND source = ? ORDER BY digit"
 SAVE_DIGIT = "INSERT OR REPLACE INTO tag_digit VALUES (?, ?, ?, ?)"
 DELETE_DIGITS = "DELETE FROM tag_digit WHERE dataset_id = ? AND source = ? AND digit >= ?"
@@ -77,6 +79,8 @@ WHERE tag_name.tag = :tag AND (:dataset IS NULL OR dataset.id = :dataset)
 """
 
 
+FEW_TAGS = 20
+"""Up to so many changes are added digit by digit; more are counted for each image."""
 DECIDED: tuple[SetChoice, ...] = ("asserted", "imported", "rejected")
 CHOICES: tuple[SetChoice, ...] = (*DECIDED, "withdrawn")
 KINDS = (*DECIDED, "predicted", "tagged", *(f"own_{name}" for name in CHOICES))
@@ -100,7 +104,7 @@ class TagSets:
     own_imported: BitMap | None = None
     own_rejected: BitMap | None = None
     own_withdrawn: BitMap | None = None
-    stored: dict[str, bytes] = field(default_factory=dict)
+    stored: dict[str, BitMap] = field(default_factory=dict)
     """As in the rows."""
     before: dict[Counted, BitMap] = field(default_factory=dict)
     """Which images were counted by each source when the rows were loaded."""
@@ -158,9 +162,10 @@ class DatasetTags:
     def load(self, tags: Iterable[int]) -> None:
         """Tags that have no rows yet get empty sets."""
         new = {tag: TagSets() for tag in tags if tag not in self._sets}
-        for tag, kind, images in self._connection.execute(LOAD, (self.dataset_id, json_array(new))):
-            setattr(new[tag], kind, BitMap.deserialize(images))
-            new[tag].stored[kind] = images
+        for tag, kind, serialized in self._connection.execute(LOAD, (self.dataset_id, json_array(new))):
+            images = BitMap.deserialize(serialized)
+            setattr(new[tag], kind, images)
+            new[tag].stored[kind] = images.copy()
         for sets in new.values():
             sets.before = {source: images.copy() for source, images in sets.by_source().items()}
         self._sets |= new
@@ -190,8 +195,12 @@ class DatasetTags:
         deleted: list[tuple[object, ...]] = []
         counts: list[tuple[object, ...]] = []
         for tag, sets in self._sets.items():
-            rows = {kind: serialize(images) for kind, images in sets.sets() if images or kind.startswith("own_")}
-            saved += [(self.dataset_id, tag, kind, row) for kind, row in rows.items() if sets.stored.get(kind) != row]
+            rows = {kind: images for kind, images in sets.sets() if images or kind.startswith("own_")}
+            saved += [
+                (self.dataset_id, tag, kind, serialize(images))
+                for kind, images in rows.items()
+                if sets.stored.get(kind) != images
+            ]
             deleted += [(self.dataset_id, tag, kind) for kind in sets.stored if kind not in rows]
             if rows:
                 counts.append((self.dataset_id, sets.tagged.intersection_cardinality(live), tag))
@@ -222,17 +231,18 @@ def decided(connection: Connection, dataset_id: str, tags: Iterable[str]) -> dic
     return found
 
 
-def recount(connection: Connection, dataset_id: str, live: BitMap) -> None:
-    """Count anew how many images have each tag, after images came or went."""
-    rows = connection.execute(ALL_TAGGED, (dataset_id,)).fetchall()
+def recount(connection: Connection, dataset_id: str, live: BitMap, after: int, limit: int) -> int | None:
+    """Count anew how many images have each tag, of some tags after one. Returns the last of them; None: no more."""
+    rows = connection.execute(TAGGED, (dataset_id, after, limit)).fetchall()
     counts = ((row["tag_id"], BitMap.deserialize(row["images"]) & live, row["count"]) for row in rows)
     changed = [(dataset_id, len(images), tag) for tag, images, count in counts if len(images) != count]
     connection.executemany(SET_COUNT, changed)
+    return rows[-1]["tag_id"] if rows else None
 
 
-def delete_all(connection: Connection, dataset_id: str) -> None:
-    for table in ("tag", "tag_set", "tag_digit"):
-        connection.execute(f"DELETE FROM {table} WHERE dataset_id = ?", (dataset_id,))  # noqa: S608 - our tables
+def predicted_tags(connection: Connection, dataset_id: str) -> set[int]:
+    """The tags that models predict for some image."""
+    return {row["tag_id"] for row in connection.execute(PREDICTED, (dataset_id,))}
 
 
 def of_tag(connection: Connection, dataset_id: str | None, tag: str, kind: str = "tagged") -> dict[str, BitMap]:
@@ -271,6 +281,28 @@ def subtract(digits: list[BitMap], images: BitMap) -> None:
         digits.pop()
 
 
+def count_changes(digits: list[BitMap], changes: Sequence[tuple[BitMap, BitMap]]) -> list[BitMap]:
+    """The digits after images gained and lost tags: each change is of one tag."""
+    if len(changes) <= FEW_TAGS:
+        for gained, lost in changes:
+            add(digits, gained)
+            subtract(digits, lost)
+        return digits
+    more, fewer = (_occurrences(images) for images in zip(*changes, strict=True))
+    numbers = np.zeros(max(len(more), len(fewer), *(digit.max() + 1 for digit in digits if digit), 0), dtype=np.int64)
+    for place, digit in enumerate(digits):
+        numbers[to_array(digit)] += 1 << place
+    numbers[: len(more)] += more
+    numbers[: len(fewer)] -= fewer
+    places = range(int(numbers.max(initial=0)).bit_length())
+    return [from_array(np.flatnonzero(numbers >> place & 1).astype(np.uint32)) for place in places]
+
+
+def _occurrences(some: Iterable[BitMap]) -> NDArray[np.int64]:
+    """How many of these sets each image is in, by ordinal."""
+    return np.bincount(np.concatenate([np.empty(0, dtype=np.uint32), *map(to_array, some)]))
+
+
 def counts(digits: Iterable[BitMap], images: BitMap) -> NDArray[np.int64]:
     """The numbers of tags of these images, by ascending ordinal."""
     found = np.zeros(images.max() + 1 if images else 0, dtype=np.int64)
@@ -285,14 +317,11 @@ def with_tags(digits: Iterable[BitMap]) -> BitMap:
 
 
 def _recount_digits(
-    connection: Connection, dataset_id: str, source: Counted, changes: Iterable[tuple[BitMap, BitMap]]
+    connection: Connection, dataset_id: str, source: Counted, changes: Sequence[tuple[BitMap, BitMap]]
 ) -> None:
     """Count tags that images gained and lost; only digits that change are written."""
     before = load_digits(connection, dataset_id, source)
-    digits = list(before)
-    for gained, lost in changes:
-        add(digits, gained)
-        subtract(digits, lost)
+    digits = count_changes(list(before), changes)
     rows = [
         (dataset_id, source, place, serialize(images))
         for place, images in enumerate(digits)

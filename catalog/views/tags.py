@@ -8,16 +8,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import groupby, islice
 
+import msgspec
 from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.edits import Edit, SetChoice, set_choices
 from catalog.domain.image_sets import bitmap_of
 from catalog.rows import fetch, fetch_number, json_array
-from catalog.views import columns, datasets, edits, images, predictions, sets, tag_sets
-from catalog.views.batch import BULK, CommitBatch, PairChange, Toggle
+from catalog.views import columns, datasets, edits, images, pairs, predictions, sets, tag_sets
+from catalog.views.batch import BULK, CommitBatch, DeleteRows, GoOn, PairChange, Step, Toggle
 from catalog.views.images import SELECT_IMAGE, ImageRow
-from catalog.views.pairs import by_tag
+from catalog.views.pairs import PassingImages, by_tag
 from catalog.views.tag_sets import DatasetTags
 from contracts.events.datasets import (
     DatasetErased,
@@ -68,6 +69,9 @@ COUNT_DISTINCT = """
 SELECT COUNT(DISTINCT tag) FROM tag
 WHERE (:dataset IS NULL OR dataset_id = :dataset) AND images > 0 AND tag >= :low AND tag < :high
 """
+TAGS_AT_ONCE = 100
+"""Tags whose sets are in memory at once, before asking whether to go on."""
+NO_IMAGES = sets.serialize(BitMap())
 LAST_CHARACTER = "\U0010ffff"
 """Sorts after every character that a tag can begin with."""
 
@@ -78,15 +82,17 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     for dataset_id, change in batch.predicted.items():
         _write_pairs(connection, dataset_id, change)
     for toggle in batch.toggles:
-        _write_undo(connection, toggle)
+        _write_undo(connection, batch, toggle)
     for recorded, _ in batch.events(ThresholdsSet, RulesSet):
-        _apply_rules(connection, recorded.commit.aggregate_id, recorded.sequence)
+        _apply_rules(connection, batch, recorded.commit.aggregate_id, recorded.sequence)
     for recorded, removed in batch.events(ImagesRemoved):
-        _recount(connection, recorded.commit.aggregate_id, batch.ordinals(removed.images))
+        _recount(connection, batch, recorded.commit.aggregate_id, batch.ordinals(removed.images))
     for recorded, erased in batch.events(ImageErased):
         _erase(connection, recorded.commit.aggregate_id, erased.ordinal, batch.tags_of_erased)
     for recorded, _ in batch.events(DatasetRemoved, DatasetErased):
-        tag_sets.delete_all(connection, recorded.commit.aggregate_id)
+        dataset_id = recorded.commit.aggregate_id
+        batch.steps.append(DeleteRows(dataset_id=dataset_id, tables=("tag", "tag_set"), column="tag_id"))
+        batch.steps.append(DeleteRows(dataset_id=dataset_id, tables=("tag_digit",), column="digit"))
 
 
 def _edits(batch: CommitBatch) -> dict[str, list[tuple[Edit, BitMap]]]:
@@ -140,30 +146,78 @@ def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) ->
     return tags.save()
 
 
-def _apply_rules(connection: Connection, dataset_id: str, sequence: int) -> None:
-    """An image whose tags change gets a new ETag."""
+def _apply_rules(connection: Connection, batch: CommitBatch, dataset_id: str, sequence: int) -> None:
+    """Other tags are predicted by other rules, or of other runs. An image whose tags change gets a new ETag."""
     old, new = (
         predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id, at))
         for at in (sequence - 1, sequence)
     )
-    changed = _write_pairs(connection, dataset_id, predictions.rules_change(connection, dataset_id, old, new))
-    columns.mark_changed(connection, dataset_id, changed, sequence)
+    affected = None if dataset_id in batch.repredicted else pairs.affected_tags(old, new)
+    tags = None if affected is None else tuple(sorted(affected))
+    batch.steps.append(PredictAgain(dataset_id=dataset_id, sequence=sequence, tags=tags))
 
 
-def _write_undo(connection: Connection, toggle: Toggle) -> None:
+class PredictAgain(Step, frozen=True, kw_only=True):
+    """Finds the images of tags by the current predictions and rules; `tags` None: of all.
+
+    `after`: the last tag that is done. `changed`: the images whose tags changed, which get a new ETag in the end.
+    """
+
+    sequence: int
+    tags: tuple[int, ...] | None = None
+    after: int = -1
+    changed: bytes = NO_IMAGES
+
+    def plan(self, connection: Connection) -> PassingImages:
+        rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, self.dataset_id))
+        known = tag_sets.predicted_tags(connection, self.dataset_id)
+        if self.tags is not None:
+            known &= set(self.tags)
+        return predictions.passing_images(connection, self.dataset_id, rules, self.tags, known)
+
+    def run(self, connection: Connection, plan: object, go_on: GoOn, /) -> "Step | None":
+        assert isinstance(plan, PassingImages)  # noqa: S101 - made by the method above
+        after, changed, left = self.after, BitMap.deserialize(self.changed), plan.after(self.after)
+        while some := dict(islice(left, TAGS_AT_ONCE)):
+            tags = DatasetTags(connection, self.dataset_id)
+            tags.load(some)
+            for tag, ordinals in some.items():
+                tags[tag].predicted = ordinals
+            changed |= tags.save()
+            after = max(some)
+            if not go_on():
+                return msgspec.structs.replace(self, after=after, changed=sets.serialize(changed))
+        columns.mark_changed(connection, self.dataset_id, changed, self.sequence)
+        return None
+
+
+def _write_undo(connection: Connection, batch: CommitBatch, toggle: Toggle) -> None:
     """What images show after an undo, or after the undo of an undo; their edits are in `bulk_undo`."""
     dataset_id = toggle.dataset_id
     columns.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
-    if datasets.has_other_rules(connection, toggle):
-        _apply_rules(connection, dataset_id, toggle.sequence)
-    _recount(connection, dataset_id, toggle.images)
+    if dataset_id in batch.repredicted or datasets.has_other_rules(connection, toggle):
+        _apply_rules(connection, batch, dataset_id, toggle.sequence)
+    _recount(connection, batch, dataset_id, toggle.images)
 
 
-def _recount(connection: Connection, dataset_id: str, ordinals: BitMap) -> None:
+class CountAgain(Step, frozen=True, kw_only=True):
+    """Counts how many images have each tag, after images came or went. `after`: the last tag that is done."""
+
+    after: int = -1
+
+    def run(self, connection: Connection, _: object, go_on: GoOn, /) -> "Step | None":
+        live, after = sets.load(connection, self.dataset_id, "live"), self.after
+        while counted := tag_sets.recount(connection, self.dataset_id, live, after, TAGS_AT_ONCE):
+            after = counted
+            if not go_on():
+                return msgspec.structs.replace(self, after=after)
+        return None
+
+
+def _recount(connection: Connection, batch: CommitBatch, dataset_id: str, ordinals: BitMap) -> None:
     """After images came or went: few images have few tags."""
-    live = sets.load(connection, dataset_id, "live")
     if len(ordinals) > BULK:
-        tag_sets.recount(connection, dataset_id, live)
+        batch.steps.append(CountAgain(dataset_id=dataset_id))
         return
     own = edits.edits_of(connection, dataset_id, list(ordinals))
     rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))

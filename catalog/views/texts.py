@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS caption (
     source TEXT,
     PRIMARY KEY (dataset_id, ordinal, sequence)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS caption_by_commit ON caption (dataset_id, sequence);
 CREATE TABLE IF NOT EXISTS tag_order (
     dataset_id TEXT NOT NULL,
     ordinal INTEGER NOT NULL,
@@ -42,6 +43,9 @@ CAPTIONS = """
 SELECT caption.ordinal, sequence, caption.caption, caption.source, sequence = image.added_sequence AS is_first
 FROM caption LEFT JOIN image ON (image.dataset_id, image.ordinal) = (caption.dataset_id, caption.ordinal)
 WHERE caption.dataset_id = ? AND caption.ordinal IN (SELECT value FROM json_each(?)) ORDER BY sequence
+"""
+IMAGES_OF = """
+SELECT ordinal FROM caption WHERE dataset_id = ? AND sequence IN (SELECT value FROM json_each(?))
 """
 ORDERS = """
 SELECT ordinal, sequence, tags FROM tag_order
@@ -65,14 +69,14 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     connection.executemany(ADD_ORDER, orders)
     for toggle in batch.toggles:
         _restore_captions(connection, toggle)
-    for table in ("caption", "tag_order"):
-        delete_erased(connection, batch, table)
+    delete_erased(connection, batch, "caption", "tag_order")
 
 
 def _restore_captions(connection: Connection, toggle: Toggle) -> None:
     """The latest captions of the commits that count now. Such an image is changed by the undo itself."""
     dataset_id, voided = toggle.dataset_id, undos.voided(connection, toggle.dataset_id)
-    rows = connection.execute(CAPTIONS, (dataset_id, json_array(toggle.images))).fetchall()
+    captioned_by = connection.execute(IMAGES_OF, (dataset_id, json_array(toggle.commits)))
+    rows = connection.execute(CAPTIONS, (dataset_id, json_array({row["ordinal"] for row in captioned_by}))).fetchall()
     changed = {row["ordinal"] for row in rows if row["sequence"] in toggle.commits and not row["is_first"]}
     latest: dict[int, tuple[bytes | None, str | None]] = dict.fromkeys(changed, (None, None))
     for ordinal, sequence, caption, source, is_first in rows:

@@ -92,7 +92,7 @@ class LogReader:
             while start < len(batch):
                 self._waiting = len(batch) - start
                 applied = await self._wait_applied(batch[start].sequence)
-                ready = [message for message in batch[start:] if message.sequence <= applied.sequence]
+                ready = [message for message in batch[start:] if message.sequence <= applied.shown]
                 commits = await self._accepted(ready, applied)
                 self._release(await self._encode(commits) if commits else ())
                 start += len(ready)
@@ -106,11 +106,11 @@ class LogReader:
         self._waiting = 0
 
     async def _wait_applied(self, sequence: int) -> Applied:
-        """The newest announcement, once the catalog has verified and applied this commit: its queries now show it."""
+        """The newest announcement, once the catalog has verified this commit and shows it and all before it."""
         while True:
             applied = self._applied
             is_of_this_log = applied is not None and applied.verified and applied.log_id == self.log_id
-            if applied is not None and is_of_this_log and applied.sequence >= sequence:
+            if applied is not None and is_of_this_log and applied.shown >= sequence:
                 return applied
             self._announced.clear()
             await self._announced.wait()

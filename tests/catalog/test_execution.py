@@ -26,6 +26,7 @@ from contracts.events.datasets import DatasetRenamed
 from contracts.ids import DatasetId, JobId, derived
 from contracts.wire.log.event_log import EventLog
 from tests.catalog.harness import CatalogHarness, event_names, image_id_of, open_catalog
+from tests.catalog.slicing import HeldSlices, smallest_slices
 from tests.conftest import BusOf, command_metadata
 from tests.limits import WAIT
 
@@ -44,13 +45,13 @@ class Gate:
     """While closed, the read model applies nothing."""
 
     def __init__(self, harness: CatalogHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._opened, self._log, apply = asyncio.Event(), harness.executor.log, harness.executor.store.apply
+        self._opened, self._log, take_in = asyncio.Event(), harness.executor.log, harness.executor.store.take_in
 
-        async def apply_when_open(batch: Sequence[LogEntry]) -> int:
+        async def take_in_when_open(batch: Sequence[LogEntry]) -> int:
             await self._opened.wait()
-            return await apply(batch)
+            return await take_in(batch)
 
-        monkeypatch.setattr(harness.executor.store, "apply", apply_when_open)
+        monkeypatch.setattr(harness.executor.store, "take_in", take_in_when_open)
 
     def open(self) -> None:
         self._opened.set()
@@ -110,11 +111,17 @@ async def test_edits_of_different_images_do_not_wait_for_each_other_and_all_othe
     assert harness.executor.store.last_foreign == 0
 
 
-async def test_a_slow_application_of_one_data_set_delays_no_command_on_another(harness: CatalogHarness) -> None:
+async def test_a_slow_application_of_one_data_set_delays_no_command_on_another(
+    harness: CatalogHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cats, dogs = await harness.dataset("cats", pictures=1), await harness.dataset("dogs", pictures=1)
-    store = harness.executor.store
-    await store.set_pending({("dataset", cats): 0})
+    held = HeldSlices(harness.executor.store, monkeypatch)
+    first = SetThresholds(dataset=cats, categories={"general": 0.2, "character": 0.2})
+    with smallest_slices():
+        moved = asyncio.create_task(harness.execute(first))
+        await held.until_pending()
     slow = [
+        moved,
         await start(harness.execute(SetThresholds(dataset=cats, categories={"general": 0.1, "character": 0.1}))),
         await start(harness.execute(EditTags(image=image_id_of(cats, 0), add=("cat",)))),
         await start(harness.execute(RenameDataset(dataset=cats, name="lions"))),
@@ -129,7 +136,7 @@ async def test_a_slow_application_of_one_data_set_delays_no_command_on_another(h
 
     assert all(result.shown for result in others)
     assert not any(task.done() for task in slow)
-    await store.set_pending({})
+    held.release()
     assert all(result.shown for result in await asyncio.gather(*slow))
 
 

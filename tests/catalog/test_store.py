@@ -69,7 +69,7 @@ async def test_every_table_has_rows_after_a_log_with_every_event_type(open_store
     )
     assert await store.apply([*builder.commits, foreign]) == len(HISTORY) + 2
 
-    assert [table for table, rows in (await all_rows(store)).items() if not rows] == []
+    assert [table for table, rows in (await all_rows(store)).items() if not rows] == ["pending"]
 
 
 async def test_the_full_history_has_every_event_type() -> None:

@@ -34,6 +34,7 @@ from contracts.events.datasets import (
 from contracts.ids import RunId
 from tests.catalog.log_builder import LogBuilder, bitmap, image_id
 from tests.catalog.plain_images import assert_filters_match
+from tests.catalog.slicing import apply_in_slices, smallest_slices
 from tests.catalog.test_store import dump
 
 IMAGES = BULK + 6
@@ -203,6 +204,12 @@ def _undo(builder: LogBuilder, model: Model, number: int) -> None:
         model.undos[builder.append("dataset", "ds_cats", event).sequence] = (target,)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _smallest_slices() -> Iterator[None]:
+    with smallest_slices():
+        yield
+
+
 @pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(changes=CHANGES, cuts=st.lists(st.integers(0, 150), max_size=3))
@@ -216,18 +223,19 @@ def test_what_holds_is_the_last_decision_among_commits_that_count(changes: list[
         _append(builder, model, change)
         past[builder.sequence] = {ordinal: model.expected(ordinal) for ordinal in LOOKED_AT}
 
-    with EmptyRows() as one_by_one, EmptyRows() as in_batches:
+    with EmptyRows() as one_by_one, EmptyRows() as in_batches, EmptyRows() as in_slices:
         for recorded in builder.commits:
             before = _states(one_by_one)
             views.apply(one_by_one, [recorded])
             for ordinal, (etag, state) in _states(one_by_one).items():
                 if before.get(ordinal, (0, None))[1] != state:
                     assert etag == recorded.sequence
+        apply_in_slices(in_slices, builder.commits, cuts)
         edges = sorted({0, *(min(cut, len(builder.commits)) for cut in cuts), len(builder.commits)})
         for start, end in pairwise(edges):
             views.apply(in_batches, builder.commits[start:end])
 
-        assert dump(in_batches) == dump(one_by_one)
+        assert dump(in_batches) == dump(in_slices) == dump(one_by_one)
         assert {ordinal: shown(one_by_one, ordinal) for ordinal in LOOKED_AT} == {
             ordinal: model.expected(ordinal) for ordinal in LOOKED_AT
         }

@@ -47,6 +47,7 @@ from contracts.training_text import training_text
 from contracts.wire.blobs.store import LocalBlobs
 from tests.catalog.harness import CatalogHarness, event_names, image_id_of, open_catalog
 from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, image_id, key_for
+from tests.catalog.slicing import HeldSlices, smallest_slices
 from tests.catalog.test_watch import query
 
 FIRST, LAST, NEXT, FAR = 0, manifest.PAGE_IMAGES - 1, manifest.PAGE_IMAGES, 5 * manifest.PAGE_IMAGES + 3
@@ -343,14 +344,16 @@ async def test_commands_on_the_data_set_do_not_wait_for_a_freeze(bus_of: Any, tm
 
 
 async def test_a_freeze_waits_for_what_is_applied_to_the_data_set_and_a_new_job_does_not(
-    harness: CatalogHarness,
+    harness: CatalogHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cats = await harness.dataset(pictures=1)
-    await harness.executor.store.set_pending({("dataset", cats): 0})
+    held = HeldSlices(harness.executor.store, monkeypatch)
+    with smallest_slices():
+        await harness.append("dataset", cats, ThresholdsSet(categories={"general": 0.2}))
     freezing = asyncio.create_task(harness.execute(FreezeVersion(dataset="cats")))
     job = await harness.execute(CreateJob(dataset="cats", start=True))
     assert (job.shown, job.version, freezing.done()) == (True, None, False)
-    await harness.executor.store.set_pending({})
+    held.release()
     assert (await freezing).version == 1
     assert (await harness.wait_until_frozen(job.id)).work.state == "queued"
 

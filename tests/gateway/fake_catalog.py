@@ -20,7 +20,7 @@ from contracts.queries.jobs import JobView
 from contracts.queries.log import EventView, ListEvents, LogView
 from contracts.queries.owners import QUERIES
 from contracts.recipe import Recipe
-from contracts.telemetry import Applied
+from contracts.telemetry import Applied, PendingAggregate
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.service import request_ids
 from contracts.wire.service.bus import Bus
@@ -49,6 +49,8 @@ class FakeCatalog:
         """What it says is wrong with the log."""
         self.applied: int | None = None
         """The announced sequence; None = the log's end."""
+        self.pending: tuple[PendingAggregate, ...] = ()
+        """What it says it still works in."""
         self.received_commands: list[CommandEnvelope[Any]] = []
         self.received_queries: list[Any] = []
         self.request_ids: list[str] = []
@@ -102,7 +104,7 @@ class FakeCatalog:
     def _applied(self, sequence: int) -> Applied:
         if self.damage:
             return Applied(log_id="", sequence=0, verified=False, damage=self.damage)
-        return Applied(log_id=self.log_id, sequence=sequence, verified=True)
+        return Applied(log_id=self.log_id, sequence=sequence, verified=True, pending=self.pending)
 
     async def _on_command(self, metadata: CommandMetadata, command: Command[Any]) -> CommandResult:
         envelope = CommandEnvelope(metadata=metadata, command=command)

@@ -21,7 +21,7 @@ from contracts.frames import AnyFrame
 from contracts.ids import ImageId, JobId, WorkerId
 from contracts.queries.datasets import ImageIdsView, ListImageIds
 from contracts.queries.jobs import GetJob
-from contracts.telemetry import Presence, TrainingProgress
+from contracts.telemetry import PendingAggregate, Presence, TrainingProgress
 from contracts.wire.service.supervision import Pause, SupervisionFile, SupervisionReport
 from contracts.wire.service.telemetry import publish
 from gateway.limits import LIVE_LIMITS, LiveLimits
@@ -103,6 +103,24 @@ async def test_an_event_frame_has_actor_command_and_subject(world: World) -> Non
             "actor": "user:test",
             "command_id": recorded.commit.command_id,
         }
+
+
+async def test_frames_wait_until_what_the_catalog_works_in_is_shown_completely(fresh_world: World) -> None:
+    async with socket(fresh_world) as opened:
+        await next_of(opened, "caught_up")
+        first = (await fresh_world.catalog.log.end())[1] + 1
+        pending = PendingAggregate(aggregate_kind="dataset", aggregate_id="d1", sequence=first)
+        fresh_world.catalog.pending = (pending,)
+        await fresh_world.catalog.rename("Rex")
+
+        async def is_read_and_announced() -> bool:
+            applied = fresh_world.feed.applied
+            return applied is not None and applied.sequence >= first and fresh_world.feed.reader.lag == 1
+
+        await eventually(is_read_and_announced)
+        assert fresh_world.feed.ring.newest.sequence == first - 1
+        fresh_world.catalog.pending = ()
+        assert names(await next_events(opened, 1)) == ["Rex"]
 
 
 async def test_a_client_that_reconnects_misses_and_repeats_nothing(fresh_world: World) -> None:
