@@ -104,8 +104,8 @@ async def test_a_client_that_reconnects_while_a_new_gateway_still_reads_the_log_
     await world.catalog.rename("a")
     recorded = await world.catalog.rename("b")
     await wait_until_released(world, recorded.sequence)
-    read = world.feed.ring.after(world.feed.position(after)) or []
-    catching_up = EventRing(LIVE_LIMITS, oldest=world.feed.position(after), newest=world.feed.ring.newest)
+    read = world.feed.ring.after(world.feed.received(after)) or []
+    catching_up = EventRing(LIVE_LIMITS, oldest=world.feed.received(after), newest=world.feed.ring.newest)
     monkeypatch.setattr(world.feed.reader, "ring", catching_up)
     async with open_stream(world, after=after) as events:
         subscribers = world.feed.subscribers
