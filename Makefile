@@ -5,6 +5,8 @@ WORLD ?= world
 MINUTES ?= 65
 BIN = $(VENV)/bin
 export VENV
+# Every test, service and command is a process that imports the same modules: each is compiled once and kept.
+export PYTHONDONTWRITEBYTECODE =
 
 demo:  ## run everything on generated pictures, in one to three minutes (with ARGS=--no-serve it exits when done)
 	@tools/environment.sh all
