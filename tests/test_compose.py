@@ -29,12 +29,12 @@ from contracts.wire.service.connection import connect_service
 from contracts.wire.service.jetstream import find_stream
 from contracts.wire.service.settings import read_settings
 from loratory.deploy import nats_conf
+from tests.limits import WAIT
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("catalog", "gateway", "tagger", "trainer")
-READY_TIMEOUT_SECONDS = 120.0
 
 pytestmark = [
     pytest.mark.slow,
@@ -103,7 +103,7 @@ class ComposeHost:
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    process.wait(30)
+                    process.wait(WAIT)
                 finally:
                     process.kill()
                     process.wait()
@@ -118,7 +118,7 @@ class ComposeHost:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=WAIT,
             check=False,
         )
 
@@ -126,7 +126,7 @@ class ComposeHost:
         """Until its health check passes."""
         _, *check = SERVICES[service]["healthcheck"]["test"]
         command = [sys.executable if argument == "python" else argument for argument in check]
-        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        deadline = time.monotonic() + WAIT
         while (result := self.run_once(command, service)).returncode != 0:
             assert process.poll() is None, self.log(service)
             assert time.monotonic() < deadline, f"{result.stderr}\n{self.log(service)}"
@@ -151,7 +151,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeHost]:
         (host.folder / "tmp" / service).mkdir(parents=True)
     with host.running("nats") as nats:
         health = host.map_paths(SERVICES["nats"]["healthcheck"]["test"][-1], "nats")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT
         while not _is_healthy(health):
             assert nats.poll() is None and time.monotonic() < deadline, host.log("nats")
             time.sleep(0.05)
@@ -231,7 +231,7 @@ async def lose_queue(host: ComposeHost) -> None:
 
 
 async def wait_for_queue(host: ComposeHost, watch: subprocess.Popen[bytes]) -> None:
-    async with await connect_as_admin(host) as admin, asyncio.timeout(READY_TIMEOUT_SECONDS):
+    async with await connect_as_admin(host) as admin, asyncio.timeout(WAIT):
         while await find_stream(admin.jetstream(), subjects.QUEUE) is None:
             assert watch.poll() is None, host.log("queue-watch")
             await asyncio.sleep(0.1)
@@ -261,7 +261,7 @@ def test_all_services_become_ready_with_their_commands_and_environments_and_stop
         assert_api_key_is_required(host)
         for service, process in reversed(processes.items()):
             process.terminate()
-            assert process.wait(30) == 0, host.log(service)
+            assert process.wait(WAIT) == 0, host.log(service)
 
 
 def assert_api_key_is_required(host: ComposeHost) -> None:

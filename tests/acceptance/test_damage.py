@@ -150,7 +150,7 @@ def test_a_damaged_log_is_refused_and_restored_to_the_last_commit(
 ) -> None:
     first, missing = damage(stopped, data / "nats")
 
-    refused = cli("up", "--data", data, "--port", "0", "--no-tagger", "--no-trainer", timeout=60)
+    refused = cli("up", "--data", data, "--port", "0", "--no-tagger", "--no-trainer")
 
     assert refused.returncode == 1
     assert "Loratory is at" not in refused.stdout
@@ -159,12 +159,12 @@ def test_a_damaged_log_is_refused_and_restored_to_the_last_commit(
     assert first == 1 or f"the last good one is commit {first - 1} of 20" in refused.stderr
     assert cures_in(refused.stderr) == [f"loratory restore --data {data}"]
 
-    audited = cli("audit", "verify", "--data", data, timeout=60)
+    audited = cli("audit", "verify", "--data", data)
     assert audited.returncode == 1
     assert f"log missing from commit {first} on: " in audited.stdout
     assert summary in audited.stdout
 
-    restored = cli("restore", "--data", data, timeout=60)
+    restored = cli("restore", "--data", data)
     assert restored.returncode == 0, restored.stderr
     assert f"holds all {len(stopped.commits)} commits again" in restored.stdout
     commits = commits_of(data)
@@ -213,7 +213,7 @@ def test_a_changed_byte_of_the_archive_is_found_by_an_audit_and_at_the_next_star
     assert audited.returncode == 1
     assert f"archive changed from commit {stopped.sequence_of(5)} on: " in audited.stdout
 
-    refused = cli("up", "--data", data, "--port", "0", "--no-tagger", "--no-trainer", timeout=60)
+    refused = cli("up", "--data", data, "--port", "0", "--no-tagger", "--no-trainer")
     assert refused.returncode == 1
     assert f"commit {stopped.sequence_of(5)} of the archive" in refused.stderr
 
@@ -234,7 +234,7 @@ def test_a_log_rolled_back_while_the_services_run_stops_them_before_anything_is_
         assert cures_in(stack.output) == [f"loratory restore --data {data}"]
     finally:
         stack.stop()
-    audited = cli("audit", "verify", "--data", data, timeout=60)
+    audited = cli("audit", "verify", "--data", data)
     assert f"log missing from commit {stopped.earlier_last + 1} on: " in audited.stdout
 
 
@@ -265,4 +265,4 @@ def restart_on(stack: LocalStack, change: Callable[[], object]) -> None:
     os.kill(stack.pid("nats"), signal.SIGKILL)
     change()
     up.send_signal(signal.SIGCONT)
-    assert up.wait(60) == 1
+    assert up.wait(WAIT) == 1
