@@ -3,8 +3,11 @@
 VENV ?= .venv
 WORLD ?= world
 MINUTES ?= 65
+WORKERS ?= 3
 BIN = $(VENV)/bin
 export VENV
+# Every test, service and command is a process that imports the same modules: each is compiled once and kept.
+export PYTHONDONTWRITEBYTECODE =
 
 demo:  ## run everything on generated pictures, in one to three minutes (with ARGS=--no-serve it exits when done)
 	@tools/environment.sh all
@@ -14,10 +17,10 @@ up:  ## start all services on your data (ARGS="--data DIR --port P")
 	@tools/environment.sh all
 	@$(BIN)/loratory up $(ARGS)
 
-# Three files in parallel (they mostly wait), in the order of their folders: the long ones of tests/acceptance come first.
+# Three files in parallel, for they wait often, in the order of tests/conftest.py: the long ones first.
 test:  ## the tests, with a real nats-server (ARGS=--all: also the slow ones, ARGS="-k name": a part)
 	@tools/environment.sh dev
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check:  ## format, lint, types, imports, compose file
 	@tools/environment.sh dev

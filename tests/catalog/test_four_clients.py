@@ -357,7 +357,7 @@ async def workshop_in(harness: CatalogHarness) -> AsyncIterator[Workshop]:
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, phases=PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rounds=ROUNDS, erase_all=st.booleans())
 async def test_live_past_replayed_and_frozen_state_agree(
     harness: CatalogHarness, tmp_path: Path, rounds: list[list[Any]], erase_all: bool
