@@ -15,6 +15,8 @@ from pathlib import Path
 
 import httpx
 
+from catalog.key_rows import TABLES
+from catalog.keys import KEYS
 from contracts.commits import RecordedCommit
 from contracts.errors import LoratoryError
 from contracts.events.datasets import ImageAdded
@@ -67,10 +69,13 @@ class Loss:
     notice: str
     keys: frozenset[str]
     blobs: frozenset[str]
+    harmed: bool = True
+    """False: all that a commit needs was there and equal after the damage, so there was nothing to notice."""
 
     def describe(self) -> str:
         lost = [*_named("keys of images", self.keys), *_named("blobs", self.blobs)]
-        return f"{self.fault}: lost since the backup: {', '.join(lost) or 'nothing'}; noticed: {self.notice or 'no'}"
+        notice = self.notice or ("no" if self.harmed else "no, all that was stored was still there")
+        return f"{self.fault}: lost since the backup: {', '.join(lost) or 'nothing'}; noticed: {notice}"
 
 
 @dataclass
@@ -129,6 +134,7 @@ class Maintenance:
         async with self._stack.stopped():
             before = await asyncio.to_thread(Inventory.of, data)
             await asyncio.to_thread(self._damage, fault, before)
+            harmed = await asyncio.to_thread(self._is_harmed, fault, before)
             notice = await self._start_unhealed()
             await self._restore()
             try:
@@ -138,7 +144,7 @@ class Maintenance:
             keys = await asyncio.to_thread(named_in_archive, data, before.keys - after.keys)
             blobs = await asyncio.to_thread(named_in_archive, data, before.blobs - after.blobs)
             await self._accept(keys, blobs)
-        loss = Loss(str(fault), notice[:MAX_NOTICE_CHARACTERS], keys, blobs)
+        loss = Loss(str(fault), notice[:MAX_NOTICE_CHARACTERS], keys, blobs, harmed)
         self._losses.found.append(loss)
         return loss
 
@@ -151,10 +157,7 @@ class Maintenance:
                     file.unlink()
             return
         keys = data / "catalog" / "keys.db"
-        kept = self._aside / f"keys-{fault.number}"
-        kept.mkdir(parents=True)
-        for file in keys.parent.glob("keys.db*"):
-            shutil.copy2(file, kept)
+        _copy_key_file(data, self._aside / f"keys-{fault.number}")
         match rng.randrange(3):
             case 0:
                 for file in keys.parent.glob("keys.db*"):
@@ -163,6 +166,15 @@ class Maintenance:
                 os.truncate(keys, keys.stat().st_size // 2)
             case _:
                 _flip_bytes(keys, rng)
+
+    def _is_harmed(self, fault: Fault, before: Inventory) -> bool:
+        """Whether a damage took or changed anything that a commit needs, compared with a copy from before it."""
+        data = self._stack.data
+        if fault.target == "blobs":
+            return bool(named_in_archive(data, before.blobs - Inventory.of(data).blobs))
+        intact, damaged = (self._aside / f"{kind}-{fault.number}" for kind in ("keys", "damaged"))
+        _copy_key_file(data, damaged)
+        return not holds_same(damaged, intact, named_in_archive(data, before.keys))
 
     async def _start_unhealed(self) -> str:
         """What catalog and gateway say about the damage: why they refuse, or what is not well; empty: nothing.
@@ -229,6 +241,32 @@ async def _wait_noticed(http: httpx.AsyncClient) -> str:
             return "; ".join(details)
         await asyncio.sleep(0.5)
     return ""
+
+
+def _copy_key_file(data: Path, target: Path) -> None:
+    """With its WAL: whoever opens it changes the files."""
+    target.mkdir(parents=True)
+    for file in (data / "catalog").glob("keys.db*"):
+        shutil.copy2(file, target)
+
+
+def holds_same(folder: Path, other: Path, needed: frozenset[str]) -> bool:
+    """Whether two key files can be read and have equal rows; of keys only those of the images `needed` count."""
+    found = _read_key_file(folder, needed)
+    return found is not None and found == _read_key_file(other, needed)
+
+
+def _read_key_file(folder: Path, needed: frozenset[str]) -> dict[str, set[tuple[object, ...]]] | None:
+    """The rows of all tables, those of keys only of the images `needed`; none: it cannot be read."""
+    if not (folder / KEYS).is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(folder / KEYS)) as connection:
+            found = {table: set(connection.execute(f"SELECT * FROM {table}")) for table in TABLES}  # noqa: S608 - constants
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        return None
+    found["key"] = {row for row in found["key"] if row[0] in needed}
+    return found
 
 
 def _flip_bytes(file: Path, rng: random.Random) -> None:
