@@ -49,8 +49,12 @@ class Inventory:
     def of(cls, data: Path) -> "Inventory":
         with closing(sqlite3.connect(f"file:{data / 'catalog' / 'keys.db'}?mode=ro", uri=True)) as connection:
             keys = frozenset(image for (image,) in connection.execute("SELECT image_id FROM key"))
-        blobs = frozenset(file.name for file in (data / "blobs").rglob("*") if DIGEST.match(file.name))
-        return cls(keys, blobs)
+        return cls(keys, blobs_in(data))
+
+
+def blobs_in(data: Path) -> frozenset[str]:
+    """The digests of all blobs."""
+    return frozenset(file.name for file in (data / "blobs").rglob("*") if DIGEST.match(file.name))
 
 
 def named_in_archive(data: Path, candidates: frozenset[str]) -> frozenset[str]:
@@ -70,11 +74,11 @@ class Loss:
     keys: frozenset[str]
     blobs: frozenset[str]
     harmed: bool = True
-    """False: all that a commit needs was there and equal after the damage, so there was nothing to notice."""
+    """False: all that a commit needs was there and equal, or was made again at once, so that nothing was missing."""
 
     def describe(self) -> str:
         lost = [*_named("keys of images", self.keys), *_named("blobs", self.blobs)]
-        notice = self.notice or ("no" if self.harmed else "no, all that was stored was still there")
+        notice = self.notice or ("no" if self.harmed else "no, nothing was missing or changed")
         return f"{self.fault}: lost since the backup: {', '.join(lost) or 'nothing'}; noticed: {notice}"
 
 
@@ -134,8 +138,9 @@ class Maintenance:
         async with self._stack.stopped():
             before = await asyncio.to_thread(Inventory.of, data)
             await asyncio.to_thread(self._damage, fault, before)
-            harmed = await asyncio.to_thread(self._is_harmed, fault, before)
+            harmed = fault.target == "keys" and await asyncio.to_thread(self._are_keys_harmed, fault, before)
             notice = await self._start_unhealed()
+            harmed = harmed or await asyncio.to_thread(self._are_blobs_missing, before)
             await self._restore()
             try:
                 after = await asyncio.to_thread(Inventory.of, data)
@@ -167,11 +172,13 @@ class Maintenance:
             case _:
                 _flip_bytes(keys, rng)
 
-    def _is_harmed(self, fault: Fault, before: Inventory) -> bool:
-        """Whether a damage took or changed anything that a commit needs, compared with a copy from before it."""
+    def _are_blobs_missing(self, before: Inventory) -> bool:
+        """Whether blobs that a commit needs are missing. After a start: thumbnails are made again within a second."""
+        return bool(named_in_archive(self._stack.data, before.blobs - blobs_in(self._stack.data)))
+
+    def _are_keys_harmed(self, fault: Fault, before: Inventory) -> bool:
+        """Whether anything that a commit needs was taken or changed, compared with a copy from before the damage."""
         data = self._stack.data
-        if fault.target == "blobs":
-            return bool(named_in_archive(data, before.blobs - Inventory.of(data).blobs))
         intact, damaged = (self._aside / f"{kind}-{fault.number}" for kind in ("keys", "damaged"))
         _copy_key_file(data, damaged)
         return not holds_same(damaged, intact, named_in_archive(data, before.keys))
