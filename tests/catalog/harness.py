@@ -192,7 +192,7 @@ async def open_catalog(
     try:
         async with Decoder(Limits(), workers=1) as decoder:
             log = EventLog(bus, verdicts=StoreVerdicts(store))
-            await store.wait_for((await log.end())[1], 20)
+            await store.wait_until_settled((await log.end())[1], 20)
             registrar = await KeyRegistrar.open(log, archive, store, keys)
             await registrar.authorize(log, folder / "catalog.key")
             for worker in WORKERS:
