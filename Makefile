@@ -6,8 +6,6 @@ MINUTES ?= 65
 WORKERS ?= 3
 BIN = $(VENV)/bin
 export VENV
-# Every test, service and command is a process that imports the same modules: each is compiled once and kept.
-export PYTHONDONTWRITEBYTECODE =
 
 demo:  ## run everything on generated pictures, in one to three minutes (with ARGS=--no-serve it exits when done)
 	@tools/environment.sh all
@@ -18,7 +16,9 @@ up:  ## start all services on your data (ARGS="--data DIR --port P")
 	@$(BIN)/loratory up $(ARGS)
 
 # Three files in parallel, for they wait often, in the order of tests/conftest.py: the long ones first.
-test:  ## the tests, with a real nats-server (ARGS=--all: also the slow ones, ARGS="-k name": a part)
+# They start many processes that import the same modules: each is compiled once.
+test: export PYTHONDONTWRITEBYTECODE =
+test:  ## the tests, with a real nats-server (ARGS=--all: also the slow ones, ARGS="-k name": a part, WORKERS=0: one by one)
 	@tools/environment.sh dev
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -181,7 +181,12 @@ async def test_an_invalid_filter_is_refused(world: World) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_stream_ends_at_its_until_time(world: World) -> None:
-    await world.catalog.rename("a")
+    renamed = await world.catalog.rename("a")
+
+    async def is_released() -> bool:
+        return world.feed.ring.filled_to.sequence >= renamed.sequence
+
+    await eventually(is_released)
     until = datetime.now(UTC) + timedelta(seconds=0.3)
     async with open_stream(world, until=until.isoformat()) as events:
         types = [event["type"] async for event in events]
