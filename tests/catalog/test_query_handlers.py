@@ -20,6 +20,7 @@ from catalog.query_handlers.context import ManifestReader, QueryContext, QueryLi
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, build_page, decode_cursor, encode_cursor
 from catalog.query_handlers.table import query_handlers
 from catalog.store import Store
+from catalog.tag_index import TagIndex
 from catalog.text_index import TextIndexes, TextLimits
 from catalog.views.confidences import read_part
 from contracts.errors import Behind, Gone, Invalid, NotFound
@@ -84,6 +85,7 @@ class QuerySide:
             manifests=ManifestReader(self.blobs, self.blobs.size),
             texts=TextIndexes(self.store, keys, TextLimits()),
             predictions=PredictionIndex(read_part),
+            tags=TagIndex(self.store),
             pending_purges=lambda _: (),
         )
 
