@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -26,8 +26,9 @@ SERVERS = 3
 
 
 def free_ports(count: int) -> list[int]:
-    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-        probes = (one, two, three)[:count]
+    """All different."""
+    with ExitStack() as opened:
+        probes = [opened.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [int(probe.getsockname()[1]) for probe in probes]
@@ -38,7 +39,8 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ports = free_ports(SERVERS)
+        ports = free_ports(2 * SERVERS)
+        self._ports, self._routes = ports[:SERVERS], ports[SERVERS:]
         self._next = itertools.cycle(self._ports)
         self._children: dict[int, SessionChild] = {}
         self._stack = AsyncExitStack()
@@ -76,9 +78,20 @@ class Cluster:
         return bool(cluster.get("leader")) and len(replicas) == SERVERS - 1 and all(r["current"] for r in replicas)
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+            await self._wait_for_leader()
+        except BaseException as error:
+            await self._stack.aclose()
+            for log in sorted(self._folder.glob("*.log")):
+                error.add_note(f"{log.name}: {log.read_text()[-2000:]}")
+            raise
+        return self
+
+    async def _start(self) -> None:
         keys = user_keys.load_or_create(self._folder / "keys")
-        routes = free_ports(SERVERS)
-        for number, (port, route) in enumerate(zip(self._ports, routes, strict=True), start=1):
+        peers = ", ".join(f'"nats://127.0.0.1:{peer}"' for peer in self._routes)
+        for number, (port, route) in enumerate(zip(self._ports, self._routes, strict=True), start=1):
             settings = ServerSettings(
                 store=str(self._folder / f"n{number}"),
                 name=f"n{number}",
@@ -86,7 +99,6 @@ class Cluster:
                 durable=False,
                 log_file=str(self._folder / f"n{number}.log"),
             )
-            peers = ", ".join(f'"nats://127.0.0.1:{peer}"' for peer in routes)
             config = self._folder / f"n{number}.conf"
             config.write_text(
                 render_config(settings, lambda role: render_users([keys[role].public]))
@@ -95,8 +107,6 @@ class Cluster:
             child = await SessionChild.start([find_binary(), "--config", config], death_signal=signal.SIGTERM)
             self._stack.push_async_callback(child.stop, 10)
             self._children[port] = child
-        await self._wait_for_leader()
-        return self
 
     async def _wait_for_leader(self) -> None:
         async with await self.connect("admin") as admin, asyncio.timeout(WAIT):
