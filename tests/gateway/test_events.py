@@ -184,7 +184,7 @@ async def test_a_stream_ends_at_its_until_time(world: World) -> None:
     renamed = await world.catalog.rename("a")
 
     async def is_released() -> bool:
-        return world.feed.ring.filled_to.sequence >= renamed.sequence
+        return world.feed.ring.filled_to.complete.sequence >= renamed.sequence
 
     await eventually(is_released)
     until = datetime.now(UTC) + timedelta(seconds=0.3)
