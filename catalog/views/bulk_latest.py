@@ -6,6 +6,7 @@ what is read for an image follows what it shows, and what an edit writes follows
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,8 @@ CREATE TABLE IF NOT EXISTS bulk_latest_of_images (
     span INTEGER NOT NULL,
     first INTEGER NOT NULL,
     tag_id INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    event_index INTEGER NOT NULL,
-    images BLOB NOT NULL,
-    PRIMARY KEY (dataset_id, span, first, tag_id, sequence, event_index)
+    edits BLOB NOT NULL,
+    PRIMARY KEY (dataset_id, span, first, tag_id)
 ) WITHOUT ROWID;
 """
 
@@ -42,22 +41,21 @@ OF_TAG = "SELECT sequence, event_index, images FROM bulk_latest WHERE dataset_id
 SAVE = "INSERT INTO bulk_latest VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET images = excluded.images"
 DELETE = "DELETE FROM bulk_latest WHERE dataset_id = ? AND tag_id = ? AND sequence = ? AND event_index = ?"
 OF_SPANS = """
-SELECT first, tag_id, sequence, event_index, images FROM bulk_latest_of_images
+SELECT first, tag_id, edits FROM bulk_latest_of_images
 WHERE dataset_id = ? AND span = ? AND first IN (SELECT value FROM json_each(?))
 """
 SAVE_SPAN = """
-INSERT INTO bulk_latest_of_images VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET images = excluded.images
+INSERT INTO bulk_latest_of_images VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET edits = excluded.edits
 """
-DELETE_SPAN = """
-DELETE FROM bulk_latest_of_images
-WHERE (dataset_id, span, first, tag_id, sequence, event_index) = (?, ?, ?, ?, ?, ?)
-"""
+DELETE_SPAN = "DELETE FROM bulk_latest_of_images WHERE (dataset_id, span, first, tag_id) = (?, ?, ?, ?)"
 PART = 1024
 """Images that an edit is kept once for, by consecutive ordinals from a multiple of this on."""
 MANY = 32
 """An edit that holds for fewer images of a part is kept with each of them."""
-NO_IMAGES = b""
-"""Kept of an edit that is kept with one image; of a part a bit for each image, the first of them in the highest bit."""
+PLACE = Struct("<qi")
+"""All that is kept of an edit that is kept with one image."""
+OF_PART = np.dtype([("sequence", "<i8"), ("index", "<i4"), ("bits", "u1", PART // 8)])
+"""What is kept of one for a part: a bit for each image, the first of them in the highest bit."""
 
 Rows = tuple[tuple[int, Place], ...]
 """Of one image, tags with the place of the latest edit of each."""
@@ -105,43 +103,41 @@ def _decided(before: Latest, images: BitMap, newer: Iterable[tuple[Edit, BitMap]
 
 
 def _save(connection: Connection, dataset_id: str, tag: int, before: Latest, after: Latest) -> None:
-    saved, deleted = [], []
-    saved_spans, deleted_spans = [], []
-    for place in {**before, **after}:
-        was, now = before.get(place, BitMap()), after.get(place, BitMap())
-        if was == now:
-            continue
-        if now:
-            saved.append((dataset_id, tag, *place, serialize(now)))
-        else:
-            deleted.append((dataset_id, tag, *place))
-        parts = _parts_of(was ^ now)
-        spans_before, spans = _spans(was, parts), _spans(now, parts)
-        for span, images in spans.items():
-            if spans_before.pop(span, None) != images:
-                saved_spans.append((dataset_id, *span, tag, *place, images))
-        deleted_spans += [(dataset_id, *span, tag, *place) for span in spans_before]
+    changed = [
+        (place, was, now)
+        for place in {**before, **after}
+        if (was := before.get(place, BitMap())) != (now := after.get(place, BitMap()))
+    ]
+    saved = [(dataset_id, tag, *place, serialize(now)) for place, _, now in changed if now]
     connection.executemany(SAVE, saved)
-    connection.executemany(DELETE, deleted)
-    connection.executemany(DELETE_SPAN, deleted_spans)
-    connection.executemany(SAVE_SPAN, saved_spans)
+    connection.executemany(DELETE, [(dataset_id, tag, *place) for place, _, now in changed if not now])
+    parts = _parts_of(BitMap.union(BitMap(), *(was ^ now for _, was, now in changed)))
+    spans_before, spans = _spans(before, parts), _spans(after, parts)
+    gone = [(dataset_id, *span, tag) for span in spans_before.keys() - spans.keys()]
+    connection.executemany(DELETE_SPAN, gone)
+    new = [(dataset_id, *span, tag, kept) for span, kept in spans.items() if spans_before.get(span) != kept]
+    connection.executemany(SAVE_SPAN, new)
 
 
 def _parts_of(images: BitMap) -> NDArray[np.uint32]:
     return np.unique(to_array(images) // PART)
 
 
-def _spans(images: BitMap, parts: NDArray[np.uint32]) -> dict[tuple[int, int], bytes]:
-    """How images in these parts are kept: which of so many consecutive ones, by the number and the first of them."""
-    ordinals = to_array(images)
-    among = ordinals[np.isin(ordinals // PART, parts)]
-    bits = np.zeros((len(parts), PART), dtype=np.bool_)
-    bits[np.searchsorted(parts, among // PART), among % PART] = True
-    is_part = bits.sum(axis=1) >= MANY
-    packed = np.packbits(bits[is_part], axis=1)
-    found = {(PART, part * PART): row.tobytes() for part, row in zip(parts[is_part].tolist(), packed, strict=True)}
-    single = among[~is_part[np.searchsorted(parts, among // PART)]]
-    return found | {(1, ordinal): NO_IMAGES for ordinal in single.tolist()}
+def _spans(latest: Latest, parts: NDArray[np.uint32]) -> dict[tuple[int, int], bytes]:
+    """How edits are kept in these parts, by number and first of the images."""
+    found: defaultdict[tuple[int, int], bytes] = defaultdict(bytes)
+    window = BitMap.union(BitMap(), *(BitMap(range(part * PART, (part + 1) * PART)) for part in parts.tolist()))
+    for place in sorted(latest):
+        images = to_array(latest[place] & window)
+        if len(images):
+            row = np.searchsorted(parts, images // PART)
+            bits = np.zeros((len(parts), PART), dtype=np.bool_)
+            bits[row, images % PART] = True
+            is_part, packed, kept = bits.sum(axis=1) >= MANY, np.packbits(bits, axis=1), PLACE.pack(*place)
+            for at in np.flatnonzero(is_part).tolist():
+                found[PART, int(parts[at]) * PART] += kept + packed[at].tobytes()
+            found |= {(1, ordinal): kept for ordinal in images[~is_part[row]].tolist()}
+    return found
 
 
 def cut(rows: Mapping[int, Rows], edits: Mapping[Place, Edit]) -> dict[int, list[Edit]]:
@@ -162,27 +158,30 @@ def _cut(rows: Rows, edits: Mapping[Place, Edit]) -> list[Edit]:
 
 def of_images(connection: Connection, dataset_id: str, page: BitMap) -> dict[int, Rows]:
     """By ordinal; images that have none are left out."""
-    of_part: defaultdict[int, list[tuple[int, Place, bytes]]] = defaultdict(list)
+    of_part: defaultdict[int, list[tuple[int, bytes]]] = defaultdict(list)
     starts = (_parts_of(page) * PART).tolist()
-    for first, tag, *place, bits in connection.execute(OF_SPANS, (dataset_id, PART, json_array(starts))):
-        of_part[first].append((tag, (place[0], place[1]), bits))
+    for first, tag, kept in connection.execute(OF_SPANS, (dataset_id, PART, json_array(starts))):
+        of_part[first].append((tag, kept))
     found: dict[int, Rows] = {}
     for first, rows in of_part.items():
         found |= _rows_by_image(rows, first, page)
-    for ordinal, tag, *place, _ in connection.execute(OF_SPANS, (dataset_id, 1, json_array(page))):
-        found[ordinal] = (*found.get(ordinal, ()), (tag, (place[0], place[1])))
+    for ordinal, tag, kept in connection.execute(OF_SPANS, (dataset_id, 1, json_array(page))):
+        sequence, index = PLACE.unpack(kept)
+        found[ordinal] = (*found.get(ordinal, ()), (tag, (sequence, index)))
     return found
 
 
-def _rows_by_image(rows: Sequence[tuple[int, Place, bytes]], first: int, page: BitMap) -> dict[int, Rows]:
-    """Of one part. Images that are in the same rows share the result."""
+def _rows_by_image(kept: Sequence[tuple[int, bytes]], first: int, page: BitMap) -> dict[int, Rows]:
+    """Of one part, from what is kept of each tag. Images that are in the same edits share the result."""
     ordinals = to_array(page & BitMap(range(first, first + PART)))
     at = ordinals - np.uint32(first)
-    octets = np.frombuffer(b"".join(bits for _, _, bits in rows), dtype=np.uint8).reshape(len(rows), -1)
-    is_in = (octets[:, at >> 3] >> (7 - (at & 7)).astype(np.uint8) & 1).T
+    edits = np.frombuffer(b"".join(some for _, some in kept), dtype=OF_PART)
+    tags = [tag for tag, some in kept for _ in range(len(some) // OF_PART.itemsize)]
+    rows = list(zip(tags, zip(edits["sequence"].tolist(), edits["index"].tolist(), strict=True), strict=True))
+    is_in = (edits["bits"][:, at >> 3] >> (7 - (at & 7)).astype(np.uint8) & 1).T
     same: dict[bytes, Rows] = {}
     for of_image in is_in:
         if (key := of_image.tobytes()) not in same:
-            same[key] = tuple(rows[row][:2] for row in np.flatnonzero(of_image).tolist())
+            same[key] = tuple(rows[row] for row in np.flatnonzero(of_image).tolist())
     shared = (same[of_image.tobytes()] for of_image in is_in)
     return {ordinal: some for ordinal, some in zip(ordinals.tolist(), shared, strict=True) if some}
