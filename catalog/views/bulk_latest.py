@@ -120,23 +120,27 @@ def _save(connection: Connection, dataset_id: str, tag: int, before: Latest, aft
 
 
 def _parts_of(images: BitMap) -> NDArray[np.uint32]:
-    return np.unique(to_array(images) // PART)
+    """Ascending, each once."""
+    parts = to_array(images) // PART
+    return parts[np.append(True, parts[1:] != parts[:-1])] if len(parts) else parts
 
 
 def _spans(latest: Latest, parts: NDArray[np.uint32]) -> dict[tuple[int, int], bytes]:
     """How edits are kept in these parts, by number and first of the images."""
     found: defaultdict[tuple[int, int], bytes] = defaultdict(bytes)
-    window = BitMap.union(BitMap(), *(BitMap(range(part * PART, (part + 1) * PART)) for part in parts.tolist()))
+    starts = (parts * PART).tolist()
+    window = BitMap.union(BitMap(), *(BitMap(range(start, start + PART)) for start in starts))
     for place in sorted(latest):
         images = to_array(latest[place] & window)
         if len(images):
-            row = np.searchsorted(parts, images // PART)
-            bits = np.zeros((len(parts), PART), dtype=np.bool_)
-            bits[row, images % PART] = True
+            bits = np.zeros((int(parts[-1] - parts[0]) + 1, PART), dtype=np.bool_)
+            bits.ravel()[images - starts[0]] = True
+            bits = bits[parts - parts[0]]
             is_part, packed, kept = bits.sum(axis=1) >= MANY, np.packbits(bits, axis=1), PLACE.pack(*place)
             for at in np.flatnonzero(is_part).tolist():
-                found[PART, int(parts[at]) * PART] += kept + packed[at].tobytes()
-            found |= {(1, ordinal): kept for ordinal in images[~is_part[row]].tolist()}
+                found[PART, starts[at]] += kept + packed[at].tobytes()
+            for at in np.flatnonzero(~is_part & bits.any(axis=1)).tolist():
+                found |= {(1, starts[at] + place_in): kept for place_in in np.flatnonzero(bits[at]).tolist()}
     return found
 
 
