@@ -50,6 +50,11 @@ FROM decision LEFT JOIN image ON (image.dataset_id, image.ordinal) = (decision.d
 WHERE decision.dataset_id = ? AND decision.ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ?
 ORDER BY decision.ordinal, sequence, event_index
 """
+SINCE = "SELECT ordinal, sequence, edit FROM decision WHERE dataset_id = ? AND sequence > ?"
+SINCE_OF_IMAGES = """
+SELECT ordinal, sequence, edit FROM decision
+WHERE dataset_id = ? AND +sequence > ? AND ordinal IN (SELECT value FROM json_each(?))
+"""
 IMAGES_OF = """
 SELECT sequence, ordinal FROM decision WHERE dataset_id = ? AND sequence IN (SELECT value FROM json_each(?))
 """
@@ -155,10 +160,12 @@ def _counting(connection: Connection, dataset_id: str, ordinals: Iterable[int], 
 def edits_after(connection: Connection, dataset_id: str, images: BitMap, sequence: int) -> list[tuple[Edit, BitMap]]:
     """The edits of these images after a sequence that count, each with its images."""
     voided = undos.voided(connection, dataset_id)
-    rows = connection.execute(OF_IMAGES, (dataset_id, json_array(images), MAX_SEQUENCE))
-    own = [(_decode(row["edit"]), BitMap([row["ordinal"]])) for row in rows if row["sequence"] not in voided]
-    in_bulk = bulk_history.between(connection, dataset_id, voided, after=sequence)
-    return [*((edit, some) for edit, some in own if edit.sequence > sequence), *in_bulk]
+    if len(images) > BULK:  # many have more edits before it than all images have after it
+        rows = connection.execute(SINCE, (dataset_id, sequence))
+    else:
+        rows = connection.execute(SINCE_OF_IMAGES, (dataset_id, sequence, json_array(images)))
+    own = [(_decode(edit), BitMap([ordinal])) for ordinal, at, edit in rows if ordinal in images and at not in voided]
+    return [*own, *bulk_history.between(connection, dataset_id, voided, after=sequence)]
 
 
 def tags_edited_by(connection: Connection, toggle: Toggle, ordinals: Iterable[int]) -> dict[int, set[int]]:

@@ -136,3 +136,20 @@ def instructions_to_read(connection: Connection) -> int:
     decisions.effective_tags(connection, DATASET, [0])
     connection.set_progress_handler(None, 1)
     return steps
+
+
+def test_what_was_decided_since_is_found_for_few_images_as_for_many(connection: Connection) -> None:
+    builder, everything = LogBuilder(), range(BULK + 1)
+    builder.create_dataset()
+    for ordinal in everything:
+        builder.add_image(ordinal, tags=["cat"])
+    start = builder.edit_tags(1, add=["before"]).sequence
+    single = builder.edit_tags(1, add=["dog"]).sequence
+    voided = builder.edit_tags(1, add=["sky"]).sequence
+    builder.append("dataset", DATASET, CommitsUndone(commits=(voided,), images=bitmap(1)))
+    bulk = builder.append("dataset", DATASET, TagsEdited(images=bitmap(*everything), asserted=("tree",))).sequence
+    views.apply(connection, builder.commits)
+    for images in (BitMap([1]), BitMap(everything)):
+        found = edits.edits_after(connection, DATASET, images, start)
+        assert [(edit.sequence, len(edited)) for edit, edited in found] == [(single, 1), (bulk, BULK + 1)]
+    assert [edit.sequence for edit, _ in edits.edits_after(connection, DATASET, BitMap([2]), start)] == [bulk]
