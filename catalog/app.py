@@ -41,6 +41,7 @@ from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
 from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store
+from catalog.tag_index import TagIndex
 from catalog.text_index import DEFAULT_TEXT_LIMITS, TextIndexes, TextLimits
 from catalog.views import set_blobs
 from catalog.views.confidences import read_part
@@ -141,6 +142,7 @@ class Catalog:
             manifests=ManifestReader(blobs, self.watch.require_blob),
             texts=self.texts,
             predictions=self.predictions,
+            tags=TagIndex(store),
             pending_purges=self.purger.pending,
         )
         audits = audit.handlers(Auditor(archive, log, keys), store, self.watch, resources.name_cures)
@@ -217,7 +219,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
             projection = project(bus, store, archive, partial(publish, bus), SetReader(archive, [resources.blobs]).read)
             tasks.create_task(archive.explain_damage(projection), name="projection")
             _, end = await log.end()
-            await store.wait_for(end, CATCH_UP_TIMEOUT_SECONDS)
+            await store.wait_until_settled(end, CATCH_UP_TIMEOUT_SECONDS)
             await _begin_signing(settings, log, resources, tasks)
             tasks.create_task(store.fail_when_damaged(), name="damage of the read model")
             await erasure.finish(catalog.context, catalog.purger)  # before anybody can ask for what was erased
