@@ -44,6 +44,7 @@ IS_REMOVED = "SELECT removed FROM dataset WHERE id = ?"
 LOAD = "SELECT tag_id, kind, images FROM tag_set WHERE dataset_id = ? AND tag_id IN (SELECT value FROM json_each(?))"
 SAVE = "INSERT INTO tag_set VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET images = excluded.images"
 DELETE = "DELETE FROM tag_set WHERE dataset_id = ? AND tag_id = ? AND kind = ?"
+COUNTS = "SELECT tag_id, images FROM tag WHERE dataset_id = ? AND tag_id IN (SELECT value FROM json_each(?))"
 SET_COUNT = """
 INSERT INTO tag SELECT ?, id, tag, ? FROM tag_name WHERE id = ?
 ON CONFLICT DO UPDATE SET images = excluded.images
@@ -58,6 +59,12 @@ DECISIONS = """
 SELECT tag, kind, images FROM tag_name JOIN tag_set ON tag_id = tag_name.id
 WHERE dataset_id = ? AND kind IN ('asserted', 'imported', 'rejected') AND tag IN (SELECT value FROM json_each(?))
 """
+SETS_BY_TAG = """
+SELECT tag.tag, tag_set.images FROM tag JOIN tag_set
+    ON (tag_set.dataset_id, tag_set.tag_id, tag_set.kind) = (tag.dataset_id, tag.tag_id, 'tagged')
+WHERE tag.dataset_id = ? AND tag.images > 0
+"""
+SETS_BY_TAG_OF = f"{SETS_BY_TAG} AND tag.tag IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
 SETS_OF_TAG = """
 SELECT kind, images FROM tag_name JOIN tag_set ON tag_id = tag_name.id WHERE tag_name.tag = ? AND dataset_id = ?
 """
@@ -199,6 +206,8 @@ class DatasetTags:
         self._connection = connection
         self.dataset_id = dataset_id
         self._sets: dict[int, TagSets] = {}
+        self._counts: dict[int, int] = {}
+        """Of the tags that have rows, as stored."""
 
     def load(self, tags: Iterable[int]) -> None:
         """Tags that have no rows yet get empty sets."""
@@ -208,6 +217,7 @@ class DatasetTags:
             setattr(new[tag], kind, images)
             new[tag].stored[kind] = images
         self._sets |= new
+        self._counts |= dict(self._connection.execute(COUNTS, (self.dataset_id, json_array(new))).fetchall())
 
     def __getitem__(self, tag: int) -> TagSets:
         return self._sets[tag]
@@ -219,12 +229,6 @@ class DatasetTags:
         for source, of_source in changes.by_source.items():
             tag_digits.recount(self._connection, self.dataset_id, source, of_source)
         return changes.images
-
-    def count_again(self) -> None:
-        """After images came or went."""
-        live = load(self._connection, self.dataset_id, "live")
-        counts = ((len(sets.tagged & live), tag) for tag, sets in self._sets.items() if sets.stored)
-        self._connection.executemany(SET_COUNT, [(self.dataset_id, number, tag) for number, tag in counts])
 
     def changes(self) -> TagChanges:
         """A removed data set has no tags any more."""
@@ -246,8 +250,8 @@ class DatasetTags:
         found.deleted += [(self.dataset_id, tag, kind) for kind in stored if kind not in rows]
         if not rows:
             found.unused.append((self.dataset_id, tag))
-        elif not stored or _differs(stored.get("tagged", NONE), sets.tagged):
-            found.counts.append((self.dataset_id, sets.tagged.intersection_cardinality(live), tag))
+        elif (count := sets.tagged.intersection_cardinality(live)) != self._counts.get(tag):
+            found.counts.append((self.dataset_id, count, tag))
         for source, change in sets.changes():
             found.by_source[source].append(change)
 
@@ -294,3 +298,12 @@ def of_tag(connection: Connection, dataset_id: str | None, tag: str, kind: str =
     """The images of a tag by data set: of one, or of all that have it; removed images as well."""
     rows = connection.execute(OF_TAG, {"tag": tag, "kind": kind, "dataset": dataset_id})
     return {row["dataset_id"]: BitMap.deserialize(row["images"]) for row in rows}
+
+
+def sets_by_tag(connection: Connection, dataset_id: str, some: Iterable[str] | None = None) -> dict[str, BitMap]:
+    """The images, removed ones as well, with each tag (`some`: with each of these) that any live image has."""
+    if some is None:
+        rows = connection.execute(SETS_BY_TAG, (dataset_id,))
+    else:
+        rows = connection.execute(SETS_BY_TAG_OF, (dataset_id, json_array(some)))
+    return {tag: BitMap.deserialize(images) for tag, images in rows}

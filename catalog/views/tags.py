@@ -69,12 +69,6 @@ SELECT tag, SUM(images) AS images FROM tag WHERE images > 0 AND tag >= :low AND 
 HAVING SUM(images) < :images OR (SUM(images) = :images AND tag > :tag)
 ORDER BY 2 DESC, tag LIMIT :limit
 """
-SETS_BY_TAG = """
-SELECT tag.tag, tag_set.images FROM tag JOIN tag_set
-    ON (tag_set.dataset_id, tag_set.tag_id, tag_set.kind) = (tag.dataset_id, tag.tag_id, 'tagged')
-WHERE tag.dataset_id = ? AND tag.images > 0
-"""
-SETS_BY_TAG_OF = f"{SETS_BY_TAG} AND tag.tag IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
 COUNT_TAGS = "SELECT COUNT(*) FROM tag INDEXED BY tag_by_use WHERE dataset_id = :dataset AND images > 0"
 COUNT_TAGS_WITH_PREFIX = """
 SELECT COUNT(*) FROM tag INDEXED BY tag_by_name
@@ -181,7 +175,7 @@ def _recount(connection: Connection, batch: CommitBatch, dataset_id: str, ordina
     tags = DatasetTags(connection, dataset_id)
     tags.load({tag for some in own.values() for edit in some for tag in edit.asserted})
     tags.load(predictions.passing_tags(connection, dataset_id, ordinals, rules))
-    tags.count_again()
+    tags.save()
 
 
 def _erase(connection: Connection, dataset_id: str, ordinal: int, had: set[int]) -> None:
@@ -233,15 +227,6 @@ def tag_counts(
     query = TAG_COUNTS_OF_ALL if dataset_id is None else TAGS_WITH_PREFIX if prefix else TAGS_BY_USE
     parameters = _prefix_range(dataset_id, prefix) | {"images": after[0], "tag": after[1], "limit": limit}
     return fetch(connection, TagCount, query, parameters)
-
-
-def sets_by_tag(connection: Connection, dataset_id: str, some: Iterable[str] | None = None) -> dict[str, BitMap]:
-    """The images, removed ones as well, with each tag (`some`: with each of these) that any live image has."""
-    if some is None:
-        rows = connection.execute(SETS_BY_TAG, (dataset_id,))
-    else:
-        rows = connection.execute(SETS_BY_TAG_OF, (dataset_id, json_array(some)))
-    return {tag: BitMap.deserialize(images) for tag, images in rows}
 
 
 def count_distinct(connection: Connection, dataset_id: str | None, prefix: str) -> int:
