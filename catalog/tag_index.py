@@ -15,7 +15,7 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.store import Store, checkpoint
-from catalog.views import pending, tags
+from catalog.views import pending, tag_sets
 from contracts.commits import LogEntry, RecordedCommit
 from contracts.events.datasets import (
     CaptionSet,
@@ -108,14 +108,14 @@ class TagIndex:
 
     def _sets(self, connection: Connection, dataset_id: str) -> Sets:
         if pending.first_of_dataset(connection, dataset_id) is not None:  # they change in slices, which nobody marks
-            return tags.sets_by_tag(connection, dataset_id)
+            return tag_sets.sets_by_tag(connection, dataset_id)
         shown = checkpoint(connection).sequence
         with self._changing:
             dataset = self._datasets.setdefault(dataset_id, _Dataset(self._last_marked))
             self._datasets.move_to_end(dataset_id)
         with dataset.reading:
             if dataset.sequence > shown:
-                return tags.sets_by_tag(connection, dataset_id)
+                return tag_sets.sets_by_tag(connection, dataset_id)
             with self._changing:
                 changed = dataset.changed()
             sets = _read_again(connection, dataset_id, dataset.sets, changed)
@@ -153,8 +153,8 @@ def _size(sets: Sets) -> int:
 def _read_again(connection: Connection, dataset_id: str, known: Sets | None, changed: list[str] | None) -> Sets:
     """`changed`: the tags to read; None: all."""
     if known is None or changed is None:
-        return tags.sets_by_tag(connection, dataset_id)
+        return tag_sets.sets_by_tag(connection, dataset_id)
     if not changed:
         return known
     rest = {tag: images for tag, images in known.items() if tag not in set(changed)}
-    return rest | tags.sets_by_tag(connection, dataset_id, changed)
+    return rest | tag_sets.sets_by_tag(connection, dataset_id, changed)

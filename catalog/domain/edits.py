@@ -1,12 +1,16 @@
 """Decisions on tags as they are kept for each image, and which commits still count after undos. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Literal
 
 import msgspec
 
 from contracts.errors import Rejected
 from contracts.tags import canonicalize
+
+Place = tuple[int, int]
+"""Of an edit in the log: sequence, and index in the commit."""
 
 
 class Edit(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -21,7 +25,7 @@ class Edit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     withdrawn: tuple[int, ...] = ()
 
     @property
-    def place(self) -> tuple[int, int]:
+    def place(self) -> Place:
         """Its place in the log: of two decisions on one tag the later one holds."""
         return self.sequence, self.index
 
@@ -72,9 +76,14 @@ def latest_choices(edits: Sequence[Edit]) -> dict[int, Choice]:
     return {tag: choice for tag, choice in latest.items() if choice != "withdrawn"}
 
 
+def choice_groups(edit: Edit) -> tuple[tuple[SetChoice, tuple[int, ...]], ...]:
+    """The tags of each choice."""
+    asserted: SetChoice = "imported" if edit.source == "import" else "asserted"
+    return (asserted, edit.asserted), ("rejected", edit.rejected), ("withdrawn", edit.withdrawn)
+
+
 def set_choices(edit: Edit) -> Iterator[tuple[int, SetChoice]]:
-    for tag, choice in choices(edit):
-        yield tag, "imported" if choice == "asserted" and edit.source == "import" else choice
+    return ((tag, choice) for choice, some in choice_groups(edit) for tag in some)
 
 
 def requested_choices(
@@ -98,7 +107,7 @@ def add_edit(edits: Sequence[Edit], newer: Edit) -> list[Edit]:
     replaced = set(newer.tags)
     kept: list[Edit] = []
     for edit in edits:
-        rest = edit if replaced.isdisjoint(edit.tags) else _without(edit, replaced)
+        rest = edit if replaced.isdisjoint(edit.tags) else only_tags(edit, {*edit.tags} - replaced)
         if rest.tags:
             kept.append(rest)
     return [*kept, newer]
@@ -106,8 +115,12 @@ def add_edit(edits: Sequence[Edit], newer: Edit) -> list[Edit]:
 
 def merge_edits(edits: Iterable[Edit]) -> list[Edit]:
     """The edits of an image without replaced decisions, from any edits of it."""
+    in_order = sorted(edits, key=lambda one: one.place)
+    tags = [tag for edit in in_order for tag in edit.tags]
+    if len(set(tags)) == len(tags):  # as most images have them
+        return in_order
     merged: list[Edit] = []
-    for edit in sorted(edits, key=lambda one: one.place):
+    for edit in in_order:
         merged = add_edit(merged, edit)
     return merged
 
@@ -124,8 +137,9 @@ def voided_commits(undos: Mapping[int, Iterable[int]], until: int | None = None)
     return frozenset(voided)
 
 
-def _without(edit: Edit, tags: set[int]) -> Edit:
+def only_tags(edit: Edit, tags: AbstractSet[int]) -> Edit:
+    """What an edit decided about some tags."""
     asserted, rejected, withdrawn = (
-        tuple(tag for tag in group if tag not in tags) for group in (edit.asserted, edit.rejected, edit.withdrawn)
+        tuple(tag for tag in group if tag in tags) for group in (edit.asserted, edit.rejected, edit.withdrawn)
     )
     return Edit(edit.sequence, edit.index, edit.source, edit.actor, asserted, rejected, withdrawn)

@@ -26,6 +26,7 @@ from catalog.views import (
     jobs,
     losses,
     pending,
+    predicted_tags,
     predictions,
     presence,
     presets,
@@ -64,7 +65,8 @@ __all__ = [
 # The order matters: each view may read what earlier ones wrote for the same batch.
 VIEWS = (
     *(tag_names, undos, commands, tagging, datasets, erasures, imports, images, image_columns, presence, edits, texts),
-    *(reviews, refusals, versions, presets, work, jobs, predictions, bulk_undo, tags, losses, set_blobs),
+    *(reviews, refusals, versions, presets, work, jobs, predictions, bulk_undo, tags, predicted_tags, losses),
+    set_blobs,
 )
 TABLES = sets.TABLES + foreign.TABLES + pending.TABLES + "".join(view.TABLES for view in VIEWS)
 SIZE = "SELECT next_ordinal FROM dataset WHERE id = ?"
@@ -79,7 +81,7 @@ AnyStep = (
     | erasures.EraseImages
     | presence.MarkRemoved
     | predictions.FindCurrent
-    | tags.PredictAgain
+    | predicted_tags.PredictAgain
     | tags.CountAgain
 )
 _encode = msgspec.json.Encoder().encode

@@ -7,7 +7,6 @@ applied so, because they look at all images of a data set at that moment, get a 
 """
 
 import sqlite3
-from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -143,8 +142,12 @@ class DeleteRows(Step, frozen=True, kw_only=True):
 
     def delete_some(self, connection: sqlite3.Connection, table: str) -> bool:
         """Whether there is more."""
-        next_row = f"SELECT {self.column} FROM {table} WHERE dataset_id = ? ORDER BY 1 LIMIT 1 OFFSET {ROWS_AT_ONCE}"  # noqa: S608 - our tables
-        found = connection.execute(next_row, (self.dataset_id,)).fetchone()
+        rows = f"SELECT {self.column} FROM {table} WHERE dataset_id = ?"  # noqa: S608 - our tables
+        # At least all rows with the lowest number, of which there may be many.
+        next_row = (
+            f"{rows} AND {self.column} > ({rows} ORDER BY 1 LIMIT 1) ORDER BY 1 LIMIT 1 OFFSET {ROWS_AT_ONCE - 1}"
+        )
+        found = connection.execute(next_row, (self.dataset_id, self.dataset_id)).fetchone()
         end = None if found is None else found[0]
         self.delete(connection, table, LAST_NUMBER if end is None else end)
         return end is not None
@@ -173,6 +176,8 @@ class CommitBatch:
         """The data sets of which too many predictions change to say so in `predicted`."""
         self.acceptance_of: Callable[[sqlite3.Connection, str], Acceptance]
         """The rules of a data set, as the view of data sets knows them."""
+        self.moved: dict[str, BitMap] = {}
+        """The images that came or went with a removal or an undo, by data set."""
         self.tags_of_erased: set[int] = set()
         """Ids of the tags that the erased image had."""
         self.steps: list[Step] = []
@@ -231,11 +236,6 @@ def split_batches(commits: Sequence[RecordedCommit]) -> Iterator[CommitBatch]:
 def needs_batch_of_its_own(event: Event) -> bool:
     """Whether it looks at all images of a data set at that moment."""
     return type(event) in SINGLE_COMMIT_EVENTS or (isinstance(event, TagsEdited) and event.images.count > BULK)
-
-
-def from_array(ordinals: NDArray[np.uint32]) -> BitMap:
-    """Each number is taken from memory; from an array of numpy they would be objects first, which takes ten times."""
-    return BitMap(array("I", ordinals.tobytes()))
 
 
 def delete_erased(connection: sqlite3.Connection, batch: CommitBatch, *tables: str) -> None:

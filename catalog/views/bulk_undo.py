@@ -1,18 +1,14 @@
 """What holds for each tag and image after an undo, found with sets where edits of many images are concerned."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.edits import Edit, SetChoice, set_choices
-from catalog.views import edits
+from catalog.views import bulk_history, bulk_latest, edits
 from catalog.views.batch import CommitBatch, Toggle
 from catalog.views.tag_sets import DatasetTags
-
-BulkEdits = Sequence[tuple[Edit, BitMap]]
-"""With their images, oldest first."""
-
 
 TABLES = ""
 
@@ -26,14 +22,13 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 
 def _decide_again(connection: Connection, toggle: Toggle, tags: DatasetTags) -> None:
-    bulk = edits.bulk_edits(connection, toggle.dataset_id)
     own = edits.edited_by(connection, toggle)
     if own:
         _decide_images(connection, toggle, tags, own)
-    for edit, images in edits.bulk_edits_of(connection, toggle.dataset_id, toggle.commits):
-        tags.load(edit.tags)
-        for tag in edit.tags:
-            _decide_tag(connection, tags, tag, images, bulk)
+    edited = bulk_history.edited_by(connection, toggle.dataset_id, toggle.commits)
+    tags.load(edited)
+    for tag, images in edited.items():
+        _decide_tag(connection, tags, tag, images)
 
 
 def _decide_images(connection: Connection, toggle: Toggle, tags: DatasetTags, ordinals: BitMap) -> None:
@@ -50,19 +45,21 @@ def _decide_images(connection: Connection, toggle: Toggle, tags: DatasetTags, or
             tags[tag].decide(image, holding.get(tag, "withdrawn"))
 
 
-def _decide_tag(connection: Connection, tags: DatasetTags, tag: int, images: BitMap, bulk: BulkEdits) -> None:
+def _decide_tag(connection: Connection, tags: DatasetTags, tag: int, images: BitMap) -> None:
     """One tag of many images: the latest of the edits that count, of many images or kept with the image."""
     sets = tags[tag]
     sets.begin_bulk()
-    of_tag = [(edit, ordinals & images, _choices([edit])[tag]) for edit, ordinals in bulk if tag in edit.tags]
+    latest = bulk_latest.of_tag(connection, tags.dataset_id, tag)
+    bulk = bulk_history.at(connection, tags.dataset_id, latest)
+    of_tag = [(place, ordinals & images, _choices([bulk[place]])[tag]) for place, ordinals in latest.items()]
     result = {choice: ordinals & images for choice, ordinals in sets.own().items()}
     undecided = images - BitMap.union(*result.values())
     result["withdrawn"] |= undecided
     contested = BitMap.union(BitMap(), *(ordinals for _, ordinals, _ in of_tag)) - undecided
     own = edits.held_edits(connection, tags.dataset_id, contested) if contested else {}
     places = {ordinal: _place(some, tag) for ordinal, some in own.items()}
-    for edit, ordinals, choice in of_tag:
-        later = BitMap(ordinal for ordinal in ordinals & contested if places.get(ordinal, (0, 0)) < edit.place)
+    for place, ordinals, choice in of_tag:
+        later = BitMap(ordinal for ordinal in ordinals & contested if places.get(ordinal, (0, 0)) < place)
         taken = (ordinals - contested) | later
         for name, found in result.items():
             result[name] = found | taken if name == choice else found - taken

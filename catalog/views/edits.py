@@ -5,7 +5,6 @@ For each image, what holds of its own edits is ready; what it shows is that, mer
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
 
 import msgspec
 from pyroaring import BitMap
@@ -13,12 +12,14 @@ from pyroaring import BitMap
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.edits import Edit, add_edit, merge_edits
 from catalog.rows import json_array
-from catalog.views import imports, undos
+from catalog.views import bulk_history, bulk_latest, imports, undos
 from catalog.views.batch import BULK, CommitBatch, Toggle, delete_erased
 from contracts.events.datasets import DatasetErased, ImageErased, TagsEdited
 from contracts.events.image_sets import ImageSet
 
-TABLES = """
+TABLES = f"""
+{bulk_history.TABLES}
+{bulk_latest.TABLES}
 CREATE TABLE IF NOT EXISTS decision (
     dataset_id TEXT NOT NULL,
     ordinal INTEGER NOT NULL,
@@ -34,19 +35,9 @@ CREATE TABLE IF NOT EXISTS image_decisions (
     edits BLOB NOT NULL,
     PRIMARY KEY (dataset_id, ordinal)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bulk_edit (
-    dataset_id TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    event_index INTEGER NOT NULL,
-    edit BLOB NOT NULL,
-    images BLOB NOT NULL,
-    PRIMARY KEY (dataset_id, sequence, event_index)
-);
 """
 
 ADD = "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?, ?)"
-ADD_BULK = "INSERT OR IGNORE INTO bulk_edit VALUES (?, ?, ?, ?, ?)"
-DELETE_BULK = "DELETE FROM bulk_edit WHERE dataset_id = ?"
 HELD = """
 SELECT ordinal, edits FROM image_decisions WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))
 """
@@ -59,13 +50,14 @@ FROM decision LEFT JOIN image ON (image.dataset_id, image.ordinal) = (decision.d
 WHERE decision.dataset_id = ? AND decision.ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ?
 ORDER BY decision.ordinal, sequence, event_index
 """
+SINCE = "SELECT ordinal, sequence, edit FROM decision WHERE dataset_id = ? AND sequence > ?"
+SINCE_OF_IMAGES = """
+SELECT ordinal, sequence, edit FROM decision
+WHERE dataset_id = ? AND +sequence > ? AND ordinal IN (SELECT value FROM json_each(?))
+"""
 IMAGES_OF = """
 SELECT sequence, ordinal FROM decision WHERE dataset_id = ? AND sequence IN (SELECT value FROM json_each(?))
 """
-BULK_EDITS = """
-SELECT sequence, edit, images FROM bulk_edit WHERE dataset_id = ? AND sequence <= ? ORDER BY sequence, event_index
-"""
-
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Edit).decode
 _decode_all = msgspec.json.Decoder(list[Edit]).decode
@@ -78,12 +70,14 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
     _apply_edits(connection, batch)
     for toggle in batch.toggles:
         _hold_again(connection, toggle)
+        _decide_bulk_again(connection, toggle)
     for recorded, erased in batch.events(ImageErased):
         of_image = edits_of(connection, recorded.commit.aggregate_id, [erased.ordinal])[erased.ordinal]
         batch.tags_of_erased |= {tag for edit in of_image for tag in edit.tags}
     delete_erased(connection, batch, "decision", "image_decisions")
     for recorded, _ in batch.events(DatasetErased):
-        connection.execute(DELETE_BULK, (recorded.commit.aggregate_id,))
+        bulk_history.delete(connection, recorded.commit.aggregate_id)
+        bulk_latest.delete(batch, recorded.commit.aggregate_id)
 
 
 def edits_in(batch: CommitBatch) -> list[tuple[str, Edit, ImageSet]]:
@@ -100,10 +94,11 @@ def _apply_edits(connection: Connection, batch: CommitBatch) -> None:
     rows: list[tuple[object, ...]] = []
     by_image: defaultdict[str, defaultdict[int, list[Edit]]] = defaultdict(lambda: defaultdict(list))
     for dataset_id, edit, images in batch.once(edits_in):
-        encoded = _encode(edit)
         if images.count > BULK:
-            connection.execute(ADD_BULK, (dataset_id, *edit.place, encoded, images.bitmap))
+            bulk_history.add(connection, dataset_id, edit, images.bitmap)
+            bulk_latest.add(connection, dataset_id, edit, batch.ordinals(images))
             continue
+        encoded = _encode(edit)
         for ordinal in batch.ordinals(images):
             rows.append((dataset_id, ordinal, *edit.place, encoded))
             by_image[dataset_id][ordinal].append(edit)
@@ -121,6 +116,15 @@ def _hold_again(connection: Connection, toggle: Toggle) -> None:
     ordinals = edited_by(connection, toggle)
     if ordinals:
         _hold(connection, toggle.dataset_id, _counting(connection, toggle.dataset_id, ordinals, MAX_SEQUENCE))
+
+
+def _decide_bulk_again(connection: Connection, toggle: Toggle) -> None:
+    """After an undo: which edit of many images is the latest."""
+    edited = bulk_history.edited_by(connection, toggle.dataset_id, toggle.commits)
+    voided = undos.voided(connection, toggle.dataset_id) if edited else {}
+    for tag, images in edited.items():
+        newer = bulk_history.of_tag(connection, toggle.dataset_id, tag, voided)
+        bulk_latest.decide_again(connection, toggle.dataset_id, tag, images, newer)
 
 
 def edited_by(connection: Connection, toggle: Toggle) -> BitMap:
@@ -153,25 +157,15 @@ def _counting(connection: Connection, dataset_id: str, ordinals: Iterable[int], 
     return {ordinal: merge_edits(edits) for ordinal, edits in found.items()}
 
 
-def bulk_edits(connection: Connection, dataset_id: str, until: int = MAX_SEQUENCE) -> list[tuple[Edit, BitMap]]:
-    """The edits of many images that count as of a sequence, oldest first, with their images."""
-    rows = connection.execute(BULK_EDITS, (dataset_id, until)).fetchall()
-    voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until) if rows else {}
-    return [(_decode(edit), BitMap.deserialize(images)) for sequence, edit, images in rows if sequence not in voided]
-
-
-def bulk_edits_of(connection: Connection, dataset_id: str, commits: AbstractSet[int]) -> list[tuple[Edit, BitMap]]:
-    """The edits of many images in these commits, whether they count or not."""
-    rows = connection.execute(BULK_EDITS, (dataset_id, MAX_SEQUENCE))
-    return [(_decode(edit), BitMap.deserialize(images)) for sequence, edit, images in rows if sequence in commits]
-
-
 def edits_after(connection: Connection, dataset_id: str, images: BitMap, sequence: int) -> list[tuple[Edit, BitMap]]:
     """The edits of these images after a sequence that count, each with its images."""
     voided = undos.voided(connection, dataset_id)
-    rows = connection.execute(OF_IMAGES, (dataset_id, json_array(images), MAX_SEQUENCE))
-    own = [(_decode(row["edit"]), BitMap([row["ordinal"]])) for row in rows if row["sequence"] not in voided]
-    return [(edit, some) for edit, some in (*own, *bulk_edits(connection, dataset_id)) if edit.sequence > sequence]
+    if len(images) > BULK:  # many have more edits before it than all images have after it
+        rows = connection.execute(SINCE, (dataset_id, sequence))
+    else:
+        rows = connection.execute(SINCE_OF_IMAGES, (dataset_id, sequence, json_array(images)))
+    own = [(_decode(edit), BitMap([ordinal])) for ordinal, at, edit in rows if ordinal in images and at not in voided]
+    return [*own, *bulk_history.between(connection, dataset_id, voided, after=sequence)]
 
 
 def tags_edited_by(connection: Connection, toggle: Toggle, ordinals: Iterable[int]) -> dict[int, set[int]]:
@@ -188,14 +182,29 @@ def edits_of(connection: Connection, dataset_id: str, ordinals: Sequence[int], u
     """What holds of all edits of these images, as of a sequence."""
     if until == MAX_SEQUENCE:
         own = held_edits(connection, dataset_id, ordinals)
+        bulk = _latest_bulk(connection, dataset_id, BitMap(ordinals))
     else:
         own = _counting(connection, dataset_id, ordinals, until)
-    found = {ordinal: own.get(ordinal, []) for ordinal in ordinals}
-    page, in_bulk = BitMap(ordinals), BitMap()
-    for edit, images in bulk_edits(connection, dataset_id, until):
+        bulk = _bulk_until(connection, dataset_id, BitMap(ordinals), until)
+    # Those kept with an image are merged already.
+    return {
+        ordinal: merge_edits([*own.get(ordinal, ()), *bulk[ordinal]]) if ordinal in bulk else own.get(ordinal, [])
+        for ordinal in ordinals
+    }
+
+
+def _latest_bulk(connection: Connection, dataset_id: str, page: BitMap) -> Edits:
+    """What holds of the edits of many images, of those of these images that had some."""
+    rows = bulk_latest.of_images(connection, dataset_id, page)
+    places = {place for some in rows.values() for _, place in some}
+    return bulk_latest.cut(rows, bulk_history.at(connection, dataset_id, places))
+
+
+def _bulk_until(connection: Connection, dataset_id: str, page: BitMap, until: int) -> Edits:
+    """The edits of many images that counted as of a sequence, of those of these images that had some."""
+    found: defaultdict[int, list[Edit]] = defaultdict(list)
+    voided = undos.voided(connection, dataset_id, until)
+    for edit, images in bulk_history.between(connection, dataset_id, voided, until=until):
         for ordinal in images & page:
-            found[ordinal] = [*found[ordinal], edit]
-        in_bulk |= images & page
-    for ordinal in in_bulk:  # those kept with an image are merged already
-        found[ordinal] = merge_edits(found[ordinal])
+            found[ordinal].append(edit)
     return found

@@ -3,7 +3,7 @@
 import msgspec
 
 from catalog.database import Connection
-from catalog.views import images, sets, tag_sets
+from catalog.views import images, sets, tag_digits
 from contracts.ids import ImageId
 
 
@@ -20,7 +20,7 @@ def count_images(connection: Connection, dataset_id: str) -> ImageCounts:
     live = sets.load(connection, dataset_id, "live")
     return ImageCounts(
         images=len(live),
-        tagged=len(tag_sets.with_tags(tag_sets.load_digits(connection, dataset_id)) & live),
+        tagged=len(tag_digits.with_tags(tag_digits.load_digits(connection, dataset_id)) & live),
         captioned=len(sets.load(connection, dataset_id, "captioned") & live),
         cover=images.first_image(connection, dataset_id),
     )

@@ -14,7 +14,7 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.selection import Column, Numbers, evaluate, to_array, to_set
 from catalog.rows import EPOCH, MICROSECOND, fetch_value, json_array
-from catalog.views import columns, confidences, sets, tag_sets
+from catalog.views import columns, confidences, sets, tag_digits, tag_sets
 from catalog.views.confidences import ReadPart
 from contracts.errors import NotFound, Rejected
 from contracts.filter_text import canonical
@@ -59,7 +59,7 @@ class DatasetIndex:
         return self._of_tag(tag, "tagged")
 
     def with_tags(self) -> BitMap:
-        return tag_sets.with_tags(tag_sets.load_digits(self._connection, self._dataset_id))
+        return tag_digits.with_tags(tag_digits.load_digits(self._connection, self._dataset_id))
 
     def rejected(self, tag: str) -> BitMap:
         return self._of_tag(tag, "rejected")
@@ -76,7 +76,7 @@ class DatasetIndex:
     def column(self, name: Column, images: BitMap) -> Numbers:
         match name:
             case "tags":
-                return tag_sets.counts(tag_sets.load_digits(self._connection, self._dataset_id), images)
+                return tag_digits.counts(tag_digits.load_digits(self._connection, self._dataset_id), images)
             case "changed":  # a new name of the data set is a change of each image
                 named = int(fetch_value(self._connection, NAME_SEQUENCE, (self._dataset_id,)) or 0)
                 return np.maximum(columns.load(self._connection, self._dataset_id, name, images), named)

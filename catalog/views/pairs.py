@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.views.batch import PairChange, Pairs, from_array
+from catalog.views.batch import PairChange, Pairs
+from catalog.views.bitmaps import from_array
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
 from contracts.tags import Acceptance, Fixed
@@ -80,6 +81,20 @@ def passing_unsorted(rows: Sequence[tuple[int, bytes]], rules: Rules, tags: NDAr
     chosen = np.flatnonzero(columns["probability"] > thresholds(columns, rules))
     found: Pairs = columns["tag"][chosen].astype(np.uint64) << _SHIFT | ordinals[chosen]
     return found
+
+
+def of_columns(tags: "array[int]", ordinals: "array[int]") -> Pairs:
+    """The pairs of tags and images that are given as two arrays of 32 bits."""
+    of_tags, of_images = (np.frombuffer(one, dtype=np.uint32).astype(np.uint64) for one in (tags, ordinals))
+    return of_tags << _SHIFT | of_images
+
+
+def last_values(pairs: Pairs, values: NDArray[np.uint8]) -> tuple[Pairs, NDArray[np.uint8]]:
+    """Each pair once, sorted, with the last of its values."""
+    order = np.argsort(pairs, kind="stable")
+    found = pairs[order]
+    is_last = np.append(found[1:] != found[:-1], True)[: len(found)]
+    return found[is_last], values[order][is_last]
 
 
 def unique(pairs: Pairs) -> Pairs:

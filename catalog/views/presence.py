@@ -6,8 +6,9 @@ from catalog.database import MAX_SEQUENCE, Connection
 from catalog.rows import json_array
 from catalog.views import erasures, imports, sets, undos
 from catalog.views.batch import CommitBatch, ImagesStep, Toggle, takes_long
+from catalog.views.bitmaps import serialize
 from catalog.views.erasures import VersionRange
-from catalog.views.sets import SetName, serialize
+from catalog.views.sets import SetName
 from contracts.events.datasets import DatasetErased, ImagesRemoved
 from contracts.ids import Digest, ImageId
 
@@ -72,6 +73,7 @@ def _change(
     dataset_id, sequence = change
     if not changed:
         return
+    batch.moved[dataset_id] = batch.moved.get(dataset_id, BitMap()) | changed
     connection.execute(ADD, (dataset_id, sequence, present, serialize(changed)))
     live, removed = (sets.load(connection, dataset_id, name) for name in IN_AND_OUT)
     into, out_of = (live, removed) if present else (removed, live)

@@ -9,28 +9,36 @@ from collections.abc import Iterable
 from itertools import groupby, islice
 
 import msgspec
+import numpy as np
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.edits import Edit, SetChoice, set_choices
+from catalog.domain.edits import Edit, choice_groups, set_choices
 from catalog.domain.image_sets import bitmap_of
 from catalog.rows import fetch, fetch_number, json_array
-from catalog.views import columns, datasets, edits, images, pairs, predictions, sets, tag_sets
-from catalog.views.batch import BULK, CommitBatch, DeleteRows, GoOn, PairChange, Step, Toggle
+from catalog.views import (
+    columns,
+    datasets,
+    edits,
+    images,
+    pairs,
+    predictions,
+    sets,
+    tag_digits,
+    tag_sets,
+)
+from catalog.views.batch import BULK, CommitBatch, DeleteRows, GoOn, PairChange, Step
 from catalog.views.images import SELECT_IMAGE, ImageRow
-from catalog.views.pairs import PassingImages, by_tag
-from catalog.views.tag_sets import DatasetTags
+from catalog.views.pairs import by_tag
+from catalog.views.tag_sets import CHOICES, DatasetTags
 from contracts.events.datasets import (
     DatasetErased,
     DatasetRemoved,
     ImageErased,
-    ImagesRemoved,
-    RulesSet,
-    ThresholdsSet,
 )
 from contracts.queries.datasets import TagCount
 
-TABLES = tag_sets.TABLES
+TABLES = tag_sets.TABLES + tag_digits.TABLES
 
 PAGE_OF_ALL = f"""{SELECT_IMAGE}
 WHERE image.removed_sequence = 0 AND dataset.removed = 0
@@ -61,12 +69,6 @@ SELECT tag, SUM(images) AS images FROM tag WHERE images > 0 AND tag >= :low AND 
 HAVING SUM(images) < :images OR (SUM(images) = :images AND tag > :tag)
 ORDER BY 2 DESC, tag LIMIT :limit
 """
-SETS_BY_TAG = """
-SELECT tag.tag, tag_set.images FROM tag JOIN tag_set
-    ON (tag_set.dataset_id, tag_set.tag_id, tag_set.kind) = (tag.dataset_id, tag.tag_id, 'tagged')
-WHERE tag.dataset_id = ? AND tag.images > 0
-"""
-SETS_BY_TAG_OF = f"{SETS_BY_TAG} AND tag.tag IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
 COUNT_TAGS = "SELECT COUNT(*) FROM tag INDEXED BY tag_by_use WHERE dataset_id = :dataset AND images > 0"
 COUNT_TAGS_WITH_PREFIX = """
 SELECT COUNT(*) FROM tag INDEXED BY tag_by_name
@@ -74,8 +76,7 @@ WHERE dataset_id = :dataset AND images > 0 AND tag >= :low AND tag < :high
 """
 COUNT_TAGS_OF_ALL = "SELECT COUNT(DISTINCT tag) FROM tag WHERE images > 0 AND tag >= :low AND tag < :high"
 TAGS_AT_ONCE = 100
-"""Tags whose sets are in memory at once, before asking whether to go on."""
-NO_IMAGES = sets.serialize(BitMap())
+"""Tags that are counted before asking whether to go on."""
 LAST_CHARACTER = "\U0010ffff"
 """Sorts after every character that a tag can begin with."""
 
@@ -85,12 +86,10 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         _write_edits(connection, dataset_id, some)
     for dataset_id, change in batch.predicted.items():
         _write_pairs(connection, dataset_id, change)
-    for toggle in batch.toggles:
-        _write_undo(connection, batch, toggle)
-    for recorded, _ in batch.events(ThresholdsSet, RulesSet):
-        _apply_rules(connection, batch, recorded.commit.aggregate_id, recorded.sequence)
-    for recorded, removed in batch.events(ImagesRemoved):
-        _recount(connection, batch, recorded.commit.aggregate_id, batch.ordinals(removed.images))
+    for toggle in batch.toggles:  # what images show after it is found by other views
+        columns.mark_changed(connection, toggle.dataset_id, toggle.images, toggle.sequence)
+    for dataset_id, moved in batch.moved.items():
+        _recount(connection, batch, dataset_id, moved)
     for recorded, erased in batch.events(ImageErased):
         _erase(connection, recorded.commit.aggregate_id, erased.ordinal, batch.tags_of_erased)
     for recorded, _ in batch.events(DatasetRemoved, DatasetErased):
@@ -120,14 +119,16 @@ def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit,
 
 def _decide_own(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
     """Edits that are kept with images: of each tag and image the last choice."""
-    latest: defaultdict[int, dict[int, SetChoice]] = defaultdict(dict)
+    edited, of_images, chosen = array("I"), array("I"), array("B")
     for edit, ordinals in run:
-        for ordinal in ordinals:
-            for tag, choice in set_choices(edit):
-                latest[tag][ordinal] = choice
-    for tag, choices in latest.items():
-        for choice in set(choices.values()):
-            ordinals = BitMap(array("I", [ordinal for ordinal, made in choices.items() if made == choice]))
+        for choice, some in choice_groups(edit):
+            for ordinal in ordinals if some else ():
+                edited.extend(some)
+                of_images.extend([ordinal] * len(some))
+                chosen.extend([CHOICES.index(choice)] * len(some))
+    found, codes = pairs.last_values(pairs.of_columns(edited, of_images), np.frombuffer(chosen, dtype=np.uint8))
+    for code, choice in enumerate(CHOICES):
+        for tag, ordinals in by_tag(found[codes == code]):
             tags[tag].decide(ordinals, choice)
             tags[tag].decide_own(ordinals, choice)
 
@@ -144,64 +145,10 @@ def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) ->
     tags = DatasetTags(connection, dataset_id)
     tags.load(change.tags())
     for tag, ordinals in by_tag(change.added):
-        tags[tag].predicted |= ordinals
+        tags[tag].predicted = tags[tag].predicted | ordinals
     for tag, ordinals in by_tag(change.removed):
-        tags[tag].predicted -= ordinals
+        tags[tag].predicted = tags[tag].predicted - ordinals
     return tags.save()
-
-
-def _apply_rules(connection: Connection, batch: CommitBatch, dataset_id: str, sequence: int) -> None:
-    """Other tags are predicted by other rules, or of other runs. An image whose tags change gets a new ETag."""
-    old, new = (
-        predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id, at))
-        for at in (sequence - 1, sequence)
-    )
-    affected = None if dataset_id in batch.repredicted else pairs.affected_tags(old, new)
-    tags = None if affected is None else tuple(sorted(affected))
-    batch.steps.append(PredictAgain(dataset_id=dataset_id, sequence=sequence, tags=tags))
-
-
-class PredictAgain(Step, frozen=True, kw_only=True):
-    """Finds the images of tags by the current predictions and rules; `tags` None: of all.
-
-    `after`: the last tag that is done. `changed`: the images whose tags changed, which get a new ETag in the end.
-    """
-
-    sequence: int
-    tags: tuple[int, ...] | None = None
-    after: int = -1
-    changed: bytes = NO_IMAGES
-
-    def plan(self, connection: Connection) -> PassingImages:
-        rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, self.dataset_id))
-        known = tag_sets.predicted_tags(connection, self.dataset_id)
-        if self.tags is not None:
-            known &= set(self.tags)
-        return predictions.passing_images(connection, self.dataset_id, rules, self.tags, known)
-
-    def run(self, connection: Connection, plan: object, go_on: GoOn, /) -> "Step | None":
-        assert isinstance(plan, PassingImages)  # noqa: S101 - made by the method above
-        after, changed, left = self.after, BitMap.deserialize(self.changed), plan.after(self.after)
-        while some := dict(islice(left, TAGS_AT_ONCE)):
-            tags = DatasetTags(connection, self.dataset_id)
-            tags.load(some)
-            for tag, ordinals in some.items():
-                tags[tag].predicted = ordinals
-            changed |= tags.save()
-            after = max(some)
-            if not go_on():
-                return msgspec.structs.replace(self, after=after, changed=sets.serialize(changed))
-        columns.mark_changed(connection, self.dataset_id, changed, self.sequence)
-        return None
-
-
-def _write_undo(connection: Connection, batch: CommitBatch, toggle: Toggle) -> None:
-    """What images show after an undo, or after the undo of an undo; their edits are in `bulk_undo`."""
-    dataset_id = toggle.dataset_id
-    columns.mark_changed(connection, dataset_id, toggle.images, toggle.sequence)
-    if dataset_id in batch.repredicted or datasets.has_other_rules(connection, toggle):
-        _apply_rules(connection, batch, dataset_id, toggle.sequence)
-    _recount(connection, batch, dataset_id, toggle.images)
 
 
 class CountAgain(Step, frozen=True, kw_only=True):
@@ -280,15 +227,6 @@ def tag_counts(
     query = TAG_COUNTS_OF_ALL if dataset_id is None else TAGS_WITH_PREFIX if prefix else TAGS_BY_USE
     parameters = _prefix_range(dataset_id, prefix) | {"images": after[0], "tag": after[1], "limit": limit}
     return fetch(connection, TagCount, query, parameters)
-
-
-def sets_by_tag(connection: Connection, dataset_id: str, some: Iterable[str] | None = None) -> dict[str, BitMap]:
-    """The images, removed ones as well, with each tag (`some`: with each of these) that any live image has."""
-    if some is None:
-        rows = connection.execute(SETS_BY_TAG, (dataset_id,))
-    else:
-        rows = connection.execute(SETS_BY_TAG_OF, (dataset_id, json_array(some)))
-    return {tag: BitMap.deserialize(images) for tag, images in rows}
 
 
 def count_distinct(connection: Connection, dataset_id: str | None, prefix: str) -> int:

@@ -85,10 +85,14 @@ _NAME_OF = {"asserted": "add", "rejected": "remove", "withdrawn": "withdraw"}
 
 
 def many(kind: str, ordinal: int) -> list[int]:
-    """Enough images, without one, that an edit of them is kept once; `scattered`: its set lies in a blob."""
+    """Enough images, without one, that an edit of them is kept once; `scattered`: its set lies in a blob.
+
+    Also without those that may be imported later: no event names an image before it is there.
+    """
     total = BULK + 10 if kind == "range" else 80_000
     rng = random.Random(7)
-    return [one for one in range(total) if one != ordinal and (kind == "range" or one < BULK or rng.random() < 0.5)]
+    others = (one for one in range(total) if one != ordinal and not IMAGES <= one < MAX_IMAGES)
+    return [one for one in others if kind == "range" or one < BULK or rng.random() < 0.5]
 
 
 @dataclass

@@ -10,7 +10,7 @@ from catalog import store, views
 from catalog.database import Connection
 from catalog.pending import Waiting
 from catalog.store import CommitsAt, Store
-from catalog.views import batch, tags
+from catalog.views import batch, predicted_tags, tags
 from contracts.commits import RecordedCommit
 from tests.limits import WAIT
 
@@ -22,6 +22,7 @@ def smallest_slices() -> Iterator[None]:
         patch.setattr(batch, "DIRECT", 0)
         patch.setattr(batch, "ROWS_AT_ONCE", 7)
         patch.setattr(tags, "TAGS_AT_ONCE", 1)
+        patch.setattr(predicted_tags, "TAGS_AT_ONCE", 1)
         patch.setattr(store, "SLICE_SECONDS", 0)
         yield
 

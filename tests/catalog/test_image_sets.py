@@ -34,7 +34,7 @@ from catalog.rebuild import rebuild
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
 from catalog.settings import Settings
-from catalog.views import decisions, edits
+from catalog.views import bulk_history, decisions
 from contracts.aggregates import AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import DatasetResult, Undo
@@ -175,7 +175,7 @@ async def test_a_large_edit_is_shown_listed_undone_and_found_in_the_past(
     assert [(one.count, one.bitmap) for one in sets] == [(images.count, b""), (more.count, b"")]
     assert [await harness.blobs.get(one.blob or Digest("")) for one in sets] == [images.bitmap, more.bitmap]
     assert await tags_of(harness, cats) == ("cat", "dog")
-    found = await harness.executor.store.read(lambda connection: edits.bulk_edits(connection, cats))
+    found = await harness.executor.store.read(lambda connection: bulk_history.between(connection, cats, ()))
     assert [ordinals for _, ordinals in found] == [bitmap_of(images), bitmap_of(more)]
 
     history = (await run(harness, ListDatasetHistory(dataset=cats, tag="cat"))).items

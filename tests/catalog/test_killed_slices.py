@@ -18,7 +18,7 @@ from msgspec import structs, to_builtins
 from catalog.rebuild import rebuild
 from catalog.views.batch import BULK
 from contracts.commands.base import Command, CommandMetadata, CommandResult, R
-from contracts.commands.datasets import CreateDataset, EditMany, EraseDataset, SetThresholds, Undo
+from contracts.commands.datasets import CreateDataset, EraseDataset, SetThresholds, Undo
 from contracts.commands.tagging import RequestTagging
 from contracts.errors import LoratoryError, Unavailable
 from contracts.events.tagging import (
@@ -28,7 +28,6 @@ from contracts.events.tagging import (
     TaggingPredicted,
     TaggingSucceeded,
 )
-from contracts.filters import AllImages
 from contracts.ids import CommandId, DatasetId, RunId, WorkerId
 from contracts.queries.base import Query
 from contracts.queries.datasets import GetDataset, ListImages, ListTags
@@ -53,7 +52,6 @@ WHAT = (
     "threshold undone",
     "tagging run undone",
     "undo of a tagging run undone",
-    "bulk edit undone",
     "addition undone",
     "erased",
 )
@@ -103,7 +101,6 @@ async def prepare(harness: CatalogHarness, what: str) -> Command[Any]:
     """What happens before, undisturbed; returns the command that is worked on when the catalog is killed."""
     dataset, addition, run = await fill(harness)
     lower = SetThresholds(dataset=dataset, categories={"general": 0.1})
-    edit = EditMany(dataset=dataset, selection=AllImages(), add=("a", "b", "seen_03"), remove=("seen_04",))
     commands: dict[str, Command[Any]] = {
         "threshold moved": lower,
         "tagging run undone": (undo_run := Undo(dataset=dataset, run=run)),
@@ -113,7 +110,6 @@ async def prepare(harness: CatalogHarness, what: str) -> Command[Any]:
     first: dict[str, Command[Any]] = {
         "threshold undone": lower,
         "undo of a tagging run undone": undo_run,
-        "bulk edit undone": edit,
     }
     if what in commands:
         return commands[what]
@@ -221,7 +217,7 @@ async def test_killed_in_two_slices_one_after_the_other_it_ends_as_without_a_kil
     assert await killed(tmp_path / "killed", what, slices_of(what)) == expected
 
 
-@pytest.mark.parametrize("what", ["threshold moved", "bulk edit undone"])
+@pytest.mark.parametrize("what", ["threshold moved", "addition undone"])
 async def test_killed_before_it_is_taken_in_it_is_applied_by_the_next_start(tmp_path: Path, what: str) -> None:
     expected = await undisturbed(tmp_path / "undisturbed", what)
     assert await killed(tmp_path / "killed", what, [0]) == expected

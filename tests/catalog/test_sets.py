@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from catalog.views.sets import CONTAINER, serialize
+from catalog.views.bitmaps import CONTAINER, serialize
 
 ORDINALS = st.sets(st.integers(0, 12) | st.integers(CONTAINER - 3, CONTAINER + 3))
 STEPS = st.lists(st.tuples(st.sampled_from(["add", "remove"]), ORDINALS), max_size=6)

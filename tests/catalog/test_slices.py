@@ -2,7 +2,10 @@
 
 import asyncio
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from catalog.archive.archive import Archive
 from catalog.image_sets import SetReader
 from catalog.projection import catch_up
 from catalog.store import CommitsAt, Store
+from catalog.views import batch
 from catalog.views.batch import BULK
 from contracts.commands.datasets import EditTags, SetThresholds
 from contracts.commands.jobs import CancelJob, CreateJob, StartJob
@@ -22,7 +26,7 @@ from contracts.ids import JobId, RunId
 from contracts.queries.datasets import DatasetView, GetDataset
 from tests.catalog.harness import CatalogHarness, event_names, image_id_of
 from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap
-from tests.catalog.slicing import HeldSlices, smallest_slices
+from tests.catalog.slicing import HeldSlices, smallest_slices, work_on
 from tests.catalog.test_execution import UnansweredLog
 from tests.catalog.test_store import all_rows
 from tests.limits import WAIT
@@ -173,3 +177,20 @@ async def test_a_long_change_that_was_appended_without_an_answer_is_shown_before
     await store.wait_until_settled(store.applied, WAIT)
     assert (await repeated).shown and (await edited).changed
     assert event_names(await harness.events("dataset", cats))[-2:] == ["ThresholdsSet", "TagsEdited"]
+
+
+def test_a_data_set_is_erased_in_few_slices_although_one_image_has_more_edits_than_rows_go_into_one() -> None:
+    builder = LogBuilder()
+    builder.create_dataset()
+    for ordinal in range(2):
+        builder.add_image(ordinal)
+    for number in range(3 * batch.ROWS_AT_ONCE):
+        builder.edit_tags(0, add=[f"tag_{number}"])
+    builder.append("dataset", "ds_cats", DatasetErased())
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.executescript(views.TABLES)
+        views.take_in(connection, builder.commits)
+        slices = sum(1 for _ in takewhile(bool, (work_on(connection, builder.commits) for _ in range(100))))
+        assert 0 < slices < 100
+        assert connection.execute("SELECT COUNT(*) FROM decision").fetchone()[0] == 0

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from catalog import tag_index, views
+from catalog import views
 from catalog.database import Connection, open_reader
 from catalog.store import Store
 from catalog.tag_index import MAX_MARKS, TagIndex, TagLimits
-from catalog.views import sets, tags
+from catalog.views import sets, tag_sets
 from contracts.events.base import Event
 from contracts.events.datasets import CommitsUndone, ImageErased, ImagesRemoved, RulesSet, TagsEdited, ThresholdsSet
 from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, full_history, image_id
@@ -33,13 +33,13 @@ class Counted:
         self.store = Store(self.path, LOG_ID, views)
         self.index = TagIndex(self.store, limits)
         self.read: list[Any] = []
-        sets_by_tag = tags.sets_by_tag
+        sets_by_tag = tag_sets.sets_by_tag
 
         def noted(connection: Connection, dataset_id: str, some: list[str] | None = None) -> dict[str, BitMap]:
             self.read.append(some)
             return sets_by_tag(connection, dataset_id, some)
 
-        monkeypatch.setattr(tag_index.tags, "sets_by_tag", noted)
+        monkeypatch.setattr(tag_sets, "sets_by_tag", noted)
 
     async def apply(self) -> None:
         await self.store.apply([one for one in self.builder.commits if one.sequence > self.store.applied])
@@ -93,7 +93,7 @@ async def test_all_tags_are_read_again_after_other_events(counted: Counted, even
 
 def _counts_of_rows(connection: Connection, dataset_id: str = "ds_cats") -> dict[str, int]:
     live = sets.load(connection, dataset_id, "live")
-    found = {tag: len(some & live) for tag, some in tags.sets_by_tag(connection, dataset_id).items()}
+    found = {tag: len(some & live) for tag, some in tag_sets.sets_by_tag(connection, dataset_id).items()}
     return {tag: images for tag, images in found.items() if images}
 
 

@@ -15,7 +15,18 @@ from pyroaring import BitMap
 from catalog import views
 from catalog.database import Connection
 from catalog.domain.edits import voided_commits
-from catalog.views import datasets, decisions, erasures, image_counts, images, presence, sets, tag_sets, tags
+from catalog.views import (
+    datasets,
+    decisions,
+    erasures,
+    image_counts,
+    images,
+    presence,
+    sets,
+    tag_digits,
+    tag_sets,
+    tags,
+)
 from catalog.views.batch import BULK
 from contracts.events.base import Source
 from contracts.events.datasets import (
@@ -287,7 +298,7 @@ def assert_sets_match(connection: Connection) -> None:
     assert counted == {
         tag: number for tag in TAGS if (number := sum(tag in found.names for found in effective.values()))
     }
-    digits = tag_sets.load_digits(connection, "ds_cats")
+    digits = tag_digits.load_digits(connection, "ds_cats")
     for ordinal, found in effective.items():
         number = sum((ordinal in digit) << place for place, digit in enumerate(digits))
         assert number == len(found.names)

@@ -1,0 +1,138 @@
+"""The numbers of tags of all images, in binary: one set for each digit (a bit-sliced index, O'Neil and Quass 1997)."""
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from catalog.database import Connection
+from catalog.views.bitmaps import from_array, serialize, to_array
+from contracts.filters import TagSource
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS tag_digit (
+    dataset_id TEXT NOT NULL,
+    source TEXT NOT NULL,
+    digit INTEGER NOT NULL,
+    images BLOB NOT NULL,
+    PRIMARY KEY (dataset_id, source, digit)
+);
+"""
+
+DIGITS = "SELECT images FROM tag_digit WHERE dataset_id = ? AND source = ? ORDER BY digit"
+SAVE = "INSERT OR REPLACE INTO tag_digit VALUES (?, ?, ?, ?)"
+DELETE = "DELETE FROM tag_digit WHERE dataset_id = ? AND source = ? AND digit >= ?"
+FEW_TAGS = 20
+"""Up to so many changes are added digit by digit; more are counted for each image."""
+Counted = TagSource | Literal["any"]
+"""Which tags of an image are counted."""
+Change = tuple[BitMap, BitMap]
+"""The images that gained a tag, and those that lost it."""
+
+
+def load_digits(connection: Connection, dataset_id: str, source: Counted = "any") -> list[BitMap]:
+    """The images with a 1 in each digit of their number of tags from a source, the lowest digit first."""
+    return [BitMap.deserialize(row["images"]) for row in connection.execute(DIGITS, (dataset_id, source))]
+
+
+def add(digits: list[BitMap], images: BitMap) -> None:
+    """One tag more for each of these images."""
+    carry = images
+    for place, digit in enumerate(digits):
+        if not carry:
+            return
+        digits[place], carry = digit ^ carry, digit & carry
+    if carry:
+        digits.append(carry.copy())
+
+
+def subtract(digits: list[BitMap], images: BitMap) -> None:
+    """One tag less for each of these images, which have one."""
+    borrow = images
+    for place, digit in enumerate(digits):
+        if not borrow:
+            break
+        digits[place], borrow = digit ^ borrow, borrow - digit
+    while digits and not digits[-1]:
+        digits.pop()
+
+
+def count_changes(digits: list[BitMap], changes: Sequence[Change]) -> list[BitMap]:
+    """The digits after images gained and lost tags: each change is of one tag."""
+    if len(changes) <= FEW_TAGS:
+        for gained, lost in changes:
+            add(digits, gained)
+            subtract(digits, lost)
+        return digits
+    numbers = NumberChange()
+    numbers.add(changes)
+    return numbers.applied_to(digits)
+
+
+class NumberChange:
+    """How many tags each image gains (loses, if negative), added up over the changes of any number of tags."""
+
+    def __init__(self) -> None:
+        self._images = BitMap()
+        self._more: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        """By ordinal."""
+
+    def add(self, changes: Sequence[Change]) -> None:
+        """Each of them is of one tag."""
+        if not changes:
+            return
+        self._images |= BitMap.union(*(images for change in changes for images in change))
+        size = self._images.max() + 1 if self._images else 0
+        self._more = np.pad(self._more, (0, size - len(self._more)))
+        gained, lost = (_occurrences(some, size) for some in zip(*changes, strict=True))
+        self._more += gained - lost
+
+    def applied_to(self, digits: Sequence[BitMap]) -> list[BitMap]:
+        images = to_array(self._images)
+        numbers = counts(digits, self._images) + self._more[images]
+        places = range(max(int(numbers.max(initial=0)).bit_length(), len(digits)))
+        ones = (from_array(images[np.flatnonzero(numbers >> place & 1)]) for place in places)
+        found = [ones_of | (digit - self._images) for digit, ones_of in zip_longest(digits, ones, fillvalue=BitMap())]
+        while found and not found[-1]:
+            found.pop()
+        return found
+
+
+def _occurrences(some: Iterable[BitMap], size: int) -> NDArray[np.int64]:
+    """How many of these sets each image is in, by ordinal."""
+    return np.bincount(np.concatenate([np.empty(0, dtype=np.uint32), *map(to_array, some)]), minlength=size)
+
+
+def counts(digits: Iterable[BitMap], images: BitMap) -> NDArray[np.int64]:
+    """The numbers of tags of these images, by ascending ordinal."""
+    found = np.zeros(images.max() + 1 if images else 0, dtype=np.int64)
+    for place, digit in enumerate(digits):
+        found[np.frombuffer((digit & images).to_array(), dtype=np.uint32)] += 1 << place
+    return found[np.frombuffer(images.to_array(), dtype=np.uint32)]
+
+
+def with_tags(digits: Iterable[BitMap]) -> BitMap:
+    """The images with at least one tag."""
+    return BitMap.union(*digits) if (digits := list(digits)) else BitMap()
+
+
+def recount(connection: Connection, dataset_id: str, source: Counted, changes: Sequence[Change]) -> None:
+    """Count tags that images gained and lost."""
+    before = load_digits(connection, dataset_id, source)
+    save(connection, dataset_id, source, before, count_changes(list(before), changes))
+
+
+def save(
+    connection: Connection, dataset_id: str, source: Counted, before: Sequence[BitMap], after: Sequence[BitMap]
+) -> None:
+    """Only digits that changed are written."""
+    rows = [
+        (dataset_id, source, place, serialize(images))
+        for place, images in enumerate(after)
+        if place >= len(before) or images != before[place]
+    ]
+    connection.executemany(SAVE, rows)
+    connection.execute(DELETE, (dataset_id, source, len(after)))
