@@ -45,6 +45,7 @@ from catalog.tag_index import TagIndex
 from catalog.text_index import DEFAULT_TEXT_LIMITS, TextIndexes, TextLimits
 from catalog.views import set_blobs
 from catalog.views.confidences import read_part
+from catalog.views.tags import sets_by_tag
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
@@ -142,7 +143,7 @@ class Catalog:
             manifests=ManifestReader(blobs, self.watch.require_blob),
             texts=self.texts,
             predictions=self.predictions,
-            tags=TagIndex(store),
+            tags=TagIndex(store, sets_by_tag),
             pending_purges=self.purger.pending,
         )
         audits = audit.handlers(Auditor(archive, log, keys), store, self.watch, resources.name_cures)

@@ -6,7 +6,7 @@ read model shows them, and whoever counts reads the marked ones again, as its sn
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -15,7 +15,7 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.store import Store, checkpoint
-from catalog.views import pending, tags
+from catalog.views import pending
 from contracts.commits import LogEntry, RecordedCommit
 from contracts.events.datasets import (
     CaptionSet,
@@ -41,6 +41,8 @@ TAG_BYTES, IMAGE_BYTES = 250, 2
 
 Sets: TypeAlias = Mapping[str, BitMap]
 """The images with each tag, also removed ones; never changed, only replaced."""
+ReadSets = Callable[[Connection, str, list[str] | None], Sets]
+"""Those of a data set, or only those of some tags."""
 
 
 class TagLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +88,9 @@ class _Dataset:
 class TagIndex:
     """The data sets that were counted last, within a limit of memory; used by several threads."""
 
-    def __init__(self, store: Store, limits: TagLimits = DEFAULT_TAG_LIMITS) -> None:
-        self._limits = limits
+    def __init__(self, store: Store, read: ReadSets, limits: TagLimits = DEFAULT_TAG_LIMITS) -> None:
+        """`read`: from the rows."""
+        self._read, self._limits = read, limits
         self._datasets: OrderedDict[str, _Dataset] = OrderedDict()
         self._changing = threading.Lock()
         self._last_marked = 0
@@ -108,23 +111,34 @@ class TagIndex:
 
     def _sets(self, connection: Connection, dataset_id: str) -> Sets:
         if pending.first_of_dataset(connection, dataset_id) is not None:  # they change in slices, which nobody marks
-            return tags.sets_by_tag(connection, dataset_id)
+            return self._read(connection, dataset_id, None)
         shown = checkpoint(connection).sequence
         with self._changing:
             dataset = self._datasets.setdefault(dataset_id, _Dataset(self._last_marked))
             self._datasets.move_to_end(dataset_id)
         with dataset.reading:
             if dataset.sequence > shown:
-                return tags.sets_by_tag(connection, dataset_id)
+                return self._read(connection, dataset_id, None)
             with self._changing:
                 changed = dataset.changed()
-            sets = _read_again(connection, dataset_id, dataset.sets, changed)
+            sets = self._read_again(connection, dataset_id, dataset.sets, changed)
             size = dataset.bytes if sets is dataset.sets else _size(sets)
             with self._changing:
                 dataset.sets, dataset.bytes, dataset.sequence = sets, size, shown
                 dataset.marks = {tag: sequence for tag, sequence in dataset.marks.items() if sequence > shown}
         self._drop_beyond_limit()
         return sets
+
+    def _read_again(
+        self, connection: Connection, dataset_id: str, known: Sets | None, changed: list[str] | None
+    ) -> Sets:
+        """`changed`: the tags to read; None: all."""
+        if known is None or changed is None:
+            return self._read(connection, dataset_id, None)
+        if not changed:
+            return known
+        rest = {tag: known[tag] for tag in known.keys() - changed}
+        return {**rest, **self._read(connection, dataset_id, changed)}
 
     def _mark_all(self, entries: Iterable[LogEntry]) -> None:
         """Note what these entries change, before the read model shows them."""
@@ -148,13 +162,3 @@ class TagIndex:
 
 def _size(sets: Sets) -> int:
     return sum(TAG_BYTES + len(images) * IMAGE_BYTES for images in sets.values())
-
-
-def _read_again(connection: Connection, dataset_id: str, known: Sets | None, changed: list[str] | None) -> Sets:
-    """`changed`: the tags to read; None: all."""
-    if known is None or changed is None:
-        return tags.sets_by_tag(connection, dataset_id)
-    if not changed:
-        return known
-    rest = {tag: images for tag, images in known.items() if tag not in set(changed)}
-    return rest | tags.sets_by_tag(connection, dataset_id, changed)

@@ -5,7 +5,7 @@ This view comes after `edits` and `predictions`, whose changes it takes over.
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby, islice
 
 import msgspec
@@ -282,7 +282,7 @@ def tag_counts(
     return fetch(connection, TagCount, query, parameters)
 
 
-def sets_by_tag(connection: Connection, dataset_id: str, some: Iterable[str] | None = None) -> dict[str, BitMap]:
+def sets_by_tag(connection: Connection, dataset_id: str, some: Sequence[str] | None) -> dict[str, BitMap]:
     """The images, removed ones as well, with each tag (`some`: with each of these) that any live image has."""
     if some is None:
         rows = connection.execute(SETS_BY_TAG, (dataset_id,))

@@ -22,6 +22,7 @@ from catalog.store import Store
 from catalog.tag_index import TagIndex
 from catalog.text_index import TextIndexes, TextLimits
 from catalog.views.confidences import read_part
+from catalog.views.tags import sets_by_tag
 from contracts.errors import Behind, Gone, Invalid, NotFound
 from contracts.events.datasets import DatasetRenamed
 from contracts.filters import AllImages
@@ -84,7 +85,7 @@ class QuerySide:
             manifests=ManifestReader(self.blobs, self.blobs.size),
             texts=TextIndexes(self.store, keys, TextLimits()),
             predictions=PredictionIndex(read_part),
-            tags=TagIndex(self.store),
+            tags=TagIndex(self.store, sets_by_tag),
             pending_purges=lambda _: (),
         )
 

@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from catalog import tag_index, views
+from catalog import views
 from catalog.database import Connection, open_reader
 from catalog.store import Store
 from catalog.tag_index import MAX_MARKS, TagIndex, TagLimits
-from catalog.views import sets, tags
+from catalog.views import sets
+from catalog.views.tags import sets_by_tag
 from contracts.events.base import Event
 from contracts.events.datasets import CommitsUndone, ImageErased, ImagesRemoved, RulesSet, TagsEdited, ThresholdsSet
 from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, full_history, image_id
@@ -26,20 +27,17 @@ IMAGES = 4
 class Counted:
     """A read model, its index, and the tags that are read from rows."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, limits: TagLimits) -> None:
+    def __init__(self, folder: Path, limits: TagLimits) -> None:
         self.builder = LogBuilder()
         self.builder.create_dataset()
         self.path = folder / "read.db"
         self.store = Store(self.path, LOG_ID, views)
-        self.index = TagIndex(self.store, limits)
+        self.index = TagIndex(self.store, self._read, limits)
         self.read: list[Any] = []
-        sets_by_tag = tags.sets_by_tag
 
-        def noted(connection: Connection, dataset_id: str, some: list[str] | None = None) -> dict[str, BitMap]:
-            self.read.append(some)
-            return sets_by_tag(connection, dataset_id, some)
-
-        monkeypatch.setattr(tag_index.tags, "sets_by_tag", noted)
+    def _read(self, connection: Connection, dataset_id: str, some: list[str] | None) -> dict[str, BitMap]:
+        self.read.append(some)
+        return sets_by_tag(connection, dataset_id, some)
 
     async def apply(self) -> None:
         await self.store.apply([one for one in self.builder.commits if one.sequence > self.store.applied])
@@ -56,8 +54,8 @@ class Counted:
 
 
 @pytest.fixture
-async def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Counted]:
-    found = Counted(tmp_path, monkeypatch, TagLimits())
+async def counted(tmp_path: Path) -> AsyncIterator[Counted]:
+    found = Counted(tmp_path, TagLimits())
     for ordinal in range(IMAGES):
         found.builder.add_image(ordinal)
     await found.append(TagsEdited(images=bitmap(*range(IMAGES)), asserted=("cat", "dog")))
@@ -93,7 +91,7 @@ async def test_all_tags_are_read_again_after_other_events(counted: Counted, even
 
 def _counts_of_rows(connection: Connection, dataset_id: str = "ds_cats") -> dict[str, int]:
     live = sets.load(connection, dataset_id, "live")
-    found = {tag: len(some & live) for tag, some in tags.sets_by_tag(connection, dataset_id).items()}
+    found = {tag: len(some & live) for tag, some in sets_by_tag(connection, dataset_id, None).items()}
     return {tag: images for tag, images in found.items() if images}
 
 
@@ -156,8 +154,8 @@ async def test_many_changed_tags_are_read_together(counted: Counted) -> None:
     assert counted.read == [None, None]
 
 
-async def test_what_is_beyond_the_limit_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = Counted(tmp_path, monkeypatch, TagLimits(memory=1))
+async def test_what_is_beyond_the_limit_is_not_kept(tmp_path: Path) -> None:
+    counted = Counted(tmp_path, TagLimits(memory=1))
     counted.builder.add_image(0)
     await counted.append(TagsEdited(images=bitmap(0), asserted=("cat",)))
     assert [await counted.counts() for _ in range(2)] == [{"cat": 1}] * 2
@@ -172,7 +170,7 @@ async def test_a_log_with_every_event_is_counted_as_its_rows_say(
 ) -> None:
     """Counted after parts of the log of any size."""
     store = Store(tmp_path_factory.mktemp("log") / "read.db", LOG_ID, views)
-    index = TagIndex(store)
+    index = TagIndex(store, sets_by_tag)
     commits = full_history().commits
 
     def check(connection: Connection) -> None:
