@@ -220,7 +220,7 @@ async def _run(settings: Settings, bus: Bus, lease: Lease, health: Health, metri
             projection = project(bus, store, archive, partial(publish, bus), SetReader(archive, [resources.blobs]).read)
             tasks.create_task(archive.explain_damage(projection), name="projection")
             _, end = await log.end()
-            await store.wait_for(end, CATCH_UP_TIMEOUT_SECONDS)
+            await store.wait_until_settled(end, CATCH_UP_TIMEOUT_SECONDS)
             await _begin_signing(settings, log, resources, tasks)
             tasks.create_task(store.fail_when_damaged(), name="damage of the read model")
             await erasure.finish(catalog.context, catalog.purger)  # before anybody can ask for what was erased

@@ -196,6 +196,14 @@ class Store(Database):
         """Wait until this sequence is applied; Behind after `timeout` seconds."""
         await self._wait_until(lambda: self.applied >= sequence, sequence, timeout)
 
+    async def wait_until_settled(self, sequence: int, timeout: float) -> None:
+        """Wait until all commits up to this sequence are shown completely; Behind after `timeout` seconds."""
+
+        def is_settled() -> bool:
+            return self.applied >= sequence < min(self._pending.values(), default=sequence + 1)
+
+        await self._wait_until(is_settled, sequence, timeout)
+
     def is_shown(self, aggregate: Aggregate, sequence: int) -> bool:
         """Whether every new snapshot includes all that this commit of this aggregate changed."""
         first_pending = self._pending.get(aggregate, sequence + 1)

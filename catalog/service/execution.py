@@ -184,7 +184,7 @@ class CommandExecutor:
         """Whatever was appended, by whomever and with whatever answer, is in the rows afterwards."""
         unclear = self._unclear_appends
         _, end = await self.log.end()
-        await self.store.wait_for(end, self.limits.decide)
+        await self.store.wait_until_settled(end, self.limits.decide)
         self._unclear_appends = max(0, self._unclear_appends - unclear)
 
     async def _wait_for_earlier(self, scope: Scope, lock: Lock) -> None:

@@ -146,7 +146,7 @@ class CatalogHarness:
             key = key_named(writer)
         log.signer = Signer(key, own.log_id)
         recorded = await log.append(commit, revision)
-        await self.executor.store.wait_for(recorded.sequence, 5)
+        await self.executor.store.wait_for(recorded.sequence, WAIT)
         return recorded.sequence
 
     async def events(self, aggregate_kind: str, aggregate_id: str) -> list[AnyEvent]:
@@ -192,7 +192,7 @@ async def open_catalog(
     try:
         async with Decoder(Limits(), workers=1) as decoder:
             log = EventLog(bus, verdicts=StoreVerdicts(store))
-            await store.wait_for((await log.end())[1], 20)
+            await store.wait_until_settled((await log.end())[1], 20)
             registrar = await KeyRegistrar.open(log, archive, store, keys)
             await registrar.authorize(log, folder / "catalog.key")
             for worker in WORKERS:

@@ -88,7 +88,7 @@ CHANGES = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(changes=CHANGES)
 async def test_for_every_sequence_the_result_is_a_fold_of_the_events_up_to_it(
     tmp_path_factory: pytest.TempPathFactory, changes: list[Any]

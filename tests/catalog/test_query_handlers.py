@@ -13,6 +13,7 @@ import pytest
 from catalog import views
 from catalog.archive.archive import Archive
 from catalog.domain.builtin_presets import PRESETS
+from catalog.key_rows import row_digest
 from catalog.keys import Keys
 from catalog.prediction_index import PredictionIndex
 from catalog.query_handlers.context import ManifestReader, QueryContext, QueryLimits
@@ -125,7 +126,8 @@ async def queries(tmp_path: Path) -> AsyncIterator[QuerySide]:
 
 def create_keys(folder: Path, images: list[ImageId]) -> None:
     connection = sqlite3.connect(folder / "keys.db", isolation_level=None)
-    connection.executemany("INSERT INTO key VALUES (?, ?)", [(image, key_for(image)) for image in images])
+    rows = [(image, key_for(image), row_digest("key", image, key_for(image))) for image in images]
+    connection.executemany("INSERT INTO key VALUES (?, ?, ?)", rows)
     connection.close()
 
 

@@ -16,14 +16,16 @@ from catalog.views.batch import BULK
 from contracts.commands.datasets import EditTags, SetThresholds
 from contracts.commands.jobs import CancelJob, CreateJob, StartJob
 from contracts.commits import RecordedCommit
-from contracts.errors import Behind
+from contracts.errors import Behind, Unavailable
 from contracts.events.datasets import CommitsUndone, DatasetErased, ImagesRemoved, TagsEdited, ThresholdsSet
 from contracts.ids import JobId, RunId
 from contracts.queries.datasets import DatasetView, GetDataset
-from tests.catalog.harness import CatalogHarness, image_id_of
+from tests.catalog.harness import CatalogHarness, event_names, image_id_of
 from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap
 from tests.catalog.slicing import HeldSlices, smallest_slices
+from tests.catalog.test_execution import UnansweredLog
 from tests.catalog.test_store import all_rows
+from tests.limits import WAIT
 
 IMAGES = BULK + 6
 EVERY = 25
@@ -150,3 +152,24 @@ async def test_while_one_data_set_is_worked_in_others_are_changed_and_read_and_i
     assert (await moved).shown
     assert (await edited).shown
     assert await harness.tags(image_id_of(cats, 0)) == {"cat"}
+
+
+async def test_a_long_change_that_was_appended_without_an_answer_is_shown_before_the_next_is_decided(
+    harness: CatalogHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody remembers it as written here; only the rows say that it is being worked in."""
+    cats, store = await harness.dataset("cats", pictures=3), harness.executor.store
+    held, thresholds = HeldSlices(store, monkeypatch), SetThresholds(dataset=cats, categories={"general": 0.1})
+    harness.executor.log = UnansweredLog(harness)
+    with pytest.raises(Unavailable):
+        await harness.execute(thresholds, "moved")
+    await held.until_pending()
+    repeated = asyncio.create_task(harness.execute(thresholds, "moved"))
+    edited = asyncio.create_task(harness.execute(EditTags(image=image_id_of(cats, 0), add=("cat",))))
+    with pytest.raises(Behind):
+        await store.wait_until_settled(store.applied, 0.01)
+    assert not repeated.done() and not edited.done()
+    held.release()
+    await store.wait_until_settled(store.applied, WAIT)
+    assert (await repeated).shown and (await edited).changed
+    assert event_names(await harness.events("dataset", cats))[-2:] == ["ThresholdsSet", "TagsEdited"]
