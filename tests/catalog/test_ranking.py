@@ -83,6 +83,6 @@ def test_edits_are_decided_from_the_tags_that_are_shown(
     ]
     shown = derive_effective_tags(decisions, by_age(runs), rules, order)
     state = derive_tag_state(decisions, by_age(runs), rules, order)
-    assert (state.effective, state.rejected) == (shown.names, set(shown.rejected))
+    assert (state.effective, state.rejected) == (shown.names, frozenset(shown.rejected))
     assert state.asserted == {one.tag for one in shown.tags if one.source == "person"}
     assert state.predicted == set(derive_effective_tags((), by_age(runs), rules).names)

@@ -34,6 +34,10 @@ class Reader:
             self._let_through.release()
 
 
+def number_of(group: Any) -> int:
+    return int(group)
+
+
 async def settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
@@ -42,9 +46,9 @@ async def settle() -> None:
 async def test_what_arrives_while_a_group_is_read_is_the_next_group() -> None:
     reader = Reader()
     reads = SharedReads(reader.read)
-    tasks = [asyncio.create_task(reads.read(lambda group: group))]
+    tasks = [asyncio.create_task(reads.read(number_of))]
     await settle()
-    tasks += [asyncio.create_task(reads.read(lambda group: group)) for _ in range(MAX_READS + 1)]
+    tasks += [asyncio.create_task(reads.read(number_of)) for _ in range(MAX_READS + 1)]
     await settle()
     reader.let_through(3)
     assert await asyncio.gather(*tasks) == [1, *[2] * MAX_READS, 3]
@@ -56,7 +60,7 @@ async def test_an_error_is_that_of_one_read() -> None:
 
     reader = Reader()
     reads = SharedReads(reader.read)
-    tasks = [asyncio.create_task(reads.read(work)) for work in (lambda group: group, find, lambda group: group)]
+    tasks = [asyncio.create_task(reads.read(work)) for work in (number_of, find, number_of)]
     await settle()
     reader.let_through()
     first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
@@ -67,7 +71,7 @@ async def test_an_error_is_that_of_one_read() -> None:
 async def test_a_reader_that_gives_up_leaves_the_others_to_the_next() -> None:
     reader = Reader()
     reads = SharedReads(reader.read)
-    gives_up, waits, removed = (asyncio.create_task(reads.read(lambda group: group)) for _ in range(3))
+    gives_up, waits, removed = (asyncio.create_task(reads.read(number_of)) for _ in range(3))
     await settle()
     removed.cancel()
     gives_up.cancel()
@@ -82,13 +86,13 @@ async def test_an_error_of_the_database_is_one_of_all_and_the_next_read_is_a_new
     reader = Reader()
     reader.broken = True
     reads = SharedReads(reader.read)
-    tasks = [asyncio.create_task(reads.read(lambda group: group)) for _ in range(2)]
+    tasks = [asyncio.create_task(reads.read(number_of)) for _ in range(2)]
     await settle()
     reader.let_through(2)
     assert [type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)] == [DatabaseError] * 2
     reader.broken = False
     reader.let_through()
-    assert await reads.read(lambda group: group) == 3
+    assert await reads.read(number_of) == 3
 
 
 async def test_a_damaged_file_found_by_a_read_is_no_result_of_it() -> None:

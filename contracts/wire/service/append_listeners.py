@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager
 Listener = Callable[[int], Awaitable[None]]
 """Called with the sequence of a commit that was appended."""
 
-MAX_GROUP = 16
-"""Maximum number of appends announced together: then the followers are woken although others are about to append."""
+MAX_GROUP = 4
+"""Maximum number of appends announced together: then the followers are woken although others are about to append.
+
+These are applied while the others append. Eight clients got 200 edits/s so, with groups of 16 or 2 about 150.
+"""
 
 
 class AppendListeners:
