@@ -17,7 +17,7 @@ from msgspec import structs, to_builtins
 
 from catalog.rebuild import rebuild
 from catalog.views.batch import BULK
-from contracts.commands.base import Command, CommandMetadata, CommandResult, R
+from contracts.commands.base import Command, CommandMetadata, CommandResult
 from contracts.commands.datasets import CreateDataset, EditMany, EraseDataset, SetThresholds, Undo
 from contracts.commands.tagging import RequestTagging
 from contracts.errors import LoratoryError, Unavailable
@@ -57,6 +57,9 @@ WHAT = (
     "addition undone",
     "erased",
 )
+
+
+LongChange = SetThresholds | Undo | EditMany | EraseDataset
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,12 @@ def predictions_of(ordinal: int) -> tuple[Prediction, ...]:
     )
 
 
-async def prepare(harness: CatalogHarness, what: str) -> Command[Any]:
+async def prepare(harness: CatalogHarness, what: str) -> LongChange:
     """What happens before, undisturbed; returns the command that is worked on when the catalog is killed."""
     dataset, addition, run = await fill(harness)
     lower = SetThresholds(dataset=dataset, categories={"general": 0.1})
     edit = EditMany(dataset=dataset, selection=AllImages(), add=("a", "b", "seen_03"), remove=("seen_04",))
-    commands: dict[str, Command[Any]] = {
+    commands: dict[str, LongChange] = {
         "threshold moved": lower,
         "tagging run undone": (undo_run := Undo(dataset=dataset, run=run)),
         "addition undone": Undo(dataset=dataset, commit=addition),
@@ -151,7 +154,8 @@ async def running_service(
 async def undisturbed(folder: Path, what: str) -> Outcome:
     async with new_log(folder) as server, catalog_on(server, folder) as harness:
         command = await prepare(harness, what)
-        result = await harness.execute(command, "long", "f")
+        long: Command[Any] = command
+        result = await harness.execute(long, "long", "f")
 
         async def ask(query: Query[Any]) -> Any:
             return await harness.catalog.queries[type(query)](query)
@@ -183,14 +187,17 @@ async def killed(folder: Path, what: str, points: Sequence[int]) -> Outcome:
         return Outcome(result, event_names(events), views)
 
 
-async def send(client: ServiceClient, command: Command[R]) -> R:
+async def send(client: ServiceClient, command: Command[Any]) -> CommandResult:
     """Until it is answered."""
     metadata = CommandMetadata(command_id=CommandId("long"), actor="ann", at=NOW, fingerprint="f")
     until_served = RetryPolicy(first_delay=0.1, time_limit=WAIT)
-    return await retry(lambda: client.command(metadata, command, timeout=WAIT), until_served, on=Unavailable)
+    result: CommandResult = await retry(
+        lambda: client.command(metadata, command, timeout=WAIT), until_served, on=Unavailable
+    )
+    return result
 
 
-async def views_of(dataset: DatasetId, ask: Callable[[Query[Any]], Awaitable[Any]]) -> list[object]:
+async def views_of(dataset: str, ask: Callable[[Query[Any]], Awaitable[Any]]) -> list[object]:
     """What a client sees, but for times; or the code of the error."""
     queries: list[Query[Any]] = [
         GetDataset(dataset=dataset),
