@@ -3,6 +3,7 @@
 VENV ?= .venv
 WORLD ?= world
 MINUTES ?= 65
+WORKERS ?= 3
 BIN = $(VENV)/bin
 export VENV
 
@@ -14,10 +15,12 @@ up:  ## start all services on your data (ARGS="--data DIR --port P")
 	@tools/environment.sh all
 	@$(BIN)/loratory up $(ARGS)
 
-# Three files in parallel (they mostly wait), in the order of their folders: the long ones of tests/acceptance come first.
-test:  ## the tests, with a real nats-server (ARGS=--all: also the slow ones, ARGS="-k name": a part)
+# Three files in parallel, for they wait often, in the order of tests/conftest.py: the long ones first.
+# They start many processes that import the same modules: each is compiled once.
+test: export PYTHONDONTWRITEBYTECODE =
+test:  ## the tests, with a real nats-server (ARGS=--all: also the slow ones, ARGS="-k name": a part, WORKERS=0: one by one)
 	@tools/environment.sh dev
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check:  ## format, lint, types, imports, compose file
 	@tools/environment.sh dev

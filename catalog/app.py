@@ -41,6 +41,7 @@ from catalog.service.purging import DEFAULT_PURGE_LIMITS, PurgeLimits, Purger
 from catalog.service_keys import KeyRegistrar, StoreVerdicts, check_root
 from catalog.settings import Settings
 from catalog.store import Store
+from catalog.tag_index import TagIndex
 from catalog.text_index import DEFAULT_TEXT_LIMITS, TextIndexes, TextLimits
 from catalog.views import set_blobs
 from catalog.views.confidences import read_part
@@ -141,6 +142,7 @@ class Catalog:
             manifests=ManifestReader(blobs, self.watch.require_blob),
             texts=self.texts,
             predictions=self.predictions,
+            tags=TagIndex(store),
             pending_purges=self.purger.pending,
         )
         audits = audit.handlers(Auditor(archive, log, keys), store, self.watch, resources.name_cures)

@@ -186,6 +186,8 @@ def peek(path: Path, work: Callable[[Connection], T]) -> T | None:
     try:
         with closing(_connect(path, writes=True)) as connection:
             return work(connection)
+    except UnicodeDecodeError:  # SQLite's message quotes damaged text
+        return None
     except sqlite3.DatabaseError as error:
         if passing := _passing_error(path, error):
             raise passing from error

@@ -16,26 +16,21 @@ import msgspec
 from catalog.database import (
     Connection,
     DatabaseError,
+    FileCorrupt,
     Row,
     check_integrity,
-    open_reader,
-    open_writer,
     remove_database,
 )
-from catalog.keys import KEYS, KEYS_SCHEMA, Keys
+from catalog.key_rows import TABLES, count_damaged, intact_rows, row_digest
+from catalog.keys import KEYS, UNREADABLE, Keys, check_schema, open_key_reader, open_key_writer
 from catalog.wal import in_memory
 from contracts.errors import LogDamaged, SetupError
 from contracts.ids import ImageId
 
-TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name = 'key'"
-COLUMNS = "SELECT name FROM pragma_table_info(?)"
-LOG_IDS = "SELECT log_id FROM log"
-HAS_LOG_IDS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'log'"
-CONTENT = ("SELECT 1 FROM key LIMIT 1", "SELECT 1 FROM erased LIMIT 1", "SELECT 1 FROM signer")
-ESSENTIAL = ("SELECT * FROM signer", "SELECT image_id FROM key LIMIT 1")
-MARK_ERASED = "INSERT OR IGNORE INTO erased SELECT value FROM json_each(?)"
+CONTENT = ("key", "erased", "signer")
+MARK_ERASED = "INSERT OR IGNORE INTO erased SELECT value, row_digest('erased', value) FROM json_each(?)"
 ERASED = "SELECT image_id FROM erased"
-ADD_LOG_IDS = "INSERT OR IGNORE INTO log SELECT value FROM json_each(?)"
+ADD_LOG_IDS = "INSERT OR IGNORE INTO log SELECT value, row_digest('log', value) FROM json_each(?)"
 IMAGES = "SELECT image_id FROM key"
 
 KeyFileState = Literal["intact", "missing", "damaged", "unreadable", "foreign"]
@@ -84,9 +79,10 @@ def key_file_state(path: Path, known_ids: AbstractSet[str]) -> KeyFileState:
     if has_foreign_wal(path):
         return "damaged"
     try:
-        with closing(open_reader(path)) as connection:
-            KEYS_SCHEMA.check(connection)
+        with closing(open_key_reader(path)) as connection:
+            check_schema(connection)
             check_integrity(connection)
+            _check_rows(connection)
             found = log_ids(connection)
             if not found and not _has_content(connection):
                 return "missing"
@@ -95,7 +91,7 @@ def key_file_state(path: Path, known_ids: AbstractSet[str]) -> KeyFileState:
         if not isinstance(error.__cause__, DatabaseError):
             raise
         return "unreadable"
-    except DatabaseError:
+    except UNREADABLE:
         return _how_damaged(path, known_ids)
 
 
@@ -115,7 +111,7 @@ def has_foreign_wal(path: Path) -> bool:
         with closing(in_memory(content)) as alone, closing(in_memory(content, wal)) as both:
             before = {row[0] for row in alone.execute(IMAGES)}
             after = {row[0] for query in (IMAGES, ERASED) for row in both.execute(query)}
-    except DatabaseError:
+    except UNREADABLE:
         return False  # damaged in another way, or new
     return not before <= after
 
@@ -136,12 +132,12 @@ def build_key_file(
     """
     remove_database(target)
     with ExitStack() as opened:
-        built = opened.enter_context(closing(open_writer(target, KEYS_SCHEMA.migrate, secure_delete=True)))
-        read = [opened.enter_context(closing(open_reader(source))) for source in sources]
+        built = opened.enter_context(closing(open_key_writer(target)))
+        read = [opened.enter_context(closing(open_key_reader(source))) for source in sources]
         built.execute("BEGIN IMMEDIATE")
         built.execute(MARK_ERASED, (_json(erased),))
         built.execute(ADD_LOG_IDS, (_json(known_ids),))
-        for (table,) in built.execute(TABLES).fetchall():
+        for table in TABLES:
             for source in read:
                 _copy_rows(source, built, table, accepts)
         built.execute("COMMIT")
@@ -153,10 +149,10 @@ def read_content(path: Path) -> KeyFileContent:
     if not path.is_file() or path.stat().st_size == 0:
         return KeyFileContent(frozenset(), frozenset())
     try:
-        with closing(open_reader(path)) as connection:
-            found = ({row[0] for row in _readable_rows(connection, query)} for query in (IMAGES, ERASED))
+        with closing(open_key_reader(path)) as connection:
+            found = ({row[0] for row in _readable_rows(connection, table)} for table in ("key", "erased"))
             return KeyFileContent(*map(frozenset, found))
-    except (SetupError, DatabaseError):
+    except (SetupError, *UNREADABLE):
         return KeyFileContent(frozenset(), frozenset())
 
 
@@ -169,50 +165,49 @@ def remove_damaged_keys(folder: Path) -> None:
 
 def _copy_rows(source: Connection, built: Connection, table: str, accepts: Accepts) -> None:
     """The rows of one table that `built` lacks. `key` comes last, when everything erased is known."""
-    columns = [name for (name,) in built.execute(COLUMNS, (table,))]
-    try:
-        shared = [name for (name,) in source.execute(COLUMNS, (table,)) if name in columns]
-    except DatabaseError:
-        return
-    if not shared:
-        return
+    columns = TABLES[table]
     erased = {row[0] for row in built.execute(ERASED)} if table == "key" else set()
-    names, places = ", ".join(shared), ", ".join("?" for _ in shared)
-    insert = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({places})"  # noqa: S608 - names of our own schema
-    for row in _readable_rows(source, f"SELECT {names} FROM {table}"):  # noqa: S608 - names of our own schema
+    insert = f"INSERT OR IGNORE INTO {table} VALUES ({'?, ' * len(columns)}?)"  # noqa: S608 - names of our own schema
+    for row in _readable_rows(source, table):
         if table == "key" and (row["image_id"] in erased or not accepts(row["image_id"], row["key"])):
             continue
-        built.execute(insert, tuple(row))
+        values = [row[name] if name in row.keys() else "" for name in columns]  # noqa: SIM118 - as in `is_intact`
+        built.execute(insert, (*values, row_digest(table, *values)))
 
 
-def _readable_rows(connection: Connection, query: str) -> Iterator[Row]:
-    """The rows up to the first that cannot be read."""
+def _readable_rows(connection: Connection, table: str) -> Iterator[Row]:
+    """The intact rows up to the first that cannot be read."""
     try:
-        yield from connection.execute(query)
-    except DatabaseError:
+        yield from intact_rows(connection, table)
+    except UNREADABLE:
         return
 
 
 def log_ids(connection: Connection) -> frozenset[str]:
     """The logs that the keys were used with. Empty for a file from before they were stored."""
-    if connection.execute(HAS_LOG_IDS).fetchone() is None:
-        return frozenset()
-    return frozenset(row[0] for row in connection.execute(LOG_IDS))
+    return frozenset(row[0] for row in intact_rows(connection, "log"))
 
 
 def _has_content(connection: Connection) -> bool:
-    tables = {row[0] for row in connection.execute(TABLES)}
-    return bool(tables) and any(connection.execute(query).fetchone() for query in CONTENT)
+    return any(next(intact_rows(connection, table), None) for table in CONTENT)
+
+
+def _check_rows(connection: Connection) -> None:
+    """FileCorrupt: a row has a wrong digest. A damaged key of an image counts as missing; all else is needed."""
+    for table in TABLES:
+        if table != "key" and count_damaged(connection, table):
+            raise FileCorrupt(f"a row of the table {table} is damaged")
 
 
 def _how_damaged(path: Path, known_ids: AbstractSet[str]) -> KeyFileState:
     """Whether the signing key and some keys can still be read."""
     try:
-        with closing(open_reader(path)) as connection:
-            for query in ESSENTIAL:
-                connection.execute(query).fetchall()
+        with closing(open_key_reader(path)) as connection:
+            next(intact_rows(connection, "key"), None)
+            if count_damaged(connection, "signer"):
+                return "unreadable"
             found = log_ids(connection)
-    except (SetupError, DatabaseError):
+    except (SetupError, *UNREADABLE):
         return "unreadable"
     return "damaged" if not found or found & known_ids else "foreign"
 

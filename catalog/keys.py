@@ -19,12 +19,16 @@ import msgspec
 from catalog.database import (
     TRUNCATE_WAL,
     Closing,
+    Connection,
+    DatabaseError,
+    FileCorrupt,
     check_wal_truncated,
     open_reader,
     open_writer,
     peek,
     report_full_disk,
 )
+from catalog.key_rows import DIGEST, TABLES, columns_of, intact_rows, is_intact, read_any_text, row_digest
 from catalog.migrations import Schema
 from contracts.errors import Unavailable
 from contracts.events.base import Sealed
@@ -36,6 +40,8 @@ from contracts.wire.system.files import write_atomically
 KEYS = "keys.db"
 KNOWN_BACKUPS = "backups.json"
 """A copy of the list of backups, beside the keys: when these are lost, it says where to restore them from."""
+MAX_SCHEMA_NUMBER = 100
+"""A higher number, or a negative one, is damage and no newer version."""
 KEYS_SCHEMA = Schema(
     KEYS,
     (
@@ -49,26 +55,44 @@ KEYS_SCHEMA = Schema(
         ("ALTER TABLE signer ADD COLUMN replaces TEXT NOT NULL DEFAULT ''",),
         # 3: the logs that it was used with
         ("CREATE TABLE IF NOT EXISTS log (log_id TEXT PRIMARY KEY) WITHOUT ROWID",),
+        (  # 4: `row_digest` of the table's name and all other columns
+            "ALTER TABLE key ADD COLUMN digest BLOB",
+            "ALTER TABLE backup ADD COLUMN digest BLOB",
+            "ALTER TABLE erased ADD COLUMN digest BLOB",
+            "ALTER TABLE signer ADD COLUMN digest BLOB",
+            "ALTER TABLE log ADD COLUMN digest BLOB",
+            "UPDATE key SET digest = row_digest('key', image_id, key)",
+            "UPDATE backup SET digest = row_digest('backup', path, at)",
+            "UPDATE erased SET digest = row_digest('erased', image_id)",
+            "UPDATE signer SET digest = row_digest('signer', one, key, replaces)",
+            "UPDATE log SET digest = row_digest('log', log_id)",
+        ),
     ),
 )
+NUMBER = "PRAGMA user_version"
+UNREADABLE = (DatabaseError, UnicodeDecodeError)
+"""What damage ends a statement with; the second where SQLite's message quotes damaged text."""
 # An erased image never gets a key again, whatever log or backup this file is used with.
 CREATE = """
-INSERT OR IGNORE INTO key SELECT :image, :key WHERE NOT EXISTS (SELECT 1 FROM erased WHERE image_id = :image)
+INSERT OR IGNORE INTO key SELECT :image, :key, row_digest('key', :image, :key)
+WHERE NOT EXISTS (SELECT 1 FROM erased WHERE image_id = :image)
 """
 DESTROY = "DELETE FROM key WHERE image_id IN (SELECT value FROM json_each(?))"
-MARK_ERASED = "INSERT OR IGNORE INTO erased SELECT value FROM json_each(?)"
+MARK_ERASED = "INSERT OR IGNORE INTO erased SELECT value, row_digest('erased', value) FROM json_each(?)"
 ERASED = "SELECT image_id FROM erased WHERE image_id > ? ORDER BY image_id LIMIT ?"
-KEYS_OF = "SELECT image_id, key FROM key WHERE image_id IN (SELECT value FROM json_each(?))"
-REGISTER_BACKUP = "INSERT INTO backup VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET at = excluded.at"
+KEYS_OF = "SELECT * FROM key WHERE image_id IN (SELECT value FROM json_each(?))"
+REGISTER_BACKUP = """
+INSERT INTO backup VALUES (:path, :at, row_digest('backup', :path, :at))
+ON CONFLICT (path) DO UPDATE SET at = excluded.at, digest = excluded.digest
+"""
 BACKUPS = "SELECT path, at FROM backup ORDER BY at, path"
 FORGET_BACKUP = "DELETE FROM backup WHERE path = ?"
-CREATE_ROOT_KEY = "INSERT OR IGNORE INTO signer (one, key) VALUES (1, ?)"
+CREATE_ROOT_KEY = "INSERT OR IGNORE INTO signer VALUES (1, :key, '', row_digest('signer', 1, :key, ''))"
 ROOT_KEY = "SELECT key FROM signer"
 REPLACED_ROOT = "SELECT replaces FROM signer"
-REPLACE_ROOT = "UPDATE signer SET replaces = ?"
+REPLACE_ROOT = "UPDATE signer SET replaces = :id, digest = row_digest('signer', one, key, :id)"
 ERASED_AMONG = "SELECT image_id FROM erased WHERE image_id IN (SELECT value FROM json_each(?))"
-KNOWN = "SELECT image_id FROM key UNION ALL SELECT image_id FROM erased"
-ADD_LOG_ID = "INSERT OR IGNORE INTO log VALUES (?)"
+ADD_LOG_ID = "INSERT OR IGNORE INTO log VALUES (:id, row_digest('log', :id))"
 
 
 class RegisteredBackup(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,9 +113,9 @@ class Keys(Closing):
     @classmethod
     async def open(cls, path: Path) -> Self:
         """Create the file if it is missing. SetupError: it is damaged, or a newer version wrote it."""
-        writer = await _connect(partial(open_writer, path, KEYS_SCHEMA.migrate, secure_delete=True))
+        writer = await _connect(partial(open_key_writer, path))
         try:
-            return cls(path, writer, await _connect(partial(open_reader, path)))
+            return cls(path, writer, await _connect(partial(open_key_reader, path)))
         except BaseException:
             await writer.close()
             raise
@@ -102,14 +126,17 @@ class Keys(Closing):
         return self._path.parent
 
     async def create_keys(self, images: Iterable[ImageId]) -> dict[ImageId, bytes]:
-        """A key per image, on disk when this returns; existing keys are returned again. Erased images get none."""
+        """A key per image, on disk when this returns; existing keys are returned again. Erased images get none.
+
+        Nor do images whose keys are damaged.
+        """
         ids = list(images)
         async with self._transaction():
             await self._writer.executemany(CREATE, [{"image": image, "key": new_key()} for image in ids])
             return await _read(self._writer, ids)
 
     async def keys_of(self, images: Iterable[ImageId]) -> dict[ImageId, bytes]:
-        """The existing keys of these images; an erased image has none."""
+        """The existing keys of these images; an erased image has none, nor has one whose key is damaged."""
         ids = list(images)
         return await _read(self._reader, ids) if ids else {}
 
@@ -144,7 +171,7 @@ class Keys(Closing):
     async def add_log_id(self, log_id: str) -> None:
         """Store that these keys belong to this log."""
         async with self._transaction():
-            await self._writer.execute(ADD_LOG_ID, (log_id,))
+            await self._writer.execute(ADD_LOG_ID, {"id": log_id})
         await self._write_known_backups()
 
     async def register_backup(self, path: Path, at: datetime) -> None:
@@ -152,7 +179,7 @@ class Keys(Closing):
         if not path.is_absolute():
             raise ValueError(f"{path} is not absolute")
         async with self._transaction():
-            await self._writer.execute(REGISTER_BACKUP, (str(path), at.astimezone(UTC).isoformat()))
+            await self._writer.execute(REGISTER_BACKUP, {"path": str(path), "at": at.astimezone(UTC).isoformat()})
         await self._write_known_backups()
 
     async def backups(self) -> list[RegisteredBackup]:
@@ -184,7 +211,7 @@ class Keys(Closing):
     async def root_key(self) -> SigningKey:
         """The workshop's root key, created by the first call."""
         async with self._transaction():
-            await self._writer.execute(CREATE_ROOT_KEY, (SigningKey.generate().to_bytes(),))
+            await self._writer.execute(CREATE_ROOT_KEY, {"key": SigningKey.generate().to_bytes()})
             (row,) = await self._writer.execute_fetchall(ROOT_KEY)
         return SigningKey(row["key"])
 
@@ -197,7 +224,7 @@ class Keys(Closing):
         """From now on this file's root key is that of the workshop whose root key `lost` (an id) is gone for good."""
         await self.root_key()
         async with self._transaction():
-            await self._writer.execute(REPLACE_ROOT, (lost,))
+            await self._writer.execute(REPLACE_ROOT, {"id": lost})
 
     async def close(self) -> None:
         """Waits for running reads and writes, then closes the file."""
@@ -225,28 +252,65 @@ class Keys(Closing):
                     raise
 
 
+def open_key_writer(path: Path) -> Connection:
+    """As `open_writer`; creates the tables, or those that an older file lacks, and overwrites what is deleted."""
+    return open_writer(path, _prepare, secure_delete=True)
+
+
+def open_key_reader(path: Path) -> Connection:
+    """As `open_reader`."""
+    connection = open_reader(path)
+    read_any_text(connection)
+    return connection
+
+
+def check_schema(connection: Connection) -> None:
+    """FileCorrupt: its tables are not those of its schema number. SetupError: a newer version wrote the file."""
+    number = int(connection.execute(NUMBER).fetchone()[0])
+    if not 0 <= number <= MAX_SCHEMA_NUMBER:
+        raise FileCorrupt(f"{number} is no schema number")
+    KEYS_SCHEMA.check(connection)
+    is_current = number == len(KEYS_SCHEMA.steps)
+    for table, columns in TABLES.items():
+        found = columns_of(connection, table)
+        if found != [*columns, DIGEST] if is_current else DIGEST in found:
+            raise FileCorrupt(f"the columns of the table {table} are not those of schema {number}")
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.create_function("row_digest", -1, row_digest, deterministic=True)
+    read_any_text(connection)
+    check_schema(connection)
+    KEYS_SCHEMA.migrate(connection)
+
+
 def images_in(path: Path) -> set[ImageId]:
-    """The images that a key file has a key of, or has erased; empty if it is missing or is no such file.
+    """The images that a key file has an intact key of, or has erased; empty if it is missing or is no such file.
 
     It is opened anew, so this is what a restart would find.
     """
-    found = peek(path, lambda connection: {ImageId(image) for (image,) in connection.execute(KNOWN)})
-    return found or set()
+
+    def read(connection: sqlite3.Connection) -> set[ImageId]:
+        read_any_text(connection)
+        return {row["image_id"] for table in ("key", "erased") for row in intact_rows(connection, table)}
+
+    return peek(path, read) or set()
 
 
 def root_key_in(path: Path) -> SigningKey | None:
     """The root key in a file that is not open; none if it is missing, has none, or cannot be read."""
-    row = peek(path, lambda connection: connection.execute(ROOT_KEY).fetchone())
-    try:
-        return None if row is None else SigningKey(row["key"])
-    except (TypeError, ValueError):  # damaged
-        return None
+    row = _signer_in(path)
+    return None if row is None else SigningKey(row["key"])
 
 
 def replaced_root_in(path: Path) -> str:
     """As `Keys.replaced_root`, of a file that is not open."""
-    row = peek(path, lambda connection: connection.execute(REPLACED_ROOT).fetchone())
+    row = _signer_in(path)
     return "" if row is None else str(row["replaces"])
+
+
+def _signer_in(path: Path) -> sqlite3.Row | None:
+    return peek(path, lambda connection: next(intact_rows(connection, "signer"), None))
 
 
 def open_if_present(keys: dict[ImageId, bytes], image: ImageId, sealed: Sealed, context: str) -> str:
@@ -263,7 +327,7 @@ async def _connect(open_file: Callable[[], sqlite3.Connection]) -> aiosqlite.Con
 
 async def _read(connection: aiosqlite.Connection, images: list[ImageId]) -> dict[ImageId, bytes]:
     rows = await connection.execute_fetchall(KEYS_OF, (msgspec.json.encode(images).decode(),))
-    return {row["image_id"]: row["key"] for row in rows}
+    return {row["image_id"]: row["key"] for row in rows if is_intact("key", row)}
 
 
 def known_backups(folder: Path) -> list[RegisteredBackup]:

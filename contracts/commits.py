@@ -66,6 +66,10 @@ class RecordedCommit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def subject(self) -> str:
         return subjects.aggregate(self.commit.aggregate_kind, self.commit.aggregate_id)
 
+    @property
+    def aggregate(self) -> Aggregate:
+        return self.commit.aggregate_kind, self.commit.aggregate_id
+
 
 class ForeignMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A message that no known writer may have appended: it keeps its place in the log and changes nothing."""

@@ -175,11 +175,6 @@ class Applied(Telemetry, frozen=True):
     damage: str = ""
     """What is wrong with the log, as a sentence; the last message of a catalog that stops because of it."""
 
-    @property
-    def shown(self) -> int:
-        """All commits up to this sequence are shown completely."""
-        return min([self.sequence, *(one.sequence - 1 for one in self.pending)])
-
 
 class Appended(Telemetry, frozen=True):
     """A worker appended a commit; the catalog reads it at once. Without this message it looks every second."""

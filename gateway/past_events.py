@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from contracts.commits import decode_event
+from contracts.commits import Aggregate, decode_event
 from contracts.frames import IMAGE_EVENTS, EventImages
 from contracts.queries.base import Page
 from contracts.queries.log import EventView, ListEvents
 from gateway.clients import CatalogClient
-from gateway.cursor import LogPosition
+from gateway.cursor import LogPosition, Received
 from gateway.live.encoding import EncodedEvent, encode_event, positions_after
 from gateway.live.image_ids import ImageIds
 
@@ -25,10 +25,16 @@ class PastEvent:
     position: LogPosition
     images: EventImages | None
 
-    def encode(self, log_id: str) -> EncodedEvent:
-        """The event as the live feed sends it."""
+    @property
+    def aggregate(self) -> Aggregate:
+        return self.view.aggregate_kind, self.view.aggregate_id
+
+    def encode(self, received: Received, log_id: str) -> EncodedEvent:
+        """The event as the live feed sends it. `received`: what its receiver has then."""
         event = decode_event(bytes(self.view.data), self.view.schema)
-        return encode_event(event, self.view, position=self.position, images=self.images, log_id=log_id)
+        return encode_event(
+            event, self.view, position=self.position, received=received, images=self.images, log_id=log_id
+        )
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Pauses that grow with each death in a row, without end. Times in seconds.
 
     `settled_after`: after it was ready for this long, the next death counts as the first one again. `disk_poll`:
-    interval at which free disk space is checked. `low_disk`: with fewer free bytes, a reason says how many there are.
-    `queue_poll`: interval at which it is checked whether the work queue is lost. `login_poll`: whether services of an
-    older version were refused.
+    interval at which free disk space is checked, and that the files of the log are there. `low_disk`: with fewer free
+    bytes, a reason says how many there are. `queue_poll`: interval at which it is checked whether the work queue is
+    lost. `login_poll`: whether services of an older version were refused.
     """
 
     delays: RetryPolicy = RetryPolicy(first_delay=0.2, factor=2, max_delay=60)

@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from contracts import subjects
 from contracts.cures import cure
 from contracts.errors import LogDamaged, LoratoryError, SetupError, Unavailable
 from contracts.wire.log.migration import DEFAULT_LEASE_SECONDS, MigrateSettings, migrate_once
@@ -39,15 +40,19 @@ class ServerSupervisor:
         self._migration = migration
         self._report = report
         self._pause = pause
+        self._has_log = True
+        """Since its last start the migrate step has found the log."""
 
     async def run(self) -> NoReturn:
         """Restart it whenever it dies. LogDamaged, SetupError: what it stores is damaged, or of another format."""
         while True:
             reason = exit_reason(await self._server.wait_died())
+            self._has_log = False
             while reason:
                 await self._pause.wait_for_room()  # on a full disk every start would fail
                 await self._pause.wait(reason)
                 reason = await self._restart()
+            self._has_log = True
             self._pause.became_ready()
             self._report("ready")
 
@@ -85,9 +90,22 @@ class ServerSupervisor:
             pid = self._server.pid
             if pid is not None and await asyncio.to_thread(self._server.has_failed_writes) and self._server.pid == pid:
                 self._report("disk space is available again; restarting")
-                with contextlib.suppress(ProcessLookupError):  # it has just died
-                    os.kill(pid, signal.SIGTERM)  # `run` restarts it
-                await self._server.wait_died()
+                await self._end(pid)
+
+    async def restart_without_log(self, poll: float) -> NoReturn:
+        """A nats-server whose files were deleted goes on without them; a restart shows the loss. `poll` in seconds."""
+        while True:
+            await asyncio.sleep(poll)
+            pid, folder = self._server.pid, self._server.stream_folder(subjects.EVENTS)
+            if pid is not None and self._has_log and not await asyncio.to_thread(folder.is_dir):
+                self._report(f"the files of the log are gone from {folder}; restarting")
+                await self._end(pid)
+
+    async def _end(self, pid: int) -> None:
+        """End this process; `run` starts another one."""
+        with contextlib.suppress(ProcessLookupError):  # it has just died
+            os.kill(pid, signal.SIGTERM)
+        await self._server.wait_died()
 
     async def _restart(self) -> str:
         """Restart it and run the migrate step. Empty if it is ready, else the reason."""

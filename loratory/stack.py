@@ -114,6 +114,7 @@ class Stack:
             self._start("queue of nats", server.keep_queue(self._restarts.queue_poll))
             self._start("keys of nats", server.rotate_keys_when_asked())
             self._start("disk of nats", server.restart_after_full_disk(self._restarts.disk_poll))
+            self._start("files of nats", server.restart_without_log(self._restarts.disk_poll))
             self._start("logins of nats", server.report_old_services(self._restarts.login_poll))
             self._cleanup = starting.pop_all()
         return self

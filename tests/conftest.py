@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
@@ -27,10 +28,28 @@ ONE_STACK = frozenset(
     f"tests/acceptance/test_{name}.py" for name in ("bad_input", "erase", "event_stream", "eyes", "rebuild")
 )
 """Files whose tests share one running stack, so they run in the same process."""
+LONGEST_FIRST = (
+    "acceptance",
+    "demo_world",
+    "trainer",
+    "loratory",
+    "test_compose.py",
+    "test_docs_commands.py",
+    "gateway",
+)
+"""What of tests/ has the longest files, in this order: a long one that starts last would leave a core idle."""
 LEASE = 2.0
 """Seconds; short, because some tests wait for it to expire."""
 
 BusOf = Callable[[Role], Awaitable[Bus]]
+
+# Files run in parallel on few cores, and the models of tests are too small to gain from a second thread. Set before any
+# test imports torch, and inherited by all processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 def command_metadata(command: str | None = None, *, actor: str = "user:test", fingerprint: str = "") -> CommandMetadata:
@@ -129,13 +148,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without `--all`, a slow test runs only if its file or itself is named, or -k or -m selects it.
 
-    A drill takes minutes: it runs only if its file or itself is named, or with `-m drill`.
+    A drill takes minutes: it runs only if its file or itself is named, or with `-m drill`. The longest come first.
     """
     marks = ["slow"] * _leaves_out_slow(config) + ["drill"] * _leaves_out_drills(config)
     named = {str(config.invocation_params.dir / argument.partition("::")[0]) for argument in config.args}
     left_out = [item for item in items if _has_mark(item, marks) and str(item.path) not in named]
-    items[:] = [item for item in items if item not in left_out]
+    items[:] = sorted((item for item in items if item not in left_out), key=_place)
     config.hook.pytest_deselected(items=left_out)
+
+
+def _place(item: pytest.Item) -> int:
+    """Files keep their order within each place."""
+    parts = {*item.path.parts}
+    return next((place for place, name in enumerate(LONGEST_FIRST) if name in parts), len(LONGEST_FIRST))
 
 
 def _has_mark(item: pytest.Item, marks: Sequence[str]) -> bool:

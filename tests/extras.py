@@ -42,23 +42,23 @@ def build_wheel(folder: Path) -> Path:
         shutil.copy(ROOT / name, source)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source))
+    pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(source))
     return next(folder.glob("loratory-*.whl"))
 
 
 def create_environment(folder: Path, wheel: Path, extra: str) -> Path:
-    """Create an environment with our wheel and one extra; returns its Python."""
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
+    """Create an environment with our wheel and one extra; returns its Python. It has no pip: this one's installs."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=120)
     python = folder / "bin" / "python"
-    pip(str(python), "install", "--constraint", str(ROOT / "constraints.txt"), f"{wheel}[{extra}]")
+    constraints = ("--constraint", str(ROOT / "constraints.txt"))
+    pip("--python", str(python), "install", "--no-compile", *constraints, f"{wheel}[{extra}]")
     return python
 
 
-def pip(python: str, *arguments: str) -> None:
+def pip(*arguments: str) -> None:
     """Prints pip's output only if it fails."""
-    result = subprocess.run(
-        [python, "-m", "pip", *arguments], capture_output=True, text=True, check=False, timeout=PIP_TIMEOUT_SECONDS
-    )
+    command = [sys.executable, "-m", "pip", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PIP_TIMEOUT_SECONDS)
     if result.returncode:
         raise RuntimeError(f"pip {' '.join(arguments)} failed:\n{result.stdout[-3000:]}{result.stderr[-3000:]}")
 

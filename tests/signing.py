@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from catalog.database import open_writer
-from catalog.keys import KEYS_SCHEMA
+from catalog.keys import CREATE_ROOT_KEY, open_key_writer
 from contracts.commits import build_commit
 from contracts.events.base import SCHEMA, Event
 from contracts.events.service_keys import ServiceKeyRegistered, ServiceKeyRootEstablished, SigningService
@@ -44,6 +43,6 @@ async def append_keys(
 
 def write_root_key(file: Path) -> None:
     """A new `keys.db` with the root key of these tests."""
-    connection = open_writer(file, KEYS_SCHEMA.migrate, secure_delete=True)
-    connection.execute("INSERT INTO signer (one, key) VALUES (1, ?)", (key_named("root").to_bytes(),))
+    connection = open_key_writer(file)
+    connection.execute(CREATE_ROOT_KEY, {"key": key_named("root").to_bytes()})
     connection.close()

@@ -21,7 +21,7 @@ from catalog.backups.manifest import (
 from catalog.database import copy_database, peek
 from catalog.entries import lineage
 from catalog.key_file import key_file_state
-from catalog.keys import KEYS, KEYS_SCHEMA, images_in
+from catalog.keys import KEYS, check_schema, images_in
 from catalog.settings import Settings
 from catalog.watch.presence import expected_by
 from contracts.errors import LogDamaged, SetupError
@@ -123,7 +123,7 @@ async def restore_blobs(settings: Settings, target: Path, erased: Collection[Dig
 def refuse_newer_files(archive: Path, keys: Path) -> None:
     """SetupError if a newer version wrote one of the files. Missing and damaged ones are found elsewhere."""
     peek(archive, ARCHIVE_SCHEMA.check)
-    peek(keys, KEYS_SCHEMA.check)
+    peek(keys, check_schema)
 
 
 def _is_whole(store: LocalBlobs, entry: BlobEntry) -> bool:

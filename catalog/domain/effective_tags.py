@@ -5,6 +5,7 @@ restores one they rejected. A withdrawn decision leaves the tag to the models ag
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -29,7 +30,7 @@ Found = tuple["ModelPredictions", Prediction]
 """A prediction, and the run that made it."""
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A person or an import asserted or rejected a tag of one image, or withdrew an earlier decision."""
 
     tag: str
@@ -39,7 +40,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
 
 
-class ModelPredictions(msgspec.Struct, frozen=True, kw_only=True):
+class ModelPredictions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The predictions of one model run for one image; `sequence` of the commit that recorded them."""
 
     run: RunId
@@ -47,7 +48,7 @@ class ModelPredictions(msgspec.Struct, frozen=True, kw_only=True):
     predictions: tuple[Prediction, ...]
 
 
-class EffectiveTags(msgspec.Struct, frozen=True, kw_only=True):
+class EffectiveTags(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`tags` in caption order: as ordered, decided ones as asserted, characters, then general by probability."""
 
     tags: tuple[TagView, ...]
@@ -85,30 +86,56 @@ def derive_effective_tags(
     The newest run comes first. `order`: these tags first, as far as the image has them.
     """
     decided = latest_decisions(decisions)
-    best = _most_probable((run, found) for run in predictions for found in run.predictions)
-    categories = {tag: prediction.category for tag, (_, prediction) in best.items()}
+    best = _most_probable(predictions)
     passing = {tag: found for tag, found in _accepted(predictions, rules).items() if tag not in decided}
     below = sorted(
-        (-found.probability, tag)
-        for tag, (_, found) in best.items()
-        if not (tag in decided or tag in passing or tag in rules.deny)
+        [
+            (-found.probability, tag)
+            for tag, (_, found) in best.items()
+            if not (tag in decided or tag in passing or tag in rules.deny)
+        ]
     )
     ratings = (tags.most_probable_rating(run.predictions) for run in predictions)  # that of the newest run with one
-    ranked = [found.tag for found in tags.accept(_second(passing), rules)]
-    names = in_caption_order({tag: one.choice for tag, one in decided.items()}, ranked, order)
+    names = in_caption_order({tag: one.choice for tag, one in decided.items()}, _ranked(passing, rules), order)
     return EffectiveTags(
         tags=tuple(
-            _decided_tag(decided[tag], categories) if tag in decided else _predicted_tag(*passing[tag]) for tag in names
+            [_decided_tag(decided[tag], best) if tag in decided else _predicted_tag(*passing[tag]) for tag in names]
         ),
-        rejected=tuple(tag for tag, decision in decided.items() if decision.choice == "rejected"),
-        suggestions=tuple(_predicted_tag(*best[tag]) for _, tag in below[:MAX_SUGGESTIONS]),
+        rejected=tuple([tag for tag, decision in decided.items() if decision.choice == "rejected"]),
+        suggestions=tuple([_predicted_tag(*best[tag]) for _, tag in below[:MAX_SUGGESTIONS]]),
         rating=next((rating for rating in ratings if rating is not None), None),
     )
 
 
-def claimed_tags(predictions: Sequence[ModelPredictions], rules: Acceptance) -> frozenset[str]:
-    """The tags that one image would have without any decisions."""
-    return frozenset(found.tag for found in tags.accept(_second(_accepted(predictions, rules)), rules))
+@dataclass(frozen=True)
+class TagState:
+    """What edits of an image's tags are decided from: tags shown, decided, and claimed by models.
+
+    `predicted`: the tags that the image would have without any decisions.
+    """
+
+    effective: tuple[str, ...]
+    asserted: frozenset[str]
+    rejected: frozenset[str]
+    predicted: frozenset[str]
+
+
+def derive_tag_state(
+    decisions: Iterable[Decision],
+    predictions: Sequence[ModelPredictions],
+    rules: Acceptance,
+    order: Sequence[str] = (),
+) -> TagState:
+    """Of the same as `derive_effective_tags`; `effective` are the names that it finds."""
+    choices: dict[str, Choice] = {tag: decision.choice for tag, decision in latest_decisions(decisions).items()}
+    accepted = _accepted(predictions, rules)
+    passing = {tag: found for tag, found in accepted.items() if tag not in choices}
+    return TagState(
+        effective=tuple(in_caption_order(choices, _ranked(passing, rules), order)),
+        asserted=frozenset(tag for tag, choice in choices.items() if choice == "asserted"),
+        rejected=frozenset(tag for tag, choice in choices.items() if choice == "rejected"),
+        predicted=frozenset(_ranked(accepted, rules)),
+    )
 
 
 def in_caption_order(decided: Mapping[T, Choice], ranked: Iterable[T], order: Sequence[T] = ()) -> list[T]:
@@ -127,28 +154,33 @@ def in_caption_order(decided: Mapping[T, Choice], ranked: Iterable[T], order: Se
 
 def _accepted(predictions: Sequence[ModelPredictions], rules: Acceptance) -> dict[str, Found]:
     """The tags that some run predicts above their threshold, decisions ignored."""
-    return _most_probable((run, found) for run in predictions for found in tags.accept(run.predictions, rules))
+    accepted = [msgspec.structs.replace(run, predictions=tags.accept(run.predictions, rules)) for run in predictions]
+    return _most_probable(accepted)
 
 
-def _most_probable(predictions: Iterable[Found]) -> dict[str, Found]:
+def _ranked(found: dict[str, Found], rules: Acceptance) -> list[str]:
+    """Accepted tags in the order of captions."""
+    return [prediction.tag for prediction in tags.accept([prediction for _, prediction in found.values()], rules)]
+
+
+def _most_probable(predictions: Iterable[ModelPredictions]) -> dict[str, Found]:
     """The highest probability of each tag, and its run; the newest run in a tie. Ratings are no tags."""
     best: dict[str, Found] = {}
-    for run, prediction in predictions:
-        known = best.get(prediction.tag)
-        if prediction.category != "rating" and (known is None or prediction.probability > known[1].probability):
-            best[prediction.tag] = (run, prediction)
+    for run in predictions:
+        for prediction in run.predictions:
+            known = best.get(prediction.tag)
+            if prediction.category != "rating" and (known is None or prediction.probability > known[1].probability):
+                best[prediction.tag] = (run, prediction)
     return best
 
 
-def _second(found: dict[str, Found]) -> Iterable[Prediction]:
-    return (prediction for _, prediction in found.values())
-
-
-def _decided_tag(decision: Decision, categories: dict[str, Category]) -> TagView:
+def _decided_tag(decision: Decision, best: dict[str, Found]) -> TagView:
+    """`best`: what is predicted, with the categories of tags."""
+    found = best.get(decision.tag)
     return TagView(
         tag=decision.tag,
         source=decision.source,
-        category=categories.get(decision.tag, "general"),
+        category="general" if found is None else found[1].category,
         actor=decision.actor,
         sequence=decision.sequence,
     )

@@ -19,6 +19,7 @@ from catalog.entries import MAX_SCANNED_COMMITS
 from catalog.keys import Keys
 from catalog.prediction_index import PredictionIndex
 from catalog.store import Store
+from catalog.tag_index import TagIndex
 from catalog.text_index import TextIndexes
 from catalog.views import datasets, erasures, images, tagging
 from catalog.watch.absent_keys import AbsentKeys, keys_of
@@ -132,6 +133,7 @@ class QueryContext:
     manifests: ManifestReader
     texts: TextIndexes
     predictions: PredictionIndex
+    tags: TagIndex
     pending_purges: Callable[[int], tuple[str, ...]]
     """Where data erased up to a sequence may still exist, one sentence per place."""
     limits: QueryLimits = field(default_factory=QueryLimits)

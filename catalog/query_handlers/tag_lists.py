@@ -1,6 +1,7 @@
 """Lists of tags: of all images, or of those that a filter selects."""
 
 from collections import Counter
+from heapq import nsmallest
 
 from catalog import index_memory
 from catalog.database import Connection
@@ -28,9 +29,10 @@ async def list_tags(context: QueryContext, query: ListTags) -> Page[TagCount]:
     if query.filter is None:
         return await context.read(query, lambda connection: _of_all_images(connection, query, prefix, after))
     counts = await _count_selected(context, query, canonical(query.filter), prefix)
-    in_order = sorted((TagCount(tag=tag, images=images) for tag, images in counts.items()), key=_order)
-    rest = [row for row in in_order if _order(row) > (-after[0], after[1])]
-    return build_page(query, rest[: query.limit + 1], lambda row: row, lambda row: (row.images, row.tag), len(counts))
+    start = (-after[0], after[1])
+    rest = (place for tag, images in counts.items() if (place := (-images, tag)) > start)
+    rows = [TagCount(tag=tag, images=-fewer) for fewer, tag in nsmallest(query.limit + 1, rest)]
+    return build_page(query, rows, lambda row: row, lambda row: (row.images, row.tag), len(counts))
 
 
 def _of_all_images(connection: Connection, query: ListTags, prefix: str, after: tuple[int, str]) -> Page[TagCount]:
@@ -48,9 +50,9 @@ async def _count_selected(context: QueryContext, query: ListTags, filter_: Filte
 
         def read(connection: Connection) -> Counter[str]:
             selected = evaluate(filter_, DatasetIndex(connection, dataset_id, memory))  # noqa: B023 - awaited below
-            return tags.count_among(connection, dataset_id, prefix, selected)  # noqa: B023 - awaited below
+            return context.tags.count_among(connection, dataset_id, prefix, selected)  # noqa: B023 - awaited below
 
-        counts += await context.store.read(read)
+        counts += await context.read_dataset(dataset_id, read)
     return counts
 
 
@@ -58,7 +60,3 @@ def _datasets(connection: Connection, query: ListTags) -> list[DatasetId]:
     if query.dataset is not None:
         return [require_dataset(connection, query.dataset).id]
     return datasets.ids(connection)
-
-
-def _order(row: TagCount) -> tuple[int, str]:
-    return -row.images, row.tag

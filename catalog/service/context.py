@@ -43,6 +43,10 @@ class CommandContext:
         """Run `work` on one snapshot of the read model."""
         return await self.executor.store.read(work)
 
+    async def read_shared(self, work: Callable[[Connection], T]) -> T:
+        """The same for short work, on a snapshot that other commands share."""
+        return await self.executor.reads.read(work)
+
 
 Handler = Callable[[CommandContext, CommandMetadata, C], Awaitable[CommandResult]]
 Decider = Callable[[CommandContext, CommandMetadata, C], Awaitable[CommandOutcome]]

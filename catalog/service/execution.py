@@ -17,6 +17,7 @@ import structlog
 
 from catalog.database import Connection
 from catalog.service.locks import Lock, Locks, Scope
+from catalog.service.shared_reads import SharedReads
 from catalog.service.unshown import UnshownCommits, Written
 from catalog.store import Store
 from catalog.views import commands
@@ -94,6 +95,7 @@ class CommandExecutor:
     ) -> None:
         self.log = log
         self.store = store
+        self.reads = SharedReads(store.read)
         self.limits = limits
         self._on_appended = on_appended
         self._store_sets = store_sets
@@ -127,7 +129,7 @@ class CommandExecutor:
             if self._unclear_appends:
                 async with self._giving_up("the log is being compared", self.limits.decide):
                     await self._wait_for_end_of_log()
-            read_result = await self.store.read(read)
+            read_result = await self.reads.read(read)
             return read_result if isinstance(read_result, CommandResult) else await read_result()
 
     async def execute(self, metadata: CommandMetadata, scope: Scope, decide: Decide) -> CommandResult:
@@ -166,7 +168,7 @@ class CommandExecutor:
             if not changes:
                 result = msgspec.structs.replace(outcome.result, changed=False, sequence=self.store.applied)
                 return Written(metadata, scope, {}, result), ()
-            async with lock.appending:
+            async with self.log.bus.append_listeners.about_to_append(), lock.appending:
                 limit.reschedule(None)  # from here on it may be in the log
                 try:
                     return await self._append(metadata, scope, outcome.result, changes, lock)

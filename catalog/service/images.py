@@ -35,13 +35,13 @@ def scope_of_image(connection: Connection, command: rules.ImageChange) -> Scope:
 
 @locked(scope_of_image)
 async def remove_image(context: CommandContext, _: CommandMetadata, command: RemoveImage) -> CommandOutcome:
-    return _outcome(command, await context.read(lambda now: _load(now, command.image)))
+    return _outcome(command, await context.read_shared(lambda now: _load(now, command.image)))
 
 
 @locked(scope_of_image)
 async def set_caption(context: CommandContext, _: CommandMetadata, command: SetCaption) -> CommandOutcome:
     """KeyMissing, Lost: the key that would seal the caption is gone, although the image was not erased."""
-    row, image = await context.read(lambda now: _load(now, command.image))
+    row, image = await context.read_shared(lambda now: _load(now, command.image))
     keys, absent = await keys_of(context.executor.store, context.keys, [command.image])
     if absent.erased:
         raise erased(command.image)
@@ -63,7 +63,7 @@ async def change_tags(context: CommandContext, _: CommandMetadata, command: Repl
             predicted=state.predicted,
         )
 
-    return _outcome(command, await context.read(read))
+    return _outcome(command, await context.read_shared(read))
 
 
 @locked(scope_of_image)
@@ -72,7 +72,7 @@ async def order_tags(context: CommandContext, _: CommandMetadata, command: Order
         row, image = _load(connection, command.image)
         return row, replace(image, order=texts.orders(connection, row.id, [image.ordinal]).get(image.ordinal, ()))
 
-    return _outcome(command, await context.read(read))
+    return _outcome(command, await context.read_shared(read))
 
 
 async def erase_image(context: CommandContext, metadata: CommandMetadata, command: EraseImage) -> CommandResult:

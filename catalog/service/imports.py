@@ -24,6 +24,7 @@ from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
 from catalog.views import datasets, images, live_blobs
 from catalog.watch.absent_keys import AbsentKeys, keys_of
+from catalog.watch.losses import keys_missing
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import ImportImages, ImportResult, StagedFile
 from contracts.errors import Behind, Gone, NotFound, Unavailable
@@ -82,7 +83,9 @@ class ImageImporter:
                 with tempfile.TemporaryDirectory(prefix=WORK_FOLDER_PREFIX, dir=self.staging) as folder:
                     events = await self._examine_all(zip(ids, command.files, strict=True), Path(folder), pinned)
             keys = await context.keys.create_keys(ids)
-            if len(keys) < len(ids):
+            if absent := set(ids) - keys.keys():
+                if absent - await context.keys.erased_among(absent):
+                    raise keys_missing(absent)
                 raise Gone("images that this request imported before were erased; send it as a new request")
             files = [
                 _sealed(event, keys[event.image_id], file) for event, file in zip(events, command.files, strict=True)

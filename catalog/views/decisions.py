@@ -9,10 +9,10 @@ from catalog.domain.effective_tags import (
     Decision,
     EffectiveTags,
     ModelPredictions,
-    claimed_tags,
+    TagState,
     derive_effective_tags,
+    derive_tag_state,
     in_caption_order,
-    latest_decisions,
 )
 from catalog.domain.image_sets import bitmap_of
 from catalog.views import datasets, predictions, ranking, texts
@@ -85,25 +85,10 @@ def tag_names(connection: Connection, dataset_id: str, ordinal: int, as_of: int 
     return effective_tags(connection, dataset_id, [ordinal], as_of)[ordinal].names
 
 
-@dataclass(frozen=True)
-class TagState:
-    """What edits of an image's tags are decided from: tags shown, decided, and claimed by models."""
-
-    effective: tuple[str, ...]
-    asserted: frozenset[str]
-    rejected: frozenset[str]
-    predicted: frozenset[str]
-
-
 def state_of(connection: Connection, dataset_id: str, ordinal: int) -> TagState:
     known = _load(connection, dataset_id, [ordinal])
-    decided, predicted = latest_decisions(known.decisions[ordinal]), known.predictions.get(ordinal, ())
-    return TagState(
-        effective=known.effective_tags(ordinal).names,
-        asserted=frozenset(tag for tag, decision in decided.items() if decision.choice == "asserted"),
-        rejected=frozenset(tag for tag, decision in decided.items() if decision.choice == "rejected"),
-        predicted=claimed_tags(predicted, known.rules),
-    )
+    predicted, order = known.predictions.get(ordinal, ()), known.orders.get(ordinal, ())
+    return derive_tag_state(known.decisions[ordinal], predicted, known.rules, order)
 
 
 def decisions_of(

@@ -4,7 +4,7 @@ This view comes after `edits` and `predictions`, whose changes it takes over.
 """
 
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from itertools import groupby, islice
 
@@ -50,25 +50,29 @@ COUNT_TAGGED = """
 SELECT IFNULL(SUM(images), 0) FROM tag WHERE tag = :tag AND (:dataset IS NULL OR dataset_id = :dataset)
 """
 TAG_COUNTS = """
-SELECT tag, images FROM tag
+SELECT tag, images FROM tag INDEXED BY {index}
 WHERE dataset_id = :dataset AND images > 0 AND tag >= :low AND tag < :high
     AND (images < :images OR (images = :images AND tag > :tag))
 ORDER BY images DESC, tag LIMIT :limit
 """
+TAGS_BY_USE, TAGS_WITH_PREFIX = TAG_COUNTS.format(index="tag_by_use"), TAG_COUNTS.format(index="tag_by_name")
 TAG_COUNTS_OF_ALL = """
 SELECT tag, SUM(images) AS images FROM tag WHERE images > 0 AND tag >= :low AND tag < :high GROUP BY tag
 HAVING SUM(images) < :images OR (SUM(images) = :images AND tag > :tag)
 ORDER BY 2 DESC, tag LIMIT :limit
 """
-TAG_SETS = """
+SETS_BY_TAG = """
 SELECT tag.tag, tag_set.images FROM tag JOIN tag_set
     ON (tag_set.dataset_id, tag_set.tag_id, tag_set.kind) = (tag.dataset_id, tag.tag_id, 'tagged')
-WHERE tag.dataset_id = :dataset AND tag.images > 0 AND tag.tag >= :low AND tag.tag < :high
+WHERE tag.dataset_id = ? AND tag.images > 0
 """
-COUNT_DISTINCT = """
-SELECT COUNT(DISTINCT tag) FROM tag
-WHERE (:dataset IS NULL OR dataset_id = :dataset) AND images > 0 AND tag >= :low AND tag < :high
+SETS_BY_TAG_OF = f"{SETS_BY_TAG} AND tag.tag IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
+COUNT_TAGS = "SELECT COUNT(*) FROM tag INDEXED BY tag_by_use WHERE dataset_id = :dataset AND images > 0"
+COUNT_TAGS_WITH_PREFIX = """
+SELECT COUNT(*) FROM tag INDEXED BY tag_by_name
+WHERE dataset_id = :dataset AND images > 0 AND tag >= :low AND tag < :high
 """
+COUNT_TAGS_OF_ALL = "SELECT COUNT(DISTINCT tag) FROM tag WHERE images > 0 AND tag >= :low AND tag < :high"
 TAGS_AT_ONCE = 100
 """Tags whose sets are in memory at once, before asking whether to go on."""
 NO_IMAGES = sets.serialize(BitMap())
@@ -273,20 +277,23 @@ def tag_counts(
     connection: Connection, dataset_id: str | None, prefix: str, after: tuple[int, str], limit: int
 ) -> list[TagCount]:
     """The most used tags first, then by name; those after (images, tag)."""
-    query = TAG_COUNTS_OF_ALL if dataset_id is None else TAG_COUNTS
+    query = TAG_COUNTS_OF_ALL if dataset_id is None else TAGS_WITH_PREFIX if prefix else TAGS_BY_USE
     parameters = _prefix_range(dataset_id, prefix) | {"images": after[0], "tag": after[1], "limit": limit}
     return fetch(connection, TagCount, query, parameters)
 
 
-def count_among(connection: Connection, dataset_id: str, prefix: str, selected: BitMap) -> Counter[str]:
-    """How many of these images have each tag; without tags that none has."""
-    rows = connection.execute(TAG_SETS, _prefix_range(dataset_id, prefix))
-    counts = ((tag, BitMap.deserialize(images).intersection_cardinality(selected)) for tag, images in rows)
-    return Counter({tag: number for tag, number in counts if number})
+def sets_by_tag(connection: Connection, dataset_id: str, some: Iterable[str] | None = None) -> dict[str, BitMap]:
+    """The images, removed ones as well, with each tag (`some`: with each of these) that any live image has."""
+    if some is None:
+        rows = connection.execute(SETS_BY_TAG, (dataset_id,))
+    else:
+        rows = connection.execute(SETS_BY_TAG_OF, (dataset_id, json_array(some)))
+    return {tag: BitMap.deserialize(images) for tag, images in rows}
 
 
 def count_distinct(connection: Connection, dataset_id: str | None, prefix: str) -> int:
-    return fetch_number(connection, COUNT_DISTINCT, _prefix_range(dataset_id, prefix))
+    query = COUNT_TAGS_OF_ALL if dataset_id is None else COUNT_TAGS_WITH_PREFIX if prefix else COUNT_TAGS
+    return fetch_number(connection, query, _prefix_range(dataset_id, prefix))
 
 
 def _prefix_range(dataset_id: str | None, prefix: str) -> dict[str, object]:

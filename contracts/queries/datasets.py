@@ -55,7 +55,7 @@ class DatasetView(View, frozen=True):
     etag: int
 
 
-class TagView(View, frozen=True, omit_defaults=True):
+class TagView(View, frozen=True, omit_defaults=True, gc=False):
     """An effective tag and its source: a person's or an import's decision, or a prediction above the threshold."""
 
     tag: str

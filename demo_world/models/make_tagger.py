@@ -36,21 +36,23 @@ _PICTURES_PER_MINUTE, _MAX_PICTURES = 4000, 40_000
 """Pictures rendered per minute of training, and their maximum number."""
 
 _EVALUATION_PICTURES = 1000
-"""Size of the validation set, on which the threshold is chosen, and of the held-out set, on which F1 is measured."""
+"""Size of the validation set, on which the threshold is chosen, and of the held-out set, on which F1 is measured: per
+minute of training, and at most."""
 
 
 def make_tagger(folder: Path, work: Path, *, minutes: float, seed: int = 0, clock: Clock = time.monotonic) -> None:
     """Train the tagger for `minutes` by the clock and write its model folder."""
     log, device = Log(work / "tagger-log.jsonl"), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)  # for the initial weights
-    count, vocabulary = min(_MAX_PICTURES, round(minutes * _PICTURES_PER_MINUTE)), TagVocabulary()
+    vocabulary, evaluated = TagVocabulary(), min(_EVALUATION_PICTURES, round(minutes * _EVALUATION_PICTURES))
+    count = min(_MAX_PICTURES, round(minutes * _PICTURES_PER_MINUTE))
     scenes = [tagging_scene(seed, index) for index in range(count)]
     pictures = picture_cache.tagging_pictures(work, seed=seed, count=count)
     stage = TaggerStage(pictures, vocabulary.targets(scenes), device)
     log.write("rendered", pictures=count)
     StageTrainer(work, seed, log, clock).train(stage, seconds=60 * minutes)
-    validation, validation_targets = _evaluation_set("validation", vocabulary)
-    held_out, held_out_targets = _evaluation_set("held-out", vocabulary)
+    validation, validation_targets = _evaluation_set("validation", evaluated, vocabulary)
+    held_out, held_out_targets = _evaluation_set("held-out", evaluated, vocabulary)
     threshold = best_threshold(predict_probabilities(stage.module, validation, device), validation_targets)
     calibrate(stage.module, threshold)
     score = micro_f1(predict_probabilities(stage.module, held_out, device), held_out_targets, DEFAULT_THRESHOLD)
@@ -62,7 +64,7 @@ def make_tagger(folder: Path, work: Path, *, minutes: float, seed: int = 0, cloc
     log.write("saved", threshold=threshold, micro_f1=score, bytes=(folder / "model.onnx").stat().st_size)
 
 
-def evaluation_pictures(name: str, count: int = _EVALUATION_PICTURES) -> list[tuple[Scene, Image.Image]]:
+def evaluation_pictures(name: str, count: int) -> list[tuple[Scene, Image.Image]]:
     """Scenes with seeds that no training uses, and their pictures in several sizes."""
     scenes = [evaluation_scene(name, index) for index in range(count)]
     sizes = Random(f"loratory/{name}")
@@ -72,9 +74,9 @@ def evaluation_pictures(name: str, count: int = _EVALUATION_PICTURES) -> list[tu
     ]
 
 
-def _evaluation_set(name: str, vocabulary: TagVocabulary) -> tuple[Tensor, Tensor]:
+def _evaluation_set(name: str, count: int, vocabulary: TagVocabulary) -> tuple[Tensor, Tensor]:
     """Preprocessed pictures and their targets."""
-    examples = evaluation_pictures(name)
+    examples = evaluation_pictures(name, count)
     pictures = np.stack([np.asarray(picture_cache.wd_preprocess(picture)) for _, picture in examples])
     targets = vocabulary.targets([scene for scene, _ in examples])
     return torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()), targets

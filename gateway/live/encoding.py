@@ -6,59 +6,72 @@ from dataclasses import dataclass
 import msgspec
 
 from contracts import subjects
-from contracts.commits import Commit, RecordedCommit
+from contracts.commits import Aggregate, Commit, RecordedCommit
 from contracts.events.base import Event
 from contracts.frames import EventImages, Frame, event_frame
 from contracts.queries.log import EventView
-from gateway.cursor import END_OF_COMMIT, LogPosition, encode_cursor
+from gateway.cursor import END_OF_COMMIT, LogPosition, Received, encode_cursor
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedEvent:
-    """An event ready to be sent, encoded once for all sockets."""
+    """An event ready to be sent, encoded once for all sockets.
+
+    `received`: what a client has that has received this event and all that were sent before it.
+    """
 
     position: LogPosition
-    aggregate_kind: str
-    aggregate_id: str
+    received: Received
+    aggregate: Aggregate
     type: str
-    text: str
+    cursor: str
+    before_cursor: str
+    after_cursor: str
+
+    @property
+    def size(self) -> int:
+        return len(self.before_cursor) + len(self.after_cursor)
+
+    def text(self, received: Received, log_id: str) -> str:
+        """Its frame for a client that then has received this."""
+        is_usual = received == self.received
+        cursor = self.cursor if is_usual else encode_cursor(log_id, received, self.position)
+        return f"{self.before_cursor}{cursor}{self.after_cursor}"
 
 
 def encode_frame(frame: Frame) -> str:
     return msgspec.json.encode(frame).decode()
 
 
-def encode_commit(recorded: RecordedCommit, images: Sequence[EventImages | None], log_id: str) -> list[EncodedEvent]:
-    """The events of a commit in order; `images` has those of each."""
-    events = recorded.commit.events
-    last = len(events) - 1
-    return [
-        encode_event(
-            event,
-            recorded.commit,
-            position=LogPosition(recorded.sequence, END_OF_COMMIT if index == last else index),
-            images=images[index],
-            log_id=log_id,
-        )
-        for index, event in enumerate(events)
-    ]
+def positions_in(recorded: RecordedCommit) -> list[LogPosition]:
+    """The position after each event of a commit."""
+    last = len(recorded.commit.events) - 1
+    return [LogPosition(recorded.sequence, END_OF_COMMIT if index == last else index) for index in range(last + 1)]
 
 
-def encode_event(
-    event: Event, source: Commit | EventView, *, position: LogPosition, images: EventImages | None, log_id: str
+def encode_event(  # noqa: PLR0913 - what a frame says beside the event itself
+    event: Event,
+    source: Commit | EventView,
+    *,
+    position: LogPosition,
+    received: Received,
+    images: EventImages | None,
+    log_id: str,
 ) -> EncodedEvent:
-    """`source`: who caused it and when."""
+    """`source`: who caused it and when. `received`: see `EncodedEvent`."""
+    cursor = encode_cursor(log_id, received, position)
     frame = event_frame(
         event,
-        seq=encode_cursor(log_id, position),
+        seq=cursor,
         subject=subjects.aggregate(source.aggregate_kind, source.aggregate_id),
         time=source.at if isinstance(source, Commit) else source.time,
         actor=source.actor,
         command_id=source.command_id,
         images=images,
     )
-    kind, aggregate_id = source.aggregate_kind, source.aggregate_id
-    return EncodedEvent(position, kind, aggregate_id, event.type_name, encode_frame(frame))
+    before, _, after = encode_frame(frame).partition(cursor)
+    aggregate = source.aggregate_kind, source.aggregate_id
+    return EncodedEvent(position, received, aggregate, event.type_name, cursor, before, after)
 
 
 def positions_after(events: Sequence[EventView]) -> list[LogPosition]:

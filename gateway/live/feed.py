@@ -17,7 +17,7 @@ from contracts.losses import LossReport
 from contracts.telemetry import LIVE_MESSAGES, Applied, LiveMessage, LossesFound, Presence
 from contracts.wire.service.bus import Bus
 from contracts.wire.service.telemetry import subscribe
-from gateway.cursor import LogPosition, decode_cursor
+from gateway.cursor import Received, decode_cursor
 from gateway.limits import LIVE_LIMITS, LiveLimits
 from gateway.live.encoding import EncodedEvent, encode_frame
 from gateway.live.image_ids import ImageIds
@@ -64,8 +64,8 @@ class LiveFeed:
         """Empty until the log was found."""
         return self.reader.log_id
 
-    def position(self, cursor: str | None) -> LogPosition:
-        """The position after which a client reads on (None: from the newest event)."""
+    def received(self, cursor: str | None) -> Received:
+        """What a client has that reads on from a cursor (None: from the newest event)."""
         if not self.log_id:
             raise Unavailable("the gateway has not found the event log yet", service="nats")
         return self.ring.newest if cursor is None else decode_cursor(cursor, self.log_id)
@@ -101,9 +101,9 @@ class LiveFeed:
         return message if isinstance(message, kind) else None
 
     @contextmanager
-    def subscribe(self, position: LogPosition | None = None, job_id: str | None = None) -> Iterator[Subscriber]:
-        """A subscriber from this position on (None: from the newest event), until the block ends."""
-        subscriber = Subscriber(self.ring.newest if position is None else position, job_id, self._limits, self._now)
+    def subscribe(self, received: Received | None = None, job_id: str | None = None) -> Iterator[Subscriber]:
+        """A subscriber that has this already (None: all up to the newest event), until the block ends."""
+        subscriber = Subscriber(self.ring.newest if received is None else received, job_id, self._limits, self._now)
         for message in self._last_values:
             if subscriber.accepts_message(message):
                 subscriber.put_latest(message.subject, encode_frame(message_frame(message)))
@@ -116,11 +116,11 @@ class LiveFeed:
             self.subscribers.discard(subscriber)
 
     async def changes(self, subscriber: Subscriber) -> AsyncGenerator[int, None]:
-        """The sequence of each event the subscriber accepts, from its position on, once it is released."""
+        """The sequence of each event the subscriber lacks and accepts, once it is released."""
         while True:
             subscriber.wake.clear()
-            for event in self.ring.after(subscriber.position) or ():
-                subscriber.position = event.position
+            for event in self.ring.after(subscriber.received) or ():
+                subscriber.received = subscriber.received.joined(event.received)
                 if subscriber.accepts(event):
                     yield event.position.sequence
             await subscriber.wake.wait()
@@ -165,7 +165,7 @@ class LiveFeed:
     def _on_release(self, events: Sequence[EncodedEvent]) -> None:
         for event in events:
             if event.type.partition(".")[2] in ENDING_EVENTS:
-                self._last_values.forget(event.aggregate_id)
+                self._last_values.forget(event.aggregate[1])
         self.subscribers.wake()
 
     async def _tick(self) -> None:

@@ -1,7 +1,7 @@
-"""Reads the log and holds each event back until the catalog has applied it, so that a client that asks sees it."""
+"""Reads the log and holds each event back until the catalog shows it, so that a client that asks sees it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import structlog
@@ -9,16 +9,18 @@ import structlog
 from contracts.cancellation import not_cancelled
 from contracts.commits import RecordedCommit, decode_message
 from contracts.errors import Behind, LogDamaged, LoratoryError, Unavailable
+from contracts.frames import EventImages
 from contracts.log_message import LogMessage
 from contracts.retry import Outage, RetryPolicy, retry
 from contracts.telemetry import Applied
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.follow import Follower
 from contracts.wire.service.bus import Bus
-from gateway.cursor import START, LogPosition
+from gateway.cursor import MAX_LATE, START, LogPosition, Received
 from gateway.limits import LiveLimits
-from gateway.live.encoding import EncodedEvent, encode_commit
+from gateway.live.encoding import EncodedEvent, encode_event, positions_in
 from gateway.live.image_ids import ImageIds
+from gateway.live.release import ReleaseOrder
 from gateway.live.ring import EventRing
 
 RETRIES = RetryPolicy(first_delay=0.5)
@@ -47,8 +49,8 @@ class LogReader:
 
     @property
     def lag(self) -> int:
-        """Commits read from the log that the catalog has not announced yet."""
-        return self._waiting
+        """Commits read from the log that the catalog does not show yet."""
+        return self._waiting + self._order.commits
 
     def is_replaced_by(self, applied: Applied) -> bool:
         """Has the catalog announced another log than the one that is read here?"""
@@ -86,31 +88,61 @@ class LogReader:
         outage.ended()
         self._reset(log_id, end=end)
         self.damage = ""
-        self._follower = Follower(self._bus, self.ring.oldest.sequence)
-        async for batch in self._follower.batches():
-            start = 0
-            while start < len(batch):
-                self._waiting = len(batch) - start
-                applied = await self._wait_applied(batch[start].sequence)
-                ready = [message for message in batch[start:] if message.sequence <= applied.shown]
-                commits = await self._accepted(ready, applied)
-                self._release(await self._encode(commits) if commits else ())
-                start += len(ready)
-            self._waiting = 0
+        self._follower = Follower(self._bus, self.ring.oldest.position.sequence)
+        reading = asyncio.create_task(self._read(self._follower), name="read-the-log")
+        settling = asyncio.create_task(self._release_late(), name="release-late-events")
+        try:
+            first, _ = await asyncio.wait((reading, settling), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reading.cancel()
+            settling.cancel()
+            await asyncio.gather(reading, settling, return_exceptions=True)
+        first.pop().result()
+
+    async def _read(self, follower: Follower) -> None:
+        async for batch in follower.batches():
+            await self._release_batch(batch)
+
+    async def _release_batch(self, batch: Sequence[LogMessage]) -> None:
+        start = 0
+        while start < len(batch):
+            self._waiting = len(batch) - start
+            applied = await self._wait_applied(batch[start].sequence)
+            messages = [message for message in batch[start:] if message.sequence <= applied.sequence]
+            async with self._releasing:
+                await self._release(self._order.take(await self._accepted(messages, applied), applied))
+            start += len(messages)
+        self._waiting = 0
+
+    async def _release_late(self) -> None:
+        """Release what the catalog had still to work in, once it shows it."""
+        while not_cancelled():
+            self._announced.clear()
+            if self._applied is not None:
+                async with self._releasing:
+                    await self._release(self._order.settle(self._applied))
+            await self._announced.wait()
 
     def _reset(self, log_id: str, *, end: int) -> None:
         self.log_id = log_id
         start = max(0, end - self._limits.ring_events)
-        oldest = LogPosition(start) if start else START
-        self.ring = EventRing(self._limits, oldest=oldest, newest=LogPosition(end))
+        oldest = Received(LogPosition(start) if start else START)
+        self.ring = EventRing(self._limits, oldest=oldest, newest=Received(LogPosition(end)))
+        self._order = ReleaseOrder(oldest)
+        self._releasing = asyncio.Lock()
         self._waiting = 0
 
     async def _wait_applied(self, sequence: int) -> Applied:
-        """The newest announcement, once the catalog has verified this commit and shows it and all before it."""
+        """The newest announcement, once the catalog has verified and applied this commit, and few events are late."""
         while True:
             applied = self._applied
             is_of_this_log = applied is not None and applied.verified and applied.log_id == self.log_id
-            if applied is not None and is_of_this_log and applied.shown >= sequence:
+            if (
+                applied is not None
+                and is_of_this_log
+                and applied.sequence >= sequence
+                and self._order.count_late(applied) <= MAX_LATE
+            ):
                 return applied
             self._announced.clear()
             await self._announced.wait()
@@ -123,9 +155,12 @@ class LogReader:
             foreign = await retry(find, RETRIES, on=(Unavailable, Behind), warn="foreign_unknown")
         return [decode_message(message) for message in messages if message.sequence not in foreign]
 
-    async def _encode(self, batch: Sequence[RecordedCommit]) -> list[EncodedEvent]:
-        events = [(recorded.commit.aggregate_id, event) for recorded in batch for event in recorded.commit.events]
-        end = batch[-1].sequence
+    async def _release(self, commits: Sequence[RecordedCommit]) -> None:
+        """Append the events to the ring, so that clients receive them. `commits` in the order of their release."""
+        if not commits:
+            return
+        events = [(recorded.commit.aggregate_id, event) for recorded in commits for event in recorded.commit.events]
+        end = max(recorded.sequence for recorded in commits)
         images = await retry(
             lambda: self._images.images_of(events, applied=end),
             RETRIES,
@@ -133,14 +168,15 @@ class LogReader:
             warn="images_unknown",
         )
         of_each = iter(images)
-        return [
-            event
-            for recorded in batch
-            for event in encode_commit(recorded, [next(of_each) for _ in recorded.commit.events], self.log_id)
-        ]
-
-    def _release(self, events: Sequence[EncodedEvent]) -> None:
-        for event in events:
+        released = [event for recorded in commits for event in self._encode(recorded, of_each)]
+        for event in released:
             self.ring.append(event)
-        if events:
-            self._on_release(events)
+        self._on_release(released)
+
+    def _encode(self, recorded: RecordedCommit, images: Iterator[EventImages | None]) -> Iterator[EncodedEvent]:
+        commit = recorded.commit
+        for event, position in zip(commit.events, positions_in(recorded), strict=True):
+            received = self._order.release(recorded.aggregate, position)
+            yield encode_event(
+                event, commit, position=position, received=received, images=next(images), log_id=self.log_id
+            )

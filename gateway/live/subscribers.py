@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 from contracts.telemetry import LiveMessage
-from gateway.cursor import LogPosition
+from gateway.cursor import Received
 from gateway.limits import LiveLimits
 from gateway.live.encoding import EncodedEvent
 from gateway.live.ring import EventRing
@@ -14,10 +14,10 @@ CLOSE_SLOW, CLOSE_RESTARTING, CLOSE_LOG_GONE, CLOSE_FLOOD = 4408, 1012, 4410, 44
 
 
 class Subscriber:
-    """A subscriber's position in the log, and what it has yet to receive besides events."""
+    """What a subscriber has of the log, and what it has yet to receive besides events."""
 
-    def __init__(self, position: LogPosition, job_id: str | None, limits: LiveLimits, now: Callable[[], float]) -> None:
-        self.position = position
+    def __init__(self, received: Received, job_id: str | None, limits: LiveLimits, now: Callable[[], float]) -> None:
+        self.received = received
         self.job_id = job_id
         """Only events and progress of this job; None = of everything."""
         self.wake = asyncio.Event()
@@ -30,7 +30,7 @@ class Subscriber:
         self._send_started: float | None = None
 
     def accepts(self, event: EncodedEvent) -> bool:
-        return self.job_id is None or (event.aggregate_kind == "job" and event.aggregate_id == self.job_id)
+        return self.job_id is None or (event.aggregate == ("job", self.job_id))
 
     def accepts_message(self, message: LiveMessage) -> bool:
         return self.job_id is None or message.work_id in {"", self.job_id}
@@ -72,7 +72,7 @@ class Subscriber:
         """Does the current send take too long, with too many events to go?"""
         if self._send_started is None or self._now() - self._send_started <= self._limits.send_stall:
             return False
-        newer = ring.after(self.position)
+        newer = ring.after(self.received)
         return newer is None or len(newer) > self._limits.events_behind
 
 

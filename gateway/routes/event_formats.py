@@ -17,7 +17,7 @@ from litestar import Response
 from contracts.errors import Behind, Unavailable
 from contracts.frames import EventItem
 from contracts.queries.log import ListEvents
-from gateway.cursor import END_OF_COMMIT, LogPosition, encode_cursor
+from gateway.cursor import END_OF_COMMIT, LogPosition, Received, encode_cursor
 from gateway.http.responses import next_link
 from gateway.limits import HttpLimits
 from gateway.live.encoding import EncodedEvent
@@ -40,20 +40,20 @@ class Events(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def page_response(
-    request: AnyRequest, past_events: PastEvents, log_id: str, query: ListEvents, start: LogPosition
+    request: AnyRequest, past_events: PastEvents, log_id: str, query: ListEvents, start: Received
 ) -> Response[Events]:
     found = await past_events.page(query)
     items = _items_after(start, found.items, log_id)
-    next_cursor = encode_cursor(log_id, LogPosition(int(found.next))) if found.next else None
+    next_cursor = encode_cursor(log_id, _and_all_to(start, LogPosition(int(found.next)))) if found.next else None
     if len(items) > query.limit:  # pages of the catalog hold whole commits
         items = items[: query.limit]
         next_cursor = items[-1].cursor
-    page = Events(items=tuple(items), next=next_cursor, head=encode_cursor(log_id, LogPosition(found.total)))
+    page = Events(items=tuple(items), next=next_cursor, head=encode_cursor(log_id, Received(LogPosition(found.total))))
     return Response(page, headers={"Cache-Control": "no-cache", **next_link(request, next_cursor, "after")})
 
 
 async def ndjson_lines(
-    past_events: PastEvents, log_id: str, query: ListEvents, start: LogPosition, limit: int | None
+    past_events: PastEvents, log_id: str, query: ListEvents, start: Received, limit: int | None
 ) -> AsyncGenerator[bytes, None]:
     """All events up to now. The first page is queried before the response starts, so an error is a problem document."""
     pages = past_events.pages(query)
@@ -80,7 +80,7 @@ class EventStream:
     limits: HttpLimits
     query: ListEvents
 
-    def open(self, start: LogPosition, limit: int | None) -> AsyncGenerator[bytes, None]:
+    def open(self, start: Received, limit: int | None) -> AsyncGenerator[bytes, None]:
         """The text of the stream. Unavailable: too many are open."""
         if self.feed.open_streams >= self.limits.event_streams:
             raise Unavailable(
@@ -97,7 +97,7 @@ class EventStream:
         finally:
             self.feed.open_streams -= 1
 
-    async def _messages(self, start: LogPosition, remaining: int) -> AsyncGenerator[bytes, None]:
+    async def _messages(self, start: Received, remaining: int) -> AsyncGenerator[bytes, None]:
         now, keepalive = asyncio.get_running_loop().time, self.limits.keepalive
         with self.feed.subscribe(start) as subscriber:
             yield b"retry: %d\n\n" % SSE_RETRY_MILLISECONDS
@@ -116,7 +116,7 @@ class EventStream:
                 if seconds_left <= 0:
                     return
                 if now() >= keepalive_at:
-                    yield f"id: {encode_cursor(self.feed.log_id, subscriber.position)}\n\n".encode()
+                    yield f"id: {encode_cursor(self.feed.log_id, subscriber.received)}\n\n".encode()
                     keepalive_at = now() + keepalive
                 await _wait_for_wake(subscriber, min(seconds_left, keepalive_at - now()))
 
@@ -125,28 +125,29 @@ class EventStream:
         return float("inf") if until is None else (until - datetime.now(UTC)).total_seconds()
 
     async def _new_items(self, subscriber: Subscriber) -> AsyncGenerator[EventItem, None]:
-        """The matching events between the subscriber's position and the newest in the ring; advances the subscriber.
+        """The matching events that the subscriber lacks, in the order of the log, while none is late; advances it.
 
         The archive may be slightly ahead of what the catalog shows: later events are left for the next call. While the
-        catalog is unavailable nothing is returned and the position stays, so no event is lost.
+        catalog is unavailable nothing is returned and the subscriber stays, so no event is lost.
         """
-        ring, after = self.feed.ring, subscriber.position.query_after
-        newest, recent = ring.filled_to, ring.after(subscriber.position)
+        ring, start = self.feed.ring, subscriber.received
+        newest, recent = ring.filled_to.complete, ring.after(start)
         if recent is None or any(_may_match(self.query, event) for event in recent):
+            after = start.complete.query_after
             following = msgspec.structs.replace(self.query, after=after, min_seq=newest.sequence)
             try:
                 async for events in self.past_events.pages(following):
-                    for event in _after(subscriber.position, events):
+                    for event in _after(start, events):
                         if event.position > newest:
-                            subscriber.position = max(subscriber.position, newest)
+                            subscriber.received = _and_all_to(start, newest)
                             return
-                        yield _item(event, self.feed.log_id)
-                        subscriber.position = event.position
+                        yield _item(event, start, self.feed.log_id)
+                        subscriber.received = _and_all_to(start, event.position)
             except (Unavailable, Behind):
                 await asyncio.sleep(self.limits.catalog_retry)
                 subscriber.wake.set()
                 return
-        subscriber.position = max(subscriber.position, newest)
+        subscriber.received = _and_all_to(start, newest)
 
 
 def _may_match(query: ListEvents, event: EncodedEvent) -> bool:
@@ -155,8 +156,8 @@ def _may_match(query: ListEvents, event: EncodedEvent) -> bool:
     matches_type = event.type.startswith(pattern[:-1]) if pattern.endswith("*") else event.type == pattern
     return (
         matches_type
-        and query.aggregate_kind in (None, event.aggregate_kind)
-        and query.aggregate_id in (None, event.aggregate_id)
+        and query.aggregate_kind in (None, event.aggregate[0])
+        and query.aggregate_id in (None, event.aggregate[1])
     )
 
 
@@ -170,14 +171,20 @@ async def _wait_for_wake(subscriber: Subscriber, timeout: float) -> None:
         waking.cancel()
 
 
-def _after(start: LogPosition, events: Iterable[PastEvent]) -> list[PastEvent]:
-    return [event for event in events if event.position > start]
+def _and_all_to(start: Received, position: LogPosition) -> Received:
+    """What somebody has who had `start` and received the rest up to a position."""
+    return start.joined(Received(position))
 
 
-def _items_after(start: LogPosition, events: Iterable[PastEvent], log_id: str) -> list[EventItem]:
-    return [_item(event, log_id) for event in _after(start, events)]
+def _after(start: Received, events: Iterable[PastEvent]) -> list[PastEvent]:
+    return [event for event in events if not start.includes(event.aggregate, event.position)]
 
 
-def _item(event: PastEvent, log_id: str) -> EventItem:
+def _items_after(start: Received, events: Iterable[PastEvent], log_id: str) -> list[EventItem]:
+    return [_item(event, start, log_id) for event in _after(start, events)]
+
+
+def _item(event: PastEvent, start: Received, log_id: str) -> EventItem:
     fields = msgspec.structs.asdict(event.view)
-    return EventItem(**fields, cursor=encode_cursor(log_id, event.position), images=event.images)
+    cursor = encode_cursor(log_id, _and_all_to(start, event.position), event.position)
+    return EventItem(**fields, cursor=cursor, images=event.images)

@@ -102,8 +102,8 @@ async def list_events(  # noqa: PLR0913, PLR0917 - filters, position and limit
     captions) stays sealed. Each request searches a limited part of the log, so a page can be empty although more
     follow: continue while there is a `next`.
     """
-    start = feed.position(last_event_id or after)
-    query = msgspec.structs.replace(filters, after=start.query_after, limit=limit or 500)
+    start = feed.received(last_event_id or after)
+    query = msgspec.structs.replace(filters, after=start.complete.query_after, limit=limit or 500)
     accepted = request.headers.get("accept", "")
     if SSE in accepted:
         stream = EventStream(past_events, feed, limits, query)
@@ -126,8 +126,8 @@ async def list_job_events(  # noqa: PLR0913, PLR0917 - position and limit
 ) -> Response[Events]:
     """The events of one job, oldest first."""
     view = await catalog.query(GetJob(job=job, min_seq=min_seq))
-    start = feed.position(after)
+    start = feed.received(after)
     query = ListEvents(
-        after=start.query_after, aggregate_kind="job", aggregate_id=view.id, limit=limit, min_seq=min_seq
+        after=start.complete.query_after, aggregate_kind="job", aggregate_id=view.id, limit=limit, min_seq=min_seq
     )
     return await page_response(request, past_events, feed.log_id, query, start)

@@ -1,7 +1,8 @@
 """`/ws/progress`: events, progress and presence over a WebSocket, from any position in the log.
 
-A socket has a position in the log. It reads the events after it from the feed's ring, or from the catalog where they
-have left the ring; so a client that reconnects with `after=` its last `seq` misses and repeats nothing.
+A socket knows what its client has of the log. It reads the other events from the feed's ring, or from the catalog
+where they have left the ring; so a client that reconnects with `after=` its last `seq` misses and repeats nothing.
+Frames come in the order of the log, but while the catalog works in a large data set, those of that set come later.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ async def _serve_socket(socket: Socket, feed: LiveFeed, past_events: PastEvents,
     try:
         if job is not None:
             await past_events.catalog.query(GetJob(job=job))
-        with feed.subscribe(feed.position(socket.query_params.get("after")), job) as subscriber:
+        with feed.subscribe(feed.received(socket.query_params.get("after")), job) as subscriber:
             code, reason = await _Connection(socket, feed, past_events, subscriber).run()
     except (WebSocketDisconnect, OSError):  # the client disconnected; while sending, uvicorn raises an OSError for it
         return
@@ -122,7 +123,7 @@ class _Connection:
 
     @property
     def _cursor(self) -> str:
-        return encode_cursor(self.feed.log_id, self.subscriber.position)
+        return encode_cursor(self.feed.log_id, self.subscriber.received)
 
     async def _send_events(self) -> None:
         greeting = frames.ConnectionData(cursor=self._cursor, log_id=self.feed.log_id)
@@ -130,12 +131,13 @@ class _Connection:
         subscriber, caught_up = self.subscriber, False
         while True:
             subscriber.wake.clear()
-            while (events := self.feed.ring.after(subscriber.position)) is None:
+            while (events := self.feed.ring.after(subscriber.received)) is None:
                 await self._replay()
             for event in events:
+                received = subscriber.received.joined(event.received)
                 if subscriber.accepts(event):
-                    await self._send(event.text)
-                subscriber.position = event.position
+                    await self._send(event.text(received, self.feed.log_id))
+                subscriber.received = received
             if not caught_up:
                 caught_up = True
                 cursor = frames.CursorData(cursor=self._cursor)
@@ -147,23 +149,26 @@ class _Connection:
     async def _replay(self) -> None:
         """Send the events that have left the ring from the catalog, up to where the ring begins."""
         subscriber, end = self.subscriber, self.feed.ring.oldest
-        start = subscriber.position
+        start = subscriber.received
         query = ListEvents(
-            after=start.query_after,
+            after=start.complete.query_after,
             aggregate_kind=None if subscriber.job_id is None else "job",
             aggregate_id=subscriber.job_id,
-            min_seq=end.sequence,
+            min_seq=end.position.sequence,
         )
         async for events in self.past_events.pages(query):
             for event in events:
-                if event.position > end:
+                if event.position > end.position:
                     break
-                if event.position > start:
-                    await self._send(event.encode(self.feed.log_id).text)
-                    subscriber.position = event.position
-            if events and events[-1].view.sequence > end.sequence:
+                if end.includes(event.aggregate, event.position) and not start.includes(
+                    event.aggregate, event.position
+                ):
+                    received = start.joined(end.until(event.position))
+                    await self._send(event.encode(received, self.feed.log_id).text(received, self.feed.log_id))
+                    subscriber.received = received
+            if events and events[-1].view.sequence > end.position.sequence:
                 break
-        subscriber.position = max(subscriber.position, end)
+        subscriber.received = start.joined(end)
 
     async def _receive_requests(self) -> None:
         while True:

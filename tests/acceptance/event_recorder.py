@@ -11,6 +11,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import msgspec
 
 from contracts.aggregates import AnyEvent
@@ -32,6 +33,8 @@ E = TypeVar("E", bound=AnyEvent)
 API = "/api/v1"
 TIMEOUT_SECONDS = 240.0
 """How long a test waits for anything before it gives up; the machine may be busy with other work."""
+ROUND_SECONDS = 0.05
+"""The pause of `use` after each round: without it, this load takes most of the machine."""
 ENVIRON = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -168,3 +171,15 @@ def kill(pid: int | None) -> float:
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     return time.monotonic()
+
+
+async def use(address: str, stopped: asyncio.Event) -> list[int]:
+    """Writes and reads, one after the other and without any retries; their status codes."""
+    statuses: list[int] = []
+    async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=30) as http:
+        while not stopped.is_set():
+            statuses.append((await http.post("/api/v1/datasets", json={"name": f"set {len(statuses)}"})).status_code)
+            statuses.append((await http.get("/api/v1/datasets")).status_code)
+            statuses.append((await http.get("/api/v1/jobs")).status_code)
+            await asyncio.sleep(ROUND_SECONDS)
+    return statuses

@@ -24,7 +24,7 @@ from loratory.child import Child
 from loratory.client import AsyncClient
 from loratory.data_folder import DataFolder
 from loratory.services import Service, bus_settings, service_command, service_environment
-from tests.acceptance.event_recorder import ENVIRON, TIMEOUT_SECONDS, draw_pictures
+from tests.acceptance.event_recorder import ENVIRON, TIMEOUT_SECONDS, draw_pictures, use
 from tests.acceptance.local_stack import free_port
 from tests.acceptance.test_forged_jobs import step_of
 from tests.acceptance.test_kills import RECIPE
@@ -107,17 +107,6 @@ async def wait_until(condition: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(TIMEOUT_SECONDS):
         while not await condition():  # noqa: ASYNC110 - other processes do it
             await asyncio.sleep(0.05)
-
-
-async def use(address: str, stopped: asyncio.Event) -> list[int]:
-    """Writes and reads, one after the other and without any retries; their status codes."""
-    statuses: list[int] = []
-    async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=30) as http:
-        while not stopped.is_set():
-            statuses.append((await http.post("/api/v1/datasets", json={"name": f"set {len(statuses)}"})).status_code)
-            statuses.append((await http.get("/api/v1/datasets")).status_code)
-            statuses.append((await http.get("/api/v1/jobs")).status_code)
-    return statuses
 
 
 async def test_certificates_are_replaced_during_a_training(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A short crash drill: the program of `make drill`, with one minute of faults."""
+"""A short crash drill: the program of `make drill`, with forty seconds of faults."""
 
 import asyncio
 import sys
@@ -17,10 +17,10 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 
-SHORT = DrillConfig(seed=83, faults=8, seconds=60, writes=200, jobs=2, longest=4, small_disk=False)
+SHORT = DrillConfig(seed=83, faults=8, seconds=40, writes=200, jobs=2, longest=4, small_disk=False)
 
 
-async def test_a_minute_of_faults_loses_and_duplicates_nothing(
+async def test_forty_seconds_of_faults_lose_and_duplicate_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output: list[str] = []

@@ -86,6 +86,9 @@ def case(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         images = client.images("garden")
         image = next(one for one in images if one.name == f"{NAME}.png")
         assert image.caption == CAPTION
+        # The plain texts are in the catalog's memory from here on, and the image in an edit and a version.
+        assert [one.id for one in client.images("garden", filter="caption:gooseberries name:neighbours")] == [image.id]
+        client.edit_many("garden", add=["garden", "june"])
         small: dict[str, object] = {"data.resolution": 64, "save.every": 2, "sampling.steps": 1, "length.count": 2}
         job = client.train("garden", preset="tiny-random-demo", changes=small)
         assert client.wait_job(job.id, timeout=300).status == "completed"
@@ -190,6 +193,22 @@ def test_after_erasure_nothing_is_left_and_loras_trained_on_the_image_are_listed
         assert "Permanently erased" in history
         assert NAME not in history
         assert CAPTION not in history
+
+
+def test_after_erasure_no_filter_finds_the_texts_and_edits_of_many_are_undone_without_the_image(
+    case: ErasureCase,
+) -> None:
+    with case.stack.client() as client, case.stack.http() as http:
+        for filter_ in ("caption:gooseberries", "name:neighbours", "text:habakuk"):
+            assert client.images("garden", filter=filter_) == [], filter_
+        edited = client.edit_many("garden", remove=["june"])
+        assert edited.images == 2
+        undone = http.post(f"{API}/datasets/garden/undo", json={"commit": edited.sequence})
+        assert undone.status_code in {200, 202}, undone.text
+        frozen = http.post(f"{API}/datasets/garden/versions", json={})
+        assert frozen.is_success, frozen.text
+        assert all("june" in [held.tag for held in one.tags] for one in client.images("garden"))
+    assert_in_no_file(case)
 
 
 @pytest.mark.slow

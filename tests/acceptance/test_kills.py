@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 
-PICTURES, PICTURES_PER_UPLOAD, STEPS, SAVE_EVERY = 300, 100, 500, 50
+PICTURES, PICTURES_PER_UPLOAD, STEPS, SAVE_EVERY = 200, 100, 350, 50
 MAX_RECOVERY_SECONDS = 180.0
 
 RECIPE: dict[str, object] = {
@@ -158,7 +158,7 @@ async def run_pipeline(data: Path, pictures: list[Path], *, killing: bool) -> Ru
         watching = asyncio.create_task(killer.watch(job))
         if killing:
             for number, target in enumerate(("nats", "gateway", "child", "trainer")):
-                await killer.kill_during_training(target, job, at=(2 * number + 1) * SAVE_EVERY + SAVE_EVERY // 4)
+                await killer.kill_during_training(target, job, at=(number + 1) * SAVE_EVERY + SAVE_EVERY // 4)
         assert (await system.wait_ended(job)).state == "completed"
         watched = await watching
         events = system.recorder.events_with_commits(job)

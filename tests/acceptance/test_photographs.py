@@ -28,15 +28,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.shared]
 STEPS = 100
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    # These models are too small to gain from a second thread, and spinning threads starve each other on a busy machine.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @dataclass(frozen=True)
 class Run:
     """The result of the demo: its output, the data set's images, the job, its files, and the base it trained on."""

@@ -1,174 +1,21 @@
-"""A damaged log is refused and restored to the last acknowledged commit; a deleted data folder is restored, too."""
+"""Disaster recovery: a data folder is created, backed up, deleted and restored. Damaged logs: test_damage.py."""
 
-import asyncio
 import json
 import re
 import shutil
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
 
-from contracts.wire.log.scan import log_state, scan
-from contracts.wire.server.embedded import EmbeddedServer
-from contracts.wire.service.bus import connect
 from tests.acceptance.crawl import SavedResponse, compare, crawl
 from tests.acceptance.local_stack import LocalStack, cli
 
-LOG = Path("nats/streams/jetstream/LORATORY/streams/EVT")
 API = "/api/v1"
 
 LOG_ROUTES = re.compile(r"/events|/audit|^/api(/v1)?/status$")
-
-Commits = dict[int, tuple[str, bytes]]
-"""Subject and body by sequence."""
-
-
-class StoppedStack(NamedTuple):
-    """A stopped stack: its data folder, the commits of its log, and an earlier copy of the log's folder."""
-
-    data: Path
-    commits: Commits
-    cursor: str
-    dataset_names: list[str]
-    earlier_log: Path
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path) -> StoppedStack:
-    home = tmp_path_factory.mktemp("kept")
-    stack, earlier = LocalStack(home / "data", workers=False), home / "earlier"
-    try:
-        stack.start()
-        create_datasets(stack, range(12))
-        stack.stop()
-        shutil.copytree(stack.data / LOG, earlier)
-        stack.start()
-        create_datasets(stack, range(12, 24))
-        with stack.client() as client, stack.http() as http:
-            client.create_dataset("basket")
-            client.import_folder("basket", picture_folder)
-            names, cursor = dataset_names_and_cursor(http)
-    finally:
-        stack.stop()
-    return StoppedStack(stack.data, commits_of(stack.data), cursor, names, earlier)
-
-
-def create_datasets(stack: LocalStack, numbers: range) -> None:
-    with stack.http() as http:
-        for number in numbers:
-            http.post(f"{API}/datasets", json={"name": f"set {number}"}).raise_for_status()
-
-
-def dataset_names_and_cursor(http: httpx.Client) -> tuple[list[str], str]:
-    """The names of all data sets, and the cursor after the last event."""
-    datasets = http.get(f"{API}/datasets", params={"limit": 100}).raise_for_status().json()
-    events = http.get(f"{API}/events", params={"limit": 500}).raise_for_status().json()
-    return sorted(item["name"] for item in datasets["items"]), events["items"][-1]["cursor"]
-
-
-def commits_of(data: Path) -> Commits:
-    """Read the log with a nats-server of its own; the stack must be stopped."""
-
-    async def read() -> Commits:
-        async with EmbeddedServer(data / "nats") as server:
-            bus = await connect(server.url, *server.credentials("catalog"), "test")
-            try:
-                last = (await log_state(bus)).last
-                return {
-                    message.sequence: (message.subject, message.body)
-                    async for batch in scan(bus, 0, last)
-                    for message in batch
-                }
-            finally:
-                await bus.close()
-
-    return asyncio.run(read())
-
-
-def block_file(data: Path) -> Path:
-    return data / LOG / "msgs" / "1.blk"
-
-
-def flip_a_bit(stopped: StoppedStack, data: Path) -> None:
-    body = bytearray(block_file(data).read_bytes())
-    body[len(body) // 2] ^= 1
-    block_file(data).write_bytes(body)
-
-
-def truncate_a_block(stopped: StoppedStack, data: Path) -> None:
-    body = block_file(data).read_bytes()
-    block_file(data).write_bytes(body[: len(body) * 9 // 10])
-
-
-def roll_the_log_back(stopped: StoppedStack, data: Path) -> None:
-    shutil.rmtree(data / LOG)
-    shutil.copytree(stopped.earlier_log, data / LOG)
-
-
-def delete_the_log(stopped: StoppedStack, data: Path) -> None:
-    shutil.rmtree(data / LOG)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        *(pytest.param(damage, marks=pytest.mark.slow) for damage in (flip_a_bit, truncate_a_block, roll_the_log_back)),
-        delete_the_log,
-    ],
-)
-def test_a_damaged_log_is_refused_and_restored_to_the_last_commit(
-    stopped: StoppedStack, tmp_path: Path, damage: Callable[[StoppedStack, Path], None]
-) -> None:
-    stack = LocalStack(tmp_path / "data", workers=False)
-    shutil.copytree(stopped.data, stack.data)
-    damage(stopped, stack.data)
-
-    refused = cli("up", "--data", stack.data, "--port", "0", "--no-tagger", "--no-trainer", timeout=60)
-    assert refused.returncode == 1
-    assert re.search(r"commit \d+", refused.stderr)
-    assert "loratory restore" in refused.stderr
-
-    restored = cli("restore", "--data", stack.data, timeout=60)
-    assert restored.returncode == 0, restored.stderr
-    assert f"holds all {len(stopped.commits)} commits again" in restored.stdout
-
-    commits = commits_of(stack.data)
-    last = max(commits)
-    assert json.loads(commits.pop(last)[1])["events"][0]["type"] == "log.restored"
-    assert commits == stopped.commits
-    assert last == len(stopped.commits) + 1
-    assert_serves_restored_data(stack, stopped, last)
-
-
-@pytest.mark.slow
-def test_an_intact_log_is_not_changed(stopped: StoppedStack) -> None:
-    result = cli("restore", "--data", stopped.data)
-
-    assert (result.returncode, result.stdout) == (0, "the log is intact\n")
-    assert commits_of(stopped.data) == stopped.commits
-
-
-def assert_serves_restored_data(stack: LocalStack, stopped: StoppedStack, last: int) -> None:
-    """All data is there, new writes get the next sequence, and cursors of the old log are refused."""
-    stack.start()
-    try:
-        with stack.http() as http:
-            names, cursor = dataset_names_and_cursor(http)
-            assert names == stopped.dataset_names
-            created = http.post(f"{API}/datasets", json={"name": "after the restore"}).raise_for_status()
-            assert int(created.headers["Loratory-Seq"]) == last + 1
-            gone = http.get(f"{API}/events", params={"after": stopped.cursor})
-            assert (gone.status_code, gone.json()["log_id"]) == (410, cursor.split(".")[0])
-    finally:
-        stack.stop()
-
-
-# --- disaster recovery: create, delete, restore
 
 
 @pytest.mark.slow

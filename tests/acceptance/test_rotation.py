@@ -6,7 +6,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 
 from contracts.errors import SetupError
@@ -14,7 +13,7 @@ from contracts.events.jobs import JobAttemptStarted, JobSucceeded
 from contracts.wire.server.accounts import ROLES, SERVICES
 from contracts.wire.service.bus import connect
 from contracts.wire.service.credentials import SeedFile
-from tests.acceptance.event_recorder import RecordedSystem, draw_pictures, running_system
+from tests.acceptance.event_recorder import RecordedSystem, draw_pictures, running_system, use
 from tests.acceptance.test_kills import RECIPE
 from tests.damage import IGNORE_UNCLOSED_SOCKETS
 from tests.limits import WAIT
@@ -26,18 +25,6 @@ pytestmark = [
 ]
 STEPS = 300
 ROTATIONS = 2
-
-
-async def use(system: RecordedSystem, stopped: asyncio.Event) -> list[int]:
-    """Writes and reads, one after the other and without any retries; their status codes."""
-    statuses: list[int] = []
-    async with httpx.AsyncClient(base_url=system.stack.address, trust_env=False, timeout=30) as http:
-        while not stopped.is_set():
-            name = f"set {len(statuses)}"
-            statuses.append((await http.post("/api/v1/datasets", json={"name": name})).status_code)
-            statuses.append((await http.get("/api/v1/datasets")).status_code)
-            statuses.append((await http.get("/api/v1/jobs")).status_code)
-    return statuses
 
 
 async def rotate(system: RecordedSystem, which: str) -> bytes:
@@ -65,7 +52,7 @@ async def test_keys_are_rotated_during_a_training(tmp_path: Path) -> None:
         job = await system.send("/training/single", "j1", dataset=dataset, trigger="crtr", changes=recipe)
         await system.recorder.wait_for(lambda: system.recorder.step(job))
         stopped = asyncio.Event()
-        using = asyncio.create_task(use(system, stopped))
+        using = asyncio.create_task(use(system.stack.address, stopped))
         for _ in range(ROTATIONS):
             assert await rotate(system, "bus") == b"the bus has new keys, and all services use them\n"
             for service in ("catalog", "trainer"):

@@ -146,7 +146,7 @@ class CatalogHarness:
             key = key_named(writer)
         log.signer = Signer(key, own.log_id)
         recorded = await log.append(commit, revision)
-        await self.executor.store.wait_for(recorded.sequence, 5)
+        await self.executor.store.wait_for(recorded.sequence, WAIT)
         return recorded.sequence
 
     async def events(self, aggregate_kind: str, aggregate_id: str) -> list[AnyEvent]:

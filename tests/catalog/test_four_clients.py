@@ -217,7 +217,7 @@ async def assert_states_agree(harness: CatalogHarness, folder: Path, rounds: lis
         assert (report.state, report.difference) == ("same", None)
 
 
-@settings(max_examples=3, deadline=None, phases=PHASES, suppress_health_check=FIXTURES)
+@settings(max_examples=3, phases=PHASES, suppress_health_check=FIXTURES)
 @given(rounds=ROUNDS, erase_all=st.booleans())
 async def test_live_past_replayed_and_frozen_state_agree(
     harness: CatalogHarness, tmp_path: Path, rounds: list[list[Any]], erase_all: bool
@@ -226,7 +226,7 @@ async def test_live_past_replayed_and_frozen_state_agree(
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None, phases=PHASES, suppress_health_check=FIXTURES)
+@settings(max_examples=30, phases=PHASES, suppress_health_check=FIXTURES)
 @given(rounds=ROUNDS, erase_all=st.booleans())
 async def test_they_agree_after_many_more_histories(
     harness: CatalogHarness, tmp_path: Path, rounds: list[list[Any]], erase_all: bool

@@ -115,7 +115,7 @@ CHANGES = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(changes=CHANGES)
 async def test_for_every_sequence_the_result_is_a_fold_of_the_events_up_to_it(
     tmp_path_factory: pytest.TempPathFactory, changes: list[Any]

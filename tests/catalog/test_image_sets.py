@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,7 +108,6 @@ def test_five_tags_of_images_in_many_states_fit_into_one_commit() -> None:
         assert bitmap_of(after.images) == bitmap_of(before.images)
 
 
-@hypothesis.settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([0.0, 0.05, 0.5])), max_size=8))
 def test_what_was_stored_is_what_is_read(choices: list[tuple[int, float]]) -> None:
     events: list[AnyEvent] = [TagsEdited(images=some(*choice, total=70_000), asserted=("cat",)) for choice in choices]

@@ -21,6 +21,7 @@ from catalog.ingest.decoder_messages import REQUESTS, Examine
 from catalog.ingest.outcomes import Accepted, Limits, Refused
 from catalog.ingest.pool import Decoder
 from contracts.errors import Unavailable
+from tests.limits import WAIT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and named pipes")
 
@@ -185,12 +186,12 @@ def start_decoder(limits: Limits) -> "subprocess.Popen[bytes]":
 
 def test_a_child_ends_when_its_pipe_closes() -> None:
     with start_decoder(Limits()) as child:
-        child.communicate(timeout=30)
+        child.communicate(timeout=WAIT)
         assert child.returncode == 0
 
 
 def test_a_child_that_hangs_ends_even_without_a_parent(endless_file: Path) -> None:
     request = Examine(source=str(endless_file), picture=str(endless_file) + ".p", thumbnail=str(endless_file) + ".t")
     with start_decoder(Limits(seconds=0.1)) as child:
-        child.communicate(REQUESTS.encode(request), timeout=30)
+        child.communicate(REQUESTS.encode(request), timeout=WAIT)
         assert child.returncode == -signal.SIGALRM

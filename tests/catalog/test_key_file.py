@@ -1,5 +1,6 @@
 """The key file as a whole: whether it is there, intact and of this workshop; and one file made of several."""
 
+import random
 import shutil
 import sqlite3
 from collections.abc import Iterable
@@ -9,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from catalog.key_file import KeysDamaged, build_key_file, check_key_file, has_foreign_wal, key_file_state, read_content
-from catalog.keys import Keys, images_in, known_backups
+from catalog.key_rows import TABLES, intact_rows
+from catalog.keys import Keys, images_in, known_backups, open_key_reader
 from catalog.mending import set_aside_foreign_wal
 from catalog.wal import in_memory
 from contracts.errors import SetupError
 from contracts.ids import ImageId
 from tests.conftest import NOW
-from tests.damage import invert, truncate
+from tests.damage import flip_bit_in_text, invert, truncate
 
 OURS = frozenset({"01JFIRST", "01JRESTORED"})
 ONE, TWO, THREE, FOUR = (ImageId(f"img_{number}") for number in (1, 2, 3, 4))
@@ -183,7 +185,7 @@ async def test_an_erasure_in_the_wal_is_no_sign_of_another_key_file(tmp_path: Pa
         await keys.create_keys([ImageId("a1"), ImageId("a2")])
     with closing(sqlite3.connect(tmp_path / "open.db", isolation_level=None)) as writer:
         writer.execute("DELETE FROM key WHERE image_id = 'a1'")
-        writer.execute("INSERT INTO erased VALUES ('a1')")
+        writer.execute("INSERT INTO erased (image_id) VALUES ('a1')")
         for suffix in ("", "-wal"):
             shutil.copyfile(tmp_path / f"open.db{suffix}", tmp_path / f"keys.db{suffix}")
 
@@ -210,3 +212,83 @@ async def test_a_wal_is_read_as_sqlite_reads_it(tmp_path: Path, cut: int) -> Non
         assert [tuple(row) for row in read.execute("SELECT x FROM t")] == expected
     with closing(in_memory(file)) as alone:
         assert alone.execute("SELECT x FROM t").fetchall() == []
+
+
+# --- single changed bytes
+
+
+async def test_a_changed_byte_in_a_key_is_noticed_and_the_key_is_never_used(tmp_path: Path) -> None:
+    file = tmp_path / "keys.db"
+    created = await write_keys(file, [ONE, TWO])
+    flip_bit_in_text(file, created[ONE])
+
+    assert key_file_state(file, OURS) == "intact"  # other images can be used
+    assert images_in(file) == read_content(file).images == {TWO}
+    async with await Keys.open(file) as keys:
+        assert await keys.create_keys([ONE, TWO]) == await keys.keys_of([ONE, TWO]) == {TWO: created[TWO]}
+        assert not await keys.erased_among([ONE])
+
+    backup = tmp_path / "backup.db"
+    theirs = await write_keys(backup, [ONE])
+    build(tmp_path / "merged.db", file, backup)
+    assert keys_in(tmp_path / "merged.db") == {ONE: theirs[ONE], TWO: created[TWO]}
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [("01JFIRST", "damaged"), (ONE, "damaged"), ("/mnt/disk", "damaged"), ("root", "unreadable")],
+    ids=["log", "erased", "backup", "root-key"],
+)
+async def test_a_changed_byte_in_anything_but_a_key_is_damage(tmp_path: Path, text: str, state: str) -> None:
+    file = tmp_path / "keys.db"
+    await write_keys(file, [ONE, TWO], erased=[ONE])
+    async with await Keys.open(file) as keys:
+        await keys.register_backup(Path("/mnt/disk"), NOW)
+        root = (await keys.root_key()).to_bytes()
+    flip_bit_in_text(file, root if text == "root" else text.encode())
+
+    assert key_file_state(file, OURS) == state
+
+
+@pytest.mark.parametrize("number", [b"\0\0\0\0", b"\0\0\0\xfb", b"\xff\0\0\4"], ids=["older", "newer", "negative"])
+async def test_a_changed_schema_number_is_damage_and_no_other_version(tmp_path: Path, number: bytes) -> None:
+    file = tmp_path / "keys.db"
+    created = await write_keys(file, [ONE])
+    content = file.read_bytes()
+    file.write_bytes(content[:60] + number + content[64:])
+
+    assert key_file_state(file, OURS) == "damaged"
+    build(tmp_path / "merged.db", file)
+    assert keys_in(tmp_path / "merged.db") == created
+
+
+@pytest.mark.slow
+async def test_whatever_byte_changes_nothing_else_is_read(tmp_path: Path) -> None:
+    """Damage is noticed, or all that is read is what was stored but for keys that are missing."""
+    file, damaged = tmp_path / "keys.db", tmp_path / "damaged" / "keys.db"
+    created = await write_keys(file, map(ImageId, "abcdefghij"), erased=[ImageId("j")])
+    async with await Keys.open(file) as keys:
+        await keys.register_backup(Path("/mnt/disk"), NOW)
+        await keys.replace_root("abcd")
+    content, expected = file.read_bytes(), rows_of(file)
+    rng, missing = random.Random(7), 0
+    for position in [position for position, byte in enumerate(content) if byte]:
+        changed = content[position] ^ rng.randrange(1, 256)
+        shutil.rmtree(damaged.parent, ignore_errors=True)  # with its WAL
+        damaged.parent.mkdir()
+        damaged.write_bytes(content[:position] + bytes([changed]) + content[position + 1 :])
+        if key_file_state(damaged, OURS) == "intact":
+            found = rows_of(damaged)
+            assert found.pop("key") <= expected["key"], position
+            assert found == {table: rows for table, rows in expected.items() if table != "key"}, position
+            missing += len(created) - 1 - len(images_in(damaged) - {"j"})
+    assert missing > 100
+
+
+def rows_of(file: Path) -> dict[str, set[tuple[object, ...]]]:
+    """What is read of each table."""
+    with closing(open_key_reader(file)) as connection:
+        return {
+            table: {tuple(row[name] for name in columns) for row in intact_rows(connection, table)}
+            for table, columns in TABLES.items()
+        }

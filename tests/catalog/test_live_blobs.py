@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog import views
@@ -181,7 +181,6 @@ class Story:
         )
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), steps=st.integers(0, 60), batch=st.integers(1, 20))
 def test_rows_and_fold_agree_after_any_history(seed: int, steps: int, batch: int) -> None:
     story = Story(seed)

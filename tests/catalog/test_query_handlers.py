@@ -13,12 +13,14 @@ import pytest
 from catalog import views
 from catalog.archive.archive import Archive
 from catalog.domain.builtin_presets import PRESETS
+from catalog.key_rows import row_digest
 from catalog.keys import Keys
 from catalog.prediction_index import PredictionIndex
 from catalog.query_handlers.context import ManifestReader, QueryContext, QueryLimits
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, build_page, decode_cursor, encode_cursor
 from catalog.query_handlers.table import query_handlers
 from catalog.store import Store
+from catalog.tag_index import TagIndex
 from catalog.text_index import TextIndexes, TextLimits
 from catalog.views.confidences import read_part
 from contracts.errors import Behind, Gone, Invalid, NotFound
@@ -83,6 +85,7 @@ class QuerySide:
             manifests=ManifestReader(self.blobs, self.blobs.size),
             texts=TextIndexes(self.store, keys, TextLimits()),
             predictions=PredictionIndex(read_part),
+            tags=TagIndex(self.store),
             pending_purges=lambda _: (),
         )
 
@@ -122,7 +125,8 @@ async def queries(tmp_path: Path) -> AsyncIterator[QuerySide]:
 
 def create_keys(folder: Path, images: list[ImageId]) -> None:
     connection = sqlite3.connect(folder / "keys.db", isolation_level=None)
-    connection.executemany("INSERT INTO key VALUES (?, ?)", [(image, key_for(image)) for image in images])
+    rows = [(image, key_for(image), row_digest("key", image, key_for(image))) for image in images]
+    connection.executemany("INSERT INTO key VALUES (?, ?, ?)", rows)
     connection.close()
 
 

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.domain.effective_tags import ModelPredictions, derive_effective_tags, rules_of
+from catalog.domain.edits import Choice
+from catalog.domain.effective_tags import (
+    Decision,
+    ModelPredictions,
+    derive_effective_tags,
+    derive_tag_state,
+    rules_of,
+)
 from catalog.views import pairs, ranking
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
@@ -33,6 +40,16 @@ RULES = st.builds(
     st.dictionaries(st.sampled_from([*IDS]), PROBABILITIES, max_size=1),
     st.sets(st.sampled_from([*IDS]), max_size=1),
 )
+CHOICES: tuple[Choice, ...] = ("asserted", "rejected", "withdrawn")
+DECISIONS = st.lists(st.tuples(st.sampled_from([*IDS]), st.sampled_from(CHOICES)), max_size=6)
+
+
+def by_age(runs: Sequence[Sequence[Prediction]]) -> list[ModelPredictions]:
+    """Newest first."""
+    return [
+        ModelPredictions(run=RunId(f"run_{age}"), sequence=9 - age, predictions=tuple(run))
+        for age, run in enumerate(runs)
+    ]
 
 
 @given(images=IMAGES, rules=RULES)
@@ -42,11 +59,30 @@ def test_the_tags_of_many_images_are_ranked_as_those_of_one(
     rows = [(ordinal, pairs.pack(run, IDS)) for ordinal, runs in enumerate(images) for run in runs]
     expected = {}
     for ordinal, runs in enumerate(images):
-        predicted = [
-            ModelPredictions(run=RunId(f"run_{age}"), sequence=9 - age, predictions=tuple(run))
-            for age, run in enumerate(runs)
-        ]
-        if names := derive_effective_tags((), predicted, rules).names:
+        if names := derive_effective_tags((), by_age(runs), rules).names:
             expected[ordinal] = [IDS[name] for name in names]
     assert ranking.tags_in(rows) <= NAMES.keys()
     assert ranking.ranked(rows, pairs.rules_by_id(rules, IDS), NAMES) == expected
+
+
+@given(
+    decided=DECISIONS,
+    runs=st.lists(PREDICTIONS, max_size=3),
+    rules=RULES,
+    order=st.lists(st.sampled_from([*IDS]), max_size=3),
+)
+def test_edits_are_decided_from_the_tags_that_are_shown(
+    decided: Sequence[tuple[str, Choice]],
+    runs: Sequence[Sequence[Prediction]],
+    rules: Acceptance,
+    order: Sequence[str],
+) -> None:
+    decisions = [
+        Decision(tag=tag, choice=choice, source="person", actor="ann", sequence=at)
+        for at, (tag, choice) in enumerate(decided)
+    ]
+    shown = derive_effective_tags(decisions, by_age(runs), rules, order)
+    state = derive_tag_state(decisions, by_age(runs), rules, order)
+    assert (state.effective, state.rejected) == (shown.names, set(shown.rejected))
+    assert state.asserted == {one.tag for one in shown.tags if one.source == "person"}
+    assert state.predicted == set(derive_effective_tags((), by_age(runs), rules).names)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pyroaring import BitMap
@@ -239,7 +239,6 @@ LEAVES: st.SearchStrategy[Filter] = st.one_of(
 FILTERS = st.recursive(LEAVES, groups_of, max_leaves=10)
 
 
-@settings(deadline=None)
 @given(FILTERS, IMAGES)
 def test_a_filter_selects_the_images_that_the_plain_model_selects(filter_: Filter, images: list[PlainImage]) -> None:
     expected = [at for at, image in enumerate(images) if image.live and selects(filter_, image, images)]
@@ -263,7 +262,6 @@ def test_duplicates_of_an_unknown_image_are_an_error() -> None:
         evaluate(parse_filter("duplicate:img_5"), PlainIndex([plain(1)]))
 
 
-@settings(deadline=None)
 @given(
     numbers=st.dictionaries(st.integers(0, 60), st.sampled_from([0.0, 0.5, 1.0, 2.0**53]), max_size=30),
     limit=st.integers(1, 7),
@@ -280,7 +278,6 @@ def test_pages_add_up_to_the_whole_list_in_order(numbers: dict[int, float], limi
     assert found == expected
 
 
-@settings(deadline=None)
 @given(
     before=st.dictionaries(st.integers(0, 20), st.sampled_from([0.0, 1.0, 2.0]), min_size=1),
     after=st.dictionaries(st.integers(0, 20), st.sampled_from([0.0, 1.0, 2.0])),

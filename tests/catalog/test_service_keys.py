@@ -20,6 +20,7 @@ from contracts.wire.log.service_keys import ServiceLog, load_or_create_key
 from tests.catalog.harness import CatalogHarness, open_catalog
 from tests.catalog.log_builder import job_created
 from tests.conftest import BusOf, command_metadata
+from tests.limits import WAIT
 from tests.signing import key_named
 
 
@@ -46,7 +47,7 @@ async def report(harness: CatalogHarness, key: SigningKey, step: int) -> None:
     event = JobInterrupted(attempt=1, step=step, reason="the worker was stopped")
     commit = build_commit("job", "job_1", [event], expected_revision=revision, metadata=command_metadata())
     recorded = await log.append(commit, revision)
-    await harness.executor.store.wait_for(recorded.sequence, 5)
+    await harness.executor.store.wait_for(recorded.sequence, WAIT)
 
 
 async def test_a_key_is_registered_again_when_its_service_writes_a_newer_schema(harness: CatalogHarness) -> None:

@@ -211,7 +211,7 @@ def _smallest_slices() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(changes=CHANGES, cuts=st.lists(st.integers(0, 150), max_size=3))
 def test_what_holds_is_the_last_decision_among_commits_that_count(changes: list[Any], cuts: list[int]) -> None:
     builder, model = LogBuilder(), Model()

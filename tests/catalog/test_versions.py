@@ -279,7 +279,7 @@ async def check_tags(rows: Rows) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(changes=CHANGES)
 async def test_equal_content_gives_an_equal_root_whatever_was_frozen_before(
     tmp_path_factory: pytest.TempPathFactory, changes: Sequence[Any]

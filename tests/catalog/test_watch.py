@@ -15,8 +15,8 @@ from catalog.watch.patrol import PatrolPolicy
 from catalog.watch.presence import RANGE_BYTES, expected_by, find_losses, is_intact
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import Watch, WatchPolicy, policy_for
-from contracts.commands.datasets import EraseImage, FreezeVersion, RemoveImage
-from contracts.errors import BlobMissing, Conflict, Invalid, LogDamaged
+from contracts.commands.datasets import EraseImage, FreezeVersion, RemoveImage, SetCaption
+from contracts.errors import BlobMissing, Conflict, Invalid, KeyMissing, LogDamaged
 from contracts.events.jobs import JobAttemptStarted, JobSampled
 from contracts.ids import Digest, ImageId, WorkerId
 from contracts.losses import MAX_REPORTED_LOSSES, Loss, loss_lines
@@ -28,6 +28,7 @@ from contracts.wire.blobs.store import Blobs, LocalBlobs, RemoteBlobs
 from tests.catalog.harness import CatalogHarness, image_id_of, png
 from tests.catalog.log_builder import digest, job_created, version_set
 from tests.conftest import NOW
+from tests.damage import execute_sql
 from tests.limits import WAIT
 
 FOLDER = "data/catalog"
@@ -141,6 +142,21 @@ async def test_lost_keys_are_noticed_whether_single_ones_or_the_file(harness: Ca
 
     (tmp_path / FOLDER / "keys.db").rename(tmp_path / "keys.db")
     assert await compare(harness) == {"key": 1}
+
+
+async def test_a_changed_key_is_noticed_and_seals_nothing(harness: CatalogHarness, tmp_path: Path) -> None:
+    cats = await harness.dataset()
+    image, other = await import_picture(harness, cats), await import_picture(harness, cats, colour=2)
+    execute_sql(tmp_path / FOLDER / "keys.db", "UPDATE key SET key = zeroblob(32) WHERE image_id = ?", image)
+
+    assert list(await harness.keys.keys_of([image, other])) == [other]
+    with pytest.raises(KeyMissing, match=image):
+        await harness.execute(SetCaption(image=image, caption="a cat"))
+    assert await compare(harness) == {"key": 1}
+    assert harness.catalog.watch.report.first[0].id == image
+    expected = await asyncio.to_thread(expected_by, tmp_path / FOLDER)
+    offline = await find_losses(expected, harness.blobs, tmp_path / FOLDER / "keys.db", at=NOW)
+    assert offline.lost_keys == {image}
 
 
 async def test_a_truncated_blob_is_moved_aside_and_can_be_stored_again(harness: CatalogHarness, tmp_path: Path) -> None:

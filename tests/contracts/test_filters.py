@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from contracts.errors import Invalid, Rejected
 from contracts.filter_parser import MAX_FILTER_CHARACTERS
@@ -35,19 +35,16 @@ from tests.contracts.filter_values import FILTERS, SORTS
 HAT, CAP, SOLO = HasTag("hat"), HasTag("cap"), HasTag("solo")
 
 
-@settings(deadline=None)
 @given(FILTERS)
 def test_a_rendered_filter_is_read_as_the_same(filter_: Filter) -> None:
     assert parse_filter(render(filter_)) == filter_
 
 
-@settings(deadline=None)
 @given(FILTERS)
 def test_the_json_form_is_read_as_the_same(filter_: Filter) -> None:
     assert read_filter(msgspec.json.encode(filter_).decode()) == filter_
 
 
-@settings(deadline=None)
 @given(FILTERS)
 def test_every_filter_is_described_in_one_line(filter_: Filter) -> None:
     described = filter_.describe()
@@ -55,7 +52,6 @@ def test_every_filter_is_described_in_one_line(filter_: Filter) -> None:
     assert "\n" not in described
 
 
-@settings(deadline=None)
 @given(SORTS)
 def test_a_rendered_sort_order_is_read_as_the_same(sort: Sort) -> None:
     assert parse_sort(render_sort(sort)) == sort

@@ -95,6 +95,18 @@ async def test_a_rolled_back_log_is_detected_without_new_commits(
     assert caught.value.extra == {"first_bad": 3}
 
 
+async def test_a_log_that_is_gone_after_a_restart_is_detected(bus_of: BusOf, server: EmbeddedServer) -> None:
+    bus = await bus_of("catalog")
+    await DatasetWriter(EventLog(bus)).rename("one")
+    async with aclosing(Follower(bus, 0, policy=QUICK).batches()) as batches:
+        await read_until(batches, 2)
+        await server.stop()
+        delete_log(server.folder)
+        await server.start()
+        with pytest.raises(LogDamaged, match="there is no event log on this server"):
+            await read_until(batches, 3)
+
+
 async def test_a_replaced_log_is_detected(bus_of: BusOf, server: EmbeddedServer) -> None:
     bus = await bus_of("catalog")
     await DatasetWriter(EventLog(bus)).rename("one")

@@ -1,10 +1,9 @@
 """The state machine of work: requests and reports of workers, in any order."""
 
-from datetime import timedelta
 from typing import get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
@@ -98,7 +97,7 @@ ANY_EVENT = st.sampled_from([sample_of(kind) for kind in (*get_args(JobEvent), *
 
 
 @given(st.lists(st.tuples(ANY_EVENT, st.integers(1, 50)), max_size=30))
-@settings(max_examples=150, deadline=timedelta(seconds=2), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_any_history_can_be_folded(history: list[tuple[Event, int]]) -> None:
     work = fold(history)
     assert work.state in get_args(State)
@@ -330,7 +329,7 @@ class WorkStateMachine(RuleBasedStateMachine):
         assert self.work.attempts_without_progress <= MAX_ATTEMPTS_WITHOUT_PROGRESS
 
 
-WorkStateMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+WorkStateMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestWorkStateMachine = WorkStateMachine.TestCase
 
 

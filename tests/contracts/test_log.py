@@ -23,6 +23,7 @@ from tests.conftest import NOW, BusOf
 from tests.contracts.builders import DatasetWriter
 from tests.contracts.test_events import GOLDEN
 from tests.damage import damage_file
+from tests.limits import WAIT
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ async def collect_until(batches: AsyncIterator[list[LogMessage]], last: int) -> 
 
 async def test_a_follower_yields_every_commit_after_its_sequence_once(log: EventLog, bus: Bus) -> None:
     last = await DatasetWriter(log).rename(*map(str, range(30)))
-    recorded_commits = await asyncio.wait_for(collect_until(Follower(bus, 5).batches(), last), 10)
+    recorded_commits = await asyncio.wait_for(collect_until(Follower(bus, 5).batches(), last), WAIT)
     assert [recorded.sequence for recorded in recorded_commits] == list(range(6, last + 1))
 
 
@@ -82,12 +83,12 @@ async def test_a_follower_without_commits_yet_continues_correctly_after_a_restar
     await asyncio.sleep(0.3)
     await server.restart()
     await DatasetWriter(log, "ds_2").rename("one", "two", "three")
-    assert [recorded.sequence for recorded in await asyncio.wait_for(follower, 15)] == [last + 1, last + 2, last + 3]
+    assert [recorded.sequence for recorded in await asyncio.wait_for(follower, WAIT)] == [last + 1, last + 2, last + 3]
 
 
 async def test_a_follower_ahead_of_the_log_is_an_error(bus: Bus) -> None:
     with pytest.raises(LogDamaged, match="ends at 1"):
-        await asyncio.wait_for(collect_until(Follower(bus, 1000).batches(), 1001), 10)
+        await asyncio.wait_for(collect_until(Follower(bus, 1000).batches(), 1001), WAIT)
 
 
 async def test_migrate_is_idempotent(server: EmbeddedServer, log: EventLog) -> None:

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import Rejected
@@ -79,7 +79,6 @@ JSON = st.recursive(
 
 
 # Slow generation of the first examples depends on the machine and is not a failure.
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text("abc.", max_size=4), JSON, max_size=2))
 def test_any_changes_give_a_valid_recipe_or_are_rejected(changes: dict[str, object]) -> None:
     try:

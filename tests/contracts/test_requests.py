@@ -43,7 +43,7 @@ async def test_a_late_reply_is_not_taken_for_the_next_one(bus_of: BusOf) -> None
 async def test_a_request_without_responders_fails_at_once(bus_of: BusOf) -> None:
     client = await bus_of("gateway")
     with pytest.raises(NoRespondersError):
-        await asyncio.wait_for(client.request("cmd.catalog.absent", b"", timeout=60), 5)
+        await asyncio.wait_for(client.request("cmd.catalog.absent", b"", timeout=2 * WAIT), WAIT)
 
 
 async def test_closing_the_connection_ends_pending_requests(bus_of: BusOf) -> None:
@@ -54,11 +54,11 @@ async def test_closing_the_connection_ends_pending_requests(bus_of: BusOf) -> No
 
     await responder.subscribe("cmd.catalog.test", cb=ignore)
     await responder.flush()
-    requesting = asyncio.create_task(client.request("cmd.catalog.test", b"", timeout=60))
+    requesting = asyncio.create_task(client.request("cmd.catalog.test", b"", timeout=2 * WAIT))
     await asyncio.sleep(0.1)
     await client.close()
     with pytest.raises(ConnectionClosedError):
-        await asyncio.wait_for(requesting, 5)
+        await asyncio.wait_for(requesting, WAIT)
     with pytest.raises(ConnectionClosedError):
         await client.request("cmd.catalog.test", b"", timeout=60)
 

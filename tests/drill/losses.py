@@ -15,6 +15,8 @@ from pathlib import Path
 
 import httpx
 
+from catalog.key_rows import TABLES
+from catalog.keys import KEYS
 from contracts.commits import RecordedCommit
 from contracts.errors import LoratoryError
 from contracts.events.datasets import ImageAdded
@@ -47,8 +49,12 @@ class Inventory:
     def of(cls, data: Path) -> "Inventory":
         with closing(sqlite3.connect(f"file:{data / 'catalog' / 'keys.db'}?mode=ro", uri=True)) as connection:
             keys = frozenset(image for (image,) in connection.execute("SELECT image_id FROM key"))
-        blobs = frozenset(file.name for file in (data / "blobs").rglob("*") if DIGEST.match(file.name))
-        return cls(keys, blobs)
+        return cls(keys, blobs_in(data))
+
+
+def blobs_in(data: Path) -> frozenset[str]:
+    """The digests of all blobs."""
+    return frozenset(file.name for file in (data / "blobs").rglob("*") if DIGEST.match(file.name))
 
 
 def named_in_archive(data: Path, candidates: frozenset[str]) -> frozenset[str]:
@@ -67,10 +73,13 @@ class Loss:
     notice: str
     keys: frozenset[str]
     blobs: frozenset[str]
+    harmed: bool = True
+    """False: all that a commit needs was there and equal, or was made again at once, so that nothing was missing."""
 
     def describe(self) -> str:
         lost = [*_named("keys of images", self.keys), *_named("blobs", self.blobs)]
-        return f"{self.fault}: lost since the backup: {', '.join(lost) or 'nothing'}; noticed: {self.notice or 'no'}"
+        notice = self.notice or ("no" if self.harmed else "no, nothing was missing or changed")
+        return f"{self.fault}: lost since the backup: {', '.join(lost) or 'nothing'}; noticed: {notice}"
 
 
 @dataclass
@@ -129,7 +138,9 @@ class Maintenance:
         async with self._stack.stopped():
             before = await asyncio.to_thread(Inventory.of, data)
             await asyncio.to_thread(self._damage, fault, before)
+            harmed = fault.target == "keys" and await asyncio.to_thread(self._are_keys_harmed, fault, before)
             notice = await self._start_unhealed()
+            harmed = harmed or await asyncio.to_thread(self._are_blobs_missing, before)
             await self._restore()
             try:
                 after = await asyncio.to_thread(Inventory.of, data)
@@ -138,7 +149,7 @@ class Maintenance:
             keys = await asyncio.to_thread(named_in_archive, data, before.keys - after.keys)
             blobs = await asyncio.to_thread(named_in_archive, data, before.blobs - after.blobs)
             await self._accept(keys, blobs)
-        loss = Loss(str(fault), notice[:MAX_NOTICE_CHARACTERS], keys, blobs)
+        loss = Loss(str(fault), notice[:MAX_NOTICE_CHARACTERS], keys, blobs, harmed)
         self._losses.found.append(loss)
         return loss
 
@@ -151,10 +162,7 @@ class Maintenance:
                     file.unlink()
             return
         keys = data / "catalog" / "keys.db"
-        kept = self._aside / f"keys-{fault.number}"
-        kept.mkdir(parents=True)
-        for file in keys.parent.glob("keys.db*"):
-            shutil.copy2(file, kept)
+        _copy_key_file(data, self._aside / f"keys-{fault.number}")
         match rng.randrange(3):
             case 0:
                 for file in keys.parent.glob("keys.db*"):
@@ -163,6 +171,17 @@ class Maintenance:
                 os.truncate(keys, keys.stat().st_size // 2)
             case _:
                 _flip_bytes(keys, rng)
+
+    def _are_blobs_missing(self, before: Inventory) -> bool:
+        """Whether blobs that a commit needs are missing. After a start: thumbnails are made again within a second."""
+        return bool(named_in_archive(self._stack.data, before.blobs - blobs_in(self._stack.data)))
+
+    def _are_keys_harmed(self, fault: Fault, before: Inventory) -> bool:
+        """Whether anything that a commit needs was taken or changed, compared with a copy from before the damage."""
+        data = self._stack.data
+        intact, damaged = (self._aside / f"{kind}-{fault.number}" for kind in ("keys", "damaged"))
+        _copy_key_file(data, damaged)
+        return not holds_same(damaged, intact, named_in_archive(data, before.keys))
 
     async def _start_unhealed(self) -> str:
         """What catalog and gateway say about the damage: why they refuse, or what is not well; empty: nothing.
@@ -229,6 +248,32 @@ async def _wait_noticed(http: httpx.AsyncClient) -> str:
             return "; ".join(details)
         await asyncio.sleep(0.5)
     return ""
+
+
+def _copy_key_file(data: Path, target: Path) -> None:
+    """With its WAL: whoever opens it changes the files."""
+    target.mkdir(parents=True)
+    for file in (data / "catalog").glob("keys.db*"):
+        shutil.copy2(file, target)
+
+
+def holds_same(folder: Path, other: Path, needed: frozenset[str]) -> bool:
+    """Whether two key files can be read and have equal rows; of keys only those of the images `needed` count."""
+    found = _read_key_file(folder, needed)
+    return found is not None and found == _read_key_file(other, needed)
+
+
+def _read_key_file(folder: Path, needed: frozenset[str]) -> dict[str, set[tuple[object, ...]]] | None:
+    """The rows of all tables, those of keys only of the images `needed`; none: it cannot be read."""
+    if not (folder / KEYS).is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(folder / KEYS)) as connection:
+            found = {table: set(connection.execute(f"SELECT * FROM {table}")) for table in TABLES}  # noqa: S608 - constants
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        return None
+    found["key"] = {row for row in found["key"] if row[0] in needed}
+    return found
 
 
 def _flip_bytes(file: Path, rng: random.Random) -> None:

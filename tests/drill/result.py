@@ -78,7 +78,7 @@ class DrillResult:
             *self.differences,
             *self.server_errors,
             *self.losses.errors,
-            *(f"not noticed: {loss.describe()}" for loss in self.losses.found if not loss.notice),
+            *(f"not noticed: {loss.describe()}" for loss in self.losses.found if loss.harmed and not loss.notice),
         ]
         if self.ended_early:
             return [f"ended early: {self.ended_early}", *failures]

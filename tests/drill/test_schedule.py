@@ -1,5 +1,6 @@
 """The fault schedule, the drill's checker and its table: a checker that found nothing would let every drill pass."""
 
+import shutil
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -7,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
+from catalog.keys import Keys
 from contracts.aggregates import AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.commits import RecordedCommit, StreamRevision, build_commit
@@ -21,12 +23,13 @@ from contracts.events.jobs import (
     JobSucceeded,
     JobVersionSet,
 )
-from contracts.ids import CommandId, DatasetId, Digest, VersionId, WorkerId, keyed_command_id
+from contracts.ids import CommandId, DatasetId, Digest, ImageId, VersionId, WorkerId, keyed_command_id
 from contracts.recipe import Recipe
+from tests.damage import flip_bit_in_text
 from tests.drill.checker import check_commands, check_work
 from tests.drill.client_commands import SentCommand
 from tests.drill.forging import ForgedMessages
-from tests.drill.losses import Inventory, Loss, Losses, named_in_archive
+from tests.drill.losses import Inventory, Loss, Losses, holds_same, named_in_archive
 from tests.drill.result import DrillConfig, DrillResult, InjectedFault, format_table
 from tests.drill.schedule import (
     DEATH_WINDOW_SECONDS,
@@ -199,6 +202,22 @@ def test_only_what_a_commit_names_is_lost(tmp_path: Path) -> None:
     assert named_in_archive(tmp_path, frozenset()) == frozenset()
 
 
+async def test_a_damaged_key_file_is_compared_with_its_copy(tmp_path: Path) -> None:
+    intact, damaged = tmp_path / "intact", tmp_path / "damaged"
+    async with await Keys.open(intact / "keys.db") as keys:
+        created = await keys.create_keys([ImageId("img_1"), ImageId("img_2")])
+    shutil.copytree(intact, damaged)
+    flip_bit_in_text(damaged / "keys.db", created[ImageId("img_1")])
+
+    assert holds_same(damaged, intact, frozenset({"img_2"}))
+    assert not holds_same(damaged, intact, frozenset({"img_1", "img_2"}))
+
+    (damaged / "keys.db").write_bytes(b"no database" * 1000)
+    assert not holds_same(damaged, intact, frozenset())
+    (damaged / "keys.db").unlink()
+    assert not holds_same(damaged, intact, frozenset())
+
+
 CONFIG = DrillConfig(seed=7, faults=1, seconds=60, writes=0, jobs=0, extras=frozenset(EXTRAS))
 BUSY = InjectedFault(Fault(0, 1.0, "nats", "kill", 0, 0.5), 1.0, was_busy=True)
 
@@ -226,3 +245,6 @@ def test_the_table_names_what_was_lost_and_what_was_forged() -> None:
     assert table[-1] == "passed"
     unnoticed = DrillResult(CONFIG, injected=[BUSY], losses=Losses(found=[Loss("lose blobs", "", keys, keys)]))
     assert [failure.partition(":")[0] for failure in unnoticed.failures] == ["not noticed"]
+    harmless = Loss("damage keys", "", frozenset(), frozenset(), harmed=False)
+    assert harmless.describe().endswith("lost since the backup: nothing; noticed: no, nothing was missing or changed")
+    assert not DrillResult(CONFIG, injected=[BUSY], losses=Losses(found=[harmless])).failures

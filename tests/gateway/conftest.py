@@ -205,14 +205,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with log, subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ)) as process:
         url = f"http://127.0.0.1:{port}"
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + WAIT
             while not _is_ready(url):
                 assert time.monotonic() < deadline and process.poll() is None
                 time.sleep(0.1)
             yield url
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            process.wait(WAIT)
 
 
 def _is_ready(address: str) -> bool:

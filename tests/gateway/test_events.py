@@ -104,8 +104,8 @@ async def test_a_client_that_reconnects_while_a_new_gateway_still_reads_the_log_
     await world.catalog.rename("a")
     recorded = await world.catalog.rename("b")
     await wait_until_released(world, recorded.sequence)
-    read = world.feed.ring.after(world.feed.position(after)) or []
-    catching_up = EventRing(LIVE_LIMITS, oldest=world.feed.position(after), newest=world.feed.ring.newest)
+    read = world.feed.ring.after(world.feed.received(after)) or []
+    catching_up = EventRing(LIVE_LIMITS, oldest=world.feed.received(after), newest=world.feed.ring.newest)
     monkeypatch.setattr(world.feed.reader, "ring", catching_up)
     async with open_stream(world, after=after) as events:
         subscribers = world.feed.subscribers
@@ -181,7 +181,12 @@ async def test_an_invalid_filter_is_refused(world: World) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_stream_ends_at_its_until_time(world: World) -> None:
-    await world.catalog.rename("a")
+    renamed = await world.catalog.rename("a")
+
+    async def is_released() -> bool:
+        return world.feed.ring.filled_to.sequence >= renamed.sequence
+
+    await eventually(is_released)
     until = datetime.now(UTC) + timedelta(seconds=0.3)
     async with open_stream(world, until=until.isoformat()) as events:
         types = [event["type"] async for event in events]

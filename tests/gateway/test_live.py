@@ -72,7 +72,7 @@ def names(frames: list[Frame]) -> list[str]:
 
 async def wait_until_released(world: World, sequence: int) -> None:
     async def is_released() -> bool:
-        return world.feed.ring.newest.sequence >= sequence
+        return world.feed.ring.newest.position.sequence >= sequence
 
     await eventually(is_released)
 
@@ -105,22 +105,36 @@ async def test_an_event_frame_has_actor_command_and_subject(world: World) -> Non
         }
 
 
-async def test_frames_wait_until_what_the_catalog_works_in_is_shown_completely(fresh_world: World) -> None:
-    async with socket(fresh_world) as opened:
-        await next_of(opened, "caught_up")
-        first = (await fresh_world.catalog.log.end())[1] + 1
-        pending = PendingAggregate(aggregate_kind="dataset", aggregate_id="d1", sequence=first)
-        fresh_world.catalog.pending = (pending,)
-        await fresh_world.catalog.rename("Rex")
+@pytest.mark.parametrize("ring_events", [1, 1000], ids=["from the catalog", "from the ring"])
+async def test_frames_of_what_the_catalog_works_in_come_later_and_those_of_others_do_not_wait(
+    tmp_path: Path, ring_events: int
+) -> None:
+    async with world_at(tmp_path, limits=Limits(live=LiveLimits(ring_events=ring_events))) as world:
+        first = await world.catalog.rename("start")
+        await wait_until_released(world, first.sequence)
+        pending = PendingAggregate(aggregate_kind="dataset", aggregate_id="d1", sequence=first.sequence + 1)
+        world.catalog.pending = (pending,)
+        async with socket(world) as opened:
+            await next_of(opened, "caught_up")
+            await world.catalog.append("d1", DatasetRenamed(name="late"), DatasetRenamed(name="later"))
+            others = [await world.catalog.append("d2", DatasetRenamed(name=f"other {number}")) for number in range(3)]
+            early = await next_events(opened, 2)
+            assert (names(early), world.feed.reader.lag) == (["other 0", "other 1"], 1)
+            assert early[1]["seq"].endswith(f",dataset:d1:{first.sequence}.{others[1].sequence}")
+        world.catalog.pending = ()
+        await wait_until_released(world, others[-1].sequence)
 
-        async def is_read_and_announced() -> bool:
-            applied = fresh_world.feed.applied
-            return applied is not None and applied.sequence >= first and fresh_world.feed.reader.lag == 1
+        async def is_released() -> bool:
+            return world.feed.reader.lag == 0
 
-        await eventually(is_read_and_announced)
-        assert fresh_world.feed.ring.newest.sequence == first - 1
-        fresh_world.catalog.pending = ()
-        assert names(await next_events(opened, 1)) == ["Rex"]
+        await eventually(is_released)
+        async with socket(world, f"/ws/progress?after={early[1]['seq']}") as opened:
+            rest = await next_events(opened, 3)
+        assert sorted(names(rest)) == ["late", "later", "other 2"]
+        assert names(rest).index("late") < names(rest).index("later")
+        for last, missing in ((1, 1), (2, 0)):
+            page = await world.client.get("/api/v1/events", params={"after": rest[last]["seq"]})
+            assert len(page.json()["items"]) == missing
 
 
 async def test_a_client_that_reconnects_misses_and_repeats_nothing(fresh_world: World) -> None:
@@ -182,7 +196,7 @@ async def test_an_event_is_sent_once_the_catalog_has_applied_it(world: World) ->
         second = await world.catalog.rename("late")
         await opened.send('{"type":"ping"}')
         await next_of(opened, "pong")
-        assert world.feed.ring.newest.sequence == end
+        assert world.feed.ring.newest.position.sequence == end
         world.catalog.applied = second.sequence - 1
         assert names(await next_events(opened, 1)) == ["early"]
         world.catalog.applied = None

@@ -1,28 +1,31 @@
 """The parts of the live feed by themselves: the ring, last values, absences, slow subscribers, image ids."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
+from contracts.commands.base import CommandMetadata
+from contracts.commits import RecordedCommit, StreamRevision, build_commit
 from contracts.errors import LogDamaged, NotFound, Unavailable
 from contracts.events.base import Event
 from contracts.events.datasets import CaptionSet, DatasetRenamed, ImageAdded, ImagesRemoved, TagsEdited
 from contracts.events.image_sets import ImageSet
 from contracts.events.tagging import ImagePredictions, TaggingPredicted, TaggingRequested
 from contracts.frames import EventImages
-from contracts.ids import DatasetId, Digest, ImageId, JobId, WorkerId
+from contracts.ids import DatasetId, Digest, ImageId, JobId, WorkerId, new_command_id
 from contracts.queries.datasets import MAX_ORDINALS, ImageIdsView, ListImageIds
 from contracts.queries.tagging import GetTagging
-from contracts.telemetry import Presence, TrainingProgress
-from gateway.cursor import START, LogPosition
+from contracts.telemetry import Applied, PendingAggregate, Presence, TrainingProgress
+from gateway.cursor import NOTHING, LogPosition, Received, decode_cursor, encode_cursor
 from gateway.limits import LiveLimits
-from gateway.live.encoding import EncodedEvent
+from gateway.live.encoding import EncodedEvent, encode_event, positions_in
 from gateway.live.image_ids import ImageIds
 from gateway.live.last_values import Absences, LastValues
+from gateway.live.release import ReleaseOrder
 from gateway.live.ring import EventRing
 from gateway.live.subscribers import CLOSE_FLOOD, CLOSE_SLOW, Subscriber, Subscribers
 
@@ -31,41 +34,111 @@ ZERO = Digest("0" * 64)
 
 
 def event_at(sequence: int, text: str = "x") -> EncodedEvent:
-    return EncodedEvent(LogPosition(sequence), "dataset", "d1", "dataset.renamed", text)
+    at = LogPosition(sequence)
+    return EncodedEvent(at, Received(at), ("dataset", "d1"), "dataset.renamed", f"L.{sequence}", text, "")
 
 
 def ring_of(sequences: range, **limits: int) -> EventRing:
-    ring = EventRing(LiveLimits(**limits), oldest=LogPosition(sequences.start - 1), newest=LogPosition(0))
+    oldest = Received(LogPosition(sequences.start - 1))
+    ring = EventRing(LiveLimits(**limits), oldest=oldest, newest=NOTHING)
     for sequence in sequences:
         ring.append(event_at(sequence))
     return ring
 
 
+def up_to(sequence: int) -> Received:
+    return Received(LogPosition(sequence))
+
+
 @given(st.integers(1, 40), st.integers(0, 50), st.integers(1, 30))
 def test_a_ring_has_all_events_after_a_position_or_says_that_it_has_not(count: int, after: int, room: int) -> None:
     ring = ring_of(range(1, count + 1), ring_events=room)
-    found = ring.after(LogPosition(after))
+    found = ring.after(up_to(after))
     if found is None:
         assert after < count - room
     else:
         assert [event.position.sequence for event in found] == list(range(after + 1, count + 1))
-    assert ring.newest == LogPosition(count)
+    assert ring.newest == up_to(count)
 
 
 def test_a_ring_is_limited_in_bytes_too() -> None:
-    ring = EventRing(LiveLimits(ring_bytes=10), oldest=START, newest=START)
+    ring = EventRing(LiveLimits(ring_bytes=10), oldest=NOTHING, newest=NOTHING)
     for sequence in (1, 2, 3):
         ring.append(event_at(sequence, "four"))
-    assert (ring.oldest, ring.after(LogPosition(1))) == (LogPosition(1), [event_at(2, "four"), event_at(3, "four")])
-    assert ring.after(START) is None
+    assert (ring.oldest, ring.after(up_to(1))) == (up_to(1), [event_at(2, "four"), event_at(3, "four")])
+    assert ring.after(NOTHING) is None
 
 
 def test_a_ring_that_catches_up_is_not_newer_than_the_end_of_the_log() -> None:
-    ring = EventRing(LiveLimits(), oldest=LogPosition(3), newest=LogPosition(9))
+    ring = EventRing(LiveLimits(), oldest=up_to(3), newest=up_to(9))
     ring.append(event_at(4))
-    assert (ring.newest, ring.after(LogPosition(9))) == (LogPosition(9), [])
-    assert ring.filled_to == LogPosition(4)
-    assert ring_of(range(1, 9), ring_events=2).filled_to == LogPosition(8)
+    assert (ring.newest, ring.after(up_to(9))) == (up_to(9), [])
+    assert ring.filled_to == up_to(4)
+    assert ring_of(range(1, 9), ring_events=2).filled_to == up_to(8)
+
+
+class Released(NamedTuple):
+    """A log of commits to three data sets, read by a feed while the catalog works in some of them."""
+
+    order: ReleaseOrder
+    ring: EventRing
+    sent: list[EncodedEvent]
+
+    def release(self, commits: list[RecordedCommit]) -> None:
+        for recorded in commits:
+            for event, position in zip(recorded.commit.events, positions_in(recorded), strict=True):
+                received = self.order.release(recorded.aggregate, position)
+                encoded = encode_event(
+                    event, recorded.commit, position=position, received=received, images=None, log_id="L"
+                )
+                self.ring.append(encoded)
+                self.sent.append(encoded)
+
+
+def commit_at(sequence: int, dataset: str, events: int) -> RecordedCommit:
+    renamed = [DatasetRenamed(name=f"{sequence}.{number}") for number in range(events)]
+    metadata = CommandMetadata(command_id=new_command_id(), actor="user:test", at=AT)
+    commit = build_commit("dataset", dataset, renamed, expected_revision=StreamRevision(), metadata=metadata)
+    return RecordedCommit(sequence=sequence, recorded_at=AT, commit=commit, body=b"")
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_clients_receive_every_event_once_also_those_that_come_late(data: st.DataObject) -> None:
+    """A client may disconnect after any frame, and goes on with that frame's cursor, perhaps with later events left."""
+    datasets = ("ds_1", "ds_2", "ds_3")
+    feed = Released(ReleaseOrder(NOTHING), EventRing(LiveLimits(), oldest=NOTHING, newest=NOTHING), [])
+    pending: dict[str, int] = {}
+    expected: list[tuple[str, LogPosition]] = []
+    received, got = NOTHING, list[tuple[str, LogPosition]]()
+    for sequence in range(1, data.draw(st.integers(1, 12)) + 1):
+        commit = commit_at(sequence, data.draw(st.sampled_from(datasets)), data.draw(st.integers(1, 2)))
+        expected += [(commit.commit.aggregate_id, position) for position in positions_in(commit)]
+        if data.draw(st.booleans()):
+            pending.setdefault(commit.commit.aggregate_id, sequence)
+        feed.release(feed.order.take([commit], applied(sequence, pending)))
+        if data.draw(st.booleans()) and pending:
+            del pending[data.draw(st.sampled_from(sorted(pending)))]
+        feed.release(feed.order.settle(applied(sequence, pending)))
+        for event in (feed.ring.after(received) or [])[: data.draw(st.integers(0, 3))]:
+            got.append((event.aggregate[1], event.position))
+            received = received.joined(event.received)
+            received = decode_cursor(encode_cursor("L", received, event.position), "L")
+    feed.release(feed.order.settle(applied(len(expected), {})))
+    got += [(event.aggregate[1], event.position) for event in feed.ring.after(received) or []]
+    assert sorted(got) == sorted(expected)
+    for dataset in datasets:
+        assert [at for of, at in got if of == dataset] == [at for of, at in expected if of == dataset]
+    assert feed.ring.filled_to == Received(expected[-1][1])
+    assert (feed.order.commits, feed.order.count_late(applied(0, {}))) == (0, 0)
+
+
+def applied(sequence: int, pending: dict[str, int]) -> Applied:
+    still = tuple(
+        PendingAggregate(aggregate_kind="dataset", aggregate_id=dataset, sequence=first)
+        for dataset, first in pending.items()
+    )
+    return Applied(log_id="L", sequence=sequence, verified=True, pending=still)
 
 
 def progress(step: int) -> TrainingProgress:
@@ -110,7 +183,7 @@ def test_a_service_is_absent_from_when_its_last_worker_left() -> None:
 async def test_a_subscriber_is_too_slow_when_a_send_takes_long_and_much_is_to_come() -> None:
     now = 0.0
     limits = LiveLimits(send_stall=5, events_behind=3)
-    subscriber, all_subscribers = Subscriber(LogPosition(0), None, limits, lambda: now), Subscribers()
+    subscriber, all_subscribers = Subscriber(NOTHING, None, limits, lambda: now), Subscribers()
     all_subscribers.add(subscriber)
     async with subscriber.sending():
         now = 6.0
@@ -124,7 +197,7 @@ async def test_a_subscriber_is_too_slow_when_a_send_takes_long_and_much_is_to_co
 
 
 async def test_a_client_that_floods_is_closed_and_live_messages_replace_each_other() -> None:
-    subscriber = Subscriber(LogPosition(0), "j1", LiveLimits(queued_replies=2), lambda: 0.0)
+    subscriber = Subscriber(NOTHING, "j1", LiveLimits(queued_replies=2), lambda: 0.0)
     subscriber.put_latest("k", "old")
     subscriber.put_latest("k", "new")
     for reply in ("a", "b"):
@@ -135,7 +208,7 @@ async def test_a_client_that_floods_is_closed_and_live_messages_replace_each_oth
     assert subscriber.closed.result()[0] == CLOSE_FLOOD
     assert subscriber.accepts_message(progress(1))
     assert subscriber.accepts_message(worker("w1"))
-    assert not Subscriber(LogPosition(0), "j2", LiveLimits(), lambda: 0.0).accepts_message(progress(1))
+    assert not Subscriber(NOTHING, "j2", LiveLimits(), lambda: 0.0).accepts_message(progress(1))
 
 
 # --- image ids

@@ -11,6 +11,7 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from tests.limits import WAIT
 from tests.live_fields import LIVE_FIELDS
 
 EXAMPLES = 4
@@ -47,5 +48,5 @@ def test_every_operation_responds_as_described(address: str) -> None:
 
 
 def test_live_fields_name_operations_that_exist(address: str) -> None:
-    paths = httpx.get(f"{address}/openapi.json").json()["paths"]
+    paths = httpx.get(f"{address}/openapi.json", timeout=WAIT).json()["paths"]
     assert set(LIVE_FIELDS) <= {path for path, operations in paths.items() if "get" in operations}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from contracts.errors import Gone, Invalid
 from contracts.ids import WorkerId
 from contracts.telemetry import Presence
-from gateway.cursor import END_OF_COMMIT, START, LogPosition, decode_cursor, encode_cursor
+from gateway.cursor import CURSOR, END_OF_COMMIT, START, LogPosition, Received, decode_cursor, encode_cursor
 from gateway.http.responses import next_link
 from gateway.live.encoding import positions_after
 from gateway.live_views import explain_wait
@@ -22,15 +22,38 @@ AT = datetime(2026, 1, 2, tzinfo=UTC)
 POSITIONS = st.builds(LogPosition, st.integers(0, 2**53), st.one_of(st.integers(0, 500), st.just(END_OF_COMMIT)))
 
 
-@given(POSITIONS)
-def test_decoding_an_encoded_cursor_returns_its_position(position: LogPosition) -> None:
-    assert decode_cursor(encode_cursor("L", position), "L") == position
+AGGREGATES = st.sampled_from([("dataset", "ds_1"), ("dataset", "ds_2"), ("tagging", "run_1"), ("job", "job_1")])
 
 
-@given(st.text(max_size=30))
+@st.composite
+def received(draw: st.DrawFn) -> Received:
+    position = draw(POSITIONS)
+    late = draw(st.dictionaries(AGGREGATES, POSITIONS, max_size=3))
+    return Received(position, {one: reached for one, reached in late.items() if reached < position})
+
+
+@given(received(), st.none() | POSITIONS)
+def test_decoding_an_encoded_cursor_returns_what_was_received(one: Received, last: LogPosition | None) -> None:
+    cursor = encode_cursor("L", one, last)
+    assert decode_cursor(cursor, "L") == one
+    assert cursor.endswith(f".{(last or one.position).sequence}")
+
+
+@given(received(), received(), AGGREGATES, POSITIONS)
+def test_received_positions_are_sets_of_events(a: Received, b: Received, of: tuple[str, str], at: LogPosition) -> None:
+    joined = a.joined(b)
+    assert joined.includes(of, at) == (a.includes(of, at) or b.includes(of, at))
+    assert joined.covers(a)
+    assert joined.covers(b)
+    assert a.covers(b) == (joined == a)
+    assert a.until(at).includes(of, at) == a.includes(of, at)
+    assert a.includes(of, a.complete)
+
+
+@given(st.text(max_size=30) | st.from_regex(CURSOR, fullmatch=True))
 def test_any_text_is_decoded_or_rejected_as_a_cursor(text: str) -> None:
     try:
-        assert decode_cursor(text, "L") >= LogPosition(0, 0)
+        assert decode_cursor(text, "L").position >= LogPosition(0, 0)
     except (Invalid, Gone):
         assert text not in ("", "0")
 

@@ -82,7 +82,7 @@ def test_a_job_without_a_worker_has_a_waiting_reason_and_can_be_cancelled(server
         with pytest.raises(WaitTimeout):
             client.wait_job(job.id, timeout=0.2)
         client.cancel_job(job.id)
-        assert client.wait_job(job.id, timeout=20).status == "cancelled"
+        assert client.wait_job(job.id, timeout=WAIT).status == "cancelled"
         types = [frame.type for frame in client.watch_job(job.id) if frame.seq]
         assert (types[0], types[-1]) == ("job.created", "job.cancelled")
         assert [one.id for one in client.jobs(dataset=name)] == [job.id]

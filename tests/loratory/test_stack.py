@@ -6,13 +6,15 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
+import httpx
 import pytest
 
 from contracts import subjects
-from contracts.errors import SetupError
+from contracts.errors import LoratoryError, SetupError
 from contracts.wire.log.migration import FORMAT
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import connect
@@ -24,6 +26,7 @@ from loratory.restarts import RestartPolicy
 from loratory.services import SERVICES, Service
 from loratory.stack import Stack
 from tests.contracts.test_log import write_format_1
+from tests.damage import delete_log
 from tests.limits import WAIT
 from tests.loratory.processes import processes_of, wait_all_ended
 
@@ -166,6 +169,28 @@ async def test_an_address_other_machines_can_reach_needs_a_key(tmp_path: Path) -
         async with Stack(tmp_path / "data", environ=environ, port=0, host="0.0.0.0"):  # noqa: S104 - refused
             pass
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+async def test_a_log_whose_files_are_deleted_is_named_by_health_before_all_ends(tmp_path: Path) -> None:
+    data, seen = tmp_path / "data", set[str]()
+    restarts = RestartPolicy(disk_poll=0.05)
+    stack = Stack(data, environ=ENVIRON, port=0, without=NO_WORKERS, restarts=restarts)
+
+    async def ask_health() -> NoReturn:
+        async with httpx.AsyncClient(base_url=stack.address) as http:
+            await stack.wait_ready()
+            delete_log(data / "nats")
+            while True:
+                with suppress(httpx.HTTPError):
+                    services = (await http.get("/health")).json()["services"]
+                    seen.update(service["detail"] for service in services if service["service"] == "log")
+                await asyncio.sleep(0.02)
+
+    async with stack, asyncio.timeout(WAIT):
+        with pytest.raises(LoratoryError, match=r"there is no event log on this server|is gone from this server"):
+            await stack.run(ask_health())
+    assert f"there is no event log on this server; cure: `loratory restore --data {data}`" in seen
 
 
 async def test_a_lost_queue_is_recreated(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def reference_preprocess(image: Image.Image, size: int) -> np.ndarray:
     return canvas[..., ::-1].astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(["RGB", "L", "P", "1"]), st.integers(9, 140), st.integers(9, 140), st.integers(0, 9))
 def test_every_pixel_of_an_opaque_picture_equals_the_reference(mode: str, width: int, height: int, seed: int) -> None:
     image = noise("L" if mode in "1P" else mode, width, height, seed).convert(mode)

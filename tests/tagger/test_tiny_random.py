@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from contracts.shipped_models import shipped_models
 from contracts.tags import Acceptance, accept, most_probable_rating
 from tagger.wd.tagger import Predicted, Tagger, Unreadable
+from tests.limits import WAIT
 
 TINY_RANDOM = shipped_models("taggers")["tiny-random"]
 
@@ -107,5 +108,5 @@ def test_the_tagger_needs_neither_torch_nor_onnx_nor_a_bus() -> None:
     probe = (
         "import sys, tagger.wd.tagger, tagger.models; print({'torch', 'onnx', 'nats', 'asyncio'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=WAIT)
     assert done.stdout.strip() == "set()"

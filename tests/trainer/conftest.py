@@ -3,7 +3,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from contracts.queries.datasets import ReadManifest
 from contracts.wire.blobs.store import LocalBlobs
@@ -17,12 +16,6 @@ from trainer.messages import Example
 from trainer.settings import Settings
 
 NewBench = Callable[[], Workbench]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    # Tests run in parallel on few cores, and these models are too small to benefit from a second thread.
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import WAIT
 from tests.trainer.builders import Workbench
 from trainer.engine_pipe import REQUESTS, UPDATES
 from trainer.messages import (
@@ -59,7 +60,7 @@ class Engine:
     def close(self) -> int:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(10)
+        return self.process.wait(WAIT)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_resuming_after_a_kill_gives_the_same_file(engine: Engine, bench: Workbe
     assert killed.process.stdout is not None
     killed.process.stdin.close()
     killed.process.stdout.close()
-    killed.process.wait(10)
+    killed.process.wait(WAIT)
 
     engine.send(bench.request(saved.path, **changes))
     resumed = engine.read_until(Finished, RequestFailed)[-1]

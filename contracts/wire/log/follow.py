@@ -102,9 +102,13 @@ class Follower:
             self._close_ahead()
 
     async def _read(self) -> Batch:
-        """The next batch, of a log that was checked since the last reconnect. Unavailable."""
+        """The next batch, of a log that was checked since the last reconnect. LogDamaged, Unavailable."""
         request, self._ahead = self._ahead or await self._request(), None
-        batch = await request.result()
+        try:
+            batch = await request.result()
+        except Unavailable:
+            await self._check()  # nobody answers for a log that is gone
+            raise
         is_stale = 0 <= self._checked_reconnects != self._bus.stats["reconnects"]
         while self._bus.stats["reconnects"] != self._checked_reconnects and not_cancelled():
             await self._check()

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, Self
 
 import nats.errors
@@ -13,6 +12,7 @@ from nats.js import JetStreamContext
 from contracts import subjects
 from contracts.cancellation import is_cancelled
 from contracts.errors import SetupError, Unavailable
+from contracts.wire.service.append_listeners import AppendListeners
 from contracts.wire.service.credentials import AuthenticatedClient, Credential, Tls, parse_addresses
 from contracts.wire.service.replies import ReplyClient
 
@@ -31,8 +31,8 @@ class Bus(AuthenticatedClient, ReplyClient):
         super().__init__(role, credential, tls)
         self.api = subjects.jetstream_api(role)
         """Prefix of JetStream's API, as this connection's account knows it."""
-        self.append_listeners: set[Callable[[int], Awaitable[None]]] = set()
-        """Called with the sequence of each commit that is appended over this connection."""
+        self.append_listeners = AppendListeners()
+        """Called with the sequences of commits that are appended over this connection."""
         self.error_counts: Counter[str] = Counter()
         self._since_connected: Counter[str] = Counter()
         self._closed_for_good = asyncio.Event()

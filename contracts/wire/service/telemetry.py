@@ -32,8 +32,7 @@ async def publish(bus: Client, message: Telemetry) -> None:
 
 async def announce_append(bus: Bus, sequence: int) -> None:
     """Wakes those who follow the log: in this process at once, the catalog with a message if a worker appended."""
-    for listener in tuple(bus.append_listeners):
-        await listener(sequence)
+    await bus.append_listeners.announce(sequence)
     if bus.role in Appended.publishers:
         await publish(bus, Appended(service=bus.role, sequence=sequence))
 
