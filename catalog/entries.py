@@ -40,6 +40,10 @@ NTH = """
 SELECT sequence FROM entry WHERE aggregate_kind = ? AND aggregate_id = ? AND sequence > ?
 ORDER BY sequence LIMIT 1 OFFSET ?
 """
+LAST_OF_AGGREGATE = """
+SELECT IFNULL(MAX(sequence), 0) FROM entry
+WHERE aggregate_kind = ? AND aggregate_id = ? AND sequence <= ? AND foreign_reason = ''
+"""
 LAST = "SELECT IFNULL(MAX(sequence), 0) FROM entry"
 RECORDED = "SELECT recorded FROM entry WHERE sequence = ?"
 LOG = "SELECT log_id FROM log"
@@ -96,6 +100,12 @@ def sequences_of(
     for aggregate in aggregates:
         found += [sequence for (sequence,) in connection.execute(SEQUENCES, (*aggregate, after, last, limit))]
     return sorted(found)[:limit]
+
+
+def last_of(connection: Connection, aggregates: Sequence[AggregateKey], last: int) -> RecordedCommit | None:
+    """The last commit of these aggregates up to a sequence."""
+    found = (fetch_number(connection, LAST_OF_AGGREGATE, (*aggregate, last)) for aggregate in aggregates)
+    return next(commits_at(connection, [max(found, default=0)]), None)
 
 
 def commits_at(connection: Connection, sequences: Sequence[int]) -> Iterator[RecordedCommit]:

@@ -23,6 +23,17 @@ def require_dataset(connection: Connection, ref: str) -> datasets.DatasetRow:
     return row
 
 
+def dataset_at(connection: Connection, ref: str, last: int) -> datasets.DatasetRow:
+    """By id or current name. NotFound: it did not exist yet. Gone: it was removed by then, or erased since."""
+    current = known_dataset(connection, ref)
+    row = datasets.find_at(connection, current.id, last)
+    if row is None:
+        raise not_found_at(not_found("data set", ref), last)
+    if row.removed or row.erased:
+        raise removed("data set", row.name)
+    return row
+
+
 def known_image(connection: Connection, image_id: str) -> images.ImageRow | erasures.ErasedRow:
     """Also a removed or an erased one."""
     return images.find(connection, image_id) or _found(erasures.find(connection, image_id), "image", image_id)
@@ -98,6 +109,10 @@ def _found(row: T | None, kind: str, ref: str) -> T:
 
 def not_found(kind: str, ref: str) -> NotFound:
     return NotFound(f"there is no {kind} {ref!r}")
+
+
+def not_found_at(error: NotFound, sequence: int) -> NotFound:
+    return NotFound(f"{error.detail} at sequence {sequence} of the log", sequence=sequence)
 
 
 def removed(kind: str, ref: str) -> Gone:

@@ -7,6 +7,7 @@ from contracts.commands.base import Command, CommandMetadata, R
 from contracts.errors import Behind, Unavailable
 from contracts.ids import JobId, RunId
 from contracts.queries.base import Query, QueryAt
+from contracts.queries.datasets import ListImages
 from contracts.queries.log import VerifyLog
 from contracts.retry import RetryPolicy, retry
 from contracts.subjects import WorkClass
@@ -42,7 +43,7 @@ class CatalogClient:
     async def query(self, query: Query[T]) -> T:
         """Historical queries have a longer timeout: their result is computed from the events."""
         await self._check_connected()
-        historical = isinstance(query, QueryAt) and (query.at_seq is not None or query.at_time is not None)
+        historical = isinstance(query, QueryAt | ListImages) and query.is_past
         timeout = HISTORICAL_QUERY_TIMEOUT_SECONDS if historical else QUERY_TIMEOUT_SECONDS
         return await self._client.query(query, timeout=timeout)
 

@@ -1,10 +1,9 @@
-"""Restricts events and commits to what they say about one image or one tag. Pure."""
+"""Restricts events to what they say about one image or one tag. Pure."""
 
 import msgspec
 
-from catalog.domain.image_sets import EMPTY, bitmap_of, image_set
+from catalog.domain.image_sets import bitmap_of, image_set
 from contracts.aggregates import AnyEvent
-from contracts.commits import Commit
 from contracts.events.datasets import (
     CaptionSet,
     CommitsUndone,
@@ -71,15 +70,3 @@ def scope_to_tag(event: AnyEvent, tag: str) -> AnyEvent | None:
 def affects_all_images(event: AnyEvent) -> bool:
     """Whether it changes the effective tags or the visibility of every image of the data set."""
     return isinstance(event, ThresholdsSet | RulesSet | DatasetRemoved | DatasetErased)
-
-
-def scope_commit_to_image(commit: Commit, ordinal: int) -> Commit:
-    """The commit without the parts that concern other images. An undo may bring back rules, which concern all."""
-    events = (_scope_in_commit(event, ordinal) for event in commit.events)
-    return msgspec.structs.replace(commit, events=tuple(event for event in events if event is not None))
-
-
-def _scope_in_commit(event: AnyEvent, ordinal: int) -> AnyEvent | None:
-    if isinstance(event, CommitsUndone):
-        return scope_to_image(event, ordinal) or msgspec.structs.replace(event, images=EMPTY)
-    return scope_to_image(event, ordinal) if isinstance(event, ImageEvent) else event

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import wraps
 from typing import Any, TypeVar
 
 import msgspec
 
+from catalog import entries
 from catalog.archive.file import ArchiveFile
 from catalog.database import Connection
 from catalog.domain import manifest
@@ -21,9 +23,10 @@ from catalog.tag_index import TagIndex
 from catalog.text_index import TextIndexes
 from catalog.views import datasets, erasures, images, tagging
 from catalog.watch.absent_keys import AbsentKeys, keys_of
-from contracts.errors import Unavailable
+from contracts.errors import Invalid, Rejected, Unavailable
 from contracts.ids import DatasetId, Digest, ImageId
-from contracts.queries.base import Query
+from contracts.queries.base import Query, QueryAt
+from contracts.queries.datasets import ListImages
 from contracts.wire.blobs.store import Blobs
 
 CACHED_MANIFESTS = 8
@@ -34,16 +37,16 @@ Q = TypeVar("Q", bound=Query[Any])
 
 
 class QueryLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Commits that a page of a history scans and a historical query replays; historical queries at once and waiting.
+    """Commits that a page of a history scans. Long queries about the past: seconds, how many at once and waiting.
 
     `read_timeout`: seconds that a query waits for the read model to show its `min_seq`.
     """
 
     read_timeout: float = 2.0
     scanned_commits: int = MAX_SCANNED_COMMITS
-    replayed_commits: int = 100_000
-    concurrent_replays: int = 2
-    queued_replays: int = 16
+    past_seconds: float = 10.0
+    concurrent_pasts: int = 2
+    queued_pasts: int = 16
 
 
 class ManifestReader:
@@ -101,12 +104,12 @@ def _remember(cache: dict[Digest, T], digest: Digest, value: T) -> None:
         del cache[next(iter(cache))]
 
 
-class ReplaySlots:
-    """Bounds historical queries: the number that runs at once and the number that waits; others are rejected."""
+class PastSlots:
+    """Bounds long historical queries: the number that runs at once and the number that waits; others are rejected."""
 
     def __init__(self, limits: QueryLimits) -> None:
-        self._slots = asyncio.Semaphore(limits.concurrent_replays)
-        self._free = limits.concurrent_replays + limits.queued_replays
+        self._slots = asyncio.Semaphore(limits.concurrent_pasts)
+        self._free = limits.concurrent_pasts + limits.queued_pasts
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
@@ -134,10 +137,10 @@ class QueryContext:
     pending_purges: Callable[[int], tuple[str, ...]]
     """Where data erased up to a sequence may still exist, one sentence per place."""
     limits: QueryLimits = field(default_factory=QueryLimits)
-    replays: ReplaySlots = field(init=False)
+    past_slots: PastSlots = field(init=False)
 
     def __post_init__(self) -> None:
-        self.replays = ReplaySlots(self.limits)
+        self.past_slots = PastSlots(self.limits)
 
     async def read(self, query: Query[Any], work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the read model that shows the query's `min_seq`.
@@ -160,6 +163,26 @@ class QueryContext:
     async def wait_for(self, query: Query[Any]) -> None:
         """Wait until the read model shows the query's `min_seq`; Behind if it does not in time."""
         await self.store.wait_for(query.min_seq, self.limits.read_timeout)
+
+    async def sequence_of(self, query: QueryAt[Any] | ListImages) -> int | None:
+        """The sequence that the query asks for, once the read model has applied it; none = now."""
+        if not query.is_past:
+            return None
+        await self.wait_for(query)
+        last = await self.archive.read(lambda log: _resolve_sequence(log, query.at_seq, query.at_time))
+        await self.store.wait_for(last)
+        return last
+
+
+def _resolve_sequence(log: Connection, at_seq: int | None, at_time: datetime | None) -> int:
+    if at_seq is not None and at_time is not None:
+        raise Invalid("at_seq and at_time both say when; give one of them")
+    if at_time is not None:
+        return entries.sequence_at(log, at_time)
+    head = entries.last_sequence(log)
+    if at_seq is None or at_seq > head:
+        raise Rejected(f"the log ends at {head}; it has not reached {at_seq} yet", head=head)
+    return at_seq
 
 
 def _dataset_of(connection: Connection, query: Query[Any]) -> str | None:

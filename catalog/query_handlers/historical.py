@@ -1,33 +1,38 @@
 """Queries about one job, data set or image, now or in the past.
 
-A past state is that of an empty read model after the aggregate's events up to a sequence of the log. A job or an image
-needs few events; a data set needs all of its own and those of its tagging runs, so the number of commits and of
-concurrent queries are limited.
+The past of data sets and images is in their histories, which the views keep: edits, captions, reviews, predictions and
+settings with their sequences, undos, comings and goings. A job has few events, so its past state is that of an empty
+read model after them. What may take long has a time limit, and is done a few at a time.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
+from msgspec import structs
 
 from catalog import entries, views
 from catalog.database import Connection, open_scratch
-from catalog.domain.event_scope import scope_commit_to_image
-from catalog.domain.image_sets import with_bitmaps
 from catalog.entries import AggregateKey
-from catalog.lookup import aggregates_of_dataset, erased, known_dataset, ordinal_of
+from catalog.lookup import aggregates_of_dataset, dataset_at, erased, known_image, not_found, not_found_at, removed
 from catalog.query_handlers.context import QueryContext
-from catalog.query_handlers.results import image_view, read_dataset, read_image, read_job
-from catalog.views import set_blobs, work
+from catalog.query_handlers.results import (
+    TaggedImage,
+    counted_dataset,
+    image_view,
+    read_dataset,
+    read_image,
+    read_job,
+    with_tags,
+)
+from catalog.views import past, work
+from catalog.views.erasures import ErasedRow
 from catalog.watch.losses import keys_missing
-from contracts.commits import RecordedCommit
-from contracts.errors import Invalid, NotFound, Rejected
-from contracts.ids import Digest
-from contracts.queries.base import QueryAt
+from contracts.errors import NotFound, Rejected
 from contracts.queries.datasets import DatasetView, GetDataset, GetImage, ImageView
 from contracts.queries.jobs import GetJob, JobView
 
@@ -38,36 +43,44 @@ BATCH_SIZE = 1000
 
 @dataclass(frozen=True)
 class _Replay:
-    """The commits of some aggregates up to commit `last`; `scope` cuts each down to what is asked about."""
+    """The commits of some aggregates up to commit `last`."""
 
     aggregates: Sequence[AggregateKey]
     last: int
-    scope: Callable[[RecordedCommit], RecordedCommit] = lambda recorded: recorded
 
     async def read(self, context: QueryContext, work: Callable[[Connection], T]) -> T:
         """What `work` would have read from the read model after the last commit, as far as these aggregates go."""
+        check = _time_limit(context, f"the state at sequence {self.last} takes a replay", "ask for an earlier sequence")
         try:
-            async with context.replays.hold():
-                ids = [aggregate_id for _, aggregate_id in self.aggregates]
-                images = await context.store.read(lambda now: set_blobs.of_owners(now, ids))
-                limit = context.limits.replayed_commits
-                return await context.archive.read(lambda log: self._run(log, limit, images, work))
+            async with context.past_slots.hold():
+                return await context.archive.read(lambda log: self._run(log, check, work))
         except NotFound as error:
-            raise NotFound(f"{error.detail} at sequence {self.last} of the log", sequence=self.last) from error
+            raise not_found_at(error, self.last) from error
 
-    def _run(self, log: Connection, limit: int, images: dict[Digest, bytes], work: Callable[[Connection], T]) -> T:
-        """`images`: the sets that lie in blobs."""
-        sequences = entries.sequences_of(log, self.aggregates, after=0, last=self.last, limit=limit + 1)
-        if len(sequences) > limit:
-            raise Rejected(f"this past state takes a replay of more than {limit} commits, the limit")
-        with closing(open_scratch(views.TABLES)) as past:
-            past.execute("BEGIN")
-            read = (with_bitmaps(one, images.__getitem__) for one in entries.commits_at(log, sequences))
-            scoped = map(self.scope, read)
-            commits = (recorded for recorded in scoped if recorded.commit.events)
+    def _run(self, log: Connection, check: Callable[[int], None], work: Callable[[Connection], T]) -> T:
+        sequences = entries.sequences_of(log, self.aggregates, after=0, last=self.last, limit=self.last)
+        with closing(open_scratch(views.TABLES)) as scratch:
+            scratch.execute("BEGIN")
+            commits = entries.commits_at(log, sequences)
+            left = len(sequences)
             while batch := list(islice(commits, BATCH_SIZE)):
-                views.apply(past, batch)
-            return work(past)
+                check(left)
+                views.apply(scratch, batch)
+                left -= len(batch)
+            return work(scratch)
+
+
+def _time_limit(context: QueryContext, what: str, advice: str) -> Callable[[int], None]:
+    """To be called with what is left to do, while it is done. Rejected: it takes too long."""
+    seconds = context.limits.past_seconds
+    end = time.monotonic() + seconds
+
+    def check(left: int) -> None:
+        if time.monotonic() >= end:
+            detail = f"{what}, more than {seconds:g} seconds, with {left} left to do; {advice}"
+            raise Rejected(detail, reason="past-too-large", left=left)
+
+    return check
 
 
 async def get_job(context: QueryContext, query: GetJob) -> JobView:
@@ -76,7 +89,7 @@ async def get_job(context: QueryContext, query: GetJob) -> JobView:
     def read(connection: Connection) -> JobView:
         return read_job(connection, query.job)
 
-    last = await _sequence(context, query)
+    last = await context.sequence_of(query)
     if last is None:
         return await context.read(query, read)
     aggregates: list[AggregateKey] = [("job", query.job)]
@@ -89,50 +102,44 @@ async def get_job(context: QueryContext, query: GetJob) -> JobView:
 
 
 async def get_dataset(context: QueryContext, query: GetDataset) -> DatasetView:
-    last = await _sequence(context, query)
+    last = await context.sequence_of(query)
     if last is None:
         return await context.read(query, lambda now: read_dataset(now, query.dataset))
-    dataset_id = await context.store.read(lambda now: known_dataset(now, query.dataset).id)
-    aggregates = await context.store.read(lambda now: aggregates_of_dataset(now, dataset_id, last))
-    return await _Replay(aggregates, last).read(context, lambda past: read_dataset(past, dataset_id))
+    advice = "ask for a later sequence, for images of it, or for a version that was frozen then"
+    check = _time_limit(context, f"counting the images that have changed since sequence {last} takes long", advice)
+
+    def read(now: Connection) -> tuple[DatasetView, list[AggregateKey]]:
+        row = dataset_at(now, query.dataset, last)
+        counts = past.count_images(now, row.id, last, check)
+        return counted_dataset(row, counts), aggregates_of_dataset(now, row.id, last)
+
+    async with context.past_slots.hold():
+        view, aggregates = await context.read(query, read)
+    changed = await context.archive.read(lambda log: entries.last_of(log, aggregates, last))
+    return view if changed is None else structs.replace(view, etag=changed.sequence, changed_at=changed.commit.at)
 
 
 async def get_image(context: QueryContext, query: GetImage) -> ImageView:
-    last = await _sequence(context, query)
+    last = await context.sequence_of(query)
+    image = await context.read(query, partial(_read_image, query.image, last))
+    keys, absent = await context.keys_of([query.image])
+    if absent.erased:  # a restored log from before the erasure does not contain it
+        raise erased(query.image)
+    if absent.missing and last is None:
+        raise keys_missing(absent.missing)
+    return image_view(image, keys, absent)
+
+
+def _read_image(image_id: str, last: int | None, now: Connection) -> TaggedImage:
     if last is None:
-        image = await context.read(query, lambda now: read_image(now, query.image))
-        keys, absent = await context.keys_of([query.image])
-        if absent.erased:  # a restored log from before the erasure does not contain it
-            raise erased(query.image)
-        if absent.missing:
-            raise keys_missing(absent.missing)
-        return image_view(image, keys, absent)
-    dataset_id, ordinal = await context.store.read(lambda now: ordinal_of(now, query.image))
-
-    def scope(recorded: RecordedCommit) -> RecordedCommit:
-        return msgspec.structs.replace(recorded, commit=scope_commit_to_image(recorded.commit, ordinal))
-
-    aggregates = await context.store.read(lambda now: aggregates_of_dataset(now, dataset_id, last))
-    past_image = await _Replay(aggregates, last, scope).read(context, lambda past: read_image(past, query.image))
-    return image_view(past_image, *await context.keys_of([query.image]))
-
-
-async def _sequence(context: QueryContext, query: QueryAt[Any]) -> int | None:
-    """The sequence that the query asks for, once the read model has applied it; none = now."""
-    if query.at_seq is None and query.at_time is None:
-        return None
-    await context.wait_for(query)
-    last = await context.archive.read(lambda log: _resolve_sequence(log, query.at_seq, query.at_time))
-    await context.store.wait_for(last)
-    return last
-
-
-def _resolve_sequence(log: Connection, at_seq: int | None, at_time: datetime | None) -> int:
-    if at_seq is not None and at_time is not None:
-        raise Invalid("at_seq and at_time both say when; give one of them")
-    if at_time is not None:
-        return entries.sequence_at(log, at_time)
-    head = entries.last_sequence(log)
-    if at_seq is None or at_seq > head:
-        raise Rejected(f"the log ends at {head}; it has not reached {at_seq} yet", head=head)
-    return at_seq
+        return read_image(now, image_id)
+    row = known_image(now, image_id)
+    if isinstance(row, ErasedRow):
+        raise erased(image_id)
+    if row.added_sequence > last:
+        raise not_found_at(not_found("image", image_id), last)
+    dataset_at(now, row.dataset_id, last)  # Gone if it was removed
+    if not past.was_present(now, row, last):
+        raise removed("image", image_id)
+    (image,) = with_tags(now, past.rows_at(now, [row], last), last)
+    return image

@@ -12,11 +12,11 @@ from catalog import index_memory
 from catalog.database import Connection
 from catalog.domain.ordering import NO_RANK, NameKeys, Position, page
 from catalog.domain.selection import Numbers, evaluate, to_array
-from catalog.lookup import require_dataset
+from catalog.lookup import dataset_at, require_dataset
 from catalog.query_handlers.context import QueryContext
 from catalog.query_handlers.paging import build_page, decode_cursor
 from catalog.query_handlers.results import TaggedImage, image_view, with_tags
-from catalog.views import datasets, images, tags
+from catalog.views import datasets, images, past, tags
 from catalog.views.index import DatasetIndex
 from contracts.errors import Invalid
 from contracts.filter_text import canonical, render_sort
@@ -66,6 +66,8 @@ class _List:
 
 async def list_images(context: QueryContext, query: ListImages) -> Page[ImageView]:
     """Without filter and sort order in import order, read from its index; others from sets and numbers."""
+    if query.is_past:
+        return await _list_past(context, query)
     if query.filter is not None or query.sort is not None:
         return await _list_selected(context, query)
     after = decode_cursor(query.cursor, (0, -1))
@@ -83,6 +85,28 @@ async def list_images(context: QueryContext, query: ListImages) -> Page[ImageVie
         return image[0].added_sequence, image[0].ordinal
 
     return build_page(query, found, lambda image: image_view(image, keys, absent), key, total)
+
+
+async def _list_past(context: QueryContext, query: ListImages) -> Page[ImageView]:
+    """A page of the images of a data set as they were, in import order."""
+    if query.dataset is None or query.filter is not None or query.sort is not None or query.tag is not None:
+        raise Invalid(
+            "the past is that of one data set, without tag, filter and sort; filter the present, or a version"
+        )
+    dataset, (after,) = query.dataset, decode_cursor(query.cursor, (-1,))
+    last = await context.sequence_of(query)
+    assert last is not None  # noqa: S101 - for the type checker: it is a query about the past
+
+    def read(now: Connection) -> tuple[list[TaggedImage], int]:
+        dataset_id = dataset_at(now, dataset, last).id
+        rows, total = past.page(now, dataset_id, last, after, query.limit + 1)
+        return with_tags(now, rows, last), total
+
+    found, total = await context.read(query, read)
+    keys, absent = await context.keys_of(image[0].id for image in found)
+    return build_page(
+        query, found, lambda image: image_view(image, keys, absent), lambda image: (image[0].ordinal,), total
+    )
 
 
 async def _list_selected(context: QueryContext, query: ListImages) -> Page[ImageView]:

@@ -1,6 +1,9 @@
 """Builds the results of queries from rows of the read model, current or past."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+
+from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.compose import compose
@@ -8,8 +11,9 @@ from catalog.domain.effective_tags import EffectiveTags
 from catalog.domain.manifest import ManifestLine, ManifestRoot
 from catalog.keys import open_if_present
 from catalog.lookup import require_dataset, require_image, require_job, require_run
-from catalog.views import decisions, image_counts, images, jobs, presence, sets, work
+from catalog.views import decisions, image_counts, images, jobs, presence, reviews, sets, work
 from catalog.views.datasets import DatasetRow
+from catalog.views.image_counts import ImageCounts
 from catalog.views.versions import VersionRow
 from catalog.watch.absent_keys import AbsentKeys
 from contracts.ids import DatasetId, ImageId
@@ -30,10 +34,14 @@ def read_dataset(connection: Connection, ref: str) -> DatasetView:
 
 
 def dataset_view(connection: Connection, row: DatasetRow) -> DatasetView:
+    return counted_dataset(row, image_counts.count_images(connection, row.id))
+
+
+def counted_dataset(row: DatasetRow, counts: ImageCounts) -> DatasetView:
     return compose(
         DatasetView,
         row,
-        image_counts.count_images(connection, row.id),
+        counts,
         thresholds=row.thresholds.categories,
         tag_thresholds=row.thresholds.tags,
         denied_tags=row.rules.deny,
@@ -65,15 +73,21 @@ def read_image(connection: Connection, image_id: str) -> TaggedImage:
     return image
 
 
-def with_tags(connection: Connection, rows: list[images.ImageRow]) -> list[TaggedImage]:
-    """These images with their effective tags and review states."""
+def with_tags(connection: Connection, rows: Sequence[images.ImageRow], as_of: int | None = None) -> list[TaggedImage]:
+    """These images with their effective tags and review states, now or as of a sequence."""
     ordinals: defaultdict[DatasetId, list[int]] = defaultdict(list)
     for row in rows:
         ordinals[row.dataset_id].append(row.ordinal)
     found = {
-        dataset_id: decisions.effective_tags(connection, dataset_id, some) for dataset_id, some in ordinals.items()
+        dataset_id: decisions.effective_tags(connection, dataset_id, some, as_of)
+        for dataset_id, some in ordinals.items()
     }
-    reviewed = {dataset_id: sets.load(connection, dataset_id, "reviewed") for dataset_id in ordinals}
+    reviewed = {
+        dataset_id: sets.load(connection, dataset_id, "reviewed")
+        if as_of is None
+        else reviews.reviewed_at(connection, dataset_id, BitMap(some), as_of)
+        for dataset_id, some in ordinals.items()
+    }
     return [(row, found[row.dataset_id][row.ordinal], row.ordinal in reviewed[row.dataset_id]) for row in rows]
 
 

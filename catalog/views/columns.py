@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.database import Connection
+from catalog.database import MAX_SEQUENCE, Connection
 from catalog.rows import json_array
 
 TABLES = """
@@ -54,10 +54,20 @@ def load(connection: Connection, dataset_id: str, name: ColumnName, images: BitM
 
 def changed_since(connection: Connection, dataset_id: str, sequence: int) -> BitMap:
     """The images that changed after a sequence; without those that were erased."""
+    return _between(connection, dataset_id, "changed", sequence, MAX_SEQUENCE)
+
+
+def added_until(connection: Connection, dataset_id: str, sequence: int) -> BitMap:
+    """The images that were added up to a sequence; without those that were erased."""
+    return _between(connection, dataset_id, "added", 0, sequence)
+
+
+def _between(connection: Connection, dataset_id: str, name: ColumnName, above: int, at_most: int) -> BitMap:
     found = BitMap()
-    for part, numbers in connection.execute(LOAD_ALL, (dataset_id, "changed")):
-        changed = np.flatnonzero(np.frombuffer(numbers, dtype=_STORED) > sequence) + part * IMAGES_PER_PART
-        found.update(changed.tolist())
+    for part, stored in connection.execute(LOAD_ALL, (dataset_id, name)):
+        numbers = np.frombuffer(stored, dtype=_STORED)
+        inside = np.flatnonzero((numbers > above) & (numbers <= at_most)) + part * IMAGES_PER_PART
+        found.update(inside.tolist())
     return found
 
 

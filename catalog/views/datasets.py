@@ -10,7 +10,7 @@ import msgspec
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.datasets import DatasetState
 from catalog.domain.effective_tags import DEFAULT_THRESHOLDS, rules_of
-from catalog.rows import fetch, fetch_number, fetch_one
+from catalog.rows import fetch, fetch_number, fetch_one, fetch_value
 from catalog.views import undos
 from catalog.views.batch import CommitBatch, Toggle
 from contracts.commits import RecordedCommit, StreamRevision, revision_of
@@ -69,8 +69,9 @@ VALUES (:id, :name, :name_key, :description, :thresholds, :rules, :sequence, :at
 ON CONFLICT DO NOTHING
 """
 RENAME = "UPDATE dataset SET name = ?, name_key = ?, name_sequence = ? WHERE id = ?"
-REMOVE = "UPDATE dataset SET removed = 1 WHERE id = ?"
-ERASE = "UPDATE dataset SET removed = 1, erased = 1, refused = 0 WHERE id = ?"
+# `removed` is the sequence of the removal, 0 = not removed.
+REMOVE = "UPDATE dataset SET removed = ? WHERE id = ? AND removed = 0"
+ERASE = "UPDATE dataset SET removed = IIF(removed = 0, ?, removed), erased = 1, refused = 0 WHERE id = ?"
 SET_NEXT_ORDINAL = "UPDATE dataset SET next_ordinal = MAX(next_ordinal, ? + 1) WHERE id = ?"
 ADD_REFUSED = "UPDATE dataset SET refused = refused + ? WHERE id = ?"
 SET_SETTINGS = "UPDATE dataset SET thresholds = ?, rules = ? WHERE id = ?"
@@ -89,6 +90,9 @@ COUNT = "SELECT COUNT(*) FROM dataset WHERE removed = 0"
 SETTINGS = """
 SELECT sequence, value FROM setting WHERE dataset_id = ? AND kind = ? AND sequence <= ? ORDER BY sequence DESC
 """
+IS_REMOVED_AT = "SELECT removed BETWEEN 1 AND ? FROM dataset WHERE id = ?"
+REFUSED_AT = "SELECT COUNT(*) FROM refusal WHERE dataset_id = ? AND sequence <= ?"
+VERSION_AT = "SELECT MAX(number) FROM version WHERE dataset_id = ? AND sequence <= ?"
 CURRENT_SETTINGS = "SELECT thresholds, rules FROM dataset WHERE id = ?"
 THRESHOLDS, RULES, NAME = "thresholds", "rules", "name"
 """Kinds of settings."""
@@ -172,9 +176,9 @@ def _apply_event(connection: Connection, recorded: RecordedCommit, event: Event)
             connection.execute(RENAME, (name, name_key(name), sequence, dataset_id))
             connection.execute(KEEP_SETTING, (dataset_id, NAME, sequence, name.encode()))
         case DatasetRemoved():
-            connection.execute(REMOVE, (dataset_id,))
+            connection.execute(REMOVE, (sequence, dataset_id))
         case DatasetErased():
-            connection.execute(ERASE, (dataset_id,))
+            connection.execute(ERASE, (sequence, dataset_id))
         case ThresholdsSet():
             _set_setting(connection, dataset_id, THRESHOLDS, sequence, _encode_sorted(event))
         case RulesSet():
@@ -196,7 +200,7 @@ def _restore_settings(connection: Connection, toggle: Toggle) -> None:
         return
     acceptance = settings_at(connection, dataset_id)
     connection.execute(SET_SETTINGS, (*map(_encode_sorted, acceptance), dataset_id))
-    name = str(_setting(connection, dataset_id, NAME, MAX_SEQUENCE) or b"", "utf-8")
+    name = name_at(connection, dataset_id)
     if name != row.name:
         connection.execute(RENAME, (name, name_key(name), toggle.sequence, dataset_id))
 
@@ -256,6 +260,30 @@ def settings_at(connection: Connection, dataset_id: str, until: int = MAX_SEQUEN
         DEFAULT_THRESHOLDS if thresholds is None else _thresholds.decode(thresholds),
         RulesSet() if rules is None else _rules.decode(rules),
     )
+
+
+def find_at(connection: Connection, dataset_id: str, until: int) -> DatasetRow | None:
+    """What a data set was as of a sequence: its name, settings and numbers, but not when it had changed last.
+
+    None: it did not exist yet.
+    """
+    row = find(connection, dataset_id)
+    if row is None or row.created_sequence > until:
+        return None
+    thresholds, rules = settings_at(connection, dataset_id, until)
+    return msgspec.structs.replace(
+        row,
+        name=name_at(connection, dataset_id, until),
+        removed=fetch_number(connection, IS_REMOVED_AT, (until, dataset_id)) == 1,
+        refused=fetch_number(connection, REFUSED_AT, (dataset_id, until)),
+        thresholds=thresholds,
+        rules=rules,
+        latest_version=fetch_value(connection, VERSION_AT, (dataset_id, until)),
+    )
+
+
+def name_at(connection: Connection, dataset_id: str, until: int = MAX_SEQUENCE) -> str:
+    return str(_setting(connection, dataset_id, NAME, until) or b"", "utf-8")
 
 
 def name_without(connection: Connection, dataset_id: str, void: AbstractSet[int]) -> str:

@@ -1,6 +1,7 @@
 """The numbers of images of a data set: all of them, those with tags, those with a caption."""
 
 import msgspec
+from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.views import images, sets, tag_digits
@@ -22,5 +23,10 @@ def count_images(connection: Connection, dataset_id: str) -> ImageCounts:
         images=len(live),
         tagged=len(tag_digits.with_tags(tag_digits.load_digits(connection, dataset_id)) & live),
         captioned=len(sets.load(connection, dataset_id, "captioned") & live),
-        cover=images.first_image(connection, dataset_id),
+        cover=cover(connection, dataset_id, live),
     )
+
+
+def cover(connection: Connection, dataset_id: str, among: BitMap) -> ImageId | None:
+    """The first of these images."""
+    return next(iter(images.ids_by_ordinal(connection, dataset_id, among[:1]).values()), None)

@@ -71,7 +71,6 @@ UNION ALL
 SELECT ordinal, image_id AS id FROM erased
 WHERE dataset_id = :dataset AND ordinal IN (SELECT value FROM json_each(:ordinals))
 """
-COVER = "SELECT id FROM image WHERE dataset_id = ? AND ordinal = ?"
 DATASET_OF = "SELECT dataset_id FROM image WHERE id = ?"
 SEALED_NAMES = "SELECT id, name FROM image UNION ALL SELECT image_id, name FROM refusal"
 
@@ -201,12 +200,6 @@ def ids_by_ordinal(connection: Connection, dataset_id: str, ordinals: Iterable[i
 def live_ordinals(connection: Connection, dataset_id: str) -> list[int]:
     """The ordinals of the images that were not removed, ascending."""
     return list(sets.load(connection, dataset_id, "live"))
-
-
-def first_image(connection: Connection, dataset_id: str) -> ImageId | None:
-    """The cover of a data set."""
-    live = sets.load(connection, dataset_id, "live")
-    return fetch_value(connection, COVER, (dataset_id, live[0])) if live else None
 
 
 def sealed_names(connection: Connection) -> dict[ImageId, bytes]:

@@ -202,15 +202,25 @@ def load_current(
     if until == MAX_SEQUENCE:
         current = connection.execute(CURRENT_OF_IMAGES, (dataset_id, json_array(ordinals))).fetchall()
         return _named(connection, {ordinal: list(rows) for ordinal, rows in groupby(current, key=itemgetter(0))})
+    return _named(connection, _rows_at(connection, dataset_id, ordinals, until))
+
+
+def _rows_at(connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int) -> dict[int, list[Any]]:
     rows = connection.execute(OF_IMAGES, (dataset_id, json_array(ordinals), until)).fetchall()
     undone = undos.undone_runs(connection, dataset_id, until)
-    found: dict[int, list[tuple[Any, ...]]] = {}
+    found: dict[int, list[Any]] = {}
     for ordinal, of_image in groupby((row for row in rows if row["run_id"] not in undone), key=itemgetter(0)):
-        newest: dict[str, tuple[Any, ...]] = {}
+        newest: dict[str, Any] = {}
         for row in of_image:
             newest.setdefault(row["model"], row)
         found[ordinal] = list(newest.values())
-    return _named(connection, found)
+    return found
+
+
+def passing_at(connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int, rules: Rules) -> Pairs:
+    """The tags that predictions gave these images as of a sequence, whatever was decided."""
+    found = _rows_at(connection, dataset_id, ordinals, until)
+    return pairs.passing([(ordinal, row["packed"]) for ordinal, rows in found.items() for row in rows], rules)
 
 
 def current_rows(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list[tuple[int, bytes]]:

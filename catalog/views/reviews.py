@@ -1,10 +1,11 @@
 """Which images were marked as reviewed: a set of each data set, and its history, from which an undo finds it again."""
 
 from collections import defaultdict
+from collections.abc import Container
 
 from pyroaring import BitMap
 
-from catalog.database import Connection
+from catalog.database import MAX_SEQUENCE, Connection
 from catalog.rows import json_array
 from catalog.views import columns, erasures, sets, undos
 from catalog.views.batch import CommitBatch, Toggle
@@ -22,7 +23,9 @@ CREATE TABLE IF NOT EXISTS review (
 """
 
 ADD = "INSERT OR IGNORE INTO review VALUES (?, ?, ?, ?, ?)"
-REVIEWS = "SELECT sequence, reviewed, images FROM review WHERE dataset_id = ? ORDER BY sequence, event_index"
+REVIEWS = """
+SELECT sequence, reviewed, images FROM review WHERE dataset_id = ? AND sequence <= ? ORDER BY sequence, event_index
+"""
 REVIEWS_IN = "SELECT images FROM review WHERE dataset_id = ? AND sequence IN (SELECT value FROM json_each(?))"
 DELETE = "DELETE FROM review WHERE dataset_id = ?"
 
@@ -39,6 +42,11 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         sets.save(connection, dataset_id, "reviewed", reviewed)
     for recorded, _ in batch.events(DatasetErased):
         connection.execute(DELETE, (recorded.commit.aggregate_id,))
+
+
+def reviewed_at(connection: Connection, dataset_id: str, images: BitMap, until: int) -> BitMap:
+    """Those of these images that were marked as reviewed as of a sequence."""
+    return _fold(connection, dataset_id, images, until, undos.voided(connection, dataset_id, until))
 
 
 def _apply_reviews(connection: Connection, batch: CommitBatch) -> None:
@@ -65,11 +73,15 @@ def _review_again(connection: Connection, toggle: Toggle) -> None:
     affected -= erasures.ordinals(connection, dataset_id)
     if not affected:
         return
-    voided = undos.voided(connection, dataset_id)
-    found = BitMap()
-    for row in connection.execute(REVIEWS, (dataset_id,)):
-        if row["sequence"] not in voided:
-            named = BitMap.deserialize(row["images"]) & affected
-            found = found | named if row["reviewed"] else found - named
+    found = _fold(connection, dataset_id, affected, MAX_SEQUENCE, undos.voided(connection, dataset_id))
     reviewed = sets.load(connection, dataset_id, "reviewed")
     sets.save(connection, dataset_id, "reviewed", (reviewed - affected) | found)
+
+
+def _fold(connection: Connection, dataset_id: str, images: BitMap, until: int, voided: Container[int]) -> BitMap:
+    found = BitMap()
+    for row in connection.execute(REVIEWS, (dataset_id, until)):
+        if row["sequence"] not in voided:
+            named = BitMap.deserialize(row["images"]) & images
+            found = found | named if row["reviewed"] else found - named
+    return found

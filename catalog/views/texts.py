@@ -90,6 +90,18 @@ def _restore_captions(connection: Connection, toggle: Toggle) -> None:
     sets.save(connection, dataset_id, "captioned", captioned)
 
 
+def captions_at(
+    connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int
+) -> dict[int, tuple[bytes | None, str | None]]:
+    """The written captions of these images with their sources, as of a sequence; none where there was none."""
+    voided = undos.voided(connection, dataset_id, until)
+    found: dict[int, tuple[bytes | None, str | None]] = dict.fromkeys(ordinals, (None, None))
+    for ordinal, sequence, caption, source, is_first in connection.execute(CAPTIONS, (dataset_id, json_array(found))):
+        if sequence <= until and (is_first or sequence not in voided):
+            found[ordinal] = (caption, source)
+    return found
+
+
 def orders(
     connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int = MAX_SEQUENCE
 ) -> dict[int, tuple[str, ...]]:

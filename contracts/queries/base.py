@@ -8,6 +8,7 @@ from msgspec import Meta
 
 T = TypeVar("T")
 Limit = Annotated[int, Meta(ge=1, le=500)]
+AtSequence = Annotated[int, Meta(ge=1)]
 
 
 class Query(msgspec.Struct, Generic[T], frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -19,11 +20,16 @@ class Query(msgspec.Struct, Generic[T], frozen=True, kw_only=True, forbid_unknow
 class QueryAt(Query[T], Generic[T], frozen=True, kw_only=True):
     """A query about the present, or about the past: as of a sequence of the log, or as of a time, not both.
 
-    Rejected: the log has not reached that sequence or time. NotFound: the object did not exist then.
+    Rejected: the log has not reached that sequence or time. NotFound: the object did not exist then. Gone: it was
+    removed then, or has been erased since.
     """
 
-    at_seq: Annotated[int, Meta(ge=1)] | None = None
+    at_seq: AtSequence | None = None
     at_time: datetime | None = None
+
+    @property
+    def is_past(self) -> bool:
+        return self.at_seq is not None or self.at_time is not None
 
 
 class QueryPage(Query[T], Generic[T], frozen=True, kw_only=True):

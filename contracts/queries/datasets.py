@@ -11,7 +11,7 @@ from contracts.events.base import Category
 from contracts.events.jobs import Artifact
 from contracts.filters import Filter, Selection
 from contracts.ids import DatasetId, Digest, ImageId, JobId, RunId, VersionId
-from contracts.queries.base import Limit, Page, Query, QueryAt, QueryPage, View
+from contracts.queries.base import AtSequence, Limit, Page, Query, QueryAt, QueryPage, View
 from contracts.sorting import Sort
 from contracts.subjects import Status
 
@@ -92,7 +92,7 @@ class ImageView(View, frozen=True):
     created_at: datetime
     etag: int
     erased: bool = False
-    """True for a past state of an image erased since: its private texts are gone."""
+    """True if its key was destroyed by an erasure that the log does not have, as after a restore: no private texts."""
     reviewed: bool = False
     key_missing: bool = False
     """True if the key of its private texts is lost although it was not erased: name and caption cannot be read."""
@@ -125,13 +125,20 @@ class GetDataset(QueryAt[DatasetView], frozen=True):
 class ListImages(QueryPage[Page[ImageView]], frozen=True):
     """`dataset` none = of all data sets; without `sort` in import order. Invalid: the cursor is of another sort order.
 
-    `tag` = only images with this tag, as the filter of that term.
+    `tag` = only images with this tag, as the filter of that term. The past (`at_seq`, `at_time`) is that of one data
+    set, in import order and without filter; Invalid for anything else. It lacks the images erased since.
     """
 
     dataset: str | None = None
     tag: str | None = None
     filter: Filter | None = None
     sort: Sort | None = None
+    at_seq: AtSequence | None = None
+    at_time: datetime | None = None
+
+    @property
+    def is_past(self) -> bool:
+        return self.at_seq is not None or self.at_time is not None
 
 
 class GetImage(QueryAt[ImageView], frozen=True):

@@ -272,10 +272,14 @@ def _fingerprint(request: AnyRequest, upload: Upload) -> str:
 
 @get("/datasets/{dataset:str}/images", responses=problem_responses(404))
 async def list_dataset_images(
-    dataset: FromPath[str], paging: Paging, catalog: Catalog, selected: Selected
+    dataset: FromPath[str], paging: Paging, catalog: Catalog, selected: Selected, as_of: AsOf
 ) -> Response[Page[ImageView]]:
-    """The images of a data set, in the order of import or another one."""
-    query = ListImages(dataset=dataset, **selected.query_args, **paging.query_args)
+    """The images of a data set, in the order of import or another one.
+
+    With `at_seq` or `at_time` those that it had at that point, in the order of import and without `filter` and `sort`.
+    Images that were erased since are not listed.
+    """
+    query = ListImages(dataset=dataset, **selected.query_args, **as_of.query_args | paging.query_args)
     return paging.response(await catalog.query(query))
 
 

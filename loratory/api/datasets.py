@@ -64,9 +64,14 @@ class DatasetApi(Api):
             await self.create_dataset(name)
             return await self.dataset(name)
 
-    async def images(self, dataset: str, *, filter: str | None = None, sort: str | None = None) -> list[ImageView]:
-        """Those that a filter selects (`1girl -solo aspect>1.5`), in a sort order (`name`, `-changed`, `conf:hat`)."""
-        pages = self._http.items(path("datasets", dataset, "images"), Items[ImageView], filter=filter, sort=sort)
+    async def images(
+        self, dataset: str, *, filter: str | None = None, sort: str | None = None, **at: Unpack[PointInTime]
+    ) -> list[ImageView]:
+        """Those that a filter selects (`1girl -solo aspect>1.5`), in a sort order (`name`, `-changed`, `conf:hat`).
+
+        Or all that it had at another time, in the order of import.
+        """
+        pages = self._http.items(path("datasets", dataset, "images"), Items[ImageView], filter=filter, sort=sort, **at)
         return [view async for view in pages]
 
     async def review(

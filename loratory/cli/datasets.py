@@ -110,15 +110,16 @@ async def ls_images(
     *,
     filter: Text = None,
     sort: Text = None,
+    at: PointInTime = NOW,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """List the images of a data set.
+    """List the images of a data set, now or in the past: then all of them, in the order of import.
 
     :param filter: Only those that this selects, such as '1girl -solo caption:"red" aspect>1.5 untagged'.
     :param sort: added, name, size, changed, tags or conf:TAG; with a minus before it: descending.
     """
     async with server.client() as client:
-        views = await client.images(dataset, filter=filter, sort=sort)
+        views = await client.images(dataset, filter=filter, sort=sort, **at.query)
     rows = [(view.name, f"{view.width} x {view.height}", len(view.tags), view.caption, view.id) for view in views]
     write_json(views) if server.json else write_table(("Name", "Size", "Tags", "Caption", "Id"), rows)
 

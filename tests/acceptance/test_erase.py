@@ -185,8 +185,10 @@ def test_after_erasure_nothing_is_left_and_loras_trained_on_the_image_are_listed
         events = http.get(f"{API}/events", params={"type": "dataset.image_erased"}).json()["items"]
         assert [event["data"]["image_id"] for event in events] == [case.image]
         before = {"at_seq": events[0]["sequence"] - 1}
-        then = http.get(f"{API}/images/{case.image}", params=before).json()
-        assert (then["erased"], then["name"], then["caption"]) == (True, "", "")
+        then = http.get(f"{API}/images/{case.image}", params=before)
+        assert (then.status_code, then.json()["reason"]) == (410, "erased")
+        listed = http.get(f"{API}/datasets/garden/images", params=before).raise_for_status().json()
+        assert [image["id"] for image in listed["items"]] == case.others
         history = http.get(f"{API}/images/{case.image}/history").raise_for_status().text
         assert "Permanently erased" in history
         assert NAME not in history

@@ -17,7 +17,7 @@ from msgspec import structs, to_builtins
 
 from catalog.rebuild import rebuild
 from catalog.views.batch import BULK
-from contracts.commands.base import Command, CommandMetadata, CommandResult, R
+from contracts.commands.base import Command, CommandMetadata, CommandResult
 from contracts.commands.datasets import CreateDataset, EraseDataset, SetThresholds, Undo
 from contracts.commands.tagging import RequestTagging
 from contracts.errors import LoratoryError, Unavailable
@@ -55,6 +55,9 @@ WHAT = (
     "addition undone",
     "erased",
 )
+
+
+LongChange = SetThresholds | Undo | EraseDataset
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,11 @@ def predictions_of(ordinal: int) -> tuple[Prediction, ...]:
     )
 
 
-async def prepare(harness: CatalogHarness, what: str) -> Command[Any]:
+async def prepare(harness: CatalogHarness, what: str) -> LongChange:
     """What happens before, undisturbed; returns the command that is worked on when the catalog is killed."""
     dataset, addition, run = await fill(harness)
     lower = SetThresholds(dataset=dataset, categories={"general": 0.1})
-    commands: dict[str, Command[Any]] = {
+    commands: dict[str, LongChange] = {
         "threshold moved": lower,
         "tagging run undone": (undo_run := Undo(dataset=dataset, run=run)),
         "addition undone": Undo(dataset=dataset, commit=addition),
@@ -147,7 +150,8 @@ async def running_service(
 async def undisturbed(folder: Path, what: str) -> Outcome:
     async with new_log(folder) as server, catalog_on(server, folder) as harness:
         command = await prepare(harness, what)
-        result = await harness.execute(command, "long", "f")
+        long: Command[Any] = command
+        result = await harness.execute(long, "long", "f")
 
         async def ask(query: Query[Any]) -> Any:
             return await harness.catalog.queries[type(query)](query)
@@ -179,14 +183,17 @@ async def killed(folder: Path, what: str, points: Sequence[int]) -> Outcome:
         return Outcome(result, event_names(events), views)
 
 
-async def send(client: ServiceClient, command: Command[R]) -> R:
+async def send(client: ServiceClient, command: Command[Any]) -> CommandResult:
     """Until it is answered."""
     metadata = CommandMetadata(command_id=CommandId("long"), actor="ann", at=NOW, fingerprint="f")
     until_served = RetryPolicy(first_delay=0.1, time_limit=WAIT)
-    return await retry(lambda: client.command(metadata, command, timeout=WAIT), until_served, on=Unavailable)
+    result: CommandResult = await retry(
+        lambda: client.command(metadata, command, timeout=WAIT), until_served, on=Unavailable
+    )
+    return result
 
 
-async def views_of(dataset: DatasetId, ask: Callable[[Query[Any]], Awaitable[Any]]) -> list[object]:
+async def views_of(dataset: str, ask: Callable[[Query[Any]], Awaitable[Any]]) -> list[object]:
     """What a client sees, but for times; or the code of the error."""
     queries: list[Query[Any]] = [
         GetDataset(dataset=dataset),
