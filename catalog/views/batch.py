@@ -7,6 +7,7 @@ applied so, because they look at all images of a data set at that moment, get a 
 """
 
 import sqlite3
+from abc import ABCMeta, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,11 @@ GoOn = Callable[[], bool]
 """Whether there is time for more; asked after every few rows."""
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class _AbstractStruct(msgspec.StructMeta, ABCMeta):
+    """Structs with abstract methods."""
+
+
+class Step(msgspec.Struct, metaclass=_AbstractStruct, frozen=True, kw_only=True, tag=True):
     """A part of applying a commit to the rows of one data set."""
 
     dataset_id: str
@@ -91,9 +96,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         """What `run` needs of the rows before any of them is changed; takes long, so perhaps on another connection."""
         return None
 
+    @abstractmethod
     def run(self, connection: sqlite3.Connection, plan: object, go_on: GoOn, /) -> "Step | None":
         """Does a part of it, as large as there is time for; returns what is left. `plan`: the result of `plan`."""
-        raise NotImplementedError
 
     def finish(self, connection: sqlite3.Connection) -> None:
         """Does all of it."""
@@ -121,8 +126,9 @@ class ImagesStep(Step, frozen=True, kw_only=True):
                 break
         return msgspec.structs.replace(self, images=bytes(left.serialize())) if left else None
 
+    @abstractmethod
     def change(self, connection: sqlite3.Connection, images: BitMap, /) -> None:
-        raise NotImplementedError
+        """At most ROWS_AT_ONCE of them."""
 
 
 class DeleteRows(Step, frozen=True, kw_only=True):
