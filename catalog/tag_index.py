@@ -156,5 +156,5 @@ def _read_again(connection: Connection, dataset_id: str, known: Sets | None, cha
         return tag_sets.sets_by_tag(connection, dataset_id)
     if not changed:
         return known
-    rest = {tag: images for tag, images in known.items() if tag not in set(changed)}
+    rest = {tag: known[tag] for tag in known.keys() - set(changed)}
     return rest | tag_sets.sets_by_tag(connection, dataset_id, changed)
