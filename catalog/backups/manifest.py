@@ -14,8 +14,8 @@ from contracts.wire.blobs.io import hash_content
 from contracts.wire.blobs.store import LocalBlobs, blobs_at
 from contracts.wire.system.files import sync_folder, write_atomically
 
-FORMAT = 3
-"""Format of a backup; that of the data folder it was made from (`contracts.wire.streams.FORMAT`)."""
+FORMAT = 4
+"""Format of a backup, frozen as that of the data folder is (`contracts.wire.log.migration.FORMAT`)."""
 MANIFEST = "manifest.json"
 BLOBS = "blobs"
 CURVES = "curves.ndjson"

@@ -289,3 +289,17 @@ async def test_a_set_of_which_no_copy_exists_can_be_given_up_and_is_empty_then(b
     await lost_here.put(some(1).bitmap)  # too late: rows must not depend on when they are built
     (tmp_path / "catalog" / "read.db").unlink()
     assert await start(bus_of, tmp_path, cats) == ()
+
+
+@pytest.mark.parametrize(
+    ("ordinals", "stored"),
+    [
+        ((*range(10), 70_000, 200_000), "3b300200010000090001000000030000000100000009007011400d"),
+        (range(5, 3_000), "3b300000010000b20b01000500b20b"),
+    ],
+)
+def test_sets_are_written_and_read_as_in_format_4(ordinals: Sequence[int], stored: str) -> None:
+    """The portable Roaring format with run containers, in events and blobs alike."""
+    images = image_set(ordinals)
+    assert images.bitmap.hex() == stored
+    assert list(bitmap_of(images)) == list(ordinals)

@@ -101,6 +101,14 @@ class FakeCatalog:
                     await publish(self.bus, self._applied(sequence))
             await asyncio.sleep(0.05)
 
+    async def announce_last(self) -> PendingAggregate:
+        """Announce nothing after this; it names something pending by which those who received it know it."""
+        self.is_silent = True
+        last = PendingAggregate(aggregate_kind="preset", aggregate_id=new_command_id(), sequence=1)
+        applied = Applied(log_id=self.log_id, sequence=(await self.log.end())[1], verified=True, pending=(last,))
+        await publish(self.bus, applied)
+        return last
+
     def _applied(self, sequence: int) -> Applied:
         if self.damage:
             return Applied(log_id="", sequence=0, verified=False, damage=self.damage)
