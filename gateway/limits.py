@@ -8,6 +8,9 @@ class LiveLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     ring_events: int = 10_000
     ring_bytes: int = 64 << 20
+    commits_at_start: int = 500
+    """Commits before the log's end that are read at the start: one may have a thousand events. Clients that lack older
+    ones read them from the catalog."""
     stale_after: float = 2.0
     """Silence of the catalog after which a frame says that what clients see may be outdated."""
     tick: float = 0.25

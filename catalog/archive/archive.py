@@ -26,7 +26,9 @@ class VerificationPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How much of the log is compared with the archive, and when."""
 
     max_commits_at_start: int = 50_000
-    """A log up to this long is compared before the catalog serves (a second); a longer one in the background."""
+    max_bytes_at_start: int = 64 << 20
+    """A log up to this long, with an archive up to this large, is compared before the catalog serves (a second); others
+    in the background."""
     interval_seconds: float = 24 * 3600.0
     """Time between two periodic verifications."""
     retry: RetryPolicy = RetryPolicy(first_delay=60.0)
@@ -36,7 +38,7 @@ class VerificationPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_POLICY = VerificationPolicy()
-COMPARE_ALL_AT_START = VerificationPolicy(max_commits_at_start=MAX_SEQUENCE)
+COMPARE_ALL_AT_START = VerificationPolicy(max_commits_at_start=MAX_SEQUENCE, max_bytes_at_start=MAX_SEQUENCE)
 
 
 class Archive(ArchiveFile):
@@ -54,7 +56,7 @@ class Archive(ArchiveFile):
         Only the catalog verifies the log, and before any service writes. An empty archive adopts the log.
         """
         self.tail = await self.verify()
-        is_short = self.tail.sequence <= self._policy.max_commits_at_start
+        is_short = await self._is_short()
         self._fully_compared = is_short or not await ends_agree(self, log, self.tail)
         if self._fully_compared:
             await self._compare(log)
@@ -70,6 +72,10 @@ class Archive(ArchiveFile):
         await self.set_log_id(state.log_id)
         self.verified = True
         return state.log_id
+
+    async def _is_short(self) -> bool:
+        size = (await asyncio.to_thread(self._path.stat)).st_size
+        return self.tail.sequence <= self._policy.max_commits_at_start and size <= self._policy.max_bytes_at_start
 
     async def verify(self) -> Tail:
         """Recompute the archive's own chains; LogDamaged at the first entry that was changed."""

@@ -125,7 +125,7 @@ class LogReader:
 
     def _reset(self, log_id: str, *, end: int) -> None:
         self.log_id = log_id
-        start = max(0, end - self._limits.ring_events)
+        start = max(0, end - self._limits.commits_at_start)
         oldest = Received(LogPosition(start) if start else START)
         self.ring = EventRing(self._limits, oldest=oldest, newest=Received(LogPosition(end)))
         self._order = ReleaseOrder(oldest)

@@ -205,13 +205,14 @@ async def test_a_second_concurrent_audit_is_refused(audited: AuditedLog) -> None
 SHORT_START = VerificationPolicy(max_commits_at_start=5)
 
 
+@pytest.mark.parametrize("policy", [SHORT_START, VerificationPolicy(max_bytes_at_start=1)], ids=["long", "large"])
 async def test_a_long_log_is_compared_at_its_end_first_and_fully_by_periodic_verification(
-    audited: AuditedLog, server: EmbeddedServer, tmp_path: Path
+    audited: AuditedLog, server: EmbeddedServer, policy: VerificationPolicy
 ) -> None:
     await server.stop()
     flip_bit_in_text(block_files(server.folder)[0], b"name 07")
     await server.start()
-    reopened = Archive(audited.folder, SHORT_START)
+    reopened = Archive(audited.folder, policy)
     assert await reopened.verify_on_start(audited.log) == audited.archive.log_id
     with pytest.raises(LogDamaged, match="commit 7 is not in the log") as caught:
         async with asyncio.timeout(WAIT):

@@ -24,7 +24,11 @@ from contracts.queries.jobs import GetJob
 from contracts.telemetry import PendingAggregate, Presence, TrainingProgress
 from contracts.wire.service.supervision import Pause, SupervisionFile, SupervisionReport
 from contracts.wire.service.telemetry import publish
+from gateway.clients import CatalogClient
+from gateway.cursor import LogPosition, Received
 from gateway.limits import LIVE_LIMITS, LiveLimits
+from gateway.live.feed import LiveFeed
+from gateway.live.image_ids import ImageIds
 from tests.gateway.conftest import Limits, World, eventually, until_ready, world_at
 from tests.gateway.fake_catalog import job
 from tests.gateway.test_http import assert_problem
@@ -185,6 +189,23 @@ async def _read_from_the_start(world: World) -> None:
         await next_of(opened, "caught_up")
         await world.catalog.rename("now")
         assert names(await next_events(opened, 1)) == ["now"]
+
+
+async def test_a_gateway_that_starts_reads_only_the_end_of_a_long_log(fresh_world: World) -> None:
+    world = fresh_world
+    renamed = [await world.catalog.rename(f"name {number}") for number in range(5)]
+    await wait_until_released(world, renamed[-1].sequence)
+    later = LiveFeed(world.bus, ImageIds(CatalogClient(world.bus)), LiveLimits(commits_at_start=2), world.clock)
+    running = asyncio.create_task(later.run())
+
+    async def is_read() -> bool:
+        return later.ring.filled_to.position.sequence == renamed[-1].sequence
+
+    await eventually(is_read)
+    running.cancel()
+    assert later.ring.oldest.position.sequence == renamed[2].sequence
+    assert later.ring.after(Received(LogPosition(renamed[1].sequence))) is None  # from the catalog
+    assert len(later.ring.after(Received(LogPosition(renamed[2].sequence))) or ()) == 2
 
 
 async def test_an_event_is_sent_once_the_catalog_has_applied_it(world: World) -> None:
