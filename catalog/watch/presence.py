@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -102,18 +103,20 @@ def _fold(archive: Connection) -> LiveBlobs:
     return live
 
 
-async def find_losses(
-    expected: Expected, blobs: Blobs, keys: Path, *, at: datetime, known: Losses | None = None
+async def find_losses(  # noqa: PLR0913 - what is compared, and how
+    expected: Expected, blobs: Blobs, keys: Path, *, at: datetime, known: Losses | None = None, share: float = 1.0
 ) -> Losses:
     """What is missing of what is expected. OSError, Unavailable: the blobs cannot be listed.
+
+    `share`: of the time, that listing the blobs takes; the rest of it is left to others.
 
     `known`: what was missing before. Anything else must be missing from two lists in a row: a blob that was stored, or
     an image erased, while the first was made is no loss. Of blobs with another size than expected the bytes decide.
     """
-    found = await expected.scan(await list_sizes(blobs))
+    found = await expected.scan(await list_sizes(blobs, share))
     missing = found.missing
     if any(known is None or reference.digest not in known.lost_blobs for reference in missing):
-        again = set((await expected.scan(await list_sizes(blobs))).missing)
+        again = set((await expected.scan(await list_sizes(blobs, share))).missing)
         missing = [reference for reference in missing if reference in again]
     damaged = [reference for reference in found.resized if not await is_intact(blobs, reference.digest)]
     expected_keys = await expected.keys()
@@ -127,11 +130,14 @@ async def find_losses(
     )
 
 
-async def list_sizes(blobs: Blobs) -> Sizes:
-    """About 200 bytes of memory for each stored blob."""
+async def list_sizes(blobs: Blobs, share: float = 1.0) -> Sizes:
+    """About 200 bytes of memory for each stored blob. Pauses after each part unless `share` is 1."""
     sizes: dict[bytes, int] = {}
+    started = time.monotonic()
     async for part in blobs.listing():
         sizes.update((bytes.fromhex(digest), size) for digest, size in part)
+        await asyncio.sleep((time.monotonic() - started) * (1 / share - 1))
+        started = time.monotonic()
     return sizes
 
 

@@ -45,6 +45,8 @@ class WatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Intervals in seconds: of comparing all blobs and keys, and of publishing what is lost."""
 
     compare_every: float = 600.0
+    compare_share: float = 0.2
+    """Part of a core that a comparison takes: with many blobs it lasts seconds, and people work meanwhile."""
     publish_every: float = 5.0
     patrol: PatrolPolicy | None = DEFAULT_PATROL
     """None: bytes are read on demand only."""
@@ -108,7 +110,8 @@ class Watch:
         """Compare everything now. OSError, Unavailable: the blobs cannot be listed."""
         at = datetime.now(UTC)
         expected = ReadModelExpected(self._store)
-        found = await find_losses(expected, self._blobs, self._keys, at=at, known=self.losses)
+        share = self._policy.compare_share
+        found = await find_losses(expected, self._blobs, self._keys, at=at, known=self.losses, share=share)
         self._set(found)
         for digest in found.damaged:
             await self._blobs.set_aside(digest)

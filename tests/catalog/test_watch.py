@@ -12,7 +12,7 @@ from obstore.store import LocalStore, MemoryStore
 
 from catalog.settings import Settings
 from catalog.watch.patrol import PatrolPolicy
-from catalog.watch.presence import RANGE_BYTES, expected_by, find_losses, is_intact
+from catalog.watch.presence import RANGE_BYTES, expected_by, find_losses, is_intact, list_sizes
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import Watch, WatchPolicy, policy_for
 from contracts.commands.datasets import EraseImage, FreezeVersion, RemoveImage, SetCaption
@@ -379,3 +379,24 @@ async def test_nothing_is_made_again_of_an_image_that_is_erased_meanwhile(harnes
     made = harness.staging / harness.stage("made.webp", b"made").token
     assert not await repairer._store(reference, row, made)  # decoded before, stored after the erasure
     assert await compare(harness) == {}
+
+
+async def test_a_comparison_leaves_time_to_others_as_often_as_its_share_says(
+    harness: CatalogHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        await harness.blobs.put(bytes([number]) * 10)
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    whole = await list_sizes(harness.blobs)
+    assert len(whole) >= 5
+    assert set(pauses) == {0.0}
+    pauses.clear()
+    assert await list_sizes(harness.blobs, share=0.5) == whole
+    assert min(pauses) > 0
