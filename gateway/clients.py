@@ -1,12 +1,12 @@
 """Typed clients of the services that own data. At present all commands and queries go to the catalog."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from contracts.audit import AuditReport
 from contracts.commands.base import Command, CommandMetadata, R
 from contracts.errors import Behind, Unavailable
 from contracts.ids import JobId, RunId
-from contracts.queries.base import Query, QueryAt
+from contracts.queries.base import EncodedPage, Query, QueryAt
 from contracts.queries.datasets import ListImages
 from contracts.queries.log import VerifyLog
 from contracts.retry import RetryPolicy, retry
@@ -41,11 +41,13 @@ class CatalogClient:
         self._client = ServiceClient(bus)
 
     async def query(self, query: Query[T]) -> T:
-        """Historical queries have a longer timeout: their result is computed from the events."""
         await self._check_connected()
-        historical = isinstance(query, QueryAt | ListImages) and query.is_past
-        timeout = HISTORICAL_QUERY_TIMEOUT_SECONDS if historical else QUERY_TIMEOUT_SECONDS
-        return await self._client.query(query, timeout=timeout)
+        return await self._client.query(query, timeout=_timeout_of(query))
+
+    async def list_images(self, query: ListImages) -> EncodedPage:
+        """As `query`; the images are passed on as the catalog encoded them."""
+        await self._check_connected()
+        return await self._client.query_encoded(query, timeout=_timeout_of(query))
 
     async def verify(self, query: VerifyLog) -> AuditReport:
         """Verifying a long log takes minutes."""
@@ -76,3 +78,9 @@ class CatalogClient:
         """Fail soon while NATS is disconnected; the NATS client would buffer the request until it timed out."""
         if not await self._bus.wait_connected(RECONNECT_SECONDS):
             raise Unavailable("NATS is not connected; the gateway keeps trying", service="nats")
+
+
+def _timeout_of(query: Query[Any]) -> float:
+    """Historical queries have a longer timeout: their result is computed from the events."""
+    is_past = isinstance(query, QueryAt | ListImages) and query.is_past
+    return HISTORICAL_QUERY_TIMEOUT_SECONDS if is_past else QUERY_TIMEOUT_SECONDS
