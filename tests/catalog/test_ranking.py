@@ -91,10 +91,7 @@ def test_edits_are_decided_from_the_tags_that_are_shown(
     rules: Acceptance,
     order: Sequence[str],
 ) -> None:
-    edits = [
-        Edit(at, 0, "person", "ann", **{choice: (IDS[tag],)})
-        for at, (tag, choice) in enumerate(decided)
-    ]
+    edits = [Edit(at, 0, "person", "ann", **{choice: (IDS[tag],)}) for at, (tag, choice) in enumerate(decided)]
     known = (by_age(runs), pairs.rules_by_id(rules, IDS), NAMES)
     places = [IDS[tag] for tag in order]
     shown = derive_effective_tags(decisions_of(edits), *known, places)
