@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -192,7 +192,8 @@ class Service:
     async def _slot(self) -> AsyncIterator[None]:
         """One of the concurrent requests. Unavailable: none was free in time."""
         try:
-            async with asyncio.timeout(self._limits.queue_timeout):
+            # Without a queue it is acquired at once; a timeout costs something.
+            async with asyncio.timeout(self._limits.queue_timeout) if self._slots.locked() else nullcontext():
                 await self._slots.acquire()
         except TimeoutError as error:
             raise Unavailable(f"the {self._name} is busy", service=self._name) from error
