@@ -101,22 +101,23 @@ def derive_effective_tags(
 
     `order`: these tags first, as far as the image has them.
     """
-    best, accepted = _most_probable(runs), _accepted(runs, rules)
-    passing = {tag: found for tag, found in accepted.items() if tag not in decided}
-    known = decided.keys() | passing.keys() | rules.deny
-    below = sorted([(-found[2], names[tag], found) for tag, found in best.items() if tag not in known])
-    shown = in_caption_order(_choices(decided), _ranked(passing, names), order)
+    best, accepted = _best_and_accepted(runs, rules)
+    open_tags = [tag for tag in best if tag not in decided and tag not in rules.deny]
+    below = [(-best[tag][2], names[tag], tag) for tag in open_tags if tag not in accepted]
+    below.sort()
+    passing = _ranked([accepted[tag] for tag in open_tags if tag in accepted], names)
+    shown = in_caption_order(_choices(decided), passing, order)
     return EffectiveTags(
         tags=tuple(
             [
                 _decided_tag(names[tag], decided[tag], best.get(tag))
                 if tag in decided
-                else _predicted_tag(names[tag], passing[tag])
+                else _predicted_tag(names[tag], accepted[tag])
                 for tag in shown
             ]
         ),
         rejected=tuple([names[tag] for tag, decision in decided.items() if decision.choice == "rejected"]),
-        suggestions=tuple([_predicted_tag(name, found) for _, name, found in below[:MAX_SUGGESTIONS]]),
+        suggestions=tuple([_predicted_tag(name, best[tag]) for _, name, tag in below[:MAX_SUGGESTIONS]]),
         rating=_rating(runs, names),
     )
 
@@ -142,8 +143,8 @@ def derive_tag_state(
     order: Sequence[int] = (),
 ) -> TagState:
     """Of the same as `derive_effective_tags`; `effective` are the names that it finds."""
-    accepted = _accepted(runs, rules)
-    shown = in_caption_order(_choices(decided), _ranked(accepted, names), order)
+    _, accepted = _best_and_accepted(runs, rules)
+    shown = in_caption_order(_choices(decided), _ranked(accepted.values(), names), order)
     return TagState(
         effective=tuple([names[tag] for tag in shown]),
         asserted=frozenset(names[tag] for tag, decision in decided.items() if decision.choice == "asserted"),
@@ -168,6 +169,21 @@ def in_caption_order(decided: Mapping[T, Choice], ranked: Iterable[T], order: Se
 
 def _choices(decided: Decisions) -> dict[int, Choice]:
     return {tag: decision.choice for tag, decision in decided.items()}
+
+
+def _best_and_accepted(runs: Runs, rules: Rules) -> tuple[dict[int, Predicted], dict[int, Predicted]]:
+    """What `_most_probable` and `_accepted` find. Mostly each tag is predicted once, and both are soon found."""
+    predicted = [found for run in runs for found in run if found[1] != "rating"]
+    best = {found[0]: found for found in predicted}
+    if len(best) < len(predicted):
+        return _most_probable(runs), _accepted(runs, rules)
+    of_tags, above, deny = rules.of_tags, rules.categories, rules.deny
+    accepted = {
+        tag: found
+        for tag, found in best.items()
+        if found[2] > (of_tags[tag] if tag in of_tags else above.get(found[1], 1.0)) and tag not in deny
+    }
+    return best, accepted
 
 
 def _accepted(runs: Runs, rules: Rules) -> dict[int, Predicted]:
@@ -202,9 +218,10 @@ def _place(found: Predicted) -> tuple[bool, float]:
     return category != "character", -probability
 
 
-def _ranked(accepted: Mapping[int, Predicted], names: Mapping[int, str]) -> list[int]:
+def _ranked(accepted: Iterable[Predicted], names: Mapping[int, str]) -> list[int]:
     """Accepted tags in the order of captions."""
-    places = sorted([(found[1] != "character", -found[2], names[tag], tag) for tag, found in accepted.items()])
+    places = [(category != "character", -probability, names[tag], tag) for tag, category, probability, _, _ in accepted]
+    places.sort()
     return [tag for _, _, _, tag in places]
 
 
