@@ -291,6 +291,8 @@ class Store(Database):
             self._advanced.notify_all()
 
     async def _wait_until(self, condition: Callable[[], bool], sequence: int, timeout: float | None) -> None:
+        if condition():  # as for nearly all reads; a timeout costs something
+            return
         try:
             async with asyncio.timeout(timeout), self._advanced:
                 await self._advanced.wait_for(condition)

@@ -112,6 +112,13 @@ def render(tag: str) -> str:
     return tag if tag in _KEEP_UNDERSCORES else tag.replace("_", " ")
 
 
+def render_all(tags: Sequence[str]) -> str:
+    """These tags as written in captions, with commas between them."""
+    if _KEEP_UNDERSCORES.isdisjoint(tags):  # as nearly always, and one replacement is faster than one for each
+        return ", ".join(tags).replace("_", " ")
+    return ", ".join(map(render, tags))
+
+
 def escape(text: str) -> str:
     r"""Escaped for prompt syntax, where parentheses are weights: `a_(b)` becomes `a_\(b\)`."""
     return text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")

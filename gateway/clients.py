@@ -1,15 +1,17 @@
 """Typed clients of the services that own data. At present all commands and queries go to the catalog."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from contracts.audit import AuditReport
 from contracts.commands.base import Command, CommandMetadata, R
 from contracts.errors import Behind, Unavailable
+from contracts.filters import Matching, uses_text
 from contracts.ids import JobId, RunId
-from contracts.queries.base import Query, QueryAt
-from contracts.queries.datasets import ListImages
+from contracts.queries.base import EncodedPage, Query, QueryAt
+from contracts.queries.datasets import ListImages, ListTags, PreviewEdit
 from contracts.queries.log import VerifyLog
 from contracts.retry import RetryPolicy, retry
+from contracts.sorting import SortBy
 from contracts.subjects import WorkClass
 from contracts.telemetry import LossBlock
 from contracts.wire.service.bus import Bus
@@ -25,7 +27,7 @@ IMPORT_RETRIES = RetryPolicy(first_delay=0.5, time_limit=30.0)
 RECONNECT_SECONDS = 0.5
 """How long a request waits for the connection to NATS: it is away for a moment when keys are rotated."""
 QUERY_TIMEOUT_SECONDS = 5.0
-HISTORICAL_QUERY_TIMEOUT_SECONDS = 60.0
+SLOW_QUERY_TIMEOUT_SECONDS = 60.0
 IMPORT_TIMEOUT_SECONDS = 120.0
 """Timeout of one import command; large images decode slowly."""
 
@@ -41,11 +43,13 @@ class CatalogClient:
         self._client = ServiceClient(bus)
 
     async def query(self, query: Query[T]) -> T:
-        """Historical queries have a longer timeout: their result is computed from the events."""
         await self._check_connected()
-        historical = isinstance(query, QueryAt | ListImages) and query.is_past
-        timeout = HISTORICAL_QUERY_TIMEOUT_SECONDS if historical else QUERY_TIMEOUT_SECONDS
-        return await self._client.query(query, timeout=timeout)
+        return await self._client.query(query, timeout=timeout_of(query))
+
+    async def list_images(self, query: ListImages) -> EncodedPage:
+        """As `query`; the images are passed on as the catalog encoded them."""
+        await self._check_connected()
+        return await self._client.query_encoded(query, timeout=timeout_of(query))
 
     async def verify(self, query: VerifyLog) -> AuditReport:
         """Verifying a long log takes minutes."""
@@ -76,3 +80,18 @@ class CatalogClient:
         """Fail soon while NATS is disconnected; the NATS client would buffer the request until it timed out."""
         if not await self._bus.wait_connected(RECONNECT_SECONDS):
             raise Unavailable("NATS is not connected; the gateway keeps trying", service="nats")
+
+
+def timeout_of(query: Query[Any]) -> float:
+    """Seconds. More where much is read first: histories for the past, all names and captions where these are needed."""
+    match query:
+        case QueryAt() | ListImages() if query.is_past:
+            return SLOW_QUERY_TIMEOUT_SECONDS
+        case ListImages(sort=SortBy(key="name")):
+            return SLOW_QUERY_TIMEOUT_SECONDS
+        case (
+            ListImages(filter=filter_) | ListTags(filter=filter_) | PreviewEdit(selection=Matching(filter=filter_))
+        ) if filter_ is not None and uses_text(filter_):
+            return SLOW_QUERY_TIMEOUT_SECONDS
+        case _:
+            return QUERY_TIMEOUT_SECONDS

@@ -10,11 +10,9 @@ from typing import TypeVar
 
 import msgspec
 
-from catalog.domain.edits import Choice
-from contracts import tags
+from catalog.domain.edits import Choice, Edit
 from contracts.events.base import Category
 from contracts.events.datasets import ThresholdsSet
-from contracts.events.tagging import Prediction
 from contracts.ids import RunId
 from contracts.queries.datasets import TagView
 from contracts.tags import Acceptance, Fixed
@@ -26,26 +24,35 @@ DEFAULT_THRESHOLDS = ThresholdsSet(categories={"general": 0.35, "character": 0.8
 """Those of a data set until others are set: the usual ones for WD models."""
 
 T = TypeVar("T")
-Found = tuple["ModelPredictions", Prediction]
-"""A prediction, and the run that made it."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules of a data set by the ids of tags; `of_tags` and `deny` lack tags that the log has never named."""
+
+    categories: Mapping[Category, float]
+    of_tags: Mapping[int, float]
+    deny: frozenset[int]
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A person or an import asserted or rejected a tag of one image, or withdrew an earlier decision."""
+    """A person or an import asserted or rejected tags of one image, or withdrew an earlier decision."""
 
-    tag: str
     choice: Choice
     source: str
     actor: str
     sequence: int
 
 
-class ModelPredictions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The predictions of one model run for one image; `sequence` of the commit that recorded them."""
+Decisions = Mapping[int, Decision]
+"""Of one image the latest decision on each tag that was not withdrawn since, in the order they were made."""
+Predicted = tuple[int, Category, float, RunId, int]
+"""What a run of a model predicted for one image: tag, category, probability; the run, and the sequence of its commit.
 
-    run: RunId
-    sequence: int
-    predictions: tuple[Prediction, ...]
+A tuple, because a page of images has thousands.
+"""
+Runs = Sequence[Sequence[Predicted]]
+"""The current predictions of each model for one image, of the newest run first."""
 
 
 class EffectiveTags(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -58,7 +65,7 @@ class EffectiveTags(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(tag.tag for tag in self.tags)
+        return tuple([tag.tag for tag in self.tags])
 
 
 def rules_of(thresholds: dict[Category, float], of_tags: dict[str, float], deny: Iterable[str] = ()) -> Acceptance:
@@ -66,44 +73,52 @@ def rules_of(thresholds: dict[Category, float], of_tags: dict[str, float], deny:
     return Acceptance(threshold=Fixed(above=thresholds, tags=of_tags), deny=frozenset(deny))
 
 
-def latest_decisions(decisions: Iterable[Decision]) -> dict[str, Decision]:
-    """The latest decision on each tag that was not withdrawn since, in the order they were made; given all in order."""
-    latest: dict[str, Decision] = {}
-    for decision in decisions:
-        latest.pop(decision.tag, None)
-        latest[decision.tag] = decision
+def decisions_of(edits: Iterable[Edit]) -> Decisions:
+    """What the edits of one image decided, given all in order."""
+    latest: dict[int, Decision] = {}
+    for edit in edits:
+        groups: tuple[tuple[Choice, tuple[int, ...]], ...] = (
+            ("asserted", edit.asserted),
+            ("rejected", edit.rejected),
+            ("withdrawn", edit.withdrawn),
+        )
+        for choice, tags in groups:
+            decision = Decision(choice=choice, source=edit.source, actor=edit.actor, sequence=edit.sequence)
+            for tag in tags:
+                latest.pop(tag, None)
+                latest[tag] = decision
     return {tag: decision for tag, decision in latest.items() if decision.choice != "withdrawn"}
 
 
 def derive_effective_tags(
-    decisions: Iterable[Decision],
-    predictions: Sequence[ModelPredictions],
-    rules: Acceptance,
-    order: Sequence[str] = (),
+    decided: Decisions,
+    runs: Runs,
+    rules: Rules,
+    names: Mapping[int, str],
+    order: Sequence[int] = (),
 ) -> EffectiveTags:
-    """The tags of one image, from the decisions that hold, in order, and the current predictions of each model.
+    """The tags of one image, from the decisions that hold and current predictions.
 
-    The newest run comes first. `order`: these tags first, as far as the image has them.
+    `order`: these tags first, as far as the image has them.
     """
-    decided = latest_decisions(decisions)
-    best = _most_probable(predictions)
-    passing = {tag: found for tag, found in _accepted(predictions, rules).items() if tag not in decided}
-    below = sorted(
-        [
-            (-found.probability, tag)
-            for tag, (_, found) in best.items()
-            if not (tag in decided or tag in passing or tag in rules.deny)
-        ]
-    )
-    ratings = (tags.most_probable_rating(run.predictions) for run in predictions)  # that of the newest run with one
-    names = in_caption_order({tag: one.choice for tag, one in decided.items()}, _ranked(passing, rules), order)
+    best, accepted = _best_and_accepted(runs, rules)
+    open_tags = [tag for tag in best if tag not in decided and tag not in rules.deny]
+    below = [(-best[tag][2], names[tag], tag) for tag in open_tags if tag not in accepted]
+    below.sort()
+    passing = _ranked([accepted[tag] for tag in open_tags if tag in accepted], names)
+    shown = in_caption_order(_choices(decided), passing, order)
     return EffectiveTags(
         tags=tuple(
-            [_decided_tag(decided[tag], best) if tag in decided else _predicted_tag(*passing[tag]) for tag in names]
+            [
+                _decided_tag(names[tag], decided[tag], best.get(tag))
+                if tag in decided
+                else _predicted_tag(names[tag], accepted[tag])
+                for tag in shown
+            ]
         ),
-        rejected=tuple([tag for tag, decision in decided.items() if decision.choice == "rejected"]),
-        suggestions=tuple([_predicted_tag(*best[tag]) for _, tag in below[:MAX_SUGGESTIONS]]),
-        rating=next((rating for rating in ratings if rating is not None), None),
+        rejected=tuple([names[tag] for tag, decision in decided.items() if decision.choice == "rejected"]),
+        suggestions=tuple([_predicted_tag(name, best[tag]) for _, name, tag in below[:MAX_SUGGESTIONS]]),
+        rating=_rating(runs, names),
     )
 
 
@@ -121,20 +136,20 @@ class TagState:
 
 
 def derive_tag_state(
-    decisions: Iterable[Decision],
-    predictions: Sequence[ModelPredictions],
-    rules: Acceptance,
-    order: Sequence[str] = (),
+    decided: Decisions,
+    runs: Runs,
+    rules: Rules,
+    names: Mapping[int, str],
+    order: Sequence[int] = (),
 ) -> TagState:
     """Of the same as `derive_effective_tags`; `effective` are the names that it finds."""
-    choices: dict[str, Choice] = {tag: decision.choice for tag, decision in latest_decisions(decisions).items()}
-    accepted = _accepted(predictions, rules)
-    passing = {tag: found for tag, found in accepted.items() if tag not in choices}
+    _, accepted = _best_and_accepted(runs, rules)
+    shown = in_caption_order(_choices(decided), _ranked(accepted.values(), names), order)
     return TagState(
-        effective=tuple(in_caption_order(choices, _ranked(passing, rules), order)),
-        asserted=frozenset(tag for tag, choice in choices.items() if choice == "asserted"),
-        rejected=frozenset(tag for tag, choice in choices.items() if choice == "rejected"),
-        predicted=frozenset(_ranked(accepted, rules)),
+        effective=tuple([names[tag] for tag in shown]),
+        asserted=frozenset(names[tag] for tag, decision in decided.items() if decision.choice == "asserted"),
+        rejected=frozenset(names[tag] for tag, decision in decided.items() if decision.choice == "rejected"),
+        predicted=frozenset(names[tag] for tag in accepted),
     )
 
 
@@ -152,46 +167,93 @@ def in_caption_order(decided: Mapping[T, Choice], ranked: Iterable[T], order: Se
     return [*first, *(tag for tag in shown if tag not in set(first))]
 
 
-def _accepted(predictions: Sequence[ModelPredictions], rules: Acceptance) -> dict[str, Found]:
-    """The tags that some run predicts above their threshold, decisions ignored."""
-    accepted = [msgspec.structs.replace(run, predictions=tags.accept(run.predictions, rules)) for run in predictions]
-    return _most_probable(accepted)
+def _choices(decided: Decisions) -> dict[int, Choice]:
+    return {tag: decision.choice for tag, decision in decided.items()}
 
 
-def _ranked(found: dict[str, Found], rules: Acceptance) -> list[str]:
+def _best_and_accepted(runs: Runs, rules: Rules) -> tuple[dict[int, Predicted], dict[int, Predicted]]:
+    """What `_most_probable` and `_accepted` find. Mostly each tag is predicted once, and both are soon found."""
+    predicted = [found for run in runs for found in run if found[1] != "rating"]
+    best = {found[0]: found for found in predicted}
+    if len(best) < len(predicted):
+        return _most_probable(runs), _accepted(runs, rules)
+    of_tags, above, deny = rules.of_tags, rules.categories, rules.deny
+    accepted = {
+        tag: found
+        for tag, found in best.items()
+        if found[2] > (of_tags[tag] if tag in of_tags else above.get(found[1], 1.0)) and tag not in deny
+    }
+    return best, accepted
+
+
+def _accepted(runs: Runs, rules: Rules) -> dict[int, Predicted]:
+    """The tags that some run predicts above their threshold, decisions ignored, as `contracts.tags.accept` finds them.
+
+    Of several runs the highest probability counts, in a tie that of the newest.
+    """
+    of_tags, above, deny = rules.of_tags, rules.categories, rules.deny
+    accepted: dict[int, Predicted] = {}
+    for run in runs:
+        of_run: dict[int, Predicted] = {}
+        for found in run:
+            tag, category, probability, _, _ = found
+            threshold = of_tags[tag] if tag in of_tags else above.get(category, 1.0)
+            # A name in two categories counts as what comes first in captions.
+            if (
+                probability > threshold
+                and category != "rating"
+                and tag not in deny
+                and (tag not in of_run or _place(found) < _place(of_run[tag]))
+            ):
+                of_run[tag] = found
+        for tag, found in of_run.items():
+            if tag not in accepted or found[2] > accepted[tag][2]:
+                accepted[tag] = found
+    return accepted
+
+
+def _place(found: Predicted) -> tuple[bool, float]:
+    """In captions: characters, then general, each by probability."""
+    _, category, probability, _, _ = found
+    return category != "character", -probability
+
+
+def _ranked(accepted: Iterable[Predicted], names: Mapping[int, str]) -> list[int]:
     """Accepted tags in the order of captions."""
-    return [prediction.tag for prediction in tags.accept([prediction for _, prediction in found.values()], rules)]
+    places = [(category != "character", -probability, names[tag], tag) for tag, category, probability, _, _ in accepted]
+    places.sort()
+    return [tag for _, _, _, tag in places]
 
 
-def _most_probable(predictions: Iterable[ModelPredictions]) -> dict[str, Found]:
-    """The highest probability of each tag, and its run; the newest run in a tie. Ratings are no tags."""
-    best: dict[str, Found] = {}
-    for run in predictions:
-        for prediction in run.predictions:
-            known = best.get(prediction.tag)
-            if prediction.category != "rating" and (known is None or prediction.probability > known[1].probability):
-                best[prediction.tag] = (run, prediction)
+def _most_probable(runs: Runs) -> dict[int, Predicted]:
+    """The highest probability of each tag; of the newest run in a tie. Ratings are no tags."""
+    best: dict[int, Predicted] = {}
+    for run in runs:
+        for found in run:
+            tag, category, probability, _, _ = found
+            if category != "rating" and (tag not in best or probability > best[tag][2]):
+                best[tag] = found
     return best
 
 
-def _decided_tag(decision: Decision, best: dict[str, Found]) -> TagView:
-    """`best`: what is predicted, with the categories of tags."""
-    found = best.get(decision.tag)
-    return TagView(
-        tag=decision.tag,
-        source=decision.source,
-        category="general" if found is None else found[1].category,
-        actor=decision.actor,
-        sequence=decision.sequence,
-    )
+def _rating(runs: Runs, names: Mapping[int, str]) -> str | None:
+    """The most probable one of the newest run with ratings, ties by name."""
+    for run in runs:
+        ratings = [(-probability, names[tag]) for tag, category, probability, _, _ in run if category == "rating"]
+        if ratings:
+            return min(ratings)[1]
+    return None
 
 
-def _predicted_tag(run: ModelPredictions, prediction: Prediction) -> TagView:
-    return TagView(
-        tag=prediction.tag,
-        source="model",
-        category=prediction.category,
-        probability=prediction.probability,
-        run=run.run,
-        sequence=run.sequence,
-    )
+# A page has thousands of these: arguments by position take half the time.
+
+
+def _decided_tag(name: str, decision: Decision, predicted: Predicted | None) -> TagView:
+    """Its category is that of what is predicted."""
+    category = "general" if predicted is None else predicted[1]
+    return TagView(name, decision.source, category, None, None, decision.actor, decision.sequence)
+
+
+def _predicted_tag(name: str, found: Predicted) -> TagView:
+    _, category, probability, run, sequence = found
+    return TagView(name, "model", category, probability, run, None, sequence)

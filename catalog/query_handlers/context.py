@@ -22,6 +22,7 @@ from catalog.store import Store
 from catalog.tag_index import TagIndex
 from catalog.text_index import TextIndexes
 from catalog.views import datasets, erasures, images, tagging
+from catalog.views.tag_names import Names
 from catalog.watch.absent_keys import AbsentKeys, keys_of
 from contracts.errors import Invalid, Rejected, Unavailable
 from contracts.ids import DatasetId, Digest, ImageId
@@ -31,6 +32,8 @@ from contracts.wire.blobs.store import Blobs
 
 CACHED_MANIFESTS = 8
 """Roots, and pages, of manifests in memory; a page takes about 3 MB."""
+MAX_KNOWN_NAMES = 50_000
+"""Names of tags in memory at which they are read anew; some 150 bytes each."""
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Query[Any])
@@ -138,6 +141,14 @@ class QueryContext:
     """Where data erased up to a sequence may still exist, one sentence per place."""
     limits: QueryLimits = field(default_factory=QueryLimits)
     past_slots: PastSlots = field(init=False)
+    _names: Names = field(default_factory=dict)
+
+    @property
+    def names(self) -> Names:
+        """Names of tags that queries have read, for those that follow: what has a name keeps it."""
+        if len(self._names) > MAX_KNOWN_NAMES:
+            self._names = {}  # not cleared: another query may be using them
+        return self._names
 
     def __post_init__(self) -> None:
         self.past_slots = PastSlots(self.limits)

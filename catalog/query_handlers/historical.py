@@ -31,6 +31,7 @@ from catalog.query_handlers.results import (
 )
 from catalog.views import past, work
 from catalog.views.erasures import ErasedRow
+from catalog.views.tag_names import Names
 from catalog.watch.losses import keys_missing
 from contracts.errors import NotFound, Rejected
 from contracts.queries.datasets import DatasetView, GetDataset, GetImage, ImageView
@@ -121,7 +122,7 @@ async def get_dataset(context: QueryContext, query: GetDataset) -> DatasetView:
 
 async def get_image(context: QueryContext, query: GetImage) -> ImageView:
     last = await context.sequence_of(query)
-    image = await context.read(query, partial(_read_image, query.image, last))
+    image = await context.read(query, partial(_read_image, query.image, last, context.names))
     keys, absent = await context.keys_of([query.image])
     if absent.erased:  # a restored log from before the erasure does not contain it
         raise erased(query.image)
@@ -130,9 +131,9 @@ async def get_image(context: QueryContext, query: GetImage) -> ImageView:
     return image_view(image, keys, absent)
 
 
-def _read_image(image_id: str, last: int | None, now: Connection) -> TaggedImage:
+def _read_image(image_id: str, last: int | None, known: Names, now: Connection) -> TaggedImage:
     if last is None:
-        return read_image(now, image_id)
+        return read_image(now, image_id, known)
     row = known_image(now, image_id)
     if isinstance(row, ErasedRow):
         raise erased(image_id)
@@ -141,5 +142,5 @@ def _read_image(image_id: str, last: int | None, now: Connection) -> TaggedImage
     dataset_at(now, row.dataset_id, last)  # Gone if it was removed
     if not past.was_present(now, row, last):
         raise removed("image", image_id)
-    (image,) = with_tags(now, past.rows_at(now, [row], last), last)
+    (image,) = with_tags(now, past.rows_at(now, [row], last), known, last)
     return image

@@ -71,12 +71,12 @@ async def list_images(context: QueryContext, query: ListImages) -> Page[ImageVie
     if query.filter is not None or query.sort is not None:
         return await _list_selected(context, query)
     after = decode_cursor(query.cursor, (0, -1))
-    tag = None if query.tag is None else canonicalize(query.tag)
+    tag, known = None if query.tag is None else canonicalize(query.tag), context.names
 
     def read(connection: Connection) -> tuple[list[TaggedImage], int]:
         dataset_id = None if query.dataset is None else require_dataset(connection, query.dataset).id
         rows = tags.page(connection, dataset_id, tag, after, query.limit + 1)
-        return with_tags(connection, rows), tags.count_images(connection, dataset_id, tag)
+        return with_tags(connection, rows, known), tags.count_images(connection, dataset_id, tag)
 
     found, total = await context.read(query, read)
     keys, absent = await context.keys_of(image[0].id for image in found)
@@ -94,13 +94,13 @@ async def _list_past(context: QueryContext, query: ListImages) -> Page[ImageView
             "the past is that of one data set, without tag, filter and sort; filter the present, or a version"
         )
     dataset, (after,) = query.dataset, decode_cursor(query.cursor, (-1,))
-    last = await context.sequence_of(query)
+    last, known = await context.sequence_of(query), context.names
     assert last is not None  # noqa: S101 - for the type checker: it is a query about the past
 
     def read(now: Connection) -> tuple[list[TaggedImage], int]:
         dataset_id = dataset_at(now, dataset, last).id
         rows, total = past.page(now, dataset_id, last, after, query.limit + 1)
-        return with_tags(now, rows, last), total
+        return with_tags(now, rows, known, last), total
 
     found, total = await context.read(query, read)
     keys, absent = await context.keys_of(image[0].id for image in found)
@@ -180,7 +180,7 @@ def _datasets(connection: Connection, query: ListImages) -> list[DatasetId]:
 async def _read_dataset(context: QueryContext, dataset_id: DatasetId, listed: _List) -> tuple[list[_Item], int]:
     """The first images of a data set after the cursor, and how many the filter selects in it."""
     memory = await index_memory.for_filter(context, dataset_id, listed.filter)
-    names = await _names(context, dataset_id) if listed.by_name else None
+    names, known = await _names(context, dataset_id) if listed.by_name else None, context.names
 
     def read(connection: Connection) -> tuple[list[_Item], int]:
         index = DatasetIndex(connection, dataset_id, memory)
@@ -189,7 +189,7 @@ async def _read_dataset(context: QueryContext, dataset_id: DatasetId, listed: _L
         after = None if listed.after is None else _position(listed.after, dataset_id, names)
         found = page(selected, numbers, after, limit=listed.limit, descending=listed.sort.descending)
         rows = images.by_ordinals(connection, dataset_id, [at.ordinal for at in found])
-        shown = {image[0].ordinal: image for image in with_tags(connection, rows)}
+        shown = {image[0].ordinal: image for image in with_tags(connection, rows, known)}
         items = [_item(at, dataset_id, names, shown[at.ordinal]) for at in found]
         return items, len(selected)
 

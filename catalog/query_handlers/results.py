@@ -14,6 +14,7 @@ from catalog.lookup import require_dataset, require_image, require_job, require_
 from catalog.views import decisions, image_counts, images, jobs, presence, reviews, sets, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.image_counts import ImageCounts
+from catalog.views.tag_names import Names
 from catalog.views.versions import VersionRow
 from catalog.watch.absent_keys import AbsentKeys
 from contracts.ids import DatasetId, ImageId
@@ -67,19 +68,24 @@ def training_text_of(root: ManifestRoot, line: ManifestLine, keys: dict[ImageId,
     return root.text_of(line, written)
 
 
-def read_image(connection: Connection, image_id: str) -> TaggedImage:
+def read_image(connection: Connection, image_id: str, known: Names) -> TaggedImage:
     """NotFound if there is none, Gone if it or its data set was removed, or if it was erased."""
-    (image,) = with_tags(connection, [require_image(connection, image_id)])
+    (image,) = with_tags(connection, [require_image(connection, image_id)], known)
     return image
 
 
-def with_tags(connection: Connection, rows: Sequence[images.ImageRow], as_of: int | None = None) -> list[TaggedImage]:
-    """These images with their effective tags and review states, now or as of a sequence."""
+def with_tags(
+    connection: Connection, rows: Sequence[images.ImageRow], known: Names, as_of: int | None = None
+) -> list[TaggedImage]:
+    """These images with their effective tags and review states, now or as of a sequence.
+
+    `known` gets the names of tags that are read for it.
+    """
     ordinals: defaultdict[DatasetId, list[int]] = defaultdict(list)
     for row in rows:
         ordinals[row.dataset_id].append(row.ordinal)
     found = {
-        dataset_id: decisions.effective_tags(connection, dataset_id, some, as_of)
+        dataset_id: decisions.effective_tags(connection, dataset_id, some, as_of, known)
         for dataset_id, some in ordinals.items()
     }
     reviewed = {

@@ -163,7 +163,7 @@ def _cut(rows: Rows, edits: Mapping[Place, Edit]) -> list[Edit]:
 def of_images(connection: Connection, dataset_id: str, page: BitMap) -> dict[int, Rows]:
     """By ordinal; images that have none are left out."""
     of_part: defaultdict[int, list[tuple[int, bytes]]] = defaultdict(list)
-    starts = (_parts_of(page) * PART).tolist()
+    starts = sorted({ordinal // PART * PART for ordinal in page})
     for first, tag, kept in connection.execute(OF_SPANS, (dataset_id, PART, json_array(starts))):
         of_part[first].append((tag, kept))
     found: dict[int, Rows] = {}

@@ -3,6 +3,7 @@
 Images that were removed keep their numbers; those that were erased have zeros.
 """
 
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -50,6 +51,18 @@ def mark_changed(connection: Connection, dataset_id: str, images: BitMap, sequen
 def load(connection: Connection, dataset_id: str, name: ColumnName, images: BitMap) -> Numbers:
     """The numbers of these images, by ascending ordinal; 0 where there are none."""
     return _load(connection, dataset_id, name, _ordinals(images))
+
+
+def load_few(connection: Connection, dataset_id: str, name: ColumnName, ordinals: Collection[int]) -> dict[int, int]:
+    """The same by ordinal, in less time for as many as a page has."""
+    parts = sorted({ordinal // IMAGES_PER_PART for ordinal in ordinals})
+    rows = connection.execute(LOAD, (dataset_id, name, json_array(parts)))
+    stored = {part: np.frombuffer(numbers, dtype=_STORED) for part, numbers in rows}
+    found = {}
+    for ordinal in ordinals:
+        part, at = divmod(ordinal, IMAGES_PER_PART)
+        found[ordinal] = int(stored[part][at]) if part in stored and at < len(stored[part]) else 0
+    return found
 
 
 def changed_since(connection: Connection, dataset_id: str, sequence: int) -> BitMap:

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog.database import MAX_SEQUENCE, Connection
-from catalog.domain.edits import choices, latest_choices, tags_of
+from catalog.domain.edits import latest_choices, tags_of
 from catalog.domain.effective_tags import (
-    Decision,
+    Decisions,
     EffectiveTags,
-    ModelPredictions,
+    Rules,
+    Runs,
     TagState,
+    decisions_of,
     derive_effective_tags,
     derive_tag_state,
     in_caption_order,
@@ -21,42 +23,71 @@ from catalog.views.edits import edits_after, edits_of
 from catalog.views.tag_names import Names
 from contracts.commits import RecordedCommit
 from contracts.events.datasets import ImageAdded, TagsEdited
-from contracts.tags import Acceptance
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What the effective tags of some images are derived from, by ordinal, and the rules of their data set."""
+    """What the effective tags of some images are derived from, by ordinal: tags by id, and the names of all of them."""
 
-    rules: Acceptance
-    decisions: Mapping[int, Sequence[Decision]]
-    predictions: Mapping[int, Sequence[ModelPredictions]]
-    orders: Mapping[int, Sequence[str]]
+    rules: Rules
+    decisions: Mapping[int, Decisions]
+    predictions: Mapping[int, Runs]
+    orders: Mapping[int, Sequence[int]]
+    names: Names
 
     def effective_tags(self, ordinal: int) -> EffectiveTags:
+        return derive_effective_tags(*self._of(ordinal))
+
+    def tag_state(self, ordinal: int) -> TagState:
+        return derive_tag_state(*self._of(ordinal))
+
+    def _of(self, ordinal: int) -> tuple[Decisions, Runs, Rules, Names, Sequence[int]]:
         predicted, order = self.predictions.get(ordinal, ()), self.orders.get(ordinal, ())
-        return derive_effective_tags(self.decisions[ordinal], predicted, self.rules, order)
+        return self.decisions[ordinal], predicted, self.rules, self.names, order
 
 
-def _load(connection: Connection, dataset_id: str, ordinals: Sequence[int], as_of: int | None = None) -> _Known:
+def _load(connection: Connection, dataset_id: str, ordinals: Sequence[int], as_of: int | None, known: Names) -> _Known:
     if as_of is None:
-        until, rules = MAX_SEQUENCE, datasets.current_acceptance(connection, dataset_id)
+        until, acceptance = MAX_SEQUENCE, datasets.current_acceptance(connection, dataset_id)
     else:
-        until, rules = as_of, datasets.acceptance_at(connection, dataset_id, as_of)
+        until, acceptance = as_of, datasets.acceptance_at(connection, dataset_id, as_of)
+    edits = edits_of(connection, dataset_id, ordinals, until)
+    predicted = predictions.load_current(connection, dataset_id, ordinals, until)
+    tags = tags_of(edits.values())
+    for runs in predicted.values():
+        for run in runs:
+            tags.update([found[0] for found in run])
     return _Known(
-        rules=rules,
-        decisions=decisions_of(connection, dataset_id, ordinals, until),
-        predictions=predictions.load_current(connection, dataset_id, ordinals, until),
-        orders=texts.orders(connection, dataset_id, ordinals, until),
+        rules=predictions.rules_by_id(connection, acceptance),
+        decisions={ordinal: decisions_of(some) for ordinal, some in edits.items()},
+        predictions=predicted,
+        orders=_orders(connection, dataset_id, ordinals, until),
+        names=names.add_names(connection, tags, known),
     )
 
 
+def _orders(
+    connection: Connection, dataset_id: str, ordinals: Sequence[int], until: int = MAX_SEQUENCE
+) -> dict[int, list[int]]:
+    """The order of the tags of these images, where one was set, of the tags that the log has named."""
+    orders = texts.orders(connection, dataset_id, ordinals, until)
+    ids = names.ids_of(connection, {tag for order in orders.values() for tag in order}) if orders else {}
+    return {ordinal: [ids[tag] for tag in order if tag in ids] for ordinal, order in orders.items()}
+
+
 def effective_tags(
-    connection: Connection, dataset_id: str, ordinals: Sequence[int], as_of: int | None = None
+    connection: Connection,
+    dataset_id: str,
+    ordinals: Sequence[int],
+    as_of: int | None = None,
+    known: Names | None = None,
 ) -> dict[int, EffectiveTags]:
-    """The effective tags by ordinal, now or as of a sequence of the log (edits, runs and thresholds alike)."""
-    known = _load(connection, dataset_id, ordinals, as_of)
-    return {ordinal: known.effective_tags(ordinal) for ordinal in ordinals}
+    """The effective tags by ordinal, now or as of a sequence of the log (edits, runs and thresholds alike).
+
+    `known` gets the names that are read for it.
+    """
+    loaded = _load(connection, dataset_id, ordinals, as_of, {} if known is None else known)
+    return {ordinal: loaded.effective_tags(ordinal) for ordinal in ordinals}
 
 
 def shown_tags(
@@ -68,13 +99,10 @@ def shown_tags(
     named = names.add_names(connection, tags_of(edits.values()) | ranking.tags_in(predicted), known)
     rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))
     ranked = ranking.ranked(predicted, rules, named)
-    orders = texts.orders(connection, dataset_id, ordinals)
-
-    ids = names.ids_of(connection, {tag for order in orders.values() for tag in order}) if orders else {}
+    orders = _orders(connection, dataset_id, ordinals)
 
     def names_of(ordinal: int) -> tuple[str, ...]:
-        order = [ids[tag] for tag in orders.get(ordinal, ()) if tag in ids]
-        shown = in_caption_order(latest_choices(edits[ordinal]), ranked.get(ordinal, ()), order)
+        shown = in_caption_order(latest_choices(edits[ordinal]), ranked.get(ordinal, ()), orders.get(ordinal, ()))
         return tuple(map(named.__getitem__, shown))
 
     return {ordinal: names_of(ordinal) for ordinal in ordinals}
@@ -86,25 +114,7 @@ def tag_names(connection: Connection, dataset_id: str, ordinal: int, as_of: int 
 
 
 def state_of(connection: Connection, dataset_id: str, ordinal: int) -> TagState:
-    known = _load(connection, dataset_id, [ordinal])
-    predicted, order = known.predictions.get(ordinal, ()), known.orders.get(ordinal, ())
-    return derive_tag_state(known.decisions[ordinal], predicted, known.rules, order)
-
-
-def decisions_of(
-    connection: Connection, dataset_id: str, ordinals: Sequence[int], until: int = MAX_SEQUENCE
-) -> dict[int, list[Decision]]:
-    """The decisions that hold, by ordinal, oldest first, as of a sequence."""
-    edits = edits_of(connection, dataset_id, ordinals, until)
-    named = names.names_of(connection, {tag for some in edits.values() for edit in some for tag in edit.tags})
-    return {
-        ordinal: [
-            Decision(tag=named[tag], choice=choice, source=edit.source, actor=edit.actor, sequence=edit.sequence)
-            for edit in some
-            for tag, choice in choices(edit)
-        ]
-        for ordinal, some in edits.items()
-    }
+    return _load(connection, dataset_id, [ordinal], None, {}).tag_state(ordinal)
 
 
 def later_commits(connection: Connection, dataset_id: str, commits: Iterable[RecordedCommit]) -> tuple[int, ...]:

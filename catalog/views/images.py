@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import msgspec
-from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.rows import Parameters, fetch, fetch_value, json_array
@@ -157,17 +156,11 @@ def _update_sets(connection: Connection, batch: CommitBatch) -> None:
 def fetch_rows(connection: Connection, query: str, parameters: Parameters = ()) -> list[ImageRow]:
     """The rows that a query finds, with their ETags: an image shows its data set's name, so a rename changes it too."""
     rows = fetch(connection, ImageRow, query, parameters)
-    of_datasets: defaultdict[DatasetId, BitMap] = defaultdict(BitMap)
+    of_datasets: defaultdict[DatasetId, list[int]] = defaultdict(list)
     for row in rows:
-        of_datasets[row.dataset_id].add(row.ordinal)
-    changed = {
-        (dataset_id, ordinal): sequence
-        for dataset_id, ordinals in of_datasets.items()
-        for ordinal, sequence in zip(
-            ordinals, columns.load(connection, dataset_id, "changed", ordinals).tolist(), strict=True
-        )
-    }
-    return [msgspec.structs.replace(row, etag=max(row.etag, changed[row.dataset_id, row.ordinal])) for row in rows]
+        of_datasets[row.dataset_id].append(row.ordinal)
+    changed = {one: columns.load_few(connection, one, "changed", ordinals) for one, ordinals in of_datasets.items()}
+    return [msgspec.structs.replace(row, etag=max(row.etag, changed[row.dataset_id][row.ordinal])) for row in rows]
 
 
 def find(connection: Connection, image_id: str) -> ImageRow | None:

@@ -12,9 +12,9 @@ import msgspec
 from pyroaring import BitMap
 
 from catalog.database import Connection
+from catalog.domain.effective_tags import Rules
 from catalog.views import columns, datasets, pairs, predictions, tag_digits, tag_sets
 from catalog.views.batch import CommitBatch, GoOn, Step
-from catalog.views.pairs import Rules
 from catalog.views.tag_digits import Counted, NumberChange
 from catalog.views.tag_sets import DatasetTags, TagChanges
 from contracts.events.datasets import RulesSet, ThresholdsSet

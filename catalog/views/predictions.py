@@ -5,7 +5,7 @@ Runs that were undone do not count. This view comes before `tags`, and says whic
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -13,13 +13,13 @@ import numpy as np
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
-from catalog.domain.effective_tags import ModelPredictions
+from catalog.domain.effective_tags import Predicted, Rules
 from catalog.rows import fetch_number, json_array
 from catalog.views import pairs, tag_names, tagging, undos
 from catalog.views.batch import CommitBatch, ImagesStep, PairChange, Pairs, Toggle, delete_erased, takes_long
-from catalog.views.pairs import IMAGES_PER_PART, NO_PAIRS, PassingImages, Rules
+from catalog.views.pairs import IMAGES_PER_PART, NO_PAIRS, PassingImages
 from contracts.events.datasets import DatasetErased, ImageErased
-from contracts.events.tagging import Prediction, TaggingPredicted
+from contracts.events.tagging import TaggingPredicted
 from contracts.tags import Acceptance, Fixed
 
 TABLES = """
@@ -106,7 +106,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
             _note_change(connection, toggle, ordinals)
     for recorded, erased in batch.events(ImageErased):
         of_image = connection.execute(CURRENT, (recorded.commit.aggregate_id, json_array([erased.ordinal])))
-        batch.tags_of_erased |= {tag for _, packed in of_image for tag, _, _ in pairs.unpack(packed)}
+        batch.tags_of_erased |= set(pairs.joined(of_image.fetchall())[1]["tag"].tolist())
         part = erased.ordinal // IMAGES_PER_PART
         connection.execute(SET_CHANGE, (recorded.commit.aggregate_id, part, recorded.sequence))
     delete_erased(connection, batch, "prediction")
@@ -197,12 +197,17 @@ def _all_current(connection: Connection, dataset_id: str) -> Iterator[list[tuple
 
 def load_current(
     connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int = MAX_SEQUENCE
-) -> dict[int, list[ModelPredictions]]:
+) -> dict[int, list[list[Predicted]]]:
     """The current predictions as of a sequence, by ordinal, newest run first."""
     if until == MAX_SEQUENCE:
-        current = connection.execute(CURRENT_OF_IMAGES, (dataset_id, json_array(ordinals))).fetchall()
-        return _named(connection, {ordinal: list(rows) for ordinal, rows in groupby(current, key=itemgetter(0))})
-    return _named(connection, _rows_at(connection, dataset_id, ordinals, until))
+        rows = connection.execute(CURRENT_OF_IMAGES, (dataset_id, json_array(ordinals))).fetchall()
+    else:
+        rows = [row for some in _rows_at(connection, dataset_id, ordinals, until).values() for row in some]
+    found: defaultdict[int, list[list[Predicted]]] = defaultdict(list)
+    for row, (tags, categories, probabilities) in zip(rows, pairs.unpack([row["packed"] for row in rows]), strict=True):
+        of_run = zip(tags, categories, probabilities, repeat(row["run_id"]), repeat(row["sequence"]))
+        found[row["ordinal"]].append(list(of_run))
+    return found
 
 
 def _rows_at(connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int) -> dict[int, list[Any]]:
@@ -226,25 +231,6 @@ def passing_at(connection: Connection, dataset_id: str, ordinals: Iterable[int],
 def current_rows(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list[tuple[int, bytes]]:
     """Ordinal and packed predictions of these images now, by ordinal, newest run first."""
     return connection.execute(CURRENT_BY_AGE, (dataset_id, json_array(ordinals))).fetchall()
-
-
-def _named(connection: Connection, rows: dict[int, list[Any]]) -> dict[int, list[ModelPredictions]]:
-    unpacked = {id(row): pairs.unpack(row["packed"]) for of_image in rows.values() for row in of_image}
-    names = tag_names.names_of(connection, {tag for found in unpacked.values() for tag, _, _ in found})
-    return {
-        ordinal: [
-            ModelPredictions(
-                run=row["run_id"],
-                sequence=row["sequence"],
-                predictions=tuple(
-                    Prediction(tag=names[tag], category=category, probability=probability)
-                    for tag, category, probability in unpacked[id(row)]
-                ),
-            )
-            for row in of_image
-        ]
-        for ordinal, of_image in rows.items()
-    }
 
 
 def predicted_ordinals(connection: Connection, dataset_id: str, model: str) -> list[int]:

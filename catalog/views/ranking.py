@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.domain.effective_tags import Rules
 from catalog.views import pairs
-from catalog.views.pairs import Rules
 
 
 def tags_in(rows: Sequence[tuple[int, bytes]]) -> set[int]:

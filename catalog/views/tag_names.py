@@ -55,7 +55,7 @@ def names_of(connection: Connection, ids: Iterable[int]) -> dict[int, str]:
 
 def add_names(connection: Connection, ids: AbstractSet[int], known: Names) -> Names:
     """The names known so far, with those of these ids: what has a name keeps it."""
-    if missing := ids - known.keys():
+    if missing := [tag for tag in ids if tag not in known]:  # not `ids - known.keys()`, which looks at all known ones
         known.update(names_of(connection, missing))
     return known
 

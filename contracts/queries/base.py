@@ -1,7 +1,7 @@
 """Base classes of queries, views and pages."""
 
 from datetime import datetime
-from typing import Annotated, Generic, TypeVar, get_args
+from typing import Annotated, Generic, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
@@ -49,6 +49,10 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     items: tuple[T, ...]
     total: int
     next: str | None = None
+
+
+EncodedPage: TypeAlias = Page[msgspec.Raw]
+"""A page whose items are JSON as the service encoded them, to be passed on as they are."""
 
 
 def query_name_of(query: type[Query[T]]) -> str:

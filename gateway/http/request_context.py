@@ -13,7 +13,7 @@ from litestar.params import HeaderParameter, QueryParameter
 from contracts.commands.base import CommandMetadata
 from contracts.errors import Invalid, Rejected, StaleVersion
 from contracts.ids import keyed_command_id, new_command_id
-from contracts.queries.base import Page
+from contracts.queries.base import EncodedPage, Page
 from contracts.queries.log import HistoryPage
 from contracts.wire.service import request_ids, tracing
 from gateway.http.problems import UnsupportedMedia
@@ -75,7 +75,14 @@ class PageRequest:
 
     def response(self, page: P) -> Response[P]:
         """The page of a list or history, with a link to the next one."""
-        return Response(page, headers={"Cache-Control": "no-cache", **next_link(self.request, page.next, "cursor")})
+        return Response(page, headers=self._headers(page.next))
+
+    def encoded_response(self, page: EncodedPage) -> Response[Any]:
+        """The same of items that are encoded already; the caller says what they are."""
+        return Response(page, headers=self._headers(page.next))
+
+    def _headers(self, next_cursor: str | None) -> dict[str, str]:
+        return {"Cache-Control": "no-cache", **next_link(self.request, next_cursor, "cursor")}
 
 
 async def page_request(

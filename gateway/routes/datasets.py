@@ -280,7 +280,7 @@ async def list_dataset_images(
     Images that were erased since are not listed.
     """
     query = ListImages(dataset=dataset, **selected.query_args, **as_of.query_args | paging.query_args)
-    return paging.response(await catalog.query(query))
+    return paging.encoded_response(await catalog.list_images(query))
 
 
 @get("/datasets/{dataset:str}/refusals", responses=problem_responses(404))

@@ -83,7 +83,7 @@ async def list_images(
 ) -> Response[Page[ImageView]]:
     """All images, or those of one data set, or those that a filter selects."""
     query = ListImages(dataset=dataset, **selected.query_args, **paging.query_args)
-    return paging.response(await catalog.query(query))
+    return paging.encoded_response(await catalog.list_images(query))
 
 
 @get(with_seed_path("/images/{image:str}"), responses=problem_responses(404))

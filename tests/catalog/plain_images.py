@@ -1,10 +1,12 @@
 """Images of the rows of a read model as plain ones, to compare what filters select with what images show."""
 
+from itertools import chain
+
 from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.selection import evaluate
-from catalog.views import decisions, images, predictions, sets
+from catalog.views import decisions, images, predictions, sets, tag_names
 from catalog.views.images import ImageRow
 from catalog.views.index import DatasetIndex
 from contracts.filter_text import parse_filter
@@ -57,9 +59,10 @@ def assert_filters_match(connection: Connection, dataset: str, tags: tuple[str, 
 def _plain(connection: Connection, dataset: str, row: ImageRow) -> PlainImage:
     effective = decisions.effective_tags(connection, dataset, [row.ordinal])[row.ordinal]
     predicted: dict[str, float] = {}
-    for model in predictions.load_current(connection, dataset, [row.ordinal]).get(row.ordinal, []):
-        for found in model.predictions:
-            predicted[found.tag] = max(predicted.get(found.tag, 0.0), found.probability)
+    runs = predictions.load_current(connection, dataset, [row.ordinal]).get(row.ordinal, [])
+    names = tag_names.names_of(connection, {found[0] for run in runs for found in run})
+    for tag, _, probability, _, _ in chain.from_iterable(runs):
+        predicted[names[tag]] = max(predicted.get(names[tag], 0.0), probability)
     return PlainImage(
         live=True,
         tags={tag.tag: tag.source for tag in effective.tags},  # type: ignore[misc]  # a view's source is any text

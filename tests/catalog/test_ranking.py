@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.domain.edits import Choice
+from catalog.domain.edits import Choice, Edit, latest_choices
 from catalog.domain.effective_tags import (
-    Decision,
-    ModelPredictions,
+    Predicted,
+    decisions_of,
     derive_effective_tags,
     derive_tag_state,
     rules_of,
@@ -17,7 +17,7 @@ from catalog.views import pairs, ranking
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
 from contracts.ids import RunId
-from contracts.tags import Acceptance
+from contracts.tags import Acceptance, accept, most_probable_rating
 
 IDS = {"sky": 7, "cat": 2, "dog": 3, "ash": 9}
 NAMES = {number: tag for tag, number in IDS.items()}
@@ -44,12 +44,26 @@ CHOICES: tuple[Choice, ...] = ("asserted", "rejected", "withdrawn")
 DECISIONS = st.lists(st.tuples(st.sampled_from([*IDS]), st.sampled_from(CHOICES)), max_size=6)
 
 
-def by_age(runs: Sequence[Sequence[Prediction]]) -> list[ModelPredictions]:
+def by_age(runs: Sequence[Sequence[Prediction]]) -> list[list[Predicted]]:
     """Newest first."""
     return [
-        ModelPredictions(run=RunId(f"run_{age}"), sequence=9 - age, predictions=tuple(run))
+        [(IDS[one.tag], one.category, one.probability, RunId(f"run_{age}"), 9 - age) for one in run]
         for age, run in enumerate(runs)
     ]
+
+
+@given(run=PREDICTIONS, rules=RULES)
+def test_the_tags_of_an_image_are_what_its_rules_accept(run: Sequence[Prediction], rules: Acceptance) -> None:
+    shown = derive_effective_tags({}, by_age([run]), pairs.rules_by_id(rules, IDS), NAMES)
+    assert shown.names == tuple(one.tag for one in accept(run, rules) if one.category != "rating")
+    assert shown.rating == most_probable_rating(run)
+    named, best = {*shown.names, *rules.deny}, dict[str, float]()
+    for one in run:
+        if one.category != "rating" and one.tag not in named:
+            best[one.tag] = max(one.probability, best.get(one.tag, 0.0))
+    assert [(one.tag, one.probability) for one in shown.suggestions] == sorted(
+        best.items(), key=lambda item: (-item[1], item[0])
+    )
 
 
 @given(images=IMAGES, rules=RULES)
@@ -59,7 +73,7 @@ def test_the_tags_of_many_images_are_ranked_as_those_of_one(
     rows = [(ordinal, pairs.pack(run, IDS)) for ordinal, runs in enumerate(images) for run in runs]
     expected = {}
     for ordinal, runs in enumerate(images):
-        if names := derive_effective_tags((), by_age(runs), rules).names:
+        if names := derive_effective_tags({}, by_age(runs), pairs.rules_by_id(rules, IDS), NAMES).names:
             expected[ordinal] = [IDS[name] for name in names]
     assert ranking.tags_in(rows) <= NAMES.keys()
     assert ranking.ranked(rows, pairs.rules_by_id(rules, IDS), NAMES) == expected
@@ -77,12 +91,15 @@ def test_edits_are_decided_from_the_tags_that_are_shown(
     rules: Acceptance,
     order: Sequence[str],
 ) -> None:
-    decisions = [
-        Decision(tag=tag, choice=choice, source="person", actor="ann", sequence=at)
-        for at, (tag, choice) in enumerate(decided)
-    ]
-    shown = derive_effective_tags(decisions, by_age(runs), rules, order)
-    state = derive_tag_state(decisions, by_age(runs), rules, order)
+    edits = [Edit(at, 0, "person", "ann", **{choice: (IDS[tag],)}) for at, (tag, choice) in enumerate(decided)]
+    known = (by_age(runs), pairs.rules_by_id(rules, IDS), NAMES)
+    places = [IDS[tag] for tag in order]
+    shown = derive_effective_tags(decisions_of(edits), *known, places)
+    state = derive_tag_state(decisions_of(edits), *known, places)
     assert (state.effective, state.rejected) == (shown.names, frozenset(shown.rejected))
     assert state.asserted == {one.tag for one in shown.tags if one.source == "person"}
-    assert state.predicted == set(derive_effective_tags((), by_age(runs), rules).names)
+    assert state.predicted == set(derive_effective_tags({}, *known).names)
+    assert {tag: one.choice for tag, one in decisions_of(edits).items()} == latest_choices(edits)
+    assert [one.sequence for one in decisions_of(edits).values()] == sorted(
+        one.sequence for one in decisions_of(edits).values()
+    )

@@ -23,6 +23,7 @@ from contracts.tags import (
     escape,
     most_probable_rating,
     render,
+    render_all,
 )
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "e", "f"])
@@ -115,6 +116,11 @@ def test_rendered_tags_have_spaces_and_are_escaped_separately() -> None:
     assert render("saber_(fate)") == "saber (fate)"
     assert escape(render("saber_(fate)")) == "saber \\(fate\\)"
     assert escape("\\(^o^)/") == "\\\\\\(^o^\\)/"
+
+
+@given(st.lists(st.sampled_from(["long_hair", "solo", "t_t", "^_^", "saber_(fate)", "ak_5"])))
+def test_tags_are_rendered_together_as_one_by_one(tags: list[str]) -> None:
+    assert render_all(tags) == ", ".join([render(tag) for tag in tags])
 
 
 def test_a_fixed_threshold_is_exclusive_and_per_category() -> None:

@@ -28,7 +28,7 @@ from contracts.errors import Behind, IllegalTransition, KeyReused, StaleVersion
 from contracts.events.jobs import JobEdited
 from contracts.filter_text import parse_filter, parse_sort
 from contracts.filters import AllImages, Matching, Selection, TheseImages
-from contracts.ids import DatasetId, ImageId, keyed_command_id
+from contracts.ids import DatasetId, ImageId, RunId, keyed_command_id
 from contracts.queries.base import Page
 from contracts.queries.datasets import (
     EditExample,
@@ -400,6 +400,17 @@ async def test_a_filter_and_a_sort_order_reach_the_catalog_as_values(world: Worl
     assert query.filter == parse_filter('hat -solo (cap | "<3")')
     assert query.sort == parse_sort("-conf:hat")
     assert query.tag == "a"
+
+
+@pytest.mark.parametrize("path", ["images", "datasets/dog/images"])
+async def test_images_are_listed_as_the_catalog_shows_them(world: World, path: str) -> None:
+    tag = TagView(tag="hund_ü", source="model", probability=0.123456789, run=RunId("run_1"), sequence=5)
+    first = image(name='"ein" Hund\n.png', tags=(tag, TagView(tag="solo", source="person")), rejected=("hat",))
+    page = Page(items=(first, image(id="img_2", suggestions=(tag,), rating="general")), total=7, next="abc")
+    world.catalog.query_results[ListImages] = page
+    response = await world.client.get(f"{P}/{path}", params={"limit": 2})
+    assert response.content == msgspec.json.encode(page)
+    assert response.headers["link"] == f'<{P}/{path}?limit=2&cursor=abc>; rel="next"'
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,22 @@
-"""Pure functions of the gateway: cursors, page links, wait reasons; and the checksums of the vendored Swagger UI."""
+"""Pure functions of the gateway: cursors, page links, wait reasons, timeouts; checksums of the vendored Swagger UI."""
 
 import hashlib
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import Gone, Invalid
-from contracts.ids import WorkerId
+from contracts.filter_text import parse_filter, parse_sort
+from contracts.filters import AllImages, Matching
+from contracts.ids import ImageId, WorkerId
+from contracts.queries.base import Query
+from contracts.queries.datasets import GetImage, ListImages, ListTags, PreviewEdit
 from contracts.telemetry import Presence
+from gateway.clients import QUERY_TIMEOUT_SECONDS, SLOW_QUERY_TIMEOUT_SECONDS, timeout_of
 from gateway.cursor import CURSOR, END_OF_COMMIT, START, LogPosition, Received, decode_cursor, encode_cursor
 from gateway.http.responses import next_link
 from gateway.live.encoding import positions_after
@@ -95,3 +101,31 @@ def test_vendored_swagger_ui_matches_its_checksums() -> None:
     assert {name for _, name in rows} == {file.name for file in folder.iterdir()} - {"VENDOR.md"}
     for digest, name in rows:
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        GetImage(image=ImageId("img_1"), at_seq=3),
+        ListImages(dataset="cats", at_seq=3),
+        ListImages(dataset="cats", sort=parse_sort("-name")),
+        ListImages(dataset="cats", filter=parse_filter('hat -(cap | caption:"red")')),
+        ListTags(dataset="cats", filter=parse_filter('name:"a"')),
+        PreviewEdit(dataset="cats", selection=Matching(filter=parse_filter('name:"a"'))),
+    ],
+)
+def test_queries_that_read_much_first_have_more_time(query: Query[Any]) -> None:
+    assert timeout_of(query) == SLOW_QUERY_TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        GetImage(image=ImageId("img_1")),
+        ListImages(dataset="cats", filter=parse_filter("hat -cap"), sort=parse_sort("-size")),
+        ListTags(dataset="cats", prefix="a"),
+        PreviewEdit(dataset="cats", selection=AllImages()),
+    ],
+)
+def test_other_queries_fail_soon_without_an_answer(query: Query[Any]) -> None:
+    assert timeout_of(query) == QUERY_TIMEOUT_SECONDS
