@@ -5,6 +5,7 @@ Sets also have removed images, which so get all their tags back; only counts lea
 kept with images themselves have sets of their own (`own_…`).
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.bulk_edits import Decided
 from catalog.domain.edits import SetChoice
-from catalog.rows import json_array
+from catalog.rows import json_array, tuples
 from catalog.views import tag_digits
 from catalog.views.bitmaps import serialize
 from catalog.views.sets import load
@@ -106,6 +107,8 @@ class TagSets:
     own_withdrawn: BitMap | None = None
     stored: dict[str, BitMap] = field(default_factory=dict)
     """As in the rows."""
+    by_prediction: Change | None = None
+    """The images that have the tag since, and no longer, where nothing but predictions changed."""
 
     def by_source(self) -> dict[Counted, BitMap]:
         """The images that have the tag: all, and those that have it from each source."""
@@ -119,6 +122,16 @@ class TagSets:
                 setattr(self, name, decided | images)
             elif decided.intersect(images):
                 setattr(self, name, decided - images)
+
+    def predict(self, images: BitMap, others: BitMap | None) -> None:
+        """Predictions pass for these images, and no longer for `others`; None: for all others."""
+        gained = images - self.predicted
+        lost = self.predicted - images if others is None else self.predicted & others
+        self.predicted = _changed(self.predicted, gained, lost)
+        decided = [some for name in DECIDED if (some := getattr(self, name))]
+        gained, lost = (functools.reduce(BitMap.__sub__, decided, some) for some in (gained, lost))
+        self.tagged = _changed(self.tagged, gained, lost)
+        self.by_prediction = (gained, lost)
 
     def begin_bulk(self) -> None:
         """Before the first edit of many images: until now all decisions are kept with images."""
@@ -150,14 +163,18 @@ class TagSets:
             if images is not None:
                 yield name, images
 
-    def update_tagged(self) -> None:
-        """After any other of the sets was replaced."""
-        if any(getattr(self, name) is not self.stored.get(name, NONE) for name in BASE):
-            self.tagged = (self.asserted | self.imported | self.predicted) - self.rejected
-
-    def changes(self) -> Iterator[tuple[Counted, Change]]:
-        """What images gained and lost by each source since the rows were read."""
+    def update_tagged(self) -> Iterator[tuple[Counted, Change]]:
+        """After any other of the sets was replaced. What images gained and lost by each source since they were read."""
+        if self.by_prediction is not None:
+            gained, lost = self.by_prediction
+            if gained or lost:
+                yield "any", (gained, lost)
+                yield "model", (gained, lost)
+            return
         stored = self.stored.get
+        if all(getattr(self, name) is stored(name, NONE) for name in BASE):
+            return
+        self.tagged = (self.asserted | self.imported | self.predicted) - self.rejected
         for source, name in COUNTED_SETS:
             yield from _change(source, stored(name, NONE), getattr(self, name))
         if self.predicted or stored("predicted", NONE):
@@ -165,6 +182,12 @@ class TagSets:
 
     def _from_model(self) -> BitMap:
         return _from_model(*(getattr(self, name) for name in BASE))
+
+
+def _changed(images: BitMap, gained: BitMap, lost: BitMap) -> BitMap:
+    """The same set where nothing changes."""
+    more = images | gained if gained else images
+    return more - lost if lost else more
 
 
 def _from_model(predicted: BitMap, *decided: BitMap) -> BitMap:
@@ -212,12 +235,12 @@ class DatasetTags:
     def load(self, tags: Iterable[int]) -> None:
         """Tags that have no rows yet get empty sets."""
         new = {tag: TagSets() for tag in tags if tag not in self._sets}
-        for tag, kind, serialized in self._connection.execute(LOAD, (self.dataset_id, json_array(new))):
+        for tag, kind, serialized in tuples(self._connection, LOAD, (self.dataset_id, json_array(new))):
             images = BitMap.deserialize(serialized)
             setattr(new[tag], kind, images)
             new[tag].stored[kind] = images
         self._sets |= new
-        self._counts |= dict(self._connection.execute(COUNTS, (self.dataset_id, json_array(new))).fetchall())
+        self._counts.update(tuples(self._connection, COUNTS, (self.dataset_id, json_array(new))))
 
     def __getitem__(self, tag: int) -> TagSets:
         return self._sets[tag]
@@ -242,7 +265,8 @@ class DatasetTags:
         return found
 
     def _add_changes(self, found: TagChanges, tag: int, sets: TagSets, live: BitMap) -> None:
-        sets.update_tagged()
+        for source, change in sets.update_tagged():
+            found.by_source[source].append(change)
         rows = {kind: images for kind, images in sets.sets() if images or kind.startswith("own_")}
         stored = sets.stored
         changed = [kind for kind, images in rows.items() if _differs(stored.get(kind), images)]
@@ -252,8 +276,6 @@ class DatasetTags:
             found.unused.append((self.dataset_id, tag))
         elif (count := sets.tagged.intersection_cardinality(live)) != self._counts.get(tag):
             found.counts.append((self.dataset_id, count, tag))
-        for source, change in sets.changes():
-            found.by_source[source].append(change)
 
 
 def _differs(before: BitMap | None, images: BitMap) -> bool:
