@@ -81,9 +81,8 @@ class NumberChange:
 
     def add(self, changes: Sequence[Change]) -> None:
         """Each of them is of one tag."""
-        for gained, lost in changes:
-            self._gained.append(to_array(gained))
-            self._lost.append(to_array(lost))
+        self._gained += [to_array(gained) for gained, _ in changes if gained]
+        self._lost += [to_array(lost) for _, lost in changes if lost]
 
     def applied_to(self, digits: Sequence[BitMap]) -> list[BitMap]:
         gained, lost = _occurrences(self._gained), _occurrences(self._lost)

@@ -30,7 +30,7 @@ from catalog.views import (
 from catalog.views.batch import BULK, CommitBatch, DeleteRows, GoOn, PairChange, Step
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
-from catalog.views.tag_sets import CHOICES, DatasetTags
+from catalog.views.tag_sets import CHOICES, NONE, DatasetTags
 from contracts.events.datasets import (
     DatasetErased,
     DatasetRemoved,
@@ -144,10 +144,9 @@ def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) ->
     """Predictions that pass since, or no longer; returns the images whose tags changed."""
     tags = DatasetTags(connection, dataset_id)
     tags.load(change.tags())
-    for tag, ordinals in by_tag(change.added):
-        tags[tag].predicted = tags[tag].predicted | ordinals
-    for tag, ordinals in by_tag(change.removed):
-        tags[tag].predicted = tags[tag].predicted - ordinals
+    added, removed = dict(by_tag(change.added)), dict(by_tag(change.removed))
+    for tag in change.tags():
+        tags[tag].predict(added.get(tag, NONE), removed.get(tag, NONE))
     return tags.save()
 
 
