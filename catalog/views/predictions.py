@@ -9,11 +9,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.effective_tags import ModelPredictions
-from catalog.rows import json_array
+from catalog.rows import fetch_value, json_array
 from catalog.views import pairs, prediction_parts, tag_names, tagging, undos
 from catalog.views.batch import CommitBatch, ImagesStep, Pairs, Toggle, delete_erased, takes_long
 from catalog.views.bitmaps import serialize
@@ -65,8 +66,11 @@ SELECT ordinal, run_id, model, run_sequence, sequence, packed FROM prediction
 CURRENT_OF_IMAGES = f"""
 SELECT ordinal, run_id, sequence, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
 """  # noqa: S608 - constants
-ORDINALS_OF_RUN = "SELECT ordinal FROM prediction WHERE dataset_id = ? AND run_id = ?"
+# In one row: for each row that SQLite returns, a thread gives up the interpreter and waits for it again.
+ORDINALS_OF_RUN = "SELECT json_group_array(ordinal) FROM prediction WHERE dataset_id = ? AND run_id = ?"
 PREDICTED_ORDINALS = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
+
+_ordinals = msgspec.json.Decoder(list[int]).decode
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
@@ -140,7 +144,7 @@ def _images_of_runs(connection: Connection, toggle: Toggle) -> BitMap:
 
 def images_of_run(connection: Connection, dataset_id: str, run: str) -> BitMap:
     """The images that a tagging run has processed."""
-    return BitMap(row["ordinal"] for row in connection.execute(ORDINALS_OF_RUN, (dataset_id, run)))
+    return BitMap(_ordinals(fetch_value(connection, ORDINALS_OF_RUN, (dataset_id, run))))
 
 
 def rules_by_id(connection: Connection, acceptance: Acceptance) -> Rules:
