@@ -7,8 +7,9 @@ kept with images themselves have sets of their own (`own_…`).
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyroaring import BitMap
 
@@ -42,10 +43,13 @@ CREATE TABLE IF NOT EXISTS tag_set (
 """
 
 IS_REMOVED = "SELECT removed FROM dataset WHERE id = ?"
-LOAD = "SELECT tag_id, kind, images FROM tag_set WHERE dataset_id = ? AND tag_id IN (SELECT value FROM json_each(?))"
+LOAD = "SELECT tag_id, kind, images FROM tag_set WHERE dataset_id = ?"
 SAVE = "INSERT INTO tag_set VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET images = excluded.images"
 DELETE = "DELETE FROM tag_set WHERE dataset_id = ? AND tag_id = ? AND kind = ?"
-COUNTS = "SELECT tag_id, images FROM tag WHERE dataset_id = ? AND tag_id IN (SELECT value FROM json_each(?))"
+COUNTS = "SELECT tag_id, images FROM tag WHERE dataset_id = ?"
+SOME, RANGE = "AND tag_id IN (SELECT value FROM json_each(?))", "AND tag_id BETWEEN ? AND ?"
+DENSE = 4
+"""Of so many tags in a row one is looked for, or more: then all of them are read, which takes half as long for each."""
 ADD_TAG = "INSERT INTO tag SELECT ?, id, tag, ? FROM tag_name WHERE id = ?"
 SET_COUNT = "UPDATE tag SET images = ? WHERE (dataset_id, tag_id) = (?, ?)"
 DELETE_TAG = "DELETE FROM tag WHERE dataset_id = ? AND tag_id = ?"
@@ -250,13 +254,21 @@ class DatasetTags:
         """Tags that have no rows yet get empty sets."""
         new = {tag: TagSets() for tag in tags if tag not in self._sets}
         before, images = b"", NONE
-        for tag, kind, serialized in tuples(self._connection, LOAD, (self.dataset_id, json_array(new))):
-            if serialized != before:  # often all sets of a tag are the same
-                before, images = serialized, BitMap.deserialize(serialized)
-            setattr(new[tag], kind, images)
-            new[tag].stored[kind] = images
+        for tag, kind, serialized in self._rows(LOAD, new):
+            if (sets := new.get(tag)) is not None:
+                if serialized != before:  # often all sets of a tag are the same
+                    before, images = serialized, BitMap.deserialize(serialized)
+                setattr(sets, kind, images)
+                sets.stored[kind] = images
+        self._counts.update(self._rows(COUNTS, new))
         self._sets |= new
-        self._counts.update(tuples(self._connection, COUNTS, (self.dataset_id, json_array(new))))
+
+    def _rows(self, query: str, tags: Collection[int]) -> Iterator[tuple[Any, ...]]:
+        """Those of these tags, and perhaps of others."""
+        first, last = min(tags, default=0), max(tags, default=0)
+        if last - first < DENSE * len(tags):
+            return tuples(self._connection, f"{query} {RANGE}", (self.dataset_id, first, last))
+        return tuples(self._connection, f"{query} {SOME}", (self.dataset_id, json_array(tags)))
 
     def __getitem__(self, tag: int) -> TagSets:
         return self._sets[tag]
