@@ -134,13 +134,9 @@ class Database(Closing):
 
         Unavailable: a reader is using it.
         """
-
-        def truncate() -> None:
-            check_wal_truncated(*self._connection.execute(TRUNCATE_WAL).fetchone())
-
         async with self._truncation:
             await self._no_snapshots.wait()  # here, because the writer's thread must not wait for it
-            await asyncio.get_running_loop().run_in_executor(self._writer, truncate)
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._truncate_wal)
 
     async def close(self) -> None:
         """Waits for running reads and writes, then closes the file."""
@@ -156,6 +152,9 @@ class Database(Closing):
                 self._connection.rollback()  # without effect where SQLite has rolled back by itself
                 raise
         return result
+
+    def _truncate_wal(self) -> None:
+        check_wal_truncated(*self._connection.execute(TRUNCATE_WAL).fetchone())
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         connection = self._idle.get()

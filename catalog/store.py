@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
+from catalog.checkpoints import Checkpoints
 from catalog.database import (
     QUICK_CHECK,
+    WAL_PAGES,
     Connection,
     Database,
     Snapshot,
@@ -35,12 +37,14 @@ T = TypeVar("T")
 ApplyCommits = Callable[[Connection, Sequence[RecordedCommit]], None]
 CommitsAt = Callable[[Sequence[int]], Awaitable[Sequence[RecordedCommit]]]
 
-SLICE_SECONDS = 0.03
-"""Time after which a slice of a long application ends, to let others write; the last part of it takes longer."""
+SLICE_SECONDS = 0.02
+"""Time after which a slice of a long application ends, to let others write; its last part and the commit come then."""
 MAX_PENDING = 1000
 """Commits pending at which no more are taken in."""
 CACHE_KIB = 48 * 1024
 """Large, because a batch touches rows far apart: pages that are not cached are read again for each batch."""
+CHECKPOINTED_APART = (f"PRAGMA wal_autocheckpoint = {4 * WAL_PAGES}", "PRAGMA journal_size_limit = 0")
+"""A transaction writes the WAL back only when it has become several times as large as it is when this begins apart."""
 
 CHECKPOINT = """
 CREATE TABLE IF NOT EXISTS checkpoint (
@@ -126,6 +130,9 @@ class Store(Database):
         self.applied = found.sequence if found else 0
         tables = partial(create_tables, CHECKPOINT + self._model.TABLES)
         writer = open_writer(path, tables, secure_delete=True, rebuildable=True, cache_kib=CACHE_KIB)
+        for pragma in CHECKPOINTED_APART:
+            writer.execute(pragma)
+        self._checkpoints = Checkpoints(path)
         self.foreign_heads = self._model.foreign_heads(writer)
         self._set_pending(self._model.read_pending(writer))
         return writer
@@ -165,6 +172,19 @@ class Store(Database):
         """Raises Unavailable once SQLite finds the file damaged: the next start rebuilds it."""
         await self._damaged.wait()
         raise Unavailable("the read model's file is damaged; it is rebuilt at the next start", service="catalog")
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        result = super()._write(work)
+        self._checkpoints.begin_if_due()
+        return result
+
+    def _truncate_wal(self) -> None:
+        self._checkpoints.wait()  # SQLite writes back once at a time
+        super()._truncate_wal()
+
+    def _close(self) -> None:
+        super()._close()
+        self._checkpoints.close()
 
     async def close(self) -> None:
         await super().close()

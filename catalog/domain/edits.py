@@ -107,9 +107,10 @@ def add_edit(edits: Sequence[Edit], newer: Edit) -> list[Edit]:
     replaced = set(newer.tags)
     kept: list[Edit] = []
     for edit in edits:
-        rest = edit if replaced.isdisjoint(edit.tags) else only_tags(edit, {*edit.tags} - replaced)
-        if rest.tags:
-            kept.append(rest)
+        if all(map(replaced.isdisjoint, (edit.asserted, edit.rejected, edit.withdrawn))):
+            kept.append(edit)
+        elif left := {*edit.tags} - replaced:
+            kept.append(only_tags(edit, left))
     return [*kept, newer]
 
 
@@ -139,7 +140,8 @@ def voided_commits(undos: Mapping[int, Iterable[int]], until: int | None = None)
 
 def only_tags(edit: Edit, tags: AbstractSet[int]) -> Edit:
     """What an edit decided about some tags."""
-    asserted, rejected, withdrawn = (
-        tuple(tag for tag in group if tag in tags) for group in (edit.asserted, edit.rejected, edit.withdrawn)
-    )
+    asserted, rejected, withdrawn = [
+        tuple([tag for tag in group if tag in tags]) if group else group
+        for group in (edit.asserted, edit.rejected, edit.withdrawn)
+    ]
     return Edit(edit.sequence, edit.index, edit.source, edit.actor, asserted, rejected, withdrawn)

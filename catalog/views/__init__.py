@@ -81,6 +81,7 @@ AnyStep = (
     | erasures.EraseImages
     | presence.MarkRemoved
     | predictions.FindCurrent
+    | predicted_tags.ApplyRules
     | predicted_tags.PredictAgain
     | tags.CountAgain
 )

@@ -119,16 +119,20 @@ class ImagesStep(Step, frozen=True, kw_only=True):
     def run(self, connection: sqlite3.Connection, _: object, go_on: GoOn, /) -> "Step | None":
         left = BitMap.deserialize(self.images)
         while left:
-            some = left[:ROWS_AT_ONCE]
+            some = self.first(left)
             self.change(connection, some)
             left -= some
             if not go_on():
                 break
         return msgspec.structs.replace(self, images=bytes(left.serialize())) if left else None
 
+    def first(self, images: BitMap, /) -> BitMap:
+        """Those of these images that are changed together."""
+        return images[:ROWS_AT_ONCE]
+
     @abstractmethod
     def change(self, connection: sqlite3.Connection, images: BitMap, /) -> None:
-        """At most ROWS_AT_ONCE of them."""
+        """Changes the rows of some images."""
 
 
 class DeleteRows(Step, frozen=True, kw_only=True):
@@ -136,6 +140,8 @@ class DeleteRows(Step, frozen=True, kw_only=True):
 
     tables: tuple[str, ...]
     column: str = "ordinal"
+    at_once: int | None = None
+    """Rows, if they are not of the usual size."""
 
     def run(self, connection: sqlite3.Connection, _: object, go_on: GoOn, /) -> "Step | None":
         tables = list(self.tables)
@@ -150,10 +156,9 @@ class DeleteRows(Step, frozen=True, kw_only=True):
         """Whether there is more."""
         rows = f"SELECT {self.column} FROM {table} WHERE dataset_id = ?"  # noqa: S608 - our tables
         # At least all rows with the lowest number, of which there may be many.
-        next_row = (
-            f"{rows} AND {self.column} > ({rows} ORDER BY 1 LIMIT 1) ORDER BY 1 LIMIT 1 OFFSET {ROWS_AT_ONCE - 1}"
-        )
-        found = connection.execute(next_row, (self.dataset_id, self.dataset_id)).fetchone()
+        next_row = f"{rows} AND {self.column} > ({rows} ORDER BY 1 LIMIT 1) ORDER BY 1 LIMIT 1 OFFSET ?"
+        offset = (self.at_once or ROWS_AT_ONCE) - 1
+        found = connection.execute(next_row, (self.dataset_id, self.dataset_id, offset)).fetchone()
         end = None if found is None else found[0]
         self.delete(connection, table, LAST_NUMBER if end is None else end)
         return end is not None

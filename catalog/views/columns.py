@@ -125,7 +125,7 @@ def _stored_parts(
 def _parts_of(ordinals: Ordinals) -> list[int]:
     """Ascending, each once."""
     parts = ordinals // IMAGES_PER_PART
-    found: list[int] = parts[np.diff(parts, prepend=-1) > 0].tolist()
+    found: list[int] = parts[np.append(True, parts[1:] != parts[:-1])[: len(parts)]].tolist()
     return found
 
 

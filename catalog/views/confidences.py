@@ -8,20 +8,17 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.rows import fetch_value
+from catalog.views import prediction_parts
 from catalog.views.pairs import IMAGES_PER_PART, TagColumns
 
 TAG_ID = "SELECT id FROM tag_name WHERE tag = ?"
-CHANGES = "SELECT part, sequence FROM prediction_change WHERE dataset_id = ? ORDER BY part"
-OF_PART = "SELECT ordinal, packed FROM prediction WHERE dataset_id = ? AND current = 1 AND ordinal BETWEEN ? AND ?"
 ReadPart = Callable[[Connection, str, int, int], TagColumns]
 """The predictions of a part of a data set; the last argument is the sequence that changed it last."""
 
 
 def read_part(connection: Connection, dataset_id: str, part: int, _sequence: int) -> TagColumns:
-    """The current predictions of some images, from their rows."""
-    start = part * IMAGES_PER_PART
-    rows = connection.execute(OF_PART, (dataset_id, start, start + IMAGES_PER_PART - 1)).fetchall()
-    return TagColumns(rows, start)
+    """The current predictions of some images, from their row."""
+    return prediction_parts.read(connection, dataset_id, part)
 
 
 def confidences(
@@ -36,7 +33,7 @@ def confidences(
     found = fetch_value(connection, TAG_ID, (tag,))
     if found is not None:
         parts = set(np.unique(named // IMAGES_PER_PART).tolist())
-        for part, sequence in connection.execute(CHANGES, (dataset_id,)).fetchall():
+        for part, sequence in prediction_parts.changes(connection, dataset_id):
             if part in parts:
                 read(connection, dataset_id, part, sequence).raise_to(highest, found)
     return highest[named]

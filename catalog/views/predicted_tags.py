@@ -4,17 +4,21 @@ This view comes after `tags`. With the first tags the numbers of tags and the ET
 after a kill no longer finds what they came from.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 
 import msgspec
+import numpy as np
 from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.effective_tags import Rules
-from catalog.views import columns, datasets, pairs, predictions, tag_digits, tag_sets
-from catalog.views.batch import CommitBatch, GoOn, Step
+from catalog.views import columns, datasets, pairs, prediction_parts, predictions, tag_digits, tag_sets
+from catalog.views.batch import CommitBatch, GoOn, Pairs, Step
+from catalog.views.pairs import NO_PAIRS
 from catalog.views.tag_digits import Counted, NumberChange
 from catalog.views.tag_sets import DatasetTags, TagChanges
 from contracts.events.datasets import RulesSet, ThresholdsSet
@@ -22,7 +26,7 @@ from contracts.events.datasets import RulesSet, ThresholdsSet
 TAGS_AT_ONCE = 100
 """Tags whose sets are in memory at once, and written before asking whether to go on."""
 PREDICTED: tuple[Counted, ...] = ("any", "model")
-"""The sources from which images have more or fewer tags by other predictions."""
+"""The sources from which images have more or fewer tags by other predictions, of both the same number."""
 
 
 TABLES = ""
@@ -31,20 +35,10 @@ TABLES = ""
 def apply(connection: Connection, batch: CommitBatch) -> None:
     for toggle in batch.toggles:
         if toggle.dataset_id in batch.repredicted or datasets.has_other_rules(connection, toggle):
-            _apply_rules(connection, batch, toggle.dataset_id, toggle.sequence)
+            step = PredictAgain if toggle.runs else ApplyRules
+            batch.steps.append(step(dataset_id=toggle.dataset_id, sequence=toggle.sequence))
     for recorded, _ in batch.events(ThresholdsSet, RulesSet):
-        _apply_rules(connection, batch, recorded.commit.aggregate_id, recorded.sequence)
-
-
-def _apply_rules(connection: Connection, batch: CommitBatch, dataset_id: str, sequence: int) -> None:
-    """Other tags are predicted by other rules, or of other runs. An image whose tags change gets a new ETag."""
-    old, new = (
-        predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id, at))
-        for at in (sequence - 1, sequence)
-    )
-    affected = None if dataset_id in batch.repredicted else pairs.affected_tags(old, new)
-    tags = None if affected is None else tuple(sorted(affected))
-    batch.steps.append(PredictAgain(dataset_id=dataset_id, sequence=sequence, tags=tags))
+        batch.steps.append(ApplyRules(dataset_id=recorded.commit.aggregate_id, sequence=recorded.sequence))
 
 
 @dataclass(frozen=True)
@@ -73,19 +67,21 @@ class PredictedTags:
         return None
 
 
-class PredictAgain(Step, frozen=True, kw_only=True):
-    """Finds the images of tags by the current predictions and rules; `tags` None: of all.
+class _ChangePredicted(Step, frozen=True, kw_only=True):
+    """Finds the images of tags by the current predictions and rules; an image whose tags change gets a new ETag.
 
     `after`: the last tag that is done.
     """
 
     sequence: int
-    tags: tuple[int, ...] | None = None
     after: int = -1
 
     def plan(self, connection: Connection) -> PredictedTags:
-        rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, self.dataset_id))
-        return _compute(connection, self.dataset_id, rules, self.tags, self.after)
+        return _compute(connection, self.dataset_id, self.find(connection), self.after)
+
+    @abstractmethod
+    def find(self, connection: Connection, /) -> "Passing":
+        """What passes now."""
 
     def run(self, connection: Connection, plan: object, go_on: GoOn, /) -> "Step | None":
         assert isinstance(plan, PredictedTags)  # noqa: S101 - made by the method above
@@ -93,33 +89,68 @@ class PredictAgain(Step, frozen=True, kw_only=True):
         return None if last is None else msgspec.structs.replace(self, after=last)
 
 
-def _compute(
-    connection: Connection, dataset_id: str, rules: Rules, tags: Collection[int] | None, after: int
-) -> PredictedTags:
-    """By the current predictions and these rules, of some tags (None: of all), those after one."""
-    known = tag_sets.predicted_tags(connection, dataset_id)
-    if tags is not None:
-        known &= set(tags)
-    passing = predictions.passing_images(connection, dataset_id, rules, tags, known).after(after)
-    parts, changed, numbers = list[tuple[int, TagChanges]](), BitMap(), {name: NumberChange() for name in PREDICTED}
-    for last, changes in _changes(connection, dataset_id, passing):
-        for source, number in numbers.items():
-            number.add(changes.by_source[source])
+class ApplyRules(_ChangePredicted, frozen=True, kw_only=True):
+    """After the rules were changed: what is predicted as before, and passes by only the old or the new rules."""
+
+    def find(self, connection: Connection) -> "Passing":
+        before, after = (_rules_at(connection, self.dataset_id, at) for at in (self.sequence - 1, self.sequence))
+        changes = [part.change(before, after) for part in prediction_parts.read_all(connection, self.dataset_id)]
+        added, removed = _sorted([one.added for one in changes]), _sorted([one.removed for one in changes])
+        return Passing(pairs.tags_of(added, removed), added, removed)
+
+
+class PredictAgain(_ChangePredicted, frozen=True, kw_only=True):
+    """After other predictions count."""
+
+    def find(self, connection: Connection) -> "Passing":
+        rules = _rules_at(connection, self.dataset_id, self.sequence)
+        found = _sorted([part.passing(rules) for part in prediction_parts.read_all(connection, self.dataset_id)])
+        return Passing(pairs.tags_of(found) | tag_sets.predicted_tags(connection, self.dataset_id), found, None)
+
+
+@dataclass(frozen=True)
+class Passing:
+    """The pairs, sorted, that pass; `tags`: all that are concerned. `removed`: those that do not; None: all others."""
+
+    tags: AbstractSet[int]
+    pairs: Pairs
+    removed: Pairs | None
+
+    def by_tag(self, after: int) -> Iterator[tuple[int, BitMap, BitMap | None]]:
+        """The tags after one, ascending."""
+        tags = sorted(tag for tag in self.tags if tag > after)
+        removed = repeat(None) if self.removed is None else pairs.images_by_tag(self.removed, tags)
+        return zip(tags, pairs.images_by_tag(self.pairs, tags), removed, strict=False)
+
+
+def _rules_at(connection: Connection, dataset_id: str, sequence: int) -> Rules:
+    return predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id, sequence))
+
+
+def _sorted(parts: Sequence[Pairs]) -> Pairs:
+    return np.sort(np.concatenate([NO_PAIRS, *parts]))
+
+
+def _compute(connection: Connection, dataset_id: str, passing: Passing, after: int) -> PredictedTags:
+    """What is to be written of the tags after one."""
+    parts, changed, number = list[tuple[int, TagChanges]](), BitMap(), NumberChange()
+    for last, changes in _changes(connection, dataset_id, passing.by_tag(after)):
+        number.add(changes.by_source["any"])
         changed |= changes.images
         changes.by_source.clear()
         parts.append((last, changes))
-    before = {source: tag_digits.load_digits(connection, dataset_id, source) for source in numbers}
-    digits = [(source, before[source], number.applied_to(before[source])) for source, number in numbers.items()]
+    before = {source: tag_digits.load_digits(connection, dataset_id, source) for source in PREDICTED}
+    digits = [(source, before[source], number.applied_to(before[source])) for source in PREDICTED]
     return PredictedTags(dataset_id, parts, changed, digits)
 
 
 def _changes(
-    connection: Connection, dataset_id: str, passing: Iterator[tuple[int, BitMap]]
+    connection: Connection, dataset_id: str, passing: Iterator[tuple[int, BitMap, BitMap | None]]
 ) -> Iterator[tuple[int, TagChanges]]:
     """Of some tags at a time, each time with the last of them."""
-    while some := dict(islice(passing, TAGS_AT_ONCE)):
+    while some := list(islice(passing, TAGS_AT_ONCE)):
         tags = DatasetTags(connection, dataset_id)
-        tags.load(some)
-        for tag, images in some.items():
-            tags[tag].predicted = images
-        yield max(some), tags.changes()
+        tags.load(tag for tag, _, _ in some)
+        for tag, added, removed in some:
+            tags[tag].predict(added, removed)
+        yield some[-1][0], tags.changes()

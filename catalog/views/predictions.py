@@ -4,25 +4,26 @@ Runs that were undone do not count. This view comes before `tags`, and says whic
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from itertools import groupby, repeat
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
+import msgspec
 from pyroaring import BitMap
 
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.domain.effective_tags import Predicted, Rules
-from catalog.rows import fetch_number, json_array
-from catalog.views import pairs, tag_names, tagging, undos
-from catalog.views.batch import CommitBatch, ImagesStep, PairChange, Pairs, Toggle, delete_erased, takes_long
-from catalog.views.pairs import IMAGES_PER_PART, NO_PAIRS, PassingImages
+from catalog.rows import fetch_value, json_array
+from catalog.views import pairs, prediction_parts, tag_names, tagging, undos
+from catalog.views.batch import CommitBatch, ImagesStep, Pairs, Toggle, delete_erased, takes_long
+from catalog.views.bitmaps import serialize
+from catalog.views.pairs import IMAGES_PER_PART
 from contracts.events.datasets import DatasetErased, ImageErased
 from contracts.events.tagging import TaggingPredicted
 from contracts.tags import Acceptance, Fixed
 
-TABLES = """
+TABLES = f"""
 CREATE TABLE IF NOT EXISTS prediction (
     dataset_id TEXT NOT NULL,
     ordinal INTEGER NOT NULL,
@@ -35,12 +36,7 @@ CREATE TABLE IF NOT EXISTS prediction (
     unreadable TEXT,
     PRIMARY KEY (dataset_id, ordinal, run_id)
 );
-CREATE TABLE IF NOT EXISTS prediction_change (
-    dataset_id TEXT NOT NULL,
-    part INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    PRIMARY KEY (dataset_id, part)
-) WITHOUT ROWID;
+{prediction_parts.TABLES}
 """
 
 SAVE = """
@@ -70,17 +66,11 @@ SELECT ordinal, run_id, model, run_sequence, sequence, packed FROM prediction
 CURRENT_OF_IMAGES = f"""
 SELECT ordinal, run_id, sequence, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
 """  # noqa: S608 - constants
-CURRENT_OF_DATASET = (
-    "SELECT ordinal, packed FROM prediction WHERE dataset_id = ? AND current = 1 AND ordinal >= ? LIMIT ?"
-)
-ORDINALS_OF_RUN = "SELECT ordinal FROM prediction WHERE dataset_id = ? AND run_id = ?"
+# In one row: for each row that SQLite returns, a thread gives up the interpreter and waits for it again.
+ORDINALS_OF_RUN = "SELECT json_group_array(ordinal) FROM prediction WHERE dataset_id = ? AND run_id = ?"
 PREDICTED_ORDINALS = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
-SET_CHANGE = """
-INSERT INTO prediction_change VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sequence = MAX(sequence, excluded.sequence)
-"""
-DELETE_CHANGES = "DELETE FROM prediction_change WHERE dataset_id = ?"
-ROWS_AT_ONCE = 20_000
-"""Rows of predictions in memory at once, each some 400 bytes."""
+
+_ordinals = msgspec.json.Decoder(list[int]).decode
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
@@ -90,28 +80,30 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         rules = rules_by_id(connection, batch.acceptance_of(connection, dataset_id))
         before = _passing_now(connection, dataset_id, ordinals, rules)
         connection.executemany(SAVE, rows)
-        batch.predicted[dataset_id] = _update(connection, dataset_id, ordinals, rules, before)
         last = {row[1] // IMAGES_PER_PART: row[5] for row in rows}
-        connection.executemany(SET_CHANGE, [(dataset_id, part, sequence) for part, sequence in last.items()])
+        after = _update_current(connection, dataset_id, ordinals, last)
+        batch.predicted[dataset_id] = pairs.change(before, pairs.passing(after, rules))
     for toggle in batch.toggles:
         ordinals = _images_of_runs(connection, toggle)
         if takes_long(len(ordinals)):
-            batch.steps.append(FindCurrent(dataset_id=toggle.dataset_id, images=bytes(ordinals.serialize())))
             batch.repredicted.add(toggle.dataset_id)
-            _note_change(connection, toggle, ordinals)
+            batch.steps.append(
+                FindCurrent(dataset_id=toggle.dataset_id, images=serialize(ordinals), sequence=toggle.sequence)
+            )
         elif ordinals:
             rules = rules_by_id(connection, batch.acceptance_of(connection, toggle.dataset_id))
             before = _passing_now(connection, toggle.dataset_id, ordinals, rules)
-            batch.predicted[toggle.dataset_id] = _update(connection, toggle.dataset_id, ordinals, rules, before)
-            _note_change(connection, toggle, ordinals)
+            after = _update_current(connection, toggle.dataset_id, ordinals, toggle.sequence)
+            batch.predicted[toggle.dataset_id] = pairs.change(before, pairs.passing(after, rules))
     for recorded, erased in batch.events(ImageErased):
-        of_image = connection.execute(CURRENT, (recorded.commit.aggregate_id, json_array([erased.ordinal])))
-        batch.tags_of_erased |= set(pairs.joined(of_image.fetchall())[1]["tag"].tolist())
-        part = erased.ordinal // IMAGES_PER_PART
-        connection.execute(SET_CHANGE, (recorded.commit.aggregate_id, part, recorded.sequence))
+        dataset_id, image = recorded.commit.aggregate_id, BitMap([erased.ordinal])
+        if of_image := connection.execute(CURRENT, (dataset_id, json_array(image))).fetchall():
+            found = pairs.unpack([packed for _, packed in of_image])
+            batch.tags_of_erased |= {tag for tags, _, _ in found for tag in tags}
+            prediction_parts.replace(connection, dataset_id, image, (), recorded.sequence)
     delete_erased(connection, batch, "prediction")
     for recorded, _ in batch.events(DatasetErased):
-        connection.execute(DELETE_CHANGES, (recorded.commit.aggregate_id,))
+        batch.steps.append(prediction_parts.delete(recorded.commit.aggregate_id))
 
 
 def _new_rows(connection: Connection, batch: CommitBatch) -> dict[str, list[tuple[Any, ...]]]:
@@ -137,15 +129,14 @@ def passing_tags(connection: Connection, dataset_id: str, ordinals: BitMap, rule
     return {tag for tag, _ in pairs.by_tag(_passing_now(connection, dataset_id, ordinals, rules))}
 
 
-def _update(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Rules, before: Pairs) -> PairChange:
-    """Say which rows of these images are current; returns what passes since."""
+def _update_current(
+    connection: Connection, dataset_id: str, ordinals: BitMap, changed: int | Mapping[int, int]
+) -> list[tuple[int, bytes]]:
+    """Say which rows of these images are current; returns those. `changed`: by which commit, or for each part."""
     connection.execute(UPDATE_CURRENT, (dataset_id, json_array(ordinals)))
-    return pairs.change(before, _passing_now(connection, dataset_id, ordinals, rules))
-
-
-def _note_change(connection: Connection, toggle: Toggle, ordinals: BitMap) -> None:
-    parts = {ordinal // IMAGES_PER_PART for ordinal in ordinals}
-    connection.executemany(SET_CHANGE, [(toggle.dataset_id, part, toggle.sequence) for part in parts])
+    rows = connection.execute(CURRENT, (dataset_id, json_array(ordinals))).fetchall()
+    prediction_parts.replace(connection, dataset_id, ordinals, rows, changed)
+    return rows
 
 
 def _images_of_runs(connection: Connection, toggle: Toggle) -> BitMap:
@@ -154,7 +145,7 @@ def _images_of_runs(connection: Connection, toggle: Toggle) -> BitMap:
 
 def images_of_run(connection: Connection, dataset_id: str, run: str) -> BitMap:
     """The images that a tagging run has processed."""
-    return BitMap(row["ordinal"] for row in connection.execute(ORDINALS_OF_RUN, (dataset_id, run)))
+    return BitMap(_ordinals(fetch_value(connection, ORDINALS_OF_RUN, (dataset_id, run))))
 
 
 def rules_by_id(connection: Connection, acceptance: Acceptance) -> Rules:
@@ -163,36 +154,16 @@ def rules_by_id(connection: Connection, acceptance: Acceptance) -> Rules:
     return pairs.rules_by_id(acceptance, tag_names.ids_of(connection, named) if named else {})
 
 
-def passing_images(
-    connection: Connection, dataset_id: str, rules: Rules, tags: Collection[int] | None, known: Iterable[int]
-) -> PassingImages:
-    """The images of a whole data set that predictions give these tags (None: all); `known`: tags to include anyway."""
-    chosen = None
-    if tags is not None:
-        chosen = np.zeros(fetch_number(connection, tag_names.LAST) + 1, dtype=np.bool_)
-        chosen[list(tags)] = True
-    parts = [pairs.passing_unsorted(rows, rules, chosen) for rows in _all_current(connection, dataset_id)]
-    found = pairs.unique(np.concatenate([NO_PAIRS, *parts]))
-    of_pairs = (found >> np.uint64(32)).astype(np.int64)
-    passing = of_pairs[np.append(True, np.diff(of_pairs) > 0)] if len(found) else of_pairs
-    return PassingImages(np.union1d(passing, np.fromiter(known, np.int64)), found)
+class FindCurrent(ImagesStep, frozen=True, kw_only=True):
+    """Says anew which predictions of these images are current, after a commit that is no tagging run's."""
 
+    sequence: int
 
-class FindCurrent(ImagesStep, frozen=True):
-    """Says anew which predictions of these images are current."""
+    def first(self, images: BitMap) -> BitMap:
+        return prediction_parts.split(images)[0][1]
 
     def change(self, connection: Connection, images: BitMap) -> None:
-        connection.execute(UPDATE_CURRENT, (self.dataset_id, json_array(images)))
-
-
-def _all_current(connection: Connection, dataset_id: str) -> Iterator[list[tuple[int, bytes]]]:
-    """All current predictions of a data set, some images at a time; the rows of one image are together."""
-    start = 0
-    while rows := connection.execute(CURRENT_OF_DATASET, (dataset_id, start, ROWS_AT_ONCE)).fetchall():
-        if len(rows) == ROWS_AT_ONCE and rows[0][0] != rows[-1][0]:
-            rows = [row for row in rows if row[0] != rows[-1][0]]  # the last image may have more
-        yield rows
-        start = rows[-1][0] + 1
+        _update_current(connection, self.dataset_id, images, self.sequence)
 
 
 def load_current(

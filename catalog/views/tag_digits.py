@@ -76,34 +76,32 @@ class NumberChange:
     """How many tags each image gains (loses, if negative), added up over the changes of any number of tags."""
 
     def __init__(self) -> None:
-        self._images = BitMap()
-        self._more: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        """By ordinal."""
+        self._gained: list[NDArray[np.uint32]] = []
+        self._lost: list[NDArray[np.uint32]] = []
 
     def add(self, changes: Sequence[Change]) -> None:
         """Each of them is of one tag."""
-        if not changes:
-            return
-        self._images |= BitMap.union(*(images for change in changes for images in change))
-        size = self._images.max() + 1 if self._images else 0
-        self._more = np.pad(self._more, (0, size - len(self._more)))
-        gained, lost = (_occurrences(some, size) for some in zip(*changes, strict=True))
-        self._more += gained - lost
+        self._gained += [to_array(gained) for gained, _ in changes if gained]
+        self._lost += [to_array(lost) for _, lost in changes if lost]
 
     def applied_to(self, digits: Sequence[BitMap]) -> list[BitMap]:
-        images = to_array(self._images)
-        numbers = counts(digits, self._images) + self._more[images]
+        gained, lost = _occurrences(self._gained), _occurrences(self._lost)
+        size = max(len(gained), len(lost))
+        more = np.pad(gained, (0, size - len(gained))) - np.pad(lost, (0, size - len(lost)))
+        images = np.flatnonzero(more).astype(np.uint32)
+        changed = from_array(images)
+        numbers = counts(digits, changed) + more[images]
         places = range(max(int(numbers.max(initial=0)).bit_length(), len(digits)))
         ones = (from_array(images[np.flatnonzero(numbers >> place & 1)]) for place in places)
-        found = [ones_of | (digit - self._images) for digit, ones_of in zip_longest(digits, ones, fillvalue=BitMap())]
+        found = [ones_of | (digit - changed) for digit, ones_of in zip_longest(digits, ones, fillvalue=BitMap())]
         while found and not found[-1]:
             found.pop()
         return found
 
 
-def _occurrences(some: Iterable[BitMap], size: int) -> NDArray[np.int64]:
-    """How many of these sets each image is in, by ordinal."""
-    return np.bincount(np.concatenate([np.empty(0, dtype=np.uint32), *map(to_array, some)]), minlength=size)
+def _occurrences(some: Sequence[NDArray[np.uint32]]) -> NDArray[np.int64]:
+    """In how many of these arrays each image is, by ordinal."""
+    return np.bincount(np.concatenate([np.empty(0, dtype=np.uint32), *some]))
 
 
 def counts(digits: Iterable[BitMap], images: BitMap) -> NDArray[np.int64]:

@@ -5,16 +5,18 @@ Sets also have removed images, which so get all their tags back; only counts lea
 kept with images themselves have sets of their own (`own_…`).
 """
 
+import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.bulk_edits import Decided
 from catalog.domain.edits import SetChoice
-from catalog.rows import json_array
+from catalog.rows import json_array, tuples
 from catalog.views import tag_digits
 from catalog.views.bitmaps import serialize
 from catalog.views.sets import load
@@ -41,14 +43,15 @@ CREATE TABLE IF NOT EXISTS tag_set (
 """
 
 IS_REMOVED = "SELECT removed FROM dataset WHERE id = ?"
-LOAD = "SELECT tag_id, kind, images FROM tag_set WHERE dataset_id = ? AND tag_id IN (SELECT value FROM json_each(?))"
+LOAD = "SELECT tag_id, kind, images FROM tag_set WHERE dataset_id = ?"
 SAVE = "INSERT INTO tag_set VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET images = excluded.images"
 DELETE = "DELETE FROM tag_set WHERE dataset_id = ? AND tag_id = ? AND kind = ?"
-COUNTS = "SELECT tag_id, images FROM tag WHERE dataset_id = ? AND tag_id IN (SELECT value FROM json_each(?))"
-SET_COUNT = """
-INSERT INTO tag SELECT ?, id, tag, ? FROM tag_name WHERE id = ?
-ON CONFLICT DO UPDATE SET images = excluded.images
-"""
+COUNTS = "SELECT tag_id, images FROM tag WHERE dataset_id = ?"
+SOME, RANGE = "AND tag_id IN (SELECT value FROM json_each(?))", "AND tag_id BETWEEN ? AND ?"
+DENSE = 4
+"""Of so many tags in a row one is looked for, or more: then all of them are read, which takes half as long for each."""
+ADD_TAG = "INSERT INTO tag SELECT ?, id, tag, ? FROM tag_name WHERE id = ?"
+SET_COUNT = "UPDATE tag SET images = ? WHERE (dataset_id, tag_id) = (?, ?)"
 DELETE_TAG = "DELETE FROM tag WHERE dataset_id = ? AND tag_id = ?"
 TAGGED = """
 SELECT tag_set.tag_id, tag_set.images, tag.images AS count FROM tag_set JOIN tag USING (dataset_id, tag_id)
@@ -80,7 +83,6 @@ CHOICES: tuple[SetChoice, ...] = (*DECIDED, "withdrawn")
 BASE = ("predicted", *DECIDED)
 """What the tags of images follow from."""
 COUNTED_SETS: tuple[tuple[Counted, str], ...] = (("any", "tagged"), ("person", "asserted"), ("import", "imported"))
-KINDS = (*DECIDED, "predicted", "tagged", *(f"own_{name}" for name in CHOICES))
 
 
 NONE = BitMap()
@@ -106,6 +108,8 @@ class TagSets:
     own_withdrawn: BitMap | None = None
     stored: dict[str, BitMap] = field(default_factory=dict)
     """As in the rows."""
+    by_prediction: Change | None = None
+    """The images that have the tag since, and no longer, where nothing but predictions changed."""
 
     def by_source(self) -> dict[Counted, BitMap]:
         """The images that have the tag: all, and those that have it from each source."""
@@ -119,6 +123,16 @@ class TagSets:
                 setattr(self, name, decided | images)
             elif decided.intersect(images):
                 setattr(self, name, decided - images)
+
+    def predict(self, images: BitMap, others: BitMap | None) -> None:
+        """Predictions pass for these images, and no longer for `others`; None: for all others."""
+        gained = images - self.predicted
+        lost = self.predicted - images if others is None else self.predicted & others
+        self.predicted = _without(_union(self.predicted, gained), lost)
+        decided = (self.asserted, self.imported, self.rejected)
+        gained, lost = (_without(some, *decided) if some else NONE for some in (gained, lost))
+        self.tagged = _without(_union(self.tagged, gained), lost)
+        self.by_prediction = (gained, lost)
 
     def begin_bulk(self) -> None:
         """Before the first edit of many images: until now all decisions are kept with images."""
@@ -145,35 +159,60 @@ class TagSets:
 
     def sets(self) -> Iterator[tuple[str, BitMap]]:
         """By the names they are stored under."""
-        for name in KINDS:
-            images: BitMap | None = getattr(self, name)
-            if images is not None:
-                yield name, images
+        yield "asserted", self.asserted
+        yield "imported", self.imported
+        yield "rejected", self.rejected
+        yield "predicted", self.predicted
+        yield "tagged", self.tagged
+        if self.own_withdrawn is not None:
+            for name, images in self.own().items():
+                yield f"own_{name}", images
 
-    def update_tagged(self) -> None:
-        """After any other of the sets was replaced."""
-        if any(getattr(self, name) is not self.stored.get(name, NONE) for name in BASE):
-            self.tagged = (self.asserted | self.imported | self.predicted) - self.rejected
-
-    def changes(self) -> Iterator[tuple[Counted, Change]]:
-        """What images gained and lost by each source since the rows were read."""
+    def update_tagged(self) -> Iterator[tuple[Counted, Change]]:
+        """After any other of the sets was replaced. What images gained and lost by each source since they were read."""
+        if self.by_prediction is not None:
+            gained, lost = self.by_prediction
+            if gained or lost:
+                yield "any", (gained, lost)
+                yield "model", (gained, lost)
+            return
         stored = self.stored.get
+        if all(getattr(self, name) is stored(name, NONE) for name in BASE):
+            return
+        self.tagged = _without(_union(self.asserted, self.imported, self.predicted), self.rejected)
+        known: dict[tuple[int, int], list[Change]] = {}
         for source, name in COUNTED_SETS:
-            yield from _change(source, stored(name, NONE), getattr(self, name))
+            before, after = stored(name, NONE), getattr(self, name)
+            if (key := (id(before), id(after))) not in known:  # most tags have nothing but imported images
+                known[key] = _change(before, after)
+            for change in known[key]:
+                yield source, change
         if self.predicted or stored("predicted", NONE):
-            yield from _change("model", _from_model(*(stored(name, NONE) for name in BASE)), self._from_model())
+            for change in _change(_from_model(*(stored(name, NONE) for name in BASE)), self._from_model()):
+                yield "model", change
 
     def _from_model(self) -> BitMap:
-        return _from_model(*(getattr(self, name) for name in BASE))
+        return _from_model(self.predicted, self.asserted, self.imported, self.rejected)
 
 
 def _from_model(predicted: BitMap, *decided: BitMap) -> BitMap:
-    return predicted - BitMap.union(*decided)
+    return _without(predicted, *decided)
 
 
-def _change(source: Counted, before: BitMap, after: BitMap) -> Iterator[tuple[Counted, Change]]:
-    if _differs(before, after):
-        yield source, (after - before, before - after)
+def _union(*some: BitMap) -> BitMap:
+    """One of them where the others are empty."""
+    first, *others = [images for images in some if images] or [NONE]
+    return functools.reduce(BitMap.__or__, others, first)
+
+
+def _without(images: BitMap, *others: BitMap) -> BitMap:
+    """The same set where the others are empty."""
+    return functools.reduce(BitMap.__sub__, [some for some in others if some], images)
+
+
+def _change(before: BitMap, after: BitMap) -> list[Change]:
+    """None or one."""
+    return [(after - before, before - after)] if _differs(before, after) else []
 
 
 @dataclass
@@ -182,6 +221,7 @@ class TagChanges:
 
     saved: list[tuple[object, ...]] = field(default_factory=list)
     deleted: list[tuple[object, ...]] = field(default_factory=list)
+    new: list[tuple[object, ...]] = field(default_factory=list)
     counts: list[tuple[object, ...]] = field(default_factory=list)
     unused: list[tuple[object, ...]] = field(default_factory=list)
     by_source: defaultdict[Counted, list[Change]] = field(default_factory=lambda: defaultdict(list))
@@ -190,6 +230,7 @@ class TagChanges:
         """All but the numbers of tags of each image."""
         connection.executemany(SAVE, self.saved)
         connection.executemany(DELETE, self.deleted)
+        connection.executemany(ADD_TAG, self.new)
         connection.executemany(SET_COUNT, self.counts)
         connection.executemany(DELETE_TAG, self.unused)
 
@@ -212,12 +253,22 @@ class DatasetTags:
     def load(self, tags: Iterable[int]) -> None:
         """Tags that have no rows yet get empty sets."""
         new = {tag: TagSets() for tag in tags if tag not in self._sets}
-        for tag, kind, serialized in self._connection.execute(LOAD, (self.dataset_id, json_array(new))):
-            images = BitMap.deserialize(serialized)
-            setattr(new[tag], kind, images)
-            new[tag].stored[kind] = images
+        before, images = b"", NONE
+        for tag, kind, serialized in self._rows(LOAD, new):
+            if (sets := new.get(tag)) is not None:
+                if serialized != before:  # often all sets of a tag are the same
+                    before, images = serialized, BitMap.deserialize(serialized)
+                setattr(sets, kind, images)
+                sets.stored[kind] = images
+        self._counts.update(self._rows(COUNTS, new))
         self._sets |= new
-        self._counts |= dict(self._connection.execute(COUNTS, (self.dataset_id, json_array(new))).fetchall())
+
+    def _rows(self, query: str, tags: Collection[int]) -> Iterator[tuple[Any, ...]]:
+        """Those of these tags, and perhaps of others."""
+        first, last = min(tags, default=0), max(tags, default=0)
+        if last - first < DENSE * len(tags):
+            return tuples(self._connection, f"{query} {RANGE}", (self.dataset_id, first, last))
+        return tuples(self._connection, f"{query} {SOME}", (self.dataset_id, json_array(tags)))
 
     def __getitem__(self, tag: int) -> TagSets:
         return self._sets[tag]
@@ -242,21 +293,30 @@ class DatasetTags:
         return found
 
     def _add_changes(self, found: TagChanges, tag: int, sets: TagSets, live: BitMap) -> None:
-        sets.update_tagged()
-        rows = {kind: images for kind, images in sets.sets() if images or kind.startswith("own_")}
-        stored = sets.stored
-        changed = [kind for kind, images in rows.items() if _differs(stored.get(kind), images)]
-        found.saved += [(self.dataset_id, tag, kind, serialize(rows[kind])) for kind in changed]
-        found.deleted += [(self.dataset_id, tag, kind) for kind in stored if kind not in rows]
-        if not rows:
+        for source, change in sets.update_tagged():
+            found.by_source[source].append(change)
+        is_used, serialized = False, dict[int, bytes]()
+        for kind, images in sets.sets():
+            before = sets.stored.get(kind)
+            if not images and not kind.startswith("own_"):
+                if before is not None:
+                    found.deleted.append((self.dataset_id, tag, kind))
+                continue
+            is_used = True
+            if before is None or _differs(before, images):
+                if id(images) not in serialized:
+                    serialized[id(images)] = serialize(images)
+                found.saved.append((self.dataset_id, tag, kind, serialized[id(images)]))
+        if not is_used:
             found.unused.append((self.dataset_id, tag))
         elif (count := sets.tagged.intersection_cardinality(live)) != self._counts.get(tag):
-            found.counts.append((self.dataset_id, count, tag))
-        for source, change in sets.changes():
-            found.by_source[source].append(change)
+            if tag in self._counts:
+                found.counts.append((count, self.dataset_id, tag))
+            else:
+                found.new.append((self.dataset_id, count, tag))
 
 
-def _differs(before: BitMap | None, images: BitMap) -> bool:
+def _differs(before: BitMap, images: BitMap) -> bool:
     return before is not images and before != images
 
 
@@ -284,7 +344,7 @@ def recount(connection: Connection, dataset_id: str, live: BitMap, after: int, l
     """Count anew how many images have each tag, of some tags after one. Returns the last of them; None: no more."""
     rows = connection.execute(TAGGED, (dataset_id, after, limit)).fetchall()
     counts = ((row["tag_id"], BitMap.deserialize(row["images"]) & live, row["count"]) for row in rows)
-    changed = [(dataset_id, len(images), tag) for tag, images, count in counts if len(images) != count]
+    changed = [(len(images), dataset_id, tag) for tag, images, count in counts if len(images) != count]
     connection.executemany(SET_COUNT, changed)
     return rows[-1]["tag_id"] if rows else None
 

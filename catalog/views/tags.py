@@ -13,8 +13,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.edits import Edit, choice_groups, set_choices
-from catalog.domain.image_sets import bitmap_of
+from catalog.domain.edits import Edit, choice_groups, set_choices, tags_of
 from catalog.rows import fetch, fetch_number, json_array
 from catalog.views import (
     columns,
@@ -30,7 +29,7 @@ from catalog.views import (
 from catalog.views.batch import BULK, CommitBatch, DeleteRows, GoOn, PairChange, Step
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
-from catalog.views.tag_sets import CHOICES, DatasetTags
+from catalog.views.tag_sets import CHOICES, NONE, DatasetTags
 from contracts.events.datasets import (
     DatasetErased,
     DatasetRemoved,
@@ -77,6 +76,7 @@ WHERE dataset_id = :dataset AND images > 0 AND tag >= :low AND tag < :high
 COUNT_TAGS_OF_ALL = "SELECT COUNT(DISTINCT tag) FROM tag WHERE images > 0 AND tag >= :low AND tag < :high"
 TAGS_AT_ONCE = 100
 """Tags that are counted before asking whether to go on."""
+CODES = {choice: code for code, choice in enumerate(CHOICES)}
 LAST_CHARACTER = "\U0010ffff"
 """Sorts after every character that a tag can begin with."""
 
@@ -101,14 +101,14 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 def _edits(batch: CommitBatch) -> dict[str, list[tuple[Edit, BitMap]]]:
     found: defaultdict[str, list[tuple[Edit, BitMap]]] = defaultdict(list)
     for dataset_id, edit, edited in batch.once(edits.edits_in):
-        found[dataset_id].append((edit, bitmap_of(edited)))
+        found[dataset_id].append((edit, batch.ordinals(edited)))
     return found
 
 
 def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit, BitMap]]) -> None:
     """The edits of a batch, in order: of each tag and image the last one counts."""
     tags = DatasetTags(connection, dataset_id)
-    tags.load({tag for edit, _ in some for tag in edit.tags})
+    tags.load(tags_of([[edit for edit, _ in some]]))
     for is_bulk, run in groupby(some, key=lambda one: len(one[1]) > BULK):
         if is_bulk:
             _decide_bulk(tags, run)
@@ -119,14 +119,16 @@ def _write_edits(connection: Connection, dataset_id: str, some: list[tuple[Edit,
 
 def _decide_own(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
     """Edits that are kept with images: of each tag and image the last choice."""
-    edited, of_images, chosen = array("I"), array("I"), array("B")
+    edited, groups = array("I"), list[tuple[int, int, int]]()
     for edit, ordinals in run:
         for choice, some in choice_groups(edit):
-            for ordinal in ordinals if some else ():
-                edited.extend(some)
-                of_images.extend([ordinal] * len(some))
-                chosen.extend([CHOICES.index(choice)] * len(some))
-    found, codes = pairs.last_values(pairs.of_columns(edited, of_images), np.frombuffer(chosen, dtype=np.uint8))
+            if some:
+                for ordinal in ordinals:
+                    edited.extend(some)
+                    groups.append((len(some), ordinal, CODES[choice]))
+    sizes, of_images, chosen = np.array(groups, dtype=np.uint32).reshape(-1, 3).T
+    found = pairs.of_columns(np.frombuffer(edited, dtype=np.uint32), np.repeat(of_images, sizes))
+    found, codes = pairs.last_values(found, np.repeat(chosen, sizes))
     for code, choice in enumerate(CHOICES):
         for tag, ordinals in by_tag(found[codes == code]):
             tags[tag].decide(ordinals, choice)
@@ -144,10 +146,9 @@ def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) ->
     """Predictions that pass since, or no longer; returns the images whose tags changed."""
     tags = DatasetTags(connection, dataset_id)
     tags.load(change.tags())
-    for tag, ordinals in by_tag(change.added):
-        tags[tag].predicted = tags[tag].predicted | ordinals
-    for tag, ordinals in by_tag(change.removed):
-        tags[tag].predicted = tags[tag].predicted - ordinals
+    added, removed = dict(by_tag(change.added)), dict(by_tag(change.removed))
+    for tag in change.tags():
+        tags[tag].predict(added.get(tag, NONE), removed.get(tag, NONE))
     return tags.save()
 
 

@@ -82,6 +82,8 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Work).decode
 
 
+WORK_CLASSES: dict[str, WorkClass] = {kind.name: kind.work.work_class for kind in REGISTRY.kinds if kind.work}
+"""By kind of aggregate."""
 WorkKey = tuple[WorkClass, str]
 WorkError = tuple[str | None, str | None]
 """Code and reason."""
@@ -117,9 +119,8 @@ class UnfinishedWork(msgspec.Struct, frozen=True, kw_only=True):
 def apply(connection: Connection, batch: CommitBatch) -> None:
     by_work: defaultdict[WorkKey, list[RecordedCommit]] = defaultdict(list)
     for recorded in batch.commits:
-        kind = REGISTRY.by_name[recorded.commit.aggregate_kind].work
-        if kind is not None:
-            by_work[kind.work_class, recorded.commit.aggregate_id].append(recorded)
+        if (work_class := WORK_CLASSES.get(recorded.commit.aggregate_kind)) is not None:
+            by_work[work_class, recorded.commit.aggregate_id].append(recorded)
     for key, commits in by_work.items():
         first = commits[0].commit
         connection.execute(CREATE, (*key, _encode(Work()), first.actor, first.at.isoformat()))

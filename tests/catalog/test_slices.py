@@ -32,7 +32,7 @@ from tests.catalog.test_store import all_rows
 from tests.limits import WAIT
 
 IMAGES = BULK + 6
-EVERY = 25
+EVERY = 20
 
 
 @pytest.fixture(autouse=True)

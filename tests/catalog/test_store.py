@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalog import views
+from catalog import checkpoints, views
 from catalog.database import Connection
 from catalog.store import Store, checkpoint
 from catalog.views import datasets
+from catalog.wal import in_memory
 from contracts.aggregates import REGISTRY
 from contracts.commits import ForeignMessage, StreamRevision
 from contracts.errors import Behind, LogDamaged, Unavailable
@@ -22,6 +24,7 @@ from contracts.events.datasets import ImagesReviewed
 from contracts.ids import Digest
 from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, full_history
 from tests.damage import damage_file, invert
+from tests.limits import WAIT
 
 HISTORY = full_history().commits
 
@@ -216,6 +219,30 @@ async def test_a_file_that_turns_out_to_be_damaged_is_deleted_at_the_end_and_reb
         await failing
     await store.close()
     assert not file.exists()
+
+
+async def test_a_large_wal_is_written_back_beside_transactions_and_then_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "WAL_BYTES", 1)
+    file = tmp_path / "read.db"
+    async with Store(file, LOG_ID, views) as store:
+        await store.apply(HISTORY[:-1])
+        async with asyncio.timeout(WAIT):
+            while not is_written_back(file, HISTORY[-2].sequence):  # noqa: ASYNC110 - in a thread of its own
+                await asyncio.sleep(0.01)
+        size = file.with_name("read.db-wal").stat().st_size
+        await store.apply(HISTORY[-1:])
+        assert 0 < file.with_name("read.db-wal").stat().st_size < size
+
+
+def is_written_back(file: Path, sequence: int) -> bool:
+    """Whether the file shows the commits up to a sequence without its WAL."""
+    with closing(in_memory(file.read_bytes())) as connection:
+        try:
+            return checkpoint(connection).sequence == sequence
+        except sqlite3.DatabaseError:  # pages are being written
+            return False
 
 
 @pytest.mark.parametrize("how", ["middle", "end", "emptied"])
