@@ -229,6 +229,11 @@ def build_log(changes: Sequence[Any]) -> LogBuilder:
     return builder
 
 
+def _was_queued(builder: LogBuilder, job: str) -> bool:
+    of_job = (recorded.commit.events for recorded in builder.commits if recorded.commit.aggregate_id == job)
+    return any(isinstance(event, JobQueued) for events in of_job for event in events)
+
+
 def _append(builder: LogBuilder, run: str, attempts: dict[str, int], change: Any) -> None:  # noqa: PLR0912, PLR0915 - one arm for each
     match change:
         case ("edit", dataset, ordinals, add, remove) if {*add} ^ {*remove}:
@@ -274,8 +279,10 @@ def _append(builder: LogBuilder, run: str, attempts: dict[str, int], change: Any
             edited = JobEdited(name=f"name {builder.sequence}")
             builder.append("job", job, edited, JobPrioritised(priority="high"))
         case ("start", job):
+            # What was never queued cannot be started, and has no place of its own in the queue when it is interrupted.
+            queued = () if _was_queued(builder, job) else (JobQueued(priority="normal"),)
             started = JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)
-            attempts[job] = builder.append("job", job, started).sequence
+            attempts[job] = builder.append("job", job, *queued, started).sequence
         case ("checkpoint", job, step):
             checkpoint = JobCheckpointed(attempt=attempts[job], step=step, checkpoint=digest_of(step), size=step)
             builder.append("job", job, checkpoint)
