@@ -264,6 +264,8 @@ async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Res
     keys = await stack.enter_async_context(await open_keys(settings.catalog, ids, log_id, required=end > 1))
     await check_root(archive, keys, log)
     store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
+    if store.applied < archive.tail.sequence:
+        await archive.ensure_verified()  # the rows are computed from it
     decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
     blobs = blobs_at(settings.blobs)
     name_cures = partial(with_cure_of_damage, settings)

@@ -43,6 +43,8 @@ MAX_PENDING = 1000
 """Commits pending at which no more are taken in."""
 CACHE_KIB = 48 * 1024
 """Large, because a batch touches rows far apart: pages that are not cached are read again for each batch."""
+CHECKED_AT_START_BYTES = 64 << 20
+"""A larger file is checked for damage once it serves: reading it may take longer than all else at the start."""
 CHECKPOINTED_APART = (f"PRAGMA wal_autocheckpoint = {4 * WAL_PAGES}", "PRAGMA journal_size_limit = 0")
 """A transaction writes the WAL back only when it has become several times as large as it is when this begins apart."""
 
@@ -107,8 +109,12 @@ class Checkpoint:
 class Store(Database):
     """`applied` is a sequence that every new snapshot includes; `checkpoint` reads that of a snapshot."""
 
-    def __init__(self, path: Path, log_id: str, model: ReadModel) -> None:
+    def __init__(
+        self, path: Path, log_id: str, model: ReadModel, *, checked_at_start: int = CHECKED_AT_START_BYTES
+    ) -> None:
+        """`checked_at_start`: maximum size in bytes of a file that is checked for damage before it serves."""
         self._log_id = log_id
+        self._checked_at_start = checked_at_start
         self._model = model
         self._advanced = asyncio.Condition()
         self._pending: Mapping[Aggregate, int] = {}
@@ -123,7 +129,8 @@ class Store(Database):
         super().__init__(path, self._open_writer(path))
 
     def _open_writer(self, path: Path) -> Connection:
-        found = peek(path, _intact_checkpoint)
+        self._is_checked = not path.exists() or path.stat().st_size <= self._checked_at_start
+        found = peek(path, _intact_checkpoint if self._is_checked else checkpoint)
         if found is None or (found.schema, found.log_id) != (self._model.VERSION, self._log_id):
             remove_database(path)
             found = None
@@ -169,7 +176,9 @@ class Store(Database):
             raise
 
     async def fail_when_damaged(self) -> NoReturn:
-        """Raises Unavailable once SQLite finds the file damaged: the next start rebuilds it."""
+        """Raises Unavailable once SQLite finds the file damaged: the next start rebuilds it. Looks for damage first."""
+        if not self._is_checked:
+            await self.read(partial(check_integrity, check=QUICK_CHECK))
         await self._damaged.wait()
         raise Unavailable("the read model's file is damaged; it is rebuilt at the next start", service="catalog")
 

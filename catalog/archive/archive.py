@@ -49,16 +49,20 @@ class Archive(ArchiveFile):
         self._policy = policy
         self._fully_compared = False
         """Whether every commit was compared, not only the last one."""
+        self._chains_verified = False
 
     async def verify_on_start(self, log: EventLog) -> str:
         """Verify that this log is the archived one; returns its id. LogDamaged names the first bad sequence.
 
         Only the catalog verifies the log, and before any service writes. An empty archive adopts the log.
         """
-        self.tail = await self.verify()
+        self.tail = await self.end()
         is_short = await self._is_short()
+        if is_short:
+            await self.verify()
         self._fully_compared = is_short or not await ends_agree(self, log, self.tail)
         if self._fully_compared:
+            await self.ensure_verified()
             await self._compare(log)
         state = await log_state(log.bus)
         if state.last == 0:
@@ -82,12 +86,18 @@ class Archive(ArchiveFile):
         verification = await self.verify_chains()
         if verification.damage:
             raise damage_error(await with_last_good_time(self, verification.damage))
+        self._chains_verified = True
         return verification.tail
+
+    async def ensure_verified(self) -> None:
+        """Verify the chains unless that was done, before anything is computed from the archive. As `verify`."""
+        if not self._chains_verified:
+            await self.verify()
 
     async def verify_periodically(self, log: EventLog) -> None:
         """Compare the whole log slowly, again and again, until cancelled. LogDamaged at a difference.
 
-        The first comparison starts at once if `verify_on_start` compared only the ends.
+        What `verify_on_start` left out comes first, at once.
         """
 
         async def compare_slowly() -> None:
@@ -95,6 +105,7 @@ class Archive(ArchiveFile):
             _log.info("log_compared", commits=self.tail.sequence)
 
         policy = self._policy
+        await self.ensure_verified()
         if self._fully_compared:
             await asyncio.sleep(policy.interval_seconds)
         await repeat(

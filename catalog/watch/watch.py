@@ -45,7 +45,7 @@ class WatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Intervals in seconds: of comparing all blobs and keys, and of publishing what is lost."""
 
     compare_every: float = 600.0
-    compare_share: float = 0.2
+    compare_share: float = 0.1
     """Part of a core that a comparison takes: with many blobs it lasts seconds, and people work meanwhile."""
     publish_every: float = 5.0
     patrol: PatrolPolicy | None = DEFAULT_PATROL

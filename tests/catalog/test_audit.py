@@ -5,6 +5,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from catalog.archive.archive import Archive, VerificationPolicy
+from catalog.archive.rows import ARCHIVE
 from catalog.audit import Auditor, is_genuine
 from catalog.keys import Keys
 from contracts.audit import AuditHead, Damage
@@ -219,6 +221,19 @@ async def test_a_long_log_is_compared_at_its_end_first_and_fully_by_periodic_ver
             await reopened.verify_periodically(audited.log)
     assert caught.value.extra["first_bad"] == 7
     await reopened.close()
+
+
+async def test_a_large_archive_is_verified_after_the_start_and_before_anything_is_computed_from_it(
+    audited: AuditedLog,
+) -> None:
+    change = "UPDATE entry SET body = replace(body, 'name', 'NAME') WHERE sequence = 7"
+    execute_sql(audited.folder / ARCHIVE, change)
+    for verify in (Archive.ensure_verified, partial(Archive.verify_periodically, log=audited.log)):
+        reopened = Archive(audited.folder, VerificationPolicy(max_bytes_at_start=1))
+        assert await reopened.verify_on_start(audited.log) == audited.archive.log_id
+        with pytest.raises(LogDamaged, match="commit 7 of the archive: its hash differs"):
+            await verify(reopened)
+        await reopened.close()
 
 
 async def test_a_long_log_with_another_end_is_compared_fully_at_start(

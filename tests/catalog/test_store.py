@@ -221,6 +221,20 @@ async def test_a_file_that_turns_out_to_be_damaged_is_deleted_at_the_end_and_reb
     assert not file.exists()
 
 
+async def test_a_large_file_is_checked_for_damage_when_it_serves(tmp_path: Path) -> None:
+    file = tmp_path / "read.db"
+    async with Store(file, LOG_ID, views) as store:
+        await store.apply(HISTORY)
+    invert(file, start=0.8, end=0.9)
+
+    unchecked = Store(file, LOG_ID, views, checked_at_start=0)
+    assert unchecked.applied == HISTORY[-1].sequence
+    with pytest.raises(Unavailable, match="the read model is damaged and will be rebuilt"):
+        await unchecked.fail_when_damaged()
+    await unchecked.close()
+    assert not file.exists()
+
+
 async def test_a_large_wal_is_written_back_beside_transactions_and_then_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -166,18 +166,29 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _list_blobs(folder: Path, subfolder: str) -> list[io.StoredBlob]:
-    """The blobs below `<root>/aa`, or only those in one of its folders."""
+    """The blobs below `<root>/aa`, or only those in one of its folders. Plain strings: there may be 65,536 folders."""
     names = [subfolder] if subfolder else _subfolders(folder)
-    return [blob for name in names for blob in _list_folder(folder / name, prefix=folder.name + name)]
+    found: list[io.StoredBlob] = []
+    for name in names:
+        found += _list_folder(f"{folder}{os.sep}{name}", prefix=folder.name + name)
+    return found
 
 
-def _list_folder(folder: Path, *, prefix: str) -> Iterator[io.StoredBlob]:
+def _list_folder(folder: str, *, prefix: str) -> list[io.StoredBlob]:
     try:
         with os.scandir(folder) as found:
-            entries = [entry for entry in found if entry.name.startswith(prefix) and is_digest(entry.name)]
+            return [
+                io.StoredBlob(Digest(entry.name), size)
+                for entry in found
+                if entry.name.startswith(prefix) and is_digest(entry.name) and (size := _size_of(entry)) is not None
+            ]
     except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        with suppress(FileNotFoundError):  # deleted since the folder was read
-            if entry.is_file():
-                yield io.StoredBlob(Digest(entry.name), entry.stat().st_size)
+        return []
+
+
+def _size_of(entry: os.DirEntry[str]) -> int | None:
+    """In bytes; none if it is no file, or was deleted since the folder was read."""
+    try:
+        return entry.stat().st_size if entry.is_file() else None
+    except FileNotFoundError:
+        return None
