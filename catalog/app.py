@@ -44,7 +44,7 @@ from catalog.store import Store
 from catalog.tag_index import TagIndex
 from catalog.text_index import DEFAULT_TEXT_LIMITS, TextIndexes, TextLimits
 from catalog.views import set_blobs
-from catalog.views.confidences import read_part
+from catalog.views.prediction_parts import read_current
 from catalog.watch import queries as watch_queries
 from catalog.watch.repair import Repairer
 from catalog.watch.watch import DEFAULT_WATCH, Watch, WatchPolicy, policy_for
@@ -122,7 +122,7 @@ class Catalog:
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
         self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
-        self.texts, self.predictions = TextIndexes(store, keys, policies.texts), PredictionIndex(read_part)
+        self.texts, self.predictions = TextIndexes(store, keys, policies.texts), PredictionIndex(read_current)
         self.context = CommandContext(
             executor,
             partial(_commits_at, archive, store),

@@ -6,10 +6,6 @@ from pathlib import Path
 
 import structlog
 
-from catalog.database import WAL_PAGES, open_writer
-
-WAL_BYTES = WAL_PAGES * 4096
-"""Size of a WAL that is written back."""
 CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
 
 _log = structlog.get_logger(__name__)
@@ -18,12 +14,13 @@ _log = structlog.get_logger(__name__)
 class Checkpoints:
     """Those of one file, on a connection and a thread of their own. Its WAL must be truncated when it is reset."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, wal_bytes: int) -> None:
+        """`connection` writes to the file and is closed here; `wal_bytes`: size of a WAL that is written back."""
         self._path, self._wal = path, path.with_name(f"{path.name}-wal")
-        self._connection = open_writer(path, lambda _: None, rebuildable=True)
+        self._connection, self._wal_bytes = connection, wal_bytes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"checkpoint-{path.stem}")
         self._running: Future[None] | None = None
-        self._due = WAL_BYTES
+        self._due = wal_bytes
 
     def begin_if_due(self) -> None:
         """To be called after each transaction."""
@@ -46,4 +43,4 @@ class Checkpoints:
         except sqlite3.OperationalError as error:  # as on a full disk: the WAL has everything
             _log.warning("checkpoint_failed", file=self._path.name, reason=str(error))
             pages, written = 1, 0
-        self._due = WAL_BYTES if written == pages else self._wal.stat().st_size + WAL_BYTES
+        self._due = self._wal_bytes if written == pages else self._wal.stat().st_size + self._wal_bytes

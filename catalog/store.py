@@ -45,6 +45,8 @@ CACHE_KIB = 48 * 1024
 """Large, because a batch touches rows far apart: pages that are not cached are read again for each batch."""
 CHECKED_AT_START_BYTES = 64 << 20
 """A larger file is checked for damage once it serves: reading it may take longer than all else at the start."""
+WAL_BYTES = WAL_PAGES * 4096
+"""Size of a WAL that is written back beside the transactions."""
 CHECKPOINTED_APART = (f"PRAGMA wal_autocheckpoint = {4 * WAL_PAGES}", "PRAGMA journal_size_limit = 0")
 """A transaction writes the WAL back only when it has become several times as large as it is when this begins apart."""
 
@@ -139,7 +141,7 @@ class Store(Database):
         writer = open_writer(path, tables, secure_delete=True, rebuildable=True, cache_kib=CACHE_KIB)
         for pragma in CHECKPOINTED_APART:
             writer.execute(pragma)
-        self._checkpoints = Checkpoints(path)
+        self._checkpoints = Checkpoints(path, open_writer(path, lambda _: None, rebuildable=True), WAL_BYTES)
         self.foreign_heads = self._model.foreign_heads(writer)
         self._set_pending(self._model.read_pending(writer))
         return writer

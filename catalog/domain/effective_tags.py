@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from catalog.domain.edits import Choice, Edit
+from catalog.domain.rules import Rules
 from contracts.events.base import Category
 from contracts.events.datasets import ThresholdsSet
 from contracts.ids import RunId
@@ -24,15 +25,6 @@ DEFAULT_THRESHOLDS = ThresholdsSet(categories={"general": 0.35, "character": 0.8
 """Those of a data set until others are set: the usual ones for WD models."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The rules of a data set by the ids of tags; `of_tags` and `deny` lack tags that the log has never named."""
-
-    categories: Mapping[Category, float]
-    of_tags: Mapping[int, float]
-    deny: frozenset[int]
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -7,7 +7,7 @@ from catalog.lookup import not_found, require_dataset
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.views import index, predictions
+from catalog.views import image_predictions, index
 from contracts import jobs
 from contracts.commands.base import CommandMetadata
 from contracts.commands.tagging import CancelTagging, RequestTagging, TaggingRunResult
@@ -27,7 +27,7 @@ async def request_tagging(
     def read(connection: Connection) -> tuple[str, list[Event]]:
         row = require_dataset(connection, dataset.id)
         selected = index.select(connection, row.id, command.selection, memory)
-        covered = predictions.predicted_ordinals(connection, row.id, command.model)
+        covered = image_predictions.predicted_ordinals(connection, row.id, command.model)
         return row.name, rules.request(command, dataset_id=row.id, dataset=row.name, images=selected, covered=covered)
 
     name, events = await context.read(read)

@@ -12,7 +12,7 @@ from catalog.service.context import CommandContext, locked
 from catalog.service.datasets import NAMES_LOCK
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.views import datasets, decisions, imports, predictions, undos
+from catalog.views import datasets, decisions, image_predictions, imports, undos
 from catalog.views.datasets import DatasetRow
 from contracts.commands.base import CommandMetadata
 from contracts.commands.datasets import MAX_KEPT, Undo, UndoResult
@@ -63,7 +63,7 @@ def _find(connection: Connection, command: Undo) -> _Target:
         raise not_found("tagging run of this data set", command.run)
     if not work.work.ended:
         raise IllegalTransition("the tagging run is still at work; wait until it has ended, or cancel it")
-    return _Target(row, run_images=predictions.images_of_run(connection, row.id, command.run))
+    return _Target(row, run_images=image_predictions.images_of_run(connection, row.id, command.run))
 
 
 def _state(connection: Connection, command: Undo, target: _Target, commits: list[RecordedCommit]) -> rules.UndoState:

@@ -8,7 +8,6 @@ from catalog.domain.edits import latest_choices, tags_of
 from catalog.domain.effective_tags import (
     Decisions,
     EffectiveTags,
-    Rules,
     Runs,
     TagState,
     decisions_of,
@@ -17,7 +16,8 @@ from catalog.domain.effective_tags import (
     in_caption_order,
 )
 from catalog.domain.image_sets import bitmap_of
-from catalog.views import datasets, predictions, ranking, texts
+from catalog.domain.rules import Rules
+from catalog.views import datasets, image_predictions, ranking, texts
 from catalog.views import tag_names as names
 from catalog.views.edits import edits_after, edits_of
 from catalog.views.tag_names import Names
@@ -52,13 +52,13 @@ def _load(connection: Connection, dataset_id: str, ordinals: Sequence[int], as_o
     else:
         until, acceptance = as_of, datasets.acceptance_at(connection, dataset_id, as_of)
     edits = edits_of(connection, dataset_id, ordinals, until)
-    predicted = predictions.load_current(connection, dataset_id, ordinals, until)
+    predicted = image_predictions.load_current(connection, dataset_id, ordinals, until)
     tags = tags_of(edits.values())
     for runs in predicted.values():
         for run in runs:
             tags.update([found[0] for found in run])
     return _Known(
-        rules=predictions.rules_by_id(connection, acceptance),
+        rules=image_predictions.rules_by_id(connection, acceptance),
         decisions={ordinal: decisions_of(some) for ordinal, some in edits.items()},
         predictions=predicted,
         orders=_orders(connection, dataset_id, ordinals, until),
@@ -94,10 +94,10 @@ def shown_tags(
     connection: Connection, dataset_id: str, ordinals: Sequence[int], known: Names
 ) -> dict[int, tuple[str, ...]]:
     """The names of the effective tags now, for many images at a time; `known` gets the names that are read for it."""
-    predicted = predictions.current_rows(connection, dataset_id, ordinals)
+    predicted = image_predictions.current_rows(connection, dataset_id, ordinals)
     edits = edits_of(connection, dataset_id, ordinals)
     named = names.add_names(connection, tags_of(edits.values()) | ranking.tags_in(predicted), known)
-    rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))
+    rules = image_predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))
     ranked = ranking.ranked(predicted, rules, named)
     orders = _orders(connection, dataset_id, ordinals)
 

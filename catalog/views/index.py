@@ -14,8 +14,8 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.selection import Column, Numbers, evaluate, to_array, to_set
 from catalog.rows import EPOCH, MICROSECOND, fetch_value, json_array
-from catalog.views import columns, confidences, sets, tag_digits, tag_sets
-from catalog.views.confidences import ReadPart
+from catalog.views import columns, prediction_parts, sets, tag_digits, tag_sets
+from catalog.views.prediction_parts import ReadPart
 from contracts.errors import NotFound, Rejected
 from contracts.filter_text import canonical
 from contracts.filters import AddedSince, AllImages, Matching, Selection, TagSource, TextField, TheseImages
@@ -43,7 +43,7 @@ class InMemory:
     """What is not looked up in tables. `texts`: needed where names or captions are searched."""
 
     texts: TextSearch | None = None
-    read_part: ReadPart = confidences.read_part
+    read_part: ReadPart = prediction_parts.read_current
 
 
 class DatasetIndex:
@@ -86,7 +86,7 @@ class DatasetIndex:
                 return columns.load(self._connection, self._dataset_id, name, images)
 
     def confidence(self, tag: str, images: BitMap) -> NDArray[np.float64]:
-        return confidences.confidences(self._connection, self._dataset_id, tag, images, self._memory.read_part)
+        return prediction_parts.confidences(self._connection, self._dataset_id, tag, images, self._memory.read_part)
 
     def containing(self, text: str, field: TextField, images: BitMap) -> BitMap:
         if self._memory.texts is None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.domain.effective_tags import Rules
+from catalog.domain.rules import Rules
 from catalog.views.batch import PairChange, Pairs
 from catalog.views.bitmaps import from_array, to_array
 from contracts.events.base import Category

@@ -13,7 +13,18 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.edits import latest_choices
-from catalog.views import columns, datasets, edits, image_counts, images, predictions, presence, sets, tag_digits, texts
+from catalog.views import (
+    columns,
+    datasets,
+    edits,
+    image_counts,
+    image_predictions,
+    images,
+    presence,
+    sets,
+    tag_digits,
+    texts,
+)
 from catalog.views.bitmaps import from_array
 from catalog.views.image_counts import ImageCounts
 from catalog.views.images import ImageRow
@@ -87,7 +98,7 @@ def _tagged(connection: Connection, dataset_id: str, ordinals: BitMap, until: in
             found.add(ordinal)
         else:
             rejected += [tag << 32 | ordinal for tag in choices]
-    rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id, until))
-    passing = predictions.passing_at(connection, dataset_id, ordinals - found, until, rules)
+    rules = image_predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id, until))
+    passing = image_predictions.passing_at(connection, dataset_id, ordinals - found, until, rules)
     left = np.setdiff1d(passing, np.array(rejected, dtype=np.uint64), assume_unique=True)
     return found | from_array((left & np.uint64(0xFFFFFFFF)).astype(np.uint32))

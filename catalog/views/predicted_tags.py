@@ -15,8 +15,8 @@ import numpy as np
 from pyroaring import BitMap
 
 from catalog.database import Connection
-from catalog.domain.effective_tags import Rules
-from catalog.views import columns, datasets, pairs, prediction_parts, predictions, tag_digits, tag_sets
+from catalog.domain.rules import Rules
+from catalog.views import columns, datasets, image_predictions, pairs, prediction_parts, tag_digits, tag_sets
 from catalog.views.batch import CommitBatch, GoOn, Pairs, Step
 from catalog.views.pairs import NO_PAIRS
 from catalog.views.tag_digits import Counted, NumberChange
@@ -124,7 +124,7 @@ class Passing:
 
 
 def _rules_at(connection: Connection, dataset_id: str, sequence: int) -> Rules:
-    return predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id, sequence))
+    return image_predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id, sequence))
 
 
 def _sorted(parts: Sequence[Pairs]) -> Pairs:

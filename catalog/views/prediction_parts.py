@@ -4,11 +4,14 @@ The rows of `predictions` have the same by image; what changes there changes the
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.database import Connection
+from catalog.rows import fetch_value
 from catalog.views.batch import DeleteRows, Step
 from catalog.views.pairs import IMAGES_PER_PART, TagColumns
 
@@ -30,11 +33,15 @@ INSERT INTO prediction_part VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET sequence = MAX(sequence, excluded.sequence), columns = excluded.columns
 """
 
+TAG_ID = "SELECT id FROM tag_name WHERE tag = ?"
+
 PARTS_AT_ONCE = 10
 """Rows, each some hundred kB, that are deleted before asking whether to go on."""
 
 PackedRows = Iterable[tuple[int, bytes]]
 """Ordinal and packed predictions; an image may have several."""
+ReadPart = Callable[[Connection, str, int, int], TagColumns]
+"""The predictions of a part of a data set; the last argument is the sequence that changed it last."""
 
 
 def changes(connection: Connection, dataset_id: str) -> list[tuple[int, int]]:
@@ -51,6 +58,29 @@ def read_all(connection: Connection, dataset_id: str) -> Iterator[TagColumns]:
     """In the order of the images."""
     for part, columns in connection.execute(OF_DATASET, (dataset_id,)):
         yield TagColumns.unpack(part * IMAGES_PER_PART, columns)
+
+
+def read_current(connection: Connection, dataset_id: str, part: int, _sequence: int) -> TagColumns:
+    """As a ReadPart: from the row, which is always current."""
+    return read(connection, dataset_id, part)
+
+
+def confidences(
+    connection: Connection, dataset_id: str, tag: str, ordinals: BitMap, read_part: ReadPart = read_current
+) -> NDArray[np.float64]:
+    """The highest current prediction of a tag for each of these images, by ascending ordinal; 0 without one.
+
+    `read_part`: from memory, if they are there (`catalog/prediction_index.py`).
+    """
+    highest = np.zeros(ordinals.max() + 1 if ordinals else 0, dtype=np.float64)
+    named = np.frombuffer(ordinals.to_array(), dtype=np.uint32)
+    found = fetch_value(connection, TAG_ID, (tag,))
+    if found is not None:
+        parts = set(np.unique(named // IMAGES_PER_PART).tolist())
+        for part, sequence in changes(connection, dataset_id):
+            if part in parts:
+                read_part(connection, dataset_id, part, sequence).raise_to(highest, found)
+    return highest[named]
 
 
 def replace(

@@ -4,24 +4,20 @@ Runs that were undone do not count. This view comes before `tags`, and says whic
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from itertools import groupby, repeat
-from operator import itemgetter
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from pyroaring import BitMap
 
-from catalog.database import MAX_SEQUENCE, Connection
-from catalog.domain.effective_tags import Predicted, Rules
-from catalog.rows import fetch_value, json_array
-from catalog.views import pairs, prediction_parts, tag_names, tagging, undos
-from catalog.views.batch import CommitBatch, ImagesStep, Pairs, Toggle, delete_erased, takes_long
+from catalog.database import Connection
+from catalog.rows import json_array
+from catalog.views import image_predictions, pairs, prediction_parts, tagging
+from catalog.views.batch import CommitBatch, ImagesStep, Toggle, delete_erased, takes_long
 from catalog.views.bitmaps import serialize
+from catalog.views.image_predictions import CURRENT, SELECTED
 from catalog.views.pairs import IMAGES_PER_PART
 from contracts.events.datasets import DatasetErased, ImageErased
 from contracts.events.tagging import TaggingPredicted
-from contracts.tags import Acceptance, Fixed
 
 TABLES = f"""
 CREATE TABLE IF NOT EXISTS prediction (
@@ -43,8 +39,6 @@ SAVE = """
 INSERT OR REPLACE INTO prediction (dataset_id, ordinal, run_id, model, run_sequence, sequence, packed, unreadable)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-SELECTED = "WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?))"
-CURRENT = f"SELECT ordinal, packed FROM prediction {SELECTED} AND current = 1"  # noqa: S608 - constants
 # Of each model, the newest run that could read the image and was not undone.
 UPDATE_CURRENT = f"""
 UPDATE prediction SET current = NOT current {SELECTED} AND current != (unreadable IS NULL
@@ -56,29 +50,14 @@ UPDATE prediction SET current = NOT current {SELECTED} AND current != (unreadabl
             AND NOT EXISTS (SELECT 1 FROM voided_run WHERE voided_run.run_id = newer.run_id)
     ))
 """  # noqa: S608 - constants
-CURRENT_BY_AGE = f"""
-SELECT ordinal, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
-"""  # noqa: S608 - constants
-OF_IMAGES = f"""
-SELECT ordinal, run_id, model, run_sequence, sequence, packed FROM prediction
-{SELECTED} AND sequence <= ? AND unreadable IS NULL ORDER BY ordinal, run_sequence DESC
-"""  # noqa: S608 - constants
-CURRENT_OF_IMAGES = f"""
-SELECT ordinal, run_id, sequence, packed FROM prediction {SELECTED} AND current = 1 ORDER BY ordinal, run_sequence DESC
-"""  # noqa: S608 - constants
-# In one row: for each row that SQLite returns, a thread gives up the interpreter and waits for it again.
-ORDINALS_OF_RUN = "SELECT json_group_array(ordinal) FROM prediction WHERE dataset_id = ? AND run_id = ?"
-PREDICTED_ORDINALS = "SELECT DISTINCT ordinal FROM prediction WHERE dataset_id = ? AND model = ? ORDER BY ordinal"
-
-_ordinals = msgspec.json.Decoder(list[int]).decode
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     new = _new_rows(connection, batch)
     for dataset_id, rows in new.items():
         ordinals = BitMap(row[1] for row in rows)
-        rules = rules_by_id(connection, batch.acceptance_of(connection, dataset_id))
-        before = _passing_now(connection, dataset_id, ordinals, rules)
+        rules = image_predictions.rules_by_id(connection, batch.acceptance_of(connection, dataset_id))
+        before = image_predictions.passing_now(connection, dataset_id, ordinals, rules)
         connection.executemany(SAVE, rows)
         last = {row[1] // IMAGES_PER_PART: row[5] for row in rows}
         after = _update_current(connection, dataset_id, ordinals, last)
@@ -91,8 +70,8 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
                 FindCurrent(dataset_id=toggle.dataset_id, images=serialize(ordinals), sequence=toggle.sequence)
             )
         elif ordinals:
-            rules = rules_by_id(connection, batch.acceptance_of(connection, toggle.dataset_id))
-            before = _passing_now(connection, toggle.dataset_id, ordinals, rules)
+            rules = image_predictions.rules_by_id(connection, batch.acceptance_of(connection, toggle.dataset_id))
+            before = image_predictions.passing_now(connection, toggle.dataset_id, ordinals, rules)
             after = _update_current(connection, toggle.dataset_id, ordinals, toggle.sequence)
             batch.predicted[toggle.dataset_id] = pairs.change(before, pairs.passing(after, rules))
     for recorded, erased in batch.events(ImageErased):
@@ -119,16 +98,6 @@ def _new_rows(connection: Connection, batch: CommitBatch) -> dict[str, list[tupl
     return found
 
 
-def _passing_now(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Rules) -> Pairs:
-    rows = connection.execute(CURRENT, (dataset_id, json_array(ordinals))).fetchall()
-    return pairs.passing(rows, rules)
-
-
-def passing_tags(connection: Connection, dataset_id: str, ordinals: BitMap, rules: Rules) -> set[int]:
-    """The tags that predictions give these images now, whatever was decided."""
-    return {tag for tag, _ in pairs.by_tag(_passing_now(connection, dataset_id, ordinals, rules))}
-
-
 def _update_current(
     connection: Connection, dataset_id: str, ordinals: BitMap, changed: int | Mapping[int, int]
 ) -> list[tuple[int, bytes]]:
@@ -140,18 +109,9 @@ def _update_current(
 
 
 def _images_of_runs(connection: Connection, toggle: Toggle) -> BitMap:
-    return BitMap.union(BitMap(), *(images_of_run(connection, toggle.dataset_id, run) for run in toggle.runs))
-
-
-def images_of_run(connection: Connection, dataset_id: str, run: str) -> BitMap:
-    """The images that a tagging run has processed."""
-    return BitMap(_ordinals(fetch_value(connection, ORDINALS_OF_RUN, (dataset_id, run))))
-
-
-def rules_by_id(connection: Connection, acceptance: Acceptance) -> Rules:
-    """The rules of a data set by the ids of tags."""
-    named = (*acceptance.deny, *(acceptance.threshold.tags if isinstance(acceptance.threshold, Fixed) else ()))
-    return pairs.rules_by_id(acceptance, tag_names.ids_of(connection, named) if named else {})
+    return BitMap.union(
+        BitMap(), *(image_predictions.images_of_run(connection, toggle.dataset_id, run) for run in toggle.runs)
+    )
 
 
 class FindCurrent(ImagesStep, frozen=True, kw_only=True):
@@ -164,46 +124,3 @@ class FindCurrent(ImagesStep, frozen=True, kw_only=True):
 
     def change(self, connection: Connection, images: BitMap) -> None:
         _update_current(connection, self.dataset_id, images, self.sequence)
-
-
-def load_current(
-    connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int = MAX_SEQUENCE
-) -> dict[int, list[list[Predicted]]]:
-    """The current predictions as of a sequence, by ordinal, newest run first."""
-    if until == MAX_SEQUENCE:
-        rows = connection.execute(CURRENT_OF_IMAGES, (dataset_id, json_array(ordinals))).fetchall()
-    else:
-        rows = [row for some in _rows_at(connection, dataset_id, ordinals, until).values() for row in some]
-    found: defaultdict[int, list[list[Predicted]]] = defaultdict(list)
-    for row, (tags, categories, probabilities) in zip(rows, pairs.unpack([row["packed"] for row in rows]), strict=True):
-        of_run = zip(tags, categories, probabilities, repeat(row["run_id"]), repeat(row["sequence"]))
-        found[row["ordinal"]].append(list(of_run))
-    return found
-
-
-def _rows_at(connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int) -> dict[int, list[Any]]:
-    rows = connection.execute(OF_IMAGES, (dataset_id, json_array(ordinals), until)).fetchall()
-    undone = undos.undone_runs(connection, dataset_id, until)
-    found: dict[int, list[Any]] = {}
-    for ordinal, of_image in groupby((row for row in rows if row["run_id"] not in undone), key=itemgetter(0)):
-        newest: dict[str, Any] = {}
-        for row in of_image:
-            newest.setdefault(row["model"], row)
-        found[ordinal] = list(newest.values())
-    return found
-
-
-def passing_at(connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int, rules: Rules) -> Pairs:
-    """The tags that predictions gave these images as of a sequence, whatever was decided."""
-    found = _rows_at(connection, dataset_id, ordinals, until)
-    return pairs.passing([(ordinal, row["packed"]) for ordinal, rows in found.items() for row in rows], rules)
-
-
-def current_rows(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> list[tuple[int, bytes]]:
-    """Ordinal and packed predictions of these images now, by ordinal, newest run first."""
-    return connection.execute(CURRENT_BY_AGE, (dataset_id, json_array(ordinals))).fetchall()
-
-
-def predicted_ordinals(connection: Connection, dataset_id: str, model: str) -> list[int]:
-    """The images that some run of this model has processed, ascending: those that `only_new` excludes."""
-    return [row["ordinal"] for row in connection.execute(PREDICTED_ORDINALS, (dataset_id, model))]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.domain.effective_tags import Rules
+from catalog.domain.rules import Rules
 from catalog.views import pairs
 
 

@@ -19,9 +19,9 @@ from catalog.views import (
     columns,
     datasets,
     edits,
+    image_predictions,
     images,
     pairs,
-    predictions,
     sets,
     tag_digits,
     tag_sets,
@@ -172,10 +172,10 @@ def _recount(connection: Connection, batch: CommitBatch, dataset_id: str, ordina
         batch.steps.append(CountAgain(dataset_id=dataset_id))
         return
     own = edits.edits_of(connection, dataset_id, list(ordinals))
-    rules = predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))
+    rules = image_predictions.rules_by_id(connection, datasets.acceptance_at(connection, dataset_id))
     tags = DatasetTags(connection, dataset_id)
     tags.load({tag for some in own.values() for edit in some for tag in edit.asserted})
-    tags.load(predictions.passing_tags(connection, dataset_id, ordinals, rules))
+    tags.load(image_predictions.passing_tags(connection, dataset_id, ordinals, rules))
     tags.save()
 
 

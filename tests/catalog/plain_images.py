@@ -6,7 +6,7 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.selection import evaluate
-from catalog.views import decisions, images, predictions, sets, tag_names
+from catalog.views import decisions, image_predictions, images, sets, tag_names
 from catalog.views.images import ImageRow
 from catalog.views.index import DatasetIndex
 from contracts.filter_text import parse_filter
@@ -59,7 +59,7 @@ def assert_filters_match(connection: Connection, dataset: str, tags: tuple[str, 
 def _plain(connection: Connection, dataset: str, row: ImageRow) -> PlainImage:
     effective = decisions.effective_tags(connection, dataset, [row.ordinal])[row.ordinal]
     predicted: dict[str, float] = {}
-    runs = predictions.load_current(connection, dataset, [row.ordinal]).get(row.ordinal, [])
+    runs = image_predictions.load_current(connection, dataset, [row.ordinal]).get(row.ordinal, [])
     names = tag_names.names_of(connection, {found[0] for run in runs for found in run})
     for tag, _, probability, _, _ in chain.from_iterable(runs):
         predicted[names[tag]] = max(predicted.get(names[tag], 0.0), probability)

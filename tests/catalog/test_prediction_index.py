@@ -5,7 +5,7 @@ from pyroaring import BitMap
 from catalog import views
 from catalog.database import Connection
 from catalog.prediction_index import PredictionIndex, PredictionLimits
-from catalog.views import confidences
+from catalog.views import prediction_parts
 from catalog.views.pairs import IMAGES_PER_PART, TagColumns
 from contracts.events.datasets import CommitsUndone, ImageErased
 from contracts.ids import RunId
@@ -23,11 +23,11 @@ class CountingReader:
 
     def __call__(self, connection: Connection, dataset_id: str, part: int, sequence: int) -> TagColumns:
         self.parts.append(part)
-        return confidences.read_part(connection, dataset_id, part, sequence)
+        return prediction_parts.read_current(connection, dataset_id, part, sequence)
 
 
 def predicted(connection: Connection, index: PredictionIndex) -> list[float]:
-    return list(confidences.confidences(connection, "ds_cats", "cat", ALL, index.read_part))
+    return list(prediction_parts.confidences(connection, "ds_cats", "cat", ALL, index.read_part))
 
 
 def started_log() -> tuple[LogBuilder, int]:
@@ -61,7 +61,7 @@ def test_an_undone_run_and_an_erased_image_are_not_in_memory_any_more() -> None:
     builder, attempt = started_log()
     for ordinal in ALL:
         builder.predict("run_1", attempt, ordinal, ("cat", 0.5))
-    index = PredictionIndex(confidences.read_part)
+    index = PredictionIndex(prediction_parts.read_current)
     with EmptyRows() as connection:
         views.apply(connection, builder.commits)
         assert predicted(connection, index) == [0.5, 0.5, 0.5]
@@ -79,7 +79,7 @@ def test_an_older_snapshot_gets_its_own_predictions() -> None:
     builder.predict("run_1", attempt, 0, ("cat", 0.5))
     older = len(builder.commits)
     builder.predict("run_1", attempt, 1, ("cat", 0.75))
-    index = PredictionIndex(confidences.read_part)
+    index = PredictionIndex(prediction_parts.read_current)
     with EmptyRows() as before, EmptyRows() as after:
         views.apply(before, builder.commits[:older])
         views.apply(after, builder.commits)
@@ -95,7 +95,7 @@ def test_the_parts_used_last_are_kept_within_the_limit() -> None:
     reader = CountingReader()
     with EmptyRows() as connection:
         views.apply(connection, builder.commits)
-        of_one = confidences.read_part(connection, "ds_cats", 0, 0).bytes
+        of_one = prediction_parts.read_current(connection, "ds_cats", 0, 0).bytes
         index = PredictionIndex(reader, PredictionLimits(memory=of_one))
         predicted(connection, index)
         assert 0 < index.bytes <= of_one

@@ -22,7 +22,7 @@ from catalog.query_handlers.table import query_handlers
 from catalog.store import Store
 from catalog.tag_index import TagIndex
 from catalog.text_index import TextIndexes, TextLimits
-from catalog.views.confidences import read_part
+from catalog.views.prediction_parts import read_current
 from contracts.errors import Behind, Gone, Invalid, NotFound
 from contracts.events.datasets import DatasetRenamed
 from contracts.filters import AllImages
@@ -84,7 +84,7 @@ class QuerySide:
             keys=keys,
             manifests=ManifestReader(self.blobs, self.blobs.size),
             texts=TextIndexes(self.store, keys, TextLimits()),
-            predictions=PredictionIndex(read_part),
+            predictions=PredictionIndex(read_current),
             tags=TagIndex(self.store),
             pending_purges=lambda _: (),
         )

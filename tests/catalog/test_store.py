@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalog import checkpoints, views
+from catalog import store as store_module
+from catalog import views
 from catalog.database import Connection
 from catalog.store import Store, checkpoint
 from catalog.views import datasets
@@ -238,7 +239,7 @@ async def test_a_large_file_is_checked_for_damage_when_it_serves(tmp_path: Path)
 async def test_a_large_wal_is_written_back_beside_transactions_and_then_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "WAL_BYTES", 1)
+    monkeypatch.setattr(store_module, "WAL_BYTES", 1)
     file = tmp_path / "read.db"
     async with Store(file, LOG_ID, views) as store:
         await store.apply(HISTORY[:-1])
