@@ -280,9 +280,10 @@ def _append(builder: LogBuilder, run: str, attempts: dict[str, int], change: Any
             builder.append("job", job, edited, JobPrioritised(priority="high"))
         case ("start", job):
             # What was never queued cannot be started, and has no place of its own in the queue when it is interrupted.
-            queued = () if _was_queued(builder, job) else (JobQueued(priority="normal"),)
+            if not _was_queued(builder, job):
+                builder.append("job", job, JobQueued(priority="normal"))
             started = JobAttemptStarted(worker=WorkerId("w1"), boot="b", resumes=0)
-            attempts[job] = builder.append("job", job, *queued, started).sequence
+            attempts[job] = builder.append("job", job, started).sequence
         case ("checkpoint", job, step):
             checkpoint = JobCheckpointed(attempt=attempts[job], step=step, checkpoint=digest_of(step), size=step)
             builder.append("job", job, checkpoint)
