@@ -32,7 +32,7 @@ from tests.catalog.test_store import all_rows
 from tests.limits import WAIT
 
 IMAGES = BULK + 6
-EVERY = 20
+EVERY = 25
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +64,9 @@ def large_history() -> LogBuilder:
     for undone in ((moved,), (removed,), (bulk,)):
         builder.append("dataset", "ds_cats", CommitsUndone(commits=undone, images=everything))
         edit(undone[0] % IMAGES)
+    again = builder.append("dataset", "ds_cats", ImagesRemoved(images=everything)).sequence
+    edit(3)
+    builder.append("dataset", "ds_cats", CommitsUndone(commits=(again,), images=everything))
     builder.append("dataset", "ds_cats", CommitsUndone(runs=(RunId("run_ds_cats"),), images=everything))
     edit(2)
     builder.append("dataset", "ds_dogs", DatasetErased())
