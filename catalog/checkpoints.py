@@ -24,7 +24,7 @@ class Checkpoints:
 
     def begin_if_due(self) -> None:
         """To be called after each transaction."""
-        if (self._running is None or self._running.done()) and self._size() >= self._due:
+        if (self._running is None or self._running.done()) and self._wal.stat().st_size >= self._due:
             self._running = self._thread.submit(self._write_back)
 
     def wait(self) -> None:
@@ -43,11 +43,4 @@ class Checkpoints:
         except sqlite3.OperationalError as error:  # as on a full disk: the WAL has everything
             _log.warning("checkpoint_failed", file=self._path.name, reason=str(error))
             pages, written = 1, 0
-        self._due = self._wal_bytes if written == pages else self._size() + self._wal_bytes
-
-    def _size(self) -> int:
-        """Of the WAL; 0 where another catalog, which was replaced, has removed it as it ended."""
-        try:
-            return self._wal.stat().st_size
-        except FileNotFoundError:
-            return 0
+        self._due = self._wal_bytes if written == pages else self._wal.stat().st_size + self._wal_bytes

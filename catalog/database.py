@@ -12,7 +12,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -309,8 +309,13 @@ def copy_database(source: Path, target: Path) -> None:
 
 
 def _create_private(path: Path) -> None:
-    """Create the file unless it exists, readable by its owner only; SQLite gives the WAL the same mode."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    """Create the file unless it exists, readable by its owner only; SQLite gives the WAL the same mode.
+
+    One that exists is not opened: closing it would end the locks that SQLite holds on it for other connections of this
+    process (POSIX), and another process that closes it would then take itself for the last, and delete the WAL.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -249,6 +250,19 @@ async def test_a_large_wal_is_written_back_beside_transactions_and_then_begins_a
         size = file.with_name("read.db-wal").stat().st_size
         await store.apply(HISTORY[-1:])
         assert 0 < file.with_name("read.db-wal").stat().st_size < size
+
+
+async def test_another_process_that_opens_and_closes_the_file_does_not_remove_its_wal(tmp_path: Path) -> None:
+    """As a catalog that was replaced does. Closing the last connection removes it; locks say that there are others."""
+    file = tmp_path / "read.db"
+    read = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM checkpoint').fetchall()"
+    async with Store(file, LOG_ID, views) as store:
+        await store.apply(HISTORY[:-1])
+        wal = file.with_name("read.db-wal").stat().st_ino
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", read, file)
+        assert await process.wait() == 0
+        assert file.with_name("read.db-wal").stat().st_ino == wal
+        await store.apply(HISTORY[-1:])
 
 
 def is_written_back(file: Path, sequence: int) -> bool:
