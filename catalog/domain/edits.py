@@ -43,14 +43,14 @@ SetChoice = Literal["asserted", "imported", "rejected", "withdrawn"]
 """The same, with the assertions of imports apart."""
 
 
+def tags_by_choice(edit: Edit) -> tuple[tuple[Choice, tuple[int, ...]], ...]:
+    """In the order in which they count."""
+    return ("asserted", edit.asserted), ("rejected", edit.rejected), ("withdrawn", edit.withdrawn)
+
+
 def choices(edit: Edit) -> Iterator[tuple[int, Choice]]:
     """What an edit decided about each tag."""
-    for tag in edit.asserted:
-        yield tag, "asserted"
-    for tag in edit.rejected:
-        yield tag, "rejected"
-    for tag in edit.withdrawn:
-        yield tag, "withdrawn"
+    return ((tag, choice) for choice, tags in tags_by_choice(edit) for tag in tags)
 
 
 def tags_of(edits: Iterable[Sequence[Edit]]) -> set[int]:
@@ -77,9 +77,9 @@ def latest_choices(edits: Sequence[Edit]) -> dict[int, Choice]:
 
 
 def choice_groups(edit: Edit) -> tuple[tuple[SetChoice, tuple[int, ...]], ...]:
-    """The tags of each choice."""
+    """As `tags_by_choice`, with the assertions of imports apart."""
     asserted: SetChoice = "imported" if edit.source == "import" else "asserted"
-    return (asserted, edit.asserted), ("rejected", edit.rejected), ("withdrawn", edit.withdrawn)
+    return (asserted, edit.asserted), *tags_by_choice(edit)[1:]
 
 
 def set_choices(edit: Edit) -> Iterator[tuple[int, SetChoice]]:

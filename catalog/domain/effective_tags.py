@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from catalog.domain.edits import Choice, Edit
+from catalog.domain.edits import Choice, Edit, tags_by_choice
 from catalog.domain.rules import Rules
 from contracts.events.base import Category
 from contracts.events.datasets import ThresholdsSet
@@ -69,12 +69,7 @@ def decisions_of(edits: Iterable[Edit]) -> Decisions:
     """What the edits of one image decided, given all in order."""
     latest: dict[int, Decision] = {}
     for edit in edits:
-        groups: tuple[tuple[Choice, tuple[int, ...]], ...] = (
-            ("asserted", edit.asserted),
-            ("rejected", edit.rejected),
-            ("withdrawn", edit.withdrawn),
-        )
-        for choice, tags in groups:
+        for choice, tags in tags_by_choice(edit):
             decision = Decision(choice=choice, source=edit.source, actor=edit.actor, sequence=edit.sequence)
             for tag in tags:
                 latest.pop(tag, None)
