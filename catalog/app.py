@@ -25,7 +25,7 @@ from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.metrics import CatalogMetrics
 from catalog.prediction_index import PredictionIndex
-from catalog.projection import project
+from catalog.projection import is_current, project
 from catalog.query_handlers.context import ManifestReader, QueryContext
 from catalog.query_handlers.table import query_handlers
 from catalog.replays import Replays
@@ -264,8 +264,8 @@ async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Res
     keys = await stack.enter_async_context(await open_keys(settings.catalog, ids, log_id, required=end > 1))
     await check_root(archive, keys, log)
     store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
-    if store.applied < archive.tail.sequence:
-        await archive.ensure_verified()  # the rows are computed from it
+    if not await is_current(store, archive):
+        await archive.ensure_verified()  # rows are computed from it
     decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))
     blobs = blobs_at(settings.blobs)
     name_cures = partial(with_cure_of_damage, settings)

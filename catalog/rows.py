@@ -36,11 +36,11 @@ def fetch_value(connection: sqlite3.Connection, query: str, parameters: Paramete
     return None if row is None else row[0]
 
 
-def tuples(connection: sqlite3.Connection, query: str, parameters: Parameters = ()) -> Iterator[tuple[Any, ...]]:
-    """The rows that a query finds, without names: they cost a third less."""
+def tuple_cursor(connection: sqlite3.Connection) -> sqlite3.Cursor:
+    """A cursor whose rows are tuples, which cost a third less than named rows."""
     cursor = connection.cursor()
     cursor.row_factory = None
-    return cursor.execute(query, parameters)
+    return cursor
 
 
 def fetch_number(connection: sqlite3.Connection, query: str, parameters: Parameters = ()) -> int:

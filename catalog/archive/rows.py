@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from catalog.archive.chain import ChainVerification, Tail, advance, chain_hash, check_link, verify_chains
 from catalog.database import MAX_SEQUENCE, Connection
 from catalog.migrations import Schema
-from catalog.rows import EPOCH, MICROSECOND, from_microseconds
+from catalog.rows import EPOCH, MICROSECOND, from_microseconds, tuple_cursor
 from contracts import subjects
 from contracts.audit import Damage
 from contracts.commits import ForeignMessage, LogEntry, RecordedCommit, StreamRevision, decode, revision_of
@@ -199,7 +199,7 @@ def trust(connection: Connection) -> Trust:
 
 def read_entries(connection: Connection, statement: str, parameters: Sequence[object] = ()) -> Iterator[LogEntry]:
     """The entries that a statement with the columns of SELECT_ENTRY finds."""
-    rows = _tuples(connection).execute(statement, parameters)
+    rows = tuple_cursor(connection).execute(statement, parameters)
     for sequence, recorded, body, signature, reason, foreign in rows:
         at = from_microseconds(recorded)
         if not reason:
@@ -225,12 +225,12 @@ def read_batch(connection: Connection, after: int, until: int = MAX_SEQUENCE) ->
 
 
 def rows_between(connection: Connection, after: int, to: int) -> dict[int, StoredRow]:
-    return {row[0]: StoredRow._make(row) for row in _tuples(connection).execute(ROWS_BETWEEN, (after, to))}
+    return {row[0]: StoredRow._make(row) for row in tuple_cursor(connection).execute(ROWS_BETWEEN, (after, to))}
 
 
 def verify_all_chains(connection: Connection) -> ChainVerification:
     """Recompute the chains and run SQLite's integrity check: a wrong index gives wrong results from correct entries."""
-    verification, rows = ChainVerification(), _tuples(connection)
+    verification, rows = ChainVerification(), tuple_cursor(connection)
     try:
         verify_chains(rows.execute(ALL_ROWS), verification)
         if verification.damage is None and (wrong := rows.execute(INTEGRITY_CHECK).fetchone()[0]) != "ok":
@@ -240,10 +240,3 @@ def verify_all_chains(connection: Connection) -> ChainVerification:
         first_bad = verification.sequence + 1
         verification.damage = Damage(where="archive", kind="unreadable", first_bad=first_bad, detail=detail)
     return verification
-
-
-def _tuples(connection: Connection) -> sqlite3.Cursor:
-    """A cursor whose rows are tuples, which cost a third less than named rows."""
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    return cursor

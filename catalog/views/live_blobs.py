@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from catalog.database import Connection
 from catalog.domain.live_blobs import BlobReference
-from catalog.rows import json_array
+from catalog.rows import json_array, tuple_cursor
 from contracts.ids import Digest, ImageId
 
 NAMED = """
@@ -58,6 +58,4 @@ def key_images(connection: Connection) -> set[ImageId]:
 
 
 def _references(connection: Connection, query: str, *parameters: str) -> Iterator[BlobReference]:
-    cursor = connection.cursor()
-    cursor.row_factory = None  # tuples: there are three names for each image
-    return map(BlobReference._make, cursor.execute(query, parameters))
+    return map(BlobReference._make, tuple_cursor(connection).execute(query, parameters))

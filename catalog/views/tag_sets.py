@@ -16,7 +16,7 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.bulk_edits import Decided
 from catalog.domain.edits import SetChoice
-from catalog.rows import json_array, tuples
+from catalog.rows import json_array, tuple_cursor
 from catalog.views import tag_digits
 from catalog.views.bitmaps import serialize
 from catalog.views.sets import load
@@ -265,10 +265,10 @@ class DatasetTags:
 
     def _rows(self, query: str, tags: Collection[int]) -> Iterator[tuple[Any, ...]]:
         """Those of these tags, and perhaps of others."""
-        first, last = min(tags, default=0), max(tags, default=0)
+        cursor, first, last = tuple_cursor(self._connection), min(tags, default=0), max(tags, default=0)
         if last - first < DENSE * len(tags):
-            return tuples(self._connection, f"{query} {RANGE}", (self.dataset_id, first, last))
-        return tuples(self._connection, f"{query} {SOME}", (self.dataset_id, json_array(tags)))
+            return cursor.execute(f"{query} {RANGE}", (self.dataset_id, first, last))
+        return cursor.execute(f"{query} {SOME}", (self.dataset_id, json_array(tags)))
 
     def __getitem__(self, tag: int) -> TagSets:
         return self._sets[tag]

@@ -11,7 +11,7 @@ import pytest
 from catalog import views
 from catalog.archive.archive import Archive
 from catalog.image_sets import ReadSets, SetReader
-from catalog.projection import catch_up, project
+from catalog.projection import catch_up, is_current, project
 from catalog.store import Store
 from catalog.views import datasets
 from contracts.commits import ForeignMessage, RecordedCommit, StreamRevision, build_commit
@@ -138,6 +138,16 @@ async def test_a_deleted_read_model_is_rebuilt_identically_from_the_archive(tmp_
         await file.close()
 
 
+async def test_a_read_model_is_current_when_it_shows_all_that_is_archived(tmp_path: Path) -> None:
+    commits = full_history().commits
+    async with Archive(tmp_path) as archive, Store(tmp_path / "read.db", LOG_ID, views) as store:
+        await archive.append(commits)
+        await store.apply(commits[:-1])
+        assert not await is_current(store, archive)
+        await store.take_in(commits[-1:])
+        assert await is_current(store, archive)
+
+
 async def test_a_read_model_that_does_not_match_the_archive_is_reset(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     await archive.append(full_history().commits)
@@ -145,10 +155,12 @@ async def test_a_read_model_that_does_not_match_the_archive_is_reset(tmp_path: P
     other.commits.pop()
     other.create_dataset("ds_never", "never happened")
     await store.apply(other.commits)
+    assert not await is_current(store, archive)
 
     await catch_up(store, archive, sets_of(archive, tmp_path))
 
     assert store.applied == archive.tail.sequence
+    assert await is_current(store, archive)
     assert await store.read(lambda connection: datasets.find(connection, "ds_never")) is None
     await store.close()
     await archive.close()
