@@ -16,7 +16,8 @@ from nats.errors import ConnectionReconnectingError, FlushTimeoutError
 from contracts.errors import Unavailable
 from contracts.queries.log import GetLog
 from contracts.wire.server.embedded import EmbeddedServer
-from contracts.wire.service.bus import Bus
+from contracts.wire.service.bus import Bus, connect
+from contracts.wire.service.credentials import Password
 from contracts.wire.service.requests import ServiceClient
 from tests.conftest import BusOf
 from tests.limits import WAIT
@@ -30,6 +31,49 @@ async def test_closing_closes_the_socket_that_a_cancelled_attempt_to_connect_lef
     assert transport._io_writer.is_closing()
     bus._status = Client.CONNECTED  # for its tasks
     await Client.close(bus)
+
+
+async def test_each_attempt_to_connect_closes_the_socket_of_the_one_before() -> None:
+    attempts = 0
+    closed = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:  # the only one that succeeds, and is lost at once
+            writer.write(b'INFO {"server_id": "test", "max_payload": 1048576}\r\n')
+            while await reader.readline() != b"PING\r\n":
+                pass
+            writer.write(b"PONG\r\n")
+            writer.close()
+            return
+        writer.write(b"no greeting of a NATS server\r\n")
+        await reader.read()
+        closed.set()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        address = "nats://{}:{}".format(*server.sockets[0].getsockname())
+        async with await connect(address, "gateway", Password(""), "test"):
+            await asyncio.wait_for(closed.wait(), WAIT)
+
+
+async def test_connecting_leaves_no_socket_open_when_it_is_cancelled() -> None:
+    opened, closed = asyncio.Event(), asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.set()
+        await reader.read()
+        closed.set()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        address = "nats://{}:{}".format(*server.sockets[0].getsockname())
+        connecting = asyncio.create_task(connect(address, "gateway", Password(""), "test"))
+        await asyncio.wait_for(opened.wait(), WAIT)
+        connecting.cancel()
+        await asyncio.wait({connecting})
+        await asyncio.wait_for(closed.wait(), WAIT)
 
 
 async def test_closing_a_connection_survives_the_cancellation_of_another_task_that_waits_for_its_end(

@@ -184,6 +184,9 @@ async def connect(  # noqa: PLR0913 - url and credential belong together, the re
     except (nats.errors.Error, ValueError) as error:
         await bus.close()
         raise SetupError(f"cannot connect to NATS at {url}: {error}") from error
+    except asyncio.CancelledError:
+        await bus.close()
+        raise
     return bus
 
 

@@ -117,9 +117,14 @@ class AuthenticatedClient(Client):
         return (self._tls_files or Tls()).context()
 
     async def _select_next_server(self) -> None:
-        """nats-py sometimes loses the cancellation of a connect that fails, and would go on for ever."""
+        """nats-py sometimes loses the cancellation of a connect that fails, and would go on for ever.
+
+        It also forgets the socket of an attempt whose handshake failed.
+        """
         if is_cancelled():
             raise asyncio.CancelledError
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]  # nats-py has no types here
         await super()._select_next_server()
 
     def _connect_command(self) -> bytes:
