@@ -26,6 +26,7 @@ from catalog import views
 from catalog.database import Connection
 from catalog.domain import manifest
 from catalog.domain.image_sets import image_set
+from catalog.freezing.sources import open_source
 from catalog.keys import Keys
 from catalog.query_handlers.context import ManifestReader
 from catalog.query_handlers.datasets import PAGES_COMPARED
@@ -135,7 +136,7 @@ class Bench:
     def __init__(self, folder: Path, images: int, keys: Keys) -> None:
         self.images, self.log = images, Log()
         self.store, self.blobs = Store(folder / "read.db", "log", views), LocalBlobs(folder / "blobs")
-        self.freezer = Freezer(self.store, keys, self.blobs, Losses)
+        self.freezer = Freezer(self.store, keys, self.blobs, Losses, partial(open_source, self.store))
         self.versions: list[FrozenVersion] = []
 
     async def apply(self, commits: Iterator[RecordedCommit]) -> None:

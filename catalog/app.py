@@ -18,6 +18,7 @@ from catalog.cures import named_cure, with_cure_of_damage, with_cures
 from catalog.dispatch import Dispatcher, DispatchTiming
 from catalog.domain.image_sets import unread_blobs, with_bitmaps
 from catalog.entries import commits_at, lineage
+from catalog.freezing.sources import open_source
 from catalog.image_sets import SetReader, store_sets
 from catalog.ingest.outcomes import Limits
 from catalog.ingest.pool import Decoder
@@ -121,7 +122,7 @@ class Catalog:
         self.replays = Replays(resources.folder)
         repairer = Repairer(store, blobs, resources.decoder, resources.staging, pins.pin)
         self.watch = Watch(store, blobs, resources.folder / KEYS, repairer, policies.watch)
-        self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses)
+        self.freezer = Freezer(store, keys, blobs, lambda: self.watch.losses, partial(open_source, store))
         self.texts, self.predictions = TextIndexes(store, keys, policies.texts), PredictionIndex(read_current)
         self.context = CommandContext(
             executor,

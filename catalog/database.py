@@ -112,19 +112,27 @@ class Database(Closing):
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Snapshot"]:
         """One state of the file for several reads, whatever is written meanwhile; keep it short, the WAL grows."""
+        async with self.snapshot_elsewhere() as path:
+            thread = ThreadPoolExecutor(1, thread_name_prefix=f"snapshot-{path.stem}")
+            try:
+                connection = await asyncio.wrap_future(thread.submit(_connect, path, writes=False))
+                try:
+                    await asyncio.wrap_future(thread.submit(connection.execute, "BEGIN"))
+                    yield Snapshot(connection, thread)
+                finally:
+                    thread.submit(connection.close)  # after the read that a cancelled caller left behind
+            finally:
+                thread.shutdown(wait=False)
+
+    @asynccontextmanager
+    async def snapshot_elsewhere(self) -> AsyncIterator[Path]:
+        """The file, which another process may read one state of meanwhile: the WAL is not truncated."""
         async with self._truncation:
             self._snapshots += 1
             self._no_snapshots.clear()
-        thread = ThreadPoolExecutor(1, thread_name_prefix=f"snapshot-{self._path.stem}")
         try:
-            connection = await asyncio.wrap_future(thread.submit(_connect, self._path, writes=False))
-            try:
-                await asyncio.wrap_future(thread.submit(connection.execute, "BEGIN"))
-                yield Snapshot(connection, thread)
-            finally:
-                thread.submit(connection.close)  # after the read that a cancelled caller left behind
+            yield self._path
         finally:
-            thread.shutdown(wait=False)
             self._snapshots -= 1
             if not self._snapshots:
                 self._no_snapshots.set()

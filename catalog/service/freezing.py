@@ -7,8 +7,8 @@ computes the same bytes.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence, Set
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakValueDictionary
@@ -17,20 +17,20 @@ import msgspec
 import structlog
 from pyroaring import BitMap
 
-from catalog.database import Connection, Snapshot
+from catalog.database import Connection
 from catalog.domain import manifest
 from catalog.domain import versions as rules
 from catalog.domain.compose import compose
-from catalog.domain.manifest import BadManifest, ManifestLine, ManifestPage
+from catalog.domain.manifest import BadManifest, EncodedPage, ManifestPage
+from catalog.freezing.source import OpenSource, PageRequest, PageSource
 from catalog.keys import Keys
 from catalog.lookup import require_dataset
 from catalog.service.context import CommandContext
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.store import Store, checkpoint
-from catalog.views import erasures, losses, pending, sets, version_content, versions
+from catalog.store import Store
+from catalog.views import erasures, images, losses, versions
 from catalog.views.datasets import DatasetRow
-from catalog.views.tag_names import Names
 from catalog.watch.absent_keys import keys_of
 from catalog.watch.losses import Losses
 from contracts.commands.base import CommandMetadata, CommandResult
@@ -44,14 +44,10 @@ _log = structlog.get_logger()
 
 
 class FreezeLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Data sets frozen at a time, and pages of each that are being stored while the next one is read.
-
-    `shown`: seconds to wait until all that was changed is shown.
-    """
+    """Data sets frozen at a time, and pages of each that are being stored while the next one is read."""
 
     datasets: int = 2
     pages: int = 4
-    shown: float = 10.0
 
 
 DEFAULT_FREEZE_LIMITS = FreezeLimits()
@@ -81,17 +77,6 @@ class FrozenVersion:
         return Change("dataset", self.dataset.id, [self.version] if self.is_new else [], self.dataset.revision)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What a snapshot says of the work: images of the data set, and which changed since the latest version."""
-
-    dataset: DatasetRow
-    as_of: int
-    live: BitMap
-    latest: VersionFrozen | None
-    changed: BitMap
-
-
 @dataclass(frozen=True, kw_only=True)
 class _State:
     """What is read when a draft is finished: images erased since it, and whether keys were given up since `latest`."""
@@ -112,18 +97,6 @@ class _PageWork:
     changed: BitMap
 
 
-@dataclass(frozen=True)
-class _LineReader:
-    """Reads images of a data set from one snapshot; the names of their tags are kept for the next ones."""
-
-    snapshot: Snapshot
-    dataset_id: DatasetId
-    _names: Names = field(default_factory=dict)
-
-    async def read(self, ordinals: Sequence[int]) -> list[ManifestLine]:
-        return await self.snapshot.read(partial(version_content.read_lines, self.dataset_id, ordinals, self._names))
-
-
 @dataclass
 class Freezer:
     """One per catalog. Of each data set one version is made at a time, so that each contains the one before."""
@@ -132,6 +105,7 @@ class Freezer:
     keys: Keys
     blobs: Blobs
     losses: Callable[[], Losses]
+    open_source: OpenSource
     limits: FreezeLimits = DEFAULT_FREEZE_LIMITS
     _slots: asyncio.Semaphore = field(init=False)
     _locks: WeakValueDictionary[DatasetId, asyncio.Lock] = field(default_factory=WeakValueDictionary)
@@ -185,51 +159,41 @@ class Freezer:
         return FrozenVersion(state.dataset, version, is_new=version is not state.latest)
 
     async def _compute(self, dataset_id: DatasetId, trigger: str) -> VersionDraft:
-        async with AsyncExitStack() as stack:
-            snapshot = await self._settled_snapshot(dataset_id, stack)
-            plan = await snapshot.read(partial(_read_plan, dataset_id))
-            rules.refuse_empty(plan.dataset.name, len(plan.live))
-            latest = await self._latest_pages(plan)
-            work = _plan_pages(plan, latest)
-            reader = _LineReader(snapshot, dataset_id)
-            made = [page async for page in self._make_pages(reader, list(work.values()))]
-        numbers = {manifest.page_number(ordinal) for ordinal in plan.live} - work.keys()
+        async with self.open_source(dataset_id) as (source, plan):
+            live = BitMap.deserialize(plan.live)
+            rules.refuse_empty(plan.name, len(live))
+            latest = await self._latest_pages(plan.latest)
+            work = _plan_pages(live, BitMap.deserialize(plan.changed), latest)
+            made = [page async for page in self._make_pages(dataset_id, source, list(work.values()))]
+        numbers = {manifest.page_number(ordinal) for ordinal in live} - work.keys()
         pages = {number: page for number, page in latest.items() if number in numbers}
         pages |= {page.number: page for page in made}
         _log.info("version_computed", dataset=dataset_id, as_of=plan.as_of, pages=len(pages), made=len(made))
         return VersionDraft(dataset_id=dataset_id, trigger=trigger, as_of=plan.as_of, pages=pages)
 
-    async def _settled_snapshot(self, dataset_id: DatasetId, stack: AsyncExitStack) -> Snapshot:
-        """A snapshot that shows no change of the data set in part; open until the stack is closed."""
-        while True:
-            snapshot = await stack.enter_async_context(self.store.snapshot())
-            first = await snapshot.read(partial(pending.first_of_dataset, dataset_id=dataset_id))
-            if first is None:
-                return snapshot
-            await stack.aclose()
-            await self.store.wait_until_shown(("dataset", dataset_id), first, self.limits.shown)
-
-    async def _latest_pages(self, plan: _Plan) -> dict[int, ManifestPage]:
+    async def _latest_pages(self, latest: VersionFrozen | None) -> dict[int, ManifestPage]:
         """The pages of the latest version that may be used again, or in part, by number."""
         # A missing key is found when the page of its image is made.
-        if plan.latest is None or self.losses().lost_keys:
+        if latest is None or self.losses().lost_keys:
             return {}
         try:
-            root = manifest.decode_root(await self.blobs.get(plan.latest.manifest))
+            root = manifest.decode_root(await self.blobs.get(latest.manifest))
         except (NotFound, Damaged, BadManifest, Rejected) as error:
-            _log.warning("manifest_not_reused", version_id=plan.latest.version_id, error=error.detail)
+            _log.warning("manifest_not_reused", version_id=latest.version_id, error=error.detail)
             return {}
         stored = await asyncio.gather(*(self.blobs.exists(page.digest) for page in root.pages))
         return {page.number: page for page, is_stored in zip(root.pages, stored, strict=True) if is_stored}
 
-    async def _make_pages(self, reader: _LineReader, work: Sequence[_PageWork]) -> AsyncIterator[ManifestPage]:
-        """A few are made at a time; the snapshot reads for one after another. Pages without images are left out."""
+    async def _make_pages(
+        self, dataset_id: DatasetId, source: PageSource, work: Sequence[_PageWork]
+    ) -> AsyncIterator[ManifestPage]:
+        """A few are made at a time; they are read one after another. Pages without images are left out."""
         making: deque[asyncio.Task[ManifestPage | None]] = deque()
         try:
             for page in work:
                 if len(making) >= self.limits.pages and (made := await making.popleft()) is not None:
                     yield made
-                making.append(asyncio.create_task(self._make_page(reader, page)))
+                making.append(asyncio.create_task(self._make_page(dataset_id, source, page)))
             while making:
                 if (made := await making.popleft()) is not None:
                     yield made
@@ -238,31 +202,32 @@ class Freezer:
                 task.cancel()
             await asyncio.gather(*making, return_exceptions=True)
 
-    async def _make_page(self, reader: _LineReader, work: _PageWork) -> ManifestPage | None:
-        """All of it where the page of the latest version is missing or damaged."""
+    async def _make_page(self, dataset_id: DatasetId, source: PageSource, work: _PageWork) -> ManifestPage | None:
+        """All of it where the page of the latest version is missing or damaged. KeyMissing: a key is gone."""
         try:
             base = b"" if work.base is None else await self.blobs.get(work.base.digest)
         except (NotFound, Damaged) as error:
-            _log.warning("page_not_reused", dataset=reader.dataset_id, page=work.number, error=error.detail)
+            _log.warning("page_not_reused", dataset=dataset_id, page=work.number, error=error.detail)
             base = b""
-        replaced = work.changed if base else BitMap(manifest.ordinals_of_page(work.number))
-        lines = await reader.read(list(work.live & replaced))
-        return await self._store_page(base, frozenset(replaced), await self._readable(lines))
+        changed = work.live & work.changed if base else work.live
+        readable, given_up = await self._readable(dataset_id, changed)
+        request = PageRequest(base=base, replaced=frozenset(work.changed), read=readable, uncaptioned=given_up)
+        return await self._store_page(await source.make(request))
 
-    async def _readable(self, lines: Sequence[ManifestLine]) -> list[ManifestLine]:
-        """Without images erased since the snapshot, and without captions whose keys were given up.
+    async def _readable(self, dataset_id: DatasetId, ordinals: BitMap) -> tuple[tuple[int, ...], frozenset[int]]:
+        """Of these images those that were not erased since the snapshot, and of them those whose keys were given up.
 
         KeyMissing: another key is gone.
         """
-        _, absent = await keys_of(self.store, self.keys, (line.image for line in lines))
+        ids = await self.store.read(partial(images.ids_by_ordinal, dataset_id=dataset_id, ordinals=ordinals))
+        _, absent = await keys_of(self.store, self.keys, ids.values())
         absent.refuse_missing()
         given_up = {loss.id for loss in absent.accepted}
-        kept = (line for line in lines if line.image not in absent.erased)
-        return [line.without_caption() if line.image in given_up else line for line in kept]
+        kept = tuple(sorted(ordinal for ordinal, image in ids.items() if image not in absent.erased))
+        return kept, frozenset(ordinal for ordinal, image in ids.items() if image in given_up)
 
-    async def _store_page(self, base: bytes, replaced: Set[int], lines: Sequence[ManifestLine]) -> ManifestPage | None:
+    async def _store_page(self, page: EncodedPage) -> ManifestPage | None:
         """None if no image is left."""
-        page = await asyncio.to_thread(manifest.replace_images, base, replaced, lines)
         if not page.images:
             return None
         return compose(ManifestPage, page, digest=await self.blobs.put(page.content))
@@ -272,7 +237,8 @@ class Freezer:
         kept = dict(pages)
         for number in {manifest.page_number(ordinal) for ordinal in erased} & pages.keys():
             content = await self.blobs.get(kept.pop(number).digest)
-            if (page := await self._store_page(content, erased, ())) is not None:
+            rest = await asyncio.to_thread(manifest.replace_images, content, erased, ())
+            if (page := await self._store_page(rest)) is not None:
                 kept[number] = page
         return kept
 
@@ -280,17 +246,6 @@ class Freezer:
 def version_id_for(metadata: CommandMetadata) -> VersionId:
     """The id of the version that a command freezes."""
     return VersionId(derived("ver", metadata.command_id))
-
-
-def _read_plan(dataset_id: DatasetId, connection: Connection) -> _Plan:
-    row, latest = require_dataset(connection, dataset_id), versions.find_latest(connection, dataset_id)
-    return _Plan(
-        dataset=row,
-        as_of=checkpoint(connection).sequence,
-        live=sets.load(connection, dataset_id, "live"),
-        latest=None if latest is None else latest.event,
-        changed=BitMap() if latest is None else version_content.changed_images(connection, dataset_id, latest.as_of),
-    )
 
 
 def _read_state(draft: VersionDraft, connection: Connection) -> _State:
@@ -304,12 +259,11 @@ def _read_state(draft: VersionDraft, connection: Connection) -> _State:
     )
 
 
-def _plan_pages(plan: _Plan, latest: dict[int, ManifestPage]) -> dict[int, _PageWork]:
+def _plan_pages(live: BitMap, changed: BitMap, latest: dict[int, ManifestPage]) -> dict[int, _PageWork]:
     """The pages to be made, by number: those that the latest version lacks, and those with a change since."""
     work = {}
-    for number in sorted({manifest.page_number(ordinal) for ordinal in plan.live}):
+    for number in sorted({manifest.page_number(ordinal) for ordinal in live}):
         base, ordinals = latest.get(number), BitMap(manifest.ordinals_of_page(number))
-        changed = ordinals & plan.changed
-        if base is None or changed:
-            work[number] = _PageWork(number, plan.live & ordinals, base, changed)
+        if base is None or ordinals & changed:
+            work[number] = _PageWork(number, live & ordinals, base, ordinals & changed)
     return work

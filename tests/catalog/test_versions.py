@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from catalog.domain import undos as undos_rules
 from catalog.domain.edits import voided_commits
 from catalog.domain.manifest import BadManifest, ManifestLine, ManifestRoot
 from catalog.domain.undos import UNDOABLE
+from catalog.freezing.sources import DEFAULT_SOURCE_LIMITS, SourceLimits, open_source
 from catalog.keys import Keys
 from catalog.service.freezing import Freezer, FrozenVersion
 from catalog.store import Store
@@ -53,6 +55,9 @@ from tests.catalog.test_watch import query
 FIRST, LAST, NEXT, FAR = 0, manifest.PAGE_IMAGES - 1, manifest.PAGE_IMAGES, 5 * manifest.PAGE_IMAGES + 3
 """Ordinals of three pages: two images of the first, one of the second, one of the sixth."""
 ORDINALS = (FIRST, LAST, NEXT, FAR)
+
+
+IN_CHILD = SourceLimits(images=0)
 
 
 class HeldBlobs(LocalBlobs):
@@ -244,11 +249,12 @@ def undo_one(commits: Sequence[RecordedCommit], back: int) -> CommitsUndone:
 class Rows:
     """A read model of a growing log, and what freezes from it."""
 
-    def __init__(self, folder: Path, keys: Keys) -> None:
+    def __init__(self, folder: Path, keys: Keys, read: SourceLimits = DEFAULT_SOURCE_LIMITS) -> None:
         folder.mkdir()
         self.store = Store(folder / "read.db", LOG_ID, views)
         self.builder = LogBuilder()
-        self.freezer = Freezer(self.store, keys, LocalBlobs(folder / "blobs"), Losses)
+        source = partial(open_source, self.store, limits=read)
+        self.freezer = Freezer(self.store, keys, LocalBlobs(folder / "blobs"), Losses, source)
         self.builder.create_dataset()
         for ordinal in (*OTHERS, *ORDINALS):
             self.builder.add_image(ordinal, tags=["animal"])
@@ -287,7 +293,7 @@ async def test_equal_content_gives_an_equal_root_whatever_was_frozen_before(
     folder = tmp_path_factory.mktemp("rows")
     async with await Keys.open(folder / "keys.db") as keys:
         await keys.create_keys(image_id("ds_cats", ordinal) for ordinal in (*OTHERS, *ORDINALS))
-        growing, whole = Rows(folder / "growing", keys), Rows(folder / "whole", keys)
+        growing, whole = Rows(folder / "growing", keys), Rows(folder / "whole", keys, IN_CHILD)
         try:
             for number, change in enumerate(changes):
                 if change == ("freeze",):
