@@ -19,9 +19,10 @@ import httpx
 import pytest
 
 from demo_world import pictures as demo_pictures
-from tests.acceptance.local_stack import environment, free_port
+from tests.acceptance.local_stack import environment
 from tests.ldm_checkpoint import write_single_file
 from tests.limits import WAIT
+from tests.ports import free_port
 from trainer.engine.tiny_random import make_tiny_random
 
 pytestmark = [

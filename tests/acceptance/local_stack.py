@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import msgspec
 from contracts.wire.service.health import ReadinessReport
 from loratory import Client
 from tests.limits import WAIT
+from tests.ports import free_port
 
 START_TIMEOUT_SECONDS = WAIT
 STOP_TIMEOUT_SECONDS = WAIT
@@ -34,11 +34,6 @@ def cli(*words: str | Path, timeout: float = 300, **environ: str) -> subprocess.
     return subprocess.run(
         command(*words), capture_output=True, text=True, timeout=timeout, env=environment(**environ), check=False
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class LocalStack:

@@ -25,11 +25,11 @@ from loratory.client import AsyncClient
 from loratory.data_folder import DataFolder
 from loratory.services import Service, bus_settings, service_command, service_environment
 from tests.acceptance.event_recorder import ENVIRON, TIMEOUT_SECONDS, draw_pictures, use
-from tests.acceptance.local_stack import free_port
 from tests.acceptance.test_forged_jobs import step_of
 from tests.acceptance.test_kills import RECIPE
 from tests.certificates import client_tls, issue_all, server_tls
 from tests.damage import IGNORE_UNCLOSED_SOCKETS
+from tests.ports import free_port
 
 pytestmark = [
     IGNORE_UNCLOSED_SOCKETS,

@@ -4,9 +4,8 @@ import asyncio
 import itertools
 import json
 import signal
-import socket
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -21,17 +20,9 @@ from contracts.wire.service.bus import Bus, connect
 from contracts.wire.service.credentials import SeedFile
 from contracts.wire.system.child import SessionChild
 from tests.limits import WAIT
+from tests.ports import free_ports
 
 SERVERS = 3
-
-
-def free_ports(count: int) -> list[int]:
-    """All different."""
-    with ExitStack() as opened:
-        probes = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 class Cluster:

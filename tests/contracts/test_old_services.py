@@ -14,8 +14,8 @@ from contracts.wire.server.binary import find_binary
 from contracts.wire.server.config import ServerSettings, render_config
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.system.child import SessionChild
-from tests.contracts.cluster import free_ports
 from tests.limits import WAIT
+from tests.ports import free_ports
 
 LOGIN = (
     'CONNECT {"echo": true, "headers": true, "lang": "python3", "name": "%s", "no_responders": true, "pass": "%s", '

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from gateway.settings import Settings
 from tests.gateway.browser import BROWSER_ARGS, CHROMIUM, open_page
 from tests.gateway.fake_catalog import FakeCatalog
 from tests.limits import WAIT
+from tests.ports import free_port
 
 
 @dataclass
@@ -188,8 +188,7 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a complete local stack without workers, for tests that need the real catalog."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     data = tmp_path_factory.mktemp("stack") / "data"
     command = [
         sys.executable,

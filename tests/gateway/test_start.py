@@ -21,6 +21,7 @@ from contracts.wire.service.boot import NOT_NOW
 from contracts.wire.service.bus import connect
 from tests.gateway.conftest import eventually
 from tests.gateway.fake_catalog import FakeCatalog
+from tests.ports import free_port
 
 Environ = dict[str, str]
 
@@ -44,12 +45,6 @@ async def environ(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Envir
         }
     await bus.close()
     await admin.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def start_gateway(environ: Environ, *arguments: str) -> asyncio.subprocess.Process:
