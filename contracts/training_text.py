@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from contracts.errors import Rejected
-from contracts.tags import render_all
+from contracts.texts.writing import FIRST_STYLE, write_tags
 
 TEXT_VERSION = 1
 """Version of the rules below, recorded in each version of a data set: what an old version says never changes."""
@@ -32,7 +32,7 @@ def require_template(template: int) -> Callable[[str, Sequence[str], str | None]
 
 def _trigger_first(trigger: str, tags: Sequence[str], caption: str | None) -> str:
     """The written caption or the joined tags, with the trigger in front unless it is there."""
-    text = render_all(tags) if caption is None else caption
+    text = write_tags(tags, FIRST_STYLE) if caption is None else caption
     if not trigger or any(part.strip() == trigger for part in text.split(",")):
         return text
     # In a sentence the trigger may be a word of it; among tags `cat ears` is not the tag `cat`.
