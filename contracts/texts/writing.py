@@ -17,7 +17,10 @@ KAOMOJI = frozenset(
     )
 )
 _KEEP_UNDERSCORES = KAOMOJI | {"t_t", "o_x", "ak_5", "cz_75", "ju_87"}
-"""Tags written with their underscores in every style: kaomoji, and weapons and aircraft of newer vocabularies."""
+"""Tags written with their underscores in every style: kaomoji, and weapons and aircraft of newer vocabularies.
+
+Texts of frozen versions depend on this set: what is added to it needs a new version of `contracts.training_text`.
+"""
 
 SEPARATOR_PATTERN = r"^ *(,|;;;|\|\|\||\n) *\n?$"
 """What can stand between tags: the separators that no tag contains (`contracts.tags`), with spaces around them."""
