@@ -21,15 +21,6 @@ from contracts.events.tagging import Prediction
 MAX_TAG_CHARACTERS = 200
 """Danbooru allows 170."""
 
-KAOMOJI = frozenset(
-    (
-        *("0_0", "(o)_(o)", "+_+", "+_-", "._.", "<o>_<o>", "<|>_<|>", "=_=", ">_<", "3_3"),
-        *("6_9", ">_o", "@_@", "^_^", "o_o", "u_u", "x_x", "|_|", "||_||"),
-    )
-)
-_KEEP_UNDERSCORES = KAOMOJI | {"t_t", "o_x", "ak_5", "cz_75", "ju_87"}
-"""Tags rendered with their underscores: kaomoji, and weapons and aircraft that newer vocabularies write this way."""
-
 _SEPARATORS = (",", ";;;", "|||")
 """Separators at which trainers split captions: a tag that contained one would become two."""
 
@@ -105,23 +96,6 @@ def canonicalize(text: str) -> str:
     if any(unicodedata.category(character) in _INVISIBLE and character not in _ZERO_WIDTH_JOINERS for character in tag):
         raise Rejected(f"a tag cannot contain invisible characters: {tag!r}")
     return tag
-
-
-def render(tag: str) -> str:
-    """The tag as written in captions: spaces for underscores, except in kaomoji and a few names."""
-    return tag if tag in _KEEP_UNDERSCORES else tag.replace("_", " ")
-
-
-def render_all(tags: Sequence[str]) -> str:
-    """These tags as written in captions, with commas between them."""
-    if _KEEP_UNDERSCORES.isdisjoint(tags):  # as nearly always, and one replacement is faster than one for each
-        return ", ".join(tags).replace("_", " ")
-    return ", ".join(map(render, tags))
-
-
-def escape(text: str) -> str:
-    r"""Escaped for prompt syntax, where parentheses are weights: `a_(b)` becomes `a_\(b\)`."""
-    return text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
 
 
 def accept(predictions: Iterable[Prediction], acceptance: Acceptance) -> tuple[Prediction, ...]:

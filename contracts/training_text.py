@@ -4,41 +4,71 @@ import re
 from collections.abc import Callable, Sequence
 
 from contracts.errors import Rejected
-from contracts.tags import render_all
+from contracts.texts.writing import DEFAULT_STYLE, FIRST_STYLE, TagStyle, write_tags
 
-TEXT_VERSION = 1
+TEXT_VERSION = 2
 """Version of the rules below, recorded in each version of a data set: what an old version says never changes."""
 DEFAULT_TEMPLATE = 1
 """The trigger, then the written caption, or the tags where there is none."""
 
+TextRule = Callable[[str, Sequence[str], str | None, TagStyle], str]
+"""Of trigger, tags in order, written caption, and how the tags are written."""
 
-def training_text(trigger: str, tags: Sequence[str], caption: str | None, template: int = DEFAULT_TEMPLATE) -> str:
+
+def training_text(  # noqa: PLR0913 (what a text is made of, and by which rules)
+    trigger: str,
+    tags: Sequence[str],
+    caption: str | None,
+    template: int = DEFAULT_TEMPLATE,
+    *,
+    version: int = TEXT_VERSION,
+    style: TagStyle = DEFAULT_STYLE,
+) -> str:
     """The text of an image with these tags, in order, and this written caption, if any.
 
-    Rejected: the template is unknown.
+    Version 1 had one style and ignores `style`. Rejected: version or template are unknown.
     """
-    return require_template(template)(trigger, tags, caption)
+    return require_rule(version, template)(trigger, tags, caption, style)
 
 
-def require_template(template: int) -> Callable[[str, Sequence[str], str | None], str]:
-    """The rule of this number. Rejected: there is none."""
-    rule = TEMPLATES.get(template)
+def require_rule(version: int, template: int) -> TextRule:
+    """The rule of this template in this version of the rules. Rejected: there is none."""
+    rule = RULES.get((version, template))
     if rule is None:
         raise Rejected(
-            f"this Loratory has no template {template} for training texts; a newer one may", template=template
+            f"this Loratory has no template {template} for training texts of version {version}; a newer one may",
+            template=template,
         )
     return rule
 
 
-def _trigger_first(trigger: str, tags: Sequence[str], caption: str | None) -> str:
-    """The written caption or the joined tags, with the trigger in front unless it is there."""
-    text = render_all(tags) if caption is None else caption
+def _trigger_added(trigger: str, tags: Sequence[str], caption: str | None, _style: TagStyle) -> str:
+    """Version 1: the written caption or the joined tags, with the trigger in front unless it is there."""
+    text = write_tags(tags, FIRST_STYLE) if caption is None else caption
     if not trigger or any(part.strip() == trigger for part in text.split(",")):
         return text
     # In a sentence the trigger may be a word of it; among tags `cat ears` is not the tag `cat`.
-    if caption is not None and re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption):
+    if caption is not None and _has_word(caption, trigger):
         return text
     return f"{trigger}, {text}" if text else trigger
 
 
-TEMPLATES = {DEFAULT_TEMPLATE: _trigger_first}
+def _trigger_first(trigger: str, tags: Sequence[str], caption: str | None, style: TagStyle) -> str:
+    """Version 2: the trigger, then the written caption, unless it has the trigger; or else the tags without it."""
+    if caption is not None:
+        if not trigger or _has_word(caption, trigger):
+            return caption
+        return f"{trigger}, {caption}" if caption else trigger
+    if not trigger:
+        return write_tags(tags, style)
+    same = {"_".join(part.casefold().split()) for part in trigger.split(",")}
+    others = write_tags([tag for tag in tags if tag not in same], style)
+    return f"{trigger}{style.separator}{others}" if others else trigger
+
+
+def _has_word(caption: str, trigger: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption) is not None
+
+
+RULES: dict[tuple[int, int], TextRule] = {(1, DEFAULT_TEMPLATE): _trigger_added, (2, DEFAULT_TEMPLATE): _trigger_first}
+"""By version and template. A rule never changes once versions of data sets were frozen with it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from contracts.commands.datasets import MAX_FILES_PER_IMPORT
 from contracts.errors import SetupError
+from contracts.texts import MAX_CAPTION_CHARACTERS
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 """Extensions of image files; whether the content is a supported image is decided by the server."""
@@ -19,7 +20,6 @@ MAX_FOLDER_FILES = 100_000
 MAX_IMAGE_BYTES = 64 << 20
 """Maximum size of one image; the server refuses larger ones."""
 MAX_BATCH_BYTES = 256 << 20
-MAX_CAPTION_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import msgspec
 from contracts.errors import LoratoryError
 from contracts.events.base import Sealed
 from contracts.ids import Digest, ImageId
-from contracts.training_text import DEFAULT_TEMPLATE, TEXT_VERSION, require_template, training_text
+from contracts.texts.writing import DEFAULT_STYLE, FIRST_STYLE, TagStyle
+from contracts.training_text import DEFAULT_TEMPLATE, TEXT_VERSION, require_rule, training_text
 
 PAGE_IMAGES = 1_000
 """Ordinals of a page. Part of the format: pages of two versions are compared and shared by their number."""
@@ -63,11 +64,15 @@ class EncodedPage(NamedTuple):
 
 
 class ManifestRoot(msgspec.Struct, frozen=True, kw_only=True):
-    """What gives a version its texts, and its pages in order. `text`: version of the rules of `training_text`."""
+    """What gives a version its texts, and its pages in order.
+
+    `text`: version of the rules of `training_text`. `style`: how tags are written; roots with `text` 1 have none.
+    """
 
     trigger: str
     template: int = DEFAULT_TEMPLATE
-    text: int = TEXT_VERSION
+    text: int = 1
+    style: TagStyle = FIRST_STYLE
     images: int
     pages: tuple[ManifestPage, ...]
 
@@ -82,7 +87,7 @@ class ManifestRoot(msgspec.Struct, frozen=True, kw_only=True):
 
     def text_of(self, line: ManifestLine, caption: str | None) -> str:
         """The training text of an image with this caption in plain text."""
-        return training_text(self.trigger, line.tags, caption, self.template)
+        return training_text(self.trigger, line.tags, caption, self.template, version=self.text, style=self.style)
 
 
 DifferingPages = tuple[ManifestPage | None, ManifestPage | None]
@@ -111,10 +116,11 @@ def ordinals_of_page(number: int) -> range:
     return range(number * PAGE_IMAGES, (number + 1) * PAGE_IMAGES)
 
 
-def build_root(trigger: str, pages: Iterable[ManifestPage]) -> ManifestRoot:
-    """The root of these pages, by today's rules for texts."""
+def build_root(trigger: str, pages: Iterable[ManifestPage], style: TagStyle = DEFAULT_STYLE) -> ManifestRoot:
+    """The root of these pages, by today's rules for texts, with tags in this style."""
     listed = tuple(sorted(pages, key=lambda page: page.first))
-    return ManifestRoot(trigger=trigger, images=sum(page.images for page in listed), pages=listed)
+    images = sum(page.images for page in listed)
+    return ManifestRoot(trigger=trigger, text=TEXT_VERSION, style=style, images=images, pages=listed)
 
 
 def encode_root(root: ManifestRoot) -> bytes:
@@ -127,9 +133,9 @@ def decode_root(content: bytes) -> ManifestRoot:
         root = _decode_root.decode(content)
     except msgspec.DecodeError as error:
         raise BadManifest(f"the manifest cannot be read: {error}") from error
-    if root.text != TEXT_VERSION:
+    if not 1 <= root.text <= TEXT_VERSION:
         raise BadManifest(f"the texts of this version follow rules {root.text}, which this Loratory does not know")
-    require_template(root.template)
+    require_rule(root.text, root.template)
     return root
 
 

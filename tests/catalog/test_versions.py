@@ -156,6 +156,12 @@ def test_a_manifest_that_cannot_be_read_is_refused() -> None:
     for content in (b"", b"[]", manifest.encode_root(msgspec.structs.replace(root, text=9))):
         with pytest.raises(BadManifest):
             manifest.decode_root(content)
+    old = b'{"trigger":"sks","template":1,"text":1,"images":0,"pages":[]}'  # as written before there were styles
+    line = ManifestLine(
+        ordinal=0, image=ImageId("img"), picture=Digest("0" * 64), width=1, height=1, tags=("a", "score_9")
+    )
+    assert manifest.decode_root(old).text_of(line, None) == "sks, a, score 9"
+    assert root.text_of(line, None) == "sks, a, score_9"
     with pytest.raises(Rejected, match="no template 9"):
         manifest.decode_root(manifest.encode_root(msgspec.structs.replace(root, template=9)))
     with pytest.raises(BadManifest):

@@ -10,7 +10,6 @@ from contracts.errors import Rejected
 from contracts.events.base import Category
 from contracts.events.tagging import Prediction
 from contracts.tags import (
-    KAOMOJI,
     MAX_TAG_CHARACTERS,
     Acceptance,
     Delta,
@@ -20,11 +19,9 @@ from contracts.tags import (
     accept,
     canonicalize,
     diff,
-    escape,
     most_probable_rating,
-    render,
-    render_all,
 )
+from contracts.texts.writing import write_tags
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "e", "f"])
 TAGS = st.lists(NAMES, unique=True)
@@ -98,29 +95,8 @@ def test_canonicalization_is_idempotent(text: str) -> None:
     except Rejected:
         return
     assert canonicalize(tag) == tag
-    assert canonicalize(render(tag)) == tag
+    assert canonicalize(write_tags([tag])) == tag
     assert not set(tag) & set(",\n\r ")
-
-
-@pytest.mark.parametrize("face", sorted(KAOMOJI))
-def test_kaomoji_keep_their_underscores(face: str) -> None:
-    assert canonicalize(face) == face
-    assert render(face) == face
-
-
-def test_there_are_nineteen_kaomoji() -> None:
-    assert len(KAOMOJI) == 19
-
-
-def test_rendered_tags_have_spaces_and_are_escaped_separately() -> None:
-    assert render("saber_(fate)") == "saber (fate)"
-    assert escape(render("saber_(fate)")) == "saber \\(fate\\)"
-    assert escape("\\(^o^)/") == "\\\\\\(^o^\\)/"
-
-
-@given(st.lists(st.sampled_from(["long_hair", "solo", "t_t", "^_^", "saber_(fate)", "ak_5"])))
-def test_tags_are_rendered_together_as_one_by_one(tags: list[str]) -> None:
-    assert render_all(tags) == ", ".join([render(tag) for tag in tags])
 
 
 def test_a_fixed_threshold_is_exclusive_and_per_category() -> None:
