@@ -26,12 +26,13 @@ from contracts.events.datasets import (
     ImagesReviewed,
     TagsEdited,
     TagsOrdered,
+    TextReceived,
     VersionFrozen,
 )
 
 CHANGES_NO_TAGS = (
     *(CaptionSet, DatasetCreated, DatasetRenamed, ImageAdded, ImageRefused, ImagesReviewed),
-    *(TagsOrdered, VersionFrozen),
+    *(TagsOrdered, TextReceived, VersionFrozen),
 )
 """Tags that come with an image are events of their own. What is not listed may change every set."""
 MAX_MARKS = 1000

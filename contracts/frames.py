@@ -21,6 +21,7 @@ from contracts.events.datasets import (
     ImagesReviewed,
     TagsEdited,
     TagsOrdered,
+    TextReceived,
 )
 from contracts.events.tagging import TaggingPredicted, TaggingRequested
 from contracts.ids import CommandId, Digest, ImageId
@@ -29,8 +30,8 @@ from contracts.telemetry import LIVE_MESSAGES, LiveMessage, Progress, TaggingPro
 
 MAX_NAMED_IMAGES = 100
 IMAGE_EVENTS = (
-    *(ImageAdded, ImageErased, CaptionSet, TagsEdited, TagsOrdered, ImagesRemoved, ImagesReviewed, CommitsUndone),
-    *(TaggingRequested, TaggingPredicted),
+    *(ImageAdded, ImageErased, CaptionSet, TextReceived, TagsEdited, TagsOrdered, ImagesRemoved, ImagesReviewed),
+    *(CommitsUndone, TaggingRequested, TaggingPredicted),
 )
 """Events about images: clients receive ids instead of bitmaps or lists of ordinals."""
 

@@ -15,6 +15,8 @@ NAME = "name"
 """Sealing context of file names."""
 CAPTION = "caption"
 """Sealing context of captions, in events and in manifests."""
+TEXT = "text"
+"""Sealing context of texts as received beside the files of images."""
 
 KEY_BYTES = 32
 NONCE_BYTES = 12

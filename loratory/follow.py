@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TextIO
 
@@ -148,10 +149,25 @@ def format_import(result: ImportSummary) -> list[str]:
     """The result of an import: counts first, then each skipped file with its reason."""
     added, existing, refused = (result.of(outcome) for outcome in ("added", "existing", "refused"))
     counts = f"{count(len(added), 'image')} imported, {len(existing)} already present, {len(refused)} skipped, "
-    counts += f"{count(result.captions, 'caption')} read"
+    counts += _texts_read(result)
     if result.other_files:
         counts += f", {count(result.other_files, 'other file')} ignored"
     if result.outside_links:
         counts += f", {count(result.outside_links, 'link')} out of the folder not followed"
+    if result.unmatched:
+        counts += f", {count(len(result.unmatched), 'text')} of no image"
     reasons = [(file.name, file.detail or file.reason or "refused") for file in refused] + list(result.unreadable)
-    return [counts, *(["Skipped files:"] if reasons else []), *(f"  {name}: {reason}" for name, reason in reasons)]
+    reasons += [(name, "there is no image of this name") for name in result.unmatched]
+    conflicts = [(file.name, conflict) for file in result.files for conflict in file.conflicts]
+    return [counts, *_listed("Skipped files:", reasons), *_listed("Not applied:", conflicts)]
+
+
+def _texts_read(result: ImportSummary) -> str:
+    """How many texts became what. Tags are not private: they stand in the log as they are."""
+    kinds = Counter(file.text for file in result.files)
+    tags = f"{count(kinds['tags'], 'text')} read as tags"
+    return f"{tags}{' (which are not encrypted)' if kinds['tags'] else ''}, {kinds['caption']} as captions"
+
+
+def _listed(title: str, lines: Sequence[tuple[str, str]]) -> list[str]:
+    return [title, *(f"  {name}: {text}" for name, text in lines)] if lines else []

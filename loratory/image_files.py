@@ -1,19 +1,20 @@
-"""Selecting the images of a folder, and their caption files, for an import."""
+"""Selecting the images of a folder, and the text files beside them, for an import."""
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts.commands.datasets import MAX_FILES_PER_IMPORT
-from contracts.errors import SetupError
-from contracts.texts import MAX_CAPTION_CHARACTERS
+from contracts.errors import Rejected, SetupError
+from contracts.texts.decoding import MAX_TEXT_BYTES, decode_text
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 """Extensions of image files; whether the content is a supported image is decided by the server."""
-CAPTION_SUFFIXES = (".txt", ".caption")
-"""Extensions of caption files, which have the image's stem; the first existing one is used."""
+TEXT_SUFFIXES = (".txt", ".caption")
+"""Extensions, in any case, of text files that belong to the image with their stem; the first existing one is used."""
 
 MAX_NAME_CHARACTERS = 1000
 MAX_FOLDER_FILES = 100_000
@@ -27,28 +28,33 @@ class ImageFile:
     path: Path
     name: str
     size: int
-    caption: str | None = None
+    text: str | None = None
 
 
 @dataclass
 class ScanResult:
-    """The files of a folder. `unreadable`: name and reason, of images and caption files left out."""
+    """The files of a folder. `unreadable`: name and reason, of images and texts left out.
+
+    `unmatched`: text files that belong to no image.
+    """
 
     images: list[ImageFile] = field(default_factory=list)
     other_files: int = 0
     outside_links: int = 0
+    unmatched: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
 
-def scan_folder(folder: Path) -> ScanResult:
+def scan_folder(folder: Path, encoding: str | None = None) -> ScanResult:
     """All images under a folder, sorted by name; hidden folders and symbolic links to folders are skipped.
 
-    SetupError if the folder does not exist, is not a folder, or contains no images.
+    `encoding` of the texts beside them; none: it is found (`contracts.texts.decoding`). SetupError if the folder does
+    not exist, is not a folder, or contains no images.
     """
     if not folder.is_dir():
         raise SetupError(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
     root = folder.resolve()
-    found = _classify(((path, path.relative_to(root).as_posix()) for path in _walk(root)), root)
+    found = _classify(((path, path.relative_to(root).as_posix()) for path in _walk(root)), root, encoding)
     if not found.images:
         problem = "is empty" if not any(folder.iterdir()) else "contains no images"
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.unreadable[:3])
@@ -56,14 +62,18 @@ def scan_folder(folder: Path) -> ScanResult:
     return found
 
 
-def scan_files(files: Sequence[Path]) -> ScanResult:
-    """These files, named by file name, or by path if two share one. SetupError if one is missing."""
+def scan_files(files: Sequence[Path], encoding: str | None = None) -> ScanResult:
+    """These files, named by file name, or by path if two share one. SetupError if one is missing.
+
+    A text is read if it is beside its image, whether it is named or not.
+    """
     for file in files:
         if not file.is_file():
             raise SetupError(f"there is no file {file}")
     names = [file.name for file in files]
     unique = len(set(names)) == len(names)
-    return _classify((file, file.name if unique else file.as_posix()) for file in files)
+    named = ((file, file.name if unique else file.as_posix()) for file in files)
+    return _classify(named, None, encoding)
 
 
 def batches(images: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
@@ -90,19 +100,22 @@ def _walk(root: Path) -> Iterator[Path]:
             yield Path(parent) / name
 
 
-def _classify(files: Iterable[tuple[Path, str]], root: Path | None = None) -> ScanResult:
-    found, sidecars = ScanResult(), []
+def _classify(files: Iterable[tuple[Path, str]], root: Path | None, encoding: str | None) -> ScanResult:
+    found, texts, images = ScanResult(), list[tuple[Path, str]](), list[tuple[Path, str]]()
     for path, name in files:
-        if path.suffix.lower() in CAPTION_SUFFIXES:
-            sidecars.append(path)
+        if path.suffix.lower() in TEXT_SUFFIXES:
+            texts.append((path, name))
         elif path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             found.other_files += 1
         elif _links_outside(path, root):
             found.outside_links += 1
         else:
-            _add_image(found, path, name, root)
-    stems = {image.path.with_suffix("") for image in found.images}
-    found.other_files += sum(sidecar.with_suffix("") not in stems for sidecar in sidecars)
+            images.append((path, name))
+    beside = _TextFiles(root, encoding)
+    for path, name in images:
+        _add_image(found, path, name, beside)
+    stems = {path.with_suffix("") for path, _ in images}
+    found.unmatched += [name for path, name in texts if path.with_suffix("") not in stems]
     return found
 
 
@@ -111,7 +124,7 @@ def _links_outside(path: Path, root: Path | None) -> bool:
     return root is not None and path.is_symlink() and not path.resolve().is_relative_to(root)
 
 
-def _add_image(found: ScanResult, path: Path, name: str, root: Path | None) -> None:
+def _add_image(found: ScanResult, path: Path, name: str, texts: "_TextFiles") -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -120,27 +133,47 @@ def _add_image(found: ScanResult, path: Path, name: str, root: Path | None) -> N
     if size > MAX_IMAGE_BYTES:
         found.unreadable.append((name, f"it is larger than {MAX_IMAGE_BYTES >> 20} MiB"))
         return
-    found.images.append(ImageFile(path, _form_name(name), size, _caption(found, path, root)))
+    found.images.append(ImageFile(path, _form_name(name), size, texts.read(path, found)))
 
 
 def _form_name(name: str) -> str:
-    """The name as a multipart form preserves it, since captions are matched by it: no quotes, no control characters."""
+    """The name as a multipart form preserves it, since texts are matched by it: no quotes, no control characters."""
     readable = name.encode("utf-8", "replace").decode()
     return re.sub(r'[\x00-\x1f\x7f"\\]', "_", readable)[-MAX_NAME_CHARACTERS:]
 
 
-def _caption(found: ScanResult, image: Path, root: Path | None) -> str | None:
-    candidates = (image.with_suffix(suffix) for suffix in CAPTION_SUFFIXES)
-    sidecar = next((file for file in candidates if file.is_file() and not _links_outside(file, root)), None)
-    if sidecar is None:
+class _TextFiles:
+    """Finds and reads the text beside an image; a folder is listed once."""
+
+    def __init__(self, root: Path | None, encoding: str | None) -> None:
+        self._root, self._encoding = root, encoding
+        self._folders: dict[Path, dict[str, list[Path]]] = {}
+
+    def read(self, image: Path, found: ScanResult) -> str | None:
+        """None if there is none, or if it cannot be read, which is noted."""
+        files = self._beside(image)
+        if not files:
+            return None
+        first, *others = files
+        found.unreadable += [(file.name, f"{first.name} is the text of {image.name}") for file in others]
+        try:
+            with first.open("rb") as content:
+                return decode_text(content.read(MAX_TEXT_BYTES + 1), self._encoding).text.strip()
+        except (OSError, Rejected) as error:
+            reason = error.detail if isinstance(error, Rejected) else error.strerror or "it cannot be read"
+            found.unreadable.append((first.name, f"{reason}, so {image.name} has no text"))
         return None
-    text, reason = "", f"it has more than {MAX_CAPTION_CHARACTERS} characters"
-    try:
-        if sidecar.stat().st_size <= 4 * MAX_CAPTION_CHARACTERS:  # UTF-8 takes up to four bytes per character
-            text = sidecar.read_bytes().decode("utf-8-sig").strip()
-            reason = reason if len(text) > MAX_CAPTION_CHARACTERS else ""
-    except (OSError, UnicodeDecodeError):
-        reason = "it is not UTF-8 text"
-    if reason:
-        found.unreadable.append((sidecar.name, f"{reason}, so {image.name} has no caption"))
-    return None if reason else text or None
+
+    def _beside(self, image: Path) -> list[Path]:
+        """The text files with the stem of an image, the one that counts first."""
+        if image.parent not in self._folders:
+            by_stem: defaultdict[str, list[Path]] = defaultdict(list)
+            for file in sorted(image.parent.iterdir()):
+                if file.suffix.lower() in TEXT_SUFFIXES and file.is_file() and not _links_outside(file, self._root):
+                    by_stem[file.stem].append(file)
+            self._folders[image.parent] = by_stem
+        return sorted(self._folders[image.parent].get(image.stem, ()), key=lambda file: _rank(file.suffix))
+
+
+def _rank(suffix: str) -> int:
+    return TEXT_SUFFIXES.index(suffix.lower())

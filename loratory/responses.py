@@ -77,15 +77,15 @@ class LoggedEvent(EventView, frozen=True):
 class ImportSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The result of an import.
 
-    `files` in the order they were sent; `captions`: number of captions sent; `other_files`: number of files that are
-    not images; `outside_links`: number of symbolic links that lead out of the folder, not followed; `unreadable`: name
-    and reason of files that could not be read on this machine.
+    `files` in the order they were sent; `other_files`: number of files that are no images; `outside_links`: number of
+    symbolic links that lead out of the folder, not followed; `unmatched`: text files of no image; `unreadable`: name
+    and reason of files that could not be read on this machine, or were not used.
     """
 
     files: tuple[ImportedFile, ...] = ()
-    captions: int = 0
     other_files: int = 0
     outside_links: int = 0
+    unmatched: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
 
     def of(self, outcome: Literal["added", "existing", "refused"]) -> list[ImportedFile]:

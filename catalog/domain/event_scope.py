@@ -17,19 +17,28 @@ from contracts.events.datasets import (
     RulesSet,
     TagsEdited,
     TagsOrdered,
+    TextReceived,
     ThresholdsSet,
 )
 from contracts.events.tagging import TaggingPredicted
 
 SetEvent = TagsEdited | ImagesRemoved | ImagesReviewed | CommitsUndone
-ImageEvent = ImageAdded | ImageErased | ImageRefused | CaptionSet | TagsOrdered | SetEvent | TaggingPredicted
+ImageEvent = (
+    ImageAdded | ImageErased | ImageRefused | CaptionSet | TextReceived | TagsOrdered | SetEvent | TaggingPredicted
+)
 """Events about individual images; all others are about their aggregate as a whole."""
 
 
 def scope_to_image(event: AnyEvent, ordinal: int) -> AnyEvent | None:
     """The part of an event that concerns one image of its data set; none if it does not concern it."""
     match event:
-        case ImageAdded(ordinal=at) | ImageErased(ordinal=at) | CaptionSet(ordinal=at) | TagsOrdered(ordinal=at):
+        case (
+            ImageAdded(ordinal=at)
+            | ImageErased(ordinal=at)
+            | CaptionSet(ordinal=at)
+            | TextReceived(ordinal=at)
+            | TagsOrdered(ordinal=at)
+        ):
             return event if at == ordinal else None
         case (
             TagsEdited(images=images)

@@ -7,13 +7,17 @@ from typing import Literal
 
 import msgspec
 
+from catalog.domain import received_texts
 from catalog.domain.image_sets import image_set
+from catalog.domain.received_texts import TextState
 from contracts.commands.datasets import ImportedFile
 from contracts.errors import Rejected
+from contracts.events.base import ReadAs
 from contracts.events.datasets import CaptionSet, DatasetEvent, ImageAdded, ImageRefused, TagsEdited
 from contracts.ids import Digest, ImageId
 from contracts.sealed import CAPTION, seal
 from contracts.tags import canonicalize
+from contracts.texts.reading import read_text
 
 MAX_FILE_NAME_LENGTH = 255
 """Characters of a file name that are kept, the usual limit of file systems."""
@@ -21,6 +25,8 @@ MAX_IMPORTED_TAG_BYTES = 16 * 1024
 """Maximum bytes of tags imported with one image: ample for real lists, and one file cannot fill a commit."""
 MAX_NAMED_PROBLEMS = 3
 """Maximum number of a file's invalid tags that are reported one by one."""
+MAX_NAMED_CONFLICTS = 20
+"""Maximum number of a file's changes that are listed as not applied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,7 @@ class ExaminedFile:
     key: bytes
     caption: str | None = None
     tags: Sequence[str] = ()
+    text: str | None = None
 
 
 NoKey = Literal["key-missing", "lost"]
@@ -47,7 +54,8 @@ CAPTION_NOT_KEPT: dict[NoKey, str] = {
 class KnownImage:
     """An image of the data set, from before or from this import, that a file with the same pixels duplicates.
 
-    `key` none: its texts cannot be sealed. `no_key`: why, if it was not erased.
+    `key` none: its texts cannot be sealed. `no_key`: why, if it was not erased. `text`: what a text that comes with the
+    file is compared with; `used_text`: the one that came with an equal file of this import, which counts.
     """
 
     image: ImageId
@@ -56,6 +64,8 @@ class KnownImage:
     key: bytes | None
     has_caption: bool = False
     no_key: NoKey | None = None
+    text: TextState | None = None
+    used_text: str | None = None
 
 
 @dataclass
@@ -65,14 +75,20 @@ class ImportDecision:
     `files` has one result per file, in order and without the name: names are private, and results are stored.
     """
 
+    read_as: ReadAs = "auto"
     events: list[DatasetEvent] = field(default_factory=list)
     files: list[ImportedFile] = field(default_factory=list)
     unused_blobs: set[Digest] = field(default_factory=set)
 
 
-def decide(next_ordinal: int, known: Mapping[Digest, KnownImage], files: Sequence[ExaminedFile]) -> ImportDecision:
+def decide(
+    next_ordinal: int,
+    known: Mapping[Digest, KnownImage],
+    files: Sequence[ExaminedFile],
+    read_as: ReadAs = "auto",
+) -> ImportDecision:
     """The events and results of an import into a data set with these images, by the digest of their pixels."""
-    decision, ordinal, known = ImportDecision(), next_ordinal, dict(known)
+    decision, ordinal, known = ImportDecision(read_as), next_ordinal, dict(known)
     for file in files:
         match file.event:
             case ImageRefused(image_id=image, reason=reason, detail=detail) as refused:
@@ -87,25 +103,28 @@ def decide(next_ordinal: int, known: Mapping[Digest, KnownImage], files: Sequenc
 
 
 def _add(decision: ImportDecision, file: ExaminedFile, added: ImageAdded) -> KnownImage:
-    new = KnownImage(image=added.image_id, ordinal=added.ordinal, blobs=_blobs(added), key=file.key)
+    state = TextState(ordinal=added.ordinal)
+    new = KnownImage(image=added.image_id, ordinal=added.ordinal, blobs=_blobs(added), key=file.key, text=state)
     decision.events.append(added)
     if file.caption is not None:
         new = _set_caption(decision, new, file.key, file.caption)
-    tagged, detail = import_tags(added.ordinal, file.tags)
+    tagged, problems = import_tags(added.ordinal, file.tags)
     if tagged is not None:
         decision.events.append(tagged)
-    decision.files.append(ImportedFile(outcome="added", image=new.image, ordinal=new.ordinal, detail=detail))
+    result = ImportedFile(outcome="added", image=new.image, ordinal=new.ordinal, detail=_summarize(problems))
+    new, result = _read_text(decision, file, new, result)
+    decision.files.append(result)
     return new
 
 
 def _add_duplicate(decision: ImportDecision, file: ExaminedFile, added: ImageAdded, known: KnownImage) -> KnownImage:
-    """The picture exists already: no new image, but its caption is used where the image has none.
+    """The picture exists already: no new image, but its caption is used where the image has none, and its text is read.
 
-    Refused where that caption would be lost, because the image has lost its key.
+    Refused where a text would be lost, because the image has lost its key.
     """
     decision.unused_blobs.update(_blobs(added) - known.blobs)
     remarks = [f"shows the same picture as {known.image}"]
-    if file.caption is not None and known.no_key is not None:
+    if (file.caption is not None or file.text) and known.no_key is not None:
         detail = f"{remarks[0]}; {CAPTION_NOT_KEPT[known.no_key]}"
         refused = ImportedFile(outcome="refused", image=known.image, reason=known.no_key, detail=detail)
         decision.files.append(refused)
@@ -117,10 +136,35 @@ def _add_duplicate(decision: ImportDecision, file: ExaminedFile, added: ImageAdd
     if file.tags:
         remarks.append("the tags of the file were ignored")
     detail = "; ".join(remarks)
-    decision.files.append(
-        ImportedFile(outcome="existing", image=known.image, ordinal=known.ordinal, reason="twin", detail=detail)
-    )
+    result = ImportedFile(outcome="existing", image=known.image, ordinal=known.ordinal, reason="twin", detail=detail)
+    known, result = _read_text(decision, file, known, result)
+    decision.files.append(result)
     return known
+
+
+def _read_text(
+    decision: ImportDecision, file: ExaminedFile, known: KnownImage, result: ImportedFile
+) -> tuple[KnownImage, ImportedFile]:
+    """Of equal files in one import the text of the first counts."""
+    if file.text is None or file.text == known.used_text or known.key is None or known.text is None:
+        return known, result
+    if known.used_text is not None:
+        remark = "an equal file of this import came with another text, which counts"
+        return known, msgspec.structs.replace(result, detail=_join(result.detail, remark))
+    reading = read_text(file.text, decision.read_as)
+    decided = received_texts.decide(known.text, file.text, reading, known.key)
+    decision.events.extend(decided.events)
+    result = msgspec.structs.replace(
+        result,
+        text=reading.kind,
+        detail=_join(result.detail, _summarize(reading.problems)),
+        conflicts=tuple(decided.conflicts[:MAX_NAMED_CONFLICTS]),
+    )
+    return replace(known, used_text=file.text), result
+
+
+def _join(*parts: str | None) -> str | None:
+    return "; ".join(part for part in parts if part) or None
 
 
 def _set_caption(decision: ImportDecision, image: KnownImage, key: bytes, text: str) -> KnownImage:
@@ -139,8 +183,8 @@ def display_name(file_name: str) -> str:
     return visible[:MAX_FILE_NAME_LENGTH] or "unnamed"
 
 
-def import_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, str | None]:
-    """The event for tags that came with an image, and a message about tags that are invalid or too many."""
+def import_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, list[str]]:
+    """The event for tags that came with an image, and what is wrong with tags that are invalid or too many."""
     accepted: dict[str, None] = {}
     problems: list[str] = []
     room = MAX_IMPORTED_TAG_BYTES
@@ -156,7 +200,7 @@ def import_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, s
             break
         accepted[tag] = None
     event = TagsEdited(images=image_set([ordinal]), asserted=tuple(accepted), source="import") if accepted else None
-    return event, _summarize(problems)
+    return event, problems
 
 
 def _summarize(problems: Sequence[str]) -> str | None:

@@ -20,6 +20,7 @@ from contracts.events.datasets import (
     RulesSet,
     TagsEdited,
     TagsOrdered,
+    TextReceived,
     ThresholdsSet,
 )
 from contracts.events.image_sets import ImageSetEvent
@@ -27,7 +28,7 @@ from contracts.ids import RunId
 from contracts.wording import count
 
 UNDOABLE = (
-    *(TagsEdited, TagsOrdered, CaptionSet, ThresholdsSet, RulesSet, DatasetRenamed),
+    *(TagsEdited, TagsOrdered, CaptionSet, TextReceived, ThresholdsSet, RulesSet, DatasetRenamed),
     *(ImagesRemoved, ImagesReviewed, ImageAdded, ImageRefused, CommitsUndone),
 )
 """Not: creating, removing or erasing a data set, erasing an image, freezing a version."""
@@ -90,7 +91,12 @@ def images_of(commits: Collection[RecordedCommit]) -> BitMap:
         match event:
             case ImageSetEvent(images=images):
                 found |= bitmap_of(images)
-            case ImageAdded(ordinal=ordinal) | CaptionSet(ordinal=ordinal) | TagsOrdered(ordinal=ordinal):
+            case (
+                ImageAdded(ordinal=ordinal)
+                | CaptionSet(ordinal=ordinal)
+                | TextReceived(ordinal=ordinal)
+                | TagsOrdered(ordinal=ordinal)
+            ):
                 found.add(ordinal)
             case _:
                 pass

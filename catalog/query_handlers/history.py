@@ -20,12 +20,12 @@ from catalog.views import foreign, images, set_blobs
 from contracts.aggregates import AnyEvent
 from contracts.commits import RecordedCommit
 from contracts.events.base import Sealed
-from contracts.events.datasets import CaptionSet, ImageAdded, ImageRefused
+from contracts.events.datasets import CaptionSet, ImageAdded, ImageRefused, TextReceived
 from contracts.events.image_sets import ImageSetEvent
 from contracts.ids import Digest, ImageId
 from contracts.queries import log as queries
 from contracts.queries.base import Page
-from contracts.sealed import CAPTION, NAME
+from contracts.sealed import CAPTION, NAME, TEXT
 from contracts.tags import canonicalize
 
 EventPosition = tuple[int, int]
@@ -170,8 +170,8 @@ async def _history_page(
 async def _captioned_images(
     context: QueryContext, dataset_id: str, found: Sequence[_ScopedEvent], image: ImageId | None
 ) -> dict[int, ImageId]:
-    """The images whose captions are shown, by ordinal."""
-    ordinals = {scoped.event.ordinal for scoped in found if isinstance(scoped.event, CaptionSet)}
+    """The images whose captions and texts are shown, by ordinal."""
+    ordinals = {scoped.event.ordinal for scoped in found if isinstance(scoped.event, CaptionSet | TextReceived)}
     if image is not None:
         return dict.fromkeys(ordinals, image)
     rows = await context.store.read(lambda connection: images.by_ordinals(connection, dataset_id, ordinals))
@@ -206,6 +206,8 @@ def _plain_change(event: AnyEvent, captioned: dict[int, ImageId], keys: dict[Ima
             change["name"] = _open(keys, image, name, NAME)
         case CaptionSet(ordinal=ordinal, caption=bytes(caption)):
             change["caption"] = _open(keys, captioned.get(ordinal), caption, CAPTION)
+        case TextReceived(ordinal=ordinal, text=text):
+            change["text"] = _open(keys, captioned.get(ordinal), text, TEXT)
         case ImageSetEvent(images=images):
             ordinals = bitmap_of(images)
             change["images"] = {"count": len(ordinals), "ordinals": list(ordinals[:MAX_LISTED_ORDINALS])}

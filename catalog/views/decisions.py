@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog.database import MAX_SEQUENCE, Connection
-from catalog.domain.edits import latest_choices, tags_of
+from catalog.domain.edits import Choice, latest_choices, tags_of
 from catalog.domain.effective_tags import (
     Decisions,
     EffectiveTags,
@@ -115,6 +115,17 @@ def tag_names(connection: Connection, dataset_id: str, ordinal: int, as_of: int 
 
 def state_of(connection: Connection, dataset_id: str, ordinal: int) -> TagState:
     return _load(connection, dataset_id, [ordinal], None, {}).tag_state(ordinal)
+
+
+def decided(
+    connection: Connection, dataset_id: str, ordinals: Sequence[int]
+) -> dict[int, dict[str, tuple[Choice, str]]]:
+    """The decisions that hold on the tags of these images, each with its source, in the order they were made."""
+    loaded = _load(connection, dataset_id, ordinals, None, {})
+    return {
+        ordinal: {loaded.names[tag]: (one.choice, one.source) for tag, one in loaded.decisions[ordinal].items()}
+        for ordinal in ordinals
+    }
 
 
 def later_commits(connection: Connection, dataset_id: str, commits: Iterable[RecordedCommit]) -> tuple[int, ...]:

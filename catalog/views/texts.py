@@ -1,9 +1,10 @@
-"""Captions and the order of tags, with their histories: an undo brings back what held before.
+"""Captions, the order of tags, and texts as received, with their histories: an undo brings back what held before.
 
-The row of an image has the current ones.
+The row of an image has the current caption.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import msgspec
 from pyroaring import BitMap
@@ -12,7 +13,8 @@ from catalog.database import MAX_SEQUENCE, Connection
 from catalog.rows import json_array
 from catalog.views import sets, undos
 from catalog.views.batch import CommitBatch, Toggle, delete_erased
-from contracts.events.datasets import CaptionSet, TagsOrdered
+from contracts.events.base import TextKind
+from contracts.events.datasets import CaptionSet, TagsOrdered, TextReceived
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS caption (
@@ -31,10 +33,19 @@ CREATE TABLE IF NOT EXISTS tag_order (
     tags BLOB NOT NULL,
     PRIMARY KEY (dataset_id, ordinal, sequence)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS received_text (
+    dataset_id TEXT NOT NULL,
+    ordinal INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    text BLOB NOT NULL,
+    read_as TEXT NOT NULL,
+    PRIMARY KEY (dataset_id, ordinal, sequence)
+) WITHOUT ROWID;
 """
 
 ADD_CAPTION = "INSERT OR REPLACE INTO caption VALUES (?, ?, ?, ?, ?)"
 ADD_ORDER = "INSERT OR REPLACE INTO tag_order VALUES (?, ?, ?, ?)"
+ADD_TEXT = "INSERT OR REPLACE INTO received_text VALUES (?, ?, ?, ?, ?)"
 SET_CAPTION = """
 UPDATE image SET caption = ?, caption_source = ?, caption_sequence = ? WHERE dataset_id = ? AND ordinal = ?
 """
@@ -50,6 +61,12 @@ SELECT ordinal FROM caption WHERE dataset_id = ? AND sequence IN (SELECT value F
 ORDERS = """
 SELECT ordinal, sequence, tags FROM tag_order
 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND sequence <= ? ORDER BY sequence DESC
+"""
+TEXTS = """
+SELECT received.ordinal, sequence, text, read_as, sequence = image.added_sequence AS is_first
+FROM received_text AS received
+LEFT JOIN image ON (image.dataset_id, image.ordinal) = (received.dataset_id, received.ordinal)
+WHERE received.dataset_id = ? AND received.ordinal IN (SELECT value FROM json_each(?)) ORDER BY sequence
 """
 
 _encode = msgspec.json.Encoder().encode
@@ -67,9 +84,34 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         for recorded, event in batch.events(TagsOrdered)
     ]
     connection.executemany(ADD_ORDER, orders)
+    received = [
+        (recorded.commit.aggregate_id, event.ordinal, recorded.sequence, event.text, event.read_as)
+        for recorded, event in batch.events(TextReceived)
+    ]
+    connection.executemany(ADD_TEXT, received)
     for toggle in batch.toggles:
         _restore_captions(connection, toggle)
-    delete_erased(connection, batch, "caption", "tag_order")
+    delete_erased(connection, batch, "caption", "tag_order", "received_text")
+
+
+@dataclass(frozen=True)
+class ReceivedText:
+    """A text as received with an image's file, sealed; `sequence` of the import."""
+
+    sequence: int
+    text: bytes
+    read_as: TextKind
+
+
+def received(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> dict[int, ReceivedText]:
+    """The text that each of these images was last imported with, as far as that import counts."""
+    rows = connection.execute(TEXTS, (dataset_id, json_array(ordinals))).fetchall()
+    voided = undos.voided(connection, dataset_id) if rows else {}
+    return {
+        ordinal: ReceivedText(sequence, text, read_as)
+        for ordinal, sequence, text, read_as, is_first in rows
+        if is_first or sequence not in voided
+    }
 
 
 def _restore_captions(connection: Connection, toggle: Toggle) -> None:

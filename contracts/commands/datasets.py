@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from contracts.commands.base import Command, CommandResult, Description, Name, Probability, Tag, Tags, Text, Trigger
 from contracts.definitions import union_in
+from contracts.events.base import ReadAs
 from contracts.filters import Selection
 from contracts.ids import Digest, ImageId, RunId
 
@@ -26,7 +27,8 @@ EditedTags = Annotated[tuple[Tag, ...], Meta(max_length=MAX_EDITED_TAGS)]
 class ImportedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The outcome of one imported file: added, already present (`existing`), or refused with a reason.
 
-    `name` is private text: filled in from the command for each reply, never stored with the result.
+    `name` is private text: filled in from the command for each reply, never stored with the result. `text`: what the
+    text that came with it was read as. `conflicts`: what of it was not applied, as a person had decided otherwise.
     """
 
     name: str = ""
@@ -35,6 +37,8 @@ class ImportedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ordinal: int | None = None
     reason: str | None = None
     detail: str | None = None
+    text: Literal["tags", "caption", "empty"] | None = None
+    conflicts: tuple[str, ...] = ()
 
 
 class DatasetResult(CommandResult, frozen=True, tag="dataset", tag_field="type"):
@@ -101,7 +105,10 @@ class RemoveDataset(Command[DatasetResult], frozen=True):
 
 
 class StagedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A file the gateway received into `staging/<token>`, with the caption and tags that came with it."""
+    """A file the gateway received into `staging/<token>`, with the caption and tags that came with it.
+
+    `text`: a text whose kind is not known, as it stands beside the file.
+    """
 
     token: Annotated[str, Meta(pattern="^[0-9A-Za-z_-]{1,64}$")]
     name: Annotated[str, Meta(max_length=1000)]
@@ -109,13 +116,18 @@ class StagedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     size: int
     caption: Text | None = None
     tags: Tags = ()
+    text: Text | None = None
 
 
 class ImportImages(Command[ImportResult], frozen=True):
-    """Import files into a data set. Each is added, already present, or refused by itself; a bad file stops no other."""
+    """Import files into a data set. Each is added, already present, or refused by itself; a bad file stops no other.
+
+    `read_as`: what the texts of the files are.
+    """
 
     dataset: str
     files: Annotated[tuple[StagedFile, ...], Meta(min_length=1, max_length=MAX_FILES_PER_IMPORT)]
+    read_as: ReadAs = "auto"
 
 
 class RemoveImage(Command[ImageResult], frozen=True):

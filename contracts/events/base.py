@@ -6,6 +6,10 @@ import msgspec
 
 Sealed = bytes
 Category = Literal["general", "character", "rating"]
+TextKind = Literal["tags", "caption"]
+"""What a text beside the file of an image is read as."""
+ReadAs = Literal["auto", "tags", "caption"]
+"""The same, or as the rule of `contracts.texts` says."""
 Source = Literal["person", "import"]
 
 SCHEMA = 1

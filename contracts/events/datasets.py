@@ -1,7 +1,7 @@
 """Events of data sets: images, tags, captions, thresholds, versions."""
 
 from contracts.definitions import union_in
-from contracts.events.base import Category, Event, Sealed, Source
+from contracts.events.base import Category, Event, Sealed, Source, TextKind
 from contracts.events.image_sets import ImageSetEvent
 from contracts.ids import Digest, ImageId, RunId, VersionId
 from contracts.wording import by_source, count, enumerated, listed, tag_list
@@ -143,6 +143,23 @@ class CaptionSet(Event, frozen=True, tag="dataset.caption_set"):
         if self.caption is None:
             return f"Cleared the caption of image {self.ordinal}"
         return by_source(self.source, f"set the caption of image {self.ordinal}")
+
+
+class TextReceived(Event, frozen=True, tag="dataset.text_received"):
+    """The text that came with the file of an image, as received; what it says are other events of the commit.
+
+    A later import of the same picture is compared with it, so that only what the file changed since is applied.
+    """
+
+    ordinal: int
+    text: Sealed
+    read_as: TextKind
+
+    def describe(self) -> str:
+        return f"Read the text beside the file of image {self.ordinal} as {_READ_AS[self.read_as]}"
+
+
+_READ_AS = {"tags": "tags", "caption": "a caption"}
 
 
 class ThresholdsSet(Event, frozen=True, tag="dataset.thresholds_set"):

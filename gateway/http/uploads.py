@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, cast, get_args
 
 import msgspec
 import multipart  # type: ignore[import-untyped]
@@ -17,25 +18,39 @@ from litestar import Request
 from contracts.commands.base import Tags, Text
 from contracts.commands.datasets import ImportedFile, StagedFile
 from contracts.errors import Invalid, LogFull, TooLarge, Unavailable
+from contracts.events.base import ReadAs
 from contracts.ids import Digest, ImageId
 from contracts.validation import describe_decode_error
 from contracts.wire.system.files import NO_SPACE
 from gateway.limits import UPLOAD_LIMITS, UploadLimits
 
-T = TypeVar("T")
-
 MAX_REQUEST_BYTES = 2 << 30
 WRITE_CHUNK_BYTES = 1 << 20
+FIELDS = ("captions", "tags", "texts", "read_as")
+"""Of the form, beside `files`."""
+KINDS = {"captions": "caption", "tags": "tags", "texts": "text"}
+"""The fields with a value for each file, and the names of these in the command."""
+MAX_UNMATCHED = 100
+MAX_NAME = 1000
+"""Characters of a file name that are kept, from its end."""
 STALE_FILE_SECONDS = 3600.0
 """Staged files older than this belong to a gateway that was killed."""
 
 
 @dataclass
 class Upload:
-    """The content of a request: staged files with their captions and tags, and files that are too large."""
+    """The content of a request: staged files with their texts, and files that cannot be taken, each with the reason.
+
+    `unmatched`: names in `captions`, `tags` or `texts` that no file of the request has.
+    """
 
     files: list[StagedFile] = field(default_factory=list)
     refused: list[ImportedFile] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+    read_as: ReadAs = "auto"
+
+    def refuse(self, name: str, reason: str, detail: str) -> None:
+        self.refused.append(ImportedFile(name=name, outcome="refused", image=ImageId(""), reason=reason, detail=detail))
 
 
 class Staging:
@@ -69,17 +84,18 @@ class Staging:
                 if len(tokens) >= limits.files:
                     raise TooLarge(f"more than {limits.files} files in one request; send them in several")
                 await self._stage(segment.filename, chunks, upload, tokens)
-            elif segment.name in ("captions", "tags"):
+            elif segment.name in FIELDS:
                 texts[segment.name] = await _read_limited(chunks, limits.text_bytes, sum(map(len, texts.values())))
             else:
-                raise Invalid(f"the form fields are files, captions and tags, not {segment.name!r}")
+                raise Invalid(f"the form fields are files, {', '.join(FIELDS)}; not {segment.name!r}")
         if not upload.files and not upload.refused:
             raise Invalid("the request contains no file; send at least one in the field `files`")
-        upload.files = with_texts(upload.files, texts)
+        upload.read_as = _decode_read_as(texts.pop("read_as", None))
+        add_texts(upload, texts)
         return upload
 
     async def _stage(self, name: str, chunks: AsyncIterator[bytes], upload: Upload, tokens: list[str]) -> None:
-        name, token, limit = name[-1000:], secrets.token_hex(16), self._limits.file_bytes
+        name, token, limit = name[-MAX_NAME:], secrets.token_hex(16), self._limits.file_bytes
         tokens.append(token)
         try:
             digest, size = await _write_file(self._folder / token, chunks, limit)
@@ -91,10 +107,7 @@ class Staging:
             upload.files.append(StagedFile(token=token, name=name, digest=digest, size=size))
             return
         (self._folder / token).unlink(missing_ok=True)
-        detail = f"the file is larger than {limit >> 20} MiB"
-        upload.refused.append(
-            ImportedFile(name=name, outcome="refused", image=ImageId(""), reason="too-large", detail=detail)
-        )
+        upload.refuse(name, "too-large", f"the file is larger than {limit >> 20} MiB")
 
     def _remove(self, tokens: Sequence[str]) -> None:
         for token in tokens:
@@ -108,7 +121,7 @@ async def _parse(request: Request[Any, Any, Any], max_files: int) -> AsyncIterat
         raise Invalid("Content-Type has no boundary")
     stream = request.stream()
     try:
-        parser = multipart.PushMultipartParser(options["boundary"], max_segment_count=max_files + 3)
+        parser = multipart.PushMultipartParser(options["boundary"], max_segment_count=max_files + len(FIELDS) + 1)
         async for event in parser.parse_async(lambda _size: anext(stream, b"")):
             yield event
     except multipart.ParserLimitReached as error:
@@ -158,20 +171,57 @@ async def _read_limited(chunks: AsyncIterator[bytes], limit: int, already: int) 
     async for chunk in chunks:
         text += chunk
         if already + len(text) > limit:
-            raise TooLarge(f"captions and tags of one request may have at most {limit >> 20} MiB")
+            raise TooLarge(f"the texts of one request may have at most {limit >> 20} MiB")
     return bytes(text)
 
 
-def with_texts(files: list[StagedFile], texts: dict[str, bytes]) -> list[StagedFile]:
-    """The files with the caption and tags that the JSON fields of the form give for their name."""
-    captions, tags = _decode_field("captions", texts, dict[str, Text]), _decode_field("tags", texts, dict[str, Tags])
-    return [
-        msgspec.structs.replace(file, caption=captions.get(file.name), tags=tags.get(file.name, ())) for file in files
-    ]
+def add_texts(upload: Upload, fields: dict[str, bytes]) -> None:
+    """Give each file what the JSON fields of the form have for its name.
+
+    A file whose text is invalid, or of which nobody can say whether it is meant, is refused by itself.
+    """
+    given = {name: _decode_object(name, content) for name, content in fields.items()}
+    names = Counter(file.name for file in upload.files)
+    named = dict.fromkeys(name for values in given.values() for name in values)
+    upload.unmatched = [name[:MAX_NAME] for name in named if name not in names][:MAX_UNMATCHED]
+    staged, upload.files = upload.files, []
+    for file in staged:
+        values = {KINDS[kind]: found[file.name] for kind, found in given.items() if file.name in found}
+        if values and names[file.name] > 1:
+            upload.refuse(
+                file.name,
+                "same-name",
+                f"{names[file.name]} files of this request have this name, and its text may belong to any of them: "
+                "name files by their paths, or send them in several requests",
+            )
+            continue
+        try:
+            upload.files.append(msgspec.structs.replace(file, **_decode_texts(values)))
+        except Invalid as error:
+            upload.refuse(file.name, "bad-text", error.detail)
 
 
-def _decode_field(name: str, texts: dict[str, bytes], kind: type[T]) -> T:
+def _decode_texts(values: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    """Invalid: a value is none of its kind, or there is a text besides what it would be read as."""
+    if "text" in values and len(values) > 1:
+        raise Invalid("a file has either a text, or a caption and tags")
+    decoders: dict[str, Any] = {"caption": Text, "text": Text, "tags": Tags}
     try:
-        return msgspec.json.decode(texts.get(name, b"{}"), type=kind)
+        return {name: msgspec.json.decode(value, type=decoders[name]) for name, value in values.items()}
+    except msgspec.DecodeError as error:
+        raise Invalid(describe_decode_error(error, parent=" or ".join(values))) from error
+
+
+def _decode_object(name: str, content: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
         raise Invalid(describe_decode_error(error, parent=name)) from error
+
+
+def _decode_read_as(content: bytes | None) -> ReadAs:
+    if content is None:
+        return "auto"
+    if (text := content.decode("utf-8", "replace")) in get_args(ReadAs):
+        return cast(ReadAs, text)
+    raise Invalid(f"read_as is one of {', '.join(get_args(ReadAs))}; not {text[:40]!r}")

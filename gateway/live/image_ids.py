@@ -14,7 +14,7 @@ from pyroaring import BitMap
 
 from contracts.errors import LogDamaged, NotFound
 from contracts.events.base import Event
-from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, TagsOrdered
+from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, TagsOrdered, TextReceived
 from contracts.events.image_sets import ImageSet, ImageSetEvent
 from contracts.events.tagging import ImagePredictions, TaggingPredicted, TaggingRequested
 from contracts.frames import MAX_NAMED_IMAGES, EventImages
@@ -92,6 +92,7 @@ class ImageIds:
                 ImageAdded(ordinal=ordinal)
                 | ImageErased(ordinal=ordinal)
                 | CaptionSet(ordinal=ordinal)
+                | TextReceived(ordinal=ordinal)
                 | TagsOrdered(ordinal=ordinal)
             ):
                 return _Images(1, ((DatasetId(aggregate_id), ordinal),))

@@ -111,14 +111,16 @@ class VersionBody(Body, frozen=True):
 
 
 class UploadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of each file, in the order of the form; files that were too large come last.
+    """The outcome of each file, in the order of the form; those that could not be taken in come last.
 
-    `shown` is false if what was added is in the log, but reads without `min_seq` may not include it yet.
+    `unmatched`: names in `captions`, `tags` and `texts` that no file has. `shown` is false if what was added is in the
+    log, but reads without `min_seq` may not include it yet.
     """
 
     items: tuple[ImportedFile, ...]
     sequence: int
     shown: bool = True
+    unmatched: tuple[str, ...] = ()
 
 
 class SamplePrompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,36 +214,39 @@ async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
     """Import images: 200, or 201 if at least one was added (202 if that is not shown yet).
 
     A form with files in `files` (at most 1000, of 64 MiB each and 2 GiB together) and optionally the JSON objects
-    `captions` (file name → caption) and `tags` (file name → list of tags). Each file is added, already there
-    (`existing`) or refused, independently of the others.
+    `captions` (file name → caption), `tags` (file name → list of tags) and `texts` (file name → text as it stands
+    beside the file; `read_as` says how to read it: `auto`, `tags` or `caption`). Each file is added, already there
+    (`existing`) or refused, independently of the others. Of a picture that is there, what its text changed since the
+    last import is applied, never over a person's decision: see `conflicts`.
     """
     if idempotency_key is None:
         # Fail before receiving files for an unknown data set; a repeated request is answered even after its removal.
         await catalog.query(GetDataset(dataset=dataset))
     async with staging.receive(request) as upload:
         metadata = build_metadata(request, idempotency_key, _fingerprint(request, upload), traceparent)
-        results = await _import_in_batches(catalog, metadata, dataset, upload.files)
+        results = await _import_in_batches(catalog, metadata, dataset, upload)
     files = [file for result in results for file in result.files] + upload.refused
     sequence = max((result.sequence for result in results), default=0)
     shown = all(result.shown for result in results)
     status = 202 if not shown else 201 if any(file.outcome == "added" for file in files) else 200
     headers = {SEQUENCE_HEADER: str(sequence)} if sequence else {}
-    body = UploadResult(items=tuple(files), sequence=sequence, shown=shown)
+    body = UploadResult(items=tuple(files), sequence=sequence, shown=shown, unmatched=tuple(upload.unmatched))
     return Response(body, status_code=status, headers=headers)
 
 
 async def _import_in_batches(
-    catalog: CatalogClient, metadata: CommandMetadata, dataset: str, files: list[StagedFile]
+    catalog: CatalogClient, metadata: CommandMetadata, dataset: str, upload: Upload
 ) -> list[ImportResult]:
     """One import command per commit-sized group of files, each with its own command id, so that retrying is safe.
 
     The first command has the request's own id, so the reuse of its idempotency key by another request is detected.
     """
     results = []
-    for number, batch in enumerate(split_into_batches(files)):
+    for number, batch in enumerate(split_into_batches(upload.files)):
         command_id = CommandId(derived("k", metadata.command_id, str(number))) if number else metadata.command_id
         batch_metadata = msgspec.structs.replace(metadata, command_id=command_id)
-        results.append(await catalog.command_with_retry(batch_metadata, ImportImages(dataset=dataset, files=batch)))
+        command = ImportImages(dataset=dataset, files=batch, read_as=upload.read_as)
+        results.append(await catalog.command_with_retry(batch_metadata, command))
     return results
 
 
@@ -250,7 +255,7 @@ def split_into_batches(files: list[StagedFile]) -> Iterator[tuple[StagedFile, ..
     batch: list[StagedFile] = []
     text_bytes = 0
     for file in files:
-        file_text_bytes = len("".join((file.caption or "", *file.tags)).encode())
+        file_text_bytes = len("".join((file.caption or "", file.text or "", *file.tags)).encode())
         if batch and (len(batch) == MAX_FILES_PER_IMPORT or text_bytes + file_text_bytes > MAX_TEXT_BYTES_PER_IMPORT):
             yield tuple(batch)
             batch, text_bytes = [], 0
@@ -264,7 +269,8 @@ def _fingerprint(request: AnyRequest, upload: Upload) -> str:
     """The hash of the request's content. Not of its body: a repeated form has another boundary, but the same files."""
     content = {
         "request": f"{request.method} {request.url.path}",
-        "files": [(file.name, file.digest, file.caption, file.tags) for file in upload.files],
+        "files": [(file.name, file.digest, file.caption, file.tags, file.text) for file in upload.files],
+        "read_as": upload.read_as,
         "refused": [file.name for file in upload.refused],
     }
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()

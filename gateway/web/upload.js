@@ -6,7 +6,7 @@ import { html, useRef, useState } from "./lib.js";
 import { ProgressBar, showToast } from "./components.js";
 
 const MAX_FILES = 10_000;
-const MAX_CAPTION_CHARACTERS = 20_000;
+const MAX_TEXT_CHARACTERS = 20_000;
 
 /** A file with its relative path as name, because two folders may each have a `1.png`. */
 const withPath = (file, path) => ({ file, name: (path || file.webkitRelativePath || file.name).replace(/^\//, "") });
@@ -35,42 +35,56 @@ async function readFolder(folder) {
   }
 }
 
-/** The upload forms: images in batches, with the captions of their sidecar files. */
+/** The upload forms: images in batches, with the texts of their sidecar files; and what of these is left out. */
 async function buildForms(files) {
   const { images, sidecars } = partition(files);
-  const captions = await readCaptions(sidecars);
-  return splitIntoBatches(images).map((batch) => buildForm(batch, captions));
+  const { texts, left } = await readTexts(sidecars, new Set(images.map(({ name }) => stem(name))));
+  return { forms: splitIntoBatches(images).map((batch) => buildForm(batch, texts)), left };
 }
 
-async function readCaptions(sidecars) {
-  const captions = new Map(); // stem of the path → caption
+/** By stem of the path. `left`: items for the report, of texts that are not sent. */
+async function readTexts(sidecars, stems) {
+  const texts = new Map();
+  const left = [];
   for (const { file, name } of sidecars) {
-    // UTF-8 uses at most four bytes a character: a larger file is too long without reading it.
-    const text = file.size <= 4 * MAX_CAPTION_CHARACTERS ? (await file.text()).trim() : null;
-    if (text === null || text.length > MAX_CAPTION_CHARACTERS) {
-      showToast(`Skipped ${name}: a caption has at most ${count(MAX_CAPTION_CHARACTERS)} characters.`, "error");
-    } else {
-      captions.set(stem(name), text);
-    }
+    const { text, error } = await readText(file, stems.has(stem(name)), texts.has(stem(name)));
+    if (error) left.push({ name, outcome: "refused", reason: "text", detail: error });
+    else texts.set(stem(name), text.trim());
   }
-  return captions;
+  return { texts, left };
 }
 
-function buildForm(batch, captions) {
+/** The text of a file, or an `error`. Guessing an encoding is left to the command line, which knows more of them. */
+async function readText(file, hasImage, hasText) {
+  if (!hasImage) return { error: "There is no image of this name." };
+  if (hasText) return { error: "Another text file of the same image counts." };
+  const tooLong = { error: `It has more than ${count(MAX_TEXT_CHARACTERS)} characters.` };
+  // UTF-8 uses at most four bytes a character: a larger file is too long without reading it.
+  if (file.size > 4 * MAX_TEXT_CHARACTERS) return tooLong;
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const encoding = { "255,254": "utf-16le", "254,255": "utf-16be" }[bytes.slice(0, 2)] ?? "utf-8";
+  try {
+    const text = new TextDecoder(encoding, { fatal: true }).decode(bytes);
+    return text.length > MAX_TEXT_CHARACTERS ? tooLong : { text };
+  } catch {
+    return { error: "It is not UTF-8. Import the folder with `loratory datasets import`, which finds or is told its encoding." };
+  }
+}
+
+function buildForm(batch, texts) {
   const form = new FormData();
-  const batchCaptions = {};
+  const ofBatch = {};
   for (const { file, name } of batch) {
     form.append("files", file, name);
-    const caption = captions.get(stem(name));
-    if (caption) batchCaptions[name] = caption;
+    if (texts.has(stem(name))) ofBatch[name] = texts.get(stem(name));
   }
-  if (Object.keys(batchCaptions).length) form.append("captions", JSON.stringify(batchCaptions));
+  if (Object.keys(ofBatch).length) form.append("texts", JSON.stringify(ofBatch));
   return form;
 }
 
 /** Uploads one batch after the other; `onUpdate` receives {total, fraction, items, isBusy}. Stops at the first failure. */
 async function importFiles(dataset, files, onUpdate) {
-  const forms = await buildForms(files);
+  const { forms, left } = await buildForms(files);
   const total = forms.reduce((sum, form) => sum + form.getAll("files").length, 0);
   const items = [];
   for (const form of forms) {
@@ -79,7 +93,7 @@ async function importFiles(dataset, files, onUpdate) {
     report(0);
     items.push(...(await upload(url("datasets", dataset, "images"), form, report)).items);
   }
-  onUpdate({ total, fraction: 1, items, isBusy: false });
+  onUpdate({ total, fraction: 1, items: [...items, ...left], isBusy: false });
 }
 
 /** An area that accepts dropped files; its children are part of the drop target. */
@@ -116,7 +130,7 @@ export const DropZone = ({ dataset, children }) => {
         <span>Drop images or a folder here, or</span>
         <${FileChooser} label="Choose files" startImport=${startImport} />
         <${FileChooser} label="Choose a folder" folder startImport=${startImport} />
-        <span class="muted">A <code>.txt</code> file with the name of an image becomes its caption.</span>
+        <span class="muted">A <code>.txt</code> file with the name of an image becomes its tags if it is a list of tags, else its caption.</span>
       </div>
       ${currentImport && html`<${ImportReport} report=${currentImport} close=${() => setCurrentImport(null)} />`}
       ${children}
@@ -139,7 +153,9 @@ const FileChooser = ({ label, startImport, folder = false }) => {
 
 const ImportReport = ({ report, close }) => {
   const skipped = report.items.filter((item) => item.outcome === "refused");
+  const conflicts = report.items.flatMap(({ name, conflicts = [] }) => conflicts.map((detail) => ({ name, detail })));
   const countOf = (outcome) => count(report.items.filter((item) => item.outcome === outcome).length);
+  const texts = (kind) => report.items.filter((item) => item.text === kind).length;
   const title = report.isBusy ? `Importing ${plural(report.total, "file")}` : report.error ? "Import stopped" : "Import finished";
   return html`
     <section class="panel importing" aria-label="Import">
@@ -152,13 +168,15 @@ const ImportReport = ({ report, close }) => {
       </div>
       ${report.isBusy && html`<${ProgressBar} fraction=${report.fraction} label="Import" />`}
       ${report.error && html`<p class="bad">${report.error}</p>`}
+      ${texts("tags") + texts("caption") > 0 && html`<p class="muted">${plural(texts("tags"), "text")} read as tags (which are not encrypted), ${count(texts("caption"))} as captions.</p>`}
       ${skipped.length > 0 && html`<${SkippedFiles} items=${skipped} />`}
+      ${conflicts.length > 0 && html`<p>Not applied, because somebody decided otherwise:</p><${SkippedFiles} items=${conflicts} />`}
     </section>
   `;
 };
 
 export const SkippedFiles = ({ items }) => html`
   <ul class="skipped-files">
-    ${items.map((item) => html`<li><b>${item.name}</b> <code>${item.reason}</code> <span class="muted">${item.detail}</span></li>`)}
+    ${items.map((item) => html`<li><b>${item.name}</b> ${item.reason && html`<code>${item.reason}</code> `}<span class="muted">${item.detail}</span></li>`)}
   </ul>
 `;

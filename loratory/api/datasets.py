@@ -1,8 +1,10 @@
 """Data sets and their images."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict, Unpack
 
@@ -10,6 +12,7 @@ import msgspec
 
 from contracts.commands.datasets import DatasetResult, EditManyResult, ImportedFile, ReviewResult, VersionResult
 from contracts.errors import NotFound
+from contracts.events.base import ReadAs
 from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, ImageView, TagCount, VersionView
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
 from loratory.http import Items
@@ -135,40 +138,46 @@ class DatasetApi(Api):
         return [change async for change in self._http.items(place, Items[ImageChange], **query)]
 
     async def import_folder(
-        self, dataset: str, folder: Path, *, on_progress: OnProgress | None = None
+        self, dataset: str, folder: Path, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
     ) -> ImportSummary:
-        """All images under a folder, with captions from `.txt` and `.caption` files; `on_progress(done, total)`."""
-        return await self.import_scanned(dataset, await asyncio.to_thread(scan_folder, folder), on_progress=on_progress)
+        """All images under a folder, with texts from `.txt` and `.caption` files; `on_progress(done, total)`.
+
+        `read_as`: what the texts are, or `auto`, as docs/texts.md says.
+        """
+        found = await asyncio.to_thread(scan_folder, folder)
+        return await self.import_scanned(dataset, found, read_as=read_as, on_progress=on_progress)
 
     async def import_files(
-        self, dataset: str, files: Sequence[Path], *, on_progress: OnProgress | None = None
+        self, dataset: str, files: Sequence[Path], *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
     ) -> ImportSummary:
-        return await self.import_scanned(dataset, await asyncio.to_thread(scan_files, files), on_progress=on_progress)
+        found = await asyncio.to_thread(scan_files, files)
+        return await self.import_scanned(dataset, found, read_as=read_as, on_progress=on_progress)
 
     async def import_scanned(
-        self, dataset: str, found: ScanResult, *, on_progress: OnProgress | None = None
+        self, dataset: str, found: ScanResult, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
     ) -> ImportSummary:
-        """Files found by `loratory.image_files`."""
+        """Files found by `loratory.image_files`. Of equal files with different texts the first text counts."""
         files: list[ImportedFile] = []
         unreadable = list(found.unreadable)
+        once = _TextsOnce(unreadable)
         for batch in batches(found.images):
-            files += await self._upload(dataset, batch, unreadable)
+            files += await self._upload(dataset, await asyncio.to_thread(once.keep, batch), read_as, unreadable)
             if on_progress:
                 on_progress(len(files), len(found.images))
         return ImportSummary(
             files=tuple(files),
-            captions=sum(image.caption is not None for image in found.images),
             other_files=found.other_files,
             outside_links=found.outside_links,
+            unmatched=tuple(found.unmatched),
             unreadable=tuple(unreadable),
         )
 
     async def _upload(
-        self, dataset: str, batch: list[ImageFile], unreadable: list[tuple[str, str]]
+        self, dataset: str, batch: list[ImageFile], read_as: ReadAs, unreadable: list[tuple[str, str]]
     ) -> Sequence[ImportedFile]:
         """One request. Files that cannot be opened are added to `unreadable` and skipped."""
         parts: list[tuple[str, tuple[str, BinaryIO]]] = []
-        captions: dict[str, str] = {}
+        texts: dict[str, str] = {}
         with ExitStack() as opened:
             for image in batch:
                 try:
@@ -176,15 +185,15 @@ class DatasetApi(Api):
                 except OSError as error:
                     unreadable.append((image.name, error.strerror or "it cannot be read"))
                     continue
-                if image.caption is not None:
-                    captions[image.name] = image.caption
+                if image.text is not None:
+                    texts[image.name] = image.text
             if not parts:
                 return ()
 
             def body() -> dict[str, Any]:
                 for _, (_, source) in parts:
                     source.seek(0)
-                form = {"captions": msgspec.json.encode(captions).decode()} if captions else {}
+                form = {"texts": msgspec.json.encode(texts).decode(), "read_as": read_as} if texts else {}
                 return {"files": parts, "data": form}
 
             return (await self._http.post(path("datasets", dataset, "images"), Items[ImportedFile], body)).items
@@ -219,3 +228,27 @@ class SyncDatasetApi(SyncApi):
     import_scanned = sync(DatasetApi.import_scanned)
     erase_image = sync(DatasetApi.erase_image)
     erase_dataset = sync(DatasetApi.erase_dataset)
+
+
+@dataclass
+class _TextsOnce:
+    """Of equal files of one import, however many requests it takes, the first text counts; others are noted."""
+
+    unreadable: list[tuple[str, str]]
+    _first: dict[bytes, ImageFile] = field(default_factory=dict)
+
+    def keep(self, batch: Sequence[ImageFile]) -> list[ImageFile]:
+        return [image if image.text is None else self._keep(image) for image in batch]
+
+    def _keep(self, image: ImageFile) -> ImageFile:
+        try:
+            with image.path.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").digest()
+        except OSError:
+            return image  # it is named when it is to be sent
+        first = self._first.setdefault(digest, image)
+        if first.text == image.text:
+            return image
+        reason = f"its text differs from that of {first.name}, which is the same picture and counts"
+        self.unreadable.append((image.name, reason))
+        return replace(image, text=None)

@@ -2,16 +2,19 @@
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 
 from contracts.errors import LoratoryError, SetupError
+from contracts.events.base import ReadAs
 from loratory.api.datasets import TagsOfMany
 from loratory.cli.options import DEFAULT_SERVER, NOW, Id, NameOrId, PointInTime, Server, Text
 from loratory.cli.output import write_json, write_line, write_lines, write_sections, write_table
 from loratory.cli.views import dataset_sections, image_change, image_sections, preview_sections
 from loratory.client import AsyncClient
 from loratory.follow import ProgressWriter, format_import
-from loratory.image_files import scan_files, scan_folder
+from loratory.image_files import ScanResult, scan_files, scan_folder
+from loratory.import_plan import PLAN_COLUMNS, plan_rows
 from loratory.responses import ImportSummary
 
 
@@ -131,29 +134,49 @@ async def show_image(image: Id, /, *, at: PointInTime = NOW, server: Server = DE
     write_json(view) if server.json else write_sections(image_sections(view))
 
 
-async def import_(dataset: str, paths: list[Path], /, *, server: Server = DEFAULT_SERVER) -> int:
-    """Import a folder or files; a `.txt` or `.caption` file next to an image is its caption.
+async def import_(  # noqa: PLR0913 - options of a command
+    dataset: str,
+    paths: list[Path],
+    /,
+    *,
+    texts: ReadAs = "auto",
+    encoding: str | None = None,
+    dry_run: bool = False,
+    server: Server = DEFAULT_SERVER,
+) -> int:
+    """Import a folder or files, with the tags or the caption in the `.txt` or `.caption` file beside each image.
 
     :param dataset: Name or id; created if no data set has this name.
     :param paths: A folder, or files.
+    :param texts: What the texts are: `tags`, which are not encrypted, `caption`, or `auto` where each one is read by a
+        rule (docs/texts.md).
+    :param encoding: Of the texts, such as cp1252 or cp932 (Shift-JIS), where it is not found by itself.
+    :param dry_run: Only show what each file would become.
     """
     if not paths:
         raise SetupError("name a folder or files to import")
     if len(paths) > 1 and any(path.is_dir() for path in paths):
         raise SetupError("import one folder at a time, or files")
+    # Scanned first: a folder that does not exist must not leave an empty data set behind.
+    single = len(paths) == 1 and not paths[0].is_file()
+    scanning = partial(scan_folder, paths[0], encoding) if single else partial(scan_files, paths, encoding)
+    scan = await asyncio.to_thread(scanning)
+    if dry_run:
+        rows = plan_rows(scan, texts)
+        write_json(rows) if server.json else write_table(PLAN_COLUMNS, rows)
+        return 0
     async with server.client() as client:
-        result = await _import(client, dataset, paths, ProgressWriter(sys.stderr))
+        result = await _import(client, dataset, scan, texts, ProgressWriter(sys.stderr))
     write_json(result) if server.json else write_lines(format_import(result))
     if result.files and len(result.of("refused")) == len(result.files):
         raise LoratoryError("all files were skipped")
     return 0
 
 
-async def _import(client: AsyncClient, dataset: str, paths: list[Path], writer: ProgressWriter) -> ImportSummary:
-    # Scanned first: a folder that does not exist must not leave an empty data set behind.
-    single = len(paths) == 1 and not paths[0].is_file()
-    scan = await asyncio.to_thread(scan_folder, paths[0]) if single else await asyncio.to_thread(scan_files, paths)
+async def _import(
+    client: AsyncClient, dataset: str, scan: ScanResult, texts: ReadAs, writer: ProgressWriter
+) -> ImportSummary:
     await client.ensure_dataset(dataset)
     return await client.import_scanned(
-        dataset, scan, on_progress=lambda done, total: writer.progress(f"sent {done}/{total}")
+        dataset, scan, read_as=texts, on_progress=lambda done, total: writer.progress(f"sent {done}/{total}")
     )

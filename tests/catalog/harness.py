@@ -33,7 +33,7 @@ from contracts.commands.base import Command, CommandMetadata, R, result_type_of
 from contracts.commands.datasets import CreateDataset, ImportImages, ImportResult, StagedFile
 from contracts.commands.jobs import CreateJob, JobResult
 from contracts.commits import Commit, RecordedCommit, StreamRevision, build_commit
-from contracts.events.base import SCHEMA, Event
+from contracts.events.base import SCHEMA, Event, ReadAs
 from contracts.events.jobs import JobVersionSet
 from contracts.events.service_keys import SigningService
 from contracts.ids import CommandId, DatasetId, Digest, ImageId, JobId, ulid
@@ -121,14 +121,25 @@ class CatalogHarness:
         assert row is not None and row.version is not None
         return row.version
 
-    async def import_files(self, dataset: str, *files: StagedFile, command_id: str | None = None) -> ImportResult:
-        return await self.execute(ImportImages(dataset=dataset, files=files), command_id)
+    async def import_files(
+        self, dataset: str, *files: StagedFile, command_id: str | None = None, read_as: ReadAs = "auto"
+    ) -> ImportResult:
+        return await self.execute(ImportImages(dataset=dataset, files=files, read_as=read_as), command_id)
 
-    def stage(self, name: str, content: bytes, caption: str | None = None, tags: Sequence[str] = ()) -> StagedFile:
+    def stage(
+        self,
+        name: str,
+        content: bytes,
+        caption: str | None = None,
+        tags: Sequence[str] = (),
+        text: str | None = None,
+    ) -> StagedFile:
         token = ulid()
         (self.staging / token).write_bytes(content)
         digest = Digest(hashlib.sha256(content).hexdigest())
-        return StagedFile(token=token, name=name, digest=digest, size=len(content), caption=caption, tags=tuple(tags))
+        return StagedFile(
+            token=token, name=name, digest=digest, size=len(content), caption=caption, tags=tuple(tags), text=text
+        )
 
     async def append(self, aggregate_kind: str, aggregate_id: str, *events: AnyEvent) -> int:
         """Append as another writer, and wait until the read model shows it."""

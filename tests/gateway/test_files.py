@@ -5,6 +5,7 @@ import hashlib
 from base64 import b64encode
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -233,9 +234,30 @@ def test_a_later_block_replaces_steps_and_the_last_point_is_kept() -> None:
     assert build_loss_curve(JobId("j"), [], 0, 2).steps == ()
 
 
-def test_captions_are_assigned_to_files_by_name() -> None:
+def test_texts_are_assigned_to_files_by_name() -> None:
     staged = StagedFile(token="t", name="a.png", digest=Digest("0" * 64), size=1)
-    assert uploads.with_texts([staged], {"captions": b'{"a.png": "hello"}'})[0].caption == "hello"
+    upload = uploads.Upload([staged, msgspec.structs.replace(staged, name="b.png")])
+    uploads.add_texts(upload, {"captions": b'{"a.png": "hello", "c.png": "of none"}', "texts": b'{"b.png": "1girl"}'})
+    assert [(file.caption, file.text) for file in upload.files] == [("hello", None), (None, "1girl")]
+    assert (upload.refused, upload.unmatched) == ([], ["c.png"])
+
+
+def test_a_file_with_a_bad_or_ambiguous_text_is_refused_by_itself() -> None:
+    staged = StagedFile(token="t", name="good.png", digest=Digest("0" * 64), size=1)
+    names = ("good.png", "long.png", "list.png", "both.png", "same.png", "same.png")
+    upload = uploads.Upload([msgspec.structs.replace(staged, name=name) for name in names])
+    captions = {"good.png": "hello", "long.png": "x" * 20_001, "both.png": "hello", "same.png": "whose?"}
+    fields = {"captions": captions, "tags": {"list.png": "no list"}, "texts": {"both.png": "1girl"}}
+    uploads.add_texts(upload, {name: msgspec.json.encode(values) for name, values in fields.items()})
+    assert [file.name for file in upload.files] == ["good.png"]
+    reasons = [(file.name, file.reason) for file in upload.refused]
+    assert reasons == [
+        ("long.png", "bad-text"),
+        ("list.png", "bad-text"),
+        ("both.png", "bad-text"),
+        ("same.png", "same-name"),
+        ("same.png", "same-name"),
+    ]
 
 
 @pytest.mark.asyncio(loop_scope="module")

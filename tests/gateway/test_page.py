@@ -23,6 +23,9 @@ COLOURS = ("crimson", "seagreen", "royalblue", "goldenrod")
 LIVE = re.compile("live")
 pytestmark = MARKS
 
+SKIPPED = {"cut.png": "damaged", "2.txt": "It is not UTF-8", "lost.txt": "There is no image of this name"}
+"""Files that an import names, in order, with the reason."""
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
@@ -57,7 +60,10 @@ async def test_images_added_to_a_new_data_set_are_imported_or_skipped_with_a_rea
 ) -> None:
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(draw_png(number))
-    (tmp_path / "0.txt").write_text("a crimson card with a white egg")
+    (tmp_path / "0.txt").write_text("A crimson card with a white egg.")
+    (tmp_path / "1.TXT").write_text("1girl, solo, long_hair")
+    (tmp_path / "2.txt").write_text("初音ミク", encoding="cp932")
+    (tmp_path / "lost.txt").write_text("1girl")
     (tmp_path / "cut.png").write_bytes(draw_png(3)[:200])
     await page.goto(stack.address)
     await expect(page.get_by_role("status").get_by_text(LIVE)).to_be_visible()
@@ -68,10 +74,15 @@ async def test_images_added_to_a_new_data_set_are_imported_or_skipped_with_a_rea
     await page.get_by_label("Choose files").set_input_files(sorted(tmp_path.iterdir()))
 
     report = page.get_by_role("region", name="Import")
-    await expect(report).to_contain_text("3 added · 0 already in the data set · 1 skipped")
-    await expect(report.get_by_role("listitem")).to_contain_text("cut.png")
+    await expect(report).to_contain_text("3 added · 0 already in the data set · 3 skipped")
+    await expect(report).to_contain_text("1 text read as tags (which are not encrypted), 1 as captions.")
+    skipped = report.get_by_role("listitem")
+    for number, (name, reason) in enumerate(SKIPPED.items()):
+        await expect(skipped.nth(number)).to_contain_text(name)
+        await expect(skipped.nth(number)).to_contain_text(reason)
     await expect(page.locator(".tile img")).to_have_count(3)
-    await expect(page.get_by_alt_text("a crimson card with a white egg")).to_be_visible()
+    await expect(page.get_by_alt_text("A crimson card with a white egg.")).to_be_visible()
+    await expect(page.get_by_text("solo").first).to_be_visible()
 
 
 async def test_tags_and_caption_of_an_image_are_edited_by_keyboard(stack: Stack, page: Page) -> None:

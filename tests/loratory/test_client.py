@@ -30,7 +30,8 @@ def test_images_are_imported_with_captions_and_each_outcome_is_reported(server_u
         assert sorted(file.name for file in imported.of("added")) == ["0.png", "1.png", "2.png"]
         assert [file.name for file in imported.of("existing")] == ["again.png"]
         assert [file.name for file in imported.of("refused")] == ["text.png"]
-        assert (imported.captions, imported.other_files) == (1, 1)
+        assert [file.text for file in imported.files if file.text] == ["caption"]
+        assert (imported.other_files, imported.unmatched) == (1, ())
         captions = {image.name: image.caption for image in client.images(name) if image.caption_source != "tags"}
         assert captions.get("1.png") == "a green square"
         view = client.dataset(name)

@@ -51,7 +51,7 @@ async def test_with_drawn_images_it_prints_how_often_the_creature_was_recognised
     out, error = await process.communicate()
     output = out.decode()
     assert (process.returncode, error) == (0, b""), output
-    assert "12 images imported, 0 already present, 0 skipped, 12 captions read" in output
+    assert "12 images imported, 0 already present, 0 skipped, 12 texts read as tags" in output
     (sentence,) = [line for line in output.splitlines() if "recognised" in line]
     assert re.fullmatch(
         r"momo was recognised in \d of 5 pictures before, in \d of 5 with the LoRA, after \d+ s of training", sentence

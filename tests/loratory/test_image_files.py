@@ -1,4 +1,4 @@
-"""Selecting images and captions of a folder for an import."""
+"""Selecting images of a folder, and the texts beside them, for an import."""
 
 import os
 from pathlib import Path
@@ -18,18 +18,18 @@ def files(folder: Path, **contents: bytes) -> Path:
     return folder
 
 
-def test_caption_files_belong_to_the_image_with_their_stem(tmp_path: Path) -> None:
+def test_text_files_belong_to_the_image_with_their_stem_whatever_the_case_of_the_extension(tmp_path: Path) -> None:
     files(
         tmp_path,
         a_png=b"1",
         a_txt="ein Hund ☂".encode(),
         b_JPG=b"2",
-        b_caption=b"a cat\n",
+        b_CAPTION=b"a cat\n",
         c_webp=b"3",
         sub__a_gif=b"4",
     )
     found = scan_folder(tmp_path)
-    assert [(image.name, image.caption) for image in found.images] == [
+    assert [(image.name, image.text) for image in found.images] == [
         ("a.png", "ein Hund ☂"),
         ("b.JPG", "a cat"),
         ("c.webp", None),
@@ -38,19 +38,31 @@ def test_caption_files_belong_to_the_image_with_their_stem(tmp_path: Path) -> No
     assert (found.other_files, found.unreadable) == (0, [])
 
 
-def test_a_caption_that_is_not_utf8_is_reported_and_the_image_imported_without_it(tmp_path: Path) -> None:
-    found = scan_folder(files(tmp_path, a_png=b"1", a_txt=b"\xff\xfe\x00", b_png=b"2", b_txt=b"x" * 20_001))
-    assert [image.caption for image in found.images] == [None, None]
-    assert found.unreadable == [
-        ("a.txt", "it is not UTF-8 text, so a.png has no caption"),
-        ("b.txt", "it has more than 20000 characters, so b.png has no caption"),
+def test_a_text_that_cannot_be_read_is_named_and_the_image_imported_without_it(tmp_path: Path) -> None:
+    files(tmp_path, a_png=b"1", a_txt=b"\x81\x8d\x8f\x90", b_png=b"2", b_txt=b"x" * 20_001, c_png=b"3", c_txt=b"4")
+    (tmp_path / "c.caption").write_text("another")
+    found = scan_folder(tmp_path)
+    assert [image.text for image in found.images] == [None, None, "4"]
+    assert [name for name, _ in found.unreadable] == ["a.txt", "b.txt", "c.caption"]
+    assert "--encoding" in found.unreadable[0][1]
+    assert found.unreadable[0][1].endswith(", so a.png has no text")
+    assert found.unreadable[1:] == [
+        ("b.txt", "it has more than 20000 characters, so b.png has no text"),
+        ("c.caption", "c.txt is the text of c.png"),
     ]
+
+
+def test_texts_are_read_in_their_own_or_the_named_encoding(tmp_path: Path) -> None:
+    files(tmp_path, a_png=b"1", a_txt="初音ミク, 青い髪".encode("cp932"), b_png=b"2", b_txt="naïve".encode("utf-16"))
+    assert [image.text for image in scan_folder(tmp_path).images] == ["初音ミク, 青い髪", "naïve"]
+    files(tmp_path, b_txt="Łódź".encode("cp1250"))
+    assert [image.text for image in scan_files([tmp_path / "b.png"], "cp1250").images] == ["Łódź"]
 
 
 def test_files_that_are_not_images_are_counted_and_ignored(tmp_path: Path) -> None:
     found = scan_folder(files(tmp_path, a_png=b"1", notes_txt=b"of no picture", sheet_csv=b"", _hidden_png=b""))
     assert [image.name for image in found.images] == ["a.png"]
-    assert found.other_files == 3
+    assert (found.other_files, found.unmatched) == (2, ["notes.txt"])
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
@@ -62,7 +74,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     (folder / "in.png").symlink_to(folder / "a.png")
     found = scan_folder(folder)
     assert [image.name for image in found.images] == ["a.png", "b.png", "in.png"]
-    assert [image.caption for image in found.images] == [None, None, None]
+    assert [image.text for image in found.images] == [None, None, None]
     assert found.outside_links == 1
 
 

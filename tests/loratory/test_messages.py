@@ -15,7 +15,7 @@ NO_WORKER = WaitReason(why="no trainer connected since noon", code="no-worker")
 QUEUED = WaitReason(why="position 2", code="queued", position=2)
 
 
-def imported(name: str, outcome: str, **more: str) -> ImportedFile:
+def imported(name: str, outcome: str, **more: object) -> ImportedFile:
     return ImportedFile(name=name, outcome=outcome, image=ImageId("i"), **more)  # type: ignore[arg-type]  # a literal
 
 
@@ -39,21 +39,33 @@ def test_one_line_for_the_samples_of_a_step() -> None:
 
 
 def test_an_import_is_summarised_by_its_counts_and_every_reason() -> None:
-    files = (imported("a.png", "added"), imported("b.png", "refused", reason="truncated", detail="it ends too early"))
+    conflict = "the caption is another one in the file, but was changed by hand"
+    files = (
+        imported("a.png", "added", text="tags", conflicts=(conflict,)),
+        imported("b.png", "refused", reason="truncated", detail="it ends too early"),
+        imported("e.png", "added"),
+    )
     lines = format_import(
         ImportSummary(
-            files=files, captions=1, other_files=2, outside_links=3, unreadable=(("c.txt", "it is not UTF-8 text"),)
+            files=files,
+            other_files=2,
+            outside_links=3,
+            unmatched=("d.txt",),
+            unreadable=(("c.txt", "it is not UTF-8 text"),),
         )
     )
     assert lines == [
-        "1 image imported, 0 already present, 1 skipped, 1 caption read, 2 other files ignored, "
-        "3 links out of the folder not followed",
+        "2 images imported, 0 already present, 1 skipped, 1 text read as tags (which are not encrypted), "
+        "0 as captions, 2 other files ignored, 3 links out of the folder not followed, 1 text of no image",
         "Skipped files:",
         "  b.png: it ends too early",
         "  c.txt: it is not UTF-8 text",
+        "  d.txt: there is no image of this name",
+        "Not applied:",
+        "  a.png: the caption is another one in the file, but was changed by hand",
     ]
-    assert format_import(ImportSummary(files=files[:1])) == [
-        "1 image imported, 0 already present, 0 skipped, 0 captions read"
+    assert format_import(ImportSummary(files=files[2:])) == [
+        "1 image imported, 0 already present, 0 skipped, 0 texts read as tags, 0 as captions"
     ]
 
 

@@ -1,0 +1,184 @@
+"""Texts beside pictures: read as tags or captions, and compared three-way when the same picture is imported again."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catalog.domain import received_texts
+from catalog.domain.received_texts import TextState
+from contracts.commands.datasets import EditTags, ImportedFile, OrderTags, SetCaption, Undo
+from contracts.events.base import ReadAs
+from contracts.events.datasets import CaptionSet, TagsEdited, TagsOrdered, TextReceived
+from contracts.ids import DatasetId
+from contracts.queries.datasets import GetImage, ImageView
+from contracts.texts.reading import read_text
+from contracts.wire.log.event_log import EventLog
+from tests.catalog.harness import CatalogHarness, event_names, png
+from tests.catalog.test_watch import query
+
+KEY = b"k" * 32
+
+
+class Folder:
+    """One picture in a folder that is imported again and again."""
+
+    def __init__(self, harness: CatalogHarness, dataset: DatasetId) -> None:
+        self.harness, self.dataset = harness, dataset
+
+    async def import_text(self, text: str | None, read_as: ReadAs = "auto") -> ImportedFile:
+        file = self.harness.stage("one.png", png(1), text=text)
+        (result,) = (await self.harness.import_files(self.dataset, file, read_as=read_as)).files
+        return result
+
+    async def image(self, result: ImportedFile) -> ImageView:
+        view: ImageView = await query(self.harness, GetImage(image=result.image))
+        return view
+
+    async def events(self) -> int:
+        return len(await self.harness.events("dataset", self.dataset))
+
+
+@pytest.fixture
+async def folder(harness: CatalogHarness) -> Folder:
+    return Folder(harness, await harness.dataset())
+
+
+async def test_a_text_becomes_tags_in_order_or_a_caption_and_is_kept_sealed(folder: Folder) -> None:
+    imported = await folder.import_text("1girl, solo, bad_tag, saber \\(fate\\), 1girl")
+    assert (imported.outcome, imported.text) == ("added", "tags")
+    view = await folder.image(imported)
+    assert [tag.tag for tag in view.tags] == ["1girl", "solo", "bad_tag", "saber_(fate)"]
+    assert (view.caption_source, {tag.source for tag in view.tags}) == ("tags", {"import"})
+    events = await folder.harness.events("dataset", folder.dataset)
+    assert event_names(events)[1:] == ["ImageAdded", "TextReceived", "TagsEdited"]
+
+
+async def test_a_caption_is_in_no_event_in_clear(folder: Folder) -> None:
+    imported = await folder.import_text("A secret photograph of Anna Schmidt.")
+    assert imported.text == "caption"
+    assert (await folder.image(imported)).caption == "A secret photograph of Anna Schmidt."
+    history = await EventLog(folder.harness.bus).load("dataset", folder.dataset)
+    assert not [recorded.sequence for recorded in history.commits if b"secret" in recorded.body]
+
+
+async def test_what_it_is_read_as_can_be_said(folder: Folder) -> None:
+    imported = await folder.import_text("1girl, solo", "caption")
+    assert (await folder.image(imported)).caption_source == "import"
+    imported = await folder.import_text("1girl, solo", "tags")
+    view = await folder.image(imported)
+    assert (view.caption_source, [tag.tag for tag in view.tags]) == ("tags", ["1girl", "solo"])
+
+
+async def test_the_same_folder_again_changes_nothing(folder: Folder) -> None:
+    for text in ("1girl, solo", "A caption.", ""):
+        await folder.import_text(text)
+        before = await folder.events()
+        imported = await folder.import_text(text)
+        assert (imported.outcome, imported.conflicts) == ("existing", ())
+        assert await folder.events() == before
+
+
+async def test_only_what_the_file_changed_is_applied_and_never_over_a_person(folder: Folder) -> None:
+    harness = folder.harness
+    imported = await folder.import_text("1girl, solo, hat, smile")
+    await harness.execute(EditTags(image=imported.image, add=("by_hand",), remove=("hat",)))
+    again = await folder.import_text("1girl, solo, hat, smile")
+    assert [tag.tag for tag in (await folder.image(again)).tags] == ["1girl", "solo", "smile", "by_hand"]
+
+    await harness.execute(EditTags(image=imported.image, remove=("tree",)))
+    changed = await folder.import_text("1girl, hat, smile, tree, sky")
+    view = await folder.image(changed)
+    assert {tag.tag for tag in view.tags} == {"1girl", "smile", "by_hand", "sky"}
+    assert changed.conflicts == ("'tree' is new in the file, but was removed by hand",)
+    asserted = await folder.import_text("1girl, hat, smile, tree, sky, by_hand")
+    assert asserted.conflicts == ()
+    removed = await folder.import_text("1girl, hat, smile, tree, sky")
+    assert removed.conflicts == ("'by_hand' is gone from the file, but was added by hand",)
+
+
+async def test_a_caption_that_a_person_changed_stays(folder: Folder) -> None:
+    harness = folder.harness
+    imported = await folder.import_text("A first caption.")
+    changed = await folder.import_text("A second caption.")
+    assert (await folder.image(changed)).caption == "A second caption."
+    for by_hand in ("Written by hand.", None):
+        await harness.execute(SetCaption(image=imported.image, caption=by_hand))
+        before = (await folder.image(imported)).caption
+        again = await folder.import_text(f"Another than {by_hand}.")
+        assert again.conflicts == ("the caption is another one in the file, but was changed by hand",)
+        assert (await folder.image(imported)).caption == before
+
+
+async def test_the_order_of_the_file_holds_unless_a_person_set_one(folder: Folder) -> None:
+    imported = await folder.import_text("1girl, solo, hat")
+    await folder.import_text("hat, 1girl, smile, solo")
+    assert [tag.tag for tag in (await folder.image(imported)).tags] == ["hat", "1girl", "smile", "solo"]
+    await folder.harness.execute(OrderTags(image=imported.image, tags=("solo",)))
+    await folder.import_text("smile, hat, 1girl, solo")
+    assert (await folder.image(imported)).tags[0].tag == "solo"
+
+
+async def test_captions_from_before_texts_were_kept_are_read_again(folder: Folder) -> None:
+    """They stood beside the file, whatever they said."""
+    file = folder.harness.stage("one.png", png(1), caption="1girl, solo, bad_tag")
+    await folder.harness.import_files(folder.dataset, file)
+    view = await folder.image(await folder.import_text("1girl, solo, bad_tag"))
+    assert (view.caption_source, [tag.tag for tag in view.tags]) == ("tags", ["1girl", "solo", "bad_tag"])
+
+
+async def test_an_undone_import_is_not_what_the_next_one_is_compared_with(folder: Folder) -> None:
+    imported = await folder.import_text("1girl, solo")
+    await folder.import_text("1girl, solo, hat")
+    last = (await EventLog(folder.harness.bus).load("dataset", folder.dataset)).commits[-1].sequence
+    await folder.harness.execute(Undo(dataset="cats", commit=last))
+    assert [tag.tag for tag in (await folder.image(imported)).tags] == ["1girl", "solo"]
+    await folder.import_text("1girl, solo, hat")
+    assert [tag.tag for tag in (await folder.image(imported)).tags] == ["1girl", "solo", "hat"]
+
+
+async def test_of_equal_files_in_one_import_the_first_text_counts(folder: Folder) -> None:
+    stage = folder.harness.stage
+    files = (
+        stage("one.png", png(1), text="1girl, solo"),
+        stage("twin.png", png(1), text="1girl, hat"),
+        stage("again.png", png(1), text="1girl, solo"),
+    )
+    for _ in range(2):
+        results = (await folder.harness.import_files(folder.dataset, *files)).files
+        assert [tag.tag for tag in (await folder.image(results[0])).tags] == ["1girl", "solo"]
+        assert "another text, which counts" in (results[1].detail or "")
+        assert "another text" not in (results[2].detail or "")
+
+
+TEXTS = st.lists(st.sampled_from(["hat", "smile", "sky", "tree", "1girl"]), max_size=4, unique=True).map(", ".join)
+CAPTIONS = st.sampled_from(["A woman on a bench.", "Two dogs are playing."])
+
+
+@given(first=TEXTS | CAPTIONS, second=TEXTS | CAPTIONS, third=TEXTS | CAPTIONS)
+def test_without_a_person_the_image_is_what_its_file_says(first: str, second: str, third: str) -> None:
+    """Each import is folded as the read model does."""
+    state = TextState(ordinal=0)
+    for text in (first, second, third):
+        reading = read_text(text)
+        decision = received_texts.decide(state, text, reading, KEY)
+        assert not decision.conflicts
+        decided, order, caption, base = dict(state.decided), state.order, state.caption, state.base
+        for event in decision.events:
+            match event:
+                case TextReceived(text=sealed, read_as=read_as):
+                    base = (sealed, read_as)
+                case TagsEdited():
+                    decided |= dict.fromkeys(event.asserted, ("asserted", "import"))
+                    decided = {tag: one for tag, one in decided.items() if tag not in event.withdrawn}
+                case TagsOrdered(tags=tags):
+                    order = tags
+                case CaptionSet(caption=sealed_caption):
+                    caption = None if sealed_caption is None else reading.caption
+                case _:
+                    raise AssertionError(event)
+        first_ones = [tag for tag in order if tag in decided]
+        assert (*first_ones, *(tag for tag in decided if tag not in first_ones)) == reading.tags
+        assert caption == reading.caption
+        before = state.before if base is None else reading
+        state = TextState(ordinal=0, base=base, before=before, decided=decided, order=order, caption=caption)
+        assert not received_texts.decide(state, text, reading, KEY).events
