@@ -163,7 +163,7 @@ def format_import(result: ImportSummary) -> list[str]:
 
 
 def _texts_read(result: ImportSummary) -> str:
-    """How many texts became what. Tags are not private: they stand in the log as they are."""
+    """How many texts became what. Tags are not private: the log has them as they are."""
     kinds = Counter(file.text for file in result.files)
     tags = f"{count(kinds['tags'], 'text')} read as tags"
     return f"{tags}{' (which are not encrypted)' if kinds['tags'] else ''}, {kinds['caption']} as captions"

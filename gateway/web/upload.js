@@ -67,7 +67,7 @@ async function readText(file, hasImage, hasText) {
     const text = new TextDecoder(encoding, { fatal: true }).decode(bytes);
     return text.length > MAX_TEXT_CHARACTERS ? tooLong : { text };
   } catch {
-    return { error: "It is not UTF-8. Import the folder with `loratory datasets import`, which finds or is told its encoding." };
+    return { error: "It is not UTF-8. Import the folder with `loratory datasets import`, which knows more encodings." };
   }
 }
 

@@ -82,7 +82,7 @@ async def test_images_added_to_a_new_data_set_are_imported_or_skipped_with_a_rea
         await expect(skipped.nth(number)).to_contain_text(reason)
     await expect(page.locator(".tile img")).to_have_count(3)
     await expect(page.get_by_alt_text("A crimson card with a white egg.")).to_be_visible()
-    await expect(page.get_by_text("solo").first).to_be_visible()
+    await expect(page.locator(".tile").get_by_text("solo")).to_be_visible()
 
 
 async def test_tags_and_caption_of_an_image_are_edited_by_keyboard(stack: Stack, page: Page) -> None:

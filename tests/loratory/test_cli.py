@@ -84,7 +84,9 @@ def test_recipe_overrides_are_json_where_possible() -> None:
 
 def test_a_data_set_is_created_filled_shown_and_listed(cli: Cli, image_folder: Path) -> None:
     assert cli("datasets", "import", "squares", image_folder) == 0
-    assert cli.out.startswith("3 images imported, 1 already present, 1 skipped, 1 caption read, 1 other file ignored")
+    assert cli.out.startswith(
+        "3 images imported, 1 already present, 1 skipped, 0 texts read as tags, 1 as captions, 1 other "
+    )
     assert "Skipped files:\n  text.png: " in cli.out
     assert cli("datasets", "show", "squares", "--json") == 0
     assert json.loads(cli.out)["images"] == 3
