@@ -20,10 +20,13 @@ MAX_DIGITS = 4
 
 _ALL_FACES = KAOMOJI | FACES
 _ESCAPED = re.compile(r"\\([\\()])")
-_WRAPPED = re.compile(r"\(+([^()]+)\)+\Z")
+_WRAPPED = re.compile(r"\(+([^()]*(?:\([^()]*\)[^()]*)*)\)+\Z")
 _WEIGHTED = re.compile(r"(?<!\\)\(.+:[0-9]+(?:\.[0-9]+)?\)\Z")
 _COUNT = re.compile(r"(?:[1-9]|6\+|[2-9]\+)_?(?:girl|boy|other|woman|women|man|men|cat|dog)s?\Z")
-_SCORE = re.compile(r"score_\d+(?:_up|\+)?\Z|(?:source|rating)_[a-z]+\Z|year_\d{4}\Z")
+_SCORE = re.compile(
+    r"score_\d+(?:_up|\+)?\Z|year_\d{4}\Z|source_(?:anime|cartoon|furry|pony|comic|3d|photo)\Z"
+    r"|rating_(?:safe|questionable|explicit|general|sensitive|suggestive)\Z"
+)
 _QUALIFIED = re.compile(r".*\w_\(.+\)\Z|.*\w[ _]?\\\(.+\\\)\Z")
 _UNDERSCORED = re.compile(r"[^\s_]+(?:_[^\s_]+)+\Z")
 
@@ -122,10 +125,12 @@ def _is_noun(word: str) -> bool:
 
 def _has_capitals(entry: str) -> bool:
     """Capital letters, but in an entry all of whose words are usual ones."""
-    if not any(map(str.isupper, entry)) or is_marker(entry.lower()):
+    if not any(map(str.isupper, entry)):
         return False
     tag = undo_syntax(entry)
-    return tag not in TAGS and not all(word in MODIFIERS or _is_noun(word) for word in tag.split("_"))
+    if tag in TAGS or tag in MARKERS or _COUNT.match(tag) or _SCORE.match(tag):
+        return False
+    return not all(word in MODIFIERS or _is_noun(word) for word in tag.split("_"))
 
 
 def _is_sentence(entry: str) -> bool:

@@ -3,11 +3,13 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.commands.base import Tags, Text
 from contracts.errors import Rejected
 from contracts.tags import canonicalize
 from contracts.texts import MAX_CAPTION_CHARACTERS
@@ -43,6 +45,11 @@ def test_texts_of_the_list_are_read_as_a_person_would_want() -> None:
         if reading != expected:
             wrong.append((row["text"], reading))
     assert wrong == []
+
+
+def test_what_is_read_fits_into_commands() -> None:
+    (_, caption), (_, tags) = get_args(Text), get_args(Tags)
+    assert (caption.max_length, tags.max_length) == (MAX_CAPTION_CHARACTERS, MAX_TAGS)
 
 
 def test_the_list_is_long_and_each_text_is_there_once() -> None:
@@ -86,6 +93,19 @@ def test_what_is_asked_for_goes_before_the_rule() -> None:
     assert (named.kind, named.tags, named.reason) == ("tags", ("anna_schmidt", "hat"), "requested")
     assert read_text("1girl, smile ||| hat;;; bow", "tags").tags == ("1girl", "smile", "hat", "bow")
     assert read_text("{red, dark|blue} dress, hat", "tags").problems != ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["artist: Anna Schmidt", "(Anna Schmidt:1.2), hat", "Anna_Schmidt_(singer)", "1girl, Source Code", "Solo, Anna"],
+)
+def test_no_marker_outweighs_a_capital_letter(text: str) -> None:
+    assert read_text(text).reason == "capitals"
+
+
+def test_escapes_weights_and_emphasis_are_undone() -> None:
+    text = r"saber \(fate\), saber (fate), (saber_(fate):1.2), ((saber_(fate))), (smile), ((smile:1.1):1.3)"
+    assert read_text(text, "tags").tags == ("saber_(fate)", "smile")
 
 
 def test_entries_that_are_no_tags_are_named() -> None:
