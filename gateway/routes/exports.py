@@ -26,11 +26,11 @@ from gateway.routes.shared import AnyRequest, Catalog, ImageFilter, optional_fil
 ZIP, LINES = "application/zip", "application/x-ndjson"
 AS_OF_HEADER = "Loratory-As-Of"
 MAX_CHANGED_TAGS = 1000
+MAX_CLASS_CHARACTERS = 100
 
 ExportFormat = Annotated[
     Format,
     QueryParameter(
-        name="format",
         description=(
             "`kohya`: a zip file with a folder `N_class` of pictures with `.txt` files, and `dataset.toml` for "
             "sd-scripts; `flat`: the pictures and `.txt` files alone; `imagefolder`: pictures and `metadata.jsonl`, "
@@ -40,10 +40,7 @@ ExportFormat = Annotated[
 ]
 Repeats = Annotated[int | None, QueryParameter(ge=1, le=10_000, description="Kohya's N. Default: 1.")]
 ClassTokens = Annotated[
-    str | None,
-    QueryParameter(
-        name="class", min_length=1, max_length=100, description="Kohya's class. Default: the name of the data set."
-    ),
+    str | None, QueryParameter(name="class", description="Kohya's class. Default: the name of the data set.")
 ]
 TriggerText = Annotated[
     str | None,
@@ -89,7 +86,7 @@ Exporting: TypeAlias = NamedDependency[Exports]
 
 
 async def export_request(  # noqa: PLR0913, PLR0917 - the parameters of an export
-    format_: ExportFormat = "kohya",
+    format: ExportFormat = "kohya",
     repeats: Repeats = None,
     class_: ClassTokens = None,
     trigger: TriggerText = None,
@@ -101,13 +98,13 @@ async def export_request(  # noqa: PLR0913, PLR0917 - the parameters of an expor
     filter: ImageFilter = None,
 ) -> ExportRequest:
     """Invalid, Rejected: a parameter is malformed, or has no meaning in this format."""
-    if format_ != "kohya" and (repeats is not None or class_ is not None):
-        raise Invalid(f"repeats and class are kohya's; the format {format_} has neither")
+    if format != "kohya" and (repeats is not None or class_ is not None):
+        raise Invalid(f"repeats and class are kohya's; the format {format} has neither")
     for name, text in (("class", class_), ("trigger", trigger), ("separator", separator)):
         if not (text or "").isprintable():
             raise Invalid(f"{name} is text in one line, without control characters")
-    if class_ is not None and not safe_name(class_):
-        raise Rejected(f"the class {class_!r} cannot be the name of a folder")
+    if class_ is not None and not (len(class_) <= MAX_CLASS_CHARACTERS and safe_name(class_)):
+        raise Rejected(f"the class is part of a folder's name, and has at most {MAX_CLASS_CHARACTERS} characters")
     overlay = Overlay(
         trigger=None if trigger is None else trigger.strip(),
         exclude=tuple(map(canonicalize, exclude or ())),
@@ -116,7 +113,7 @@ async def export_request(  # noqa: PLR0913, PLR0917 - the parameters of an expor
         separator=separator,
         words=words,
     )
-    return ExportRequest(format_, repeats, class_, overlay, filter)
+    return ExportRequest(format, repeats, class_, overlay, filter)
 
 
 EXPORT_OPTIONS: dict[str, Any] = {
@@ -142,8 +139,8 @@ async def export_dataset(  # noqa: PLR0913, PLR0917 - what an export is made of
 
     Equal content gives equal bytes. The texts are those that are trained, unless parameters change them, in the
     exported files only. Images are in the order of import, each as it is when it is read; all are read before the first
-    byte is sent. `export.json` says as of which sequence, and what was left out because it was erased. 409
-    `blob-missing` if a picture is missing; one that is lost later ends the file before its end.
+    byte is sent. `export.json` says as of which sequence (`Loratory-As-Of`), and which images were left out because
+    they were erased. 409 `blob-missing` if a picture is missing; one that is lost later ends the file before its end.
     """
     query = ReadExport(dataset=dataset, filter=optional_filter(exported.filter), min_seq=min_seq)
     view = await catalog.query(GetDataset(dataset=dataset, min_seq=min_seq))
