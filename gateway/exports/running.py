@@ -3,12 +3,16 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
-from contracts.errors import Unavailable
+import structlog
+
+from contracts.errors import LoratoryError, Unavailable
 from contracts.queries.exports import ReadExport
 from gateway.clients import CatalogClient
 from gateway.exports.archive import ExportStream
 from gateway.exports.plan import Plan, Planner
 from gateway.http.files import BlobFiles
+
+_log = structlog.get_logger()
 
 
 class Exports:
@@ -30,8 +34,13 @@ class Exports:
         stream = ExportStream(plan, self._files)
         with self._counted():
             async with aclosing(stream.lines() if plan.layout.format == "manifest" else stream.zip()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+                try:
+                    async for chunk in chunks:
+                        yield chunk
+                except LoratoryError as error:
+                    # The client sees only that the connection ends before the file does.
+                    await _log.aerror("export_broken", dataset_id=plan.origin.dataset_id, error=error.detail)
+                    raise
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
