@@ -12,6 +12,8 @@ from contracts.errors import LoratoryError, SetupError
 from contracts.wire.system.files import open_atomically
 from loratory.http import Http
 
+PROGRESS_BYTES = 4 << 20
+"""Received between two calls of `on_progress`."""
 ExportFormat = Literal["kohya", "flat", "imagefolder", "manifest"]
 TagWords = Literal["spaces", "underscores"]
 
@@ -73,13 +75,14 @@ async def save_export(  # noqa: PLR0913 - the parts of a download
 
 
 async def _receive(response: httpx.Response, target: Path, on_progress: Callable[[int], None]) -> int:
-    size = 0
+    size = reported = 0
     try:
         with open_atomically(target) as out:
             async for piece in response.aiter_raw():
                 out.write(piece)
                 size += len(piece)
-                on_progress(size)
+                if size - reported >= PROGRESS_BYTES:
+                    on_progress(reported := size)
     except httpx.TransportError as error:
         raise BrokenExport(f"the export broke off after {size} bytes; the gateway's log says why") from error
     return size
