@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from contracts.errors import Rejected
-from contracts.texts.writing import DEFAULT_STYLE, FIRST_STYLE, TagStyle, write_tags
+from contracts.tag_style import DEFAULT_STYLE, FIRST_STYLE, TagStyle
+from contracts.texts.writing import write_tags
 
 TEXT_VERSION = 2
 """Version of the rules below, recorded in each version of a data set: what an old version says never changes."""

@@ -27,6 +27,7 @@ from contracts.wire.service.metrics import disk_source
 from contracts.wire.service.metrics_endpoint import serve_metrics
 from contracts.wire.service.supervision import read_supervision
 from gateway.clients import CatalogClient
+from gateway.exports.running import Exports
 from gateway.http import problems, request_context
 from gateway.http.files import BlobFiles
 from gateway.http.guard import Guard
@@ -45,6 +46,7 @@ from gateway.routes import (
     datasets,
     erasures,
     events,
+    exports,
     images,
     jobs,
     losses,
@@ -72,7 +74,7 @@ API_DESCRIPTION = (
     "Events and progress are published at `/ws/progress`."
 )
 MODULES_BY_TAG = {
-    "Datasets": (datasets, erasures, bulk_edits, reviews),
+    "Datasets": (datasets, erasures, bulk_edits, reviews, exports),
     "Tagging": (tagging,),
     "Presets": (presets,),
     "Jobs": (jobs, results),
@@ -139,12 +141,14 @@ def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
 ) -> ASGIApp:
     """The whole app: routes, their dependencies, and the middleware around them."""
     catalog = CatalogClient(bus)
+    files = BlobFiles(blobs, catalog)
     dependencies: dict[str, object] = {
         "settings": settings,
         "catalog": catalog,
         "past_events": PastEvents(catalog, feed.images),
         "feed": feed,
-        "files": BlobFiles(blobs, catalog),
+        "files": files,
+        "exports": Exports(catalog, files, limits.exports),
         "staging": staging,
         "service_health": health,
         "limits": limits,

@@ -9,6 +9,7 @@ from contracts.filters import Matching, uses_text
 from contracts.ids import JobId, RunId
 from contracts.queries.base import EncodedPage, Query, QueryAt
 from contracts.queries.datasets import ListImages, ListTags, PreviewEdit
+from contracts.queries.exports import ReadExport
 from contracts.queries.log import VerifyLog
 from contracts.retry import RetryPolicy, retry
 from contracts.sorting import SortBy
@@ -90,7 +91,10 @@ def timeout_of(query: Query[Any]) -> float:
         case ListImages(sort=SortBy(key="name")):
             return SLOW_QUERY_TIMEOUT_SECONDS
         case (
-            ListImages(filter=filter_) | ListTags(filter=filter_) | PreviewEdit(selection=Matching(filter=filter_))
+            ListImages(filter=filter_)
+            | ListTags(filter=filter_)
+            | ReadExport(filter=filter_)
+            | PreviewEdit(selection=Matching(filter=filter_))
         ) if filter_ is not None and uses_text(filter_):
             return SLOW_QUERY_TIMEOUT_SECONDS
         case _:

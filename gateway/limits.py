@@ -41,6 +41,8 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     catalog_retry: float = 1.0
     """Delay after which a stream of events queries an unavailable catalog again."""
     replay_poll: float = 0.25
+    exports: int = 4
+    """Maximum exports at once; each holds the texts and names of its images in memory, compressed."""
 
 
 LIVE_LIMITS, UPLOAD_LIMITS, HTTP_LIMITS = LiveLimits(), UploadLimits(), HttpLimits()

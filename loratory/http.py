@@ -125,6 +125,14 @@ class Http:
         """A small file, such as an image; see `download` for large ones."""
         return await self._send_with_retries("GET", path, no_body, {"headers": {"Accept": "*/*"}})
 
+    @asynccontextmanager
+    async def open_file(self, path: str, **query: object) -> AsyncIterator[httpx.Response]:
+        """A file that the server makes; one attempt, as it cannot be continued. At least as new as the last write."""
+        params = query_parameters(query | {"min_seq": self._sequence or None})
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        async with self.stream("GET", path, params=params, headers=headers) as response:
+            yield response
+
     async def _request(
         self, method: str, path: str, response_type: type[T], *, body: Body = no_body, **request: Any
     ) -> T:

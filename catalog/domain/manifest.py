@@ -13,7 +13,7 @@ import msgspec
 from contracts.errors import LoratoryError
 from contracts.events.base import Sealed
 from contracts.ids import Digest, ImageId
-from contracts.texts.writing import DEFAULT_STYLE, FIRST_STYLE, TagStyle
+from contracts.tag_style import DEFAULT_STYLE, FIRST_STYLE, TagStyle
 from contracts.training_text import DEFAULT_TEMPLATE, TEXT_VERSION, require_rule, training_text
 
 PAGE_IMAGES = 1_000

@@ -2,13 +2,23 @@
 
 from functools import partial
 
-from catalog.query_handlers import bulk_edits, datasets, historical, history, image_lists, presets, tag_lists, work
+from catalog.query_handlers import (
+    bulk_edits,
+    datasets,
+    exports,
+    historical,
+    history,
+    image_lists,
+    presets,
+    tag_lists,
+    work,
+)
 from catalog.query_handlers.context import QueryContext
 from contracts.wire.service.handlers import handlers_in
 from contracts.wire.service.requests import QueryHandlers
 
 HANDLERS = handlers_in(
-    bulk_edits, datasets, historical, history, image_lists, presets, tag_lists, work, parameter="query"
+    bulk_edits, datasets, exports, historical, history, image_lists, presets, tag_lists, work, parameter="query"
 )
 
 

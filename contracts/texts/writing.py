@@ -3,12 +3,9 @@
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Literal
-
-import msgspec
-from msgspec import Meta
 
 from contracts.errors import Rejected
+from contracts.tag_style import DEFAULT_STYLE, TagStyle
 
 KAOMOJI = frozenset(
     (
@@ -22,8 +19,6 @@ _KEEP_UNDERSCORES = KAOMOJI | {"t_t", "o_x", "ak_5", "cz_75", "ju_87"}
 Texts of frozen versions depend on this set: what is added to it needs a new version of `contracts.training_text`.
 """
 
-SEPARATOR_PATTERN = r"^ *(,|;;;|\|\|\||\n) *\n?$"
-"""What can stand between tags: the separators that no tag contains (`contracts.tags`), with spaces around them."""
 MAX_QUANTIFIERS = 2
 """Quantifiers of a pattern. Matching takes at most the square of a tag's length then; more could take for ever."""
 
@@ -33,28 +28,6 @@ _PATTERN_PARTS = re.compile(
     r"|(?P<quantifier>[*+?]|\{[0-9]{1,3}(?:,[0-9]{0,3})?\})"
     r"|(?P<plain>[^\\\[\](){}*+?^$])"
 )
-
-
-class TagStyle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How tags are written in a list. The default is that of a new data set.
-
-    `keep`: regular expressions of tags whose underscores stay; a whole tag must match. Kaomoji always stay as they are.
-    `escape`: parentheses for prompt syntax, `a \\(b\\)`; trainers read them literally.
-    """
-
-    words: Literal["spaces", "underscores"] = "spaces"
-    keep: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=100)], ...], Meta(max_length=32)] = (
-        r"score_\d+.*",
-        r"source_.+",
-        r"rating_.+",
-    )
-    escape: bool = False
-    separator: Annotated[str, Meta(max_length=10, pattern=SEPARATOR_PATTERN)] = ", "
-
-
-DEFAULT_STYLE = TagStyle()
-FIRST_STYLE = TagStyle(keep=())
-"""The style of training texts of version 1, and of `render`."""
 
 
 def check_style(style: TagStyle) -> None:

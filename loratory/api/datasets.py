@@ -15,6 +15,7 @@ from contracts.errors import NotFound
 from contracts.events.base import ReadAs
 from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, ImageView, TagCount, VersionView
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
+from loratory.export import ExportedFile, ExportOptions, export_parameters, save_export
 from loratory.http import Items
 from loratory.image_files import ImageFile, ScanResult, batches, scan_files, scan_folder
 from loratory.responses import ErasureResult, ImportSummary
@@ -137,6 +138,25 @@ class DatasetApi(Api):
         query: dict[str, Any] = {"from": since}
         return [change async for change in self._http.items(place, Items[ImageChange], **query)]
 
+    async def export(
+        self,
+        dataset: str,
+        to: Path,
+        *,
+        version: int | None = None,
+        force: bool = False,
+        on_progress: Callable[[int], None] = lambda _received: None,
+        **options: Unpack[ExportOptions],
+    ) -> ExportedFile:
+        """Save a data set, or a frozen version of it, for other programs; `on_progress(bytes)`.
+
+        `to`: a file, or an existing folder. An existing file is replaced only with `force`.
+        """
+        of_version = () if version is None else ("versions", str(version))
+        place = path("datasets", dataset, *of_version, "export")
+        parameters = export_parameters(options)
+        return await save_export(self._http, place, to, parameters, force=force, on_progress=on_progress)
+
     async def import_folder(
         self, dataset: str, folder: Path, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
     ) -> ImportSummary:
@@ -223,6 +243,7 @@ class SyncDatasetApi(SyncApi):
     versions = sync(DatasetApi.versions)
     freeze = sync(DatasetApi.freeze)
     version_diff = sync(DatasetApi.version_diff)
+    export = sync(DatasetApi.export)
     import_folder = sync(DatasetApi.import_folder)
     import_files = sync(DatasetApi.import_files)
     import_scanned = sync(DatasetApi.import_scanned)

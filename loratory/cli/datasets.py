@@ -4,14 +4,19 @@ import asyncio
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from contracts.errors import LoratoryError, SetupError
 from contracts.events.base import ReadAs
+from contracts.wording import size_of
 from loratory.api.datasets import TagsOfMany
-from loratory.cli.options import DEFAULT_SERVER, NOW, Id, NameOrId, PointInTime, Server, Text
+from loratory.cli.options import DEFAULT_SERVER, NOW, Flag, Id, NameOrId, PointInTime, Server, Text
 from loratory.cli.output import write_json, write_line, write_lines, write_sections, write_table
 from loratory.cli.views import dataset_sections, image_change, image_sections, preview_sections
 from loratory.client import AsyncClient
+from loratory.export import ExportFormat, ExportOptions, TagWords
 from loratory.follow import ProgressWriter, format_import
 from loratory.image_files import ScanResult, scan_files, scan_folder
 from loratory.import_plan import PLAN_COLUMNS, plan_rows
@@ -180,3 +185,63 @@ async def _import(
     return await client.import_scanned(
         dataset, scan, read_as=texts, on_progress=lambda done, total: writer.progress(f"sent {done}/{total}")
     )
+
+
+async def export(  # noqa: PLR0913 - the options of a command
+    dataset: NameOrId,
+    /,
+    *,
+    to: Path = Path(),
+    version: int | None = None,
+    format: ExportFormat = "kohya",
+    filter: Text = None,
+    repeats: int | None = None,
+    class_: Annotated[str | None, Parameter(name="--class")] = None,
+    trigger: str | None = None,
+    exclude: list[str] | None = None,
+    replace: list[str] | None = None,
+    escape: Annotated[bool, Flag] = False,
+    separator: Text = None,
+    words: TagWords = "spaces",
+    force: Annotated[bool, Flag] = False,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Export a data set, as it is now or as a version froze it, for other programs.
+
+    :param to: The file to write, or a folder to write it in.
+    :param version: The number of a version.
+    :param format: kohya (a folder N_class with .txt files, and dataset.toml), flat, imagefolder, or manifest.
+    :param filter: Only images that this selects, such as '1girl -solo untagged'.
+    :param repeats: kohya's N.
+    :param class_: kohya's class; the name of the data set if not given.
+    :param trigger: In front of each text; that of the version if not given.
+    :param exclude: A tag to leave out; several times for more.
+    :param replace: OLD=NEW: a tag to write instead of another; several times for more.
+    :param escape: Write parentheses in tags as in prompts.
+    :param separator: Between two tags; a comma and a space if not given.
+    :param words: spaces or underscores, in tags of several words.
+    :param force: Replace an existing file.
+    """
+    options: ExportOptions = {
+        "format": format,
+        "filter": filter,
+        "repeats": repeats,
+        "class_tokens": class_,
+        "trigger": trigger,
+        "exclude": exclude or (),
+        "replace": replace or (),
+        "escape": escape,
+        "separator": separator,
+        "words": words,
+    }
+    writer = ProgressWriter(sys.stderr)
+    async with server.client() as client:
+        saved = await client.export(
+            dataset,
+            to,
+            version=version,
+            force=force,
+            on_progress=lambda received: writer.progress(f"received {size_of(received)}"),
+            **options,
+        )
+    write_json(saved) if server.json else write_line(f"{saved.path}  {size_of(saved.size)}")

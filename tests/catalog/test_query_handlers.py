@@ -44,6 +44,7 @@ from contracts.queries.datasets import (
     PreviewEdit,
     ReadManifest,
 )
+from contracts.queries.exports import ReadExport
 from contracts.queries.jobs import GetJob, ListCheckpoints, ListJobs, ListSamples
 from contracts.queries.log import (
     GetAuditHead,
@@ -171,6 +172,8 @@ def all_queries() -> list[Query[Any]]:
         *(kind(run=RunId(f"run_{n}")) for n in (1, 2, 3, 9) for kind in (GetTagging, ReadTaggingWork)),
         *(GetPreset(name=name) for name in ("quick", "mine", "old", "nothing")),
         *(ReadManifest(version_id=VersionId(version)) for version in ("ver_1", "ver_9")),
+        *(ReadExport(dataset=dataset) for dataset in ("ds_cats", "ds_gone", "nobody")),
+        *(ReadExport(dataset="ds_cats", version=number) for number in (1, 9)),
     ]
 
 
@@ -218,6 +221,8 @@ LISTS: list[Any] = [
     lambda **page: ListTags(dataset="ds_cats", **page),
     lambda **page: ListVersions(dataset="ds_cats", **page),
     lambda **page: ReadManifest(version_id=VersionId("ver_1"), **page),
+    lambda **page: ReadExport(dataset="ds_cats", **page),
+    lambda **page: ReadExport(dataset="ds_cats", version=1, **page),
     ListTagging,
     lambda **page: ReadTaggingWork(run=RunId("run_1"), **page),
     ListPresets,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import Rejected
-from contracts.texts.writing import TagStyle
+from contracts.tag_style import TagStyle
 from contracts.training_text import DEFAULT_TEMPLATE, RULES, TEXT_VERSION, training_text
 
 SCORES = ("score_9", "long_hair", "^_^", "saber_(fate)")

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ class LocalBlobs:
     async def fetch(self, digest: Digest, to: Path) -> None:
         await run_cancellable(partial(self._fetch, digest, to))
 
-    async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         with self._open(digest) as source:  # not in a thread: one that is cancelled would leave it open
             source.seek(start)
             left = (os.fstat(source.fileno()).st_size if end is None else end) - start

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ class RemoteBlobs:
             io.check_digest(digest, hashed.hexdigest(), size)
             await run_cancellable(partial(_rename_unless_cancelled, draft, to))
 
-    async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         whole = await self.size(digest)
         end = whole if end is None else min(end, whole)
         if start >= end:  # object stores reject an empty range

@@ -5,7 +5,7 @@ power cut. Blobs are deleted by the collector, for which every `put` of existing
 erasure.
 """
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -45,7 +45,7 @@ class Blobs(Protocol):
         """Writes the verified content to a file; `to` is replaced atomically."""
         ...
 
-    def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    def stream(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """Bytes `start` up to but excluding `end`, in chunks; not verified against the digest."""
         ...
 

@@ -1,0 +1,134 @@
+"""What exports are written from: the images of a data set or of a frozen version, with their texts in plain."""
+
+from itertools import islice
+from typing import Any, NamedTuple
+
+from catalog import index_memory
+from catalog.database import Connection
+from catalog.domain.manifest import ManifestLine, ManifestRoot
+from catalog.domain.selection import evaluate
+from catalog.keys import open_if_present
+from catalog.lookup import known_dataset, require_dataset, require_version
+from catalog.query_handlers.context import QueryContext
+from catalog.query_handlers.paging import build_page, decode_cursor
+from catalog.query_handlers.results import TaggedImage, with_tags
+from catalog.views import images
+from catalog.views.images import ImageRow
+from catalog.views.index import DatasetIndex
+from catalog.watch.absent_keys import AbsentKeys
+from contracts.errors import Invalid
+from contracts.filter_text import canonical
+from contracts.ids import Digest, ImageId
+from contracts.queries.base import Page
+from contracts.queries.exports import ExportEntry, ReadExport
+from contracts.sealed import CAPTION, NAME, open_sealed
+from contracts.tag_style import DEFAULT_STYLE, TagStyle
+from contracts.training_text import DEFAULT_TEMPLATE, TEXT_VERSION
+
+Keys = dict[ImageId, bytes]
+
+
+class _Place(NamedTuple):
+    """What every entry says of its image."""
+
+    ordinal: int
+    image: ImageId
+    picture: Digest
+    width: int
+    height: int
+    template: int
+    text: int
+    style: TagStyle
+
+    def entry(self, **fields: Any) -> ExportEntry:
+        return ExportEntry(**self._asdict(), **fields)
+
+
+async def read_export(context: QueryContext, query: ReadExport) -> Page[ExportEntry]:
+    if query.version is None:
+        return await _read_current(context, query)
+    if query.filter is not None:
+        raise Invalid("a version is exported as a whole; filter the data set")
+    return await _read_version(context, query, query.version)
+
+
+async def _read_current(context: QueryContext, query: ReadExport) -> Page[ExportEntry]:
+    (after,) = decode_cursor(query.cursor, (-1,))
+    filter_, known = None if query.filter is None else canonical(query.filter), context.names
+    dataset = await context.read(query, lambda connection: require_dataset(connection, query.dataset))
+    memory = await index_memory.for_filter(context, dataset.id, filter_)
+
+    def read(connection: Connection) -> tuple[list[TaggedImage], int]:
+        index = DatasetIndex(connection, dataset.id, memory)
+        selected = index.universe() if filter_ is None else evaluate(filter_, index)
+        ordinals = islice(selected.iter_equal_or_larger(after + 1), query.limit + 1)
+        return with_tags(connection, images.by_ordinals(connection, dataset.id, ordinals), known), len(selected)
+
+    found, total = await context.read_dataset(dataset.id, read)
+    keys, absent = await context.keys_of(image[0].id for image in found)
+    # A key that is missing although nobody gave it up must not make an export with fewer texts.
+    absent.refuse_missing()
+    return build_page(
+        query, found, lambda image: _current_entry(image, keys, absent), lambda image: (image[0].ordinal,), total
+    )
+
+
+def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> ExportEntry:
+    row, effective, _ = image
+    rules = (DEFAULT_TEMPLATE, TEXT_VERSION, DEFAULT_STYLE)
+    place = _Place(row.ordinal, row.id, row.picture, row.width, row.height, *rules)
+    if row.id in absent.erased:
+        return place.entry(erased=True)
+    caption = row.caption if row.id in keys else None
+    return place.entry(
+        source=row.source,
+        size=row.size,
+        name=open_if_present(keys, row.id, row.name, NAME),
+        tags=effective.names,
+        caption=None if caption is None else open_sealed(keys[row.id], caption, CAPTION),
+        caption_source="tags" if caption is None else row.caption_source or "written",
+        caption_lost=row.caption is not None and caption is None,
+    )
+
+
+async def _read_version(context: QueryContext, query: ReadExport, number: int) -> Page[ExportEntry]:
+    (after,) = decode_cursor(query.cursor, (-1,))
+    version = await context.read(
+        query, lambda connection: require_version(connection, known_dataset(connection, query.dataset), number)
+    )
+    root = await context.manifests.root(version.manifest)
+    lines = await context.manifests.lines(root, after, query.limit + 1)
+    ordinals = [line.ordinal for line in lines]
+
+    def read(connection: Connection) -> dict[ImageId, ImageRow]:
+        return {row.id: row for row in images.by_ordinals(connection, version.dataset_id, ordinals)}
+
+    rows = await context.store.read(read)
+    keys, absent = await context.keys_of(line.image for line in lines)
+    absent.among({line.image for line in lines if line.caption is not None}).require()
+
+    def entry(line: ManifestLine) -> ExportEntry:
+        row = None if line.image in absent.erased else rows.get(line.image)
+        return _frozen_entry(root, line, row, keys)
+
+    return build_page(query, lines, entry, lambda line: (line.ordinal,), root.images)
+
+
+def _frozen_entry(root: ManifestRoot, line: ManifestLine, row: ImageRow | None, keys: Keys) -> ExportEntry:
+    """Tags and caption as frozen; the name, which never changes, and the source are those of the image."""
+    rules = (root.template, root.text, root.style)
+    place = _Place(line.ordinal, line.image, line.picture, line.width, line.height, *rules)
+    if row is None:
+        return place.entry(erased=True)
+    caption = None if line.caption is None else open_sealed(keys[line.image], line.caption, CAPTION)
+    # Who wrote it is known of the current caption only.
+    writer = row.caption_source if line.caption == row.caption else None
+    return place.entry(
+        source=row.source,
+        size=row.size,
+        name=open_if_present(keys, row.id, row.name, NAME),
+        tags=line.tags,
+        caption=caption,
+        caption_source="tags" if caption is None else writer or "written",
+        caption_lost=line.caption_lost,
+    )

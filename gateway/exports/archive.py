@@ -1,0 +1,161 @@
+"""The stream of an export: a zip file that is written while it is sent, or lines of JSON."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+import msgspec
+import structlog
+
+from contracts.errors import LoratoryError
+from gateway.exports.compressed_lines import CompressedLines
+from gateway.exports.layout import (
+    DATASET_CONFIG,
+    METADATA,
+    SUMMARY,
+    LeftOut,
+    dataset_config,
+    metadata_line,
+    summary_file,
+)
+from gateway.exports.plan import Plan, PlannedImage, picture_size
+from gateway.http.files import BlobFiles, sniff_media_type
+
+CHUNK_BYTES = 1 << 18
+"""Small files are sent together, in chunks of at least this size."""
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+"""Of every file: the earliest that the format has. Equal content gives equal bytes."""
+UNIX, REGULAR_FILE = 3, 0o100644 << 16
+EXTENSIONS = {
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/webp": "webp",
+    "image/gif": "gif",
+    "image/bmp": "bmp",
+    "image/tiff": "tif",
+}
+
+_log = structlog.get_logger()
+
+
+class BrokenExport(LoratoryError):
+    """The export ended before its end, so that its zip file cannot be opened."""
+
+
+class _Outbox:
+    """The file that `zipfile` writes to. It cannot seek, so sizes follow their file and nothing is read back."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def write(self, content: bytes) -> int:
+        self._parts.append(content)
+        self.size += len(content)
+        return len(content)
+
+    def flush(self) -> None:
+        """What is written is taken at once."""
+
+    def close(self) -> None:
+        """Part of the protocol; `zipfile` closes only files that it has opened."""
+
+    def take(self) -> bytes:
+        content = b"".join(self._parts)
+        self._parts, self.size = [], 0
+        return content
+
+
+class ExportStream:
+    """The bytes of a planned export.
+
+    Nothing is compressed: pictures are, and deflate differs between versions of zlib. An image that was erased since it
+    was planned is left out. A picture that is missing ends the stream without the directory, which no zip file is read
+    without.
+    """
+
+    def __init__(self, plan: Plan, files: BlobFiles) -> None:
+        self._plan, self._files = plan, files
+        self._outbox = _Outbox()
+        self._left_out: list[LeftOut] = []
+        self._metadata = CompressedLines()
+
+    async def lines(self) -> AsyncGenerator[bytes, None]:
+        """A manifest."""
+        for image in self._plan.images():
+            self._outbox.write(msgspec.json.encode(image.line) + b"\n")
+            if self._outbox.size >= CHUNK_BYTES:
+                yield self._outbox.take()
+        yield self._outbox.take()
+
+    async def zip(self) -> AsyncGenerator[bytes, None]:
+        """Pictures with their texts, by ordinal, then the other files."""
+        archive = ZipFile(self._outbox, "w", ZIP_STORED)
+        for image in self._plan.images():
+            async with aclosing(self._write_image(archive, image)) as written:
+                async for _ in written:
+                    yield self._outbox.take()
+        for _ in self._write_files(archive):
+            yield self._outbox.take()
+        archive.close()
+        yield self._outbox.take()
+
+    async def _write_image(self, archive: ZipFile, image: PlannedImage) -> AsyncGenerator[None, None]:
+        """Yields when there is enough to be sent."""
+        line = image.line
+        size = await picture_size(self._files, line)
+        if size is None:
+            self._left_out.append(LeftOut(ordinal=line.ordinal, image=line.image))
+            await _log.awarning("export_left_out_erased_image", image_id=line.image)
+            return
+        async with aclosing(self._picture(image)) as chunks:
+            first = await anext(chunks, b"")
+            file_name = f"{image.stem}.{EXTENSIONS.get(sniff_media_type(first[:16]), 'png')}"
+            with archive.open(_file(self._plan.layout.folder + file_name, size), "w") as entry:
+                entry.write(first)
+                sent = len(first)
+                async for chunk in chunks:
+                    yield
+                    entry.write(chunk)
+                    sent += len(chunk)
+        if sent != size:
+            raise BrokenExport(f"the picture of image {line.image!r} has {sent} bytes instead of {size}")
+        self._write_texts(archive, image, file_name)
+        if self._outbox.size >= CHUNK_BYTES:
+            yield
+
+    def _picture(self, image: PlannedImage) -> AsyncGenerator[bytes, None]:
+        """The one place that reads pictures of exports: as they are stored."""
+        return self._files.blobs.stream(image.line.picture)
+
+    def _write_texts(self, archive: ZipFile, image: PlannedImage, file_name: str) -> None:
+        layout, text = self._plan.layout, image.line.training_text
+        # No file for no text: sd-scripts refuses an empty one, and then uses the class.
+        if layout.has_sidecars and text:
+            _write(archive, f"{layout.folder}{image.stem}.txt", text.encode())
+        if layout.format == "imagefolder":
+            self._metadata.append(metadata_line(file_name, image.line))
+
+    def _write_files(self, archive: ZipFile) -> Iterator[None]:
+        layout, summary = self._plan.layout, self._plan.summary(self._left_out)
+        if layout.format == "imagefolder":
+            self._metadata.finish()
+            with archive.open(_file(METADATA, 0), "w", force_zip64=True) as entry:
+                for line in self._metadata:
+                    entry.write(line + b"\n")
+                    if self._outbox.size >= CHUNK_BYTES:
+                        yield
+        if layout.format == "kohya":
+            _write(archive, DATASET_CONFIG, dataset_config(layout, summary))
+        _write(archive, SUMMARY, summary_file(summary))
+
+
+def _file(name: str, size: int) -> ZipInfo:
+    info = ZipInfo(name, ZIP_DATE)
+    info.file_size, info.create_system, info.external_attr = size, UNIX, REGULAR_FILE
+    return info
+
+
+def _write(archive: ZipFile, name: str, content: bytes) -> None:
+    with archive.open(_file(name, len(content)), "w") as entry:
+        entry.write(content)
