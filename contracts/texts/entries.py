@@ -12,7 +12,8 @@ from contracts.tags import canonicalize
 from contracts.texts.known_tags import EAST_ASIAN_ENDINGS, FACES, MARKERS, MODIFIERS, NAMESPACES, NOUNS, TAGS
 from contracts.texts.writing import KAOMOJI
 
-MAX_WORDS = 6
+MAX_WORDS = 8
+"""Of an entry; titles of series have that many."""
 MAX_LETTERS_WITHOUT_SPACES = 20
 """Of scripts that write without spaces: what is longer is a sentence."""
 MAX_DIGITS = 4
@@ -46,9 +47,9 @@ _PROSE_START = re.compile(
     r"|(?:photo|photograph|picture|image|portrait|painting|drawing|close-up|closeup|shot|view|selfie) of)\s"
 )
 _PROSE_WORD = re.compile(
-    r"\s(?:a|an|the|i|he|she|they|we|my|our|your|her|his|their|its|of the)\s"
+    r"\s(?:a|an|i|he|she|they|we|my|our|your|her|his|their|its)\s|(?<!\sof)\sthe\s"
     r"|\b(?:is|are|am|was|were|has|have|had|been|who|which|named|called|born|lives"
-    r"|ein|eine|einer|einem|einen|ist|mit|une|est|avec|una|está|con)\b"
+    r"|ein|eine|einer|einem|einen|ist|mit|une|est|avec|una|está)\b"
 )
 
 
@@ -70,12 +71,12 @@ def objection(entry: str) -> str | None:
     """Why a list with this entry is not taken for tags, as a code; none if it may be.
 
     `not-a-tag`, `contact` (address, e-mail, URL, path, hashtag), `number` (of a person, money, date), `code`,
-    `sentence`, `capitals` (a name of people or places; allowed in usual tags, as in `Long Hair`).
+    `sentence`, `capitals` (a name of people or places). None for usual tags: `Long Hair`, `looking to the side`.
     """
     tag = _tag(entry)
     if tag is None:
         return "not-a-tag"
-    if tag in _ALL_FACES or not any(map(str.isalnum, tag)):
+    if tag in _ALL_FACES or tag in TAGS or tag in MARKERS or not any(map(str.isalnum, tag)):
         return None
     return next((reason for reason, applies in _OBJECTIONS if applies(entry)), None)
 
@@ -128,7 +129,7 @@ def _has_capitals(entry: str) -> bool:
     if not any(map(str.isupper, entry)):
         return False
     tag = undo_syntax(entry)
-    if tag in TAGS or tag in MARKERS or _COUNT.match(tag) or _SCORE.match(tag):
+    if _COUNT.match(tag) or _SCORE.match(tag):
         return False
     return not all(word in MODIFIERS or _is_noun(word) for word in tag.split("_"))
 

@@ -12,7 +12,7 @@ are sealed, so that a text with a name, an address or a number of a person in it
 5. One marker makes it tags: `1girl`, `solo`, `score_9`, `rating:safe`, `masterpiece`, `(hat:1.2)`, `saber \\(fate\\)`.
 6. Without a marker, it is tags if there are two entries or more, at least three quarters of them are usual tags or have
    an underscore (`bad_tag`), one is a usual tag (`contracts.texts.known_tags`), and the rest are single words such as
-   triggers. A single entry must be a usual tag with an underscore (`long_hair`).
+   triggers, unless the list has ten entries. A single entry must be a usual tag with an underscore (`long_hair`).
 7. All else is a caption.
 """
 
@@ -33,6 +33,8 @@ Kind = Literal["tags", "caption", "empty"]
 MAX_TAGS = 1000
 """Maximum number of tags of one image, as in `contracts.commands.base.Tags`."""
 MAX_PROBLEMS = 10
+LONG_LIST = 10
+"""Entries of a list in which those that are not known may have several words, as names have."""
 
 _COMMAS = ",，、،"
 _ENTRY = re.compile(rf"(?:\{{[^{{}}]*\}}|[^{_COMMAS}\n])+")  # commas in the braces of a wildcard separate no tags
@@ -97,7 +99,8 @@ def _judge(text: str, entries: list[str]) -> TextReading:
         single = bool(known) and is_underscored(entries[0])
         return _read_tags(text, "known-tags") if single else _caption(text, "single-phrase")
     others = [entry for entry in entries if entry not in known and not is_underscored(entry)]
-    if known and 4 * len(others) <= len(entries) and not any(" " in entry for entry in others):
+    may_be_names = len(entries) < LONG_LIST and any(" " in entry for entry in others)
+    if known and 4 * len(others) <= len(entries) and not may_be_names:
         return _read_tags(text, "known-tags")
     return _caption(text, "few-known-tags")
 
