@@ -14,9 +14,9 @@ from PIL import Image, ImageFile
 
 from catalog.ingest import file_formats
 from catalog.ingest.decoder_messages import Examine
-from catalog.ingest.orientation import to_upright_srgb
 from catalog.ingest.outcomes import FORMATS, Format, Limits, PictureInfo, Refused, UnusableFile
 from contracts.ids import Digest
+from contracts.pixels import UnsupportedPixels, to_upright_srgb
 
 _PLUGINS: dict[Format, str] = {
     "JPEG": "JpegImagePlugin",
@@ -48,6 +48,8 @@ def examine(request: Examine, limits: Limits) -> PictureInfo | Refused:
         return _normalize_and_measure(request, data, file_format, image)
     except UnusableFile as unusable:
         return unusable.refused
+    except UnsupportedPixels:
+        return Refused(reason="unsupported-pixels", detail="its pixel format has no known brightness range")
     except MemoryError:
         return Refused(reason="too-much-memory", detail="decoding it takes more memory than one picture may have")
 

@@ -7,15 +7,12 @@ import msgspec
 from msgspec import Meta
 
 from contracts.ids import Digest
+from contracts.pixels import ColourConversion
 
 Format = Literal["JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF"]
 """The formats we read, by Pillow's names. HEIC and JPEG XL need plugins with native decoders of their own."""
 
 FORMATS: tuple[Format, ...] = get_args(Format)
-
-ColourConversion = Literal["srgb", "converted", "assumed"]
-"""How the picture became sRGB: it was declared sRGB or nothing; it was converted by its ICC profile; or a colour space
-was assumed, because it is CMYK without a profile or its profile is unreadable."""
 
 Reason = Literal[
     "empty",
