@@ -8,6 +8,7 @@ from pathlib import Path
 
 from contracts.commands.datasets import MAX_FILES_PER_IMPORT
 from contracts.errors import SetupError
+from contracts.wire.system.regular_files import check_regular
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 """Extensions of image files; whether the content is a supported image is decided by the server."""
@@ -59,7 +60,7 @@ def scan_folder(folder: Path) -> ScanResult:
 def scan_files(files: Sequence[Path]) -> ScanResult:
     """These files, named by file name, or by path if two share one. SetupError if one is missing."""
     for file in files:
-        if not file.is_file():
+        if file.is_dir() or not (file.exists() or file.is_symlink()):
             raise SetupError(f"there is no file {file}")
     names = [file.name for file in files]
     unique = len(set(names)) == len(names)
@@ -108,12 +109,17 @@ def _classify(files: Iterable[tuple[Path, str]], root: Path | None = None) -> Sc
 
 def _links_outside(path: Path, root: Path | None) -> bool:
     """Is it a symbolic link to a file outside the folder? Allowed for files that were named explicitly (no root)."""
-    return root is not None and path.is_symlink() and not path.resolve().is_relative_to(root)
+    if root is None or not path.is_symlink():
+        return False
+    try:
+        return not path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a link that leads to itself (Python 3.11 raises RuntimeError); it is named later
+        return False
 
 
 def _add_image(found: ScanResult, path: Path, name: str, root: Path | None) -> None:
     try:
-        size = path.stat().st_size
+        size = check_regular(path).st_size
     except OSError as error:
         found.unreadable.append((name, error.strerror or "it cannot be read"))
         return

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 
 from contracts.commands.datasets import DatasetResult, EditManyResult, ImportedFile, ReviewResult, VersionResult
 from contracts.errors import NotFound
 from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, ImageView, TagCount, VersionView
+from contracts.wire.system.regular_files import FileChanged, SteadyReader, open_regular
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
 from loratory.http import Items
 from loratory.image_files import ImageFile, ScanResult, batches, scan_files, scan_folder
@@ -166,13 +167,27 @@ class DatasetApi(Api):
     async def _upload(
         self, dataset: str, batch: list[ImageFile], unreadable: list[tuple[str, str]]
     ) -> Sequence[ImportedFile]:
-        """One request. Files that cannot be opened are added to `unreadable` and skipped."""
-        parts: list[tuple[str, tuple[str, BinaryIO]]] = []
+        """One request. Files that cannot be read, or change meanwhile, are added to `unreadable` and skipped."""
+        try:
+            return await self._upload_unchanged(dataset, batch, unreadable)
+        except FileChanged as error:
+            unreadable += [(image.name, error.strerror) for image in batch if str(image.path) == error.filename]
+            others = [image for image in batch if str(image.path) != error.filename]
+            return await self._upload(dataset, others, unreadable)
+
+    async def _upload_unchanged(
+        self, dataset: str, batch: list[ImageFile], unreadable: list[tuple[str, str]]
+    ) -> Sequence[ImportedFile]:
+        """One request. FileChanged: a file shrank, so the request was not completed."""
+        parts: list[tuple[str, tuple[str, SteadyReader]]] = []
         captions: dict[str, str] = {}
         with ExitStack() as opened:
             for image in batch:
                 try:
-                    parts.append(("files", (image.name, opened.enter_context(image.path.open("rb")))))
+                    source = opened.enter_context(open_regular(image.path))
+                    if source.size != image.size:
+                        raise FileChanged(0, "it changed while it was read")
+                    parts.append(("files", (image.name, source)))
                 except OSError as error:
                     unreadable.append((image.name, error.strerror or "it cannot be read"))
                     continue
