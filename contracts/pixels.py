@@ -46,7 +46,7 @@ class UnsupportedPixels(ValueError):
 def to_upright_srgb(image: Image.Image) -> tuple[Image.Image, ColourConversion]:
     """The picture as it should be displayed, without metadata. UnsupportedPixels, or Pillow's errors of decoding.
 
-    If nothing is to be done it is `image` itself, whose `info` is then empty: so a large picture exists only once.
+    `image` is used up: where possible the result is `image` itself, so that a large picture exists only once.
     """
     image.load()  # Pillow turns a TIFF here, so its orientation is read afterwards
     transpose = TRANSPOSES.get(orientation_of(image))
@@ -92,7 +92,7 @@ def is_srgb_profile(profile: bytes) -> bool:
     """Whether an ICC profile of RGB pixels describes sRGB, whatever its name: tried on colours of the whole range."""
     colours = Image.frombytes("RGB", (len(_PROBE_LEVELS) ** 3, 1), bytes(sum(product(_PROBE_LEVELS, repeat=3), ())))
     try:
-        converted = _convert_by_profile(colours, profile).tobytes()
+        converted = _convert_by_profile(colours.copy(), profile).tobytes()
     except _UNREADABLE_PROFILE:
         return False
     return all(abs(one - other) <= _SRGB_TOLERANCE for one, other in zip(colours.tobytes(), converted, strict=True))
@@ -151,15 +151,17 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, ColourConversion]:
 
 
 def _convert_by_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    """The converted image, which is `image` itself if its mode stays the same."""
     converted = ImageCms.profileToProfile(
         image,
         ImageCms.ImageCmsProfile(BytesIO(profile)),
         ImageCms.createProfile("sRGB"),
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
         outputMode="RGBA" if image.mode == "RGBA" else "RGB",
+        inPlace=image.mode in ("RGB", "RGBA"),
         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
-    return cast("Image.Image", converted)  # it is None only with inPlace
+    return image if converted is None else converted  # none: it was converted in place
 
 
 def _is_opaque(image: Image.Image) -> bool:

@@ -10,13 +10,14 @@ from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageFile
+from PIL import Image
 
-from catalog.ingest import file_formats
+from catalog.ingest import file_formats, memory
 from catalog.ingest.decoder_messages import Examine
 from catalog.ingest.outcomes import FORMATS, Format, Limits, PictureInfo, Refused, UnusableFile
 from contracts.ids import Digest
 from contracts.pixels import UnsupportedPixels, to_upright_srgb
+from contracts.wire.system.regular_files import FileChanged, NotRegular, read_regular
 
 _PLUGINS: dict[Format, str] = {
     "JPEG": "JpegImagePlugin",
@@ -33,18 +34,12 @@ _PICTURE_MODES = ("L", "RGB", "RGBA")
 _PNG_LEVEL = 2  # 6 takes three times as long for 0-13 % less [measured]
 
 
-def set_pillow_limits(limits: Limits) -> None:
-    """Set Pillow's own limits, once per child: some decoders allocate memory before the size can be checked."""
-    # Pillow refuses above twice this figure (and warns above it, which the child ignores).
-    Image.MAX_IMAGE_PIXELS = -(-limits.max_pixels // 2)
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated picture would be padded with grey, and that would be trained
-
-
 def examine(request: Examine, limits: Limits) -> PictureInfo | Refused:
     """The picture's properties, with the files written, or a refusal. OSError: a file cannot be read or written."""
     try:
         data = _read(Path(request.source), limits)
-        file_format, image = _decode(data, limits)
+        file_format, image = _open(data, limits)
+        _load(image, file_format, len(data), limits)
         return _normalize_and_measure(request, data, file_format, image)
     except UnusableFile as unusable:
         return unusable.refused
@@ -55,8 +50,12 @@ def examine(request: Examine, limits: Limits) -> PictureInfo | Refused:
 
 
 def _read(source: Path, limits: Limits) -> bytes:
-    with source.open("rb") as file:
-        data = file.read(limits.max_bytes + 1)
+    try:
+        data = read_regular(source, limits.max_bytes, follow_links=False)
+    except NotRegular as error:
+        raise UnusableFile("not-a-file", error.strerror) from error
+    except FileChanged as error:
+        raise UnusableFile("changed", error.strerror) from error
     if not data:
         raise UnusableFile("empty", "the file is empty")
     if len(data) > limits.max_bytes:
@@ -64,29 +63,38 @@ def _read(source: Path, limits: Limits) -> bytes:
     return data
 
 
-def _decode(data: bytes, limits: Limits) -> tuple[Format, Image.Image]:
-    """The format and the fully decoded first frame."""
+def _open(data: bytes, limits: Limits) -> tuple[Format, Image.Image]:
+    """The format and the first frame, of which only the header was read."""
     file_format = file_formats.sniff(data)
     if file_format is None:
         raise UnusableFile("unknown-format", f"this is not a picture in a format we read ({', '.join(FORMATS)})")
-    with _untrusted_bytes(limits):
+    max_pixels = memory.max_pixels_of(file_format, limits)
+    # Pillow refuses above twice this figure (and warns above it, which the child ignores).
+    Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+    with _untrusted_bytes(max_pixels, file_format):
         import_module(f"PIL.{_PLUGINS[file_format]}")  # otherwise Pillow loads all its 43 plugins to find this one
         image = Image.open(BytesIO(data), formats=(file_format,))
     _check_size(*image.size, limits)
-    with _untrusted_bytes(limits):
-        image.load()
     return file_format, image
 
 
+def _load(image: Image.Image, file_format: Format, file_bytes: int, limits: Limits) -> None:
+    """Decode all pixels. UnusableFile if that, or making them upright and sRGB, takes too much memory."""
+    memory.check_decoding(image, file_format, file_bytes, limits)
+    with _untrusted_bytes(limits.max_pixels, file_format):
+        image.load()
+    memory.check_upright(image, file_format, file_bytes, limits)
+
+
 @contextmanager
-def _untrusted_bytes(limits: Limits) -> Iterator[None]:
+def _untrusted_bytes(max_pixels: int, file_format: Format) -> Iterator[None]:
     """Turn whatever Pillow raises on a file's bytes into a refusal of the file."""
     try:
         yield
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels(limits) from error
+        raise _too_many_pixels(max_pixels, file_format if file_format in ("WEBP", "AVIF") else "picture") from error
     except Exception as error:
         # OSError, SyntaxError, struct.error, …: hostile bytes raise almost anything. WebP's and AVIF's decoders raise
         # the same when memory runs out, which the default limits prevent.
@@ -95,7 +103,7 @@ def _untrusted_bytes(limits: Limits) -> Iterator[None]:
 
 def _check_size(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.max_pixels:
-        raise _too_many_pixels(limits)
+        raise _too_many_pixels(limits.max_pixels)
     if max(width, height) > limits.max_side:
         raise UnusableFile("too-long-side", f"it is {width} x {height}; a side may have {limits.max_side:,} pixels")
     if max(width, height) > limits.max_aspect * min(width, height):
@@ -105,8 +113,9 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
         )
 
 
-def _too_many_pixels(limits: Limits) -> UnusableFile:
-    return UnusableFile("too-many-pixels", f"it has more than {limits.max_pixels:,} pixels")
+def _too_many_pixels(max_pixels: int, file_format: str = "picture") -> UnusableFile:
+    detail = f"it has more than {max_pixels:,} pixels, the most that a {file_format} may have"
+    return UnusableFile("too-many-pixels", detail)
 
 
 def _normalize_and_measure(request: Examine, data: bytes, file_format: Format, image: Image.Image) -> PictureInfo:
@@ -148,7 +157,7 @@ def pixels_digest(image: Image.Image) -> Digest:
     digest = hashlib.sha256(f"{mode} {image.width}x{image.height}\n".encode())
     for top in range(0, image.height, _STRIP):
         strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
-        digest.update(strip.convert(mode).tobytes())
+        digest.update((strip if strip.mode == mode else strip.convert(mode)).tobytes())
     return Digest(digest.hexdigest())
 
 

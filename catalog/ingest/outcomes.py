@@ -16,6 +16,8 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 Reason = Literal[
     "empty",
+    "not-a-file",
+    "changed",
     "too-large",
     "unknown-format",
     "too-many-pixels",
@@ -28,25 +30,36 @@ Reason = Literal[
     "decoder-crashed",
 ]
 
+ADDRESS_SPACE_BYTES = 256 << 20
+"""Of code, thread stacks and what allocators reserve, beyond the resident memory of a child."""
+
 PositiveInt = Annotated[int, Meta(gt=0)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits on one file. Dimensions are checked from the header, before any pixel is decoded.
+    """Limits on one file. Dimensions and memory are checked from the header, before any pixel is decoded.
 
-    `max_bytes`: size of the file. `max_pixels`: width x height; 64 million is a 9248 x 6920 photograph, and the
-    most expensive case (a WebP with alpha: two canvases, a frame, the picture) then takes 1.26 GB [measured].
-    `max_side`: pixels; more than WebP can hold (16,383) is of no use to a bucket. `max_aspect`: longer side over
-    shorter. `seconds`: wall clock for one file. `memory_bytes`: address space of one child (RLIMIT_AS, Linux only),
-    of which Python and Pillow take 40 MB. The bounds are checked when this is decoded, at the latest by the child.
+    `max_bytes`: size of the file. `max_pixels`: width x height; 64 million is a 9248 x 6920 photograph. `max_side`:
+    pixels; more than WebP can hold (16,383) is of no use to a bucket. `max_aspect`: longer side over shorter.
+    `cpu_seconds`, `cpu_seconds_per_mb`: CPU time of the child for one file, and in addition for each megabyte of it:
+    so a small file can cost little, and a busy machine accepts what an idle one does. `hang_seconds`: wall clock, for a
+    child that waits for something. `memory_bytes`: resident memory of one child; what a picture will take is estimated
+    (`memory.py`), and the kernel enforces it with `ADDRESS_SPACE_BYTES` more (RLIMIT_AS, Linux only). The bounds are
+    checked when this is decoded, at the latest by the child.
     """
 
     max_bytes: PositiveInt = 64 << 20
     max_pixels: PositiveInt = 64_000_000
     max_side: PositiveInt = 16_384
     max_aspect: PositiveInt = 32
-    seconds: Annotated[float, Meta(gt=0)] = 60.0
-    memory_bytes: Annotated[int, Meta(ge=64 << 20)] = 2 << 30
+    cpu_seconds: Annotated[float, Meta(gt=0)] = 2.0
+    cpu_seconds_per_mb: Annotated[float, Meta(ge=0)] = 0.5
+    hang_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    memory_bytes: Annotated[int, Meta(ge=64 << 20)] = 512 << 20
+
+    def cpu_seconds_of(self, size: int) -> float:
+        """CPU time that a file of `size` bytes may take."""
+        return self.cpu_seconds + self.cpu_seconds_per_mb * min(size, self.max_bytes) / 1e6
 
 
 class PictureInfo(msgspec.Struct, frozen=True, kw_only=True, tag="examined"):

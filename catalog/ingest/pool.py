@@ -4,6 +4,7 @@ Processes start when first needed and are reused. One that hangs, grows too larg
 """
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,13 @@ from contracts.wire.system.pipe import PipeError
 START_TIMEOUT_SECONDS = 60.0  # a child is ready within 0.1 s; on a machine that swaps it may take long
 REASONS_TO_RETRY: frozenset[Reason] = frozenset({"decoder-crashed", "too-much-memory"})
 """After these the file is tried again in a new child, as the first may have died idle or grown large over time."""
+
+
+_CPU_TIME_SIGNAL = getattr(signal, "SIGPROF", 0)  # by which the kernel ends a child; Windows has no such limit
+
+
+class CpuTimeSpent(Exception):
+    """The child was killed because it took more CPU time than it may."""
 
 
 class Decoder:
@@ -78,8 +86,10 @@ class Decoder:
         try:
             result = await child.request(request)
         except TimeoutError:
-            detail = f"decoding it took longer than {self._limits.seconds:g} seconds"
+            detail = f"decoding it did not end within {self._limits.hang_seconds:g} seconds"
             return Refused(reason="took-too-long", detail=detail)
+        except CpuTimeSpent:
+            return Refused(reason="took-too-long", detail="decoding it took more CPU time than a file of its size may")
         except PipeError:
             return Refused(reason="decoder-crashed", detail="decoding it crashed the decoder")
         if isinstance(result, DecodingFailed):
@@ -104,12 +114,17 @@ class _Child:
         self._stopped = False
 
     async def request(self, request: Examine) -> Result:
-        """The result. TimeoutError: the child was killed after the time limit; PipeError: it ended by itself."""
+        """The result. CpuTimeSpent, or TimeoutError: it waited for too long, and was killed; PipeError: it ended."""
         if self._process is None or not self._process.is_running:
             self._process = await self._start()
-        async with _killed_on_failure(self._process), asyncio.timeout(self._limits.seconds):
-            await self._process.send(REQUESTS.encode(request))
-            return await self._process.receive(RESULTS)
+        try:
+            async with _killed_on_failure(self._process), asyncio.timeout(self._limits.hang_seconds):
+                await self._process.send(REQUESTS.encode(request))
+                return await self._process.receive(RESULTS)
+        except PipeError as error:
+            if await self._process.wait() == -_CPU_TIME_SIGNAL:
+                raise CpuTimeSpent from error
+            raise
 
     async def kill(self) -> None:
         """End the process; the next request starts another."""
