@@ -7,6 +7,7 @@ Colour under transparent pixels is kept with its alpha. Code that needs RGB must
 alpha.
 """
 
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from io import BytesIO
 from itertools import product
@@ -59,6 +60,24 @@ def to_upright_srgb(image: Image.Image) -> tuple[Image.Image, ColourConversion]:
     return result, colour
 
 
+def upright_strips(image: Image.Image, orientation: int, rows: int) -> Iterator[Image.Image]:
+    """The rows of the decoded image as turned by `orientation`, from the top, at most `rows` in each strip: so a large
+    picture is never copied as a whole."""
+    width, height = image.size
+    for top in range(0, width if orientation >= _FIRST_SIDEWAYS else height, rows):
+        match orientation:
+            case 3 | 4:
+                box = 0, max(0, height - top - rows), width, height - top
+            case 5 | 6:
+                box = top, 0, min(width, top + rows), height
+            case 7 | 8:
+                box = max(0, width - top - rows), 0, width - top, height
+            case _:
+                box = 0, top, width, min(height, top + rows)
+        strip = image.crop(box)
+        yield strip.transpose(TRANSPOSES[orientation]) if orientation in TRANSPOSES else strip
+
+
 def orientation_of(image: Image.Image) -> int:
     """EXIF's (or XMP's) orientation, 1 to 8; 1 if there is none, it is unknown, or the block is broken."""
     try:
@@ -70,12 +89,13 @@ def orientation_of(image: Image.Image) -> int:
     return value if isinstance(value, int) and value in TRANSPOSES else UPRIGHT
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height as displayed, without decoding a JPEG or WebP."""
+def upright_size(image: Image.Image, orientation: int | None = None) -> tuple[int, int]:
+    """Width and height as displayed, without decoding a JPEG or WebP; by its own orientation if none is given."""
     width, height = image.size
-    if image.format == "TIFF":
-        return width, height  # Pillow gives the upright size, and turns the pixels when it loads them
-    return (height, width) if orientation_of(image) >= _FIRST_SIDEWAYS else (width, height)
+    if orientation is None:
+        # Of a TIFF, Pillow gives the upright size, and turns the pixels when it loads them.
+        orientation = UPRIGHT if image.format == "TIFF" else orientation_of(image)
+    return (height, width) if orientation >= _FIRST_SIDEWAYS else (width, height)
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -140,14 +160,27 @@ _UNREADABLE_PROFILE = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 """It is unreadable, or made for another kind of pixels: viewers ignore such a profile as well."""
 
 
+def colour_conversion(image: Image.Image) -> ColourConversion:
+    """How an image of mode L, RGB, RGBA or CMYK becomes sRGB, without decoding it."""
+    profile = _profile_of(image)
+    if not profile or (image.mode in ("RGB", "RGBA") and is_srgb_profile(profile)):
+        return "assumed" if image.mode == "CMYK" else "srgb"
+    try:
+        _convert_by_profile(Image.new(image.mode, (1, 1)), profile)
+    except _UNREADABLE_PROFILE:
+        return "assumed"
+    return "converted"
+
+
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, ColourConversion]:
-    profile = cast("bytes | None", image.info.get("icc_profile"))
-    if profile and not (image.mode in ("RGB", "RGBA") and is_srgb_profile(profile)):
-        try:
-            return _convert_by_profile(image, profile), "converted"
-        except _UNREADABLE_PROFILE:
-            return (image.convert("RGB") if image.mode == "CMYK" else image), "assumed"
-    return (image.convert("RGB"), "assumed") if image.mode == "CMYK" else (image, "srgb")
+    colour, profile = colour_conversion(image), _profile_of(image)
+    if colour == "converted" and profile:
+        return _convert_by_profile(image, profile), colour
+    return (image.convert("RGB") if image.mode == "CMYK" else image), colour
+
+
+def _profile_of(image: Image.Image) -> bytes | None:
+    return cast("bytes | None", image.info.get("icc_profile"))
 
 
 def _convert_by_profile(image: Image.Image, profile: bytes) -> Image.Image:

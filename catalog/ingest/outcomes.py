@@ -69,7 +69,8 @@ class PictureInfo(msgspec.Struct, frozen=True, kw_only=True, tag="examined"):
     `pixels_sha256`: of the picture's pixels whatever the encoding (see `examine.pixels_digest`), to find duplicates.
     `dhash`: 64-bit difference hash, 16 hex digits; near duplicates differ in few bits.
     `animated`: the source has more frames than the first, which is the one used.
-    `source_is_picture`: the source itself is upright, sRGB, 8-bit and bare, so the picture's bytes are the source's.
+    `source_is_picture`: the source itself is sRGB, 8-bit and bare, so the picture's bytes are the source's.
+    `cut_sha256`: what was cut from a JPEG (`contracts.jpeg_cut`); its picture with that gives the source again.
     """
 
     format: Format
@@ -86,13 +87,16 @@ class PictureInfo(msgspec.Struct, frozen=True, kw_only=True, tag="examined"):
     animated: bool
     colour: ColourConversion
     source_is_picture: bool
+    cut_sha256: Digest | None = None
 
 
 class Accepted(PictureInfo, frozen=True, kw_only=True):
-    """The properties, and the paths of the picture (possibly the source itself) and a WebP thumbnail of ≤ 256 px."""
+    """The properties, and the paths of the picture (possibly the source itself), a WebP thumbnail of ≤ 256 px, and what
+    was cut."""
 
     picture_path: Path
     thumbnail_path: Path
+    cut_path: Path | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

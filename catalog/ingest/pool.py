@@ -50,28 +50,32 @@ class Decoder:
         for child in self._children:
             await child.stop()
 
-    async def examine(self, path: Path, *, into: Path) -> Outcome:
+    async def examine(self, path: Path, *, into: Path, reencode: bool = False) -> Outcome:
         """Examine a file; writes its thumbnail, and the picture unless it is the source itself, into the folder `into`.
 
-        Files written for a refused file are deleted again. OSError: `path` cannot be read or `into` not be written.
-        Unavailable: no child starts. Neither is a verdict on the picture.
+        `reencode`: do not cut a JPEG (see `Examine`). Files written for a refused file are deleted again. OSError:
+        `path` cannot be read or `into` not be written. Unavailable: no child starts. Neither is a verdict on the
+        picture.
         """
         stem = into / ulid()
-        picture, thumbnail = stem.with_suffix(".png"), stem.with_suffix(".webp")
-        request = Examine(source=str(path), picture=str(picture), thumbnail=str(thumbnail))
+        picture, thumbnail, cut = (stem.with_suffix(suffix) for suffix in (".picture", ".webp", ".cut"))
+        request = Examine(
+            source=str(path), picture=str(picture), thumbnail=str(thumbnail), cut=None if reencode else str(cut)
+        )
         result = None
         try:
             result = await self._examine_with_retry(request)
         finally:
             if not isinstance(result, PictureInfo):
-                picture.unlink(missing_ok=True)
-                thumbnail.unlink(missing_ok=True)
+                for file in (picture, thumbnail, cut):
+                    file.unlink(missing_ok=True)
         if isinstance(result, Refused):
             return result
         return Accepted(
             **msgspec.structs.asdict(result),
             picture_path=path if result.source_is_picture else picture,
             thumbnail_path=thumbnail,
+            cut_path=None if result.cut_sha256 is None else cut,
         )
 
     async def _examine_with_retry(self, request: Examine) -> PictureInfo | Refused:

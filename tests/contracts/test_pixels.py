@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from contracts.pixels import UnsupportedPixels, is_srgb_profile, on_white, to_upright_srgb, upright_size
+from contracts.pixels import UnsupportedPixels, is_srgb_profile, on_white, to_upright_srgb, upright_size, upright_strips
 from tagger.wd.preprocess import read_square
 from trainer.engine.data import load_pixels, read_size
 from trainer.messages import Example
@@ -126,6 +126,18 @@ def test_a_picture_that_needs_nothing_exists_only_once() -> None:
     image.info["icc_profile"] = srgb_profile()
     upright, how = to_upright_srgb(image)
     assert (upright is image, how, image.info) == (True, "srgb", {})
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("rows", [1, 7, 64, 500])
+def test_strips_are_the_rows_of_the_turned_picture(orientation: int, rows: int) -> None:
+    buffer = BytesIO()
+    draw_picture().save(buffer, "PNG", exif=with_orientation(orientation))
+    with Image.open(buffer) as image:
+        whole, _ = to_upright_srgb(image)
+    strips = list(upright_strips(draw_picture(), orientation, rows))
+    assert {strip.height for strip in strips[:-1]} <= {rows}
+    assert b"".join(strip.tobytes() for strip in strips) == whole.tobytes()
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
