@@ -50,10 +50,10 @@ def open_regular(path: Path, *, follow_links: bool = True) -> "SteadyReader":
 def read_regular(path: Path, max_bytes: int, *, follow_links: bool = True) -> bytes:
     """Its content, or the first `max_bytes` + 1 bytes of it. NotRegular, FileChanged, OSError."""
     with open_regular(path, follow_links=follow_links) as file:
-        wanted_bytes = min(file.size, max_bytes + 1)
+        length = min(file.size, max_bytes + 1)
         content = bytearray()
-        while len(content) < wanted_bytes:
-            content += file.read(min(_CHUNK_BYTES, wanted_bytes - len(content)))
+        while len(content) < length:
+            content += file.read(min(_CHUNK_BYTES, length - len(content)))
         file.check_unchanged()
     return bytes(content)
 
