@@ -6,7 +6,9 @@ It holds no secrets and no state, so the pool can kill and replace it at any tim
 import os
 import signal
 import sys
+import time
 import warnings
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +17,10 @@ import msgspec
 from catalog.ingest.decoder_messages import READY, REQUESTS, RESULTS, DecoderReady, DecodingFailed, Examine, Result
 from catalog.ingest.examine import examine
 from catalog.ingest.outcomes import ADDRESS_SPACE_BYTES, Limits
+
+_REFERENCE_SECONDS = 0.0083
+"""CPU time of what `_measure_slowness` does on the machine on which the limits were measured."""
+_MAX_SLOWNESS = 20
 
 
 def main() -> None:
@@ -30,11 +36,23 @@ def main() -> None:
 
 
 def _serve(requests: BinaryIO, results: BinaryIO, limits: Limits) -> None:
+    slowness = _measure_slowness()
     READY.write(results, DecoderReady())
     while request := REQUESTS.read(requests):
-        _set_timers(limits.cpu_seconds_of(_size(request.source)), limits.hang_seconds + 1)
+        _set_timers(slowness * limits.cpu_seconds_of(_size(request.source)), limits.hang_seconds + 1)
         RESULTS.write(results, _execute(request, limits))
         _set_timers(0, 0)
+
+
+def _measure_slowness() -> float:
+    """How many times slower than that of the limits this machine is, at least 1: an old one is given more time."""
+    rows = b"".join(bytes(x * y & 255 for x in range(512)) for y in range(256)) * 4
+    fastest = _MAX_SLOWNESS * _REFERENCE_SECONDS
+    for _ in range(3):
+        started = time.process_time()
+        zlib.compress(rows, 6)
+        fastest = min(fastest, time.process_time() - started)
+    return max(1.0, fastest / _REFERENCE_SECONDS)
 
 
 def _execute(request: Examine, limits: Limits) -> Result:

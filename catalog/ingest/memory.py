@@ -32,16 +32,17 @@ def max_pixels_of(file_format: Format, limits: Limits) -> int:
 def check_decoding(image: Image.Image, file_format: Format, file_bytes: int, limits: Limits) -> None:
     """UnusableFile if decoding an opened image of a file of `file_bytes` takes too much memory."""
     per_pixel = _BYTES_PER_PIXEL[file_format]
-    if file_format in ("JPEG", "PNG", "BMP") and image.mode in _ONE_BYTE_MODES:
-        per_pixel = 1
+    if file_format in ("JPEG", "PNG", "BMP", "TIFF") and image.mode in _ONE_BYTE_MODES:
+        per_pixel //= _COPY_BYTES
     progressive = _coefficient_bytes(image) if "progressive" in image.info else 0
     _check(file_bytes + image.width * image.height * per_pixel + progressive, limits)
 
 
 def check_upright(image: Image.Image, file_format: Format, file_bytes: int, limits: Limits) -> None:
     """UnusableFile if the copies that `to_upright_srgb` and the thumbnail make of the decoded image take too much."""
-    changed = image.mode not in ("L", "RGB") or "transparency" in image.info  # with alpha, resizing copies it too
-    copies = changed + (orientation_of(image) != UPRIGHT)
+    transparent = image.has_transparency_data  # with alpha, resizing copies it
+    converted = image.mode not in ("L", "RGB", "RGBA") or "transparency" in image.info
+    copies = transparent + converted + (orientation_of(image) != UPRIGHT)
     decoded = 8 if file_format == "WEBP" else 0  # its canvases live as long as the image
     decoded += 1 if image.mode in _ONE_BYTE_MODES else _COPY_BYTES
     _check(file_bytes + image.width * image.height * (decoded + _COPY_BYTES * copies), limits)

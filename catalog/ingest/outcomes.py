@@ -42,7 +42,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `max_bytes`: size of the file. `max_pixels`: width x height; 64 million is a 9248 x 6920 photograph. `max_side`:
     pixels; more than WebP can hold (16,383) is of no use to a bucket. `max_aspect`: longer side over shorter.
     `cpu_seconds`, `cpu_seconds_per_mb`: CPU time of the child for one file, and in addition for each megabyte of it:
-    so a small file can cost little, and a busy machine accepts what an idle one does. `hang_seconds`: wall clock, for a
+    so a small file can cost little, and a busy machine accepts what an idle one does. (A slow machine is given more:
+    see `decoder.py`.) `hang_seconds`: wall clock, for a
     child that waits for something. `memory_bytes`: resident memory of one child; what a picture will take is estimated
     (`memory.py`), and the kernel enforces it with `ADDRESS_SPACE_BYTES` more (RLIMIT_AS, Linux only). The bounds are
     checked when this is decoded, at the latest by the child.

@@ -6,14 +6,19 @@ import zlib
 from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
+from random import Random
+from typing import get_args
 
 import pytest
 import pytest_asyncio
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from catalog.ingest.examine import pixels_digest
 from catalog.ingest.outcomes import Accepted, Limits, Reason, Refused
 from catalog.ingest.pool import Decoder
+from contracts.jpeg_cut import rebuild
+from contracts.pixels import to_upright_srgb, upright_size
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -167,7 +172,32 @@ async def test_a_small_webp_of_64_million_pixels_takes_no_memory(decoder: Decode
     assert outcome.detail == "it has more than 30,932,992 pixels, the most that a WEBP may have"
 
 
-async def test_a_picture_whose_copies_do_not_fit(decoder: Decoder, tmp_path: Path) -> None:
-    upright = encode(Image.new("RGBA", (7900, 7900), (1, 2, 3, 4)))
-    outcome = await assert_refused(decoder, tmp_path, upright, "too-much-memory")
-    assert outcome.detail == "it takes about 516 MB of memory to read; a picture may take 512"
+async def test_a_picture_whose_copies_do_not_fit(tmp_path: Path) -> None:
+    async with Decoder(Limits(memory_bytes=64 << 20), workers=1) as small:
+        transparent = encode(Image.new("RGBA", (2000, 2000), (1, 2, 3, 4)))
+        outcome = await assert_refused(small, tmp_path, transparent, "too-much-memory")
+    assert outcome.detail == "it takes about 70 MB of memory to read; a picture may take 64"
+
+
+async def test_mutated_pictures_are_taken_or_refused_and_what_is_taken_can_be_rebuilt(
+    decoder: Decoder, tmp_path: Path
+) -> None:
+    rng, kinds, outcomes = Random(6), ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF"), set()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = {kind: encode(noise(40), kind, **({"exif": exif.tobytes()} if kind == "JPEG" else {})) for kind in kinds}
+    staged = tmp_path / "staged"
+    for number in range(300):
+        data = bytearray(whole["JPEG" if number % 2 else kinds[number // 2 % len(kinds)]])
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(2, len(data))
+            data[at : at + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 3))
+        staged.write_bytes(data)
+        outcome = await decoder.examine(staged, into=tmp_path)
+        outcomes.add(outcome.reason if isinstance(outcome, Refused) else outcome.format)
+        if isinstance(outcome, Accepted) and outcome.cut_path is not None:
+            assert rebuild(outcome.picture_path.read_bytes(), outcome.cut_path.read_bytes()) == data
+            with Image.open(outcome.picture_path) as kept:
+                assert upright_size(kept) == (outcome.width, outcome.height)
+                assert pixels_digest(to_upright_srgb(kept)[0]) == outcome.pixels_sha256
+    assert {"JPEG", "PNG", "broken"} <= outcomes <= {*kinds, *get_args(Reason)} - {"decoder-crashed"}
