@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from contracts.pixels import on_white, to_upright_srgb
 from demo_world.concepts import CONCEPTS
 from demo_world.scoring import ConceptClassifier
 
@@ -174,7 +175,7 @@ def _build_rows(
 
 def _open_picture(path: str) -> Image.Image:
     with Image.open(path) as picture:
-        return picture.convert("RGB")
+        return on_white(to_upright_srgb(picture)[0])
 
 
 def main() -> None:

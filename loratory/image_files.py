@@ -10,6 +10,7 @@ from pathlib import Path
 from contracts.commands.datasets import MAX_FILES_PER_IMPORT
 from contracts.errors import Rejected, SetupError
 from contracts.texts.decoding import MAX_TEXT_BYTES, decode_text
+from contracts.wire.system.regular_files import check_regular, read_regular
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 """Extensions of image files; whether the content is a supported image is decided by the server."""
@@ -68,7 +69,7 @@ def scan_files(files: Sequence[Path], encoding: str | None = None) -> ScanResult
     A text is read if it is beside its image, whether it is named or not.
     """
     for file in files:
-        if not file.is_file():
+        if file.is_dir() or not (file.exists() or file.is_symlink()):
             raise SetupError(f"there is no file {file}")
     names = [file.name for file in files]
     unique = len(set(names)) == len(names)
@@ -121,12 +122,17 @@ def _classify(files: Iterable[tuple[Path, str]], root: Path | None, encoding: st
 
 def _links_outside(path: Path, root: Path | None) -> bool:
     """Is it a symbolic link to a file outside the folder? Allowed for files that were named explicitly (no root)."""
-    return root is not None and path.is_symlink() and not path.resolve().is_relative_to(root)
+    if root is None or not path.is_symlink():
+        return False
+    try:
+        return not path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a link that leads to itself (Python 3.11 raises RuntimeError); it is named later
+        return False
 
 
 def _add_image(found: ScanResult, path: Path, name: str, texts: "_TextFiles") -> None:
     try:
-        size = path.stat().st_size
+        size = check_regular(path).st_size
     except OSError as error:
         found.unreadable.append((name, error.strerror or "it cannot be read"))
         return
@@ -157,8 +163,7 @@ class _TextFiles:
         first, *others = files
         found.unreadable += [(file.name, f"{first.name} is the text of {image.name}") for file in others]
         try:
-            with first.open("rb") as content:
-                return decode_text(content.read(MAX_TEXT_BYTES + 1), self._encoding).text.strip()
+            return decode_text(read_regular(first, MAX_TEXT_BYTES), self._encoding).text.strip()
         except (OSError, Rejected) as error:
             reason = error.detail if isinstance(error, Rejected) else error.strerror or "it cannot be read"
             found.unreadable.append((first.name, f"{reason}, so {image.name} has no text"))
@@ -169,7 +174,7 @@ class _TextFiles:
         if image.parent not in self._folders:
             by_stem: defaultdict[str, list[Path]] = defaultdict(list)
             for file in sorted(image.parent.iterdir()):
-                if file.suffix.lower() in TEXT_SUFFIXES and file.is_file() and not _links_outside(file, self._root):
+                if file.suffix.lower() in TEXT_SUFFIXES and not _links_outside(file, self._root):
                     by_stem[file.stem].append(file)
             self._folders[image.parent] = by_stem
         return sorted(self._folders[image.parent].get(image.stem, ()), key=lambda file: _rank(file.suffix))

@@ -173,7 +173,7 @@ def _set_caption(decision: ImportDecision, image: KnownImage, key: bytes, text: 
 
 
 def _blobs(added: ImageAdded) -> frozenset[Digest]:
-    return frozenset({added.source, added.picture, added.thumbnail})
+    return frozenset({added.cut or added.source, added.picture, added.thumbnail})
 
 
 def display_name(file_name: str) -> str:

@@ -43,8 +43,11 @@ def blobs_named_by(event: Event, aggregate_id: str) -> tuple[BlobReference, ...]
     match event:
         case ImageAdded(image_id=image):
             picture_size = event.size if event.picture == event.source else None
+            source = BlobReference(event.source, "source", image, event.size)
+            if event.cut is not None:  # with the picture it gives the source, of which there is no blob
+                source = BlobReference(event.cut, "source", image)
             return (
-                BlobReference(event.source, "source", image, event.size),
+                source,
                 BlobReference(event.picture, "picture", image, picture_size),
                 BlobReference(event.thumbnail, "thumbnail", image),
             )

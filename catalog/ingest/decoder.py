@@ -3,18 +3,24 @@
 It holds no secrets and no state, so the pool can kill and replace it at any time.
 """
 
-import math
 import os
 import signal
 import sys
+import time
 import warnings
+import zlib
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from catalog.ingest.decoder_messages import READY, REQUESTS, RESULTS, DecoderReady, DecodingFailed, Examine, Result
-from catalog.ingest.examine import examine, set_pillow_limits
-from catalog.ingest.outcomes import Limits
+from catalog.ingest.examine import examine
+from catalog.ingest.outcomes import ADDRESS_SPACE_BYTES, Limits
+
+_REFERENCE_SECONDS = 0.0083
+"""CPU time of what `_measure_slowness` does on the machine on which the limits were measured."""
+_MAX_SLOWNESS = 20
 
 
 def main() -> None:
@@ -22,7 +28,6 @@ def main() -> None:
     requests, results = _claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this ends when its pipe closes
     _limit_memory(limits)
-    set_pillow_limits(limits)
     warnings.simplefilter("ignore")  # Pillow's warnings may quote text from the file
     try:
         _serve(requests, results, limits)
@@ -31,11 +36,23 @@ def main() -> None:
 
 
 def _serve(requests: BinaryIO, results: BinaryIO, limits: Limits) -> None:
+    slowness = _measure_slowness()
     READY.write(results, DecoderReady())
     while request := REQUESTS.read(requests):
-        _set_alarm(math.ceil(limits.seconds) + 1)
+        _set_timers(slowness * limits.cpu_seconds_of(_size(request.source)), limits.hang_seconds + 1)
         RESULTS.write(results, _execute(request, limits))
-        _set_alarm(0)
+        _set_timers(0, 0)
+
+
+def _measure_slowness() -> float:
+    """How many times slower than that of the limits this machine is, at least 1: an old one is given more time."""
+    rows = b"".join(bytes(x * y & 255 for x in range(512)) for y in range(256)) * 4
+    fastest = _MAX_SLOWNESS * _REFERENCE_SECONDS
+    for _ in range(3):
+        started = time.process_time()
+        zlib.compress(rows, 6)
+        fastest = min(fastest, time.process_time() - started)
+    return max(1.0, fastest / _REFERENCE_SECONDS)
 
 
 def _execute(request: Examine, limits: Limits) -> Result:
@@ -65,15 +82,25 @@ def _limit_memory(limits: Limits) -> None:
         import resource  # noqa: PLC0415  POSIX only
 
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        memory = limits.memory_bytes if hard == resource.RLIM_INFINITY else min(limits.memory_bytes, hard)
+        memory = limits.memory_bytes + ADDRESS_SPACE_BYTES
+        memory = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _set_alarm(seconds: int) -> None:
-    """Have the kernel end this process after `seconds`, even if the parent is gone; 0 cancels that."""
+def _set_timers(cpu_seconds: float, seconds: float) -> None:
+    """Have the kernel end this process by SIGPROF after so much CPU time of all its threads, or by SIGALRM after
+    `seconds`, even if the parent is gone; 0 cancels that."""
     if sys.platform != "win32":
-        signal.alarm(seconds)
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _size(source: str) -> int:
+    try:
+        return Path(source).stat().st_size
+    except OSError:
+        return 0  # reading it fails as well, and says why
 
 
 if __name__ == "__main__":

@@ -13,11 +13,16 @@ class DecoderReady(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Examine(msgspec.Struct, frozen=True, kw_only=True, tag="examine"):
-    """Examine the file `source`; write `thumbnail`, and `picture` unless the source can be used as it is."""
+    """Examine the file `source`; write `thumbnail`, and `picture` unless the source can be used as it is.
+
+    From a JPEG whose pixels need not change, the rest is cut, and written to `cut`; without `cut`, such a JPEG is
+    encoded again as other formats are (as all were before `dataset.image_added` had the field).
+    """
 
     source: str
     picture: str
     thumbnail: str
+    cut: str | None
 
 
 class DecodingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -9,14 +9,26 @@ from contextlib import contextmanager
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-from PIL import Image, ImageFile
+from PIL import Image
 
-from catalog.ingest import file_formats
+from catalog.ingest import file_formats, memory
 from catalog.ingest.decoder_messages import Examine
-from catalog.ingest.orientation import to_upright_srgb
 from catalog.ingest.outcomes import FORMATS, Format, Limits, PictureInfo, Refused, UnusableFile
 from contracts.ids import Digest
+from contracts.jpeg_cut import take_apart
+from contracts.pixels import (
+    TRANSPOSES,
+    UPRIGHT,
+    UnsupportedPixels,
+    colour_conversion,
+    orientation_of,
+    to_upright_srgb,
+    upright_size,
+    upright_strips,
+)
+from contracts.wire.system.regular_files import FileChanged, NotRegular, read_regular
 
 _PLUGINS: dict[Format, str] = {
     "JPEG": "JpegImagePlugin",
@@ -33,28 +45,31 @@ _PICTURE_MODES = ("L", "RGB", "RGBA")
 _PNG_LEVEL = 2  # 6 takes three times as long for 0-13 % less [measured]
 
 
-def set_pillow_limits(limits: Limits) -> None:
-    """Set Pillow's own limits, once per child: some decoders allocate memory before the size can be checked."""
-    # Pillow refuses above twice this figure (and warns above it, which the child ignores).
-    Image.MAX_IMAGE_PIXELS = -(-limits.max_pixels // 2)
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated picture would be padded with grey, and that would be trained
-
-
 def examine(request: Examine, limits: Limits) -> PictureInfo | Refused:
     """The picture's properties, with the files written, or a refusal. OSError: a file cannot be read or written."""
     try:
         data = _read(Path(request.source), limits)
-        file_format, image = _decode(data, limits)
+        file_format, image = _open(data, limits)
+        if (kept := _kept_jpeg(request, data, file_format, image, limits)) is not None:
+            return kept
+        _load(image, file_format, len(data), limits)
+        memory.check_upright(image, file_format, len(data), limits)
         return _normalize_and_measure(request, data, file_format, image)
     except UnusableFile as unusable:
         return unusable.refused
+    except UnsupportedPixels:
+        return Refused(reason="unsupported-pixels", detail="its pixel format has no known brightness range")
     except MemoryError:
         return Refused(reason="too-much-memory", detail="decoding it takes more memory than one picture may have")
 
 
 def _read(source: Path, limits: Limits) -> bytes:
-    with source.open("rb") as file:
-        data = file.read(limits.max_bytes + 1)
+    try:
+        data = read_regular(source, limits.max_bytes, follow_links=False)
+    except NotRegular as error:
+        raise UnusableFile("not-a-file", error.strerror) from error
+    except FileChanged as error:
+        raise UnusableFile("changed", error.strerror) from error
     if not data:
         raise UnusableFile("empty", "the file is empty")
     if len(data) > limits.max_bytes:
@@ -62,29 +77,37 @@ def _read(source: Path, limits: Limits) -> bytes:
     return data
 
 
-def _decode(data: bytes, limits: Limits) -> tuple[Format, Image.Image]:
-    """The format and the fully decoded first frame."""
+def _open(data: bytes, limits: Limits) -> tuple[Format, Image.Image]:
+    """The format and the first frame, of which only the header was read."""
     file_format = file_formats.sniff(data)
     if file_format is None:
         raise UnusableFile("unknown-format", f"this is not a picture in a format we read ({', '.join(FORMATS)})")
-    with _untrusted_bytes(limits):
+    max_pixels = memory.max_pixels_of(file_format, limits)
+    # Pillow refuses above twice this figure (and warns above it, which the child ignores).
+    Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+    with _untrusted_bytes(max_pixels, file_format):
         import_module(f"PIL.{_PLUGINS[file_format]}")  # otherwise Pillow loads all its 43 plugins to find this one
         image = Image.open(BytesIO(data), formats=(file_format,))
     _check_size(*image.size, limits)
-    with _untrusted_bytes(limits):
-        image.load()
     return file_format, image
 
 
+def _load(image: Image.Image, file_format: Format, file_bytes: int, limits: Limits) -> None:
+    """Decode all pixels. UnusableFile if that takes too much memory."""
+    memory.check_decoding(image, file_format, file_bytes, limits)
+    with _untrusted_bytes(limits.max_pixels, file_format):
+        image.load()
+
+
 @contextmanager
-def _untrusted_bytes(limits: Limits) -> Iterator[None]:
+def _untrusted_bytes(max_pixels: int, file_format: Format) -> Iterator[None]:
     """Turn whatever Pillow raises on a file's bytes into a refusal of the file."""
     try:
         yield
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels(limits) from error
+        raise _too_many_pixels(max_pixels, file_format if file_format in ("WEBP", "AVIF") else "picture") from error
     except Exception as error:
         # OSError, SyntaxError, struct.error, …: hostile bytes raise almost anything. WebP's and AVIF's decoders raise
         # the same when memory runs out, which the default limits prevent.
@@ -93,7 +116,7 @@ def _untrusted_bytes(limits: Limits) -> Iterator[None]:
 
 def _check_size(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.max_pixels:
-        raise _too_many_pixels(limits)
+        raise _too_many_pixels(limits.max_pixels)
     if max(width, height) > limits.max_side:
         raise UnusableFile("too-long-side", f"it is {width} x {height}; a side may have {limits.max_side:,} pixels")
     if max(width, height) > limits.max_aspect * min(width, height):
@@ -103,8 +126,49 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
         )
 
 
-def _too_many_pixels(limits: Limits) -> UnusableFile:
-    return UnusableFile("too-many-pixels", f"it has more than {limits.max_pixels:,} pixels")
+def _too_many_pixels(max_pixels: int, file_format: str = "picture") -> UnusableFile:
+    detail = f"it has more than {max_pixels:,} pixels, the most that a {file_format} may have"
+    return UnusableFile("too-many-pixels", detail)
+
+
+def _kept_jpeg(
+    request: Examine, data: bytes, file_format: Format, image: Image.Image, limits: Limits
+) -> PictureInfo | None:
+    """The properties of a JPEG whose pixels need not change, of which picture and cut are written; None: of another."""
+    if file_format != "JPEG" or request.cut is None or image.mode not in ("L", "RGB"):
+        return None
+    colour = colour_conversion(image)
+    orientation = orientation_of(image)
+    apart = take_apart(data, orientation) if colour != "converted" else None
+    if apart is None:
+        return None
+    _, kept = _open(apart.picture, limits)
+    if (kept.mode, kept.size, orientation_of(kept)) != (image.mode, image.size, orientation):
+        return None  # Pillow found the orientation, or the size, in a place of its own
+    _load(kept, file_format, 2 * len(data), limits)
+    thumbnail = _thumbnail(kept)
+    if orientation != UPRIGHT:
+        thumbnail = thumbnail.transpose(TRANSPOSES[orientation])
+    if apart.cut is not None:
+        Path(request.picture).write_bytes(apart.picture)
+        Path(request.cut).write_bytes(apart.cut)
+    size = upright_size(kept)
+    return _save_thumbnail(
+        request,
+        thumbnail,
+        format=file_format,
+        width=size[0],
+        height=size[1],
+        bytes=len(data),
+        sha256=_sha256(data),
+        picture_bytes=len(apart.picture),
+        picture_sha256=_sha256(apart.picture),
+        pixels_sha256=pixels_digest(kept, orientation),
+        animated=False,
+        colour=colour,
+        source_is_picture=apart.cut is None,
+        cut_sha256=None if apart.cut is None else _sha256(apart.cut),
+    )
 
 
 def _normalize_and_measure(request: Examine, data: bytes, file_format: Format, image: Image.Image) -> PictureInfo:
@@ -112,14 +176,13 @@ def _normalize_and_measure(request: Examine, data: bytes, file_format: Format, i
     animated = file_format != "JPEG" and bool(getattr(image, "is_animated", False))
     as_stored = image.mode in _PICTURE_MODES and "transparency" not in image.info
     picture_image, colour = to_upright_srgb(image)
-    thumbnail_image = _thumbnail(picture_image)
-    source = Digest(hashlib.sha256(data).hexdigest())
     source_is_picture = as_stored and file_formats.is_bare(data, file_format)
-    picture = (len(data), source)
+    picture = (len(data), source := _sha256(data))
     if not source_is_picture:
         picture = _save(picture_image, request.picture, "PNG", compress_level=_PNG_LEVEL)
-    thumbnail = _save(thumbnail_image, request.thumbnail, "WEBP", quality=80, method=4)
-    return PictureInfo(
+    return _save_thumbnail(
+        request,
+        _thumbnail(picture_image),
         format=file_format,
         width=picture_image.width,
         height=picture_image.height,
@@ -128,25 +191,32 @@ def _normalize_and_measure(request: Examine, data: bytes, file_format: Format, i
         picture_bytes=picture[0],
         picture_sha256=picture[1],
         pixels_sha256=pixels_digest(picture_image),
-        dhash=dhash(thumbnail_image),
-        thumbnail_bytes=thumbnail[0],
-        thumbnail_sha256=thumbnail[1],
         animated=animated,
         colour=colour,
         source_is_picture=source_is_picture,
     )
 
 
-def pixels_digest(image: Image.Image) -> Digest:
-    """sha256 of `b"RGB 640x480\\n"` and the rows from the top, 8 bits each of R, G, B and, in RGBA, of A.
+def _save_thumbnail(request: Examine, thumbnail: Image.Image, **properties: Any) -> PictureInfo:
+    size, digest = _save(thumbnail, request.thumbnail, "WEBP", quality=80, method=4)
+    return PictureInfo(dhash=dhash(thumbnail), thumbnail_bytes=size, thumbnail_sha256=digest, **properties)
+
+
+def _sha256(content: bytes) -> Digest:
+    return Digest(hashlib.sha256(content).hexdigest())
+
+
+def pixels_digest(image: Image.Image, orientation: int = UPRIGHT) -> Digest:
+    """sha256 of `b"RGB 640x480\\n"` and the rows from the top, 8 bits each of R, G, B and, in RGBA, of A, of the image
+    as turned by `orientation`.
 
     Grey counts as RGB, so that the same pixels have the same digest in every file format.
     """
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
-    digest = hashlib.sha256(f"{mode} {image.width}x{image.height}\n".encode())
-    for top in range(0, image.height, _STRIP):
-        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
-        digest.update(strip.convert(mode).tobytes())
+    width, height = upright_size(image, orientation)
+    digest = hashlib.sha256(f"{mode} {width}x{height}\n".encode())
+    for strip in upright_strips(image, orientation, _STRIP):
+        digest.update((strip if strip.mode == mode else strip.convert(mode)).tobytes())
     return Digest(digest.hexdigest())
 
 

@@ -1,8 +1,7 @@
 """Inspects a file's container without decoding pixels: which format is it, and does it hold more than its pixels?"""
 
-import re
-
 from catalog.ingest.outcomes import Format
+from contracts.jpeg_cut import UPRIGHT, take_apart
 
 _MAGIC: dict[bytes, Format] = {
     b"\xff\xd8\xff": "JPEG",
@@ -20,9 +19,6 @@ _MAGIC: dict[bytes, Format] = {
 # encoders write them; everything else (text, EXIF, XMP, ICC, animation, private chunks) makes it not bare.
 _PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"sRGB", b"gAMA", b"cHRM", b"pHYs"}
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}
-_JPEG_TABLES = {0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, 0xDA, 0xEE}  # frames, Huffman, quantisation, restart, scan, Adobe
-_JFIF_WITHOUT_THUMBNAIL = 16  # bytes of the APP0 segment
-_JPEG_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # within a scan FF00 is data and FFD0-FFD7 restart it
 
 
 def sniff(data: bytes) -> Format | None:
@@ -78,14 +74,5 @@ def _is_bare_webp(data: bytes) -> bool:
 
 
 def _is_bare_jpeg(data: bytes) -> bool:
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        is_plain_jfif = marker == 0xE0 and length == _JFIF_WITHOUT_THUMBNAIL
-        if marker not in _JPEG_TABLES and not is_plain_jfif:
-            return False
-        at += 2 + length
-        if marker == 0xDA:  # the scan's data follow its header, up to the next marker
-            found = _JPEG_NEXT_MARKER.search(data, at)
-            at = found.start() if found else len(data)
-    return data[at:] == b"\xff\xd9"
+    apart = take_apart(data, UPRIGHT)
+    return apart is not None and apart.cut is None

@@ -7,18 +7,17 @@ import msgspec
 from msgspec import Meta
 
 from contracts.ids import Digest
+from contracts.pixels import ColourConversion
 
 Format = Literal["JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF"]
 """The formats we read, by Pillow's names. HEIC and JPEG XL need plugins with native decoders of their own."""
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-ColourConversion = Literal["srgb", "converted", "assumed"]
-"""How the picture became sRGB: it was declared sRGB or nothing; it was converted by its ICC profile; or a colour space
-was assumed, because it is CMYK without a profile or its profile is unreadable."""
-
 Reason = Literal[
     "empty",
+    "not-a-file",
+    "changed",
     "too-large",
     "unknown-format",
     "too-many-pixels",
@@ -31,25 +30,37 @@ Reason = Literal[
     "decoder-crashed",
 ]
 
+ADDRESS_SPACE_BYTES = 256 << 20
+"""Of code, thread stacks and what allocators reserve, beyond the resident memory of a child."""
+
 PositiveInt = Annotated[int, Meta(gt=0)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits on one file. Dimensions are checked from the header, before any pixel is decoded.
+    """Limits on one file. Dimensions and memory are checked from the header, before any pixel is decoded.
 
-    `max_bytes`: size of the file. `max_pixels`: width x height; 64 million is a 9248 x 6920 photograph, and the
-    most expensive case (a WebP with alpha: two canvases, a frame, the picture) then takes 1.26 GB [measured].
-    `max_side`: pixels; more than WebP can hold (16,383) is of no use to a bucket. `max_aspect`: longer side over
-    shorter. `seconds`: wall clock for one file. `memory_bytes`: address space of one child (RLIMIT_AS, Linux only),
-    of which Python and Pillow take 40 MB. The bounds are checked when this is decoded, at the latest by the child.
+    `max_bytes`: size of the file. `max_pixels`: width x height; 64 million is a 9248 x 6920 photograph. `max_side`:
+    pixels; more than WebP can hold (16,383) is of no use to a bucket. `max_aspect`: longer side over shorter.
+    `cpu_seconds`, `cpu_seconds_per_mb`: CPU time of the child for one file, and in addition for each megabyte of it:
+    so a small file can cost little, and a busy machine accepts what an idle one does. (A slow machine is given more:
+    see `decoder.py`.) `hang_seconds`: wall clock, for a
+    child that waits for something. `memory_bytes`: resident memory of one child; what a picture will take is estimated
+    (`memory.py`), and the kernel enforces it with `ADDRESS_SPACE_BYTES` more (RLIMIT_AS, Linux only). The bounds are
+    checked when this is decoded, at the latest by the child.
     """
 
     max_bytes: PositiveInt = 64 << 20
     max_pixels: PositiveInt = 64_000_000
     max_side: PositiveInt = 16_384
     max_aspect: PositiveInt = 32
-    seconds: Annotated[float, Meta(gt=0)] = 60.0
-    memory_bytes: Annotated[int, Meta(ge=64 << 20)] = 2 << 30
+    cpu_seconds: Annotated[float, Meta(gt=0)] = 2.0
+    cpu_seconds_per_mb: Annotated[float, Meta(ge=0)] = 0.5
+    hang_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    memory_bytes: Annotated[int, Meta(ge=64 << 20)] = 512 << 20
+
+    def cpu_seconds_of(self, size: int) -> float:
+        """CPU time that a file of `size` bytes may take."""
+        return self.cpu_seconds + self.cpu_seconds_per_mb * min(size, self.max_bytes) / 1e6
 
 
 class PictureInfo(msgspec.Struct, frozen=True, kw_only=True, tag="examined"):
@@ -59,7 +70,8 @@ class PictureInfo(msgspec.Struct, frozen=True, kw_only=True, tag="examined"):
     `pixels_sha256`: of the picture's pixels whatever the encoding (see `examine.pixels_digest`), to find duplicates.
     `dhash`: 64-bit difference hash, 16 hex digits; near duplicates differ in few bits.
     `animated`: the source has more frames than the first, which is the one used.
-    `source_is_picture`: the source itself is upright, sRGB, 8-bit and bare, so the picture's bytes are the source's.
+    `source_is_picture`: the source itself is sRGB, 8-bit and bare, so the picture's bytes are the source's.
+    `cut_sha256`: what was cut from a JPEG (`contracts.jpeg_cut`); its picture with that gives the source again.
     """
 
     format: Format
@@ -76,13 +88,16 @@ class PictureInfo(msgspec.Struct, frozen=True, kw_only=True, tag="examined"):
     animated: bool
     colour: ColourConversion
     source_is_picture: bool
+    cut_sha256: Digest | None = None
 
 
 class Accepted(PictureInfo, frozen=True, kw_only=True):
-    """The properties, and the paths of the picture (possibly the source itself) and a WebP thumbnail of ≤ 256 px."""
+    """The properties, and the paths of the picture (possibly the source itself), a WebP thumbnail of ≤ 256 px, and what
+    was cut."""
 
     picture_path: Path
     thumbnail_path: Path
+    cut_path: Path | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

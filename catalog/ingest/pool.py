@@ -4,6 +4,7 @@ Processes start when first needed and are reused. One that hangs, grows too larg
 """
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,13 @@ REASONS_TO_RETRY: frozenset[Reason] = frozenset({"decoder-crashed", "too-much-me
 """After these the file is tried again in a new child, as the first may have died idle or grown large over time."""
 
 
+_CPU_TIME_SIGNAL = getattr(signal, "SIGPROF", 0)  # by which the kernel ends a child; Windows has no such limit
+
+
+class CpuTimeSpent(Exception):
+    """The child was killed because it took more CPU time than it may."""
+
+
 class Decoder:
     """`async with Decoder(limits, workers=2) as decoder`: decodes at most `workers` files at a time, others wait."""
 
@@ -42,28 +50,32 @@ class Decoder:
         for child in self._children:
             await child.stop()
 
-    async def examine(self, path: Path, *, into: Path) -> Outcome:
+    async def examine(self, path: Path, *, into: Path, reencode: bool = False) -> Outcome:
         """Examine a file; writes its thumbnail, and the picture unless it is the source itself, into the folder `into`.
 
-        Files written for a refused file are deleted again. OSError: `path` cannot be read or `into` not be written.
-        Unavailable: no child starts. Neither is a verdict on the picture.
+        `reencode`: do not cut a JPEG (see `Examine`). Files written for a refused file are deleted again. OSError:
+        `path` cannot be read or `into` not be written. Unavailable: no child starts. Neither is a verdict on the
+        picture.
         """
         stem = into / ulid()
-        picture, thumbnail = stem.with_suffix(".png"), stem.with_suffix(".webp")
-        request = Examine(source=str(path), picture=str(picture), thumbnail=str(thumbnail))
+        picture, thumbnail, cut = (stem.with_suffix(suffix) for suffix in (".picture", ".webp", ".cut"))
+        request = Examine(
+            source=str(path), picture=str(picture), thumbnail=str(thumbnail), cut=None if reencode else str(cut)
+        )
         result = None
         try:
             result = await self._examine_with_retry(request)
         finally:
             if not isinstance(result, PictureInfo):
-                picture.unlink(missing_ok=True)
-                thumbnail.unlink(missing_ok=True)
+                for file in (picture, thumbnail, cut):
+                    file.unlink(missing_ok=True)
         if isinstance(result, Refused):
             return result
         return Accepted(
             **msgspec.structs.asdict(result),
             picture_path=path if result.source_is_picture else picture,
             thumbnail_path=thumbnail,
+            cut_path=None if result.cut_sha256 is None else cut,
         )
 
     async def _examine_with_retry(self, request: Examine) -> PictureInfo | Refused:
@@ -78,8 +90,10 @@ class Decoder:
         try:
             result = await child.request(request)
         except TimeoutError:
-            detail = f"decoding it took longer than {self._limits.seconds:g} seconds"
+            detail = f"decoding it did not end within {self._limits.hang_seconds:g} seconds"
             return Refused(reason="took-too-long", detail=detail)
+        except CpuTimeSpent:
+            return Refused(reason="took-too-long", detail="decoding it took more CPU time than a file of its size may")
         except PipeError:
             return Refused(reason="decoder-crashed", detail="decoding it crashed the decoder")
         if isinstance(result, DecodingFailed):
@@ -104,12 +118,17 @@ class _Child:
         self._stopped = False
 
     async def request(self, request: Examine) -> Result:
-        """The result. TimeoutError: the child was killed after the time limit; PipeError: it ended by itself."""
+        """The result. CpuTimeSpent, or TimeoutError: it waited for too long, and was killed; PipeError: it ended."""
         if self._process is None or not self._process.is_running:
             self._process = await self._start()
-        async with _killed_on_failure(self._process), asyncio.timeout(self._limits.seconds):
-            await self._process.send(REQUESTS.encode(request))
-            return await self._process.receive(RESULTS)
+        try:
+            async with _killed_on_failure(self._process), asyncio.timeout(self._limits.hang_seconds):
+                await self._process.send(REQUESTS.encode(request))
+                return await self._process.receive(RESULTS)
+        except PipeError as error:
+            if await self._process.wait() == -_CPU_TIME_SIGNAL:
+                raise CpuTimeSpent from error
+            raise
 
     async def kill(self) -> None:
         """End the process; the next request starts another."""

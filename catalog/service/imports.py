@@ -123,17 +123,19 @@ class ImageImporter:
         found = await self.decoder.examine(staged, into=folder)
         if isinstance(found, Refused):
             return ImageRefused(image_id=image, name=NO_NAME, reason=found.reason, detail=found.detail, size=file.size)
-        digests = (found.sha256, found.picture_sha256, found.thumbnail_sha256)
+        digests = (found.cut_sha256 or found.sha256, found.picture_sha256, found.thumbnail_sha256)
         await pinned.enter_async_context(self.pins.pin(digests))
         # Blobs are stored before any event names them.
-        source = await self.blobs.put(staged)
+        stored = await self.blobs.put(found.cut_path or staged)
+        picture = stored if found.source_is_picture else await self.blobs.put(found.picture_path)
         return compose(
             ImageAdded,
             found,
             ordinal=-1,
             image_id=image,
-            source=source,
-            picture=source if found.source_is_picture else await self.blobs.put(found.picture_path),
+            source=found.sha256,
+            picture=picture,
+            cut=found.cut_sha256,
             thumbnail=await self.blobs.put(found.thumbnail_path),
             pixels=found.pixels_sha256,
             size=found.bytes,
@@ -213,7 +215,7 @@ def _known(duplicate: _Duplicate, key: bytes | None, absent: AbsentKeys) -> rule
     return rules.KnownImage(
         image=row.id,
         ordinal=row.ordinal,
-        blobs=frozenset({row.source, row.picture, row.thumbnail}),
+        blobs=row.blobs,
         key=key,
         has_caption=row.caption is not None,
         no_key="key-missing" if row.id in absent.missing else "lost" if row.id in accepted else None,

@@ -23,7 +23,8 @@ from catalog.views import erasures, live_blobs, pending
 from contracts.errors import LoratoryError, NotFound, Unavailable
 from contracts.ids import Digest
 from contracts.retry import Outage, repeat
-from contracts.wire.blobs.store import Blobs, LocalBlobs
+from contracts.wire.blobs.source import read_source
+from contracts.wire.blobs.store import Blobs, Damaged, LocalBlobs
 
 FIRST_POSITION, AFTER_ALL_IMAGES = (0, ""), "~"
 """A position before all erasures, and an image id that sorts after all others."""
@@ -188,11 +189,19 @@ class Purger:
         files = [file for file in self.staging.iterdir() if file.is_file()]
         for row in rows if files else ():
             for file in files:
-                with suppress(FileNotFoundError, NotFound):  # its request has ended; the blob is gone already
-                    if file.stat().st_mtime < row.at.timestamp() and await _is_prefix_of_blob(
-                        self.blobs, row.source, file
-                    ):
+                with suppress(FileNotFoundError, NotFound, Damaged):  # its request has ended; the blob is gone already
+                    if file.stat().st_mtime < row.at.timestamp() and await _is_prefix_of_source(self.blobs, row, file):
                         file.unlink()
+
+
+async def _is_prefix_of_source(blobs: Blobs, row: erasures.ErasedRow, file: Path) -> bool:
+    """Whether the file is not empty and the erased source starts with its bytes."""
+    if row.cut is None:
+        return await _is_prefix_of_blob(blobs, row.source, file)
+    source = await read_source(blobs, row.source, picture=row.picture, cut=row.cut)
+    if not 0 < file.stat().st_size <= len(source):
+        return False
+    return source.startswith(await asyncio.to_thread(file.read_bytes))
 
 
 async def _is_prefix_of_blob(blobs: Blobs, digest: Digest, file: Path) -> bool:

@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS erased (
     source TEXT NOT NULL DEFAULT '',
     picture TEXT NOT NULL DEFAULT '',
     thumbnail TEXT NOT NULL DEFAULT '',
+    cut TEXT,
     added_sequence INTEGER NOT NULL DEFAULT 0,
     sequence INTEGER NOT NULL,
     at TEXT NOT NULL
@@ -35,8 +36,8 @@ CREATE INDEX IF NOT EXISTS erased_of_dataset ON erased (dataset_id, ordinal);
 
 ERASE = """
 INSERT OR IGNORE INTO erased
-    (image_id, dataset_id, ordinal, source, picture, thumbnail, added_sequence, sequence, at)
-SELECT id, dataset_id, ordinal, source, picture, thumbnail, added_sequence, :sequence, :at FROM image
+    (image_id, dataset_id, ordinal, source, picture, thumbnail, cut, added_sequence, sequence, at)
+SELECT id, dataset_id, ordinal, source, picture, thumbnail, cut, added_sequence, :sequence, :at FROM image
 WHERE dataset_id = :dataset AND ordinal >= :first AND ordinal < :end
 """
 ERASE_REFUSED = """
@@ -89,13 +90,14 @@ class ErasedRow(msgspec.Struct, frozen=True, kw_only=True):
     source: Digest
     picture: Digest
     thumbnail: Digest
+    cut: Digest | None
     added_sequence: int
     sequence: int
     at: datetime
 
     @property
     def digests(self) -> frozenset[Digest]:
-        return frozenset({self.source, self.picture, self.thumbnail} - {Digest("")})
+        return frozenset({self.cut or self.source, self.picture, self.thumbnail} - {Digest("")})
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:

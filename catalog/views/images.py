@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS image (
     size INTEGER NOT NULL,
     name BLOB NOT NULL,
     animated INTEGER NOT NULL,
+    cut TEXT,
     caption BLOB,
     caption_source TEXT,
     caption_sequence INTEGER NOT NULL DEFAULT 0,
@@ -47,8 +48,8 @@ CREATE INDEX IF NOT EXISTS image_by_age ON image (added_sequence, ordinal) WHERE
 # The columns after the first are the fields of ImageAdded in their order.
 ADD = """
 INSERT INTO image (dataset_id, ordinal, id, source, picture, thumbnail, pixels, dhash, format, width, height, size,
-    name, animated, added_sequence, created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    name, animated, cut, added_sequence, created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
 
@@ -95,6 +96,7 @@ class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     name: Sealed
     animated: bool
+    cut: Digest | None
     caption: Sealed | None
     caption_source: str | None
     caption_sequence: int
@@ -102,6 +104,11 @@ class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
     added_sequence: int
     etag: int
     created_at: datetime
+
+    @property
+    def blobs(self) -> frozenset[Digest]:
+        """The blobs of its bytes."""
+        return frozenset({self.cut or self.source, self.picture, self.thumbnail})
 
     @property
     def removed(self) -> bool:

@@ -11,7 +11,8 @@ from catalog.rows import json_array, tuple_cursor
 from contracts.ids import Digest, ImageId
 
 NAMED = """
-SELECT source AS digest, 'source' AS kind, id AS owner, size FROM image
+SELECT IFNULL(cut, source) AS digest, 'source' AS kind, id AS owner, CASE WHEN cut IS NULL THEN size END AS size
+    FROM image
 UNION ALL SELECT picture, 'picture', id, CASE WHEN picture = source THEN size END FROM image
 UNION ALL SELECT thumbnail, 'thumbnail', id, NULL FROM image
 UNION ALL SELECT manifest, 'manifest', version_id, NULL FROM version

@@ -76,13 +76,15 @@ class Repairer:
         origins = [row.source] if reference.kind == "picture" else [row.source, row.picture]
         for origin in dict.fromkeys(digest for digest in origins if digest != reference.digest):
             file = await self._local(origin, folder)
-            examined = None if file is None else await self.decoder.examine(file, into=folder)
-            if isinstance(examined, Accepted) and (path := _file_with(reference.digest, examined)) is not None:
-                return path
-            if examined is not None:
-                why = examined.reason if isinstance(examined, Refused) else "other bytes"
-                self._different.add(reference.digest)
-                _log.warning("derived_blob_differs", blob=reference.digest, kind=reference.kind, origin=origin, why=why)
+            if file is None:
+                continue
+            for reencode in (False, True):  # before images had `cut`, JPEGs were encoded again like other formats
+                examined = await self.decoder.examine(file, into=folder, reencode=reencode)
+                if isinstance(examined, Accepted) and (path := _file_with(reference.digest, examined)) is not None:
+                    return path
+            why = examined.reason if isinstance(examined, Refused) else "other bytes"
+            self._different.add(reference.digest)
+            _log.warning("derived_blob_differs", blob=reference.digest, kind=reference.kind, origin=origin, why=why)
         return None
 
     async def _local(self, digest: Digest, folder: Path) -> Path | None:

@@ -32,7 +32,9 @@ class DatasetRemoved(Event, frozen=True, tag="dataset.removed"):
 class ImageAdded(Event, frozen=True, tag="dataset.image_added"):
     """An image was imported. `ordinal` is dense within its data set and never reused.
 
-    `source` = bytes as received; `picture` = upright, sRGB, 8 bits (the same blob where the source already is);
+    `source` = bytes as received; `picture` = sRGB, 8 bits, without metadata but for an orientation (the same blob where
+    the source already is); `cut` = what was cut from a JPEG to make its picture: then there is no blob `source`, and
+    picture and cut give its bytes (`contracts.jpeg_cut.rebuild`);
     `pixels` = digest of the canonical pixels, for finding duplicates; `dhash` = 64-bit difference hash in hex;
     `width` and `height` of the picture in pixels; `size` of the source in bytes.
     """
@@ -50,6 +52,7 @@ class ImageAdded(Event, frozen=True, tag="dataset.image_added"):
     size: int
     name: Sealed
     animated: bool = False
+    cut: Digest | None = None
 
     def describe(self) -> str:
         return f"Added image {self.ordinal} ({self.format}, {self.width} x {self.height})"

@@ -68,7 +68,10 @@ class TagView(View, frozen=True, omit_defaults=True, gc=False):
 
 
 class ImageView(View, frozen=True):
-    """`caption` is the current training text: the written caption (of `caption_source`), else the tags joined."""
+    """`caption` is the current training text: the written caption (of `caption_source`), else the tags joined.
+
+    `source` is the digest of the file as received; of a JPEG with `cut`, picture and cut are stored instead of it.
+    """
 
     id: ImageId
     dataset_id: DatasetId
@@ -83,6 +86,7 @@ class ImageView(View, frozen=True):
     picture: Digest
     source: Digest
     thumbnail: Digest
+    cut: Digest | None
     tags: tuple[TagView, ...]
     rejected: tuple[str, ...]
     suggestions: tuple[TagView, ...]

@@ -9,10 +9,12 @@ from urllib.parse import quote
 from litestar import Request, Response
 from litestar.response import Stream
 
-from contracts.errors import NotFound
+from contracts.errors import BlobMissing, NotFound
 from contracts.ids import Digest
+from contracts.queries.datasets import ImageView
 from contracts.queries.losses import GetBlob
-from contracts.wire.blobs.store import Blobs
+from contracts.wire.blobs.source import read_source
+from contracts.wire.blobs.store import Blobs, Damaged
 from gateway.clients import CatalogClient
 from gateway.http.problems import MEDIA_TYPE, Problem, RangeNotSatisfiable, Responses, problem_responses, response_spec
 
@@ -90,11 +92,41 @@ async def blob_response(
 
     `caching`: how long browsers may use their copy without revalidating it.
     """
-    etag = f'"{digest}"'
     size, blobs = await files.size(digest), files.blobs
     head = b"".join([chunk async for chunk in blobs.stream(digest, 0, min(16, size))])
+    headers = _headers(digest, attachment_name, caching)
+    if etag_matches(request.headers.get("if-none-match"), headers["ETag"]):
+        return Response(b"", status_code=304, headers=headers)
+    served, status = _served(request, headers, size)
+    chunks = blobs.stream(digest, served.start, served.stop)
+    return Stream(chunks, status_code=status, headers=headers, media_type=sniff_media_type(head))
+
+
+async def source_response(request: Request[Any, Any, Any], files: BlobFiles, image: ImageView) -> Response[Any]:
+    """The file of an image as received, as an attachment of its name."""
+    if image.cut is None:
+        return await blob_response(request, files, image.source, attachment_name=image.name, caching=CACHE_ONE_HOUR)
+    headers = _headers(image.source, image.name, CACHE_ONE_HOUR)
+    if etag_matches(request.headers.get("if-none-match"), headers["ETag"]):
+        return Response(b"", status_code=304, headers=headers)
+    for digest in (image.picture, image.cut):
+        await files.size(digest)
+    try:
+        content = await read_source(files.blobs, image.source, picture=image.picture, cut=image.cut)
+    except Damaged as error:
+        raise BlobMissing(f"the file as received cannot be rebuilt: {error.detail}") from error
+    served, status = _served(request, headers, len(content))
+    return Response(
+        content[served.start : served.stop],
+        status_code=status,
+        headers=headers,
+        media_type=sniff_media_type(content[:16]),
+    )
+
+
+def _headers(digest: Digest, attachment_name: str | None, caching: str) -> dict[str, str]:
     headers = {
-        "ETag": etag,
+        "ETag": f'"{digest}"',
         "Accept-Ranges": "bytes",
         "Cache-Control": f"private, {caching}",
         "X-Content-Type-Options": "nosniff",
@@ -103,17 +135,19 @@ async def blob_response(
     }
     if attachment_name is not None:
         headers["Content-Disposition"] = content_disposition(attachment_name)
-    if etag_matches(request.headers.get("if-none-match"), etag):
-        return Response(b"", status_code=304, headers=headers)
+    return headers
+
+
+def _served(request: Request[Any, Any, Any], headers: dict[str, str], size: int) -> tuple[range, int]:
+    """The bytes to serve, and the status; completes the headers."""
+    etag = headers["ETag"]
     requested = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
     byte_range = parse_range(requested, size)
     if byte_range is not None:
         headers["Content-Range"] = f"bytes {byte_range[0]}-{byte_range[-1]}/{size}"
     served = range(size) if byte_range is None else byte_range
     headers["Content-Length"] = str(len(served))
-    chunks = blobs.stream(digest, served.start, served.stop)
-    status = 200 if byte_range is None else 206
-    return Stream(chunks, status_code=status, headers=headers, media_type=sniff_media_type(head))
+    return served, 200 if byte_range is None else 206
 
 
 def sniff_media_type(head: bytes) -> str:

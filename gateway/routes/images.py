@@ -14,7 +14,7 @@ from contracts.queries.base import Page
 from contracts.queries.datasets import GetImage, ImageView, ListImages, ListTags, TagCount, TagView
 from contracts.queries.log import HistoryPage, ListImageHistory
 from gateway.clients import CatalogClient
-from gateway.http.files import CACHE_ONE_HOUR, blob_response, file_responses
+from gateway.http.files import CACHE_ONE_HOUR, blob_response, file_responses, source_response
 from gateway.http.problems import not_shown_response, problem_responses
 from gateway.http.request_context import IfMatch, MinSeq, parse_if_match
 from gateway.http.responses import ok, with_etag
@@ -120,10 +120,10 @@ async def remove_image(image: FromPath[ImageId], metadata: Metadata, catalog: Ca
 async def get_image_file(
     image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, files: Files, original: Original = False
 ) -> Response[Any]:
-    """The picture: upright, sRGB, 8 bits, without metadata."""
+    """The picture: sRGB, 8 bits, without metadata, but a JPEG may have an EXIF orientation; or the file as received."""
     view = await _view(catalog, image)
     if original:
-        return await blob_response(request, files, view.source, attachment_name=view.name, caching=CACHE_ONE_HOUR)
+        return await source_response(request, files, view)
     return await blob_response(request, files, view.picture, caching=CACHE_ONE_HOUR)
 
 

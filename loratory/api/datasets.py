@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 
@@ -14,6 +14,7 @@ from contracts.commands.datasets import DatasetResult, EditManyResult, ImportedF
 from contracts.errors import NotFound
 from contracts.events.base import ReadAs
 from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, ImageView, TagCount, VersionView
+from contracts.wire.system.regular_files import FileChanged, SteadyReader, open_regular
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
 from loratory.export import ExportedFile, ExportOptions, export_parameters, save_export
 from loratory.http import Items
@@ -195,13 +196,27 @@ class DatasetApi(Api):
     async def _upload(
         self, dataset: str, batch: list[ImageFile], read_as: ReadAs, unreadable: list[tuple[str, str]]
     ) -> Sequence[ImportedFile]:
-        """One request. Files that cannot be opened are added to `unreadable` and skipped."""
-        parts: list[tuple[str, tuple[str, BinaryIO]]] = []
+        """One request. Files that cannot be read, or change meanwhile, are added to `unreadable` and skipped."""
+        try:
+            return await self._upload_unchanged(dataset, batch, read_as, unreadable)
+        except FileChanged as error:
+            unreadable += [(image.name, error.strerror) for image in batch if str(image.path) == error.filename]
+            others = [image for image in batch if str(image.path) != error.filename]
+            return await self._upload(dataset, others, read_as, unreadable)
+
+    async def _upload_unchanged(
+        self, dataset: str, batch: list[ImageFile], read_as: ReadAs, unreadable: list[tuple[str, str]]
+    ) -> Sequence[ImportedFile]:
+        """One request. FileChanged: a file shrank, so the request was not completed."""
+        parts: list[tuple[str, tuple[str, SteadyReader]]] = []
         texts: dict[str, str] = {}
         with ExitStack() as opened:
             for image in batch:
                 try:
-                    parts.append(("files", (image.name, opened.enter_context(image.path.open("rb")))))
+                    source = opened.enter_context(open_regular(image.path))
+                    if source.size != image.size:
+                        raise FileChanged(0, "it changed while it was read")
+                    parts.append(("files", (image.name, source)))
                 except OSError as error:
                     unreadable.append((image.name, error.strerror or "it cannot be read"))
                     continue
@@ -263,8 +278,7 @@ class _TextsOnce:
 
     def _keep(self, image: ImageFile) -> ImageFile:
         try:
-            with image.path.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").digest()
+            digest = _digest_of(image.path)
         except OSError:
             return image  # it is named when it is to be sent
         first = self._first.setdefault(digest, image)
@@ -273,3 +287,11 @@ class _TextsOnce:
         reason = f"its text differs from that of {first.name}, which is the same picture and counts"
         self.unreadable.append((image.name, reason))
         return replace(image, text=None)
+
+
+def _digest_of(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with open_regular(path) as content:
+        while chunk := content.read(1 << 20):
+            digest.update(chunk)
+    return digest.digest()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from contracts.errors import Rejected
+from contracts.pixels import UnsupportedPixels, on_white, to_upright_srgb
 from tagger.wd.manifest import Manifest
 
 PREPROCESSING = "wd-1"
@@ -29,12 +30,16 @@ def read_square(path: Path, size: int) -> Image.Image:
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Rejected(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS}")
-        return to_square(ImageOps.exif_transpose(image), size)
+        return to_square(image, size)
 
 
 def to_square(image: Image.Image, size: int) -> Image.Image:
-    """Convert any picture to RGB of `size` x `size`."""
-    rgb = _shrink_if_huge(_composite_on_white(image), size)
+    """Convert any picture to RGB of `size` x `size`, upright. Rejected: its pixels have no agreed white level."""
+    try:
+        upright, _ = to_upright_srgb(image)
+    except UnsupportedPixels as error:
+        raise Rejected(str(error)) from error
+    rgb = _shrink_if_huge(on_white(upright), size)
     side = max(rgb.size)
     canvas = Image.new("RGB", (side, side), (255, 255, 255))
     canvas.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
@@ -49,25 +54,6 @@ def to_array(square: Image.Image, manifest: Manifest) -> Pixels:
     mean, std = (np.array(triple, dtype=np.float32) for triple in (manifest.mean, manifest.std))
     scaled: Pixels = (pixels - mean) / std
     return np.ascontiguousarray(scaled if manifest.layout == "NHWC" else scaled.transpose(2, 0, 1))
-
-
-def _composite_on_white(image: Image.Image) -> Image.Image:
-    image = _to_eight_bits(image)
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    canvas = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    canvas.alpha_composite(image.convert("RGBA"))
-    return canvas.convert("RGB")
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey, which Pillow would clamp to white. Rejected: wider modes have no agreed white level."""
-    if image.mode in ("I", "F"):
-        raise Rejected(f"pixels in mode {image.mode} have no agreed white level")
-    if not image.mode.startswith("I;16"):
-        return image
-    grey = np.asarray(image, dtype=np.float32) / 257
-    return Image.fromarray(np.rint(grey).astype(np.uint8))
 
 
 def _shrink_if_huge(rgb: Image.Image, size: int) -> Image.Image:

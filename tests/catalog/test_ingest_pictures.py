@@ -4,16 +4,19 @@ import hashlib
 import struct
 import zlib
 from collections.abc import AsyncIterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from catalog.ingest.outcomes import Accepted, Limits
 from catalog.ingest.pool import Decoder
+from contracts.jpeg_cut import rebuild
+from contracts.pixels import orientation_of, to_upright_srgb
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,6 +31,7 @@ STORED_AS = {  # orientation: what was done to the picture when it was stored
     7: T.TRANSVERSE,
     8: T.ROTATE_270,
 }
+SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GARBAGE_PROFILE = b"this is no ICC profile" * 10
 
 
@@ -140,7 +144,78 @@ async def test_the_picture_contains_only_pixels(decoder: Decoder, tmp_path: Path
         outcome = await examine(decoder, path)
         assert not outcome.source_is_picture
         assert secret not in outcome.picture_path.read_bytes() + outcome.thumbnail_path.read_bytes()
-        assert set(open_picture(outcome).info) == set()
+        assert set(open_picture(outcome).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"icc_profile": SRGB_PROFILE}], ids=["", "progressive", "srgb"]
+)
+async def test_a_jpeg_keeps_its_data_and_its_orientation(
+    decoder: Decoder, tmp_path: Path, orientation: int, options: dict[str, object]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = orientation, "52.5200 N"
+    path = save(tmp_path, draw_picture(600, 400), "JPEG", exif=exif.tobytes(), **options)
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+    outcome = await examine(decoder, path)
+    assert (outcome.width, outcome.height, outcome.colour) == (*upright.size, "srgb")
+    assert outcome.pixels_sha256 == digest_of(upright)
+    with open_picture(outcome) as kept:
+        assert (kept.format, orientation_of(kept), "icc_profile" in kept.info) == ("JPEG", orientation, False)
+        assert to_upright_srgb(kept)[0].tobytes() == upright.tobytes()
+    with Image.open(outcome.thumbnail_path) as thumbnail:
+        assert thumbnail.size == ((256, 171) if orientation < 5 else (171, 256))
+        assert np.abs(small(thumbnail) - small(upright)).mean() < 4
+    assert outcome.cut_path is not None and outcome.cut_sha256 is not None
+    cut = outcome.cut_path.read_bytes()
+    assert hashlib.sha256(cut).hexdigest() == outcome.cut_sha256
+    assert rebuild(outcome.picture_path.read_bytes(), cut) == path.read_bytes()
+
+
+async def test_a_kept_jpeg_is_a_source_that_is_its_own_picture(decoder: Decoder, tmp_path: Path) -> None:
+    first = await examine(decoder, save(tmp_path, draw_picture(), "JPEG", exif=with_orientation(6), comment=b"a"))
+    again = await examine(decoder, first.picture_path)
+    assert (again.source_is_picture, again.cut_path) == (True, None)
+    assert (again.pixels_sha256, again.thumbnail_sha256) == (first.pixels_sha256, first.thumbnail_sha256)
+
+
+async def test_a_phones_photograph_takes_little_more_than_its_bytes(decoder: Decoder, tmp_path: Path) -> None:
+    preview = BytesIO()
+    draw_picture(320, 240).save(preview, "JPEG")
+    grain = Image.effect_noise((4000, 3000), 40).convert("RGB")
+    path = save(tmp_path, grain, "JPEG", quality=80, exif=with_orientation(6), comment=preview.getvalue())
+    outcome = await examine(decoder, path)
+    assert outcome.cut_path is not None
+    stored = outcome.picture_path.stat().st_size + outcome.cut_path.stat().st_size
+    assert stored <= 1.001 * path.stat().st_size + 200
+
+
+async def test_jpegs_whose_pixels_must_change_are_encoded_as_png(decoder: Decoder, tmp_path: Path) -> None:
+    for image, options in [
+        (draw_picture(), {"icc_profile": display_p3()}),
+        (draw_picture().convert("CMYK"), {}),
+    ]:
+        outcome = await examine(decoder, save(tmp_path, image, "JPEG", **options))
+        assert (outcome.source_is_picture, outcome.cut_path, open_picture(outcome).format) == (False, None, "PNG")
+
+
+async def test_a_jpeg_can_be_encoded_again_as_before(decoder: Decoder, tmp_path: Path) -> None:
+    path = save(tmp_path, draw_picture(300, 200), "JPEG", exif=with_orientation(6))
+    kept = await examine(decoder, path)
+    before = await decoder.examine(path, into=tmp_path, reencode=True)
+    assert isinstance(before, Accepted)
+    assert (before.cut_path, open_picture(before).format) == (None, "PNG")
+    assert (before.width, before.height, before.pixels_sha256) == (kept.width, kept.height, kept.pixels_sha256)
+
+
+def digest_of(image: Image.Image) -> str:
+    return hashlib.sha256(f"RGB {image.width}x{image.height}\n".encode() + image.convert("RGB").tobytes()).hexdigest()
+
+
+def small(image: Image.Image) -> "np.ndarray[tuple[int, ...], np.dtype[np.int16]]":
+    return np.asarray(image.convert("RGB").resize((16, 16), Image.Resampling.BOX), dtype=np.int16)
 
 
 async def test_16_bit_grey_is_scaled_and_not_clamped(decoder: Decoder, tmp_path: Path) -> None:

@@ -1,16 +1,15 @@
 """The pool enforces its limits: a file that hangs, grows too large or crashes its decoder affects no other file.
 
-A named pipe without a writer plays the picture that takes forever to read.
+A decoder stopped by SIGSTOP plays the one that hangs: it waits without using CPU time.
 """
 
 import asyncio
-import errno
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -34,9 +33,10 @@ def valid_picture(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def endless_file(tmp_path: Path) -> Path:
-    path = tmp_path / "endless.png"
-    os.mkfifo(path)
+def slow_picture(tmp_path: Path) -> Path:
+    """Seconds of CPU time, most of them for the PNG that replaces it."""
+    path = tmp_path / "slow.bmp"
+    Image.effect_noise((4200, 4200), 90).convert("RGB").save(path)
     return path
 
 
@@ -55,22 +55,30 @@ def running_decoders() -> set[int]:
 
 
 @asynccontextmanager
-async def decoder_reading(pipe: Path) -> AsyncIterator[int]:
-    """The process id of the only decoder, once it reads from the pipe; it blocks there until this context ends."""
-    while (end := open_for_writing(pipe)) is None:  # noqa: ASYNC110  a pipe does not notify its writers
+async def stopped_decoder() -> AsyncIterator[int]:
+    """The process id of the only decoder, which is stopped until this context ends, if it lives then."""
+    child = running_decoders().pop()
+    os.kill(child, signal.SIGSTOP)
+    yield child
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGCONT)
+
+
+async def busy_decoder(seconds: float) -> int:
+    """The process id of the only decoder, once it has used so much CPU time."""
+    while True:
+        for child in running_decoders():
+            if cpu_seconds(child) > seconds:
+                return child
         await asyncio.sleep(0.01)
-    try:
-        yield running_decoders().pop()
-    finally:
-        os.close(end)
 
 
-def open_for_writing(pipe: Path) -> int | None:
+def cpu_seconds(child: int) -> float:
     try:
-        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError as error:
-        assert error.errno == errno.ENXIO, "nobody reads yet"
-        return None
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def kill(child: int) -> None:
@@ -103,14 +111,40 @@ async def test_children_start_on_demand_are_reused_and_end_with_the_pool(valid_p
     assert running_decoders() == set()
 
 
-async def test_a_file_that_takes_too_long_is_refused_and_others_are_not_affected(
-    valid_picture: Path, endless_file: Path
+async def test_a_file_that_takes_too_much_cpu_time_is_refused_and_others_are_not_affected(
+    valid_picture: Path, slow_picture: Path
 ) -> None:
-    async with Decoder(Limits(seconds=3)) as decoder:
-        paths = [endless_file, valid_picture, valid_picture, endless_file, valid_picture]
+    async with Decoder(Limits(cpu_seconds=0.3, cpu_seconds_per_mb=0)) as decoder:
+        paths = [slow_picture, valid_picture, valid_picture, slow_picture, valid_picture]
         outcomes = await asyncio.gather(*(decoder.examine(path, into=valid_picture.parent) for path in paths))
     assert [type(outcome) for outcome in outcomes] == [Refused, Accepted, Accepted, Refused, Accepted]
-    assert outcomes[0] == Refused(reason="took-too-long", detail="decoding it took longer than 3 seconds")
+    assert outcomes[0] == Refused(
+        reason="took-too-long", detail="decoding it took more CPU time than a file of its size may"
+    )
+
+
+async def test_a_larger_file_may_take_more_cpu_time(slow_picture: Path) -> None:
+    async with Decoder(Limits(cpu_seconds=0.3), workers=1) as decoder:
+        assert isinstance(await decoder.examine(slow_picture, into=slow_picture.parent), Accepted)
+
+
+async def test_time_in_which_the_decoder_waits_for_the_machine_does_not_count(valid_picture: Path) -> None:
+    async with Decoder(Limits(cpu_seconds=0.5), workers=1) as decoder:
+        await decoder.examine(valid_picture, into=valid_picture.parent)
+        async with stopped_decoder():
+            outcome = asyncio.create_task(decoder.examine(valid_picture, into=valid_picture.parent))
+            await asyncio.sleep(1.0)  # twice the CPU time it may take
+            assert not outcome.done()
+        assert isinstance(await outcome, Accepted)
+
+
+async def test_a_decoder_that_hangs_is_replaced(valid_picture: Path) -> None:
+    async with Decoder(Limits(hang_seconds=2), workers=1) as decoder:
+        await decoder.examine(valid_picture, into=valid_picture.parent)
+        async with stopped_decoder():
+            outcome = await decoder.examine(valid_picture, into=valid_picture.parent)
+        assert outcome == Refused(reason="took-too-long", detail="decoding it did not end within 2 seconds")
+        assert isinstance(await decoder.examine(valid_picture, into=valid_picture.parent), Accepted)
 
 
 async def test_a_file_that_takes_too_much_memory_is_refused(valid_picture: Path) -> None:
@@ -130,29 +164,31 @@ async def test_a_child_killed_while_idle_is_replaced(valid_picture: Path) -> Non
         assert isinstance(await decoder.examine(valid_picture, into=valid_picture.parent), Accepted)
 
 
-async def test_a_file_is_retried_after_its_child_was_killed_once(valid_picture: Path, endless_file: Path) -> None:
+async def test_a_file_is_retried_after_its_child_was_killed_once(valid_picture: Path) -> None:
     async with Decoder(Limits(), workers=1) as decoder:
-        outcome = asyncio.create_task(decoder.examine(endless_file, into=valid_picture.parent))
-        async with decoder_reading(endless_file) as child:
+        await decoder.examine(valid_picture, into=valid_picture.parent)
+        async with stopped_decoder() as child:
+            outcome = asyncio.create_task(decoder.examine(valid_picture, into=valid_picture.parent))
+            await asyncio.sleep(0)
             await kill(child)
-        await asyncio.to_thread(endless_file.write_bytes, valid_picture.read_bytes())
         assert isinstance(await outcome, Accepted)
 
 
-async def test_a_file_that_crashes_two_children_is_refused(valid_picture: Path, endless_file: Path) -> None:
+async def test_a_file_that_crashes_two_children_is_refused(valid_picture: Path, slow_picture: Path) -> None:
     async with Decoder(Limits(), workers=1) as decoder:
-        outcome = asyncio.create_task(decoder.examine(endless_file, into=valid_picture.parent))
+        outcome = asyncio.create_task(decoder.examine(slow_picture, into=valid_picture.parent))
         for _ in range(2):
-            async with decoder_reading(endless_file) as child:
-                await kill(child)
+            await kill(await busy_decoder(0.6))  # it starts within 0.2 s
         assert await outcome == Refused(reason="decoder-crashed", detail="decoding it crashed the decoder")
         assert isinstance(await decoder.examine(valid_picture, into=valid_picture.parent), Accepted)
 
 
-async def test_a_cancelled_call_ends_its_child(valid_picture: Path, endless_file: Path) -> None:
+async def test_a_cancelled_call_ends_its_child(valid_picture: Path) -> None:
     async with Decoder(Limits(), workers=1) as decoder:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(decoder.examine(endless_file, into=valid_picture.parent), timeout=0.5)
+        await decoder.examine(valid_picture, into=valid_picture.parent)
+        async with stopped_decoder():
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(decoder.examine(valid_picture, into=valid_picture.parent), timeout=0.2)
         assert running_decoders() == set()
         assert isinstance(await decoder.examine(valid_picture, into=valid_picture.parent), Accepted)
 
@@ -190,8 +226,19 @@ def test_a_child_ends_when_its_pipe_closes() -> None:
         assert child.returncode == 0
 
 
-def test_a_child_that_hangs_ends_even_without_a_parent(endless_file: Path) -> None:
-    request = Examine(source=str(endless_file), picture=str(endless_file) + ".p", thumbnail=str(endless_file) + ".t")
-    with start_decoder(Limits(seconds=0.1)) as child:
+@pytest.mark.parametrize(
+    ("limits", "signal_number"),
+    [
+        (Limits(cpu_seconds=0.05, cpu_seconds_per_mb=0), signal.SIGPROF),
+        (Limits(hang_seconds=0.01, cpu_seconds=99), signal.SIGALRM),  # a second more: the parent is to notice first
+    ],
+)
+def test_a_child_ends_at_its_limits_even_without_a_parent(
+    slow_picture: Path, limits: Limits, signal_number: int
+) -> None:
+    request = Examine(
+        source=str(slow_picture), picture=str(slow_picture) + ".p", thumbnail=str(slow_picture) + ".t", cut=None
+    )
+    with start_decoder(limits) as child:
         child.communicate(REQUESTS.encode(request), timeout=WAIT)
-        assert child.returncode == -signal.SIGALRM
+        assert child.returncode == -signal_number

@@ -1,22 +1,28 @@
 """Bad files are refused with a reason, leave no files behind, and do not affect the next file."""
 
+import os
 import struct
 import zlib
 from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
+from random import Random
+from typing import get_args
 
 import pytest
 import pytest_asyncio
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from catalog.ingest.examine import pixels_digest
 from catalog.ingest.outcomes import Accepted, Limits, Reason, Refused
 from catalog.ingest.pool import Decoder
+from contracts.jpeg_cut import rebuild
+from contracts.pixels import to_upright_srgb, upright_size
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-LIMITS = Limits(max_bytes=1 << 20, seconds=30.0)
+LIMITS = Limits(max_bytes=1 << 20)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -107,7 +113,7 @@ async def test_a_png_claiming_a_huge_size_is_not_decoded(
     decoder: Decoder, tmp_path: Path, sides: tuple[int, int]
 ) -> None:
     outcome = await assert_refused(decoder, tmp_path, png_claiming_size(*sides), "too-many-pixels")
-    assert outcome.detail == "it has more than 64,000,000 pixels"
+    assert outcome.detail == "it has more than 64,000,000 pixels, the most that a picture may have"
 
 
 async def test_a_3_kb_webp_of_9000_by_9000_gets_no_canvas(decoder: Decoder, tmp_path: Path) -> None:
@@ -150,3 +156,48 @@ async def test_the_refusal_quotes_no_text_from_the_file(decoder: Decoder, tmp_pa
     outcome = await assert_refused(decoder, tmp_path, b"\x89PNG\r\n\x1a\n" + evil * 20, "broken")
     assert "script" not in outcome.detail
     assert str(tmp_path) not in outcome.detail
+
+
+async def test_what_is_no_file(decoder: Decoder, tmp_path: Path) -> None:
+    (tmp_path / "file.png").write_bytes(encode(noise()))
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("file.png")
+    for name, what in [("pipe.png", "it is a named pipe, not a file"), ("link.png", "it is a link")]:
+        outcome = await decoder.examine(tmp_path / name, into=tmp_path)
+        assert outcome == Refused(reason="not-a-file", detail=what)
+
+
+async def test_a_small_webp_of_64_million_pixels_takes_no_memory(decoder: Decoder, tmp_path: Path) -> None:
+    outcome = await assert_refused(decoder, tmp_path, webp_claiming_size(8000, 8000), "too-many-pixels")
+    assert outcome.detail == "it has more than 30,932,992 pixels, the most that a WEBP may have"
+
+
+async def test_a_picture_whose_copies_do_not_fit(tmp_path: Path) -> None:
+    async with Decoder(Limits(memory_bytes=64 << 20), workers=1) as small:
+        transparent = encode(Image.new("RGBA", (2000, 2000), (1, 2, 3, 4)))
+        outcome = await assert_refused(small, tmp_path, transparent, "too-much-memory")
+    assert outcome.detail == "it takes about 70 MB of memory to read; a picture may take 64"
+
+
+async def test_mutated_pictures_are_taken_or_refused_and_what_is_taken_can_be_rebuilt(
+    decoder: Decoder, tmp_path: Path
+) -> None:
+    rng, kinds, outcomes = Random(6), ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF"), set()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = {kind: encode(noise(40), kind, **({"exif": exif.tobytes()} if kind == "JPEG" else {})) for kind in kinds}
+    staged = tmp_path / "staged"
+    for number in range(300):
+        data = bytearray(whole["JPEG" if number % 2 else kinds[number // 2 % len(kinds)]])
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(2, len(data))
+            data[at : at + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 3))
+        staged.write_bytes(data)
+        outcome = await decoder.examine(staged, into=tmp_path)
+        outcomes.add(outcome.reason if isinstance(outcome, Refused) else outcome.format)
+        if isinstance(outcome, Accepted) and outcome.cut_path is not None:
+            assert rebuild(outcome.picture_path.read_bytes(), outcome.cut_path.read_bytes()) == data
+            with Image.open(outcome.picture_path) as kept:
+                assert upright_size(kept) == (outcome.width, outcome.height)
+                assert pixels_digest(to_upright_srgb(kept)[0]) == outcome.pixels_sha256
+    assert {"JPEG", "PNG", "broken"} <= outcomes <= {*kinds, *get_args(Reason)} - {"decoder-crashed"}

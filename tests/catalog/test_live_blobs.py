@@ -49,6 +49,7 @@ from tests.contracts.samples import sample_of
 
 NOT_BLOBS = {
     ("dataset.image_added", "pixels"),
+    ("dataset.image_added", "source"),  # of the sample, which has `cut`
     ("job.planned", "base"),
     ("job.succeeded", "artifacts.tensors"),
     ("tagging.model_loaded", "model"),
@@ -117,7 +118,8 @@ class Story:
         self.numbers[dataset] += 1
         self.images[dataset].append(ordinal)
         source, picture = self.some_digest(), self.some_digest()
-        added = msgspec.structs.replace(image_added(dataset, ordinal), source=source, picture=picture)
+        cut = self.some_digest() if self.rng.random() < 0.3 else None
+        added = msgspec.structs.replace(image_added(dataset, ordinal), source=source, picture=picture, cut=cut)
         self.builder.append("dataset", dataset, added)
 
     def refuse(self, dataset: str) -> None:

@@ -1,14 +1,19 @@
 """Image import through the real decoder."""
 
+import hashlib
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from catalog.keys import open_if_present
 from catalog.service.imports import remove_stale_work_folders
 from contracts.commands.datasets import (
     MAX_FILES_PER_IMPORT,
     MAX_TEXT_BYTES_PER_IMPORT,
+    EraseImage,
     ImportedFile,
     RemoveDataset,
     RemoveImage,
@@ -16,8 +21,9 @@ from contracts.commands.datasets import (
 from contracts.commits import COMMIT_BYTES
 from contracts.errors import Gone, KeyReused, NotFound, Unavailable
 from contracts.events.log import LossAccepted
-from contracts.ids import ulid
+from contracts.ids import Digest, ulid
 from contracts.sealed import CAPTION, NAME
+from contracts.wire.blobs.source import read_source
 from contracts.wire.log.event_log import EventLog
 from tests.catalog.harness import CatalogHarness, event_names, png
 from tests.damage import execute_sql
@@ -192,3 +198,39 @@ async def test_work_folders_of_a_killed_catalog_are_removed(harness: CatalogHarn
     (staging / "upload").write_bytes(b"of the gateway")
     remove_stale_work_folders(staging)
     assert [path.name for path in staging.iterdir()] == ["upload"]
+
+
+def photograph(comment: bytes) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "52.5200 N, 13.4050 E"
+    buffer = BytesIO()
+    pixels = np.random.default_rng(5).integers(0, 256, (24, 36, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG", exif=exif.tobytes(), comment=comment)
+    return buffer.getvalue()
+
+
+def blobs_in(harness: CatalogHarness) -> set[str]:
+    """The digests of all stored blobs."""
+    digests = (path.name for path in harness.blobs.path(Digest("0" * 64)).parents[2].rglob("*") if path.is_file())
+    return {name for name in digests if len(name) == 64}
+
+
+async def test_a_jpeg_is_stored_as_its_picture_and_what_was_cut_and_erased_with_both(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    one, other = photograph(b"one"), photograph(b"other")
+    files = (harness.stage("one.jpg", one), harness.stage("other.jpg", other))
+    result = await harness.import_files(cats, *files)
+    assert [file.outcome for file in result.files] == ["added", "existing"]
+    row = await harness.image(result.files[0].image)
+    assert row.cut is not None
+    assert (row.source, row.size, row.width, row.height) == (hashlib.sha256(one).hexdigest(), len(one), 24, 36)
+    assert await read_source(harness.blobs, row.source, picture=row.picture, cut=row.cut) == one
+    assert b"52.5200" not in await harness.blobs.get(row.picture)
+    # Neither the file as received is stored, nor what was cut from the duplicate.
+    assert blobs_in(harness) == {row.picture, row.cut, row.thumbnail}
+
+    left_behind = harness.stage("of a killed gateway.jpg", one[: len(one) // 2])
+    await harness.execute(EraseImage(image=row.id))
+    await harness.purger.purge_now()
+    assert blobs_in(harness) == set()
+    assert not (harness.staging / left_behind.token).exists()

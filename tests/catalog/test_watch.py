@@ -4,12 +4,17 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 from obstore.store import LocalStore, MemoryStore
+from PIL import Image
 
+from catalog.ingest.outcomes import Accepted
 from catalog.settings import Settings
 from catalog.watch.patrol import PatrolPolicy
 from catalog.watch.presence import RANGE_BYTES, expected_by, find_losses, is_intact, list_sizes
@@ -26,7 +31,7 @@ from contracts.queries.losses import GetBlob, GetBlobAudit, ListLosses, StartBlo
 from contracts.telemetry import LossesFound
 from contracts.wire.blobs.store import Blobs, LocalBlobs, RemoteBlobs
 from tests.catalog.harness import CatalogHarness, image_id_of, png
-from tests.catalog.log_builder import digest, job_created, version_set
+from tests.catalog.log_builder import digest, image_added, job_created, version_set
 from tests.conftest import NOW
 from tests.damage import execute_sql
 from tests.limits import WAIT
@@ -335,6 +340,54 @@ async def test_a_thumbnail_and_a_picture_are_made_again_from_their_source(harnes
 
     assert {digest: await harness.blobs.get(digest) for digest in derived} == before
     assert list(harness.staging.glob("import-*")) == []
+
+
+def turned_jpeg(comment: bytes = b"taken by a phone") -> bytes:
+    exif, buffer = Image.Exif(), BytesIO()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(5).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG", exif=exif.tobytes(), comment=comment)
+    return buffer.getvalue()
+
+
+async def test_of_a_jpeg_that_was_cut_the_thumbnail_is_made_again_and_the_rest_is_missed(
+    harness: CatalogHarness,
+) -> None:
+    result = await harness.import_files(await harness.dataset(), harness.stage("a.jpg", turned_jpeg()))
+    row = await harness.image(result.files[0].image)
+    assert row.cut is not None
+    await harness.blobs.delete([row.thumbnail])
+    assert (await query(harness, GetBlob(blob=row.thumbnail))).size > 0
+    assert await compare(harness) == {}
+
+    await harness.blobs.delete([row.cut, row.picture])
+
+    assert await compare(harness) == {"source": 1, "picture": 1}
+    with pytest.raises(BlobMissing, match=f"the source of {row.id} is missing"):
+        await query(harness, GetBlob(blob=row.cut))
+    expected = await asyncio.to_thread(expected_by, harness.blobs.root.parent / "catalog")
+    offline = await find_losses(expected, harness.blobs, harness.blobs.root.parent / "catalog/keys.db", at=NOW)
+    assert offline.report().counts == {"source": 1, "picture": 1}
+
+
+async def test_a_jpeg_that_was_encoded_again_before_there_were_cuts_is_made_again_in_that_way(
+    harness: CatalogHarness, tmp_path: Path
+) -> None:
+    cats, file = await harness.dataset(), tmp_path / "a.jpg"
+    file.write_bytes(turned_jpeg())
+    before = await harness.catalog.importer.decoder.examine(file, into=tmp_path, reencode=True)
+    assert isinstance(before, Accepted)
+    picture, thumbnail = before.picture_path.read_bytes(), before.thumbnail_path.read_bytes()
+    changes = {"source": before.sha256, "picture": before.picture_sha256, "thumbnail": before.thumbnail_sha256}
+    await harness.append("dataset", cats, msgspec.structs.replace(image_added(cats, 0), **changes))
+    await harness.blobs.put(file.read_bytes())
+
+    assert await compare(harness) == {"picture": 1, "thumbnail": 1, "key": 1}
+    async with running_watch(harness) as published:
+        await until_counts(published, {"key": 1})
+
+    assert await harness.blobs.get(before.picture_sha256) == picture
+    assert await harness.blobs.get(before.thumbnail_sha256) == thumbnail
 
 
 async def test_a_thumbnail_is_made_from_the_picture_if_the_source_is_lost(harness: CatalogHarness) -> None:

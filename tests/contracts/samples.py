@@ -52,7 +52,7 @@ def _value(kind: inspect.Type, name: str) -> Any:  # noqa: PLR0911, PLR0912 - on
 
 DIGESTS = frozenset(
     (
-        *("source", "picture", "thumbnail", "pixels", "manifest", "pages", "base"),
+        *("source", "picture", "thumbnail", "pixels", "cut", "manifest", "pages", "base"),
         *("checkpoint", "digest", "tensors", "model", "tags", "blobs", "blob"),
     )
 )

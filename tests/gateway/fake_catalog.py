@@ -246,6 +246,7 @@ def image(**changes: Any) -> ImageView:
         "picture": ZERO,
         "source": ZERO,
         "thumbnail": ZERO,
+        "cut": None,
         "tags": (),
         "rejected": (),
         "suggestions": (),

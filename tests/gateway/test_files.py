@@ -3,18 +3,21 @@
 import asyncio
 import hashlib
 from base64 import b64encode
+from io import BytesIO
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from contracts.aggregates import CommandEnvelope
 from contracts.commands.datasets import ImportImages, ImportResult, StagedFile
 from contracts.errors import BlobMissing, Lost, NotFound, Rejected
 from contracts.events.jobs import Artifact
 from contracts.ids import Digest, JobId
+from contracts.jpeg_cut import take_apart
 from contracts.queries.datasets import GetDataset, GetImage
 from contracts.queries.jobs import GetJob
 from contracts.queries.losses import BlobView, GetBlob
@@ -56,6 +59,40 @@ async def test_an_image_is_served_whole_and_cached_for_an_hour_only_as_it_can_be
     assert response.headers["cache-control"] == "private, max-age=3600"
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in response.headers["content-security-policy"]
+
+
+def photograph() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "52.5200 N"
+    buffer = BytesIO()
+    Image.effect_noise((40, 30), 80).convert("RGB").save(buffer, "JPEG", exif=exif.tobytes())
+    return buffer.getvalue()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_file_as_received_is_rebuilt_from_picture_and_cut(world: World) -> None:
+    source = photograph()
+    apart = take_apart(source, 6)
+    assert apart is not None and apart.cut is not None
+    stored = {"picture": await world.blobs.put(apart.picture), "cut": await world.blobs.put(apart.cut)}
+    digest = Digest(hashlib.sha256(source).hexdigest())
+    world.catalog.query_results[GetImage] = image(source=digest, **stored)
+    path = f"{P}/images/img_1/file"
+
+    assert (await world.client.get(path)).content == apart.picture
+    whole = await world.client.get(path, params={"original": True})
+    assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, source, "image/jpeg")
+    assert whole.headers["etag"] == f'"{digest}"'
+    assert whole.headers["content-disposition"].startswith("attachment")
+    part = await world.client.get(path, params={"original": True}, headers={"Range": "bytes=2-9"})
+    assert (part.status_code, part.content) == (206, source[2:10])
+    same = await world.client.get(path, params={"original": True}, headers={"If-None-Match": f'"{digest}"'})
+    assert (same.status_code, same.content) == (304, b"")
+    head = await world.client.head(path, params={"original": True})
+    assert (head.content, head.headers["content-length"]) == (b"", str(len(source)))
+
+    world.catalog.query_results[GetImage] = image(source="0" * 64, **stored)
+    assert_problem(await world.client.get(path, params={"original": True}), 409, "blob-missing")
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import itertools
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -13,7 +14,9 @@ import pytest
 from contracts.errors import LoratoryError, NotFound, Rejected, SetupError, Unavailable
 from contracts.events.jobs import Artifact
 from contracts.ids import Digest
+from contracts.wire.system.regular_files import SteadyReader, open_regular
 from loratory import AsyncClient, Client
+from loratory.api import datasets
 from loratory.api.base import WaitTimeout
 from loratory.download import DamagedDownload
 from loratory.image_files import scan_folder
@@ -56,6 +59,26 @@ def test_a_file_that_disappears_does_not_stop_the_import(server_url: str, image_
         imported = client.import_scanned(name, found)
     assert imported.unreadable == (("0.png", "No such file or directory"),)
     assert len(imported.of("added")) == 3
+
+
+def test_files_that_change_do_not_stop_the_import(
+    server_url: str, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_then_truncate(path: Path) -> SteadyReader:
+        reader = open_regular(path)
+        if path.name == "1.png":
+            os.truncate(path, 20)
+        return reader
+
+    found = scan_folder(image_folder)
+    with (image_folder / "0.png").open("ab") as growing:
+        growing.write(b"more")
+    monkeypatch.setattr(datasets, "open_regular", open_then_truncate)
+    with Client(server_url) as client:
+        client.create_dataset(name := next(NAMES))
+        imported = client.import_scanned(name, found)
+    assert dict(imported.unreadable) == dict.fromkeys(("0.png", "1.png"), "it changed while it was read")
+    assert "2.png" in {file.name for file in imported.of("added")}
 
 
 def test_problem_documents_become_errors_of_their_class(server_url: str) -> None:

@@ -123,3 +123,21 @@ def test_batches_are_bounded_in_files_and_bytes() -> None:
     large = [ImageFile(Path("x"), str(number), MAX_BATCH_BYTES // 2) for number in range(5)]
     assert [len(batch) for batch in batches(large)] == [2, 2, 1]
     assert list(batches([])) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
+def test_what_is_no_regular_file_is_named_and_nothing_waits(tmp_path: Path) -> None:
+    files(tmp_path, a_png=b"1")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    found = scan_folder(tmp_path)
+    assert [image.name for image in found.images] == ["a.png"]
+    reasons = [
+        ("gone.png", "No such file or directory"),
+        ("loop.png", "Too many levels of symbolic links"),
+        ("pipe.png", "it is a named pipe, not a file"),
+    ]
+    assert found.unreadable == reasons
+    chosen = scan_files([tmp_path / "a.png", tmp_path / "pipe.png", tmp_path / "loop.png"])
+    assert (len(chosen.images), chosen.unreadable) == (1, reasons[:0:-1])

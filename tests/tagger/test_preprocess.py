@@ -70,7 +70,7 @@ def test_sixteen_bit_grey_is_scaled_not_clamped(tmp_path: Path) -> None:
 
 
 def test_modes_without_an_agreed_white_level_are_refused() -> None:
-    with pytest.raises(Rejected, match="no agreed white"):
+    with pytest.raises(Rejected, match="no known brightness range"):
         to_square(Image.new("F", (8, 8)), 64)
 
 

@@ -12,6 +12,7 @@ import numpy
 import torch
 from PIL import Image, ImageOps
 
+from contracts.pixels import on_white, to_upright_srgb, upright_size
 from contracts.recipe import Data, Recipe
 from trainer import seeded
 from trainer.engine import files
@@ -170,31 +171,24 @@ def _split_tags(caption: str) -> list[str]:
 
 
 def read_size(example: Example) -> Size:
-    """Width and height of a picture in pixels, from its header; BadPicture if it cannot be read."""
+    """Width and height of the upright picture in pixels, from its header; BadPicture if it cannot be read."""
     try:
         with Image.open(example.path) as picture:
-            return picture.size
+            return upright_size(picture)
     except _UNREADABLE as error:
         raise _bad_picture(example, error) from error
 
 
 def load_pixels(example: Example, size: Size) -> torch.Tensor:
-    """The picture scaled to cover `size` and center-cropped to it: float32 [3, height, width] in -1…1."""
+    """The upright picture scaled to cover `size` and center-cropped to it: float32 [3, height, width] in -1…1."""
     try:
         with Image.open(example.path) as picture:
-            cropped = ImageOps.fit(_flatten_transparency(picture), size, Image.Resampling.LANCZOS)
+            upright, _ = to_upright_srgb(picture)
+            cropped = ImageOps.fit(on_white(upright), size, Image.Resampling.LANCZOS)
     except _UNREADABLE as error:
         raise _bad_picture(example, error) from error
     values = torch.from_numpy(numpy.asarray(cropped, dtype=numpy.float32).copy())
     return values.permute(2, 0, 1).contiguous() / 127.5 - 1
-
-
-def _flatten_transparency(picture: Image.Image) -> Image.Image:
-    """Convert to RGB on white; a plain conversion would show the arbitrary colour of transparent pixels."""
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    background = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(background, picture.convert("RGBA")).convert("RGB")
 
 
 def _bad_picture(example: Example, error: Exception) -> BadPicture:
