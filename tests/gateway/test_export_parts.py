@@ -183,7 +183,7 @@ def test_the_summary_names_what_was_left_out() -> None:
     assert (content["origin"]["as_of"], content["images"]) == (7, 2)
 
 
-@pytest.mark.parametrize("files", [3, 66_000])
+@pytest.mark.parametrize("files", [3, pytest.param(66_000, marks=pytest.mark.slow)])
 def test_the_small_directory_gives_the_bytes_of_zipfile(files: int) -> None:
     """Also for more files than a zip file has without its 64-bit extension."""
     written = io.BytesIO(), io.BytesIO()
