@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZIP_STORED, ZipFile
 
 import msgspec
 import structlog
@@ -19,13 +19,11 @@ from gateway.exports.layout import (
     summary_file,
 )
 from gateway.exports.plan import Plan, PlannedImage, picture_size
+from gateway.exports.zip_directory import file_info, open_directory
 from gateway.http.files import BlobFiles, sniff_media_type
 
 CHUNK_BYTES = 1 << 18
 """Small files are sent together, in chunks of at least this size."""
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-"""Of every file: the earliest that the format has. Equal content gives equal bytes."""
-UNIX, REGULAR_FILE = 3, 0o100644 << 16
 EXTENSIONS = {
     "image/png": "png",
     "image/jpeg": "jpg",
@@ -46,12 +44,14 @@ class _Outbox:
     """The file that `zipfile` writes to. It cannot seek, so sizes follow their file and nothing is read back."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self.size = 0
+        self._content = bytearray()  # not a list: a directory is written in very small pieces
+
+    @property
+    def size(self) -> int:
+        return len(self._content)
 
     def write(self, content: bytes) -> int:
-        self._parts.append(content)
-        self.size += len(content)
+        self._content += content
         return len(content)
 
     def flush(self) -> None:
@@ -61,8 +61,8 @@ class _Outbox:
         """Part of the protocol; `zipfile` closes only files that it has opened."""
 
     def take(self) -> bytes:
-        content = b"".join(self._parts)
-        self._parts, self.size = [], 0
+        content = bytes(self._content)
+        self._content.clear()
         return content
 
 
@@ -90,7 +90,7 @@ class ExportStream:
 
     async def zip(self) -> AsyncGenerator[bytes, None]:
         """Pictures with their texts, by ordinal, then the other files."""
-        archive = ZipFile(self._outbox, "w", ZIP_STORED)
+        archive = open_directory(ZipFile(self._outbox, "w", ZIP_STORED))
         for image in self._plan.images():
             async with aclosing(self._write_image(archive, image)) as written:
                 async for _ in written:
@@ -111,7 +111,7 @@ class ExportStream:
         async with aclosing(self._picture(image)) as chunks:
             first = await anext(chunks, b"")
             file_name = f"{image.stem}.{EXTENSIONS.get(sniff_media_type(first[:16]), 'png')}"
-            with archive.open(_file(self._plan.layout.folder + file_name, size), "w") as entry:
+            with archive.open(file_info(self._plan.layout.folder + file_name, size), "w") as entry:
                 entry.write(first)
                 sent = len(first)
                 async for chunk in chunks:
@@ -140,7 +140,7 @@ class ExportStream:
         layout, summary = self._plan.layout, self._plan.summary(self._left_out)
         if layout.format == "imagefolder":
             self._metadata.finish()
-            with archive.open(_file(METADATA, 0), "w", force_zip64=True) as entry:
+            with archive.open(file_info(METADATA, 0), "w", force_zip64=True) as entry:
                 for line in self._metadata:
                     entry.write(line + b"\n")
                     if self._outbox.size >= CHUNK_BYTES:
@@ -150,12 +150,6 @@ class ExportStream:
         _write(archive, SUMMARY, summary_file(summary))
 
 
-def _file(name: str, size: int) -> ZipInfo:
-    info = ZipInfo(name, ZIP_DATE)
-    info.file_size, info.create_system, info.external_attr = size, UNIX, REGULAR_FILE
-    return info
-
-
 def _write(archive: ZipFile, name: str, content: bytes) -> None:
-    with archive.open(_file(name, len(content)), "w") as entry:
+    with archive.open(file_info(name, len(content)), "w") as entry:
         entry.write(content)

@@ -1,10 +1,12 @@
 """Exports: texts, names, and the files beside the pictures, without any service."""
 
+import io
 import json
 import tomllib
 import unicodedata
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from gateway.exports.compressed_lines import CompressedLines
 from gateway.exports.file_names import MAX_STEM_BYTES, UniqueStems, safe_stem
 from gateway.exports.layout import Kohya, Layout, LeftOut, Origin, Summary, dataset_config, summary_file
 from gateway.exports.overlay import Overlay, parse_replacements
+from gateway.exports.zip_directory import file_info, open_directory
 
 KOHYA_GENERAL = {"caption_extension", "enable_bucket", "enable_wildcard"}
 KOHYA_SUBSET = {"image_dir", "num_repeats", "class_tokens", "keep_tokens"}
@@ -202,3 +205,18 @@ def test_the_summary_names_what_was_left_out() -> None:
     content = json.loads(summary_file(summary(left_out=left_out)))
     assert content["left_out"] == [{"ordinal": 3, "image": "img_3", "reason": "erased"}]
     assert (content["origin"]["as_of"], content["images"]) == (7, 2)
+
+
+@pytest.mark.parametrize("files", [3, pytest.param(66_000, marks=pytest.mark.slow)])
+def test_the_small_directory_gives_the_bytes_of_zipfile(files: int) -> None:
+    """Also for more files than a zip file has without its 64-bit extension."""
+    written = io.BytesIO(), io.BytesIO()
+    with ZipFile(written[0], "w") as plain, open_directory(ZipFile(written[1], "w")) as small:
+        for archive in (plain, small):
+            for number in range(files):
+                with archive.open(file_info(f"猫_{number}.txt", 3), "w") as entry:
+                    entry.write(b"cat")
+    assert written[0].getvalue() == written[1].getvalue()
+    with ZipFile(written[1]) as opened:
+        assert len(opened.namelist()) == files
+        assert opened.read(f"猫_{files - 1}.txt") == b"cat"
