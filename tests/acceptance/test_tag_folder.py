@@ -1,4 +1,4 @@
-"""A folder of other tools with lists of tags: what is edited here is what is trained, counted in the LoRA and exported."""
+"""A folder of other tools with lists of tags: what is edited here is what is trained, counted and exported."""
 
 import json
 import random
