@@ -32,7 +32,10 @@ async def test_it_ends_with_a_lora_and_prints_its_path(tmp_path: Path, image_fol
     out, error = await process.communicate()
     output = out.decode()
     assert (process.returncode, error) == (0, b""), output
-    assert "3 images imported, 1 already present, 1 skipped, 1 caption read, 1 other file ignored" in output
+    assert (
+        "3 images imported, 1 already present, 1 skipped, 0 texts read as tags, 1 as captions, 1 other file ignored"
+        in output
+    )
     assert "3 images tagged by demo: " in output
     (lora,) = [line.split(": ", 1)[1] for line in output.splitlines() if line.startswith("LoRA (kohya): ")]
     assert Path(lora).parent == data / "loras"
