@@ -22,6 +22,9 @@ Texts of frozen versions depend on this set: what is added to it needs a new ver
 MAX_QUANTIFIERS = 2
 """Quantifiers of a pattern. Matching takes at most the square of a tag's length then; more could take for ever."""
 
+MAX_KNOWN_TAGS = 30_000
+"""Tags of which is known how they are written, for each of a few lists of patterns."""
+
 _PATTERN_PARTS = re.compile(
     r"(?P<escaped>\\[^0-9A-Za-z\s]|\\[dswDSW])"
     r"|(?P<set>\[\^?(?:\\[^0-9A-Za-z\s]|\\[dswDSW]|[^\[\]\\&~|-]|-(?!-))+\])"
@@ -39,10 +42,9 @@ def write_tags(tags: Sequence[str], style: TagStyle = DEFAULT_STYLE) -> str:
     """These tags in order, as a list in this style. Rejected as in `check_style`."""
     if style.words == "underscores":
         joined = style.separator.join(tags)
-    elif any(_keeps(tag, style) for tag in tags):
-        joined = style.separator.join(tag if _keeps(tag, style) else tag.replace("_", " ") for tag in tags)
     else:
-        joined = style.separator.join(tags).replace("_", " ")  # one replacement is faster than one for each
+        written = _written(style.keep)
+        joined = style.separator.join([written[tag] for tag in tags])
     return escape(joined) if style.escape else joined
 
 
@@ -51,8 +53,24 @@ def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
 
 
-def _keeps(tag: str, style: TagStyle) -> bool:
-    return "_" in tag and (tag in _KEEP_UNDERSCORES or any(pattern.fullmatch(tag) for pattern in _compile(style.keep)))
+class _Written(dict[str, str]):
+    """Each tag with spaces, unless it keeps its underscores; kept, because a page of images has thousands."""
+
+    def __init__(self, keep: tuple[str, ...]) -> None:
+        super().__init__()
+        self._patterns = _compile(keep)
+
+    def __missing__(self, tag: str) -> str:
+        if len(self) >= MAX_KNOWN_TAGS:
+            self.clear()
+        is_kept = tag in _KEEP_UNDERSCORES or any(pattern.fullmatch(tag) for pattern in self._patterns)
+        self[tag] = written = tag if is_kept else tag.replace("_", " ")
+        return written
+
+
+@lru_cache(maxsize=8)
+def _written(keep: tuple[str, ...]) -> _Written:
+    return _Written(keep)
 
 
 @lru_cache(maxsize=256)
