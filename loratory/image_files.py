@@ -157,7 +157,11 @@ class _TextFiles:
 
     def read(self, image: Path, found: ScanResult) -> str | None:
         """None if there is none, or if it cannot be read, which is noted."""
-        files = self._beside(image)
+        try:
+            files = self._beside(image)
+        except OSError as error:
+            found.unreadable.append((image.name, f"its folder cannot be listed for a text ({error.strerror})"))
+            return None
         if not files:
             return None
         first, *others = files

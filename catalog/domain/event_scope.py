@@ -5,40 +5,28 @@ import msgspec
 from catalog.domain.image_sets import bitmap_of, image_set
 from contracts.aggregates import AnyEvent
 from contracts.events.datasets import (
-    CaptionSet,
     CommitsUndone,
     DatasetErased,
     DatasetRemoved,
-    ImageAdded,
-    ImageErased,
     ImageRefused,
     ImagesRemoved,
     ImagesReviewed,
     RulesSet,
     TagsEdited,
-    TagsOrdered,
-    TextReceived,
     ThresholdsSet,
 )
+from contracts.events.image_sets import OneImageEvent
 from contracts.events.tagging import TaggingPredicted
 
 SetEvent = TagsEdited | ImagesRemoved | ImagesReviewed | CommitsUndone
-ImageEvent = (
-    ImageAdded | ImageErased | ImageRefused | CaptionSet | TextReceived | TagsOrdered | SetEvent | TaggingPredicted
-)
+ImageEvent = OneImageEvent | ImageRefused | SetEvent | TaggingPredicted
 """Events about individual images; all others are about their aggregate as a whole."""
 
 
 def scope_to_image(event: AnyEvent, ordinal: int) -> AnyEvent | None:
     """The part of an event that concerns one image of its data set; none if it does not concern it."""
     match event:
-        case (
-            ImageAdded(ordinal=at)
-            | ImageErased(ordinal=at)
-            | CaptionSet(ordinal=at)
-            | TextReceived(ordinal=at)
-            | TagsOrdered(ordinal=at)
-        ):
+        case OneImageEvent(ordinal=at):
             return event if at == ordinal else None
         case (
             TagsEdited(images=images)

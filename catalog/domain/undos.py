@@ -23,7 +23,7 @@ from contracts.events.datasets import (
     TextReceived,
     ThresholdsSet,
 )
-from contracts.events.image_sets import ImageSetEvent
+from contracts.events.image_sets import ImageSetEvent, OneImageEvent
 from contracts.ids import RunId
 from contracts.wording import count
 
@@ -91,12 +91,7 @@ def images_of(commits: Collection[RecordedCommit]) -> BitMap:
         match event:
             case ImageSetEvent(images=images):
                 found |= bitmap_of(images)
-            case (
-                ImageAdded(ordinal=ordinal)
-                | CaptionSet(ordinal=ordinal)
-                | TextReceived(ordinal=ordinal)
-                | TagsOrdered(ordinal=ordinal)
-            ):
+            case OneImageEvent(ordinal=ordinal):
                 found.add(ordinal)
             case _:
                 pass

@@ -4,7 +4,6 @@ Reading a large data set is mostly Python: in the catalog's process all requests
 """
 
 import gc
-import os
 import signal
 import sys
 from pathlib import Path
@@ -14,14 +13,14 @@ from catalog.database import open_reader
 from catalog.freezing.messages import PAGES, PLANS, REQUESTS
 from catalog.freezing.pages import PageReader, plan
 from catalog.freezing.source import Unsettled
+from contracts.wire.system.pipe import claim_pipes
 
 CACHE_KIB = 32 * 1024
 
 
 def main() -> None:
     path, dataset_id = sys.argv[1:]
-    requests, results = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what libraries print is no message
+    requests, results = claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this ends when its pipe closes
     gc.disable()  # what is read has no cycles, and the process is short-lived
     try:

@@ -3,7 +3,6 @@
 It holds no secrets and no state, so the pool can kill and replace it at any time.
 """
 
-import os
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ import msgspec
 from catalog.ingest.decoder_messages import READY, REQUESTS, RESULTS, DecoderReady, DecodingFailed, Examine, Result
 from catalog.ingest.examine import examine
 from catalog.ingest.outcomes import ADDRESS_SPACE_BYTES, Limits
+from contracts.wire.system.pipe import claim_pipes
 
 _REFERENCE_SECONDS = 0.0083
 """CPU time of what `_measure_slowness` does on the machine on which the limits were measured."""
@@ -25,7 +25,7 @@ _MAX_SLOWNESS = 20
 
 def main() -> None:
     limits = msgspec.json.decode(sys.argv[1], type=Limits)
-    requests, results = _claim_pipes()
+    requests, results = claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this ends when its pipe closes
     _limit_memory(limits)
     warnings.simplefilter("ignore")  # Pillow's warnings may quote text from the file
@@ -61,20 +61,6 @@ def _execute(request: Examine, limits: Limits) -> Result:
     except OSError as error:
         message = error.strerror or type(error).__name__
         return DecodingFailed(errno=error.errno or 0, message=message, path=str(error.filename or request.source))
-
-
-def _claim_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Take over stdin and stdout and redirect the descriptors to null, so that native libraries cannot write to them.
-
-    Python's tracebacks still reach the log.
-    """
-    requests, results = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    os.close(null)
-    return requests, results
 
 
 def _limit_memory(limits: Limits) -> None:

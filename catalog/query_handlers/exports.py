@@ -1,7 +1,7 @@
 """What exports are written from: the images of a data set or of a frozen version, with their texts in plain."""
 
+from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
 
 from catalog import index_memory
 from catalog.database import Connection
@@ -18,30 +18,14 @@ from catalog.views.index import DatasetIndex
 from catalog.watch.absent_keys import AbsentKeys
 from contracts.errors import Invalid
 from contracts.filter_text import canonical
-from contracts.ids import Digest, ImageId
+from contracts.ids import ImageId
 from contracts.queries.base import Page
 from contracts.queries.exports import ExportEntry, ReadExport
 from contracts.sealed import CAPTION, NAME, open_sealed
-from contracts.tag_style import DEFAULT_STYLE, TagStyle
+from contracts.tag_style import DEFAULT_STYLE
 from contracts.training_text import DEFAULT_TEMPLATE, TEXT_VERSION
 
 Keys = dict[ImageId, bytes]
-
-
-class _Place(NamedTuple):
-    """What every entry says of its image."""
-
-    ordinal: int
-    image: ImageId
-    picture: Digest
-    width: int
-    height: int
-    template: int
-    text: int
-    style: TagStyle
-
-    def entry(self, **fields: Any) -> ExportEntry:
-        return ExportEntry(**self._asdict(), **fields)
 
 
 async def read_export(context: QueryContext, query: ReadExport) -> Page[ExportEntry]:
@@ -75,12 +59,21 @@ async def _read_current(context: QueryContext, query: ReadExport) -> Page[Export
 
 def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> ExportEntry:
     row, effective, _ = image
-    rules = (DEFAULT_TEMPLATE, TEXT_VERSION, DEFAULT_STYLE)
-    place = _Place(row.ordinal, row.id, row.picture, row.width, row.height, *rules)
+    entry = partial(
+        ExportEntry,
+        ordinal=row.ordinal,
+        image=row.id,
+        picture=row.picture,
+        width=row.width,
+        height=row.height,
+        template=DEFAULT_TEMPLATE,
+        text=TEXT_VERSION,
+        style=DEFAULT_STYLE,
+    )
     if row.id in absent.erased:
-        return place.entry(erased=True)
+        return entry(erased=True)
     caption = row.caption if row.id in keys else None
-    return place.entry(
+    return entry(
         source=row.source,
         size=row.size,
         name=open_if_present(keys, row.id, row.name, NAME),
@@ -116,14 +109,23 @@ async def _read_version(context: QueryContext, query: ReadExport, number: int) -
 
 def _frozen_entry(root: ManifestRoot, line: ManifestLine, row: ImageRow | None, keys: Keys) -> ExportEntry:
     """Tags and caption as frozen; the name, which never changes, and the source are those of the image."""
-    rules = (root.template, root.text, root.style)
-    place = _Place(line.ordinal, line.image, line.picture, line.width, line.height, *rules)
+    entry = partial(
+        ExportEntry,
+        ordinal=line.ordinal,
+        image=line.image,
+        picture=line.picture,
+        width=line.width,
+        height=line.height,
+        template=root.template,
+        text=root.text,
+        style=root.style,
+    )
     if row is None:
-        return place.entry(erased=True)
+        return entry(erased=True)
     caption = None if line.caption is None else open_sealed(keys[line.image], line.caption, CAPTION)
     # Who wrote it is known of the current caption only.
     writer = row.caption_source if line.caption == row.caption else None
-    return place.entry(
+    return entry(
         source=row.source,
         size=row.size,
         name=open_if_present(keys, row.id, row.name, NAME),

@@ -2,7 +2,7 @@
 
 from contracts.definitions import union_in
 from contracts.events.base import Category, Event, Sealed, Source, TextKind
-from contracts.events.image_sets import ImageSetEvent
+from contracts.events.image_sets import ImageSetEvent, OneImageEvent
 from contracts.ids import Digest, ImageId, RunId, VersionId
 from contracts.wording import by_source, count, enumerated, listed, tag_list
 
@@ -29,7 +29,7 @@ class DatasetRemoved(Event, frozen=True, tag="dataset.removed"):
         return "Removed the data set"
 
 
-class ImageAdded(Event, frozen=True, tag="dataset.image_added"):
+class ImageAdded(OneImageEvent, frozen=True, tag="dataset.image_added"):
     """An image was imported. `ordinal` is dense within its data set and never reused.
 
     `source` = bytes as received; `picture` = sRGB, 8 bits, without metadata but for an orientation (the same blob where
@@ -39,7 +39,6 @@ class ImageAdded(Event, frozen=True, tag="dataset.image_added"):
     `width` and `height` of the picture in pixels; `size` of the source in bytes.
     """
 
-    ordinal: int
     image_id: ImageId
     source: Digest
     picture: Digest
@@ -78,13 +77,12 @@ class ImagesRemoved(ImageSetEvent, frozen=True, tag="dataset.images_removed"):
         return f"Removed {self.describe_images()}"
 
 
-class ImageErased(Event, frozen=True, tag="dataset.image_erased"):
+class ImageErased(OneImageEvent, frozen=True, tag="dataset.image_erased"):
     """An image's bytes and texts are destroyed everywhere; versions that contain it keep its ordinal and digest.
 
     The event is appended first. The deletion follows, and is resumed after every start until nothing is left.
     """
 
-    ordinal: int
     image_id: ImageId
 
     def describe(self) -> str:
@@ -123,10 +121,9 @@ class TagsEdited(ImageSetEvent, frozen=True, tag="dataset.tags_edited"):
         return by_source(self.source, f"{enumerated(parts)} on {images}")
 
 
-class TagsOrdered(Event, frozen=True, tag="dataset.tags_ordered"):
+class TagsOrdered(OneImageEvent, frozen=True, tag="dataset.tags_ordered"):
     """The order of one image's tags in captions: these first. Those not named follow in the default order."""
 
-    ordinal: int
     tags: tuple[str, ...] = ()
 
     def describe(self) -> str:
@@ -135,10 +132,9 @@ class TagsOrdered(Event, frozen=True, tag="dataset.tags_ordered"):
         return f"Ordered the tags of image {self.ordinal}: {listed(self.tags)}"
 
 
-class CaptionSet(Event, frozen=True, tag="dataset.caption_set"):
+class CaptionSet(OneImageEvent, frozen=True, tag="dataset.caption_set"):
     """A written caption; none = joined from the tags."""
 
-    ordinal: int
     caption: Sealed | None
     source: Source = "person"
 
@@ -148,13 +144,12 @@ class CaptionSet(Event, frozen=True, tag="dataset.caption_set"):
         return by_source(self.source, f"set the caption of image {self.ordinal}")
 
 
-class TextReceived(Event, frozen=True, tag="dataset.text_received"):
+class TextReceived(OneImageEvent, frozen=True, tag="dataset.text_received"):
     """The text that came with the file of an image, as received; what it says are other events of the commit.
 
     A later import of the same picture is compared with it, so that only what the file changed since is applied.
     """
 
-    ordinal: int
     text: Sealed
     read_as: TextKind
 

@@ -18,6 +18,12 @@ class ImageSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     blob: Digest | None = None
 
 
+class OneImageEvent(Event, frozen=True):
+    """An event about one image of a data set, by its number there; the first field, as it stands in the log."""
+
+    ordinal: int
+
+
 class ImageSetEvent(Event, frozen=True, kw_only=True):
     """An event about a set of images of a data set."""
 

@@ -23,11 +23,11 @@ from typing import Literal
 import msgspec
 
 from contracts.errors import Rejected
+from contracts.events.base import ReadAs
 from contracts.tags import canonicalize
 from contracts.texts import MAX_CAPTION_CHARACTERS
 from contracts.texts.entries import is_key_value, is_known, is_marker, is_underscored, objection, undo_syntax
 
-ReadAs = Literal["auto", "tags", "caption"]
 Kind = Literal["tags", "caption", "empty"]
 
 MAX_TAGS = 1000

@@ -180,7 +180,7 @@ def add_texts(upload: Upload, fields: dict[str, bytes]) -> None:
 
     A file whose text is invalid, or of which nobody can say whether it is meant, is refused by itself.
     """
-    given = {name: _decode_object(name, content) for name, content in fields.items()}
+    given = {name: _decode(name, content, dict[str, msgspec.Raw]) for name, content in fields.items()}
     names = Counter(file.name for file in upload.files)
     named = dict.fromkeys(name for values in given.values() for name in values)
     upload.unmatched = [name[:MAX_NAME] for name in named if name not in names][:MAX_UNMATCHED]
@@ -205,16 +205,14 @@ def _decode_texts(values: dict[str, msgspec.Raw]) -> dict[str, Any]:
     """Invalid: a value is none of its kind, or there is a text besides what it would be read as."""
     if "text" in values and len(values) > 1:
         raise Invalid("a file has either a text, or a caption and tags")
-    decoders: dict[str, Any] = {"caption": Text, "text": Text, "tags": Tags}
-    try:
-        return {name: msgspec.json.decode(value, type=decoders[name]) for name, value in values.items()}
-    except msgspec.DecodeError as error:
-        raise Invalid(describe_decode_error(error, parent=" or ".join(values))) from error
+    kinds: dict[str, Any] = {"caption": Text, "text": Text, "tags": Tags}
+    return {name: _decode(name, value, kinds[name]) for name, value in values.items()}
 
 
-def _decode_object(name: str, content: bytes) -> dict[str, msgspec.Raw]:
+def _decode(name: str, content: bytes | msgspec.Raw, kind: Any) -> Any:
+    """Invalid: it is no JSON of this kind; the sentence begins with the name."""
     try:
-        return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+        return msgspec.json.decode(content, type=kind)
     except msgspec.DecodeError as error:
         raise Invalid(describe_decode_error(error, parent=name)) from error
 

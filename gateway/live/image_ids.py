@@ -14,8 +14,8 @@ from pyroaring import BitMap
 
 from contracts.errors import LogDamaged, NotFound
 from contracts.events.base import Event
-from contracts.events.datasets import CaptionSet, ImageAdded, ImageErased, TagsOrdered, TextReceived
-from contracts.events.image_sets import ImageSet, ImageSetEvent
+from contracts.events.datasets import ImageAdded
+from contracts.events.image_sets import ImageSet, ImageSetEvent, OneImageEvent
 from contracts.events.tagging import ImagePredictions, TaggingPredicted, TaggingRequested
 from contracts.frames import MAX_NAMED_IMAGES, EventImages
 from contracts.ids import DatasetId, Digest, ImageId, RunId
@@ -88,13 +88,7 @@ class ImageIds:
 
     async def _locate(self, aggregate_id: str, event: Event, applied: int) -> _Images | None:
         match event:
-            case (
-                ImageAdded(ordinal=ordinal)
-                | ImageErased(ordinal=ordinal)
-                | CaptionSet(ordinal=ordinal)
-                | TextReceived(ordinal=ordinal)
-                | TagsOrdered(ordinal=ordinal)
-            ):
+            case OneImageEvent(ordinal=ordinal):
                 return _Images(1, ((DatasetId(aggregate_id), ordinal),))
             case TaggingRequested(dataset_id=dataset):
                 return _images(dataset, event.images)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from contracts.commands.base import Tags, Text
 from contracts.errors import Rejected
+from contracts.events.base import ReadAs
 from contracts.tag_style import FIRST_STYLE, SEPARATOR_PATTERN, TagStyle
 from contracts.tags import canonicalize
 from contracts.texts import MAX_CAPTION_CHARACTERS
-from contracts.texts.reading import MAX_TAGS, ReadAs, TextReading, read_text
+from contracts.texts.reading import MAX_TAGS, TextReading, read_text
 from contracts.texts.writing import KAOMOJI, check_style, escape, write_tags
 
 LIST = [json.loads(line) for line in Path(__file__).with_name("texts.jsonl").read_text("utf-8").splitlines()]

@@ -1,6 +1,8 @@
 """Messages in frames through the pipe between a parent and its child: a length in four bytes, then a msgpack body."""
 
-from typing import IO, Any, Generic, TypeVar
+import os
+import sys
+from typing import IO, Any, BinaryIO, Generic, TypeVar
 
 import msgspec
 
@@ -61,3 +63,17 @@ class Frames(Generic[T]):
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
             raise InvalidFrame(f"a message of {size} bytes exceeds the limit of {self._max_bytes}")
+
+
+def claim_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """In a child: the requests on its stdin and the pipe of results on its stdout, which nothing else can use then.
+
+    The descriptors lead to null, so that native libraries cannot write to them. Python's tracebacks reach the log.
+    """
+    requests, results = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
+    return requests, results
