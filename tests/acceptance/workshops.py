@@ -6,6 +6,7 @@ import pty
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,8 @@ from tests.acceptance.local_stack import LocalStack, environment
 API = "/api/v1"
 MAX_CURES = 3
 """Maximum number of refusals in a row, each with its cure, before a workshop must start."""
+FROZEN_WITHIN = 60.0
+"""Seconds; a bound for a hung catalog, not what it takes."""
 
 
 def make_workshop(data: Path, pictures: Path, *, seed: int, backup: Path | None = None) -> dict[str, object]:
@@ -30,13 +33,22 @@ def make_workshop(data: Path, pictures: Path, *, seed: int, backup: Path | None 
             client.create_dataset(f"basket {seed}")
             client.import_folder(f"basket {seed}", pictures)
             job = {"dataset": f"basket {seed}", "preset": "tiny-random-demo", "name": "a draft"}
-            http.post(f"{API}/jobs", json=job).raise_for_status()
+            created = http.post(f"{API}/jobs", json=job).raise_for_status().json()["id"]
+            wait_until_frozen(http, created)
             shown = snapshot(http)
         if backup is not None:
             run_command(f"loratory backup create {shlex.quote(str(backup))} --data {shlex.quote(str(data))}")
     finally:
         stack.stop()
     return shown
+
+
+def wait_until_frozen(http: httpx.Client, job: str) -> None:
+    """Wait until its data set has a version: what the job shows is the same from then on."""
+    deadline = time.monotonic() + FROZEN_WITHIN
+    while (http.get(f"{API}/jobs/{job}").raise_for_status().json()["live"]["waiting"] or {}).get("code") == "freezing":
+        assert time.monotonic() < deadline, f"{job} is still being frozen"
+        time.sleep(0.05)
 
 
 def snapshot(http: httpx.Client) -> dict[str, object]:
