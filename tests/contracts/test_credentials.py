@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
-from contracts.errors import LoratoryError, SetupError
+from contracts.errors import LoratoryError, SetupError, Unavailable
 from contracts.events.datasets import DatasetCreated
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import migrate
@@ -309,6 +309,21 @@ async def test_nothing_is_sent_in_clear_where_tls_is_required(server: EmbeddedSe
     with pytest.raises(LoratoryError, match="the server offers no TLS"):
         url = server.url.replace("nats://", "tls://")
         await connect(url, *server.credentials("trainer"), "test", timeout=0.5)
+
+
+async def test_a_server_that_never_answers_the_handshake_is_given_up(certificates: Path) -> None:
+    greeting = b'INFO {"server_id":"mute","version":"2.15.1","max_payload":1048576,"tls_required":true}\r\n'
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as mute:
+        url = f"tls://127.0.0.1:{mute.sockets[0].getsockname()[1]}"
+        with pytest.raises(Unavailable, match="no connection to NATS"):
+            async with asyncio.timeout(WAIT):
+                await connect(url, "trainer", Password("x"), "test", tls=client_tls(certificates), timeout=0.2)
 
 
 async def test_missing_certificates_are_named(server: EmbeddedServer, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from contracts.wire.service.replies import ReplyClient
 
 CONNECT_TIMEOUT_SECONDS = 15.0
 """Timeout of the first connection: services and server start at the same time."""
+CLOSE_SECONDS = 2.0
+"""Maximum time for the server to take the end of a connection."""
 RECONNECT_SECONDS = 0.25
 """Interval of reconnect attempts; with nats-py's 2 s, work pauses long after the server is back."""
 
@@ -100,6 +102,21 @@ class Bus(AuthenticatedClient, ReplyClient):
             # An attempt to connect that was cancelled at its end left its socket open, and the client marked closed.
             if self._transport is not None:
                 self._transport.close()  # type: ignore[no-untyped-call]  # nats-py has no types here
+
+    async def _select_next_server(self) -> None:
+        """Like nats-py's, which tries for ever once a cancellation was lost (`contracts.cancellation`)."""
+        if is_cancelled():
+            raise asyncio.CancelledError
+        await super()._select_next_server()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        """Like nats-py's, which waits for the end of a stream whose TLS handshake was given up: for ever."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await super()._close(status, do_cbs)
+        except TimeoutError:
+            if do_cbs:
+                await self.note_closed()
 
     async def wait_connected(self, timeout: float) -> bool:
         """Whether it is connected, within `timeout` seconds: a client whose key was rotated is away for a moment."""
