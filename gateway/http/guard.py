@@ -12,7 +12,7 @@ from typing import Any
 from litestar.types import ASGIApp, Receive, Send
 
 from contracts.errors import LoratoryError
-from gateway.http.problems import MEDIA_TYPE, Forbidden, Unauthorized, encode_problem, problem_headers, status_of
+from gateway.http.problems import Forbidden, Unauthorized, send_problem
 from gateway.settings import Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -109,7 +109,4 @@ async def _send_error(error: LoratoryError, scope: Any, receive: Receive, send: 
         else:
             await send({"type": "websocket.close", "code": CLOSE_FORBIDDEN, "reason": "foreign origin"})
         return
-    headers = {"content-type": MEDIA_TYPE, "x-content-type-options": "nosniff", **problem_headers(error)}
-    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status_of(error), "headers": encoded})
-    await send({"type": "http.response.body", "body": encode_problem(error, scope["path"]), "more_body": False})
+    await send_problem(error, scope, send)

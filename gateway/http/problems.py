@@ -10,6 +10,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import Send
 
 from contracts import errors
 from contracts.errors import FieldError, LoratoryError
@@ -133,6 +134,14 @@ def problem_response(
     all_headers = {**problem_headers(error), **(headers or {})}
     body = encode_problem(error, request.url.path)
     return Response(body, status_code=status_of(error), media_type=MEDIA_TYPE, headers=all_headers)
+
+
+async def send_problem(error: LoratoryError, scope: Any, send: Send) -> None:
+    """The same for ASGI apps around the routes."""
+    headers = {"content-type": MEDIA_TYPE, "x-content-type-options": "nosniff", **problem_headers(error)}
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status_of(error), "headers": encoded})
+    await send({"type": "http.response.body", "body": encode_problem(error, scope["path"]), "more_body": False})
 
 
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
