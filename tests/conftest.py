@@ -48,8 +48,8 @@ BusOf = Callable[[Role], Awaitable[Bus]]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no failure.
-hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("untimed")
+hypothesis.settings.register_profile("all", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("all"), max_examples=25)
 
 
 def command_metadata(command: str | None = None, *, actor: str = "user:test", fingerprint: str = "") -> CommandMetadata:
@@ -143,6 +143,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduli
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also run the tests that are marked slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Property tests have a quarter of their examples without `--all`; see also `tests.limits.examples`."""
+    hypothesis.settings.load_profile("all" if config.getoption("--all") else "quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

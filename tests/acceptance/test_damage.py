@@ -138,13 +138,8 @@ def delete(stopped: StoppedStack, nats: Path) -> tuple[int, int]:
     return 1, stopped.last
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        *(pytest.param(each, marks=pytest.mark.slow) for each in (flip, flip_after_a_crash, truncate_block, roll_back)),
-        delete,
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [flip, flip_after_a_crash, truncate_block, roll_back, delete])
 def test_a_damaged_log_is_refused_and_restored_to_the_last_commit(
     stopped: StoppedStack, data: Path, damage: Callable[[StoppedStack, Path], tuple[int, int]]
 ) -> None:

@@ -21,6 +21,8 @@ from contracts.ids import ImageId
 from tests.acceptance.local_stack import LocalStack, cli
 from tests.limits import WAIT
 
+pytestmark = pytest.mark.slow
+
 API = "/api/v1"
 NAME = "the-neighbours-garden-in-june"
 CAPTION = "sks, Mrs Habakuk behind her gooseberries"
@@ -211,7 +213,6 @@ def test_after_erasure_no_filter_finds_the_texts_and_edits_of_many_are_undone_wi
     assert_in_no_file(case)
 
 
-@pytest.mark.slow
 def test_erased_data_stays_gone_after_a_restart(case: ErasureCase) -> None:
     case.stack.stop()
     assert_in_no_file(case)
@@ -221,7 +222,6 @@ def test_erased_data_stays_gone_after_a_restart(case: ErasureCase) -> None:
     assert_in_no_file(case)
 
 
-@pytest.mark.slow
 def test_the_backup_stays_intact_and_an_earlier_one_restored_with_current_keys_answers_410(
     case: ErasureCase, tmp_path: Path
 ) -> None:

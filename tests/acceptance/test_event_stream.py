@@ -20,6 +20,8 @@ from demo_world import pictures as demo_pictures
 from loratory import AsyncClient
 from tests.acceptance.local_stack import LocalStack, cli
 
+pytestmark = pytest.mark.slow
+
 IMAGE_EVENT_TYPES = {kind.__struct_config__.tag for kind in IMAGE_EVENTS}
 FRAMES_WITHOUT_CURSOR = frozenset(
     ("connection_established", "caught_up", "progress_update", "presence", "stale", "fresh", "bye", "pong")
@@ -111,7 +113,6 @@ async def receive_until(subscriber: FlakySubscriber, completed_job: asyncio.Futu
     raise AssertionError("the subscriber never stops by itself")
 
 
-@pytest.mark.slow
 async def test_a_client_that_reconnects_with_after_misses_and_repeats_nothing(
     stack: LocalStack, tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_a_tag_removed_from_all_is_in_no_text_that_is_trained_or_exported(
     stack: LocalStack, folder: Path, tmp_path: Path
 ) -> None:

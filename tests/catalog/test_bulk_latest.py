@@ -18,6 +18,7 @@ from catalog.views.batch import BULK
 from catalog.views.bulk_latest import MANY, PART
 from contracts.events.datasets import CommitsUndone, TagsEdited
 from tests.catalog.log_builder import LogBuilder, bitmap
+from tests.limits import examples
 
 DATASET = "ds_cats"
 IMAGES = 3 * PART - 100
@@ -46,7 +47,7 @@ SETS = st.one_of(
 STEPS = st.lists(st.tuples(SETS, st.sets(st.integers(0, 3), min_size=1)) | st.integers(0, 20), min_size=1, max_size=12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(STEPS)
 def test_the_latest_edit_of_each_tag_and_image_is_that_among_the_edits_that_count(
     steps: list[tuple[BitMap, set[int]] | int],

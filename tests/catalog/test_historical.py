@@ -68,6 +68,7 @@ from tests.catalog.log_builder import (
     version_set,
 )
 from tests.catalog.test_query_handlers import QuerySide, create_keys, open_queries
+from tests.limits import examples
 
 DATASETS, ORDINALS, JOBS = ("ds_cats", "ds_dogs"), range(3), ("job_1", "job_2", "job_3")
 IMAGES = [image_id(dataset, ordinal) for dataset in DATASETS for ordinal in ORDINALS]
@@ -115,7 +116,7 @@ CHANGES = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(changes=CHANGES)
 async def test_for_every_sequence_the_result_is_a_fold_of_the_events_up_to_it(
     tmp_path_factory: pytest.TempPathFactory, changes: list[Any]

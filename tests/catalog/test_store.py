@@ -26,7 +26,7 @@ from contracts.events.datasets import ImagesReviewed
 from contracts.ids import Digest
 from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, full_history
 from tests.damage import damage_file, invert
-from tests.limits import WAIT
+from tests.limits import WAIT, examples
 
 HISTORY = full_history().commits
 
@@ -83,7 +83,7 @@ async def test_the_full_history_has_every_event_type() -> None:
     assert {event for kind in REGISTRY.kinds for event in kind.event_types} == types
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, len(HISTORY)), max_size=6), repeats=st.booleans())
 async def test_any_split_into_batches_gives_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], repeats: bool

@@ -19,6 +19,7 @@ from contracts.events.base import Event
 from contracts.events.datasets import CommitsUndone, ImageErased, ImagesRemoved, RulesSet, TagsEdited, ThresholdsSet
 from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, full_history, image_id
 from tests.catalog.slicing import smallest_slices
+from tests.limits import examples
 
 IMAGES = 4
 
@@ -166,7 +167,7 @@ async def test_what_is_beyond_the_limit_is_not_kept(tmp_path: Path, monkeypatch:
 
 
 @given(parts=st.lists(st.integers(1, 6), min_size=1, max_size=12))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_log_with_every_event_is_counted_as_its_rows_say(
     tmp_path_factory: pytest.TempPathFactory, parts: list[int]
 ) -> None:

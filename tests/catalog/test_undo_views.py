@@ -47,6 +47,7 @@ from tests.catalog.log_builder import LogBuilder, bitmap, image_id
 from tests.catalog.plain_images import assert_filters_match
 from tests.catalog.slicing import apply_in_slices, smallest_slices
 from tests.catalog.test_store import dump
+from tests.limits import examples
 
 IMAGES = BULK + 6
 """Enough that an edit of nearly all of them is kept once, not with each image."""
@@ -222,7 +223,7 @@ def _smallest_slices() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(changes=CHANGES, cuts=st.lists(st.integers(0, 150), max_size=3))
 def test_what_holds_is_the_last_decision_among_commits_that_count(changes: list[Any], cuts: list[int]) -> None:
     builder, model = LogBuilder(), Model()

@@ -51,6 +51,7 @@ from tests.catalog.harness import CatalogHarness, event_names, image_id_of, open
 from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, image_id, key_for
 from tests.catalog.slicing import HeldSlices, smallest_slices
 from tests.catalog.test_watch import query
+from tests.limits import examples
 
 FIRST, LAST, NEXT, FAR = 0, manifest.PAGE_IMAGES - 1, manifest.PAGE_IMAGES, 5 * manifest.PAGE_IMAGES + 3
 """Ordinals of three pages: two images of the first, one of the second, one of the sixth."""
@@ -291,7 +292,7 @@ async def check_tags(rows: Rows) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(changes=CHANGES)
 async def test_equal_content_gives_an_equal_root_whatever_was_frozen_before(
     tmp_path_factory: pytest.TempPathFactory, changes: Sequence[Any]

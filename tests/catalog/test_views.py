@@ -41,6 +41,7 @@ from tests.catalog.log_builder import (
     version_set,
 )
 from tests.catalog.test_store import dump
+from tests.limits import examples
 
 
 @pytest.fixture
@@ -460,7 +461,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(changes=CHANGES)
 def test_materialized_tags_counts_and_past_states_agree_after_any_change(changes: list[Any]) -> None:
     builder = LogBuilder()
@@ -486,7 +487,7 @@ def test_materialized_tags_counts_and_past_states_agree_after_any_change(changes
                 assert decisions.effective_tags(connection, "ds_cats", range(4), sequence) == expected
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(changes=CHANGES, cuts=st.lists(st.integers(0, 60), max_size=5))
 def test_the_rows_do_not_depend_on_where_batches_end(changes: list[Any], cuts: list[int]) -> None:
     builder = LogBuilder()

@@ -54,6 +54,7 @@ from contracts.jobs import (
 )
 from contracts.subjects import Status
 from tests.contracts.samples import sample_of
+from tests.limits import examples
 
 CREATED = sample_of(JobCreated)
 VERSION_SET = sample_of(JobVersionSet)
@@ -97,7 +98,7 @@ ANY_EVENT = st.sampled_from([sample_of(kind) for kind in (*get_args(JobEvent), *
 
 
 @given(st.lists(st.tuples(ANY_EVENT, st.integers(1, 50)), max_size=30))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_any_history_can_be_folded(history: list[tuple[Event, int]]) -> None:
     work = fold(history)
     assert work.state in get_args(State)
@@ -329,7 +330,7 @@ class WorkStateMachine(RuleBasedStateMachine):
         assert self.work.attempts_without_progress <= MAX_ATTEMPTS_WITHOUT_PROGRESS
 
 
-WorkStateMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
+WorkStateMachine.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=25)
 TestWorkStateMachine = WorkStateMachine.TestCase
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from contracts.jpeg_cut import NotRebuildable, rebuild, take_apart
 from contracts.pixels import orientation_of
+from tests.limits import examples
 
 SECRET = b"52.5200 N, 13.4050 E"
 PROFILE = b"a profile " * 9000  # more than one segment
@@ -110,7 +111,7 @@ def test_what_is_unusual_is_not_taken_apart(data: bytes) -> None:
     assert take_apart(data, 1) is None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.sampled_from(sorted(VARIANTS)),
     st.integers(0, 9),
@@ -130,7 +131,7 @@ def test_mutated_files_are_refused_or_rebuilt_exactly(
     assert take_apart(apart.picture, orientation) == (apart.picture, None)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400), st.integers(0, 3))
 def test_a_damaged_cut_is_noticed_or_gives_bytes_within_bounds(noise: bytes, at: int, removed: int) -> None:
     apart = take_apart(VARIANTS["exif"], 6)

@@ -32,6 +32,7 @@ def test_kind_and_colour_are_classified_from_the_picture_alone(classifier: Scene
     assert colours >= 0.98
 
 
+@pytest.mark.slow
 def test_an_empty_picture_or_noise_has_no_kind(classifier: SceneClassifier) -> None:
     empty = classifier.classify(Image.new("RGB", (64, 64), (190, 214, 246)))
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)

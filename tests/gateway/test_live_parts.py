@@ -28,6 +28,7 @@ from gateway.live.last_values import Absences, LastValues
 from gateway.live.release import ReleaseOrder
 from gateway.live.ring import EventRing
 from gateway.live.subscribers import CLOSE_FLOOD, CLOSE_SLOW, Subscriber, Subscribers
+from tests.limits import examples
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 ZERO = Digest("0" * 64)
@@ -102,7 +103,7 @@ def commit_at(sequence: int, dataset: str, events: int) -> RecordedCommit:
     return RecordedCommit(sequence=sequence, recorded_at=AT, commit=commit, body=b"")
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.data())
 def test_clients_receive_every_event_once_also_those_that_come_late(data: st.DataObject) -> None:
     """A client may disconnect after any frame, and goes on with that frame's cursor, perhaps with later events left."""

@@ -155,6 +155,7 @@ async def test_a_rejected_request_shows_the_detail_of_the_problem(stack: Stack, 
     await expect(page.locator(".toast.error")).to_contain_text("taken")
 
 
+@pytest.mark.slow
 async def test_the_page_recovers_after_the_gateway_is_killed(stack: Stack, page: Page) -> None:
     await page.goto(stack.address)
     await expect(page.get_by_role("status").get_by_text(LIVE)).to_be_visible()

@@ -74,6 +74,7 @@ def test_a_lost_log_and_archive_are_restored_from_a_backup(data: Path, made: Pat
     assert (data / "catalog" / "keys.db").is_file()
 
 
+@pytest.mark.slow
 def test_lost_keys_are_restored_from_a_backup(data: Path, made: Path, cli: Cli) -> None:
     (data / "catalog" / "keys.db").unlink()
 

@@ -10,6 +10,7 @@ from PIL import Image
 from contracts.errors import Rejected
 from tagger.wd.manifest import Manifest
 from tagger.wd.preprocess import read_square, to_array, to_square
+from tests.limits import examples
 
 WD = Manifest(size=64)
 
@@ -35,7 +36,7 @@ def reference_preprocess(image: Image.Image, size: int) -> np.ndarray:
     return canvas[..., ::-1].astype(np.float32)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.sampled_from(["RGB", "L", "P", "1"]), st.integers(9, 140), st.integers(9, 140), st.integers(0, 9))
 def test_every_pixel_of_an_opaque_picture_equals_the_reference(mode: str, width: int, height: int, seed: int) -> None:
     image = noise("L" if mode in "1P" else mode, width, height, seed).convert(mode)

@@ -70,6 +70,7 @@ def trained(new_bench: NewBench, request: pytest.FixtureRequest) -> tuple[Finish
     )
 
 
+@pytest.mark.slow
 def test_both_files_give_the_engines_predictions_when_alpha_is_not_rank(
     trained: tuple[Finished, torch.Tensor], pipeline: StableDiffusionPipeline
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_loader_with_the_key_rules_of_comfyui_and_a1111_gives_the_same_predict
     assert torch.allclose(predictions(merged), memory, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_untrained_adapter_changes_nothing(bench: Workbench, pipeline: StableDiffusionPipeline) -> None:
     done, memory = finish(bench, length__count=1, optimizer__lr=1e-12, optimizer__weight_decay=0.0)
     base = predictions(pipeline.unet)

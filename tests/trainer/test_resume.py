@@ -86,6 +86,7 @@ def test_sampling_does_not_change_training(bench: Workbench) -> None:
     assert [(sample.step, sample.index) for sample in only(many, Sampled)] == [(s, i) for s in range(7) for i in (0, 1)]
 
 
+@pytest.mark.slow
 def test_a_longer_run_can_resume_from_a_shorter_one(bench: Workbench) -> None:
     short = bench.run(bench.request(length__count=3))
     longer = bench.run(bench.request(last(short, Saved).path, length__count=6))
