@@ -7,5 +7,5 @@ WAIT = 120.0
 
 
 def examples(count: int) -> int:
-    """So many examples of a property with `--all`, a quarter of them without, at least three."""
+    """This number of examples of a property with `--all`, a quarter without; at least three."""
     return max(3, count * hypothesis.settings().max_examples // 100)
