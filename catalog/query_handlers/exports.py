@@ -58,7 +58,7 @@ async def _read_current(context: QueryContext, query: ReadExport) -> Page[Export
 
 
 def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> ExportEntry:
-    row, effective, _ = image
+    row, effective = image.row, image.tags
     entry = partial(
         ExportEntry,
         ordinal=row.ordinal,
@@ -66,6 +66,7 @@ def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> Export
         picture=row.picture,
         width=row.width,
         height=row.height,
+        repeats=image.repeats,
         template=DEFAULT_TEMPLATE,
         text=TEXT_VERSION,
         style=DEFAULT_STYLE,
@@ -75,6 +76,7 @@ def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> Export
     caption = row.caption if row.id in keys else None
     return entry(
         source=row.source,
+        mask=row.mask,
         size=row.size,
         name=open_if_present(keys, row.id, row.name, NAME),
         tags=effective.names,
@@ -116,6 +118,7 @@ def _frozen_entry(root: ManifestRoot, line: ManifestLine, row: ImageRow | None, 
         picture=line.picture,
         width=line.width,
         height=line.height,
+        repeats=line.repeats,
         template=root.template,
         text=root.text,
         style=root.style,
@@ -127,6 +130,7 @@ def _frozen_entry(root: ManifestRoot, line: ManifestLine, row: ImageRow | None, 
     writer = row.caption_source if line.caption == row.caption else None
     return entry(
         source=row.source,
+        mask=line.mask,
         size=row.size,
         name=open_if_present(keys, row.id, row.name, NAME),
         tags=line.tags,

@@ -71,6 +71,7 @@ class ImageView(View, frozen=True):
     """`caption` is the current training text: the written caption (of `caption_source`), else the tags joined.
 
     `source` is the digest of the file as received; of a JPEG with `cut`, picture and cut are stored instead of it.
+    `repeats`: how often it is seen in an epoch. `mask`: a grey PNG of its size, white where it is to be trained.
     """
 
     id: ImageId
@@ -98,6 +99,8 @@ class ImageView(View, frozen=True):
     erased: bool = False
     """True if its key was destroyed by an erasure that the log does not have, as after a restore: no private texts."""
     reviewed: bool = False
+    repeats: int = 1
+    mask: Digest | None = None
     key_missing: bool = False
     """True if the key of its private texts is lost although it was not erased: name and caption cannot be read."""
 
@@ -287,6 +290,8 @@ class ImageChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     tags_removed: tuple[str, ...] = ()
     tags_reordered: bool = False
     caption_changed: bool = False
+    repeats_changed: bool = False
+    mask_changed: bool = False
 
 
 class DiffVersions(QueryPage[Page[ImageChange]], frozen=True, kw_only=True):
@@ -301,7 +306,7 @@ class DiffVersions(QueryPage[Page[ImageChange]], frozen=True, kw_only=True):
 class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One image of a frozen version, with its caption in plain text: `written`, else joined from tags.
 
-    `caption_lost`: also from tags, because the written one cannot be read any more.
+    `caption_lost`: also from tags, because the written one cannot be read any more. `repeats`, `mask`: as of an image.
     """
 
     ordinal: int
@@ -312,6 +317,8 @@ class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     written: bool = False
     caption_lost: bool = False
+    repeats: int = 1
+    mask: Digest | None = None
 
 
 class ReadManifest(QueryPage[Page[ManifestEntry]], frozen=True, kw_only=True):
