@@ -16,9 +16,9 @@ from contracts.events.jobs import Artifact
 from contracts.ids import Digest
 from contracts.wire.system.regular_files import SteadyReader, open_regular
 from loratory import AsyncClient, Client
-from loratory.api import datasets
 from loratory.api.base import WaitTimeout
 from loratory.download import DamagedDownload
+from loratory.folders import disk
 from loratory.image_files import scan_folder
 from tests.limits import WAIT
 
@@ -73,7 +73,7 @@ def test_files_that_change_do_not_stop_the_import(
     found = scan_folder(image_folder)
     with (image_folder / "0.png").open("ab") as growing:
         growing.write(b"more")
-    monkeypatch.setattr(datasets, "open_regular", open_then_truncate)
+    monkeypatch.setattr(disk, "open_regular", open_then_truncate)
     with Client(server_url) as client:
         client.create_dataset(name := next(NAMES))
         imported = client.import_scanned(name, found)
