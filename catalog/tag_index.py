@@ -24,6 +24,8 @@ from contracts.events.datasets import (
     ImageAdded,
     ImageRefused,
     ImagesReviewed,
+    MaskSet,
+    RepeatsSet,
     TagsEdited,
     TagsOrdered,
     TextReceived,
@@ -32,7 +34,7 @@ from contracts.events.datasets import (
 
 CHANGES_NO_TAGS = (
     *(CaptionSet, DatasetCreated, DatasetRenamed, ImageAdded, ImageRefused, ImagesReviewed),
-    *(TagsOrdered, TextReceived, VersionFrozen),
+    *(MaskSet, RepeatsSet, TagsOrdered, TextReceived, VersionFrozen),
 )
 """Tags that come with an image are events of their own. What is not listed may change every set."""
 MAX_MARKS = 1000

@@ -19,6 +19,8 @@ from contracts.events.datasets import (
     ImageErased,
     ImagesRemoved,
     ImagesReviewed,
+    MaskSet,
+    RepeatsSet,
     TagsEdited,
     TagsOrdered,
     TextReceived,
@@ -31,7 +33,7 @@ from contracts.telemetry import LIVE_MESSAGES, LiveMessage, Progress, TaggingPro
 MAX_NAMED_IMAGES = 100
 IMAGE_EVENTS = (
     *(ImageAdded, ImageErased, CaptionSet, TextReceived, TagsEdited, TagsOrdered, ImagesRemoved, ImagesReviewed),
-    *(CommitsUndone, TaggingRequested, TaggingPredicted),
+    *(RepeatsSet, MaskSet, CommitsUndone, TaggingRequested, TaggingPredicted),
 )
 """Events about images: clients receive ids instead of bitmaps or lists of ordinals."""
 

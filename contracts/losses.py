@@ -5,8 +5,12 @@ from typing import Literal
 
 import msgspec
 
-BlobKind = Literal["source", "picture", "thumbnail", "manifest", "checkpoint", "sample", "artifact", "image-set"]
-LossKind = Literal["source", "picture", "thumbnail", "manifest", "checkpoint", "sample", "artifact", "image-set", "key"]
+BlobKind = Literal[
+    "source", "picture", "thumbnail", "mask", "manifest", "checkpoint", "sample", "artifact", "image-set"
+]
+LossKind = Literal[
+    "source", "picture", "thumbnail", "mask", "manifest", "checkpoint", "sample", "artifact", "image-set", "key"
+]
 
 MAX_REPORTED_LOSSES = 20
 """Maximum number of losses that a report lists one by one; all are counted."""

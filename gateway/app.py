@@ -52,6 +52,7 @@ from gateway.routes import (
     losses,
     pages,
     presets,
+    repeats,
     results,
     reviews,
     shared,
@@ -74,7 +75,7 @@ API_DESCRIPTION = (
     "Events and progress are published at `/ws/progress`."
 )
 MODULES_BY_TAG = {
-    "Datasets": (datasets, erasures, bulk_edits, reviews, exports),
+    "Datasets": (datasets, erasures, bulk_edits, repeats, reviews, exports),
     "Tagging": (tagging,),
     "Presets": (presets,),
     "Jobs": (jobs, results),

@@ -45,16 +45,16 @@ def scan_files(files: Sequence[Path], encoding: str | None = None) -> ScanResult
 
 
 def batches(images: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
-    """Split into requests of at most MAX_FILES_PER_IMPORT pictures and MAX_BATCH_BYTES bytes, masks included."""
+    """Split into requests of at most MAX_FILES_PER_IMPORT files and MAX_BATCH_BYTES bytes, masks included."""
     batch: list[ImageFile] = []
-    size = 0
+    files = size = 0
     for image in images:
-        more = image.size + (image.mask.size if image.mask else 0)
-        if batch and (len(batch) == MAX_FILES_PER_IMPORT or size + more > MAX_BATCH_BYTES):
+        sizes = [image.size, *([image.mask.size] if image.mask else [])]
+        if batch and (files + len(sizes) > MAX_FILES_PER_IMPORT or size + sum(sizes) > MAX_BATCH_BYTES):
             yield batch
-            batch, size = [], 0
+            batch, files, size = [], 0, 0
         batch.append(image)
-        size += more
+        files, size = files + len(sizes), size + sum(sizes)
     if batch:
         yield batch
 

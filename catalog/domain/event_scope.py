@@ -11,6 +11,7 @@ from contracts.events.datasets import (
     ImageRefused,
     ImagesRemoved,
     ImagesReviewed,
+    RepeatsSet,
     RulesSet,
     TagsEdited,
     ThresholdsSet,
@@ -18,7 +19,7 @@ from contracts.events.datasets import (
 from contracts.events.image_sets import OneImageEvent
 from contracts.events.tagging import TaggingPredicted
 
-SetEvent = TagsEdited | ImagesRemoved | ImagesReviewed | CommitsUndone
+SetEvent = TagsEdited | ImagesRemoved | ImagesReviewed | RepeatsSet | CommitsUndone
 ImageEvent = OneImageEvent | ImageRefused | SetEvent | TaggingPredicted
 """Events about individual images; all others are about their aggregate as a whole."""
 
@@ -32,6 +33,7 @@ def scope_to_image(event: AnyEvent, ordinal: int) -> AnyEvent | None:
             TagsEdited(images=images)
             | ImagesRemoved(images=images)
             | ImagesReviewed(images=images)
+            | RepeatsSet(images=images)
             | CommitsUndone(images=images)
         ):
             contained = ordinal in bitmap_of(images)

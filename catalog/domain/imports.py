@@ -1,7 +1,8 @@
 """The rules of imports: each file is added, recognised as a duplicate, or refused. Pure: rows in, events out."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -13,7 +14,15 @@ from catalog.domain.received_texts import TextState
 from contracts.commands.datasets import ImportedFile
 from contracts.errors import Rejected
 from contracts.events.base import ReadAs
-from contracts.events.datasets import CaptionSet, DatasetEvent, ImageAdded, ImageRefused, TagsEdited
+from contracts.events.datasets import (
+    CaptionSet,
+    DatasetEvent,
+    ImageAdded,
+    ImageRefused,
+    MaskSet,
+    RepeatsSet,
+    TagsEdited,
+)
 from contracts.ids import Digest, ImageId
 from contracts.sealed import CAPTION, seal
 from contracts.tags import canonicalize
@@ -31,13 +40,19 @@ MAX_NAMED_CONFLICTS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ExaminedFile:
-    """A file as the event of a refused file, or of a new image whose ordinal is still open; `key` seals its texts."""
+    """A file as the event of a refused file, or of a new image whose ordinal is still open; `key` seals its texts.
+
+    `mask`: the blob of its mask; `mask_problem`: why the mask that came with it was not taken.
+    """
 
     event: ImageAdded | ImageRefused
     key: bytes
     caption: str | None = None
     tags: Sequence[str] = ()
     text: str | None = None
+    repeats: int | None = None
+    mask: Digest | None = None
+    mask_problem: str = ""
 
 
 NoKey = Literal["key-missing", "lost"]
@@ -56,6 +71,7 @@ class KnownImage:
 
     `key` none: its texts cannot be sealed. `no_key`: why, if it was not erased. `text`: what a text that comes with the
     file is compared with; `used_text`: the one that came with an equal file of this import, which counts.
+    `repeats`: from before this import.
     """
 
     image: ImageId
@@ -66,6 +82,8 @@ class KnownImage:
     no_key: NoKey | None = None
     text: TextState | None = None
     used_text: str | None = None
+    repeats: int = 1
+    mask: Digest | None = None
 
 
 @dataclass
@@ -73,12 +91,14 @@ class ImportDecision:
     """What one import adds to a data set. `unused_blobs` were stored, and no event names them.
 
     `files` has one result per file, in order and without the name: names are private, and results are stored.
+    `repeats` by ordinal: those that came with a file; of equal files, the last ones.
     """
 
     read_as: ReadAs = "auto"
     events: list[DatasetEvent] = field(default_factory=list)
     files: list[ImportedFile] = field(default_factory=list)
     unused_blobs: set[Digest] = field(default_factory=set)
+    repeats: dict[int, int] = field(default_factory=dict)
 
 
 def decide(
@@ -99,7 +119,17 @@ def decide(
             case ImageAdded(pixels=pixels) as added:
                 known[pixels] = _add(decision, file, msgspec.structs.replace(added, ordinal=ordinal))
                 ordinal += 1
+    decision.events.extend(_repeats_set(known.values(), decision.repeats))
     return decision
+
+
+def _repeats_set(images: Iterable[KnownImage], given: Mapping[int, int]) -> list[RepeatsSet]:
+    """The events about images whose repeats change."""
+    changed: defaultdict[int, list[int]] = defaultdict(list)
+    for image in images:
+        if (repeats := given.get(image.ordinal, image.repeats)) != image.repeats:
+            changed[repeats].append(image.ordinal)
+    return [RepeatsSet(images=image_set(ordinals), repeats=repeats) for repeats, ordinals in sorted(changed.items())]
 
 
 def _add(decision: ImportDecision, file: ExaminedFile, added: ImageAdded) -> KnownImage:
@@ -113,6 +143,7 @@ def _add(decision: ImportDecision, file: ExaminedFile, added: ImageAdded) -> Kno
         decision.events.append(tagged)
     result = ImportedFile(outcome="added", image=new.image, ordinal=new.ordinal, detail=_summarize(problems))
     new, result = _read_text(decision, file, new, result)
+    new, result = _set_repeats_and_mask(decision, file, new, result)
     decision.files.append(result)
     return new
 
@@ -128,6 +159,8 @@ def _add_duplicate(decision: ImportDecision, file: ExaminedFile, added: ImageAdd
         detail = f"{remarks[0]}; {CAPTION_NOT_KEPT[known.no_key]}"
         refused = ImportedFile(outcome="refused", image=known.image, reason=known.no_key, detail=detail)
         decision.files.append(refused)
+        if file.mask is not None:
+            decision.unused_blobs.add(file.mask)
         return known
     if file.caption is not None and known.has_caption:
         remarks.append("the existing caption was kept")
@@ -138,8 +171,25 @@ def _add_duplicate(decision: ImportDecision, file: ExaminedFile, added: ImageAdd
     detail = "; ".join(remarks)
     result = ImportedFile(outcome="existing", image=known.image, ordinal=known.ordinal, reason="twin", detail=detail)
     known, result = _read_text(decision, file, known, result)
+    known, result = _set_repeats_and_mask(decision, file, known, result)
     decision.files.append(result)
     return known
+
+
+def _set_repeats_and_mask(
+    decision: ImportDecision, file: ExaminedFile, known: KnownImage, result: ImportedFile
+) -> tuple[KnownImage, ImportedFile]:
+    """Mask and repeats are not merged as texts are: what comes with a file takes the place of what was there."""
+    if file.repeats is not None:
+        decision.repeats[known.ordinal] = file.repeats
+    if file.mask_problem:
+        detail = _join(result.detail, f"the mask was not taken: {file.mask_problem}")
+        return known, msgspec.structs.replace(result, mask="refused", detail=detail)
+    if file.mask is None:
+        return known, result
+    if file.mask != known.mask:
+        decision.events.append(MaskSet(ordinal=known.ordinal, mask=file.mask))
+    return replace(known, mask=file.mask), msgspec.structs.replace(result, mask="taken")
 
 
 def _read_text(

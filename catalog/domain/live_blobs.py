@@ -12,7 +12,7 @@ from typing import NamedTuple
 from catalog.domain.image_sets import SET_EVENTS
 from contracts.commits import RecordedCommit
 from contracts.events.base import Event
-from contracts.events.datasets import DatasetErased, ImageAdded, ImageErased, ImageRefused, VersionFrozen
+from contracts.events.datasets import DatasetErased, ImageAdded, ImageErased, ImageRefused, MaskSet, VersionFrozen
 from contracts.events.image_sets import ImageSet, ImageSetEvent
 from contracts.events.jobs import JobCheckpointed, JobSampled, JobSucceeded, JobVersionSet
 from contracts.events.log import LossAccepted
@@ -20,7 +20,7 @@ from contracts.ids import Digest, ImageId
 from contracts.losses import BlobKind
 
 NAMING_EVENTS: tuple[type[Event], ...] = (
-    *(ImageAdded, VersionFrozen, JobVersionSet, JobCheckpointed, JobSampled, JobSucceeded),
+    *(ImageAdded, MaskSet, VersionFrozen, JobVersionSet, JobCheckpointed, JobSampled, JobSucceeded),
     *SET_EVENTS,
 )
 """The types of events that name blobs."""
@@ -39,7 +39,7 @@ class BlobReference(NamedTuple):
 
 
 def blobs_named_by(event: Event, aggregate_id: str) -> tuple[BlobReference, ...]:
-    """The blobs that an event of this aggregate names."""
+    """The blobs that an event of this aggregate names. Of a mask the owner is then the data set."""
     match event:
         case ImageAdded(image_id=image):
             picture_size = event.size if event.picture == event.source else None
@@ -51,6 +51,8 @@ def blobs_named_by(event: Event, aggregate_id: str) -> tuple[BlobReference, ...]
                 BlobReference(event.picture, "picture", image, picture_size),
                 BlobReference(event.thumbnail, "thumbnail", image),
             )
+        case MaskSet(mask=str(mask)):
+            return (BlobReference(Digest(mask), "mask", aggregate_id),)
         case VersionFrozen(manifest=manifest, pages=pages, version_id=version):
             return tuple(BlobReference(digest, "manifest", version) for digest in (manifest, *pages))
         case JobVersionSet(manifest=manifest):
@@ -93,7 +95,8 @@ class LiveBlobs:
 
     def _apply(self, event: Event, aggregate_id: str) -> None:
         if named := blobs_named_by(event, aggregate_id):
-            self._named[_place_of(event, aggregate_id)] = named
+            place = _place_of(event, aggregate_id)
+            self._named[place] = self._with_mask(place, *named) if isinstance(event, MaskSet) else named
             self._accepted_blobs.difference_update(reference.digest for reference in named)
         match event:
             case ImageAdded(image_id=image) | ImageRefused(image_id=image):
@@ -112,10 +115,16 @@ class LiveBlobs:
             case _:
                 pass
 
+    def _with_mask(self, image: Place, mask: BlobReference) -> tuple[BlobReference, ...]:
+        """All blobs of an image: its earlier masks stay, for an undo brings them back."""
+        named = self._named.get(image, ())
+        owned = [mask._replace(owner=reference.owner) for reference in named[:1]]
+        return (*named, *(one for one in owned if one not in named))
+
 
 def _place_of(event: Event, aggregate_id: str) -> Place:
     match event:
-        case ImageAdded(ordinal=ordinal):
+        case ImageAdded(ordinal=ordinal) | MaskSet(ordinal=ordinal):
             return "image", aggregate_id, str(ordinal)
         case VersionFrozen(version_id=version):
             return "version", version

@@ -24,7 +24,8 @@ class ManifestLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """One image of a version: `width` and `height` of the picture in pixels, `tags` in order.
 
     `caption`: the written caption, if there is one, sealed as in the event that set it. `caption_lost`: there is one,
-    but its key was given up, so that the image is trained with its tags.
+    but its key was given up, so that the image is trained with its tags. `repeats`: how often it is seen in an epoch.
+    `mask`: as in `dataset.mask_set`.
     """
 
     ordinal: int
@@ -35,6 +36,8 @@ class ManifestLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     tags: tuple[str, ...] = ()
     caption: Sealed | None = None
     caption_lost: bool = False
+    repeats: int = 1
+    mask: Digest | None = None
 
     def without_caption(self) -> "ManifestLine":
         """The same, of an image whose key was given up."""

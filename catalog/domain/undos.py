@@ -17,6 +17,8 @@ from contracts.events.datasets import (
     ImageRefused,
     ImagesRemoved,
     ImagesReviewed,
+    MaskSet,
+    RepeatsSet,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -29,7 +31,7 @@ from contracts.wording import count
 
 UNDOABLE = (
     *(TagsEdited, TagsOrdered, CaptionSet, TextReceived, ThresholdsSet, RulesSet, DatasetRenamed),
-    *(ImagesRemoved, ImagesReviewed, ImageAdded, ImageRefused, CommitsUndone),
+    *(RepeatsSet, MaskSet, ImagesRemoved, ImagesReviewed, ImageAdded, ImageRefused, CommitsUndone),
 )
 """Not: creating, removing or erasing a data set, erasing an image, freezing a version."""
 

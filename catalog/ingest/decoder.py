@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from catalog.ingest.decoder_messages import READY, REQUESTS, RESULTS, DecoderReady, DecodingFailed, Examine, Result
+from catalog.ingest.decoder_messages import READY, REQUESTS, RESULTS, DecoderReady, DecodingFailed, Request, Result
 from catalog.ingest.examine import examine
 from catalog.ingest.outcomes import ADDRESS_SPACE_BYTES, Limits
 from contracts.wire.system.pipe import claim_pipes
@@ -55,7 +55,7 @@ def _measure_slowness() -> float:
     return max(1.0, fastest / _REFERENCE_SECONDS)
 
 
-def _execute(request: Examine, limits: Limits) -> Result:
+def _execute(request: Request, limits: Limits) -> Result:
     try:
         return examine(request, limits)
     except OSError as error:

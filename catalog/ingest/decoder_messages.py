@@ -2,7 +2,7 @@
 
 import msgspec
 
-from catalog.ingest.outcomes import PictureInfo, Refused
+from catalog.ingest.outcomes import MaskInfo, PictureInfo, Refused
 from contracts.wire.system.pipe import Frames
 
 MAX_FRAME_BYTES = 1 << 16
@@ -25,6 +25,16 @@ class Examine(msgspec.Struct, frozen=True, kw_only=True, tag="examine"):
     cut: str | None
 
 
+class ExamineMask(msgspec.Struct, frozen=True, kw_only=True, tag="examine-mask"):
+    """Examine the file `source`, the mask of a picture of `width` x `height` pixels, and write it to `mask`: upright,
+    in grey, as a PNG."""
+
+    source: str
+    mask: str
+    width: int
+    height: int
+
+
 class DecodingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The file at `path` could not be read or written: an error of the machine (errno), not of the picture."""
 
@@ -33,7 +43,8 @@ class DecodingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     path: str
 
 
-Result = PictureInfo | Refused | DecodingFailed
-REQUESTS: Frames[Examine] = Frames(Examine, MAX_FRAME_BYTES)
+Request = Examine | ExamineMask
+Result = PictureInfo | MaskInfo | Refused | DecodingFailed
+REQUESTS: Frames[Request] = Frames(Request, MAX_FRAME_BYTES)
 READY: Frames[DecoderReady] = Frames(DecoderReady, MAX_FRAME_BYTES)
 RESULTS: Frames[Result] = Frames(Result, MAX_FRAME_BYTES)

@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from catalog.ingest import file_formats, memory
-from catalog.ingest.decoder_messages import Examine
-from catalog.ingest.outcomes import FORMATS, Format, Limits, PictureInfo, Refused, UnusableFile
+from catalog.ingest.decoder_messages import Examine, ExamineMask, Request
+from catalog.ingest.outcomes import FORMATS, Format, Limits, MaskInfo, PictureInfo, Refused, UnusableFile
 from contracts.ids import Digest
 from contracts.jpeg_cut import take_apart
 from contracts.pixels import (
@@ -45,15 +45,16 @@ _PICTURE_MODES = ("L", "RGB", "RGBA")
 _PNG_LEVEL = 2  # 6 takes three times as long for 0-13 % less [measured]
 
 
-def examine(request: Examine, limits: Limits) -> PictureInfo | Refused:
+def examine(request: Request, limits: Limits) -> PictureInfo | MaskInfo | Refused:
     """The picture's properties, with the files written, or a refusal. OSError: a file cannot be read or written."""
     try:
         data = _read(Path(request.source), limits)
         file_format, image = _open(data, limits)
+        if isinstance(request, ExamineMask):
+            return _examine_mask(request, data, file_format, image, limits)
         if (kept := _kept_jpeg(request, data, file_format, image, limits)) is not None:
             return kept
-        _load(image, file_format, len(data), limits)
-        memory.check_upright(image, file_format, len(data), limits)
+        _load_upright(image, file_format, len(data), limits)
         return _normalize_and_measure(request, data, file_format, image)
     except UnusableFile as unusable:
         return unusable.refused
@@ -97,6 +98,12 @@ def _load(image: Image.Image, file_format: Format, file_bytes: int, limits: Limi
     memory.check_decoding(image, file_format, file_bytes, limits)
     with _untrusted_bytes(limits.max_pixels, file_format):
         image.load()
+
+
+def _load_upright(image: Image.Image, file_format: Format, file_bytes: int, limits: Limits) -> None:
+    """The same, of an image that `to_upright_srgb` makes copies of."""
+    _load(image, file_format, file_bytes, limits)
+    memory.check_upright(image, file_format, file_bytes, limits)
 
 
 @contextmanager
@@ -169,6 +176,19 @@ def _kept_jpeg(
         source_is_picture=apart.cut is None,
         cut_sha256=None if apart.cut is None else _sha256(apart.cut),
     )
+
+
+def _examine_mask(
+    request: ExamineMask, data: bytes, file_format: Format, image: Image.Image, limits: Limits
+) -> MaskInfo:
+    """Colours count by their brightness, and transparency not at all, as in OneTrainer."""
+    if (size := upright_size(image)) != (request.width, request.height):
+        detail = f"it is {size[0]} x {size[1]}, and the picture {request.width} x {request.height}"
+        raise UnusableFile("other-size", detail)
+    _load_upright(image, file_format, len(data), limits)
+    upright, _ = to_upright_srgb(image)
+    written, digest = _save(upright.convert("L"), request.mask, "PNG", compress_level=_PNG_LEVEL)
+    return MaskInfo(bytes=written, sha256=digest)
 
 
 def _normalize_and_measure(request: Examine, data: bytes, file_format: Format, image: Image.Image) -> PictureInfo:

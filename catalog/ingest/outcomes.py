@@ -28,6 +28,7 @@ Reason = Literal[
     "took-too-long",
     "too-much-memory",
     "decoder-crashed",
+    "other-size",
 ]
 
 ADDRESS_SPACE_BYTES = 256 << 20
@@ -98,6 +99,19 @@ class Accepted(PictureInfo, frozen=True, kw_only=True):
     picture_path: Path
     thumbnail_path: Path
     cut_path: Path | None = None
+
+
+class MaskInfo(msgspec.Struct, frozen=True, kw_only=True, tag="mask"):
+    """The properties of the mask that was made of an accepted file: a PNG of one channel of 8 bits."""
+
+    bytes: int
+    sha256: Digest
+
+
+class AcceptedMask(MaskInfo, frozen=True, kw_only=True):
+    """The properties, and the path of the mask."""
+
+    path: Path
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

@@ -6,15 +6,24 @@ Processes start when first needed and are reused. One that hangs, grows too larg
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 
-from catalog.ingest.decoder_messages import READY, REQUESTS, RESULTS, DecodingFailed, Examine, Result
-from catalog.ingest.outcomes import Accepted, Limits, Outcome, PictureInfo, Reason, Refused
+from catalog.ingest.decoder_messages import (
+    READY,
+    REQUESTS,
+    RESULTS,
+    DecodingFailed,
+    Examine,
+    ExamineMask,
+    Request,
+    Result,
+)
+from catalog.ingest.outcomes import Accepted, AcceptedMask, Limits, MaskInfo, Outcome, PictureInfo, Reason, Refused
 from contracts.errors import Unavailable
 from contracts.ids import ulid
 from contracts.wire.system.child import PipedChild
@@ -24,6 +33,7 @@ START_TIMEOUT_SECONDS = 60.0  # a child is ready within 0.1 s; on a machine that
 REASONS_TO_RETRY: frozenset[Reason] = frozenset({"decoder-crashed", "too-much-memory"})
 """After these the file is tried again in a new child, as the first may have died idle or grown large over time."""
 
+Info = TypeVar("Info", PictureInfo, MaskInfo)
 
 _CPU_TIME_SIGNAL = getattr(signal, "SIGPROF", 0)  # by which the kernel ends a child; Windows has no such limit
 
@@ -62,13 +72,7 @@ class Decoder:
         request = Examine(
             source=str(path), picture=str(picture), thumbnail=str(thumbnail), cut=None if reencode else str(cut)
         )
-        result = None
-        try:
-            result = await self._examine_with_retry(request)
-        finally:
-            if not isinstance(result, PictureInfo):
-                for file in (picture, thumbnail, cut):
-                    file.unlink(missing_ok=True)
+        result = await self._examine(request, PictureInfo, (picture, thumbnail, cut))
         if isinstance(result, Refused):
             return result
         return Accepted(
@@ -78,7 +82,28 @@ class Decoder:
             cut_path=None if result.cut_sha256 is None else cut,
         )
 
-    async def _examine_with_retry(self, request: Examine) -> PictureInfo | Refused:
+    async def examine_mask(self, path: Path, *, into: Path, width: int, height: int) -> AcceptedMask | Refused:
+        """Examine the mask of a picture of this size; writes it as a grey PNG into the folder `into`. Raises as
+        `examine`."""
+        mask = into / f"{ulid()}.mask"
+        request = ExamineMask(source=str(path), mask=str(mask), width=width, height=height)
+        result = await self._examine(request, MaskInfo, (mask,))
+        return result if isinstance(result, Refused) else AcceptedMask(**msgspec.structs.asdict(result), path=mask)
+
+    async def _examine(self, request: Request, accepted: type[Info], written: Sequence[Path]) -> Info | Refused:
+        """The files `written` are deleted again unless the file is accepted."""
+        result = None
+        try:
+            result = await self._examine_with_retry(request)
+            if not isinstance(result, accepted | Refused):
+                raise Unavailable("the picture decoder answered something else than it was asked")
+            return result
+        finally:
+            if not isinstance(result, accepted):
+                for file in written:
+                    file.unlink(missing_ok=True)
+
+    async def _examine_with_retry(self, request: Request) -> PictureInfo | MaskInfo | Refused:
         async with self._idle_child() as child:
             result = await self._examine_once(child, request)
             if isinstance(result, Refused) and result.reason in REASONS_TO_RETRY:
@@ -86,7 +111,7 @@ class Decoder:
                 result = await self._examine_once(child, request)
         return result
 
-    async def _examine_once(self, child: "_Child", request: Examine) -> PictureInfo | Refused:
+    async def _examine_once(self, child: "_Child", request: Request) -> PictureInfo | MaskInfo | Refused:
         try:
             result = await child.request(request)
         except TimeoutError:
@@ -117,7 +142,7 @@ class _Child:
         self._process: PipedChild | None = None
         self._stopped = False
 
-    async def request(self, request: Examine) -> Result:
+    async def request(self, request: Request) -> Result:
         """The result. CpuTimeSpent, or TimeoutError: it waited for too long, and was killed; PipeError: it ended."""
         if self._process is None or not self._process.is_running:
             self._process = await self._start()

@@ -58,7 +58,7 @@ async def _read_current(context: QueryContext, query: ReadExport) -> Page[Export
 
 
 def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> ExportEntry:
-    row, effective, _ = image
+    row, effective = image.row, image.tags
     entry = partial(
         ExportEntry,
         ordinal=row.ordinal,
@@ -66,6 +66,8 @@ def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> Export
         picture=row.picture,
         width=row.width,
         height=row.height,
+        repeats=image.repeats,
+        mask=row.mask,
         template=DEFAULT_TEMPLATE,
         text=TEXT_VERSION,
         style=DEFAULT_STYLE,
@@ -116,6 +118,8 @@ def _frozen_entry(root: ManifestRoot, line: ManifestLine, row: ImageRow | None, 
         picture=line.picture,
         width=line.width,
         height=line.height,
+        repeats=line.repeats,
+        mask=line.mask,
         template=root.template,
         text=root.text,
         style=root.style,

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pyroaring import BitMap
 
@@ -11,7 +12,7 @@ from catalog.domain.effective_tags import EffectiveTags
 from catalog.domain.manifest import ManifestLine, ManifestRoot
 from catalog.keys import open_if_present
 from catalog.lookup import require_dataset, require_image, require_job, require_run
-from catalog.views import decisions, image_counts, images, jobs, presence, reviews, sets, work
+from catalog.views import decisions, image_counts, images, jobs, presence, repeats, reviews, sets, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.image_counts import ImageCounts
 from catalog.views.tag_names import Names
@@ -25,8 +26,14 @@ from contracts.queries.tagging import TaggingView
 from contracts.sealed import CAPTION, NAME, open_sealed
 from contracts.training_text import training_text
 
-TaggedImage = tuple[images.ImageRow, EffectiveTags, bool]
-"""An image, its tags, and whether it was reviewed, read in one transaction."""
+
+class TaggedImage(NamedTuple):
+    """An image and what other views say of it, read in one transaction."""
+
+    row: images.ImageRow
+    tags: EffectiveTags
+    reviewed: bool
+    repeats: int
 
 
 def read_dataset(connection: Connection, ref: str) -> DatasetView:
@@ -77,7 +84,7 @@ def read_image(connection: Connection, image_id: str, known: Names) -> TaggedIma
 def with_tags(
     connection: Connection, rows: Sequence[images.ImageRow], known: Names, as_of: int | None = None
 ) -> list[TaggedImage]:
-    """These images with their effective tags and review states, now or as of a sequence.
+    """These images with their effective tags, review states and repeats, now or as of a sequence.
 
     `known` gets the names of tags that are read for it.
     """
@@ -94,12 +101,26 @@ def with_tags(
         else reviews.reviewed_at(connection, dataset_id, BitMap(some), as_of)
         for dataset_id, some in ordinals.items()
     }
-    return [(row, found[row.dataset_id][row.ordinal], row.ordinal in reviewed[row.dataset_id]) for row in rows]
+    repeated = {
+        dataset_id: repeats.of_images(connection, dataset_id, some)
+        if as_of is None
+        else repeats.of_images_at(connection, dataset_id, some, as_of)
+        for dataset_id, some in ordinals.items()
+    }
+    return [
+        TaggedImage(
+            row,
+            found[row.dataset_id][row.ordinal],
+            reviewed=row.ordinal in reviewed[row.dataset_id],
+            repeats=repeated[row.dataset_id][row.ordinal],
+        )
+        for row in rows
+    ]
 
 
 def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKeys) -> ImageView:
     """Texts are plain as far as there are keys; `absent`: why there are none."""
-    row, effective, reviewed = image
+    row, effective = image.row, image.tags
     written = None if row.caption is None else open_if_present(keys, row.id, row.caption, CAPTION)
     return compose(
         ImageView,
@@ -108,7 +129,8 @@ def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKey
         name=open_if_present(keys, row.id, row.name, NAME),
         caption=training_text("", effective.names, written),
         caption_source=row.caption_source or "tags",
-        reviewed=reviewed,
+        reviewed=image.reviewed,
+        repeats=image.repeats,
         erased=row.id in absent.erased,
         key_missing=row.id not in keys and row.id not in absent.erased,
     )

@@ -24,11 +24,11 @@ from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.views import datasets, decisions, images, live_blobs, texts
+from catalog.views import datasets, decisions, images, live_blobs, repeats, texts
 from catalog.watch.absent_keys import AbsentKeys, keys_of
 from catalog.watch.losses import keys_missing
 from contracts.commands.base import CommandMetadata, CommandResult
-from contracts.commands.datasets import ImportImages, ImportResult, StagedFile
+from contracts.commands.datasets import ImportImages, ImportResult, StagedFile, StagedMask
 from contracts.errors import Behind, Gone, NotFound, Unavailable
 from contracts.events.base import ReadAs
 from contracts.events.datasets import ImageAdded, ImageRefused
@@ -85,14 +85,15 @@ class ImageImporter:
         async with AsyncExitStack() as pinned:
             async with self._slots:
                 with tempfile.TemporaryDirectory(prefix=WORK_FOLDER_PREFIX, dir=self.staging) as folder:
-                    events = await self._examine_all(zip(ids, command.files, strict=True), Path(folder), pinned)
+                    examined = await self._examine_all(zip(ids, command.files, strict=True), Path(folder), pinned)
             keys = await context.keys.create_keys(ids)
             if absent := set(ids) - keys.keys():
                 if absent - await context.keys.erased_among(absent):
                     raise keys_missing(absent)
                 raise Gone("images that this request imported before were erased; send it as a new request")
             files = [
-                _sealed(event, keys[event.image_id], file) for event, file in zip(events, command.files, strict=True)
+                _sealed(found, keys[found.event.image_id], file)
+                for found, file in zip(examined, command.files, strict=True)
             ]
             result = await context.executor.execute(metadata, Scope((dataset_id,)), decide)
         await self._delete_unused_blobs(context, unused_blobs)
@@ -100,7 +101,7 @@ class ImageImporter:
 
     async def _examine_all(
         self, files: Iterable[tuple[ImageId, StagedFile]], folder: Path, pinned: AsyncExitStack
-    ) -> list[ImageAdded | ImageRefused]:
+    ) -> list["_Examined"]:
         """Unavailable: a file cannot be read or a blob not be stored, which is no verdict on the picture."""
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -113,22 +114,20 @@ class ImageImporter:
             raise first from group
         return [task.result() for task in examinations]
 
-    async def _examine(
-        self, image: ImageId, file: StagedFile, folder: Path, pinned: AsyncExitStack
-    ) -> ImageAdded | ImageRefused:
+    async def _examine(self, image: ImageId, file: StagedFile, folder: Path, pinned: AsyncExitStack) -> "_Examined":
         """The file's event, still without name and ordinal; the blobs it names are stored and pinned."""
-        staged = self.staging / file.token
-        if not staged.is_file():
-            raise NotFound(f"the upload {file.token!r} is not in the staging folder; send it again")
+        staged = self._staged(file)
         found = await self.decoder.examine(staged, into=folder)
         if isinstance(found, Refused):
-            return ImageRefused(image_id=image, name=NO_NAME, reason=found.reason, detail=found.detail, size=file.size)
+            return _Examined(
+                ImageRefused(image_id=image, name=NO_NAME, reason=found.reason, detail=found.detail, size=file.size)
+            )
         digests = (found.cut_sha256 or found.sha256, found.picture_sha256, found.thumbnail_sha256)
         await pinned.enter_async_context(self.pins.pin(digests))
         # Blobs are stored before any event names them.
         stored = await self.blobs.put(found.cut_path or staged)
         picture = stored if found.source_is_picture else await self.blobs.put(found.picture_path)
-        return compose(
+        added = compose(
             ImageAdded,
             found,
             ordinal=-1,
@@ -141,6 +140,24 @@ class ImageImporter:
             size=found.bytes,
             name=NO_NAME,
         )
+        return _Examined(added) if file.mask is None else await self._with_mask(added, file.mask, folder, pinned)
+
+    async def _with_mask(
+        self, added: ImageAdded, mask: StagedMask, folder: Path, pinned: AsyncExitStack
+    ) -> "_Examined":
+        staged = self._staged(mask)
+        found = await self.decoder.examine_mask(staged, into=folder, width=added.width, height=added.height)
+        if isinstance(found, Refused):
+            return _Examined(added, mask_problem=found.detail)
+        await pinned.enter_async_context(self.pins.pin((found.sha256,)))
+        return _Examined(added, mask=await self.blobs.put(found.path))
+
+    def _staged(self, file: StagedMask) -> Path:
+        """NotFound: it is gone, as its request has ended."""
+        staged = self.staging / file.token
+        if not staged.is_file():
+            raise NotFound(f"the upload {file.token!r} is not in the staging folder; send it again")
+        return staged
 
     async def _delete_unused_blobs(self, context: CommandContext, unused_blobs: set[Digest]) -> None:
         """Delete the blobs of duplicates: no event names them, so a later erasure would not find them."""
@@ -156,10 +173,20 @@ class ImageImporter:
 
 
 @dataclass(frozen=True)
+class _Examined:
+    """The event of a file, the blob of its mask, or why that was not taken."""
+
+    event: ImageAdded | ImageRefused
+    mask: Digest | None = None
+    mask_problem: str = ""
+
+
+@dataclass(frozen=True)
 class _Duplicate:
     """An image of the data set that a file shows again, with what a text that comes with it is compared with."""
 
     row: images.ImageRow
+    repeats: int
     text: texts.ReceivedText | None
     decided: Mapping[str, tuple[Choice, str]]
     order: Sequence[str]
@@ -182,10 +209,13 @@ def _read_duplicates(
     found = (images.find_duplicate(connection, row.id, digest) for digest in pixels)
     rows = {duplicate.ordinal: duplicate for duplicate in found if duplicate is not None}
     ordinals = list(rows) if any(file.text for file in files) else []
+    repeated = repeats.of_images(connection, row.id, rows)
     received = texts.received(connection, row.id, ordinals)
     decided, orders = decisions.decided(connection, row.id, ordinals), texts.orders(connection, row.id, ordinals)
     return row, [
-        _Duplicate(duplicate, received.get(ordinal), decided.get(ordinal, {}), orders.get(ordinal, ()))
+        _Duplicate(
+            duplicate, repeated[ordinal], received.get(ordinal), decided.get(ordinal, {}), orders.get(ordinal, ())
+        )
         for ordinal, duplicate in rows.items()
     ]
 
@@ -205,9 +235,17 @@ def remove_stale_work_folders(staging: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sealed(event: ImageAdded | ImageRefused, key: bytes, file: StagedFile) -> rules.ExaminedFile:
-    event = msgspec.structs.replace(event, name=seal(key, rules.display_name(file.name), NAME))
-    return rules.ExaminedFile(event=event, key=key, caption=file.caption, tags=file.tags, text=file.text)
+def _sealed(found: _Examined, key: bytes, file: StagedFile) -> rules.ExaminedFile:
+    return rules.ExaminedFile(
+        event=msgspec.structs.replace(found.event, name=seal(key, rules.display_name(file.name), NAME)),
+        key=key,
+        caption=file.caption,
+        tags=file.tags,
+        text=file.text,
+        repeats=file.repeats,
+        mask=found.mask,
+        mask_problem=found.mask_problem,
+    )
 
 
 def _known(duplicate: _Duplicate, key: bytes | None, absent: AbsentKeys) -> rules.KnownImage:
@@ -220,6 +258,8 @@ def _known(duplicate: _Duplicate, key: bytes | None, absent: AbsentKeys) -> rule
         has_caption=row.caption is not None,
         no_key="key-missing" if row.id in absent.missing else "lost" if row.id in accepted else None,
         text=None if key is None else _text_state(duplicate, key),
+        repeats=duplicate.repeats,
+        mask=row.mask,
     )
 
 

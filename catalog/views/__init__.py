@@ -25,12 +25,14 @@ from catalog.views import (
     imports,
     jobs,
     losses,
+    masks,
     pending,
     predicted_tags,
     predictions,
     presence,
     presets,
     refusals,
+    repeats,
     reviews,
     set_blobs,
     sets,
@@ -65,7 +67,21 @@ __all__ = [
 # The order matters: each view may read what earlier ones wrote for the same batch.
 VIEWS = (
     *(tag_names, undos, commands, tagging, datasets, erasures, imports, images, image_columns, presence, edits, texts),
-    *(reviews, refusals, versions, presets, work, jobs, predictions, bulk_undo, tags, predicted_tags, losses),
+    *(
+        masks,
+        repeats,
+        reviews,
+        refusals,
+        versions,
+        presets,
+        work,
+        jobs,
+        predictions,
+        bulk_undo,
+        tags,
+        predicted_tags,
+        losses,
+    ),
     set_blobs,
 )
 TABLES = sets.TABLES + foreign.TABLES + pending.TABLES + "".join(view.TABLES for view in VIEWS)

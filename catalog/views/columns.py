@@ -31,9 +31,10 @@ LOAD_ALL = "SELECT part, numbers FROM image_column WHERE dataset_id = ? AND name
 SAVE = "INSERT OR REPLACE INTO image_column VALUES (?, ?, ?, ?)"
 DELETE_ALL = "DELETE FROM image_column WHERE dataset_id = ?"
 
-ColumnName = Literal["width", "height", "bytes", "dhash", "added", "added_at", "changed"]
-"""added: sequence of the log; added_at: microseconds since 1970; changed: sequence of the last change of an image."""
-COLUMNS: tuple[ColumnName, ...] = ("width", "height", "bytes", "dhash", "added", "added_at", "changed")
+ColumnName = Literal["width", "height", "bytes", "dhash", "added", "added_at", "changed", "repeats"]
+"""added: sequence of the log; added_at: microseconds since 1970; changed: sequence of the last change of an image;
+repeats: 0 where they were never set."""
+COLUMNS: tuple[ColumnName, ...] = ("width", "height", "bytes", "dhash", "added", "added_at", "changed", "repeats")
 IMAGES_PER_PART = 1024
 
 Numbers = NDArray[np.int64]
@@ -44,13 +45,13 @@ _STORED = np.dtype("<i8")
 
 def mark_changed(connection: Connection, dataset_id: str, images: BitMap, sequence: int) -> None:
     """Give images a new ETag because of an event that does not name them alone."""
-    ordinals = _ordinals(images)
+    ordinals = ordinals_of(images)
     raise_changed(connection, dataset_id, ordinals, np.full(len(ordinals), sequence, dtype=np.int64))
 
 
 def load(connection: Connection, dataset_id: str, name: ColumnName, images: BitMap) -> Numbers:
     """The numbers of these images, by ascending ordinal; 0 where there are none."""
-    return _load(connection, dataset_id, name, _ordinals(images))
+    return _load(connection, dataset_id, name, ordinals_of(images))
 
 
 def load_few(connection: Connection, dataset_id: str, name: ColumnName, ordinals: Collection[int]) -> dict[int, int]:
@@ -114,6 +115,12 @@ def store(connection: Connection, dataset_id: str, name: ColumnName, ordinals: O
     connection.executemany(SAVE, rows)
 
 
+def store_for(connection: Connection, dataset_id: str, name: ColumnName, images: BitMap, number: int) -> None:
+    """Replace the numbers of these images by the same one."""
+    ordinals = ordinals_of(images)
+    store(connection, dataset_id, name, ordinals, np.full(len(ordinals), number, dtype=np.int64))
+
+
 def _stored_parts(
     connection: Connection, dataset_id: str, name: ColumnName, ordinals: Ordinals
 ) -> list[tuple[int, NDArray[np.int64]]]:
@@ -129,7 +136,7 @@ def _parts_of(ordinals: Ordinals) -> list[int]:
     return found
 
 
-def _ordinals(images: BitMap) -> Ordinals:
+def ordinals_of(images: BitMap) -> Ordinals:
     return np.frombuffer(images.to_array(), dtype=np.uint32).astype(np.int64)
 
 

@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS erased (
     picture TEXT NOT NULL DEFAULT '',
     thumbnail TEXT NOT NULL DEFAULT '',
     cut TEXT,
+    masks TEXT NOT NULL DEFAULT '[]',
     added_sequence INTEGER NOT NULL DEFAULT 0,
     sequence INTEGER NOT NULL,
     at TEXT NOT NULL
@@ -36,8 +37,11 @@ CREATE INDEX IF NOT EXISTS erased_of_dataset ON erased (dataset_id, ordinal);
 
 ERASE = """
 INSERT OR IGNORE INTO erased
-    (image_id, dataset_id, ordinal, source, picture, thumbnail, cut, added_sequence, sequence, at)
-SELECT id, dataset_id, ordinal, source, picture, thumbnail, cut, added_sequence, :sequence, :at FROM image
+    (image_id, dataset_id, ordinal, source, picture, thumbnail, cut, masks, added_sequence, sequence, at)
+SELECT id, dataset_id, ordinal, source, picture, thumbnail, cut, (
+    SELECT json_group_array(DISTINCT mask) FROM mask
+    WHERE (mask.dataset_id, mask.ordinal) = (image.dataset_id, image.ordinal) AND mask IS NOT NULL
+), added_sequence, :sequence, :at FROM image
 WHERE dataset_id = :dataset AND ordinal >= :first AND ordinal < :end
 """
 ERASE_REFUSED = """
@@ -91,13 +95,14 @@ class ErasedRow(msgspec.Struct, frozen=True, kw_only=True):
     picture: Digest
     thumbnail: Digest
     cut: Digest | None
+    masks: tuple[Digest, ...]
     added_sequence: int
     sequence: int
     at: datetime
 
     @property
     def digests(self) -> frozenset[Digest]:
-        return frozenset({self.cut or self.source, self.picture, self.thumbnail} - {Digest("")})
+        return frozenset({self.cut or self.source, self.picture, self.thumbnail, *self.masks} - {Digest("")})
 
 
 def apply(connection: Connection, batch: CommitBatch) -> None:

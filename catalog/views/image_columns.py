@@ -14,6 +14,7 @@ from contracts.events.datasets import (
     ImageAdded,
     ImageErased,
     ImagesRemoved,
+    MaskSet,
     TagsEdited,
     TagsOrdered,
 )
@@ -51,14 +52,14 @@ def _add(connection: Connection, batch: CommitBatch) -> None:
     for dataset_id, by_ordinal in rows.items():
         ordinals = np.array(sorted(by_ordinal), dtype=np.int64)
         table = np.array([by_ordinal[ordinal] for ordinal in ordinals.tolist()], dtype=np.int64)
-        for name, numbers in zip(columns.COLUMNS, table.T, strict=False):  # all but the last
+        for name, numbers in zip(columns.COLUMNS, table.T, strict=False):  # what comes with an image
             columns.store(connection, dataset_id, name, ordinals, numbers)
 
 
 def _changes(connection: Connection, batch: CommitBatch) -> dict[str, dict[int, int]]:
     """By data set and ordinal: the last commit that names few images and changes what clients see of this one."""
     found: defaultdict[str, dict[int, int]] = defaultdict(dict)
-    for recorded, event in batch.events(ImageAdded, CaptionSet, TagsOrdered):
+    for recorded, event in batch.events(ImageAdded, CaptionSet, TagsOrdered, MaskSet):
         found[recorded.commit.aggregate_id][event.ordinal] = recorded.sequence
     runs = tagging.runs_by_id(connection, batch)
     for recorded, predicted in batch.events(TaggingPredicted):

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS image (
     name BLOB NOT NULL,
     animated INTEGER NOT NULL,
     cut TEXT,
+    mask TEXT,
     caption BLOB,
     caption_source TEXT,
     caption_sequence INTEGER NOT NULL DEFAULT 0,
@@ -97,6 +98,7 @@ class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
     name: Sealed
     animated: bool
     cut: Digest | None
+    mask: Digest | None
     caption: Sealed | None
     caption_source: str | None
     caption_sequence: int

@@ -15,6 +15,9 @@ SELECT IFNULL(cut, source) AS digest, 'source' AS kind, id AS owner, CASE WHEN c
     FROM image
 UNION ALL SELECT picture, 'picture', id, CASE WHEN picture = source THEN size END FROM image
 UNION ALL SELECT thumbnail, 'thumbnail', id, NULL FROM image
+UNION ALL SELECT DISTINCT mask.mask, 'mask', image.id, NULL
+    FROM mask JOIN image ON (image.dataset_id, image.ordinal) = (mask.dataset_id, mask.ordinal)
+    WHERE mask.mask IS NOT NULL
 UNION ALL SELECT manifest, 'manifest', version_id, NULL FROM version
 UNION ALL SELECT page.value, 'manifest', version_id, NULL FROM version, json_each(CAST(version.pages AS TEXT)) AS page
 UNION ALL SELECT json_extract(CAST(version AS TEXT), '$.manifest'), 'manifest', id, NULL FROM job

@@ -20,6 +20,7 @@ from catalog.views import (
     image_counts,
     image_predictions,
     images,
+    masks,
     presence,
     sets,
     tag_digits,
@@ -45,7 +46,7 @@ def was_present(connection: Connection, row: ImageRow, until: int) -> bool:
 
 
 def rows_at(connection: Connection, found: Sequence[ImageRow], until: int) -> list[ImageRow]:
-    """Rows of images of one data set, with the caption and the data set's name that they had.
+    """Rows of images of one data set, with the caption, the mask and the data set's name that they had.
 
     `etag`: of an image that has changed since, this sequence; what it was then it was at its last change before, too.
     """
@@ -53,12 +54,15 @@ def rows_at(connection: Connection, found: Sequence[ImageRow], until: int) -> li
         return []
     dataset_id = found[0].dataset_id
     name = datasets.name_at(connection, dataset_id, until)
-    captions = texts.captions_at(connection, dataset_id, (row.ordinal for row in found), until)
+    ordinals = [row.ordinal for row in found]
+    captions = texts.captions_at(connection, dataset_id, ordinals, until)
+    masked = masks.of_images_at(connection, dataset_id, ordinals, until)
     rows = []
     for row in found:
         caption, source = captions[row.ordinal]
         etag = min(row.etag, until)
-        rows.append(structs.replace(row, dataset=name, caption=caption, caption_source=source, etag=etag))
+        texts_then = {"caption": caption, "caption_source": source}
+        rows.append(structs.replace(row, dataset=name, mask=masked[row.ordinal], etag=etag, **texts_then))
     return rows
 
 

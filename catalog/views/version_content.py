@@ -7,11 +7,11 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.domain.manifest import ManifestLine
 from catalog.rows import Parameters, json_array
-from catalog.views import columns, datasets, decisions, losses
+from catalog.views import columns, datasets, decisions, losses, repeats
 from catalog.views.tag_names import Names
 
 IMAGES = """
-SELECT ordinal, id, picture, width, height, caption FROM image
+SELECT ordinal, id, picture, width, height, caption, mask FROM image
 WHERE dataset_id = ? AND ordinal IN (SELECT value FROM json_each(?)) AND removed_sequence = 0 ORDER BY ordinal
 """
 ERASED = "SELECT ordinal FROM erased WHERE dataset_id = ? AND ordinal IS NOT NULL AND sequence > ?"
@@ -41,6 +41,7 @@ def read_lines(dataset_id: str, ordinals: Sequence[int], known: Names, connectio
     `known`: names of tags that were read before, to which those of these images are added.
     """
     tags = decisions.shown_tags(connection, dataset_id, ordinals, known)
+    repeated = repeats.of_images(connection, dataset_id, ordinals)
     rows = connection.execute(IMAGES, (dataset_id, json_array(ordinals)))
     return [
         ManifestLine(
@@ -51,6 +52,8 @@ def read_lines(dataset_id: str, ordinals: Sequence[int], known: Names, connectio
             height=height,
             tags=tags[ordinal],
             caption=caption,
+            repeats=repeated[ordinal],
+            mask=mask,
         )
-        for ordinal, image, picture, width, height, caption in rows
+        for ordinal, image, picture, width, height, caption, mask in rows
     ]

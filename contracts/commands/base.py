@@ -18,6 +18,8 @@ Tags = Annotated[tuple[Tag, ...], Meta(max_length=1000)]
 Text = Annotated[str, Meta(max_length=20_000)]
 Trigger = Annotated[str, Meta(max_length=100)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
+Repeats = Annotated[int, Meta(ge=1, le=10_000)]
+"""How often an image is seen in an epoch."""
 
 
 class CommandMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from contracts.commands.base import Command, CommandResult, Description, Name, Probability, Tag, Tags, Text, Trigger
+from contracts.commands.base import (
+    Command,
+    CommandResult,
+    Description,
+    Name,
+    Probability,
+    Repeats,
+    Tag,
+    Tags,
+    Text,
+    Trigger,
+)
 from contracts.definitions import union_in
 from contracts.events.base import ReadAs
 from contracts.filters import Selection
@@ -29,6 +40,7 @@ class ImportedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     `name` is private text: filled in from the command for each reply, never stored with the result. `text`: what the
     text that came with it was read as. `conflicts`: what of it was not applied, as a person had decided otherwise.
+    `mask`: whether the mask that came with it was taken; `detail` says why not.
     """
 
     name: str = ""
@@ -39,6 +51,7 @@ class ImportedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     detail: str | None = None
     text: Literal["tags", "caption", "empty"] | None = None
     conflicts: tuple[str, ...] = ()
+    mask: Literal["taken", "refused"] | None = None
 
 
 class DatasetResult(CommandResult, frozen=True, tag="dataset", tag_field="type"):
@@ -78,6 +91,13 @@ class ReviewResult(CommandResult, frozen=True, tag="review", tag_field="type"):
     images: int
 
 
+class RepeatsResult(CommandResult, frozen=True, tag="repeats", tag_field="type"):
+    """`name` of the data set, and the number of images whose repeats changed."""
+
+    name: str
+    images: int
+
+
 class UndoResult(CommandResult, frozen=True, tag="undo", tag_field="type"):
     """`name` of the data set, the commits that were undone, and what they did, as a part of a sentence.
 
@@ -104,19 +124,27 @@ class RemoveDataset(Command[DatasetResult], frozen=True):
     dataset: str
 
 
-class StagedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A file the gateway received into `staging/<token>`, with the caption and tags that came with it.
-
-    `text`: a text whose kind is not known, as it stands beside the file.
-    """
+class StagedMask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The mask of a picture, a file that the gateway received into `staging/<token>`."""
 
     token: Annotated[str, Meta(pattern="^[0-9A-Za-z_-]{1,64}$")]
-    name: Annotated[str, Meta(max_length=1000)]
     digest: Digest
     size: int
+
+
+class StagedFile(StagedMask, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A file the gateway received into `staging/<token>`, with the caption and tags that came with it.
+
+    `text`: a text whose kind is not known, as it stands beside the file. `repeats`: how often the image is seen in an
+    epoch.
+    """
+
+    name: Annotated[str, Meta(max_length=1000)]
     caption: Text | None = None
     tags: Tags = ()
     text: Text | None = None
+    repeats: Repeats | None = None
+    mask: StagedMask | None = None
 
 
 class ImportImages(Command[ImportResult], frozen=True):
@@ -241,6 +269,14 @@ class ReviewImages(Command[ReviewResult], frozen=True):
     dataset: str
     selection: Selection
     reviewed: bool = True
+
+
+class SetRepeats(Command[RepeatsResult], frozen=True):
+    """Set how often images are seen in an epoch. `dataset`: name or id."""
+
+    dataset: str
+    selection: Selection
+    repeats: Repeats
 
 
 DatasetCommand = union_in(__name__, Command)

@@ -209,6 +209,27 @@ class ImagesReviewed(ImageSetEvent, frozen=True, tag="dataset.images_reviewed"):
         return f"Marked {self.describe_images()} as {'reviewed' if self.reviewed else 'not reviewed'}"
 
 
+class RepeatsSet(ImageSetEvent, frozen=True, tag="dataset.repeats_set"):
+    """How often these images are seen in an epoch, as kohya's `num_repeats`; 1 where it was never set."""
+
+    repeats: int
+
+    def describe(self) -> str:
+        return f"Set the repeats of {self.describe_images()} to {self.repeats}"
+
+
+class MaskSet(OneImageEvent, frozen=True, tag="dataset.mask_set"):
+    """The mask of an image, or none: a PNG of one channel of 8 bits, upright and of the picture's size.
+
+    White marks what is to be trained, black what is not (OneTrainer's convention).
+    """
+
+    mask: Digest | None
+
+    def describe(self) -> str:
+        return f"{'Removed' if self.mask is None else 'Set'} the mask of image {self.ordinal}"
+
+
 class VersionFrozen(Event, frozen=True, tag="dataset.version_frozen"):
     """The immutable content a job trains on: `manifest` is a blob that lists `pages`, blobs with one line per image.
 

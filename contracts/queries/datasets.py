@@ -71,6 +71,7 @@ class ImageView(View, frozen=True):
     """`caption` is the current training text: the written caption (of `caption_source`), else the tags joined.
 
     `source` is the digest of the file as received; of a JPEG with `cut`, picture and cut are stored instead of it.
+    `repeats`: how often it is seen in an epoch. `mask`: a grey PNG of its size, white where it is to be trained.
     """
 
     id: ImageId
@@ -98,6 +99,8 @@ class ImageView(View, frozen=True):
     erased: bool = False
     """True if its key was destroyed by an erasure that the log does not have, as after a restore: no private texts."""
     reviewed: bool = False
+    repeats: int = 1
+    mask: Digest | None = None
     key_missing: bool = False
     """True if the key of its private texts is lost although it was not erased: name and caption cannot be read."""
 

@@ -15,6 +15,7 @@ class ExportEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     `name` is empty if its key was given up. `size` in bytes, of the `source` file; `width` and `height` of the picture
     in pixels. `caption`: the written one, if there is one; `caption_source`: who wrote it (`written`: unknown, because
     it was changed since), else `tags`. `caption_lost`: there is a written one that cannot be read any more.
+    `repeats`: how often it is seen in an epoch. `mask`: the blob of its mask, as in `dataset.mask_set`.
     `erased`: of what the version froze nothing is left but its place.
     """
 
@@ -34,6 +35,8 @@ class ExportEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     caption_source: str = "tags"
     caption_lost: bool = False
     erased: bool = False
+    repeats: int = 1
+    mask: Digest | None = None
 
 
 class ReadExport(QueryPage[Page[ExportEntry]], frozen=True, kw_only=True):

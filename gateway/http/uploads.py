@@ -15,8 +15,8 @@ import msgspec
 import multipart  # type: ignore[import-untyped]
 from litestar import Request
 
-from contracts.commands.base import Tags, Text
-from contracts.commands.datasets import ImportedFile, StagedFile
+from contracts.commands.base import Repeats, Tags, Text
+from contracts.commands.datasets import ImportedFile, StagedFile, StagedMask
 from contracts.errors import Invalid, LogFull, TooLarge, Unavailable
 from contracts.events.base import ReadAs
 from contracts.ids import Digest, ImageId
@@ -26,10 +26,12 @@ from gateway.limits import UPLOAD_LIMITS, UploadLimits
 
 MAX_REQUEST_BYTES = 2 << 30
 WRITE_CHUNK_BYTES = 1 << 20
-FIELDS = ("captions", "tags", "texts", "read_as")
-"""Of the form, beside `files`."""
-KINDS = {"captions": "caption", "tags": "tags", "texts": "text"}
+FIELDS = ("captions", "tags", "texts", "repeats", "read_as")
+"""Of the form, beside `files` and `masks`."""
+NAMES = {"captions": "caption", "tags": "tags", "texts": "text", "repeats": "repeats"}
 """The fields with a value for each file, and the names of these in the command."""
+KINDS: dict[str, Any] = {"caption": Text, "tags": Tags, "text": Text, "repeats": Repeats}
+SAME_NAME_ADVICE = "name files by their paths, or send them in several requests"
 MAX_UNMATCHED = 100
 MAX_NAME = 1000
 """Characters of a file name that are kept, from its end."""
@@ -41,10 +43,12 @@ STALE_FILE_SECONDS = 3600.0
 class Upload:
     """The content of a request: staged files with their texts, and files that cannot be taken, each with the reason.
 
-    `unmatched`: names in `captions`, `tags` or `texts` that no file of the request has.
+    `masks` by the name of the picture's file. `unmatched`: names in `captions`, `tags`, `texts`, `repeats` or `masks`
+    that no file of the request has.
     """
 
     files: list[StagedFile] = field(default_factory=list)
+    masks: dict[str, list[StagedMask]] = field(default_factory=dict)
     refused: list[ImportedFile] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
     read_as: ReadAs = "auto"
@@ -80,22 +84,24 @@ class Staging:
     async def _receive(self, request: Request[Any, Any, Any], tokens: list[str]) -> Upload:
         upload, texts, limits = Upload(), dict[str, bytes](), self._limits
         async for segment, chunks in _split_parts(_parse(request, limits.files)):
-            if segment.name == "files" and segment.filename:
+            if segment.name in {"files", "masks"} and segment.filename:
                 if len(tokens) >= limits.files:
                     raise TooLarge(f"more than {limits.files} files in one request; send them in several")
-                await self._stage(segment.filename, chunks, upload, tokens)
+                await self._stage(segment, chunks, upload, tokens)
             elif segment.name in FIELDS:
                 texts[segment.name] = await _read_limited(chunks, limits.text_bytes, sum(map(len, texts.values())))
             else:
-                raise Invalid(f"the form fields are files, {', '.join(FIELDS)}; not {segment.name!r}")
+                raise Invalid(f"the form fields are files, masks, {', '.join(FIELDS)}; not {segment.name!r}")
         if not upload.files and not upload.refused:
             raise Invalid("the request contains no file; send at least one in the field `files`")
         upload.read_as = _decode_read_as(texts.pop("read_as", None))
-        add_texts(upload, texts)
+        add_values(upload, texts)
         return upload
 
-    async def _stage(self, name: str, chunks: AsyncIterator[bytes], upload: Upload, tokens: list[str]) -> None:
-        name, token, limit = name[-MAX_NAME:], secrets.token_hex(16), self._limits.file_bytes
+    async def _stage(
+        self, segment: multipart.MultipartSegment, chunks: AsyncIterator[bytes], upload: Upload, tokens: list[str]
+    ) -> None:
+        name, token, limit = segment.filename[-MAX_NAME:], secrets.token_hex(16), self._limits.file_bytes
         tokens.append(token)
         try:
             digest, size = await _write_file(self._folder / token, chunks, limit)
@@ -103,11 +109,14 @@ class Staging:
             if error.errno in NO_SPACE:
                 raise LogFull("the disk of the staging folder is full") from error
             raise Unavailable(f"the staging folder cannot be written to: {error.strerror}") from error
-        if size <= limit:
+        if size > limit:
+            (self._folder / token).unlink(missing_ok=True)
+            what = "file" if segment.name == "files" else "mask of this file"
+            upload.refuse(name, "too-large", f"the {what} is larger than {limit >> 20} MiB")
+        elif segment.name == "files":
             upload.files.append(StagedFile(token=token, name=name, digest=digest, size=size))
-            return
-        (self._folder / token).unlink(missing_ok=True)
-        upload.refuse(name, "too-large", f"the file is larger than {limit >> 20} MiB")
+        else:
+            upload.masks.setdefault(name, []).append(StagedMask(token=token, digest=digest, size=size))
 
     def _remove(self, tokens: Sequence[str]) -> None:
         for token in tokens:
@@ -175,38 +184,39 @@ async def _read_limited(chunks: AsyncIterator[bytes], limit: int, already: int) 
     return bytes(text)
 
 
-def add_texts(upload: Upload, fields: dict[str, bytes]) -> None:
-    """Give each file what the JSON fields of the form have for its name.
+def add_values(upload: Upload, fields: dict[str, bytes]) -> None:
+    """Give each file its mask, and what the JSON fields of the form have for its name.
 
-    A file whose text is invalid, or of which nobody can say whether it is meant, is refused by itself.
+    A file whose value is invalid, or of which nobody can say whether it is meant, is refused by itself.
     """
     given = {name: _decode(name, content, dict[str, msgspec.Raw]) for name, content in fields.items()}
     names = Counter(file.name for file in upload.files)
-    named = dict.fromkeys(name for values in given.values() for name in values)
+    named = dict.fromkeys(name for values in (*given.values(), upload.masks) for name in values)
     upload.unmatched = [name[:MAX_NAME] for name in named if name not in names][:MAX_UNMATCHED]
     staged, upload.files = upload.files, []
     for file in staged:
-        values = {KINDS[kind]: found[file.name] for kind, found in given.items() if file.name in found}
-        if values and names[file.name] > 1:
-            upload.refuse(
-                file.name,
-                "same-name",
-                f"{names[file.name]} files of this request have this name, and its text may belong to any of them: "
-                "name files by their paths, or send them in several requests",
-            )
-            continue
+        values = {NAMES[kind]: found[file.name] for kind, found in given.items() if file.name in found}
+        masks = upload.masks.get(file.name, [])
+        if (count := names[file.name] if values or masks else 1) > 1:
+            detail = f"{count} files of this request have this name, and its text or mask may belong to any of them"
+            upload.refuse(file.name, "same-name", f"{detail}: {SAME_NAME_ADVICE}")
+        elif len(masks) > 1:
+            detail = f"{len(masks)} masks of this request have this name, and any of them may be meant"
+            upload.refuse(file.name, "same-name", f"{detail}: {SAME_NAME_ADVICE}")
+        else:
+            _add_to(upload, file, values, *masks)
+
+
+def _add_to(upload: Upload, file: StagedFile, values: dict[str, msgspec.Raw], mask: StagedMask | None = None) -> None:
+    if "text" in values and values.keys() & {"caption", "tags"}:
+        return upload.refuse(file.name, "bad-text", "a file has either a text, or a caption and tags")
+    decoded: dict[str, Any] = {}
+    for name, value in values.items():
         try:
-            upload.files.append(msgspec.structs.replace(file, **_decode_texts(values)))
+            decoded[name] = _decode(name, value, KINDS[name])
         except Invalid as error:
-            upload.refuse(file.name, "bad-text", error.detail)
-
-
-def _decode_texts(values: dict[str, msgspec.Raw]) -> dict[str, Any]:
-    """Invalid: a value is none of its kind, or there is a text besides what it would be read as."""
-    if "text" in values and len(values) > 1:
-        raise Invalid("a file has either a text, or a caption and tags")
-    kinds: dict[str, Any] = {"caption": Text, "text": Text, "tags": Tags}
-    return {name: _decode(name, value, kinds[name]) for name, value in values.items()}
+            return upload.refuse(file.name, "bad-repeats" if name == "repeats" else "bad-text", error.detail)
+    return upload.files.append(msgspec.structs.replace(file, mask=mask, **decoded))
 
 
 def _decode(name: str, content: bytes | msgspec.Raw, kind: Any) -> Any:

@@ -113,8 +113,8 @@ class VersionBody(Body, frozen=True):
 class UploadResult(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of each file, in the order of the form; those that could not be taken in come last.
 
-    `unmatched`: names in `captions`, `tags` and `texts` that no file has. `shown` is false if what was added is in the
-    log, but reads without `min_seq` may not include it yet.
+    `unmatched`: names in `captions`, `tags`, `texts`, `repeats` and `masks` that no file has. `shown` is false if what
+    was added is in the log, but reads without `min_seq` may not include it yet.
     """
 
     items: tuple[ImportedFile, ...]
@@ -215,9 +215,11 @@ async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
 
     A form with files in `files` (at most 1000, of 64 MiB each and 2 GiB together) and optionally the JSON objects
     `captions` (file name → caption), `tags` (file name → list of tags) and `texts` (file name → text as it stands
-    beside the file; `read_as` says how to read it: `auto`, `tags` or `caption`). Each file is added, already there
-    (`existing`) or refused, independently of the others. Of a picture that is there, what its text changed since the
-    last import is applied, never over a person's decision: see `conflicts`.
+    beside the file; `read_as` says how to read it: `auto`, `tags` or `caption`) and `repeats` (file name → how often it
+    is seen in an epoch). `masks`: files with the names of the pictures they are masks of, which count among the 1000.
+    Each file is added, already there (`existing`) or refused, independently of the others. Of a picture that is there,
+    what its text changed since the last import is applied, never over a person's decision: see `conflicts`; repeats
+    and mask are replaced.
     """
     if idempotency_key is None:
         # Fail before receiving files for an unknown data set; a repeated request is answered even after its removal.
@@ -269,11 +271,16 @@ def _fingerprint(request: AnyRequest, upload: Upload) -> str:
     """The hash of the request's content. Not of its body: a repeated form has another boundary, but the same files."""
     content = {
         "request": f"{request.method} {request.url.path}",
-        "files": [(file.name, file.digest, file.caption, file.tags, file.text) for file in upload.files],
+        "files": [_content_of(file) for file in upload.files],
         "read_as": upload.read_as,
         "refused": [file.name for file in upload.refused],
     }
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+
+
+def _content_of(file: StagedFile) -> tuple[object, ...]:
+    mask = None if file.mask is None else file.mask.digest
+    return file.name, file.digest, file.caption, file.tags, file.text, file.repeats, mask
 
 
 @get("/datasets/{dataset:str}/images", responses=problem_responses(404))

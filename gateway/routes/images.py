@@ -8,7 +8,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from contracts.commands.base import Tags, Text
 from contracts.commands.datasets import EditTags, ImageResult, OrderTags, RemoveImage, ReplaceTags, SetCaption
-from contracts.errors import BlobMissing, Lost
+from contracts.errors import BlobMissing, Lost, NotFound
 from contracts.ids import ImageId
 from contracts.queries.base import Page
 from contracts.queries.datasets import GetImage, ImageView, ListImages, ListTags, TagCount, TagView
@@ -135,6 +135,15 @@ async def get_thumbnail(image: FromPath[ImageId], request: AnyRequest, catalog: 
         return await blob_response(request, files, view.thumbnail, caching=CACHE_ONE_HOUR)
     except (BlobMissing, Lost):
         return await blob_response(request, files, view.picture, caching=CACHE_ONE_HOUR)
+
+
+@route("/api/v1/images/{image:str}/mask", http_method=["GET", "HEAD"], responses=file_responses())
+async def get_mask(image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, files: Files) -> Response[Any]:
+    """The mask of an image: a grey PNG of the size of the upright picture, white where it is to be trained."""
+    view = await _view(catalog, image)
+    if view.mask is None:
+        raise NotFound(f"the image {image!r} has no mask")
+    return await blob_response(request, files, view.mask, caching=CACHE_ONE_HOUR)
 
 
 @get(with_seed_path("/images/{image:str}/tags"), responses=problem_responses(404))

@@ -5,7 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from contracts.commands.datasets import DatasetResult, EditManyResult, ImportedFile, ReviewResult, VersionResult
+from contracts.commands.datasets import (
+    DatasetResult,
+    EditManyResult,
+    ImportedFile,
+    RepeatsResult,
+    ReviewResult,
+    VersionResult,
+)
 from contracts.errors import NotFound
 from contracts.events.base import ReadAs
 from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, ImageView, TagCount, VersionView
@@ -89,6 +96,14 @@ class DatasetApi(Api):
         return await self._http.post(
             path("datasets", dataset, "reviewed"), ReviewResult, lambda: {"json": body}, key=key
         )
+
+    async def set_repeats(
+        self, dataset: str, repeats: int, *, images: Sequence[str] | None = None, filter: str | None = None
+    ) -> RepeatsResult:
+        """Set how often images, those that a filter selects, or without both all are seen in an epoch."""
+        body = _selection(images, filter) | {"repeats": repeats}
+        place = path("datasets", dataset, "repeats")
+        return await self._http.put(place, RepeatsResult, lambda: {"json": body})
 
     async def preview_edit(self, dataset: str, **edit: Unpack[TagsOfMany]) -> EditPreview:
         """What `edit_many` would change."""
@@ -214,6 +229,7 @@ class SyncDatasetApi(SyncApi):
     ensure_dataset = sync(DatasetApi.ensure_dataset)
     images = sync(DatasetApi.images)
     review = sync(DatasetApi.review)
+    set_repeats = sync(DatasetApi.set_repeats)
     preview_edit = sync(DatasetApi.preview_edit)
     edit_many = sync(DatasetApi.edit_many)
     image = sync(DatasetApi.image)

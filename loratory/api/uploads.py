@@ -93,8 +93,18 @@ class Uploads:
             except OSError as error:
                 self.unreadable.append((image.name, error.strerror or "it cannot be read"))
                 continue
-            sent.append(image)
+            sent.append(self._with_mask(image, parts, opened))
         return sent, parts
+
+    def _with_mask(self, image: ImageFile, parts: list[Part], opened: ExitStack) -> ImageFile:
+        """Its mask has the name of the picture, by which they belong together."""
+        if image.mask is None:
+            return image
+        try:
+            parts.append(("masks", (image.name, opened.enter_context(image.mask.open()))))
+        except OSError as error:
+            return self._without_mask(image, error.strerror or "it cannot be read")
+        return image
 
 
 def _form(batch: Sequence[ImageFile], read_as: ReadAs) -> dict[str, str]:
@@ -103,6 +113,7 @@ def _form(batch: Sequence[ImageFile], read_as: ReadAs) -> dict[str, str]:
         "texts": {image.name: image.texts.text for image in batch if image.texts.text is not None},
         "captions": {image.name: image.texts.caption for image in batch if image.texts.caption is not None},
         "tags": {image.name: image.texts.tags for image in batch if image.texts.tags},
+        "repeats": {image.name: image.repeats for image in batch if image.repeats is not None},
     }
     form = {name: msgspec.json.encode(values).decode() for name, values in fields.items() if values}
     return form | ({"read_as": read_as} if "texts" in form else {})

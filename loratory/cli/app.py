@@ -48,6 +48,7 @@ COMMANDS = {
     "datasets freeze": ("datasets:freeze", "Freeze a version of a data set."),
     "datasets versions": ("datasets:versions", "List the versions of a data set."),
     "datasets edit": ("datasets:edit", "Add and remove tags of many images at once."),
+    "datasets repeats": ("datasets:repeats", "Set how often images are seen in an epoch."),
     "datasets diff": ("datasets:diff", "Show what changed between two versions of a data set."),
     "images ls": ("datasets:ls_images", "List the images of a data set, filtered and sorted."),
     "images show": ("datasets:show_image", "Show one image, now or in the past."),

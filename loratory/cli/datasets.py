@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from contracts.errors import LoratoryError, SetupError
 from contracts.events.base import ReadAs
-from contracts.wording import size_of
+from contracts.wording import count, size_of
 from loratory.api.datasets import TagsOfMany
 from loratory.cli.options import DEFAULT_SERVER, NOW, Flag, Id, NameOrId, PointInTime, Server, Text
 from loratory.cli.output import write_json, write_line, write_lines, write_sections, write_table
@@ -110,6 +110,17 @@ async def edit(  # noqa: PLR0913 - the options of a command
             return
         result = await client.edit_many(dataset, as_of=preview.as_of, **tags)
     write_json(result) if server.json else write_line(f"{result.images} of {result.selected} images changed")
+
+
+async def repeats(dataset: NameOrId, number: int, /, *, filter: Text = None, server: Server = DEFAULT_SERVER) -> None:
+    """Set how often the images of a data set, or those that a filter selects, are seen in an epoch.
+
+    :param number: 1 to 10000; the repeats of a recipe multiply it.
+    :param filter: Only those that this selects, such as '1girl -solo untagged'.
+    """
+    async with server.client() as client:
+        result = await client.set_repeats(dataset, number, filter=filter)
+    write_json(result) if server.json else write_line(f"repeats of {count(result.images, 'image')} changed")
 
 
 async def ls_images(

@@ -134,8 +134,9 @@ def image_sections(image: ImageView) -> dict[str, Fields]:
             "Rating": image.rating,
             "Caption": image.caption,
             "Caption from": image.caption_source,
+            "Repeats": None if image.repeats == 1 else image.repeats,
         },
-        "Content": {"Picture": image.picture, "Source": image.source, "Thumbnail": image.thumbnail},
+        "Content": {"Picture": image.picture, "Source": image.source, "Thumbnail": image.thumbnail, "Mask": image.mask},
     }
 
 

@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from loratory.folders.kohya_folders import MAX_REPEATS, Subset
+from loratory.folders.kohya_folders import Subset
 from loratory.folders.places import find_folder
 
 MAX_CONFIG_BYTES = 1 << 20
+MAX_REPEATS = 10_000
 
 
 def parse_config(content: bytes) -> dict[str, Any] | None:

@@ -29,6 +29,8 @@ from contracts.events.datasets import (
     ImageRefused,
     ImagesRemoved,
     ImagesReviewed,
+    MaskSet,
+    RepeatsSet,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -304,6 +306,11 @@ def _add_curation(builder: LogBuilder) -> None:
     builder.append("dataset", "ds_cats", CaptionSet(ordinal=2, caption=None))
     builder.append("dataset", "ds_cats", ImagesReviewed(images=bitmap(0, 1, 3)))
     builder.append("dataset", "ds_cats", ImagesReviewed(images=bitmap(1, 2), reviewed=False))
+    builder.append("dataset", "ds_cats", RepeatsSet(images=bitmap(0, 1), repeats=3))
+    builder.append("dataset", "ds_cats", RepeatsSet(images=bitmap(1), repeats=1))
+    for mask in (digest("mask"), digest("other mask"), digest("mask"), None):
+        builder.append("dataset", "ds_cats", MaskSet(ordinal=1, mask=mask))
+    builder.append("dataset", "ds_cats", MaskSet(ordinal=2, mask=digest("mask")))
     builder.append("dataset", "ds_cats", ImagesRemoved(images=bitmap(3)))
     builder.append("dataset", "ds_cats", TagsOrdered(ordinal=1, tags=("sitting", "cat")))
     builder.append("dataset", "ds_cats", RulesSet(deny=("watermark",)))

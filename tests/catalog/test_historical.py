@@ -30,6 +30,8 @@ from contracts.events.datasets import (
     ImageErased,
     ImagesRemoved,
     ImagesReviewed,
+    MaskSet,
+    RepeatsSet,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -61,6 +63,7 @@ from tests.catalog.log_builder import (
     START,
     LogBuilder,
     bitmap,
+    digest,
     full_history,
     image_id,
     job_created,
@@ -94,6 +97,8 @@ CHANGES = st.lists(
         st.tuples(st.just("rename"), DATASET),
         st.tuples(st.just("order"), DATASET, ORDINAL, st.permutations(TAGS)),
         st.tuples(st.just("review"), DATASET, SOME, st.booleans()),
+        st.tuples(st.just("repeats"), DATASET, SOME, st.integers(1, 3)),
+        st.tuples(st.just("mask"), DATASET, ORDINAL, st.sampled_from([digest("one"), digest("two"), None])),
         st.tuples(st.just("rules"), DATASET, st.lists(TAG, max_size=2, unique=True)),
         st.tuples(st.just("edit all"), DATASET, TAG, st.booleans()),
         st.tuples(st.just("undo"), DATASET, st.integers(0, 12)),
@@ -256,6 +261,10 @@ def _append(builder: LogBuilder, run: str, attempts: dict[str, int], change: Any
             builder.append("dataset", dataset, TagsOrdered(ordinal=ordinal, tags=tuple(tags)))
         case ("review", dataset, ordinals, reviewed):
             builder.append("dataset", dataset, ImagesReviewed(images=bitmap(*ordinals), reviewed=reviewed))
+        case ("repeats", dataset, ordinals, repeats):
+            builder.append("dataset", dataset, RepeatsSet(images=bitmap(*ordinals), repeats=repeats))
+        case ("mask", dataset, ordinal, mask):
+            builder.append("dataset", dataset, MaskSet(ordinal=ordinal, mask=mask))
         case ("rules", dataset, deny):
             builder.append("dataset", dataset, RulesSet(deny=tuple(deny)))
         case ("undo", dataset, back):

@@ -25,6 +25,7 @@ from contracts.events.datasets import (
     ImageErased,
     ImageRefused,
     ImagesRemoved,
+    MaskSet,
     TagsEdited,
     VersionFrozen,
 )
@@ -79,7 +80,7 @@ def test_the_rows_of_a_full_history_say_the_same_as_a_fold() -> None:
     references, keys = by_fold(commits)
     assert (references, keys) == by_rows(commits, len(commits))
     assert {reference.kind for reference in references} == {
-        *("source", "picture", "thumbnail", "manifest"),
+        *("source", "picture", "thumbnail", "mask", "manifest"),
         *("checkpoint", "sample", "artifact"),
     }
     assert image_id("ds_erased", 0) not in {reference.owner for reference in references} | keys
@@ -105,7 +106,7 @@ class Story:
         dataset = self.rng.choice(list(self.images))
         choices = (
             *(self.add, self.add, self.refuse, self.remove, self.erase, self.freeze, self.job, self.accept),
-            *(self.edit, self.tag),
+            *(self.edit, self.tag, self.mask),
         )
         self.rng.choice(choices)(dataset)
         if self.rng.random() < 0.02:
@@ -121,6 +122,13 @@ class Story:
         cut = self.some_digest() if self.rng.random() < 0.3 else None
         added = msgspec.structs.replace(image_added(dataset, ordinal), source=source, picture=picture, cut=cut)
         self.builder.append("dataset", dataset, added)
+
+    def mask(self, dataset: str) -> None:
+        if self.images[dataset]:
+            ordinal = self.rng.choice(self.images[dataset])
+            masks = [self.some_digest() for _ in range(self.rng.randrange(1, 3))]
+            events = [MaskSet(ordinal=ordinal, mask=mask) for mask in (*masks, None)[: self.rng.randrange(1, 4)]]
+            self.builder.append("dataset", dataset, *events)
 
     def refuse(self, dataset: str) -> None:
         image = ImageId(f"img_bad_{self.builder.sequence}")

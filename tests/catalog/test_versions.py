@@ -34,6 +34,8 @@ from contracts.events.datasets import (
     CommitsUndone,
     ImageErased,
     ImagesRemoved,
+    MaskSet,
+    RepeatsSet,
     RulesSet,
     TagsEdited,
     TagsOrdered,
@@ -48,7 +50,7 @@ from contracts.sealed import seal
 from contracts.training_text import training_text
 from contracts.wire.blobs.store import LocalBlobs
 from tests.catalog.harness import CatalogHarness, event_names, image_id_of, open_catalog
-from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, image_id, key_for
+from tests.catalog.log_builder import LOG_ID, LogBuilder, bitmap, digest, image_id, key_for
 from tests.catalog.slicing import HeldSlices, smallest_slices
 from tests.catalog.test_watch import query
 
@@ -192,6 +194,8 @@ CHANGES = st.lists(
             st.sampled_from(["wd", "other"]),
             st.sampled_from(["general", "character"]),
         ),
+        st.tuples(st.just("repeats"), SOME | MANY, st.integers(1, 3)),
+        st.tuples(st.just("mask"), ONE, st.sampled_from([digest("one"), digest("two"), None])),
         st.tuples(st.just("threshold"), PROBABILITY, PROBABILITY),
         st.tuples(st.just("deny"), TAG),
         st.tuples(st.just("remove"), SOME | MANY),
@@ -218,6 +222,10 @@ def add_change(builder: LogBuilder, number: int, change: Any) -> None:
         case ("caption", ordinal, text):
             sealed = None if text is None else seal(key_for(image_id("ds_cats", ordinal)), text, "caption")
             append(CaptionSet(ordinal=ordinal, caption=sealed))
+        case ("repeats", ordinals, repeats):
+            append(RepeatsSet(images=bitmap(*ordinals), repeats=repeats))
+        case ("mask", ordinal, mask):
+            append(MaskSet(ordinal=ordinal, mask=mask))
         case ("predict", ordinal, tag, probability, model, category):
             attempt = builder.start_run(f"run_{number}", ordinal, model=model)
             builder.predict(f"run_{number}", attempt, ordinal, (tag, probability, category))

@@ -274,7 +274,7 @@ def test_a_later_block_replaces_steps_and_the_last_point_is_kept() -> None:
 def test_texts_are_assigned_to_files_by_name() -> None:
     staged = StagedFile(token="t", name="a.png", digest=Digest("0" * 64), size=1)
     upload = uploads.Upload([staged, msgspec.structs.replace(staged, name="b.png")])
-    uploads.add_texts(upload, {"captions": b'{"a.png": "hello", "c.png": "of none"}', "texts": b'{"b.png": "1girl"}'})
+    uploads.add_values(upload, {"captions": b'{"a.png": "hello", "c.png": "of none"}', "texts": b'{"b.png": "1girl"}'})
     assert [(file.caption, file.text) for file in upload.files] == [("hello", None), (None, "1girl")]
     assert (upload.refused, upload.unmatched) == ([], ["c.png"])
 
@@ -285,7 +285,7 @@ def test_a_file_with_a_bad_or_ambiguous_text_is_refused_by_itself() -> None:
     upload = uploads.Upload([msgspec.structs.replace(staged, name=name) for name in names])
     captions = {"good.png": "hello", "long.png": "x" * 20_001, "both.png": "hello", "same.png": "whose?"}
     fields = {"captions": captions, "tags": {"list.png": "no list"}, "texts": {"both.png": "1girl"}}
-    uploads.add_texts(upload, {name: msgspec.json.encode(values) for name, values in fields.items()})
+    uploads.add_values(upload, {name: msgspec.json.encode(values) for name, values in fields.items()})
     assert [file.name for file in upload.files] == ["good.png"]
     reasons = [(file.name, file.reason) for file in upload.refused]
     assert reasons == [
