@@ -54,7 +54,7 @@ class Metadata:
         for place, one in texts:
             self.reading.found.unreadable += [(f"{file.name} ({place})", problem) for problem in one.problems]
             known = self.texts.setdefault(place, (file.name, one))[1]
-            different += (known.text, known.caption, known.tags) != (one.text, one.caption, one.tags)
+            different += known != one
         if different:
             self.reading.found.notes.append(
                 f"{file.name}: {different} of its texts differ from other ones for the same image, which count"

@@ -1,7 +1,7 @@
 """What a file says about a picture: a text whose kind is not known, or a caption and tags. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from contracts.errors import Rejected
 from contracts.events.base import ReadAs
@@ -17,7 +17,7 @@ class Texts:
     text: str | None = None
     caption: str | None = None
     tags: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...] = field(default=(), compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.text or self.caption or self.tags)
