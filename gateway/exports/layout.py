@@ -5,6 +5,7 @@ Kohya's: sd-scripts, `library/config_util.py` and `docs/config_README-en.md`. Im
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -29,6 +30,7 @@ class ImageLine(msgspec.Struct, frozen=True, kw_only=True):
     """One image, as a line of a manifest: `training_text` with the changes of the export, `tags` canonical.
 
     `picture` and `source` are sha256: of the stored picture, and of the file as received, of which `size` is in bytes.
+    `file`: the path of the picture, in a zip file.
     """
 
     ordinal: int
@@ -45,6 +47,7 @@ class ImageLine(msgspec.Struct, frozen=True, kw_only=True):
     training_text: str
     caption_lost: bool = False
     erased: bool = False
+    file: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,8 +108,14 @@ def metadata_line(file_name: str, image: ImageLine) -> bytes:
     return msgspec.json.encode({"file_name": file_name, "text": image.training_text, "tags": image.tags})
 
 
-def summary_file(summary: Summary) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+def summary_file(summary: Summary, files: Iterable[bytes]) -> Iterator[bytes]:
+    """The content of `export.json`, in parts: the summary and, as `files`, these lines of JSON about the pictures."""
+    yield msgspec.json.format(msgspec.json.encode(summary), indent=2).removesuffix(b"\n}") + b',\n  "files": ['
+    separator = b"\n    "
+    for line in files:
+        yield separator + line
+        separator = b",\n    "
+    yield b"\n  ]\n}\n"
 
 
 def dataset_config(layout: Layout, summary: Summary) -> bytes:

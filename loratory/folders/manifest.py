@@ -1,11 +1,13 @@
-"""A manifest of an export of ours: what the texts of its pictures were, before they became files. Pure.
+"""An export of ours: what the texts of its pictures were, before they became files. Pure.
 
-A picture is found by its sha256. Where the text beside it is still the one that was exported, its tags and its caption
-are those of the manifest; a text that was changed since counts as it is.
+Lines stand in a manifest, or in the `export.json` of a zip file. A line is of the picture at its `file`, or without
+one, of those with its sha256. Where the text beside a picture is still the one that was exported, its tags and its
+caption are those of the line; a text that was changed since counts as it is.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import msgspec
 
@@ -24,17 +26,25 @@ class Line(msgspec.Struct, frozen=True):
     caption: str | None
     training_text: str
     erased: bool = False
+    file: str = ""
 
 
 @dataclass
 class Manifest:
-    """The lines by the digests of their pictures."""
+    """Its lines, by file and by the digests of their pictures."""
 
-    lines: dict[Digest, Line] = field(default_factory=dict)
+    by_file: dict[PurePosixPath, Line] = field(default_factory=dict)
+    by_digest: dict[Digest, Line] = field(default_factory=dict)
 
-    def texts(self, digest: Digest, beside: Texts | None) -> Texts | None:
-        """Of the picture with this sha256; none if it is not in it, or if another text is beside it."""
-        line = self.lines.get(digest)
+    def add(self, line: Line) -> None:
+        if line.file:
+            self.by_file[PurePosixPath(line.file)] = line
+        else:
+            self.by_digest |= {digest: line for digest in (line.picture, line.source) if digest is not None}
+
+    def texts(self, place: PurePosixPath, digest: Digest | None, beside: Texts | None) -> Texts | None:
+        """Of a picture with this sha256; none if it is not in it, or if another text is beside it."""
+        line = self.by_file.get(place) or (self.by_digest.get(digest) if digest is not None else None)
         if line is None or (beside is not None and not _is_unchanged(line, beside)):
             return None
         return Texts(caption=line.caption, tags=line.tags)
@@ -60,5 +70,25 @@ def read_manifest(lines: Iterable[tuple[int, bytes | None]]) -> Manifest | None:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         if not line.erased:
-            manifest.lines |= {digest: line for digest in (line.picture, line.source) if digest is not None}
+            manifest.add(line)
     return manifest
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """An `export.json`; one that was written by an older version has no `files`."""
+
+    origin: dict[str, object]
+    trigger: str = ""
+    files: list[Line] = []
+
+
+def read_summary(content: bytes) -> tuple[str, Manifest] | None:
+    """The trigger of the texts, and the lines. None: it is another JSON file. ValueError: it is no JSON."""
+    try:
+        summary = msgspec.json.decode(content, type=Summary)
+    except msgspec.ValidationError:
+        return None
+    manifest = Manifest()
+    for line in summary.files:
+        manifest.add(line)
+    return summary.trigger, manifest

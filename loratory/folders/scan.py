@@ -5,15 +5,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-import msgspec
-
 from contracts.ids import Digest
 from contracts.texts import MAX_CAPTION_CHARACTERS
 from contracts.texts.reading import read_text
 from contracts.wording import count
 from loratory.folders.files import CHUNK_BYTES, File, Listing, Source, read_lines
 from loratory.folders.kohya_folders import Subset
-from loratory.folders.manifest import MAX_LINE_BYTES, Manifest, read_manifest
+from loratory.folders.manifest import MAX_LINE_BYTES, Manifest, read_manifest, read_summary
 from loratory.folders.masks import parse_label, reason_for_label
 from loratory.folders.metadata import Metadata
 from loratory.folders.names import TEXT_SUFFIXES, UniqueNames, is_hidden, is_image_name, reason_for_other
@@ -27,7 +25,7 @@ from loratory.folders.texts import Texts
 MAX_IMAGE_BYTES = 64 << 20
 """Maximum size of one image or mask; the server refuses larger ones."""
 EXPORT_SUMMARY = "export.json"
-MAX_SUMMARY_BYTES = 16 << 20
+MAX_SUMMARY_BYTES = 128 << 20
 PLAIN = Subset()
 
 
@@ -84,17 +82,15 @@ class _Scanner:
 
     def _read_summary(self) -> None:
         """That of an export of ours."""
-
-        def parse(content: bytes) -> str | None:
-            summary = msgspec.json.decode(content)
-            return str(summary.get("trigger", "")) if isinstance(summary, dict) and "origin" in summary else None
-
         for file in self.reading.unused_at_root(".json"):
-            if file.place.name == EXPORT_SUMMARY:
-                trigger = self.reading.parse(file, MAX_SUMMARY_BYTES, parse)
-                if trigger is not None:
-                    self.reading.used.add(file.place)
-                if trigger:
+            if file.place.name != EXPORT_SUMMARY:
+                continue
+            summary = self.reading.parse(file, MAX_SUMMARY_BYTES, read_summary)
+            if summary is not None:
+                trigger, manifest = summary
+                self.reading.used.add(file.place)
+                self.manifests.append(manifest)
+                if trigger and not manifest.by_file:
                     note = f"its texts were exported with the trigger {trigger!r} in front of them"
                     self.reading.found.notes.append(f"{file.name}: {note}")
 
@@ -129,9 +125,9 @@ class _Scanner:
         self.reading.found.images.append(image)
 
     def _digest(self, file: File) -> Digest | None:
-        """Only needed where there is a manifest. What cannot be read is named when it is to be sent."""
+        """Only needed where a manifest names no files. What cannot be read is named when it is to be sent."""
         try:
-            return digest_of(file.source) if self.manifests else None
+            return digest_of(file.source) if any(one.by_digest for one in self.manifests) else None
         except OSError:
             return None
 
@@ -143,7 +139,7 @@ class _Scanner:
             self.reading.found.unreadable.append((beside[0].name, f"{known[0]} has another text of {file.name}"))
         texts = known[1] if known is not None else own
         for manifest in self.manifests:
-            exported = manifest.texts(digest, texts) if digest is not None else None
+            exported = manifest.texts(file.place, digest, texts)
             if exported is not None:
                 return exported
         if not texts and subset.class_tokens:
