@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ TEXTS: dict[str, dict[str, Any]] = {
     "two/猫.png": {"tags": ["^_^", "1girl", "saber_(fate)", "long_hair", "(o)_(o)", ":d", "score_9"]},
     "two/both.png": {"caption": "zwx, 1girl, solo", "tags": ["solo", "1girl", "猫耳"]},
     "rare.png": {"tags": ["sks", "dog"]},
-    "list.png": {"caption": "1girl, solo"},
     "bare.png": {},
     "two/phrase.png": {"tags": ["a_long_phrase_that_is_one_tag", "zwx"]},
     "one/wild.png": {"caption": "a ||| b, __colour__ <lora:x:1>"},
 }
+LIST = "1girl, solo"
+"""A caption that would be read as tags."""
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def content_of(client: Client, dataset: str) -> list[Content]:
     return sorted(map(Content.of, client.images(dataset)), key=lambda one: one.picture)
 
 
-def draw(folder: Path) -> Path:
-    for number, (name, texts) in enumerate(TEXTS.items()):
+def draw(folder: Path, texts_of: Mapping[str, dict[str, Any]] = TEXTS) -> Path:
+    for number, (name, texts) in enumerate(texts_of.items(), start=len(texts_of)):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (48, 32 + number), (number * 20, 80, 160)).save(path)
@@ -69,9 +70,9 @@ def test_the_drawn_world_in_every_format(stack: LocalStack, tmp_path: Path) -> N
     with stack.client() as client:
         client.create_dataset("drawn")
         client.import_folder("drawn", draw(tmp_path / "pictures"))
+        client.import_folder("drawn", draw(tmp_path / "list", {"list.png": {"caption": LIST}}), read_as="caption")
         before = content_of(client, "drawn")
-        captions = {texts.get("caption") for texts in TEXTS.values()}
-        assert {one.caption for one in before} == captions
+        assert {one.caption for one in before} == {LIST, *(texts.get("caption") for texts in TEXTS.values())}
         assert {one.tags for one in before} == {tuple(texts.get("tags", ())) for texts in TEXTS.values()}
         client.freeze("drawn", "zwx")
         assert_equal_in_every_format(client, "drawn", tmp_path)
