@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from contracts.events.jobs import JobCreated
@@ -24,9 +24,17 @@ def build_metadata(job_id: str, job: JobCreated, version: int, entries: Sequence
         dataset_version=version,
         base_name=base.name if isinstance(base, BuiltinBase) else re.split(r"[\\/]", base.path.rstrip("\\/"))[-1],
         trigger=job.trigger or None,
-        # Captions written by people are private, and the file may be published.
-        tag_frequency=tag_frequency(entry.caption for entry in entries if not entry.written),
+        tag_frequency={repeats: tag_frequency(some) for repeats, some in _published_captions(entries).items()},
     )
+
+
+def _published_captions(entries: Iterable[ManifestEntry]) -> dict[int, list[str]]:
+    """By repeats. Captions written by people are private, and the file may be published."""
+    captions: defaultdict[int, list[str]] = defaultdict(list)
+    for entry in entries:
+        if not entry.written:
+            captions[entry.repeats].append(entry.caption)
+    return captions
 
 
 def tag_frequency(captions: Iterable[str]) -> dict[str, int]:

@@ -42,6 +42,7 @@ class JobEvents:
                 precision=planned.precision,
                 base=Digest(planned.base),
                 software=dict(software),
+                unused_masks=planned.unused_masks,
             )
         )
 

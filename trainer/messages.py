@@ -11,17 +11,23 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     """One picture of the manifest: its file on this machine, the file's sha256, and its training text.
 
     The caption is used unchanged: it must already contain the trigger. `ordinal` is the picture's number in the data
-    set.
+    set. `repeats`: how often it is seen in an epoch, times the recipe's.
+    `has_mask`: it has one, which nothing uses yet.
     """
 
     path: str
     digest: str
     caption: str
     ordinal: int
+    repeats: int = 1
+    has_mask: bool = False
 
 
 class AdapterMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the adapter comes from, for the header of the finished files."""
+    """Where the adapter comes from, for the header of the finished files.
+
+    `tag_frequency`: by the repeats of images, how many of them have each tag.
+    """
 
     adapter_name: str
     job_id: str
@@ -29,7 +35,7 @@ class AdapterMetadata(msgspec.Struct, frozen=True, kw_only=True):
     dataset_version: int
     base_name: str
     trigger: str | None = None
-    tag_frequency: dict[str, int] = {}
+    tag_frequency: dict[int, dict[str, int]] = {}
 
 
 class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
@@ -80,7 +86,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     """The plan of the run, sent before the first step. `step` is the step it resumes after (0: from the beginning).
 
     `base` is the sha256 over the base's files, `warm` means that the base was already loaded. `truncated_captions`
-    counts captions longer than the text encoder's limit.
+    counts captions longer than the text encoder's limit, `unused_masks` pictures with a mask.
     """
 
     step: int
@@ -91,6 +97,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     base: str
     warm: bool
     truncated_captions: int = 0
+    unused_masks: int = 0
 
 
 class Stepped(msgspec.Struct, frozen=True, kw_only=True, tag="stepped"):

@@ -4,6 +4,7 @@ Every step's batches and learning rate are functions of the plan and the step nu
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -23,11 +24,23 @@ _MAX_SIDE_FACTOR = 2
 """A bucket's sides are between resolution / 2 and resolution * 2 (aspect 1:4 at most, as with kohya's defaults)."""
 
 
+MAX_EXPOSURES = 20_000_000
+"""Maximum pictures of an epoch, with repeats: the order of an epoch is kept in memory."""
+
+
 class Bucket(msgspec.Struct, frozen=True):
-    """The pictures (manifest indices) that are cropped to one size."""
+    """The pictures (manifest indices) that are cropped to one size.
+
+    In a plan, each index is a member as often as its own repeats say.
+    """
 
     size: Size
     members: tuple[int, ...]
+
+    @property
+    def pictures(self) -> Counter[int]:
+        """The repeats of each picture, by its index."""
+        return Counter(self.members)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +82,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return {member: bucket.size for bucket in self.buckets for member in bucket.members}
 
 
-def build_plan(recipe: Recipe, sizes: Sequence[Size]) -> Plan:
-    """The plan for pictures of these sizes; Rejected if there are no pictures or no possible buckets."""
+def build_plan(recipe: Recipe, sizes: Sequence[Size], repeats: Sequence[int] | None = None) -> Plan:
+    """The plan for pictures of these sizes, and repeats of their own: 1 each if none are given.
+
+    Rejected: there are no pictures, no possible buckets, or more than MAX_EXPOSURES.
+    """
     if not sizes:
         raise Rejected("the data set version has no pictures to train on")
     data = recipe.data
-    buckets = assign_buckets(sizes, bucket_sizes(data.resolution, data.bucket_step))
+    repeats = [1] * len(sizes) if repeats is None else repeats
+    if (exposures := sum(repeats) * data.repeats) > MAX_EXPOSURES:
+        raise Rejected(f"with repeats an epoch has {exposures:,} pictures; it may have {MAX_EXPOSURES:,}")
+    buckets = repeat_members(assign_buckets(sizes, bucket_sizes(data.resolution, data.bucket_step)), repeats)
     batches = sum(-(-len(bucket.members) * data.repeats // data.batch_size) for bucket in buckets)
     steps_per_epoch = -(-batches // data.accumulate)
     match recipe.length:
@@ -122,9 +141,17 @@ def assign_buckets(sizes: Sequence[Size], choices: Sequence[Size]) -> tuple[Buck
     return tuple(Bucket(size, tuple(indices)) for size, indices in sorted(members.items()))
 
 
+def repeat_members(buckets: Sequence[Bucket], repeats: Sequence[int]) -> tuple[Bucket, ...]:
+    """The buckets with each picture as often as its repeats say."""
+    return tuple(
+        Bucket(bucket.size, tuple(member for member in bucket.members for _ in range(repeats[member])))
+        for bucket in buckets
+    )
+
+
 @lru_cache(maxsize=2)
 def epoch_batches(plan: Plan, number: int) -> tuple[Batch, ...]:
-    """The batches of one epoch, shuffled by (seed, epoch): each picture `repeats` times, buckets never mixed."""
+    """The batches of one epoch, shuffled by (seed, epoch): each member `repeats` times, buckets never mixed."""
     batches: list[Batch] = []
     for bucket in plan.buckets:
         members = seeded.shuffled(bucket.members * plan.repeats, plan.seed, "order", number, *bucket.size)

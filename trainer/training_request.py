@@ -94,4 +94,11 @@ def _existing_files(paths: Sequence[Path | None]) -> list[Path | None]:
 def _example(entry: ManifestEntry, path: Path | None) -> Example:
     if path is None:
         raise Rejected(f"the file of image {entry.image} is missing or damaged; freeze a version without it")
-    return Example(path=str(path), digest=entry.picture, caption=entry.caption, ordinal=entry.ordinal)
+    return Example(
+        path=str(path),
+        digest=entry.picture,
+        caption=entry.caption,
+        ordinal=entry.ordinal,
+        repeats=entry.repeats,
+        has_mask=entry.mask is not None,
+    )

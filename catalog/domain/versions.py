@@ -63,11 +63,21 @@ def image_change(before: ManifestLine | None, after: ManifestLine | None) -> Ima
         tags_removed=tuple(tag for tag in old if tag not in are),
         tags_reordered=[tag for tag in old if tag in are] != [tag for tag in new if tag in were],
         caption_changed=_caption(before) != _caption(after),
+        repeats_changed=_repeats(before) != _repeats(after),
+        mask_changed=_mask(before) != _mask(after),
     )
 
 
 def _tags(line: ManifestLine | None) -> tuple[str, ...]:
     return () if line is None else line.tags
+
+
+def _repeats(line: ManifestLine | None) -> int:
+    return 1 if line is None else line.repeats
+
+
+def _mask(line: ManifestLine | None) -> Digest | None:
+    return None if line is None else line.mask
 
 
 def _caption(line: ManifestLine | None) -> tuple[bytes | None, bool]:

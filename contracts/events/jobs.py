@@ -85,7 +85,10 @@ class JobRemoved(Event, frozen=True, tag="job.removed"):
 
 
 class JobPlanned(AttemptEvent, frozen=True, tag="job.planned"):
-    """The plan of the attempt, computed before its first step, and the device it runs on."""
+    """The plan of the attempt, computed before its first step, and the device it runs on.
+
+    `unused_masks`: images that have masks, which have no effect on training yet.
+    """
 
     steps: int
     epochs: int
@@ -94,10 +97,12 @@ class JobPlanned(AttemptEvent, frozen=True, tag="job.planned"):
     base: Digest
     """Digest over the base's weight files."""
     software: dict[str, str] = {}
+    unused_masks: int = 0
 
     def describe(self) -> str:
         length = f"{count(self.steps, 'step')} ({count(self.epochs, 'epoch')})"
-        return f"Planned {length} on {self.device} in {self.precision}"
+        masks = f"; the masks of {count(self.unused_masks, 'image')} have no effect yet" if self.unused_masks else ""
+        return f"Planned {length} on {self.device} in {self.precision}{masks}"
 
 
 class JobCheckpointed(AttemptEvent, frozen=True, tag="job.checkpointed"):

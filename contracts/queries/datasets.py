@@ -290,6 +290,8 @@ class ImageChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     tags_removed: tuple[str, ...] = ()
     tags_reordered: bool = False
     caption_changed: bool = False
+    repeats_changed: bool = False
+    mask_changed: bool = False
 
 
 class DiffVersions(QueryPage[Page[ImageChange]], frozen=True, kw_only=True):
@@ -304,7 +306,7 @@ class DiffVersions(QueryPage[Page[ImageChange]], frozen=True, kw_only=True):
 class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One image of a frozen version, with its caption in plain text: `written`, else joined from tags.
 
-    `caption_lost`: also from tags, because the written one cannot be read any more.
+    `caption_lost`: also from tags, because the written one cannot be read any more. `repeats`, `mask`: as of an image.
     """
 
     ordinal: int
@@ -315,6 +317,8 @@ class ManifestEntry(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     written: bool = False
     caption_lost: bool = False
+    repeats: int = 1
+    mask: Digest | None = None
 
 
 class ReadManifest(QueryPage[Page[ManifestEntry]], frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from contracts.errors import LoratoryError
+from contracts.ids import Digest
 from gateway.exports.compressed_lines import CompressedLines
 from gateway.exports.layout import (
     DATASET_CONFIG,
@@ -15,10 +16,11 @@ from gateway.exports.layout import (
     SUMMARY,
     LeftOut,
     dataset_config,
+    mask_name,
     metadata_line,
     summary_file,
 )
-from gateway.exports.plan import Plan, PlannedImage, picture_size
+from gateway.exports.plan import Plan, PlannedImage, blob_size, blobs_of
 from gateway.exports.zip_directory import file_info, open_directory
 from gateway.http.files import BlobFiles, sniff_media_type
 
@@ -79,6 +81,9 @@ class ExportStream:
         self._outbox = _Outbox()
         self._left_out: list[LeftOut] = []
         self._metadata, self._lines = CompressedLines(), CompressedLines()
+        self._repeats: set[int] = set()
+        """Those of the pictures that were written."""
+        self._has_masks = False
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
         """A manifest."""
@@ -103,39 +108,45 @@ class ExportStream:
     async def _write_image(self, archive: ZipFile, image: PlannedImage) -> AsyncGenerator[None, None]:
         """Yields when there is enough to be sent."""
         line = image.line
-        size = await picture_size(self._files, line)
-        if size is None:
+        sizes = [await blob_size(self._files, line, blob) for blob in blobs_of(line)]
+        if None in sizes:
             self._left_out.append(LeftOut(ordinal=line.ordinal, image=line.image))
             await _log.awarning("export_left_out_erased_image", image_id=line.image)
             return
-        async with aclosing(self._picture(image)) as chunks:
-            first = await anext(chunks, b"")
-            file_name = f"{image.stem}.{EXTENSIONS.get(sniff_media_type(first[:16]), 'png')}"
-            with archive.open(file_info(self._plan.layout.folder + file_name, size), "w") as entry:
-                entry.write(first)
-                sent = len(first)
-                async for chunk in chunks:
-                    yield
-                    entry.write(chunk)
-                    sent += len(chunk)
-        if sent != size:
-            raise BrokenExport(f"the picture of image {line.image!r} has {sent} bytes instead of {size}")
-        self._write_texts(archive, image, file_name)
+        folder, written = self._plan.layout.folder_of(line.repeats), list[str]()
+        for blob, size in zip(blobs_of(line), sizes, strict=True):
+            async with aclosing(self._blob(blob)) as chunks:
+                first = await anext(chunks, b"")
+                extension = EXTENSIONS.get(sniff_media_type(first[:16]), "png")
+                written.append(mask_name(image.stem) if written else f"{image.stem}.{extension}")
+                with archive.open(file_info(folder + written[-1], size or 0), "w") as entry:
+                    entry.write(first)
+                    sent = len(first)
+                    async for chunk in chunks:
+                        yield
+                        entry.write(chunk)
+                        sent += len(chunk)
+            if sent != size:
+                raise BrokenExport(f"{written[-1]} of image {line.image!r} has {sent} bytes instead of {size}")
+        self._write_texts(archive, image, *written)
         if self._outbox.size >= CHUNK_BYTES:
             yield
 
-    def _picture(self, image: PlannedImage) -> AsyncGenerator[bytes, None]:
+    def _blob(self, digest: Digest) -> AsyncGenerator[bytes, None]:
         """The one place that reads pictures of exports: as they are stored."""
-        return self._files.blobs.stream(image.line.picture)
+        return self._files.blobs.stream(digest)
 
-    def _write_texts(self, archive: ZipFile, image: PlannedImage, file_name: str) -> None:
+    def _write_texts(self, archive: ZipFile, image: PlannedImage, file_name: str, mask: str | None = None) -> None:
         layout, text = self._plan.layout, image.line.training_text
+        self._repeats.add(image.line.repeats)
+        self._has_masks |= mask is not None
         # No file for no text: sd-scripts refuses an empty one, and then uses the class.
         if layout.has_sidecars and text:
-            _write(archive, f"{layout.folder}{image.stem}.txt", text.encode())
+            _write(archive, f"{layout.folder_of(image.line.repeats)}{image.stem}.txt", text.encode())
         if layout.format == "imagefolder":
-            self._metadata.append(metadata_line(file_name, image.line))
-        self._lines.append(msgspec.json.encode(msgspec.structs.replace(image.line, file=layout.folder + file_name)))
+            self._metadata.append(metadata_line(file_name, image.line, mask))
+        file = layout.folder_of(image.line.repeats) + file_name
+        self._lines.append(msgspec.json.encode(msgspec.structs.replace(image.line, file=file)))
 
     def _write_files(self, archive: ZipFile) -> Iterator[None]:
         layout, summary = self._plan.layout, self._plan.summary(self._left_out)
@@ -143,7 +154,8 @@ class ExportStream:
             self._metadata.finish()
             yield from self._write_parts(archive, METADATA, (line + b"\n" for line in self._metadata))
         if layout.format == "kohya":
-            _write(archive, DATASET_CONFIG, dataset_config(layout, summary))
+            config = dataset_config(layout, summary, self._repeats or {1}, has_masks=self._has_masks)
+            _write(archive, DATASET_CONFIG, config)
         self._lines.finish()
         yield from self._write_parts(archive, SUMMARY, summary_file(summary, self._lines))
 

@@ -39,16 +39,19 @@ class UniqueStems:
         self._taken: set[str] = set()
         self._numbers: dict[str, int] = {}
 
-    def add(self, name: str, ordinal: int) -> str:
-        """`photo`, then `photo_2`, `photo_3`, …: equal for equal names in equal order."""
+    def add(self, name: str, ordinal: int, *suffixes: str) -> str:
+        """`photo`, then `photo_2`, `photo_3`, …: equal for equal names in equal order.
+
+        `suffixes`: with each of these the stem is unique, too.
+        """
         stem = safe_stem(name) or f"image_{ordinal}"
         found, number = stem, self._numbers.get(_key(stem), 1)
-        while _key(found) in self._taken:
+        while not self._taken.isdisjoint(_key(found + suffix) for suffix in ("", *suffixes)):
             number += 1
             found = f"{stem}_{number}"
         if number > 1:
             self._numbers[_key(stem)] = number
-        self._taken.add(_key(found))
+        self._taken.update(_key(found + suffix) for suffix in ("", *suffixes))
         return found
 
 

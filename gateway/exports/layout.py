@@ -1,11 +1,11 @@
 """The formats of exports: which file is where, and what the files beside the pictures contain. Pure.
 
 Kohya's: sd-scripts, `library/config_util.py` and `docs/config_README-en.md`. Imagefolder: Hugging Face Datasets,
-"Create an image dataset".
+"Create an image dataset". Masks: OneTrainer, which reads `-masklabel.png` files beside pictures.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -17,10 +17,11 @@ from gateway.exports.overlay import DEFAULT_SEPARATOR, Overlay
 Format = Literal["kohya", "flat", "imagefolder", "manifest"]
 
 METADATA, DATASET_CONFIG, SUMMARY = "metadata.jsonl", "dataset.toml", "export.json"
+MASK_SUFFIX, MASK_EXTENSION = "-masklabel", ".png"
 
 
 class Kohya(msgspec.Struct, frozen=True, kw_only=True):
-    """How often each image is repeated in an epoch, and the caption of images that have none."""
+    """How often each image is repeated in an epoch, times its own repeats, and the caption of images that have none."""
 
     repeats: int = 1
     class_tokens: str = ""
@@ -30,6 +31,7 @@ class ImageLine(msgspec.Struct, frozen=True, kw_only=True):
     """One image, as a line of a manifest: `training_text` with the changes of the export, `tags` canonical.
 
     `picture` and `source` are sha256: of the stored picture, and of the file as received, of which `size` is in bytes.
+    `repeats`: how often it is seen in an epoch. `mask`: sha256 of a grey PNG, white where the picture is to be trained.
     `file`: the path of the picture, in a zip file.
     """
 
@@ -47,6 +49,8 @@ class ImageLine(msgspec.Struct, frozen=True, kw_only=True):
     training_text: str
     caption_lost: bool = False
     erased: bool = False
+    repeats: int = 1
+    mask: Digest | None = None
     file: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -91,21 +95,26 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     format: Format
     kohya: Kohya = Kohya()
 
-    @property
-    def folder(self) -> str:
-        """Of the pictures, with a slash at the end; empty: at the top."""
+    def folder_of(self, repeats: int) -> str:
+        """Of pictures with these repeats of their own, with a slash at the end; empty: at the top."""
         if self.format != "kohya":
             return ""
-        return f"{self.kohya.repeats}_{safe_name(self.kohya.class_tokens)}/"
+        return f"{self.kohya.repeats * repeats}_{safe_name(self.kohya.class_tokens)}/"
 
     @property
     def has_sidecars(self) -> bool:
         return self.format in {"kohya", "flat"}
 
 
-def metadata_line(file_name: str, image: ImageLine) -> bytes:
-    """A line of an imagefolder's `metadata.jsonl`, without line break."""
-    return msgspec.json.encode({"file_name": file_name, "text": image.training_text, "tags": image.tags})
+def mask_name(stem: str) -> str:
+    return f"{stem}{MASK_SUFFIX}{MASK_EXTENSION}"
+
+
+def metadata_line(file_name: str, image: ImageLine, mask: str | None = None) -> bytes:
+    """A line of an imagefolder's `metadata.jsonl`, without line break. `mask`: the file name of its mask."""
+    optional = {} if mask is None else {"mask_file_name": mask}
+    line = {"file_name": file_name, "text": image.training_text, "tags": image.tags}
+    return msgspec.json.encode(line | optional)
 
 
 def summary_file(summary: Summary, files: Iterable[bytes]) -> Iterator[bytes]:
@@ -118,24 +127,29 @@ def summary_file(summary: Summary, files: Iterable[bytes]) -> Iterator[bytes]:
     yield b"\n  ]\n}\n"
 
 
-def dataset_config(layout: Layout, summary: Summary) -> bytes:
+def dataset_config(
+    layout: Layout, summary: Summary, repeats: Collection[int] = (1,), *, has_masks: bool = False
+) -> bytes:
     """The `--dataset_config` of sd-scripts, which refuses keys that it does not know.
 
-    `keep_tokens`: those of the trigger stay in front where captions are shuffled.
+    `keep_tokens`: those of the trigger stay in front where captions are shuffled. `repeats`: those that images have of
+    their own, each with a folder.
     """
-    folder, kohya = layout.folder.rstrip("/"), layout.kohya
     lines = ["# image_dir is relative to the folder in which the training is started."]
+    if has_masks:
+        lines.append(f"# sd-scripts would train {mask_name('*')} as pictures: they are masks, move them away first.")
     separator = summary.overlay.separator
     if separator != DEFAULT_SEPARATOR:
         lines.append(f"# Tags are separated by {_toml(separator)}: add --caption_separator {_toml(separator.strip())}.")
     lines += ["[general]", 'caption_extension = ".txt"', "enable_bucket = true"]
     if summary.several_lines:
         lines += ["# Some captions have several lines: each time one of them is used.", "enable_wildcard = true"]
-    lines += ["", "[[datasets]]", "", "[[datasets.subsets]]"]
-    lines += [f"image_dir = {_toml(folder)}", f"num_repeats = {kohya.repeats}"]
-    lines += [f"class_tokens = {_toml(kohya.class_tokens)}"]
-    if summary.trigger:
-        lines += [f"keep_tokens = {len(summary.trigger.split(separator.strip() or separator))}"]
+    lines += ["", "[[datasets]]"]
+    for own in sorted(repeats):
+        lines += ["", "[[datasets.subsets]]", f"image_dir = {_toml(layout.folder_of(own).rstrip('/'))}"]
+        lines += [f"num_repeats = {layout.kohya.repeats * own}", f"class_tokens = {_toml(layout.kohya.class_tokens)}"]
+        if summary.trigger:
+            lines += [f"keep_tokens = {len(summary.trigger.split(separator.strip() or separator))}"]
     return "\n".join([*lines, ""]).encode()
 
 

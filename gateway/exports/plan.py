@@ -9,11 +9,12 @@ from functools import partial
 import msgspec
 
 from contracts.errors import BlobMissing, LoratoryError, Lost, NotFound, TooLarge
+from contracts.ids import Digest
 from contracts.queries.exports import ExportEntry, ReadExport
 from gateway.clients import CatalogClient
 from gateway.exports.compressed_lines import CompressedLines
 from gateway.exports.file_names import UniqueStems
-from gateway.exports.layout import ImageLine, Layout, LeftOut, Origin, Summary
+from gateway.exports.layout import MASK_SUFFIX, ImageLine, Layout, LeftOut, Origin, Summary
 from gateway.exports.overlay import Overlay
 from gateway.http.files import BlobFiles
 
@@ -113,7 +114,8 @@ class Planner:
 
         async def is_erased(entry: ExportEntry) -> bool:
             async with slots:
-                return await picture_size(self.files, entry) is None
+                sizes = [await blob_size(self.files, entry, blob) for blob in blobs_of(entry)]
+                return None in sizes
 
         present = [entry for entry in entries if entry.ordinal not in erased]
         gone = await asyncio.gather(*map(is_erased, present))
@@ -145,19 +147,27 @@ def plan_image(entry: ExportEntry, plan: Plan, stems: UniqueStems, *, is_erased:
         training_text=text,
         caption_lost=entry.caption_lost,
         erased=is_erased,
+        repeats=entry.repeats,
+        mask=entry.mask,
     )
-    return PlannedImage(stem=stems.add(entry.name, entry.ordinal), line=line)
+    suffixes = () if entry.mask is None else (MASK_SUFFIX,)
+    return PlannedImage(stem=stems.add(entry.name, entry.ordinal, *suffixes), line=line)
 
 
-async def picture_size(files: BlobFiles, image: ExportEntry | ImageLine) -> int | None:
-    """In bytes; none if the image was erased. BlobMissing, Lost: its picture is missing, which names the image."""
+def blobs_of(image: ExportEntry | ImageLine) -> list[Digest]:
+    """Its picture, then its mask if it has one."""
+    return [image.picture] if image.mask is None else [image.picture, image.mask]
+
+
+async def blob_size(files: BlobFiles, image: ExportEntry | ImageLine, blob: Digest) -> int | None:
+    """In bytes; none if the image was erased. BlobMissing, Lost: the blob is missing; the error names the image."""
     try:
-        return await files.size(image.picture)
+        return await files.size(blob)
     except NotFound:
         return None
     except (BlobMissing, Lost) as error:
-        raise _about(error, image) from error
+        raise _about(error, image, "picture" if blob == image.picture else "mask") from error
 
 
-def _about(error: LoratoryError, image: ExportEntry | ImageLine) -> LoratoryError:
-    return type(error)(f"the picture of image {image.image!r} cannot be exported: {error.detail}", image=image.image)
+def _about(error: LoratoryError, image: ExportEntry | ImageLine, what: str) -> LoratoryError:
+    return type(error)(f"the {what} of image {image.image!r} cannot be exported: {error.detail}", image=image.image)

@@ -32,13 +32,16 @@ ExportFormat = Annotated[
     Format,
     QueryParameter(
         description=(
-            "`kohya`: a zip file with a folder `N_class` of pictures with `.txt` files, and `dataset.toml` for "
-            "sd-scripts; `flat`: the pictures and `.txt` files alone; `imagefolder`: pictures and `metadata.jsonl`, "
-            "for Hugging Face Datasets; `manifest`: no pictures, but one line of JSON per image."
+            "`kohya`: a zip file with a folder `N_class` of pictures with `.txt` files for each N, and `dataset.toml` "
+            "for sd-scripts; `flat`: the pictures and `.txt` files alone; `imagefolder`: pictures and "
+            "`metadata.jsonl`, for Hugging Face Datasets; `manifest`: no pictures, but one line of JSON per image. "
+            "Masks are beside their pictures, as `NAME-masklabel.png`."
         ),
     ),
 ]
-Repeats = Annotated[int | None, QueryParameter(ge=1, le=10_000, description="Kohya's N. Default: 1.")]
+Repeats = Annotated[
+    int | None, QueryParameter(ge=1, le=10_000, description="Kohya's N, times the repeats of each image. Default: 1.")
+]
 ClassTokens = Annotated[
     str | None, QueryParameter(name="class", description="Kohya's class. Default: the name of the data set.")
 ]

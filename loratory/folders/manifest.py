@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from contracts.ids import Digest
+from loratory.folders.kohya_folders import Subset, parse_name
 from loratory.folders.texts import Texts
 
 MAX_LINE_BYTES = 1 << 20
@@ -26,6 +27,7 @@ class Line(msgspec.Struct, frozen=True):
     caption: str | None
     training_text: str
     erased: bool = False
+    repeats: int = 1
     file: str = ""
 
 
@@ -42,12 +44,24 @@ class Manifest:
         else:
             self.by_digest |= {digest: line for digest in (line.picture, line.source) if digest is not None}
 
-    def texts(self, place: PurePosixPath, digest: Digest | None, beside: Texts | None) -> Texts | None:
-        """Of a picture with this sha256; none if it is not in it, or if another text is beside it."""
-        line = self.by_file.get(place) or (self.by_digest.get(digest) if digest is not None else None)
-        if line is None or (beside is not None and not _is_unchanged(line, beside)):
-            return None
-        return Texts(caption=line.caption, tags=line.tags)
+    def find(self, place: PurePosixPath, digest: Digest | None) -> Line | None:
+        """That of the picture at this place, or with this sha256."""
+        return self.by_file.get(place) or (self.by_digest.get(digest) if digest is not None else None)
+
+
+def exported_texts(line: Line, beside: Texts | None) -> Texts | None:
+    """None if another text is beside the picture now."""
+    if beside is not None and not _is_unchanged(line, beside):
+        return None
+    return Texts(caption=line.caption, tags=line.tags)
+
+
+def exported_repeats(line: Line, subset: Subset | None) -> int | None:
+    """Those of the image, where its folder still has the number that it was exported with."""
+    exported = parse_name(PurePosixPath(line.file).parent.name)
+    if subset is None or (isinstance(exported, Subset) and exported.repeats == subset.repeats):
+        return line.repeats if subset is not None or line.repeats > 1 else None
+    return subset.repeats
 
 
 def _is_unchanged(line: Line, beside: Texts) -> bool:

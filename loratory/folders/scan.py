@@ -11,7 +11,15 @@ from contracts.texts.reading import read_text
 from contracts.wording import count
 from loratory.folders.files import CHUNK_BYTES, File, Listing, Source, read_lines
 from loratory.folders.kohya_folders import Subset
-from loratory.folders.manifest import MAX_LINE_BYTES, Manifest, read_manifest, read_summary
+from loratory.folders.manifest import (
+    MAX_LINE_BYTES,
+    Line,
+    Manifest,
+    exported_repeats,
+    exported_texts,
+    read_manifest,
+    read_summary,
+)
 from loratory.folders.masks import parse_label, reason_for_label
 from loratory.folders.metadata import Metadata
 from loratory.folders.names import TEXT_SUFFIXES, UniqueNames, is_hidden, is_image_name, reason_for_other
@@ -114,15 +122,23 @@ class _Scanner:
             self.reading.found.unreadable.append((file.name, reason))
             return
         digest = self._digest(file)
+        lines = (manifest.find(file.place, digest) for manifest in self.manifests)
+        line = next((one for one in lines if one is not None), None)
         image = ImageFile(
             source=file.source,
             name=names.add(file.name),
-            texts=self._texts(file, subset, beside, digest),
-            repeats=subset.repeats if file.place.parent in self.subsets else None,
+            texts=self._texts(file, subset, beside, line),
+            repeats=self._repeats(file, line),
             mask=self._mask(file),
             digest=digest,
         )
         self.reading.found.images.append(image)
+
+    def _repeats(self, file: File, line: Line | None) -> int | None:
+        subset = self.subsets.get(file.place.parent)
+        if line is not None:
+            return exported_repeats(line, subset)
+        return None if subset is None else subset.repeats
 
     def _digest(self, file: File) -> Digest | None:
         """Only needed where a manifest names no files. What cannot be read is named when it is to be sent."""
@@ -131,17 +147,16 @@ class _Scanner:
         except OSError:
             return None
 
-    def _texts(self, file: File, subset: Subset, beside: list[File], digest: Digest | None) -> Texts:
+    def _texts(self, file: File, subset: Subset, beside: list[File], line: Line | None) -> Texts:
         """By the first that has one: the manifest of an unchanged text, metadata, the file beside it, its folder."""
         known = self.metadata.texts.get(file.place)
         own = self.sidecars.read(file, beside)
         if known is not None and own and not _repeats(own, known[1]):
             self.reading.found.unreadable.append((beside[0].name, f"{known[0]} has another text of {file.name}"))
         texts = known[1] if known is not None else own
-        for manifest in self.manifests:
-            exported = manifest.texts(file.place, digest, texts)
-            if exported is not None:
-                return exported
+        exported = None if line is None else exported_texts(line, texts)
+        if exported is not None:
+            return exported
         if not texts and subset.class_tokens:
             self.captioned[file.place.parent] += 1
             return Texts(caption=subset.class_tokens)

@@ -25,6 +25,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     "rare.png": {"tags": ["sks", "dog"]},
     "bare.png": {},
     "two/phrase.png": {"tags": ["a_long_phrase_that_is_one_tag", "zwx"]},
+    "3_cat girl/猫.png": {"caption": "a cat that counts three times"},
     "one/wild.png": {"caption": "a ||| b, __colour__ <lora:x:1>"},
 }
 LIST = "1girl, solo"
@@ -46,11 +47,13 @@ class Content:
     picture: str
     tags: tuple[str, ...]
     caption: str | None
+    repeats: int
+    mask: str | None
 
     @classmethod
     def of(cls, view: ImageView) -> "Content":
         written = view.caption if view.caption_source != "tags" else None
-        return cls(view.picture, tuple(tag.tag for tag in view.tags), written)
+        return cls(view.picture, tuple(tag.tag for tag in view.tags), written, view.repeats, view.mask)
 
 
 def content_of(client: Client, dataset: str) -> list[Content]:
@@ -63,6 +66,10 @@ def draw(folder: Path, texts_of: Mapping[str, dict[str, Any]] = TEXTS) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (48, 32 + number), (number * 20, 80, 160)).save(path)
         path.with_suffix(".json").write_text(json.dumps(texts), encoding="utf-8")
+        if path.parent.name == "3_cat girl":
+            mask = Image.new("L", (48, 32 + number), 255)
+            mask.paste(0, (0, 0, 20, 20))
+            mask.save(path.with_name(f"{path.stem}-masklabel.png"))
     return folder
 
 
@@ -74,6 +81,7 @@ def test_the_drawn_world_in_every_format(stack: LocalStack, tmp_path: Path) -> N
         before = content_of(client, "drawn")
         assert {one.caption for one in before} == {LIST, *(texts.get("caption") for texts in TEXTS.values())}
         assert {one.tags for one in before} == {tuple(texts.get("tags", ())) for texts in TEXTS.values()}
+        assert [one.repeats for one in before if one.mask] == [3]
         client.freeze("drawn", "zwx")
         assert_equal_in_every_format(client, "drawn", tmp_path)
 

@@ -188,7 +188,7 @@ def test_the_dataset_config_has_only_keys_that_sd_scripts_knows() -> None:
     assert (dataset, set(subset)) == ({}, KOHYA_SUBSET)
     assert subset["class_tokens"] == layout.kohya.class_tokens
     assert (subset["num_repeats"], subset["keep_tokens"]) == (10, 1)
-    assert f"{subset['image_dir']}/" == layout.folder == "10_a _quoted_ _  猫_girl/"
+    assert f"{subset['image_dir']}/" == layout.folder_of(1) == "10_a _quoted_ _  猫_girl/"
     assert '--caption_separator ";"' in content.decode()
 
 

@@ -26,7 +26,7 @@ METADATA = AdapterMetadata(
     dataset_version=3,
     base_name="tiny-random",
     trigger="momo",
-    tag_frequency={"momo": 5, "smiling": 2},
+    tag_frequency={1: {"momo": 5, "smiling": 2}},
 )
 UpdateType = TypeVar("UpdateType")
 

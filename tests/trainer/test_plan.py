@@ -36,6 +36,32 @@ def test_an_epoch_has_every_picture_repeats_times_and_never_mixes_buckets(plan: 
         assert Counter(index for batch in batches for index in batch) == dict.fromkeys(sizes_by_index, plan.repeats)
 
 
+@given(st.lists(st.tuples(sides, sides, st.integers(1, 4)), min_size=1, max_size=20), st.integers(1, 3))
+def test_an_epoch_has_every_picture_as_often_as_its_own_repeats_times_the_recipes(
+    pictures: list[tuple[int, int, int]], repeats: int
+) -> None:
+    recipe = Recipe(data=Data(batch_size=3, repeats=repeats), length=Epochs(count=2))
+    own = [picture[2] for picture in pictures]
+    plan = build_plan(recipe, [(width, height) for width, height, _ in pictures], own)
+    for number in (1, 2):
+        batches = epoch_batches(plan, number)
+        assert len(batches) == plan.batches_per_epoch
+        assert Counter(index for batch in batches for index in batch) == {
+            index: times * repeats for index, times in enumerate(own)
+        }
+
+
+def test_repeats_of_one_are_the_plan_without_repeats() -> None:
+    sizes = [(512, 768), (64, 64), (512, 512)]
+    assert build_plan(Recipe(), sizes, [1, 1, 1]) == build_plan(Recipe(), sizes)
+
+
+def test_an_epoch_that_would_not_fit_in_memory_is_refused() -> None:
+    recipe = Recipe(data=Data(repeats=10_000))
+    with pytest.raises(Rejected, match="an epoch has 20,010,000 pictures; it may have 20,000,000"):
+        build_plan(recipe, [(64, 64), (64, 64)], [2000, 1])
+
+
 @given(plans())
 def test_the_steps_of_an_epoch_use_its_batches_in_order(plan: Plan) -> None:
     assert plan.steps == plan.epochs * plan.steps_per_epoch

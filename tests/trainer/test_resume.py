@@ -1,14 +1,18 @@
 """A resumed run equals an uninterrupted one, bit for bit on the CPU."""
 
+import json
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import pytest
+from safetensors import safe_open
 
 from contracts.recipe import Optimizer
 from tests.trainer.builders import Workbench, last, only
+from trainer.engine.checkpoint import BadCheckpoint
 from trainer.engine.training import Training
-from trainer.messages import Finished, Planned, Sampled, Saved, Stepped
+from trainer.messages import Finished, Planned, Sampled, Saved, Stepped, Train
 
 OPTIMIZERS = [kind.__struct_config__.tag for kind in get_args(Optimizer)]
 HARD: dict[str, object] = {
@@ -63,6 +67,47 @@ def test_a_run_resumed_after_seven_steps_equals_the_uninterrupted_one(
     for ours, theirs in ((last(whole, Saved).path, last(rest, Saved).path), files_of):
         assert Path(ours).read_bytes() == Path(theirs).read_bytes()
     assert Path(last(whole, Sampled).path).read_bytes() == Path(last(rest, Sampled).path).read_bytes()
+
+
+def test_images_with_repeats_are_seen_as_often_and_a_resumed_run_equals_the_uninterrupted_one(
+    bench: Workbench,
+) -> None:
+    """Repeats of 1 and 3: an epoch has 4 exposures, and stops in the middle of the second are exact."""
+    examples = [
+        msgspec.structs.replace(example, repeats=repeats)
+        for example, repeats in zip(bench.examples, (1, 3), strict=False)
+    ]
+
+    def request(resume_from: str | None = None) -> Train:
+        whole = bench.request(resume_from, length={"type": "epochs", "count": 3})
+        return msgspec.structs.replace(whole, examples=examples)
+
+    whole = bench.run(request())
+    assert (last(whole, Planned).steps, last(whole, Planned).epochs) == (12, 3)
+    stopped = Training(request(), bench.bases, {"torch": "x"})
+    updates = stopped.updates()
+    while stopped.step < 6:
+        next(updates)
+    saved = stopped.save_checkpoint()
+    updates.close()
+    assert saved is not None
+    rest = bench.run(request(saved.path))
+    assert [step.loss for step in only(rest, Stepped)] == [step.loss for step in only(whole, Stepped)][6:]
+    files = last(whole, Finished).kohya.path, last(rest, Finished).kohya.path
+    assert Path(files[0]).read_bytes() == Path(files[1]).read_bytes()
+    with safe_open(files[0], framework="pt") as opened:
+        header = opened.metadata()
+    assert json.loads(header["ss_dataset_dirs"]) == {
+        "1_creatures": {"n_repeats": 1, "img_count": 1},
+        "3_creatures": {"n_repeats": 3, "img_count": 1},
+    }
+    assert json.loads(header["ss_tag_frequency"]).keys() == {"1_creatures", "3_creatures"}
+    buckets = json.loads(header["ss_bucket_info"])["buckets"].values()
+    assert sum(bucket["count"] for bucket in buckets) == int(header["ss_num_train_images"]) == 4
+    assert header["ss_num_batches_per_epoch"] == "4"
+    other = msgspec.structs.replace(request(saved.path), examples=bench.examples[:2])
+    with pytest.raises(BadCheckpoint):
+        bench.run(other)
 
 
 @pytest.mark.slow

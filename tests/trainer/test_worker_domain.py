@@ -102,7 +102,7 @@ def test_the_published_file_has_the_current_name_but_its_metadata_the_original_o
     written = msgspec.structs.replace(entry(2, "sks, my neighbour"), written=True)  # private: not in the file
     metadata = build_metadata("job_1", job.request, 3, [entry(0, "sks, cat"), entry(1, "sks"), written])
     assert (metadata.adapter_name, metadata.dataset_version, metadata.trigger) == ("My-cat", 3, "sks")
-    assert metadata.tag_frequency == {"sks": 2, "cat": 1}
+    assert metadata.tag_frequency == {1: {"sks": 2, "cat": 1}}
 
 
 @pytest.mark.parametrize(("path", "name"), [("sd15", "sd15"), ("/models/sd15/", "sd15"), ("C:\\models\\sd15", "sd15")])

@@ -33,8 +33,14 @@ def run_fingerprint(recipe: Recipe, examples: Sequence[Example], base_digest: st
     """Digest of everything that affects a training step; a run resumes only from checkpoints with its fingerprint."""
     tree = {name: part for name, part in msgspec.to_builtins(recipe).items() if name not in _CHANGEABLE_FIELDS}
     tree.pop("base")  # The weights count, not their path; they are in `base_digest`.
-    lines = (f"{example.digest} {json.dumps(example.caption)}" for example in examples)
+    lines = map(_fingerprint_line, examples)
     return digest_strings(FORMAT, json.dumps(tree, sort_keys=True), base_digest, *lines)
+
+
+def _fingerprint_line(example: Example) -> str:
+    # Without repeats as it was before images had them, so that checkpoints from then still fit.
+    repeats = "" if example.repeats == 1 else f" {example.repeats}"
+    return f"{example.digest} {json.dumps(example.caption)}{repeats}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ truthfully (training times, a commit of sd-scripts, the hash of a single-file ba
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -127,18 +128,20 @@ def _objective_fields(objective: Denoising) -> dict[str, Any]:
 
 def _data_fields(run: RunInfo) -> dict[str, str]:
     data, plan, metadata = run.recipe.data, run.plan, run.metadata
-    pictures = sum(len(bucket.members) for bucket in plan.buckets)
-    # Readers expect a folder's name here; there is none, so it is the data set's.
+    folders = _folders(run)
     return _format_values(
-        ss_dataset_dirs={metadata.dataset_name: {"n_repeats": data.repeats, "img_count": pictures}},
-        ss_tag_frequency={metadata.dataset_name: metadata.tag_frequency},
+        ss_dataset_dirs={
+            name: {"n_repeats": repeats * data.repeats, "img_count": count}
+            for name, (repeats, count) in folders.items()
+        },
+        ss_tag_frequency={name: metadata.tag_frequency.get(repeats, {}) for name, (repeats, _) in folders.items()},
         ss_bucket_info={
             "buckets": {
                 str(number): {"resolution": list(bucket.size), "count": len(bucket.members) * data.repeats}
                 for number, bucket in enumerate(plan.buckets)
             }
         },
-        ss_num_train_images=pictures * data.repeats,
+        ss_num_train_images=sum(len(bucket.members) for bucket in plan.buckets) * data.repeats,
         ss_num_reg_images=0,
         ss_num_batches_per_epoch=plan.batches_per_epoch,
         ss_resolution=f"({data.resolution}, {data.resolution})",
@@ -154,6 +157,19 @@ def _data_fields(run: RunInfo) -> dict[str, str]:
         ss_flip_aug=False,
         ss_random_crop=False,
     )
+
+
+def _folders(run: RunInfo) -> dict[str, tuple[int, int]]:
+    """Repeats and number of the pictures that kohya's readers expect in one folder, by its name.
+
+    There are no folders: images without repeats are in one of the data set's name, others as kohya names it.
+    """
+    of_pictures = [repeats for bucket in run.plan.buckets for repeats in bucket.pictures.values()]
+    counts, data_set, own = Counter(of_pictures), run.metadata.dataset_name, run.recipe.data.repeats
+    return {
+        data_set if counts.keys() == {1} else f"{repeats * own}_{data_set}": (repeats, count)
+        for repeats, count in sorted(counts.items())
+    }
 
 
 def _modelspec(run: RunInfo, digest: str) -> dict[str, str]:

@@ -93,7 +93,8 @@ class Training:
             BUILTIN_BASE_BUILDERS[recipe.base.name](folder, Path(request.draft_folder))
         model, warm = self._bases.get(folder, accelerator.device, DTYPES[precision])
         yield Loading(what="base", done=1)
-        plan = build_plan(recipe, [read_size(example) for example in request.examples])
+        repeats = [example.repeats for example in request.examples]
+        plan = build_plan(recipe, [read_size(example) for example in request.examples], repeats)
         cache = EncodingCache(Path(request.cache_folder), drafts=Path(request.draft_folder))
         pictures = PictureEncodings(request.examples, plan.sizes_by_index(), model, cache)
         texts = TextEncodings(request.examples, recipe, model, cache)
@@ -142,6 +143,7 @@ class Training:
             base=learner.model.base_digest,
             warm=warm,
             truncated_captions=learner.texts.count_truncated(),
+            unused_masks=sum(example.has_mask for example in self._request.examples),
         )
 
     def _save(self, learner: Learner) -> Saved:
