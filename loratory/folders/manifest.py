@@ -1,6 +1,6 @@
 """An export of ours: what the texts of its pictures were, before they became files. Pure.
 
-Lines stand in a manifest, or in the `export.json` of a zip file. A line is of the picture at its `file`, or without
+Lines are those of a manifest, or in the `export.json` of a zip file. A line is of the picture at its `file`, or without
 one, of those with its sha256. Where the text beside a picture is still the one that was exported, its tags and its
 caption are those of the line; a text that was changed since counts as it is.
 """

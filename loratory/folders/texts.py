@@ -42,7 +42,7 @@ def from_fields(text: object = None, caption: object = None, tags: object = None
 
 
 def to_send(texts: Texts, read_as: ReadAs) -> Texts:
-    """As a text where that says the same, because what a text changes can be told from what a person decided since.
+    """As a text where that says the same, because a later import sees what such a text changed, and what a person did.
 
     Asked to read texts as captions, tags become part of the caption, so that nothing is public.
     """
