@@ -67,7 +67,6 @@ def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> Export
         width=row.width,
         height=row.height,
         repeats=image.repeats,
-        mask=row.mask,
         template=DEFAULT_TEMPLATE,
         text=TEXT_VERSION,
         style=DEFAULT_STYLE,
@@ -77,6 +76,7 @@ def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> Export
     caption = row.caption if row.id in keys else None
     return entry(
         source=row.source,
+        mask=row.mask,
         size=row.size,
         name=open_if_present(keys, row.id, row.name, NAME),
         tags=effective.names,
@@ -119,7 +119,6 @@ def _frozen_entry(root: ManifestRoot, line: ManifestLine, row: ImageRow | None, 
         width=line.width,
         height=line.height,
         repeats=line.repeats,
-        mask=line.mask,
         template=root.template,
         text=root.text,
         style=root.style,
@@ -131,6 +130,7 @@ def _frozen_entry(root: ManifestRoot, line: ManifestLine, row: ImageRow | None, 
     writer = row.caption_source if line.caption == row.caption else None
     return entry(
         source=row.source,
+        mask=line.mask,
         size=row.size,
         name=open_if_present(keys, row.id, row.name, NAME),
         tags=line.tags,

@@ -192,6 +192,22 @@ def test_the_dataset_config_has_only_keys_that_sd_scripts_knows() -> None:
     assert '--caption_separator ";"' in content.decode()
 
 
+def test_repeats_of_their_own_have_folders_of_their_own() -> None:
+    layout = Layout(format="kohya", kohya=Kohya(repeats=10, class_tokens="cat"))
+    content = dataset_config(layout, summary(), {3, 1}, has_masks=True).decode()
+    subsets = tomllib.loads(content)["datasets"][0]["subsets"]
+    assert [(one["image_dir"], one["num_repeats"]) for one in subsets] == [("10_cat", 10), ("30_cat", 30)]
+    assert "# sd-scripts would train *-masklabel.png as pictures" in content
+
+
+def test_the_file_of_a_mask_has_a_name_of_its_own() -> None:
+    stems = UniqueStems()
+    names = ("a-masklabel.png", "a.png", "a_2-masklabel.png", "b.png", "b-masklabel.png")
+    assert [stems.add(name, 0, *(("-masklabel",) if name in {"a.png", "b.png"} else ())) for name in names] == [
+        *("a-masklabel", "a_2", "a_2-masklabel_2", "b", "b-masklabel_2"),
+    ]
+
+
 def test_without_trigger_and_lines_the_dataset_config_keeps_the_defaults_of_sd_scripts() -> None:
     config = tomllib.loads(dataset_config(Layout(format="kohya", kohya=Kohya(class_tokens="cat")), summary()).decode())
     assert "enable_wildcard" not in config["general"]

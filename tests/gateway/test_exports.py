@@ -243,3 +243,46 @@ def test_a_filter_that_selects_nothing_gives_an_export_without_images(cats: Cats
     opened = cats.zip(format="flat", filter="nobody_has_this")
     assert opened.namelist() == ["export.json"]
     assert cats.get(format="manifest", filter="nobody_has_this").content == b""
+
+
+def test_repeats_and_masks_come_in_are_served_and_go_out(address: str) -> None:
+    mask, names = picture("white", "PNG"), ("once.png", "thrice.png")
+    with httpx.Client(base_url=address, timeout=60) as client:
+        path = f"{P}/datasets/masked cats"
+        client.post(f"{P}/datasets", json={"name": "masked cats"}).raise_for_status()
+        files = [("files", (name, picture(colour, "PNG"))) for name, colour in zip(names, ("red", "blue"), strict=True)]
+        files += [("masks", ("thrice.png", mask)), ("masks", ("nobody.png", mask))]
+        texts = {"repeats": json.dumps({"thrice.png": 3}), "captions": json.dumps({"thrice.png": "a cat"})}
+        imported = client.post(f"{path}/images", files=files, data=texts).json()
+        assert imported["unmatched"] == ["nobody.png"]
+        once, thrice = [item["image"] for item in imported["items"]]
+        served = client.get(f"{P}/images/{thrice}/mask")
+        assert (served.status_code, served.headers["content-type"]) == (200, "image/png")
+        assert_problem(client.get(f"{P}/images/{once}/mask"), 404, "not-found")
+
+        def export(form: str) -> dict[str, bytes]:
+            response = client.get(f"{path}/export", params={"format": form})
+            return files_of(ZipFile(io.BytesIO(response.raise_for_status().content)))
+
+        kohya = export("kohya")
+        assert kohya.keys() == {
+            *("1_masked cats/once.png", "3_masked cats/thrice.png", "3_masked cats/thrice-masklabel.png"),
+            *("3_masked cats/thrice.txt", "dataset.toml", "export.json"),
+        }
+        assert kohya["3_masked cats/thrice-masklabel.png"] == served.content
+        subsets = tomllib.loads(kohya["dataset.toml"].decode())["datasets"][0]["subsets"]
+        assert [(one["image_dir"], one["num_repeats"]) for one in subsets] == [
+            *(("1_masked cats", 1), ("3_masked cats", 3)),
+        ]
+        assert {"once.png", "thrice.png", "thrice-masklabel.png"} < export("flat").keys()
+        lines = [json.loads(line) for line in export("imagefolder")["metadata.jsonl"].splitlines()]
+        assert [line.get("mask_file_name") for line in lines] == [None, "thrice-masklabel.png"]
+        manifest = [json.loads(line) for line in client.get(f"{path}/export?format=manifest").iter_lines()]
+        digest = client.get(f"{P}/images/{thrice}").json()["mask"]
+        assert [(line["repeats"], line["mask"]) for line in manifest] == [(1, None), (3, digest)]
+
+        body = {"filter": "captioned", "repeats": 2}
+        assert client.put(f"{path}/repeats", json=body).json()["images"] == 1
+        assert [client.get(f"{P}/images/{image}").json()["repeats"] for image in (once, thrice)] == [1, 2]
+        refused = client.put(f"{path}/repeats", json={"all": True, "repeats": 0})
+        assert_problem(refused, 400, "invalid")

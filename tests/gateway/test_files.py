@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from contracts.aggregates import CommandEnvelope
-from contracts.commands.datasets import ImportImages, ImportResult, StagedFile
+from contracts.commands.datasets import ImportImages, ImportResult, StagedFile, StagedMask
 from contracts.errors import BlobMissing, Lost, NotFound, Rejected
 from contracts.events.jobs import Artifact
 from contracts.ids import Digest, JobId
@@ -294,6 +294,26 @@ def test_a_file_with_a_bad_or_ambiguous_text_is_refused_by_itself() -> None:
         ("both.png", "bad-text"),
         ("same.png", "same-name"),
         ("same.png", "same-name"),
+    ]
+
+
+def test_repeats_and_masks_are_assigned_to_files_by_name() -> None:
+    staged = StagedFile(token="t", name="a.png", digest=Digest("0" * 64), size=1)
+    mask = StagedMask(token="m", digest=Digest("1" * 64), size=2)
+    names = ("a.png", "b.png", "many.png", "none.png", "word.png", "two.png", "same.png", "same.png")
+    upload = uploads.Upload([msgspec.structs.replace(staged, name=name) for name in names])
+    upload.masks = {"a.png": [mask], "of nothing.png": [mask], "two.png": [mask, mask], "same.png": [mask]}
+    repeats = {"a.png": 3, "b.png": 10_000, "many.png": 10_001, "none.png": 0, "word.png": "3", "c.png": 2}
+    fields = {"repeats": repeats, "texts": {"b.png": "1girl"}}
+    uploads.add_values(upload, {name: msgspec.json.encode(values) for name, values in fields.items()})
+    assert [(file.name, file.repeats, file.mask, file.text) for file in upload.files] == [
+        ("a.png", 3, mask, None),
+        ("b.png", 10_000, None, "1girl"),
+    ]
+    assert upload.unmatched == ["c.png", "of nothing.png"]
+    assert [(file.name, file.reason) for file in upload.refused] == [
+        *((name, "bad-repeats") for name in ("many.png", "none.png", "word.png")),
+        *((name, "same-name") for name in ("two.png", "same.png", "same.png")),
     ]
 
 
