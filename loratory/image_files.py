@@ -7,8 +7,25 @@ from contracts.commands.datasets import MAX_FILES_PER_IMPORT
 from contracts.errors import SetupError
 from loratory.folders.archive import list_archive
 from loratory.folders.disk import list_files, list_folder
+from loratory.folders.files import MAX_FOLDER_FILES
+from loratory.folders.names import IMAGE_SUFFIXES, TEXT_SUFFIXES
 from loratory.folders.result import ImageFile, ScanResult
-from loratory.folders.scan import scan
+from loratory.folders.scan import MAX_IMAGE_BYTES, scan
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_BATCH_BYTES",
+    "MAX_FOLDER_FILES",
+    "MAX_IMAGE_BYTES",
+    "TEXT_SUFFIXES",
+    "ImageFile",
+    "ScanResult",
+    "batches",
+    "is_archive",
+    "scan_archive",
+    "scan_files",
+    "scan_folder",
+]
 
 MAX_BATCH_BYTES = 256 << 20
 

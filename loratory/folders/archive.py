@@ -17,7 +17,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipExtFile, ZipFile, Z
 
 from contracts.errors import SetupError
 from contracts.wire.system.regular_files import SteadyReader, open_regular
-from loratory.folders.files import MAX_FILES, File, Listing
+from loratory.folders.files import MAX_FOLDER_FILES, File, Listing
 
 MAX_MEMBER_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 256 << 30
@@ -53,8 +53,8 @@ class _BoundedFile:
         if length > MAX_DIRECTORY_BYTES:
             raise BadZipFile(f"its directory is larger than {MAX_DIRECTORY_BYTES >> 20} MiB")
         content = self._file.read(length)
-        if content.count(_ENTRY) > MAX_FILES:
-            raise BadZipFile(f"it contains more than {MAX_FILES} files; import it in parts")
+        if content.count(_ENTRY) > MAX_FOLDER_FILES:
+            raise BadZipFile(f"it contains more than {MAX_FOLDER_FILES} files; import it in parts")
         return content
 
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from contracts.errors import SetupError
 from contracts.wire.system.regular_files import FileChanged, SteadyReader, check_regular, open_regular
-from loratory.folders.files import MAX_FILES, File, Listing
+from loratory.folders.files import MAX_FOLDER_FILES, File, Listing
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ def list_folder(folder: Path) -> Listing:
     root = folder.resolve()
     listing = Listing(root=root.name)
     for number, path in enumerate(_walk(root, listing)):
-        if number >= MAX_FILES:
-            raise SetupError(f"{root} contains more than {MAX_FILES} files; import it in parts")
+        if number >= MAX_FOLDER_FILES:
+            raise SetupError(f"{root} contains more than {MAX_FOLDER_FILES} files; import it in parts")
         name = path.relative_to(root).as_posix()
         if _links_outside(path, root):
             listing.links.append(name)
@@ -56,7 +56,7 @@ def list_files(files: Sequence[Path]) -> Listing:
     is_unique = len(set(names)) == len(names)
     listing, chosen = Listing(), {file.as_posix() for file in files}
     for file in files:
-        _add(listing, file, PurePosixPath(file.as_posix()), file.name if is_unique else file.as_posix())
+        _add(listing, file, _place(file), file.name if is_unique else file.as_posix())
     for folder in dict.fromkeys(file.parent for file in files):
         try:
             beside = sorted(path for path in folder.iterdir() if path.as_posix() not in chosen)
@@ -65,8 +65,13 @@ def list_files(files: Sequence[Path]) -> Listing:
             listing.bad.append((named, f"its folder cannot be listed for a text ({error.strerror})"))
             continue
         for path in beside:
-            _add(listing, path, PurePosixPath(path.as_posix()), path.name, is_named=False)
+            _add(listing, path, _place(path), path.name, is_named=False)
     return listing
+
+
+def _place(path: Path) -> PurePosixPath:
+    """Absolute, so that no folder is at the top of anything."""
+    return PurePosixPath(path.absolute().as_posix())
 
 
 def _walk(root: Path, listing: Listing) -> Iterator[Path]:

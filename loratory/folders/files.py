@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 CHUNK_BYTES = 1 << 18
-MAX_FILES = 100_000
+MAX_FOLDER_FILES = 100_000
 """Maximum number of files of one folder or zip file."""
 
 

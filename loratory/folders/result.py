@@ -1,6 +1,7 @@
 """What is in a folder: its pictures, each with all that belongs to it, and every other file with a reason."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from loratory.folders.files import Source
 from loratory.folders.texts import NO_TEXTS, Texts
@@ -23,6 +24,11 @@ class ImageFile:
     @property
     def size(self) -> int:
         return self.source.size
+
+    @property
+    def path(self) -> Path:
+        """Of a file on this machine; of a member, its name in the zip file."""
+        return Path(self.source.label)
 
     @property
     def text(self) -> str | None:

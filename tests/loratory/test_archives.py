@@ -132,7 +132,7 @@ def test_overlapping_members_and_large_directories_are_refused(tmp_path: Path, m
     with pytest.raises(SetupError, match="overlap"):
         scan_archive(path)
     many = pack(tmp_path / "many.zip", {f"{number}.png": b"1" for number in range(20)})
-    monkeypatch.setattr(archive, "MAX_FILES", 19)
+    monkeypatch.setattr(archive, "MAX_FOLDER_FILES", 19)
     with pytest.raises(SetupError, match="more than 19 files"):
         scan_archive(many)
     monkeypatch.setattr(archive, "MAX_DIRECTORY_BYTES", 500)

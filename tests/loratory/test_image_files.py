@@ -8,9 +8,7 @@ import pytest
 from contracts.commands.datasets import MAX_FILES_PER_IMPORT
 from contracts.errors import SetupError
 from loratory.folders.disk import DiskFile
-from loratory.folders.result import ImageFile
-from loratory.folders.scan import MAX_IMAGE_BYTES
-from loratory.image_files import MAX_BATCH_BYTES, batches, scan_files, scan_folder
+from loratory.image_files import MAX_BATCH_BYTES, MAX_IMAGE_BYTES, ImageFile, batches, scan_files, scan_folder
 
 
 def files(folder: Path, **contents: bytes) -> Path:
