@@ -2,7 +2,7 @@
 
 from contracts.events.base import ReadAs
 from contracts.texts.reading import TextReading, read_text
-from loratory.folders.result import ImageFile, ScanResult
+from loratory.folders.result import LINK_OUTSIDE, ImageFile, ScanResult
 from loratory.folders.texts import to_send
 
 PLAN_COLUMNS = ("File", "Becomes", "Text", "Repeats", "Mask")
@@ -14,7 +14,7 @@ def plan_rows(scan: ScanResult, read_as: ReadAs) -> list[PlanRow]:
     """A row for each file: its name, what it becomes, what its text is read as, its repeats, and its mask."""
     rows = [_image_row(image, read_as) for image in scan.images]
     left_out = [*scan.unreadable, *((name, "there is no image of this name") for name in scan.unmatched)]
-    left_out += [(name, "it is a link out of the folder") for name in scan.links]
+    left_out += [(name, LINK_OUTSIDE) for name in scan.links]
     rows += [(name, "left out", reason, "", "") for name, reason in left_out]
     return rows + [(name, "not read", reason, "", "") for name, reason in scan.others]
 

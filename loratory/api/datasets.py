@@ -19,7 +19,7 @@ from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, Im
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
 from loratory.api.uploads import Uploads
 from loratory.export import ExportedFile, ExportOptions, export_parameters, save_export
-from loratory.folders.result import ScanResult
+from loratory.folders.result import LINK_OUTSIDE, ScanResult
 from loratory.http import Items
 from loratory.image_files import batches, scan_archive, scan_files, scan_folder
 from loratory.responses import ErasureResult, ImportSummary
@@ -205,7 +205,7 @@ class DatasetApi(Api):
         return ImportSummary(
             files=tuple(files),
             other_files=found.other_files,
-            others=tuple(found.others),
+            others=(*found.others, *((name, LINK_OUTSIDE) for name in found.links)),
             outside_links=found.outside_links,
             unmatched=tuple(found.unmatched),
             unreadable=tuple(uploads.unreadable),

@@ -138,7 +138,7 @@ def list_archive(path: Path, encoding: str | None = None) -> Listing:
         raise SetupError(f"{path} cannot be read: {error.strerror}") from error
     except (BadZipFile, NotImplementedError, ValueError) as error:
         raise SetupError(f"{path} is not a zip file that can be read: {error}") from error
-    members = [info for info in archive.infolist() if not info.is_dir()]
+    members = [info for info in archive.infolist() if not info.orig_filename.endswith("/")]
     _check_bounds(path, members)
     listing, found = Listing(root=path.stem), dict[str, ZipInfo]()
     for info in members:

@@ -6,6 +6,8 @@ from pathlib import Path
 from loratory.folders.files import Source
 from loratory.folders.texts import NO_TEXTS, Texts
 
+LINK_OUTSIDE = "it is a link out of the folder"
+
 
 @dataclass(frozen=True)
 class ImageFile:

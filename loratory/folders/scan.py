@@ -25,7 +25,7 @@ from loratory.folders.metadata import Metadata
 from loratory.folders.names import TEXT_SUFFIXES, UniqueNames, is_hidden, is_image_name, reason_for_other
 from loratory.folders.places import HERE, Pictures, normalize
 from loratory.folders.reading import Reading, reason_of
-from loratory.folders.result import ImageFile, ScanResult
+from loratory.folders.result import LINK_OUTSIDE, ImageFile, ScanResult
 from loratory.folders.sidecars import Sidecars
 from loratory.folders.subsets import find_subsets
 from loratory.folders.texts import Texts
@@ -189,7 +189,7 @@ class _Scanner:
             if is_image_name(name):
                 found.links.append(name)
             else:
-                self._name(name, "it is a link out of the folder")
+                self._name(name, LINK_OUTSIDE)
         for name, reason in listing.bad:
             self._name(name, reason)
         for file in self.reading.unused():

@@ -6,11 +6,13 @@ import stat
 import struct
 import tracemalloc
 from pathlib import Path
+from random import Random
 from zipfile import ZIP_DEFLATED, ZIP_LZMA, ZIP_STORED, ZipFile, ZipInfo
 
 import pytest
 
 from contracts.errors import SetupError
+from loratory.cli.app import run
 from loratory.folders import archive
 from loratory.folders.archive import DamagedMember
 from loratory.folders.texts import Texts
@@ -154,3 +156,51 @@ def test_names_of_older_programs_are_read_in_the_named_encoding(tmp_path: Path) 
     assert [image.name for image in scan_archive(path, "cp932").images] == ["猫犬.png"]
     (unknown,) = scan_archive(path).images
     assert unknown.name.endswith(".png")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mutated_zip_file_is_read_or_refused_and_nothing_else(tmp_path: Path, seed: int) -> None:
+    random, path = Random(seed), tmp_path / "x.zip"
+    whole = pack(
+        path, {"2_a/a.png": b"1" * 500, "2_a/a.txt": b"1girl, solo", "b.png": b"2", "b.json": b'{"caption": "b"}'}
+    )
+    content = whole.read_bytes()
+    outcomes = set()
+    for _ in range(100):
+        mutated = bytearray(content)
+        for _ in range(random.choice((1, 3, 10))):
+            mutated[random.randrange(len(mutated))] = random.choice((0, 255, random.randrange(256)))
+        path.write_bytes(mutated)
+        try:
+            for image in scan_archive(path).images:
+                with image.source.open() as reader:
+                    while reader.read(100):
+                        outcomes.add("read")
+        except (SetupError, DamagedMember) as error:
+            outcomes.add(type(error).__name__)
+    assert outcomes == {"read", "SetupError", "DamagedMember"}
+
+
+def test_a_member_without_a_name_is_named_as_such(tmp_path: Path) -> None:
+    path = pack(tmp_path / "x.zip", {"a": b"1", "b.png": b"2"}, ZIP_STORED)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02")
+    content[at + 46 : at + 47] = b"\0"
+    path.write_bytes(content)
+    found = scan_archive(path)
+    assert ([image.name for image in found.images], found.others) == (
+        ["b.png"],
+        [("", "its path leads out of the archive")],
+    )
+
+
+def test_the_dry_run_of_a_zip_file_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = pack(tmp_path / "x.zip", {"3_cat/a.png": b"1", "3_cat/a-masklabel.png": b"m", "notes.md": b"n"})
+    assert run(["datasets", "import", "cats", str(path), "--dry-run"], {}) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["File", "Becomes", "Text", "Repeats", "Mask"]
+    assert lines[1] == ["3_cat/a.png", "image", "caption:", "cat", "3", "a-masklabel.png"]
+    assert lines[2][:3] == ["notes.md", "not", "read"]
+    assert " ".join(lines[-1]) == "3_cat/: each image counts 3 times; 'cat' is the caption of 1 image without a text"
+    assert run(["datasets", "import", "cats", str(path), str(path), "--dry-run"], {}) != 0
+    assert "one folder or zip file at a time" in capsys.readouterr().err
