@@ -55,3 +55,18 @@ def test_the_tags_of_many_images_are_previewed_edited_and_undone(cli: Cli, serve
     assert len(json.loads(cli.out)) == 2
     assert cli("datasets", "edit", "edited", "--filter", "-square") == 1
     assert "an edit names at least one tag" in cli.err
+
+
+def test_repeats_are_set_by_filter(cli: Cli, server_url: str, image_folder: Path) -> None:
+    with Client(server_url) as client:
+        client.create_dataset("repeated")
+        client.import_folder("repeated", image_folder)
+        assert client.set_repeats("repeated", 2).images == 3
+    assert cli("datasets", "repeats", "repeated", "7", "--filter", "-captioned") == 0
+    assert cli.out == "repeats of 2 images changed\n"
+    assert cli("images", "ls", "repeated", "--sort", "name", "--json") == 0
+    assert [(image["name"], image["repeats"]) for image in json.loads(cli.out)] == [
+        *(("0.png", 7), ("1.png", 2), ("2.png", 7)),
+    ]
+    assert cli("datasets", "repeats", "repeated", "0") == 2
+    assert "repeats must be at least 1" in cli.err

@@ -52,7 +52,9 @@ CREATED = JobCreated(
     recipe=Recipe(),
 )
 VERSION_SET = JobVersionSet(version=1, version_id=VersionId("ver_1"), manifest=Digest("0" * 64), images=3)
-PLANNED = Planned(step=0, steps=300, epochs=2, device="cpu", precision="float32", base="b" * 64, warm=False)
+PLANNED = Planned(
+    step=0, steps=300, epochs=2, device="cpu", precision="float32", base="b" * 64, warm=False, unused_masks=4
+)
 
 
 def stepped(step: int) -> Stepped:
@@ -113,6 +115,7 @@ async def test_updates_of_a_whole_run_become_events_and_loss_blocks(
     planned, checkpointed, sampled, succeeded = await events_after_start(catalog)
     assert isinstance(planned, JobPlanned)
     assert (planned.steps, planned.software) == (300, {"torch": "2.11"})
+    assert planned.describe().endswith("; the masks of 4 images have no effect yet")
     assert isinstance(checkpointed, JobCheckpointed)
     assert await reporter.events.blobs.get(checkpointed.checkpoint) == b"weights"
     assert (checkpointed.step, checkpointed.size) == (steps, 7)

@@ -74,7 +74,7 @@ def test_images_with_repeats_are_seen_as_often_and_a_resumed_run_equals_the_unin
 ) -> None:
     """Repeats of 1 and 3: an epoch has 4 exposures, and stops in the middle of the second are exact."""
     examples = [
-        msgspec.structs.replace(example, repeats=repeats)
+        msgspec.structs.replace(example, repeats=repeats, has_mask=repeats == 3)
         for example, repeats in zip(bench.examples, (1, 3), strict=False)
     ]
 
@@ -83,7 +83,8 @@ def test_images_with_repeats_are_seen_as_often_and_a_resumed_run_equals_the_unin
         return msgspec.structs.replace(whole, examples=examples)
 
     whole = bench.run(request())
-    assert (last(whole, Planned).steps, last(whole, Planned).epochs) == (12, 3)
+    planned = last(whole, Planned)
+    assert (planned.steps, planned.epochs, planned.unused_masks) == (12, 3, 1)
     stopped = Training(request(), bench.bases, {"torch": "x"})
     updates = stopped.updates()
     while stopped.step < 6:
