@@ -18,8 +18,9 @@ from loratory.bind_address import find_free_port
 from loratory.client import AsyncClient
 from loratory.demo_programs import DrawnConcept, SheetInput
 from loratory.download import sha256_of
+from loratory.folders.result import ScanResult
 from loratory.follow import ProgressWriter, WorkerWait, follow_job, follow_tagging, format_import, wait_until_started
-from loratory.image_files import ScanResult, scan_folder
+from loratory.image_files import scan_folder
 from loratory.responses import Job, TrainingOptions
 from loratory.services import CORE_SERVICES
 from loratory.stack import Stack

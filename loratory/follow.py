@@ -24,6 +24,8 @@ FOLLOWED_EVENTS = EXIT_CODES.keys() | {
     "job.attempt_failed",
     "job.cancel_requested",
 }
+MAX_NAMED_OTHERS = 20
+"""Files that are no images, of which an import names the first; a dry run names all."""
 LOG_PROGRESS_SECONDS = 3.0
 """Minimum time between two progress lines where the previous one cannot be overwritten."""
 STABLE_REASON_SECONDS = 1.0
@@ -159,7 +161,16 @@ def format_import(result: ImportSummary) -> list[str]:
     reasons = [(file.name, file.detail or file.reason or "refused") for file in refused] + list(result.unreadable)
     reasons += [(name, "there is no image of this name") for name in result.unmatched]
     conflicts = [(file.name, conflict) for file in result.files for conflict in file.conflicts]
-    return [counts, *_listed("Skipped files:", reasons), *_listed("Not applied:", conflicts)]
+    others = list(result.others[:MAX_NAMED_OTHERS])
+    if more := len(result.others) - len(others):
+        others.append(("…", f"and {count(more, 'other file')}"))
+    return [
+        counts,
+        *result.notes,
+        *_listed("Skipped files:", reasons),
+        *_listed("Not read:", others),
+        *_listed("Not applied:", conflicts),
+    ]
 
 
 def _texts_read(result: ImportSummary) -> str:

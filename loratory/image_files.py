@@ -1,49 +1,38 @@
-"""Selecting the images of a folder, and the text files beside them, for an import."""
+"""Selecting the images of a folder, a zip file or a list of files, with all that belongs to them, for an import."""
 
-import os
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts.commands.datasets import MAX_FILES_PER_IMPORT
-from contracts.errors import Rejected, SetupError
-from contracts.texts.decoding import MAX_TEXT_BYTES, decode_text
-from contracts.wire.system.regular_files import check_regular, read_regular
+from contracts.errors import SetupError
+from loratory.folders.archive import list_archive
+from loratory.folders.disk import list_files, list_folder
+from loratory.folders.files import MAX_FOLDER_FILES
+from loratory.folders.names import IMAGE_SUFFIXES, TEXT_SUFFIXES
+from loratory.folders.result import ImageFile, ScanResult
+from loratory.folders.scan import MAX_IMAGE_BYTES, scan
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
-"""Extensions of image files; whether the content is a supported image is decided by the server."""
-TEXT_SUFFIXES = (".txt", ".caption")
-"""Extensions, in any case, of text files that belong to the image with their stem; the first existing one is used."""
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_BATCH_BYTES",
+    "MAX_FOLDER_FILES",
+    "MAX_IMAGE_BYTES",
+    "TEXT_SUFFIXES",
+    "ImageFile",
+    "ScanResult",
+    "batches",
+    "is_archive",
+    "scan_archive",
+    "scan_files",
+    "scan_folder",
+]
 
-MAX_NAME_CHARACTERS = 1000
-MAX_FOLDER_FILES = 100_000
-MAX_IMAGE_BYTES = 64 << 20
-"""Maximum size of one image; the server refuses larger ones."""
 MAX_BATCH_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    path: Path
-    name: str
-    size: int
-    text: str | None = None
-
-
-@dataclass
-class ScanResult:
-    """The files of a folder. `unreadable`: name and reason, of images and texts left out.
-
-    `unmatched`: text files that belong to no image.
-    """
-
-    images: list[ImageFile] = field(default_factory=list)
-    other_files: int = 0
-    outside_links: int = 0
-    unmatched: list[str] = field(default_factory=list)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
+def is_archive(path: Path) -> bool:
+    """Is it a zip file, by its name?"""
+    return path.suffix.lower() in {".zip", ".cbz"} and not path.is_dir()
 
 
 def scan_folder(folder: Path, encoding: str | None = None) -> ScanResult:
@@ -54,135 +43,43 @@ def scan_folder(folder: Path, encoding: str | None = None) -> ScanResult:
     """
     if not folder.is_dir():
         raise SetupError(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
-    root = folder.resolve()
-    found = _classify(((path, path.relative_to(root).as_posix()) for path in _walk(root)), root, encoding)
-    if not found.images:
-        problem = "is empty" if not any(folder.iterdir()) else "contains no images"
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.unreadable[:3])
-        raise SetupError(f"the folder {folder} {problem}" + (f" that can be imported ({reasons})" if reasons else ""))
-    return found
+    return _not_empty(scan(list_folder(folder), encoding), f"the folder {folder}")
+
+
+def scan_archive(file: Path, encoding: str | None = None) -> ScanResult:
+    """All images in a zip file, as in a folder of the same content. SetupError if it is none, or has no images."""
+    if not file.is_file():
+        raise SetupError(f"there is no file {file}")
+    return _not_empty(scan(list_archive(file, encoding), encoding), f"the zip file {file}")
 
 
 def scan_files(files: Sequence[Path], encoding: str | None = None) -> ScanResult:
     """These files, named by file name, or by path if two share one. SetupError if one is missing.
 
-    A text is read if it is beside its image, whether it is named or not.
+    A text or a mask is read if it is beside its image, whether it is named or not.
     """
-    for file in files:
-        if file.is_dir() or not (file.exists() or file.is_symlink()):
-            raise SetupError(f"there is no file {file}")
-    names = [file.name for file in files]
-    unique = len(set(names)) == len(names)
-    named = ((file, file.name if unique else file.as_posix()) for file in files)
-    return _classify(named, None, encoding)
+    return scan(list_files(files), encoding)
 
 
 def batches(images: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
-    """Split into requests of at most MAX_FILES_PER_IMPORT files and MAX_BATCH_BYTES bytes."""
+    """Split into requests of at most MAX_FILES_PER_IMPORT files and MAX_BATCH_BYTES bytes, masks included."""
     batch: list[ImageFile] = []
+    files = size = 0
     for image in images:
-        too_large = sum(one.size for one in batch) + image.size > MAX_BATCH_BYTES
-        if batch and (len(batch) == MAX_FILES_PER_IMPORT or too_large):
+        sizes = [image.size, *([image.mask.size] if image.mask else [])]
+        if batch and (files + len(sizes) > MAX_FILES_PER_IMPORT or size + sum(sizes) > MAX_BATCH_BYTES):
             yield batch
-            batch = []
+            batch, files, size = [], 0, 0
         batch.append(image)
+        files, size = files + len(sizes), size + sum(sizes)
     if batch:
         yield batch
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    count = 0
-    for parent, folders, files in os.walk(root, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            count += 1
-            if count > MAX_FOLDER_FILES:
-                raise SetupError(f"{root} contains more than {MAX_FOLDER_FILES} files; import it in parts")
-            yield Path(parent) / name
-
-
-def _classify(files: Iterable[tuple[Path, str]], root: Path | None, encoding: str | None) -> ScanResult:
-    found, texts, images = ScanResult(), list[tuple[Path, str]](), list[tuple[Path, str]]()
-    for path, name in files:
-        if path.suffix.lower() in TEXT_SUFFIXES:
-            texts.append((path, name))
-        elif path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            found.other_files += 1
-        elif _links_outside(path, root):
-            found.outside_links += 1
-        else:
-            images.append((path, name))
-    beside = _TextFiles(root, encoding)
-    for path, name in images:
-        _add_image(found, path, name, beside)
-    stems = {path.with_suffix("") for path, _ in images}
-    found.unmatched += [name for path, name in texts if path.with_suffix("") not in stems]
-    return found
-
-
-def _links_outside(path: Path, root: Path | None) -> bool:
-    """Is it a symbolic link to a file outside the folder? Allowed for files that were named explicitly (no root)."""
-    if root is None or not path.is_symlink():
-        return False
-    try:
-        return not path.resolve().is_relative_to(root)
-    except (OSError, RuntimeError):  # a link that leads to itself (Python 3.11 raises RuntimeError); it is named later
-        return False
-
-
-def _add_image(found: ScanResult, path: Path, name: str, texts: "_TextFiles") -> None:
-    try:
-        size = check_regular(path).st_size
-    except OSError as error:
-        found.unreadable.append((name, error.strerror or "it cannot be read"))
-        return
-    if size > MAX_IMAGE_BYTES:
-        found.unreadable.append((name, f"it is larger than {MAX_IMAGE_BYTES >> 20} MiB"))
-        return
-    found.images.append(ImageFile(path, _form_name(name), size, texts.read(path, found)))
-
-
-def _form_name(name: str) -> str:
-    """The name as a multipart form preserves it, since texts are matched by it: no quotes, no control characters."""
-    readable = name.encode("utf-8", "replace").decode()
-    return re.sub(r'[\x00-\x1f\x7f"\\]', "_", readable)[-MAX_NAME_CHARACTERS:]
-
-
-class _TextFiles:
-    """Finds and reads the text beside an image; a folder is listed once."""
-
-    def __init__(self, root: Path | None, encoding: str | None) -> None:
-        self._root, self._encoding = root, encoding
-        self._folders: dict[Path, dict[str, list[Path]]] = {}
-
-    def read(self, image: Path, found: ScanResult) -> str | None:
-        """None if there is none, or if it cannot be read, which is noted."""
-        try:
-            files = self._beside(image)
-        except OSError as error:
-            found.unreadable.append((image.name, f"its folder cannot be listed for a text ({error.strerror})"))
-            return None
-        if not files:
-            return None
-        first, *others = files
-        found.unreadable += [(file.name, f"{first.name} is the text of {image.name}") for file in others]
-        try:
-            return decode_text(read_regular(first, MAX_TEXT_BYTES), self._encoding).text.strip()
-        except (OSError, Rejected) as error:
-            reason = error.detail if isinstance(error, Rejected) else error.strerror or "it cannot be read"
-            found.unreadable.append((first.name, f"{reason}, so {image.name} has no text"))
-        return None
-
-    def _beside(self, image: Path) -> list[Path]:
-        """The text files with the stem of an image, the one that counts first."""
-        if image.parent not in self._folders:
-            by_stem: defaultdict[str, list[Path]] = defaultdict(list)
-            for file in sorted(image.parent.iterdir()):
-                if file.suffix.lower() in TEXT_SUFFIXES and not _links_outside(file, self._root):
-                    by_stem[file.stem].append(file)
-            self._folders[image.parent] = by_stem
-        return sorted(self._folders[image.parent].get(image.stem, ()), key=lambda file: _rank(file.suffix))
-
-
-def _rank(suffix: str) -> int:
-    return TEXT_SUFFIXES.index(suffix.lower())
+def _not_empty(found: ScanResult, what: str) -> ScanResult:
+    if found.images:
+        return found
+    is_empty = not (found.unreadable or found.unmatched or found.links or found.others)
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in found.unreadable[:3])
+    problem = "is empty" if is_empty else "contains no images"
+    raise SetupError(f"{what} {problem}" + (f" that can be imported ({reasons})" if reasons else ""))

@@ -77,16 +77,19 @@ class LoggedEvent(EventView, frozen=True):
 class ImportSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The result of an import.
 
-    `files` in the order they were sent; `other_files`: number of files that are no images; `outside_links`: number of
-    symbolic links that lead out of the folder, not followed; `unmatched`: text files of no image; `unreadable`: name
-    and reason of files that could not be read on this machine, or were not used.
+    `files` in the order they were sent; `other_files`: number of files that are no images; `outside_links`: number
+    of symbolic links that lead out of the folder, not followed; `others`: names and reasons of both; `unmatched`: text
+    files of no image; `unreadable`: name and reason of files that could not be read on this machine, or were not
+    used; `notes`: what folders and files were taken for.
     """
 
     files: tuple[ImportedFile, ...] = ()
     other_files: int = 0
+    others: tuple[tuple[str, str], ...] = ()
     outside_links: int = 0
     unmatched: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def of(self, outcome: Literal["added", "existing", "refused"]) -> list[ImportedFile]:
         return [file for file in self.files if file.outcome == outcome]

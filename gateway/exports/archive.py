@@ -1,6 +1,6 @@
 """The stream of an export: a zip file that is written while it is sent, or lines of JSON."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from zipfile import ZIP_STORED, ZipFile
 
@@ -80,7 +80,7 @@ class ExportStream:
         self._plan, self._files = plan, files
         self._outbox = _Outbox()
         self._left_out: list[LeftOut] = []
-        self._metadata = CompressedLines()
+        self._metadata, self._lines = CompressedLines(), CompressedLines()
         self._repeats: set[int] = set()
         """Those of the pictures that were written."""
         self._has_masks = False
@@ -145,20 +145,27 @@ class ExportStream:
             _write(archive, f"{layout.folder_of(image.line.repeats)}{image.stem}.txt", text.encode())
         if layout.format == "imagefolder":
             self._metadata.append(metadata_line(file_name, image.line, mask))
+        file = layout.folder_of(image.line.repeats) + file_name
+        self._lines.append(msgspec.json.encode(msgspec.structs.replace(image.line, file=file)))
 
     def _write_files(self, archive: ZipFile) -> Iterator[None]:
         layout, summary = self._plan.layout, self._plan.summary(self._left_out)
         if layout.format == "imagefolder":
             self._metadata.finish()
-            with archive.open(file_info(METADATA, 0), "w", force_zip64=True) as entry:
-                for line in self._metadata:
-                    entry.write(line + b"\n")
-                    if self._outbox.size >= CHUNK_BYTES:
-                        yield
+            yield from self._write_parts(archive, METADATA, (line + b"\n" for line in self._metadata))
         if layout.format == "kohya":
             config = dataset_config(layout, summary, self._repeats or {1}, has_masks=self._has_masks)
             _write(archive, DATASET_CONFIG, config)
-        _write(archive, SUMMARY, summary_file(summary))
+        self._lines.finish()
+        yield from self._write_parts(archive, SUMMARY, summary_file(summary, self._lines))
+
+    def _write_parts(self, archive: ZipFile, name: str, parts: Iterable[bytes]) -> Iterator[None]:
+        """Yields when there is enough to be sent."""
+        with archive.open(file_info(name, 0), "w", force_zip64=True) as entry:
+            for part in parts:
+                entry.write(part)
+                if self._outbox.size >= CHUNK_BYTES:
+                    yield
 
 
 def _write(archive: ZipFile, name: str, content: bytes) -> None:

@@ -5,7 +5,7 @@ Kohya's: sd-scripts, `library/config_util.py` and `docs/config_README-en.md`. Im
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -32,6 +32,7 @@ class ImageLine(msgspec.Struct, frozen=True, kw_only=True):
 
     `picture` and `source` are sha256: of the stored picture, and of the file as received, of which `size` is in bytes.
     `repeats`: how often it is seen in an epoch. `mask`: sha256 of a grey PNG, white where the picture is to be trained.
+    `file`: the path of the picture, in a zip file.
     """
 
     ordinal: int
@@ -50,6 +51,7 @@ class ImageLine(msgspec.Struct, frozen=True, kw_only=True):
     erased: bool = False
     repeats: int = 1
     mask: Digest | None = None
+    file: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,8 +117,14 @@ def metadata_line(file_name: str, image: ImageLine, mask: str | None = None) -> 
     return msgspec.json.encode(line | optional)
 
 
-def summary_file(summary: Summary) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+def summary_file(summary: Summary, files: Iterable[bytes]) -> Iterator[bytes]:
+    """The content of `export.json`, in parts: the summary and, as `files`, these lines of JSON about the pictures."""
+    yield msgspec.json.format(msgspec.json.encode(summary), indent=2).removesuffix(b"\n}") + b',\n  "files": ['
+    separator = b"\n    "
+    for line in files:
+        yield separator + line
+        separator = b",\n    "
+    yield b"\n  ]\n}\n"
 
 
 def dataset_config(

@@ -1,14 +1,9 @@
 """Data sets and their images."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
-
-import msgspec
 
 from contracts.commands.datasets import (
     DatasetResult,
@@ -21,11 +16,12 @@ from contracts.commands.datasets import (
 from contracts.errors import NotFound
 from contracts.events.base import ReadAs
 from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, ImageView, TagCount, VersionView
-from contracts.wire.system.regular_files import FileChanged, SteadyReader, open_regular
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
+from loratory.api.uploads import Uploads
 from loratory.export import ExportedFile, ExportOptions, export_parameters, save_export
+from loratory.folders.result import LINK_OUTSIDE, ScanResult
 from loratory.http import Items
-from loratory.image_files import ImageFile, ScanResult, batches, scan_files, scan_folder
+from loratory.image_files import batches, scan_archive, scan_files, scan_folder
 from loratory.responses import ErasureResult, ImportSummary
 
 OnProgress = Callable[[int, int], None]
@@ -176,11 +172,18 @@ class DatasetApi(Api):
     async def import_folder(
         self, dataset: str, folder: Path, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
     ) -> ImportSummary:
-        """All images under a folder, with texts from `.txt` and `.caption` files; `on_progress(done, total)`.
+        """All images under a folder, with what docs/texts.md says of texts beside them; `on_progress(done, total)`.
 
-        `read_as`: what the texts are, or `auto`, as docs/texts.md says.
+        `read_as`: what the texts are, or `auto`.
         """
         found = await asyncio.to_thread(scan_folder, folder)
+        return await self.import_scanned(dataset, found, read_as=read_as, on_progress=on_progress)
+
+    async def import_archive(
+        self, dataset: str, file: Path, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
+    ) -> ImportSummary:
+        """As `import_folder`, of a zip file, which is not unpacked."""
+        found = await asyncio.to_thread(scan_archive, file)
         return await self.import_scanned(dataset, found, read_as=read_as, on_progress=on_progress)
 
     async def import_files(
@@ -194,59 +197,20 @@ class DatasetApi(Api):
     ) -> ImportSummary:
         """Files found by `loratory.image_files`. Of equal files with different texts the first text counts."""
         files: list[ImportedFile] = []
-        unreadable = list(found.unreadable)
-        once = _TextsOnce(unreadable)
+        uploads = Uploads(self._http, path("datasets", dataset, "images"), read_as, list(found.unreadable))
         for batch in batches(found.images):
-            files += await self._upload(dataset, await asyncio.to_thread(once.keep, batch), read_as, unreadable)
+            files += await uploads.send(batch)
             if on_progress:
                 on_progress(len(files), len(found.images))
         return ImportSummary(
             files=tuple(files),
             other_files=found.other_files,
+            others=(*found.others, *((name, LINK_OUTSIDE) for name in found.links)),
             outside_links=found.outside_links,
             unmatched=tuple(found.unmatched),
-            unreadable=tuple(unreadable),
+            unreadable=tuple(uploads.unreadable),
+            notes=tuple(found.notes),
         )
-
-    async def _upload(
-        self, dataset: str, batch: list[ImageFile], read_as: ReadAs, unreadable: list[tuple[str, str]]
-    ) -> Sequence[ImportedFile]:
-        """One request. Files that cannot be read, or change meanwhile, are added to `unreadable` and skipped."""
-        try:
-            return await self._upload_unchanged(dataset, batch, read_as, unreadable)
-        except FileChanged as error:
-            unreadable += [(image.name, error.strerror) for image in batch if str(image.path) == error.filename]
-            others = [image for image in batch if str(image.path) != error.filename]
-            return await self._upload(dataset, others, read_as, unreadable)
-
-    async def _upload_unchanged(
-        self, dataset: str, batch: list[ImageFile], read_as: ReadAs, unreadable: list[tuple[str, str]]
-    ) -> Sequence[ImportedFile]:
-        """One request. FileChanged: a file shrank, so the request was not completed."""
-        parts: list[tuple[str, tuple[str, SteadyReader]]] = []
-        texts: dict[str, str] = {}
-        with ExitStack() as opened:
-            for image in batch:
-                try:
-                    source = opened.enter_context(open_regular(image.path))
-                    if source.size != image.size:
-                        raise FileChanged(0, "it changed while it was read")
-                    parts.append(("files", (image.name, source)))
-                except OSError as error:
-                    unreadable.append((image.name, error.strerror or "it cannot be read"))
-                    continue
-                if image.text is not None:
-                    texts[image.name] = image.text
-            if not parts:
-                return ()
-
-            def body() -> dict[str, Any]:
-                for _, (_, source) in parts:
-                    source.seek(0)
-                form = {"texts": msgspec.json.encode(texts).decode(), "read_as": read_as} if texts else {}
-                return {"files": parts, "data": form}
-
-            return (await self._http.post(path("datasets", dataset, "images"), Items[ImportedFile], body)).items
 
     async def erase_image(self, image: str, *, key: str | None = None) -> ErasureResult:
         """Permanently erase its bytes, file name and caption everywhere. Irreversible."""
@@ -276,38 +240,8 @@ class SyncDatasetApi(SyncApi):
     version_diff = sync(DatasetApi.version_diff)
     export = sync(DatasetApi.export)
     import_folder = sync(DatasetApi.import_folder)
+    import_archive = sync(DatasetApi.import_archive)
     import_files = sync(DatasetApi.import_files)
     import_scanned = sync(DatasetApi.import_scanned)
     erase_image = sync(DatasetApi.erase_image)
     erase_dataset = sync(DatasetApi.erase_dataset)
-
-
-@dataclass
-class _TextsOnce:
-    """Of equal files of one import, however many requests it takes, the first text counts; others are noted."""
-
-    unreadable: list[tuple[str, str]]
-    _first: dict[bytes, ImageFile] = field(default_factory=dict)
-
-    def keep(self, batch: Sequence[ImageFile]) -> list[ImageFile]:
-        return [image if image.text is None else self._keep(image) for image in batch]
-
-    def _keep(self, image: ImageFile) -> ImageFile:
-        try:
-            digest = _digest_of(image.path)
-        except OSError:
-            return image  # it is named when it is to be sent
-        first = self._first.setdefault(digest, image)
-        if first.text == image.text:
-            return image
-        reason = f"its text differs from that of {first.name}, which is the same picture and counts"
-        self.unreadable.append((image.name, reason))
-        return replace(image, text=None)
-
-
-def _digest_of(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with open_regular(path) as content:
-        while chunk := content.read(1 << 20):
-            digest.update(chunk)
-    return digest.digest()

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +16,9 @@ from loratory.cli.output import write_json, write_line, write_lines, write_secti
 from loratory.cli.views import dataset_sections, image_change, image_sections, preview_sections
 from loratory.client import AsyncClient
 from loratory.export import ExportFormat, ExportOptions, TagWords
+from loratory.folders.result import ScanResult
 from loratory.follow import ProgressWriter, format_import
-from loratory.image_files import ScanResult, scan_files, scan_folder
+from loratory.image_files import is_archive, scan_archive, scan_files, scan_folder
 from loratory.import_plan import PLAN_COLUMNS, plan_rows
 from loratory.responses import ImportSummary
 
@@ -160,26 +160,25 @@ async def import_(  # noqa: PLR0913 - options of a command
     dry_run: bool = False,
     server: Server = DEFAULT_SERVER,
 ) -> int:
-    """Import a folder or files, with the tags or the caption in the `.txt` or `.caption` file beside each image.
+    """Import a folder, a zip file or files, with the texts and masks beside each image.
+
+    Also folders of kohya's trainers (repeats, class tokens, JSON, TOML), imagefolders (metadata.jsonl or .csv), JSON
+    files beside images, and exports of Loratory.
 
     :param dataset: Name or id; created if no data set has this name.
-    :param paths: A folder, or files.
+    :param paths: A folder, a zip file, or files.
     :param texts: What the texts are: `tags`, which are not encrypted, `caption`, or `auto` where each one is read by a
         rule (docs/texts.md).
     :param encoding: Of the texts, such as cp1252 or cp932 (Shift-JIS), where it is not found by itself.
     :param dry_run: Only show what each file would become.
     """
-    if not paths:
-        raise SetupError("name a folder or files to import")
-    if len(paths) > 1 and any(path.is_dir() for path in paths):
-        raise SetupError("import one folder at a time, or files")
     # Scanned first: a folder that does not exist must not leave an empty data set behind.
-    single = len(paths) == 1 and not paths[0].is_file()
-    scanning = partial(scan_folder, paths[0], encoding) if single else partial(scan_files, paths, encoding)
-    scan = await asyncio.to_thread(scanning)
+    scan = await asyncio.to_thread(_scan, paths, encoding)
     if dry_run:
         rows = plan_rows(scan, texts)
         write_json(rows) if server.json else write_table(PLAN_COLUMNS, rows)
+        if not server.json:
+            write_lines(scan.notes)
         return 0
     async with server.client() as client:
         result = await _import(client, dataset, scan, texts, ProgressWriter(sys.stderr))
@@ -187,6 +186,18 @@ async def import_(  # noqa: PLR0913 - options of a command
     if result.files and len(result.of("refused")) == len(result.files):
         raise LoratoryError("all files were skipped")
     return 0
+
+
+def _scan(paths: list[Path], encoding: str | None) -> ScanResult:
+    if not paths:
+        raise SetupError("name a folder, a zip file or files to import")
+    if len(paths) > 1:
+        if any(path.is_dir() or is_archive(path) for path in paths):
+            raise SetupError("import one folder or zip file at a time, or files")
+        return scan_files(paths, encoding)
+    if is_archive(paths[0]):
+        return scan_archive(paths[0], encoding)
+    return scan_files(paths, encoding) if paths[0].is_file() else scan_folder(paths[0], encoding)
 
 
 async def _import(

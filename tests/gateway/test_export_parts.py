@@ -218,9 +218,9 @@ def test_without_trigger_and_lines_the_dataset_config_keeps_the_defaults_of_sd_s
 
 def test_the_summary_names_what_was_left_out() -> None:
     left_out = (LeftOut(ordinal=3, image=ImageId("img_3")),)
-    content = json.loads(summary_file(summary(left_out=left_out)))
+    content = json.loads(b"".join(summary_file(summary(left_out=left_out), [b"{}"])))
     assert content["left_out"] == [{"ordinal": 3, "image": "img_3", "reason": "erased"}]
-    assert (content["origin"]["as_of"], content["images"]) == (7, 2)
+    assert (content["origin"]["as_of"], content["images"], content["files"]) == (7, 2, [{}])
 
 
 @pytest.mark.parametrize("files", [3, pytest.param(66_000, marks=pytest.mark.slow)])

@@ -8,17 +8,19 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
+from PIL import Image
 
 from contracts.errors import LoratoryError, NotFound, Rejected, SetupError, Unavailable
 from contracts.events.jobs import Artifact
 from contracts.ids import Digest
 from contracts.wire.system.regular_files import SteadyReader, open_regular
 from loratory import AsyncClient, Client
-from loratory.api import datasets
 from loratory.api.base import WaitTimeout
 from loratory.download import DamagedDownload
+from loratory.folders import disk
 from loratory.image_files import scan_folder
 from tests.limits import WAIT
 
@@ -73,12 +75,37 @@ def test_files_that_change_do_not_stop_the_import(
     found = scan_folder(image_folder)
     with (image_folder / "0.png").open("ab") as growing:
         growing.write(b"more")
-    monkeypatch.setattr(datasets, "open_regular", open_then_truncate)
+    monkeypatch.setattr(disk, "open_regular", open_then_truncate)
     with Client(server_url) as client:
         client.create_dataset(name := next(NAMES))
         imported = client.import_scanned(name, found)
     assert dict(imported.unreadable) == dict.fromkeys(("0.png", "1.png"), "it changed while it was read")
     assert "2.png" in {file.name for file in imported.of("added")}
+
+
+def test_a_damaged_member_or_mask_of_a_zip_file_does_not_stop_the_import(
+    server_url: str, image_folder: Path, tmp_path: Path
+) -> None:
+    Image.new("L", (64, 64)).save(mask := tmp_path / "mask.png")
+    with ZipFile(tmp_path / "x.zip", "w") as archive:
+        for number in range(3):
+            archive.write(image_folder / f"{number}.png", f"4_cat/{number}.png")
+        for number in (1, 2):
+            archive.write(mask, f"4_cat/{number}-masklabel.png")
+        damaged = [archive.getinfo(f"4_cat/{name}") for name in ("0.png", "2-masklabel.png")]
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    for info in damaged:
+        content[info.header_offset + 30 + len(info.filename) + info.file_size - 20] ^= 1
+    (tmp_path / "x.zip").write_bytes(content)
+    with Client(server_url) as client:
+        client.create_dataset(name := next(NAMES))
+        imported = client.import_archive(name, tmp_path / "x.zip")
+        images = {image.name.rpartition("/")[2]: image for image in client.images(name)}
+    assert {key: (image.repeats, image.mask is not None, image.caption) for key, image in images.items()} == {
+        "1.png": (4, True, "cat"),
+        "2.png": (4, False, "cat"),
+    }
+    assert [one.partition(" (")[0] for _, one in imported.unreadable] == ["it is damaged in the archive"] * 2
 
 
 def test_problem_documents_become_errors_of_their_class(server_url: str) -> None:

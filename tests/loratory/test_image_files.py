@@ -7,6 +7,7 @@ import pytest
 
 from contracts.commands.datasets import MAX_FILES_PER_IMPORT
 from contracts.errors import SetupError
+from loratory.folders.disk import DiskFile
 from loratory.image_files import MAX_BATCH_BYTES, MAX_IMAGE_BYTES, ImageFile, batches, scan_files, scan_folder
 
 
@@ -118,9 +119,9 @@ def test_names_are_made_safe_for_a_form(tmp_path: Path) -> None:
 
 
 def test_batches_are_bounded_in_files_and_bytes() -> None:
-    small = [ImageFile(Path("x"), str(number), 1) for number in range(2 * MAX_FILES_PER_IMPORT + 1)]
+    small = [ImageFile(DiskFile(Path("x"), 1), str(number)) for number in range(2 * MAX_FILES_PER_IMPORT + 1)]
     assert [len(batch) for batch in batches(small)] == [MAX_FILES_PER_IMPORT, MAX_FILES_PER_IMPORT, 1]
-    large = [ImageFile(Path("x"), str(number), MAX_BATCH_BYTES // 2) for number in range(5)]
+    large = [ImageFile(DiskFile(Path("x"), MAX_BATCH_BYTES // 2), str(number)) for number in range(5)]
     assert [len(batch) for batch in batches(large)] == [2, 2, 1]
     assert list(batches([])) == []
 
