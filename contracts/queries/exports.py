@@ -15,6 +15,7 @@ class ExportEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     `name` is empty if its key was given up. `size` in bytes, of the `source` file; `width` and `height` of the picture
     in pixels. `caption`: the written one, if there is one; `caption_source`: who wrote it (`written`: unknown, because
     it was changed since), else `tags`. `caption_lost`: there is a written one that cannot be read any more.
+    `received`, if it was asked for: the sha256 of the text that it was last imported with, in UTF-8.
     `erased`: of what the version froze nothing is left but its place.
     """
 
@@ -33,12 +34,14 @@ class ExportEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     caption: str | None = None
     caption_source: str = "tags"
     caption_lost: bool = False
+    received: Digest | None = None
     erased: bool = False
 
 
 class ReadExport(QueryPage[Page[ExportEntry]], frozen=True, kw_only=True):
     """The images of a data set that a filter selects, or of one of its versions, by ordinal.
 
+    `received`: also of the texts as received, of which a version knows nothing.
     Each page of a data set shows it as it is then; a version never changes, except that images are erased.
     Invalid: a version is filtered. KeyMissing, Lost: a text cannot be read that should be exported.
     """
@@ -46,4 +49,5 @@ class ReadExport(QueryPage[Page[ExportEntry]], frozen=True, kw_only=True):
     dataset: str
     version: int | None = None
     filter: Filter | None = None
+    received: bool = False
     limit: Limit = 500

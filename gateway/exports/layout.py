@@ -28,6 +28,7 @@ class Kohya(msgspec.Struct, frozen=True, kw_only=True):
 class ImageLine(msgspec.Struct, frozen=True, kw_only=True):
     """One image, as a line of a manifest: `training_text` with the changes of the export, `tags` canonical.
 
+    `received`: the sha256 of the text that it was last imported with; not of a version.
     `picture` and `source` are sha256: of the stored picture, and of the file as received, of which `size` is in bytes.
     """
 
@@ -45,6 +46,7 @@ class ImageLine(msgspec.Struct, frozen=True, kw_only=True):
     training_text: str
     caption_lost: bool = False
     erased: bool = False
+    received: Digest | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):

@@ -145,6 +145,7 @@ def plan_image(entry: ExportEntry, plan: Plan, stems: UniqueStems, *, is_erased:
         training_text=text,
         caption_lost=entry.caption_lost,
         erased=is_erased,
+        received=msgspec.UNSET if plan.origin.version is not None else entry.received,
     )
     return PlannedImage(stem=stems.add(entry.name, entry.ordinal), line=line)
 
