@@ -13,12 +13,20 @@ from catalog.domain.image_sets import image_set
 from contracts.events.base import ReadAs, TextKind
 from contracts.events.datasets import CaptionSet, DatasetEvent, TagsEdited, TagsOrdered, TextReceived
 from contracts.sealed import CAPTION, TEXT, seal
+from contracts.tag_style import TagStyle
 from contracts.texts.reading import TextReading, read_text
+from contracts.texts.writing import write_tags
 
 NOTHING = TextReading(kind="empty", reason="empty")
 """What an image was last imported with, if no text came with it."""
 
 
+_STYLES = (
+    TagStyle(),
+    TagStyle(escape=True),
+    TagStyle(words="underscores"),
+    TagStyle(words="underscores", escape=True),
+)
 _ASSERTED_BY_FILE: tuple[Choice, str] = ("asserted", "import")
 _REJECTED_BY_FILE: tuple[Choice, str] = ("rejected", "import")
 
@@ -54,6 +62,8 @@ class TextDecision:
 
 def read(state: TextState, text: str, read_as: ReadAs, key: bytes) -> TextReading:
     """A text that was imported before is read as it was then, and one that says what the image has now as just that."""
+    if read_as != "caption" and state.caption is None and _is_list_of(state.shown, text):
+        return TextReading(kind="tags", tags=tuple(state.shown), reason="requested")
     if read_as != "auto":
         return read_text(text, read_as)
     if state.base is not None and state.base[0] == seal(key, text, TEXT):
@@ -61,9 +71,14 @@ def read(state: TextState, text: str, read_as: ReadAs, key: bytes) -> TextReadin
     before_texts_were_kept = state.base is None and state.before.caption is not None
     if text == state.caption and not before_texts_were_kept:
         return read_text(text, "caption")
-    if state.caption is None and state.shown and (tags := read_text(text, "tags")).tags == tuple(state.shown):
-        return tags
     return read_text(text, "auto")
+
+
+def _is_list_of(tags: Sequence[str], text: str) -> bool:
+    """A tag that is all in parentheses is another one when it is read, but is written in one of these ways."""
+    if not tags:
+        return False
+    return read_text(text, "tags").tags == tuple(tags) or any(text == write_tags(tags, style) for style in _STYLES)
 
 
 def decide(state: TextState, text: str, after: TextReading, key: bytes) -> TextDecision:

@@ -20,6 +20,7 @@ from loratory.export import ExportedFile, ExportOptions, export_parameters, save
 from loratory.http import Items
 from loratory.image_files import ImageFile, ScanResult, batches, scan_files, scan_folder
 from loratory.responses import ErasureResult, ImportSummary
+from loratory.write_texts import WritingOptions, WrittenTexts, write_texts
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of files sent and of all files."""
@@ -158,6 +159,13 @@ class DatasetApi(Api):
         parameters = export_parameters(options)
         return await save_export(self._http, place, to, parameters, force=force, on_progress=on_progress)
 
+    async def write_texts(self, dataset: str, folder: Path, **options: Unpack[WritingOptions]) -> WrittenTexts:
+        """Write the training texts, without trigger, beside the pictures of a folder that it was imported from.
+
+        A text file that was changed since it was imported is left as it is.
+        """
+        return await write_texts(self._http, dataset, folder, options)
+
     async def import_folder(
         self, dataset: str, folder: Path, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
     ) -> ImportSummary:
@@ -259,6 +267,7 @@ class SyncDatasetApi(SyncApi):
     freeze = sync(DatasetApi.freeze)
     version_diff = sync(DatasetApi.version_diff)
     export = sync(DatasetApi.export)
+    write_texts = sync(DatasetApi.write_texts)
     import_folder = sync(DatasetApi.import_folder)
     import_files = sync(DatasetApi.import_files)
     import_scanned = sync(DatasetApi.import_scanned)

@@ -154,9 +154,9 @@ async def test_a_text_that_was_written_back_changes_nothing(folder: Folder) -> N
     """Neither of a tag that only a model gives it, nor where the rule alone would take the list for a caption."""
     imported = await folder.import_text("1girl, solo, sks_dog")
     await folder.predict(imported, hat=0.9)
-    await folder.harness.execute(EditTags(image=imported.image, add=("tree",), remove=("1girl", "solo")))
+    await folder.harness.execute(EditTags(image=imported.image, add=("tree", "(o)"), remove=("1girl", "solo")))
     before = await folder.image(imported)
-    assert before.caption == "sks dog, tree, hat"
+    assert before.caption == "sks dog, tree, (o), hat"
     again = await folder.import_text(before.caption)
     assert (again.text, again.conflicts) == ("tags", ())
     after = await folder.image(imported)
@@ -164,7 +164,7 @@ async def test_a_text_that_was_written_back_changes_nothing(folder: Folder) -> N
 
     await folder.harness.execute(EditTags(image=imported.image, add=("sky",)))
     await folder.import_text(before.caption)
-    assert (await folder.image(imported)).caption == "sks dog, tree, sky, hat"
+    assert (await folder.image(imported)).caption == "sks dog, tree, (o), sky, hat"
 
 
 async def test_a_tag_of_a_model_that_is_taken_out_of_the_file_stays_out_until_it_comes_back(folder: Folder) -> None:
