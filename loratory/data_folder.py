@@ -39,6 +39,11 @@ class DataFolder:
         """What a running stack waits for before it starts a service again."""
         return self.path / "run" / "supervision.json"
 
+    @property
+    def folders_file(self) -> Path:
+        """Which folders of pictures are imported into which data sets."""
+        return self.path / "folders.json"
+
     def health_file(self, service: str) -> Path:
         return self.path / "run" / f"{service}.json"
 

@@ -40,14 +40,22 @@ class WritingOptions(TypedDict, total=False):
     dry_run: bool
 
 
+class WrittenText(msgspec.Struct, frozen=True, kw_only=True):
+    """`text`: what an import reads of the file now."""
+
+    picture: Path
+    file: Path
+    text: str
+
+
 class WrittenTexts(msgspec.Struct, kw_only=True):
     """What became of the texts of a data set.
 
-    `written`: the text file of each image that was (or would be) written; `unchanged`: texts that stood there already;
+    `written`: the text of each image that was (or would be) written; `unchanged`: texts that stood there already;
     `left`: name of an image, and why its text was not written; `elsewhere`: images of no file in the folder.
     """
 
-    written: dict[ImageId, Path] = {}
+    written: dict[ImageId, WrittenText] = {}
     unchanged: int = 0
     left: list[tuple[str, str]] = []
     elsewhere: int = 0
@@ -171,5 +179,5 @@ class _Writing:
             raise NotWritten(NEWER)
         if not self._dry_run:
             self._folder.write(picture, file, line.text)
-        self.result.written[line.image] = file.path
+        self.result.written[line.image] = WrittenText(picture=picture, file=file.path, text=line.text)
         return not self._dry_run

@@ -183,14 +183,25 @@ class DatasetApi(Api):
         return await self.import_scanned(dataset, found, read_as=read_as, on_progress=on_progress)
 
     async def import_scanned(
-        self, dataset: str, found: ScanResult, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
+        self,
+        dataset: str,
+        found: ScanResult,
+        *,
+        read_as: ReadAs = "auto",
+        once: "TextsOnce | None" = None,
+        on_progress: OnProgress | None = None,
     ) -> ImportSummary:
-        """Files found by `loratory.image_files`. Of equal files with different texts the first text counts."""
+        """Files found by `loratory.image_files`. Of equal files with different texts the first text counts.
+
+        `once` remembers the first ones of several imports of one folder.
+        """
         files: list[ImportedFile] = []
         unreadable = list(found.unreadable)
-        once = _TextsOnce(unreadable)
+        once = once or TextsOnce()
         for batch in batches(found.images):
-            files += await self._upload(dataset, await asyncio.to_thread(once.keep, batch), read_as, unreadable)
+            files += await self._upload(
+                dataset, await asyncio.to_thread(once.keep, batch, unreadable), read_as, unreadable
+            )
             if on_progress:
                 on_progress(len(files), len(found.images))
         return ImportSummary(
@@ -276,25 +287,27 @@ class SyncDatasetApi(SyncApi):
 
 
 @dataclass
-class _TextsOnce:
+class TextsOnce:
     """Of equal files of one import, however many requests it takes, the first text counts; others are noted."""
 
-    unreadable: list[tuple[str, str]]
     _first: dict[bytes, ImageFile] = field(default_factory=dict)
 
-    def keep(self, batch: Sequence[ImageFile]) -> list[ImageFile]:
-        return [image if image.text is None else self._keep(image) for image in batch]
+    def keep(self, batch: Sequence[ImageFile], unreadable: list[tuple[str, str]]) -> list[ImageFile]:
+        return [image if image.text is None else self._keep(image, unreadable) for image in batch]
 
-    def _keep(self, image: ImageFile) -> ImageFile:
+    def _keep(self, image: ImageFile, unreadable: list[tuple[str, str]]) -> ImageFile:
         try:
             digest = _digest_of(image.path)
         except OSError:
             return image  # it is named when it is to be sent
-        first = self._first.setdefault(digest, image)
+        first = self._first.get(digest)
+        if first is None or first.path == image.path or not first.path.exists():
+            self._first[digest] = image
+            return image
         if first.text == image.text:
             return image
         reason = f"its text differs from that of {first.name}, which is the same picture and counts"
-        self.unreadable.append((image.name, reason))
+        unreadable.append((image.name, reason))
         return replace(image, text=None)
 
 

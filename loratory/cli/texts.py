@@ -60,7 +60,7 @@ def format_written(result: WrittenTexts, *, dry_run: bool = False) -> Iterator[s
     elsewhere = f", {count(result.elsewhere, 'image')} of other folders" if result.elsewhere else ""
     yield line + elsewhere
     if dry_run:
-        yield from (f"  {path}" for path in sorted(result.written.values()))
+        yield from (f"  {path}" for path in sorted(text.file for text in result.written.values()))
     if result.left:
         yield "Not written:"
         yield from (f"  {name}: {reason}" for name, reason in result.left)

@@ -36,6 +36,10 @@ def imported(client: Client, name: str, folder: Path) -> str:
     return name
 
 
+def files(result: WrittenTexts) -> list[Path]:
+    return [text.file for text in result.written.values()]
+
+
 def reasons(result: WrittenTexts) -> dict[str, str]:
     return dict(result.left)
 
@@ -51,7 +55,7 @@ def test_edits_reach_the_text_files_in_their_own_way_of_ending_lines(client: Cli
     planned = client.write_texts(name, tmp_path / "girl", dry_run=True)
     assert (tmp_path / "girl" / "a.txt").read_bytes() == b"1girl, bad_tag\r\n"
     result = client.write_texts(name, tmp_path / "girl", escape=True)
-    assert (planned.written, result.left) == (result.written, [])
+    assert (planned.written.keys(), files(planned), result.left) == (result.written.keys(), files(result), [])
     root = tmp_path / "girl"
     assert (root / "a.txt").read_bytes() == b"1girl, name \\(series\\)\r\n"
     assert (root / "a.txt").stat().st_mode & 0o777 == 0o640
@@ -85,7 +89,7 @@ def test_a_newer_text_is_left_until_it_is_imported(client: Client, tmp_path: Pat
         assert (tmp_path / "a.txt").read_text() == "1girl, hat, smile"
         assert (tmp_path / "b.txt").read_text() == "1girl, hat, sky"
         client.import_folder(name, tmp_path)
-        assert list(client.write_texts(name, tmp_path).written.values()) == [tmp_path / "a.txt"]
+        assert files(client.write_texts(name, tmp_path)) == [tmp_path / "a.txt"]
         assert (tmp_path / "a.txt").read_text() == "1girl, hat, sky, smile"
 
 
@@ -121,7 +125,7 @@ def test_a_file_that_cannot_be_written_stops_no_other(client: Client, tmp_path: 
     client.edit_many(name, remove=["hat"])
     result = client.write_texts(name, tmp_path)
     assert ["cannot be written: File name too long" in reason for _, reason in result.left] == [True]
-    assert list(result.written.values()) == [tmp_path / "b.txt"]
+    assert files(result) == [tmp_path / "b.txt"]
     assert (tmp_path / long).read_bytes() == b"1girl, hat"
 
 
