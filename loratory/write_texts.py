@@ -14,7 +14,6 @@ from contracts.errors import SetupError
 from contracts.events.base import TextKind
 from contracts.ids import ImageId
 from contracts.tag_style import SEPARATOR_PATTERN
-from loratory.api.base import path
 from loratory.export import ExportOptions, TagWords, export_parameters
 from loratory.http import Http, decode
 from loratory.image_files import scan_folder
@@ -91,7 +90,10 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def write_texts(http: Http, dataset: str, folder: Path, options: WritingOptions) -> WrittenTexts:
-    """SetupError: the folder has no pictures, or texts with this separator could not be imported again."""
+    """`dataset`: its path on the server.
+
+    SetupError: the folder has no pictures, or texts with this separator could not be imported again.
+    """
     separator = options.get("separator")
     if separator is not None and not re.match(SEPARATOR_PATTERN, separator):
         raise SetupError(f"texts with the separator {separator!r} could not be imported again; use a comma")
@@ -101,16 +103,16 @@ async def write_texts(http: Http, dataset: str, folder: Path, options: WritingOp
     writing = _Writing(PictureFolder(folder, scan, encoding), options)
     for start in range(0, len(lines), IMAGES_AT_ONCE):
         received = await asyncio.to_thread(writing.write_all, lines[start : start + IMAGES_AT_ONCE])
-        await import_texts(http, dataset, received)
+        await _import_texts(http, dataset, received)
     return writing.result
 
 
-async def import_texts(http: Http, dataset: str, received: Sequence[ReceivedText]) -> None:
+async def _import_texts(http: Http, dataset: str, received: Sequence[ReceivedText]) -> None:
     """Tell the server what the text files of images say now."""
     for kind in ("tags", "caption"):
         for batch in _batches([one for one in received if one.kind == kind]):
             body = {"json": {"texts": {one.image: one.text for one in batch}, "read_as": kind}}
-            await http.post(path("datasets", dataset, "texts"), ImportResult, partial(dict, body))
+            await http.post(f"{dataset}/texts", ImportResult, partial(dict, body))
 
 
 def _batches(received: Sequence[ReceivedText]) -> Iterator[list[ReceivedText]]:
@@ -133,7 +135,7 @@ async def _read_lines(http: Http, dataset: str, options: WritingOptions) -> list
     exported |= {"words": options.get("words", "spaces"), "escape": options.get("escape", False)}
     exported |= {"separator": options.get("separator")}
     parameters: dict[str, Any] = export_parameters(exported)
-    async with http.open_file(path("datasets", dataset, "export"), **parameters) as response:
+    async with http.open_file(f"{dataset}/export", **parameters) as response:
         sent = f"{http.url} sent a line of a manifest"
         lines = [decode(line, _Line, sent) async for line in response.aiter_lines()]
     return [line for line in lines if not line.erased]

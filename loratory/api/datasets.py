@@ -164,7 +164,7 @@ class DatasetApi(Api):
 
         A text file that was changed since it was imported is left as it is.
         """
-        return await write_texts(self._http, dataset, folder, options)
+        return await write_texts(self._http, path("datasets", dataset), folder, options)
 
     async def import_folder(
         self, dataset: str, folder: Path, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
