@@ -34,6 +34,7 @@ class FolderDatasets:
             view = await client.ensure_dataset(name)
             if view.id not in others:
                 break
+        self._file.parent.mkdir(exist_ok=True)
         write_atomically(self._file, msgspec.json.encode(known | {str(folder): view.id}))
         return view
 

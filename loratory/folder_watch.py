@@ -18,14 +18,13 @@ from contracts.errors import LoratoryError, SetupError
 from loratory.api.datasets import TextsOnce
 from loratory.client import AsyncClient
 from loratory.follow import format_import
-from loratory.image_files import ImageFile, ScanResult, scan_folder
+from loratory.image_files import ScanResult, scan_folder
+from loratory.imported_pictures import ImportedPictures
 from loratory.responses import ImportSummary
-from loratory.snapshot import Signature, Snapshot, take_snapshot, unsettled
+from loratory.snapshot import Snapshot, take_snapshot, unsettled
 from loratory.text_files import NEWER
 
 T = TypeVar("T")
-Known = tuple[Signature | None, str | None]
-"""A picture as it was imported: its signature and its text."""
 MAX_SAID = 100_000
 """Problems that are remembered as said."""
 
@@ -48,7 +47,10 @@ class WatchTiming:
 
 @dataclass(kw_only=True)
 class FolderWatch:
-    """`print_line` gets what was imported and written, and each problem once, until it is another one."""
+    """`print_line` gets what was imported and written, and each problem once, until it is another one.
+
+    `imported`: the pictures that need not be sent any more.
+    """
 
     client: AsyncClient
     dataset: str
@@ -57,9 +59,9 @@ class FolderWatch:
     print_line: Callable[[str], None]
     on_progress: Callable[[int, int], None] | None = None
     timing: WatchTiming = WatchTiming()
+    imported: ImportedPictures = field(default_factory=ImportedPictures)
     _before: Snapshot = field(default_factory=dict)
-    _imported: Snapshot = field(default_factory=dict)
-    _known: dict[Path, Known] = field(default_factory=dict)
+    _seen: Snapshot = field(default_factory=dict)
     _texts: TextsOnce = field(default_factory=TextsOnce)
     _said: set[object] = field(default_factory=set)
     _problem: str = ""
@@ -91,20 +93,17 @@ class FolderWatch:
         now = await self._timed(partial(take_snapshot, self.folder), self.timing.share)
         waiting, self._before = unsettled(now, self._before, self.timing.settle), now
         settled = {path: signature for path, signature in now.items() if path not in waiting}
-        if all(self._imported.get(path) == signature for path, signature in settled.items()):
+        if all(self._seen.get(path) == signature for path, signature in settled.items()):
             return
         scan = await self._scan()
         stems = {Path(path).with_suffix("") for path in waiting}
-        changed = [
-            image
-            for image in scan.images
-            if image.path.with_suffix("") not in stems and self._known.get(image.path) != _known(image, now)
-        ]
+        readable = [image for image in scan.images if image.path.with_suffix("") not in stems]
+        changed = self.imported.are_new(readable, now)
         summary = await self.client.import_scanned(
             self.dataset, replace(scan, images=changed), once=self._texts, on_progress=self.on_progress
         )
-        self._known |= {image.path: _known(image, now) for image in changed}
-        self._imported = settled
+        self.imported.add(changed, now)
+        self._seen = settled
         self._print_import(summary)
 
     async def _scan(self) -> ScanResult:
@@ -122,16 +121,14 @@ class FolderWatch:
         if time.monotonic() < self._write_after:
             return
         etag = (await self.client.dataset(self.dataset)).etag
-        if etag == self._written_etag or not self._known:
+        if etag == self._written_etag or not self.imported:
             return
         started = time.monotonic()
         result = await self.client.write_texts(self.dataset, self.folder)
         took = time.monotonic() - started
         self._write_after, self._written_etag = started + max(self.timing.write, took / self.timing.busy_share), etag
-        for text in result.written.values():
-            # Else the next look would send its picture again.
-            if text.picture in self._known:
-                self._known[text.picture] = (self._known[text.picture][0], text.text)
+        # Else the next look would send their pictures again.
+        self.imported.set_texts((text.picture, text.text) for text in result.written.values())
         if result.written:
             self.print_line(f"{len(result.written)} text files written")
         # What is newer is imported soon.
@@ -168,7 +165,3 @@ class FolderWatch:
         found = [item for item in items if item not in self._said]
         self._said.update(found)
         return found
-
-
-def _known(image: ImageFile, now: Snapshot) -> Known:
-    return now.get(str(image.path)), image.text

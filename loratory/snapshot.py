@@ -29,10 +29,12 @@ def take_snapshot(folder: Path) -> Snapshot:
 
 
 def _files(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Of folders in it that cannot be read, as imports do, none."""
     pending = [folder]
     while pending:
+        current = pending.pop()
         try:
-            with os.scandir(pending.pop()) as entries:
+            with os.scandir(current) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
@@ -40,9 +42,10 @@ def _files(folder: str) -> Iterator[os.DirEntry[str]]:
                         pending.append(entry.path)
                     else:
                         yield entry
-        except FileNotFoundError as error:
-            if error.filename == folder:
-                raise SetupError(f"there is no folder {folder}") from error
+        except OSError as error:
+            if current == folder:
+                reason = "there is no folder" if isinstance(error, FileNotFoundError) else f"{error.strerror}:"
+                raise SetupError(f"{reason} {folder}") from error
 
 
 def unsettled(now: Snapshot, before: Snapshot, seconds: float) -> set[str]:

@@ -18,6 +18,7 @@ from loratory.data_folder import DataFolder
 from loratory.folder_datasets import FolderDatasets, require_apart
 from loratory.folder_watch import FolderWatch
 from loratory.follow import ProgressWriter
+from loratory.imported_pictures import ImportedPictures
 from loratory.services import CORE_SERVICES, Service
 from loratory.stack import Stack
 
@@ -65,12 +66,15 @@ async def up(  # noqa: PLR0913 - each is an option
 async def _work_on(folder: Path, stack: Stack, environ: Mapping[str, str], *, write_texts: bool) -> None:
     writer = ProgressWriter(sys.stderr)
     async with AsyncClient(stack.address, api_key(environ), retry_timeout=60) as client:
-        dataset = await FolderDatasets(DataFolder(stack.data).folders_file).dataset_of(folder, client)
+        data = DataFolder(stack.data)
+        dataset = await FolderDatasets(data.folders_file).dataset_of(folder, client)
+        log = str((await client.status())["log"]["log_id"])
         write_line(f"{folder} is the data set {dataset.name!r}: {stack.address}/#/datasets/{dataset.id}")
         await FolderWatch(
             client=client,
             dataset=dataset.id,
             folder=folder,
+            imported=ImportedPictures(data.imported_file(dataset.id), log),
             write_texts=write_texts,
             print_line=write_line,
             on_progress=lambda done, total: writer.progress(f"sent {done}/{total}"),

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -13,6 +14,7 @@ from contracts.errors import SetupError
 from loratory import AsyncClient
 from loratory.folder_datasets import FolderDatasets, require_apart
 from loratory.folder_watch import FolderWatch, WatchTiming
+from loratory.imported_pictures import ImportedPictures
 from loratory.snapshot import take_snapshot, unsettled
 
 AT_ONCE = WatchTiming(settle=0, write=0, busy_share=1e9)
@@ -25,7 +27,9 @@ class Watched:
     dataset: str
     lines: list[str] = field(default_factory=list)
 
-    def watch(self, *, write_texts: bool = False, timing: WatchTiming = AT_ONCE) -> FolderWatch:
+    def watch(
+        self, *, write_texts: bool = False, timing: WatchTiming = AT_ONCE, state: Path | None = None, log: str = ""
+    ) -> FolderWatch:
         return FolderWatch(
             client=self.client,
             dataset=self.dataset,
@@ -33,6 +37,7 @@ class Watched:
             write_texts=write_texts,
             print_line=self.lines.append,
             timing=timing,
+            imported=ImportedPictures(state, log),
         )
 
     def picture(self, name: str, colour: str, text: str | None = None) -> Path:
@@ -82,9 +87,30 @@ async def test_new_and_changed_files_are_imported_and_nothing_twice(watched: Wat
     assert await watched.texts() == ["1girl, sky", "", "A tree."]
     assert watched.take_lines()[0].startswith("1 image imported, 1 already present, 0 skipped, 1 text read as tags")
 
-    again = watched.watch()  # as after a restart
-    await again.look()
-    assert await watched.texts() == ["1girl, sky", "", "A tree."]
+
+async def test_after_a_restart_nothing_is_sent_again_and_what_was_removed_stays_removed(
+    watched: Watched, tmp_path: Path
+) -> None:
+    state = tmp_path / "state" / "girl.json"
+    watched.picture("a.png", "red", "1girl,hat")
+    watched.picture("b.png", "blue")
+    await watched.watch(write_texts=True, state=state).look()
+    assert b"1girl" not in state.read_bytes()
+    removed = next(image for image in await watched.client.images(watched.dataset) if image.name == "b.png")
+    async with httpx.AsyncClient(base_url=watched.client.url) as http:
+        assert (await http.delete(f"/api/v1/images/{removed.id}")).is_success
+    etag, _ = await watched.etag(), watched.take_lines()
+    await watched.watch(write_texts=True, state=state).look()
+    assert (await watched.etag(), watched.lines) == (etag, [])
+    watched.picture("b.png", "green")
+    await watched.watch(state=state).look()
+    assert await watched.texts() == ["1girl, hat", ""]
+    content = state.read_bytes()
+    for log, unusable in (("another", content), ("", content[:20])):
+        state.write_bytes(unusable)
+        watched.take_lines()
+        await watched.watch(state=state, log=log).look()
+        assert watched.lines[0].startswith("0 images imported, 2 already present")
 
 
 async def test_a_file_that_is_still_written_is_waited_for(watched: Watched) -> None:
