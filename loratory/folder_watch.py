@@ -25,6 +25,8 @@ from loratory.snapshot import Snapshot, take_snapshot, unsettled
 from loratory.text_files import NEWER
 
 T = TypeVar("T")
+PICTURES_AT_ONCE = 1000
+"""Pictures after which it is kept what was imported: a stop repeats at most these."""
 MAX_SAID = 100_000
 """Problems that are remembered as said."""
 
@@ -99,12 +101,15 @@ class FolderWatch:
         stems = {Path(path).with_suffix("") for path in waiting}
         readable = [image for image in scan.images if image.path.with_suffix("") not in stems]
         changed = self.imported.are_new(readable, now)
-        summary = await self.client.import_scanned(
-            self.dataset, replace(scan, images=changed), once=self._texts, on_progress=self.on_progress
-        )
-        self.imported.add(changed, now)
+        for start in range(0, max(1, len(changed)), PICTURES_AT_ONCE):
+            part = changed[start : start + PICTURES_AT_ONCE]
+            found = ScanResult(images=part) if start else replace(scan, images=part)
+            summary = await self.client.import_scanned(
+                self.dataset, found, once=self._texts, on_progress=self.on_progress
+            )
+            self.imported.add(part, now)
+            self._print_import(summary)
         self._seen = settled
-        self._print_import(summary)
 
     async def _scan(self) -> ScanResult:
         """Nothing for a folder that has no pictures yet."""
