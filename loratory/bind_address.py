@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 from contracts.errors import SetupError
 
@@ -31,3 +32,10 @@ def find_free_port(host: str, port: int) -> int:
                 f"port {port} on {host} is not available ({error.strerror}); choose another with --port"
             ) from error
         return int(probe.getsockname()[1])
+
+
+def api_key(environ: Mapping[str, str]) -> str | None:
+    """The API key that the stack's gateway is configured with."""
+    if file := environ.get("LORATORY_API_KEY_FILE"):
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    return environ.get("LORATORY_API_KEY") or None

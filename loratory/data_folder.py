@@ -39,6 +39,15 @@ class DataFolder:
         """What a running stack waits for before it starts a service again."""
         return self.path / "run" / "supervision.json"
 
+    @property
+    def folders_file(self) -> Path:
+        """Which folders of pictures are imported into which data sets."""
+        return self.path / "folders" / "datasets.json"
+
+    def imported_file(self, dataset: str) -> Path:
+        """Which pictures of such a folder were imported, as what."""
+        return self.path / "folders" / f"{dataset}.json"
+
     def health_file(self, service: str) -> Path:
         return self.path / "run" / f"{service}.json"
 

@@ -14,7 +14,7 @@ from contracts.events.jobs import Artifact
 from contracts.wording import count
 from loratory import demo_programs
 from loratory.api.base import WaitTimeout, poll
-from loratory.bind_address import find_free_port
+from loratory.bind_address import api_key, find_free_port
 from loratory.client import AsyncClient
 from loratory.demo_programs import DrawnConcept, SheetInput
 from loratory.download import sha256_of
@@ -94,7 +94,7 @@ class Demo:
             self.writer.line(f"drawing {DRAWN_IMAGES} images")
             concept = await demo_programs.draw(folder, self.environ, count=DRAWN_IMAGES, seed=self.options.seed)
             scan = await asyncio.to_thread(scan_folder, folder)
-        async with AsyncClient(stack.address, _api_key(self.environ)) as client:
+        async with AsyncClient(stack.address, api_key(self.environ)) as client:
             await self._import(client, dataset, scan)
             await self._tag(client, dataset, stack)
             return await self._train(client, dataset, stack, concept)
@@ -215,13 +215,6 @@ def _choose_port(requested: int | None) -> int:
         return find_free_port("127.0.0.1", DEFAULT_PORT)
     except SetupError:
         return 0
-
-
-def _api_key(environ: Mapping[str, str]) -> str | None:
-    """The API key that the stack's gateway is configured with."""
-    if file := environ.get("LORATORY_API_KEY_FILE"):
-        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-    return environ.get("LORATORY_API_KEY") or None
 
 
 def _find_file(artifact: Artifact, loras: Path) -> Path | None:

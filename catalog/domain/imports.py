@@ -26,7 +26,6 @@ from contracts.events.datasets import (
 from contracts.ids import Digest, ImageId
 from contracts.sealed import CAPTION, seal
 from contracts.tags import canonicalize
-from contracts.texts.reading import read_text
 
 MAX_FILE_NAME_LENGTH = 255
 """Characters of a file name that are kept, the usual limit of file systems."""
@@ -63,6 +62,7 @@ CAPTION_NOT_KEPT: dict[NoKey, str] = {
     "lost": "the key of that image is lost, so the caption of this file cannot be stored: remove that image, and "
     "import the file again",
 }
+TEXT_NOT_KEPT = "the key of that image is gone, so that its text cannot be stored"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +132,23 @@ def _repeats_set(images: Iterable[KnownImage], given: Mapping[int, int]) -> list
     return [RepeatsSet(images=image_set(ordinals), repeats=repeats) for repeats, ordinals in sorted(changed.items())]
 
 
+def decide_texts(known: Mapping[ImageId, KnownImage], texts: Mapping[ImageId, str], read_as: ReadAs) -> ImportDecision:
+    """The events and results of an import of texts alone: of these images, of which some may not be known any more."""
+    decision = ImportDecision(read_as)
+    for image, text in texts.items():
+        found = known.get(image)
+        if found is None or found.key is None:
+            reason, detail = ("no-such-image", "the data set has no such image")
+            if found is not None and found.no_key is not None:
+                reason, detail = found.no_key, TEXT_NOT_KEPT
+            decision.files.append(ImportedFile(outcome="refused", image=image, reason=reason, detail=detail))
+            continue
+        result = ImportedFile(outcome="existing", image=image, ordinal=found.ordinal)
+        _, result = _read_text(decision, text, found, result)
+        decision.files.append(result)
+    return decision
+
+
 def _add(decision: ImportDecision, file: ExaminedFile, added: ImageAdded) -> KnownImage:
     state = TextState(ordinal=added.ordinal)
     new = KnownImage(image=added.image_id, ordinal=added.ordinal, blobs=_blobs(added), key=file.key, text=state)
@@ -142,7 +159,7 @@ def _add(decision: ImportDecision, file: ExaminedFile, added: ImageAdded) -> Kno
     if tagged is not None:
         decision.events.append(tagged)
     result = ImportedFile(outcome="added", image=new.image, ordinal=new.ordinal, detail=_summarize(problems))
-    new, result = _read_text(decision, file, new, result)
+    new, result = _read_text(decision, file.text, new, result)
     new, result = _set_repeats_and_mask(decision, file, new, result)
     decision.files.append(result)
     return new
@@ -170,7 +187,7 @@ def _add_duplicate(decision: ImportDecision, file: ExaminedFile, added: ImageAdd
         remarks.append("the tags of the file were ignored")
     detail = "; ".join(remarks)
     result = ImportedFile(outcome="existing", image=known.image, ordinal=known.ordinal, reason="twin", detail=detail)
-    known, result = _read_text(decision, file, known, result)
+    known, result = _read_text(decision, file.text, known, result)
     known, result = _set_repeats_and_mask(decision, file, known, result)
     decision.files.append(result)
     return known
@@ -193,16 +210,16 @@ def _set_repeats_and_mask(
 
 
 def _read_text(
-    decision: ImportDecision, file: ExaminedFile, known: KnownImage, result: ImportedFile
+    decision: ImportDecision, text: str | None, known: KnownImage, result: ImportedFile
 ) -> tuple[KnownImage, ImportedFile]:
     """Of equal files in one import the text of the first counts."""
-    if file.text is None or file.text == known.used_text or known.key is None or known.text is None:
+    if text is None or text == known.used_text or known.key is None or known.text is None:
         return known, result
     if known.used_text is not None:
         remark = "an equal file of this import came with another text, which counts"
         return known, msgspec.structs.replace(result, detail=_join(result.detail, remark))
-    reading = read_text(file.text, decision.read_as)
-    decided = received_texts.decide(known.text, file.text, reading, known.key)
+    reading = received_texts.read(known.text, text, decision.read_as, known.key)
+    decided = received_texts.decide(known.text, text, reading, known.key)
     decision.events.extend(decided.events)
     result = msgspec.structs.replace(
         result,
@@ -210,7 +227,7 @@ def _read_text(
         detail=_join(result.detail, _summarize(reading.problems)),
         conflicts=tuple(decided.conflicts[:MAX_NAMED_CONFLICTS]),
     )
-    return replace(known, used_text=file.text), result
+    return replace(known, used_text=text), result
 
 
 def _join(*parts: str | None) -> str | None:

@@ -1,21 +1,34 @@
 """What an import applies of the text beside a picture: only what the file changed, never over a person. Pure.
 
 Three-way: the text that the picture was last imported with into this data set, the text of its file now, and what was
-decided meanwhile. Whoever imports the same folder twice changes nothing the second time.
+decided meanwhile. Whoever imports the same folder twice changes nothing the second time, also after its texts were
+written as the images have them: such a text is recognised by what it says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from catalog.domain.edits import Choice
 from catalog.domain.image_sets import image_set
-from contracts.events.base import TextKind
+from contracts.events.base import ReadAs, TextKind
 from contracts.events.datasets import CaptionSet, DatasetEvent, TagsEdited, TagsOrdered, TextReceived
 from contracts.sealed import CAPTION, TEXT, seal
-from contracts.texts.reading import TextReading
+from contracts.tag_style import TagStyle
+from contracts.texts.reading import TextReading, read_text
+from contracts.texts.writing import write_tags
 
 NOTHING = TextReading(kind="empty", reason="empty")
 """What an image was last imported with, if no text came with it."""
+
+
+_STYLES = (
+    TagStyle(),
+    TagStyle(escape=True),
+    TagStyle(words="underscores"),
+    TagStyle(words="underscores", escape=True),
+)
+_ASSERTED_BY_FILE: tuple[Choice, str] = ("asserted", "import")
+_REJECTED_BY_FILE: tuple[Choice, str] = ("rejected", "import")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +37,8 @@ class TextState:
 
     `base`: the text that it was last imported with, sealed, and `before` what that said. `decided`: the decision that
     holds on each tag and its source, in the order they were made. `by_person`: whether a person wrote the caption, or
-    removed it, since that import.
+    removed it, since that import. `shown`: the tags that the image has now, in order; `predicted`: those that models
+    give it, whatever was decided.
     """
 
     ordinal: int
@@ -32,6 +46,8 @@ class TextState:
     before: TextReading = NOTHING
     decided: Mapping[str, tuple[Choice, str]] = field(default_factory=dict)
     order: Sequence[str] = ()
+    shown: Sequence[str] = ()
+    predicted: Set[str] = frozenset()
     caption: str | None = None
     by_person: bool = False
 
@@ -44,6 +60,27 @@ class TextDecision:
     conflicts: Sequence[str] = ()
 
 
+def read(state: TextState, text: str, read_as: ReadAs, key: bytes) -> TextReading:
+    """A text that was imported before is read as it was then, and one that says what the image has now as just that."""
+    if read_as != "caption" and state.caption is None and _is_list_of(state.shown, text):
+        return TextReading(kind="tags", tags=tuple(state.shown), reason="requested")
+    if read_as != "auto":
+        return read_text(text, read_as)
+    if state.base is not None and state.base[0] == seal(key, text, TEXT):
+        return state.before
+    before_texts_were_kept = state.base is None and state.before.caption is not None
+    if text == state.caption and not before_texts_were_kept:
+        return read_text(text, "caption")
+    return read_text(text, "auto")
+
+
+def _is_list_of(tags: Sequence[str], text: str) -> bool:
+    """A tag that is all in parentheses is another one when it is read, but is written in one of these ways."""
+    if not tags:
+        return False
+    return read_text(text, "tags").tags == tuple(tags) or any(text == write_tags(tags, style) for style in _STYLES)
+
+
 def decide(state: TextState, text: str, after: TextReading, key: bytes) -> TextDecision:
     """The events of an import of this text, which was read as `after`; `key` seals the texts of the image."""
     received = TextReceived(
@@ -51,24 +88,42 @@ def decide(state: TextState, text: str, after: TextReading, key: bytes) -> TextD
     )
     if (received.text, received.read_as) == state.base or (state.base is None and after.kind == "empty"):
         return TextDecision()
+    if _says_what_is_shown(state, after):
+        return TextDecision([received])
     tags, tag_conflicts = _decide_tags(state, after)
     caption, caption_conflicts = _decide_caption(state, after, key)
     return TextDecision([received, *tags, *caption], [*tag_conflicts, *caption_conflicts])
+
+
+def _says_what_is_shown(state: TextState, after: TextReading) -> bool:
+    """As a text that was written back: nothing is new in it, not even for tags that only models give the image."""
+    if state.caption is not None:
+        return after.caption == state.caption
+    return after.caption is None and after.tags == tuple(state.shown)
 
 
 def _decide_tags(state: TextState, after: TextReading) -> tuple[list[DatasetEvent], list[str]]:
     added = [tag for tag in after.tags if tag not in set(state.before.tags)]
     removed = [tag for tag in state.before.tags if tag not in set(after.tags)]
     decided = state.decided
-    asserted = tuple(tag for tag in added if tag not in decided)
-    withdrawn = tuple(tag for tag in removed if decided.get(tag) == ("asserted", "import"))
-    edited = TagsEdited(images=image_set([state.ordinal]), asserted=asserted, withdrawn=withdrawn, source="import")
+    asserted = tuple(tag for tag in added if decided.get(tag, _REJECTED_BY_FILE) == _REJECTED_BY_FILE)
+    given_up = [tag for tag in removed if decided.get(tag, _ASSERTED_BY_FILE) == _ASSERTED_BY_FILE]
+    # As in an edit by hand: what only an import says is withdrawn, what models give is rejected.
+    rejected = tuple(tag for tag in given_up if tag in state.predicted)
+    withdrawn = tuple(tag for tag in given_up if tag in decided and tag not in state.predicted)
+    edited = TagsEdited(
+        images=image_set([state.ordinal]),
+        asserted=asserted,
+        rejected=rejected,
+        withdrawn=withdrawn,
+        source="import",
+    )
     conflicts = [
         *(f"{tag!r} is new in the file, but was removed by hand" for tag in added if _is(decided, tag, "rejected")),
         *(f"{tag!r} is gone from the file, but was added by hand" for tag in removed if _is(decided, tag, "asserted")),
     ]
-    shown = [tag for tag, (choice, _) in decided.items() if choice == "asserted" and tag not in withdrawn]
-    events: list[DatasetEvent] = [edited] if asserted or withdrawn else []
+    shown = [tag for tag, (choice, _) in decided.items() if choice == "asserted" and tag not in given_up]
+    events: list[DatasetEvent] = [edited] if asserted or rejected or withdrawn else []
     return events + _decide_order(state, after, [*shown, *asserted]), conflicts
 
 

@@ -1,7 +1,10 @@
 """What exports are written from: the images of a data set or of a frozen version, with their texts in plain."""
 
+import hashlib
 from functools import partial
 from itertools import islice
+
+import msgspec
 
 from catalog import index_memory
 from catalog.database import Connection
@@ -12,16 +15,17 @@ from catalog.lookup import known_dataset, require_dataset, require_version
 from catalog.query_handlers.context import QueryContext
 from catalog.query_handlers.paging import build_page, decode_cursor
 from catalog.query_handlers.results import TaggedImage, with_tags
-from catalog.views import images
+from catalog.views import images, texts
 from catalog.views.images import ImageRow
 from catalog.views.index import DatasetIndex
+from catalog.views.texts import ReceivedText
 from catalog.watch.absent_keys import AbsentKeys
 from contracts.errors import Invalid
 from contracts.filter_text import canonical
-from contracts.ids import ImageId
+from contracts.ids import Digest, ImageId
 from contracts.queries.base import Page
 from contracts.queries.exports import ExportEntry, ReadExport
-from contracts.sealed import CAPTION, NAME, open_sealed
+from contracts.sealed import CAPTION, NAME, TEXT, open_sealed
 from contracts.tag_style import DEFAULT_STYLE
 from contracts.training_text import DEFAULT_TEMPLATE, TEXT_VERSION
 
@@ -42,19 +46,37 @@ async def _read_current(context: QueryContext, query: ReadExport) -> Page[Export
     dataset = await context.read(query, lambda connection: require_dataset(connection, query.dataset))
     memory = await index_memory.for_filter(context, dataset.id, filter_)
 
-    def read(connection: Connection) -> tuple[list[TaggedImage], int]:
+    def read(connection: Connection) -> tuple[list[TaggedImage], int, dict[int, ReceivedText]]:
         index = DatasetIndex(connection, dataset.id, memory)
         selected = index.universe() if filter_ is None else evaluate(filter_, index)
         ordinals = islice(selected.iter_equal_or_larger(after + 1), query.limit + 1)
-        return with_tags(connection, images.by_ordinals(connection, dataset.id, ordinals), known), len(selected)
+        found = with_tags(connection, images.by_ordinals(connection, dataset.id, ordinals), known)
+        asked = [image.row.ordinal for image in found] if query.received else []
+        return found, len(selected), texts.received(connection, dataset.id, asked)
 
-    found, total = await context.read_dataset(dataset.id, read)
+    found, total, received = await context.read_dataset(dataset.id, read)
     keys, absent = await context.keys_of(image[0].id for image in found)
     # A key that is missing although nobody gave it up must not make an export with fewer texts.
     absent.refuse_missing()
-    return build_page(
-        query, found, lambda image: _current_entry(image, keys, absent), lambda image: (image[0].ordinal,), total
-    )
+
+    def entry(image: TaggedImage) -> ExportEntry:
+        current = _current_entry(image, keys, absent)
+        if not query.received or image.row.id not in keys:
+            return current
+        text = _received(image.row, received.get(image.row.ordinal), keys[image.row.id])
+        digest = None if text is None else Digest(hashlib.sha256(text.encode()).hexdigest())
+        return msgspec.structs.replace(current, received=digest)
+
+    return build_page(query, found, entry, lambda image: (image[0].ordinal,), total)
+
+
+def _received(row: ImageRow, received: ReceivedText | None, key: bytes) -> str | None:
+    """Before texts were kept, what stood beside a file was its caption."""
+    if received is not None:
+        return open_sealed(key, received.text, TEXT)
+    if row.caption is None or row.caption_source != "import":
+        return None
+    return open_sealed(key, row.caption, CAPTION)
 
 
 def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> ExportEntry:

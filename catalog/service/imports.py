@@ -16,20 +16,28 @@ from catalog.database import Connection
 from catalog.domain import imports as rules
 from catalog.domain.compose import compose
 from catalog.domain.edits import Choice
+from catalog.domain.effective_tags import TagState
 from catalog.domain.received_texts import TextState
 from catalog.ingest.outcomes import Refused
 from catalog.ingest.pool import Decoder
 from catalog.lookup import require_dataset
 from catalog.service.blob_pins import BlobPins
-from catalog.service.context import CommandContext
+from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
 from catalog.views import datasets, decisions, images, live_blobs, repeats, texts
 from catalog.watch.absent_keys import AbsentKeys, keys_of
 from catalog.watch.losses import keys_missing
 from contracts.commands.base import CommandMetadata, CommandResult
-from contracts.commands.datasets import ImportImages, ImportResult, StagedFile, StagedMask
-from contracts.errors import Behind, Gone, NotFound, Unavailable
+from contracts.commands.datasets import (
+    MAX_TEXT_BYTES_PER_IMPORT,
+    ImportImages,
+    ImportResult,
+    ImportTexts,
+    StagedFile,
+    StagedMask,
+)
+from contracts.errors import Behind, Gone, NotFound, TooLarge, Unavailable
 from contracts.events.base import ReadAs
 from contracts.events.datasets import ImageAdded, ImageRefused
 from contracts.ids import DatasetId, Digest, ImageId, derived
@@ -190,6 +198,8 @@ class _Duplicate:
     text: texts.ReceivedText | None
     decided: Mapping[str, tuple[Choice, str]]
     order: Sequence[str]
+    tags: TagState | None = None
+    """Of an image for which a text came."""
 
 
 async def _decide(
@@ -208,16 +218,45 @@ def _read_duplicates(
     pixels = [file.event.pixels for file in files if isinstance(file.event, ImageAdded)]
     found = (images.find_duplicate(connection, row.id, digest) for digest in pixels)
     rows = {duplicate.ordinal: duplicate for duplicate in found if duplicate is not None}
-    ordinals = list(rows) if any(file.text for file in files) else []
+    if any(file.text for file in files):
+        return row, _with_texts(connection, row.id, rows)
     repeated = repeats.of_images(connection, row.id, rows)
-    received = texts.received(connection, row.id, ordinals)
-    decided, orders = decisions.decided(connection, row.id, ordinals), texts.orders(connection, row.id, ordinals)
-    return row, [
+    return row, [_Duplicate(duplicate, repeated[ordinal], None, {}, ()) for ordinal, duplicate in rows.items()]
+
+
+def _with_texts(connection: Connection, dataset_id: DatasetId, rows: Mapping[int, images.ImageRow]) -> list[_Duplicate]:
+    received, orders = texts.received(connection, dataset_id, rows), texts.orders(connection, dataset_id, rows)
+    repeated = repeats.of_images(connection, dataset_id, rows)
+    decided = decisions.decided(connection, dataset_id, [*rows])
+    states = decisions.states_of(connection, dataset_id, [*rows])
+    return [
         _Duplicate(
-            duplicate, repeated[ordinal], received.get(ordinal), decided.get(ordinal, {}), orders.get(ordinal, ())
+            *(row, repeated[ordinal], received.get(ordinal), decided[ordinal], orders.get(ordinal, ())),
+            tags=states[ordinal],
         )
-        for ordinal, duplicate in rows.items()
+        for ordinal, row in rows.items()
     ]
+
+
+@locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
+async def import_texts(context: CommandContext, _: CommandMetadata, command: ImportTexts) -> CommandOutcome:
+    """The texts that files beside images have now, where the pictures themselves need not be sent again."""
+    sizes = [len(text.encode()) for text in command.texts.values()]
+    if len(sizes) > 1 and sum(sizes) > MAX_TEXT_BYTES_PER_IMPORT:
+        raise TooLarge(f"the texts of one import have at most {MAX_TEXT_BYTES_PER_IMPORT} bytes together")
+
+    def read(connection: Connection) -> tuple[datasets.DatasetRow, list[_Duplicate]]:
+        row = require_dataset(connection, command.dataset)
+        found = [image for one in command.texts if (image := images.find(connection, one)) is not None]
+        rows = {image.ordinal: image for image in found if image.dataset_id == row.id and not image.removed}
+        return row, _with_texts(connection, row.id, rows)
+
+    row, found = await context.read(read)
+    keys, absent = await keys_of(context.executor.store, context.keys, (image.row.id for image in found))
+    known = {image.row.id: _known(image, keys.get(image.row.id), absent) for image in found}
+    decision = rules.decide_texts(known, command.texts, command.read_as)
+    result = ImportResult(id=row.id, name=row.name, files=tuple(decision.files))
+    return CommandOutcome(result, [Change("dataset", row.id, decision.events, row.revision)])
 
 
 def with_file_names(result: ImportResult, files: Sequence[StagedFile]) -> ImportResult:
@@ -271,6 +310,8 @@ def _text_state(duplicate: _Duplicate, key: bytes) -> TextState:
         ordinal=row.ordinal,
         decided=duplicate.decided,
         order=duplicate.order,
+        shown=() if duplicate.tags is None else duplicate.tags.effective,
+        predicted=frozenset() if duplicate.tags is None else duplicate.tags.predicted,
         caption=caption,
         by_person=row.caption_source == "person" or (caption is None and row.caption_sequence > since),
     )

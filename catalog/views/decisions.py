@@ -117,6 +117,12 @@ def state_of(connection: Connection, dataset_id: str, ordinal: int) -> TagState:
     return _load(connection, dataset_id, [ordinal], None, {}).tag_state(ordinal)
 
 
+def states_of(connection: Connection, dataset_id: str, ordinals: Sequence[int]) -> dict[int, TagState]:
+    """The same of many images."""
+    loaded = _load(connection, dataset_id, ordinals, None, {})
+    return {ordinal: loaded.tag_state(ordinal) for ordinal in ordinals}
+
+
 def decided(
     connection: Connection, dataset_id: str, ordinals: Sequence[int]
 ) -> dict[int, dict[str, tuple[Choice, str]]]:

@@ -30,6 +30,8 @@ MAX_EDITED_TAGS = 100
 """Maximum tags in each list of an edit of many images."""
 MAX_TEXT_BYTES_PER_IMPORT = 48 * 1024
 """Maximum bytes of captions and tags in one import command; a single file may exceed it."""
+MAX_TEXTS_PER_IMPORT = 200
+"""Maximum texts of images that are there already in one command, and so in one commit."""
 
 
 EditedTags = Annotated[tuple[Tag, ...], Meta(max_length=MAX_EDITED_TAGS)]
@@ -155,6 +157,17 @@ class ImportImages(Command[ImportResult], frozen=True):
 
     dataset: str
     files: Annotated[tuple[StagedFile, ...], Meta(min_length=1, max_length=MAX_FILES_PER_IMPORT)]
+    read_as: ReadAs = "auto"
+
+
+class ImportTexts(Command[ImportResult], frozen=True):
+    """Import the texts that files beside images have now, as `ImportImages` does for a picture that is there already.
+
+    `texts` by image. TooLarge: they exceed MAX_TEXT_BYTES_PER_IMPORT together.
+    """
+
+    dataset: str
+    texts: Annotated[dict[ImageId, Text], Meta(min_length=1, max_length=MAX_TEXTS_PER_IMPORT)]
     read_as: ReadAs = "auto"
 
 

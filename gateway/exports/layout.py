@@ -30,6 +30,7 @@ class Kohya(msgspec.Struct, frozen=True, kw_only=True):
 class ImageLine(msgspec.Struct, frozen=True, kw_only=True):
     """One image, as a line of a manifest: `training_text` with the changes of the export, `tags` canonical.
 
+    `received`: the sha256 of the text that it was last imported with; not of a version.
     `picture` and `source` are sha256: of the stored picture, and of the file as received, of which `size` is in bytes.
     `repeats`: how often it is seen in an epoch. `mask`: sha256 of a grey PNG, white where the picture is to be trained.
     `file`: the path of the picture, in a zip file.
@@ -52,6 +53,7 @@ class ImageLine(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int = 1
     mask: Digest | None = None
     file: str | msgspec.UnsetType = msgspec.UNSET
+    received: Digest | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):

@@ -149,6 +149,7 @@ def plan_image(entry: ExportEntry, plan: Plan, stems: UniqueStems, *, is_erased:
         erased=is_erased,
         repeats=entry.repeats,
         mask=entry.mask,
+        received=msgspec.UNSET if plan.origin.version is not None else entry.received,
     )
     suffixes = () if entry.mask is None else (MASK_SUFFIX,)
     return PlannedImage(stem=stems.add(entry.name, entry.ordinal, *suffixes), line=line)

@@ -10,16 +10,18 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from contracts.commands.base import CommandMetadata, Description, Name, Probability, Tag, Tags, Trigger
+from contracts.commands.base import CommandMetadata, Description, Name, Probability, Tag, Tags, Text, Trigger
 from contracts.commands.datasets import (
     MAX_FILES_PER_IMPORT,
     MAX_TEXT_BYTES_PER_IMPORT,
+    MAX_TEXTS_PER_IMPORT,
     CreateDataset,
     DatasetResult,
     FreezeVersion,
     ImportedFile,
     ImportImages,
     ImportResult,
+    ImportTexts,
     RemoveDataset,
     RenameDataset,
     SetRules,
@@ -29,6 +31,7 @@ from contracts.commands.datasets import (
     UndoResult,
     VersionResult,
 )
+from contracts.events.base import ReadAs
 from contracts.ids import CommandId, ImageId, RunId, derived
 from contracts.queries.base import Page
 from contracts.queries.datasets import (
@@ -108,6 +111,13 @@ class UndoBody(Body, frozen=True):
 
 class VersionBody(Body, frozen=True):
     trigger: Trigger = ""
+
+
+class TextsBody(Body, frozen=True):
+    """Image id → text as it stands beside the image's file; `read_as` says how to read it."""
+
+    texts: Annotated[dict[ImageId, Text], Meta(min_length=1, max_length=MAX_TEXTS_PER_IMPORT)]
+    read_as: ReadAs = "auto"
 
 
 class UploadResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,6 +244,24 @@ async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
     headers = {SEQUENCE_HEADER: str(sequence)} if sequence else {}
     body = UploadResult(items=tuple(files), sequence=sequence, shown=shown, unmatched=tuple(upload.unmatched))
     return Response(body, status_code=status, headers=headers)
+
+
+@post(
+    "/datasets/{dataset:str}/texts",
+    status_code=200,
+    responses=not_shown_response(ImportResult) | problem_responses(404, 413, 415, 422),
+)
+async def import_texts(
+    dataset: FromPath[str], data: JSONBody[TextsBody], metadata: Metadata, catalog: Catalog
+) -> Response[ImportResult]:
+    """Import the texts that stand beside images which are there already, without their files: at most 200, of 48 KiB.
+
+    As when the files are imported again: what a text changed since the last import is applied, never over a person's
+    decision; see `conflicts`. A text that says what its image says already, as one that was written back does, changes
+    nothing, but is what the next import is compared with.
+    """
+    command = ImportTexts(dataset=dataset, texts=data.texts, read_as=data.read_as)
+    return ok(await catalog.command(metadata, command))
 
 
 async def _import_in_batches(

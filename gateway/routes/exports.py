@@ -145,7 +145,8 @@ async def export_dataset(  # noqa: PLR0913, PLR0917 - what an export is made of
     byte is sent. `export.json` says as of which sequence (`Loratory-As-Of`), and which images were left out because
     they were erased. 409 `blob-missing` if a picture is missing; one that is lost later ends the file before its end.
     """
-    query = ReadExport(dataset=dataset, filter=optional_filter(exported.filter), min_seq=min_seq)
+    filter_, is_manifest = optional_filter(exported.filter), exported.format == "manifest"
+    query = ReadExport(dataset=dataset, filter=filter_, received=is_manifest, min_seq=min_seq)
     view = await catalog.query(GetDataset(dataset=dataset, min_seq=min_seq))
     origin = Origin(dataset=view.name, dataset_id=view.id, filter=exported.filter, as_of=view.etag, until=view.etag)
     plan = exported.plan(origin)

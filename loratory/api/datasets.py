@@ -17,12 +17,13 @@ from contracts.errors import NotFound
 from contracts.events.base import ReadAs
 from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, ImageView, TagCount, VersionView
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
-from loratory.api.uploads import Uploads
+from loratory.api.uploads import FirstTexts, Uploads
 from loratory.export import ExportedFile, ExportOptions, export_parameters, save_export
 from loratory.folders.result import LINK_OUTSIDE, ScanResult
 from loratory.http import Items
 from loratory.image_files import batches, scan_archive, scan_files, scan_folder
 from loratory.responses import ErasureResult, ImportSummary
+from loratory.write_texts import WritingOptions, WrittenTexts, write_texts
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of files sent and of all files."""
@@ -169,6 +170,13 @@ class DatasetApi(Api):
         parameters = export_parameters(options)
         return await save_export(self._http, place, to, parameters, force=force, on_progress=on_progress)
 
+    async def write_texts(self, dataset: str, folder: Path, **options: Unpack[WritingOptions]) -> WrittenTexts:
+        """Write the training texts, without trigger, beside the pictures of a folder that it was imported from.
+
+        A text file that was changed since it was imported is left as it is.
+        """
+        return await write_texts(self._http, path("datasets", dataset), folder, options)
+
     async def import_folder(
         self, dataset: str, folder: Path, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
     ) -> ImportSummary:
@@ -193,11 +201,22 @@ class DatasetApi(Api):
         return await self.import_scanned(dataset, found, read_as=read_as, on_progress=on_progress)
 
     async def import_scanned(
-        self, dataset: str, found: ScanResult, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
+        self,
+        dataset: str,
+        found: ScanResult,
+        *,
+        read_as: ReadAs = "auto",
+        once: FirstTexts | None = None,
+        on_progress: OnProgress | None = None,
     ) -> ImportSummary:
-        """Files found by `loratory.image_files`. Of equal files with different texts the first text counts."""
+        """Files found by `loratory.image_files`. Of equal files with different texts the first text counts.
+
+        `once` remembers the first ones of several imports of one folder.
+        """
         files: list[ImportedFile] = []
-        uploads = Uploads(self._http, path("datasets", dataset, "images"), read_as, list(found.unreadable))
+        uploads = Uploads(
+            self._http, path("datasets", dataset, "images"), read_as, list(found.unreadable), once or FirstTexts()
+        )
         for batch in batches(found.images):
             files += await uploads.send(batch)
             if on_progress:
@@ -239,6 +258,7 @@ class SyncDatasetApi(SyncApi):
     freeze = sync(DatasetApi.freeze)
     version_diff = sync(DatasetApi.version_diff)
     export = sync(DatasetApi.export)
+    write_texts = sync(DatasetApi.write_texts)
     import_folder = sync(DatasetApi.import_folder)
     import_archive = sync(DatasetApi.import_archive)
     import_files = sync(DatasetApi.import_files)

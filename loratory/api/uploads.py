@@ -15,10 +15,34 @@ from loratory.folders.archive import DamagedMember
 from loratory.folders.files import Reader, Source
 from loratory.folders.result import ImageFile
 from loratory.folders.scan import digest_of
-from loratory.folders.texts import NO_TEXTS, Texts, to_send
+from loratory.folders.texts import NO_TEXTS, to_send
 from loratory.http import Http, Items
 
 Part = tuple[str, tuple[str, Reader]]
+
+
+@dataclass
+class FirstTexts:
+    """Of equal files of a folder, however many requests and looks it takes, the first text counts."""
+
+    _by_digest: dict[str, ImageFile] = field(default_factory=dict)
+
+    def keep(self, image: ImageFile, unreadable: list[tuple[str, str]]) -> ImageFile:
+        """Without its texts, and named in `unreadable`, if an equal file came with others."""
+        if image.texts == NO_TEXTS:
+            return image
+        try:
+            digest = image.digest or digest_of(image.source)
+        except OSError:
+            return image  # it is named when it is to be sent
+        first = self._by_digest.get(digest)
+        if first is None or first.path == image.path or first.is_gone:
+            self._by_digest[digest] = image
+        elif first.texts != image.texts:
+            reason = f"its text differs from that of {first.name}, which is the same picture and counts"
+            unreadable.append((image.name, reason))
+            return replace(image, texts=NO_TEXTS)
+        return image
 
 
 @dataclass
@@ -29,29 +53,15 @@ class Uploads:
     path: str
     read_as: ReadAs
     unreadable: list[tuple[str, str]]
-    _first: dict[str, tuple[str, Texts]] = field(default_factory=dict)
+    first: FirstTexts = field(default_factory=FirstTexts)
 
     async def send(self, batch: Sequence[ImageFile]) -> Sequence[ImportedFile]:
         """One request, and another one where a file turns out to be broken, without it."""
         return await self._send(await asyncio.to_thread(self._with_texts_to_send, batch))
 
     def _with_texts_to_send(self, batch: Sequence[ImageFile]) -> list[ImageFile]:
-        return [self._first_text(replace(image, texts=to_send(image.texts, self.read_as))) for image in batch]
-
-    def _first_text(self, image: ImageFile) -> ImageFile:
-        """Of equal files of one import, however many requests it takes, the first text counts; others are noted."""
-        if image.texts == NO_TEXTS:
-            return image
-        try:
-            digest = image.digest or digest_of(image.source)
-        except OSError:
-            return image  # it is named when it is to be sent
-        name, texts = self._first.setdefault(digest, (image.name, image.texts))
-        if texts == image.texts:
-            return image
-        reason = f"its text differs from that of {name}, which is the same picture and counts"
-        self.unreadable.append((image.name, reason))
-        return replace(image, texts=NO_TEXTS)
+        texts = (replace(image, texts=to_send(image.texts, self.read_as)) for image in batch)
+        return [self.first.keep(image, self.unreadable) for image in texts]
 
     async def _send(self, batch: Sequence[ImageFile]) -> Sequence[ImportedFile]:
         try:

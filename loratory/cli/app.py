@@ -45,6 +45,7 @@ COMMANDS = {
     "datasets show": ("datasets:show", "Show one data set."),
     "datasets import": ("datasets:import_", "Import a folder or files into a data set, with their captions."),
     "datasets export": ("datasets:export", "Export a data set or a version for other programs."),
+    "datasets write-texts": ("texts:write_texts", "Write the texts of a data set beside the pictures of its folder."),
     "datasets freeze": ("datasets:freeze", "Freeze a version of a data set."),
     "datasets versions": ("datasets:versions", "List the versions of a data set."),
     "datasets edit": ("datasets:edit", "Add and remove tags of many images at once."),

@@ -33,6 +33,11 @@ class ImageFile:
         return Path(self.source.label)
 
     @property
+    def is_gone(self) -> bool:
+        """A file of this machine that is not there any more."""
+        return self.path.is_absolute() and not self.path.exists()
+
+    @property
     def text(self) -> str | None:
         """That of a file, of which it is not known whether it is tags or a caption."""
         return self.texts.text

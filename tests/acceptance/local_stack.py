@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -39,20 +40,22 @@ def cli(*words: str | Path, timeout: float = 300, **environ: str) -> subprocess.
 class LocalStack:
     """One data folder and one port; can be started and stopped repeatedly."""
 
-    def __init__(self, data: Path, *, workers: bool = True, **settings: str) -> None:
-        """`settings`: environment variables for `up`, such as LORATORY_LEASE."""
+    def __init__(
+        self, data: Path, *, workers: bool = True, options: Sequence[str | Path] = (), **settings: str
+    ) -> None:
+        """`options` of `up`; `settings`: environment variables for it, such as LORATORY_LEASE."""
         self.data = data
         self._settings = settings
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
-        self._without = [] if workers else [f"--no-{name}" for name in WORKERS]
+        self._options = [*([] if workers else [f"--no-{name}" for name in WORKERS]), *options]
         self._process: subprocess.Popen[bytes] | None = None
         self._log = data.with_name(f"{data.name}.log")
 
     def start(self) -> None:
         """Returns once it accepts requests."""
         with self._log.open("wb") as log:
-            up = command("up", "--data", self.data, "--port", str(self.port), *self._without)
+            up = command("up", "--data", self.data, "--port", str(self.port), *self._options)
             self._process = subprocess.Popen(up, stdout=log, stderr=log, env=environment(**self._settings))
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while "Loratory is at " not in self.output:

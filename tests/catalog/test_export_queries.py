@@ -1,5 +1,6 @@
 """What exports are written from: a data set, a filter, a version; with what was removed, erased and lost meanwhile."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from contracts.commands.datasets import (
 from contracts.errors import Gone, Invalid, KeyMissing, Lost, NotFound
 from contracts.events.log import LossAccepted
 from contracts.filter_text import read_filter
-from contracts.ids import ImageId, VersionId
+from contracts.ids import DatasetId, ImageId, VersionId
 from contracts.queries.datasets import ListImages, ReadManifest
 from contracts.queries.exports import ExportEntry, ReadExport
 from contracts.training_text import training_text
@@ -57,6 +58,16 @@ async def test_names_and_texts_are_in_plain_and_in_order(harness: CatalogHarness
     assert (bare.name, bare.tags, bare.caption, bare.caption_source) == ("b.png", (), None, "tags")
     row = await harness.image(ids[1])
     assert (captioned.picture, captioned.source, captioned.size) == (row.picture, row.source, row.size)
+
+
+async def test_the_digest_of_the_text_as_received_is_there_if_it_was_asked_for(harness: CatalogHarness) -> None:
+    await three_cats(harness)
+    texted = harness.stage("d.png", png(4), text="1girl, solo")
+    await harness.import_files(DatasetId((await harness.image((await export(harness))[0].image)).dataset_id), texted)
+    page = await query(harness, ReadExport(dataset="cats", received=True))
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in (CAPTION, "1girl, solo")]
+    assert [entry.received for entry in page.items] == [None, digests[0], None, digests[1]]
+    assert not any(entry.received for entry in await export(harness))
 
 
 async def test_the_texts_are_those_of_lists_and_of_frozen_versions(harness: CatalogHarness) -> None:

@@ -6,14 +6,24 @@ from hypothesis import strategies as st
 
 from catalog.domain import received_texts
 from catalog.domain.received_texts import TextState
-from contracts.commands.datasets import EditTags, ImportedFile, OrderTags, SetCaption, Undo
+from contracts.commands.datasets import (
+    MAX_TEXT_BYTES_PER_IMPORT,
+    EditTags,
+    ImportedFile,
+    ImportTexts,
+    OrderTags,
+    SetCaption,
+    Undo,
+)
+from contracts.errors import TooLarge
 from contracts.events.base import ReadAs
 from contracts.events.datasets import CaptionSet, TagsEdited, TagsOrdered, TextReceived
-from contracts.ids import DatasetId
+from contracts.ids import DatasetId, ImageId
 from contracts.queries.datasets import GetImage, ImageView
 from contracts.texts.reading import read_text
 from contracts.wire.log.event_log import EventLog
 from tests.catalog.harness import CatalogHarness, event_names, png
+from tests.catalog.test_bulk_edits import predict
 from tests.catalog.test_watch import query
 
 KEY = b"k" * 32
@@ -33,6 +43,10 @@ class Folder:
     async def image(self, result: ImportedFile) -> ImageView:
         view: ImageView = await query(self.harness, GetImage(image=result.image))
         return view
+
+    async def predict(self, result: ImportedFile, **probabilities: float) -> None:
+        assert result.ordinal is not None
+        await predict(self.harness, self.dataset, result.ordinal, **probabilities)
 
     async def events(self) -> int:
         return len(await self.harness.events("dataset", self.dataset))
@@ -136,6 +150,70 @@ async def test_an_undone_import_is_not_what_the_next_one_is_compared_with(folder
     assert [tag.tag for tag in (await folder.image(imported)).tags] == ["1girl", "solo", "hat"]
 
 
+async def test_a_text_that_was_written_back_changes_nothing(folder: Folder) -> None:
+    """Neither of a tag that only a model gives it, nor where the rule alone would take the list for a caption."""
+    imported = await folder.import_text("1girl, solo, sks_dog")
+    await folder.predict(imported, hat=0.9)
+    await folder.harness.execute(EditTags(image=imported.image, add=("tree", "(o)"), remove=("1girl", "solo")))
+    before = await folder.image(imported)
+    assert before.caption == "sks dog, tree, (o), hat"
+    again = await folder.import_text(before.caption)
+    assert (again.text, again.conflicts) == ("tags", ())
+    after = await folder.image(imported)
+    assert [(tag.tag, tag.source) for tag in after.tags] == [(tag.tag, tag.source) for tag in before.tags]
+
+    await folder.harness.execute(EditTags(image=imported.image, add=("sky",)))
+    await folder.import_text(before.caption)
+    assert (await folder.image(imported)).caption == "sks dog, tree, (o), sky, hat"
+
+
+async def test_a_tag_of_a_model_that_is_taken_out_of_the_file_stays_out_until_it_comes_back(folder: Folder) -> None:
+    imported = await folder.import_text("1girl, solo, smile")
+    await folder.predict(imported, hat=0.9, smile=0.9)
+    await folder.import_text("1girl, solo, smile, hat")
+    for text, rejected in (("1girl, solo", {"hat", "smile"}), ("1girl, solo, hat", {"smile"})):
+        changed = await folder.import_text(text)
+        view = await folder.image(changed)
+        assert (view.caption, set(view.rejected), changed.conflicts) == (text, rejected, ())
+
+
+async def test_a_caption_that_was_written_back_leaves_the_tags_as_they_are(folder: Folder) -> None:
+    imported = await folder.import_text("1girl, solo")
+    await folder.harness.execute(SetCaption(image=imported.image, caption="A girl alone."))
+    again = await folder.import_text("A girl alone.")
+    view = await folder.image(again)
+    assert (view.caption_source, [tag.tag for tag in view.tags]) == ("person", ["1girl", "solo"])
+
+
+async def test_texts_are_imported_without_their_pictures(folder: Folder) -> None:
+    imported = await folder.import_text("1girl, solo, hat")
+    texts = {imported.image: "1girl, solo, smile", ImageId("img_unknown"): "1girl"}
+    result = await folder.harness.execute(ImportTexts(dataset=folder.dataset, texts=texts))
+    known, unknown = result.files
+    assert (known.outcome, known.text, unknown.outcome, unknown.reason) == (
+        "existing",
+        "tags",
+        "refused",
+        "no-such-image",
+    )
+    assert (await folder.image(imported)).caption == "1girl, solo, smile"
+    before = await folder.events()
+    await folder.import_text("1girl, solo, smile")
+    assert await folder.events() == before
+
+
+async def test_the_largest_import_of_texts_fits_in_a_commit(folder: Folder) -> None:
+    imported = await folder.import_text(None)
+    tags = ", ".join(f"{number:03}{'猫' * 15}" for number in range(990))
+    assert len(tags) < 20_000 < MAX_TEXT_BYTES_PER_IMPORT < len(tags.encode())
+    texts = {imported.image: tags}
+    (result,) = (await folder.harness.execute(ImportTexts(dataset=folder.dataset, texts=texts, read_as="tags"))).files
+    assert len((await folder.image(result)).tags) == 990
+    two = {imported.image: "a" * 20_000, ImageId("a"): "あ" * 20_000}
+    with pytest.raises(TooLarge, match="at most"):
+        await folder.harness.execute(ImportTexts(dataset=folder.dataset, texts=two))
+
+
 async def test_of_equal_files_in_one_import_the_first_text_counts(folder: Folder) -> None:
     stage = folder.harness.stage
     files = (
@@ -180,5 +258,7 @@ def test_without_a_person_the_image_is_what_its_file_says(first: str, second: st
         assert (*first_ones, *(tag for tag in decided if tag not in first_ones)) == reading.tags
         assert caption == reading.caption
         before = state.before if base is None else reading
-        state = TextState(ordinal=0, base=base, before=before, decided=decided, order=order, caption=caption)
+        state = TextState(
+            ordinal=0, base=base, before=before, decided=decided, order=order, shown=reading.tags, caption=caption
+        )
         assert not received_texts.decide(state, text, reading, KEY).events
