@@ -98,6 +98,15 @@ def take_apart(source: bytes, orientation: int) -> TakenApart | None:
     return TakenApart(bytes(picture), msgspec.msgpack.encode(_Cut(len(source), tuple(pieces))))
 
 
+def kept_orientation(head: bytes) -> int:
+    """1 to 8, of a picture that was taken apart, by its first 64 bytes or more; 1 for any other file."""
+    for at in (len(_SOI), len(_SOI) + 2 + _JFIF_BYTES):
+        for orientation in range(UPRIGHT + 1, _MAX_ORIENTATION + 1):
+            if head.startswith(_SOI) and head.startswith(_minimal_exif(orientation), at):
+                return orientation
+    return UPRIGHT
+
+
 def rebuild(picture: bytes, cut: bytes) -> bytes:
     """The source. NotRebuildable; whether it is the right one, only its digest says."""
     try:

@@ -8,17 +8,20 @@ import msgspec
 import structlog
 
 from contracts.errors import LoratoryError
+from contracts.jpeg_cut import UPRIGHT, kept_orientation
 from gateway.exports.compressed_lines import CompressedLines
 from gateway.exports.layout import (
     DATASET_CONFIG,
     METADATA,
     SUMMARY,
+    ImageLine,
     LeftOut,
     dataset_config,
     metadata_line,
     summary_file,
 )
 from gateway.exports.plan import Plan, PlannedImage, picture_size
+from gateway.exports.upright import NotTurned, Turner
 from gateway.exports.zip_directory import file_info, open_directory
 from gateway.http.files import BlobFiles, sniff_media_type
 
@@ -69,13 +72,14 @@ class _Outbox:
 class ExportStream:
     """The bytes of a planned export.
 
-    Nothing is compressed: pictures are, and deflate differs between versions of zlib. An image that was erased since it
+    Nothing is compressed: pictures are, and deflate differs between versions of zlib. A JPEG that keeps an orientation
+    is turned, as other programs ignore it. An image that was erased since it
     was planned is left out. A picture that is missing ends the stream without the directory, which no zip file is read
     without.
     """
 
-    def __init__(self, plan: Plan, files: BlobFiles) -> None:
-        self._plan, self._files = plan, files
+    def __init__(self, plan: Plan, files: BlobFiles, turner: Turner) -> None:
+        self._plan, self._files, self._turner = plan, files, turner
         self._outbox = _Outbox()
         self._left_out: list[LeftOut] = []
         self._metadata = CompressedLines()
@@ -108,25 +112,42 @@ class ExportStream:
             self._left_out.append(LeftOut(ordinal=line.ordinal, image=line.image))
             await _log.awarning("export_left_out_erased_image", image_id=line.image)
             return
-        async with aclosing(self._picture(image)) as chunks:
+        async with aclosing(self._picture(line, size)) as chunks:
             first = await anext(chunks, b"")
             file_name = f"{image.stem}.{EXTENSIONS.get(sniff_media_type(first[:16]), 'png')}"
             with archive.open(file_info(self._plan.layout.folder + file_name, size), "w") as entry:
                 entry.write(first)
-                sent = len(first)
                 async for chunk in chunks:
                     yield
                     entry.write(chunk)
-                    sent += len(chunk)
-        if sent != size:
-            raise BrokenExport(f"the picture of image {line.image!r} has {sent} bytes instead of {size}")
         self._write_texts(archive, image, file_name)
         if self._outbox.size >= CHUNK_BYTES:
             yield
 
-    def _picture(self, image: PlannedImage) -> AsyncGenerator[bytes, None]:
-        """The one place that reads pictures of exports: as they are stored."""
-        return self._files.blobs.stream(image.line.picture)
+    async def _picture(self, line: ImageLine, size: int) -> AsyncGenerator[bytes, None]:
+        """The one place that reads pictures of exports: as they are stored, but upright. BrokenExport."""
+        async with aclosing(self._stored(line, size)) as stored:
+            first = await anext(stored, b"")
+            if kept_orientation(first) == UPRIGHT:
+                yield first
+                async for chunk in stored:
+                    yield chunk
+                return
+            async with aclosing(self._turner.turn(_chain(first, stored))) as turned:
+                try:
+                    async for chunk in turned:
+                        yield chunk
+                except NotTurned as error:
+                    raise BrokenExport(f"the picture of image {line.image!r} is not upright: {error.detail}") from error
+
+    async def _stored(self, line: ImageLine, size: int) -> AsyncGenerator[bytes, None]:
+        sent = 0
+        async with aclosing(self._files.blobs.stream(line.picture)) as chunks:
+            async for chunk in chunks:
+                sent += len(chunk)
+                yield chunk
+        if sent != size:
+            raise BrokenExport(f"the picture of image {line.image!r} has {sent} bytes instead of {size}")
 
     def _write_texts(self, archive: ZipFile, image: PlannedImage, file_name: str) -> None:
         layout, text = self._plan.layout, image.line.training_text
@@ -148,6 +169,12 @@ class ExportStream:
         if layout.format == "kohya":
             _write(archive, DATASET_CONFIG, dataset_config(layout, summary))
         _write(archive, SUMMARY, summary_file(summary))
+
+
+async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield first
+    async for chunk in rest:
+        yield chunk
 
 
 def _write(archive: ZipFile, name: str, content: bytes) -> None:
