@@ -20,7 +20,7 @@ API = "/api/v1"
 MAX_CURES = 3
 """Maximum number of refusals in a row, each with its cure, before a workshop must start."""
 FROZEN_WITHIN = 60.0
-"""Seconds; a bound for a hung catalog, not what it takes."""
+"""Seconds; a bound for a stalled catalog, not what it takes."""
 
 
 def make_workshop(data: Path, pictures: Path, *, seed: int, backup: Path | None = None) -> dict[str, object]:

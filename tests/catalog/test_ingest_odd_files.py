@@ -64,11 +64,11 @@ async def examine_all(files: list[HostileFile], folder: Path) -> dict[str, Exami
             spent = spent_seconds(children)
             taken = isinstance(outcome, Accepted)
             if isinstance(outcome, Accepted):
-                told = str(outcome.pixels_sha256)
+                verdict = str(outcome.pixels_sha256)
             else:
-                told = outcome.reason
-                assert told in get_args(Reason) and told != "decoder-crashed" and outcome.detail, file.name
-            examined[file.name] = Examined(told, taken, spent - before, max(map(peak_bytes, children), default=0))
+                verdict = outcome.reason
+                assert verdict in get_args(Reason) and verdict != "decoder-crashed" and outcome.detail, file.name
+            examined[file.name] = Examined(verdict, taken, spent - before, max(map(peak_bytes, children), default=0))
             for left in folder.iterdir():
                 left.unlink()
     return examined

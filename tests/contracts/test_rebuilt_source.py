@@ -44,9 +44,9 @@ async def test_every_range_has_the_bytes_of_the_source(blobs: Blobs, name: str) 
     source = await RebuiltSource.open(blobs, sha256(content), **parts)
     assert source.size == len(content)
     assert await read(source) == content == await read_source(blobs, sha256(content), **parts)
-    chance = random.Random(name)
+    rng = random.Random(name)
     for _ in range(20):
-        start, end = sorted(chance.choices(range(len(content) + 1), k=2))
+        start, end = sorted(rng.choices(range(len(content) + 1), k=2))
         assert await read(source, start, end) == content[start:end]
 
 
