@@ -32,7 +32,7 @@ TRANSPOSES: dict[int, _Transpose] = {
     8: _Transpose.ROTATE_90,
 }
 UPRIGHT = 1
-_FIRST_SIDEWAYS = 5  # from this orientation on, width and height change places
+FIRST_SIDEWAYS = 5  # from this orientation on, width and height change places
 _TARGET_MODES = {"L": "L", "1": "L", "RGB": "RGB", "RGBX": "RGB", "YCbCr": "RGB", "LAB": "RGB", "CMYK": "CMYK"}
 _ALPHA_MODES = {"LA", "PA", "RGBA", "RGBa"}
 _SIXTEEN_BIT_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
@@ -64,7 +64,7 @@ def upright_strips(image: Image.Image, orientation: int, rows: int) -> Iterator[
     """The rows of the decoded image as turned by `orientation`, from the top, at most `rows` in each strip: so a large
     picture is never copied as a whole."""
     width, height = image.size
-    for top in range(0, width if orientation >= _FIRST_SIDEWAYS else height, rows):
+    for top in range(0, width if orientation >= FIRST_SIDEWAYS else height, rows):
         match orientation:
             case 3 | 4:
                 box = 0, max(0, height - top - rows), width, height - top
@@ -95,7 +95,7 @@ def upright_size(image: Image.Image, orientation: int | None = None) -> tuple[in
     if orientation is None:
         # Of a TIFF, Pillow gives the upright size, and turns the pixels when it loads them.
         orientation = UPRIGHT if image.format == "TIFF" else orientation_of(image)
-    return (height, width) if orientation >= _FIRST_SIDEWAYS else (width, height)
+    return (height, width) if orientation >= FIRST_SIDEWAYS else (width, height)
 
 
 def on_white(image: Image.Image) -> Image.Image:

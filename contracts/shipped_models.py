@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 PACKAGE = "demo_world"
+BUILT_IN_TAGGER, BUILT_IN_TAGGER_DESCRIPTION = "demo", "knows only drawn creatures of the demo world"
+TEST_MODELS = frozenset({"tiny-random"})
+"""Shipped so that a test can use the installed package; not offered to users."""
 
 
 def shipped_models(kind: Literal["bases", "taggers"]) -> dict[str, Path]:

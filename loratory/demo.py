@@ -11,6 +11,7 @@ from typing import Any
 
 from contracts.errors import LoratoryError, SetupError
 from contracts.events.jobs import Artifact
+from contracts.shipped_models import BUILT_IN_TAGGER
 from contracts.wording import count
 from loratory import demo_programs
 from loratory.api.base import WaitTimeout, poll
@@ -112,7 +113,7 @@ class Demo:
             raise LoratoryError("all images were skipped, so there is nothing to train on")
 
     async def _tag(self, client: AsyncClient, dataset: str, stack: Stack) -> None:
-        run = await client.tag(dataset)
+        run = await client.tag(dataset, BUILT_IN_TAGGER)
         run = await _explain_timeout(stack, "tagger", follow_tagging(client, run.id, self._worker_wait(), self.writer))
         if run.status != "completed":
             raise LoratoryError(f"the tagging run {run.status}: {run.error or 'no reason given'}")

@@ -45,6 +45,14 @@ class Job(JobView, frozen=True):
         return self.status in ENDED
 
 
+class TaggerModel(msgspec.Struct, frozen=True):
+    """`description`: what it is for, if that is known. `is_default`: it is used where none is named."""
+
+    name: str
+    description: str
+    is_default: bool
+
+
 class TaggingRun(TaggingView, frozen=True):
     live: LiveState | None = None
 

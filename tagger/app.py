@@ -35,7 +35,7 @@ async def serve(settings: Settings) -> None:
     worker = worker_id(platform.node(), boot)
     identity = WorkerIdentity(kind=TAGGING_WORK, worker=worker, boot=boot, lease=settings.lease, stall=settings.stall)
     heartbeat = HeartbeatPublisher(
-        service="tagger", worker=worker, models=lambda: tuple(models.available_models(settings.models)), state="idle"
+        service="tagger", worker=worker, models=lambda: models.offered_models(settings.models), state="idle"
     )
     runner = Runner(bus, blobs_at(settings.blobs), settings)
     metrics = ServiceMetrics("tagger", bus)
@@ -68,7 +68,7 @@ async def serve(settings: Settings) -> None:
             tasks.create_task(Worker(bus, identity, run, log=log, on_stalled=exit_process).run(), name="worker")
             tasks.create_task(purge_erased(bus, delete_copies), name="erased")
             health.set("bus", True)
-            _log.info("tagger_ready", worker=worker, models=list(models.available_models(settings.models)))
+            _log.info("tagger_ready", worker=worker, models=models.offered_models(settings.models))
     except asyncio.CancelledError:
         if runner.models.is_loading:
             await bus.close()

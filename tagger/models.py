@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from contracts.errors import Rejected
-from contracts.shipped_models import shipped_models
+from contracts.shipped_models import TEST_MODELS, shipped_models
 from tagger.wd.manifest import MANIFEST, MODEL
 
 
@@ -15,11 +15,16 @@ def available_models(models: Path | None) -> dict[str, Path]:
     return {**shipped, **{name: folder for name, folder in custom.items() if name not in shipped}}
 
 
+def offered_models(models: Path | None) -> tuple[str, ...]:
+    """The names of those that users may choose from."""
+    return tuple(name for name in available_models(models) if name not in TEST_MODELS)
+
+
 def model_folder(name: str, models: Path | None) -> Path:
     """The folder of the model with this name; a name cannot refer to a path elsewhere. Rejected: no such model."""
     available = available_models(models)
     if name not in available:
-        raise Rejected(f"there is no tagger model {name!r}; available: {', '.join(available)}")
+        raise Rejected(f"there is no tagger model {name!r}; available: {', '.join(offered_models(models))}")
     return available[name]
 
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("contracts", "catalog", "gateway", "tagger", "trainer", "loratory", "demo_world")
 SERVICES: tuple[Role, ...] = ("gateway", "catalog", "tagger", "trainer")
 FORBIDDEN_LIBRARIES = {
-    "gateway": ("torch", "onnxruntime", "PIL", "numpy"),
+    "gateway": ("torch", "onnxruntime", "numpy"),
     "catalog": ("torch", "onnxruntime", "litestar"),
     "tagger": ("torch", "litestar", "pyroaring"),
     "trainer": ("litestar", "onnxruntime", "pyroaring"),

@@ -15,7 +15,8 @@ import msgspec
 
 from catalog.ingest.decoder_messages import READY, REQUESTS, RESULTS, DecoderReady, DecodingFailed, Request, Result
 from catalog.ingest.examine import examine
-from catalog.ingest.outcomes import ADDRESS_SPACE_BYTES, Limits
+from catalog.ingest.outcomes import Limits
+from contracts.wire.system.child_limits import limit_memory, set_timers
 from contracts.wire.system.pipe import claim_pipes
 
 _REFERENCE_SECONDS = 0.0083
@@ -27,7 +28,7 @@ def main() -> None:
     limits = msgspec.json.decode(sys.argv[1], type=Limits)
     requests, results = claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this ends when its pipe closes
-    _limit_memory(limits)
+    limit_memory(limits.memory_bytes)
     warnings.simplefilter("ignore")  # Pillow's warnings may quote text from the file
     try:
         _serve(requests, results, limits)
@@ -39,9 +40,9 @@ def _serve(requests: BinaryIO, results: BinaryIO, limits: Limits) -> None:
     slowness = _measure_slowness()
     READY.write(results, DecoderReady())
     while request := REQUESTS.read(requests):
-        _set_timers(slowness * limits.cpu_seconds_of(_size(request.source)), limits.hang_seconds + 1)
+        set_timers(slowness * limits.cpu_seconds_of(_size(request.source)), limits.hang_seconds + 1)
         RESULTS.write(results, _execute(request, limits))
-        _set_timers(0, 0)
+        set_timers(0, 0)
 
 
 def _measure_slowness() -> float:
@@ -61,25 +62,6 @@ def _execute(request: Request, limits: Limits) -> Result:
     except OSError as error:
         message = error.strerror or type(error).__name__
         return DecodingFailed(errno=error.errno or 0, message=message, path=str(error.filename or request.source))
-
-
-def _limit_memory(limits: Limits) -> None:
-    if sys.platform == "linux":  # macOS does not honour RLIMIT_AS, Windows has none
-        import resource  # noqa: PLC0415  POSIX only
-
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        memory = limits.memory_bytes + ADDRESS_SPACE_BYTES
-        memory = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _set_timers(cpu_seconds: float, seconds: float) -> None:
-    """Have the kernel end this process by SIGPROF after so much CPU time of all its threads, or by SIGALRM after
-    `seconds`, even if the parent is gone; 0 cancels that."""
-    if sys.platform != "win32":
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _size(source: str) -> int:

@@ -98,6 +98,8 @@ def _load(image: Image.Image, file_format: Format, file_bytes: int, limits: Limi
     memory.check_decoding(image, file_format, file_bytes, limits)
     with _untrusted_bytes(limits.max_pixels, file_format):
         image.load()
+        if image.mode in ("P", "PA") and image.palette is None:
+            raise SyntaxError("it has no palette")  # Pillow loads it, and fails on it later
 
 
 def _load_upright(image: Image.Image, file_format: Format, file_bytes: int, limits: Limits) -> None:

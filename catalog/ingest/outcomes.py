@@ -31,9 +31,6 @@ Reason = Literal[
     "other-size",
 ]
 
-ADDRESS_SPACE_BYTES = 256 << 20
-"""Of code, thread stacks and what allocators reserve, beyond the resident memory of a child."""
-
 PositiveInt = Annotated[int, Meta(gt=0)]
 
 
@@ -46,7 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     so a small file can cost little, and a busy machine accepts what an idle one does. (A slow machine is given more:
     see `decoder.py`.) `hang_seconds`: wall clock, for a
     child that waits for something. `memory_bytes`: resident memory of one child; what a picture will take is estimated
-    (`memory.py`), and the kernel enforces it with `ADDRESS_SPACE_BYTES` more (RLIMIT_AS, Linux only). The bounds are
+    (`memory.py`), and the kernel enforces it with some more (`contracts.wire.system.child_limits`). The bounds are
     checked when this is decoded, at the latest by the child.
     """
 

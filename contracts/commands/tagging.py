@@ -18,7 +18,7 @@ class RequestTagging(Command[TaggingRunResult], frozen=True):
     """Run a tagger model over selected images of a data set, or only those that no run of this model has covered."""
 
     dataset: str
-    model: Name = "demo"
+    model: Name
     selection: Selection = AllImages()
     only_new: bool = False
     priority: Priority = "normal"

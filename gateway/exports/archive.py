@@ -9,11 +9,13 @@ import structlog
 
 from contracts.errors import LoratoryError
 from contracts.ids import Digest
+from contracts.jpeg_cut import UPRIGHT, kept_orientation
 from gateway.exports.compressed_lines import CompressedLines
 from gateway.exports.layout import (
     DATASET_CONFIG,
     METADATA,
     SUMMARY,
+    ImageLine,
     LeftOut,
     dataset_config,
     mask_name,
@@ -21,6 +23,7 @@ from gateway.exports.layout import (
     summary_file,
 )
 from gateway.exports.plan import Plan, PlannedImage, blob_size, blobs_of
+from gateway.exports.upright import NotTurned, Turner
 from gateway.exports.zip_directory import file_info, open_directory
 from gateway.http.files import BlobFiles, sniff_media_type
 
@@ -71,13 +74,14 @@ class _Outbox:
 class ExportStream:
     """The bytes of a planned export.
 
-    Nothing is compressed: pictures are, and deflate differs between versions of zlib. An image that was erased since it
+    Nothing is compressed: pictures are, and deflate differs between versions of zlib. A JPEG that keeps an orientation
+    is turned, as other programs ignore it. An image that was erased since it
     was planned is left out. A picture that is missing ends the stream without the directory, which no zip file is read
     without.
     """
 
-    def __init__(self, plan: Plan, files: BlobFiles) -> None:
-        self._plan, self._files = plan, files
+    def __init__(self, plan: Plan, files: BlobFiles, turner: Turner) -> None:
+        self._plan, self._files, self._turner = plan, files, turner
         self._outbox = _Outbox()
         self._left_out: list[LeftOut] = []
         self._metadata, self._lines = CompressedLines(), CompressedLines()
@@ -115,26 +119,43 @@ class ExportStream:
             return
         folder, written = self._plan.layout.folder_of(line.repeats), list[str]()
         for blob, size in zip(blobs_of(line), sizes, strict=True):
-            async with aclosing(self._blob(blob)) as chunks:
+            async with aclosing(self._upright(line, blob, size or 0)) as chunks:
                 first = await anext(chunks, b"")
                 extension = EXTENSIONS.get(sniff_media_type(first[:16]), "png")
                 written.append(mask_name(image.stem) if written else f"{image.stem}.{extension}")
                 with archive.open(file_info(folder + written[-1], size or 0), "w") as entry:
                     entry.write(first)
-                    sent = len(first)
                     async for chunk in chunks:
                         yield
                         entry.write(chunk)
-                        sent += len(chunk)
-            if sent != size:
-                raise BrokenExport(f"{written[-1]} of image {line.image!r} has {sent} bytes instead of {size}")
         self._write_texts(archive, image, *written)
         if self._outbox.size >= CHUNK_BYTES:
             yield
 
-    def _blob(self, digest: Digest) -> AsyncGenerator[bytes, None]:
-        """The one place that reads pictures of exports: as they are stored."""
-        return self._files.blobs.stream(digest)
+    async def _upright(self, line: ImageLine, blob: Digest, size: int) -> AsyncGenerator[bytes, None]:
+        """The one place that reads pictures of exports: as they are stored, but upright. BrokenExport."""
+        async with aclosing(self._stored(line, blob, size)) as stored:
+            first = await anext(stored, b"")
+            if kept_orientation(first) == UPRIGHT:
+                yield first
+                async for chunk in stored:
+                    yield chunk
+                return
+            async with aclosing(self._turner.turn(_chain(first, stored))) as turned:
+                try:
+                    async for chunk in turned:
+                        yield chunk
+                except NotTurned as error:
+                    raise BrokenExport(f"the picture of image {line.image!r} is not upright: {error.detail}") from error
+
+    async def _stored(self, line: ImageLine, blob: Digest, size: int) -> AsyncGenerator[bytes, None]:
+        sent = 0
+        async with aclosing(self._files.blobs.stream(blob)) as chunks:
+            async for chunk in chunks:
+                sent += len(chunk)
+                yield chunk
+        if sent != size:
+            raise BrokenExport(f"the blob {blob[:12]} of image {line.image!r} has {sent} bytes instead of {size}")
 
     def _write_texts(self, archive: ZipFile, image: PlannedImage, file_name: str, mask: str | None = None) -> None:
         layout, text = self._plan.layout, image.line.training_text
@@ -166,6 +187,12 @@ class ExportStream:
                 entry.write(part)
                 if self._outbox.size >= CHUNK_BYTES:
                     yield
+
+
+async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield first
+    async for chunk in rest:
+        yield chunk
 
 
 def _write(archive: ZipFile, name: str, content: bytes) -> None:

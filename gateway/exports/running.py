@@ -1,5 +1,6 @@
 """The exports that are open at once, each read and then sent."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
@@ -10,7 +11,11 @@ from contracts.queries.exports import ReadExport
 from gateway.clients import CatalogClient
 from gateway.exports.archive import ExportStream
 from gateway.exports.plan import Plan, Planner
+from gateway.exports.upright import Turner
 from gateway.http.files import BlobFiles
+
+CONCURRENTLY_TURNED = 1
+"""Pictures that are turned upright at once: each may take hundreds of megabytes, in a process of its own."""
 
 _log = structlog.get_logger()
 
@@ -21,6 +26,7 @@ class Exports:
     def __init__(self, catalog: CatalogClient, files: BlobFiles, maximum: int) -> None:
         self._catalog, self._files, self._maximum = catalog, files, maximum
         self._open = 0
+        self._turning = asyncio.Semaphore(CONCURRENTLY_TURNED)
 
     async def read(self, plan: Plan, query: ReadExport) -> None:
         """Fill a plan. Unavailable: too many exports are open; or an error of `Planner.read`."""
@@ -31,9 +37,8 @@ class Exports:
 
     async def stream(self, plan: Plan) -> AsyncGenerator[bytes, None]:
         """The bytes of a plan that was read. When it is closed, nothing more is read."""
-        stream = ExportStream(plan, self._files)
         with self._counted():
-            async with aclosing(stream.lines() if plan.layout.format == "manifest" else stream.zip()) as chunks:
+            async with Turner(self._turning) as turner, aclosing(self._chunks(plan, turner)) as chunks:
                 try:
                     async for chunk in chunks:
                         yield chunk
@@ -41,6 +46,10 @@ class Exports:
                     # The client sees only that the connection ends before the file does.
                     await _log.aerror("export_broken", dataset_id=plan.origin.dataset_id, error=error.detail)
                     raise
+
+    def _chunks(self, plan: Plan, turner: Turner) -> AsyncGenerator[bytes, None]:
+        stream = ExportStream(plan, self._files, turner)
+        return stream.lines() if plan.layout.format == "manifest" else stream.zip()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

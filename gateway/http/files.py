@@ -1,8 +1,10 @@
 """Serving blobs over HTTP: ranges, HEAD, strong ETags, and headers that prevent user files from running as pages."""
 
+import asyncio
 import re
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +15,7 @@ from contracts.errors import BlobMissing, NotFound
 from contracts.ids import Digest
 from contracts.queries.datasets import ImageView
 from contracts.queries.losses import GetBlob
-from contracts.wire.blobs.source import read_source
+from contracts.wire.blobs.source import RebuiltSource
 from contracts.wire.blobs.store import Blobs, Damaged
 from gateway.clients import CatalogClient
 from gateway.http.problems import MEDIA_TYPE, Problem, RangeNotSatisfiable, Responses, problem_responses, response_spec
@@ -31,6 +33,8 @@ MAGIC_BYTES: tuple[tuple[bytes, str], ...] = (
     (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"),
 )
+CONCURRENTLY_REBUILT = 2
+"""Files as received that are rebuilt at once, until their first byte: each holds in memory what was cut."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 
 
@@ -71,6 +75,7 @@ class BlobFiles:
 
     blobs: Blobs
     catalog: CatalogClient
+    rebuilding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, CONCURRENTLY_REBUILT))
 
     async def size(self, digest: Digest) -> int:
         """In bytes. NotFound: nothing names it. BlobMissing: it is missing. Lost: its loss was accepted."""
@@ -112,16 +117,13 @@ async def source_response(request: Request[Any, Any, Any], files: BlobFiles, ima
     for digest in (image.picture, image.cut):
         await files.size(digest)
     try:
-        content = await read_source(files.blobs, image.source, picture=image.picture, cut=image.cut)
+        async with files.rebuilding:
+            source = await RebuiltSource.open(files.blobs, image.source, picture=image.picture, cut=image.cut)
     except Damaged as error:
         raise BlobMissing(f"the file as received cannot be rebuilt: {error.detail}") from error
-    served, status = _served(request, headers, len(content))
-    return Response(
-        content[served.start : served.stop],
-        status_code=status,
-        headers=headers,
-        media_type=sniff_media_type(content[:16]),
-    )
+    served, status = _served(request, headers, source.size)
+    chunks = source.stream(served.start, served.stop)
+    return Stream(chunks, status_code=status, headers=headers, media_type="image/jpeg")  # only these are cut
 
 
 def _headers(digest: Digest, attachment_name: str | None, caching: str) -> dict[str, str]:

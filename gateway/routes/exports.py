@@ -142,7 +142,8 @@ async def export_dataset(  # noqa: PLR0913, PLR0917 - what an export is made of
 
     Equal content gives equal bytes. The texts are those that are trained, unless parameters change them, in the
     exported files only. Images are in the order of import, each as it is when it is read; all are read before the first
-    byte is sent. `export.json` says as of which sequence (`Loratory-As-Of`), and which images were left out because
+    byte is sent. Pictures are as stored, but upright: a JPEG that keeps an orientation is turned, as other programs
+    ignore it. `export.json` says as of which sequence (`Loratory-As-Of`), and which images were left out because
     they were erased. 409 `blob-missing` if a picture is missing; one that is lost later ends the file before its end.
     """
     filter_, is_manifest = optional_filter(exported.filter), exported.format == "manifest"

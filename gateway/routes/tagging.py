@@ -1,8 +1,5 @@
 """Tagging runs: a model predicts tags for the images of a data set."""
 
-from collections import defaultdict
-
-import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody
 
@@ -10,7 +7,7 @@ from contracts.commands.base import Name
 from contracts.commands.tagging import CancelTagging, RequestTagging, TaggingRunResult
 from contracts.filter_text import read_filter
 from contracts.filters import AllImages, Matching
-from contracts.ids import RunId, WorkerId
+from contracts.ids import RunId
 from contracts.queries.base import Page
 from contracts.queries.tagging import GetTagging, ListTagging
 from contracts.subjects import Priority
@@ -19,21 +16,19 @@ from gateway.http.request_context import MinSeq
 from gateway.http.responses import accepted, created, single_page, with_etag
 from gateway.live_views import TaggingRunWithLiveState, add_tagging_live_state
 from gateway.routes.shared import Body, Catalog, DatasetFilter, Feed, FilterText, Metadata, Paging
+from gateway.tagger_models import TaggerModel, choose_model, offered_models
 
 
 class TaggingBody(Body, frozen=True):
-    """`only_new`: only images that no run of this model has processed. `filter`: only images that it selects."""
+    """`model`: none for the one that a user has installed. `only_new`: only images that no run of this model has
+    processed. `filter`: only images that it selects.
+    """
 
     dataset: str
-    model: Name = "demo"
+    model: Name | None = None
     only_new: bool = False
     filter: FilterText | None = None
     priority: Priority = "normal"
-
-
-class TaggerModel(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    workers: tuple[WorkerId, ...]
 
 
 @post(
@@ -42,12 +37,16 @@ class TaggerModel(msgspec.Struct, frozen=True, kw_only=True):
     responses=response_spec(200, TaggingRunResult, "There is no image to tag") | problem_responses(404, 409, 415, 422),
 )
 async def request_tagging(
-    data: JSONBody[TaggingBody], metadata: Metadata, catalog: Catalog
+    data: JSONBody[TaggingBody], metadata: Metadata, catalog: Catalog, feed: Feed
 ) -> Response[TaggingRunResult]:
-    """Predict tags for the images of a data set, or for those that a filter selects."""
+    """Predict tags for the images of a data set, or for those that a filter selects.
+
+    422 for a model that no connected tagger has (`unknown-model`), or if none is named and it is not clear which one
+    is meant (`no-default-model`): the built-in one, which knows only drawings of the demo, is used only by its name.
+    """
     command = RequestTagging(
         dataset=data.dataset,
-        model=data.model,
+        model=choose_model(data.model, offered_models(feed.presences)),
         selection=AllImages() if data.filter is None else Matching(filter=read_filter(data.filter)),
         only_new=data.only_new,
         priority=data.priority,
@@ -89,9 +88,5 @@ async def cancel_tagging(run: FromPath[RunId], metadata: Metadata, catalog: Cata
 
 @get("/tagging/models", responses=problem_responses())
 async def list_tagging_models(feed: Feed) -> Page[TaggerModel]:
-    """The models that the connected taggers can load."""
-    found: dict[str, list[WorkerId]] = defaultdict(list)
-    for presence in feed.presences:
-        for model in presence.models:
-            found[model].append(presence.worker)
-    return single_page(tuple(TaggerModel(name=name, workers=tuple(workers)) for name, workers in sorted(found.items())))
+    """The models that the connected taggers can load, what they are for, and which is used where none is named."""
+    return single_page(offered_models(feed.presences))

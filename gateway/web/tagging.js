@@ -6,20 +6,22 @@ import { progressOf } from "./live.js";
 import { ProgressBar, runWithToast, Status, WaitingReason } from "./components.js";
 import { useResource } from "./resource.js";
 
-const DEFAULT_MODEL = "demo";
 const END_STATUSES = new Set(["completed", "failed", "cancelled"]);
 
 export const AutoTagButton = ({ dataset }) => {
   const { data } = useResource(url("tagging", "models"), (event) => event.aggregateKind === "presence");
-  const names = (data?.items ?? []).map((item) => item.name);
-  const [model, setModel] = useState(DEFAULT_MODEL);
+  const models = data?.items ?? [];
+  const [chosen, setChosen] = useState(null);
+  const model = chosen ?? models.find((one) => one.is_default)?.name ?? "";
+  const title = model ? `Let the model ${model} predict the tags of all images` : "Choose a model first";
   const startRun = () => runWithToast(() => send("POST", url("tagging", "runs"), { dataset: dataset.id, model }));
   return html`
     <span class="button-group">
-      <button disabled=${!dataset.images} title=${`Let the model ${model} predict the tags of all images`} onClick=${startRun}>Auto-tag</button>
-      ${names.length > 1 &&
-      html`<select aria-label="Model" value=${model} onChange=${(event) => setModel(event.target.value)}>
-        ${names.map((name) => html`<option>${name}</option>`)}
+      <button disabled=${!dataset.images || !model} title=${title} onClick=${startRun}>Auto-tag</button>
+      ${models.length > 0 &&
+      html`<select aria-label="Model" value=${model} onChange=${(event) => setChosen(event.target.value)}>
+        ${!model && html`<option value="">Choose a model</option>`}
+        ${models.map(({ name, description }) => html`<option value=${name}>${description ? `${name}: ${description}` : name}</option>`)}
       </select>`}
     </span>
   `;

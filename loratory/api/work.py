@@ -28,19 +28,27 @@ from loratory.api.base import (
 from loratory.download import download
 from loratory.http import Items
 from loratory.live import watch_frames
-from loratory.responses import Frame, Job, TaggingRun, TrainingOptions
+from loratory.responses import Frame, Job, TaggerModel, TaggingRun, TrainingOptions
 
 TERMINAL_EVENTS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
 class WorkApi(Api):
     async def tag(
-        self, dataset: str, model: str = "demo", *, only_new: bool = False, filter: str | None = None
+        self, dataset: str, model: str | None = None, *, only_new: bool = False, filter: str | None = None
     ) -> TaggingRun:
-        """Start a tagging run on all images, or on those that a filter selects, and return it without waiting."""
+        """Start a tagging run on all images, or on those that a filter selects, and return it without waiting.
+
+        Without a model, the one that was installed is used: it is refused if there are several, or none but the
+        built-in one.
+        """
         body = {"dataset": dataset, "model": model, "only_new": only_new, "filter": filter}
         result = await self._http.post(path("tagging", "runs"), TaggingRunResult, lambda: {"json": body})
         return await self.tagging_run(result.id)
+
+    async def tagging_models(self) -> tuple[TaggerModel, ...]:
+        """Those that the connected taggers can load."""
+        return (await self._http.get(path("tagging", "models"), Items[TaggerModel])).items
 
     async def tagging_run(self, run: str) -> TaggingRun:
         return await self._http.get(path("tagging", "runs", run), TaggingRun)
@@ -128,6 +136,7 @@ class WorkApi(Api):
 
 class SyncWorkApi(SyncApi):
     tag = sync(WorkApi.tag)
+    tagging_models = sync(WorkApi.tagging_models)
     tagging_run = sync(WorkApi.tagging_run)
     wait_tagging = sync(WorkApi.wait_tagging)
     presets = sync(WorkApi.presets)

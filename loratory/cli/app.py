@@ -36,6 +36,7 @@ COMMANDS = {
     "demo": ("demo:demo", "From drawn (or your) images to a LoRA in one go."),
     "train": ("train:train", "Train a LoRA on a data set."),
     "tag": ("train:tag", "Tag the images of a data set with a model."),
+    "models": ("train:models", "List the models that the connected taggers can load."),
     "events": ("history:events", "Print the event log."),
     "restore": ("restore:restore", "Restore what is damaged or lost in a data folder."),
     "accept-loss": ("restore:accept_loss", "Give up for good what is lost and in no backup."),

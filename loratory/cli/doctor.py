@@ -33,7 +33,7 @@ CHECK_FILES_TIMEOUT_SECONDS = 600.0
 """The archive of a large data folder is read once, to know what must be stored."""
 MIN_FREE_DISK_BYTES = 2 << 30
 REQUIRED_PACKAGES = {
-    "gateway": ("litestar", "uvicorn", "prometheus-client", "pyroaring"),
+    "gateway": ("litestar", "uvicorn", "pillow", "prometheus-client", "pyroaring"),
     "catalog": ("aiosqlite", "cryptography", "pillow", "pyroaring"),
     "tagger": ("onnxruntime", "pillow", "numpy"),
     "trainer": ("torch", "diffusers", "peft", "accelerate", "transformers", "safetensors"),

@@ -1,4 +1,4 @@
-"""`loratory train` and `loratory tag`."""
+"""`loratory train`, `loratory tag` and `loratory models`."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from contracts.errors import LoratoryError, SetupError
 from loratory.cli.jobs import EXIT_CODES, WatchInterrupted, follow
 from loratory.cli.options import DEFAULT_SERVER, Flag, NameOrId, Server, Text, parse_recipe_overrides
-from loratory.cli.output import write_error, write_json, write_line
+from loratory.cli.output import write_error, write_json, write_line, write_table
 from loratory.follow import ProgressWriter, WorkerWait, follow_tagging
 from loratory.http import is_local
 from loratory.responses import TrainingOptions
@@ -75,11 +75,19 @@ def _base_path(base: Path, *, local: bool) -> Path:
     return base
 
 
+async def models(*, server: Server = DEFAULT_SERVER) -> None:
+    """List the models that the connected taggers can load, and what they are for."""
+    async with server.client() as client:
+        found = await client.tagging_models()
+    rows = ((one.name, "yes" if one.is_default else "", one.description) for one in found)
+    write_json(found) if server.json else write_table(("Name", "Default", "Description"), rows)
+
+
 async def tag(  # noqa: PLR0913 - the options of a command
     dataset: NameOrId,
     /,
     *,
-    model: str = "demo",
+    model: str | None = None,
     only_new: bool = False,
     filter: Text = None,
     detach: bool = False,
@@ -87,7 +95,7 @@ async def tag(  # noqa: PLR0913 - the options of a command
 ) -> int:
     """Tag the images of a data set with a model and wait for it.
 
-    :param model: The tagging model.
+    :param model: The tagging model, one of 'loratory models'; without it the one that was installed, if it is one.
     :param only_new: Only images that this model has not processed yet.
     :param filter: Only those that this selects, such as 'untagged -reviewed'.
     :param detach: Print the run's id and do not wait.

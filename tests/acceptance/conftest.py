@@ -69,7 +69,7 @@ def finished(stack: LocalStack, picture_folder: Path) -> Finished:
     with stack.client() as client, stack.http() as http:
         client.create_dataset("basket")
         client.import_folder("basket", picture_folder)
-        client.wait_tagging(client.tag("basket").id, timeout=120)
+        client.wait_tagging(client.tag("basket", "demo").id, timeout=120)
         image = client.images("basket")[0].id
         changes = [
             http.put(f"/api/v1/images/{image}/caption", json={"caption": "momo on a hill"}),

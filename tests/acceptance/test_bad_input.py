@@ -152,7 +152,7 @@ def test_a_job_on_an_empty_data_set_is_refused(stack_without_workers: LocalStack
         assert "empty" in cli_error(stack_without_workers, "train", empty, "--preset", "tiny-random-demo", code=1)
         assert http.get(f"/api/v1/datasets/{empty}/versions").json()["total"] == 0
         problem(http.post(f"/api/v1/datasets/{empty}/versions", json={}), 422)
-        problem(http.post("/api/v1/tagging/runs", json={"dataset": empty}), 422)
+        problem(http.post("/api/v1/tagging/runs", json={"dataset": empty, "model": "demo"}), 422)
 
 
 def test_an_unknown_preset_data_set_or_field_is_refused(stack_without_workers: LocalStack, mixed: Path) -> None:

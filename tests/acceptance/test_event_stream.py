@@ -77,7 +77,7 @@ async def complete_run(stack: LocalStack, folder: Path) -> str:
         await client.ensure_dataset("complete run")
         await client.import_folder("complete run", folder)
         kill(stack, "gateway")
-        await client.wait_tagging((await client.tag("complete run")).id, timeout=120)
+        await client.wait_tagging((await client.tag("complete run", "demo")).id, timeout=120)
         kill(stack, "catalog")
         changes: dict[str, object] = {
             "length.count": 24,

@@ -41,7 +41,8 @@ def test_jobs_are_trained_to_their_ends_whatever_lands_on_them(stack: LocalStack
     with stack.client() as client, stack.http() as http:
         dataset = client.create_dataset("cats").id
         client.import_files(dataset, draw_pictures(tmp_path / "pictures", 4))
-        client.wait_tagging(client.tag(dataset).id, timeout=WAIT)  # a tagger registers its key with its first work
+        run = client.tag(dataset, "demo").id
+        client.wait_tagging(run, timeout=WAIT)  # a tagger registers its key with its first work
         training = client.train(dataset, name="first", trigger="crtr", changes=CHANGES).id
         wait_until(lambda: step_of(client.job(training)))
         waiting = client.train(dataset, name="second", trigger="crtr", changes=CHANGES).id

@@ -54,7 +54,7 @@ SCENARIO = (
     Step(f"DELETE {API}/images/{{image}}/caption"),
     Step(f"PUT {API}/images/{{image}}/tag-order", {"tags": ["asleep", "black"]}),
     Step(f"POST {API}/datasets/{{dataset}}/versions", {"trigger": "momo"}),
-    Step(f"POST {API}/tagging/runs", {"dataset": "{dataset}"}, stores_id_as="run"),
+    Step(f"POST {API}/tagging/runs", {"dataset": "{dataset}", "model": "demo"}, stores_id_as="run"),
     Step(f"POST {API}/tagging/runs/{{run}}/cancel"),
     Step(f"POST {API}/datasets/{{dataset}}/undo", {"run": "{run}"}),
     Step(f"PUT {API}/presets/ours", {"changes": {"adapter.rank": 4}}),

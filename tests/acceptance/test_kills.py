@@ -148,7 +148,7 @@ async def run_pipeline(data: Path, pictures: list[Path], *, killing: bool) -> Ru
             await killer.kill_during_import("gateway")
             await killer.kill_during_import("catalog")
         await importing
-        run = await system.send("/tagging/runs", "run", dataset=dataset)
+        run = await system.send("/tagging/runs", "run", dataset=dataset, model="demo")
         if killing:
             await killer.kill_tagger(run)
         assert (await system.wait_ended(run)).state == "completed"

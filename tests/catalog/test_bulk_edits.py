@@ -54,7 +54,7 @@ async def tags_of(harness: CatalogHarness, dataset: DatasetId, ordinal: int) -> 
 
 
 async def predict(harness: CatalogHarness, dataset: DatasetId, ordinal: int, **probabilities: float) -> None:
-    run = (await harness.execute(RequestTagging(dataset=dataset))).id
+    run = (await harness.execute(RequestTagging(dataset=dataset, model="demo"))).id
     attempt = await harness.append("tagging", run, TaggingAttemptStarted(worker=WorkerId("w"), boot="b", resumes=0))
     found = tuple(Prediction(tag=tag, probability=probability) for tag, probability in probabilities.items())
     images = (ImagePredictions(ordinal=ordinal, predictions=found),)
@@ -221,9 +221,9 @@ async def test_it_is_undone_as_one_and_what_was_decided_since_stays(harness: Cat
 async def test_a_tagging_run_takes_the_images_that_a_filter_selects(harness: CatalogHarness) -> None:
     dataset = await dataset_of(harness, 3)
     await harness.execute(EditTags(image=image_id(dataset, 1), add=("cat",)))
-    run = (await harness.execute(RequestTagging(dataset=dataset, selection=those("-cat")))).id
+    run = (await harness.execute(RequestTagging(dataset=dataset, model="demo", selection=those("-cat")))).id
     requested = (await harness.events("tagging", run))[0]
     assert isinstance(requested, TaggingRequested)
     assert (list(bitmap_of(requested.images)), requested.count) == ([0, 2], 2)
     with pytest.raises(Rejected, match="the filter selects no image of 'cats'"):
-        await harness.execute(RequestTagging(dataset=dataset, selection=those("dog")))
+        await harness.execute(RequestTagging(dataset=dataset, model="demo", selection=those("dog")))

@@ -45,7 +45,7 @@ async def test_lost_queue_messages_are_resent(harness: CatalogHarness, bus_of: B
     await harness.dataset(pictures=1)
     lost = await harness.create_job(CreateJob(dataset="cats", start=True))
     low = await harness.create_job(CreateJob(dataset="cats", start=True, priority="low"))
-    run = await harness.execute(RequestTagging(dataset="cats"))
+    run = await harness.execute(RequestTagging(dataset="cats", model="demo"))
     await harness.create_job(CreateJob(dataset="cats"))
     await WorkQueue(harness.bus, "train").remove(lost.id)
     await harness.bus.jetstream().purge_stream(subjects.QUEUE, subject=subjects.queued("tag", "normal", run.id))

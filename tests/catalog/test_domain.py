@@ -267,7 +267,7 @@ def test_no_job_starts_on_a_version_with_erased_images() -> None:
 
 def test_a_tagging_run_covers_all_images_or_only_those_new_to_the_model() -> None:
     def request(*, only_new: bool, ordinals: list[int]) -> list[object]:
-        command = RequestTagging(dataset="cats", only_new=only_new, priority="high")
+        command = RequestTagging(dataset="cats", model="demo", only_new=only_new, priority="high")
         found = tagging.request(
             command, dataset_id=DatasetId("ds_cats"), dataset="cats", images=BitMap(ordinals), covered=[0, 1]
         )

@@ -26,7 +26,7 @@ async def scrape(harness: CatalogHarness) -> dict[str, float]:
 async def test_jobs_attempts_and_the_queue_are_counted(harness: CatalogHarness) -> None:
     await harness.dataset(pictures=2)
     ids = [(await harness.create_job(CreateJob(dataset="cats", start=start))).id for start in (True, True, False)]
-    await harness.execute(RequestTagging(dataset="cats"))
+    await harness.execute(RequestTagging(dataset="cats", model="demo"))
     attempt = await harness.append("job", ids[0], STARTED)
     await harness.append("job", ids[0], JobCheckpointed(attempt=attempt, step=3, checkpoint=Digest("1" * 64), size=900))
     await harness.append("job", ids[0], JobInterrupted(attempt=attempt, step=3, reason="stopped"))

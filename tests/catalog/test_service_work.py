@@ -90,8 +90,8 @@ async def test_the_trigger_is_prepended_once(harness: CatalogHarness) -> None:
 async def test_an_empty_data_set_cannot_be_frozen_trained_on_or_tagged(harness: CatalogHarness) -> None:
     cats = await harness.dataset(pictures=1)
     await harness.execute(RemoveImage(image=image_id_of(cats, 0)))
-    commands: list[Command[Any]] = [kind(dataset="cats") for kind in (FreezeVersion, CreateJob, RequestTagging)]
-    for command in commands:
+    commands: list[Command[Any]] = [kind(dataset="cats") for kind in (FreezeVersion, CreateJob)]
+    for command in [*commands, RequestTagging(dataset="cats", model="demo")]:
         with pytest.raises(Rejected, match="empty"):
             await harness.execute(command)
 
@@ -213,7 +213,7 @@ async def test_only_a_job_neither_queued_nor_running_can_be_removed(harness: Cat
 async def test_a_tagging_run_is_requested_and_cancelled(harness: CatalogHarness) -> None:
     cats = await harness.dataset(pictures=3)
     await harness.execute(RemoveImage(image=image_id_of(cats, 1)))
-    run = await harness.execute(RequestTagging(dataset="cats"))
+    run = await harness.execute(RequestTagging(dataset="cats", model="demo"))
     assert await queued_ids(harness, "tag") == {run.id}
     (requested, _) = await harness.events("tagging", run.id)
     assert isinstance(requested, TaggingRequested)
@@ -221,7 +221,7 @@ async def test_a_tagging_run_is_requested_and_cancelled(harness: CatalogHarness)
     attempt = await harness.append("tagging", run.id, TaggingAttemptStarted(worker=WorkerId("t"), boot="b", resumes=0))
     seen = (ImagePredictions(ordinal=0, predictions=()),)
     await harness.append("tagging", run.id, TaggingPredicted(attempt=attempt, images=seen))
-    rest = await harness.execute(RequestTagging(dataset="cats", only_new=True))
+    rest = await harness.execute(RequestTagging(dataset="cats", model="demo", only_new=True))
     (requested, _) = await harness.events("tagging", rest.id)
     assert isinstance(requested, TaggingRequested)
     assert requested.count == 1

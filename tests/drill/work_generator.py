@@ -173,7 +173,8 @@ class WorkGenerator:
                 await asyncio.sleep(POLL_SECONDS)
                 continue
             number += 1
-            await self._request("run", f"run {number}", "/tagging/runs", {"dataset": self.rng.choice(self.datasets)})
+            body = {"dataset": self.rng.choice(self.datasets), "model": "demo"}
+            await self._request("run", f"run {number}", "/tagging/runs", body)
             await asyncio.sleep(RUN_PAUSE_SECONDS)
 
     async def _request(self, kind: str, value: str, path: str, body: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from base64 import b64encode
+from contextlib import AsyncExitStack
 from io import BytesIO
 from typing import Any
 
@@ -22,8 +23,9 @@ from contracts.queries.datasets import GetDataset, GetImage
 from contracts.queries.jobs import GetJob
 from contracts.queries.losses import BlobView, GetBlob
 from contracts.telemetry import LossBlock
+from contracts.wire.blobs.source import RebuiltSource
 from gateway.http import uploads
-from gateway.http.files import content_disposition, parse_range, sniff_media_type
+from gateway.http.files import CONCURRENTLY_REBUILT, content_disposition, parse_range, sniff_media_type
 from gateway.http.problems import RangeNotSatisfiable
 from gateway.limits import UploadLimits
 from gateway.routes.results import build_loss_curve
@@ -93,6 +95,38 @@ async def test_the_file_as_received_is_rebuilt_from_picture_and_cut(world: World
 
     world.catalog.query_results[GetImage] = image(source="0" * 64, **stored)
     assert_problem(await world.client.get(path, params={"original": True}), 409, "blob-missing")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_few_files_are_rebuilt_at_once_and_none_waits_for_a_slow_client(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = photograph() + bytes(8 << 20)  # more than sockets and buffers hold
+    apart = take_apart(source, 6)
+    assert apart is not None and apart.cut is not None
+    stored = {"picture": await world.blobs.put(apart.picture), "cut": await world.blobs.put(apart.cut)}
+    digest = Digest(hashlib.sha256(source).hexdigest())
+    world.catalog.query_results[GetImage] = image(source=digest, **stored)
+    path, params = f"{P}/images/img_1/file", {"original": True}
+    held = most = 0
+    opened = RebuiltSource.open
+
+    async def counted(*arguments: Any, **named: Any) -> RebuiltSource:
+        nonlocal held, most
+        held += 1
+        most = max(most, held)
+        try:
+            return await opened(*arguments, **named)
+        finally:
+            held -= 1
+
+    monkeypatch.setattr(RebuiltSource, "open", counted)
+    async with AsyncExitStack() as slow:
+        for _ in range(CONCURRENTLY_REBUILT + 1):
+            await slow.enter_async_context(world.client.stream("GET", path, params=params))
+        answers = await asyncio.gather(*[world.client.get(path, params=params) for _ in range(6)])
+    assert all(answer.content == source for answer in answers)
+    assert 1 <= most <= CONCURRENTLY_REBUILT
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -498,10 +498,10 @@ async def test_many_images_are_edited_as_previewed(world: World) -> None:
 
 async def test_a_tagging_run_takes_a_filter(world: World) -> None:
     world.catalog.command_results[RequestTagging] = lambda _: TaggingRunResult(id="run_1", status="pending")
-    response = await world.client.post(f"{P}/tagging/runs", json={"dataset": "cats", "filter": "-hat"})
+    response = await world.client.post(f"{P}/tagging/runs", json={"dataset": "cats", "model": "demo", "filter": "-hat"})
     assert response.status_code == 202, response.text
     command = world.catalog.received_commands[-1].command
-    assert command == RequestTagging(dataset="cats", selection=Matching(filter=parse_filter("-hat")))
+    assert command == RequestTagging(dataset="cats", model="demo", selection=Matching(filter=parse_filter("-hat")))
 
 
 @pytest.mark.parametrize("path", ["datasets/cats/tags", "tags"])

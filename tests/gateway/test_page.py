@@ -125,7 +125,7 @@ async def test_an_image_is_erased_permanently_after_a_confirmation(stack: Stack,
 async def test_a_model_tags_the_images_and_shows_its_confidence(stack: Stack, page: Page) -> None:
     dataset = await create_dataset(stack, "auto-tagged")
     await page.goto(f"{stack.address}/#/datasets/{dataset}")
-    await page.get_by_label("Model").select_option("tiny-random")
+    await page.get_by_label("Model").select_option("demo")
     await page.get_by_role("button", name="Auto-tag").click()
     await expect(page.locator(".tile .chip.model small").first).to_contain_text("%")
 

@@ -178,7 +178,7 @@ def test_a_job_is_created_listed_shown_waited_for_and_cancelled(cli: Cli, image_
         (["train", "squares", "--set", "optimizer.speed=3"], "optimizer.speed"),
         (["jobs", "watch", "job_of_nobody"], "job_of_nobody"),
         (["jobs", "cancel", "job_of_nobody"], "no such job"),
-        (["tag", "of nobody"], "of nobody"),
+        (["tag", "of nobody", "--model", "demo"], "of nobody"),
     ],
 )
 def test_a_refusal_of_the_server_is_one_sentence_and_exit_code_1(

@@ -249,7 +249,7 @@ async def test_an_unknown_model_fails_the_run_and_the_reason_lists_the_available
     async with running_tagger(await bus_of("tagger"), catalog, tmp_path / "work"):
         failed, events = await catalog.wait_for(TaggingFailed)
     assert events[-1] == failed
-    assert "tiny-random" in failed.reason
+    assert failed.reason.endswith("available: demo")
     assert ordinals(events) == []
 
 
