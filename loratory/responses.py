@@ -61,7 +61,7 @@ class TrainingOptions(TypedDict, total=False):
     recipe: Recipe
     changes: dict[str, object]
     name: str
-    trigger: str
+    trigger: str | None
     priority: Priority
     description: str
     labels: list[str]

@@ -21,6 +21,7 @@ from contracts.events.datasets import (
     TagsEdited,
     TagsOrdered,
     TextReceived,
+    TextSettingsSet,
     ThresholdsSet,
 )
 from contracts.events.image_sets import ImageSetEvent, OneImageEvent
@@ -28,7 +29,8 @@ from contracts.ids import RunId
 from contracts.wording import count
 
 UNDOABLE = (
-    *(TagsEdited, TagsOrdered, CaptionSet, TextReceived, ThresholdsSet, RulesSet, DatasetRenamed),
+    *(TagsEdited, TagsOrdered, CaptionSet, TextReceived),
+    *(ThresholdsSet, RulesSet, TextSettingsSet, DatasetRenamed),
     *(ImagesRemoved, ImagesReviewed, ImageAdded, ImageRefused, CommitsUndone),
 )
 """Not: creating, removing or erasing a data set, erasing an image, freezing a version."""

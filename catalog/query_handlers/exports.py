@@ -22,8 +22,7 @@ from contracts.ids import ImageId
 from contracts.queries.base import Page
 from contracts.queries.exports import ExportEntry, ReadExport
 from contracts.sealed import CAPTION, NAME, open_sealed
-from contracts.tag_style import DEFAULT_STYLE
-from contracts.training_text import DEFAULT_TEMPLATE, TEXT_VERSION
+from contracts.training_text import TEXT_VERSION
 
 Keys = dict[ImageId, bytes]
 
@@ -49,16 +48,16 @@ async def _read_current(context: QueryContext, query: ReadExport) -> Page[Export
         return with_tags(connection, images.by_ordinals(connection, dataset.id, ordinals), known), len(selected)
 
     found, total = await context.read_dataset(dataset.id, read)
-    keys, absent = await context.keys_of(image[0].id for image in found)
+    keys, absent = await context.keys_of(image.row.id for image in found)
     # A key that is missing although nobody gave it up must not make an export with fewer texts.
     absent.refuse_missing()
     return build_page(
-        query, found, lambda image: _current_entry(image, keys, absent), lambda image: (image[0].ordinal,), total
+        query, found, lambda image: _current_entry(image, keys, absent), lambda image: (image.row.ordinal,), total
     )
 
 
 def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> ExportEntry:
-    row, effective, _ = image
+    row, effective, _, settings = image
     entry = partial(
         ExportEntry,
         ordinal=row.ordinal,
@@ -66,9 +65,9 @@ def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> Export
         picture=row.picture,
         width=row.width,
         height=row.height,
-        template=DEFAULT_TEMPLATE,
+        template=settings.template,
         text=TEXT_VERSION,
-        style=DEFAULT_STYLE,
+        style=settings.style,
     )
     if row.id in absent.erased:
         return entry(erased=True)

@@ -10,6 +10,7 @@ from contracts.definitions import union_in
 from contracts.events.base import ReadAs
 from contracts.filters import Selection
 from contracts.ids import Digest, ImageId, RunId
+from contracts.tag_style import DEFAULT_STYLE, TagStyle
 
 MAX_FILES_PER_IMPORT = 32
 """Maximum files in one import command, and so in one commit."""
@@ -217,6 +218,19 @@ class SetRules(Command[DatasetResult], frozen=True):
     deny: Tags = ()
 
 
+class SetTextSettings(Command[DatasetResult], frozen=True):
+    """How training texts are written: replaces all text settings.
+
+    `trigger`: of versions and jobs that have none of their own. `template`: the order of trigger, caption and tags, as
+    in `contracts.training_text`. Rejected: there is no such template, or a pattern of the style's `keep` is none.
+    """
+
+    dataset: str
+    trigger: Trigger = ""
+    template: int = 1
+    style: TagStyle = DEFAULT_STYLE
+
+
 class Undo(Command[UndoResult], frozen=True):
     """Make a commit of a data set, or all predictions of a tagging run on it, count no longer.
 
@@ -229,10 +243,13 @@ class Undo(Command[UndoResult], frozen=True):
 
 
 class FreezeVersion(Command[VersionResult], frozen=True):
-    """Freeze the current content as a version. Unchanged content with the same trigger reuses the existing version."""
+    """Freeze the current content as a version. Unchanged content with the same trigger reuses the existing version.
+
+    `trigger`: none = that of the data set, empty = no trigger.
+    """
 
     dataset: str
-    trigger: Trigger = ""
+    trigger: Trigger | None = None
 
 
 class ReviewImages(Command[ReviewResult], frozen=True):

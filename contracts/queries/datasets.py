@@ -14,8 +14,20 @@ from contracts.ids import DatasetId, Digest, ImageId, JobId, RunId, VersionId
 from contracts.queries.base import AtSequence, Limit, Page, Query, QueryAt, QueryPage, View
 from contracts.sorting import Sort
 from contracts.subjects import Status
+from contracts.tag_style import TagStyle
 
 MAX_ORDINALS = 5_000
+
+
+class TextSettingsView(View, frozen=True):
+    """How the training texts of a data set are written; `style`: its tags."""
+
+    dataset_id: DatasetId
+    dataset: str
+    trigger: str
+    template: int
+    style: TagStyle
+    etag: int
 
 
 class VersionView(View, frozen=True):
@@ -68,7 +80,8 @@ class TagView(View, frozen=True, omit_defaults=True, gc=False):
 
 
 class ImageView(View, frozen=True):
-    """`caption` is the current training text: the written caption (of `caption_source`), else the tags joined.
+    """`caption` is the written caption (of `caption_source`), else the tags joined. `training_text`: what is trained,
+    made of trigger, tags and caption as the text settings of the data set say.
 
     `source` is the digest of the file as received; of a JPEG with `cut`, picture and cut are stored instead of it.
     """
@@ -92,6 +105,7 @@ class ImageView(View, frozen=True):
     suggestions: tuple[TagView, ...]
     rating: str | None
     caption: str
+    training_text: str
     caption_source: str
     created_at: datetime
     etag: int
@@ -121,6 +135,12 @@ class ListDatasets(QueryPage[Page[DatasetView]], frozen=True):
 
 
 class GetDataset(QueryAt[DatasetView], frozen=True):
+    """`dataset` is an id, or the current name."""
+
+    dataset: str
+
+
+class GetTextSettings(Query[TextSettingsView], frozen=True):
     """`dataset` is an id, or the current name."""
 
     dataset: str

@@ -13,7 +13,16 @@ import msgspec
 from contracts.commands.datasets import DatasetResult, EditManyResult, ImportedFile, ReviewResult, VersionResult
 from contracts.errors import NotFound
 from contracts.events.base import ReadAs
-from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, ImageView, TagCount, VersionView
+from contracts.queries.datasets import (
+    DatasetView,
+    EditPreview,
+    ImageChange,
+    ImageView,
+    TagCount,
+    TextSettingsView,
+    VersionView,
+)
+from contracts.tag_style import DEFAULT_STYLE, TagStyle
 from contracts.wire.system.regular_files import FileChanged, SteadyReader, open_regular
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
 from loratory.export import ExportedFile, ExportOptions, export_parameters, save_export
@@ -60,6 +69,17 @@ class DatasetApi(Api):
         """Predictions above these probabilities become tags; no model is run again."""
         body = {"general": general, "character": character}
         return await self._http.put(path("datasets", dataset, "thresholds"), DatasetResult, lambda: {"json": body})
+
+    async def text_settings(self, dataset: str) -> TextSettingsView:
+        """How the training texts of a data set are written."""
+        return await self._http.get(path("datasets", dataset, "text-settings"), TextSettingsView)
+
+    async def set_text_settings(
+        self, dataset: str, *, trigger: str = "", template: int = 1, style: TagStyle = DEFAULT_STYLE
+    ) -> DatasetResult:
+        """Replaces all text settings. `template`: 1, 2 or 3, as docs/texts.md says."""
+        body = {"trigger": trigger, "template": template, "style": msgspec.to_builtins(style)}
+        return await self._http.put(path("datasets", dataset, "text-settings"), DatasetResult, lambda: {"json": body})
 
     async def ensure_dataset(self, name: str) -> DatasetView:
         """The data set with this name, created if it does not exist."""
@@ -126,8 +146,11 @@ class DatasetApi(Api):
         """The frozen versions of a data set, oldest first."""
         return [view async for view in self._http.items(path("datasets", dataset, "versions"), Items[VersionView])]
 
-    async def freeze(self, dataset: str, trigger: str = "", *, key: str | None = None) -> VersionResult:
-        """Freeze a data set as it is now; the latest version if nothing has changed since."""
+    async def freeze(self, dataset: str, trigger: str | None = None, *, key: str | None = None) -> VersionResult:
+        """Freeze a data set as it is now; the latest version if nothing has changed since.
+
+        `trigger`: none = that of the data set, empty = no trigger.
+        """
         body = {"trigger": trigger}
         return await self._http.post(
             path("datasets", dataset, "versions"), VersionResult, lambda: {"json": body}, key=key
@@ -247,6 +270,8 @@ class SyncDatasetApi(SyncApi):
     dataset = sync(DatasetApi.dataset)
     create_dataset = sync(DatasetApi.create_dataset)
     set_thresholds = sync(DatasetApi.set_thresholds)
+    text_settings = sync(DatasetApi.text_settings)
+    set_text_settings = sync(DatasetApi.set_text_settings)
     ensure_dataset = sync(DatasetApi.ensure_dataset)
     images = sync(DatasetApi.images)
     review = sync(DatasetApi.review)

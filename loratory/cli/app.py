@@ -46,6 +46,7 @@ COMMANDS = {
     "datasets import": ("datasets:import_", "Import a folder or files into a data set, with their captions."),
     "datasets export": ("datasets:export", "Export a data set or a version for other programs."),
     "datasets freeze": ("datasets:freeze", "Freeze a version of a data set."),
+    "datasets text-settings": ("datasets:text_settings", "Show or set how training texts are written."),
     "datasets versions": ("datasets:versions", "List the versions of a data set."),
     "datasets edit": ("datasets:edit", "Add and remove tags of many images at once."),
     "datasets diff": ("datasets:diff", "Show what changed between two versions of a data set."),

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from contracts.queries.datasets import DatasetView, EditExample, EditPreview, ImageChange, ImageView
+from contracts.queries.datasets import DatasetView, EditExample, EditPreview, ImageChange, ImageView, TextSettingsView
 from contracts.queries.jobs import AttemptView
 from contracts.recipe import Recipe
 from contracts.wording import count, size_of
@@ -15,6 +15,11 @@ from loratory.responses import Job
 
 RECIPE_TITLES = {"sampling": "Samples", "save": "Checkpoints"}
 """Titles of the parts of a recipe that are not called by the name of their field."""
+TEMPLATES = {
+    1: "trigger, then the caption, or the tags where there is none",
+    2: "trigger, tags, caption",
+    3: "trigger, caption, tags",
+}
 ALWAYS_SHOWN = frozenset(("rank", "alpha", "lr", "count", "name", "path", "resolution", "batch_size", "every"))
 """Fields of a recipe that are shown even at their defaults."""
 
@@ -134,8 +139,23 @@ def image_sections(image: ImageView) -> dict[str, Fields]:
             "Rating": image.rating,
             "Caption": image.caption,
             "Caption from": image.caption_source,
+            "Training text": image.training_text,
         },
         "Content": {"Picture": image.picture, "Source": image.source, "Thumbnail": image.thumbnail},
+    }
+
+
+def text_settings_sections(view: TextSettingsView) -> dict[str, Fields]:
+    style = view.style
+    return {
+        f"Training texts of {view.dataset}": {
+            "Trigger": view.trigger or "none",
+            "Template": f"{view.template} ({TEMPLATES.get(view.template, 'of a newer Loratory')})",
+            "Words in tags": f"separated by {style.words}",
+            "Kept as they are": style.keep,
+            "Parentheses": "escaped" if style.escape else "as they are",
+            "Between tags": repr(style.separator),
+        }
     }
 
 
