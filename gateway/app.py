@@ -58,6 +58,7 @@ from gateway.routes import (
     sockets,
     system,
     tagging,
+    text_readings,
 )
 from gateway.settings import Settings, refuse_unsafe
 from gateway.version import VERSION
@@ -74,7 +75,7 @@ API_DESCRIPTION = (
     "Events and progress are published at `/ws/progress`."
 )
 MODULES_BY_TAG = {
-    "Datasets": (datasets, erasures, bulk_edits, reviews, exports),
+    "Datasets": (datasets, erasures, bulk_edits, text_readings, reviews, exports),
     "Tagging": (tagging,),
     "Presets": (presets,),
     "Jobs": (jobs, results),

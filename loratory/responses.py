@@ -5,7 +5,7 @@ from typing import Any, Literal, TypedDict
 
 import msgspec
 
-from contracts.commands.datasets import ImportedFile
+from contracts.commands.datasets import ImportedFile, TextCounts
 from contracts.queries.datasets import AffectedLoraView
 from contracts.queries.jobs import JobView
 from contracts.queries.log import EventView
@@ -90,6 +90,15 @@ class ImportSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     def of(self, outcome: Literal["added", "existing", "refused"]) -> list[ImportedFile]:
         return [file for file in self.files if file.outcome == outcome]
+
+
+class TextsPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """What reading texts another way would do. `new_tags`: the first that would stand in the log, unencrypted."""
+
+    dataset_id: str
+    dataset: str
+    counts: TextCounts
+    new_tags: tuple[str, ...]
 
 
 class ErasureResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,6 @@ from contracts.events.datasets import CaptionSet, DatasetEvent, ImageAdded, Imag
 from contracts.ids import Digest, ImageId
 from contracts.sealed import CAPTION, seal
 from contracts.tags import canonicalize
-from contracts.texts.reading import read_text
 
 MAX_FILE_NAME_LENGTH = 255
 """Characters of a file name that are kept, the usual limit of file systems."""
@@ -151,7 +150,7 @@ def _read_text(
     if known.used_text is not None:
         remark = "an equal file of this import came with another text, which counts"
         return known, msgspec.structs.replace(result, detail=_join(result.detail, remark))
-    reading = read_text(file.text, decision.read_as)
+    reading = received_texts.read(known.text, file.text, decision.read_as, known.key)
     decided = received_texts.decide(known.text, file.text, reading, known.key)
     decision.events.extend(decided.events)
     result = msgspec.structs.replace(

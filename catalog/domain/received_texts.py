@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from catalog.domain.edits import Choice
 from catalog.domain.image_sets import image_set
-from contracts.events.base import TextKind
+from contracts.events.base import ReadAs, TextKind
 from contracts.events.datasets import CaptionSet, DatasetEvent, TagsEdited, TagsOrdered, TextReceived
 from contracts.sealed import CAPTION, TEXT, seal
-from contracts.texts.reading import TextReading
+from contracts.texts.reading import TextReading, read_text
 
 NOTHING = TextReading(kind="empty", reason="empty")
 """What an image was last imported with, if no text came with it."""
@@ -23,8 +23,8 @@ class TextState:
     """An image before an import.
 
     `base`: the text that it was last imported with, sealed, and `before` what that said. `decided`: the decision that
-    holds on each tag and its source, in the order they were made. `by_person`: whether a person wrote the caption, or
-    removed it, since that import.
+    holds on each tag and its source, in the order they were made. `left_to_models`: tags that
+    persons want models to decide about. `by_person`: whether a person wrote the caption, or removed it.
     """
 
     ordinal: int
@@ -32,6 +32,7 @@ class TextState:
     before: TextReading = NOTHING
     decided: Mapping[str, tuple[Choice, str]] = field(default_factory=dict)
     order: Sequence[str] = ()
+    left_to_models: frozenset[str] = frozenset()
     caption: str | None = None
     by_person: bool = False
 
@@ -42,6 +43,13 @@ class TextDecision:
 
     events: Sequence[DatasetEvent] = ()
     conflicts: Sequence[str] = ()
+
+
+def read(state: TextState, text: str, read_as: ReadAs, key: bytes) -> TextReading:
+    """A text of an import, by the rule; one that has not changed since as it was read, by whatever request."""
+    if read_as == "auto" and state.base is not None and state.base[0] == seal(key, text, TEXT):
+        return read_text(text, state.base[1])
+    return read_text(text, read_as)
 
 
 def decide(state: TextState, text: str, after: TextReading, key: bytes) -> TextDecision:
@@ -60,7 +68,7 @@ def _decide_tags(state: TextState, after: TextReading) -> tuple[list[DatasetEven
     added = [tag for tag in after.tags if tag not in set(state.before.tags)]
     removed = [tag for tag in state.before.tags if tag not in set(after.tags)]
     decided = state.decided
-    asserted = tuple(tag for tag in added if tag not in decided)
+    asserted = tuple(tag for tag in added if tag not in decided and tag not in state.left_to_models)
     withdrawn = tuple(tag for tag in removed if decided.get(tag) == ("asserted", "import"))
     edited = TagsEdited(images=image_set([state.ordinal]), asserted=asserted, withdrawn=withdrawn, source="import")
     conflicts = [

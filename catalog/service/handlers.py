@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from catalog.service import bulk_edits, datasets, images, jobs, presets, reviews, tagging, undos
+from catalog.service import bulk_edits, datasets, images, jobs, presets, reviews, tagging, text_readings, undos
 from catalog.service.context import CommandContext
 from catalog.service.freezing import Freezer
 from catalog.service.imports import ImageImporter
@@ -10,7 +10,9 @@ from contracts.commands.datasets import FreezeVersion, ImportImages
 from contracts.wire.service.handlers import handlers_in
 from contracts.wire.service.requests import CommandHandlers
 
-HANDLERS = handlers_in(bulk_edits, datasets, images, jobs, presets, reviews, tagging, undos, parameter="command")
+HANDLERS = handlers_in(
+    *(bulk_edits, datasets, images, jobs, presets, reviews, tagging, text_readings, undos), parameter="command"
+)
 
 
 def command_handlers(context: CommandContext, importer: ImageImporter, freezer: Freezer) -> CommandHandlers:

@@ -3,20 +3,19 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from catalog import text_states
 from catalog.database import Connection
 from catalog.domain import imports as rules
 from catalog.domain.compose import compose
-from catalog.domain.edits import Choice
-from catalog.domain.received_texts import TextState
 from catalog.ingest.outcomes import Refused
 from catalog.ingest.pool import Decoder
 from catalog.lookup import require_dataset
@@ -24,7 +23,8 @@ from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.views import datasets, decisions, images, live_blobs, texts
+from catalog.text_states import ReceivedImage
+from catalog.views import datasets, images, live_blobs
 from catalog.watch.absent_keys import AbsentKeys, keys_of
 from catalog.watch.losses import keys_missing
 from contracts.commands.base import CommandMetadata, CommandResult
@@ -33,8 +33,7 @@ from contracts.errors import Behind, Gone, NotFound, Unavailable
 from contracts.events.base import ReadAs
 from contracts.events.datasets import ImageAdded, ImageRefused
 from contracts.ids import DatasetId, Digest, ImageId, derived
-from contracts.sealed import CAPTION, NAME, TEXT, open_sealed, seal
-from contracts.texts.reading import TextReading, read_text
+from contracts.sealed import NAME, seal
 from contracts.wire.blobs.store import Blobs
 
 MAX_CONCURRENT_IMPORTS = 4
@@ -155,16 +154,6 @@ class ImageImporter:
             _log.warning("unused_blobs_not_deleted", error=str(error))
 
 
-@dataclass(frozen=True)
-class _Duplicate:
-    """An image of the data set that a file shows again, with what a text that comes with it is compared with."""
-
-    row: images.ImageRow
-    text: texts.ReceivedText | None
-    decided: Mapping[str, tuple[Choice, str]]
-    order: Sequence[str]
-
-
 async def _decide(
     context: CommandContext, dataset_id: DatasetId, files: Sequence[rules.ExaminedFile], read_as: ReadAs
 ) -> tuple[datasets.DatasetRow, rules.ImportDecision]:
@@ -176,18 +165,12 @@ async def _decide(
 
 def _read_duplicates(
     dataset_id: DatasetId, files: Sequence[rules.ExaminedFile], connection: Connection
-) -> tuple[datasets.DatasetRow, list[_Duplicate]]:
+) -> tuple[datasets.DatasetRow, list[ReceivedImage]]:
     row = require_dataset(connection, dataset_id)
     pixels = [file.event.pixels for file in files if isinstance(file.event, ImageAdded)]
     found = (images.find_duplicate(connection, row.id, digest) for digest in pixels)
     rows = {duplicate.ordinal: duplicate for duplicate in found if duplicate is not None}
-    ordinals = list(rows) if any(file.text for file in files) else []
-    received = texts.received(connection, row.id, ordinals)
-    decided, orders = decisions.decided(connection, row.id, ordinals), texts.orders(connection, row.id, ordinals)
-    return row, [
-        _Duplicate(duplicate, received.get(ordinal), decided.get(ordinal, {}), orders.get(ordinal, ()))
-        for ordinal, duplicate in rows.items()
-    ]
+    return row, text_states.load(connection, row.id, list(rows.values()))
 
 
 def with_file_names(result: ImportResult, files: Sequence[StagedFile]) -> ImportResult:
@@ -210,7 +193,7 @@ def _sealed(event: ImageAdded | ImageRefused, key: bytes, file: StagedFile) -> r
     return rules.ExaminedFile(event=event, key=key, caption=file.caption, tags=file.tags, text=file.text)
 
 
-def _known(duplicate: _Duplicate, key: bytes | None, absent: AbsentKeys) -> rules.KnownImage:
+def _known(duplicate: ReceivedImage, key: bytes | None, absent: AbsentKeys) -> rules.KnownImage:
     row, accepted = duplicate.row, {loss.id for loss in absent.accepted}
     return rules.KnownImage(
         image=row.id,
@@ -219,24 +202,5 @@ def _known(duplicate: _Duplicate, key: bytes | None, absent: AbsentKeys) -> rule
         key=key,
         has_caption=row.caption is not None,
         no_key="key-missing" if row.id in absent.missing else "lost" if row.id in accepted else None,
-        text=None if key is None else _text_state(duplicate, key),
+        text=None if key is None else duplicate.state(key),
     )
-
-
-def _text_state(duplicate: _Duplicate, key: bytes) -> TextState:
-    row, received = duplicate.row, duplicate.text
-    since = received.sequence if received else 0
-    caption = None if row.caption is None else open_sealed(key, row.caption, CAPTION)
-    state = TextState(
-        ordinal=row.ordinal,
-        decided=duplicate.decided,
-        order=duplicate.order,
-        caption=caption,
-        by_person=row.caption_source == "person" or (caption is None and row.caption_sequence > since),
-    )
-    if received is not None:
-        before = read_text(open_sealed(key, received.text, TEXT), received.read_as)
-        return replace(state, base=(received.text, received.read_as), before=before)
-    if row.caption_source == "import":  # before texts were kept, what stood beside a file was its caption
-        return replace(state, before=TextReading(kind="caption", caption=caption, reason="requested"), by_person=False)
-    return state

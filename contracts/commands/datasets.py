@@ -72,6 +72,36 @@ class EditManyResult(CommandResult, frozen=True, tag="edit_many", tag_field="typ
     selected: int
 
 
+class TextCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of images whose texts were to be read another way.
+
+    Of the `selected` ones: `tags` and `captions`, whose text is that now; `changed`, for which that is new; `kept`,
+    where a person decided something else, which stands. Left as they are: those `without_text`, `without_key` (the text
+    cannot be read any more) and `too_long` (text and reading together do not fit in the log).
+    """
+
+    selected: int = 0
+    tags: int = 0
+    captions: int = 0
+    changed: int = 0
+    kept: int = 0
+    without_text: int = 0
+    without_key: int = 0
+    too_long: int = 0
+
+    def __add__(self, other: "TextCounts") -> "TextCounts":
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return TextCounts(**dict(zip(self.__struct_fields__, map(sum, pairs), strict=True)))
+
+
+class ReadTextsResult(CommandResult, frozen=True, tag="read_texts", tag_field="type"):
+    """`name` of the data set. `next`: where the next command goes on, none if all images of the selection were read."""
+
+    name: str
+    counts: TextCounts = TextCounts()
+    next: int | None = None
+
+
 class ReviewResult(CommandResult, frozen=True, tag="review", tag_field="type"):
     """`name` of the data set, and the number of images whose state changed."""
 
@@ -240,6 +270,19 @@ class Undo(Command[UndoResult], frozen=True):
     dataset: str
     commit: int | None = None
     run: RunId | None = None
+
+
+class ReadTexts(Command[ReadTextsResult], frozen=True):
+    """Read the texts that came with images another way, as many as one commit has room for.
+
+    What the earlier reading gave and nobody decided about since is withdrawn, what the new one says is asserted.
+    `after`: images after this ordinal, in their order.
+    """
+
+    dataset: str
+    selection: Selection
+    read_as: ReadAs
+    after: Annotated[int, Meta(ge=-1, le=2**32)] = -1
 
 
 class FreezeVersion(Command[VersionResult], frozen=True):

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from contracts.commands.datasets import EditedTags
-from contracts.events.base import Category
+from contracts.commands.datasets import EditedTags, TextCounts
+from contracts.events.base import Category, ReadAs
 from contracts.events.jobs import Artifact
 from contracts.filters import Filter, Selection
 from contracts.ids import DatasetId, Digest, ImageId, JobId, RunId, VersionId
@@ -283,6 +283,25 @@ class PreviewEdit(Query[EditPreview], frozen=True):
     add: EditedTags = ()
     remove: EditedTags = ()
     withdraw: EditedTags = ()
+
+
+class TextsPreview(View, frozen=True):
+    """What a `ReadTexts` would do. `new_tags`: the first that would get into the log, which is not encrypted."""
+
+    dataset_id: DatasetId
+    dataset: str
+    counts: TextCounts
+    new_tags: tuple[str, ...] = ()
+    next: int | None = None
+
+
+class PreviewTexts(Query[TextsPreview], frozen=True):
+    """What `ReadTexts` would do now. Rejected: images that the data set does not have."""
+
+    dataset: str
+    selection: Selection
+    read_as: ReadAs
+    after: Annotated[int, Meta(ge=-1, le=2**32)] = -1
 
 
 class ListVersions(QueryPage[Page[VersionView]], frozen=True):

@@ -10,7 +10,14 @@ from typing import Any, TypedDict, Unpack
 
 import msgspec
 
-from contracts.commands.datasets import DatasetResult, EditManyResult, ImportedFile, ReviewResult, VersionResult
+from contracts.commands.datasets import (
+    DatasetResult,
+    EditManyResult,
+    ImportedFile,
+    ReadTextsResult,
+    ReviewResult,
+    VersionResult,
+)
 from contracts.errors import NotFound
 from contracts.events.base import ReadAs
 from contracts.queries.datasets import (
@@ -28,7 +35,7 @@ from loratory.api.base import Api, PointInTime, SyncApi, path, sync
 from loratory.export import ExportedFile, ExportOptions, export_parameters, save_export
 from loratory.http import Items
 from loratory.image_files import ImageFile, ScanResult, batches, scan_files, scan_folder
-from loratory.responses import ErasureResult, ImportSummary
+from loratory.responses import ErasureResult, ImportSummary, TextsPreview
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of files sent and of all files."""
@@ -129,6 +136,32 @@ class DatasetApi(Api):
         body = _edit(edit) | {"as_of": as_of}
         return await self._http.post(
             path("datasets", dataset, "edits"), EditManyResult, lambda: {"json": body}, key=key
+        )
+
+    async def preview_texts(
+        self, dataset: str, read_as: ReadAs, *, images: Sequence[str] | None = None, filter: str | None = None
+    ) -> TextsPreview:
+        """What `read_texts` would do."""
+        body = _selection(images, filter) | {"read_as": read_as}
+        place = path("datasets", dataset, "texts", "read", "preview")
+        return await self._http.post(place, TextsPreview, lambda: {"json": body})
+
+    async def read_texts(
+        self,
+        dataset: str,
+        read_as: ReadAs,
+        *,
+        images: Sequence[str] | None = None,
+        filter: str | None = None,
+        key: str | None = None,
+    ) -> ReadTextsResult:
+        """Read the texts that came with images another way: of these, of those that a filter selects, or of all.
+
+        Many take a while; interrupted, it goes on when it is repeated.
+        """
+        body = _selection(images, filter) | {"read_as": read_as}
+        return await self._http.post(
+            path("datasets", dataset, "texts", "read"), ReadTextsResult, lambda: {"json": body}, key=key
         )
 
     async def image(self, image: str, **at: Unpack[PointInTime]) -> ImageView:
@@ -277,6 +310,8 @@ class SyncDatasetApi(SyncApi):
     review = sync(DatasetApi.review)
     preview_edit = sync(DatasetApi.preview_edit)
     edit_many = sync(DatasetApi.edit_many)
+    preview_texts = sync(DatasetApi.preview_texts)
+    read_texts = sync(DatasetApi.read_texts)
     image = sync(DatasetApi.image)
     picture = sync(DatasetApi.picture)
     tags = sync(DatasetApi.tags)

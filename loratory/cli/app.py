@@ -49,6 +49,7 @@ COMMANDS = {
     "datasets text-settings": ("datasets:text_settings", "Show or set how training texts are written."),
     "datasets versions": ("datasets:versions", "List the versions of a data set."),
     "datasets edit": ("datasets:edit", "Add and remove tags of many images at once."),
+    "datasets read-texts": ("datasets:read_texts", "Read the texts that came with images another way."),
     "datasets diff": ("datasets:diff", "Show what changed between two versions of a data set."),
     "images ls": ("datasets:ls_images", "List the images of a data set, filtered and sorted."),
     "images show": ("datasets:show_image", "Show one image, now or in the past."),

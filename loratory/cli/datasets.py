@@ -21,6 +21,7 @@ from loratory.cli.views import (
     image_sections,
     preview_sections,
     text_settings_sections,
+    texts_sections,
 )
 from loratory.client import AsyncClient
 from loratory.export import ExportFormat, ExportOptions, TagWords
@@ -154,6 +155,33 @@ async def edit(  # noqa: PLR0913 - the options of a command
             return
         result = await client.edit_many(dataset, as_of=preview.as_of, **tags)
     write_json(result) if server.json else write_line(f"{result.images} of {result.selected} images changed")
+
+
+async def read_texts(
+    dataset: NameOrId,
+    /,
+    *,
+    as_: Annotated[ReadAs, Parameter(name="--as")],
+    filter: Text = None,
+    dry_run: Annotated[bool, Flag] = False,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Read the texts that came with the images of a data set another way; what persons decided since stays.
+
+    :param as_: What the texts are: `tags`, which are not encrypted, `caption`, or `auto` where each one is read by a
+        rule (docs/texts.md).
+    :param filter: Only those of images that this selects, such as '1girl -solo untagged'.
+    :param dry_run: Only print how many would become what.
+    """
+    async with server.client() as client:
+        if dry_run:
+            preview = await client.preview_texts(dataset, as_, filter=filter)
+            write_json(preview) if server.json else write_sections(
+                texts_sections(preview.counts, preview.new_tags, dry_run=True)
+            )
+            return
+        result = await client.read_texts(dataset, as_, filter=filter)
+    write_json(result) if server.json else write_sections(texts_sections(result.counts))
 
 
 async def ls_images(

@@ -1,11 +1,12 @@
 """How jobs, data sets, images and presets are shown: sections of labels and values. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from contracts.commands.datasets import TextCounts
 from contracts.queries.datasets import DatasetView, EditExample, EditPreview, ImageChange, ImageView, TextSettingsView
 from contracts.queries.jobs import AttemptView
 from contracts.recipe import Recipe
@@ -165,6 +166,23 @@ def preview_sections(preview: EditPreview) -> dict[str, Fields]:
     examples: Fields = {one.image: _decisions(one) for one in preview.examples}
     tags: Fields = {f"{effect.tag} {effect.decision}": count(effect.images, "image") for effect in preview.tags}
     return {f"Edit of {preview.dataset}": summary, "Tags": tags, "Examples": examples}
+
+
+def texts_sections(counts: TextCounts, new_tags: Sequence[str] = (), *, dry_run: bool = False) -> dict[str, Fields]:
+    """How many texts became what, or would become."""
+    return {
+        "Texts that would be read" if dry_run else "Texts read": {
+            "Images": counts.selected,
+            "Tags": counts.tags,
+            "Captions": counts.captions,
+            "Changed": counts.changed,
+            "With decisions that stay": counts.kept or None,
+            "Without a text": counts.without_text or None,
+            "Cannot be read any more": counts.without_key or None,
+            "Too long for the log": counts.too_long or None,
+            "Not encrypted from then on": new_tags or None,
+        }
+    }
 
 
 def _decisions(example: EditExample) -> str:
