@@ -12,7 +12,7 @@ from contracts.commands.datasets import (
 )
 from contracts.commands.jobs import CreateJob
 from contracts.errors import Rejected
-from contracts.ids import ImageId, VersionId
+from contracts.ids import ImageId, JobId, VersionId
 from contracts.queries.datasets import GetImage, GetTextSettings, ImageView, ListImages, ReadManifest
 from contracts.queries.jobs import GetJob
 from contracts.tag_style import TagStyle
@@ -80,7 +80,7 @@ async def test_a_job_has_the_trigger_of_its_data_set_or_its_own(
     await three_cats(harness)
     await harness.execute(SETTINGS)
     job = (await harness.create_job(CreateJob(dataset="cats", trigger=trigger))).id
-    assert (await query(harness, GetJob(job=job))).trigger == expected
+    assert (await query(harness, GetJob(job=JobId(job)))).trigger == expected
     version = await harness.version_of(job)
     entries = (await query(harness, ReadManifest(version_id=version.version_id))).items
     assert [entry.caption for entry in entries][2] == expected
@@ -91,7 +91,7 @@ async def test_a_job_on_a_version_has_the_triggers_of_that(harness: CatalogHarne
     await harness.execute(SETTINGS)
     version = (await harness.execute(FreezeVersion(dataset="cats", trigger="sks"))).version
     job = (await harness.create_job(CreateJob(dataset="cats", version=version))).id
-    assert (await query(harness, GetJob(job=job))).trigger == "sks"
+    assert (await query(harness, GetJob(job=JobId(job)))).trigger == "sks"
     for other in ("", "mika"):
         with pytest.raises(Rejected, match="was frozen with the trigger 'sks'"):
             await harness.execute(CreateJob(dataset="cats", version=version, trigger=other))
