@@ -93,7 +93,7 @@ class ImportSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextsPreview(msgspec.Struct, frozen=True, kw_only=True):
-    """What reading texts another way would do. `new_tags`: the first that would stand in the log, unencrypted."""
+    """What reading texts another way would do. `new_tags`: the first that would be in the log, unencrypted."""
 
     dataset_id: str
     dataset: str

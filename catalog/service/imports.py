@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from catalog import text_states
+from catalog import text_readings
 from catalog.database import Connection
 from catalog.domain import imports as rules
 from catalog.domain.compose import compose
@@ -23,7 +23,7 @@ from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.text_states import ReceivedImage
+from catalog.text_readings import ReceivedImage
 from catalog.views import datasets, images, live_blobs
 from catalog.watch.absent_keys import AbsentKeys, keys_of
 from catalog.watch.losses import keys_missing
@@ -170,7 +170,7 @@ def _read_duplicates(
     pixels = [file.event.pixels for file in files if isinstance(file.event, ImageAdded)]
     found = (images.find_duplicate(connection, row.id, digest) for digest in pixels)
     rows = {duplicate.ordinal: duplicate for duplicate in found if duplicate is not None}
-    return row, text_states.load(connection, row.id, list(rows.values()))
+    return row, text_readings.load(connection, row.id, list(rows.values()))
 
 
 def with_file_names(result: ImportResult, files: Sequence[StagedFile]) -> ImportResult:

@@ -26,7 +26,7 @@ class ReadTextsBody(SelectionBody, frozen=True, kw_only=True):
 
 
 class TextsPreviewBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What reading texts another way would do. `new_tags`: the first that would stand in the log, unencrypted."""
+    """What reading texts another way would do. `new_tags`: the first that would be in the log, unencrypted."""
 
     dataset_id: DatasetId
     dataset: str
@@ -68,7 +68,7 @@ async def read_texts(
 
 @post("/datasets/{dataset:str}/texts/read/preview", status_code=200, responses=problem_responses(404, 415, 422))
 async def preview_texts(dataset: FromPath[str], data: JSONBody[ReadTextsBody], catalog: Catalog) -> TextsPreviewBody:
-    """How many texts would become what, and which tags would stand in the log, which is not encrypted."""
+    """How many texts would become what, and which tags would be in the log, which is not encrypted."""
     query = PreviewTexts(dataset=dataset, selection=data.selection(), read_as=data.read_as)
     counts, new_tags = TextCounts(), dict[str, None]()
     while True:
