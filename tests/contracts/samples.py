@@ -50,7 +50,7 @@ def _value(kind: inspect.Type, name: str) -> Any:  # noqa: PLR0911, PLR0912 - on
             raise NotImplementedError(kind)
 
 
-TEXTS = {"separator": " ||| "}
+TEXTS = {"separator": ", "}
 NUMBERS = {"template": 2}
 """Values of fields that may not have any."""
 DIGESTS = frozenset(
