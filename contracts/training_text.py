@@ -10,7 +10,10 @@ from contracts.texts.writing import write_tags
 TEXT_VERSION = 2
 """Version of the rules below, recorded in each version of a data set: what an old version says never changes."""
 DEFAULT_TEMPLATE = 1
-"""The trigger, then the written caption, or the tags where there is none."""
+"""The trigger, then the written caption, or the tags where there is none.
+
+Version 2 also has 2: trigger, tags, then the caption; and 3: trigger, caption, then the tags.
+"""
 
 TextRule = Callable[[str, Sequence[str], str | None, TagStyle], str]
 """Of trigger, tags in order, written caption, and how the tags are written."""
@@ -60,16 +63,42 @@ def _trigger_first(trigger: str, tags: Sequence[str], caption: str | None, style
         if not trigger or _has_word(caption, trigger):
             return caption
         return f"{trigger}, {caption}" if caption else trigger
-    if not trigger:
-        return write_tags(tags, style)
+    return _join((trigger, _tags_without(trigger, tags, style)), style)
+
+
+def _tags_first(trigger: str, tags: Sequence[str], caption: str | None, style: TagStyle) -> str:
+    """Version 2: trigger, tags without it, then the written caption; one that has the trigger needs no other."""
+    others = _tags_without(trigger, tags, style)
+    if caption and not others and trigger and _has_word(caption, trigger):
+        return caption
+    return _join((trigger, others, caption), style)
+
+
+def _caption_first(trigger: str, tags: Sequence[str], caption: str | None, style: TagStyle) -> str:
+    """Version 2: trigger, unless the caption has it; the written caption, then the tags without the trigger."""
+    first = "" if caption and trigger and _has_word(caption, trigger) else trigger
+    return _join((first, caption, _tags_without(trigger, tags, style)), style)
+
+
+def _tags_without(trigger: str, tags: Sequence[str], style: TagStyle) -> str:
+    """The tags but those that the trigger says."""
     same = {"_".join(part.casefold().split()) for part in trigger.split(",")}
-    others = write_tags([tag for tag in tags if tag not in same], style)
-    return f"{trigger}{style.separator}{others}" if others else trigger
+    return write_tags([tag for tag in tags if tag not in same], style)
+
+
+def _join(parts: Sequence[str | None], style: TagStyle) -> str:
+    """Those that are not empty."""
+    return style.separator.join(part for part in parts if part)
 
 
 def _has_word(caption: str, trigger: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption) is not None
 
 
-RULES: dict[tuple[int, int], TextRule] = {(1, DEFAULT_TEMPLATE): _trigger_added, (2, DEFAULT_TEMPLATE): _trigger_first}
+RULES: dict[tuple[int, int], TextRule] = {
+    (1, DEFAULT_TEMPLATE): _trigger_added,
+    (2, DEFAULT_TEMPLATE): _trigger_first,
+    (2, 2): _tags_first,
+    (2, 3): _caption_first,
+}
 """By version and template. A rule never changes once versions of data sets were frozen with it."""

@@ -60,6 +60,7 @@ from gateway.routes import (
     sockets,
     system,
     tagging,
+    text_readings,
 )
 from gateway.settings import Settings, refuse_unsafe
 from gateway.version import VERSION
@@ -76,7 +77,7 @@ API_DESCRIPTION = (
     "Events and progress are published at `/ws/progress`."
 )
 MODULES_BY_TAG = {
-    "Datasets": (datasets, erasures, bulk_edits, repeats, reviews, exports),
+    "Datasets": (datasets, erasures, bulk_edits, repeats, reviews, text_readings, exports),
     "Tagging": (tagging,),
     "Presets": (presets,),
     "Jobs": (jobs, results),

@@ -8,7 +8,7 @@ from contracts.errors import Behind, Unavailable
 from contracts.filters import Matching, uses_text
 from contracts.ids import JobId, RunId
 from contracts.queries.base import EncodedPage, Query, QueryAt
-from contracts.queries.datasets import ListImages, ListTags, PreviewEdit
+from contracts.queries.datasets import ListImages, ListTags, PreviewEdit, PreviewTexts
 from contracts.queries.exports import ReadExport
 from contracts.queries.log import VerifyLog
 from contracts.retry import RetryPolicy, retry
@@ -95,6 +95,7 @@ def timeout_of(query: Query[Any]) -> float:
             | ListTags(filter=filter_)
             | ReadExport(filter=filter_)
             | PreviewEdit(selection=Matching(filter=filter_))
+            | PreviewTexts(selection=Matching(filter=filter_))
         ) if filter_ is not None and uses_text(filter_):
             return SLOW_QUERY_TIMEOUT_SECONDS
         case _:

@@ -33,9 +33,9 @@ class ExportOptions(TypedDict, total=False):
     trigger: str | None
     exclude: Sequence[str]
     replace: Sequence[str]
-    escape: bool
+    escape: bool | None
     separator: str | None
-    words: TagWords
+    words: TagWords | None
 
 
 class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from typing import Any, Literal, TypedDict
 
 import msgspec
 
-from contracts.commands.datasets import ImportedFile
+from contracts.commands.datasets import ImportedFile, TextCounts
 from contracts.queries.datasets import AffectedLoraView
 from contracts.queries.jobs import JobView
 from contracts.queries.log import EventView
@@ -69,7 +69,7 @@ class TrainingOptions(TypedDict, total=False):
     recipe: Recipe
     changes: dict[str, object]
     name: str
-    trigger: str
+    trigger: str | None
     priority: Priority
     description: str
     labels: list[str]
@@ -101,6 +101,15 @@ class ImportSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     def of(self, outcome: Literal["added", "existing", "refused"]) -> list[ImportedFile]:
         return [file for file in self.files if file.outcome == outcome]
+
+
+class TextsPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """What reading texts another way would do. `new_tags`: the first that would be in the log, unencrypted."""
+
+    dataset_id: str
+    dataset: str
+    counts: TextCounts
+    new_tags: tuple[str, ...]
 
 
 class ErasureResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from contracts.commands.datasets import (
     RemoveDataset,
     RenameDataset,
     SetRules,
+    SetTextSettings,
     SetThresholds,
 )
 from contracts.errors import InUse, Rejected
@@ -21,9 +22,12 @@ from contracts.events.datasets import (
     DatasetRemoved,
     DatasetRenamed,
     RulesSet,
+    TextSettingsSet,
     ThresholdsSet,
 )
 from contracts.tags import STORED_FLOOR, canonicalize
+from contracts.texts.writing import check_style
+from contracts.training_text import TEXT_VERSION, require_rule
 
 MAX_NAMED_JOBS = 10
 
@@ -38,12 +42,13 @@ class DatasetState:
     name: str = ""
     thresholds: ThresholdsSet | None = None
     rules: RulesSet | None = None
+    text_settings: TextSettingsSet | None = None
     erased: bool = False
     name_taken: bool = False
     active_jobs: Sequence[str] = ()
 
 
-DatasetChange = RemoveDataset | SetThresholds | SetRules
+DatasetChange = RemoveDataset | SetThresholds | SetRules | SetTextSettings
 """Commands that are decided from the data set's own row."""
 
 
@@ -63,6 +68,9 @@ def decide(dataset: DatasetState, command: CreateDataset | RenameDataset | Erase
         case SetRules(deny=deny):
             rules = RulesSet(deny=tuple(sorted({canonicalize(tag) for tag in deny})))
             return [] if rules == dataset.rules else [rules]
+        case SetTextSettings():
+            settings = _checked_text_settings(command)
+            return [] if settings == dataset.text_settings else [settings]
         case EraseDataset():
             if dataset.erased:
                 return []
@@ -80,6 +88,13 @@ def _checked_thresholds(command: SetThresholds) -> ThresholdsSet:
             )
     categories: dict[Category, float] = {category: above for category, above in command.categories.items()}  # noqa: C416 - for mypy: keys of a wider type
     return ThresholdsSet(categories=categories, tags=of_tags)
+
+
+def _checked_text_settings(command: SetTextSettings) -> TextSettingsSet:
+    """Rejected: there is no such template, or a pattern of tags to keep is not allowed."""
+    require_rule(TEXT_VERSION, command.template)
+    check_style(command.style)
+    return TextSettingsSet(trigger=command.trigger.strip(), template=command.template, style=command.style)
 
 
 def normalize_name(name: str) -> str:

@@ -45,6 +45,15 @@ class JobState:
     erased_images: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainedDataset:
+    """What a new job takes from its data set; `trigger` is that of its text settings."""
+
+    id: DatasetId
+    name: str
+    trigger: str = ""
+
+
 def evolve(job: JobState, event: AnyEvent, sequence: int) -> JobState:
     job = replace(job, work=jobs.evolve(job.work, event, sequence))
     match event:
@@ -64,17 +73,24 @@ def fold(history: Iterable[tuple[AnyEvent, int]]) -> JobState:
 
 
 def create(
-    command: CreateJob, recipe: Recipe, *, dataset_id: DatasetId, dataset: str, version: VersionFrozen | None
+    command: CreateJob, recipe: Recipe, *, dataset: TrainedDataset, version: VersionFrozen | None
 ) -> list[Event]:
-    """The events of a new job that trains on this version of a data set; None: it is yet to be frozen."""
+    """The events of a new job that trains on this version of a data set; None: it is yet to be frozen.
+
+    Rejected: the version has another trigger.
+    """
+    own = None if command.trigger is None else command.trigger.strip()
+    if version is not None and own not in (None, version.trigger):
+        raise Rejected(f"version {version.version} was frozen with the trigger {version.trigger!r}; freeze another")
+    default = dataset.trigger if version is None else version.trigger
     created = compose(
         JobCreated,
         command,
-        name=command.name or dataset,
-        dataset_id=dataset_id,
-        dataset=dataset,
+        name=command.name or dataset.name,
+        dataset_id=dataset.id,
+        dataset=dataset.name,
         recipe=recipe,
-        trigger=command.trigger.strip() if version is None else version.trigger,
+        trigger=default if own is None else own,
     )
     if version is None:
         return [created, JobStartRequested()] if command.start else [created]

@@ -12,8 +12,9 @@ import msgspec
 
 from contracts.errors import LoratoryError
 from contracts.events.base import Sealed
+from contracts.events.datasets import TextSettingsSet
 from contracts.ids import Digest, ImageId
-from contracts.tag_style import DEFAULT_STYLE, FIRST_STYLE, TagStyle
+from contracts.tag_style import FIRST_STYLE, TagStyle
 from contracts.training_text import DEFAULT_TEMPLATE, TEXT_VERSION, require_rule, training_text
 
 PAGE_IMAGES = 1_000
@@ -119,11 +120,18 @@ def ordinals_of_page(number: int) -> range:
     return range(number * PAGE_IMAGES, (number + 1) * PAGE_IMAGES)
 
 
-def build_root(trigger: str, pages: Iterable[ManifestPage], style: TagStyle = DEFAULT_STYLE) -> ManifestRoot:
-    """The root of these pages, by today's rules for texts, with tags in this style."""
+def build_root(settings: TextSettingsSet, pages: Iterable[ManifestPage]) -> ManifestRoot:
+    """The root of these pages, with texts as these settings say, by today's rules."""
     listed = tuple(sorted(pages, key=lambda page: page.first))
     images = sum(page.images for page in listed)
-    return ManifestRoot(trigger=trigger, text=TEXT_VERSION, style=style, images=images, pages=listed)
+    return ManifestRoot(
+        trigger=settings.trigger,
+        template=settings.template,
+        text=TEXT_VERSION,
+        style=settings.style,
+        images=images,
+        pages=listed,
+    )
 
 
 def encode_root(root: ManifestRoot) -> bytes:

@@ -36,9 +36,9 @@ class TextState:
     """An image before an import.
 
     `base`: the text that it was last imported with, sealed, and `before` what that said. `decided`: the decision that
-    holds on each tag and its source, in the order they were made. `by_person`: whether a person wrote the caption, or
-    removed it, since that import. `shown`: the tags that the image has now, in order; `predicted`: those that models
-    give it, whatever was decided.
+    holds on each tag and its source, in the order they were made. `left_to_models`: tags that persons want models to
+    decide about. `by_person`: whether a person wrote the caption, or removed it. `shown`: the tags that the image has
+    now, in order; `predicted`: those that models give it, whatever was decided.
     """
 
     ordinal: int
@@ -48,6 +48,7 @@ class TextState:
     order: Sequence[str] = ()
     shown: Sequence[str] = ()
     predicted: Set[str] = frozenset()
+    left_to_models: frozenset[str] = frozenset()
     caption: str | None = None
     by_person: bool = False
 
@@ -106,7 +107,8 @@ def _decide_tags(state: TextState, after: TextReading) -> tuple[list[DatasetEven
     added = [tag for tag in after.tags if tag not in set(state.before.tags)]
     removed = [tag for tag in state.before.tags if tag not in set(after.tags)]
     decided = state.decided
-    asserted = tuple(tag for tag in added if decided.get(tag, _REJECTED_BY_FILE) == _REJECTED_BY_FILE)
+    open_to_files = [tag for tag in added if tag not in state.left_to_models]
+    asserted = tuple(tag for tag in open_to_files if decided.get(tag, _REJECTED_BY_FILE) == _REJECTED_BY_FILE)
     given_up = [tag for tag in removed if decided.get(tag, _ASSERTED_BY_FILE) == _ASSERTED_BY_FILE]
     # As in an edit by hand: what only an import says is withdrawn, what models give is rejected.
     rejected = tuple(tag for tag in given_up if tag in state.predicted)

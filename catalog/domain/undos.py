@@ -23,6 +23,7 @@ from contracts.events.datasets import (
     TagsEdited,
     TagsOrdered,
     TextReceived,
+    TextSettingsSet,
     ThresholdsSet,
 )
 from contracts.events.image_sets import ImageSetEvent, OneImageEvent
@@ -30,7 +31,7 @@ from contracts.ids import RunId
 from contracts.wording import count
 
 UNDOABLE = (
-    *(TagsEdited, TagsOrdered, CaptionSet, TextReceived, ThresholdsSet, RulesSet, DatasetRenamed),
+    *(TagsEdited, TagsOrdered, CaptionSet, TextReceived, ThresholdsSet, RulesSet, TextSettingsSet, DatasetRenamed),
     *(RepeatsSet, MaskSet, ImagesRemoved, ImagesReviewed, ImageAdded, ImageRefused, CommitsUndone),
 )
 """Not: creating, removing or erasing a data set, erasing an image, freezing a version."""
@@ -104,6 +105,9 @@ def summary_of(commits: Sequence[RecordedCommit]) -> str:
     """What is undone, as a part of a sentence and without private text."""
     events: list[Event] = [event for recorded in commits for event in recorded.commit.events]
     added = sum(isinstance(event, ImageAdded) for event in events)
+    read = {event.ordinal for event in events if isinstance(event, TextReceived)}
+    if not added and len(read) > 1:
+        return f"the reading of {count(len(read), 'text')}"
     if added > 1 or len(commits) > 1:
         return f"the import of {count(added, 'image')}"
     first = events[0].describe()

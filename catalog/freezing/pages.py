@@ -8,7 +8,7 @@ from catalog.domain.manifest import EncodedPage
 from catalog.freezing.source import FreezePlan, PageRequest, Unsettled
 from catalog.lookup import known_dataset
 from catalog.store import checkpoint
-from catalog.views import pending, sets, version_content, versions
+from catalog.views import datasets, pending, sets, version_content, versions
 from catalog.views.tag_names import Names
 
 
@@ -21,6 +21,7 @@ def plan(dataset_id: str, connection: Connection) -> FreezePlan | Unsettled:
     return FreezePlan(
         as_of=checkpoint(connection).sequence,
         name=row.name,
+        text_settings=datasets.current_text_settings(connection, dataset_id),
         latest=None if latest is None else latest.event,
         live=sets.load(connection, dataset_id, "live").serialize(),
         changed=changed.serialize(),

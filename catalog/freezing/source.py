@@ -8,7 +8,7 @@ import msgspec
 from pyroaring import BitMap
 
 from catalog.domain.manifest import EncodedPage
-from contracts.events.datasets import VersionFrozen
+from contracts.events.datasets import TextSettingsSet, VersionFrozen
 from contracts.ids import DatasetId
 
 
@@ -26,6 +26,7 @@ class FreezePlan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
 
     as_of: int
     name: str
+    text_settings: TextSettingsSet
     latest: VersionFrozen | None
     live: bytes
     changed: bytes

@@ -36,6 +36,13 @@ def list_datasets(connection: Connection, query: queries.ListDatasets) -> Page[q
 
 
 @on_snapshot
+def get_text_settings(connection: Connection, query: queries.GetTextSettings) -> queries.TextSettingsView:
+    row = require_dataset(connection, query.dataset)
+    settings, etag = row.text_settings, max(row.text_sequence, row.name_sequence)
+    return compose(queries.TextSettingsView, settings, dataset_id=row.id, dataset=row.name, etag=etag)
+
+
+@on_snapshot
 def list_image_ids(connection: Connection, query: queries.ListImageIds) -> queries.ImageIdsView:
     return queries.ImageIdsView(ids=images.ids_by_ordinal(connection, query.dataset, query.ordinals))
 

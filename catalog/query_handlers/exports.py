@@ -26,8 +26,7 @@ from contracts.ids import Digest, ImageId
 from contracts.queries.base import Page
 from contracts.queries.exports import ExportEntry, ReadExport
 from contracts.sealed import CAPTION, NAME, TEXT, open_sealed
-from contracts.tag_style import DEFAULT_STYLE
-from contracts.training_text import DEFAULT_TEMPLATE, TEXT_VERSION
+from contracts.training_text import TEXT_VERSION
 
 Keys = dict[ImageId, bytes]
 
@@ -55,7 +54,7 @@ async def _read_current(context: QueryContext, query: ReadExport) -> Page[Export
         return found, len(selected), texts.received(connection, dataset.id, asked)
 
     found, total, received = await context.read_dataset(dataset.id, read)
-    keys, absent = await context.keys_of(image[0].id for image in found)
+    keys, absent = await context.keys_of(image.row.id for image in found)
     # A key that is missing although nobody gave it up must not make an export with fewer texts.
     absent.refuse_missing()
 
@@ -67,7 +66,7 @@ async def _read_current(context: QueryContext, query: ReadExport) -> Page[Export
         digest = None if text is None else Digest(hashlib.sha256(text.encode()).hexdigest())
         return msgspec.structs.replace(current, received=digest)
 
-    return build_page(query, found, entry, lambda image: (image[0].ordinal,), total)
+    return build_page(query, found, entry, lambda image: (image.row.ordinal,), total)
 
 
 def _received(row: ImageRow, received: ReceivedText | None, key: bytes) -> str | None:
@@ -80,7 +79,7 @@ def _received(row: ImageRow, received: ReceivedText | None, key: bytes) -> str |
 
 
 def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> ExportEntry:
-    row, effective = image.row, image.tags
+    row, effective, settings = image.row, image.tags, image.text_settings
     entry = partial(
         ExportEntry,
         ordinal=row.ordinal,
@@ -89,9 +88,9 @@ def _current_entry(image: TaggedImage, keys: Keys, absent: AbsentKeys) -> Export
         width=row.width,
         height=row.height,
         repeats=image.repeats,
-        template=DEFAULT_TEMPLATE,
+        template=settings.template,
         text=TEXT_VERSION,
-        style=DEFAULT_STYLE,
+        style=settings.style,
     )
     if row.id in absent.erased:
         return entry(erased=True)

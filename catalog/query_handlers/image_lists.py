@@ -79,10 +79,10 @@ async def list_images(context: QueryContext, query: ListImages) -> Page[ImageVie
         return with_tags(connection, rows, known), tags.count_images(connection, dataset_id, tag)
 
     found, total = await context.read(query, read)
-    keys, absent = await context.keys_of(image[0].id for image in found)
+    keys, absent = await context.keys_of(image.row.id for image in found)
 
     def key(image: TaggedImage) -> tuple[int, int]:
-        return image[0].added_sequence, image[0].ordinal
+        return image.row.added_sequence, image.row.ordinal
 
     return build_page(query, found, lambda image: image_view(image, keys, absent), key, total)
 
@@ -103,9 +103,9 @@ async def _list_past(context: QueryContext, query: ListImages) -> Page[ImageView
         return with_tags(now, rows, known, last), total
 
     found, total = await context.read(query, read)
-    keys, absent = await context.keys_of(image[0].id for image in found)
+    keys, absent = await context.keys_of(image.row.id for image in found)
     return build_page(
-        query, found, lambda image: image_view(image, keys, absent), lambda image: (image[0].ordinal,), total
+        query, found, lambda image: image_view(image, keys, absent), lambda image: (image.row.ordinal,), total
     )
 
 
@@ -123,7 +123,7 @@ async def _list_selected(context: QueryContext, query: ListImages) -> Page[Image
         found, total = found + some, total + count
     found.sort(key=lambda item: item.key, reverse=listed.sort.descending)
     del found[listed.limit :]
-    keys, absent = await context.keys_of(item.image[0].id for item in found)
+    keys, absent = await context.keys_of(item.image.row.id for item in found)
 
     def cursor(item: _Item) -> tuple[str, float, str, int]:
         """Without any name: it becomes part of addresses, which others may keep."""
@@ -189,7 +189,7 @@ async def _read_dataset(context: QueryContext, dataset_id: DatasetId, listed: _L
         after = None if listed.after is None else _position(listed.after, dataset_id, names)
         found = page(selected, numbers, after, limit=listed.limit, descending=listed.sort.descending)
         rows = images.by_ordinals(connection, dataset_id, [at.ordinal for at in found])
-        shown = {image[0].ordinal: image for image in with_tags(connection, rows, known)}
+        shown = {image.row.ordinal: image for image in with_tags(connection, rows, known)}
         items = [_item(at, dataset_id, names, shown[at.ordinal]) for at in found]
         return items, len(selected)
 

@@ -12,28 +12,31 @@ from catalog.domain.effective_tags import EffectiveTags
 from catalog.domain.manifest import ManifestLine, ManifestRoot
 from catalog.keys import open_if_present
 from catalog.lookup import require_dataset, require_image, require_job, require_run
-from catalog.views import decisions, image_counts, images, jobs, presence, repeats, reviews, sets, work
+from catalog.views import datasets, decisions, image_counts, images, jobs, presence, repeats, reviews, sets, work
 from catalog.views.datasets import DatasetRow
 from catalog.views.image_counts import ImageCounts
 from catalog.views.tag_names import Names
 from catalog.views.versions import VersionRow
 from catalog.watch.absent_keys import AbsentKeys
+from contracts.events.datasets import TextSettingsSet
 from contracts.ids import DatasetId, ImageId
 from contracts.jobs import status_of
 from contracts.queries.datasets import DatasetView, ImageView, VersionView
 from contracts.queries.jobs import JobView
 from contracts.queries.tagging import TaggingView
 from contracts.sealed import CAPTION, NAME, open_sealed
+from contracts.texts.writing import write_tags
 from contracts.training_text import training_text
 
 
 class TaggedImage(NamedTuple):
-    """An image and what other views say of it, read in one transaction."""
+    """An image, what other views say of it, and how its text is written; read in one transaction."""
 
     row: images.ImageRow
     tags: EffectiveTags
     reviewed: bool
     repeats: int
+    text_settings: TextSettingsSet
 
 
 def read_dataset(connection: Connection, ref: str) -> DatasetView:
@@ -84,7 +87,7 @@ def read_image(connection: Connection, image_id: str, known: Names) -> TaggedIma
 def with_tags(
     connection: Connection, rows: Sequence[images.ImageRow], known: Names, as_of: int | None = None
 ) -> list[TaggedImage]:
-    """These images with their effective tags, review states and repeats, now or as of a sequence.
+    """These images with their tags, review states, repeats and text settings, now or as of a sequence.
 
     `known` gets the names of tags that are read for it.
     """
@@ -107,12 +110,19 @@ def with_tags(
         else repeats.of_images_at(connection, dataset_id, some, as_of)
         for dataset_id, some in ordinals.items()
     }
+    settings = {
+        dataset_id: datasets.current_text_settings(connection, dataset_id)
+        if as_of is None
+        else datasets.text_settings_at(connection, dataset_id, as_of)
+        for dataset_id in ordinals
+    }
     return [
         TaggedImage(
-            row,
-            found[row.dataset_id][row.ordinal],
+            row=row,
+            tags=found[row.dataset_id][row.ordinal],
             reviewed=row.ordinal in reviewed[row.dataset_id],
             repeats=repeated[row.dataset_id][row.ordinal],
+            text_settings=settings[row.dataset_id],
         )
         for row in rows
     ]
@@ -120,14 +130,17 @@ def with_tags(
 
 def image_view(image: TaggedImage, keys: dict[ImageId, bytes], absent: AbsentKeys) -> ImageView:
     """Texts are plain as far as there are keys; `absent`: why there are none."""
-    row, effective = image.row, image.tags
+    row, effective, settings = image.row, image.tags, image.text_settings
     written = None if row.caption is None else open_if_present(keys, row.id, row.caption, CAPTION)
     return compose(
         ImageView,
         row,
         effective,
         name=open_if_present(keys, row.id, row.name, NAME),
-        caption=training_text("", effective.names, written),
+        caption=write_tags(effective.names, settings.style) if written is None else written,
+        training_text=training_text(
+            settings.trigger, effective.names, written, settings.template, style=settings.style
+        ),
         caption_source=row.caption_source or "tags",
         reviewed=image.reviewed,
         repeats=image.repeats,

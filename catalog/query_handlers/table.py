@@ -11,6 +11,7 @@ from catalog.query_handlers import (
     image_lists,
     presets,
     tag_lists,
+    text_readings,
     work,
 )
 from catalog.query_handlers.context import QueryContext
@@ -18,7 +19,8 @@ from contracts.wire.service.handlers import handlers_in
 from contracts.wire.service.requests import QueryHandlers
 
 HANDLERS = handlers_in(
-    bulk_edits, datasets, exports, historical, history, image_lists, presets, tag_lists, work, parameter="query"
+    *(bulk_edits, datasets, exports, historical, history, image_lists, presets, tag_lists, text_readings, work),
+    parameter="query",
 )
 
 

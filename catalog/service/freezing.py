@@ -36,7 +36,7 @@ from catalog.watch.losses import Losses
 from contracts.commands.base import CommandMetadata, CommandResult
 from contracts.commands.datasets import FreezeVersion, VersionResult
 from contracts.errors import NotFound, Rejected
-from contracts.events.datasets import VersionFrozen
+from contracts.events.datasets import TextSettingsSet, VersionFrozen
 from contracts.ids import DatasetId, VersionId, derived
 from contracts.wire.blobs.store import Blobs, Damaged
 
@@ -58,7 +58,7 @@ class VersionDraft:
     """A data set as it was at log sequence `as_of`: its pages, by number, are stored, and nothing names them yet."""
 
     dataset_id: DatasetId
-    trigger: str
+    text_settings: TextSettingsSet
     as_of: int
     pages: dict[int, ManifestPage]
 
@@ -134,19 +134,20 @@ class Freezer:
         return await executor.execute_once(metadata, lambda now: require_dataset(now, command.dataset).id, freeze)
 
     @asynccontextmanager
-    async def draft(self, dataset_id: DatasetId, trigger: str) -> AsyncIterator[VersionDraft]:
+    async def draft(self, dataset_id: DatasetId, trigger: str | None) -> AsyncIterator[VersionDraft]:
         """The data set as the read model shows it now, to be finished in this block. Rejected: it is empty.
 
+        `trigger`: instead of that of the data set.
         KeyMissing: a key is missing that was not given up. Behind: its changes are still being applied.
         """
         async with self._locks.setdefault(dataset_id, asyncio.Lock()), self._slots:
-            yield await self._compute(dataset_id, trigger.strip())
+            yield await self._compute(dataset_id, trigger)
 
     async def finish(self, draft: VersionDraft, version_id: VersionId) -> FrozenVersion:
         """The version of a draft, under the data set's aggregate lock. Rejected: all images were erased meanwhile."""
         state = await self.store.read(partial(_read_state, draft))
         pages = await self._without_erased(draft.pages, state.erased)
-        root = manifest.build_root(draft.trigger, pages.values())
+        root = manifest.build_root(draft.text_settings, pages.values())
         rules.refuse_empty(state.dataset.name, root.images)
         content = rules.FrozenContent(
             root=root,
@@ -158,7 +159,7 @@ class Freezer:
         version = rules.freeze(content, version_id)
         return FrozenVersion(state.dataset, version, is_new=version is not state.latest)
 
-    async def _compute(self, dataset_id: DatasetId, trigger: str) -> VersionDraft:
+    async def _compute(self, dataset_id: DatasetId, trigger: str | None) -> VersionDraft:
         async with self.open_source(dataset_id) as (source, plan):
             live = BitMap.deserialize(plan.live)
             rules.refuse_empty(plan.name, len(live))
@@ -169,7 +170,10 @@ class Freezer:
         pages = {number: page for number, page in latest.items() if number in numbers}
         pages |= {page.number: page for page in made}
         _log.info("version_computed", dataset=dataset_id, as_of=plan.as_of, pages=len(pages), made=len(made))
-        return VersionDraft(dataset_id=dataset_id, trigger=trigger, as_of=plan.as_of, pages=pages)
+        settings = plan.text_settings
+        if trigger is not None:
+            settings = msgspec.structs.replace(settings, trigger=trigger.strip())
+        return VersionDraft(dataset_id=dataset_id, text_settings=settings, as_of=plan.as_of, pages=pages)
 
     async def _latest_pages(self, latest: VersionFrozen | None) -> dict[int, ManifestPage]:
         """The pages of the latest version that may be used again, or in part, by number."""

@@ -2,7 +2,19 @@
 
 from functools import partial
 
-from catalog.service import bulk_edits, datasets, images, imports, jobs, presets, repeats, reviews, tagging, undos
+from catalog.service import (
+    bulk_edits,
+    datasets,
+    images,
+    imports,
+    jobs,
+    presets,
+    repeats,
+    reviews,
+    tagging,
+    text_readings,
+    undos,
+)
 from catalog.service.context import CommandContext
 from catalog.service.freezing import Freezer
 from catalog.service.imports import ImageImporter
@@ -11,7 +23,8 @@ from contracts.wire.service.handlers import handlers_in
 from contracts.wire.service.requests import CommandHandlers
 
 HANDLERS = handlers_in(
-    bulk_edits, datasets, images, imports, jobs, presets, repeats, reviews, tagging, undos, parameter="command"
+    *(bulk_edits, datasets, images, imports, jobs, presets, repeats, reviews, tagging, text_readings, undos),
+    parameter="command",
 )
 
 

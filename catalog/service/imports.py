@@ -5,19 +5,17 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from catalog import text_readings
 from catalog.database import Connection
 from catalog.domain import imports as rules
 from catalog.domain.compose import compose
-from catalog.domain.edits import Choice
-from catalog.domain.effective_tags import TagState
-from catalog.domain.received_texts import TextState
 from catalog.ingest.outcomes import Refused
 from catalog.ingest.pool import Decoder
 from catalog.lookup import require_dataset
@@ -25,7 +23,8 @@ from catalog.service.blob_pins import BlobPins
 from catalog.service.context import CommandContext, locked
 from catalog.service.execution import Change, CommandOutcome
 from catalog.service.locks import Scope
-from catalog.views import datasets, decisions, images, live_blobs, repeats, texts
+from catalog.text_readings import ReceivedImage
+from catalog.views import datasets, images, live_blobs, repeats
 from catalog.watch.absent_keys import AbsentKeys, keys_of
 from catalog.watch.losses import keys_missing
 from contracts.commands.base import CommandMetadata, CommandResult
@@ -41,8 +40,7 @@ from contracts.errors import Behind, Gone, NotFound, TooLarge, Unavailable
 from contracts.events.base import ReadAs
 from contracts.events.datasets import ImageAdded, ImageRefused
 from contracts.ids import DatasetId, Digest, ImageId, derived
-from contracts.sealed import CAPTION, NAME, TEXT, open_sealed, seal
-from contracts.texts.reading import TextReading, read_text
+from contracts.sealed import NAME, seal
 from contracts.wire.blobs.store import Blobs
 
 MAX_CONCURRENT_IMPORTS = 4
@@ -191,15 +189,11 @@ class _Examined:
 
 @dataclass(frozen=True)
 class _Duplicate:
-    """An image of the data set that a file shows again, with what a text that comes with it is compared with."""
+    """An image of the data set that a file shows again; `received`: what a text that comes with it is compared with."""
 
     row: images.ImageRow
     repeats: int
-    text: texts.ReceivedText | None
-    decided: Mapping[str, tuple[Choice, str]]
-    order: Sequence[str]
-    tags: TagState | None = None
-    """Of an image for which a text came."""
+    received: ReceivedImage | None = None
 
 
 async def _decide(
@@ -218,24 +212,16 @@ def _read_duplicates(
     pixels = [file.event.pixels for file in files if isinstance(file.event, ImageAdded)]
     found = (images.find_duplicate(connection, row.id, digest) for digest in pixels)
     rows = {duplicate.ordinal: duplicate for duplicate in found if duplicate is not None}
-    if any(file.text for file in files):
-        return row, _with_texts(connection, row.id, rows)
-    repeated = repeats.of_images(connection, row.id, rows)
-    return row, [_Duplicate(duplicate, repeated[ordinal], None, {}, ()) for ordinal, duplicate in rows.items()]
+    return row, _duplicates(connection, row.id, rows, with_texts=any(file.text for file in files))
 
 
-def _with_texts(connection: Connection, dataset_id: DatasetId, rows: Mapping[int, images.ImageRow]) -> list[_Duplicate]:
-    received, orders = texts.received(connection, dataset_id, rows), texts.orders(connection, dataset_id, rows)
+def _duplicates(
+    connection: Connection, dataset_id: DatasetId, rows: Mapping[int, images.ImageRow], *, with_texts: bool
+) -> list[_Duplicate]:
+    loaded = text_readings.load(connection, dataset_id, list(rows.values())) if with_texts else []
+    received = {image.row.ordinal: image for image in loaded}
     repeated = repeats.of_images(connection, dataset_id, rows)
-    decided = decisions.decided(connection, dataset_id, [*rows])
-    states = decisions.states_of(connection, dataset_id, [*rows])
-    return [
-        _Duplicate(
-            *(row, repeated[ordinal], received.get(ordinal), decided[ordinal], orders.get(ordinal, ())),
-            tags=states[ordinal],
-        )
-        for ordinal, row in rows.items()
-    ]
+    return [_Duplicate(image, repeated[ordinal], received.get(ordinal)) for ordinal, image in rows.items()]
 
 
 @locked(lambda connection, command: Scope((require_dataset(connection, command.dataset).id,)))
@@ -249,7 +235,7 @@ async def import_texts(context: CommandContext, _: CommandMetadata, command: Imp
         row = require_dataset(connection, command.dataset)
         found = [image for one in command.texts if (image := images.find(connection, one)) is not None]
         rows = {image.ordinal: image for image in found if image.dataset_id == row.id and not image.removed}
-        return row, _with_texts(connection, row.id, rows)
+        return row, _duplicates(connection, row.id, rows, with_texts=True)
 
     row, found = await context.read(read)
     keys, absent = await keys_of(context.executor.store, context.keys, (image.row.id for image in found))
@@ -296,28 +282,7 @@ def _known(duplicate: _Duplicate, key: bytes | None, absent: AbsentKeys) -> rule
         key=key,
         has_caption=row.caption is not None,
         no_key="key-missing" if row.id in absent.missing else "lost" if row.id in accepted else None,
-        text=None if key is None else _text_state(duplicate, key),
+        text=None if key is None or duplicate.received is None else duplicate.received.state(key),
         repeats=duplicate.repeats,
         mask=row.mask,
     )
-
-
-def _text_state(duplicate: _Duplicate, key: bytes) -> TextState:
-    row, received = duplicate.row, duplicate.text
-    since = received.sequence if received else 0
-    caption = None if row.caption is None else open_sealed(key, row.caption, CAPTION)
-    state = TextState(
-        ordinal=row.ordinal,
-        decided=duplicate.decided,
-        order=duplicate.order,
-        shown=() if duplicate.tags is None else duplicate.tags.effective,
-        predicted=frozenset() if duplicate.tags is None else duplicate.tags.predicted,
-        caption=caption,
-        by_person=row.caption_source == "person" or (caption is None and row.caption_sequence > since),
-    )
-    if received is not None:
-        before = read_text(open_sealed(key, received.text, TEXT), received.read_as)
-        return replace(state, base=(received.text, received.read_as), before=before)
-    if row.caption_source == "import":  # before texts were kept, what stood beside a file was its caption
-        return replace(state, before=TextReading(kind="caption", caption=caption, reason="requested"), by_person=False)
-    return state

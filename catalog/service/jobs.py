@@ -40,14 +40,16 @@ def scope_of_new_job(connection: Connection, command: CreateJob) -> Scope:
 
 @locked(scope_of_new_job)
 async def create_job(context: CommandContext, metadata: CommandMetadata, command: CreateJob) -> CommandOutcome:
-    """If no version is named, the data set is frozen afterwards (`job_freezing`). Rejected: the data set is empty.
+    """If no version is named, the data set is frozen afterwards (`job_freezing`). Rejected: the data set is empty, or
+    the version has another trigger.
 
     BlobMissing, KeyMissing, Lost: pictures or keys of the version are missing.
     """
     preset = None if command.preset is None else await require_recipe(context, command.preset)
     recipe = rules.resolve_recipe(command, preset)
     row, version = await context.read(lambda now: _select_version(now, command, context.losses()))
-    events = rules.create(command, recipe, dataset_id=row.id, dataset=row.name, version=version)
+    dataset = rules.TrainedDataset(id=row.id, name=row.name, trigger=row.text_settings.trigger)
+    events = rules.create(command, recipe, dataset=dataset, version=version)
     job_id = JobId(derived("job", metadata.command_id))
     number = None if version is None else version.version
     result = JobResult(id=job_id, name=command.name or row.name, status="pending", version=number)
@@ -66,8 +68,6 @@ def _select_version(
     if version is None:
         raise Rejected(f"the data set {row.name!r} has no version {number}", reason="unknown-version")
     version_rules.refuse_erased_images(number, _count_erased_in(connection, version))
-    if command.trigger.strip() not in ("", version.trigger):
-        raise Rejected(f"version {number} was frozen with the trigger {version.trigger!r}; freeze another")
     require_pictures(connection, row.id, version.event, known)
     return row, version.event
 

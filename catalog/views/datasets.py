@@ -23,6 +23,7 @@ from contracts.events.datasets import (
     ImageAdded,
     ImageRefused,
     RulesSet,
+    TextSettingsSet,
     ThresholdsSet,
 )
 from contracts.events.tagging import TaggingPredicted
@@ -41,11 +42,13 @@ CREATE TABLE IF NOT EXISTS dataset (
     refused INTEGER NOT NULL DEFAULT 0,
     thresholds BLOB NOT NULL,
     rules BLOB NOT NULL,
+    text_settings BLOB NOT NULL,
     latest_version INTEGER,
     created_sequence INTEGER NOT NULL,
     created_at TEXT NOT NULL,
     changed_at TEXT NOT NULL,
     name_sequence INTEGER NOT NULL,
+    text_sequence INTEGER NOT NULL,
     etag INTEGER NOT NULL,
     revision_sequence INTEGER NOT NULL DEFAULT 0,
     revision_version INTEGER NOT NULL DEFAULT 0,
@@ -64,8 +67,10 @@ CREATE TABLE IF NOT EXISTS setting (
 
 CREATE = """
 INSERT INTO dataset
-    (id, name, name_key, description, thresholds, rules, created_sequence, created_at, changed_at, name_sequence, etag)
-VALUES (:id, :name, :name_key, :description, :thresholds, :rules, :sequence, :at, :at, :sequence, :sequence)
+    (id, name, name_key, description, thresholds, rules, text_settings, created_sequence, created_at, changed_at,
+    name_sequence, text_sequence, etag)
+VALUES (:id, :name, :name_key, :description, :thresholds, :rules, :text_settings, :sequence, :at, :at,
+    :sequence, :sequence, :sequence)
 ON CONFLICT DO NOTHING
 """
 RENAME = "UPDATE dataset SET name = ?, name_key = ?, name_sequence = ? WHERE id = ?"
@@ -75,6 +80,7 @@ ERASE = "UPDATE dataset SET removed = IIF(removed = 0, ?, removed), erased = 1, 
 SET_NEXT_ORDINAL = "UPDATE dataset SET next_ordinal = MAX(next_ordinal, ? + 1) WHERE id = ?"
 ADD_REFUSED = "UPDATE dataset SET refused = refused + ? WHERE id = ?"
 SET_SETTINGS = "UPDATE dataset SET thresholds = ?, rules = ? WHERE id = ?"
+SET_TEXT_SETTINGS = "UPDATE dataset SET text_settings = ?, text_sequence = ? WHERE id = ?"
 KEEP_SETTING = "INSERT OR REPLACE INTO setting VALUES (?, ?, ?, ?)"
 SET_REVISION = "UPDATE dataset SET revision_sequence = ?, revision_version = ?, revision_digest = ? WHERE id = ?"
 SET_ETAG = "UPDATE dataset SET etag = ?, changed_at = ? WHERE id = ?"
@@ -94,21 +100,24 @@ IS_REMOVED_AT = "SELECT removed BETWEEN 1 AND ? FROM dataset WHERE id = ?"
 REFUSED_AT = "SELECT COUNT(*) FROM refusal WHERE dataset_id = ? AND sequence <= ?"
 VERSION_AT = "SELECT MAX(number) FROM version WHERE dataset_id = ? AND sequence <= ?"
 CURRENT_SETTINGS = "SELECT thresholds, rules FROM dataset WHERE id = ?"
-THRESHOLDS, RULES, NAME = "thresholds", "rules", "name"
+CURRENT_TEXT_SETTINGS = "SELECT text_settings FROM dataset WHERE id = ?"
+THRESHOLDS, RULES, TEXT_SETTINGS, NAME = "thresholds", "rules", "text_settings", "name"
 """Kinds of settings."""
 
 _encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 _thresholds: msgspec.json.Decoder[ThresholdsSet] = msgspec.json.Decoder(ThresholdsSet)
 _rules: msgspec.json.Decoder[RulesSet] = msgspec.json.Decoder(RulesSet)
+_text_settings: msgspec.json.Decoder[TextSettingsSet] = msgspec.json.Decoder(TextSettingsSet)
 
 
-SETTING_EVENTS = (DatasetCreated, DatasetRenamed, ThresholdsSet, RulesSet)
+SETTING_EVENTS = (DatasetCreated, DatasetRenamed, ThresholdsSet, RulesSet, TextSettingsSet)
 
 
 class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     """`revision` is what the next append expects; `etag` the last sequence that changed what clients see of it.
 
-    `created_sequence` and `name_sequence` are the sequences of its creation and of its current name.
+    `created_sequence`, `name_sequence` and `text_sequence` are those of its creation, its current name and its current
+    text settings.
     """
 
     id: DatasetId
@@ -123,9 +132,11 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     thresholds: ThresholdsSet
     rules: RulesSet
+    text_settings: TextSettingsSet
     latest_version: int | None
     created_sequence: int
     name_sequence: int
+    text_sequence: int
     etag: int
     created_at: datetime
     changed_at: datetime
@@ -137,7 +148,13 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def state(self) -> DatasetState:
         """What commands are decided from."""
-        return DatasetState(name=self.name, thresholds=self.thresholds, rules=self.rules, erased=self.erased)
+        return DatasetState(
+            name=self.name,
+            thresholds=self.thresholds,
+            rules=self.rules,
+            text_settings=self.text_settings,
+            erased=self.erased,
+        )
 
     @property
     def acceptance(self) -> Acceptance:
@@ -169,7 +186,11 @@ def _apply_event(connection: Connection, recorded: RecordedCommit, event: Event)
         case DatasetCreated(name=name, description=description):
             texts = {"id": dataset_id, "name": name, "name_key": name_key(name), "description": description}
             created = {"sequence": sequence, "at": recorded.commit.at.isoformat()}
-            settings = {"thresholds": _encode_sorted(DEFAULT_THRESHOLDS), "rules": _encode_sorted(RulesSet())}
+            settings = {
+                "thresholds": _encode_sorted(DEFAULT_THRESHOLDS),
+                "rules": _encode_sorted(RulesSet()),
+                "text_settings": _encode_sorted(TextSettingsSet()),
+            }
             connection.execute(CREATE, texts | settings | created)
             connection.execute(KEEP_SETTING, (dataset_id, NAME, sequence, name.encode()))
         case DatasetRenamed(name=name):
@@ -183,6 +204,10 @@ def _apply_event(connection: Connection, recorded: RecordedCommit, event: Event)
             _set_setting(connection, dataset_id, THRESHOLDS, sequence, _encode_sorted(event))
         case RulesSet():
             _set_setting(connection, dataset_id, RULES, sequence, _encode_sorted(event))
+        case TextSettingsSet():
+            value = _encode_sorted(event)
+            connection.execute(KEEP_SETTING, (dataset_id, TEXT_SETTINGS, sequence, value))
+            connection.execute(SET_TEXT_SETTINGS, (value, sequence, dataset_id))
         case _:
             pass
 
@@ -200,6 +225,9 @@ def _restore_settings(connection: Connection, toggle: Toggle) -> None:
         return
     acceptance = settings_at(connection, dataset_id)
     connection.execute(SET_SETTINGS, (*map(_encode_sorted, acceptance), dataset_id))
+    text_settings = text_settings_at(connection, dataset_id)
+    if text_settings != row.text_settings:
+        connection.execute(SET_TEXT_SETTINGS, (_encode_sorted(text_settings), toggle.sequence, dataset_id))
     name = name_at(connection, dataset_id)
     if name != row.name:
         connection.execute(RENAME, (name, name_key(name), toggle.sequence, dataset_id))
@@ -262,6 +290,18 @@ def settings_at(connection: Connection, dataset_id: str, until: int = MAX_SEQUEN
     )
 
 
+def text_settings_at(connection: Connection, dataset_id: str, until: int = MAX_SEQUENCE) -> TextSettingsSet:
+    """How its training texts are written, as of a sequence of the log."""
+    settings = _setting(connection, dataset_id, TEXT_SETTINGS, until)
+    return TextSettingsSet() if settings is None else _text_settings.decode(settings)
+
+
+def current_text_settings(connection: Connection, dataset_id: str) -> TextSettingsSet:
+    """The same now, from the row of the data set."""
+    settings = fetch_value(connection, CURRENT_TEXT_SETTINGS, (dataset_id,))
+    return TextSettingsSet() if settings is None else _text_settings.decode(settings)
+
+
 def find_at(connection: Connection, dataset_id: str, until: int) -> DatasetRow | None:
     """What a data set was as of a sequence: its name, settings and numbers, but not when it had changed last.
 
@@ -278,6 +318,7 @@ def find_at(connection: Connection, dataset_id: str, until: int) -> DatasetRow |
         refused=fetch_number(connection, REFUSED_AT, (dataset_id, until)),
         thresholds=thresholds,
         rules=rules,
+        text_settings=text_settings_at(connection, dataset_id, until),
         latest_version=fetch_value(connection, VERSION_AT, (dataset_id, until)),
     )
 

@@ -125,13 +125,21 @@ def states_of(connection: Connection, dataset_id: str, ordinals: Sequence[int]) 
 
 def decided(
     connection: Connection, dataset_id: str, ordinals: Sequence[int]
-) -> dict[int, dict[str, tuple[Choice, str]]]:
-    """The decisions that hold on the tags of these images, each with its source, in the order they were made."""
-    loaded = _load(connection, dataset_id, ordinals, None, {})
-    return {
-        ordinal: {loaded.names[tag]: (one.choice, one.source) for tag, one in loaded.decisions[ordinal].items()}
-        for ordinal in ordinals
+) -> tuple[dict[int, dict[str, tuple[Choice, str]]], dict[int, frozenset[str]]]:
+    """The decisions that hold on the tags of these images, each with its source, in the order they were made.
+
+    And the tags that persons left to the models again.
+    """
+    edits = edits_of(connection, dataset_id, ordinals)
+    named = names.add_names(connection, tags_of(edits.values()), {})
+    held = {ordinal: decisions_of(some) for ordinal, some in edits.items()}
+    withdrawn = {
+        ordinal: frozenset(named[tag] for edit in some if edit.source == "person" for tag in edit.withdrawn)
+        for ordinal, some in edits.items()
     }
+    return {
+        ordinal: {named[tag]: (one.choice, one.source) for tag, one in some.items()} for ordinal, some in held.items()
+    }, withdrawn
 
 
 def later_commits(connection: Connection, dataset_id: str, commits: Iterable[RecordedCommit]) -> tuple[int, ...]:

@@ -55,7 +55,7 @@ ON CONFLICT DO NOTHING
 """
 
 SELECT_IMAGE = """
-SELECT image.*, dataset.name AS dataset, dataset.name_sequence AS etag
+SELECT image.*, dataset.name AS dataset, MAX(dataset.name_sequence, dataset.text_sequence) AS etag
 FROM image JOIN dataset ON dataset.id = image.dataset_id
 """
 BY_ID = SELECT_IMAGE + "WHERE image.id = ?"
@@ -163,7 +163,7 @@ def _update_sets(connection: Connection, batch: CommitBatch) -> None:
 
 
 def fetch_rows(connection: Connection, query: str, parameters: Parameters = ()) -> list[ImageRow]:
-    """The rows that a query finds, with their ETags: an image shows its data set's name, so a rename changes it too."""
+    """The rows that a query finds, with their ETags: an image shows its data set's name, and text by its settings."""
     rows = fetch(connection, ImageRow, query, parameters)
     of_datasets: defaultdict[DatasetId, list[int]] = defaultdict(list)
     for row in rows:

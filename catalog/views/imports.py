@@ -1,4 +1,4 @@
-"""Which commits belong to one import, and which images each of them added."""
+"""Which commits belong to one import, or read texts for one request, and which images each of them added."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from pyroaring import BitMap
 from catalog.database import Connection
 from catalog.rows import json_array
 from catalog.views.batch import CommitBatch
-from contracts.events.datasets import ImageAdded, ImageRefused
+from contracts.events.datasets import ImageAdded, ImageRefused, TextReceived
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS import_commit (
@@ -35,7 +35,7 @@ WHERE dataset_id = ? AND sequence IN (SELECT value FROM json_each(?)) ORDER BY s
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     imported: defaultdict[tuple[str, int, str], BitMap] = defaultdict(BitMap)
-    for recorded, event in batch.events(ImageAdded, ImageRefused):
+    for recorded, event in batch.events(ImageAdded, ImageRefused, TextReceived):
         added = imported[recorded.commit.aggregate_id, recorded.sequence, recorded.commit.correlation_id]
         if isinstance(event, ImageAdded):
             added.add(event.ordinal)
@@ -43,7 +43,7 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 
 def commits_of_import(connection: Connection, dataset_id: str, sequence: int) -> tuple[int, ...]:
-    """The commits of the same import as one of them; none: it imported nothing."""
+    """The commits of the same import or reading as one of them; none: it imported and read nothing."""
     rows = connection.execute(SAME_IMPORT, {"dataset": dataset_id, "sequence": sequence})
     return tuple(row["sequence"] for row in rows)
 

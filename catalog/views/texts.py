@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS caption (
     ordinal INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     caption BLOB,
-    source TEXT,
+    source TEXT NOT NULL,
     PRIMARY KEY (dataset_id, ordinal, sequence)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS caption_by_commit ON caption (dataset_id, sequence);
@@ -75,9 +75,9 @@ _tags = msgspec.json.Decoder(tuple[str, ...]).decode
 
 def apply(connection: Connection, batch: CommitBatch) -> None:
     for recorded, event in batch.events(CaptionSet):
-        dataset_id, source = recorded.commit.aggregate_id, None if event.caption is None else event.source
-        connection.execute(ADD_CAPTION, (dataset_id, event.ordinal, recorded.sequence, event.caption, source))
-        row = (event.caption, source, recorded.sequence, dataset_id, event.ordinal)
+        dataset_id, caption = recorded.commit.aggregate_id, event.caption
+        connection.execute(ADD_CAPTION, (dataset_id, event.ordinal, recorded.sequence, caption, event.source))
+        row = (*_written(caption, event.source), recorded.sequence, dataset_id, event.ordinal)
         connection.execute(SET_CAPTION, row)
     orders = [
         (recorded.commit.aggregate_id, event.ordinal, recorded.sequence, _encode(event.tags))
@@ -123,7 +123,7 @@ def _restore_captions(connection: Connection, toggle: Toggle) -> None:
     latest: dict[int, tuple[bytes | None, str | None]] = dict.fromkeys(changed, (None, None))
     for ordinal, sequence, caption, source, is_first in rows:
         if ordinal in changed and (is_first or sequence not in voided):
-            latest[ordinal] = (caption, source)
+            latest[ordinal] = _written(caption, source)
     connection.executemany(
         SET_CAPTION, [(*caption, toggle.sequence, dataset_id, ordinal) for ordinal, caption in latest.items()]
     )
@@ -140,8 +140,20 @@ def captions_at(
     found: dict[int, tuple[bytes | None, str | None]] = dict.fromkeys(ordinals, (None, None))
     for ordinal, sequence, caption, source, is_first in connection.execute(CAPTIONS, (dataset_id, json_array(found))):
         if sequence <= until and (is_first or sequence not in voided):
-            found[ordinal] = (caption, source)
+            found[ordinal] = _written(caption, source)
     return found
+
+
+def caption_sources(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> dict[int, str]:
+    """Who set or removed the caption of these images last, as far as that counts and anybody did."""
+    rows = connection.execute(CAPTIONS, (dataset_id, json_array(ordinals))).fetchall()
+    voided = undos.voided(connection, dataset_id) if rows else {}
+    return {ordinal: source for ordinal, sequence, _, source, is_first in rows if is_first or sequence not in voided}
+
+
+def _written(caption: bytes | None, source: str) -> tuple[bytes | None, str | None]:
+    """A caption has a source, the lack of one has none."""
+    return caption, None if caption is None else source
 
 
 def orders(

@@ -21,6 +21,7 @@ from contracts.definitions import union_in
 from contracts.events.base import ReadAs
 from contracts.filters import Selection
 from contracts.ids import Digest, ImageId, RunId
+from contracts.tag_style import DEFAULT_STYLE, TagStyle
 
 MAX_FILES_PER_IMPORT = 32
 """Maximum files in one import command, and so in one commit."""
@@ -84,6 +85,36 @@ class EditManyResult(CommandResult, frozen=True, tag="edit_many", tag_field="typ
     name: str
     images: int
     selected: int
+
+
+class TextCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of images whose texts were to be read another way.
+
+    Of the `selected` ones: `tags` and `captions`, whose text is that now; `changed`, for which that is new; `kept`,
+    where a person decided something else, which stands. Left as they are: those `without_text`, `without_key` (the text
+    cannot be read any more) and `too_long` (text and reading together do not fit in the log).
+    """
+
+    selected: int = 0
+    tags: int = 0
+    captions: int = 0
+    changed: int = 0
+    kept: int = 0
+    without_text: int = 0
+    without_key: int = 0
+    too_long: int = 0
+
+    def __add__(self, other: "TextCounts") -> "TextCounts":
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return TextCounts(**dict(zip(self.__struct_fields__, map(sum, pairs), strict=True)))
+
+
+class ReadTextsResult(CommandResult, frozen=True, tag="read_texts", tag_field="type"):
+    """`name` of the data set. `next`: where the next command goes on, none if all images of the selection were read."""
+
+    name: str
+    counts: TextCounts = TextCounts()
+    next: int | None = None
 
 
 class ReviewResult(CommandResult, frozen=True, tag="review", tag_field="type"):
@@ -258,6 +289,19 @@ class SetRules(Command[DatasetResult], frozen=True):
     deny: Tags = ()
 
 
+class SetTextSettings(Command[DatasetResult], frozen=True):
+    """How training texts are written: replaces all text settings.
+
+    `trigger`: of versions and jobs that have none of their own. `template`: the order of trigger, caption and tags, as
+    in `contracts.training_text`. Rejected: there is no such template, or a pattern of the style's `keep` is none.
+    """
+
+    dataset: str
+    trigger: Trigger = ""
+    template: int = 1
+    style: TagStyle = DEFAULT_STYLE
+
+
 class Undo(Command[UndoResult], frozen=True):
     """Make a commit of a data set, or all predictions of a tagging run on it, count no longer.
 
@@ -269,11 +313,27 @@ class Undo(Command[UndoResult], frozen=True):
     run: RunId | None = None
 
 
-class FreezeVersion(Command[VersionResult], frozen=True):
-    """Freeze the current content as a version. Unchanged content with the same trigger reuses the existing version."""
+class ReadTexts(Command[ReadTextsResult], frozen=True):
+    """Read the texts that came with images another way, as many as one commit has room for.
+
+    What the earlier reading gave and nobody decided about since is withdrawn, what the new one says is asserted.
+    `after`: images after this ordinal, in their order.
+    """
 
     dataset: str
-    trigger: Trigger = ""
+    selection: Selection
+    read_as: ReadAs
+    after: Annotated[int, Meta(ge=-1, le=2**32)] = -1
+
+
+class FreezeVersion(Command[VersionResult], frozen=True):
+    """Freeze the current content as a version. Unchanged content with the same trigger reuses the existing version.
+
+    `trigger`: none = that of the data set, empty = no trigger.
+    """
+
+    dataset: str
+    trigger: Trigger | None = None
 
 
 class ReviewImages(Command[ReviewResult], frozen=True):

@@ -24,6 +24,7 @@ class CreateJob(Command[JobResult], frozen=True):
 
     It is accepted at once. Without `version` the data set is frozen afterwards, as it is then; see `job.version_set`.
     The recipe is the preset's (or `recipe`, or the default) with `changes` on top, given as dotted paths.
+    `trigger`: none = that of the version, or else of the data set; empty = no trigger.
     """
 
     dataset: str
@@ -32,7 +33,7 @@ class CreateJob(Command[JobResult], frozen=True):
     recipe: Recipe | None = None
     changes: dict[str, object] = {}
     name: Annotated[str, Meta(max_length=100)] = ""
-    trigger: Trigger = ""
+    trigger: Trigger | None = None
     mode: Literal["single", "batch", "variations", "quick-start"] = "single"
     priority: Priority = "normal"
     description: Description = ""

@@ -4,6 +4,7 @@ from contracts.definitions import union_in
 from contracts.events.base import Category, Event, Sealed, Source, TextKind
 from contracts.events.image_sets import ImageSetEvent, OneImageEvent
 from contracts.ids import Digest, ImageId, RunId, VersionId
+from contracts.tag_style import DEFAULT_STYLE, TagStyle
 from contracts.wording import by_source, count, enumerated, listed, tag_list
 
 
@@ -182,6 +183,27 @@ class RulesSet(Event, frozen=True, tag="dataset.rules_set"):
 
     def describe(self) -> str:
         return f"Denied models the {tag_list(self.deny)}" if self.deny else "Removed the tagging rules"
+
+
+class TextSettingsSet(Event, frozen=True, tag="dataset.text_settings_set"):
+    """How the training texts of the data set are written (`contracts.training_text`), those of later versions too.
+
+    `trigger`: where a version or a job has none of its own. `style`: of tags. Replaces all text settings before.
+    """
+
+    trigger: str = ""
+    template: int = 1
+    style: TagStyle = DEFAULT_STYLE
+
+    def describe(self) -> str:
+        trigger = f"the trigger {self.trigger!r}" if self.trigger else "no trigger"
+        style = self.style
+        written = [
+            f"words separated by {style.words}",
+            *(["parentheses escaped"] if style.escape else []),
+            *([f"{style.separator!r} between tags"] if style.separator != DEFAULT_STYLE.separator else []),
+        ]
+        return f"Set the writing of training texts: {trigger}, template {self.template}, {', '.join(written)}"
 
 
 class CommitsUndone(ImageSetEvent, frozen=True, tag="dataset.commits_undone"):

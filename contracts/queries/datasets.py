@@ -6,16 +6,28 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from contracts.commands.datasets import EditedTags
-from contracts.events.base import Category
+from contracts.commands.datasets import EditedTags, TextCounts
+from contracts.events.base import Category, ReadAs
 from contracts.events.jobs import Artifact
 from contracts.filters import Filter, Selection
 from contracts.ids import DatasetId, Digest, ImageId, JobId, RunId, VersionId
 from contracts.queries.base import AtSequence, Limit, Page, Query, QueryAt, QueryPage, View
 from contracts.sorting import Sort
 from contracts.subjects import Status
+from contracts.tag_style import TagStyle
 
 MAX_ORDINALS = 5_000
+
+
+class TextSettingsView(View, frozen=True):
+    """How the training texts of a data set are written; `style`: its tags."""
+
+    dataset_id: DatasetId
+    dataset: str
+    trigger: str
+    template: int
+    style: TagStyle
+    etag: int
 
 
 class VersionView(View, frozen=True):
@@ -68,7 +80,8 @@ class TagView(View, frozen=True, omit_defaults=True, gc=False):
 
 
 class ImageView(View, frozen=True):
-    """`caption` is the current training text: the written caption (of `caption_source`), else the tags joined.
+    """`caption` is the written caption (of `caption_source`), else the tags joined. `training_text`: what is trained,
+    made of trigger, tags and caption as the text settings of the data set say.
 
     `source` is the digest of the file as received; of a JPEG with `cut`, picture and cut are stored instead of it.
     `repeats`: how often it is seen in an epoch. `mask`: a grey PNG of its size, white where it is to be trained.
@@ -93,6 +106,7 @@ class ImageView(View, frozen=True):
     suggestions: tuple[TagView, ...]
     rating: str | None
     caption: str
+    training_text: str
     caption_source: str
     created_at: datetime
     etag: int
@@ -124,6 +138,12 @@ class ListDatasets(QueryPage[Page[DatasetView]], frozen=True):
 
 
 class GetDataset(QueryAt[DatasetView], frozen=True):
+    """`dataset` is an id, or the current name."""
+
+    dataset: str
+
+
+class GetTextSettings(Query[TextSettingsView], frozen=True):
     """`dataset` is an id, or the current name."""
 
     dataset: str
@@ -266,6 +286,25 @@ class PreviewEdit(Query[EditPreview], frozen=True):
     add: EditedTags = ()
     remove: EditedTags = ()
     withdraw: EditedTags = ()
+
+
+class TextsPreview(View, frozen=True):
+    """What a `ReadTexts` would do. `new_tags`: the first that would get into the log, which is not encrypted."""
+
+    dataset_id: DatasetId
+    dataset: str
+    counts: TextCounts
+    new_tags: tuple[str, ...] = ()
+    next: int | None = None
+
+
+class PreviewTexts(Query[TextsPreview], frozen=True):
+    """What `ReadTexts` would do now. Rejected: images that the data set does not have."""
+
+    dataset: str
+    selection: Selection
+    read_as: ReadAs
+    after: Annotated[int, Meta(ge=-1, le=2**32)] = -1
 
 
 class ListVersions(QueryPage[Page[VersionView]], frozen=True):

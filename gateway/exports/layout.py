@@ -11,8 +11,9 @@ from typing import Literal
 import msgspec
 
 from contracts.ids import DatasetId, Digest, ImageId
+from contracts.tag_style import DEFAULT_STYLE
 from gateway.exports.file_names import safe_name
-from gateway.exports.overlay import DEFAULT_SEPARATOR, Overlay
+from gateway.exports.overlay import Overlay
 
 Format = Literal["kohya", "flat", "imagefolder", "manifest"]
 
@@ -80,12 +81,16 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The content of `export.json`. `several_lines`: images whose text has several, of which kohya's takes one."""
+    """The content of `export.json`. `several_lines`: images whose text has several, of which kohya's takes one.
+
+    `separator`: that of the text settings, where the overlay has none.
+    """
 
     format: Format
     origin: Origin
     trigger: str
     overlay: Overlay
+    separator: str = DEFAULT_STYLE.separator
     images: int
     several_lines: int
     left_out: tuple[LeftOut, ...]
@@ -140,8 +145,8 @@ def dataset_config(
     lines = ["# image_dir is relative to the folder in which the training is started."]
     if has_masks:
         lines.append(f"# sd-scripts would train {mask_name('*')} as pictures: they are masks, move them away first.")
-    separator = summary.overlay.separator
-    if separator != DEFAULT_SEPARATOR:
+    separator = summary.overlay.separator or summary.separator
+    if separator != DEFAULT_STYLE.separator:
         lines.append(f"# Tags are separated by {_toml(separator)}: add --caption_separator {_toml(separator.strip())}.")
     lines += ["[general]", 'caption_extension = ".txt"', "enable_bucket = true"]
     if summary.several_lines:

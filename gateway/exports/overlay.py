@@ -10,9 +10,7 @@ from contracts.queries.exports import ExportEntry
 from contracts.tag_style import TagStyle
 from contracts.tags import canonicalize
 from contracts.texts.writing import write_tags
-from contracts.training_text import TEXT_VERSION, training_text
-
-DEFAULT_SEPARATOR = ", "
+from contracts.training_text import DEFAULT_TEMPLATE, TEXT_VERSION, training_text
 
 Words = Literal["spaces", "underscores"]
 
@@ -20,15 +18,21 @@ Words = Literal["spaces", "underscores"]
 class Overlay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Changes of tags, and how they are written; a written caption goes out as it is written.
 
-    `trigger`: instead of the version's, empty for none. `exclude` comes before `replace`; both have canonical tags.
+    `trigger`: instead of that of the version or data set, empty for none. `exclude` comes before `replace`; both have
+    canonical tags. `escape`, `separator` and `words`: where they differ from its text settings.
     """
 
     trigger: str | None = None
     exclude: tuple[str, ...] = ()
     replace: tuple[tuple[str, str], ...] = ()
-    escape: bool = False
-    separator: str = DEFAULT_SEPARATOR
-    words: Words = "spaces"
+    escape: bool | None = None
+    separator: str | None = None
+    words: Words | None = None
+
+    def style(self, style: TagStyle) -> TagStyle:
+        """How tags are written, instead of in this style."""
+        own = {"escape": self.escape, "separator": self.separator, "words": self.words}
+        return msgspec.structs.replace(style, **{name: value for name, value in own.items() if value is not None})
 
     def tags(self, tags: Iterable[str]) -> tuple[str, ...]:
         """Canonical tags in order: of two that become one, the first place counts."""
@@ -40,18 +44,19 @@ class Overlay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
         Rejected: a tag contains the separator, so that it would become two.
         """
-        style = msgspec.structs.replace(entry.style, escape=self.escape, separator=self.separator, words=self.words)
+        style = self.style(entry.style)
         # The first rules know one style only.
         version = entry.text if style == entry.style else TEXT_VERSION
-        if entry.caption is None:
-            self._refuse_separators(tags, style)
+        if entry.caption is None or entry.template != DEFAULT_TEMPLATE:
+            _refuse_separators(tags, style)
         return training_text(trigger, tags, entry.caption, entry.template, version=version, style=style)
 
-    def _refuse_separators(self, tags: Sequence[str], style: TagStyle) -> None:
-        between = self.separator.strip() or self.separator
-        for tag in tags:
-            if between in write_tags([tag], style):
-                raise Rejected(f"the tag {tag!r} contains the separator {self.separator!r}, and would become two tags")
+
+def _refuse_separators(tags: Sequence[str], style: TagStyle) -> None:
+    between = style.separator.strip() or style.separator
+    for tag in tags:
+        if between in write_tags([tag], style):
+            raise Rejected(f"the tag {tag!r} contains the separator {style.separator!r}, and would become two tags")
 
 
 def parse_replacements(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -11,6 +11,7 @@ import msgspec
 from contracts.errors import BlobMissing, LoratoryError, Lost, NotFound, TooLarge
 from contracts.ids import Digest
 from contracts.queries.exports import ExportEntry, ReadExport
+from contracts.tag_style import DEFAULT_STYLE
 from gateway.clients import CatalogClient
 from gateway.exports.compressed_lines import CompressedLines
 from gateway.exports.file_names import UniqueStems
@@ -35,12 +36,16 @@ class PlannedImage(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(kw_only=True)
 class Plan:
-    """All that an export contains, but the bytes of the pictures; `trigger` is that of the texts."""
+    """All that an export contains, but the bytes of the pictures; `trigger` is that of the texts.
+
+    `separator`: that of the text settings, as read with the images.
+    """
 
     layout: Layout
     origin: Origin
     overlay: Overlay
     trigger: str
+    separator: str = DEFAULT_STYLE.separator
     count: int = 0
     several_lines: int = 0
     left_out: list[LeftOut] = field(default_factory=list)
@@ -63,6 +68,7 @@ class Plan:
             origin=self.origin,
             trigger=self.trigger,
             overlay=self.overlay,
+            separator=self.separator,
             images=self.count - len(left_out),
             several_lines=self.several_lines,
             left_out=(*self.left_out, *left_out),
@@ -130,6 +136,7 @@ def plan_image(entry: ExportEntry, plan: Plan, stems: UniqueStems, *, is_erased:
             return None
     tags = plan.overlay.tags(entry.tags)
     text = "" if is_erased else plan.overlay.text(plan.trigger, tags, entry)
+    plan.separator = entry.style.separator
     plan.count += not is_erased
     plan.several_lines += len(text.splitlines()) > 1
     line = ImageLine(

@@ -25,6 +25,7 @@ from contracts.commands.datasets import (
     RemoveDataset,
     RenameDataset,
     SetRules,
+    SetTextSettings,
     SetThresholds,
     StagedFile,
     Undo,
@@ -38,6 +39,7 @@ from contracts.queries.datasets import (
     DatasetView,
     DiffVersions,
     GetDataset,
+    GetTextSettings,
     GetVersion,
     ImageChange,
     ImageView,
@@ -48,9 +50,11 @@ from contracts.queries.datasets import (
     ListVersions,
     RefusalView,
     TagCount,
+    TextSettingsView,
     VersionView,
 )
 from contracts.queries.log import GetLog, HistoryPage, ListDatasetHistory
+from contracts.tag_style import DEFAULT_STYLE, TagStyle
 from gateway.clients import CatalogClient
 from gateway.http.problems import not_shown_response, problem_responses, response_spec
 from gateway.http.request_context import CONTENT_TYPE_OPT, FORM, IdempotencyKey, MinSeq, TraceParent, build_metadata
@@ -102,6 +106,19 @@ class RulesBody(Body, frozen=True):
     deny: Tags = ()
 
 
+class TextSettingsBody(Body, frozen=True):
+    """How training texts are written; what is left out has its default.
+
+    `trigger`: of versions and jobs that have none of their own. `template`: 1 = the trigger, then the caption, or the
+    tags where there is none; 2 = trigger, tags, caption; 3 = trigger, caption, tags. `style`: of tags; one that a
+    pattern of `keep` matches keeps its underscores.
+    """
+
+    trigger: Trigger = ""
+    template: int = 1
+    style: TagStyle = DEFAULT_STYLE
+
+
 class UndoBody(Body, frozen=True):
     """What to undo: a commit of the data set, by its sequence, or the predictions of a tagging run."""
 
@@ -110,7 +127,9 @@ class UndoBody(Body, frozen=True):
 
 
 class VersionBody(Body, frozen=True):
-    trigger: Trigger = ""
+    """`trigger`: that of the data set if it is left out; an empty one is none."""
+
+    trigger: Trigger | None = None
 
 
 class TextsBody(Body, frozen=True):
@@ -363,6 +382,27 @@ async def set_rules(
     return ok(await catalog.command(metadata, SetRules(dataset=dataset, deny=data.deny)))
 
 
+@get("/datasets/{dataset:str}/text-settings", responses=problem_responses(404))
+async def get_text_settings(
+    dataset: FromPath[str], catalog: Catalog, min_seq: MinSeq = 0
+) -> Response[TextSettingsView]:
+    """How the training texts of a data set are written."""
+    view = await catalog.query(GetTextSettings(dataset=dataset, min_seq=min_seq))
+    return with_etag(view, view.etag)
+
+
+@put(
+    "/datasets/{dataset:str}/text-settings",
+    responses=not_shown_response(DatasetResult) | problem_responses(404, 409, 415, 422),
+)
+async def set_text_settings(
+    dataset: FromPath[str], data: JSONBody[TextSettingsBody], metadata: Metadata, catalog: Catalog
+) -> Response[DatasetResult]:
+    """Set how the training texts are written, now and in later versions. Those that were frozen keep theirs."""
+    command = SetTextSettings(dataset=dataset, trigger=data.trigger, template=data.template, style=data.style)
+    return ok(await catalog.command(metadata, command))
+
+
 @post(
     "/datasets/{dataset:str}/undo",
     status_code=200,
@@ -419,11 +459,11 @@ async def diff_versions(
 
 @get("/datasets/{dataset:str}/sample-prompts", responses=problem_responses(404))
 async def sample_prompts(dataset: FromPath[str], catalog: Catalog, min_seq: MinSeq = 0) -> Page[SamplePrompt]:
-    """Suggested sample prompts: the first ten different captions of the data set."""
+    """Suggested sample prompts: the first ten different training texts of the data set."""
     images = (await catalog.query(ListImages(dataset=dataset, min_seq=min_seq))).items
     first: dict[str, ImageId] = {}
     for image in images:
-        if image.caption:
-            first.setdefault(image.caption, image.id)
-    prompts = [SamplePrompt(image=image, prompt=caption) for caption, image in first.items()]
+        if image.training_text:
+            first.setdefault(image.training_text, image.id)
+    prompts = [SamplePrompt(image=image, prompt=text) for text, image in first.items()]
     return single_page(tuple(prompts[:MAX_SAMPLE_PROMPTS]))

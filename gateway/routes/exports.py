@@ -9,12 +9,12 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, QueryParameter
 
 from contracts.errors import Invalid, Rejected
-from contracts.queries.datasets import GetDataset, GetVersion
+from contracts.queries.datasets import GetDataset, GetTextSettings, GetVersion
 from contracts.queries.exports import ReadExport
 from contracts.tags import canonicalize
 from gateway.exports.file_names import safe_name
 from gateway.exports.layout import Format, Kohya, Layout, Origin
-from gateway.exports.overlay import DEFAULT_SEPARATOR, Overlay, Words, parse_replacements
+from gateway.exports.overlay import Overlay, Words, parse_replacements
 from gateway.exports.plan import Plan
 from gateway.exports.running import Exports
 from gateway.http.files import content_disposition, etag_matches
@@ -26,6 +26,7 @@ from gateway.routes.shared import AnyRequest, Catalog, ImageFilter, optional_fil
 ZIP, LINES = "application/zip", "application/x-ndjson"
 AS_OF_HEADER = "Loratory-As-Of"
 MAX_CHANGED_TAGS = 1000
+OWN_STYLE = "Default: as in the text settings."
 MAX_CLASS_CHARACTERS = 100
 
 ExportFormat = Annotated[
@@ -47,7 +48,7 @@ ClassTokens = Annotated[
 ]
 TriggerText = Annotated[
     str | None,
-    QueryParameter(max_length=100, description="In front of each text. Default: the version's; empty: none."),
+    QueryParameter(max_length=100, description="Default: that of the version or the data set; empty: none."),
 ]
 ExcludedTags = Annotated[
     list[str] | None,
@@ -59,9 +60,16 @@ ReplacedTags = Annotated[
         max_items=MAX_CHANGED_TAGS, description="`old=new`: a tag that another one replaces; several times for more."
     ),
 ]
-Escape = Annotated[bool, QueryParameter(description="Write parentheses in tags as in prompts: `name \\(series\\)`.")]
-Separator = Annotated[str, QueryParameter(min_length=1, max_length=10, description="Between two tags.")]
-WordStyle = Annotated[Words, QueryParameter(description="How tags of several words are written.")]
+Escape = Annotated[
+    bool | None,
+    QueryParameter(
+        description=f"Write parentheses in tags as in prompts: `name \\(series\\)`. {OWN_STYLE}",
+    ),
+]
+Separator = Annotated[
+    str | None, QueryParameter(min_length=1, max_length=10, description=f"Between two tags. {OWN_STYLE}")
+]
+WordStyle = Annotated[Words | None, QueryParameter(description=f"How tags of several words are written. {OWN_STYLE}")]
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,8 @@ class ExportRequest:
     overlay: Overlay
     filter: str | None
 
-    def plan(self, origin: Origin, trigger: str = "") -> Plan:
-        """An empty plan; `trigger`: that of a version."""
+    def plan(self, origin: Origin, trigger: str) -> Plan:
+        """An empty plan; `trigger`: that of a version or a data set."""
         overlay, layout = self.overlay, Layout(format=self.format)
         if self.format == "kohya":
             class_tokens = self.class_tokens or safe_name(origin.dataset) or "images"
@@ -95,9 +103,9 @@ async def export_request(  # noqa: PLR0913, PLR0917 - the parameters of an expor
     trigger: TriggerText = None,
     exclude: ExcludedTags = None,
     replace: ReplacedTags = None,
-    escape: Escape = False,
-    separator: Separator = DEFAULT_SEPARATOR,
-    words: WordStyle = "spaces",
+    escape: Escape = None,
+    separator: Separator = None,
+    words: WordStyle = None,
     filter: ImageFilter = None,
 ) -> ExportRequest:
     """Invalid, Rejected: a parameter is malformed, or has no meaning in this format."""
@@ -150,7 +158,8 @@ async def export_dataset(  # noqa: PLR0913, PLR0917 - what an export is made of
     query = ReadExport(dataset=dataset, filter=filter_, received=is_manifest, min_seq=min_seq)
     view = await catalog.query(GetDataset(dataset=dataset, min_seq=min_seq))
     origin = Origin(dataset=view.name, dataset_id=view.id, filter=exported.filter, as_of=view.etag, until=view.etag)
-    plan = exported.plan(origin)
+    settings = await catalog.query(GetTextSettings(dataset=view.id, min_seq=min_seq))
+    plan = exported.plan(origin, settings.trigger)
     await exports.read(plan, query)
     until = (await catalog.query(GetDataset(dataset=dataset, min_seq=min_seq))).etag
     plan.origin = msgspec.structs.replace(origin, until=until)

@@ -42,7 +42,8 @@ Labels = Annotated[tuple[Name, ...], Meta(max_length=32)]
 class JobBody(Body, frozen=True):
     """A training: a data set (frozen now, or an existing version) and a recipe.
 
-    The recipe is the preset's, or `recipe`, or the default one, with `changes` applied to it.
+    The recipe is the preset's, or `recipe`, or the default one, with `changes` applied to it. `trigger`: that of the
+    version or of the data set if it is left out; an empty one is none.
     """
 
     dataset: str
@@ -52,7 +53,7 @@ class JobBody(Body, frozen=True):
     changes: dict[str, object] = {}
     mode: Literal["single"] = "single"
     name: Annotated[str, Meta(max_length=100)] = ""
-    trigger: Trigger = ""
+    trigger: Trigger | None = None
     priority: Priority = "normal"
     description: Description = ""
     labels: Labels = ()

@@ -120,7 +120,7 @@ const FreezeDialog = ({ dataset, close }) => {
   const submit = async (event) => {
     event.preventDefault();
     const { trigger } = Object.fromEntries(new FormData(event.target));
-    const body = { trigger: trigger.trim() };
+    const body = { trigger: trigger.trim() || null };
     const frozen = await runWithToast(() => send("POST", url("datasets", dataset.id, "versions"), body));
     if (!frozen) return;
     showToast(frozen.changed === false ? `No changes since version ${frozen.version}` : `Version ${frozen.version} frozen`);
@@ -130,7 +130,7 @@ const FreezeDialog = ({ dataset, close }) => {
     <${Dialog} title="Freeze version" onClose=${close}>
       <form class="form" onSubmit=${submit}>
         <p class="muted">A version keeps the images, tags and captions as they are now. Trainings use it; later edits do not change it.</p>
-        <${Field} id="trigger" label="Trigger" help="The word in a prompt that activates the LoRA.">
+        <${Field} id="trigger" label="Trigger" help="The word in a prompt that activates the LoRA. Empty: that of the data set.">
           <input id="trigger" name="trigger" maxlength="100" autofocus autocomplete="off" />
         <//>
         <div class="row end"><button class="primary">Freeze ${plural(dataset.images, "image")}</button></div>

@@ -149,6 +149,7 @@ const Caption = ({ image }) => {
   return html`
     <h3><label for="caption">Caption</label> <small class="muted">${source ?? "generated from the tags"}</small></h3>
     <textarea id="caption" rows="4" maxlength="20000" value=${draft ?? image.caption} onInput=${(event) => setDraft(event.target.value)}></textarea>
+    ${image.training_text !== image.caption && html`<p class="muted">Trained as: ${image.training_text}</p>`}
     <div class="row end">
       ${source && html`<button title="Delete this caption and use the tags instead" onClick=${reset}>Reset to tags</button>`}
       <button class="primary" disabled=${isUnchanged} onClick=${save}>Save caption</button>

@@ -38,7 +38,7 @@ const TrainForm = ({ dataset, presets }) => {
           ${presets.map((item) => html`<option selected=${item === preset}>${item.name}</option>`)}
         </select>
       <//>`}
-      <${Field} id="trigger" label="Trigger" help="The word in a prompt that activates the LoRA.">
+      <${Field} id="trigger" label="Trigger" help="The word in a prompt that activates the LoRA. Empty: that of the data set.">
         <input id="trigger" name="trigger" maxlength="100" autocomplete="off" autofocus placeholder="e.g. mika" />
       <//>
       <${Field} id="steps" label="Steps" help=${`Leave empty for the preset's length: ${presetLength(preset)}.`}>
@@ -79,5 +79,5 @@ function buildRequest(dataset, preset, { trigger, steps, base, path, name }) {
   if (steps) changes.length = { type: "steps", count: Number(steps) };
   if (base === "builtin") changes.base = { type: "builtin", name: "demo" };
   if (base === "folder") changes.base = { type: "folder", path: path.trim() };
-  return { dataset: dataset.id, preset: preset?.name ?? null, trigger: trigger.trim(), name: name.trim(), changes };
+  return { dataset: dataset.id, preset: preset?.name ?? null, trigger: trigger.trim() || null, name: name.trim(), changes };
 }

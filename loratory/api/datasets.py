@@ -5,24 +5,36 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import msgspec
+
 from contracts.commands.datasets import (
     DatasetResult,
     EditManyResult,
     ImportedFile,
+    ReadTextsResult,
     RepeatsResult,
     ReviewResult,
     VersionResult,
 )
 from contracts.errors import NotFound
 from contracts.events.base import ReadAs
-from contracts.queries.datasets import DatasetView, EditPreview, ImageChange, ImageView, TagCount, VersionView
+from contracts.queries.datasets import (
+    DatasetView,
+    EditPreview,
+    ImageChange,
+    ImageView,
+    TagCount,
+    TextSettingsView,
+    VersionView,
+)
+from contracts.tag_style import DEFAULT_STYLE, TagStyle
 from loratory.api.base import Api, PointInTime, SyncApi, path, sync
 from loratory.api.uploads import FirstTexts, Uploads
 from loratory.export import ExportedFile, ExportOptions, export_parameters, save_export
 from loratory.folders.result import LINK_OUTSIDE, ScanResult
 from loratory.http import Items
 from loratory.image_files import batches, scan_archive, scan_files, scan_folder
-from loratory.responses import ErasureResult, ImportSummary
+from loratory.responses import ErasureResult, ImportSummary, TextsPreview
 from loratory.write_texts import WritingOptions, WrittenTexts, write_texts
 
 OnProgress = Callable[[int, int], None]
@@ -64,6 +76,17 @@ class DatasetApi(Api):
         """Predictions above these probabilities become tags; no model is run again."""
         body = {"general": general, "character": character}
         return await self._http.put(path("datasets", dataset, "thresholds"), DatasetResult, lambda: {"json": body})
+
+    async def text_settings(self, dataset: str) -> TextSettingsView:
+        """How the training texts of a data set are written."""
+        return await self._http.get(path("datasets", dataset, "text-settings"), TextSettingsView)
+
+    async def set_text_settings(
+        self, dataset: str, *, trigger: str = "", template: int = 1, style: TagStyle = DEFAULT_STYLE
+    ) -> DatasetResult:
+        """Replaces all text settings. `template`: 1, 2 or 3, as docs/texts.md says."""
+        body = {"trigger": trigger, "template": template, "style": msgspec.to_builtins(style)}
+        return await self._http.put(path("datasets", dataset, "text-settings"), DatasetResult, lambda: {"json": body})
 
     async def ensure_dataset(self, name: str) -> DatasetView:
         """The data set with this name, created if it does not exist."""
@@ -123,6 +146,32 @@ class DatasetApi(Api):
             path("datasets", dataset, "edits"), EditManyResult, lambda: {"json": body}, key=key
         )
 
+    async def preview_texts(
+        self, dataset: str, read_as: ReadAs, *, images: Sequence[str] | None = None, filter: str | None = None
+    ) -> TextsPreview:
+        """What `read_texts` would do."""
+        body = _selection(images, filter) | {"read_as": read_as}
+        place = path("datasets", dataset, "texts", "read", "preview")
+        return await self._http.post(place, TextsPreview, lambda: {"json": body})
+
+    async def read_texts(
+        self,
+        dataset: str,
+        read_as: ReadAs,
+        *,
+        images: Sequence[str] | None = None,
+        filter: str | None = None,
+        key: str | None = None,
+    ) -> ReadTextsResult:
+        """Read the texts that came with images another way: of these, of those that a filter selects, or of all.
+
+        Many take a while; interrupted, it goes on when it is repeated.
+        """
+        body = _selection(images, filter) | {"read_as": read_as}
+        return await self._http.post(
+            path("datasets", dataset, "texts", "read"), ReadTextsResult, lambda: {"json": body}, key=key
+        )
+
     async def image(self, image: str, **at: Unpack[PointInTime]) -> ImageView:
         """With a log sequence or a time: its state at that point."""
         return await self._http.get(path("images", image), ImageView, **at)
@@ -138,8 +187,11 @@ class DatasetApi(Api):
         """The frozen versions of a data set, oldest first."""
         return [view async for view in self._http.items(path("datasets", dataset, "versions"), Items[VersionView])]
 
-    async def freeze(self, dataset: str, trigger: str = "", *, key: str | None = None) -> VersionResult:
-        """Freeze a data set as it is now; the latest version if nothing has changed since."""
+    async def freeze(self, dataset: str, trigger: str | None = None, *, key: str | None = None) -> VersionResult:
+        """Freeze a data set as it is now; the latest version if nothing has changed since.
+
+        `trigger`: none = that of the data set, empty = no trigger.
+        """
         body = {"trigger": trigger}
         return await self._http.post(
             path("datasets", dataset, "versions"), VersionResult, lambda: {"json": body}, key=key
@@ -245,12 +297,16 @@ class SyncDatasetApi(SyncApi):
     dataset = sync(DatasetApi.dataset)
     create_dataset = sync(DatasetApi.create_dataset)
     set_thresholds = sync(DatasetApi.set_thresholds)
+    text_settings = sync(DatasetApi.text_settings)
+    set_text_settings = sync(DatasetApi.set_text_settings)
     ensure_dataset = sync(DatasetApi.ensure_dataset)
     images = sync(DatasetApi.images)
     review = sync(DatasetApi.review)
     set_repeats = sync(DatasetApi.set_repeats)
     preview_edit = sync(DatasetApi.preview_edit)
     edit_many = sync(DatasetApi.edit_many)
+    preview_texts = sync(DatasetApi.preview_texts)
+    read_texts = sync(DatasetApi.read_texts)
     image = sync(DatasetApi.image)
     picture = sync(DatasetApi.picture)
     tags = sync(DatasetApi.tags)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
 from contracts.errors import LoratoryError, SetupError
@@ -13,7 +14,14 @@ from contracts.wording import count, size_of
 from loratory.api.datasets import TagsOfMany
 from loratory.cli.options import DEFAULT_SERVER, NOW, Flag, Id, NameOrId, PointInTime, Server, Text
 from loratory.cli.output import write_json, write_line, write_lines, write_sections, write_table
-from loratory.cli.views import dataset_sections, image_change, image_sections, preview_sections
+from loratory.cli.views import (
+    dataset_sections,
+    image_change,
+    image_sections,
+    preview_sections,
+    text_settings_sections,
+    texts_sections,
+)
 from loratory.client import AsyncClient
 from loratory.export import ExportFormat, ExportOptions, TagWords
 from loratory.folders.result import ScanResult
@@ -49,14 +57,51 @@ async def show(dataset: NameOrId, /, *, at: PointInTime = NOW, server: Server = 
     write_json(view) if server.json else write_sections(dataset_sections(view))
 
 
-async def freeze(dataset: NameOrId, /, *, trigger: str = "", server: Server = DEFAULT_SERVER) -> None:
+async def freeze(dataset: NameOrId, /, *, trigger: str | None = None, server: Server = DEFAULT_SERVER) -> None:
     """Freeze a version of a data set, as it is now; the latest one if nothing has changed since.
 
-    :param trigger: The word that calls the trained concept.
+    :param trigger: The word that calls the trained concept; that of the data set if not given, "" for none.
     """
     async with server.client() as client:
         result = await client.freeze(dataset, trigger)
     write_json(result) if server.json else write_line(f"{result.version}")
+
+
+async def text_settings(  # noqa: PLR0913 - the options of a command
+    dataset: NameOrId,
+    /,
+    *,
+    trigger: str | None = None,
+    template: int | None = None,
+    words: TagWords | None = None,
+    keep: list[str] | None = None,
+    escape: bool | None = None,
+    separator: Text = None,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Show how the training texts of a data set are written, or change it.
+
+    :param trigger: Of versions and jobs that have none of their own; "" for none.
+    :param template: 1 (trigger, then the caption, or the tags where there is none), 2 (trigger, tags, caption), or 3
+        (trigger, caption, tags).
+    :param words: spaces or underscores, in tags of several words.
+    :param keep: A regular expression of tags that keep their underscores, such as score_.+; several times for more.
+    :param escape: Write parentheses in tags as in prompts, or not.
+    :param separator: Between two tags.
+    """
+    style = {"words": words, "keep": None if keep is None else tuple(keep), "escape": escape, "separator": separator}
+    changes = {name: value for name, value in style.items() if value is not None}
+    async with server.client() as client:
+        view = await client.text_settings(dataset)
+        if changes or trigger is not None or template is not None:
+            await client.set_text_settings(
+                dataset,
+                trigger=view.trigger if trigger is None else trigger,
+                template=view.template if template is None else template,
+                style=msgspec.structs.replace(view.style, **changes),
+            )
+            view = await client.text_settings(dataset)
+    write_json(view) if server.json else write_sections(text_settings_sections(view))
 
 
 async def versions(dataset: NameOrId, /, *, server: Server = DEFAULT_SERVER) -> None:
@@ -121,6 +166,33 @@ async def repeats(dataset: NameOrId, number: int, /, *, filter: Text = None, ser
     async with server.client() as client:
         result = await client.set_repeats(dataset, number, filter=filter)
     write_json(result) if server.json else write_line(f"repeats of {count(result.images, 'image')} changed")
+
+
+async def read_texts(
+    dataset: NameOrId,
+    /,
+    *,
+    as_: Annotated[ReadAs, Parameter(name="--as")],
+    filter: Text = None,
+    dry_run: Annotated[bool, Flag] = False,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Read the texts that came with the images of a data set another way; what persons decided since stays.
+
+    :param as_: What the texts are: `tags`, which are not encrypted, `caption`, or `auto` where each one is read by a
+        rule (docs/texts.md).
+    :param filter: Only those of images that this selects, such as '1girl -solo untagged'.
+    :param dry_run: Only print how many would become what.
+    """
+    async with server.client() as client:
+        if dry_run:
+            preview = await client.preview_texts(dataset, as_, filter=filter)
+            write_json(preview) if server.json else write_sections(
+                texts_sections(preview.counts, preview.new_tags, dry_run=True)
+            )
+            return
+        result = await client.read_texts(dataset, as_, filter=filter)
+    write_json(result) if server.json else write_sections(texts_sections(result.counts))
 
 
 async def ls_images(
@@ -222,9 +294,9 @@ async def export(  # noqa: PLR0913 - the options of a command
     trigger: str | None = None,
     exclude: list[str] | None = None,
     replace: list[str] | None = None,
-    escape: Annotated[bool, Flag] = False,
+    escape: bool | None = None,
     separator: Text = None,
-    words: TagWords = "spaces",
+    words: TagWords | None = None,
     force: Annotated[bool, Flag] = False,
     server: Server = DEFAULT_SERVER,
 ) -> None:
@@ -236,12 +308,12 @@ async def export(  # noqa: PLR0913 - the options of a command
     :param filter: Only images that this selects, such as '1girl -solo untagged'.
     :param repeats: kohya's N.
     :param class_: kohya's class; the name of the data set if not given.
-    :param trigger: In front of each text; that of the version if not given.
+    :param trigger: Of each text; that of the version or the data set if not given.
     :param exclude: A tag to leave out; several times for more.
     :param replace: OLD=NEW: a tag to write instead of another; several times for more.
-    :param escape: Write parentheses in tags as in prompts.
-    :param separator: Between two tags; a comma and a space if not given.
-    :param words: spaces or underscores, in tags of several words.
+    :param escape: Write parentheses in tags as in prompts, or not; as in the text settings if not given.
+    :param separator: Between two tags; that of the text settings if not given.
+    :param words: spaces or underscores, in tags of several words; as in the text settings if not given.
     :param force: Replace an existing file.
     """
     options: ExportOptions = {

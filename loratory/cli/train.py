@@ -22,7 +22,7 @@ async def train(  # noqa: PLR0913 - each is an option
     *,
     base: Path | None = None,
     preset: str | None = None,
-    trigger: str = "",
+    trigger: str | None = None,
     name: str = "",
     steps: int | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
@@ -36,7 +36,7 @@ async def train(  # noqa: PLR0913 - each is an option
     :param dataset: Name or id of a data set on the server.
     :param base: Folder of the base model, a diffusers pipeline; without it the preset's.
     :param preset: The recipe to start from.
-    :param trigger: Trigger word of the trained concept.
+    :param trigger: Trigger word of the trained concept; that of the data set if not given, "" for none.
     :param name: Name of the job and of the LoRA.
     :param steps: Number of training steps.
     :param set_: A field of the recipe and its value, such as optimizer.lr=1e-4; may be repeated.

@@ -1,12 +1,13 @@
 """How jobs, data sets, images and presets are shown: sections of labels and values. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from contracts.queries.datasets import DatasetView, EditExample, EditPreview, ImageChange, ImageView
+from contracts.commands.datasets import TextCounts
+from contracts.queries.datasets import DatasetView, EditExample, EditPreview, ImageChange, ImageView, TextSettingsView
 from contracts.queries.jobs import AttemptView
 from contracts.recipe import Recipe
 from contracts.wording import count, size_of
@@ -15,6 +16,11 @@ from loratory.responses import Job
 
 RECIPE_TITLES = {"sampling": "Samples", "save": "Checkpoints"}
 """Titles of the parts of a recipe that are not called by the name of their field."""
+TEMPLATES = {
+    1: "trigger, then the caption, or the tags where there is none",
+    2: "trigger, tags, caption",
+    3: "trigger, caption, tags",
+}
 ALWAYS_SHOWN = frozenset(("rank", "alpha", "lr", "count", "name", "path", "resolution", "batch_size", "every"))
 """Fields of a recipe that are shown even at their defaults."""
 
@@ -135,8 +141,23 @@ def image_sections(image: ImageView) -> dict[str, Fields]:
             "Caption": image.caption,
             "Caption from": image.caption_source,
             "Repeats": None if image.repeats == 1 else image.repeats,
+            "Training text": image.training_text,
         },
         "Content": {"Picture": image.picture, "Source": image.source, "Thumbnail": image.thumbnail, "Mask": image.mask},
+    }
+
+
+def text_settings_sections(view: TextSettingsView) -> dict[str, Fields]:
+    style = view.style
+    return {
+        f"Training texts of {view.dataset}": {
+            "Trigger": view.trigger or "none",
+            "Template": f"{view.template} ({TEMPLATES.get(view.template, 'of a newer Loratory')})",
+            "Words in tags": f"separated by {style.words}",
+            "Kept as they are": style.keep,
+            "Parentheses": "escaped" if style.escape else "as they are",
+            "Between tags": repr(style.separator),
+        }
     }
 
 
@@ -146,6 +167,23 @@ def preview_sections(preview: EditPreview) -> dict[str, Fields]:
     examples: Fields = {one.image: _decisions(one) for one in preview.examples}
     tags: Fields = {f"{effect.tag} {effect.decision}": count(effect.images, "image") for effect in preview.tags}
     return {f"Edit of {preview.dataset}": summary, "Tags": tags, "Examples": examples}
+
+
+def texts_sections(counts: TextCounts, new_tags: Sequence[str] = (), *, dry_run: bool = False) -> dict[str, Fields]:
+    """How many texts became what, or would become."""
+    return {
+        "Texts that would be read" if dry_run else "Texts read": {
+            "Images": counts.selected,
+            "Tags": counts.tags,
+            "Captions": counts.captions,
+            "Changed": counts.changed,
+            "With decisions that stay": counts.kept or None,
+            "Without a text": counts.without_text or None,
+            "Cannot be read any more": counts.without_key or None,
+            "Too long for the log": counts.too_long or None,
+            "Not encrypted from then on": new_tags or None,
+        }
+    }
 
 
 def _decisions(example: EditExample) -> str:

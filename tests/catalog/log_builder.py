@@ -34,6 +34,7 @@ from contracts.events.datasets import (
     RulesSet,
     TagsEdited,
     TagsOrdered,
+    TextSettingsSet,
     ThresholdsSet,
     VersionFrozen,
 )
@@ -220,7 +221,7 @@ def manifest_of(dataset: str, *ordinals: int) -> tuple[bytes, bytes]:
         ]
     )
     listed = ManifestPage(first=ordinals[0], images=len(ordinals), digest=digest_of(page))
-    return manifest.encode_root(manifest.build_root("", [listed])), page
+    return manifest.encode_root(manifest.build_root(TextSettingsSet(), [listed])), page
 
 
 def digest_of(content: bytes) -> Digest:

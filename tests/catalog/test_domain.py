@@ -40,6 +40,7 @@ from contracts.events.datasets import (
     ImagesRemoved,
     RulesSet,
     TagsEdited,
+    TextSettingsSet,
     ThresholdsSet,
     VersionFrozen,
 )
@@ -252,7 +253,7 @@ def test_a_version_is_new_only_if_content_or_trigger_changed() -> None:
 
 
 def content(page: str = "a", trigger: str = "sks", *, latest: VersionFrozen | None) -> FrozenContent:
-    root = manifest.build_root(trigger, [ManifestPage(first=0, images=2, digest=digest(page))])
+    root = manifest.build_root(TextSettingsSet(trigger=trigger), [ManifestPage(first=0, images=2, digest=digest(page))])
     return FrozenContent(root=root, manifest=digest_of(manifest.encode_root(root)), as_of=9, latest=latest)
 
 

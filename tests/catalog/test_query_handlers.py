@@ -33,6 +33,7 @@ from contracts.queries.datasets import (
     GetDataset,
     GetErasure,
     GetImage,
+    GetTextSettings,
     GetVersion,
     ListDatasets,
     ListErased,
@@ -42,6 +43,7 @@ from contracts.queries.datasets import (
     ListTags,
     ListVersions,
     PreviewEdit,
+    PreviewTexts,
     ReadManifest,
 )
 from contracts.queries.exports import ReadExport
@@ -141,6 +143,8 @@ def all_queries() -> list[Query[Any]]:
         *(ListImages(dataset=dataset, tag=tag) for dataset in (None, "ds_cats") for tag in ("cat", "Only 1", "x")),
         ListTags(prefix="only"),
         *(PreviewEdit(dataset=ref, selection=AllImages(), add=("cat",), remove=("dog",)) for ref in dataset_refs),
+        *(PreviewTexts(dataset=ref, selection=AllImages(), read_as="tags") for ref in dataset_refs),
+        *(GetTextSettings(dataset=ref) for ref in dataset_refs),
         ListEvents(),
         ListEvents(aggregate_kind="job", aggregate_id="job_1"),
         ListForeign(),

@@ -39,6 +39,7 @@ from contracts.events.datasets import (
     RulesSet,
     TagsEdited,
     TagsOrdered,
+    TextSettingsSet,
     ThresholdsSet,
     VersionFrozen,
 )
@@ -154,7 +155,7 @@ async def test_captions_are_sealed_as_they_were_set_and_texts_are_made_when_they
 
 
 def test_a_manifest_that_cannot_be_read_is_refused() -> None:
-    root = manifest.build_root("sks", [])
+    root = manifest.build_root(TextSettingsSet(trigger="sks"), [])
     assert manifest.decode_root(manifest.encode_root(root)) == root
     for content in (b"", b"[]", manifest.encode_root(msgspec.structs.replace(root, text=9))):
         with pytest.raises(BadManifest):
@@ -169,8 +170,8 @@ def test_a_manifest_that_cannot_be_read_is_refused() -> None:
         manifest.decode_root(manifest.encode_root(msgspec.structs.replace(root, template=9)))
     with pytest.raises(BadManifest):
         manifest.decode_page(b'{"ordinal":0}\n')
-    with pytest.raises(Rejected, match="no template 2"):
-        training_text("", (), None, template=2)
+    with pytest.raises(Rejected, match="no template 4"):
+        training_text("", (), None, template=4)
 
 
 # --- the same content gives the same version, whatever was frozen before

@@ -23,9 +23,9 @@ def _value(kind: inspect.Type, name: str) -> Any:  # noqa: PLR0911, PLR0912 - on
         case inspect.StructType(cls=cls):
             return Recipe(base=BuiltinBase(name="tiny-random")) if cls is Recipe else sample_of(cls)
         case inspect.StrType():
-            return "0" * 64 if name in DIGESTS else name
+            return "0" * 64 if name in DIGESTS else TEXTS.get(name, name)
         case inspect.IntType():
-            return 7
+            return NUMBERS.get(name, 7)
         case inspect.FloatType():
             return 0.25
         case inspect.BoolType():
@@ -50,6 +50,9 @@ def _value(kind: inspect.Type, name: str) -> Any:  # noqa: PLR0911, PLR0912 - on
             raise NotImplementedError(kind)
 
 
+TEXTS = {"separator": ", "}
+NUMBERS = {"template": 2}
+"""Values of fields that may not have any."""
 DIGESTS = frozenset(
     (
         *("source", "picture", "thumbnail", "pixels", "cut", "manifest", "pages", "base"),

@@ -252,6 +252,7 @@ def image(**changes: Any) -> ImageView:
         "suggestions": (),
         "rating": None,
         "caption": "a dog",
+        "training_text": changes.get("caption", "a dog"),
         "caption_source": "person",
         "created_at": AT,
         "etag": 6,

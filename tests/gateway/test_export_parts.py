@@ -67,6 +67,13 @@ def test_a_version_of_the_first_rules_is_written_by_them_until_the_style_is_chan
     assert text_by(TEXT_VERSION, DEFAULT_STYLE, tags, None, "sks") == "sks, 1girl, score_9"
 
 
+def test_texts_are_written_as_in_the_text_settings_where_the_export_does_not_differ() -> None:
+    style, tags = TagStyle(words="underscores", separator=" ||| ", escape=True), ["long_hair", "name_(series)"]
+    assert text_by(TEXT_VERSION, style, tags, None, "sks") == r"sks ||| long_hair ||| name_\(series\)"
+    changes = {"words": "spaces", "separator": ", ", "escape": False}
+    assert text_by(TEXT_VERSION, style, tags, None, "sks", **changes) == "sks, long hair, name (series)"
+
+
 @given(TAGS, st.none() | st.text(), st.text(max_size=8).map(str.strip))
 def test_without_changes_the_text_is_the_one_that_is_trained(
     tags: list[str], caption: str | None, trigger: str
@@ -190,6 +197,9 @@ def test_the_dataset_config_has_only_keys_that_sd_scripts_knows() -> None:
     assert (subset["num_repeats"], subset["keep_tokens"]) == (10, 1)
     assert f"{subset['image_dir']}/" == layout.folder_of(1) == "10_a _quoted_ _  猫_girl/"
     assert '--caption_separator ";"' in content.decode()
+    own = dataset_config(layout, summary(trigger="a ||| b", separator=" ||| "))
+    assert '--caption_separator "|||"' in own.decode()
+    assert tomllib.loads(own.decode())["datasets"][0]["subsets"][0]["keep_tokens"] == 2
 
 
 def test_repeats_of_their_own_have_folders_of_their_own() -> None:
