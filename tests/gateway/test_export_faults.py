@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 from contracts.errors import BlobMissing, Lost, NotFound
 from contracts.ids import Digest, ImageId
 from contracts.queries.base import Page
-from contracts.queries.datasets import GetDataset
+from contracts.queries.datasets import GetDataset, GetTextSettings, TextSettingsView
 from contracts.queries.exports import ExportEntry, ReadExport
+from contracts.tag_style import DEFAULT_STYLE
 from contracts.queries.losses import GetBlob
 from gateway.exports import plan
 from gateway.limits import HttpLimits
@@ -56,13 +57,17 @@ async def put_pictures(world: World, *sizes: int) -> list[ExportEntry]:
         for ordinal, size in enumerate(sizes)
     ]
 
+    settings = TextSettingsView(
+        dataset_id=dataset().id, dataset=dataset().name, trigger="", template=1, style=DEFAULT_STYLE, etag=1
+    )
+
     def page(query: ReadExport) -> Page[ExportEntry]:
         start = int(query.cursor or 0)
         end = start + PAGE
         following = str(end) if end < len(entries) else None
         return Page(items=tuple(entries[start:end]), total=len(entries), next=following)
 
-    world.catalog.query_results |= {GetDataset: dataset(), ReadExport: page}
+    world.catalog.query_results |= {GetDataset: dataset(), GetTextSettings: settings, ReadExport: page}
     return entries
 
 

@@ -123,7 +123,7 @@ def test_a_history_has_a_line_for_each_event(cli: Cli, edited: tuple[str, ImageV
 def test_past_states_are_shown_on_request(cli: Cli, edited: tuple[str, ImageView]) -> None:
     name, image = edited
     assert cli("images", "show", image.id) == 0
-    assert "  Tags:          red, flat\n" in cli.out
+    assert "  Tags:           red, flat\n" in cli.out
     assert cli("images", "show", image.id, "--at-seq", str(image.etag), "--json") == 0
     assert json.loads(cli.out)["tags"] == []
     assert cli("datasets", "show", name, "--at-seq", "1") == 1
