@@ -117,8 +117,9 @@ class ExportStream:
             self._left_out.append(LeftOut(ordinal=line.ordinal, image=line.image))
             await _log.awarning("export_left_out_erased_image", image_id=line.image)
             return
-        folder, written = self._plan.layout.folder_of(line.repeats), list[str]()
-        for blob, size in zip(blobs_of(line), sizes, strict=True):
+        layout, written = self._plan.layout, list[str]()
+        folders = layout.folder_of(line.repeats), layout.mask_folder_of(line.repeats)
+        for blob, size, folder in zip(blobs_of(line), sizes, folders, strict=False):
             async with aclosing(self._upright(line, blob, size or 0)) as chunks:
                 first = await anext(chunks, b"")
                 extension = EXTENSIONS.get(sniff_media_type(first[:16]), "png")

@@ -108,6 +108,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
             return ""
         return f"{self.kohya.repeats * repeats}_{safe_name(self.kohya.class_tokens)}/"
 
+    def mask_folder_of(self, repeats: int) -> str:
+        """Of the masks of pictures with these repeats: beside them, but not where sd-scripts would train them."""
+        return f"masks/{self.folder_of(repeats)}" if self.format == "kohya" else self.folder_of(repeats)
+
     @property
     def has_sidecars(self) -> bool:
         return self.format in {"kohya", "flat"}
@@ -144,7 +148,9 @@ def dataset_config(
     """
     lines = ["# image_dir is relative to the folder in which the training is started."]
     if has_masks:
-        lines.append(f"# sd-scripts would train {mask_name('*')} as pictures: they are masks, move them away first.")
+        lines.append(
+            "# The masks are in the folder masks, under the paths of their pictures: beside them they would be trained."
+        )
     separator = summary.overlay.separator or summary.separator
     if separator != DEFAULT_STYLE.separator:
         lines.append(f"# Tags are separated by {_toml(separator)}: add --caption_separator {_toml(separator.strip())}.")

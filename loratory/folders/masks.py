@@ -4,6 +4,8 @@ import re
 from pathlib import PurePosixPath
 from typing import Literal
 
+MASKS = PurePosixPath("masks")
+"""A folder at the top in which masks have the paths of their pictures, as our exports for sd-scripts have them."""
 _LABEL = re.compile(r"(?P<stem>.+)-(?P<kind>mask|cond)label\.png\Z", re.IGNORECASE | re.DOTALL)
 
 

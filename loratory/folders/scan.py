@@ -20,7 +20,7 @@ from loratory.folders.manifest import (
     read_manifest,
     read_summary,
 )
-from loratory.folders.masks import parse_label, reason_for_label
+from loratory.folders.masks import MASKS, parse_label, reason_for_label
 from loratory.folders.metadata import Metadata
 from loratory.folders.names import TEXT_SUFFIXES, UniqueNames, is_hidden, is_image_name, reason_for_other
 from loratory.folders.places import HERE, Pictures, normalize
@@ -163,7 +163,7 @@ class _Scanner:
         return texts or Texts()
 
     def _mask(self, file: File) -> Source | None:
-        mask = self.masks.get(file.stem)
+        mask = self.masks.get(file.stem) or self.masks.get(MASKS / file.stem)
         if mask is None:
             return None
         self.reading.used.add(mask.place)

@@ -17,8 +17,8 @@ from contracts.ids import Digest, ImageId
 from contracts.queries.base import Page
 from contracts.queries.datasets import GetDataset, GetTextSettings, TextSettingsView
 from contracts.queries.exports import ExportEntry, ReadExport
-from contracts.tag_style import DEFAULT_STYLE
 from contracts.queries.losses import GetBlob
+from contracts.tag_style import DEFAULT_STYLE
 from gateway.exports import plan
 from gateway.limits import HttpLimits
 from tests.gateway.conftest import Limits, World, eventually

@@ -207,7 +207,7 @@ def test_repeats_of_their_own_have_folders_of_their_own() -> None:
     content = dataset_config(layout, summary(), {3, 1}, has_masks=True).decode()
     subsets = tomllib.loads(content)["datasets"][0]["subsets"]
     assert [(one["image_dir"], one["num_repeats"]) for one in subsets] == [("10_cat", 10), ("30_cat", 30)]
-    assert "# sd-scripts would train *-masklabel.png as pictures" in content
+    assert "# The masks are in the folder masks" in content
 
 
 def test_the_file_of_a_mask_has_a_name_of_its_own() -> None:

@@ -266,10 +266,10 @@ def test_repeats_and_masks_come_in_are_served_and_go_out(address: str) -> None:
 
         kohya = export("kohya")
         assert kohya.keys() == {
-            *("1_masked cats/once.png", "3_masked cats/thrice.png", "3_masked cats/thrice-masklabel.png"),
+            *("1_masked cats/once.png", "3_masked cats/thrice.png", "masks/3_masked cats/thrice-masklabel.png"),
             *("3_masked cats/thrice.txt", "dataset.toml", "export.json"),
         }
-        assert kohya["3_masked cats/thrice-masklabel.png"] == served.content
+        assert kohya["masks/3_masked cats/thrice-masklabel.png"] == served.content
         subsets = tomllib.loads(kohya["dataset.toml"].decode())["datasets"][0]["subsets"]
         assert [(one["image_dir"], one["num_repeats"]) for one in subsets] == [
             *(("1_masked cats", 1), ("3_masked cats", 3)),
