@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from PIL import Image
 
 from demo_world import pictures
 from tests.acceptance.local_stack import LocalStack, cli
@@ -48,6 +49,12 @@ SHORT = {
     "sampling.every": 4,
     "sampling.steps": 2,
 }
+
+
+TEXTS = ("momo, hat, (o_o:1.2), きつね", "score_9, hat, a \\(b\\)", "丘の上に立つ momo, in the evening light.", "")
+"""Beside the pictures of a kohya folder; the last has none."""
+ORIENTATION, MAKER = 0x0112, 0x010F
+"""Tags of Exif."""
 
 
 class Workshop:
@@ -109,6 +116,32 @@ class Workshop:
         self.create("erased", 1, 12)
         self.send("POST", "/datasets/erased/erase")
 
+    def bring_in(self) -> None:
+        """A folder with lists of tags, sentences, repeats, a mask and a JPEG with metadata; read another way later."""
+        folder = self.folder / "kohya" / "3_momo girl"
+        folder.mkdir(parents=True)
+        drawn = pictures.write_pictures(self.folder / "drawn", count=4, seed=21, trigger="momo")
+        for number, (picture, text) in enumerate(zip(drawn, TEXTS, strict=True)):
+            with Image.open(picture) as opened:
+                if number == 0:
+                    exif = Image.Exif()
+                    exif[ORIENTATION], exif[MAKER] = 6, "a phone"
+                    opened.convert("RGB").save(folder / "0.jpg", exif=exif)
+                else:
+                    opened.save(folder / f"{number}.png")
+                if number == 1:
+                    Image.new("L", opened.size, 255).save(folder / "1-masklabel.png")
+            if text:
+                (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+        self.client.create_dataset("brought in")
+        self.client.import_folder("brought in", folder.parent)
+        self.client.read_texts("brought in", "caption")
+        self.undo("brought in", self.last_commit())
+        self.send("PUT", "/datasets/brought in/repeats", {"filter": "hat", "repeats": 5})
+        settings = {"trigger": "momo", "template": 2, "style": {"words": "underscores", "escape": True}}
+        self.send("PUT", "/datasets/brought in/text-settings", settings)
+        self.send("POST", "/datasets/brought in/versions", {})
+
     def train(self) -> None:
         """A LoRA with checkpoints and a sample, and jobs that were cancelled, removed, and never started."""
         self.send("PUT", "/presets/ours", {"parent": "tiny-random-demo", "changes": SHORT})
@@ -148,6 +181,10 @@ def show(http: httpx.Client) -> dict[str, Any]:
             "refused": [refusal["reason"] for refusal in _items(http, f"{path}/refusals")],
             "versions": [_version(http, path, version) for version in _items(http, f"{path}/versions")],
         }
+        settings = http.get(f"{API}{path}/text-settings").raise_for_status().json()
+        if settings["trigger"]:
+            chosen = {name: settings[name] for name in ("trigger", "template", "style")}
+            datasets[dataset["name"]]["text settings"] = chosen
     jobs = {job["name"]: _job(http, job) for job in _items(http, "/jobs") if job["name"] != INTERRUPTED}
     presets = {preset["name"]: preset["recipe"]["adapter"]["rank"] for preset in _items(http, "/presets")}
     return {"datasets": datasets, "jobs": jobs, "presets": {"ours": presets["ours"], "theirs": presets.get("theirs")}}
@@ -167,7 +204,11 @@ def _hash(http: httpx.Client, path: str) -> str:
 
 def _image(http: httpx.Client, image: Mapping[str, Any]) -> dict[str, Any]:
     tags = http.get(f"{API}/images/{image['id']}/tags").raise_for_status().json()
-    return {
+    # Only where people said so: folders of before must show the same.
+    said = {"repeats": image["repeats"]} if image["repeats"] != 1 else {}
+    said |= {"mask": _hash(http, f"/images/{image['id']}/mask")} if image["mask"] else {}
+    said |= {"training text": image["training_text"]} if image["training_text"] != image["caption"] else {}
+    return said | {
         "name": image["name"],
         "caption": image["caption"],
         "reviewed": image["reviewed"],
@@ -226,6 +267,7 @@ def main(arguments: Sequence[str]) -> None:
             stack.start()
             workshop = Workshop(stack, Path(name) / "pictures")
             workshop.curate()
+            workshop.bring_in()
             workshop.train()
             shown = show(stack.http())
             workshop.train_until_first_checkpoint(INTERRUPTED)

@@ -73,15 +73,19 @@ def test_a_backup_of_an_older_version_is_restored_and_shows_the_same(folder: Pat
         stack.stop()
 
 
-def test_each_event_of_format_4_is_in_the_folder_and_still_known(tmp_path: Path) -> None:
-    data, _ = unpack(GOLDEN / "folder-4.zip", tmp_path)
+def test_each_event_is_in_a_folder_and_still_known(tmp_path: Path) -> None:
+    found = {folder.stem: events_in(unpack(folder, tmp_path / folder.stem)[0]) for folder in FOLDERS}
+    known = {tag_of(event) for kind in REGISTRY.by_name.values() for event in kind.event_types}
+    assert len(found["folder-4"] | NOT_DONE) == EVENTS_OF_FORMAT_4
+    everywhere = set().union(*found.values())
+    assert everywhere.isdisjoint(NOT_DONE)
+    assert known == everywhere | NOT_DONE, "a version that adds a shape adds a folder (decision 031)"
+
+
+def events_in(data: Path) -> set[str]:
     with closing(open_reader(data / "catalog" / ARCHIVE)) as archive:
         commits = commits_at(archive, range(1, last_sequence(archive) + 1))
-        found = {event.type_name for recorded in commits for event in recorded.commit.events}
-    known = {tag_of(event) for kind in REGISTRY.by_name.values() for event in kind.event_types}
-    assert found.isdisjoint(NOT_DONE)
-    assert known >= found | NOT_DONE
-    assert len(found | NOT_DONE) == EVENTS_OF_FORMAT_4
+        return {event.type_name for recorded in commits for event in recorded.commit.events}
 
 
 def shown_then(folder: Path) -> object:
