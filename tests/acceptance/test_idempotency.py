@@ -45,6 +45,10 @@ SCENARIO = (
     Step(f"POST {API}/datasets/{{dataset}}/images", files={"1.png": png(1), "2.png": png(2), "3.png": png(3)}),
     Step(f"PUT {API}/datasets/{{dataset}}/thresholds", {"general": 0.3, "character": 0.8}),
     Step(f"PUT {API}/datasets/{{dataset}}/rules", {"deny": ["watermark"]}),
+    Step(f"PUT {API}/datasets/{{dataset}}/text-settings", {"trigger": "momo", "template": 2}),
+    Step(f"PUT {API}/datasets/{{dataset}}/repeats", {"all": True, "repeats": 2}),
+    Step(f"POST {API}/datasets/{{dataset}}/texts", {"texts": {"{image}": "cat, black, on_a_roof"}}),
+    Step(f"POST {API}/datasets/{{dataset}}/texts/read", {"all": True, "read_as": "tags"}),
     Step(f"PUT {API}/images/{{image}}/tags", {"tags": ["cat", "black"]}),
     Step("PUT /api/images/{image}/tags", {"tags": ["cat"]}),
     Step(f"PATCH {API}/images/{{image}}/tags", {"add": ["asleep"], "remove": ["cat"]}),
@@ -108,7 +112,7 @@ class ScenarioRunner:
             return int(http.get(f"{API}/status").json()["log"]["applied"])
 
     def _send(self, http: httpx.Client, number: int, step: Step) -> ReceivedResponse:
-        body = None if step.body is None else {name: self._fill_in(value) for name, value in step.body.items()}
+        body = None if step.body is None else self._fill_in(step.body)
         response = http.request(
             step.method,
             self._fill_in(step.template),
@@ -124,6 +128,8 @@ class ScenarioRunner:
         return ReceivedResponse(response.status_code, response.headers.get("Loratory-Seq"), response.json())
 
     def _fill_in(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {self._fill_in(name): self._fill_in(one) for name, one in value.items()}
         return value.format(**self.ids) if isinstance(value, str) else value
 
 

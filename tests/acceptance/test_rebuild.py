@@ -13,7 +13,8 @@ def test_a_deleted_read_model_is_rebuilt_and_every_get_response_is_identical(
 ) -> None:
     with stack.http() as http:
         before = crawl(http)
-    assert {response.status for response in before.values()} == {200}
+    statuses = {response.status for response in before.values() if not response.route.endswith("/mask")}
+    assert statuses == {200}  # images need no mask
     files = sum(response.route == "/api/v1/images/{image}/file" for response in before.values())
     assert files >= 2 * 7  # picture and source of each image in "basket"; other tests may have added more
 
