@@ -160,7 +160,7 @@ class Workshop:
 
     def train_until_first_checkpoint(self, name: str) -> None:
         """It has many more steps to go; stopping the services interrupts it."""
-        longer: dict[str, object] = {"length.count": 400, "save.every": 50, "sampling.every": 400}
+        longer: dict[str, object] = {"length.count": 150, "save.every": 15, "sampling.every": 150}
         job = self.client.train("basket", preset="ours", trigger="momo", name=name, changes=longer)
         deadline = time.monotonic() + WAIT
         while not list(_items(self.http, f"/jobs/{job.id}/checkpoints")):
