@@ -49,6 +49,7 @@ from gateway.routes import (
     events,
     exports,
     images,
+    imports,
     jobs,
     losses,
     pages,
@@ -77,7 +78,7 @@ API_DESCRIPTION = (
     "Events and progress are published at `/ws/progress`."
 )
 MODULES_BY_TAG = {
-    "Datasets": (datasets, erasures, bulk_edits, repeats, reviews, text_readings, exports),
+    "Datasets": (datasets, imports, erasures, bulk_edits, repeats, reviews, text_readings, exports),
     "Tagging": (tagging,),
     "Presets": (presets,),
     "Jobs": (jobs, results),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from contracts.commands.datasets import MAX_FILES_PER_IMPORT, MAX_TEXT_BYTES_PER_IMPORT, StagedFile
 from contracts.ids import Digest
-from gateway.routes.datasets import split_into_batches
+from gateway.routes.imports import split_into_batches
 
 
 def text_bytes(file: StagedFile) -> int:
