@@ -81,7 +81,7 @@ const ImageDetails = ({ image, dataset, close }) => {
   return html`
     <h2 class="clip" title=${image.name}>${image.name}</h2>
     <p class="muted figures">
-      ${image.width} × ${image.height} · ${image.format} · ${bytes(image.size)}${image.rating ? ` · ${image.rating}` : ""} ·
+      ${image.width} × ${image.height} · ${image.format} · ${bytes(image.size)}${image.rating ? ` · ${image.rating}` : ""}${describeTraining(image)} ·
       ${" "}<a href=${`${url("images", image.id, "file")}?original=1`} download>Download original</a>
     </p>
     <h3>Tags</h3>
@@ -109,6 +109,11 @@ const ImageDetails = ({ image, dataset, close }) => {
     </div>
   `;
 };
+
+/** How the image counts in trainings, where it does so in another way than most. */
+function describeTraining({ repeats, mask }) {
+  return `${repeats > 1 ? ` · ${repeats} × an epoch` : ""}${mask ? " · with a mask" : ""}`;
+}
 
 function describeErasure({ pending, loras }) {
   if (pending.length) return `Image erased. Still to be deleted: ${pending.join("; ")}`;

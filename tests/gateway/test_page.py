@@ -105,6 +105,24 @@ async def test_tags_and_caption_of_an_image_are_edited_by_keyboard(stack: Stack,
     await expect(page.get_by_alt_text("an egg on a card")).to_be_visible()
 
 
+async def test_repeats_and_a_mask_are_shown_with_their_image(stack: Stack, page: Page) -> None:
+    dataset = await create_dataset(stack, "masked", images=1)
+    async with httpx.AsyncClient(base_url=f"{stack.address}/api/v1", timeout=60) as client:
+        mask = BytesIO()
+        Image.new("L", (96, 96), 255).save(mask, "PNG")
+        files = [("files", ("1.png", draw_png(1))), ("masks", ("1.png", mask.getvalue()))]
+        imported = await client.post(f"/datasets/{dataset}/images", files=files, data={"repeats": '{"1.png": 10}'})
+        imported.raise_for_status()
+    await page.goto(f"{stack.address}/#/datasets/{dataset}")
+
+    await page.get_by_role("link", name="Open 1.png").click()
+    await expect(page.get_by_role("dialog", name="Image")).to_contain_text("· 10 × an epoch · with a mask ·")
+
+    await page.get_by_role("button", name="Previous image").click()
+    await expect(page.get_by_role("heading", name="0.png")).to_be_visible()
+    await expect(page.get_by_role("dialog", name="Image")).not_to_contain_text("an epoch")
+
+
 async def test_an_image_is_erased_permanently_after_a_confirmation(stack: Stack, page: Page) -> None:
     dataset = await create_dataset(stack, "erased")
     await page.goto(f"{stack.address}/#/datasets/{dataset}")
