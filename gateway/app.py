@@ -33,6 +33,7 @@ from gateway.http.files import BlobFiles
 from gateway.http.guard import Guard
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import OpenApiDocument
+from gateway.http.query_parameters import record_parameters
 from gateway.http.request_ids import with_request_id
 from gateway.http.shutdown import with_shutdown_answer
 from gateway.http.stall_timeout import with_stall_timeout
@@ -164,7 +165,7 @@ def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
 
 
 def _litestar(dependencies: dict[str, object], openapi_config: OpenAPIConfig | None) -> Litestar:
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             *(Router("/api/v1", route_handlers=_routes(*found), tags=[tag]) for tag, found in MODULES_BY_TAG.items()),
             Router("/", route_handlers=_routes(images), tags=["Images"]),
@@ -179,11 +180,13 @@ def _litestar(dependencies: dict[str, object], openapi_config: OpenAPIConfig | N
             "selected": Provide(shared.selected_images),
         },
         exception_handlers=problems.HANDLERS,
-        before_request=request_context.check_content_type,
+        before_request=request_context.check_request,
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=openapi_config,
         logging_config=None,
     )
+    record_parameters(app)
+    return app
 
 
 def _routes(*modules: ModuleType) -> list[BaseRouteHandler]:

@@ -29,6 +29,8 @@ show it in time, it answers 202 with `"shown": false`: it is in the log for good
 `min_seq` waits for it. An error means that the request has changed nothing and will not. There is one exception: 503
 `unavailable`, when the event log did not say whether it has stored a commit or the catalog was stopped meanwhile. Send
 such a request again with its `Idempotency-Key`.
+
+A field of a body or a query parameter that a route does not have is refused (400), and so is a parameter given twice.
 """
 
 

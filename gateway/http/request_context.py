@@ -17,6 +17,7 @@ from contracts.queries.base import EncodedPage, Page
 from contracts.queries.log import HistoryPage
 from contracts.wire.service import request_ids, tracing
 from gateway.http.problems import UnsupportedMedia
+from gateway.http.query_parameters import check_parameters
 from gateway.http.responses import next_link
 
 P = TypeVar("P", bound=Page[Any] | HistoryPage)
@@ -155,8 +156,14 @@ def parse_if_match(if_match: str | None) -> int | None:
     return int(sequence[1])
 
 
-async def check_content_type(request: Request[Any, Any, Any]) -> None:
-    """415 before the body is read. Another site's form can send text/plain, but not JSON (CORS would refuse it)."""
+async def check_request(request: Request[Any, Any, Any]) -> None:
+    """Before the body is read."""
+    check_parameters(request)
+    _check_content_type(request)
+
+
+def _check_content_type(request: Request[Any, Any, Any]) -> None:
+    """Another site's form can send text/plain, but not JSON (CORS would refuse it)."""
     if request.method in ("GET", "HEAD", "OPTIONS"):
         return
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()

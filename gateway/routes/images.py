@@ -117,20 +117,27 @@ async def remove_image(image: FromPath[ImageId], metadata: Metadata, catalog: Ca
 
 
 @route(with_seed_path("/images/{image:str}/file"), http_method=["GET", "HEAD"], responses=file_responses())
-async def get_image_file(
-    image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, files: Files, original: Original = False
+async def get_image_file(  # noqa: PLR0913, PLR0917 - dependencies
+    image: FromPath[ImageId],
+    request: AnyRequest,
+    catalog: Catalog,
+    files: Files,
+    original: Original = False,
+    min_seq: MinSeq = 0,
 ) -> Response[Any]:
     """The picture: sRGB, 8 bits, without metadata, but a JPEG may have an EXIF orientation; or the file as received."""
-    view = await _view(catalog, image)
+    view = await _view(catalog, image, min_seq)
     if original:
         return await source_response(request, files, view)
     return await blob_response(request, files, view.picture, caching=CACHE_ONE_HOUR)
 
 
 @route("/api/v1/images/{image:str}/thumbnail", http_method=["GET", "HEAD"], responses=file_responses())
-async def get_thumbnail(image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, files: Files) -> Response[Any]:
+async def get_thumbnail(
+    image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, files: Files, min_seq: MinSeq = 0
+) -> Response[Any]:
     """A small version of the picture; the picture itself if that was lost."""
-    view = await _view(catalog, image)
+    view = await _view(catalog, image, min_seq)
     try:
         return await blob_response(request, files, view.thumbnail, caching=CACHE_ONE_HOUR)
     except (BlobMissing, Lost):
@@ -138,9 +145,11 @@ async def get_thumbnail(image: FromPath[ImageId], request: AnyRequest, catalog: 
 
 
 @route("/api/v1/images/{image:str}/mask", http_method=["GET", "HEAD"], responses=file_responses())
-async def get_mask(image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, files: Files) -> Response[Any]:
+async def get_mask(
+    image: FromPath[ImageId], request: AnyRequest, catalog: Catalog, files: Files, min_seq: MinSeq = 0
+) -> Response[Any]:
     """The mask of an image: a grey PNG of the size of the upright picture, white where it is to be trained."""
-    view = await _view(catalog, image)
+    view = await _view(catalog, image, min_seq)
     if view.mask is None:
         raise NotFound(f"the image {image!r} has no mask")
     return await blob_response(request, files, view.mask, caching=CACHE_ONE_HOUR)

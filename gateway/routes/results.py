@@ -54,9 +54,10 @@ async def get_sample(  # noqa: PLR0913, PLR0917 - its path has three parameters
     request: AnyRequest,
     catalog: Catalog,
     files: Files,
+    min_seq: MinSeq = 0,
 ) -> Response[Any]:
     """One sample: the image rendered for prompt `index` after `step`."""
-    sample = await _find_sample(catalog, job, step, index)
+    sample = await _find_sample(catalog, job, step, index, min_seq)
     return await blob_response(request, files, sample.picture)
 
 
@@ -80,11 +81,16 @@ async def list_artifacts(job: FromPath[JobId], catalog: Catalog, min_seq: MinSeq
 
 
 @route("/jobs/{job:str}/artifacts/{name:str}", http_method=["GET", "HEAD"], responses=file_responses(OCTET_STREAM))
-async def get_artifact(
-    job: FromPath[JobId], name: FromPath[str], request: AnyRequest, catalog: Catalog, files: Files
+async def get_artifact(  # noqa: PLR0913, PLR0917 - dependencies
+    job: FromPath[JobId],
+    name: FromPath[str],
+    request: AnyRequest,
+    catalog: Catalog,
+    files: Files,
+    min_seq: MinSeq = 0,
 ) -> Response[Any]:
     """A finished file. Interrupted downloads resume with Range; ETag and Repr-Digest are its sha256."""
-    artifacts = (await catalog.query(GetJob(job=job))).artifacts
+    artifacts = (await catalog.query(GetJob(job=job, min_seq=min_seq))).artifacts
     found = next((artifact for artifact in artifacts if artifact.name == name), None)
     if found is None:
         raise NotFound(f"this job has no file {name!r}", names=[artifact.name for artifact in artifacts])
@@ -105,10 +111,10 @@ def build_loss_curve(job: JobId, blocks: list[LossBlock], since: int, max_points
     return LossCurve(job_id=job, steps=tuple(steps), losses=losses, rates=tuple(points[step][1] for step in steps))
 
 
-async def _find_sample(catalog: CatalogClient, job: JobId, step: int, index: int) -> SampleView:
+async def _find_sample(catalog: CatalogClient, job: JobId, step: int, index: int, min_seq: int) -> SampleView:
     cursor = None
     while True:
-        page = await catalog.query(ListSamples(job=job, cursor=cursor))
+        page = await catalog.query(ListSamples(job=job, cursor=cursor, min_seq=min_seq))
         for sample in page.items:
             if (sample.step, sample.index) == (step, index):
                 return sample

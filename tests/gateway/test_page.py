@@ -116,7 +116,7 @@ async def test_repeats_and_a_mask_are_shown_with_their_image(stack: Stack, page:
     await page.goto(f"{stack.address}/#/datasets/{dataset}")
 
     await page.get_by_role("link", name="Open 1.png").click()
-    await expect(page.get_by_role("dialog", name="Image")).to_contain_text("· 10 × an epoch · with a mask ·")
+    await expect(page.get_by_role("dialog", name="Image")).to_contain_text("· 10 × an epoch · with a mask ·")  # noqa: RUF001
 
     await page.get_by_role("button", name="Previous image").click()
     await expect(page.get_by_role("heading", name="0.png")).to_be_visible()
