@@ -35,6 +35,7 @@ from gateway.http.metrics import Metrics
 from gateway.http.openapi import OpenApiDocument
 from gateway.http.query_parameters import record_parameters
 from gateway.http.request_ids import with_request_id
+from gateway.http.security_headers import with_security_headers
 from gateway.http.shutdown import with_shutdown_answer
 from gateway.http.stall_timeout import with_stall_timeout
 from gateway.http.uploads import Staging
@@ -161,7 +162,7 @@ def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
     }
     dependencies["document"] = OpenApiDocument(lambda: _litestar(dependencies, OPENAPI_CONFIG))
     app = with_stall_timeout(_litestar(dependencies, None), limits.response_stall)
-    return with_request_id(metrics.wrap(with_shutdown_answer(Guard(app, settings))))
+    return with_request_id(with_security_headers(metrics.wrap(with_shutdown_answer(Guard(app, settings)))))
 
 
 def _litestar(dependencies: dict[str, object], openapi_config: OpenAPIConfig | None) -> Litestar:

@@ -131,8 +131,6 @@ def _headers(digest: Digest, attachment_name: str | None, caching: str) -> dict[
         "ETag": f'"{digest}"',
         "Accept-Ranges": "bytes",
         "Cache-Control": f"private, {caching}",
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
         "Repr-Digest": f"sha-256=:{b64encode(bytes.fromhex(digest)).decode()}:",
     }
     if attachment_name is not None:

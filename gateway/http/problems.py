@@ -138,7 +138,7 @@ def problem_response(
 
 async def send_problem(error: LoratoryError, scope: Any, send: Send) -> None:
     """The same for ASGI apps around the routes."""
-    headers = {"content-type": MEDIA_TYPE, "x-content-type-options": "nosniff", **problem_headers(error)}
+    headers = {"content-type": MEDIA_TYPE, **problem_headers(error)}
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status_of(error), "headers": encoded})
     await send({"type": "http.response.body", "body": encode_problem(error, scope["path"]), "more_body": False})

@@ -56,9 +56,7 @@ async def page_file(request: AnyRequest, name: str) -> Response[bytes]:
     headers = {
         "ETag": etag,
         "Cache-Control": "no-cache",
-        "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-        "Referrer-Policy": "no-referrer",
     }
     if etag_matches(request.headers.get("if-none-match"), etag):
         return Response(b"", status_code=304, headers=headers)

@@ -558,3 +558,23 @@ async def test_every_read_takes_the_sequence_of_a_write(world: World) -> None:
 
 async def test_addresses_of_the_page_may_have_more_behind_them(world: World) -> None:
     assert (await world.client.get("/", params={"from": "mail"})).status_code == 200
+
+
+async def test_every_answer_has_the_headers_that_protect_browsers(world: World) -> None:
+    data = "default-src 'none'; frame-ancestors 'none'; sandbox"
+    answers = {
+        "a list": await world.client.get(f"{P}/datasets"),
+        "a problem": await world.client.get(f"{P}/nowhere"),
+        "a refused host": await world.client.get(f"{P}/datasets", headers={"Host": "evil.example"}),
+        "a file of the page": await world.client.get("/web/app.js"),
+        "metrics": await world.client.get("/metrics"),
+        "events as a stream": await world.client.get(f"{P}/events", headers={"Accept": "application/x-ndjson"}),
+    }
+    for what, answer in answers.items():
+        assert answer.headers["x-content-type-options"] == "nosniff", what
+        assert answer.headers["referrer-policy"] == "no-referrer", what
+        assert answer.headers["x-frame-options"] == "DENY", what
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin", what
+        policies = answer.headers.get_list("content-security-policy")
+        assert len(policies) == 1, what
+        assert (policies[0] == data) == (what != "a file of the page"), what
