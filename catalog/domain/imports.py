@@ -1,6 +1,5 @@
 """The rules of imports: each file is added, recognised as a duplicate, or refused. Pure: rows in, events out."""
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +26,6 @@ from contracts.ids import Digest, ImageId
 from contracts.sealed import CAPTION, seal
 from contracts.tags import canonicalize
 
-MAX_FILE_NAME_LENGTH = 255
-"""Characters of a file name that are kept, the usual limit of file systems."""
 MAX_IMPORTED_TAG_BYTES = 16 * 1024
 """Maximum bytes of tags imported with one image: ample for real lists, and one file cannot fill a commit."""
 MAX_NAMED_PROBLEMS = 3
@@ -241,13 +238,6 @@ def _set_caption(decision: ImportDecision, image: KnownImage, key: bytes, text: 
 
 def _blobs(added: ImageAdded) -> frozenset[Digest]:
     return frozenset({added.cut or added.source, added.picture, added.thumbnail})
-
-
-def display_name(file_name: str) -> str:
-    """A file's name for display: the last path segment, NFC, without control or bidi characters. Never a path."""
-    last = unicodedata.normalize("NFC", file_name).replace("\\", "/").rsplit("/", 1)[-1]
-    visible = "".join(char for char in last if unicodedata.category(char)[0] != "C")
-    return visible[:MAX_FILE_NAME_LENGTH] or "unnamed"
 
 
 def import_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, list[str]]:

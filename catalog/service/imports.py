@@ -40,6 +40,7 @@ from contracts.errors import Behind, Gone, NotFound, TooLarge, Unavailable
 from contracts.events.base import ReadAs
 from contracts.events.datasets import ImageAdded, ImageRefused
 from contracts.ids import DatasetId, Digest, ImageId, derived
+from contracts.image_names import image_name
 from contracts.sealed import NAME, seal
 from contracts.wire.blobs.store import Blobs
 
@@ -248,7 +249,7 @@ async def import_texts(context: CommandContext, _: CommandMetadata, command: Imp
 def with_file_names(result: ImportResult, files: Sequence[StagedFile]) -> ImportResult:
     """The result with the files' names taken from the command."""
     named_files = (
-        msgspec.structs.replace(file_result, name=rules.display_name(file.name))
+        msgspec.structs.replace(file_result, name=image_name(file.name))
         for file_result, file in zip(result.files, files, strict=False)
     )
     return msgspec.structs.replace(result, files=tuple(named_files))
@@ -262,7 +263,7 @@ def remove_stale_work_folders(staging: Path) -> None:
 
 def _sealed(found: _Examined, key: bytes, file: StagedFile) -> rules.ExaminedFile:
     return rules.ExaminedFile(
-        event=msgspec.structs.replace(found.event, name=seal(key, rules.display_name(file.name), NAME)),
+        event=msgspec.structs.replace(found.event, name=seal(key, image_name(file.name), NAME)),
         key=key,
         caption=file.caption,
         tags=file.tags,

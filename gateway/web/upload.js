@@ -1,6 +1,6 @@
 // Importing image files: collected from a drop or a file chooser, uploaded in batches, with a result for each file.
 import { upload, url } from "./api.js";
-import { partition, splitIntoBatches, stem } from "./batches.js";
+import { insideOnlyFolder, partition, splitIntoBatches, stem } from "./batches.js";
 import { count, plural } from "./format.js";
 import { html, useRef, useState } from "./lib.js";
 import { ProgressBar, showToast } from "./components.js";
@@ -8,7 +8,7 @@ import { ProgressBar, showToast } from "./components.js";
 const MAX_FILES = 10_000;
 const MAX_TEXT_CHARACTERS = 20_000;
 
-/** A file with its relative path as name, because two folders may each have a `1.png`. */
+/** A file with its relative path as name: two folders may each have a `1.png`. */
 const withPath = (file, path) => ({ file, name: (path || file.webkitRelativePath || file.name).replace(/^\//, "") });
 
 /** All files of a drop, including those in dropped folders. */
@@ -37,7 +37,7 @@ async function readFolder(folder) {
 
 /** The upload forms: images in batches, with the texts of their sidecar files; and what of these is left out. */
 async function buildForms(files) {
-  const { images, sidecars } = partition(files);
+  const { images, sidecars } = partition(insideOnlyFolder(files));
   const { texts, left } = await readTexts(sidecars, new Set(images.map(({ name }) => stem(name))));
   return { forms: splitIntoBatches(images).map((batch) => buildForm(batch, texts)), left };
 }

@@ -113,6 +113,33 @@ def test_only_texts_of_these_very_pictures_are_written(client: Client, tmp_path:
     assert {file.read_bytes() for file in root.glob("*.txt")} == {b"1girl, hat"}
 
 
+def test_pictures_of_one_name_in_two_folders_have_texts_of_their_own(client: Client, tmp_path: Path) -> None:
+    texts = {"one/a.txt": b"1girl, hat", "two/a.txt": b"1girl, sky", "two/b.txt": b"1girl, tree"}
+    name = imported(client, "folders", folder_with(tmp_path / "in", texts))
+    assert [image.name for image in client.images(name)] == ["one/a.png", "two/a.png", "two/b.png"]
+    client.edit_many(name, add=["smile"], filter="name:two/")
+    assert files(client.write_texts(name, tmp_path / "in")) == [tmp_path / "in" / path for path in list(texts)[1:]]
+    assert [(tmp_path / "in" / path).read_bytes() for path in texts] == [
+        b"1girl, hat",
+        b"1girl, sky, smile",
+        b"1girl, tree, smile",
+    ]
+
+
+def test_a_picture_that_is_elsewhere_now_is_found_by_the_last_part_of_its_name(client: Client, tmp_path: Path) -> None:
+    """Also images of an older version, whose names are the last part."""
+    texts = {"one/a.txt": b"1girl, hat", "two/a.txt": b"1girl, sky", "two/b.txt": b"1girl, tree"}
+    root = folder_with(tmp_path / "in", texts)
+    name = imported(client, "moved", root)
+    client.edit_many(name, add=["smile"])
+    (root / "two").rename(root / "three")
+    (root / "again").mkdir()
+    (root / "again" / "b.png").write_bytes((root / "three" / "b.png").read_bytes())
+    result = client.write_texts(name, root)
+    assert files(result) == [root / "one" / "a.txt", root / "three" / "a.txt"]
+    assert reasons(result) == {"two/b.png": "the folder has this picture more than once: again/b.png, three/b.png"}
+
+
 def test_what_could_not_be_imported_again_is_not_written(client: Client, tmp_path: Path) -> None:
     name = imported(client, "separated", folder_with(tmp_path, {"a.txt": b"1girl, hat"}))
     with pytest.raises(SetupError, match="could not be imported again"):
