@@ -32,6 +32,20 @@ _REJECTED_BY_FILE: tuple[Choice, str] = ("rejected", "import")
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadBy:
+    """How an import reads texts. `requested`: by itself, and not by the text settings of the data set.
+
+    These are no request to read again what was received before.
+    """
+
+    read_as: ReadAs = "auto"
+    requested: bool = False
+
+
+BY_RULE = ReadBy()
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextState:
     """An image before an import.
 
@@ -61,18 +75,18 @@ class TextDecision:
     conflicts: Sequence[str] = ()
 
 
-def read(state: TextState, text: str, read_as: ReadAs, key: bytes) -> TextReading:
+def read(state: TextState, text: str, by: ReadBy, key: bytes) -> TextReading:
     """A text that was imported before is read as it was then, and one that says what the image has now as just that."""
-    if read_as != "caption" and state.caption is None and _is_list_of(state.shown, text):
+    if by.read_as != "caption" and state.caption is None and _is_list_of(state.shown, text):
         return TextReading(kind="tags", tags=tuple(state.shown), reason="requested")
-    if read_as != "auto":
-        return read_text(text, read_as)
+    if by.requested and by.read_as != "auto":
+        return read_text(text, by.read_as)
     if state.base is not None and state.base[0] == seal(key, text, TEXT):
         return state.before
     before_texts_were_kept = state.base is None and state.before.caption is not None
     if text == state.caption and not before_texts_were_kept:
         return read_text(text, "caption")
-    return read_text(text, "auto")
+    return read_text(text, by.read_as)
 
 
 def _is_list_of(tags: Sequence[str], text: str) -> bool:

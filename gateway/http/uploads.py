@@ -50,7 +50,7 @@ class Upload:
     masks: dict[str, list[StagedMask]] = field(default_factory=dict)
     refused: list[ImportedFile] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
-    read_as: ReadAs = "auto"
+    read_as: ReadAs | None = None
 
     def refuse(self, name: str, reason: str, detail: str) -> None:
         refused = ImportedFile(
@@ -229,9 +229,9 @@ def _decode(name: str, content: bytes | msgspec.Raw, kind: Any) -> Any:
         raise Invalid(describe_decode_error(error, parent=name)) from error
 
 
-def _decode_read_as(content: bytes | None) -> ReadAs:
+def _decode_read_as(content: bytes | None) -> ReadAs | None:
     if content is None:
-        return "auto"
+        return None
     if (text := content.decode("utf-8", "replace")) in get_args(ReadAs):
         return cast(ReadAs, text)
     raise Invalid(f"read_as is one of {', '.join(get_args(ReadAs))}; not {text[:40]!r}")

@@ -40,10 +40,13 @@ from gateway.routes.shared import (
 
 
 class TextsBody(Body, frozen=True):
-    """Image id → text as it stands beside the image's file; `read_as` says how to read it."""
+    """Image id → text as it stands beside the image's file; `read_as` says how to read it.
+
+    If it is not given, texts are read as the text settings of the data set say.
+    """
 
     texts: Annotated[dict[ImageId, Text], Meta(min_length=1, max_length=MAX_TEXTS_PER_IMPORT)]
-    read_as: ReadAs = "auto"
+    read_as: ReadAs | None = None
 
 
 class UploadResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,10 +84,10 @@ async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
     """Import images: 200, or 201 if at least one was added (202 if that is not shown yet).
 
     A form with files in `files` (at most 1000, of 64 MiB each and 2 GiB together), whose names are their paths inside a
-    folder and become those of the images, and optionally the JSON objects
-    `captions` (file name → caption), `tags` (file name → list of tags) and `texts` (file name → text as it stands
-    beside the file; `read_as` says how to read it: `auto`, `tags` or `caption`) and `repeats` (file name → how often it
-    is seen in an epoch). `masks`: files with the names of the pictures they are masks of, which count among the 1000.
+    folder and become those of the images, and optionally the JSON objects `captions` (file name → caption), `tags`
+    (file name → list of tags), `texts` (file name → text as it stands beside the file; `read_as` says how to read it:
+    `auto`, `tags` or `caption`, if not given as in the text settings) and `repeats` (file name → how often it is seen
+    in an epoch). `masks`: files with the names of the pictures they are masks of, which count among the 1000.
     Each file is added, already there (`existing`) or refused, independently of the others. Of a picture that is there,
     what its text changed since the last import is applied, never over a person's decision: see `conflicts`; repeats
     and mask are replaced.
