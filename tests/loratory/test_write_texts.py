@@ -79,6 +79,27 @@ def test_the_folder_imported_again_changes_nothing(client: Client, tmp_path: Pat
     assert (again.written, again.unchanged, again.left) == ({}, 3, [])
 
 
+def test_a_file_that_is_changed_after_it_was_written_wins_over_what_was_decided_before(
+    client: Client, tmp_path: Path
+) -> None:
+    name = imported(client, "changed by hand", folder_with(tmp_path, {"a.txt": b"1girl, hat, sky"}))
+    client.edit_many(name, add=["smile"], remove=["hat"])
+    client.write_texts(name, tmp_path)
+    assert (tmp_path / "a.txt").read_text() == "1girl, sky, smile"
+    (tmp_path / "a.txt").write_text("1girl, hat, sky")
+    assert client.import_folder(name, tmp_path).files[0].conflicts == ()
+    assert (client.write_texts(name, tmp_path).unchanged, (tmp_path / "a.txt").read_text()) == (1, "1girl, hat, sky")
+
+    client.edit_many(name, remove=["sky"])
+    client.edit_many(name, add=["sky"])
+    (tmp_path / "a.txt").write_text("1girl, hat")
+    assert client.import_folder(name, tmp_path).files[0].conflicts == (
+        "'sky' is gone from the file, but was added by hand",
+    )
+    client.write_texts(name, tmp_path)
+    assert (tmp_path / "a.txt").read_text() == "1girl, hat, sky"
+
+
 def test_a_newer_text_is_left_until_it_is_imported(client: Client, tmp_path: Path) -> None:
     name = imported(client, "newer", folder_with(tmp_path, {"a.txt": b"1girl, hat", "b.txt": b"1girl, hat"}))
     client.edit_many(name, add=["sky"])
