@@ -8,9 +8,8 @@ from itertools import islice
 
 from catalog.database import Connection
 from catalog.domain import text_readings as rules
-from catalog.domain.edits import Choice
-from catalog.domain.effective_tags import TagState
-from catalog.domain.received_texts import TextState
+from catalog.domain.effective_tags import Decision, TagState
+from catalog.domain.received_texts import NONE_OLDER, OlderDecisions, TextState
 from catalog.keys import Keys
 from catalog.lookup import require_dataset
 from catalog.store import Store
@@ -30,34 +29,42 @@ MAX_IMAGES = 500
 
 @dataclass(frozen=True)
 class ReceivedImage:
-    """An image as the read model shows it; `caption_by`: the source of the latest decision about its caption, if any.
+    """An image as the read model shows it.
 
-    `left_to_models`: tags of which a person's decision was withdrawn last.
+    `order`: the tags in the order that was set last, and `captioned`: the source of the latest decision about its
+    caption, each with its sequence, 0 if there is none. `left_to_models`: tags of which a person's decision was
+    withdrawn last.
     """
 
     row: ImageRow
     text: texts.ReceivedText | None
-    decided: Mapping[str, tuple[Choice, str]]
-    order: Sequence[str]
-    caption_by: str | None
+    decided: Mapping[str, Decision]
+    order: tuple[Sequence[str], int]
+    captioned: tuple[str | None, int]
     left_to_models: frozenset[str]
     tags: TagState
 
     def state(self, key: bytes) -> TextState:
         """What a decision about its text is made from; `key` opens its texts."""
         row, received = self.row, self.text
+        (order, ordered_at), (caption_by, captioned_at) = self.order, self.captioned
         state = TextState(
             ordinal=row.ordinal,
-            decided=self.decided,
-            order=self.order,
+            decided={tag: (one.choice, one.source) for tag, one in self.decided.items()},
+            order=order,
             shown=self.tags.effective,
             predicted=self.tags.predicted,
             caption=None if row.caption is None else open_sealed(key, row.caption, CAPTION),
-            by_person=self.caption_by == "person",
+            by_person=caption_by == "person",
         )
         if received is not None:
             before = read_text(self.open_text(key), received.read_as)
-            return replace(state, base=(received.text, received.read_as), before=before)
+            older = OlderDecisions(
+                tags=frozenset(tag for tag, one in self.decided.items() if one.sequence < received.since),
+                order=ordered_at < received.since,
+                caption=captioned_at < received.since,
+            )
+            return replace(state, base=(received.text, received.read_as), before=before, older=older)
         if row.caption_source == "import":  # before texts were kept, what stood beside a file was its caption
             return replace(state, before=TextReading(kind="caption", caption=state.caption, reason="requested"))
         return state
@@ -72,16 +79,16 @@ def load(connection: Connection, dataset_id: DatasetId, rows: Sequence[ImageRow]
     ordinals = [row.ordinal for row in rows]
     received = texts.received(connection, dataset_id, ordinals)
     decided, left = decisions.decided(connection, dataset_id, ordinals)
-    orders = texts.orders(connection, dataset_id, ordinals)
-    sources = texts.caption_sources(connection, dataset_id, ordinals)
+    orders = texts.order_decisions(connection, dataset_id, ordinals)
+    captions = texts.caption_decisions(connection, dataset_id, ordinals)
     states = decisions.states_of(connection, dataset_id, ordinals)
     return [
         ReceivedImage(
             row=row,
             text=received.get(row.ordinal),
             decided=decided[row.ordinal],
-            order=orders.get(row.ordinal, ()),
-            caption_by=sources.get(row.ordinal),
+            order=orders.get(row.ordinal, ((), 0)),
+            captioned=captions.get(row.ordinal, (None, 0)),
             left_to_models=left[row.ordinal],
             tags=states[row.ordinal],
         )
@@ -121,11 +128,15 @@ def _read(
 
 
 def _known(found: Iterable[ReceivedImage], keys: Mapping[ImageId, bytes]) -> Iterable[rules.KnownText]:
-    """A tag that a person left to the models again is not asserted by a reading, and none of the models is rejected."""
+    """What persons decided stands, also what they decided before the text was received.
+
+    A tag that a person left to the models again is not asserted by a reading, and none of the models is rejected.
+    """
     for image in found:
         ordinal, key = image.row.ordinal, keys.get(image.row.id)
         if image.text is None or key is None:
             yield rules.KnownText(ordinal=ordinal, has_text=image.text is not None)
             continue
-        state = replace(image.state(key), left_to_models=image.left_to_models, predicted=frozenset())
+        state = image.state(key)
+        state = replace(state, left_to_models=image.left_to_models, predicted=frozenset(), older=NONE_OLDER)
         yield rules.KnownText(ordinal=ordinal, has_text=True, text=image.open_text(key), state=state, key=key)

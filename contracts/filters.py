@@ -170,7 +170,7 @@ class Aspect(Bounds, frozen=True, tag="aspect"):
 
 
 class ContainsText(_Filter, frozen=True, tag="text"):
-    """Images whose file name, written caption, or either (`any`) contains a text; upper and lower case are the same."""
+    """Images whose name (a path), caption as written, or either (`any`) contains a text, in upper or lower case."""
 
     text: SearchText
     field: TextField = "any"

@@ -54,7 +54,7 @@ def scan_archive(file: Path, encoding: str | None = None) -> ScanResult:
 
 
 def scan_files(files: Sequence[Path], encoding: str | None = None) -> ScanResult:
-    """These files, named by file name, or by path if two share one. SetupError if one is missing.
+    """These files, named by file name, or by path if two share one. SetupError: one is missing.
 
     A text or a mask is read if it is beside its image, whether it is named or not.
     """
@@ -62,15 +62,21 @@ def scan_files(files: Sequence[Path], encoding: str | None = None) -> ScanResult
 
 
 def batches(images: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
-    """Split into requests of at most MAX_FILES_PER_IMPORT files and MAX_BATCH_BYTES bytes, masks included."""
+    """Split into requests of at most MAX_FILES_PER_IMPORT files and MAX_BATCH_BYTES bytes, masks included.
+
+    In none is a name twice: texts and masks are matched by it.
+    """
     batch: list[ImageFile] = []
+    names: set[str] = set()
     files = size = 0
     for image in images:
         sizes = [image.size, *([image.mask.size] if image.mask else [])]
-        if batch and (files + len(sizes) > MAX_FILES_PER_IMPORT or size + sum(sizes) > MAX_BATCH_BYTES):
+        is_full = files + len(sizes) > MAX_FILES_PER_IMPORT or size + sum(sizes) > MAX_BATCH_BYTES
+        if batch and (is_full or image.name in names):
             yield batch
-            batch, files, size = [], 0, 0
+            batch, names, files, size = [], set(), 0, 0
         batch.append(image)
+        names.add(image.name)
         files, size = files + len(sizes), size + sum(sizes)
     if batch:
         yield batch

@@ -8,7 +8,6 @@ needed here, and what somebody changes in such a file arrives with the next impo
 import hashlib
 import os
 import stat
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from contracts.errors import Rejected
+from contracts.image_names import image_name, last_part
 from contracts.texts.decoding import MAX_TEXT_BYTES, decode_text
 from contracts.wire.system.files import open_atomically
 from contracts.wire.system.regular_files import check_regular, open_regular, read_regular
 from loratory.image_files import TEXT_SUFFIXES, ScanResult
 
 TextSuffix = Literal[".txt", ".caption"]
-MAX_STORED_CHARACTERS = 255
-"""Of a file name, on the server."""
 NEWER = "its text file was changed since it was imported: import the folder first"
 
 
@@ -47,21 +45,26 @@ class TextFile:
 
 
 class PictureFolder:
-    """The pictures of a folder by the names that their images have on the server, and the text files beside them."""
+    """The pictures of a folder by the names that their images have on the server, and the text files beside them.
+
+    A name is a path; but images that were imported from another folder, or by an older version, which kept the last
+    part only, are found by that.
+    """
 
     def __init__(self, folder: Path, scan: ScanResult, encoding: str | None = None) -> None:
         self._root, self._encoding = folder.resolve(), encoding
         self._by_name: defaultdict[str, list[Path]] = defaultdict(list)
+        self._by_last_part: defaultdict[str, list[Path]] = defaultdict(list)
         for image in scan.images:
-            # The server keeps the path, or only its last part.
-            for name in {image.name, image.name.rpartition("/")[2]}:
-                self._by_name[_as_stored(name)].append(image.path)
+            name = image_name(image.name)
+            self._by_name[name].append(image.path)
+            self._by_last_part[last_part(name)].append(image.path)
         self._pictures_of = Counter(image.path.with_suffix("") for image in scan.images)
         self._texts_in: dict[Path, dict[str, list[Path]]] = {}
 
     def candidates(self, name: str) -> Sequence[Path]:
         """The pictures that an image of this name may be; none if it is from elsewhere."""
-        return self._by_name.get(_as_stored(name), ())
+        return self._by_name.get(name, self._by_last_part.get(last_part(name), []))
 
     def picture(self, name: str, source: str | None) -> Path:
         """The one with these bytes. NotWritten: there is none, or more than one."""
@@ -141,12 +144,6 @@ def _with_line_ends_of(content: str, text: str) -> str:
     line_end = "\r\n" if "\r\n" in content else "\n"
     ends_with_one = content.endswith(("\r", "\n")) or not text
     return text.replace("\n", line_end) + (line_end if ends_with_one else "")
-
-
-def _as_stored(name: str) -> str:
-    """A name as the server keeps it: NFC, without invisible characters, and its last part cut."""
-    visible = "".join(one for one in unicodedata.normalize("NFC", name) if unicodedata.category(one)[0] != "C")
-    return visible[:MAX_STORED_CHARACTERS] if "/" not in visible else visible
 
 
 def _sha256(path: Path) -> str:

@@ -94,7 +94,9 @@ def _checked_text_settings(command: SetTextSettings) -> TextSettingsSet:
     """Rejected: there is no such template, or a pattern of tags to keep is not allowed."""
     require_rule(TEXT_VERSION, command.template)
     check_style(command.style)
-    return TextSettingsSet(trigger=command.trigger.strip(), template=command.template, style=command.style)
+    return TextSettingsSet(
+        trigger=command.trigger.strip(), template=command.template, style=command.style, read_as=command.read_as
+    )
 
 
 def normalize_name(name: str) -> str:

@@ -1,6 +1,5 @@
 """The rules of imports: each file is added, recognised as a duplicate, or refused. Pure: rows in, events out."""
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +9,9 @@ import msgspec
 
 from catalog.domain import received_texts
 from catalog.domain.image_sets import image_set
-from catalog.domain.received_texts import TextState
+from catalog.domain.received_texts import BY_RULE, ReadBy, TextState
 from contracts.commands.datasets import ImportedFile
 from contracts.errors import Rejected
-from contracts.events.base import ReadAs
 from contracts.events.datasets import (
     CaptionSet,
     DatasetEvent,
@@ -27,8 +25,6 @@ from contracts.ids import Digest, ImageId
 from contracts.sealed import CAPTION, seal
 from contracts.tags import canonicalize
 
-MAX_FILE_NAME_LENGTH = 255
-"""Characters of a file name that are kept, the usual limit of file systems."""
 MAX_IMPORTED_TAG_BYTES = 16 * 1024
 """Maximum bytes of tags imported with one image: ample for real lists, and one file cannot fill a commit."""
 MAX_NAMED_PROBLEMS = 3
@@ -94,7 +90,7 @@ class ImportDecision:
     `repeats` by ordinal: those that came with a file; of equal files, the last ones.
     """
 
-    read_as: ReadAs = "auto"
+    read_by: ReadBy = BY_RULE
     events: list[DatasetEvent] = field(default_factory=list)
     files: list[ImportedFile] = field(default_factory=list)
     unused_blobs: set[Digest] = field(default_factory=set)
@@ -105,10 +101,10 @@ def decide(
     next_ordinal: int,
     known: Mapping[Digest, KnownImage],
     files: Sequence[ExaminedFile],
-    read_as: ReadAs = "auto",
+    read_by: ReadBy = BY_RULE,
 ) -> ImportDecision:
     """The events and results of an import into a data set with these images, by the digest of their pixels."""
-    decision, ordinal, known = ImportDecision(read_as), next_ordinal, dict(known)
+    decision, ordinal, known = ImportDecision(read_by), next_ordinal, dict(known)
     for file in files:
         match file.event:
             case ImageRefused(image_id=image, reason=reason, detail=detail) as refused:
@@ -132,9 +128,9 @@ def _repeats_set(images: Iterable[KnownImage], given: Mapping[int, int]) -> list
     return [RepeatsSet(images=image_set(ordinals), repeats=repeats) for repeats, ordinals in sorted(changed.items())]
 
 
-def decide_texts(known: Mapping[ImageId, KnownImage], texts: Mapping[ImageId, str], read_as: ReadAs) -> ImportDecision:
+def decide_texts(known: Mapping[ImageId, KnownImage], texts: Mapping[ImageId, str], read_by: ReadBy) -> ImportDecision:
     """The events and results of an import of texts alone: of these images, of which some may not be known any more."""
-    decision = ImportDecision(read_as)
+    decision = ImportDecision(read_by)
     for image, text in texts.items():
         found = known.get(image)
         if found is None or found.key is None:
@@ -218,7 +214,7 @@ def _read_text(
     if known.used_text is not None:
         remark = "an equal file of this import came with another text, which counts"
         return known, msgspec.structs.replace(result, detail=_join(result.detail, remark))
-    reading = received_texts.read(known.text, text, decision.read_as, known.key)
+    reading = received_texts.read(known.text, text, decision.read_by, known.key)
     decided = received_texts.decide(known.text, text, reading, known.key)
     decision.events.extend(decided.events)
     result = msgspec.structs.replace(
@@ -241,13 +237,6 @@ def _set_caption(decision: ImportDecision, image: KnownImage, key: bytes, text: 
 
 def _blobs(added: ImageAdded) -> frozenset[Digest]:
     return frozenset({added.cut or added.source, added.picture, added.thumbnail})
-
-
-def display_name(file_name: str) -> str:
-    """A file's name for display: the last path segment, NFC, without control or bidi characters. Never a path."""
-    last = unicodedata.normalize("NFC", file_name).replace("\\", "/").rsplit("/", 1)[-1]
-    visible = "".join(char for char in last if unicodedata.category(char)[0] != "C")
-    return visible[:MAX_FILE_NAME_LENGTH] or "unnamed"
 
 
 def import_tags(ordinal: int, tags: Sequence[str]) -> tuple[TagsEdited | None, list[str]]:

@@ -1,8 +1,9 @@
 """What an import applies of the text beside a picture: only what the file changed, never over a person. Pure.
 
-Three-way: the text that the picture was last imported with into this data set, the text of its file now, and what was
-decided meanwhile. Whoever imports the same folder twice changes nothing the second time, also after its texts were
-written as the images have them: such a text is recognised by what it says.
+Three-way: the text that the picture was last imported with into this data set, or that was written back beside it; the
+text of its file now; and what was decided meanwhile. What a person decided before, and that text says as well, is the
+file's too: a later change of the file is applied. Whoever imports the same folder twice changes nothing the second
+time, also after its texts were written as the images have them: such a text is recognised by what it says.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -27,8 +28,32 @@ _STYLES = (
     TagStyle(words="underscores"),
     TagStyle(words="underscores", escape=True),
 )
-_ASSERTED_BY_FILE: tuple[Choice, str] = ("asserted", "import")
-_REJECTED_BY_FILE: tuple[Choice, str] = ("rejected", "import")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadBy:
+    """How an import reads texts. `requested`: by itself, and not by the text settings of the data set.
+
+    These are no request to read again what was received before.
+    """
+
+    read_as: ReadAs = "auto"
+    requested: bool = False
+
+
+BY_RULE = ReadBy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OlderDecisions:
+    """Which decisions that hold were made before the text was received that an image was last imported with."""
+
+    tags: frozenset[str] = frozenset()
+    order: bool = False
+    caption: bool = False
+
+
+NONE_OLDER = OlderDecisions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +76,26 @@ class TextState:
     left_to_models: frozenset[str] = frozenset()
     caption: str | None = None
     by_person: bool = False
+    older: OlderDecisions = NONE_OLDER
+
+    def stands(self, tag: str) -> bool:
+        """Has a person decided about this tag what the base does not say, or after it?"""
+        _, source = self.decided.get(tag, (None, None))
+        says_tags = self.before.kind != "caption"
+        return source == "person" and not (says_tags and tag in self.older.tags)
+
+    @property
+    def caption_stands(self) -> bool:
+        """The same of its caption."""
+        return self.by_person and not (self.older.caption and self.caption == self.before.caption)
+
+    @property
+    def order_stands(self) -> bool:
+        """The same of the order of its tags, which files set as well."""
+        if tuple(self.order) in ((), self.before.tags):
+            return False
+        first = tuple(tag for tag in self.order if tag in self.before.tags)
+        return not (self.older.order and first and first == self.before.tags[: len(first)])
 
 
 @dataclass(frozen=True)
@@ -61,18 +106,18 @@ class TextDecision:
     conflicts: Sequence[str] = ()
 
 
-def read(state: TextState, text: str, read_as: ReadAs, key: bytes) -> TextReading:
+def read(state: TextState, text: str, by: ReadBy, key: bytes) -> TextReading:
     """A text that was imported before is read as it was then, and one that says what the image has now as just that."""
-    if read_as != "caption" and state.caption is None and _is_list_of(state.shown, text):
+    if by.read_as != "caption" and state.caption is None and _is_list_of(state.shown, text):
         return TextReading(kind="tags", tags=tuple(state.shown), reason="requested")
-    if read_as != "auto":
-        return read_text(text, read_as)
+    if by.requested and by.read_as != "auto":
+        return read_text(text, by.read_as)
     if state.base is not None and state.base[0] == seal(key, text, TEXT):
         return state.before
     before_texts_were_kept = state.base is None and state.before.caption is not None
     if text == state.caption and not before_texts_were_kept:
         return read_text(text, "caption")
-    return read_text(text, "auto")
+    return read_text(text, by.read_as)
 
 
 def _is_list_of(tags: Sequence[str], text: str) -> bool:
@@ -106,10 +151,11 @@ def _says_what_is_shown(state: TextState, after: TextReading) -> bool:
 def _decide_tags(state: TextState, after: TextReading) -> tuple[list[DatasetEvent], list[str]]:
     added = [tag for tag in after.tags if tag not in set(state.before.tags)]
     removed = [tag for tag in state.before.tags if tag not in set(after.tags)]
-    decided = state.decided
-    open_to_files = [tag for tag in added if tag not in state.left_to_models]
-    asserted = tuple(tag for tag in open_to_files if decided.get(tag, _REJECTED_BY_FILE) == _REJECTED_BY_FILE)
-    given_up = [tag for tag in removed if decided.get(tag, _ASSERTED_BY_FILE) == _ASSERTED_BY_FILE]
+    decided = {tag: choice for tag, (choice, _) in state.decided.items()}
+    new = [tag for tag in added if decided.get(tag) != "asserted" and tag not in state.left_to_models]
+    asserted = tuple(tag for tag in new if not state.stands(tag))
+    gone = [tag for tag in removed if decided.get(tag) != "rejected"]
+    given_up = [tag for tag in gone if not state.stands(tag)]
     # As in an edit by hand: what only an import says is withdrawn, what models give is rejected.
     rejected = tuple(tag for tag in given_up if tag in state.predicted)
     withdrawn = tuple(tag for tag in given_up if tag in decided and tag not in state.predicted)
@@ -121,21 +167,25 @@ def _decide_tags(state: TextState, after: TextReading) -> tuple[list[DatasetEven
         source="import",
     )
     conflicts = [
-        *(f"{tag!r} is new in the file, but was removed by hand" for tag in added if _is(decided, tag, "rejected")),
-        *(f"{tag!r} is gone from the file, but was added by hand" for tag in removed if _is(decided, tag, "asserted")),
+        *(f"{tag!r} is new in the file, but was removed by hand" for tag in added if _is_kept(state, tag, "rejected")),
+        *(
+            f"{tag!r} is gone from the file, but was added by hand"
+            for tag in removed
+            if _is_kept(state, tag, "asserted")
+        ),
     ]
-    shown = [tag for tag, (choice, _) in decided.items() if choice == "asserted" and tag not in given_up]
+    shown = [tag for tag, choice in decided.items() if choice == "asserted" and tag not in given_up]
     events: list[DatasetEvent] = [edited] if asserted or rejected or withdrawn else []
     return events + _decide_order(state, after, [*shown, *asserted]), conflicts
 
 
-def _is(decided: Mapping[str, tuple[Choice, str]], tag: str, choice: Choice) -> bool:
-    return decided.get(tag) == (choice, "person")
+def _is_kept(state: TextState, tag: str, choice: Choice) -> bool:
+    return state.stands(tag) and state.decided[tag][0] == choice
 
 
 def _decide_order(state: TextState, after: TextReading, shown: Sequence[str]) -> list[DatasetEvent]:
     """That of the file, unless a person has set another one. `shown`: the tags in the order of their decisions."""
-    if after.tags == state.before.tags or tuple(state.order) not in ((), state.before.tags):
+    if after.tags == state.before.tags or state.order_stands:
         return []
     if not state.order and [tag for tag in shown if tag in after.tags] == [tag for tag in after.tags if tag in shown]:
         return []
@@ -145,7 +195,7 @@ def _decide_order(state: TextState, after: TextReading, shown: Sequence[str]) ->
 def _decide_caption(state: TextState, after: TextReading, key: bytes) -> tuple[list[DatasetEvent], list[str]]:
     if after.caption in (state.before.caption, state.caption):
         return [], []
-    if state.by_person:
+    if state.caption_stands:
         return [], ["the caption is another one in the file, but was changed by hand"]
     sealed = None if after.caption is None else seal(key, after.caption, CAPTION)
     return [CaptionSet(ordinal=state.ordinal, caption=sealed, source="import")], []

@@ -16,6 +16,7 @@ from catalog import text_readings
 from catalog.database import Connection
 from catalog.domain import imports as rules
 from catalog.domain.compose import compose
+from catalog.domain.received_texts import ReadBy
 from catalog.ingest.outcomes import Refused
 from catalog.ingest.pool import Decoder
 from catalog.lookup import require_dataset
@@ -40,6 +41,7 @@ from contracts.errors import Behind, Gone, NotFound, TooLarge, Unavailable
 from contracts.events.base import ReadAs
 from contracts.events.datasets import ImageAdded, ImageRefused
 from contracts.ids import DatasetId, Digest, ImageId, derived
+from contracts.image_names import image_name
 from contracts.sealed import NAME, seal
 from contracts.wire.blobs.store import Blobs
 
@@ -197,12 +199,12 @@ class _Duplicate:
 
 
 async def _decide(
-    context: CommandContext, dataset_id: DatasetId, files: Sequence[rules.ExaminedFile], read_as: ReadAs
+    context: CommandContext, dataset_id: DatasetId, files: Sequence[rules.ExaminedFile], read_as: ReadAs | None
 ) -> tuple[datasets.DatasetRow, rules.ImportDecision]:
     row, duplicates = await context.read(partial(_read_duplicates, dataset_id, files))
     keys, absent = await keys_of(context.executor.store, context.keys, (found.row.id for found in duplicates))
     known = {found.row.pixels: _known(found, keys.get(found.row.id), absent) for found in duplicates}
-    return row, rules.decide(row.next_ordinal, known, files, read_as)
+    return row, rules.decide(row.next_ordinal, known, files, _read_by(row, read_as))
 
 
 def _read_duplicates(
@@ -240,15 +242,21 @@ async def import_texts(context: CommandContext, _: CommandMetadata, command: Imp
     row, found = await context.read(read)
     keys, absent = await keys_of(context.executor.store, context.keys, (image.row.id for image in found))
     known = {image.row.id: _known(image, keys.get(image.row.id), absent) for image in found}
-    decision = rules.decide_texts(known, command.texts, command.read_as)
+    decision = rules.decide_texts(known, command.texts, _read_by(row, command.read_as))
     result = ImportResult(id=row.id, name=row.name, files=tuple(decision.files))
     return CommandOutcome(result, [Change("dataset", row.id, decision.events, row.revision)])
+
+
+def _read_by(dataset: datasets.DatasetRow, read_as: ReadAs | None) -> ReadBy:
+    if read_as is None:
+        return ReadBy(read_as=dataset.text_settings.read_as)
+    return ReadBy(read_as=read_as, requested=True)
 
 
 def with_file_names(result: ImportResult, files: Sequence[StagedFile]) -> ImportResult:
     """The result with the files' names taken from the command."""
     named_files = (
-        msgspec.structs.replace(file_result, name=rules.display_name(file.name))
+        msgspec.structs.replace(file_result, name=image_name(file.name))
         for file_result, file in zip(result.files, files, strict=False)
     )
     return msgspec.structs.replace(result, files=tuple(named_files))
@@ -262,7 +270,7 @@ def remove_stale_work_folders(staging: Path) -> None:
 
 def _sealed(found: _Examined, key: bytes, file: StagedFile) -> rules.ExaminedFile:
     return rules.ExaminedFile(
-        event=msgspec.structs.replace(found.event, name=seal(key, rules.display_name(file.name), NAME)),
+        event=msgspec.structs.replace(found.event, name=seal(key, image_name(file.name), NAME)),
         key=key,
         caption=file.caption,
         tags=file.tags,

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog.database import MAX_SEQUENCE, Connection
-from catalog.domain.edits import Choice, latest_choices, tags_of
+from catalog.domain.edits import latest_choices, tags_of
 from catalog.domain.effective_tags import (
+    Decision,
     Decisions,
     EffectiveTags,
     Runs,
@@ -125,8 +126,8 @@ def states_of(connection: Connection, dataset_id: str, ordinals: Sequence[int]) 
 
 def decided(
     connection: Connection, dataset_id: str, ordinals: Sequence[int]
-) -> tuple[dict[int, dict[str, tuple[Choice, str]]], dict[int, frozenset[str]]]:
-    """The decisions that hold on the tags of these images, each with its source, in the order they were made.
+) -> tuple[dict[int, dict[str, Decision]], dict[int, frozenset[str]]]:
+    """The decisions that hold on the tags of these images, in the order they were made.
 
     And the tags that persons left to the models again.
     """
@@ -137,9 +138,7 @@ def decided(
         ordinal: frozenset(named[tag] for edit in some if edit.source == "person" for tag in edit.withdrawn)
         for ordinal, some in edits.items()
     }
-    return {
-        ordinal: {named[tag]: (one.choice, one.source) for tag, one in some.items()} for ordinal, some in held.items()
-    }, withdrawn
+    return {ordinal: {named[tag]: one for tag, one in some.items()} for ordinal, some in held.items()}, withdrawn
 
 
 def later_commits(connection: Connection, dataset_id: str, commits: Iterable[RecordedCommit]) -> tuple[int, ...]:

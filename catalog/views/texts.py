@@ -96,9 +96,12 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
 
 @dataclass(frozen=True)
 class ReceivedText:
-    """A text as received with an image's file, sealed; `sequence` of the import."""
+    """A text as received with an image's file, sealed. `since`: the sequence from which on it was this one.
 
-    sequence: int
+    A text that is received again, or read another way, is the same one.
+    """
+
+    since: int
     text: bytes
     read_as: TextKind
 
@@ -107,11 +110,13 @@ def received(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -
     """The text that each of these images was last imported with, as far as that import counts."""
     rows = connection.execute(TEXTS, (dataset_id, json_array(ordinals))).fetchall()
     voided = undos.voided(connection, dataset_id) if rows else {}
-    return {
-        ordinal: ReceivedText(sequence, text, read_as)
-        for ordinal, sequence, text, read_as, is_first in rows
-        if is_first or sequence not in voided
-    }
+    found: dict[int, ReceivedText] = {}
+    for ordinal, sequence, text, read_as, is_first in rows:
+        if is_first or sequence not in voided:
+            before = found.get(ordinal)
+            since = before.since if before is not None and before.text == text else sequence
+            found[ordinal] = ReceivedText(since, text, read_as)
+    return found
 
 
 def _restore_captions(connection: Connection, toggle: Toggle) -> None:
@@ -144,11 +149,15 @@ def captions_at(
     return found
 
 
-def caption_sources(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> dict[int, str]:
-    """Who set or removed the caption of these images last, as far as that counts and anybody did."""
+def caption_decisions(connection: Connection, dataset_id: str, ordinals: Iterable[int]) -> dict[int, tuple[str, int]]:
+    """Who set or removed the caption of these images last, and its sequence, as far as anybody did and it counts."""
     rows = connection.execute(CAPTIONS, (dataset_id, json_array(ordinals))).fetchall()
     voided = undos.voided(connection, dataset_id) if rows else {}
-    return {ordinal: source for ordinal, sequence, _, source, is_first in rows if is_first or sequence not in voided}
+    return {
+        ordinal: (source, sequence)
+        for ordinal, sequence, _, source, is_first in rows
+        if is_first or sequence not in voided
+    }
 
 
 def _written(caption: bytes | None, source: str) -> tuple[bytes | None, str | None]:
@@ -160,10 +169,17 @@ def orders(
     connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int = MAX_SEQUENCE
 ) -> dict[int, tuple[str, ...]]:
     """The order of the tags of these images, where one was set and counts, as of a sequence."""
+    return {ordinal: tags for ordinal, (tags, _) in order_decisions(connection, dataset_id, ordinals, until).items()}
+
+
+def order_decisions(
+    connection: Connection, dataset_id: str, ordinals: Iterable[int], until: int = MAX_SEQUENCE
+) -> dict[int, tuple[tuple[str, ...], int]]:
+    """The same, each with the sequence of the commit that set it."""
     rows = connection.execute(ORDERS, (dataset_id, json_array(ordinals), until)).fetchall()
     voided = undos.voided(connection, dataset_id, None if until == MAX_SEQUENCE else until) if rows else {}
-    found: dict[int, tuple[str, ...]] = {}
+    found: dict[int, tuple[tuple[str, ...], int]] = {}
     for ordinal, sequence, tags in rows:
         if ordinal not in found and sequence not in voided:
-            found[ordinal] = _tags(tags)
+            found[ordinal] = _tags(tags), sequence
     return found

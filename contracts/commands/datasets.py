@@ -183,23 +183,24 @@ class StagedFile(StagedMask, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class ImportImages(Command[ImportResult], frozen=True):
     """Import files into a data set. Each is added, already present, or refused by itself; a bad file stops no other.
 
-    `read_as`: what the texts of the files are.
+    `read_as`: what the texts of the files are; none: as the text settings say.
     """
 
     dataset: str
     files: Annotated[tuple[StagedFile, ...], Meta(min_length=1, max_length=MAX_FILES_PER_IMPORT)]
-    read_as: ReadAs = "auto"
+    read_as: ReadAs | None = None
 
 
 class ImportTexts(Command[ImportResult], frozen=True):
     """Import the texts that files beside images have now, as `ImportImages` does for a picture that is there already.
 
-    `texts` by image. TooLarge: they exceed MAX_TEXT_BYTES_PER_IMPORT together.
+    `texts` by image; `read_as` none: as the text settings say. TooLarge: they exceed MAX_TEXT_BYTES_PER_IMPORT
+    together.
     """
 
     dataset: str
     texts: Annotated[dict[ImageId, Text], Meta(min_length=1, max_length=MAX_TEXTS_PER_IMPORT)]
-    read_as: ReadAs = "auto"
+    read_as: ReadAs | None = None
 
 
 class RemoveImage(Command[ImageResult], frozen=True):
@@ -293,13 +294,15 @@ class SetTextSettings(Command[DatasetResult], frozen=True):
     """How training texts are written: replaces all text settings.
 
     `trigger`: of versions and jobs that have none of their own. `template`: the order of trigger, caption and tags, as
-    in `contracts.training_text`. Rejected: there is no such template, or a pattern of the style's `keep` is none.
+    in `contracts.training_text`. `read_as`: what texts are in imports that do not say so; what was imported before is
+    not read again. Rejected: there is no such template, or a pattern of the style's `keep` is none.
     """
 
     dataset: str
     trigger: Trigger = ""
     template: int = 1
     style: TagStyle = DEFAULT_STYLE
+    read_as: ReadAs = "auto"
 
 
 class Undo(Command[UndoResult], frozen=True):

@@ -1,7 +1,7 @@
 """Events of data sets: images, tags, captions, thresholds, versions."""
 
 from contracts.definitions import union_in
-from contracts.events.base import Category, Event, Sealed, Source, TextKind
+from contracts.events.base import Category, Event, ReadAs, Sealed, Source, TextKind
 from contracts.events.image_sets import ImageSetEvent, OneImageEvent
 from contracts.ids import Digest, ImageId, RunId, VersionId
 from contracts.tag_style import DEFAULT_STYLE, TagStyle
@@ -188,12 +188,14 @@ class RulesSet(Event, frozen=True, tag="dataset.rules_set"):
 class TextSettingsSet(Event, frozen=True, tag="dataset.text_settings_set"):
     """How the training texts of the data set are written (`contracts.training_text`), those of later versions too.
 
-    `trigger`: where a version or a job has none of its own. `style`: of tags. Replaces all text settings before.
+    `trigger`: where a version or a job has none of its own. `style`: of tags. `read_as`: what texts beside pictures are
+    in imports that do not say so. Replaces all text settings before.
     """
 
     trigger: str = ""
     template: int = 1
     style: TagStyle = DEFAULT_STYLE
+    read_as: ReadAs = "auto"
 
     def describe(self) -> str:
         trigger = f"the trigger {self.trigger!r}" if self.trigger else "no trigger"
@@ -202,6 +204,7 @@ class TextSettingsSet(Event, frozen=True, tag="dataset.text_settings_set"):
             f"words separated by {style.words}",
             *(["parentheses escaped"] if style.escape else []),
             *([f"{style.separator!r} between tags"] if style.separator != DEFAULT_STYLE.separator else []),
+            *([f"imported texts read as {self.read_as}"] if self.read_as != "auto" else []),
         ]
         return f"Set the writing of training texts: {trigger}, template {self.template}, {', '.join(written)}"
 

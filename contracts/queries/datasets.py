@@ -20,7 +20,7 @@ MAX_ORDINALS = 5_000
 
 
 class TextSettingsView(View, frozen=True):
-    """How the training texts of a data set are written; `style`: its tags."""
+    """How the training texts of a data set are written; `style`: its tags. `read_as`: what imported texts are."""
 
     dataset_id: DatasetId
     dataset: str
@@ -28,6 +28,7 @@ class TextSettingsView(View, frozen=True):
     template: int
     style: TagStyle
     etag: int
+    read_as: ReadAs = "auto"
 
 
 class VersionView(View, frozen=True):

@@ -122,9 +122,13 @@ def mask_name(stem: str) -> str:
 
 
 def metadata_line(file_name: str, image: ImageLine, mask: str | None = None) -> bytes:
-    """A line of an imagefolder's `metadata.jsonl`, without line break. `mask`: the file name of its mask."""
+    """A line of an imagefolder's `metadata.jsonl`, without line break. `mask`: the file name of its mask.
+
+    All pictures are in one folder: Datasets takes folders with names such as `test` for splits, and leaves out what is
+    in no split. `name`: the path that the image was imported with.
+    """
     optional = {} if mask is None else {"mask_file_name": mask}
-    line = {"file_name": file_name, "text": image.training_text, "tags": image.tags}
+    line = {"file_name": file_name, "text": image.training_text, "tags": image.tags, "name": image.name}
     return msgspec.json.encode(line | optional)
 
 

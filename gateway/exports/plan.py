@@ -23,7 +23,7 @@ MAX_PLAN_BYTES = 32 << 20
 """Maximum memory of a plan, which is compressed: some 200,000 images with usual texts."""
 CONCURRENT_CHECKS = 16
 """Pictures that are looked up at once in an object store."""
-FORMAT_VERSION = b"3"
+FORMAT_VERSION = b"4"
 """Part of the ETag: of equal content an export has equal bytes as long as this does not change."""
 
 

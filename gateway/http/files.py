@@ -13,6 +13,7 @@ from litestar.response import Stream
 
 from contracts.errors import BlobMissing, NotFound
 from contracts.ids import Digest
+from contracts.image_names import last_part
 from contracts.queries.datasets import ImageView
 from contracts.queries.losses import GetBlob
 from contracts.wire.blobs.source import RebuiltSource
@@ -108,10 +109,12 @@ async def blob_response(
 
 
 async def source_response(request: Request[Any, Any, Any], files: BlobFiles, image: ImageView) -> Response[Any]:
-    """The file of an image as received, as an attachment of its name."""
+    """The file of an image as received, as an attachment of its name, without folders."""
     if image.cut is None:
-        return await blob_response(request, files, image.source, attachment_name=image.name, caching=CACHE_ONE_HOUR)
-    headers = _headers(image.source, image.name, CACHE_ONE_HOUR)
+        return await blob_response(
+            request, files, image.source, attachment_name=last_part(image.name), caching=CACHE_ONE_HOUR
+        )
+    headers = _headers(image.source, last_part(image.name), CACHE_ONE_HOUR)
     if etag_matches(request.headers.get("if-none-match"), headers["ETag"]):
         return Response(b"", status_code=304, headers=headers)
     for digest in (image.picture, image.cut):

@@ -20,6 +20,7 @@ from contracts.commands.datasets import ImportedFile, StagedFile, StagedMask
 from contracts.errors import Invalid, LogFull, TooLarge, Unavailable
 from contracts.events.base import ReadAs
 from contracts.ids import Digest, ImageId
+from contracts.image_names import MAX_NAME_CHARACTERS, image_name
 from contracts.validation import describe_decode_error
 from contracts.wire.system.files import NO_SPACE
 from gateway.limits import UPLOAD_LIMITS, UploadLimits
@@ -33,8 +34,6 @@ NAMES = {"captions": "caption", "tags": "tags", "texts": "text", "repeats": "rep
 KINDS: dict[str, Any] = {"caption": Text, "tags": Tags, "text": Text, "repeats": Repeats}
 SAME_NAME_ADVICE = "name files by their paths, or send them in several requests"
 MAX_UNMATCHED = 100
-MAX_NAME = 1000
-"""Characters of a file name that are kept, from its end."""
 STALE_FILE_SECONDS = 3600.0
 """Staged files older than this belong to a gateway that was killed."""
 
@@ -51,10 +50,13 @@ class Upload:
     masks: dict[str, list[StagedMask]] = field(default_factory=dict)
     refused: list[ImportedFile] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
-    read_as: ReadAs = "auto"
+    read_as: ReadAs | None = None
 
     def refuse(self, name: str, reason: str, detail: str) -> None:
-        self.refused.append(ImportedFile(name=name, outcome="refused", image=ImageId(""), reason=reason, detail=detail))
+        refused = ImportedFile(
+            name=image_name(name), outcome="refused", image=ImageId(""), reason=reason, detail=detail
+        )
+        self.refused.append(refused)
 
 
 class Staging:
@@ -101,7 +103,7 @@ class Staging:
     async def _stage(
         self, segment: multipart.MultipartSegment, chunks: AsyncIterator[bytes], upload: Upload, tokens: list[str]
     ) -> None:
-        name, token, limit = segment.filename[-MAX_NAME:], secrets.token_hex(16), self._limits.file_bytes
+        name, token, limit = segment.filename[-MAX_NAME_CHARACTERS:], secrets.token_hex(16), self._limits.file_bytes
         tokens.append(token)
         try:
             digest, size = await _write_file(self._folder / token, chunks, limit)
@@ -192,7 +194,7 @@ def add_values(upload: Upload, fields: dict[str, bytes]) -> None:
     given = {name: _decode(name, content, dict[str, msgspec.Raw]) for name, content in fields.items()}
     names = Counter(file.name for file in upload.files)
     named = dict.fromkeys(name for values in (*given.values(), upload.masks) for name in values)
-    upload.unmatched = [name[:MAX_NAME] for name in named if name not in names][:MAX_UNMATCHED]
+    upload.unmatched = [name[:MAX_NAME_CHARACTERS] for name in named if name not in names][:MAX_UNMATCHED]
     staged, upload.files = upload.files, []
     for file in staged:
         values = {NAMES[kind]: found[file.name] for kind, found in given.items() if file.name in found}
@@ -227,9 +229,9 @@ def _decode(name: str, content: bytes | msgspec.Raw, kind: Any) -> Any:
         raise Invalid(describe_decode_error(error, parent=name)) from error
 
 
-def _decode_read_as(content: bytes | None) -> ReadAs:
+def _decode_read_as(content: bytes | None) -> ReadAs | None:
     if content is None:
-        return "auto"
+        return None
     if (text := content.decode("utf-8", "replace")) in get_args(ReadAs):
         return cast(ReadAs, text)
     raise Invalid(f"read_as is one of {', '.join(get_args(ReadAs))}; not {text[:40]!r}")

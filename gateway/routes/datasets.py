@@ -21,6 +21,7 @@ from contracts.commands.datasets import (
     UndoResult,
     VersionResult,
 )
+from contracts.events.base import ReadAs
 from contracts.ids import ImageId, RunId
 from contracts.queries.base import Page
 from contracts.queries.datasets import (
@@ -96,12 +97,14 @@ class TextSettingsBody(Body, frozen=True):
 
     `trigger`: of versions and jobs that have none of their own. `template`: 1 = the trigger, then the caption, or the
     tags where there is none; 2 = trigger, tags, caption; 3 = trigger, caption, tags. `style`: of tags; one that a
-    pattern of `keep` matches keeps its underscores.
+    pattern of `keep` matches keeps its underscores. `read_as`: what texts beside pictures are in imports that do not
+    say so, `auto`, `tags` or `caption`.
     """
 
     trigger: Trigger = ""
     template: int = 1
     style: TagStyle = DEFAULT_STYLE
+    read_as: ReadAs = "auto"
 
 
 class UndoBody(Body, frozen=True):
@@ -242,7 +245,7 @@ async def set_rules(
 async def get_text_settings(
     dataset: FromPath[str], catalog: Catalog, min_seq: MinSeq = 0
 ) -> Response[TextSettingsView]:
-    """How the training texts of a data set are written."""
+    """How the training texts of a data set are written, and how imported texts are read."""
     view = await catalog.query(GetTextSettings(dataset=dataset, min_seq=min_seq))
     return with_etag(view, view.etag)
 
@@ -254,8 +257,14 @@ async def get_text_settings(
 async def set_text_settings(
     dataset: FromPath[str], data: JSONBody[TextSettingsBody], metadata: Metadata, catalog: Catalog
 ) -> Response[DatasetResult]:
-    """Set how the training texts are written, now and in later versions. Those that were frozen keep theirs."""
-    command = SetTextSettings(dataset=dataset, trigger=data.trigger, template=data.template, style=data.style)
+    """Set how the training texts are written, now and in later versions. Those that were frozen keep theirs.
+
+    And how later imports read texts (`read_as`): the texts of images that are there are not read again by this, but by
+    `POST /api/v1/datasets/{dataset}/texts/read`.
+    """
+    command = SetTextSettings(
+        dataset=dataset, trigger=data.trigger, template=data.template, style=data.style, read_as=data.read_as
+    )
     return ok(await catalog.command(metadata, command))
 
 

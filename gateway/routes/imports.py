@@ -40,10 +40,13 @@ from gateway.routes.shared import (
 
 
 class TextsBody(Body, frozen=True):
-    """Image id → text as it stands beside the image's file; `read_as` says how to read it."""
+    """Image id → text as it stands beside the image's file; `read_as` says how to read it.
+
+    If it is not given, texts are read as the text settings of the data set say.
+    """
 
     texts: Annotated[dict[ImageId, Text], Meta(min_length=1, max_length=MAX_TEXTS_PER_IMPORT)]
-    read_as: ReadAs = "auto"
+    read_as: ReadAs | None = None
 
 
 class UploadResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,10 +83,11 @@ async def import_images(  # noqa: PLR0913, PLR0917 - the parts of an upload
 ) -> Response[UploadResult]:
     """Import images: 200, or 201 if at least one was added (202 if that is not shown yet).
 
-    A form with files in `files` (at most 1000, of 64 MiB each and 2 GiB together) and optionally the JSON objects
-    `captions` (file name → caption), `tags` (file name → list of tags) and `texts` (file name → text as it stands
-    beside the file; `read_as` says how to read it: `auto`, `tags` or `caption`) and `repeats` (file name → how often it
-    is seen in an epoch). `masks`: files with the names of the pictures they are masks of, which count among the 1000.
+    A form with files in `files` (at most 1000, of 64 MiB each and 2 GiB together), whose names are their paths inside a
+    folder and become those of the images, and optionally the JSON objects `captions` (file name → caption), `tags`
+    (file name → list of tags), `texts` (file name → text as it stands beside the file; `read_as` says how to read it:
+    `auto`, `tags` or `caption`, if not given as in the text settings) and `repeats` (file name → how often it is seen
+    in an epoch). `masks`: files with the names of the pictures they are masks of, which count among the 1000.
     Each file is added, already there (`existing`) or refused, independently of the others. Of a picture that is there,
     what its text changed since the last import is applied, never over a person's decision: see `conflicts`; repeats
     and mask are replaced.
@@ -138,11 +142,14 @@ async def _import_in_batches(
 
 
 def split_into_batches(files: list[StagedFile]) -> Iterator[tuple[StagedFile, ...]]:
-    """Batches that fit one import command; a file whose texts alone exceed MAX_TEXT_BYTES_PER_IMPORT is a batch."""
+    """Batches that fit one import command; a file whose texts alone exceed MAX_TEXT_BYTES_PER_IMPORT is a batch.
+
+    Its name counts as one of them: it may be a long path.
+    """
     batch: list[StagedFile] = []
     text_bytes = 0
     for file in files:
-        file_text_bytes = len("".join((file.caption or "", file.text or "", *file.tags)).encode())
+        file_text_bytes = len("".join((file.name, file.caption or "", file.text or "", *file.tags)).encode())
         if batch and (len(batch) == MAX_FILES_PER_IMPORT or text_bytes + file_text_bytes > MAX_TEXT_BYTES_PER_IMPORT):
             yield tuple(batch)
             batch, text_bytes = [], 0

@@ -6,6 +6,13 @@ const SIDECAR = /\.(txt|caption)$/i; // holds the caption of the image with the 
 
 export const stem = (name) => name.replace(/\.[^./]+$/, "");
 
+/** Named from inside the folder in which all of them are, as the command line names the files of a folder. */
+export function insideOnlyFolder(files) {
+  const top = files[0]?.name.split("/", 1)[0];
+  if (!files.length || !files.every(({ name }) => name.startsWith(`${top}/`))) return files;
+  return files.map(({ file, name }) => ({ file, name: name.slice(top.length + 1) }));
+}
+
 /** Images and sidecar files; hidden files (`.DS_Store`) are left out. */
 export function partition(files) {
   const visible = files.filter(({ file }) => !file.name.startsWith("."));

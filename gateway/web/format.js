@@ -9,6 +9,9 @@ export const count = (number) => integerFormat.format(number);
 /** `plural(1, "image")` → "1 image". */
 export const plural = (number, singular, pluralForm = `${singular}s`) => `${count(number)} ${number === 1 ? singular : pluralForm}`;
 
+/** The name of an image without its folders. */
+export const lastPart = (name) => name.slice(name.lastIndexOf("/") + 1);
+
 /** A fraction (0 to 1) as a whole percentage. */
 export const percent = (fraction) => `${Math.round(fraction * 100)}%`;
 

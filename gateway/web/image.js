@@ -2,7 +2,7 @@
 import { link } from "./address.js";
 import { get, Problem, send, url } from "./api.js";
 import { concernsImage } from "./events.js";
-import { bytes, plural } from "./format.js";
+import { bytes, lastPart, plural } from "./format.js";
 import { html, useEffect, useRef, useState } from "./lib.js";
 import { Loaded, pixelClass, runWithToast, showToast } from "./components.js";
 import { useList, useResource } from "./resource.js";
@@ -79,7 +79,7 @@ const ImageDetails = ({ image, dataset, close }) => {
     close();
   };
   return html`
-    <h2 class="clip" title=${image.name}>${image.name}</h2>
+    <h2 class="clip" title=${image.name}>${lastPart(image.name)}</h2>
     <p class="muted figures">
       ${image.width} × ${image.height} · ${image.format} · ${bytes(image.size)}${image.rating ? ` · ${image.rating}` : ""}${describeTraining(image)} ·
       ${" "}<a href=${`${url("images", image.id, "file")}?original=1`} download>Download original</a>

@@ -1,14 +1,18 @@
 // Importing image files: collected from a drop or a file chooser, uploaded in batches, with a result for each file.
 import { upload, url } from "./api.js";
-import { partition, splitIntoBatches, stem } from "./batches.js";
+import { insideOnlyFolder, partition, splitIntoBatches, stem } from "./batches.js";
+import { concernsDataset } from "./events.js";
 import { count, plural } from "./format.js";
 import { html, useRef, useState } from "./lib.js";
 import { ProgressBar, showToast } from "./components.js";
+import { useResource } from "./resource.js";
 
 const MAX_FILES = 10_000;
 const MAX_TEXT_CHARACTERS = 20_000;
+/** What a text file becomes, by the text settings of the data set. */
+const BECOMES = { auto: "its tags if it is a list of tags, else its caption", tags: "its tags", caption: "its caption" };
 
-/** A file with its relative path as name, because two folders may each have a `1.png`. */
+/** A file with its relative path as name: two folders may each have a `1.png`. */
 const withPath = (file, path) => ({ file, name: (path || file.webkitRelativePath || file.name).replace(/^\//, "") });
 
 /** All files of a drop, including those in dropped folders. */
@@ -37,7 +41,7 @@ async function readFolder(folder) {
 
 /** The upload forms: images in batches, with the texts of their sidecar files; and what of these is left out. */
 async function buildForms(files) {
-  const { images, sidecars } = partition(files);
+  const { images, sidecars } = partition(insideOnlyFolder(files));
   const { texts, left } = await readTexts(sidecars, new Set(images.map(({ name }) => stem(name))));
   return { forms: splitIntoBatches(images).map((batch) => buildForm(batch, texts)), left };
 }
@@ -100,6 +104,7 @@ async function importFiles(dataset, files, onUpdate) {
 export const DropZone = ({ dataset, children }) => {
   const [isDragOver, setIsDragOver] = useState(false);
   const [currentImport, setCurrentImport] = useState(null);
+  const { data: settings } = useResource(url("datasets", dataset, "text-settings"), (event) => concernsDataset(event, dataset));
   const dragDepth = useRef(0); // enter and leave events also come from nested elements
 
   const startImport = async (collectFiles) => {
@@ -130,7 +135,7 @@ export const DropZone = ({ dataset, children }) => {
         <span>Drop images or a folder here, or</span>
         <${FileChooser} label="Choose files" startImport=${startImport} />
         <${FileChooser} label="Choose a folder" folder startImport=${startImport} />
-        <span class="muted">A <code>.txt</code> file with the name of an image becomes its tags if it is a list of tags, else its caption.</span>
+        <span class="muted">A <code>.txt</code> file with the name of an image becomes ${BECOMES[settings?.read_as ?? "auto"]}.</span>
       </div>
       ${currentImport && html`<${ImportReport} report=${currentImport} close=${() => setCurrentImport(null)} />`}
       ${children}

@@ -78,14 +78,23 @@ class DatasetApi(Api):
         return await self._http.put(path("datasets", dataset, "thresholds"), DatasetResult, lambda: {"json": body})
 
     async def text_settings(self, dataset: str) -> TextSettingsView:
-        """How the training texts of a data set are written."""
+        """How the training texts of a data set are written, and how imported texts are read."""
         return await self._http.get(path("datasets", dataset, "text-settings"), TextSettingsView)
 
     async def set_text_settings(
-        self, dataset: str, *, trigger: str = "", template: int = 1, style: TagStyle = DEFAULT_STYLE
+        self,
+        dataset: str,
+        *,
+        trigger: str = "",
+        template: int = 1,
+        style: TagStyle = DEFAULT_STYLE,
+        read_as: ReadAs = "auto",
     ) -> DatasetResult:
-        """Replaces all text settings. `template`: 1, 2 or 3, as docs/texts.md says."""
-        body = {"trigger": trigger, "template": template, "style": msgspec.to_builtins(style)}
+        """Replaces all text settings. `template`: 1, 2 or 3, as docs/texts.md says.
+
+        `read_as`: what texts are in later imports that do not say so; `read_texts` reads those that are there again.
+        """
+        body = {"trigger": trigger, "template": template, "style": msgspec.to_builtins(style), "read_as": read_as}
         return await self._http.put(path("datasets", dataset, "text-settings"), DatasetResult, lambda: {"json": body})
 
     async def ensure_dataset(self, name: str) -> DatasetView:
@@ -230,24 +239,29 @@ class DatasetApi(Api):
         return await write_texts(self._http, path("datasets", dataset), folder, options)
 
     async def import_folder(
-        self, dataset: str, folder: Path, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
+        self, dataset: str, folder: Path, *, read_as: ReadAs | None = None, on_progress: OnProgress | None = None
     ) -> ImportSummary:
         """All images under a folder, with what docs/texts.md says of texts beside them; `on_progress(done, total)`.
 
-        `read_as`: what the texts are, or `auto`.
+        `read_as`: what the texts are, or `auto`; if not given, as the text settings of the data set say.
         """
         found = await asyncio.to_thread(scan_folder, folder)
         return await self.import_scanned(dataset, found, read_as=read_as, on_progress=on_progress)
 
     async def import_archive(
-        self, dataset: str, file: Path, *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
+        self, dataset: str, file: Path, *, read_as: ReadAs | None = None, on_progress: OnProgress | None = None
     ) -> ImportSummary:
         """As `import_folder`, of a zip file, which is not unpacked."""
         found = await asyncio.to_thread(scan_archive, file)
         return await self.import_scanned(dataset, found, read_as=read_as, on_progress=on_progress)
 
     async def import_files(
-        self, dataset: str, files: Sequence[Path], *, read_as: ReadAs = "auto", on_progress: OnProgress | None = None
+        self,
+        dataset: str,
+        files: Sequence[Path],
+        *,
+        read_as: ReadAs | None = None,
+        on_progress: OnProgress | None = None,
     ) -> ImportSummary:
         found = await asyncio.to_thread(scan_files, files)
         return await self.import_scanned(dataset, found, read_as=read_as, on_progress=on_progress)
@@ -257,7 +271,7 @@ class DatasetApi(Api):
         dataset: str,
         found: ScanResult,
         *,
-        read_as: ReadAs = "auto",
+        read_as: ReadAs | None = None,
         once: FirstTexts | None = None,
         on_progress: OnProgress | None = None,
     ) -> ImportSummary:
@@ -267,7 +281,12 @@ class DatasetApi(Api):
         """
         files: list[ImportedFile] = []
         uploads = Uploads(
-            self._http, path("datasets", dataset, "images"), read_as, list(found.unreadable), once or FirstTexts()
+            self._http,
+            path("datasets", dataset, "images"),
+            read_as,
+            list(found.unreadable),
+            once or FirstTexts(),
+            read_as or (await self.text_settings(dataset)).read_as,
         )
         for batch in batches(found.images):
             files += await uploads.send(batch)

@@ -47,20 +47,24 @@ class FirstTexts:
 
 @dataclass
 class Uploads:
-    """The requests of one import. `unreadable`: name and reason of what was not sent, or not used."""
+    """The requests of one import. `unreadable`: name and reason of what was not sent, or not used.
+
+    `read_as` none: texts are read as the data set's settings say, which are `default`.
+    """
 
     http: Http
     path: str
-    read_as: ReadAs
+    read_as: ReadAs | None
     unreadable: list[tuple[str, str]]
     first: FirstTexts = field(default_factory=FirstTexts)
+    default: ReadAs = "auto"
 
     async def send(self, batch: Sequence[ImageFile]) -> Sequence[ImportedFile]:
         """One request, and another one where a file turns out to be broken, without it."""
         return await self._send(await asyncio.to_thread(self._with_texts_to_send, batch))
 
     def _with_texts_to_send(self, batch: Sequence[ImageFile]) -> list[ImageFile]:
-        texts = (replace(image, texts=to_send(image.texts, self.read_as)) for image in batch)
+        texts = (replace(image, texts=to_send(image.texts, self.read_as or self.default)) for image in batch)
         return [self.first.keep(image, self.unreadable) for image in texts]
 
     async def _send(self, batch: Sequence[ImageFile]) -> Sequence[ImportedFile]:
@@ -117,7 +121,7 @@ class Uploads:
         return image
 
 
-def _form(batch: Sequence[ImageFile], read_as: ReadAs) -> dict[str, str]:
+def _form(batch: Sequence[ImageFile], read_as: ReadAs | None) -> dict[str, str]:
     """The fields of the form with a value for each file."""
     fields: dict[str, dict[str, Any]] = {
         "texts": {image.name: image.texts.text for image in batch if image.texts.text is not None},
@@ -126,7 +130,7 @@ def _form(batch: Sequence[ImageFile], read_as: ReadAs) -> dict[str, str]:
         "repeats": {image.name: image.repeats for image in batch if image.repeats is not None},
     }
     form = {name: msgspec.json.encode(values).decode() for name, values in fields.items() if values}
-    return form | ({"read_as": read_as} if "texts" in form else {})
+    return form | ({"read_as": read_as} if "texts" in form and read_as is not None else {})
 
 
 def _label(source: Source | None) -> str:

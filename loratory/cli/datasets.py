@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from contracts.errors import LoratoryError, SetupError
+from contracts.errors import LoratoryError, NotFound, SetupError, Unavailable
 from contracts.events.base import ReadAs
 from contracts.wording import count, size_of
 from loratory.api.datasets import TagsOfMany
@@ -77,9 +77,10 @@ async def text_settings(  # noqa: PLR0913 - the options of a command
     keep: list[str] | None = None,
     escape: bool | None = None,
     separator: Text = None,
+    texts: ReadAs | None = None,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Show how the training texts of a data set are written, or change it.
+    """Show how the training texts of a data set are written and imported texts are read, or change it.
 
     :param trigger: Of versions and jobs that have none of their own; "" for none.
     :param template: 1 (trigger, then the caption, or the tags where there is none), 2 (trigger, tags, caption), or 3
@@ -88,19 +89,25 @@ async def text_settings(  # noqa: PLR0913 - the options of a command
     :param keep: A regular expression of tags that keep their underscores, such as score_.+; several times for more.
     :param escape: Write parentheses in tags as in prompts, or not.
     :param separator: Between two tags.
+    :param texts: What the texts of later imports are that do not say it: `tags`, which are not encrypted, `caption`, or
+        `auto` where each one is read by a rule. Texts that are there are read again by `datasets read-texts`.
     """
     style = {"words": words, "keep": None if keep is None else tuple(keep), "escape": escape, "separator": separator}
     changes = {name: value for name, value in style.items() if value is not None}
     async with server.client() as client:
         view = await client.text_settings(dataset)
-        if changes or trigger is not None or template is not None:
+        if changes or any(value is not None for value in (trigger, template, texts)):
             await client.set_text_settings(
                 dataset,
                 trigger=view.trigger if trigger is None else trigger,
                 template=view.template if template is None else template,
                 style=msgspec.structs.replace(view.style, **changes),
+                read_as=texts or view.read_as,
             )
-            view = await client.text_settings(dataset)
+            before, view = view, await client.text_settings(dataset)
+            if view.read_as != before.read_as:
+                again = f"`loratory datasets read-texts {view.dataset} --as {view.read_as}` reads them again"
+                ProgressWriter(sys.stderr).line(f"Texts that are there stay as they were read; {again}.")
     write_json(view) if server.json else write_sections(text_settings_sections(view))
 
 
@@ -227,7 +234,7 @@ async def import_(  # noqa: PLR0913 - options of a command
     paths: list[Path],
     /,
     *,
-    texts: ReadAs = "auto",
+    texts: ReadAs | None = None,
     encoding: str | None = None,
     dry_run: bool = False,
     server: Server = DEFAULT_SERVER,
@@ -240,14 +247,14 @@ async def import_(  # noqa: PLR0913 - options of a command
     :param dataset: Name or id; created if no data set has this name.
     :param paths: A folder, a zip file, or files.
     :param texts: What the texts are: `tags`, which are not encrypted, `caption`, or `auto` where each one is read by a
-        rule (docs/texts.md).
+        rule (docs/texts.md). Default: as the text settings of the data set say.
     :param encoding: Of the texts, such as cp1252 or cp932 (Shift-JIS), where it is not found by itself.
     :param dry_run: Only show what each file would become.
     """
     # Scanned first: a folder that does not exist must not leave an empty data set behind.
     scan = await asyncio.to_thread(_scan, paths, encoding)
     if dry_run:
-        rows = plan_rows(scan, texts)
+        rows = plan_rows(scan, texts or await _planned_reading(server, dataset))
         write_json(rows) if server.json else write_table(PLAN_COLUMNS, rows)
         if not server.json:
             write_lines(scan.notes)
@@ -258,6 +265,18 @@ async def import_(  # noqa: PLR0913 - options of a command
     if result.files and len(result.of("refused")) == len(result.files):
         raise LoratoryError("all files were skipped")
     return 0
+
+
+async def _planned_reading(server: Server, dataset: str) -> ReadAs:
+    """As the text settings say, if the data set exists. It is said if that cannot be known."""
+    try:
+        async with server.client() as client:
+            return (await client.text_settings(dataset)).read_as
+    except NotFound:
+        return "auto"
+    except Unavailable as error:
+        ProgressWriter(sys.stderr).line(f"Texts are shown as the rule reads them: {error.detail}")
+        return "auto"
 
 
 def _scan(paths: list[Path], encoding: str | None) -> ScanResult:
@@ -273,7 +292,7 @@ def _scan(paths: list[Path], encoding: str | None) -> ScanResult:
 
 
 async def _import(
-    client: AsyncClient, dataset: str, scan: ScanResult, texts: ReadAs, writer: ProgressWriter
+    client: AsyncClient, dataset: str, scan: ScanResult, texts: ReadAs | None, writer: ProgressWriter
 ) -> ImportSummary:
     await client.ensure_dataset(dataset)
     return await client.import_scanned(

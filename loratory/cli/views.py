@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from contracts.commands.datasets import TextCounts
+from contracts.events.base import ReadAs
 from contracts.queries.datasets import DatasetView, EditExample, EditPreview, ImageChange, ImageView, TextSettingsView
 from contracts.queries.jobs import AttemptView
 from contracts.recipe import Recipe
@@ -147,6 +148,9 @@ def image_sections(image: ImageView) -> dict[str, Fields]:
     }
 
 
+READ_AS: dict[ReadAs, str] = {"auto": "tags or captions, by a rule", "tags": "tags", "caption": "captions"}
+
+
 def text_settings_sections(view: TextSettingsView) -> dict[str, Fields]:
     style = view.style
     return {
@@ -157,6 +161,7 @@ def text_settings_sections(view: TextSettingsView) -> dict[str, Fields]:
             "Kept as they are": style.keep,
             "Parentheses": "escaped" if style.escape else "as they are",
             "Between tags": repr(style.separator),
+            "Imported texts": READ_AS[view.read_as],
         }
     }
 

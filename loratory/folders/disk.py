@@ -1,6 +1,7 @@
 """Lists a folder on this machine, or chosen files and what is beside them."""
 
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -45,18 +46,17 @@ def list_folder(folder: Path) -> Listing:
 
 
 def list_files(files: Sequence[Path]) -> Listing:
-    """These files, named by file name, or by path if two share one; and those beside them.
+    """These files, named by file name, or by path inside the folder of all if two share one; and those beside them.
 
     SetupError: one is missing.
     """
     for file in files:
         if file.is_dir() or not (file.exists() or file.is_symlink()):
             raise SetupError(f"there is no file {file}")
-    names = [file.name for file in files]
-    is_unique = len(set(names)) == len(names)
+    names = _names(files)
     listing, chosen = Listing(), {file.as_posix() for file in files}
-    for file in files:
-        _add(listing, file, _place(file), file.name if is_unique else file.as_posix())
+    for file, name in zip(files, names, strict=True):
+        _add(listing, file, _place(file), name)
     for folder in dict.fromkeys(file.parent for file in files):
         try:
             beside = sorted(path for path in folder.iterdir() if path.as_posix() not in chosen)
@@ -67,6 +67,16 @@ def list_files(files: Sequence[Path]) -> Listing:
         for path in beside:
             _add(listing, path, _place(path), path.name, is_named=False)
     return listing
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Without the place of their folder on this machine."""
+    names = [file.name for file in files]
+    if len(set(names)) == len(names):
+        return names
+    places = [posixpath.normpath(_place(file)) for file in files]
+    folder = posixpath.commonpath([posixpath.dirname(place) for place in places])
+    return [posixpath.relpath(place, folder) for place in places]
 
 
 def _place(path: Path) -> PurePosixPath:

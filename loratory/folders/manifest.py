@@ -19,7 +19,7 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class Line(msgspec.Struct, frozen=True):
-    """As `gateway.exports.layout.ImageLine` writes it."""
+    """As `gateway.exports.layout.ImageLine` writes it. `name`: that of the image, a path; empty if it is unknown."""
 
     picture: Digest
     source: Digest | None
@@ -29,6 +29,7 @@ class Line(msgspec.Struct, frozen=True):
     erased: bool = False
     repeats: int = 1
     file: str = ""
+    name: str = ""
 
 
 @dataclass

@@ -2,14 +2,13 @@
 
 import re
 
+from contracts.image_names import MAX_NAME_CHARACTERS
 from loratory.folders.files import File
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 """Extensions of image files; whether the content is a supported image is decided by the server."""
 TEXT_SUFFIXES = (".txt", ".caption")
 """Extensions, in any case, of text files that belong to the image with their stem; the first existing one is used."""
-
-MAX_NAME_CHARACTERS = 1000
 
 _REASONS = {
     ".npz": "it is a cache of a trainer",
@@ -41,19 +40,3 @@ def form_name(name: str) -> str:
     """The name as a multipart form preserves it, since texts are matched by it: no quotes, no control characters."""
     readable = name.encode("utf-8", "replace").decode()
     return re.sub(r'[\x00-\x1f\x7f"\\]', "_", readable)[-MAX_NAME_CHARACTERS:]
-
-
-class UniqueNames:
-    """Gives each file a name of its own, also where a form makes two names equal."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def add(self, name: str) -> str:
-        first = found = form_name(name)
-        number = 1
-        while found in self._taken:
-            number += 1
-            found = f"{number}~{first}"[:MAX_NAME_CHARACTERS]
-        self._taken.add(found)
-        return found

@@ -11,7 +11,9 @@ LINK_OUTSIDE = "it is a link out of the folder"
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A picture. `name`: its path inside the root, as a form preserves it; `repeats`: none where nothing says so.
+    """A picture. `repeats`: none where nothing says so.
+
+    `name`: its path inside the root, as a form preserves it; in an export of ours, the name that its image had.
 
     `digest`: its sha256 in hexadecimal, where that was needed.
     """

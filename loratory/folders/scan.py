@@ -22,7 +22,7 @@ from loratory.folders.manifest import (
 )
 from loratory.folders.masks import MASKS, parse_label, reason_for_label
 from loratory.folders.metadata import Metadata
-from loratory.folders.names import TEXT_SUFFIXES, UniqueNames, is_hidden, is_image_name, reason_for_other
+from loratory.folders.names import TEXT_SUFFIXES, form_name, is_hidden, is_image_name, reason_for_other
 from loratory.folders.places import HERE, Pictures, normalize
 from loratory.folders.reading import Reading, reason_of
 from loratory.folders.result import LINK_OUTSIDE, ImageFile, ScanResult
@@ -73,9 +73,8 @@ class _Scanner:
         self.metadata.read(stems, [normalize(one.metadata_file or "").name for one in self.subsets.values()])
         extensions = [one.caption_extension for one in self.subsets.values() if one.caption_extension]
         self.sidecars = Sidecars(self.reading.unused(), extensions, self.encoding, self.reading.found.unreadable)
-        names = UniqueNames()
         for file in self.pictures:
-            self._add(file, names)
+            self._add(file)
         self._describe_subsets()
         self._name_others(stems)
         return self.reading.found
@@ -113,7 +112,7 @@ class _Scanner:
                 self.reading.used.add(file.place)
                 self.manifests.append(manifest)
 
-    def _add(self, file: File, names: UniqueNames) -> None:
+    def _add(self, file: File) -> None:
         subset = self.subsets.get(file.place.parent, PLAIN)
         beside = self.sidecars.of(file, subset.caption_extension)
         self.reading.used |= {file.place, *(one.place for one in beside)}
@@ -126,7 +125,7 @@ class _Scanner:
         line = next((one for one in lines if one is not None), None)
         image = ImageFile(
             source=file.source,
-            name=names.add(file.name),
+            name=form_name((line.name if line is not None else "") or file.name),
             texts=self._texts(file, subset, beside, line),
             repeats=self._repeats(file, line),
             mask=self._mask(file),

@@ -45,7 +45,7 @@ SCENARIO = (
     Step(f"POST {API}/datasets/{{dataset}}/images", files={"1.png": png(1), "2.png": png(2), "3.png": png(3)}),
     Step(f"PUT {API}/datasets/{{dataset}}/thresholds", {"general": 0.3, "character": 0.8}),
     Step(f"PUT {API}/datasets/{{dataset}}/rules", {"deny": ["watermark"]}),
-    Step(f"PUT {API}/datasets/{{dataset}}/text-settings", {"trigger": "momo", "template": 2}),
+    Step(f"PUT {API}/datasets/{{dataset}}/text-settings", {"trigger": "momo", "template": 2, "read_as": "caption"}),
     Step(f"PUT {API}/datasets/{{dataset}}/repeats", {"all": True, "repeats": 2}),
     Step(f"POST {API}/datasets/{{dataset}}/texts", {"texts": {"{image}": "cat, black, on_a_roof"}}),
     Step(f"POST {API}/datasets/{{dataset}}/texts/read", {"all": True, "read_as": "tags"}),

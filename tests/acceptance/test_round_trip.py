@@ -1,4 +1,4 @@
-"""Export → import → equal: the pictures, their tags in order, and their captions, for every format."""
+"""Export → import → equal: the pictures, their names, tags in order, and captions, for every format."""
 
 import itertools
 import json
@@ -45,6 +45,7 @@ class Content:
     """What has to be equal of an image."""
 
     picture: str
+    name: str
     tags: tuple[str, ...]
     caption: str | None
     repeats: int
@@ -53,7 +54,7 @@ class Content:
     @classmethod
     def of(cls, view: ImageView) -> "Content":
         written = view.caption if view.caption_source != "tags" else None
-        return cls(view.picture, tuple(tag.tag for tag in view.tags), written, view.repeats, view.mask)
+        return cls(view.picture, view.name, tuple(tag.tag for tag in view.tags), written, view.repeats, view.mask)
 
 
 def content_of(client: Client, dataset: str) -> list[Content]:
@@ -79,6 +80,7 @@ def test_the_drawn_world_in_every_format(stack: LocalStack, tmp_path: Path) -> N
         client.import_folder("drawn", draw(tmp_path / "pictures"))
         client.import_folder("drawn", draw(tmp_path / "list", {"list.png": {"caption": LIST}}), read_as="caption")
         before = content_of(client, "drawn")
+        assert {one.name for one in before} == {"list.png", *TEXTS}
         assert {one.caption for one in before} == {LIST, *(texts.get("caption") for texts in TEXTS.values())}
         assert {one.tags for one in before} == {tuple(texts.get("tags", ())) for texts in TEXTS.values()}
         assert [one.repeats for one in before if one.mask] == [3]

@@ -122,7 +122,7 @@ class CatalogHarness:
         return row.version
 
     async def import_files(
-        self, dataset: str, *files: StagedFile, command_id: str | None = None, read_as: ReadAs = "auto"
+        self, dataset: str, *files: StagedFile, command_id: str | None = None, read_as: ReadAs | None = None
     ) -> ImportResult:
         return await self.execute(ImportImages(dataset=dataset, files=files, read_as=read_as), command_id)
 

@@ -235,11 +235,6 @@ def test_files_with_the_same_pixels_in_one_import_are_one_image() -> None:
     assert [file.outcome for file in decision.files] == ["added", "existing"]
 
 
-def test_a_file_name_is_shown_without_its_folders_and_control_characters() -> None:
-    names = {"C:\\my\\cat.png": "cat.png", "a/b/\u202ecat\n.png": "cat.png", "/": "unnamed", "x" * 300: "x" * 255}
-    assert {name: imports.display_name(name) for name in names} == names
-
-
 # --- versions, jobs, tagging runs
 
 

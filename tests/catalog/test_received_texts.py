@@ -12,12 +12,14 @@ from contracts.commands.datasets import (
     ImportedFile,
     ImportTexts,
     OrderTags,
+    ReadTexts,
     SetCaption,
     Undo,
 )
 from contracts.errors import TooLarge
 from contracts.events.base import ReadAs
 from contracts.events.datasets import CaptionSet, TagsEdited, TagsOrdered, TextReceived
+from contracts.filters import AllImages
 from contracts.ids import DatasetId, ImageId
 from contracts.queries.datasets import GetImage, ImageView
 from contracts.texts.reading import read_text
@@ -39,6 +41,22 @@ class Folder:
         file = self.harness.stage("one.png", png(1), text=text)
         (result,) = (await self.harness.import_files(self.dataset, file, read_as=read_as)).files
         return result
+
+    async def add_again(self, result: ImportedFile, tag: str) -> None:
+        """By hand, a tag that the file gave."""
+        await self.harness.execute(EditTags(image=result.image, remove=(tag,)))
+        await self.harness.execute(EditTags(image=result.image, add=(tag,)))
+
+    async def write_back(self, result: ImportedFile) -> str:
+        """As the command line does: the text is received, and that once only."""
+        view = await self.image(result)
+        read_as: ReadAs = "tags" if view.caption_source == "tags" else "caption"
+        command = ImportTexts(dataset=self.dataset, texts={result.image: view.training_text}, read_as=read_as)
+        events = await self.events()
+        await self.harness.execute(command)
+        assert await self.events() == events + 1
+        assert not (await self.harness.execute(command)).changed
+        return view.training_text
 
     async def image(self, result: ImportedFile) -> ImageView:
         view: ImageView = await query(self.harness, GetImage(image=result.image))
@@ -104,10 +122,11 @@ async def test_only_what_the_file_changed_is_applied_and_never_over_a_person(fol
     view = await folder.image(changed)
     assert {tag.tag for tag in view.tags} == {"1girl", "smile", "by_hand", "sky"}
     assert changed.conflicts == ("'tree' is new in the file, but was removed by hand",)
-    asserted = await folder.import_text("1girl, hat, smile, tree, sky, by_hand")
-    assert asserted.conflicts == ()
+    await folder.import_text("1girl, hat, smile, tree, sky, flower")
+    await folder.add_again(imported, "flower")
     removed = await folder.import_text("1girl, hat, smile, tree, sky")
-    assert removed.conflicts == ("'by_hand' is gone from the file, but was added by hand",)
+    assert removed.conflicts == ("'flower' is gone from the file, but was added by hand",)
+    assert {"flower", "by_hand"} <= {tag.tag for tag in (await folder.image(removed)).tags}
 
 
 async def test_a_caption_that_a_person_changed_stays(folder: Folder) -> None:
@@ -183,6 +202,81 @@ async def test_a_caption_that_was_written_back_leaves_the_tags_as_they_are(folde
     again = await folder.import_text("A girl alone.")
     view = await folder.image(again)
     assert (view.caption_source, [tag.tag for tag in view.tags]) == ("person", ["1girl", "solo"])
+
+
+async def test_what_a_person_decided_before_it_was_written_back_is_the_files_from_then_on(folder: Folder) -> None:
+    harness = folder.harness
+    imported = await folder.import_text("1girl, solo, hat, smile")
+    await folder.predict(imported, sky=0.9)
+    await harness.execute(EditTags(image=imported.image, add=("tree", "sky"), remove=("hat",)))
+    await harness.execute(OrderTags(image=imported.image, tags=("solo", "tree")))
+    assert await folder.write_back(imported) == "solo, tree, 1girl, smile, sky"
+
+    await folder.add_again(imported, "smile")
+    changed = await folder.import_text("hat, 1girl, solo")
+    view = await folder.image(changed)
+    assert [tag.tag for tag in view.tags] == ["hat", "1girl", "solo", "smile"]
+    assert (set(view.rejected), changed.conflicts) == (
+        {"sky"},
+        ("'smile' is gone from the file, but was added by hand",),
+    )
+    assert await folder.write_back(imported) == "hat, 1girl, solo, smile"
+    await folder.import_text("hat, 1girl, solo")
+    assert (await folder.image(imported)).caption == "hat, 1girl, solo"
+
+
+async def test_a_caption_that_was_written_back_is_changed_in_its_file(folder: Folder) -> None:
+    harness = folder.harness
+    imported = await folder.import_text("A first caption.")
+    for by_hand, in_file in (("By hand.", "In the file."), ("By hand again.", "Again."), (None, "A last one.")):
+        await harness.execute(SetCaption(image=imported.image, caption=by_hand))
+        await folder.write_back(imported)
+        changed = await folder.import_text(in_file)
+        assert ((await folder.image(imported)).caption, changed.conflicts) == (in_file, ())
+
+
+async def test_what_the_last_text_does_not_say_stands_however_old_it_is(folder: Folder) -> None:
+    harness = folder.harness
+    imported = await folder.import_text("A first caption.")
+    await harness.execute(SetCaption(image=imported.image, caption="By hand."))
+    await harness.execute(EditTags(image=imported.image, remove=("hat",)))
+    conflict = ("the caption is another one in the file, but was changed by hand",)
+    assert (await folder.import_text("A second caption.")).conflicts == conflict
+    assert (await folder.import_text("A third caption.")).conflicts == conflict
+    tags = await folder.import_text("1girl, solo, hat", "tags")
+    assert tags.conflicts == ("'hat' is new in the file, but was removed by hand", *conflict)
+    assert (await folder.image(imported)).caption == "By hand."
+
+
+async def test_a_text_that_is_read_another_way_was_not_received_again(folder: Folder) -> None:
+    harness = folder.harness
+    imported = await folder.import_text("1girl, solo, hat")
+    await folder.add_again(imported, "hat")
+    for read_as in ("caption", "tags"):
+        await harness.execute(ReadTexts(dataset=folder.dataset, selection=AllImages(), read_as=read_as))
+    changed = await folder.import_text("1girl, solo")
+    assert changed.conflicts == ("'hat' is gone from the file, but was added by hand",)
+
+
+async def test_a_reading_keeps_also_what_was_decided_before_the_text(folder: Folder) -> None:
+    harness = folder.harness
+    imported = await folder.import_text("1girl, solo")
+    await harness.execute(EditTags(image=imported.image, add=("hat",)))
+    await folder.write_back(imported)
+    await harness.execute(ReadTexts(dataset=folder.dataset, selection=AllImages(), read_as="caption"))
+    view = await folder.image(imported)
+    assert ([tag.tag for tag in view.tags], view.caption) == (["hat"], "1girl, solo, hat")
+
+
+async def test_a_write_back_that_was_undone_is_no_text_to_compare_with(folder: Folder) -> None:
+    harness = folder.harness
+    imported = await folder.import_text("1girl, solo")
+    await harness.execute(EditTags(image=imported.image, add=("hat",)))
+    await folder.write_back(imported)
+    last = (await EventLog(harness.bus).load("dataset", folder.dataset)).commits[-1].sequence
+    await harness.execute(Undo(dataset="cats", commit=last))
+    changed = await folder.import_text("1girl")
+    assert [tag.tag for tag in (await folder.image(changed)).tags] == ["1girl", "hat"]
 
 
 async def test_texts_are_imported_without_their_pictures(folder: Folder) -> None:

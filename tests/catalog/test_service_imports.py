@@ -21,11 +21,14 @@ from contracts.commands.datasets import (
 from contracts.commits import COMMIT_BYTES
 from contracts.errors import Gone, KeyReused, NotFound, Unavailable
 from contracts.events.log import LossAccepted
+from contracts.filter_text import parse_filter, parse_sort
 from contracts.ids import Digest, ulid
+from contracts.queries.datasets import ListImages
 from contracts.sealed import CAPTION, NAME
 from contracts.wire.blobs.source import read_source
 from contracts.wire.log.event_log import EventLog
 from tests.catalog.harness import CatalogHarness, event_names, png
+from tests.catalog.test_watch import query
 from tests.damage import execute_sql
 
 
@@ -41,7 +44,7 @@ async def test_each_file_is_added_duplicate_or_refused_on_its_own(harness: Catal
     assert [(file.name, file.outcome, file.ordinal, file.reason) for file in result.files] == [
         ("one.png", "added", 0, None),
         ("notes.png", "refused", None, "unknown-format"),
-        ("again.bmp", "existing", 0, "twin"),
+        ("folder/again.bmp", "existing", 0, "twin"),
         ("two.png", "added", 1, None),
     ]
     assert "bad,tag" in (result.files[0].detail or "")
@@ -86,6 +89,31 @@ async def test_a_repeated_import_returns_the_same_result_even_without_its_files(
         await harness.import_files(cats, harness.stage("two.png", png(2)))
     with pytest.raises(KeyReused):
         await harness.execute(RemoveDataset(dataset=cats), "c1", "another")
+
+
+async def test_files_of_one_name_in_two_folders_are_two_images_with_their_own_texts(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    texts = {"one/a.png": "1girl, solo", "two/a.png": "1boy, solo", "../two//a.png": "no humans, sky"}
+    files = [harness.stage(name, png(number), text=text) for number, (name, text) in enumerate(texts.items())]
+    result = await harness.import_files(cats, *files)
+    assert [(file.name, file.outcome) for file in result.files] == [
+        ("one/a.png", "added"),
+        ("two/a.png", "added"),
+        ("two/a.png", "added"),
+    ]
+    page = await query(harness, ListImages(dataset=cats, filter=parse_filter("name:two/"), sort=parse_sort("name")))
+    assert [(view.name, view.caption) for view in page.items] == [
+        ("two/a.png", "1boy, solo"),
+        ("two/a.png", "no humans, sky"),
+    ]
+
+
+async def test_images_are_sorted_by_their_whole_path(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    names = ("10/1.png", "2/10.png", "2/9.png", "1.png")
+    await harness.import_files(cats, *(harness.stage(name, png(number)) for number, name in enumerate(names)))
+    page = await query(harness, ListImages(dataset=cats, sort=parse_sort("name")))
+    assert [view.name for view in page.items] == ["1.png", "2/9.png", "2/10.png", "10/1.png"]
 
 
 async def test_a_picture_is_added_to_a_data_set_only_once(harness: CatalogHarness) -> None:

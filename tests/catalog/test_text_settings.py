@@ -4,6 +4,7 @@ import pytest
 
 from contracts.commands.datasets import (
     FreezeVersion,
+    ImportTexts,
     OrderTags,
     RenameDataset,
     SetCaption,
@@ -12,6 +13,7 @@ from contracts.commands.datasets import (
 )
 from contracts.commands.jobs import CreateJob
 from contracts.errors import Rejected
+from contracts.events.base import ReadAs
 from contracts.ids import ImageId, JobId, VersionId
 from contracts.queries.datasets import GetImage, GetTextSettings, ImageView, ListImages, ReadManifest
 from contracts.queries.jobs import GetJob
@@ -114,6 +116,42 @@ async def test_settings_are_shown_and_undone(harness: CatalogHarness) -> None:
     assert (await shown(harness))[:2] == ["長い髪, ^_^", "窓辺の猫。"]
     await harness.execute(RenameDataset(dataset="cats", name="kittens"))
     assert (await query(harness, GetTextSettings(dataset="kittens"))).trigger == ""
+
+
+async def test_imports_that_do_not_say_it_read_texts_as_the_settings_say(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    await harness.import_files(cats, harness.stage("0.png", png(0)))
+    version = await harness.execute(FreezeVersion(dataset="cats"))
+    await harness.execute(SetTextSettings(dataset="cats", read_as="caption"))
+    assert (await harness.execute(FreezeVersion(dataset="cats"))).version == version.version
+
+    async def read_as(number: int, text: str, read_as: ReadAs | None = None) -> str | None:
+        file = harness.stage(f"{number}.png", png(number), text=text)
+        return (await harness.import_files(cats, file, read_as=read_as)).files[0].text
+
+    assert await read_as(1, "1girl, solo") == "caption"
+    assert [await read_as(2, "1girl, solo", "auto"), await read_as(3, "A cat.", "tags")] == ["tags", "tags"]
+    image = (await query(harness, ListImages(dataset="cats"))).items[0].id
+    texts = await harness.execute(ImportTexts(dataset="cats", texts={image: "1girl, hat"}))
+    assert texts.files[0].text == "caption"
+    await harness.execute(Undo(dataset="cats", commit=(await harness.execute(SETTINGS)).sequence))
+    assert await read_as(4, "1girl, solo") == "caption"
+    await harness.execute(SETTINGS)
+    assert await read_as(5, "1girl, solo") == "tags"
+
+
+async def test_what_is_there_is_not_read_again_because_the_setting_changes(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    file = harness.stage("1.png", png(1), text="anna, peter")
+    await harness.import_files(cats, file)
+    await harness.execute(SetTextSettings(dataset="cats", read_as="tags"))
+    assert not (await harness.import_files(cats, file)).changed
+    (view,) = (await query(harness, ListImages(dataset="cats"))).items
+    assert (view.caption, view.tags) == ("anna, peter", ())
+    changed = await harness.import_files(cats, harness.stage("1.png", png(1), text="anna, peter, mary"))
+    assert changed.files[0].text == "tags"
+    await harness.execute(SetTextSettings(dataset="cats", read_as="caption"))
+    assert (await harness.import_files(cats, file, read_as="tags")).files[0].text == "tags"  # as requested
 
 
 @pytest.mark.parametrize(

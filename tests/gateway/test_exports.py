@@ -33,10 +33,10 @@ CONTENTS = {
     "erased": picture("black", "PNG"),
 }
 NAMES = {
-    "tagged": "夏.png",
-    "captioned": "夏.jpg",
-    "bare": "CON.webp",
-    "removed": "gone.png",
+    "tagged": "one/夏.png",
+    "captioned": "two/夏.jpg",
+    "bare": "test/CON.webp",
+    "removed": "../gone.png",
     "erased": "secret.png",
 }
 
@@ -134,9 +134,9 @@ def test_imagefolder(cats: Cats) -> None:
     opened = cats.zip(format="imagefolder")
     rows = [json.loads(line) for line in opened.read("metadata.jsonl").splitlines()]
     assert rows == [
-        {"file_name": "夏.png", "text": TAGS_TEXT, "tags": TAGS},
-        {"file_name": "夏_2.jpg", "text": CAPTION, "tags": []},
-        {"file_name": "_CON.webp", "text": "", "tags": []},
+        {"file_name": "夏.png", "text": TAGS_TEXT, "tags": TAGS, "name": "one/夏.png"},
+        {"file_name": "夏_2.jpg", "text": CAPTION, "tags": [], "name": "two/夏.jpg"},
+        {"file_name": "_CON.webp", "text": "", "tags": [], "name": "test/CON.webp"},
     ]
     assert {row["file_name"] for row in rows} | {"metadata.jsonl", "export.json"} == set(opened.namelist())
 

@@ -85,6 +85,24 @@ async def test_images_added_to_a_new_data_set_are_imported_or_skipped_with_a_rea
     await expect(page.locator(".tile").get_by_text("solo")).to_be_visible()
 
 
+async def test_a_folder_keeps_two_pictures_of_one_name_apart(stack: Stack, page: Page, tmp_path: Path) -> None:
+    texts = {"one/a": "A crimson card.", "two/a": "A blue card."}
+    for number, (name, text) in enumerate(texts.items(), start=1):
+        file = tmp_path / "mika" / f"{name}.png"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(draw_png(number))
+        file.with_suffix(".txt").write_text(text)
+    dataset = await create_dataset(stack, "two folders", images=1)
+    await page.goto(f"{stack.address}/#/datasets/{dataset}")
+    await page.get_by_label("Choose a folder").set_input_files(tmp_path / "mika")
+    report = page.get_by_role("region", name="Import")
+    await expect(report).to_contain_text("2 added · 0 already in the data set · 0 skipped")
+    await page.get_by_role("link", name="Open two/a.png").press("Enter")
+    viewer = page.get_by_role("dialog", name="Image")
+    await expect(viewer.get_by_role("heading", name="a.png", exact=True)).to_have_attribute("title", "two/a.png")
+    await expect(viewer.get_by_label("Caption", exact=True)).to_have_value("A blue card.")
+
+
 async def test_tags_and_caption_of_an_image_are_edited_by_keyboard(stack: Stack, page: Page) -> None:
     dataset = await create_dataset(stack, "edited")
     await page.goto(f"{stack.address}/#/datasets/{dataset}")

@@ -53,6 +53,8 @@ FORMATS = [
     ('plural(1, "image")', "1 image"),
     ('plural(1200, "image")', "1,200 images"),
     ('plural(2, "entry", "entries")', "2 entries"),
+    ('lastPart("a/b/c.png")', "c.png"),
+    ('lastPart("c.png")', "c.png"),
     ("percent(0.356)", "36%"),
     ("duration(12.4)", "12 s"),
     ("duration(-1)", "0 s"),
@@ -185,6 +187,22 @@ async def test_files_are_uploaded_in_batches_of_limited_number_and_size(modules:
     assert await value_of(modules, "batches.js", sizes % "Array(70).fill(1)") == [32, 32, 6]
     assert await value_of(modules, "batches.js", sizes % "[200e6, 60e6, 10e6, 300e6]") == [2, 1, 1]
     assert await value_of(modules, "batches.js", sizes % "[]") == []
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["mika/a.png", "mika/one/b.png"], ["a.png", "one/b.png"]),
+        (["mika/a.png", "mikado/b.png"], ["mika/a.png", "mikado/b.png"]),
+        (["a.png"], ["a.png"]),
+        ([], []),
+    ],
+)
+async def test_files_of_one_folder_are_named_from_inside_it(
+    modules: Page, names: list[str], expected: list[str]
+) -> None:
+    expression = f"insideOnlyFolder({names}.map((name) => ({{name}}))).map(({{name}}) => name)"
+    assert await value_of(modules, "batches.js", expression) == expected
 
 
 async def test_sidecar_files_are_distinguished_from_images_and_hidden_files_left_out(modules: Page) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from loratory.folders.result import ScanResult
 from loratory.folders.texts import Texts
-from loratory.image_files import scan_files, scan_folder
+from loratory.image_files import batches, scan_files, scan_folder
 from loratory.import_plan import plan_rows
 
 
@@ -269,10 +269,26 @@ def test_the_dry_run_is_a_row_for_each_file(tmp_path: Path) -> None:
     assert private[1][2] == "caption: my cat, 1girl"
 
 
-def test_the_same_name_in_two_folders_is_two_and_names_stay_unique_in_a_form(tmp_path: Path) -> None:
+def test_the_same_name_in_two_folders_is_two_and_no_name_is_twice_in_a_form(tmp_path: Path) -> None:
     write(tmp_path, {"one/a.png": "1", "two/a.png": "2", 'one/b"c.png': "3", "one/b_c.png": "4"})
-    names = [image.name for image in scan_folder(tmp_path).images]
-    assert names == ["one/a.png", "one/b_c.png", "2~one/b_c.png", "two/a.png"]
+    requests = [[image.name for image in batch] for batch in batches(scan_folder(tmp_path).images)]
+    assert requests == [["one/a.png", "one/b_c.png"], ["one/b_c.png", "two/a.png"]]
+
+
+def test_pictures_of_an_export_have_the_names_of_their_images(tmp_path: Path) -> None:
+    line = {"tags": ["hat"], "caption": None, "training_text": "hat", "source": None}
+    images = [("one/猫.png", "猫.png"), ("two/猫.png", "猫_2.png"), ("", "c.png"), ('../x"y.png', "d.png")]
+    files = [line | {"picture": f"{at:064}", "name": name, "file": file} for at, (name, file) in enumerate(images)]
+    write(tmp_path, {"export.json": json.dumps({"origin": {}, "files": files}), "e.png": "1"})
+    write(tmp_path, {file: file for _, file in images})
+    names = {image.path.name: image.name for image in scan_folder(tmp_path).images}
+    assert names == {
+        "猫.png": "one/猫.png",
+        "猫_2.png": "two/猫.png",
+        "c.png": "c.png",
+        "d.png": "../x_y.png",  # the server keeps what is safe of it
+        "e.png": "e.png",
+    }
 
 
 @pytest.mark.parametrize("name", ["1", "_x", "x_1", "1.5_x", "-3_x"])

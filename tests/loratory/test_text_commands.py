@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from contracts.queries.datasets import ImageView
 from loratory import Client
+from loratory.cli.app import run
 from tests.loratory.conftest import Cli
 
 
@@ -40,6 +42,12 @@ def test_text_settings_are_set_and_texts_read_another_way(cli: Cli, server_url: 
     assert cli("datasets", "text-settings", "texts", "--separator", "x") == 2
     assert "separator" in cli.err
 
+    assert cli("datasets", "text-settings", "texts", "--texts", "caption", "--json") == 0
+    assert "`loratory datasets read-texts texts --as caption` reads them again" in cli.err
+    assert json.loads(cli.out) == shown | {"read_as": "caption", "etag": json.loads(cli.out)["etag"]}
+    assert cli("datasets", "text-settings", "texts", "--texts", "auto") == 0
+    assert "Imported texts" in cli.out and "by a rule" in cli.out
+
     texts = ["猫娘, 1girl, solo, long_hair", "猫娘, anna, peter"]
     to = tmp_path / "texts.jsonl"
     with Client(server_url) as client:
@@ -59,6 +67,36 @@ def test_text_settings_are_set_and_texts_read_another_way(cli: Cli, server_url: 
         assert said(client.images("texts"))[1] == ()
         history = [entry.description for entry in client.dataset_history("texts")]
     assert any("the trigger '猫娘', template 3" in one for one in history)
+
+
+def test_an_import_reads_texts_as_the_data_set_says_unless_it_says_so(
+    cli: Cli, server_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path, "a", "red", "1girl, solo")
+    Image.new("RGB", (32, 32), "blue").save(tmp_path / "b.png")
+    (tmp_path / "b.json").write_text('{"caption": "my cat", "tags": ["1girl"]}')
+    planned = ("datasets", "import", "private", str(tmp_path), "--dry-run")
+    assert cli(*planned) == 0
+    assert cli.out.count("(not encrypted)") == 2
+    assert cli("datasets", "create", "private") == 0
+    assert cli("datasets", "text-settings", "private", "--texts", "caption") == 0
+    assert cli(*planned) == 0
+    assert "(not encrypted)" not in cli.out
+    with Client(server_url) as client:
+        client.import_folder("private", tmp_path)
+        assert [(view.caption, view.tags) for view in client.images("private")] == [
+            ("1girl, solo", ()),
+            ("my cat, 1girl", ()),
+        ]
+    assert cli(*planned, "--texts", "tags") == 0
+    assert cli.out.count("(not encrypted)") == 2
+
+    capsys.readouterr()
+    nowhere = "http://127.0.0.1:9"
+    assert run([*planned, "--url", nowhere], {}) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("(not encrypted)") == 2
+    assert f"Texts are shown as the rule reads them: no Loratory server at {nowhere}" in shown.err
 
 
 def said(views: list[ImageView]) -> list[tuple[str, ...]]:

@@ -79,6 +79,27 @@ def test_the_folder_imported_again_changes_nothing(client: Client, tmp_path: Pat
     assert (again.written, again.unchanged, again.left) == ({}, 3, [])
 
 
+def test_a_file_that_is_changed_after_it_was_written_wins_over_what_was_decided_before(
+    client: Client, tmp_path: Path
+) -> None:
+    name = imported(client, "changed by hand", folder_with(tmp_path, {"a.txt": b"1girl, hat, sky"}))
+    client.edit_many(name, add=["smile"], remove=["hat"])
+    client.write_texts(name, tmp_path)
+    assert (tmp_path / "a.txt").read_text() == "1girl, sky, smile"
+    (tmp_path / "a.txt").write_text("1girl, hat, sky")
+    assert client.import_folder(name, tmp_path).files[0].conflicts == ()
+    assert (client.write_texts(name, tmp_path).unchanged, (tmp_path / "a.txt").read_text()) == (1, "1girl, hat, sky")
+
+    client.edit_many(name, remove=["sky"])
+    client.edit_many(name, add=["sky"])
+    (tmp_path / "a.txt").write_text("1girl, hat")
+    assert client.import_folder(name, tmp_path).files[0].conflicts == (
+        "'sky' is gone from the file, but was added by hand",
+    )
+    client.write_texts(name, tmp_path)
+    assert (tmp_path / "a.txt").read_text() == "1girl, hat, sky"
+
+
 def test_a_newer_text_is_left_until_it_is_imported(client: Client, tmp_path: Path) -> None:
     name = imported(client, "newer", folder_with(tmp_path, {"a.txt": b"1girl, hat", "b.txt": b"1girl, hat"}))
     client.edit_many(name, add=["sky"])
@@ -111,6 +132,33 @@ def test_only_texts_of_these_very_pictures_are_written(client: Client, tmp_path:
     assert "another picture" in left["a.png"] and "link" in left["b.png"] and "more than one" in left["c.png"]
     assert outside.read_bytes() == b"1girl, hat"
     assert {file.read_bytes() for file in root.glob("*.txt")} == {b"1girl, hat"}
+
+
+def test_pictures_of_one_name_in_two_folders_have_texts_of_their_own(client: Client, tmp_path: Path) -> None:
+    texts = {"one/a.txt": b"1girl, hat", "two/a.txt": b"1girl, sky", "two/b.txt": b"1girl, tree"}
+    name = imported(client, "folders", folder_with(tmp_path / "in", texts))
+    assert [image.name for image in client.images(name)] == ["one/a.png", "two/a.png", "two/b.png"]
+    client.edit_many(name, add=["smile"], filter="name:two/")
+    assert files(client.write_texts(name, tmp_path / "in")) == [tmp_path / "in" / path for path in list(texts)[1:]]
+    assert [(tmp_path / "in" / path).read_bytes() for path in texts] == [
+        b"1girl, hat",
+        b"1girl, sky, smile",
+        b"1girl, tree, smile",
+    ]
+
+
+def test_a_picture_that_is_elsewhere_now_is_found_by_the_last_part_of_its_name(client: Client, tmp_path: Path) -> None:
+    """Also images of an older version, whose names are the last part."""
+    texts = {"one/a.txt": b"1girl, hat", "two/a.txt": b"1girl, sky", "two/b.txt": b"1girl, tree"}
+    root = folder_with(tmp_path / "in", texts)
+    name = imported(client, "moved", root)
+    client.edit_many(name, add=["smile"])
+    (root / "two").rename(root / "three")
+    (root / "again").mkdir()
+    (root / "again" / "b.png").write_bytes((root / "three" / "b.png").read_bytes())
+    result = client.write_texts(name, root)
+    assert files(result) == [root / "one" / "a.txt", root / "three" / "a.txt"]
+    assert reasons(result) == {"two/b.png": "the folder has this picture more than once: again/b.png, three/b.png"}
 
 
 def test_what_could_not_be_imported_again_is_not_written(client: Client, tmp_path: Path) -> None:
