@@ -8,6 +8,7 @@ request until the run is shown as ended, CPU time of the tagger with its child p
 """
 
 import asyncio
+import itertools
 import os
 import sys
 import tempfile
@@ -48,7 +49,7 @@ def write_model(folder: Path) -> None:
     rng = np.random.default_rng(1)
     nodes = [helper.make_node("Transpose", ["input"], ["x0"], perm=[0, 3, 1, 2])]
     weights = []
-    for step, (given, made) in enumerate(zip(CHANNELS, CHANNELS[1:], strict=False)):
+    for step, (given, made) in enumerate(itertools.pairwise(CHANNELS)):
         kernel = rng.normal(0, (2 / (9 * given)) ** 0.5, (made, given, 3, 3)).astype(np.float32)
         weights.append(numpy_helper.from_array(kernel / (255 if step == 0 else 1), f"w{step}"))
         nodes += [
@@ -158,7 +159,7 @@ def children_of_stack(stack: Stack) -> list[int]:
     return [pid for service in (*CORE_SERVICES, "tagger") if (pid := stack.pid_of(service)) is not None]
 
 
-async def main(pictures: int = 96, turns: int = 3, model: str = "bench") -> None:
+async def main(pictures: int, turns: int, model: str) -> None:
     with tempfile.TemporaryDirectory() as created:
         folder = Path(created)
         made = folder / "pictures"
@@ -176,4 +177,5 @@ async def main(pictures: int = 96, turns: int = 3, model: str = "bench") -> None
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*map(int, sys.argv[1:3]), *sys.argv[3:4]))
+    pictures, turns, model = (*sys.argv[1:], *("96", "3", "bench")[len(sys.argv) - 1 :])
+    asyncio.run(main(int(pictures), int(turns), model))

@@ -46,8 +46,7 @@ class Decoders:
                     self._children.add(child)
                 async with asyncio.timeout(TIMEOUT_SECONDS):
                     await child.send(REQUESTS.encode(request))
-                    square = await child.receive(RESULTS)
-                return square
+                    return await child.receive(RESULTS)
             except (PipeError, TimeoutError):
                 await self._ended(child)
                 child = None
