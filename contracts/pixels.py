@@ -74,7 +74,7 @@ def upright_strips(image: Image.Image, orientation: int, rows: int) -> Iterator[
                 box = max(0, width - top - rows), 0, width - top, height
             case _:
                 box = 0, top, width, min(height, top + rows)
-        strip = image.crop(box)
+        strip = image if box == (0, 0, width, height) else image.crop(box)
         yield strip.transpose(TRANSPOSES[orientation]) if orientation in TRANSPOSES else strip
 
 

@@ -13,7 +13,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
 
     `lease`: ack deadline of the work queue in seconds, as passed to the migrate step. `stall`: seconds without progress
     after which a run counts as stalled. `providers`: onnxruntime's names; the first that works is used and recorded.
-    `threads`: CPU threads, 0 = one per core.
+    `threads`: CPU threads, `decoders`: processes that read pictures; 0 = one per core.
     """
 
     nats_user: str = "tagger"
@@ -23,6 +23,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     work: Path = Path("work/tagger")
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     threads: Annotated[int, Meta(ge=0, le=256)] = 0
+    decoders: Annotated[int, Meta(ge=0, le=256)] = 0
     lease: Annotated[float, Meta(ge=1, le=3600)] = 15.0
     stall: Annotated[float, Meta(ge=1, le=86400)] = 600.0
     health_file: Path = Path("run/tagger.json")

@@ -14,9 +14,10 @@ from contracts.errors import SetupError
 from contracts.events.tagging import Prediction
 from contracts.ids import Digest
 from contracts.tags import STORED_FLOOR
+from tagger.wd.arrays import Pixels
 from tagger.wd.manifest import Label, Manifest, read_labels, read_manifest
 from tagger.wd.onnxfile import weight_files
-from tagger.wd.preprocess import PREPROCESSING, Pixels
+from tagger.wd.preprocess import PREPROCESSING
 
 CPU = "CPUExecutionProvider"
 

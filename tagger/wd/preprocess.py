@@ -7,13 +7,10 @@ steps in provenance; any change to them needs a new version.
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from contracts.errors import Rejected
 from contracts.pixels import UnsupportedPixels, on_white, to_upright_srgb
-from tagger.wd.manifest import Manifest
 
 PREPROCESSING = "wd-1"
 
@@ -21,8 +18,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
 GUARD_PIXELS = 64_000_000
 GUARD_ASPECT = 16
-
-Pixels = NDArray[np.float32]
 
 
 def read_square(path: Path, size: int) -> Image.Image:
@@ -39,21 +34,13 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
         upright, _ = to_upright_srgb(image)
     except UnsupportedPixels as error:
         raise Rejected(str(error)) from error
-    rgb = _shrink_if_huge(on_white(upright), size)
+    rgb = _shrink_if_huge(upright if upright.mode == "RGB" else on_white(upright), size)
     side = max(rgb.size)
-    canvas = Image.new("RGB", (side, side), (255, 255, 255))
-    canvas.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
+    canvas = rgb
+    if rgb.width != rgb.height:
+        canvas = Image.new("RGB", (side, side), (255, 255, 255))
+        canvas.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
     return canvas if side == size else canvas.resize((size, size), Image.Resampling.BICUBIC)
-
-
-def to_array(square: Image.Image, manifest: Manifest) -> Pixels:
-    """The model's input in the manifest's layout: float32, (size, size, 3) or (3, size, size)."""
-    pixels = np.asarray(square, dtype=np.float32)
-    if manifest.colours == "BGR":
-        pixels = pixels[:, :, ::-1]
-    mean, std = (np.array(triple, dtype=np.float32) for triple in (manifest.mean, manifest.std))
-    scaled: Pixels = (pixels - mean) / std
-    return np.ascontiguousarray(scaled if manifest.layout == "NHWC" else scaled.transpose(2, 0, 1))
 
 
 def _shrink_if_huge(rgb: Image.Image, size: int) -> Image.Image:

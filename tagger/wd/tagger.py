@@ -1,27 +1,21 @@
-"""Tags picture files: returns, for each file, its predictions or the reason why it is unreadable."""
+"""Tags pictures: returns, for each, its predictions or the reason why it is unreadable."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from contracts.errors import LoratoryError
 from contracts.events.tagging import Prediction
 from contracts.thread_cancellation import ThreadCancellation
+from tagger.wd.arrays import to_array
+from tagger.wd.decoder_messages import Square, Unreadable
 from tagger.wd.model import CPU, ForwardPass, OnnxTagger
-from tagger.wd.preprocess import Pixels, read_square, to_array
 
 
 class Predicted(msgspec.Struct, frozen=True):
     """Predictions for one picture; may be empty when no tag is above the floor."""
 
     predictions: tuple[Prediction, ...]
-
-
-class Unreadable(msgspec.Struct, frozen=True):
-    """A picture that could not be read; `reason` is a sentence that does not contain its path."""
-
-    reason: str
 
 
 class Tagger:
@@ -38,10 +32,15 @@ class Tagger:
         self.identity = self._model.identity
         self.thresholds = self._model.manifest.thresholds
 
+    @property
+    def size(self) -> int:
+        """Of the squares that the model reads, in pixels."""
+        return self._model.size
+
     def tag(
-        self, paths: Sequence[Path], cancellation: ThreadCancellation | None = None
+        self, squares: Sequence[Square | Unreadable], cancellation: ThreadCancellation | None = None
     ) -> list[Predicted | Unreadable]:
-        """Return one result per file, in order. An unreadable file does not affect the others.
+        """Return one result per picture, in order. An unreadable one does not affect the others.
 
         It can be cancelled also in the middle of a forward pass.
         """
@@ -49,20 +48,11 @@ class Tagger:
         cancellation = cancellation or ThreadCancellation()
         cancellation.on_cancel(run.terminate)
         batches = cancellation.checked(
-            paths[start : start + self._batch] for start in range(0, len(paths), self._batch)
+            squares[start : start + self._batch] for start in range(0, len(squares), self._batch)
         )
         return [result for batch in batches for result in self._tag_batch(batch, run)]
 
-    def _tag_batch(self, paths: Sequence[Path], run: ForwardPass) -> list[Predicted | Unreadable]:
-        inputs = [self._read_pixels(path) for path in paths]
-        pictures = [each for each in inputs if not isinstance(each, Unreadable)]
+    def _tag_batch(self, batch: Sequence[Square | Unreadable], run: ForwardPass) -> list[Predicted | Unreadable]:
+        pictures = [to_array(each, self._model.manifest) for each in batch if isinstance(each, Square)]
         predictions = iter(self._model.predict(pictures, run))
-        return [each if isinstance(each, Unreadable) else Predicted(next(predictions)) for each in inputs]
-
-    def _read_pixels(self, path: Path) -> "Pixels | Unreadable":
-        try:
-            return to_array(read_square(path, self._model.size), self._model.manifest)
-        except LoratoryError as error:
-            return Unreadable(error.detail)
-        except Exception as error:  # noqa: BLE001 - Pillow raises nearly any exception on broken files; the other files must still be tagged
-            return Unreadable(f"the picture cannot be read ({type(error).__name__})")
+        return [each if isinstance(each, Unreadable) else Predicted(next(predictions)) for each in batch]

@@ -129,7 +129,7 @@ def test_a_picture_that_needs_nothing_exists_only_once() -> None:
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-@pytest.mark.parametrize("rows", [1, 7, 64, 500])
+@pytest.mark.parametrize("rows", [1, 7, 64, 96, 500])
 def test_strips_are_the_rows_of_the_turned_picture(orientation: int, rows: int) -> None:
     buffer = BytesIO()
     draw_picture().save(buffer, "PNG", exif=with_orientation(orientation))

@@ -20,8 +20,10 @@ from demo_world.concepts import CONCEPTS, concept_scenes
 from demo_world.drawing import draw_scene
 from demo_world.models.make_tagger import evaluation_pictures
 from demo_world.scoring import ConceptClassifier, SceneClassifier, success_rate
+from tagger.wd.arrays import to_array
+from tagger.wd.decoder_messages import Square
 from tagger.wd.model import OnnxTagger
-from tagger.wd.preprocess import to_array, to_square
+from tagger.wd.preprocess import to_square
 from trainer.engine.training import BaseCache, Training
 from trainer.messages import AdapterMetadata, Example, Finished, Train
 
@@ -40,6 +42,10 @@ def load_pipeline(base: Path) -> StableDiffusionPipeline:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def square_of(picture: Image.Image, size: int) -> Square:
+    return Square(size, to_square(picture, size).tobytes())
 
 
 def write_examples(concept: str, seed: int, folder: Path, *, described_as: str = "") -> list[Example]:
@@ -86,7 +92,7 @@ def tagging_f1(model: OnnxTagger, count: int) -> float:
     """Micro-F1 of a tagger at its own threshold, without ratings, on pictures with seeds that no training uses."""
     correct = predicted = actual = 0
     for scene, picture in evaluation_pictures("held-out", count):
-        (predictions,) = model.predict([to_array(to_square(picture, model.size), model.manifest)])
+        (predictions,) = model.predict([to_array(square_of(picture, model.size), model.manifest)])
         general = (each for each in predictions if each.category != "rating")
         found = {each.tag for each in general if each.probability > model.manifest.thresholds["general"]}
         expected = {tag.replace(" ", "_") for tag in scene.tags()}  # as WD writes them

@@ -1,5 +1,6 @@
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,11 +9,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from contracts.errors import Rejected
+from tagger.wd import arrays
+from tagger.wd.decoder_messages import Square
 from tagger.wd.manifest import Manifest
-from tagger.wd.preprocess import read_square, to_array, to_square
+from tagger.wd.preprocess import read_square, to_square
 from tests.limits import examples
 
 WD = Manifest(size=64)
+
+
+def to_array(square: Image.Image, manifest: Manifest) -> np.ndarray:
+    return arrays.to_array(Square(square.width, square.tobytes()), manifest)
 
 
 def noise(mode: str, width: int, height: int, seed: int = 0) -> Image.Image:
@@ -122,3 +129,15 @@ def test_the_manifest_sets_channel_order_range_and_layout() -> None:
     assert wd[0, 0].tolist() == [51, 0, 255]
     assert other.shape == (3, 64, 64)
     assert other[:, 0, 0] == pytest.approx([1, -1, -0.6])
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("colours", ["BGR", "RGB"])
+def test_levels_are_scaled_exactly_in_single_precision(
+    layout: Literal["NHWC", "NCHW"], colours: Literal["BGR", "RGB"]
+) -> None:
+    square, mean, std = noise("RGB", 64, 64), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    pixels = np.asarray(square, dtype=np.float32)[:, :, :: -1 if colours == "BGR" else 1]
+    expected = (pixels - np.array(mean, np.float32)) / np.array(std, np.float32)
+    manifest = Manifest(size=64, layout=layout, colours=colours, mean=mean, std=std)
+    assert np.array_equal(to_array(square, manifest), expected if layout == "NHWC" else expected.transpose(2, 0, 1))

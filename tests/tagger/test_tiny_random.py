@@ -7,7 +7,9 @@ from PIL import Image, ImageDraw
 
 from contracts.shipped_models import shipped_models
 from contracts.tags import Acceptance, accept, most_probable_rating
-from tagger.wd.tagger import Predicted, Tagger, Unreadable
+from tagger.wd.decoder import read
+from tagger.wd.decoder_messages import Read, Unreadable
+from tagger.wd.tagger import Predicted, Tagger
 from tests.limits import WAIT
 
 TINY_RANDOM = shipped_models("taggers")["tiny-random"]
@@ -23,8 +25,12 @@ def save_picture(path: Path, colour: str | tuple[int, int, int], size: tuple[int
     return path
 
 
+def tag(tagger: Tagger, *paths: Path) -> list[Predicted | Unreadable]:
+    return tagger.tag([read(Read(str(path), tagger.size)) for path in paths])
+
+
 def tags_of(tagger: Tagger, path: Path) -> list[str]:
-    (result,) = tagger.tag([path])
+    (result,) = tag(tagger, path)
     assert isinstance(result, Predicted)
     assert most_probable_rating(result.predictions) == "general"
     return [prediction.tag for prediction in accept(result.predictions, Acceptance())]
@@ -79,7 +85,7 @@ def test_an_unreadable_file_gets_a_reason_and_the_others_are_tagged(tagger: Tagg
     half.write_bytes(whole.read_bytes()[:400])
     text = tmp_path / "text.png"
     text.write_text("I am not a picture")
-    results = tagger.tag([half, whole, text, tmp_path / "gone.png", whole])
+    results = tag(tagger, half, whole, text, tmp_path / "gone.png", whole)
     assert [type(each) for each in results] == [Unreadable, Predicted, Unreadable, Unreadable, Predicted]
     assert results[1] == results[4]
     assert all(each.reason and str(tmp_path) not in each.reason for each in results if isinstance(each, Unreadable))
@@ -93,9 +99,9 @@ def test_predictions_do_not_depend_on_other_pictures_and_hardly_on_the_batch_siz
     tagger: Tagger, tmp_path: Path
 ) -> None:
     paths = [save_picture(tmp_path / f"{i}.png", (i * 40, 200 - i * 30, 90), (60 + i, 50)) for i in range(5)]
-    alone = [result for path in paths for result in tagger.tag([path])]
-    assert tagger.tag(paths) == alone
-    for one, other in zip(alone, Tagger(TINY_RANDOM, batch=4, threads=1).tag(paths), strict=True):
+    alone = [result for path in paths for result in tag(tagger, path)]
+    assert tag(tagger, *paths) == alone
+    for one, other in zip(alone, tag(Tagger(TINY_RANDOM, batch=4, threads=1), *paths), strict=True):
         assert isinstance(one, Predicted)
         assert isinstance(other, Predicted)
         expected = {prediction.tag: prediction.probability for prediction in other.predictions}
