@@ -1,6 +1,7 @@
 """Filtered and sorted lists of images over a long random history, against a plain model of what each image shows."""
 
 import json
+import shutil
 from base64 import urlsafe_b64decode
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from msgspec.structs import replace
 
 from catalog.domain.ordering import natural_key
@@ -117,12 +119,22 @@ def sequence_of(ordinal: int) -> int:
     )
 
 
-@pytest.fixture
-async def queries(tmp_path: Path) -> AsyncIterator[QuerySide]:
-    async with open_queries(tmp_path) as queries:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def loaded_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a catalog that has taken in the whole history."""
+    folder = tmp_path_factory.mktemp("loaded")
+    async with open_queries(folder) as queries:
         others = [image_id("ds_cats", ordinal) for ordinal in range(4)]
-        create_keys(tmp_path, [*others, image_id("ds_dogs", 0), *(image_id(LONG, ordinal) for ordinal in range(12))])
+        create_keys(folder, [*others, image_id("ds_dogs", 0), *(image_id(LONG, ordinal) for ordinal in range(12))])
         await queries.load(LOG)
+    return folder
+
+
+@pytest.fixture
+async def queries(loaded_folder: Path, tmp_path: Path) -> AsyncIterator[QuerySide]:
+    """A copy of its own for each test."""
+    folder = shutil.copytree(loaded_folder, tmp_path / "catalog")
+    async with open_queries(folder) as queries:
         yield queries
 
 

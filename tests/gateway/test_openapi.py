@@ -4,12 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.core.failures import FailureGroup
-from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.limits import WAIT
 from tests.live_fields import LIVE_FIELDS
@@ -19,6 +14,13 @@ EXAMPLES = 4
 
 @pytest.mark.slow
 def test_every_operation_responds_as_described(address: str) -> None:
+    # Imported here, because every process of a parallel run collects this file, and the import takes a second.
+    import schemathesis  # noqa: PLC0415
+    from schemathesis.checks import not_a_server_error  # noqa: PLC0415
+    from schemathesis.core.failures import FailureGroup  # noqa: PLC0415
+    from schemathesis.core.result import Ok  # noqa: PLC0415
+    from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: PLC0415
+
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
     failed: list[str] = []
     for found in schema.get_all_operations():
