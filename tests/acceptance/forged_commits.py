@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
+import httpx
 import msgspec
 from nats.js.api import Header
 
@@ -105,3 +106,10 @@ async def _publish(bus: Bus, subject: str, body: bytes, headers: dict[str, str])
 def with_schema(schema: int) -> Change:
     """Says that a newer version of Loratory wrote it."""
     return lambda commit: msgspec.structs.replace(commit, schema=schema)
+
+
+def foreign_sequences(http: httpx.Client, up_to: int) -> list[int]:
+    """The sequences of the foreign messages that the catalog knows, once it has read the log up to `up_to`."""
+    parameters = {"limit": 100, "min_seq": up_to}
+    listed = http.get("/api/v1/audit/foreign", params=parameters).raise_for_status().json()
+    return [one["sequence"] for one in listed["items"]]

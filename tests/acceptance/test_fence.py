@@ -139,7 +139,7 @@ async def test_a_hundred_edits_do_not_fence_a_running_job(training: TrainingSyst
 
 async def test_two_trainers_train_two_jobs_concurrently(training: TrainingSystem, tmp_path: Path) -> None:
     async with training.second_trainer(tmp_path):
-        one, two = await asyncio.gather(training.train("one", steps=150), training.train("two", steps=150))
+        one, two = await asyncio.gather(training.train("one", steps=100), training.train("two", steps=100))
         await asyncio.gather(training.system.wait_ended(one), training.system.wait_ended(two))
     ((began_one, attempt_one),), ((began_two, attempt_two),) = training.attempts(one), training.attempts(two)
     assert attempt_one.worker != attempt_two.worker

@@ -9,9 +9,10 @@ import pytest
 
 from contracts.events.datasets import DatasetRenamed
 from contracts.events.jobs import JobSucceeded
+from contracts.ids import keyed_command_id
 from contracts.signatures import SigningKey
 from tests.acceptance.crawl import SavedResponse, compare, crawl
-from tests.acceptance.forged_commits import Forger, key_of
+from tests.acceptance.forged_commits import Forger, foreign_sequences, key_of
 from tests.acceptance.local_stack import LocalStack, cli
 from tests.acceptance.test_restore import LOG_ROUTES
 from tests.limits import WAIT
@@ -53,6 +54,22 @@ def test_forged_commits_are_named_and_change_nothing(stack: LocalStack) -> None:
         assert (report["damage"], report["foreign"]) == ([], len(sequences))
     listing = cli("audit", "foreign", "--url", stack.address)
     assert (listing.returncode, len(listing.stdout.splitlines())) == (1, len(sequences))
+
+
+def test_a_message_under_the_id_of_a_command_to_come_is_not_taken_for_it(stack: LocalStack) -> None:
+    forger, headers = Forger(stack), {"Idempotency-Key": "the name to come"}
+    with stack.client() as client, stack.http() as http:
+        dataset = client.create_dataset("cats").id
+        command = keyed_command_id(actor_of(http), headers["Idempotency-Key"])
+        forger.forge("dataset", dataset, DatasetRenamed(name="stolen"), command_id=command)
+
+        for _ in range(2):  # the second answer is the first one again
+            renamed = http.patch(f"{API}/datasets/{dataset}", json={"name": "dogs"}, headers=headers)
+            assert renamed.status_code == 200, renamed.text
+            assert http.get(f"{API}/datasets/{dataset}").json()["name"] == "dogs"
+        assert forger.replay("dataset", dataset, -1) > renamed.json()["sequence"]
+        assert foreign_sequences(http, forger.sequences[-1]) == forger.sequences
+        assert http.get(f"{API}/datasets/{dataset}").json()["name"] == "dogs"
 
 
 def test_a_message_changed_in_the_store_is_found_as_damage_not_as_a_commit(stack: LocalStack) -> None:
@@ -102,6 +119,11 @@ def test_deleted_and_rotated_keys_cost_nothing(stack: LocalStack, tmp_path: Path
 def views(http: httpx.Client) -> dict[str, SavedResponse]:
     """All responses except those about the log itself."""
     return {address: response for address, response in crawl(http).items() if not LOG_ROUTES.search(address)}
+
+
+def actor_of(http: httpx.Client) -> str:
+    """The actor of this client's commands."""
+    return str(http.get(f"{API}/events", params={"type": "dataset.created"}).json()["items"][0]["actor"])
 
 
 def wait_for_retired_keys(http: httpx.Client, number: int) -> None:

@@ -4,19 +4,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
 
 from contracts.events.datasets import DatasetRenamed
 from contracts.events.jobs import JobAttemptFailed, JobAttemptStarted, JobCancelled, JobRemoved, JobSucceeded
 from contracts.events.tagging import TaggingPredicted
-from contracts.ids import WorkerId, keyed_command_id
+from contracts.ids import WorkerId
 from contracts.signatures import SigningKey
 from contracts.telemetry import TrainingProgress
 from loratory.responses import Job
 from tests.acceptance.event_recorder import TIMEOUT_SECONDS, draw_pictures
-from tests.acceptance.forged_commits import Forger, key_of, with_schema
+from tests.acceptance.forged_commits import Forger, foreign_sequences, key_of, with_schema
 from tests.acceptance.local_stack import LocalStack
 from tests.acceptance.test_kills import RECIPE
 from tests.limits import WAIT
@@ -90,32 +89,6 @@ def forge_by_each_road(forger: Forger, stack: LocalStack, job: str) -> None:
     predicted = TaggingPredicted(attempt=1, images=())
     forger.forge("tagging", f"run_of_{job}", predicted, key=key_of(stack, "tagger"))
     forger.replay("job", job, -1)
-
-
-def test_a_message_under_the_id_of_a_command_to_come_is_not_taken_for_it(stack: LocalStack) -> None:
-    forger, headers = Forger(stack), {"Idempotency-Key": "the name to come"}
-    with stack.client() as client, stack.http() as http:
-        dataset = client.create_dataset("cats").id
-        command = keyed_command_id(actor_of(http), headers["Idempotency-Key"])
-        forger.forge("dataset", dataset, DatasetRenamed(name="stolen"), command_id=command)
-
-        for _ in range(2):  # the second answer is the first one again
-            renamed = http.patch(f"{API}/datasets/{dataset}", json={"name": "dogs"}, headers=headers)
-            assert renamed.status_code == 200, renamed.text
-            assert http.get(f"{API}/datasets/{dataset}").json()["name"] == "dogs"
-        assert forger.replay("dataset", dataset, -1) > renamed.json()["sequence"]
-        assert foreign_sequences(http, forger.sequences[-1]) == forger.sequences
-        assert http.get(f"{API}/datasets/{dataset}").json()["name"] == "dogs"
-
-
-def foreign_sequences(http: httpx.Client, up_to: int) -> list[int]:
-    listed = http.get(f"{API}/audit/foreign", params={"limit": 100, "min_seq": up_to}).raise_for_status().json()
-    return [one["sequence"] for one in listed["items"]]
-
-
-def actor_of(http: httpx.Client) -> str:
-    """The actor of this client's commands."""
-    return str(http.get(f"{API}/events", params={"type": "dataset.created"}).json()["items"][0]["actor"])
 
 
 def step_of(job: Job) -> int:

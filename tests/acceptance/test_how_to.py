@@ -1,15 +1,17 @@
-"""Each document of docs/how-to is done as written, in a copy of the repository.
+"""The documents of docs/how-to are done as written, together in one copy of the repository; each also applies alone.
 
 Its `diff` blocks are the changes made by hand; a new file is a diff from /dev/null. Its `sh` blocks are then run in the
-order of the document: what generates files, and the tests that show that it works. The document says how many files are
-touched by hand: `Files touched: 12`.
+order of the documents: what generates files, and the tests that show that it works. The document says how many files
+are touched by hand: `Files touched: 12`.
 """
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -45,20 +47,19 @@ def apply(change: str, folder: Path) -> None:
     assert result.returncode == 0, f"{touched_files(change)}: {result.stderr}"
 
 
-@pytest.fixture(scope="session")
-def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What mypy remembers of the repository as it is: that of `make check`, or made once for all documents."""
-    if (ROOT / ".mypy_cache").is_dir():
-        return ROOT / ".mypy_cache"
-    cache = tmp_path_factory.mktemp("mypy") / "cache"
-    run(f".venv/bin/mypy --cache-dir {cache}", ROOT)
-    return cache
+def commands(document: Path) -> list[str]:
+    """The lines of the `sh` blocks of a document."""
+    return [line for block in blocks(document, "sh") for line in block.replace("\\\n", " ").splitlines()]
 
 
-@pytest.fixture
-def mypy_cache(checked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy for one document, so that only what its change concerns is checked again."""
-    return Path(shutil.copytree(checked, tmp_path_factory.mktemp("mypy") / "cache"))
+def merged(lines: Iterable[str]) -> list[str]:
+    """Each command once, those before the tests first; tests that are named by files alone run in one process."""
+    once = list(dict.fromkeys(lines))
+    tests = {line: shlex.split(line)[-1].removeprefix("ARGS=") for line in once if line.startswith("make test ")}
+    files = [words for words in tests.values() if " -k " not in words]
+    together = " ".join(dict.fromkeys(" ".join(files).split()))
+    selected = [line for line, words in tests.items() if words not in files]
+    return [*(line for line in once if line not in tests), f'make test ARGS="{together}"', *selected]
 
 
 def run(line: str, folder: Path) -> None:
@@ -85,21 +86,26 @@ def test_the_changes_in_a_how_to_still_apply(document: Path, tmp_path: Path) -> 
         apply(change, tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
-def test_a_how_to_works_as_written(document: Path, tmp_path: Path, mypy_cache: Path) -> None:
-    changes = blocks(document, "diff")
-    touched = sorted({name for change in changes for name in touched_files(change)})
+def test_a_how_to_says_how_many_files_it_touches_and_how_to_test_them(document: Path) -> None:
+    touched = {name for change in blocks(document, "diff") for name in touched_files(change)}
     stated = re.findall(r"^Files touched: (\d+)", document.read_text(encoding="utf-8"), re.MULTILINE)
     assert stated == [str(len(touched))], touched
+    assert any(line.startswith("make test ") for line in commands(document))
+
+
+@pytest.mark.slow
+def test_the_how_tos_work_as_written(tmp_path: Path) -> None:
+    """All in one copy: most of the time goes into types, and into tests that several of them name."""
     copy_repository(tmp_path)
     (tmp_path / "tools" / "environment.sh").write_text("#!/bin/sh\n")  # the environment of this test has everything
+    changes = [change for document in DOCUMENTS for change in blocks(document, "diff")]
     for change in changes:
         apply(change, tmp_path)
-    commands = [line for block in blocks(document, "sh") for line in block.replace("\\\n", " ").splitlines()]
-    assert any(line.startswith("make test ") for line in commands)
-    for line in commands:
+    for line in merged(line for document in DOCUMENTS for line in commands(document)):
         run(line, tmp_path)
-    files = " ".join(name for name in touched if name.endswith(".py"))
-    for check in (f"ruff format --check {files}", f"ruff check {files}", f"mypy --cache-dir {mypy_cache}"):
+    files = " ".join({name for change in changes for name in touched_files(change) if name.endswith(".py")})
+    if (ROOT / ".mypy_cache").is_dir():  # of `make check`: then only what the changes concern is checked again
+        shutil.copytree(ROOT / ".mypy_cache", tmp_path / ".mypy_cache")
+    for check in (f"ruff format --check {files}", f"ruff check {files}", "mypy"):
         run(f".venv/bin/{check}", tmp_path)

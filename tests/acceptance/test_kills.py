@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 
-PICTURES, PICTURES_PER_UPLOAD, STEPS, SAVE_EVERY = 200, 100, 350, 50
+PICTURES, PICTURES_PER_UPLOAD, STEPS, SAVE_EVERY = 200, 100, 260, 40
 MAX_RECOVERY_SECONDS = 180.0
 
 RECIPE: dict[str, object] = {

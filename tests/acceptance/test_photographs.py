@@ -162,16 +162,20 @@ def test_an_untrained_adapter_changes_nothing(
     assert torch.equal(loaded_by_diffusers(pipeline, tmp_path / "untrained.safetensors"), base)
 
 
+@torch.no_grad()
+def encode(pipeline: StableDiffusionPipeline, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents and text of an example."""
+    latents = pipeline.vae.encode(load_pixels(example, (96, 96))[None]).latent_dist.mean
+    return latents * pipeline.vae.config.scaling_factor, pipeline.encode_prompt(example.caption, "cpu", 1, False)[0]
+
+
 def denoising_errors(pipeline: StableDiffusionPipeline, examples: list[Example]) -> list[float]:
     """The denoising errors on 64 fixed (picture, timestep, noise) triples, computed with diffusers alone."""
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-    errors = []
+    encoded, errors = [encode(pipeline, example) for example in examples], []
     for number in range(64):
-        example, generator = examples[number % len(examples)], torch.Generator().manual_seed(1000 + number)
+        (latents, text), generator = encoded[number % len(examples)], torch.Generator().manual_seed(1000 + number)
         with torch.no_grad():
-            encoded = pipeline.vae.encode(load_pixels(example, (96, 96))[None]).latent_dist.mean
-            latents = encoded * pipeline.vae.config.scaling_factor
-            text = pipeline.encode_prompt(example.caption, "cpu", 1, False)[0]
             noise = torch.randn(latents.shape, generator=generator)
             timestep = torch.randint(0, 1000, (1,), generator=generator)
             noisy = scheduler.add_noise(latents, noise, timestep)
