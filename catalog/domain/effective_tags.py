@@ -65,16 +65,24 @@ def rules_of(thresholds: dict[Category, float], of_tags: dict[str, float], deny:
     return Acceptance(threshold=Fixed(above=thresholds, tags=of_tags), deny=frozenset(deny))
 
 
-def decisions_of(edits: Iterable[Edit]) -> Decisions:
+def decisions_of(edits: Sequence[Edit]) -> Decisions:
     """What the edits of one image decided, given all in order."""
+    if len(edits) == 1 and edits[0].asserts_only:  # as imports do, and most images have nothing else
+        asserted = dict.fromkeys(edits[0].asserted, _decision(edits[0], "asserted"))
+        if len(asserted) == len(edits[0].asserted):
+            return asserted
     latest: dict[int, Decision] = {}
     for edit in edits:
         for choice, tags in tags_by_choice(edit):
-            decision = Decision(choice=choice, source=edit.source, actor=edit.actor, sequence=edit.sequence)
+            decision = _decision(edit, choice)
             for tag in tags:
                 latest.pop(tag, None)
                 latest[tag] = decision
     return {tag: decision for tag, decision in latest.items() if decision.choice != "withdrawn"}
+
+
+def _decision(edit: Edit, choice: Choice) -> Decision:
+    return Decision(choice=choice, source=edit.source, actor=edit.actor, sequence=edit.sequence)
 
 
 def derive_effective_tags(

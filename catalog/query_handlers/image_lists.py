@@ -14,7 +14,7 @@ from catalog.domain.ordering import NO_RANK, NameKeys, Position, page
 from catalog.domain.selection import Numbers, evaluate, to_array
 from catalog.lookup import dataset_at, require_dataset
 from catalog.query_handlers.context import QueryContext
-from catalog.query_handlers.paging import build_page, decode_cursor
+from catalog.query_handlers.paging import build_encoded_page, decode_cursor
 from catalog.query_handlers.results import TaggedImage, image_view, with_tags
 from catalog.views import datasets, images, past, tags
 from catalog.views.index import DatasetIndex
@@ -22,8 +22,8 @@ from contracts.errors import Invalid
 from contracts.filter_text import canonical, render_sort
 from contracts.filters import And, Filter, HasTag
 from contracts.ids import DatasetId
-from contracts.queries.base import Page
-from contracts.queries.datasets import ImageView, ListImages
+from contracts.queries.base import EncodedPage
+from contracts.queries.datasets import ListImages
 from contracts.sorting import Sort, SortBy, SortByConfidence
 from contracts.tags import canonicalize
 
@@ -64,8 +64,8 @@ class _List:
         return hashlib.sha256(f"{render_sort(self.sort)} {self.single}".encode()).hexdigest()[:8]
 
 
-async def list_images(context: QueryContext, query: ListImages) -> Page[ImageView]:
-    """Without filter and sort order in import order, read from its index; others from sets and numbers."""
+async def list_images(context: QueryContext, query: ListImages) -> EncodedPage:
+    """ImageViews. Without filter and sort order in import order, read from its index; others from sets and numbers."""
     if query.is_past:
         return await _list_past(context, query)
     if query.filter is not None or query.sort is not None:
@@ -84,10 +84,10 @@ async def list_images(context: QueryContext, query: ListImages) -> Page[ImageVie
     def key(image: TaggedImage) -> tuple[int, int]:
         return image.row.added_sequence, image.row.ordinal
 
-    return build_page(query, found, lambda image: image_view(image, keys, absent), key, total)
+    return build_encoded_page(query, found, lambda image: image_view(image, keys, absent), key, total)
 
 
-async def _list_past(context: QueryContext, query: ListImages) -> Page[ImageView]:
+async def _list_past(context: QueryContext, query: ListImages) -> EncodedPage:
     """A page of the images of a data set as they were, in import order."""
     if query.dataset is None or query.filter is not None or query.sort is not None or query.tag is not None:
         raise Invalid(
@@ -104,12 +104,12 @@ async def _list_past(context: QueryContext, query: ListImages) -> Page[ImageView
 
     found, total = await context.read(query, read)
     keys, absent = await context.keys_of(image.row.id for image in found)
-    return build_page(
+    return build_encoded_page(
         query, found, lambda image: image_view(image, keys, absent), lambda image: (image.row.ordinal,), total
     )
 
 
-async def _list_selected(context: QueryContext, query: ListImages) -> Page[ImageView]:
+async def _list_selected(context: QueryContext, query: ListImages) -> EncodedPage:
     """A page of the images that the filter selects, sorted."""
     listed = _list_of(query)
     await context.wait_for(query)
@@ -130,7 +130,7 @@ async def _list_selected(context: QueryContext, query: ListImages) -> Page[Image
         key, dataset_id, ordinal = item.key
         return listed.id, item.rank if listed.by_name else key, dataset_id, ordinal
 
-    return build_page(query, found, lambda item: image_view(item.image, keys, absent), cursor, total)
+    return build_encoded_page(query, found, lambda item: image_view(item.image, keys, absent), cursor, total)
 
 
 async def _continue_by_name(context: QueryContext, of_datasets: list[DatasetId], listed: _List, anchor: Key) -> _List:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from contracts.errors import Invalid
-from contracts.queries.base import Page, QueryPage
+from contracts.queries.base import EncodedPage, Page, QueryPage
 
 Key = TypeVar("Key", bound=tuple[int | float | str, ...])
 R = TypeVar("R")
@@ -43,9 +43,16 @@ def build_page(
     size = 0
     for row in rows[: query.limit]:
         item = view(row)
-        size += len(msgspec.json.encode(item))
+        size += len(item if isinstance(item, msgspec.Raw) else msgspec.json.encode(item))
         if items and size > MAX_PAGE_BYTES:
             break
         items.append(item)
     more = len(items) < len(rows)
     return Page(items=tuple(items), total=total, next=encode_cursor(key(rows[len(items) - 1])) if more else None)
+
+
+def build_encoded_page(
+    query: QueryPage[Any], rows: Sequence[R], view: Callable[[R], object], key: Callable[[R], Key], total: int
+) -> EncodedPage:
+    """The same with items that are encoded once, where they are large."""
+    return build_page(query, rows, lambda row: msgspec.Raw(msgspec.json.encode(view(row))), key, total)

@@ -44,6 +44,7 @@ from contracts.wire.log.event_log import EventLog
 from contracts.wire.server.accounts import ADMIN_KINDS
 from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import image_added
+from tests.catalog.received import as_received
 from tests.limits import WAIT
 from tests.signing import key_named
 
@@ -210,6 +211,7 @@ async def open_catalog(
                 await registrar.register(worker, key_named(worker).public, SCHEMA)
             resources = Resources(files, staging, archive, store, keys, blobs, decoder)
             catalog = Catalog(bus, log, resources, Policies(purge=limits))
+            catalog.queries = dict(as_received(catalog.queries))
             background.append(asyncio.create_task(finish_and_purge(catalog)))
             background.append(asyncio.create_task(catalog.job_freezer.run()))
             yield CatalogHarness(bus, catalog, staging, blobs, archive)

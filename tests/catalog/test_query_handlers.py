@@ -67,6 +67,7 @@ from contracts.queries.tagging import GetTagging, ListTagging, ReadTaggingWork
 from contracts.recipe import validate_recipe
 from contracts.wire.blobs.store import LocalBlobs
 from tests.catalog.log_builder import LOG_ID, LogBuilder, full_history, image_id, key_for, manifest_of
+from tests.catalog.received import as_received
 
 LOG = full_history()
 IMAGES = [*(image_id("ds_cats", ordinal) for ordinal in range(4)), image_id("ds_dogs", 0), image_id("ds_gone", 0)]
@@ -93,7 +94,7 @@ class QuerySide:
         )
 
     async def run(self, query: Query[Any]) -> Any:
-        return await query_handlers(self._context)[type(query)](query)
+        return await as_received(query_handlers(self._context))[type(query)](query)
 
     def limit(self, limits: QueryLimits) -> None:
         self._context = dataclasses.replace(self._context, limits=limits)
