@@ -19,8 +19,9 @@ from catalog.domain.rules import Rules
 from catalog.views import columns, datasets, image_predictions, pairs, prediction_parts, tag_digits, tag_sets
 from catalog.views.batch import CommitBatch, GoOn, Pairs, Step
 from catalog.views.pairs import NO_PAIRS
+from catalog.views.predicted_sets import Passing, find_changes
 from catalog.views.tag_digits import Counted, NumberChange
-from catalog.views.tag_sets import DatasetTags, TagChanges
+from catalog.views.tag_sets import TagChanges
 from contracts.events.datasets import RulesSet, ThresholdsSet
 
 TAGS_AT_ONCE = 100
@@ -80,7 +81,7 @@ class _ChangePredicted(Step, frozen=True, kw_only=True):
         return _compute(connection, self.dataset_id, self.find(connection), self.after)
 
     @abstractmethod
-    def find(self, connection: Connection, /) -> "Passing":
+    def find(self, connection: Connection, /) -> "PassingPairs":
         """What passes now."""
 
     def run(self, connection: Connection, plan: object, go_on: GoOn, /) -> "Step | None":
@@ -92,31 +93,31 @@ class _ChangePredicted(Step, frozen=True, kw_only=True):
 class ApplyRules(_ChangePredicted, frozen=True, kw_only=True):
     """After the rules were changed: what is predicted as before, and passes by only the old or the new rules."""
 
-    def find(self, connection: Connection) -> "Passing":
+    def find(self, connection: Connection) -> "PassingPairs":
         before, after = (_rules_at(connection, self.dataset_id, at) for at in (self.sequence - 1, self.sequence))
         changes = [part.change(before, after) for part in prediction_parts.read_all(connection, self.dataset_id)]
         added, removed = _sorted([one.added for one in changes]), _sorted([one.removed for one in changes])
-        return Passing(pairs.tags_of(added, removed), added, removed)
+        return PassingPairs(pairs.tags_of(added, removed), added, removed)
 
 
 class PredictAgain(_ChangePredicted, frozen=True, kw_only=True):
     """After other predictions count."""
 
-    def find(self, connection: Connection) -> "Passing":
+    def find(self, connection: Connection) -> "PassingPairs":
         rules = _rules_at(connection, self.dataset_id, self.sequence)
         found = _sorted([part.passing(rules) for part in prediction_parts.read_all(connection, self.dataset_id)])
-        return Passing(pairs.tags_of(found) | tag_sets.predicted_tags(connection, self.dataset_id), found, None)
+        return PassingPairs(pairs.tags_of(found) | tag_sets.predicted_tags(connection, self.dataset_id), found, None)
 
 
 @dataclass(frozen=True)
-class Passing:
+class PassingPairs:
     """The pairs, sorted, that pass; `tags`: all that are concerned. `removed`: those that do not; None: all others."""
 
     tags: AbstractSet[int]
     pairs: Pairs
     removed: Pairs | None
 
-    def by_tag(self, after: int) -> Iterator[tuple[int, BitMap, BitMap | None]]:
+    def by_tag(self, after: int) -> Iterator[Passing]:
         """The tags after one, ascending."""
         tags = sorted(tag for tag in self.tags if tag > after)
         removed = repeat(None) if self.removed is None else pairs.images_by_tag(self.removed, tags)
@@ -131,7 +132,7 @@ def _sorted(parts: Sequence[Pairs]) -> Pairs:
     return np.sort(np.concatenate([NO_PAIRS, *parts]))
 
 
-def _compute(connection: Connection, dataset_id: str, passing: Passing, after: int) -> PredictedTags:
+def _compute(connection: Connection, dataset_id: str, passing: PassingPairs, after: int) -> PredictedTags:
     """What is to be written of the tags after one."""
     parts, changed, number = list[tuple[int, TagChanges]](), BitMap(), NumberChange()
     for last, changes in _changes(connection, dataset_id, passing.by_tag(after)):
@@ -144,13 +145,7 @@ def _compute(connection: Connection, dataset_id: str, passing: Passing, after: i
     return PredictedTags(dataset_id, parts, changed, digits)
 
 
-def _changes(
-    connection: Connection, dataset_id: str, passing: Iterator[tuple[int, BitMap, BitMap | None]]
-) -> Iterator[tuple[int, TagChanges]]:
+def _changes(connection: Connection, dataset_id: str, passing: Iterator[Passing]) -> Iterator[tuple[int, TagChanges]]:
     """Of some tags at a time, each time with the last of them."""
     while some := list(islice(passing, TAGS_AT_ONCE)):
-        tags = DatasetTags(connection, dataset_id)
-        tags.load(tag for tag, _, _ in some)
-        for tag, added, removed in some:
-            tags[tag].predict(added, removed)
-        yield some[-1][0], tags.changes()
+        yield some[-1][0], find_changes(connection, dataset_id, some)

@@ -108,8 +108,6 @@ class TagSets:
     own_withdrawn: BitMap | None = None
     stored: dict[str, BitMap] = field(default_factory=dict)
     """As in the rows."""
-    by_prediction: Change | None = None
-    """The images that have the tag since, and no longer, where nothing but predictions changed."""
 
     def by_source(self) -> dict[Counted, BitMap]:
         """The images that have the tag: all, and those that have it from each source."""
@@ -123,16 +121,6 @@ class TagSets:
                 setattr(self, name, decided | images)
             elif decided.intersect(images):
                 setattr(self, name, decided - images)
-
-    def predict(self, images: BitMap, others: BitMap | None) -> None:
-        """Predictions pass for these images, and no longer for `others`; None: for all others."""
-        gained = images - self.predicted
-        lost = self.predicted - images if others is None else self.predicted & others
-        self.predicted = _without(_union(self.predicted, gained), lost)
-        decided = (self.asserted, self.imported, self.rejected)
-        gained, lost = (_without(some, *decided) if some else NONE for some in (gained, lost))
-        self.tagged = _without(_union(self.tagged, gained), lost)
-        self.by_prediction = (gained, lost)
 
     def begin_bulk(self) -> None:
         """Before the first edit of many images: until now all decisions are kept with images."""
@@ -170,12 +158,6 @@ class TagSets:
 
     def update_tagged(self) -> Iterator[tuple[Counted, Change]]:
         """After any other of the sets was replaced. What images gained and lost by each source since they were read."""
-        if self.by_prediction is not None:
-            gained, lost = self.by_prediction
-            if gained or lost:
-                yield "any", (gained, lost)
-                yield "model", (gained, lost)
-            return
         stored = self.stored.get
         if all(getattr(self, name) is stored(name, NONE) for name in BASE):
             return
@@ -234,6 +216,20 @@ class TagChanges:
         connection.executemany(SET_COUNT, self.counts)
         connection.executemany(DELETE_TAG, self.unused)
 
+    def set_count(self, dataset_id: str, tag: int, before: int | None, count: int) -> None:
+        """`before`: None if the tag has no row."""
+        if before is None:
+            self.new.append((dataset_id, count, tag))
+        elif count != before:
+            self.counts.append((count, dataset_id, tag))
+
+    def save(self, connection: Connection, dataset_id: str) -> BitMap:
+        """Write all of it; returns the images whose effective tags change."""
+        self.write(connection)
+        for source, of_source in self.by_source.items():
+            tag_digits.recount(connection, dataset_id, source, of_source)
+        return self.images
+
     @property
     def images(self) -> BitMap:
         """Those whose effective tags change."""
@@ -254,42 +250,28 @@ class DatasetTags:
         """Tags that have no rows yet get empty sets."""
         new = {tag: TagSets() for tag in tags if tag not in self._sets}
         before, images = b"", NONE
-        for tag, kind, serialized in self._rows(LOAD, new):
+        for tag, kind, serialized in rows_of(self._connection, LOAD, self.dataset_id, new):
             if (sets := new.get(tag)) is not None:
                 if serialized != before:  # often all sets of a tag are the same
                     before, images = serialized, BitMap.deserialize(serialized)
                 setattr(sets, kind, images)
                 sets.stored[kind] = images
-        self._counts.update(self._rows(COUNTS, new))
+        self._counts.update(rows_of(self._connection, COUNTS, self.dataset_id, new))
         self._sets |= new
-
-    def _rows(self, query: str, tags: Collection[int]) -> Iterator[tuple[Any, ...]]:
-        """Those of these tags, and perhaps of others."""
-        cursor, first, last = tuple_cursor(self._connection), min(tags, default=0), max(tags, default=0)
-        if last - first < DENSE * len(tags):
-            return cursor.execute(f"{query} {RANGE}", (self.dataset_id, first, last))
-        return cursor.execute(f"{query} {SOME}", (self.dataset_id, json_array(tags)))
 
     def __getitem__(self, tag: int) -> TagSets:
         return self._sets[tag]
 
     def save(self) -> BitMap:
         """Write what changed; returns the images whose effective tags did."""
-        changes = self.changes()
-        changes.write(self._connection)
-        for source, of_source in changes.by_source.items():
-            tag_digits.recount(self._connection, self.dataset_id, source, of_source)
-        return changes.images
+        return self.changes().save(self._connection, self.dataset_id)
 
     def changes(self) -> TagChanges:
         """A removed data set has no tags any more."""
-        found = TagChanges()
-        row = self._connection.execute(IS_REMOVED, (self.dataset_id,)).fetchone()
-        if row is None or row["removed"]:
-            return found
-        live = load(self._connection, self.dataset_id, "live")
-        for tag, sets in self._sets.items():
-            self._add_changes(found, tag, sets, live)
+        found, live = TagChanges(), live_images(self._connection, self.dataset_id)
+        if live is not None:
+            for tag, sets in self._sets.items():
+                self._add_changes(found, tag, sets, live)
         return found
 
     def _add_changes(self, found: TagChanges, tag: int, sets: TagSets, live: BitMap) -> None:
@@ -309,11 +291,22 @@ class DatasetTags:
                 found.saved.append((self.dataset_id, tag, kind, serialized[id(images)]))
         if not is_used:
             found.unused.append((self.dataset_id, tag))
-        elif (count := sets.tagged.intersection_cardinality(live)) != self._counts.get(tag):
-            if tag in self._counts:
-                found.counts.append((count, self.dataset_id, tag))
-            else:
-                found.new.append((self.dataset_id, count, tag))
+        else:
+            found.set_count(self.dataset_id, tag, self._counts.get(tag), sets.tagged.intersection_cardinality(live))
+
+
+def rows_of(connection: Connection, query: str, dataset_id: str, tags: Collection[int]) -> Iterator[tuple[Any, ...]]:
+    """Those of these tags, and perhaps of others."""
+    cursor, first, last = tuple_cursor(connection), min(tags, default=0), max(tags, default=0)
+    if last - first < DENSE * len(tags):
+        return cursor.execute(f"{query} {RANGE}", (dataset_id, first, last))
+    return cursor.execute(f"{query} {SOME}", (dataset_id, json_array(tags)))
+
+
+def live_images(connection: Connection, dataset_id: str) -> BitMap | None:
+    """None: the data set is removed, and has no tags any more."""
+    row = connection.execute(IS_REMOVED, (dataset_id,)).fetchone()
+    return None if row is None or row["removed"] else load(connection, dataset_id, "live")
 
 
 def _differs(before: BitMap, images: BitMap) -> bool:
