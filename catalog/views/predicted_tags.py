@@ -19,9 +19,8 @@ from catalog.domain.rules import Rules
 from catalog.views import columns, datasets, image_predictions, pairs, prediction_parts, tag_digits, tag_sets
 from catalog.views.batch import CommitBatch, GoOn, Pairs, Step
 from catalog.views.pairs import NO_PAIRS
-from catalog.views.predicted_sets import Passing, find_changes
 from catalog.views.tag_digits import Counted, NumberChange
-from catalog.views.tag_sets import TagChanges
+from catalog.views.tag_sets import Passing, TagChanges, TagRows, find_predicted
 from contracts.events.datasets import RulesSet, ThresholdsSet
 
 TAGS_AT_ONCE = 100
@@ -42,27 +41,26 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         batch.steps.append(ApplyRules(dataset_id=recorded.commit.aggregate_id, sequence=recorded.sequence))
 
 
-@dataclass(frozen=True)
-class PredictedTags:
-    """All that is to be written of a data set: `parts` by their last tag, ascending.
+class PredictedTags(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is to be written of a data set: `parts` by their last tag, ascending. Bitmaps are serialized.
 
-    `images`: those whose tags change. `digits`: of each source, before and after.
+    `images`: those whose tags change. `digits`: those of the numbers of tags that change, and how many there are now.
     """
 
     dataset_id: str
-    parts: Sequence[tuple[int, TagChanges]]
-    images: BitMap
-    digits: Sequence[tuple[Counted, list[BitMap], list[BitMap]]]
+    parts: list[tuple[int, TagRows]]
+    images: bytes
+    digits: dict[Counted, tuple[dict[int, bytes], int]]
 
     def write(self, connection: Connection, sequence: int, after: int, go_on: GoOn) -> int | None:
         """Write the tags after one, as far as there is time; returns the last of them. None: there are no more."""
         if after < 0:
-            for source, digits_before, digits in self.digits:
-                tag_digits.save(connection, self.dataset_id, source, digits_before, digits)
-            columns.mark_changed(connection, self.dataset_id, self.images, sequence)
-        left = [(last, changes) for last, changes in self.parts if last > after]
-        for number, (last, changes) in enumerate(left, start=1):
-            changes.write(connection)
+            for source, (changed, number) in self.digits.items():
+                tag_digits.write(connection, self.dataset_id, source, changed, number)
+            columns.mark_changed(connection, self.dataset_id, BitMap.deserialize(self.images), sequence)
+        left = [(last, rows) for last, rows in self.parts if last > after]
+        for number, (last, rows) in enumerate(left, start=1):
+            rows.write(connection)
             if number < len(left) and not go_on():
                 return last
         return None
@@ -134,18 +132,22 @@ def _sorted(parts: Sequence[Pairs]) -> Pairs:
 
 def _compute(connection: Connection, dataset_id: str, passing: PassingPairs, after: int) -> PredictedTags:
     """What is to be written of the tags after one."""
-    parts, changed, number = list[tuple[int, TagChanges]](), BitMap(), NumberChange()
+    parts, changed, number = list[tuple[int, TagRows]](), BitMap(), NumberChange()
     for last, changes in _changes(connection, dataset_id, passing.by_tag(after)):
         number.add(changes.by_source["any"])
         changed |= changes.images
-        changes.by_source.clear()
-        parts.append((last, changes))
+        parts.append((last, changes.rows))
     before = {source: tag_digits.load_digits(connection, dataset_id, source) for source in PREDICTED}
-    digits = [(source, before[source], number.applied_to(before[source])) for source in PREDICTED]
-    return PredictedTags(dataset_id, parts, changed, digits)
+    digits = {source: (some, number.applied_to(some)) for source, some in before.items()}
+    return PredictedTags(
+        dataset_id=dataset_id,
+        parts=parts,
+        images=changed.serialize(),
+        digits={source: (tag_digits.changed_digits(some, now), len(now)) for source, (some, now) in digits.items()},
+    )
 
 
 def _changes(connection: Connection, dataset_id: str, passing: Iterator[Passing]) -> Iterator[tuple[int, TagChanges]]:
     """Of some tags at a time, each time with the last of them."""
     while some := list(islice(passing, TAGS_AT_ONCE)):
-        yield some[-1][0], find_changes(connection, dataset_id, some)
+        yield some[-1][0], find_predicted(connection, dataset_id, some)

@@ -29,8 +29,7 @@ from catalog.views import (
 from catalog.views.batch import BULK, CommitBatch, DeleteRows, GoOn, PairChange, Step
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
-from catalog.views.predicted_sets import find_changes
-from catalog.views.tag_sets import CHOICES, DatasetTags
+from catalog.views.tag_sets import CHOICES, DatasetTags, find_predicted
 from contracts.events.datasets import (
     DatasetErased,
     DatasetRemoved,
@@ -147,7 +146,7 @@ def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) ->
     """Predictions that pass since, or no longer."""
     tags = sorted(pairs.tags_of(change.added, change.removed))
     images = (pairs.images_by_tag(some, tags) for some in (change.added, change.removed))
-    find_changes(connection, dataset_id, list(zip(tags, *images, strict=True))).save(connection, dataset_id)
+    find_predicted(connection, dataset_id, list(zip(tags, *images, strict=True))).save(connection, dataset_id)
 
 
 class CountAgain(Step, frozen=True, kw_only=True):
