@@ -25,6 +25,7 @@ from catalog.ingest.pool import Decoder
 from catalog.key_file import open_keys
 from catalog.keys import KEYS, Keys
 from catalog.metrics import CatalogMetrics
+from catalog.planning.planner import Planner
 from catalog.prediction_index import PredictionIndex
 from catalog.projection import is_current, project
 from catalog.query_handlers.context import ManifestReader, QueryContext
@@ -265,6 +266,7 @@ async def _open(settings: Settings, log: EventLog, stack: AsyncExitStack) -> Res
     keys = await stack.enter_async_context(await open_keys(settings.catalog, ids, log_id, required=end > 1))
     await check_root(archive, keys, log)
     store = await stack.enter_async_context(Store(settings.catalog / "read.db", log_id, views))
+    await stack.enter_async_context(Planner(store))
     if not await is_current(store, archive):
         await archive.ensure_verified()  # rows are computed from it
     decoder = await stack.enter_async_context(Decoder(Limits(), workers=settings.decoders))

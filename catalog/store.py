@@ -29,13 +29,15 @@ from catalog.database import (
     peek,
     remove_database,
 )
-from catalog.pending import Pending, Slice, Waiting
+from catalog.pending import Pending, Planned, Slice, Waiting
 from contracts.commits import Aggregate, ForeignMessage, LogEntry, RecordedCommit
 from contracts.errors import Behind, LogDamaged, Unavailable
 
 T = TypeVar("T")
 ApplyCommits = Callable[[Connection, Sequence[RecordedCommit]], None]
 CommitsAt = Callable[[Sequence[int]], Awaitable[Sequence[RecordedCommit]]]
+MakePlan = Callable[[Planned], Awaitable[object]]
+"""Makes the plan of a step, from rows that nothing of it has changed yet."""
 
 SLICE_SECONDS = 0.02
 """Time after which a slice of a long application ends, to let others write; its last part and the commit come then."""
@@ -121,6 +123,7 @@ class Store(Database):
         self._advanced = asyncio.Condition()
         self._pending: Mapping[Aggregate, int] = {}
         self._pending_commits = 0
+        self.make_plan: MakePlan = lambda step: self.read(step.plan)
         self._plan: tuple[Slice, object] | None = None
         """Of the step that is being worked on; the same for all its slices."""
         self._damaged = asyncio.Event()
@@ -298,7 +301,7 @@ class Store(Database):
     async def _plan_of(self, work: Slice) -> object:
         if self._plan is None or not self._plan[0].is_of_same_step(work):
             self._plan = None  # its memory is free before the next one is made
-            self._plan = (work, await self.read(work.step.plan))
+            self._plan = (work, await self.make_plan(work.step))
         return self._plan[1]
 
     def _take_up(self, connection: Connection, commits: Sequence[RecordedCommit]) -> Pending:

@@ -60,6 +60,7 @@ __all__ = [
     "next_work",
     "read_pending",
     "run",
+    "size_of",
     "take_in",
     "take_up",
 ]
@@ -181,7 +182,7 @@ def _apply_views(connection: Connection, batch: CommitBatch) -> list[Step]:
 def _begin(connection: Connection, recorded: RecordedCommit) -> set[str]:
     """Apply one commit but for steps that take long; returns the data set that is busy then."""
     steps = _apply_views(connection, CommitBatch([recorded]))
-    long = [step for step in steps if takes_long(fetch_value(connection, SIZE, (step.dataset_id,)) or 0)]
+    long = [step for step in steps if takes_long(size_of(connection, step.dataset_id))]
     if not long:
         for step in steps:
             step.finish(connection)
@@ -189,6 +190,11 @@ def _begin(connection: Connection, recorded: RecordedCommit) -> set[str]:
     dataset_id = long[0].dataset_id
     pending.add(connection, recorded, dataset_id, _encode(steps))
     return {dataset_id}
+
+
+def size_of(connection: Connection, dataset_id: str) -> int:
+    """How many images a data set has, or has had."""
+    return fetch_value(connection, SIZE, (dataset_id,)) or 0
 
 
 def _put_off(connection: Connection, recorded: RecordedCommit, dataset_id: str) -> None:

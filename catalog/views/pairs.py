@@ -38,6 +38,7 @@ _LENGTHS = Struct("<II")
 """Of packed columns: tags, and predictions."""
 _CODES = {category: code for code, category in enumerate(CATEGORIES)}
 CHARACTER = _CODES["character"]
+_NONE = BitMap()
 _SHIFT = np.uint64(32)
 _ORDINAL = np.uint64(0xFFFFFFFF)
 
@@ -190,7 +191,7 @@ def images_by_tag(pairs: Pairs, tags: Sequence[int]) -> Iterator[BitMap]:
     of_tags = np.array(tags, dtype=np.uint64)
     starts, ends = (np.searchsorted(pairs, (of_tags + np.uint64(more)) << _SHIFT).tolist() for more in (0, 1))
     ordinals = (pairs & _ORDINAL).astype(np.uint32)
-    return (from_array(ordinals[start:end]) for start, end in zip(starts, ends, strict=True))
+    return (from_array(ordinals[start:end]) if start < end else _NONE for start, end in zip(starts, ends, strict=True))
 
 
 def change(before: Pairs, after: Pairs) -> PairChange:

@@ -20,7 +20,7 @@ from catalog.views import columns, datasets, image_predictions, pairs, predictio
 from catalog.views.batch import CommitBatch, GoOn, Pairs, Step
 from catalog.views.pairs import NO_PAIRS
 from catalog.views.tag_digits import Counted, NumberChange
-from catalog.views.tag_sets import DatasetTags, TagChanges
+from catalog.views.tag_sets import Passing, TagChanges, TagRows, find_predicted
 from contracts.events.datasets import RulesSet, ThresholdsSet
 
 TAGS_AT_ONCE = 100
@@ -41,27 +41,26 @@ def apply(connection: Connection, batch: CommitBatch) -> None:
         batch.steps.append(ApplyRules(dataset_id=recorded.commit.aggregate_id, sequence=recorded.sequence))
 
 
-@dataclass(frozen=True)
-class PredictedTags:
-    """All that is to be written of a data set: `parts` by their last tag, ascending.
+class PredictedTags(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is to be written of a data set: `parts` by their last tag, ascending. Bitmaps are serialized.
 
-    `images`: those whose tags change. `digits`: of each source, before and after.
+    `images`: those whose tags change. `digits`: those of the numbers of tags that change, and how many there are now.
     """
 
     dataset_id: str
-    parts: Sequence[tuple[int, TagChanges]]
-    images: BitMap
-    digits: Sequence[tuple[Counted, list[BitMap], list[BitMap]]]
+    parts: list[tuple[int, TagRows]]
+    images: bytes
+    digits: dict[Counted, tuple[dict[int, bytes], int]]
 
     def write(self, connection: Connection, sequence: int, after: int, go_on: GoOn) -> int | None:
         """Write the tags after one, as far as there is time; returns the last of them. None: there are no more."""
         if after < 0:
-            for source, digits_before, digits in self.digits:
-                tag_digits.save(connection, self.dataset_id, source, digits_before, digits)
-            columns.mark_changed(connection, self.dataset_id, self.images, sequence)
-        left = [(last, changes) for last, changes in self.parts if last > after]
-        for number, (last, changes) in enumerate(left, start=1):
-            changes.write(connection)
+            for source, (changed, number) in self.digits.items():
+                tag_digits.write(connection, self.dataset_id, source, changed, number)
+            columns.mark_changed(connection, self.dataset_id, BitMap.deserialize(self.images), sequence)
+        left = [(last, rows) for last, rows in self.parts if last > after]
+        for number, (last, rows) in enumerate(left, start=1):
+            rows.write(connection)
             if number < len(left) and not go_on():
                 return last
         return None
@@ -80,7 +79,7 @@ class _ChangePredicted(Step, frozen=True, kw_only=True):
         return _compute(connection, self.dataset_id, self.find(connection), self.after)
 
     @abstractmethod
-    def find(self, connection: Connection, /) -> "Passing":
+    def find(self, connection: Connection, /) -> "PassingPairs":
         """What passes now."""
 
     def run(self, connection: Connection, plan: object, go_on: GoOn, /) -> "Step | None":
@@ -92,31 +91,31 @@ class _ChangePredicted(Step, frozen=True, kw_only=True):
 class ApplyRules(_ChangePredicted, frozen=True, kw_only=True):
     """After the rules were changed: what is predicted as before, and passes by only the old or the new rules."""
 
-    def find(self, connection: Connection) -> "Passing":
+    def find(self, connection: Connection) -> "PassingPairs":
         before, after = (_rules_at(connection, self.dataset_id, at) for at in (self.sequence - 1, self.sequence))
         changes = [part.change(before, after) for part in prediction_parts.read_all(connection, self.dataset_id)]
         added, removed = _sorted([one.added for one in changes]), _sorted([one.removed for one in changes])
-        return Passing(pairs.tags_of(added, removed), added, removed)
+        return PassingPairs(pairs.tags_of(added, removed), added, removed)
 
 
 class PredictAgain(_ChangePredicted, frozen=True, kw_only=True):
     """After other predictions count."""
 
-    def find(self, connection: Connection) -> "Passing":
+    def find(self, connection: Connection) -> "PassingPairs":
         rules = _rules_at(connection, self.dataset_id, self.sequence)
         found = _sorted([part.passing(rules) for part in prediction_parts.read_all(connection, self.dataset_id)])
-        return Passing(pairs.tags_of(found) | tag_sets.predicted_tags(connection, self.dataset_id), found, None)
+        return PassingPairs(pairs.tags_of(found) | tag_sets.predicted_tags(connection, self.dataset_id), found, None)
 
 
 @dataclass(frozen=True)
-class Passing:
+class PassingPairs:
     """The pairs, sorted, that pass; `tags`: all that are concerned. `removed`: those that do not; None: all others."""
 
     tags: AbstractSet[int]
     pairs: Pairs
     removed: Pairs | None
 
-    def by_tag(self, after: int) -> Iterator[tuple[int, BitMap, BitMap | None]]:
+    def by_tag(self, after: int) -> Iterator[Passing]:
         """The tags after one, ascending."""
         tags = sorted(tag for tag in self.tags if tag > after)
         removed = repeat(None) if self.removed is None else pairs.images_by_tag(self.removed, tags)
@@ -131,26 +130,24 @@ def _sorted(parts: Sequence[Pairs]) -> Pairs:
     return np.sort(np.concatenate([NO_PAIRS, *parts]))
 
 
-def _compute(connection: Connection, dataset_id: str, passing: Passing, after: int) -> PredictedTags:
+def _compute(connection: Connection, dataset_id: str, passing: PassingPairs, after: int) -> PredictedTags:
     """What is to be written of the tags after one."""
-    parts, changed, number = list[tuple[int, TagChanges]](), BitMap(), NumberChange()
+    parts, changed, number = list[tuple[int, TagRows]](), BitMap(), NumberChange()
     for last, changes in _changes(connection, dataset_id, passing.by_tag(after)):
         number.add(changes.by_source["any"])
         changed |= changes.images
-        changes.by_source.clear()
-        parts.append((last, changes))
+        parts.append((last, changes.rows))
     before = {source: tag_digits.load_digits(connection, dataset_id, source) for source in PREDICTED}
-    digits = [(source, before[source], number.applied_to(before[source])) for source in PREDICTED]
-    return PredictedTags(dataset_id, parts, changed, digits)
+    digits = {source: (some, number.applied_to(some)) for source, some in before.items()}
+    return PredictedTags(
+        dataset_id=dataset_id,
+        parts=parts,
+        images=changed.serialize(),
+        digits={source: (tag_digits.changed_digits(some, now), len(now)) for source, (some, now) in digits.items()},
+    )
 
 
-def _changes(
-    connection: Connection, dataset_id: str, passing: Iterator[tuple[int, BitMap, BitMap | None]]
-) -> Iterator[tuple[int, TagChanges]]:
+def _changes(connection: Connection, dataset_id: str, passing: Iterator[Passing]) -> Iterator[tuple[int, TagChanges]]:
     """Of some tags at a time, each time with the last of them."""
     while some := list(islice(passing, TAGS_AT_ONCE)):
-        tags = DatasetTags(connection, dataset_id)
-        tags.load(tag for tag, _, _ in some)
-        for tag, added, removed in some:
-            tags[tag].predict(added, removed)
-        yield some[-1][0], tags.changes()
+        yield some[-1][0], find_predicted(connection, dataset_id, some)

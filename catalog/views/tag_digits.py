@@ -1,6 +1,6 @@
 """The numbers of tags of all images, in binary: one set for each digit (a bit-sliced index, O'Neil and Quass 1997)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Literal
 
@@ -126,11 +126,19 @@ def recount(connection: Connection, dataset_id: str, source: Counted, changes: S
 def save(
     connection: Connection, dataset_id: str, source: Counted, before: Sequence[BitMap], after: Sequence[BitMap]
 ) -> None:
-    """Only digits that changed are written."""
-    rows = [
-        (dataset_id, source, place, serialize(images))
+    write(connection, dataset_id, source, changed_digits(before, after), len(after))
+
+
+def changed_digits(before: Sequence[BitMap], after: Sequence[BitMap]) -> dict[int, bytes]:
+    """Those that are to be written, by place."""
+    return {
+        place: serialize(images)
         for place, images in enumerate(after)
         if place >= len(before) or images != before[place]
-    ]
-    connection.executemany(SAVE, rows)
-    connection.execute(DELETE, (dataset_id, source, len(after)))
+    }
+
+
+def write(connection: Connection, dataset_id: str, source: Counted, changed: Mapping[int, bytes], digits: int) -> None:
+    """`digits`: how many there are now."""
+    connection.executemany(SAVE, [(dataset_id, source, place, images) for place, images in changed.items()])
+    connection.execute(DELETE, (dataset_id, source, digits))

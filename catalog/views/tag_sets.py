@@ -7,7 +7,7 @@ kept with images themselves have sets of their own (`own_…`).
 
 import functools
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,8 +85,16 @@ BASE = ("predicted", *DECIDED)
 COUNTED_SETS: tuple[tuple[Counted, str], ...] = (("any", "tagged"), ("person", "asserted"), ("import", "imported"))
 
 
+Row = tuple[Any, ...]
+"""The values of a statement."""
 NONE = BitMap()
 """Never changed."""
+
+
+Passing = tuple[int, BitMap, BitMap | None]
+"""A tag, the images that predictions of it pass for, and those that they no longer pass for; None: all others."""
+Stored = dict[str, BitMap]
+"""The sets of a tag, by kind."""
 
 
 @dataclass
@@ -108,8 +116,6 @@ class TagSets:
     own_withdrawn: BitMap | None = None
     stored: dict[str, BitMap] = field(default_factory=dict)
     """As in the rows."""
-    by_prediction: Change | None = None
-    """The images that have the tag since, and no longer, where nothing but predictions changed."""
 
     def by_source(self) -> dict[Counted, BitMap]:
         """The images that have the tag: all, and those that have it from each source."""
@@ -123,16 +129,6 @@ class TagSets:
                 setattr(self, name, decided | images)
             elif decided.intersect(images):
                 setattr(self, name, decided - images)
-
-    def predict(self, images: BitMap, others: BitMap | None) -> None:
-        """Predictions pass for these images, and no longer for `others`; None: for all others."""
-        gained = images - self.predicted
-        lost = self.predicted - images if others is None else self.predicted & others
-        self.predicted = _without(_union(self.predicted, gained), lost)
-        decided = (self.asserted, self.imported, self.rejected)
-        gained, lost = (_without(some, *decided) if some else NONE for some in (gained, lost))
-        self.tagged = _without(_union(self.tagged, gained), lost)
-        self.by_prediction = (gained, lost)
 
     def begin_bulk(self) -> None:
         """Before the first edit of many images: until now all decisions are kept with images."""
@@ -170,12 +166,6 @@ class TagSets:
 
     def update_tagged(self) -> Iterator[tuple[Counted, Change]]:
         """After any other of the sets was replaced. What images gained and lost by each source since they were read."""
-        if self.by_prediction is not None:
-            gained, lost = self.by_prediction
-            if gained or lost:
-                yield "any", (gained, lost)
-                yield "model", (gained, lost)
-            return
         stored = self.stored.get
         if all(getattr(self, name) is stored(name, NONE) for name in BASE):
             return
@@ -216,23 +206,43 @@ def _change(before: BitMap, after: BitMap) -> list[Change]:
 
 
 @dataclass
-class TagChanges:
-    """What is to be written of some tags of a data set, as values for statements, and the numbers that change by it."""
+class TagRows:
+    """What is to be written of some tags of a data set, as values for statements."""
 
-    saved: list[tuple[object, ...]] = field(default_factory=list)
-    deleted: list[tuple[object, ...]] = field(default_factory=list)
-    new: list[tuple[object, ...]] = field(default_factory=list)
-    counts: list[tuple[object, ...]] = field(default_factory=list)
-    unused: list[tuple[object, ...]] = field(default_factory=list)
-    by_source: defaultdict[Counted, list[Change]] = field(default_factory=lambda: defaultdict(list))
+    saved: list[Row] = field(default_factory=list)
+    deleted: list[Row] = field(default_factory=list)
+    new: list[Row] = field(default_factory=list)
+    counts: list[Row] = field(default_factory=list)
+    unused: list[Row] = field(default_factory=list)
 
     def write(self, connection: Connection) -> None:
-        """All but the numbers of tags of each image."""
         connection.executemany(SAVE, self.saved)
         connection.executemany(DELETE, self.deleted)
         connection.executemany(ADD_TAG, self.new)
         connection.executemany(SET_COUNT, self.counts)
         connection.executemany(DELETE_TAG, self.unused)
+
+
+@dataclass
+class TagChanges:
+    """What is to be written of some tags of a data set, and the numbers of tags of images that change by it."""
+
+    rows: TagRows = field(default_factory=TagRows)
+    by_source: defaultdict[Counted, list[Change]] = field(default_factory=lambda: defaultdict(list))
+
+    def set_count(self, dataset_id: str, tag: int, before: int | None, count: int) -> None:
+        """`before`: None if the tag has no row."""
+        if before is None:
+            self.rows.new.append((dataset_id, count, tag))
+        elif count != before:
+            self.rows.counts.append((count, dataset_id, tag))
+
+    def save(self, connection: Connection, dataset_id: str) -> BitMap:
+        """Write all of it; returns the images whose effective tags change."""
+        self.rows.write(connection)
+        for source, of_source in self.by_source.items():
+            tag_digits.recount(connection, dataset_id, source, of_source)
+        return self.images
 
     @property
     def images(self) -> BitMap:
@@ -254,42 +264,28 @@ class DatasetTags:
         """Tags that have no rows yet get empty sets."""
         new = {tag: TagSets() for tag in tags if tag not in self._sets}
         before, images = b"", NONE
-        for tag, kind, serialized in self._rows(LOAD, new):
+        for tag, kind, serialized in _rows(self._connection, LOAD, self.dataset_id, new):
             if (sets := new.get(tag)) is not None:
                 if serialized != before:  # often all sets of a tag are the same
                     before, images = serialized, BitMap.deserialize(serialized)
                 setattr(sets, kind, images)
                 sets.stored[kind] = images
-        self._counts.update(self._rows(COUNTS, new))
+        self._counts.update(_rows(self._connection, COUNTS, self.dataset_id, new))
         self._sets |= new
-
-    def _rows(self, query: str, tags: Collection[int]) -> Iterator[tuple[Any, ...]]:
-        """Those of these tags, and perhaps of others."""
-        cursor, first, last = tuple_cursor(self._connection), min(tags, default=0), max(tags, default=0)
-        if last - first < DENSE * len(tags):
-            return cursor.execute(f"{query} {RANGE}", (self.dataset_id, first, last))
-        return cursor.execute(f"{query} {SOME}", (self.dataset_id, json_array(tags)))
 
     def __getitem__(self, tag: int) -> TagSets:
         return self._sets[tag]
 
     def save(self) -> BitMap:
         """Write what changed; returns the images whose effective tags did."""
-        changes = self.changes()
-        changes.write(self._connection)
-        for source, of_source in changes.by_source.items():
-            tag_digits.recount(self._connection, self.dataset_id, source, of_source)
-        return changes.images
+        return self.changes().save(self._connection, self.dataset_id)
 
     def changes(self) -> TagChanges:
         """A removed data set has no tags any more."""
-        found = TagChanges()
-        row = self._connection.execute(IS_REMOVED, (self.dataset_id,)).fetchone()
-        if row is None or row["removed"]:
-            return found
-        live = load(self._connection, self.dataset_id, "live")
-        for tag, sets in self._sets.items():
-            self._add_changes(found, tag, sets, live)
+        found, live = TagChanges(), _live(self._connection, self.dataset_id)
+        if live is not None:
+            for tag, sets in self._sets.items():
+                self._add_changes(found, tag, sets, live)
         return found
 
     def _add_changes(self, found: TagChanges, tag: int, sets: TagSets, live: BitMap) -> None:
@@ -300,20 +296,82 @@ class DatasetTags:
             before = sets.stored.get(kind)
             if not images and not kind.startswith("own_"):
                 if before is not None:
-                    found.deleted.append((self.dataset_id, tag, kind))
+                    found.rows.deleted.append((self.dataset_id, tag, kind))
                 continue
             is_used = True
             if before is None or _differs(before, images):
                 if id(images) not in serialized:
                     serialized[id(images)] = serialize(images)
-                found.saved.append((self.dataset_id, tag, kind, serialized[id(images)]))
+                found.rows.saved.append((self.dataset_id, tag, kind, serialized[id(images)]))
         if not is_used:
-            found.unused.append((self.dataset_id, tag))
-        elif (count := sets.tagged.intersection_cardinality(live)) != self._counts.get(tag):
-            if tag in self._counts:
-                found.counts.append((count, self.dataset_id, tag))
-            else:
-                found.new.append((self.dataset_id, count, tag))
+            found.rows.unused.append((self.dataset_id, tag))
+        else:
+            found.set_count(self.dataset_id, tag, self._counts.get(tag), sets.tagged.intersection_cardinality(live))
+
+
+def find_predicted(connection: Connection, dataset_id: str, some: Sequence[Passing]) -> TagChanges:
+    """What is to be written of these tags; nothing of a removed data set, which has no tags any more.
+
+    For nearly all tags of a data set: with as few operations for each as there can be.
+    """
+    found, live, tags = TagChanges(), _live(connection, dataset_id), [tag for tag, _, _ in some]
+    if live is None:
+        return found
+    stored, counts = _load_sets(connection, dataset_id, tags), dict(_rows(connection, COUNTS, dataset_id, tags))
+    for tag, passing, others in some:
+        sets = stored[tag]
+        predicted = sets.get("predicted", NONE)
+        gained = passing - predicted
+        lost = predicted - passing if others is None else predicted & others
+        if not gained and not lost:
+            continue
+        predicted = (predicted | gained) - lost
+        _store(found, dataset_id, tag, "predicted", predicted)
+        tagged = sets.get("tagged", NONE)
+        for decided in filter(None, map(sets.get, DECIDED)):
+            gained, lost = gained - decided, lost - decided
+        if gained or lost:
+            tagged = (tagged | gained) - lost
+            _store(found, dataset_id, tag, "tagged", tagged)
+            found.by_source["any"].append((gained, lost))
+            found.by_source["model"].append((gained, lost))
+        if predicted or tagged or not sets.keys() <= {"predicted", "tagged"}:
+            found.set_count(dataset_id, tag, counts.get(tag), tagged.intersection_cardinality(live))
+        else:
+            found.rows.unused.append((dataset_id, tag))
+    return found
+
+
+def _load_sets(connection: Connection, dataset_id: str, tags: Sequence[int]) -> defaultdict[int, Stored]:
+    found: defaultdict[int, Stored] = defaultdict(dict)
+    before, images = b"", NONE
+    for tag, kind, serialized in _rows(connection, LOAD, dataset_id, tags):
+        if serialized != before:  # often all sets of a tag are the same
+            before, images = serialized, BitMap.deserialize(serialized)
+        found[tag][kind] = images
+    return found
+
+
+def _store(found: TagChanges, dataset_id: str, tag: int, kind: str, images: BitMap) -> None:
+    """An empty set has no row."""
+    if images:
+        found.rows.saved.append((dataset_id, tag, kind, serialize(images)))
+    else:
+        found.rows.deleted.append((dataset_id, tag, kind))
+
+
+def _rows(connection: Connection, query: str, dataset_id: str, tags: Collection[int]) -> Iterator[tuple[Any, ...]]:
+    """Those of these tags, and perhaps of others."""
+    cursor, first, last = tuple_cursor(connection), min(tags, default=0), max(tags, default=0)
+    if last - first < DENSE * len(tags):
+        return cursor.execute(f"{query} {RANGE}", (dataset_id, first, last))
+    return cursor.execute(f"{query} {SOME}", (dataset_id, json_array(tags)))
+
+
+def _live(connection: Connection, dataset_id: str) -> BitMap | None:
+    """None: the data set is removed, and has no tags any more."""
+    row = connection.execute(IS_REMOVED, (dataset_id,)).fetchone()
+    return None if row is None or row["removed"] else load(connection, dataset_id, "live")
 
 
 def _differs(before: BitMap, images: BitMap) -> bool:

@@ -29,7 +29,7 @@ from catalog.views import (
 from catalog.views.batch import BULK, CommitBatch, DeleteRows, GoOn, PairChange, Step
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
-from catalog.views.tag_sets import CHOICES, NONE, DatasetTags
+from catalog.views.tag_sets import CHOICES, DatasetTags, find_predicted
 from contracts.events.datasets import (
     DatasetErased,
     DatasetRemoved,
@@ -142,14 +142,11 @@ def _decide_bulk(tags: DatasetTags, run: Iterable[tuple[Edit, BitMap]]) -> None:
             tags[tag].decide(ordinals, choice)
 
 
-def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) -> BitMap:
-    """Predictions that pass since, or no longer; returns the images whose tags changed."""
-    tags = DatasetTags(connection, dataset_id)
-    tags.load(change.tags())
-    added, removed = dict(by_tag(change.added)), dict(by_tag(change.removed))
-    for tag in change.tags():
-        tags[tag].predict(added.get(tag, NONE), removed.get(tag, NONE))
-    return tags.save()
+def _write_pairs(connection: Connection, dataset_id: str, change: PairChange) -> None:
+    """Predictions that pass since, or no longer."""
+    tags = sorted(pairs.tags_of(change.added, change.removed))
+    images = (pairs.images_by_tag(some, tags) for some in (change.added, change.removed))
+    find_predicted(connection, dataset_id, list(zip(tags, *images, strict=True))).save(connection, dataset_id)
 
 
 class CountAgain(Step, frozen=True, kw_only=True):
