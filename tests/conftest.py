@@ -47,7 +47,7 @@ LONGEST_FIRST = (
 LEASE = 2.0
 """Seconds; short, because some tests wait for it to expire."""
 
-WANTED = {str(config.name): config for config in stream_configs()}
+STREAMS = {str(config.name): config for config in stream_configs()}
 """What the migrate step creates, by name."""
 
 BusOf = Callable[[Role], Awaitable[Bus]]
@@ -142,9 +142,9 @@ async def empty_streams(admin: Bus, server: EmbeddedServer) -> None:
     # may find no folder, or the messages of the old one: then a catalog waits for a lease that nobody holds any more.
     while any(server.folder.glob("streams/jetstream/*/streams/.*")):  # noqa: ASYNC110 - another process's files
         await asyncio.sleep(0.002)
-    missing = WANTED.keys() - kept
+    missing = STREAMS.keys() - kept
     if missing == {subjects.EVENTS}:  # most tests use no other, and the whole step takes three times as long
-        await js.add_stream(replace(WANTED[subjects.EVENTS], metadata={"log_id": ulid()}))
+        await js.add_stream(replace(STREAMS[subjects.EVENTS], metadata={"log_id": ulid()}))
         await _ensure_log_created(admin, NOW, None)
     elif missing:
         await migrate(admin, at=NOW, lease=LEASE)
@@ -152,14 +152,14 @@ async def empty_streams(admin: Bus, server: EmbeddedServer) -> None:
 
 async def _is_unused(js: JetStreamContext, stream: StreamInfo) -> bool:
     """Whether nothing was put into a stream (into the log: only its first event), and its settings are unchanged."""
-    wanted = WANTED.get(str(stream.config.name))
-    puts = 1 if wanted is WANTED[subjects.EVENTS] else 0
-    leases = [LEASE] * len(CONSUMERS) if wanted is WANTED[subjects.QUEUE] else []
+    expected = STREAMS.get(str(stream.config.name))
+    puts = 1 if expected is STREAMS[subjects.EVENTS] else 0
+    leases = [LEASE] * len(CONSUMERS) if expected is STREAMS[subjects.QUEUE] else []
     return (
-        wanted is not None
+        expected is not None
         and stream.state.last_seq == puts
         and stream.state.consumer_count == len(leases)
-        and all(getattr(stream.config, name) == value for name, value in vars(wanted).items() if value is not None)
+        and all(getattr(stream.config, name) == value for name, value in vars(expected).items() if value is not None)
         and (not leases or [consumer.config.ack_wait for consumer in await js.consumers_info(subjects.QUEUE)] == leases)
     )
 

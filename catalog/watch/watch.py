@@ -112,9 +112,9 @@ class Watch:
         expected = ReadModelExpected(self._store)
         share = self._policy.compare_share
         found = await find_losses(expected, self._blobs, self._keys, at=at, known=self.losses, share=share)
-        self._set(found)
-        for digest in found.damaged:
+        for digest in found.damaged:  # before anybody learns of the loss: a repair takes a blob that exists for done
             await self._blobs.set_aside(digest)
+        self._set(found)
         return found
 
     async def require_blob(self, digest: Digest) -> int:

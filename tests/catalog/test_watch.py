@@ -63,13 +63,13 @@ def lose_keys(folder: Path) -> None:
 
 @asynccontextmanager
 async def running_watch(
-    harness: CatalogHarness, blobs: Blobs | None = None
+    harness: CatalogHarness, blobs: Blobs | None = None, policy: WatchPolicy = FAST
 ) -> AsyncIterator[asyncio.Queue[LossesFound]]:
     """A watch of the harness's catalog that runs with short intervals; what it publishes."""
     catalog, published = harness.catalog, asyncio.Queue[LossesFound]()
     store, blobs = harness.executor.store, blobs or harness.blobs
     repairer = Repairer(store, blobs, catalog.importer.decoder, harness.staging, harness.pins.pin)
-    watch = Watch(store, blobs, catalog.watch._keys, repairer, FAST)
+    watch = Watch(store, blobs, catalog.watch._keys, repairer, policy)
     task = asyncio.create_task(watch.run(published.put))
     try:
         yield published
@@ -241,6 +241,29 @@ async def test_a_running_watch_publishes_what_is_lost_and_that_it_is_back(harnes
         await until_counts(published, {"source": 1, "picture": 1})
         await harness.blobs.put(whole)
         await until_counts(published, {})
+
+
+class SlowToSetAside(LocalBlobs):
+    """Like a busy disk."""
+
+    async def set_aside(self, digest: Digest) -> None:
+        await asyncio.sleep(0.2)
+        await super().set_aside(digest)
+
+
+async def test_damaged_bytes_that_are_still_there_are_not_taken_for_a_repaired_blob(harness: CatalogHarness) -> None:
+    cats = await harness.dataset()
+    source = (await harness.image(await import_picture(harness, cats))).source
+    harness.blobs.path(source).write_bytes(b"?")
+    blobs = SlowToSetAside(harness.blobs.root)
+    async with running_watch(harness, blobs, WatchPolicy(publish_every=0.02, patrol=None)) as published:
+        lost = {"source": 1, "picture": 1}
+        await until_counts(published, lost)
+        async with asyncio.timeout(WAIT):
+            while await blobs.exists(source):
+                await published.get()
+        for _ in range(5):
+            assert (await published.get()).report.counts == lost
 
 
 # --- reading the bytes
