@@ -65,7 +65,7 @@ def test_onnxruntime_settings_and_the_log_level_reach_their_services() -> None:
     }
     assert all(environ["LORATORY_LOG_LEVEL"] == "debug" for environ in by_service.values())
     assert [name for name in SERVICES if "LORATORY_PROVIDERS" in by_service[name]] == ["tagger"]
-    assert [name for name in SERVICES if "LORATORY_DECODERS" in by_service[name]] == ["catalog"]
+    assert [name for name in SERVICES if "LORATORY_DECODERS" in by_service[name]] == ["catalog", "tagger"]
 
 
 def test_a_report_that_cannot_be_printed_is_dropped() -> None:
