@@ -5,8 +5,10 @@ from collections.abc import Set as AbstractSet
 from typing import Literal
 
 import msgspec
+from pyroaring import BitMap
 
 from contracts.errors import Rejected
+from contracts.filters import TagSource
 from contracts.tags import canonicalize
 
 Place = tuple[int, int]
@@ -41,6 +43,10 @@ class Edit(msgspec.Struct, frozen=True, array_like=True, gc=False):
 Choice = Literal["asserted", "rejected", "withdrawn"]
 SetChoice = Literal["asserted", "imported", "rejected", "withdrawn"]
 """The same, with the assertions of imports apart."""
+Counted = TagSource | Literal["any"]
+"""Which tags of an image are counted: all, or those from a source."""
+Change = tuple[BitMap, BitMap]
+"""The images that gained a tag, and those that lost it."""
 
 
 def tags_by_choice(edit: Edit) -> tuple[tuple[Choice, tuple[int, ...]], ...]:

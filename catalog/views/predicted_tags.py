@@ -15,11 +15,12 @@ import numpy as np
 from pyroaring import BitMap
 
 from catalog.database import Connection
+from catalog.domain.edits import Counted
 from catalog.domain.rules import Rules
 from catalog.views import columns, datasets, image_predictions, pairs, prediction_parts, tag_digits, tag_sets
 from catalog.views.batch import CommitBatch, GoOn, Pairs, Step
 from catalog.views.pairs import NO_PAIRS
-from catalog.views.tag_digits import Counted, NumberChange
+from catalog.views.tag_digits import NumberChange
 from catalog.views.tag_sets import Passing, TagChanges, TagRows, find_predicted
 from contracts.events.datasets import RulesSet, ThresholdsSet
 

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.database import Connection
+from catalog.domain.edits import Change, Counted
 from catalog.views.bitmaps import from_array, serialize, to_array
-from contracts.filters import TagSource
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS tag_digit (
@@ -27,10 +26,6 @@ SAVE = "INSERT OR REPLACE INTO tag_digit VALUES (?, ?, ?, ?)"
 DELETE = "DELETE FROM tag_digit WHERE dataset_id = ? AND source = ? AND digit >= ?"
 FEW_TAGS = 20
 """Up to so many changes are added digit by digit; more are counted for each image."""
-Counted = TagSource | Literal["any"]
-"""Which tags of an image are counted."""
-Change = tuple[BitMap, BitMap]
-"""The images that gained a tag, and those that lost it."""
 
 
 def load_digits(connection: Connection, dataset_id: str, source: Counted = "any") -> list[BitMap]:

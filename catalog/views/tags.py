@@ -14,6 +14,7 @@ from pyroaring import BitMap
 
 from catalog.database import Connection
 from catalog.domain.edits import Edit, choice_groups, set_choices, tags_of
+from catalog.domain.tag_sets import CHOICES
 from catalog.rows import fetch, fetch_number, json_array
 from catalog.views import (
     columns,
@@ -29,7 +30,7 @@ from catalog.views import (
 from catalog.views.batch import BULK, CommitBatch, DeleteRows, GoOn, PairChange, Step
 from catalog.views.images import SELECT_IMAGE, ImageRow
 from catalog.views.pairs import by_tag
-from catalog.views.tag_sets import CHOICES, DatasetTags, find_predicted
+from catalog.views.tag_sets import DatasetTags, find_predicted
 from contracts.events.datasets import (
     DatasetErased,
     DatasetRemoved,
