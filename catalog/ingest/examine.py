@@ -42,6 +42,7 @@ _PLUGINS: dict[Format, str] = {
 _THUMBNAIL_SIDE = 256
 _STRIP_PIXELS = 4 << 20  # hashed at a time, so that no second copy of a large picture is made
 _PICTURE_MODES = ("L", "RGB", "RGBA")
+_WEBP_METHODS = {1: 4, 2: 4, 3: 2}  # by the rules
 _PNG_LEVEL = 2  # 6 takes three times as long for 0-13 % less [measured]
 
 
@@ -144,7 +145,7 @@ def _kept_jpeg(
     request: Examine, data: bytes, file_format: Format, image: Image.Image, limits: Limits
 ) -> PictureInfo | None:
     """The properties of a JPEG whose pixels need not change, of which picture and cut are written; None: of another."""
-    if file_format != "JPEG" or request.cut is None or image.mode not in ("L", "RGB"):
+    if request.rules == 1 or file_format != "JPEG" or image.mode not in ("L", "RGB"):
         return None
     colour = colour_conversion(image)
     orientation = orientation_of(image)
@@ -220,7 +221,7 @@ def _normalize_and_measure(request: Examine, data: bytes, file_format: Format, i
 
 
 def _save_thumbnail(request: Examine, thumbnail: Image.Image, **properties: Any) -> PictureInfo:
-    size, digest = _save(thumbnail, request.thumbnail, "WEBP", quality=80, method=4)
+    size, digest = _save(thumbnail, request.thumbnail, "WEBP", quality=80, method=_WEBP_METHODS[request.rules])
     return PictureInfo(dhash=dhash(thumbnail), thumbnail_bytes=size, thumbnail_sha256=digest, **properties)
 
 

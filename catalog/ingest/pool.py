@@ -17,6 +17,7 @@ from catalog.ingest.decoder_messages import (
     READY,
     REQUESTS,
     RESULTS,
+    RULES,
     DecodingFailed,
     Examine,
     ExamineMask,
@@ -60,18 +61,16 @@ class Decoder:
         for child in self._children:
             await child.stop()
 
-    async def examine(self, path: Path, *, into: Path, reencode: bool = False) -> Outcome:
+    async def examine(self, path: Path, *, into: Path, rules: int = RULES) -> Outcome:
         """Examine a file; writes its thumbnail, and the picture unless it is the source itself, into the folder `into`.
 
-        `reencode`: do not cut a JPEG (see `Examine`). Files written for a refused file are deleted again. OSError:
-        `path` cannot be read or `into` not be written. Unavailable: no child starts. Neither is a verdict on the
-        picture.
+        `rules`: an older version makes the files of images that were imported by it. Files written for a refused file
+        are deleted again. OSError: `path` cannot be read or `into` not be written. Unavailable: no child starts.
+        Neither is a verdict on the picture.
         """
         stem = into / ulid()
         picture, thumbnail, cut = (stem.with_suffix(suffix) for suffix in (".picture", ".webp", ".cut"))
-        request = Examine(
-            source=str(path), picture=str(picture), thumbnail=str(thumbnail), cut=None if reencode else str(cut)
-        )
+        request = Examine(source=str(path), picture=str(picture), thumbnail=str(thumbnail), cut=str(cut), rules=rules)
         result = await self._examine(request, PictureInfo, (picture, thumbnail, cut))
         if isinstance(result, Refused):
             return result

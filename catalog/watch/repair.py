@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from catalog.domain.live_blobs import BlobReference
+from catalog.ingest.decoder_messages import RULES
 from catalog.ingest.outcomes import Accepted, Refused
 from catalog.ingest.pool import Decoder
 from catalog.store import Store
@@ -78,8 +79,8 @@ class Repairer:
             file = await self._local(origin, folder)
             if file is None:
                 continue
-            for reencode in (False, True):  # before images had `cut`, JPEGs were encoded again like other formats
-                examined = await self.decoder.examine(file, into=folder, reencode=reencode)
+            for rules in range(RULES, 0, -1):
+                examined = await self.decoder.examine(file, into=folder, rules=rules)
                 if isinstance(examined, Accepted) and (path := _file_with(reference.digest, examined)) is not None:
                     return path
             why = examined.reason if isinstance(examined, Refused) else "other bytes"

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from PIL import Image
 
-from catalog.ingest.decoder_messages import REQUESTS, Examine
+from catalog.ingest.decoder_messages import REQUESTS, RULES, Examine
 from catalog.ingest.outcomes import Accepted, Limits, Refused
 from catalog.ingest.pool import Decoder
 from contracts.errors import Unavailable
@@ -32,11 +32,18 @@ def valid_picture(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("noise") / "noise.bmp"
+    Image.effect_noise((4200, 4200), 90).convert("RGB").save(path)
+    return path
+
+
 @pytest.fixture
-def slow_picture(tmp_path: Path) -> Path:
+def slow_picture(noise: Path, tmp_path: Path) -> Path:
     """Seconds of CPU time, most of them for the PNG that replaces it."""
     path = tmp_path / "slow.bmp"
-    Image.effect_noise((4200, 4200), 90).convert("RGB").save(path)
+    path.hardlink_to(noise)
     return path
 
 
@@ -237,7 +244,7 @@ def test_a_child_ends_at_its_limits_even_without_a_parent(
     slow_picture: Path, limits: Limits, signal_number: int
 ) -> None:
     request = Examine(
-        source=str(slow_picture), picture=str(slow_picture) + ".p", thumbnail=str(slow_picture) + ".t", cut=None
+        source=str(slow_picture), picture=str(slow_picture) + ".p", thumbnail=str(slow_picture) + ".t", cut=str(slow_picture) + ".c", rules=RULES
     )
     with start_decoder(limits) as child:
         child.communicate(REQUESTS.encode(request), timeout=WAIT)

@@ -393,12 +393,31 @@ async def test_of_a_jpeg_that_was_cut_the_thumbnail_is_made_again_and_the_rest_i
     assert offline.report().counts == {"source": 1, "picture": 1}
 
 
+async def test_a_thumbnail_that_was_encoded_with_more_effort_is_made_again_in_that_way(
+    harness: CatalogHarness, tmp_path: Path
+) -> None:
+    cats, file = await harness.dataset(), tmp_path / "a.png"
+    Image.effect_noise((400, 300), 40).convert("RGB").save(file)
+    decoder = harness.catalog.importer.decoder
+    before, now = [await decoder.examine(file, into=tmp_path, rules=rules) for rules in (2, 3)]
+    assert isinstance(before, Accepted) and isinstance(now, Accepted)
+    assert before.thumbnail_sha256 != now.thumbnail_sha256
+    digests = {"source": before.sha256, "picture": before.picture_sha256, "thumbnail": before.thumbnail_sha256}
+    await harness.append("dataset", cats, msgspec.structs.replace(image_added(cats, 0), **digests))
+    await harness.blobs.put(file.read_bytes())
+
+    async with running_watch(harness) as published:
+        await until_counts(published, {"key": 1})
+
+    assert await harness.blobs.get(before.thumbnail_sha256) == before.thumbnail_path.read_bytes()
+
+
 async def test_a_jpeg_that_was_encoded_again_before_there_were_cuts_is_made_again_in_that_way(
     harness: CatalogHarness, tmp_path: Path
 ) -> None:
     cats, file = await harness.dataset(), tmp_path / "a.jpg"
     file.write_bytes(turned_jpeg())
-    before = await harness.catalog.importer.decoder.examine(file, into=tmp_path, reencode=True)
+    before = await harness.catalog.importer.decoder.examine(file, into=tmp_path, rules=1)
     assert isinstance(before, Accepted)
     picture, thumbnail = before.picture_path.read_bytes(), before.thumbnail_path.read_bytes()
     changes = {"source": before.sha256, "picture": before.picture_sha256, "thumbnail": before.thumbnail_sha256}
