@@ -16,7 +16,7 @@ import msgspec
 from catalog.ingest.decoder_messages import READY, REQUESTS, RESULTS, DecoderReady, DecodingFailed, Request, Result
 from catalog.ingest.examine import examine
 from catalog.ingest.outcomes import Limits
-from contracts.wire.system.child_limits import limit_memory, set_timers
+from contracts.wire.system.child_limits import keep_freed_memory, limit_memory, set_timers
 from contracts.wire.system.pipe import claim_pipes
 
 _REFERENCE_SECONDS = 0.0083
@@ -29,6 +29,7 @@ def main() -> None:
     requests, results = claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this ends when its pipe closes
     limit_memory(limits.memory_bytes)
+    keep_freed_memory()
     warnings.simplefilter("ignore")  # Pillow's warnings may quote text from the file
     try:
         _serve(requests, results, limits)

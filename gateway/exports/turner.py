@@ -7,7 +7,7 @@ import signal
 import warnings
 from typing import BinaryIO
 
-from contracts.wire.system.child_limits import limit_memory, set_timers
+from contracts.wire.system.child_limits import keep_freed_memory, limit_memory, set_timers
 from contracts.wire.system.pipe import claim_pipes
 from gateway.exports.turning_messages import PART_BYTES, PARTS, TURNED, CannotTurn, Part
 from gateway.exports.upright_jpeg import upright_jpeg
@@ -23,6 +23,7 @@ def main() -> None:
     pictures, results = claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this ends when its pipe closes
     limit_memory(MEMORY_BYTES)
+    keep_freed_memory()
     warnings.simplefilter("ignore")  # Pillow's warnings may quote text from the file
     try:
         while (content := _receive(pictures)) is not None:

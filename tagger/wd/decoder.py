@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from contracts.errors import LoratoryError
-from contracts.wire.system.child_limits import limit_memory, set_timers
+from contracts.wire.system.child_limits import keep_freed_memory, limit_memory, set_timers
 from contracts.wire.system.pipe import claim_pipes
 from tagger.wd.decoder_messages import REQUESTS, RESULTS, Read, Square, Unreadable
 from tagger.wd.preprocess import read_square
@@ -24,6 +24,7 @@ def main() -> None:
     requests, results = claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this ends when its pipe closes
     limit_memory(MEMORY_BYTES)
+    keep_freed_memory()
     warnings.simplefilter("ignore")  # Pillow's warnings may quote text from the file
     try:
         while request := REQUESTS.read(requests):

@@ -244,7 +244,11 @@ def test_a_child_ends_at_its_limits_even_without_a_parent(
     slow_picture: Path, limits: Limits, signal_number: int
 ) -> None:
     request = Examine(
-        source=str(slow_picture), picture=str(slow_picture) + ".p", thumbnail=str(slow_picture) + ".t", cut=str(slow_picture) + ".c", rules=RULES
+        source=str(slow_picture),
+        picture=str(slow_picture) + ".p",
+        thumbnail=str(slow_picture) + ".t",
+        cut=str(slow_picture) + ".c",
+        rules=RULES,
     )
     with start_decoder(limits) as child:
         child.communicate(REQUESTS.encode(request), timeout=WAIT)
