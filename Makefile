@@ -1,5 +1,5 @@
 # One target per task. Every target first creates the environment it needs in .venv.
-.PHONY: demo up test check format bench figures world drill drill-cancel drill-cures schemas clean
+.PHONY: demo up test check format bench figures world drill drill-cancel drill-cures drill-long schemas clean
 VENV ?= .venv
 WORLD ?= world
 MINUTES ?= 65
@@ -60,6 +60,10 @@ drill-cancel:  ## every phase of a job, cancelled (minutes)
 drill-cures:  ## every file of a data folder, damaged in every way, and the command that cures it (half an hour)
 	@tools/environment.sh dev
 	@$(BIN)/python -m pytest -n 2 tests/acceptance/test_cures.py $(ARGS)
+
+drill-long:  ## tests that take a minute each: keys and certificates replaced during a training, forged jobs, more damage (ten minutes)
+	@tools/environment.sh dev
+	@$(BIN)/python -m pytest -n 2 -m drill --ignore tests/acceptance/test_cures.py --ignore tests/trainer/test_cancel.py $(ARGS)
 
 schemas:  ## generate what follows from the code: documents in docs/, deploy/nats.conf, golden lines, the version of the read model
 	@tools/environment.sh dev

@@ -33,7 +33,7 @@ from tests.ports import free_port
 
 pytestmark = [
     IGNORE_UNCLOSED_SOCKETS,
-    pytest.mark.slow,
+    pytest.mark.drill,
     pytest.mark.skipif(sys.platform != "linux", reason="as the other tests of a whole system"),
 ]
 STARTED: tuple[Service, ...] = ("catalog", "gateway", "trainer")

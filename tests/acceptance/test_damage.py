@@ -139,7 +139,14 @@ def delete(stopped: StoppedStack, nats: Path) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [flip, flip_after_a_crash, truncate_block, roll_back, delete])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip,
+        delete,
+        *(pytest.param(way, marks=pytest.mark.drill) for way in (flip_after_a_crash, truncate_block, roll_back)),
+    ],
+)
 def test_a_damaged_log_is_refused_and_restored_to_the_last_commit(
     stopped: StoppedStack, data: Path, damage: Callable[[StoppedStack, Path], tuple[int, int]]
 ) -> None:

@@ -31,6 +31,7 @@ async def test_forty_seconds_of_faults_lose_and_duplicate_nothing(
     assert len(result.injected) == SHORT.faults
 
 
+@pytest.mark.drill
 async def test_an_interrupted_drill_still_prints_its_table(tmp_path: Path) -> None:
     running = asyncio.Event()
     output: list[str] = []

@@ -20,7 +20,7 @@ from tests.acceptance.local_stack import LocalStack
 from tests.acceptance.test_kills import RECIPE
 from tests.limits import WAIT
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.drill]
 
 API = "/api/v1"
 STEPS = 100

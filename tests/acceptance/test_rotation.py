@@ -41,6 +41,7 @@ def has_passed(system: RecordedSystem, job: str, step: int) -> bool:
     return system.recorder.step(job) > step
 
 
+@pytest.mark.drill
 async def test_keys_are_rotated_during_a_training(tmp_path: Path) -> None:
     pictures = draw_pictures(tmp_path / "pictures", 4)
     async with running_system(tmp_path / "data", without=("tagger",)) as system:

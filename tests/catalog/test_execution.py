@@ -111,6 +111,7 @@ async def test_edits_of_different_images_do_not_wait_for_each_other_and_all_othe
     assert harness.executor.store.last_foreign == 0
 
 
+@pytest.mark.slow
 async def test_a_slow_application_of_one_data_set_delays_no_command_on_another(
     harness: CatalogHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ async def test_the_wal_is_not_truncated_while_a_child_reads(harness: CatalogHarn
     await asyncio.wait_for(truncated, WAIT)
 
 
+@pytest.mark.slow
 async def test_a_child_that_is_killed_freezes_nothing_and_the_next_freeze_succeeds(
     harness: CatalogHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

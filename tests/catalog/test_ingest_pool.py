@@ -118,6 +118,7 @@ async def test_children_start_on_demand_are_reused_and_end_with_the_pool(valid_p
     assert running_decoders() == set()
 
 
+@pytest.mark.slow
 async def test_a_file_that_takes_too_much_cpu_time_is_refused_and_others_are_not_affected(
     valid_picture: Path, slow_picture: Path
 ) -> None:
@@ -130,6 +131,7 @@ async def test_a_file_that_takes_too_much_cpu_time_is_refused_and_others_are_not
     )
 
 
+@pytest.mark.slow
 async def test_a_larger_file_may_take_more_cpu_time(slow_picture: Path) -> None:
     async with Decoder(Limits(cpu_seconds=0.3), workers=1) as decoder:
         assert isinstance(await decoder.examine(slow_picture, into=slow_picture.parent), Accepted)
@@ -181,6 +183,7 @@ async def test_a_file_is_retried_after_its_child_was_killed_once(valid_picture: 
         assert isinstance(await outcome, Accepted)
 
 
+@pytest.mark.slow
 async def test_a_file_that_crashes_two_children_is_refused(valid_picture: Path, slow_picture: Path) -> None:
     async with Decoder(Limits(), workers=1) as decoder:
         outcome = asyncio.create_task(decoder.examine(slow_picture, into=valid_picture.parent))
@@ -233,6 +236,7 @@ def test_a_child_ends_when_its_pipe_closes() -> None:
         assert child.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "signal_number"),
     [

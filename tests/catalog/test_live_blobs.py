@@ -191,6 +191,7 @@ class Story:
         )
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32), steps=st.integers(0, 60), batch=st.integers(1, 20))
 def test_rows_and_fold_agree_after_any_history(seed: int, steps: int, batch: int) -> None:
     story = Story(seed)

@@ -80,6 +80,7 @@ async def test_small_data_sets_start_no_child(tmp_path: Path, history: Sequence[
         assert planning_children() == []
 
 
+@pytest.mark.slow
 async def test_a_plan_is_made_here_where_its_child_is_killed(
     tmp_path: Path, history: Sequence[RecordedCommit], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ async def archive(tmp_path: Path, history: Sequence[RecordedCommit]) -> AsyncIte
         yield opened
 
 
+@pytest.mark.slow
 async def test_a_catalog_that_was_killed_between_two_slices_has_the_same_rows_after_its_start(
     tmp_path: Path, archive: Archive, history: Sequence[RecordedCommit]
 ) -> None:

@@ -83,6 +83,7 @@ async def test_the_full_history_has_every_event_type() -> None:
     assert {event for kind in REGISTRY.kinds for event in kind.event_types} == types
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, len(HISTORY)), max_size=6), repeats=st.booleans())
 async def test_any_split_into_batches_gives_the_same_rows(

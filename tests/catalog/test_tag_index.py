@@ -166,6 +166,7 @@ async def test_what_is_beyond_the_limit_is_not_kept(tmp_path: Path, monkeypatch:
     await counted.store.close()
 
 
+@pytest.mark.slow
 @given(parts=st.lists(st.integers(1, 6), min_size=1, max_size=12))
 @settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_log_with_every_event_is_counted_as_its_rows_say(

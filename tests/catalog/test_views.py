@@ -487,6 +487,7 @@ def test_materialized_tags_counts_and_past_states_agree_after_any_change(changes
                 assert decisions.effective_tags(connection, "ds_cats", range(4), sequence) == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40))
 @given(changes=CHANGES, cuts=st.lists(st.integers(0, 60), max_size=5))
 def test_the_rows_do_not_depend_on_where_batches_end(changes: list[Any], cuts: list[int]) -> None:

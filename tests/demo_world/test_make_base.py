@@ -16,7 +16,7 @@ from trainer import families
 CPU = torch.device("cpu")
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_the_script_lowers_the_losses_and_saves_a_working_base(tmp_path: Path) -> None:
     make_base(tmp_path / "base", tmp_path / "work", minutes=0.5, clock=StepClock(seconds_per_step=0.6))
     log = [json.loads(line) for line in (tmp_path / "work" / "log.jsonl").read_text().splitlines()]

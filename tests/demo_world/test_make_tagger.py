@@ -27,7 +27,7 @@ from tagger.wd.tagger import Tagger
 from tests.demo_world.step_clock import StepClock
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_the_script_lowers_the_loss_and_writes_a_model_with_wds_interface(tmp_path: Path) -> None:
     make_tagger(tmp_path / "tagger", tmp_path / "work", minutes=0.2, clock=StepClock(seconds_per_step=0.1))
     log = [json.loads(line) for line in (tmp_path / "work" / "tagger-log.jsonl").read_text().splitlines()]

@@ -66,6 +66,7 @@ def expected_jpeg(content: bytes, orientation: int) -> np.ndarray[Any, np.dtype[
     return pixels(opened(again.getvalue()))
 
 
+@pytest.mark.slow
 def test_every_export_is_upright_and_equal_bytes_again(address: str) -> None:
     sources = {
         f"{kind}-{value}": draw(kind, value, size=(93 + number, 61), **options)  # equal pixels would be one image

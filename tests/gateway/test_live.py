@@ -179,6 +179,7 @@ async def test_a_cursor_inside_a_commit_continues_with_its_next_event(fresh_worl
     assert page.json()["items"][-1]["cursor"] == events[3]["seq"]
 
 
+@pytest.mark.slow
 async def test_events_that_have_left_the_ring_come_from_the_catalog(tmp_path: Path) -> None:
     async with world_at(tmp_path, limits=Limits(live=LiveLimits(ring_events=3))) as world:
         await _read_from_the_start(world)
@@ -370,6 +371,7 @@ async def test_health_says_what_a_service_waits_for_before_it_is_started_again(w
         await until_ready(world.client)
 
 
+@pytest.mark.slow
 async def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path) -> None:
     limits = Limits(live=LiveLimits(send_stall=0.3, events_behind=10))
     async with (

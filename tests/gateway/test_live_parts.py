@@ -103,6 +103,7 @@ def commit_at(sequence: int, dataset: str, events: int) -> RecordedCommit:
     return RecordedCommit(sequence=sequence, recorded_at=AT, commit=commit, body=b"")
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200))
 @given(st.data())
 def test_clients_receive_every_event_once_also_those_that_come_late(data: st.DataObject) -> None:

@@ -85,6 +85,7 @@ async def test_images_added_to_a_new_data_set_are_imported_or_skipped_with_a_rea
     await expect(page.locator(".tile").get_by_text("solo")).to_be_visible()
 
 
+@pytest.mark.slow
 async def test_a_folder_keeps_two_pictures_of_one_name_apart(stack: Stack, page: Page, tmp_path: Path) -> None:
     texts = {"one/a": "A crimson card.", "two/a": "A blue card."}
     for number, (name, text) in enumerate(texts.items(), start=1):
@@ -103,6 +104,7 @@ async def test_a_folder_keeps_two_pictures_of_one_name_apart(stack: Stack, page:
     await expect(viewer.get_by_label("Caption", exact=True)).to_have_value("A blue card.")
 
 
+@pytest.mark.slow
 async def test_tags_and_caption_of_an_image_are_edited_by_keyboard(stack: Stack, page: Page) -> None:
     dataset = await create_dataset(stack, "edited")
     await page.goto(f"{stack.address}/#/datasets/{dataset}")
@@ -123,6 +125,7 @@ async def test_tags_and_caption_of_an_image_are_edited_by_keyboard(stack: Stack,
     await expect(page.get_by_alt_text("an egg on a card")).to_be_visible()
 
 
+@pytest.mark.slow
 async def test_repeats_and_a_mask_are_shown_with_their_image(stack: Stack, page: Page) -> None:
     dataset = await create_dataset(stack, "masked", images=1)
     async with httpx.AsyncClient(base_url=f"{stack.address}/api/v1", timeout=60) as client:
@@ -141,6 +144,7 @@ async def test_repeats_and_a_mask_are_shown_with_their_image(stack: Stack, page:
     await expect(page.get_by_role("dialog", name="Image")).not_to_contain_text("an epoch")
 
 
+@pytest.mark.slow
 async def test_an_image_is_erased_permanently_after_a_confirmation(stack: Stack, page: Page) -> None:
     dataset = await create_dataset(stack, "erased")
     await page.goto(f"{stack.address}/#/datasets/{dataset}")
@@ -158,6 +162,7 @@ async def test_an_image_is_erased_permanently_after_a_confirmation(stack: Stack,
     await expect(page.get_by_role("link", name="Open 1.png")).to_be_visible()
 
 
+@pytest.mark.slow
 async def test_a_model_tags_the_images_and_shows_its_confidence(stack: Stack, page: Page) -> None:
     dataset = await create_dataset(stack, "auto-tagged")
     await page.goto(f"{stack.address}/#/datasets/{dataset}")
@@ -166,6 +171,7 @@ async def test_a_model_tags_the_images_and_shows_its_confidence(stack: Stack, pa
     await expect(page.locator(".tile .chip.model small").first).to_contain_text("%")
 
 
+@pytest.mark.slow
 async def test_a_job_without_a_trainer_shows_why_it_waits_and_can_be_cancelled(stack: Stack, page: Page) -> None:
     dataset = await create_dataset(stack, "waiting")
     await page.goto(f"{stack.address}/#/datasets/{dataset}")
@@ -182,6 +188,7 @@ async def test_a_job_without_a_trainer_shows_why_it_waits_and_can_be_cancelled(s
     await expect(row.locator(".status")).to_have_text("cancelled")
 
 
+@pytest.mark.slow
 async def test_a_rejected_request_shows_the_detail_of_the_problem(stack: Stack, page: Page) -> None:
     await create_dataset(stack, "taken", images=1)
     await page.goto(stack.address)
@@ -207,6 +214,7 @@ async def test_the_page_recovers_after_the_gateway_is_killed(stack: Stack, page:
     await expect(page.get_by_role("status").get_by_text(LIVE)).to_be_visible()
 
 
+@pytest.mark.slow
 async def test_the_page_says_why_the_catalog_is_silent(stack: Stack, page: Page) -> None:
     await page.goto(stack.address)
     await expect(page.get_by_role("status").get_by_text(LIVE)).to_be_visible()
@@ -221,6 +229,7 @@ async def test_the_page_says_why_the_catalog_is_silent(stack: Stack, page: Page)
     await stack.wait_ready(["catalog"], timeout=WAIT)
 
 
+@pytest.mark.slow
 async def test_the_activity_screen_shows_new_events_as_they_happen(stack: Stack, page: Page) -> None:
     await page.goto(f"{stack.address}/#/activity")
     await expect(page.locator(".log li").first).to_be_visible()
@@ -247,6 +256,7 @@ async def test_a_server_with_an_api_key_requires_it_once(page: Page, tmp_path: P
         await expect(page.get_by_role("heading", name="No data sets yet")).to_be_visible()
 
 
+@pytest.mark.slow
 async def test_all_screens_fit_a_phone(stack: Stack, page: Page) -> None:
     dataset = await create_dataset(stack, "small screen")
     await page.set_viewport_size({"width": 390, "height": 800})
@@ -256,6 +266,7 @@ async def test_all_screens_fit_a_phone(stack: Stack, page: Page) -> None:
         assert await page.evaluate("document.documentElement.scrollWidth") <= 390, screen
 
 
+@pytest.mark.slow
 async def test_missing_bytes_are_shown_on_every_screen_until_they_are_back(stack: Stack, page: Page) -> None:
     dataset = await create_dataset(stack, "lost", images=1)
     async with httpx.AsyncClient(base_url=f"{stack.address}/api/v1", timeout=60) as client:

@@ -214,6 +214,7 @@ def test_events_are_printed_as_one_sentence_each(cli: Cli) -> None:
     assert re.fullmatch(r"[\d-]{10} [\d:]{8} +\d+  user:local  Created data set 'with a sentence'", line)
 
 
+@pytest.mark.slow
 def test_events_are_followed_as_the_readme_says(server_url: str) -> None:
     arguments = ["events", "--type", "dataset.*", "-f", "--url", server_url]
     with subprocess.Popen([sys.executable, "-m", "loratory", *arguments], stdout=subprocess.PIPE, text=True) as process:
@@ -250,6 +251,7 @@ def test_with_json_errors_are_problem_documents_with_the_same_exit_code(
     assert bool(request) == ("request_id" in problem) == (code == 1)  # only the server has logs to look into
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_following_says_that_the_job_continues(server_url: str, image_folder: Path) -> None:
     with Client(server_url) as client:
         client.ensure_dataset("interrupted")
@@ -302,6 +304,7 @@ def local_check(name: str, data: Path, port: int = 8000) -> Check:
     return next(check for check in local_checks(data, port, os.environ) if check.name == name)
 
 
+@pytest.mark.slow
 def test_the_doctor_reports_keys_of_a_newer_version(tmp_path: Path) -> None:
     (tmp_path / "format").write_text(str(FORMAT))
     (tmp_path / "catalog").mkdir()
@@ -313,6 +316,7 @@ def test_the_doctor_reports_keys_of_a_newer_version(tmp_path: Path) -> None:
     assert "keys.db was written by a newer version of Loratory (schema 99;" in check.text
 
 
+@pytest.mark.slow
 def test_the_doctor_knows_the_port_of_a_running_stack(server_url: str, server_data: Path) -> None:
     port = int(server_url.rpartition(":")[2])
     check = local_check("port", server_data, port)
@@ -320,6 +324,7 @@ def test_the_doctor_knows_the_port_of_a_running_stack(server_url: str, server_da
     assert check.text == f"{port} is used by the Loratory that runs on {server_data}"
 
 
+@pytest.mark.slow
 def test_the_doctor_reports_a_port_that_something_else_uses(server_url: str, tmp_path: Path) -> None:
     port = int(server_url.rpartition(":")[2])
     check = local_check("port", tmp_path, port)

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from contracts.audit import AuditHead
 from tests.loratory.conftest import Cli
 
 
+@pytest.mark.slow
 def test_the_log_is_verified_against_an_exported_head(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "head.json"
     assert cli("audit", "head", "-o", file) == 0

@@ -105,6 +105,7 @@ def test_a_backup_without_keys_needs_some_to_be_restored(data: Path, tmp_path: P
     assert cli.out == "the log is intact\n"
 
 
+@pytest.mark.slow
 def test_a_damaged_backup_creates_no_data_folder(made: Path, tmp_path: Path, cli: Cli) -> None:
     backup, new = Path(shutil.copytree(made / "backup", tmp_path / "backup")), tmp_path / "new"
     (backup / "archive.db").write_bytes(b"no database" * 1000)
@@ -184,6 +185,7 @@ def test_nothing_is_given_up_that_is_not_lost(data: Path, cli: Cli) -> None:
     assert cli("accept-loss", "everything", "--data", data, "--yes") == 2
 
 
+@pytest.mark.slow
 def test_single_keys_are_not_given_up_where_the_whole_file_is_lost(data: Path, cli: Cli) -> None:
     (data / "catalog" / "keys.db").write_bytes(b"no database" * 1000)
     assert cli("accept-loss", "images", "--data", data, "--yes") == 2

@@ -11,6 +11,7 @@ from loratory.offline import OfflineFolder
 from tests.loratory.conftest import create_data_folder
 
 
+@pytest.mark.slow
 async def test_a_catalog_command_runs_and_returns_its_exit_code(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -35,6 +36,7 @@ async def test_an_unknown_command_is_refused_with_the_known_ones(
     assert "usage: python -m catalog [--check | catch-up" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 async def test_a_damaged_log_has_an_exit_code_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with OfflineFolder(tmp_path, os.environ, create=True) as offline:
         assert await offline.run_catalog("catch-up") == 3

@@ -88,7 +88,9 @@ def kill(stack: Stack, service: str) -> int:
     return pid
 
 
-@pytest.mark.parametrize("killed", ["nats", "catalog", "gateway"])
+@pytest.mark.parametrize(
+    "killed", ["nats", *(pytest.param(service, marks=pytest.mark.slow) for service in ("catalog", "gateway"))]
+)
 async def test_a_service_that_dies_is_restarted(stack: Stack, lines: Lines, killed: str) -> None:
     first = kill(stack, killed)
     await lines.wait_for(lambda line: line.startswith(killed) and "SIGKILL" in line)
@@ -194,6 +196,7 @@ async def _limit_each_start(stack: Stack, most: int) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_watching_following_and_waiting_survive_a_killed_gateway(stack: Stack, image_folder: Path) -> None:
     async with AsyncClient(stack.address, retry_timeout=60) as client, asyncio.timeout(WAIT):
         await client.create_dataset("squares")

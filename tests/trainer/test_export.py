@@ -126,6 +126,7 @@ def test_kohya_keys_are_those_of_sd1(bench: Workbench) -> None:
     assert len(tensors) == 3 * 128
 
 
+@pytest.mark.slow
 def test_transformer_layers_have_the_keys_that_sd_scripts_writes(bench: Workbench) -> None:
     done = last(bench.run(bench.request(adapter__layers="transformer")), Finished)
     tensors = load_file(done.kohya.path)

@@ -59,6 +59,7 @@ def test_an_invalid_base_is_refused_with_the_reason(copy: Path, corrupt: Callabl
         families.load(copy, device=CPU, dtype=torch.float32)
 
 
+@pytest.mark.slow
 def test_half_precision_files_are_used_if_there_are_no_others(copy: Path) -> None:
     rename(copy, "*.safetensors", ".fp16.safetensors")
     model = families.load(copy, device=CPU, dtype=torch.float32)
@@ -97,6 +98,7 @@ def test_a_base_is_reloaded_when_its_files_change(copy: Path) -> None:
     assert not bases.get(copy, CPU, torch.float32)[1]
 
 
+@pytest.mark.slow
 def test_v_prediction_bases_train_and_their_header_says_so(copy: Path, bench: Workbench) -> None:
     rewrite(copy / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
     bench.base, bench.bases = copy, BaseCache()

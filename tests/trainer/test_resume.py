@@ -69,6 +69,7 @@ def test_a_run_resumed_after_seven_steps_equals_the_uninterrupted_one(
     assert Path(last(whole, Sampled).path).read_bytes() == Path(last(rest, Sampled).path).read_bytes()
 
 
+@pytest.mark.slow
 def test_images_with_repeats_are_seen_as_often_and_a_resumed_run_equals_the_uninterrupted_one(
     bench: Workbench,
 ) -> None:
