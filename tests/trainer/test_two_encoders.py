@@ -11,7 +11,6 @@ from tests.trainer.two_encoders import make_two_encoder_base
 from trainer import families
 
 
-@pytest.mark.slow
 def test_an_sdxl_base_renders_in_diffusers_and_is_refused_here_with_its_class_name(tmp_path: Path) -> None:
     base = make_two_encoder_base(tmp_path)
     pipeline = StableDiffusionXLPipeline.from_pretrained(base, local_files_only=True, add_watermarker=False)
