@@ -147,6 +147,7 @@ async def test_time_in_which_the_decoder_waits_for_the_machine_does_not_count(va
         assert isinstance(await outcome, Accepted)
 
 
+@pytest.mark.slow
 async def test_a_decoder_that_hangs_is_replaced(valid_picture: Path) -> None:
     async with Decoder(Limits(hang_seconds=2), workers=1) as decoder:
         await decoder.examine(valid_picture, into=valid_picture.parent)

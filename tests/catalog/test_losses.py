@@ -42,6 +42,7 @@ async def test_what_a_missing_blob_belongs_to_answers_a_named_problem(harness: C
     await harness.execute(EditTags(image=image, add=("cat",)))
 
 
+@pytest.mark.slow
 async def test_no_job_is_created_or_started_on_a_missing_picture(harness: CatalogHarness) -> None:
     cats = await harness.dataset()
     lost, _ = [await import_picture(harness, cats, colour) for colour in (1, 2)]
@@ -113,6 +114,7 @@ async def test_a_caption_whose_key_is_lost_is_not_trained_as_an_empty_one(
         await query(harness, ReadManifest(version_id=VersionId(frozen.id)))
 
 
+@pytest.mark.slow
 async def test_an_image_whose_key_was_given_up_is_frozen_and_trained_with_its_tags(
     harness: CatalogHarness, tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ async def assert_goes_on(file: Path, copy: Path, archive: Archive, expected: obj
         assert await all_rows(again) == expected
 
 
+@pytest.mark.slow
 async def test_while_one_data_set_is_worked_in_others_are_changed_and_read_and_its_own_reads_wait(
     harness: CatalogHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ async def test_only_one_process_holds_the_lease_and_a_waiting_one_acquires_it_af
         first.check()
 
 
+@pytest.mark.slow
 async def test_the_lease_is_renewed_while_its_holder_runs_and_then_released(catalog: Bus) -> None:
     first, second = build_lease(catalog), build_lease(catalog)
     await first.acquire()
@@ -121,6 +122,7 @@ async def test_a_renewal_whose_acknowledgement_was_lost_keeps_the_lease(catalog:
     assert first._sequence == before + 2
 
 
+@pytest.mark.slow
 async def test_the_lease_survives_a_restart_of_the_server(catalog: Bus, server: EmbeddedServer) -> None:
     first, second = build_lease(catalog), build_lease(catalog)
     await first.acquire()

@@ -204,6 +204,7 @@ async def test_a_connection_closed_for_good_ends_the_watch(server: EmbeddedServe
             await watching
 
 
+@pytest.mark.slow
 async def test_a_second_server_on_the_folder_is_refused(server: EmbeddedServer) -> None:
     with pytest.raises(SetupError, match="another Loratory already uses"):
         await EmbeddedServer(server.folder).start()

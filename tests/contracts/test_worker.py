@@ -182,6 +182,7 @@ class SilentWorker(Worker):
         await self._run(attempt)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_was_silent_past_its_lease_is_fenced(catalog: Bus, bus_of: BusOf) -> None:
     started, proceed, fenced = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -334,6 +335,7 @@ async def test_a_transient_error_counts_neither_as_a_crash_nor_as_a_failure(
     assert not any(isinstance(event, JobAttemptFailed) for event in events)
 
 
+@pytest.mark.slow
 async def test_a_late_ack_of_a_fenced_worker_does_not_affect_the_current_one(catalog: Bus, bus_of: BusOf) -> None:
     await create_and_queue_job(catalog)
     late_delivery = await WorkQueue(await bus_of("trainer"), "train").fetch()
@@ -524,6 +526,7 @@ async def test_on_ended_is_retried_after_an_error_and_the_worker_keeps_running(c
     assert sum(isinstance(event, JobAttemptStarted) for event in await load_events(catalog)) == 1
 
 
+@pytest.mark.slow
 async def test_a_worker_stopped_while_the_log_is_unavailable_does_not_wait_for_it(catalog: Bus, trainer: Bus) -> None:
     started = asyncio.Event()
 

@@ -23,6 +23,7 @@ P = "/api/v1/audit"
 LOSS = Loss(kind="picture", id="0" * 64, owner="img_1")
 
 
+@pytest.mark.slow
 def test_an_intact_log_is_verified_with_and_without_a_head(address: str) -> None:
     with httpx.Client(base_url=address, timeout=60) as client:
         client.post("/api/v1/datasets", json={"name": "audited"}).raise_for_status()

@@ -71,6 +71,7 @@ async def put_pictures(world: World, *sizes: int) -> list[ExportEntry]:
     return entries
 
 
+@pytest.mark.slow
 async def test_all_pages_are_exported(world: World) -> None:
     entries = await put_pictures(world, 10, LARGE, 0, 10, 10)
     response = await world.client.get(EXPORT, params={"format": "flat"})

@@ -109,6 +109,7 @@ async def test_an_event_frame_has_actor_command_and_subject(world: World) -> Non
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ring_events", [1, 1000], ids=["from the catalog", "from the ring"])
 async def test_frames_of_what_the_catalog_works_in_come_later_and_those_of_others_do_not_wait(
     tmp_path: Path, ring_events: int
@@ -389,6 +390,7 @@ async def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path) -> No
         await eventually(is_disconnected)
 
 
+@pytest.mark.slow
 async def test_the_bye_frame_has_the_cursor_to_resume_from(fresh_world: World) -> None:
     recorded = await fresh_world.catalog.rename("last")
     async with socket(fresh_world, "/ws/progress?after=0") as opened:

@@ -90,6 +90,7 @@ async def test_it_becomes_ready_and_stops_cleanly_with_open_sockets(environ: Env
     assert b"Traceback" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

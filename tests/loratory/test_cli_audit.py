@@ -26,11 +26,13 @@ def test_the_log_is_verified_against_an_exported_head(cli: Cli, tmp_path: Path) 
     assert report["damage"] == []
 
 
+@pytest.mark.slow
 def test_the_head_is_printed_without_a_file(cli: Cli) -> None:
     assert cli("audit", "head") == 0
     assert set(json.loads(cli.out)) == {"log_id", "sequence", "chain", "at", "public_key", "signature"}
 
 
+@pytest.mark.slow
 def test_a_forged_head_is_exit_code_1_with_the_reason(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "head.json"
     assert cli("audit", "head", "--out", file) == 0

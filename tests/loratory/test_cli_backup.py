@@ -84,6 +84,7 @@ def test_lost_keys_are_restored_from_a_backup(data: Path, made: Path, cli: Cli) 
     assert (data / "catalog" / "keys.db").is_file()
 
 
+@pytest.mark.slow
 def test_nothing_is_restored_while_loratory_runs(data: Path, cli: Cli) -> None:
     with DataFolder(data):
         assert cli("restore", "--data", data) == 2

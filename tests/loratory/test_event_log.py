@@ -144,6 +144,7 @@ def test_events_are_filtered_on_request(cli: Cli, edited: tuple[str, ImageView])
     assert cli("events", "--kind", "picture") == 2
 
 
+@pytest.mark.slow
 def test_a_replay_reports_that_all_rows_match(cli: Cli, edited: tuple[str, ImageView]) -> None:
     assert cli("audit", "replay") == 0
     assert "match what" in cli.out

@@ -98,6 +98,7 @@ async def test_a_service_that_dies_is_restarted(stack: Stack, lines: Lines, kill
     assert stack.pid_of(killed) not in (first, None)
 
 
+@pytest.mark.slow
 async def test_a_nats_server_whose_disk_was_full_is_restarted(stack: Stack, lines: Lines) -> None:
     """Otherwise it would store nothing more until its next start, even with free disk space."""
     async with AsyncClient(stack.address, retry_timeout=60) as client:
@@ -126,6 +127,7 @@ async def test_a_nats_server_that_cannot_be_restarted_yet_is_retried(stack: Stac
     await lines.wait_for(lambda line: line == "nats      ready")
 
 
+@pytest.mark.slow
 async def test_a_nats_server_without_disk_space_is_not_started_until_there_is_some(
     stack: Stack, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

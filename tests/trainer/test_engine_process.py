@@ -27,6 +27,8 @@ from trainer.messages import (
     Update,
 )
 
+pytestmark = pytest.mark.slow  # starting an engine takes ten seconds of CPU time
+
 
 class Engine:
     def __init__(self, log: Path) -> None:

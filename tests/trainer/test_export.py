@@ -82,6 +82,7 @@ def test_both_files_give_the_engines_predictions_when_alpha_is_not_rank(
     assert torch.equal(predictions(pipeline.unet), base)
 
 
+@pytest.mark.slow
 def test_a_loader_with_the_key_rules_of_comfyui_and_a1111_gives_the_same_predictions(
     trained: tuple[Finished, torch.Tensor], pipeline: StableDiffusionPipeline
 ) -> None:
@@ -107,6 +108,7 @@ def test_an_untrained_adapter_changes_nothing(bench: Workbench, pipeline: Stable
         assert torch.allclose(result, base, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dtype"), [("float16", torch.float16), ("bfloat16", torch.bfloat16)])
 def test_files_have_the_requested_dtype(bench: Workbench, name: str, dtype: torch.dtype) -> None:
     done = last(bench.run(bench.request(save__dtype=name, adapter__alpha=2.3)), Finished)
@@ -139,6 +141,7 @@ def test_transformer_layers_have_the_keys_that_sd_scripts_writes(bench: Workbenc
     assert len(tensors) == 3 * 12 * 16
 
 
+@pytest.mark.slow
 def test_the_header_is_truthful(bench: Workbench) -> None:
     done = last(bench.run(bench.request(length__count=7, data__repeats=2, data__batch_size=2)), Finished)
     with safe_open(done.kohya.path, framework="pt") as opened:
