@@ -95,6 +95,7 @@ def test_every_word_in_a_name_is_in_the_glossary_or_is_ordinary() -> None:
     assert sorted(words_in_names() - known) == []
 
 
+@pytest.mark.slow
 def test_the_list_of_ordinary_words_has_none_too_many() -> None:
     assert sorted(ORDINARY_WORDS - words_in_names()) == []
 

@@ -73,6 +73,7 @@ async def test_a_new_root_key_replaces_the_lost_one_before_it_signs_anything_els
         await harness.dataset("dogs")
 
 
+@pytest.mark.slow
 async def test_an_archive_that_is_made_again_accepts_all_root_keys_in_their_order(
     bus_of: BusOf, tmp_path: Path
 ) -> None:

@@ -416,6 +416,7 @@ async def test_a_backup_is_intact_after_its_images_were_erased(
 # --- what was missing already
 
 
+@pytest.mark.slow
 async def test_a_backup_of_a_catalog_that_lost_its_bytes_says_so_and_does_not_verify(
     harness: CatalogHarness, tmp_path: Path
 ) -> None:

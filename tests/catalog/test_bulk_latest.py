@@ -89,6 +89,7 @@ def latest(connection: Connection) -> dict[tuple[int, int], int]:
     return dict(found)
 
 
+@pytest.mark.slow
 def test_what_is_read_for_an_image_does_not_grow_with_the_edits_of_all_images(connection: Connection) -> None:
     builder, everything = LogBuilder(), bitmap(*range(BULK + 1))
     builder.create_dataset()

@@ -122,6 +122,7 @@ async def test_removed_images_and_data_sets_can_still_be_erased(harness: Catalog
     assert await harness.keys.keys_of([image, dog]) == {}
 
 
+@pytest.mark.slow
 async def test_erasing_a_data_set_erases_its_images_and_names_of_refused_files(
     harness: CatalogHarness, tmp_path: Path
 ) -> None:
@@ -180,6 +181,7 @@ async def test_no_job_starts_on_a_version_with_an_erased_image(harness: CatalogH
     assert (await harness.version_of(fresh.id)).version == 2
 
 
+@pytest.mark.slow
 async def test_jobs_trained_on_an_erased_image_are_listed_exactly(harness: CatalogHarness) -> None:
     cats = await harness.dataset()
     await import_picture(harness, cats, 1)

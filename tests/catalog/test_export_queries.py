@@ -124,6 +124,7 @@ async def test_the_versions_of_a_removed_data_set_are_still_exported(harness: Ca
     assert [entry.name for entry in frozen.items] == ["夏.png", "夏.png", "b.png"]
 
 
+@pytest.mark.slow
 async def test_a_lost_key_fails_the_export_until_it_is_given_up(harness: CatalogHarness, tmp_path: Path) -> None:
     tagged, captioned, bare = await three_cats(harness)
     await harness.execute(EditTags(image=captioned, add=("cat",)))

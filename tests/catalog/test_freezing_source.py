@@ -25,6 +25,7 @@ def reading_children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "catalog.freezing.reader" in child.cmdline()]
 
 
+@pytest.mark.slow
 async def test_a_child_reads_the_same_and_does_not_see_what_is_changed_meanwhile(harness: CatalogHarness) -> None:
     cats, store = await harness.dataset(pictures=2), harness.executor.store
     await harness.execute(EditTags(image=image_id_of(cats, 0), add=("before",)))

@@ -181,6 +181,7 @@ async def test_a_kept_jpeg_is_a_source_that_is_its_own_picture(decoder: Decoder,
     assert (again.pixels_sha256, again.thumbnail_sha256) == (first.pixels_sha256, first.thumbnail_sha256)
 
 
+@pytest.mark.slow
 async def test_a_phones_photograph_takes_little_more_than_its_bytes(decoder: Decoder, tmp_path: Path) -> None:
     preview = BytesIO()
     draw_picture(320, 240).save(preview, "JPEG")

@@ -157,6 +157,7 @@ async def test_a_decoder_that_hangs_is_replaced(valid_picture: Path) -> None:
         assert isinstance(await decoder.examine(valid_picture, into=valid_picture.parent), Accepted)
 
 
+@pytest.mark.slow
 async def test_a_file_that_takes_too_much_memory_is_refused(valid_picture: Path) -> None:
     large = valid_picture.with_name("large.png")
     Image.new("L", (8000, 8000)).save(large)

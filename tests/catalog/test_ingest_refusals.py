@@ -172,6 +172,7 @@ async def test_a_small_webp_of_64_million_pixels_takes_no_memory(decoder: Decode
     assert outcome.detail == "it has more than 30,932,992 pixels, the most that a WEBP may have"
 
 
+@pytest.mark.slow
 async def test_a_picture_whose_copies_do_not_fit(tmp_path: Path) -> None:
     async with Decoder(Limits(memory_bytes=64 << 20), workers=1) as small:
         transparent = encode(Image.new("RGBA", (2000, 2000), (1, 2, 3, 4)))

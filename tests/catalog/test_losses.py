@@ -99,6 +99,7 @@ async def test_an_image_whose_key_is_lost_is_not_called_erased(harness: CatalogH
         await query(harness, GetImage(image=lost))
 
 
+@pytest.mark.slow
 async def test_a_caption_whose_key_is_lost_is_not_trained_as_an_empty_one(
     harness: CatalogHarness, tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ async def test_an_image_whose_key_was_given_up_is_frozen_and_trained_with_its_ta
     ] == [0, 1, 0]
 
 
+@pytest.mark.slow
 async def test_a_version_from_before_keys_were_given_up_is_frozen_anew_though_nothing_changed(
     harness: CatalogHarness, tmp_path: Path
 ) -> None:
@@ -188,6 +190,7 @@ async def test_a_missing_manifest_is_named(harness: CatalogHarness) -> None:
 # --- given up
 
 
+@pytest.mark.slow
 async def test_what_was_given_up_is_not_missing_any_more_and_says_so(harness: CatalogHarness, tmp_path: Path) -> None:
     cats = await harness.dataset()
     image = await import_picture(harness, cats)

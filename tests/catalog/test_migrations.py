@@ -149,6 +149,7 @@ async def test_files_of_a_newer_version_are_refused_and_unchanged(tmp_path: Path
         assert file.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["keys", "archive"])
 async def test_the_catalog_does_not_start_with_files_of_a_newer_version(
     bus_of: BusOf, server_in_use: EmbeddedServer, tmp_path: Path, name: str

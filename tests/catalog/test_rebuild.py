@@ -151,6 +151,7 @@ async def ended(running: Replays) -> ReplayReport:
     return report
 
 
+@pytest.mark.slow
 async def test_a_replay_runs_in_the_background_and_its_report_is_kept(running: Replays, folder: Path) -> None:
     assert (await running.last(GetReplay())).state == "never"
     started = await running.start(StartReplay())

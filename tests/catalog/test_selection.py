@@ -239,6 +239,7 @@ LEAVES: st.SearchStrategy[Filter] = st.one_of(
 FILTERS = st.recursive(LEAVES, groups_of, max_leaves=10)
 
 
+@pytest.mark.slow
 @given(FILTERS, IMAGES)
 def test_a_filter_selects_the_images_that_the_plain_model_selects(filter_: Filter, images: list[PlainImage]) -> None:
     expected = [at for at, image in enumerate(images) if image.live and selects(filter_, image, images)]

@@ -125,6 +125,7 @@ async def test_a_reading_is_undone_and_done_again(harness: CatalogHarness) -> No
     assert [caption for _, caption in await said(harness, images)] == [LIST, SENTENCE]
 
 
+@pytest.mark.slow
 async def test_many_texts_take_several_commits_that_are_undone_together(harness: CatalogHarness) -> None:
     await harness.dataset()
     long = ", ".join(f"a word number {number}" for number in range(800))

@@ -461,6 +461,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(25))
 @given(changes=CHANGES)
 def test_materialized_tags_counts_and_past_states_agree_after_any_change(changes: list[Any]) -> None:

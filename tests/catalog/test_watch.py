@@ -412,6 +412,7 @@ async def test_a_thumbnail_that_was_encoded_with_more_effort_is_made_again_in_th
     assert await harness.blobs.get(before.thumbnail_sha256) == before.thumbnail_path.read_bytes()
 
 
+@pytest.mark.slow
 async def test_a_jpeg_that_was_encoded_again_before_there_were_cuts_is_made_again_in_that_way(
     harness: CatalogHarness, tmp_path: Path
 ) -> None:

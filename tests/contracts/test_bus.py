@@ -166,6 +166,7 @@ async def test_a_connection_survives_pongs_that_arrive_too_late(server: Embedded
     assert bus.is_connected
 
 
+@pytest.mark.slow
 async def test_a_timeout_names_nats_when_nats_hangs_and_not_the_service(server: EmbeddedServer, bus_of: BusOf) -> None:
     client = ServiceClient(await bus_of("gateway"))
     with suspended(server), pytest.raises(Unavailable, match="NATS did not answer") as caught:

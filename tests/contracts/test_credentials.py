@@ -295,6 +295,7 @@ def certificates(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 async def test_server_and_client_verify_each_other(certificates: Path, tmp_path: Path) -> None:
     async with EmbeddedServer(tmp_path / "nats", tls=server_tls(certificates)) as server:
         assert server.url.startswith("tls://")
@@ -319,6 +320,7 @@ async def test_nothing_is_sent_in_clear_where_tls_is_required(server: EmbeddedSe
         await connect(url, *server.credentials("trainer"), "test", timeout=0.5)
 
 
+@pytest.mark.slow
 async def test_a_server_that_never_answers_the_handshake_is_given_up(certificates: Path) -> None:
     greeting = b'INFO {"server_id":"mute","version":"2.15.1","max_payload":1048576,"tls_required":true}\r\n'
 

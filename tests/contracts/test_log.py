@@ -36,6 +36,7 @@ def log(bus: Bus) -> EventLog:
     return EventLog(bus)
 
 
+@pytest.mark.slow
 async def test_appends_survive_a_killed_server(log: EventLog, server: EmbeddedServer) -> None:
     async def kill_twice() -> None:
         for _ in range(2):

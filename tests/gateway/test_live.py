@@ -168,6 +168,7 @@ async def test_a_client_that_reconnects_misses_and_repeats_nothing(fresh_world: 
     assert sequences == sorted(set(sequences))
 
 
+@pytest.mark.slow
 async def test_a_cursor_inside_a_commit_continues_with_its_next_event(fresh_world: World) -> None:
     await fresh_world.catalog.append("d1", *(DatasetRenamed(name=name) for name in "abc"))
     async with socket(fresh_world, "/ws/progress?after=0") as opened:
@@ -198,6 +199,7 @@ async def _read_from_the_start(world: World) -> None:
         assert names(await next_events(opened, 1)) == ["now"]
 
 
+@pytest.mark.slow
 async def test_a_gateway_that_starts_reads_only_the_end_of_a_long_log(fresh_world: World) -> None:
     world = fresh_world
     renamed = [await world.catalog.rename(f"name {number}") for number in range(5)]

@@ -105,6 +105,7 @@ async def test_a_start_waits_for_disk_space(tmp_path: Path, monkeypatch: pytest.
     assert lines == ["nats      waiting for disk space; 0 MB free", "nats      ready"]
 
 
+@pytest.mark.slow
 async def test_a_second_up_on_the_same_data_folder_is_refused_with_the_process_id(tmp_path: Path) -> None:
     data = tmp_path / "data"
     empty = Stack(data, environ=ENVIRON, port=0, without=("catalog", "gateway", *NO_WORKERS))
@@ -148,6 +149,7 @@ async def test_a_data_folder_of_an_old_format_is_refused_with_one_sentence(tmp_p
     assert [file.name for file in tmp_path.iterdir()] == ["format"]
 
 
+@pytest.mark.slow
 async def test_a_log_of_an_old_format_is_refused_with_one_sentence(tmp_path: Path) -> None:
     """Also if the format number of the folder is current."""
     with DataFolder(tmp_path) as folder:

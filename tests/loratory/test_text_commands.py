@@ -69,6 +69,7 @@ def test_text_settings_are_set_and_texts_read_another_way(cli: Cli, server_url: 
     assert any("the trigger '猫娘', template 3" in one for one in history)
 
 
+@pytest.mark.slow
 def test_an_import_reads_texts_as_the_data_set_says_unless_it_says_so(
     cli: Cli, server_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -214,6 +214,7 @@ async def test_a_cancelled_run_stops_in_the_middle_of_a_forward_pass(
         await asyncio.get_running_loop().shutdown_default_executor()
 
 
+@pytest.mark.slow
 async def test_a_cancelled_run_does_not_wait_for_its_model_but_the_next_one_does(
     catalog: FakeCatalog, bus_of: BusOf, tmp_path: Path
 ) -> None:

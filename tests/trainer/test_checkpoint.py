@@ -65,6 +65,7 @@ def test_a_checkpoint_with_one_wrong_byte_is_refused(bench: Workbench, saved: Pa
         bench.run(bench.request(str(saved), length__count=2))
 
 
+@pytest.mark.slow
 def test_a_missing_checkpoint_is_refused(bench: Workbench) -> None:
     with pytest.raises(BadCheckpoint, match="cannot be read"):
         bench.run(bench.request("missing.safetensors"))

@@ -118,6 +118,7 @@ def test_files_have_the_requested_dtype(bench: Workbench, name: str, dtype: torc
     assert {tensor.dtype for tensor in load_file(done.diffusers.path).values()} == {dtype}
 
 
+@pytest.mark.slow
 def test_kohya_keys_are_those_of_sd1(bench: Workbench) -> None:
     done = last(bench.run(bench.request()), Finished)
     tensors = load_file(done.kohya.path)

@@ -82,6 +82,7 @@ def test_a_folder_downloaded_from_a_hub_loads_without_its_safety_checker(copy: P
     assert picture.size == (64, 64)
 
 
+@pytest.mark.slow
 def test_digests_depend_on_the_files_and_not_on_their_path(base: Path, copy: Path) -> None:
     original, copied = (families.load(folder, device=CPU, dtype=torch.float32) for folder in (base, copy))
     assert original.base_digest == copied.base_digest
@@ -123,6 +124,7 @@ def test_min_snr_weights_of_noise_prediction_follow_the_paper(base: Path) -> Non
     assert weights[1:].tolist() == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_truncated_captions_are_counted(bench: Workbench) -> None:
     bench.examples = [
         type(it)(path=it.path, digest=it.digest, caption="a" * 200, ordinal=it.ordinal) for it in bench.examples
