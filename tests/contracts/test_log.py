@@ -152,3 +152,16 @@ async def test_a_queue_with_damaged_consumers_is_made_again(
 
     state = (await admin.jetstream().stream_info(subjects.QUEUE)).state
     assert state.consumer_count == len(CONSUMERS)
+
+
+@pytest.mark.slow
+async def test_a_server_that_needs_seconds_for_an_answer_is_migrated(bus_of: BusOf, server: EmbeddedServer) -> None:
+    """As when its disk is busy because everything starts at once."""
+    admin = await bus_of("admin")
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    migrating = asyncio.create_task(migrate(admin, at=NOW, lease=10))
+    await asyncio.sleep(7)
+    assert not migrating.done()
+    os.kill(server.pid, signal.SIGCONT)
+    assert await migrating == await migrate(admin, at=NOW, lease=10)

@@ -33,6 +33,8 @@ FORMAT = 4
 3: signed commits, one NATS account a service."""
 FROM_THE_START = ", from commit 1 on"
 DEFAULT_LEASE_SECONDS = 15.0
+ANSWER_SECONDS = 30.0
+"""Of the server, for one stream or consumer: it writes them to its disk, which may be busy when everything starts."""
 PUBLISH_TIMEOUT_SECONDS = 2.0
 PUBLISH_RETRIES = RetryPolicy(first_delay=0.2, time_limit=20.0)
 
@@ -66,7 +68,7 @@ async def migrate(bus: Bus, *, at: datetime, lease: float, known_log: str | None
     from. Then a missing or different log is reported (LogDamaged) and not created, because a deleted log must never
     look like a fresh installation. SetupError: the log was written in an older format of the data folder.
     """
-    js = bus.jetstream()
+    js = bus.jetstream(timeout=ANSWER_SECONDS)
     await find_queue(js)  # a stopped one is deleted, and created below
     for config in stream_configs():
         await _ensure(js, config, known_log)
