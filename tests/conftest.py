@@ -5,6 +5,7 @@ import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from contracts import subjects
 from contracts.aggregates import AnyEvent
 from contracts.commands.base import CommandMetadata
 from contracts.commits import CommitLog, build_commit
-from contracts.errors import Conflict
+from contracts.errors import Conflict, Unavailable
 from contracts.ids import CommandId, ulid
 from contracts.wire.log.event_log import EventLog
 from contracts.wire.log.migration import _ensure_log_created, migrate
@@ -28,6 +29,7 @@ from contracts.wire.log.streams import CONSUMERS, stream_configs
 from contracts.wire.server.accounts import Role
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import Bus, connect
+from tests.limits import WAIT
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 ONE_STACK = frozenset(
@@ -64,6 +66,14 @@ hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("a
 def command_metadata(command: str | None = None, *, actor: str = "user:test", fingerprint: str = "") -> CommandMetadata:
     """The metadata of a command in a test."""
     return CommandMetadata(command_id=CommandId(command or ulid()), actor=actor, at=NOW, fingerprint=fingerprint)
+
+
+async def last_sequence(log: EventLog) -> int:
+    """Read again where the server took longer than the two seconds that a read waits, as on a busy machine."""
+    async with asyncio.timeout(WAIT):
+        while True:
+            with suppress(Unavailable):
+                return (await log.end())[1]
 
 
 async def append_events(

@@ -45,6 +45,7 @@ from contracts.wire.server.accounts import ADMIN_KINDS
 from contracts.wire.service.bus import Bus
 from tests.catalog.log_builder import image_added
 from tests.catalog.received import as_received
+from tests.conftest import last_sequence
 from tests.limits import WAIT
 from tests.signing import key_named
 
@@ -204,7 +205,7 @@ async def open_catalog(
     try:
         async with Decoder(Limits(), workers=1) as decoder:
             log = EventLog(bus, verdicts=StoreVerdicts(store))
-            await store.wait_until_settled((await log.end())[1], 20)
+            await store.wait_until_settled(await last_sequence(log), 20)
             registrar = await KeyRegistrar.open(log, archive, store, keys)
             await registrar.authorize(log, folder / "catalog.key")
             for worker in WORKERS:

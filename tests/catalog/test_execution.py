@@ -27,7 +27,7 @@ from contracts.ids import DatasetId, JobId, derived
 from contracts.wire.log.event_log import EventLog
 from tests.catalog.harness import CatalogHarness, event_names, image_id_of, open_catalog
 from tests.catalog.slicing import HeldSlices, smallest_slices
-from tests.conftest import BusOf, command_metadata
+from tests.conftest import BusOf, command_metadata, last_sequence
 from tests.limits import WAIT
 
 PATIENT = ExecutionLimits(repeat=WAIT, decide=WAIT, show=WAIT)
@@ -59,7 +59,7 @@ class Gate:
     async def until_appended(self, sequence: int) -> None:
         """Until the log has come so far."""
         async with asyncio.timeout(WAIT):
-            while (await self._log.end())[1] < sequence:  # noqa: ASYNC110 - the server announces it to others only
+            while await last_sequence(self._log) < sequence:  # noqa: ASYNC110 - the server announces it to others only
                 await asyncio.sleep(0.01)
 
 
@@ -81,7 +81,7 @@ async def start(command: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 
 async def end(harness: CatalogHarness) -> int:
-    return (await harness.executor.log.end())[1]
+    return await last_sequence(harness.executor.log)
 
 
 # --- what waits for what

@@ -18,7 +18,7 @@ from contracts.wire.log.event_log import EventLog, LogTimings
 from contracts.wire.log.publishing import Ack, Refusal
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import Bus, connect
-from tests.conftest import BusOf
+from tests.conftest import BusOf, last_sequence
 from tests.contracts.builders import Drafts, build_creation
 from tests.limits import WAIT
 from tests.proxy import Proxy
@@ -83,7 +83,7 @@ async def test_a_commit_whose_acknowledgement_is_lost_is_stored_once(
     appending = asyncio.create_task(log.append_atomically(batch))
     if len(batch) == 1:
         async with asyncio.timeout(WAIT):
-            while (await EventLog(admin).end())[1] == 1:  # noqa: ASYNC110 - the server does not announce it
+            while await last_sequence(EventLog(admin)) == 1:  # noqa: ASYNC110 - the server does not announce it
                 await asyncio.sleep(0.01)
     proxy.cut()
     proxy.release()
@@ -143,7 +143,7 @@ async def test_a_lost_acknowledgement_is_resolved_even_if_the_log_is_full_by_the
     proxy.hold("down")
     appending = asyncio.create_task(log.append_atomically(batch))
     async with asyncio.timeout(WAIT):
-        while (await EventLog(admin).end())[1] == 1:  # noqa: ASYNC110 - the server does not announce it
+        while await last_sequence(EventLog(admin)) == 1:  # noqa: ASYNC110 - the server does not announce it
             await asyncio.sleep(0.01)
     await update_event_stream(admin, max_bytes=1024)
     proxy.cut()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ from contracts.wire.service.credentials import (
 from contracts.wire.service.nkeys import Nkey, generate_nkey, parse_seed
 from contracts.wire.service.settings import BusSettings, read_settings
 from tests.certificates import client_tls, issue, issue_all, server_tls
-from tests.conftest import NOW, append_events
+from tests.conftest import NOW, append_events, last_sequence
 from tests.contracts.cluster import Cluster
 from tests.limits import WAIT
 
@@ -191,17 +191,9 @@ async def use(buses: dict[Role, Bus], stopped: asyncio.Event) -> int:
         await append_events(buses["catalog"], "dataset", f"d{count}", DatasetCreated(name="cats"))
         reply = await buses["gateway"].request("qry.catalog.get_job", str(count).encode(), timeout=WAIT)
         assert reply.data == str(count).encode()
-        assert await last_sequence(buses["trainer"]) > count
+        assert await last_sequence(EventLog(buses["trainer"])) > count
         count += 1
     return count
-
-
-async def last_sequence(bus: Bus) -> int:
-    """Read again where a reconnect took longer than the two seconds that a read waits, as on a busy machine."""
-    async with asyncio.timeout(WAIT):
-        while True:
-            with suppress(Unavailable):
-                return (await EventLog(bus).end())[1]
 
 
 async def serve(catalog: Bus) -> None:
