@@ -26,7 +26,7 @@ def limit_memory(memory_bytes: int) -> None:
 
 def keep_freed_memory() -> None:
     """Have this process keep up to `KEPT_BYTES` of what it frees. By default it returns the memory of each picture and
-    takes it for the next one again, page by page: a third of the CPU time for one of a megapixel [measured]. Whatever
+    takes it for the next one again, page by page: a quarter of the CPU time for one of a megapixel [measured]. Whatever
     is allocated may use it, so limits stay as they are. glibc only: see mallopt(3)."""
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
