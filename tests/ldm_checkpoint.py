@@ -34,7 +34,7 @@ _CONVOLUTION = re.compile(r"attn_1\.(?:q|k|v|proj_out)\.weight")
 
 
 def write_single_file(folder: Path, file: Path) -> None:
-    """`folder`: a pipeline with the topology of SD 1.x, such as `tiny-random`."""
+    """`folder`: a pipeline with the topology of SD 1.x (`tests.sd1_topology`)."""
     save_file(
         {
             **_renamed(folder / "unet" / "diffusion_pytorch_model.safetensors", "model.diffusion_model.", _unet_name),

@@ -23,6 +23,7 @@ from tests.acceptance.local_stack import environment
 from tests.ldm_checkpoint import write_single_file
 from tests.limits import WAIT
 from tests.ports import free_port
+from tests.sd1_topology import write_with_sd1_topology
 from trainer.engine.tiny_random import make_tiny_random
 
 pytestmark = [
@@ -119,7 +120,8 @@ class Shell:
         demo_pictures.write_pictures(home / "pictures" / "mika", count=3, seed=3, trigger="mikachar")
         if not workers:
             return
-        base = make_tiny_random(home / "loratory" / "bases" / "stable-diffusion-v1-5")
+        tiny = make_tiny_random(home / "tiny-random")
+        base = write_with_sd1_topology(tiny, home / "loratory" / "bases" / "stable-diffusion-v1-5")
         (home / "Downloads").mkdir()
         write_single_file(base, home / "Downloads" / "my-model.safetensors")
         tagger = home / "loratory" / "models" / "wd-vit-tagger-v3"

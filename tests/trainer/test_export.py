@@ -13,11 +13,12 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tests.sd1_topology import write_with_sd1_topology
 from tests.trainer.builders import Workbench, last
 from tests.trainer.conftest import NewBench
 from trainer.engine import files
 from trainer.engine.data import load_pixels
-from trainer.engine.training import Training
+from trainer.engine.training import BaseCache, Training
 from trainer.messages import Example, Finished
 
 
@@ -118,9 +119,14 @@ def test_files_have_the_requested_dtype(bench: Workbench, name: str, dtype: torc
     assert {tensor.dtype for tensor in load_file(done.diffusers.path).values()} == {dtype}
 
 
+@pytest.fixture
+def sd1_bench(base: Path, bases: BaseCache, examples: list[Example], cache: Path, tmp_path: Path) -> Workbench:
+    return Workbench(write_with_sd1_topology(base, tmp_path / "sd1"), bases, examples, cache, tmp_path)
+
+
 @pytest.mark.slow
-def test_kohya_keys_are_those_of_sd1(bench: Workbench) -> None:
-    done = last(bench.run(bench.request()), Finished)
+def test_kohya_keys_are_those_of_sd1(sd1_bench: Workbench) -> None:
+    done = last(sd1_bench.run(sd1_bench.request()), Finished)
     tensors = load_file(done.kohya.path)
     prefix = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0"
     assert tensors[f"{prefix}.lora_down.weight"].shape == (4, 32)
@@ -130,8 +136,8 @@ def test_kohya_keys_are_those_of_sd1(bench: Workbench) -> None:
 
 
 @pytest.mark.slow
-def test_transformer_layers_have_the_keys_that_sd_scripts_writes(bench: Workbench) -> None:
-    done = last(bench.run(bench.request(adapter__layers="transformer")), Finished)
+def test_transformer_layers_have_the_keys_that_sd_scripts_writes(sd1_bench: Workbench) -> None:
+    done = last(sd1_bench.run(sd1_bench.request(adapter__layers="transformer")), Finished)
     tensors = load_file(done.kohya.path)
     block = "lora_unet_down_blocks_0_attentions_0"
     assert tensors[f"{block}_proj_in.lora_down.weight"].shape == (4, 32, 1, 1)
