@@ -29,6 +29,7 @@ from contracts.wire.service.supervision import read_supervision
 from gateway.clients import CatalogClient
 from gateway.exports.running import Exports
 from gateway.http import problems, request_context
+from gateway.http.connections import Connections
 from gateway.http.files import BlobFiles
 from gateway.http.guard import Guard
 from gateway.http.metrics import Metrics
@@ -39,7 +40,7 @@ from gateway.http.security_headers import with_security_headers
 from gateway.http.shutdown import with_shutdown_answer
 from gateway.http.stall_timeout import with_stall_timeout
 from gateway.http.uploads import Staging
-from gateway.limits import HTTP_LIMITS, HttpLimits
+from gateway.limits import CONNECTION_LIMITS, HTTP_LIMITS, ConnectionLimits, HttpLimits
 from gateway.live.feed import LiveFeed
 from gateway.live.image_ids import ImageIds
 from gateway.past_events import PastEvents
@@ -128,7 +129,7 @@ async def serve(settings: Settings) -> None:
                     tasks.create_task(bus.watch(), name="bus"),
                     tasks.create_task(serving, name="metrics"),
                 ]
-                await _serve_http(app, listening, feed)
+                await serve_http(app, listening, feed)
                 for task in background:
                     task.cancel()
         finally:
@@ -214,12 +215,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve_http(app: ASGIApp, listening: socket.socket, feed: LiveFeed) -> None:
+async def serve_http(
+    app: ASGIApp, listening: socket.socket, feed: LiveFeed, limits: ConnectionLimits = CONNECTION_LIMITS
+) -> None:
     """Serve until cancelled; then close WebSockets, let running requests finish, and re-raise the cancellation."""
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=Connections(limits).protocol,  # type: ignore[arg-type]  # uvicorn only calls it
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME_BYTES,
         ws_ping_interval=20,

@@ -29,6 +29,20 @@ class UploadLimits(msgspec.Struct, frozen=True, kw_only=True):
     text_bytes: int = 16 << 20
 
 
+class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of what a connection sends before, and beside, what a route reads."""
+
+    header_bytes: int = 32 << 10
+    """Maximum size of a request's address and headers together, and of a body's chunk sizes and trailers."""
+    header_seconds: float = 10.0
+    """Maximum time until a request's headers are complete, from the start of the connection or of the request."""
+    body_seconds: float = 30.0
+    body_rate: float = 100.0
+    """Bytes per second that a body must bring in each `body_seconds` in which the route waits for it."""
+    half_open: int = 200
+    """Maximum connections that wait for headers; of more the one that waits longest is closed."""
+
+
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Of HTTP responses."""
 
@@ -46,3 +60,4 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 LIVE_LIMITS, UPLOAD_LIMITS, HTTP_LIMITS = LiveLimits(), UploadLimits(), HttpLimits()
+CONNECTION_LIMITS = ConnectionLimits()

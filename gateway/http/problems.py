@@ -56,12 +56,25 @@ class MethodNotAllowed(LoratoryError):
     code = "method-not-allowed"
 
 
+class HeadersTooLarge(LoratoryError):
+    """The headers of the request are too large."""
+
+    code = "headers-too-large"
+
+
+class RequestTimeout(LoratoryError):
+    """The request did not arrive in time."""
+
+    code = "request-timeout"
+
+
 STATUS_BY_ERROR: dict[type[LoratoryError], int] = {
     errors.Invalid: 400,
     Unauthorized: 401,
     Forbidden: 403,
     errors.NotFound: 404,
     MethodNotAllowed: 405,
+    RequestTimeout: 408,
     errors.Conflict: 409,
     errors.IllegalTransition: 409,
     errors.InUse: 409,
@@ -75,6 +88,7 @@ STATUS_BY_ERROR: dict[type[LoratoryError], int] = {
     RangeNotSatisfiable: 416,
     errors.Rejected: 422,
     errors.KeyReused: 422,
+    HeadersTooLarge: 431,
     errors.Unavailable: 503,
     errors.Behind: 503,
     errors.LogDamaged: 503,

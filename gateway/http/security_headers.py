@@ -4,7 +4,7 @@ from typing import Any
 
 from litestar.types import ASGIApp, Receive, Send
 
-_DEFAULTS = (
+DEFAULTS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
@@ -24,7 +24,7 @@ def with_security_headers(app: ASGIApp) -> ASGIApp:
             if message["type"] == "http.response.start":
                 given = list(message.get("headers", ()))
                 names = {name.lower() for name, _ in given}
-                message["headers"] = [*given, *(header for header in _DEFAULTS if header[0] not in names)]
+                message["headers"] = [*given, *(header for header in DEFAULTS if header[0] not in names)]
             await send(message)
 
         await app(scope, receive, send_with_headers if scope["type"] == "http" else send)

@@ -22,7 +22,7 @@ from contracts.wire.log.migration import migrate
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.bus import Bus, connect
 from contracts.wire.service.health import Health
-from gateway.app import CHECKS, _serve_http, _update_health, bind, build_app
+from gateway.app import CHECKS, _update_health, bind, build_app, serve_http
 from gateway.clients import CatalogClient
 from gateway.http.metrics import Metrics
 from gateway.http.uploads import Staging
@@ -115,7 +115,7 @@ async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMIT
             for coroutine in (
                 feed.run(),
                 _update_health(gateway, feed, health, settings.supervision),
-                _serve_http(app, listening, feed),
+                serve_http(app, listening, feed),
             )
         ]
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
