@@ -29,6 +29,7 @@ from catalog.planning.planner import Planner
 from catalog.prediction_index import PredictionIndex
 from catalog.projection import is_current, project
 from catalog.query_handlers.context import ManifestReader, QueryContext
+from catalog.query_handlers.sequences import refusing_unknown_sequences
 from catalog.query_handlers.table import query_handlers
 from catalog.replays import Replays
 from catalog.service import erasure
@@ -149,7 +150,8 @@ class Catalog:
         )
         audits = audit.handlers(Auditor(archive, log, keys), store, self.watch, resources.name_cures)
         losses = watch_queries.handlers(self.watch, store)
-        self.queries = {**query_handlers(queried), **audits, **losses, **self.replays.handlers()}
+        answers = {**query_handlers(queried), **audits, **losses, **self.replays.handlers()}
+        self.queries = refusing_unknown_sequences(answers, partial(_end_of, log))
         self._resources = resources
 
     async def _on_appended(self, commits: Sequence[RecordedCommit]) -> None:
@@ -166,6 +168,10 @@ class Catalog:
         depth, texts = lambda: self.dispatcher.queue_depth, lambda: self.texts.bytes
         found = CatalogMetrics(resources.store, resources.archive, log, queue_depth=depth, text_bytes=texts)
         found.add_to(metrics, resources.folder)
+
+
+async def _end_of(log: EventLog) -> int:
+    return (await log.end())[1]
 
 
 async def _commits_at(archive: Archive, store: Store, sequences: Sequence[int]) -> list[RecordedCommit]:

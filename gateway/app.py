@@ -30,6 +30,7 @@ from gateway.clients import CatalogClient
 from gateway.exports.running import Exports
 from gateway.http import problems, request_context
 from gateway.http.connections import Connections
+from gateway.http.cors import with_cors
 from gateway.http.files import BlobFiles
 from gateway.http.guard import Guard
 from gateway.http.metrics import Metrics
@@ -40,6 +41,7 @@ from gateway.http.security_headers import with_security_headers
 from gateway.http.shutdown import with_shutdown_answer
 from gateway.http.stall_timeout import with_stall_timeout
 from gateway.http.uploads import Staging
+from gateway.http.wrong_keys import WrongKeys
 from gateway.limits import CONNECTION_LIMITS, HTTP_LIMITS, ConnectionLimits, HttpLimits
 from gateway.live.feed import LiveFeed
 from gateway.live.image_ids import ImageIds
@@ -161,9 +163,12 @@ def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
         "limits": limits,
         "metrics": metrics,
     }
+    wrong_keys = WrongKeys()
+    dependencies["wrong_keys"] = wrong_keys
     dependencies["document"] = OpenApiDocument(lambda: _litestar(dependencies, OPENAPI_CONFIG))
     app = with_stall_timeout(_litestar(dependencies, None), limits.response_stall)
-    return with_request_id(with_security_headers(metrics.wrap(with_shutdown_answer(Guard(app, settings)))))
+    guarded = with_cors(Guard(app, settings, wrong_keys), settings.origins)
+    return with_request_id(with_security_headers(metrics.wrap(with_shutdown_answer(guarded))))
 
 
 def _litestar(dependencies: dict[str, object], openapi_config: OpenAPIConfig | None) -> Litestar:

@@ -43,6 +43,21 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum connections that wait for headers; of more the one that waits longest is closed."""
 
 
+class KeyLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of clients that send wrong keys."""
+
+    attempts: int = 10
+    """Wrong keys of one address that are answered at once."""
+    seconds_per_attempt: float = 6.0
+    """Time after which the address has one more."""
+    delay: float = 1.0
+    """Time until each further one is answered."""
+    waiting: int = 64
+    """Maximum answers that are delayed at a time; more are sent at once."""
+    addresses: int = 10_000
+    """Maximum addresses in memory."""
+
+
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Of HTTP responses."""
 
@@ -60,4 +75,4 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 LIVE_LIMITS, UPLOAD_LIMITS, HTTP_LIMITS = LiveLimits(), UploadLimits(), HttpLimits()
-CONNECTION_LIMITS = ConnectionLimits()
+CONNECTION_LIMITS, KEY_LIMITS = ConnectionLimits(), KeyLimits()

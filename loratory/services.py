@@ -22,7 +22,7 @@ CORE_SERVICES: tuple[Service, ...] = ("catalog", "gateway")
 
 FORWARDED_SETTINGS: dict[Service, tuple[str, ...]] = {
     "catalog": ("LOG_LEVEL", "DECODERS", "COMPARE_SECONDS", "PATROL_SECONDS"),
-    "gateway": ("LOG_LEVEL", "API_KEY", "API_KEY_FILE"),
+    "gateway": ("LOG_LEVEL", "API_KEY", "API_KEY_FILE", "CORS_ORIGINS"),
     "tagger": ("LOG_LEVEL", "LEASE", "STALL", "MODELS", "PROVIDERS", "THREADS", "DECODERS"),
     "trainer": ("LOG_LEVEL", "LEASE", "STALL", "BASES", "CACHE", "LORAS"),
 }

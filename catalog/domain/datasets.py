@@ -25,6 +25,7 @@ from contracts.events.datasets import (
     TextSettingsSet,
     ThresholdsSet,
 )
+from contracts.names import require_printable
 from contracts.tags import STORED_FLOOR, canonicalize
 from contracts.texts.writing import check_style
 from contracts.training_text import TEXT_VERSION, require_rule
@@ -94,6 +95,7 @@ def _checked_text_settings(command: SetTextSettings) -> TextSettingsSet:
     """Rejected: there is no such template, or a pattern of tags to keep is not allowed."""
     require_rule(TEXT_VERSION, command.template)
     check_style(command.style)
+    require_printable("trigger", command.trigger.strip())
     return TextSettingsSet(
         trigger=command.trigger.strip(), template=command.template, style=command.style, read_as=command.read_as
     )

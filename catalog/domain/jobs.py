@@ -26,6 +26,7 @@ from contracts.events.jobs import (
     JobVersionSet,
 )
 from contracts.ids import DatasetId
+from contracts.names import require_printable
 from contracts.recipe import Recipe, apply_changes, validate_recipe
 
 
@@ -77,9 +78,11 @@ def create(
 ) -> list[Event]:
     """The events of a new job that trains on this version of a data set; None: it is yet to be frozen.
 
-    Rejected: the version has another trigger.
+    Rejected: the version has another trigger, or a name has control characters.
     """
+    _check_names(command)
     own = None if command.trigger is None else command.trigger.strip()
+    require_printable("trigger", own)
     if version is not None and own not in (None, version.trigger):
         raise Rejected(f"version {version.version} was frozen with the trigger {version.trigger!r}; freeze another")
     default = dataset.trigger if version is None else version.trigger
@@ -127,12 +130,18 @@ def decide(job: JobState, command: EditJob | StartJob | CancelJob | RemoveJob) -
         case CancelJob(reason=reason):
             return jobs.cancel(job.work, JOB_WORK, reason)
         case EditJob():
+            _check_names(command)
             return [*_edit_details(job, command), *_change_priority(job, command)]
         case RemoveJob():
             if job.work.ended or job.work.state == "draft":
                 return [JobRemoved()]
             detail = "a job that waits or runs cannot be removed; cancel it first"
             raise IllegalTransition(detail, state=job.work.state, allowed=["cancel"])
+
+
+def _check_names(command: CreateJob | EditJob) -> None:
+    require_printable("name", command.name)
+    require_printable("labels", *(command.labels or ()))
 
 
 def _edit_details(job: JobState, command: EditJob) -> list[Event]:

@@ -38,6 +38,7 @@ from contracts.commands.datasets import FreezeVersion, VersionResult
 from contracts.errors import NotFound, Rejected
 from contracts.events.datasets import TextSettingsSet, VersionFrozen
 from contracts.ids import DatasetId, VersionId, derived
+from contracts.names import require_printable
 from contracts.wire.blobs.store import Blobs, Damaged
 
 _log = structlog.get_logger()
@@ -172,6 +173,7 @@ class Freezer:
         _log.info("version_computed", dataset=dataset_id, as_of=plan.as_of, pages=len(pages), made=len(made))
         settings = plan.text_settings
         if trigger is not None:
+            require_printable("trigger", trigger.strip())
             settings = msgspec.structs.replace(settings, trigger=trigger.strip())
         return VersionDraft(dataset_id=dataset_id, text_settings=settings, as_of=plan.as_of, pages=pages)
 

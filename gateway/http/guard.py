@@ -1,7 +1,8 @@
 """Access control: host, origin and API key are checked before any route, for HTTP and WebSockets alike.
 
 On loopback no key is needed, but another site must not reach the gateway through the user's browser. So a foreign
-Origin or Sec-Fetch-Site is refused, and a foreign Host too (DNS rebinding: a name that resolves to 127.0.0.1).
+Origin or Sec-Fetch-Site is refused, unless the origin is one of the settings', and a foreign Host too (DNS rebinding: a
+name that resolves to 127.0.0.1).
 """
 
 import hashlib
@@ -12,7 +13,9 @@ from typing import Any
 from litestar.types import ASGIApp, Receive, Send
 
 from contracts.errors import LoratoryError
+from gateway.http.cors import allowed_origin
 from gateway.http.problems import Forbidden, Unauthorized, send_problem
+from gateway.http.wrong_keys import WrongKeys
 from gateway.settings import Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -26,10 +29,12 @@ CLOSE_UNAUTHENTICATED, CLOSE_FORBIDDEN = 4401, 4403
 class Guard:
     """An ASGI app around the whole gateway."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, wrong_keys: WrongKeys) -> None:
         self._app = app
         self._key = settings.api_key
         self._only_local = settings.is_loopback
+        self._origins = settings.origins
+        self._wrong_keys = wrong_keys
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -38,7 +43,7 @@ class Guard:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             self._check_site(scope, headers)
-            scope["state"]["actor"] = self._actor(scope, headers)
+            scope["state"]["actor"] = await self._actor(scope, headers)
         except LoratoryError as error:
             await _send_error(error, scope, receive, send)
             return
@@ -48,7 +53,7 @@ class Guard:
         host = headers.get("host", "")
         if self._only_local and not self._key and _hostname(host) not in LOCAL_NAMES:
             raise Forbidden(f"the Host header must be {', '.join(sorted(LOCAL_NAMES))}, not {_hostname(host)!r}")
-        if scope["type"] == "http" and scope["method"] in SAFE_METHODS:
+        if (scope["type"] == "http" and scope["method"] in SAFE_METHODS) or allowed_origin(scope, self._origins):
             return
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Forbidden
@@ -56,7 +61,7 @@ class Guard:
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Forbidden(f"requests from {origin} are refused: only this gateway's own page may make changes")
 
-    def _actor(self, scope: Any, headers: dict[str, str]) -> str:
+    async def _actor(self, scope: Any, headers: dict[str, str]) -> str:
         if not self._key:
             return "user:local"
         if _is_public(scope["path"]):
@@ -65,7 +70,14 @@ class Guard:
             return f"key:{key_id(self._key)}"
         if hmac.compare_digest(_session_cookie(headers).encode(), session_token(self._key).encode()):
             return f"key:{key_id(self._key)}"
+        if any(_bearer_tokens(headers)):
+            await self._wrong_keys.refuse(client_address(scope))
         raise Unauthorized
+
+
+def client_address(scope: Any) -> str:
+    """Of the connection: behind a proxy, that of the proxy."""
+    return scope["client"][0] if scope.get("client") else ""
 
 
 def key_id(key: str) -> str:

@@ -62,6 +62,12 @@ class HeadersTooLarge(LoratoryError):
     code = "headers-too-large"
 
 
+class TooManyAttempts(LoratoryError):
+    """Too many wrong API keys came from this address; try again later."""
+
+    code = "too-many-attempts"
+
+
 class RequestTimeout(LoratoryError):
     """The request did not arrive in time."""
 
@@ -88,6 +94,7 @@ STATUS_BY_ERROR: dict[type[LoratoryError], int] = {
     RangeNotSatisfiable: 416,
     errors.Rejected: 422,
     errors.KeyReused: 422,
+    TooManyAttempts: 429,
     HeadersTooLarge: 431,
     errors.Unavailable: 503,
     errors.Behind: 503,
@@ -139,7 +146,8 @@ def encode_problem(error: LoratoryError, instance: str) -> bytes:
 
 
 def problem_headers(error: LoratoryError) -> dict[str, str]:
-    return HEADERS_BY_STATUS.get(status_of(error), {})
+    headers = HEADERS_BY_STATUS.get(status_of(error), {})
+    return headers | {"Retry-After": str(error.extra["retry_after"])} if "retry_after" in error.extra else headers
 
 
 def problem_response(
@@ -220,7 +228,7 @@ def problem_responses(*statuses: int) -> Responses:
     """
     implied = {410, 422} if 404 in statuses else set()
     specs: Responses = {}
-    for status in sorted({400, 401, 403, 500, 503, *statuses} | implied):
+    for status in sorted({400, 401, 403, 429, 500, 503, *statuses} | implied):
         specs |= response_spec(status, Problem, HTTPStatus(status).phrase, MEDIA_TYPE)
     return specs
 

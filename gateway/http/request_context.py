@@ -50,7 +50,10 @@ MinSeq = Annotated[
     QueryParameter(
         ge=0,
         le=2**53,
-        description="Read at this sequence of the log or later (a write's `Loratory-Seq`); 503 until it is reached.",
+        description=(
+            "Read at this sequence of the log or later (a write's `Loratory-Seq`); 503 until it is reached, 400 if the "
+            "log does not have it."
+        ),
     ),
 ]
 AtSeq = Annotated[

@@ -21,11 +21,12 @@ from contracts.queries.tagging import ListTagging
 from contracts.telemetry import Presence
 from contracts.wire.service.health import Health as HealthChecks
 from contracts.wire.service.supervision import read_supervision
-from gateway.http.guard import SESSION_COOKIE, key_id, session_token
+from gateway.http.guard import SESSION_COOKIE, client_address, key_id, session_token
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import OpenApiDocument
-from gateway.http.problems import Unauthorized, problem_responses, response_spec
+from gateway.http.problems import problem_responses, response_spec
 from gateway.http.request_context import MinSeq
+from gateway.http.wrong_keys import WrongKeys
 from gateway.live.last_values import WORKER_SERVICES
 from gateway.routes.jobs import count_jobs
 from gateway.routes.pages import page_file
@@ -209,12 +210,17 @@ async def status(catalog: Catalog, feed: Feed, min_seq: MinSeq = 0) -> SystemSta
 
 
 @post("/api/v1/session", status_code=200, responses=problem_responses(415))
-async def open_session(data: JSONBody[SessionBody], settings: NamedDependency[Settings]) -> Response[Session]:
+async def open_session(
+    request: AnyRequest,
+    data: JSONBody[SessionBody],
+    settings: NamedDependency[Settings],
+    wrong_keys: NamedDependency[WrongKeys],
+) -> Response[Session]:
     """Exchange the API key for a session cookie that scripts cannot read."""
     if not settings.api_key:
         return Response(Session(actor="user:local"))
     if not hmac.compare_digest(data.key.encode(), settings.api_key.encode()):
-        raise Unauthorized("the API key is wrong")
+        await wrong_keys.refuse(client_address(request.scope))
     cookie = _session_cookie(session_token(settings.api_key))
     return Response(Session(actor=f"key:{key_id(settings.api_key)}"), cookies=[cookie])
 

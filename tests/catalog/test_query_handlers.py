@@ -18,6 +18,7 @@ from catalog.keys import Keys
 from catalog.prediction_index import PredictionIndex
 from catalog.query_handlers.context import ManifestReader, QueryContext, QueryLimits
 from catalog.query_handlers.paging import MAX_PAGE_BYTES, build_page, decode_cursor, encode_cursor
+from catalog.query_handlers.sequences import refusing_unknown_sequences
 from catalog.query_handlers.table import query_handlers
 from catalog.store import Store
 from catalog.tag_index import TagIndex
@@ -66,6 +67,7 @@ from contracts.queries.presets import GetPreset, ListPresets
 from contracts.queries.tagging import GetTagging, ListTagging, ReadTaggingWork
 from contracts.recipe import validate_recipe
 from contracts.wire.blobs.store import LocalBlobs
+from contracts.wire.service.requests import QueryHandlers
 from tests.catalog.log_builder import LOG_ID, LogBuilder, full_history, image_id, key_for, manifest_of
 from tests.catalog.received import as_received
 
@@ -94,7 +96,10 @@ class QuerySide:
         )
 
     async def run(self, query: Query[Any]) -> Any:
-        return await as_received(query_handlers(self._context))[type(query)](query)
+        return await self.handlers()[type(query)](query)
+
+    def handlers(self) -> QueryHandlers:
+        return as_received(query_handlers(self._context))
 
     def limit(self, limits: QueryLimits) -> None:
         self._context = dataclasses.replace(self._context, limits=limits)
@@ -348,6 +353,19 @@ async def test_a_query_waits_for_its_min_seq(queries: QuerySide) -> None:
     queries.limit(QueryLimits(read_timeout=0.01))
     with pytest.raises(Behind):
         await queries.run(GetLog(min_seq=LOG.sequence + 1))
+
+
+async def test_a_min_seq_after_the_end_of_the_log_is_refused(queries: QuerySide) -> None:
+    queries.limit(QueryLimits(read_timeout=0.01))
+
+    async def end() -> int:
+        return LOG.sequence + 5
+
+    answer = refusing_unknown_sequences(queries.handlers(), end)[GetLog]
+    with pytest.raises(Behind):
+        await answer(GetLog(min_seq=LOG.sequence + 5))
+    with pytest.raises(Invalid, match=f"but the log ends at {LOG.sequence + 5}$"):
+        await answer(GetLog(min_seq=LOG.sequence + 6))
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "####", "é", encode_cursor((1, 2, 3)), encode_cursor(("1",))])

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import httpx
 import pytest
@@ -92,7 +94,9 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMITS) -> AsyncIterator[World]:
+async def world_at(
+    folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMITS, settings: Mapping[str, Any] = MappingProxyType({})
+) -> AsyncIterator[World]:
     async with EmbeddedServer(folder / "nats") as server, contextlib.AsyncExitStack() as stack:
         admin, gateway, catalog_bus, trainer, tagger = buses = [
             await connect(server.url, *server.credentials(role), name=role)
@@ -104,17 +108,19 @@ async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMIT
         catalog = FakeCatalog(catalog_bus, log_id)
         await stack.enter_async_context(catalog)
         listening = bind("127.0.0.1", 0)
-        settings = Settings(staging=folder / "staging", api_key=key, supervision=folder / "supervision.json")
+        all_settings = Settings(
+            staging=folder / "staging", api_key=key, supervision=folder / "supervision.json", **settings
+        )
         clock, blobs = Clock(), LocalBlobs(folder / "blobs")
         feed = LiveFeed(gateway, ImageIds(CatalogClient(gateway)), limits.live, clock)
-        staging, health = Staging(settings.staging, limits.upload), Health("gateway", CHECKS, pid=os.getpid())
+        staging, health = Staging(all_settings.staging, limits.upload), Health("gateway", CHECKS, pid=os.getpid())
         staging.prepare()
-        app = build_app(settings, gateway, feed, blobs, staging, health, Metrics(gateway, feed), limits.http)
+        app = build_app(all_settings, gateway, feed, blobs, staging, health, Metrics(gateway, feed), limits.http)
         tasks = [
             asyncio.create_task(coroutine)
             for coroutine in (
                 feed.run(),
-                _update_health(gateway, feed, health, settings.supervision),
+                _update_health(gateway, feed, health, all_settings.supervision),
                 serve_http(app, listening, feed),
             )
         ]
@@ -123,7 +129,9 @@ async def world_at(folder: Path, *, key: str = "", limits: Limits = NORMAL_LIMIT
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=WAIT))
         try:
             await until_ready(client)
-            yield World(url, client, catalog, feed, blobs, settings.staging, server, trainer, tagger, gateway, clock)
+            yield World(
+                url, client, catalog, feed, blobs, all_settings.staging, server, trainer, tagger, gateway, clock
+            )
         finally:
             for task in reversed(tasks):
                 task.cancel()

@@ -44,6 +44,7 @@ from contracts.queries.datasets import (
     TagView,
 )
 from contracts.queries.jobs import GetJob
+from gateway.limits import KEY_LIMITS
 from gateway.version import VERSION
 from tests.gateway.conftest import World, eventually, world_at
 from tests.gateway.fake_catalog import dataset, image, job
@@ -301,6 +302,52 @@ async def test_with_an_api_key_only_the_page_is_public(tmp_path: Path) -> None:
         opened = await stranger.post(f"{P}/session", json={"key": key})
         assert {"HttpOnly", "SameSite=strict"} <= set(opened.headers["set-cookie"].split("; "))
         assert (await stranger.get(f"{P}/version")).status_code == 200
+
+
+async def test_too_many_wrong_keys_are_slowed_down_and_the_right_one_is_not(tmp_path: Path) -> None:
+    key = "0123456789abcdef"
+    async with world_at(tmp_path, key=key) as world, httpx.AsyncClient(base_url=world.url) as stranger:
+        wrong = {"Authorization": "Bearer 0123456789abcdeX"}
+        for _ in range(KEY_LIMITS.attempts):
+            assert_problem(await stranger.get(f"{P}/version", headers=wrong), 401, "unauthorized")
+        for slowed in (
+            await stranger.get(f"{P}/version", headers=wrong),
+            await stranger.post(f"{P}/session", json={"key": "nonsense"}),
+        ):
+            assert_problem(slowed, 429, "too-many-attempts")
+            assert 1 <= int(slowed.headers["retry-after"]) <= KEY_LIMITS.seconds_per_attempt
+        assert_problem(await stranger.get(f"{P}/version"), 401, "unauthorized")  # without a key
+        assert (await world.client.get(f"{P}/version")).status_code == 200
+        assert (await stranger.post(f"{P}/session", json={"key": key})).status_code == 200
+
+
+async def test_pages_of_allowed_origins_may_use_the_api(tmp_path: Path) -> None:
+    studio, key = "https://studio.example", "0123456789abcdef"
+    settings = {"cors_origins": (studio, "http://localhost:3000")}
+    async with world_at(tmp_path, key=key, settings=settings) as world:
+        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        async with httpx.AsyncClient(base_url=world.url) as stranger:  # browsers ask without a key
+            preflight = await stranger.options(f"{P}/datasets", headers={"Origin": studio, **asked})
+            assert preflight.status_code == 204
+            assert preflight.headers["access-control-allow-origin"] == studio
+            assert "Authorization" in preflight.headers["access-control-allow-headers"]
+            refused = await stranger.options(f"{P}/datasets", headers={"Origin": "https://evil.example", **asked})
+            assert "access-control-allow-origin" not in refused.headers
+            unknown = await stranger.get(f"{P}/version", headers={"Origin": studio})
+            assert_problem(unknown, 401, "unauthorized")
+            assert unknown.headers["access-control-allow-origin"] == studio  # so that the page can read why
+        headers = {"Origin": studio, "Sec-Fetch-Site": "cross-site"}
+        created = await world.client.post(f"{P}/datasets", json={"name": "dog"}, headers=headers)
+        assert created.status_code == 201
+        assert "Loratory-Seq" in created.headers["access-control-expose-headers"]
+        assert created.headers["cross-origin-resource-policy"] == "cross-origin"
+        assert "access-control-allow-credentials" not in created.headers
+        for origin in ("https://evil.example", "https://studio.example.evil", "http://studio.example", "null"):
+            foreign = await world.client.post(
+                f"{P}/datasets", json={"name": "x"}, headers={**headers, "Origin": origin}
+            )
+            assert_problem(foreign, 403, "forbidden")
+            assert "access-control-allow-origin" not in foreign.headers
 
 
 async def test_the_page_and_the_docs_load_nothing_from_other_sites(world: World) -> None:

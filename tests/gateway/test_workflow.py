@@ -47,6 +47,8 @@ def test_images_are_imported_and_their_tags_edited(address: str) -> None:
 
         min_seq = {"min_seq": imported.headers["loratory-seq"]}
         images = client.get(f"{P}/datasets/walk/images", params=min_seq).json()["items"]
+        impossible = client.get(f"{P}/datasets/walk", params={"min_seq": 10**9})
+        assert (impossible.status_code, impossible.json()["code"]) == (400, "invalid"), impossible.text
         assert [image["name"] for image in images] == ["red.png", "blue.png"]
         assert images[0]["caption"] == "a red field"
         blue = f"/images/{images[1]['id']}"
