@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ from gateway.http.request_ids import with_request_id
 from gateway.http.security_headers import with_security_headers
 from gateway.http.shutdown import with_shutdown_answer
 from gateway.http.stall_timeout import with_stall_timeout
+from gateway.http.tls import Certificate
 from gateway.http.uploads import Staging
 from gateway.http.wrong_keys import WrongKeys
 from gateway.limits import CONNECTION_LIMITS, HTTP_LIMITS, ConnectionLimits, HttpLimits
@@ -112,6 +114,9 @@ OPENAPI_CONFIG = OpenAPIConfig(
 async def serve(settings: Settings) -> None:
     """Serve until cancelled. SetupError: it cannot listen there. Unavailable: the port is in use, or NATS not there."""
     refuse_unsafe(settings)
+    certificate = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        certificate = Certificate(settings.tls_cert, settings.tls_key)
     listening = bind(settings.host, settings.port)
     with contextlib.closing(listening):
         bus = await connect_service(settings, "gateway")
@@ -131,7 +136,9 @@ async def serve(settings: Settings) -> None:
                     tasks.create_task(bus.watch(), name="bus"),
                     tasks.create_task(serving, name="metrics"),
                 ]
-                await serve_http(app, listening, feed)
+                if certificate is not None:
+                    background.append(tasks.create_task(certificate.keep_current(), name="certificate"))
+                await serve_http(app, listening, feed, tls=certificate.context if certificate else None)
                 for task in background:
                     task.cancel()
         finally:
@@ -221,7 +228,11 @@ class _Server(uvicorn.Server):
 
 
 async def serve_http(
-    app: ASGIApp, listening: socket.socket, feed: LiveFeed, limits: ConnectionLimits = CONNECTION_LIMITS
+    app: ASGIApp,
+    listening: socket.socket,
+    feed: LiveFeed,
+    limits: ConnectionLimits = CONNECTION_LIMITS,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve until cancelled; then close WebSockets, let running requests finish, and re-raise the cancellation."""
     config = uvicorn.Config(
@@ -237,6 +248,7 @@ async def serve_http(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")

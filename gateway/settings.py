@@ -20,6 +20,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     `supervision`: the file in which `loratory up` says what it waits for before it starts a service again.
 
     `api_key`: clients send it as `Authorization: Bearer …`; it may be empty only on a loopback address.
+    `tls_cert`, `tls_key`: a certificate chain and its private key (PEM), with which it serves HTTPS.
     `cors_origins`: other sites whose pages may use the API, such as `https://studio.example`.
     """
 
@@ -28,6 +29,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     api_key: str = ""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     cors_origins: tuple[str, ...] = ()
     health_file: Path = Path("run/gateway.json")
     supervision: Path | None = None
@@ -47,7 +50,9 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
 
 
 def refuse_unsafe(settings: Settings) -> None:
-    """SetupError when other machines could reach it without a key, the key is too short, or an origin is none."""
+    """SetupError when others could reach it without a key, the key is too short, or another setting makes no sense."""
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise SetupError("LORATORY_TLS_CERT and LORATORY_TLS_KEY belong together: a certificate and its private key")
     if not settings.api_key and not settings.is_loopback:
         raise SetupError(
             f"LORATORY_HOST is {settings.host}, which other machines can reach: set LORATORY_API_KEY "

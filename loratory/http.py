@@ -1,5 +1,6 @@
 """HTTP requests to the gateway: API key, retries, and problem documents as LoratoryErrors."""
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -39,6 +40,8 @@ class HttpOptions(TypedDict, total=False):
     retry_timeout: float
     initial_retry_timeout: float
     page_size: int
+    tls: ssl.SSLContext | None
+    """Which servers are trusted, as from `ssl.create_default_context(cafile=…)`; None: those the system trusts."""
 
 
 class Items(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -73,6 +76,7 @@ class Http:
         self._retry_timeout = options.get("retry_timeout", 20.0)
         self._timeout_now = options.get("initial_retry_timeout", self._retry_timeout)
         self._page_size = options.get("page_size", 500)
+        self.tls = options.get("tls")
         self._sequence = 0
         self._is_shown = True
         """Whether the server shows the last write."""
@@ -81,6 +85,7 @@ class Http:
             headers={"Accept": "application/json", "User-Agent": "loratory-client", **self.headers},
             timeout=httpx.Timeout(RESPONSE_TIMEOUT_SECONDS, connect=5.0),
             trust_env=not is_local(url),
+            verify=True if self.tls is None else self.tls,
         )
 
     async def close(self) -> None:

@@ -1,5 +1,6 @@
 """The WebSocket: live events and progress across reconnections, each event exactly once."""
 
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from urllib.parse import quote
@@ -22,7 +23,12 @@ UNAUTHORIZED_STATUS = frozenset({401, 403})
 
 
 async def watch_frames(
-    url: str, headers: dict[str, str], *, job: str | None = None, after: str = ""
+    url: str,
+    headers: dict[str, str],
+    *,
+    job: str | None = None,
+    after: str = "",
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[Frame, None]:
     """Events after the cursor, then live events and progress; reconnects and never ends by itself.
 
@@ -34,7 +40,7 @@ async def watch_frames(
     while True:
         address = f"ws{url.removeprefix('http')}{path}?after={quote(after, safe='')}"
         try:
-            async with await _connect(url, address, headers) as socket:
+            async with await _connect(url, address, headers, tls) as socket:
                 outage.ended()
                 with suppress(ConnectionClosed):
                     async for message in socket:
@@ -49,7 +55,7 @@ async def watch_frames(
             await outage.wait(error)
 
 
-async def _connect(url: str, address: str, headers: dict[str, str]) -> ClientConnection:
+async def _connect(url: str, address: str, headers: dict[str, str], tls: ssl.SSLContext | None) -> ClientConnection:
     """Unavailable: another try may succeed."""
     try:
         return await connect(
@@ -58,6 +64,7 @@ async def _connect(url: str, address: str, headers: dict[str, str]) -> ClientCon
             open_timeout=OPEN_TIMEOUT_SECONDS,
             close_timeout=CLOSE_TIMEOUT_SECONDS,
             proxy=None if is_local(url) else True,
+            ssl=tls if address.startswith("wss:") else None,
         )
     except InvalidStatus as refused:
         status = refused.response.status_code

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NamedTuple, NoReturn, Self, TypeVar
 
 from contracts.wire.server.embedded import EmbeddedServer
 from contracts.wire.service.supervision import SupervisionFile
@@ -22,6 +22,13 @@ from loratory.service_supervisor import POLL_SECONDS, ServiceSupervisor
 from loratory.services import CORE_SERVICES, SERVICES, Service, StackFailed, bus_settings, reporter, service_environment
 
 T = TypeVar("T")
+
+
+class Https(NamedTuple):
+    """The gateway's certificate chain and its private key (PEM)."""
+
+    cert: Path
+    key: Path
 
 
 class Stack:
@@ -37,6 +44,7 @@ class Stack:
         environ: Mapping[str, str],
         port: int = 8000,
         host: str = "127.0.0.1",
+        https: Https | None = None,
         without: Iterable[Service] = (),
         print_line: Callable[[str], None] = lambda _line: None,
         restarts: RestartPolicy = RESTARTS,
@@ -47,6 +55,7 @@ class Stack:
         self._environ = environ
         self._port = port
         self._host = host
+        self.https = https
         self._print_line = print_line
         self._restarts = restarts
         self._supervision = SupervisionFile(self._folder.supervision_file)
@@ -60,7 +69,8 @@ class Stack:
     def address(self) -> str:
         """URL for browsers and clients on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - compared, not bound
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+        scheme = "http" if self.https is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     def pid_of(self, service: str) -> int | None:
         """The process id of `nats`, `catalog`, `gateway`, `tagger` or `trainer`; None while it does not run."""
@@ -156,6 +166,8 @@ class Stack:
         settings["METRICS"] = "127.0.0.1:0"  # where it is then: run/metrics-SERVICE.json
         if service == "gateway":
             settings |= {"HOST": self._host, "PORT": self._port, "SUPERVISION": self._folder.supervision_file}
+            if self.https is not None:
+                settings |= {"TLS_CERT": self.https.cert, "TLS_KEY": self.https.key}
         return service_environment(service, self._folder, given=self._environ, settings=settings)
 
     def _raise_failure(self) -> None:

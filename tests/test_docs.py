@@ -28,7 +28,7 @@ SETTINGS: list[type[msgspec.Struct]] = [
     trainer.settings.Settings,
     MigrateSettings,
 ]
-CLIENT_SETTINGS = ("LORATORY_URL", "LORATORY_KEY")
+CLIENT_SETTINGS = ("LORATORY_URL", "LORATORY_KEY", "LORATORY_CA")
 """Read by the command line."""
 ORDINARY_WORDS = frozenset(
     ["api", "file", "generate", "get", "id", "ids", "index", "list", "many", "name", "read", "single", "v1", "ws"]

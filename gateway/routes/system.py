@@ -221,18 +221,26 @@ async def open_session(
         return Response(Session(actor="user:local"))
     if not hmac.compare_digest(data.key.encode(), settings.api_key.encode()):
         await wrong_keys.refuse(client_address(request.scope))
-    cookie = _session_cookie(session_token(settings.api_key))
+    cookie = _session_cookie(session_token(settings.api_key), settings)
     return Response(Session(actor=f"key:{key_id(settings.api_key)}"), cookies=[cookie])
 
 
 @delete("/api/v1/session", status_code=204, responses=problem_responses())
-async def close_session() -> Response[None]:
+async def close_session(settings: NamedDependency[Settings]) -> Response[None]:
     """Delete the session cookie."""
-    return Response(None, cookies=[_session_cookie("", max_age=0)])
+    return Response(None, cookies=[_session_cookie("", settings, max_age=0)])
 
 
-def _session_cookie(value: str, max_age: int | None = None) -> Cookie:
-    return Cookie(key=SESSION_COOKIE, value=value, max_age=max_age, httponly=True, samesite="strict", path="/")
+def _session_cookie(value: str, settings: Settings, max_age: int | None = None) -> Cookie:
+    return Cookie(
+        key=SESSION_COOKIE,
+        value=value,
+        max_age=max_age,
+        httponly=True,
+        samesite="strict",
+        secure=settings.tls_cert is not None,
+        path="/",
+    )
 
 
 def _failed_checks(service_health: HealthChecks) -> dict[str, str]:

@@ -115,7 +115,7 @@ class WorkApi(Api):
 
     def watch(self, *, job: str | None = None, after: str = "") -> AsyncGenerator[Frame, None]:
         """Events and progress of everything, or of one job; never ends by itself."""
-        return watch_frames(self._http.url, self._http.headers, job=job, after=after)
+        return watch_frames(self._http.url, self._http.headers, job=job, after=after, tls=self._http.tls)
 
     async def samples(self, job: str) -> list[SampleView]:
         """Images rendered during the training, oldest first; step 0 is the base model without the LoRA."""

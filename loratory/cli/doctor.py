@@ -187,7 +187,7 @@ async def _check_torch() -> Check:
 
 async def _check_server(server: Server) -> Check:
     try:
-        async with AsyncClient(server.url, server.key, retry_timeout=0) as client:
+        async with AsyncClient(server.url, server.key, retry_timeout=0, tls=server.tls()) as client:
             version = await client.version()
             losses = await client.losses_found()
     except LoratoryError as error:

@@ -1,7 +1,9 @@
 """Options that several commands share."""
 
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -9,6 +11,7 @@ from cyclopts import Parameter
 
 from contracts.errors import SetupError
 from loratory.client import DEFAULT_URL, AsyncClient
+from loratory.tls import trusting
 
 Environ = Annotated[Mapping[str, str], Parameter(parse=False)]
 """The environment variables of the process; passed by `run`, not by the user."""
@@ -29,12 +32,18 @@ class Server:
     """Address of the server."""
     key: Annotated[str | None, Parameter(env_var="LORATORY_KEY", show_default=False)] = None
     """API key, if the server requires one."""
+    ca: Annotated[Path | None, Parameter(env_var="LORATORY_CA", show_default=False)] = None
+    """PEM file of the authority that signed the certificate of an https server, if the system does not trust it."""
     json: Annotated[bool, Flag] = False
     """Print JSON; errors as problem documents on stderr."""
 
     def client(self) -> AsyncClient:
         """Fails fast if there is no server at all, but waits while one that responded before restarts."""
-        return AsyncClient(self.url, self.key, retry_timeout=60, initial_retry_timeout=2)
+        return AsyncClient(self.url, self.key, retry_timeout=60, initial_retry_timeout=2, tls=self.tls())
+
+    def tls(self) -> ssl.SSLContext | None:
+        """SetupError: the file of `ca` cannot be read."""
+        return None if self.ca is None else trusting(self.ca)
 
 
 DEFAULT_SERVER = Server()

@@ -20,7 +20,8 @@ from loratory.folder_watch import FolderWatch
 from loratory.follow import ProgressWriter
 from loratory.imported_pictures import ImportedPictures
 from loratory.services import CORE_SERVICES, Service
-from loratory.stack import Stack
+from loratory.stack import Https, Stack
+from loratory.tls import trusting_exactly
 
 
 async def up(  # noqa: PLR0913 - each is an option
@@ -30,6 +31,8 @@ async def up(  # noqa: PLR0913 - each is an option
     host: str = "127.0.0.1",
     tagger: Annotated[bool, Parameter(help="Start a tagger.")] = True,
     trainer: Annotated[bool, Parameter(help="Start a trainer; without it, run trainers elsewhere.")] = True,
+    tls_cert: Annotated[Path | None, Parameter(env_var="LORATORY_TLS_CERT")] = None,
+    tls_key: Annotated[Path | None, Parameter(env_var="LORATORY_TLS_KEY")] = None,
     images: Path | None = None,
     write_texts: Annotated[bool, Flag] = False,
     environ: Environ,
@@ -39,19 +42,24 @@ async def up(  # noqa: PLR0913 - each is an option
     :param data: The data folder.
     :param port: Port of the page and the API; 0 = any free one.
     :param host: Bind address. Any address that other machines can reach needs LORATORY_API_KEY.
+    :param tls_cert: Serve HTTPS with this certificate chain (PEM), also after it was renewed.
+    :param tls_key: Its private key (PEM).
     :param images: A folder of images to work on: it is imported into a data set of its name, now and whenever files in
         it are new or changed.
     :param write_texts: Write tags and captions back beside these images, but never over text files that are newer.
     """
     without: list[Service] = [] if tagger else ["tagger"]
     without += [] if trainer else ["trainer"]
+    https = _https(tls_cert, tls_key)
     if write_texts and images is None:
         raise SetupError("--write-texts needs --images: the folder to write to")
     if images is not None:
         images = images.expanduser().resolve()
         require_apart(images, DataFolder(data).path.resolve())
     try:
-        async with Stack(data, environ=environ, port=port, host=host, without=without, print_line=write_line) as stack:
+        async with Stack(
+            data, environ=environ, port=port, host=host, https=https, without=without, print_line=write_line
+        ) as stack:
             # No timeout: reading a long log takes time, and the stack reports that.
             await stack.wait_ready(CORE_SERVICES, timeout=math.inf)
             write_line(f"\nLoratory is at {stack.address}  (data in {stack.data}; Ctrl-C stops it)\n")
@@ -63,9 +71,22 @@ async def up(  # noqa: PLR0913 - each is an option
     return 0
 
 
+def _https(cert: Path | None, key: Path | None) -> Https | None:
+    """SetupError: only one of the two is given, or they are not there."""
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise SetupError("--tls-cert and --tls-key belong together: a certificate and its private key")
+    files = cert.expanduser().resolve(), key.expanduser().resolve()
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise SetupError(f"there is no file {' and no file '.join(missing)}")
+    return Https(*files)
+
+
 async def _work_on(folder: Path, stack: Stack, environ: Mapping[str, str], *, write_texts: bool) -> None:
     writer = ProgressWriter(sys.stderr)
-    async with AsyncClient(stack.address, api_key(environ), retry_timeout=60) as client:
+    tls = trusting_exactly(stack.https.cert) if stack.https else None
+    async with AsyncClient(stack.address, api_key(environ), retry_timeout=60, tls=tls) as client:
         data = DataFolder(stack.data)
         dataset = await FolderDatasets(data.folders_file).dataset_of(folder, client)
         log = str((await client.status())["log"]["log_id"])
