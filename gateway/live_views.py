@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -35,10 +35,27 @@ class TaggingRunLiveState(msgspec.Struct, frozen=True, kw_only=True):
     waiting: WaitReason | None = None
 
 
+class JobProgress(NamedTuple):
+    """In the words of progress frames; of a job that has ended, `completed_at` is when."""
+
+    progress_percentage: float
+    current_step: int
+    total_steps: int | None
+    completed_at: datetime | None
+
+
 class JobWithLiveState(JobView, frozen=True, kw_only=True):
-    """A job as recorded in the log; `live` is its current, unrecorded state."""
+    """A job as recorded in the log; `live` is its current, unrecorded state.
+
+    `current_step` of `total_steps` is `progress_percentage` of 100, with steps that are not recorded yet.
+    `completed_at` is `ended_at`.
+    """
 
     live: JobLiveState
+    progress_percentage: float
+    current_step: int
+    total_steps: int | None
+    completed_at: datetime | None
 
 
 class TaggingRunWithLiveState(TaggingView, frozen=True, kw_only=True):
@@ -76,8 +93,19 @@ def add_job_live_state(feed: LiveFeed, view: JobView) -> JobWithLiveState:
     """The job with its progress while it runs, and the reason while it waits."""
     progress = feed.progress_of(view.id, TrainingProgress) if view.status == "running" else None
     waiting = explain_wait(view, feed.workers("trainer"), feed.absent_since("trainer"))
-    live = JobLiveState(progress=progress, waiting=waiting)
-    return JobWithLiveState(**msgspec.structs.asdict(view), live=live)
+    return with_live_state(view, JobLiveState(progress=progress, waiting=waiting))
+
+
+def with_live_state(view: JobView, live: JobLiveState) -> JobWithLiveState:
+    progress = job_progress(view, live.progress)
+    return JobWithLiveState(**msgspec.structs.asdict(view), live=live, **progress._asdict())
+
+
+def job_progress(view: JobView, live: TrainingProgress | None) -> JobProgress:
+    """A completed job is at 100 percent, whatever its steps."""
+    step = view.step if live is None else max(view.step, live.step)
+    done = 100.0 if view.status == "completed" else 100.0 * step / view.steps if view.steps else 0.0
+    return JobProgress(round(min(done, 100.0), 2), step, view.steps, view.ended_at)
 
 
 def add_tagging_live_state(feed: LiveFeed, view: TaggingView) -> TaggingRunWithLiveState:

@@ -31,7 +31,23 @@ SETTINGS: list[type[msgspec.Struct]] = [
 CLIENT_SETTINGS = ("LORATORY_URL", "LORATORY_KEY", "LORATORY_CA")
 """Read by the command line."""
 ORDINARY_WORDS = frozenset(
-    ["api", "file", "generate", "get", "id", "ids", "index", "list", "many", "name", "read", "single", "v1", "ws"]
+    [
+        "api",
+        "file",
+        "files",
+        "generate",
+        "get",
+        "id",
+        "ids",
+        "index",
+        "list",
+        "many",
+        "name",
+        "read",
+        "single",
+        "v1",
+        "ws",
+    ]
 )
 """Words in names that mean what they mean in English, or in every API."""
 

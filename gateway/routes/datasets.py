@@ -22,7 +22,7 @@ from contracts.commands.datasets import (
     VersionResult,
 )
 from contracts.events.base import ReadAs
-from contracts.ids import ImageId, RunId
+from contracts.ids import Digest, ImageId, RunId
 from contracts.queries.base import Page
 from contracts.queries.datasets import (
     DatasetView,
@@ -120,6 +120,21 @@ class VersionBody(Body, frozen=True):
     trigger: Trigger | None = None
 
 
+class DatasetFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file as it was received: `path` in the folder that it came from, `digest` and `size` of its bytes, which `href`
+    gives, and the `text` that is trained with it."""
+
+    path: str
+    image: ImageId
+    format: str
+    width: int
+    height: int
+    size: int
+    digest: Digest
+    href: str
+    text: str
+
+
 class SamplePrompt(msgspec.Struct, frozen=True, kw_only=True):
     image: ImageId
     prompt: str
@@ -200,6 +215,29 @@ async def list_dataset_images(
     """
     query = ListImages(dataset=dataset, **selected.query_args, **as_of.query_args | paging.query_args)
     return paging.encoded_response(await catalog.list_images(query))
+
+
+@get("/datasets/{dataset:str}/files", responses=problem_responses(404))
+async def list_dataset_files(
+    dataset: FromPath[str], paging: Paging, catalog: Catalog, selected: Selected
+) -> Response[Page[DatasetFile]]:
+    """The pictures of a data set as the files they were, each with its text, in the order of import or another one."""
+    found = await catalog.query(ListImages(dataset=dataset, **selected.query_args, **paging.query_args))
+    items = tuple(
+        DatasetFile(
+            path=image.name,
+            image=image.id,
+            format=image.format,
+            width=image.width,
+            height=image.height,
+            size=image.size,
+            digest=image.source,
+            href=f"/api/v1/images/{image.id}/file?original=true",
+            text=image.training_text,
+        )
+        for image in found.items
+    )
+    return paging.response(Page(items=items, total=found.total, next=found.next))
 
 
 @get("/datasets/{dataset:str}/refusals", responses=problem_responses(404))

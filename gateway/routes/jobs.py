@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing, suppress
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -24,7 +25,8 @@ from gateway.http.problems import not_shown_response, problem_responses, respons
 from gateway.http.request_context import MinSeq
 from gateway.http.responses import accepted, ok, single_page, with_etag
 from gateway.live.feed import LiveFeed
-from gateway.live_views import JobLiveState, JobWithLiveState, add_job_live_state
+from gateway.live_views import JobLiveState, JobWithLiveState, add_job_live_state, job_progress, with_live_state
+from gateway.routes.aliases import DatasetAndPreset
 from gateway.routes.shared import AsOf, Body, Catalog, DatasetFilter, Feed, Metadata, Paging
 
 TERMINAL_STATUSES: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
@@ -39,16 +41,14 @@ Until = Annotated[
 Labels = Annotated[tuple[Name, ...], Meta(max_length=32)]
 
 
-class JobBody(Body, frozen=True):
+class JobBody(DatasetAndPreset, frozen=True):
     """A training: a data set (frozen now, or an existing version) and a recipe.
 
     The recipe is the preset's, or `recipe`, or the default one, with `changes` applied to it. `trigger`: that of the
     version or of the data set if it is left out; an empty one is none.
     """
 
-    dataset: str
     version: Annotated[int, Meta(ge=1)] | None = None
-    preset: str | None = None
     recipe: Recipe | None = None
     changes: dict[str, object] = {}
     mode: Literal["single"] = "single"
@@ -66,6 +66,13 @@ class TrainingBody(JobBody, frozen=True):
     auto_start: bool = True
 
 
+class QuickStartBody(DatasetAndPreset, frozen=True):
+    """A data set, and a preset if the default recipe is not meant."""
+
+    name: Annotated[str, Meta(max_length=100)] = ""
+    trigger: Trigger | None = None
+
+
 class JobPatch(Body, frozen=True):
     """Name, description, labels and priority; omitted fields stay. The status changes only by start and cancel."""
 
@@ -76,7 +83,10 @@ class JobPatch(Body, frozen=True):
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A job's progress in brief. `seq` is the ETag of the job."""
+    """A job's progress in brief. `seq` is the ETag of the job.
+
+    `current_step`, `total_steps` and `progress_percentage` say the same in the words of progress frames.
+    """
 
     id: JobId
     status: str
@@ -86,6 +96,10 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     loss: float | None
     eta: float | None
     position: int | None
+    progress_percentage: float
+    current_step: int
+    total_steps: int | None
+    completed_at: datetime | None
     seq: int
 
 
@@ -104,6 +118,11 @@ class TrainingStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 TRAINING_MODES = (
     TrainingMode(name="single", description="One data set, one recipe, one LoRA.", endpoint="/api/v1/training/single"),
+    TrainingMode(
+        name="quick-start",
+        description="The same with a preset as it is, started at once.",
+        endpoint="/api/v1/training/quick-start",
+    ),
 )
 
 
@@ -115,6 +134,13 @@ TRAINING_MODES = (
 async def train_single(data: JSONBody[TrainingBody], metadata: Metadata, catalog: Catalog) -> Response[JobResult]:
     """Train a LoRA on a data set. It starts as soon as a trainer is free, unless `auto_start` is false."""
     return await _create_job(data, metadata, catalog)
+
+
+@post("/training/quick-start", status_code=202, responses=problem_responses(404, 409, 415, 422))
+async def quick_start(data: JSONBody[QuickStartBody], metadata: Metadata, catalog: Catalog) -> Response[JobResult]:
+    """Train a LoRA on a data set with a preset as it is. It starts as soon as a trainer is free."""
+    training = TrainingBody(**msgspec.structs.asdict(data))
+    return await _create_job(training, metadata, catalog, mode="quick-start")
 
 
 @get("/training/status", responses=problem_responses())
@@ -164,7 +190,7 @@ async def get_job(  # noqa: PLR0913, PLR0917 - long polling adds two parameters
         if wait:
             raise Invalid("wait cannot be combined with at_seq or at_time: a past state does not change")
         view = await catalog.query(query)
-        return with_etag(JobWithLiveState(**msgspec.structs.asdict(view), live=JobLiveState()), view.etag)
+        return with_etag(with_live_state(view, JobLiveState()), view.etag)
     view = await _wait_for_job(catalog, feed, query, wait, until)
     return with_etag(add_job_live_state(feed, view), view.etag)
 
@@ -218,9 +244,8 @@ async def get_job_status(
 ) -> Response[JobStatus]:
     """A job's progress in brief."""
     view = await catalog.query(GetJob(job=job, min_seq=min_seq))
-    progress = add_job_live_state(feed, view).live.progress or TrainingProgress(
-        job_id=view.id, attempt=0, phase=view.phase, at=view.created_at, step=view.step
-    )
+    live = add_job_live_state(feed, view).live.progress
+    progress = live or TrainingProgress(job_id=view.id, attempt=0, phase=view.phase, at=view.created_at, step=view.step)
     body = JobStatus(
         id=view.id,
         status=view.status,
@@ -230,14 +255,34 @@ async def get_job_status(
         loss=progress.loss,
         eta=progress.eta,
         position=view.position,
+        **job_progress(view, live)._asdict(),
         seq=view.etag,
     )
     return with_etag(body, view.etag)
 
 
-async def _create_job(data: JobBody, metadata: CommandMetadata, catalog: CatalogClient) -> Response[JobResult]:
-    fields = msgspec.structs.asdict(data)
-    result = await catalog.command(metadata, CreateJob(start=fields.pop("auto_start"), **fields))
+async def _create_job(
+    data: JobBody,
+    metadata: CommandMetadata,
+    catalog: CatalogClient,
+    *,
+    mode: Literal["single", "quick-start"] = "single",
+) -> Response[JobResult]:
+    command = CreateJob(
+        dataset=data.dataset_ref(),
+        version=data.version,
+        preset=data.preset_ref(),
+        recipe=data.recipe,
+        changes=data.changes,
+        mode=mode,
+        name=data.name,
+        trigger=data.trigger,
+        priority=data.priority,
+        description=data.description,
+        labels=data.labels,
+        start=data.auto_start,
+    )
+    result = await catalog.command(metadata, command)
     return ok(result, "jobs", result.id, status=202 if data.auto_start else 201)
 
 

@@ -16,6 +16,7 @@ from contracts.recipe import Recipe, apply_changes
 from gateway.http.problems import not_shown_response, problem_responses, response_spec
 from gateway.http.request_context import MinSeq
 from gateway.http.responses import created, ok, single_page, with_etag
+from gateway.routes.aliases import DatasetAndPreset, invalid_field
 from gateway.routes.shared import Body, Catalog, Metadata, Paging, ServiceHealth, refuse_reserved_name
 
 
@@ -27,9 +28,9 @@ class PresetBody(Body, frozen=True):
     description: Description = ""
 
 
-class ConfigBody(Body, frozen=True):
-    dataset: str
-    preset: str
+class ConfigBody(DatasetAndPreset, frozen=True):
+    """A data set, a preset, and changes of its recipe."""
+
     changes: dict[str, object] = {}
 
 
@@ -82,8 +83,10 @@ async def list_categories(catalog: Catalog, min_seq: MinSeq = 0) -> Page[PresetC
 @post("/presets/generate-config", status_code=200, responses=problem_responses(404, 415, 422))
 async def generate_config(data: JSONBody[ConfigBody], catalog: Catalog) -> ResolvedConfig:
     """The complete recipe that results from a data set, a preset and changes. Nothing is stored."""
-    dataset = await catalog.query(GetDataset(dataset=data.dataset))
-    preset = await catalog.query(GetPreset(name=data.preset))
+    if (name := data.preset_ref()) is None:
+        raise invalid_field("preset", "name the preset by `preset` or `preset_name`")
+    dataset = await catalog.query(GetDataset(dataset=data.dataset_ref()))
+    preset = await catalog.query(GetPreset(name=name))
     recipe = apply_changes(preset.recipe, data.changes)
     return ResolvedConfig(dataset=dataset.name, images=dataset.images, preset=preset.name, recipe=recipe)
 

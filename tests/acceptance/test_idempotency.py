@@ -71,6 +71,8 @@ SCENARIO = (
     Step(f"DELETE {API}/jobs/{{job}}"),
     Step(f"POST {API}/training/single", {"dataset": "{dataset}"}, stores_id_as="training"),
     Step(f"POST {API}/jobs/{{training}}/cancel"),
+    Step(f"POST {API}/training/quick-start", {"dataset": "{dataset}", "preset": "demo"}, stores_id_as="quick"),
+    Step(f"POST {API}/jobs/{{quick}}/cancel"),
     Step(f"DELETE {API}/images/{{image}}"),
     Step(f"POST {API}/images/{{image}}/erase"),
     Step(f"DELETE {API}/datasets/{{dataset}}"),

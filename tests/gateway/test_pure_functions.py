@@ -15,12 +15,12 @@ from contracts.filters import AllImages, Matching
 from contracts.ids import ImageId, WorkerId
 from contracts.queries.base import Query
 from contracts.queries.datasets import GetImage, ListImages, ListTags, PreviewEdit
-from contracts.telemetry import Presence
+from contracts.telemetry import Presence, TrainingProgress
 from gateway.clients import QUERY_TIMEOUT_SECONDS, SLOW_QUERY_TIMEOUT_SECONDS, timeout_of
 from gateway.cursor import CURSOR, END_OF_COMMIT, START, LogPosition, Received, decode_cursor, encode_cursor
 from gateway.http.responses import next_link
 from gateway.live.encoding import positions_after
-from gateway.live_views import explain_wait
+from gateway.live_views import explain_wait, job_progress
 from gateway.routes.pages import WEB
 from tests.gateway.fake_catalog import job
 
@@ -93,6 +93,24 @@ def test_a_job_whose_data_set_is_being_frozen_waits_for_that_and_for_no_trainer(
     reason = explain_wait(job(phase="freezing", position=None, version=None), [], AT)
     assert reason is not None
     assert (reason.code, reason.why, reason.position) == ("freezing", "the data set is being frozen", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "live", "expected"),
+    [
+        ({"status": "pending", "step": 0, "steps": None}, None, (0.0, 0, None)),
+        ({"status": "running", "step": 40, "steps": 300}, 100, (33.33, 100, 300)),
+        ({"status": "running", "step": 120, "steps": 300}, 100, (40.0, 120, 300)),  # a new attempt starts further back
+        ({"status": "cancelled", "step": 150, "steps": 300}, None, (50.0, 150, 300)),
+        ({"status": "completed", "step": 300, "steps": 300}, None, (100.0, 300, 300)),
+    ],
+)
+def test_progress_in_percent(
+    changes: dict[str, Any], live: int | None, expected: tuple[float, int, int | None]
+) -> None:
+    view = job(**changes)
+    progress = TrainingProgress(job_id=view.id, attempt=1, phase="training", at=AT, step=live) if live else None
+    assert job_progress(view, progress) == (*expected, view.ended_at)
 
 
 def test_vendored_swagger_ui_matches_its_checksums() -> None:

@@ -1,5 +1,6 @@
 """A user's workflow over HTTP with the real catalog: import, tags, a job, its events."""
 
+import hashlib
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -51,6 +52,12 @@ def test_images_are_imported_and_their_tags_edited(address: str) -> None:
         assert (impossible.status_code, impossible.json()["code"]) == (400, "invalid"), impossible.text
         assert [image["name"] for image in images] == ["red.png", "blue.png"]
         assert images[0]["caption"] == "a red field"
+        listed = client.get(f"{P}/datasets/walk/files", params={"limit": 1, **min_seq}).json()
+        assert (listed["total"], [file["path"] for file in listed["items"]]) == (2, ["red.png"])
+        red = listed["items"][0]
+        assert red["text"] == "a red field"
+        content = client.get(red["href"]).content
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (red["digest"], red["size"])
         blue = f"/images/{images[1]['id']}"
         for name in ("file", "thumbnail"):
             picture = client.get(f"{P}{blue}/{name}")
@@ -90,10 +97,46 @@ def test_a_job_waits_and_is_cancelled(address: str) -> None:
             shown = client.get(job_url, params={"wait": 1}).json()
         assert shown["status"] == "pending"
         assert shown["live"]["waiting"]["code"] == "no-worker"
+        assert (shown["current_step"], shown["total_steps"], shown["progress_percentage"]) == (0, None, 0.0)
+        assert shown["completed_at"] is None
         assert_problem(client.post(f"{P}/jobs", json={"dataset": "training", "preset": "none"}), 422, "rejected")
         assert client.post(f"{job_url}/cancel").status_code == 202
         assert client.post(f"{job_url}/cancel").status_code == 200
         assert client.get(job_url, params={"wait": 10, "until": "terminal"}).json()["status"] == "cancelled"
+        ended = client.get(f"{job_url}/status").json()
+        assert ended["completed_at"] == client.get(job_url).json()["ended_at"]
+
+
+def test_other_words_for_data_sets_and_presets_are_understood(address: str) -> None:
+    with httpx.Client(base_url=address, timeout=60) as client:
+        client.post(f"{P}/datasets", json={"name": "words"}).raise_for_status()
+        files = [("files", ("green.png", png_of("green")))]
+        client.post(f"{P}/datasets/words/images", files=files).raise_for_status()
+        for route, status, body in (
+            ("jobs", 201, {"mode": "single", "source_path": "words", "preset": "demo"}),
+            ("jobs", 201, {"dataset_name": "words", "preset_name": "demo"}),
+            ("training/single", 202, {"source_path": "words", "preset_name": "demo"}),
+            ("training/quick-start", 202, {"source_path": "words", "preset": "demo"}),
+            ("presets/generate-config", 200, {"dataset_name": "words", "preset_name": "demo"}),
+        ):
+            answer = client.post(f"{P}/{route}", json=body)
+            assert answer.status_code == status, answer.text
+            if status != 200:
+                job = client.get(answer.headers["location"], params={"min_seq": answer.headers["loratory-seq"]}).json()
+                assert (job["dataset"], job["preset"]) == ("words", "demo")
+                assert job["mode"] == ("quick-start" if route == "training/quick-start" else "single")
+                client.post(f"{answer.headers['location']}/cancel").raise_for_status()
+        for wrong, field in (
+            ({"preset": "demo"}, "/dataset"),
+            ({"dataset": "words", "dataset_name": "words"}, "/dataset"),
+            ({"dataset": "words", "preset": "demo", "preset_name": "demo"}, "/preset_name"),
+        ):
+            refused = client.post(f"{P}/jobs", json=wrong)
+            assert_problem(refused, 400, "invalid")
+            assert [one["pointer"] for one in refused.json()["errors"]] == [field]
+        path = client.post(f"{P}/jobs", json={"source_path": "/path/to/dataset"})
+        assert assert_problem(path, 422, "rejected")["reason"] == "no-import-root"
+        assert "/path/to" not in path.text
 
 
 def test_lines_and_sockets_have_the_same_events(address: str) -> None:
