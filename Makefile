@@ -61,7 +61,7 @@ drill-cures:  ## every file of a data folder, damaged in every way, and the comm
 	@tools/environment.sh dev
 	@$(BIN)/python -m pytest -n 2 tests/acceptance/test_cures.py $(ARGS)
 
-drill-long:  ## tests that take a minute each: keys and certificates replaced during a training, forged jobs, more damage (ten minutes)
+drill-long:  ## tests that take a minute each: concepts learnt, keys replaced during a training, forged jobs, more damage (a quarter of an hour)
 	@tools/environment.sh dev
 	@$(BIN)/python -m pytest -n 2 -m drill --ignore tests/acceptance/test_cures.py --ignore tests/trainer/test_cancel.py $(ARGS)
 

@@ -13,13 +13,13 @@ from tests.limits import WAIT
 
 pytestmark = [
     IGNORE_UNCLOSED_SOCKETS,
-    pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 
 SHORT = DrillConfig(seed=83, faults=8, seconds=40, writes=200, jobs=2, longest=4, small_disk=False)
 
 
+@pytest.mark.drill
 async def test_forty_seconds_of_faults_lose_and_duplicate_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -195,6 +195,7 @@ async def test_a_job_survives_an_outage_of_the_bus(training: TrainingSystem, out
     assert [step for step, _ in await training.system.losses(job)] == list(range(1, 201))
 
 
+@pytest.mark.drill
 async def test_a_trainer_stopped_past_its_lease_writes_nothing_more(tmp_path: Path) -> None:
     async with _training_system(tmp_path, LORATORY_LEASE=str(SHORT_LEASE_SECONDS)) as training:
         recorder, first = training.recorder, training.system.stack.pid_of("trainer")

@@ -109,6 +109,7 @@ def write_corrupted(run: LoraRun, folder: Path, corrupt: Corruption) -> LoraRun:
     return run._replace(file=path)
 
 
+@pytest.mark.drill
 def test_a_concept_is_learnt_and_the_exported_file_contains_it(
     pipeline: StableDiffusionPipeline, momo: ConceptClassifier, run: LoraRun
 ) -> None:
@@ -143,6 +144,7 @@ def test_doubled_alpha_is_detected(pipeline: StableDiffusionPipeline, run: LoraR
     assert largest_difference(pipeline, write_corrupted(run, tmp_path, double_alpha)) > MAX_PIXEL_DIFFERENCE
 
 
+@pytest.mark.drill
 def test_a_concept_is_not_learnt_from_the_pictures_of_another(
     pipeline: StableDiffusionPipeline, momo: ConceptClassifier, tmp_path: Path
 ) -> None:
