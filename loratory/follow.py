@@ -12,7 +12,7 @@ from loratory.api.base import WaitTimeout, poll
 from loratory.client import AsyncClient
 from loratory.responses import Frame, ImportSummary, Job, TaggingRun, WaitReason
 
-EXIT_CODES = {"job.succeeded": 0, "job.failed": 1, "job.cancelled": 4}
+EXIT_CODES = {"job.succeeded": 0, "job.failed": 1, "job.cancelled": 2}
 """Exit code of a command that followed a job, by the event that ended the job."""
 
 FOLLOWED_EVENTS = EXIT_CODES.keys() | {

@@ -1,5 +1,6 @@
-"""The command tree and the exit codes: 0 ok, 1 failed, 2 usage or setup, 3 timeout, 4 cancelled, 130 interrupted.
+"""The command tree and the exit codes: 0 ok, 1 failed, 2 usage or setup, 3 timeout, 130 interrupted.
 
+Commands that follow work to its end: 0 completed, 1 failed, 2 cancelled, 3 timeout, 4 the server could not say.
 Commands that work on a data folder (`restore`, `backup`) exit with 3 if the log is damaged.
 
 Commands are named by import path, so that `--help` imports none of them.
@@ -18,7 +19,7 @@ from cyclopts import App, CycloptsError
 from contracts.errors import Invalid, LoratoryError, SetupError
 from loratory.cli.output import write_error, write_problem
 
-USAGE, TIMEOUT, INTERRUPTED = 2, 3, 130
+USAGE, TIMEOUT, OUTCOME_UNKNOWN, INTERRUPTED = 2, 3, 4, 130
 
 GROUPS = {
     "datasets": "Data sets and their images.",
@@ -129,6 +130,8 @@ def exit_code(error: Exception) -> int:
             return TIMEOUT
         case LoratoryError(code="interrupted"):
             return INTERRUPTED
+        case LoratoryError(code="outcome-unknown"):
+            return OUTCOME_UNKNOWN
         case _:
             return 1
 

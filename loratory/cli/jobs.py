@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +19,7 @@ from loratory.client import AsyncClient
 from loratory.follow import ProgressWriter, WorkerWait, follow_job, wait_until_started
 from loratory.responses import Job
 
-EXIT_CODES = {"completed": 0, "failed": 1, "cancelled": 4}
+EXIT_CODES = {"completed": 0, "failed": 1, "cancelled": 2}
 """By the status of an ended job."""
 COLUMNS = ("Id", "Name", "Data set", "Status", "Step", "Steps", "Waiting for")
 
@@ -26,6 +28,23 @@ class WatchInterrupted(LoratoryError):
     """The command was interrupted; the work on the server continues."""
 
     code = "interrupted"
+
+
+class OutcomeUnknown(LoratoryError):
+    """The server could not say how the work ended; it may go on."""
+
+    code = "outcome-unknown"
+
+
+@contextmanager
+def outcome_of_work() -> Iterator[None]:
+    """What fails in this block says nothing about the work that is followed: OutcomeUnknown, with the reason."""
+    try:
+        yield
+    except (WaitTimeout, WatchInterrupted):
+        raise
+    except LoratoryError as error:
+        raise OutcomeUnknown(error.detail, **{**error.extra, "cause": error.code}) from error
 
 
 async def ls(*, status: str | None = None, dataset: str | None = None, server: Server = DEFAULT_SERVER) -> None:
@@ -52,7 +71,7 @@ async def show(job: Id, /, *, at: PointInTime = NOW, server: Server = DEFAULT_SE
 
 
 async def watch(job: Id, /, *, server: Server = DEFAULT_SERVER) -> int:
-    """Follow a job to its end; exit code 0 completed, 1 failed, 4 cancelled."""
+    """Follow a job to its end; exit code 0 completed, 1 failed, 2 cancelled, 4 the server could not say."""
     async with server.client() as client:
         return await follow(client, job, as_json=server.json)
 
@@ -60,9 +79,10 @@ async def watch(job: Id, /, *, server: Server = DEFAULT_SERVER) -> int:
 async def follow(client: AsyncClient, job_id: str, *, as_json: bool) -> int:
     """Print a job's events and progress to its end. WatchInterrupted: on Ctrl-C, with how to watch it again."""
     try:
-        if as_json:
-            return await follow_job(client, job_id, ProgressWriter(), on_frame=write_json)
-        return await _follow_as_text(client, job_id)
+        with outcome_of_work():
+            if as_json:
+                return await follow_job(client, job_id, ProgressWriter(), on_frame=write_json)
+            return await _follow_as_text(client, job_id)
     except asyncio.CancelledError as error:
         raise WatchInterrupted(
             f"stopped watching; job {job_id} continues: `loratory jobs watch {job_id}` follows it, "
@@ -82,7 +102,9 @@ async def _follow_as_text(client: AsyncClient, job_id: str) -> int:
 
 
 async def wait(jobs: list[str], /, *, timeout: float | None = None, server: Server = DEFAULT_SERVER) -> int:
-    """Wait until jobs have ended; exit code 0 all completed, 1 one failed, 4 one was cancelled, 3 timeout.
+    """Wait until jobs have ended; exit code 0 all completed, 1 one failed, 2 one was cancelled, 3 timeout.
+
+    4 if the server could not say: it cannot be reached, or does not know a job.
 
     :param jobs: Their ids.
     :param timeout: Seconds to wait for all of them.
@@ -92,7 +114,8 @@ async def wait(jobs: list[str], /, *, timeout: float | None = None, server: Serv
     async with server.client() as client:
         for job in jobs:
             remaining = None if deadline is None else max(0.001, deadline - time.monotonic())
-            ended.append(await client.wait_job(job, timeout=remaining))
+            with outcome_of_work():
+                ended.append(await client.wait_job(job, timeout=remaining))
     if server.json:
         write_json(ended)
     else:

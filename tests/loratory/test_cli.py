@@ -165,9 +165,17 @@ def test_a_job_is_created_listed_shown_waited_for_and_cancelled(cli: Cli, image_
     assert cli("loras", "get", job) == 1
     assert cli("jobs", "cancel", job) == 0
     assert cli("jobs", "cancel", job) == 0
-    assert cli("jobs", "wait", job) == 4
-    assert cli("jobs", "watch", job) == 4
+    assert cli("jobs", "wait", job) == 2
+    assert cli("jobs", "watch", job) == 2
     assert cli.out.splitlines()[-1] == "Training cancelled"
+
+
+@pytest.mark.parametrize("command", ["wait", "watch"])
+def test_an_outcome_that_the_server_cannot_tell_is_not_one_of_a_job(cli: Cli, command: str) -> None:
+    assert cli("jobs", command, "job_of_nobody") == 4
+    assert "job_of_nobody" in cli.err
+    assert cli("jobs", command, "job_of_nobody", "--json") == 4
+    assert (json.loads(cli.err)["code"], json.loads(cli.err)["cause"]) == ("outcome-unknown", "not-found")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +184,6 @@ def test_a_job_is_created_listed_shown_waited_for_and_cancelled(cli: Cli, image_
         (["train", "of nobody"], "of nobody"),
         (["train", "squares", "--preset", "of nobody"], "of nobody"),
         (["train", "squares", "--set", "optimizer.speed=3"], "optimizer.speed"),
-        (["jobs", "watch", "job_of_nobody"], "job_of_nobody"),
         (["jobs", "cancel", "job_of_nobody"], "no such job"),
         (["tag", "of nobody", "--model", "demo"], "of nobody"),
     ],
