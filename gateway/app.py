@@ -39,6 +39,7 @@ from gateway.http.openapi import OpenApiDocument
 from gateway.http.query_parameters import record_parameters
 from gateway.http.request_ids import with_request_id
 from gateway.http.security_headers import with_security_headers
+from gateway.http.sessions import Sessions
 from gateway.http.shutdown import with_shutdown_answer
 from gateway.http.stall_timeout import with_stall_timeout
 from gateway.http.tls import Certificate
@@ -61,6 +62,7 @@ from gateway.routes import (
     losses,
     pages,
     presets,
+    problem_pages,
     repeats,
     results,
     reviews,
@@ -170,11 +172,11 @@ def build_app(  # noqa: PLR0913, PLR0917 - the dependencies of all routes
         "limits": limits,
         "metrics": metrics,
     }
-    wrong_keys = WrongKeys()
-    dependencies["wrong_keys"] = wrong_keys
+    wrong_keys, sessions = WrongKeys(), Sessions(settings.sessions, settings.api_key)
+    dependencies |= {"wrong_keys": wrong_keys, "sessions": sessions}
     dependencies["document"] = OpenApiDocument(lambda: _litestar(dependencies, OPENAPI_CONFIG))
     app = with_stall_timeout(_litestar(dependencies, None), limits.response_stall)
-    guarded = with_cors(Guard(app, settings, wrong_keys), settings.origins)
+    guarded = with_cors(Guard(app, settings, wrong_keys, sessions), settings.origins)
     return with_request_id(with_security_headers(metrics.wrap(with_shutdown_answer(guarded))))
 
 
@@ -184,7 +186,7 @@ def _litestar(dependencies: dict[str, object], openapi_config: OpenAPIConfig | N
             *(Router("/api/v1", route_handlers=_routes(*found), tags=[tag]) for tag, found in MODULES_BY_TAG.items()),
             Router("/", route_handlers=_routes(images), tags=["Images"]),
             Router("/", route_handlers=_routes(system), tags=["System"]),
-            *_routes(sockets, pages),
+            *_routes(sockets, pages, problem_pages),
         ],
         dependencies={
             **{name: _constant(value) for name, value in dependencies.items()},

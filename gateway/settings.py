@@ -19,6 +19,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
 
     `supervision`: the file in which `loratory up` says what it waits for before it starts a service again.
 
+    `sessions`: the file with the secret of browser sessions and the closed ones, which it writes.
+
     `api_key`: clients send it as `Authorization: Bearer …`; it may be empty only on a loopback address.
     `tls_cert`, `tls_key`: a certificate chain and its private key (PEM), with which it serves HTTPS.
     `cors_origins`: other sites whose pages may use the API, such as `https://studio.example`.
@@ -34,6 +36,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()
     health_file: Path = Path("run/gateway.json")
     supervision: Path | None = None
+    sessions: Path = Path("run/sessions.json")
 
     @property
     def is_loopback(self) -> bool:

@@ -30,7 +30,7 @@ FORWARDED_SETTINGS: dict[Service, tuple[str, ...]] = {
 
 FOLDERS: dict[Service, dict[str, str]] = {
     "catalog": {"DATA": "", "CATALOG": "catalog", "STAGING": "staging", "SIGNING_KEY": SIGNING_KEYS["catalog"]},
-    "gateway": {"STAGING": "staging"},
+    "gateway": {"STAGING": "staging", "SESSIONS": "run/sessions.json"},
     "tagger": {"MODELS": "models", "WORK": "work/tagger", "SIGNING_KEY": SIGNING_KEYS["tagger"]},
     "trainer": {
         "BASES": "bases",

@@ -58,7 +58,7 @@ class LimitedHttp(HttpToolsProtocol):
         self._window_bytes = 0
         """Bytes of the body at the last look at its speed."""
         self._was_paused = False
-        """Whether the route let the client wait since then."""
+        """Whether the client waited for the route since then."""
         self._timer: Any = None
         self._refusal: LoratoryError | None = None
 
@@ -132,14 +132,15 @@ class LimitedHttp(HttpToolsProtocol):
         self.abandon(f"the request's headers did not arrive within {self._limits.header_seconds:g} s")
 
     def _check_speed(self) -> None:
-        """Close the connection if the body came too slowly since the last look, though the route read it."""
+        """Close the connection if the body came too slowly since the last look, and not because of the route."""
         limits, came = self._limits, self._body_bytes - self._window_bytes
-        if came < limits.body_seconds * limits.body_rate and not (self._was_paused or self.flow.read_paused):
+        waits = self.flow.read_paused or self.cycle.waiting_for_100_continue
+        if came < limits.body_seconds * limits.body_rate and not (self._was_paused or waits):
             _log.warning("slow_body_closed", client=self.client, path=self.scope.get("path"), bytes=self._body_bytes)
             self._stop_timer()
             self.transport.close()
             return
-        self._window_bytes, self._was_paused = self._body_bytes, self.flow.read_paused
+        self._window_bytes, self._was_paused = self._body_bytes, waits
         self._timer = self.loop.call_later(limits.body_seconds, self._check_speed)
 
     def _refuse(self, error: LoratoryError) -> None:

@@ -14,7 +14,8 @@ from litestar.types import ASGIApp, Receive, Send
 
 from contracts.errors import LoratoryError
 from gateway.http.cors import allowed_origin
-from gateway.http.problems import Forbidden, Unauthorized, send_problem
+from gateway.http.problems import Forbidden, TooManyAttempts, Unauthorized, send_problem
+from gateway.http.sessions import Sessions
 from gateway.http.wrong_keys import WrongKeys
 from gateway.settings import Settings
 
@@ -29,12 +30,13 @@ CLOSE_UNAUTHENTICATED, CLOSE_FORBIDDEN = 4401, 4403
 class Guard:
     """An ASGI app around the whole gateway."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, wrong_keys: WrongKeys) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, wrong_keys: WrongKeys, sessions: Sessions) -> None:
         self._app = app
         self._key = settings.api_key
         self._only_local = settings.is_loopback
         self._origins = settings.origins
         self._wrong_keys = wrong_keys
+        self._sessions = sessions
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -68,7 +70,7 @@ class Guard:
             return "user:nobody"
         if any(hmac.compare_digest(token.encode(), self._key.encode()) for token in _bearer_tokens(headers)):
             return f"key:{key_id(self._key)}"
-        if hmac.compare_digest(_session_cookie(headers).encode(), session_token(self._key).encode()):
+        if self._sessions.is_open(session_cookie(headers.get("cookie", ""))):
             return f"key:{key_id(self._key)}"
         if any(_bearer_tokens(headers)):
             await self._wrong_keys.refuse(client_address(scope))
@@ -85,11 +87,6 @@ def key_id(key: str) -> str:
     return hashlib.sha256(b"loratory key id\0" + key.encode()).hexdigest()[:12]
 
 
-def session_token(key: str) -> str:
-    """The value of the session cookie, derived from the key; it becomes invalid when the key is changed."""
-    return hmac.new(key.encode(), b"loratory session", "sha256").hexdigest()
-
-
 def _is_public(path: str) -> bool:
     return path == "/" or path.startswith(PUBLIC_PATHS) or path.rstrip("/") == "/api/v1/session"
 
@@ -100,8 +97,9 @@ def _bearer_tokens(headers: dict[str, str]) -> Iterable[str]:
         yield key.strip()
 
 
-def _session_cookie(headers: dict[str, str]) -> str:
-    pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
+def session_cookie(cookies: str) -> str:
+    """The session's value in a header `Cookie`; empty if there is none."""
+    pairs = (pair.strip().partition("=") for pair in cookies.split(";"))
     return next((value for name, _, value in pairs if name == SESSION_COOKIE), "")
 
 
@@ -115,7 +113,7 @@ def _hostname(host: str) -> str:
 async def _send_error(error: LoratoryError, scope: Any, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await receive()
-        if isinstance(error, Unauthorized):  # browsers hide why a handshake was refused, but not a close code
+        if isinstance(error, Unauthorized | TooManyAttempts):  # browsers hide why one was refused, but not a close code
             await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
             await send({"type": "websocket.close", "code": CLOSE_UNAUTHENTICATED, "reason": "an API key is required"})
         else:

@@ -13,6 +13,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import Send
 
 from contracts import errors
+from contracts.all_errors import find_errors
 from contracts.errors import FieldError, LoratoryError
 from contracts.validation import describe_message, split_message
 from contracts.wire.service import request_ids
@@ -20,8 +21,11 @@ from contracts.wire.service import request_ids
 Responses = dict[int, ResponseSpec]
 
 MEDIA_TYPE = "application/problem+json"
-TYPE = "https://loratory.invalid/problems/"
-"""Problem types are identifiers, not addresses: `.invalid` never resolves (RFC 2606). The docs explain each code."""
+TYPE = "/docs/problems/"
+"""Of a problem's `type`, with its code after it: the address of a page of this gateway that says what it means."""
+
+BODY_STATE = "body"
+"""The key of a request's state with the JSON body as it was received."""
 
 _log = structlog.get_logger()
 
@@ -127,7 +131,16 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def status_of(error: LoratoryError) -> int:
-    return next((STATUS_BY_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_BY_ERROR), 500)
+    return _status_of(type(error))
+
+
+def _status_of(error: type[LoratoryError]) -> int:
+    return next((STATUS_BY_ERROR[kind] for kind in error.__mro__ if kind in STATUS_BY_ERROR), 500)
+
+
+_KINDS: tuple[type[LoratoryError], ...] = (LoratoryError, *STATUS_BY_ERROR)
+PROBLEMS = {kind.code: (_status_of(kind), " ".join((kind.__doc__ or "").split())) for kind in _KINDS}
+"""Status and meaning of each code."""
 
 
 def encode_problem(error: LoratoryError, instance: str) -> bytes:
@@ -170,7 +183,7 @@ def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Resp
     """Litestar's own errors: unknown paths and methods, invalid bodies and parameters."""
     kind = ERROR_BY_STATUS.get(error.status_code, errors.Invalid if error.status_code < 500 else LoratoryError)
     if isinstance(error, ValidationException):
-        fields = _field_errors(error)
+        fields = _all_body_errors(request) or _field_errors(error)
         detail = "; ".join(field.message for field in fields) or error.detail
         return problem_response(request, kind(detail, errors=msgspec.to_builtins(fields)))
     detail = describe_message(error.detail) if kind is errors.Invalid else ""
@@ -186,6 +199,17 @@ def on_any_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     """Any other exception: logged with its traceback; the client gets no details."""
     _log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
     return problem_response(request, LoratoryError("internal error; see the gateway's log"))
+
+
+def _all_body_errors(request: Request[Any, Any, Any]) -> list[FieldError]:
+    """All errors of a JSON body; empty if it has none, is no JSON, or was not read."""
+    body, data = request.state.get(BODY_STATE), request.route_handler.parsed_fn_signature.parameters.get("data")
+    if body is None or data is None:
+        return []
+    try:
+        return find_errors(msgspec.json.decode(body), data.annotation)
+    except (msgspec.DecodeError, RecursionError):
+        return []
 
 
 def _field_errors(error: ValidationException) -> list[FieldError]:

@@ -16,7 +16,7 @@ from contracts.ids import keyed_command_id, new_command_id
 from contracts.queries.base import EncodedPage, Page
 from contracts.queries.log import HistoryPage
 from contracts.wire.service import request_ids, tracing
-from gateway.http.problems import UnsupportedMedia
+from gateway.http.problems import BODY_STATE, UnsupportedMedia
 from gateway.http.query_parameters import check_parameters
 from gateway.http.responses import next_link
 
@@ -160,9 +160,15 @@ def parse_if_match(if_match: str | None) -> int | None:
 
 
 async def check_request(request: Request[Any, Any, Any]) -> None:
-    """Before the body is read."""
+    """Before the body is decoded."""
     check_parameters(request)
     _check_content_type(request)
+    if request.route_handler.opt.get(CONTENT_TYPE_OPT, JSON) == JSON and has_body(request):
+        request.state[BODY_STATE] = await request.body()
+
+
+def has_body(request: Request[Any, Any, Any]) -> bool:
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
 def _check_content_type(request: Request[Any, Any, Any]) -> None:
@@ -170,7 +176,6 @@ def _check_content_type(request: Request[Any, Any, Any]) -> None:
     if request.method in ("GET", "HEAD", "OPTIONS"):
         return
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     required = request.route_handler.opt.get(CONTENT_TYPE_OPT, JSON)
-    if given != required and (given or has_body):
+    if given != required and (given or has_body(request)):
         raise UnsupportedMedia(f"this route accepts {required}, not {given or 'a body without Content-Type'}")

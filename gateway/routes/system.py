@@ -21,11 +21,12 @@ from contracts.queries.tagging import ListTagging
 from contracts.telemetry import Presence
 from contracts.wire.service.health import Health as HealthChecks
 from contracts.wire.service.supervision import read_supervision
-from gateway.http.guard import SESSION_COOKIE, client_address, key_id, session_token
+from gateway.http.guard import SESSION_COOKIE, client_address, key_id, session_cookie
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import OpenApiDocument
 from gateway.http.problems import problem_responses, response_spec
 from gateway.http.request_context import MinSeq
+from gateway.http.sessions import SESSION_SECONDS, Sessions
 from gateway.http.wrong_keys import WrongKeys
 from gateway.live.last_values import WORKER_SERVICES
 from gateway.routes.jobs import count_jobs
@@ -215,23 +216,27 @@ async def open_session(
     data: JSONBody[SessionBody],
     settings: NamedDependency[Settings],
     wrong_keys: NamedDependency[WrongKeys],
+    sessions: NamedDependency[Sessions],
 ) -> Response[Session]:
-    """Exchange the API key for a session cookie that scripts cannot read."""
+    """Exchange the API key for a session cookie that scripts cannot read. It is valid for 30 days, or until DELETE."""
     if not settings.api_key:
         return Response(Session(actor="user:local"))
     if not hmac.compare_digest(data.key.encode(), settings.api_key.encode()):
         await wrong_keys.refuse(client_address(request.scope))
-    cookie = _session_cookie(session_token(settings.api_key), settings)
+    cookie = _session_cookie(sessions.open(), settings, max_age=SESSION_SECONDS)
     return Response(Session(actor=f"key:{key_id(settings.api_key)}"), cookies=[cookie])
 
 
 @delete("/api/v1/session", status_code=204, responses=problem_responses())
-async def close_session(settings: NamedDependency[Settings]) -> Response[None]:
-    """Delete the session cookie."""
+async def close_session(
+    request: AnyRequest, settings: NamedDependency[Settings], sessions: NamedDependency[Sessions]
+) -> Response[None]:
+    """End the session: its cookie is worth nothing from now on, wherever there is a copy of it."""
+    sessions.close(session_cookie(request.headers.get("cookie", "")))
     return Response(None, cookies=[_session_cookie("", settings, max_age=0)])
 
 
-def _session_cookie(value: str, settings: Settings, max_age: int | None = None) -> Cookie:
+def _session_cookie(value: str, settings: Settings, max_age: int) -> Cookie:
     return Cookie(
         key=SESSION_COOKIE,
         value=value,

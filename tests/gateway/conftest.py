@@ -109,7 +109,11 @@ async def world_at(
         await stack.enter_async_context(catalog)
         listening = bind("127.0.0.1", 0)
         all_settings = Settings(
-            staging=folder / "staging", api_key=key, supervision=folder / "supervision.json", **settings
+            staging=folder / "staging",
+            sessions=folder / "sessions.json",
+            api_key=key,
+            supervision=folder / "supervision.json",
+            **settings,
         )
         clock, blobs = Clock(), LocalBlobs(folder / "blobs")
         feed = LiveFeed(gateway, ImageIds(CatalogClient(gateway)), limits.live, clock)

@@ -157,6 +157,14 @@ async def test_a_body_that_waits_for_the_route_does_not() -> None:
     assert answer.text == str(8 << 20)
 
 
+async def test_a_client_that_asks_before_it_sends_waits_as_long_as_the_route() -> None:
+    async with serving(QUICK) as (_, port), connected(port) as (reader, writer):
+        writer.write(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"a")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+
+
 async def test_trailers_without_end_are_refused() -> None:
     async with serving(PATIENT) as (_, port), connected(port) as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Trailer: ")

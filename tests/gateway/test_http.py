@@ -44,6 +44,7 @@ from contracts.queries.datasets import (
     TagView,
 )
 from contracts.queries.jobs import GetJob
+from gateway.http.problems import PROBLEMS
 from gateway.limits import KEY_LIMITS
 from gateway.version import VERSION
 from tests.gateway.conftest import World, eventually, world_at
@@ -77,10 +78,14 @@ JSON = {"Content-Type": "application/json"}
     ("path", "body", "pointer", "sentence"),
     [
         ("jobs", b'{"dataset":"dog","priority":"urgent"}', "/priority", "priority cannot be 'urgent'"),
-        ("jobs", b'{"dataset":7}', "/dataset", "dataset must be a string, not a whole number"),
-        ("jobs", b"{}", "", "dataset is required"),
+        ("jobs", b'{"dataset":7}', "/dataset", "dataset must be a string or null, not a whole number"),
+        (
+            *("jobs", b"{}", "/dataset"),
+            "name the data set by exactly one of `dataset`, `dataset_name` and `source_path`",
+        ),
+        ("datasets", b"{}", "/name", "name is required"),
         ("jobs", b"[]", "", "the body must be an object, not a list"),
-        ("datasets", b'{"name":"x","nmae":"y"}', "", "nmae is not a known field"),
+        ("datasets", b'{"name":"x","nmae":"y"}', "/nmae", "nmae is not a known field"),
         ("datasets", b'{"name":""}', "/name", "name must not be empty"),
         (
             "jobs",
@@ -103,6 +108,19 @@ async def test_an_invalid_body_names_the_field_in_a_sentence(
     problem = assert_problem(await world.client.post(f"{P}/{path}", content=body, headers=JSON), 400, "invalid")
     assert problem["detail"] == sentence
     assert problem["errors"] == [{"pointer": pointer, "message": sentence}]
+    assert world.catalog.received_commands == []
+
+
+async def test_all_errors_of_a_body_are_said_at_once(world: World) -> None:
+    body = {"dataset": "", "labels": ["a", 1], "recipe": {"length": {"type": "steps", "count": 0}}, "spede": 3}
+    problem = assert_problem(await world.client.post(f"{P}/jobs", json=body), 400, "invalid")
+    assert problem["errors"] == [
+        {"pointer": "/dataset", "message": "dataset must not be empty"},
+        {"pointer": "/recipe/length/count", "message": "recipe.length.count must be at least 1"},
+        {"pointer": "/labels/1", "message": "labels[1] must be a string, not a whole number"},
+        {"pointer": "/spede", "message": "spede is not a known field"},
+    ]
+    assert problem["detail"] == "; ".join(str(one["message"]) for one in problem["errors"])
     assert world.catalog.received_commands == []
 
 
@@ -302,6 +320,10 @@ async def test_with_an_api_key_only_the_page_is_public(tmp_path: Path) -> None:
         opened = await stranger.post(f"{P}/session", json={"key": key})
         assert {"HttpOnly", "SameSite=strict"} <= set(opened.headers["set-cookie"].split("; "))
         assert (await stranger.get(f"{P}/version")).status_code == 200
+        copied = dict(stranger.cookies)
+        assert (await stranger.delete(f"{P}/session")).status_code == 204
+        async with httpx.AsyncClient(base_url=world.url, cookies=copied) as thief:
+            assert_problem(await thief.get(f"{P}/version"), 401, "unauthorized")
 
 
 async def test_too_many_wrong_keys_are_slowed_down_and_the_right_one_is_not(tmp_path: Path) -> None:
@@ -369,6 +391,21 @@ async def test_the_page_and_the_docs_load_nothing_from_other_sites(world: World)
         assert known.status_code == 304
         assert known.content == b""
     assert "http" not in (await world.client.get("/web/docs/start.js")).text
+
+
+async def test_the_type_of_a_problem_is_the_address_of_a_page_that_explains_it(world: World) -> None:
+    kind = (await world.client.get(f"{P}/nowhere")).json()["type"]
+    page = await world.client.get(kind)
+    assert (page.status_code, page.headers["content-type"].partition(";")[0]) == (200, "text/html")
+    assert "It does not exist." in page.text
+    index = (await world.client.get("/docs/problems")).text
+    codes = re.findall(r'href="/docs/problems/([a-z-]+)"', index)
+    assert codes == sorted(PROBLEMS)
+    assert {"invalid", "rejected", "stale-version", "headers-too-large", "internal"} <= set(codes)
+    for code in codes:
+        assert (await world.client.get(f"/docs/problems/{code}")).status_code == 200
+    assert_problem(await world.client.get("/docs/problems/<script>"), 404, "not-found")
+    assert "://" not in page.text + index
 
 
 async def test_files_outside_the_page_are_not_served(world: World) -> None:
