@@ -11,6 +11,8 @@ from contracts.errors import FieldError
 from contracts.validation import describe_decode_error, describe_message
 
 MAX_ERRORS = 100
+MAX_INSPECTED = 1000
+"""Items of a list, or entries of an object, that are looked at one by one: a long list must not keep others waiting."""
 _UNIONS = (Union, types.UnionType)
 _LISTS = (list, tuple, set, frozenset)
 Place = tuple[str | int, ...]
@@ -19,7 +21,8 @@ Place = tuple[str | int, ...]
 def find_errors(value: object, expected: Any) -> list[FieldError]:
     """What is wrong with a value of JSON, as `msgspec.convert` to this type would find it, at most MAX_ERRORS.
 
-    In the order of the type's fields. Something about a whole object is only said when nothing is wrong inside of it.
+    In the order of the type's fields; of errors after MAX_INSPECTED items only the first. Something about a whole
+    object is only said when nothing is wrong inside of it.
     """
     return list(islice(_errors(value, expected, ()), MAX_ERRORS))
 
@@ -51,10 +54,10 @@ def _errors_inside(value: object, expected: Any, place: Place) -> Iterator[Field
             yield from _errors_of_members(value, struct, place)
         elif get_origin(expected) in (dict, Mapping):
             kind = get_args(expected)[1]
-            for name, member in value.items():
+            for name, member in islice(value.items(), MAX_INSPECTED):
                 yield from _errors(member, kind, (*place, name))
     elif isinstance(value, list) and (kind := _item_type(expected)) is not None:
-        for index, item in enumerate(value):
+        for index, item in enumerate(islice(value, MAX_INSPECTED)):
             yield from _errors(item, kind, (*place, index))
 
 

@@ -1,6 +1,5 @@
 """Errors as problem documents (RFC 9457), the same on every route."""
 
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import Send
 
 from contracts import errors
-from contracts.all_errors import find_errors
+from contracts.all_errors import find_errors, pointer_to
 from contracts.errors import FieldError, LoratoryError
 from contracts.validation import describe_message, split_message
 from contracts.wire.service import request_ids
@@ -213,26 +212,22 @@ def _all_body_errors(request: Request[Any, Any, Any]) -> list[FieldError]:
 
 
 def _field_errors(error: ValidationException) -> list[FieldError]:
-    """Litestar's messages as sentences. Its keys are parameter names, or fields of the body (`data`: all of it)."""
+    """Litestar's messages as sentences: about parameters, and about a body that is no JSON."""
     entries = [entry for entry in error.extra if isinstance(entry, dict)] if isinstance(error.extra, list) else []
     first_field, _ = split_message(str(error.__cause__))
     found: list[FieldError] = []
     for index, entry in enumerate(entries):
-        key, message = str(entry.get("key", "")), str(entry.get("message", ""))
+        field, message = str(entry.get("key", "")), str(entry.get("message", ""))
         if index == 0 and first_field:
-            key = first_field  # complete, while Litestar's key lacks each `data.`, also those inside (`recipe.data.…`)
+            field = first_field  # Litestar takes a parameter whose limits are not kept for the body, without a name
+        elif entry.get("source") == "body":
+            field = ""
         if entry.get("source") != "body":
             # Parameters are always text and cannot be null, so neither their type nor `null` is worth mentioning.
             message = message.partition(", got ")[0].replace(" | null`", "`")
-        field = "" if key == "data" else key.removeprefix("data.").replace("[...]", ".*")
         sentence = describe_message(message, field=field, whole="the body")
-        found.append(FieldError(pointer=_pointer(field), message=sentence))
+        found.append(FieldError(pointer=pointer_to((field,)) if field else "", message=sentence))
     return found
-
-
-def _pointer(field: str) -> str:
-    """`prompts[0].text` → `/prompts/0/text` (RFC 6901)."""
-    return "/" + re.sub(r"\[(\d+)\]", r".\1", field).lstrip(".").replace(".", "/") if field else ""
 
 
 def response_spec(status: int, body: Any, description: str, media_type: str = "application/json") -> Responses:

@@ -9,6 +9,7 @@ import msgspec
 from litestar import Litestar, Request
 from litestar.routes import HTTPRoute
 
+from contracts.all_errors import pointer_to
 from contracts.errors import FieldError, Invalid
 
 _OPT = "query_parameters"
@@ -45,7 +46,9 @@ def check_parameters(request: Request[Any, Any, Any]) -> None:
     given = Counter(name for name, _ in request.query_params.multi_items())
     unknown = {name: _unknown(name, known.names) for name in given if name not in known.names}
     repeated = {name: _repeated(name, n) for name, n in given.items() if n > 1 and name not in known.lists}
-    problems = [FieldError(pointer=_pointer(name), message=text) for name, text in sorted((repeated | unknown).items())]
+    problems = [
+        FieldError(pointer=pointer_to((name,)), message=text) for name, text in sorted((repeated | unknown).items())
+    ]
     if problems:
         raise Invalid("; ".join(one.message for one in problems), errors=msgspec.to_builtins(problems))
 
@@ -57,8 +60,3 @@ def _unknown(name: str, known: Set[str]) -> str:
 
 def _repeated(name: str, count: int) -> str:
     return f"the query parameter `{name}` is given {count} times"
-
-
-def _pointer(name: str) -> str:
-    """As of a field of the body: RFC 6901."""
-    return "/" + name.replace("~", "~0").replace("/", "~1")

@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from contracts.all_errors import pointer_to
 from contracts.errors import FieldError, Invalid, Rejected
 from gateway.routes.shared import Body
 
@@ -14,7 +15,7 @@ PresetRef = Annotated[str, Meta(min_length=1, max_length=200)]
 
 def invalid_field(field: str, message: str) -> Invalid:
     """The error of one field of the body."""
-    return Invalid(message, errors=msgspec.to_builtins([FieldError(pointer=f"/{field}", message=message)]))
+    return Invalid(message, errors=msgspec.to_builtins([FieldError(pointer=pointer_to((field,)), message=message)]))
 
 
 class DatasetAndPreset(Body, frozen=True):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from contracts.all_errors import MAX_ERRORS, find_errors, pointer_to
+from contracts.all_errors import MAX_ERRORS, MAX_INSPECTED, find_errors, pointer_to
 from contracts.recipe import Recipe
 
 
@@ -66,6 +66,14 @@ def test_all_errors_are_found_with_their_places(value: object, expected: dict[st
 
 def test_there_is_a_limit() -> None:
     assert len(find_errors({"name": "x", "rates": {str(number): -1 for number in range(1000)}}, Body)) == MAX_ERRORS
+
+
+def test_of_a_long_list_only_the_beginning_is_looked_at_one_by_one() -> None:
+    rates = dict.fromkeys(map(str, range(MAX_INSPECTED)), 1) | {"late": -1, "later": -1}
+    (error,) = find_errors({"name": "x", "rates": rates}, Body)
+    assert error.pointer == "/rates"
+    (long,) = find_errors({"name": "x", "labels": ["a"] * 500_000}, Body)
+    assert long.message == "labels must have at most 3 items"
 
 
 def test_pointers_are_those_of_rfc_6901() -> None:
